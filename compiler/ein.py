@@ -1,0 +1,313 @@
+"""What is computed: a cascade of equations over named axes, in single-assignment form.
+
+    T[i...] = monoid[r... : p](f)
+
+An **equation** gives one or more tensors over the output axes i. With a monoid it reduces scalar expressions f over the
+axes r, restricted to the domain p; without one it is pointwise. Scalar expressions read tensors at axis expressions,
+under guards. All nodes are frozen and compared by value; source spans do not count.
+
+The text form of each node is what `einc.printer` writes and the parser reads back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+
+from einc.source import Span
+from einc.types import DType
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Scalar expressions
+
+
+@dataclass(frozen=True, slots=True)
+class Const:
+    """A literal: `2`, `0.5`, `-inf`, `true`. Weakly typed; 1, 1.0 and true are three constants."""
+
+    value: bool | int | float
+    kind: str = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "kind", type(self.value).__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class AxisValue:
+    """The position along an axis, an integer from 0: `j` in `j <= i`."""
+
+    axis: str
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """The number of positions of an axis: `|d|`."""
+
+    axis: str
+
+
+@dataclass(frozen=True, slots=True)
+class Scalar:
+    """A scalar parameter: `window`."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """`T[e...]`, one axis expression a dimension; `T[e... : g]` reads only where the guard g holds.
+
+    Where the guard is false, or an index that depends on data is out of range, the value is 0.
+    """
+
+    tensor: str
+    index: tuple[Expr, ...]
+    guard: Expr | None = None
+    span: Span | None = field(default=None, compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Apply:
+    """An operation of `einc.ops` applied to arguments."""
+
+    op: str
+    args: tuple[Expr, ...]
+    span: Span | None = field(default=None, compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Cast:
+    """`f32(x)`: the value rounded to a type."""
+
+    dtype: DType
+    arg: Expr
+
+
+Expr = Const | AxisValue | Extent | Scalar | Read | Apply | Cast
+
+TRUE, FALSE, ZERO, ONE = Const(True), Const(False), Const(0), Const(1)
+
+
+def children(e: Expr) -> tuple[Expr, ...]:
+    """The expressions directly below, a read's index and guard included."""
+    match e:
+        case Apply(args=args):
+            return args
+        case Cast(arg=arg):
+            return (arg,)
+        case Read(index=index, guard=guard):
+            return index if guard is None else (*index, guard)
+        case _:
+            return ()
+
+
+def rebuild(e: Expr, f: Callable[[Expr], Expr]) -> Expr:
+    """The same node over f of its children; the node itself where nothing changed."""
+    match e:
+        case Apply(args=args):
+            new = tuple(f(a) for a in args)
+            return e if all(a is b for a, b in zip(new, args, strict=True)) else replace(e, args=new)
+        case Cast(arg=arg):
+            below = f(arg)
+            return e if below is arg else replace(e, arg=below)
+        case Read(index=index, guard=guard):
+            at = tuple(f(a) for a in index)
+            under = None if guard is None else f(guard)
+            same = under is guard and all(a is b for a, b in zip(at, index, strict=True))
+            return e if same else replace(e, index=at, guard=under)
+        case _:
+            return e
+
+
+def walk(e: Expr) -> Iterator[Expr]:
+    """Every node, parents before children, left to right; without recursion, so depth is no limit."""
+    stack = [e]
+    while stack:
+        node = stack.pop()
+        yield node
+        stack.extend(reversed(children(node)))
+
+
+def axes_of(e: Expr) -> tuple[str, ...]:
+    """The axes whose position the value depends on, in order of appearance (extents do not count)."""
+    return tuple(dict.fromkeys(n.axis for n in walk(e) if isinstance(n, AxisValue)))
+
+
+def reads(e: Expr) -> tuple[Read, ...]:
+    """Every read, in order of appearance, those inside subscripts and guards included."""
+    return tuple(n for n in walk(e) if isinstance(n, Read))
+
+
+def substitute(e: Expr, axes: dict[str, Expr]) -> Expr:
+    """Replace axis positions by expressions."""
+    if isinstance(e, AxisValue):
+        return axes.get(e.axis, e)
+    return rebuild(e, lambda below: substitute(below, axes))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Monoids
+
+
+@dataclass(frozen=True, slots=True)
+class Monoid:
+    """An associative combination with an identity, over one or more components carried together.
+
+    `combine[k]` gives component k from the scalars `a0, a1, ...` (earlier) and `b0, b1, ...` (later). `identity` may be
+    `lowest` or `highest`: the least or greatest value of the component's type. `results` says which components the
+    reduction gives: argmax carries a value and an index and gives the index. `inverse` undoes a combine, if it can.
+    """
+
+    name: str
+    identity: tuple[bool | int | str, ...]
+    combine: tuple[Expr, ...]
+    results: tuple[int, ...] = (0,)
+    commutative: bool = True
+    inverse: Expr | None = None
+
+    @property
+    def components(self) -> int:
+        return len(self.identity)
+
+
+_A, _B = Scalar("a0"), Scalar("b0")
+_I, _J = Scalar("a1"), Scalar("b1")
+
+
+def _call(op: str, *args: Expr) -> Expr:
+    return Apply(op, args)
+
+
+def _first(better: str) -> tuple[Expr, Expr]:
+    """The better value with its index, the smaller index among equals; a NaN wins, as in NumPy."""
+    a_nan, b_nan = _call("ne", _A, _A), _call("ne", _B, _B)
+    tie = _call("or", _call("eq", _A, _B), _call("and", a_nan, b_nan))
+    wins = _call("or", _call(better, _A, _B), _call("and", a_nan, _call("not", b_nan)))
+    takes_a = _call("or", wins, _call("and", tie, _call("lt", _I, _J)))
+    return _call("where", takes_a, _A, _B), _call("where", takes_a, _I, _J)
+
+
+MONOIDS: dict[str, Monoid] = {
+    m.name: m
+    for m in (
+        Monoid("sum", (0,), (_call("add", _A, _B),), inverse=_call("sub", _A, _B)),
+        Monoid("prod", (1,), (_call("mul", _A, _B),)),
+        Monoid("max", ("lowest",), (_call("max", _A, _B),)),
+        Monoid("min", ("highest",), (_call("min", _A, _B),)),
+        Monoid("any", (False,), (_call("or", _A, _B),)),
+        Monoid("all", (True,), (_call("and", _A, _B),)),
+        Monoid("argmax", ("lowest", "highest"), _first("gt"), results=(1,)),
+        Monoid("argmin", ("highest", "highest"), _first("lt"), results=(1,)),
+    )
+}
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Equations and programs
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """A tensor that an equation gives: its name and the type it is stored as."""
+
+    name: str
+    dtype: DType
+
+
+@dataclass(frozen=True, slots=True)
+class Equation:
+    """`T[dims] = monoid[over : domain](bodies)`, or pointwise `T[dims] = body` where `monoid` is None.
+
+    `dims` are the output's dimensions, each a group of axes, outermost first: `O[b, (g r), i]` has three.
+
+    One body per component of the monoid (argmax: the value, then its index; the index is written only where it is not
+    the row-major position in `over`), and one output tensor per result.
+    """
+
+    outputs: tuple[Tensor, ...]
+    dims: tuple[tuple[str, ...], ...]
+    bodies: tuple[Expr, ...]
+    monoid: Monoid | None = None
+    over: tuple[str, ...] = ()
+    domain: Expr | None = None
+    span: Span | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def name(self) -> str:
+        return self.outputs[0].name
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        """The output axes, in order."""
+        return tuple(axis for dim in self.dims for axis in dim)
+
+    @property
+    def body(self) -> Expr:
+        return self.bodies[0]
+
+    def expressions(self) -> tuple[Expr, ...]:
+        """The bodies, then the domain if there is one."""
+        return self.bodies if self.domain is None else (*self.bodies, self.domain)
+
+    def map(self, f: Callable[[Expr], Expr]) -> Equation:
+        """The equation with f applied to every expression in it."""
+        domain = None if self.domain is None else f(self.domain)
+        return replace(self, bodies=tuple(f(b) for b in self.bodies), domain=domain)
+
+
+@dataclass(frozen=True, slots=True)
+class Operand:
+    """A tensor parameter: each dimension is a group of axes, outermost first (`(g r)` is two, `1` is none)."""
+
+    name: str
+    dims: tuple[tuple[str, ...], ...]
+    dtype: DType
+    span: Span | None = field(default=None, compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Param:
+    """A scalar parameter of type int, float or bool, with a default over extents and earlier scalars."""
+
+    name: str
+    dtype: DType
+    default: Expr | None = None
+    span: Span | None = field(default=None, compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class AxisDecl:
+    """An axis and its extent: a formula over other extents and scalars, or None where an operand's dimension gives it."""
+
+    name: str
+    extent: Expr | None = None
+    span: Span | None = field(default=None, compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A cascade: parameters in the caller's order, axes, equations each after what it reads, and the results' names."""
+
+    name: str
+    params: tuple[Operand | Param, ...]
+    axes: tuple[AxisDecl, ...]
+    equations: tuple[Equation, ...]
+    results: tuple[str, ...]
+    span: Span | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def operands(self) -> tuple[Operand, ...]:
+        return tuple(p for p in self.params if isinstance(p, Operand))
+
+    @property
+    def scalars(self) -> tuple[Param, ...]:
+        return tuple(p for p in self.params if isinstance(p, Param))
+
+    def dtypes(self) -> dict[str, DType]:
+        """The type of every tensor and scalar by name."""
+        given = {p.name: p.dtype for p in self.params}
+        return given | {t.name: t.dtype for e in self.equations for t in e.outputs}
+
+    def shapes(self) -> dict[str, tuple[tuple[str, ...], ...]]:
+        """The dimensions of every tensor, each a group of axes."""
+        given = {p.name: p.dims for p in self.operands}
+        return given | {t.name: e.dims for e in self.equations for t in e.outputs}

@@ -1,0 +1,67 @@
+"""What the user did wrong, said once: the place, the fact that decided, and one thing to try."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+from einc.source import Span
+
+
+class Error(ValueError):
+    """A wrong program, call or request.
+
+    Attributes: `message`, one sentence; `span`, the place in the source, if there is one; `fact`, what decided;
+    `hint`, one thing to try. `str()` shows all of them, the place as a source line with carets.
+    """
+
+    def __init__(self, message: str, span: Span | None = None, *, fact: str = "", hint: str = "") -> None:
+        self.message, self.span, self.fact, self.hint = message, span, fact, hint
+        super().__init__(message)
+
+    def __str__(self) -> str:
+        lines = []
+        if self.span is None:
+            lines.append(self.message)
+        else:
+            lines.append(f"{self.span.source.name}:{self.span.line}:{self.span.column}: {self.message}")
+            lines += ["  " + line for line in self.span.excerpt().splitlines()]
+        if self.fact:
+            lines.append(f"  {self.fact}")
+        if self.hint:
+            lines.append(f"  try: {self.hint}")
+        return "\n".join(lines)
+
+
+class SyntaxError(Error):  # noqa: A001 - einc.SyntaxError is the name users look for
+    """The text is not in the language."""
+
+
+class NameError(Error):  # noqa: A001
+    """A tensor, function, axis or scalar that is not there, or is there twice."""
+
+
+class AxisError(Error):
+    """An axis that is missing, unbound, out of place, or reduced where it may not be."""
+
+
+class ShapeError(Error):
+    """Operands whose ranks or extents do not fit the program or each other."""
+
+
+class DTypeError(Error, TypeError):
+    """An operand or expression of a type that the operation does not take."""
+
+
+class CallError(Error, TypeError):
+    """Too few or too many operands, an unknown keyword, an unusable `out=`."""
+
+
+class TargetError(Error):
+    """A target that is not known, or that cannot run the kernel (shared memory, dtype)."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """`did you mean 'x'?` for the closest known name, or nothing."""
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return f"did you mean '{close[0]}'?" if close else ""

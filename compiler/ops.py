@@ -1,0 +1,118 @@
+"""The scalar operations of the language: one table of how each is written, typed and ordered."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from einc.errors import DTypeError
+from einc.types import BOOL, FLOAT, INT, DType, join
+
+
+class Rule(Enum):
+    """How the type of a result follows from the types of the arguments."""
+
+    JOIN = "the join of the arguments"
+    ARITHMETIC = "the join of the arguments; two booleans count as integers"
+    FLOATING = "the join of the arguments as floats: integers give f32"
+    TRUTH = "bool, from arguments of any type"
+    LOGIC = "bool, from bools"
+    SELECT = "the join of all arguments but the first, which is a bool"
+    INTEGER = "the join of the arguments, which are integers"
+    RANDOM = "f32, from integers"
+    PART = "the part of a complex argument"
+
+
+@dataclass(frozen=True, slots=True)
+class Op:
+    """A scalar operation. `arity` -1 takes one or more; `infix` operations bind by `binding` (higher is tighter)."""
+
+    name: str
+    arity: int
+    rule: Rule
+    infix: str = ""
+    binding: int = 0
+
+
+# Binding strengths of the written operators, loosest first; 8 is a call, a read or a literal.
+OR, AND, NOT, COMPARE, SUM, PRODUCT, SIGN, POWER, ATOM = range(9)
+
+_INFIX = (
+    ("or", "or", Rule.LOGIC, OR), ("and", "and", Rule.LOGIC, AND),
+    ("lt", "<", Rule.TRUTH, COMPARE), ("le", "<=", Rule.TRUTH, COMPARE), ("gt", ">", Rule.TRUTH, COMPARE),
+    ("ge", ">=", Rule.TRUTH, COMPARE), ("eq", "==", Rule.TRUTH, COMPARE), ("ne", "!=", Rule.TRUTH, COMPARE),
+    ("add", "+", Rule.ARITHMETIC, SUM), ("sub", "-", Rule.ARITHMETIC, SUM),
+    ("mul", "*", Rule.ARITHMETIC, PRODUCT), ("div", "/", Rule.FLOATING, PRODUCT),
+    ("exactdiv", "/", Rule.INTEGER, PRODUCT),  # between extents; checked at the call
+    ("floordiv", "//", Rule.ARITHMETIC, PRODUCT), ("mod", "%", Rule.ARITHMETIC, PRODUCT),
+    ("pow", "**", Rule.ARITHMETIC, POWER),
+)  # fmt: skip
+_FLOATING = "sqrt rsqrt exp exp2 log log2 tanh erf sin cos tan".split()
+_CALLS = (
+    *((name, 1, Rule.FLOATING) for name in _FLOATING),
+    ("abs", 1, Rule.ARITHMETIC), ("floor", 1, Rule.JOIN), ("ceil", 1, Rule.JOIN), ("round", 1, Rule.JOIN),
+    ("max", 2, Rule.JOIN), ("min", 2, Rule.JOIN), ("where", 3, Rule.SELECT), ("rand", -1, Rule.RANDOM),
+    ("re", 1, Rule.PART), ("im", 1, Rule.PART),
+)  # fmt: skip
+
+OPS: dict[str, Op] = {
+    **{name: Op(name, 2, rule, infix, binding) for name, infix, rule, binding in _INFIX},
+    "neg": Op("neg", 1, Rule.ARITHMETIC, "-", SIGN),
+    "not": Op("not", 1, Rule.LOGIC, "not", NOT),
+    **{name: Op(name, arity, rule) for name, arity, rule in _CALLS},
+}
+
+ORDERINGS = ("lt", "le", "gt", "ge")
+LINEAR = ("neg", "re", "im")  # unary operations that pass through a sum
+
+
+def result_type(name: str, args: tuple[DType, ...]) -> DType:
+    """The type of `name` applied to arguments of these types (weak types included).
+
+    Raises `DTypeError` (without a place: the caller adds it) where the operation does not take them.
+    """
+    op = OPS[name]
+    joined = args[0]
+    for t in args[1:]:
+        joined = join(joined, t)
+    match op.rule:
+        case Rule.JOIN:
+            return _real(name, joined)
+        case Rule.ARITHMETIC:
+            if name in ("floordiv", "mod", "abs"):
+                _real(name, joined)
+            return INT if joined.is_bool else joined
+        case Rule.FLOATING:
+            if joined.is_complex and name != "div":
+                _real(name, joined)
+            return joined if joined.is_float or joined.is_complex else FLOAT
+        case Rule.TRUTH:
+            if name in ORDERINGS:
+                _real(name, joined)
+            return BOOL
+        case Rule.LOGIC:
+            for t in args:
+                _need(name, t.is_bool, t, "a truth value")
+            return BOOL
+        case Rule.SELECT:
+            _need(name, args[0].is_bool, args[0], "a truth value as its condition")
+            chosen = args[1]
+            for t in args[2:]:
+                chosen = join(chosen, t)
+            return chosen
+        case Rule.INTEGER | Rule.RANDOM:
+            for t in args:
+                _need(name, t.is_int, t, "integers")
+            return joined if op.rule is Rule.INTEGER else FLOAT
+        case Rule.PART:
+            return joined.part
+
+
+def _need(name: str, holds: bool, got: DType, wanted: str) -> None:
+    if not holds:
+        raise DTypeError(f"'{OPS[name].infix or name}' takes {wanted}, not {got}")
+
+
+def _real(name: str, t: DType) -> DType:
+    _need(name, not t.is_complex, t, "real numbers")
+    return t

@@ -1,0 +1,52 @@
+"""The shape of a pass, what passes are told, and the runner that checks a stage's form before and after."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from einc import ein, tile
+from einc.targets import INTERPRETER, Target
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What decisions may depend on: the optimisation level, the target, and size hints (extents by axis name)."""
+
+    level: int = 2
+    target: Target = INTERPRETER
+    sizes: Mapping[str, int] = field(default_factory=dict)
+
+    def size(self, axis: str, default: int = 1024) -> int:
+        """The hint for an axis; 1024 where there is none."""
+        return self.sizes.get(axis, default)
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """The program between two passes: its equations, and its kernels once it has been lowered."""
+
+    program: ein.Program
+    schedule: tile.Schedule | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """A total function on states with its law.
+
+    `law` is the rewrite on one line, `why` the reason on another; `level` is the least optimisation level that runs it;
+    `needs` and `gives` name the forms (see `einc.forms`) that hold before and after.
+    """
+
+    name: str
+    law: str
+    why: str
+    run: Callable[[State, Context], State]
+    level: int = 0
+    needs: tuple[str, ...] = ()
+    gives: tuple[str, ...] = ()
+
+
+def on_program(f: Callable[[ein.Program, Context], ein.Program]) -> Callable[[State, Context], State]:
+    """A pass on equations as a pass on states."""
+    return lambda state, context: State(f(state.program, context), state.schedule)

@@ -1,0 +1,273 @@
+"""How it is computed: kernels over tiles of named axes, one to one with what is emitted.
+
+A kernel is a grid of programs. A **tile axis** is a group of `ein` axes flattened row-major into one index and cut into
+blocks; grid axes give a program its block (or its single position), loop axes are walked block by block. A value is a
+tile over an ordered tuple of tile axes; values are broadcast by axis name. Statements bind names once; a loop carries
+named states from one block to the next.
+
+Nodes are frozen. `einc.tileprinter` writes them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from einc.ein import Monoid
+from einc.types import DType
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Axes and types
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A tile size chosen at launch: the next power of two of the extent, at least `least` and at most `cap`."""
+
+    least: int
+    cap: int
+
+
+@dataclass(frozen=True, slots=True)
+class TileAxis:
+    """A group of `ein` axes as one index, outermost first. `block` is None for one position a program (or a step).
+
+    `role` is what the axis is to its kernel: `batch`, `row`, `column`, or `reduced`; tiles are chosen by it.
+    """
+
+    name: str
+    axes: tuple[str, ...]
+    role: str
+    block: Block | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TileType:
+    """Element type and axes of a value; no axes is a scalar. `dtype` is a strong type."""
+
+    dtype: DType
+    axes: tuple[str, ...] = ()
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Values
+
+
+@dataclass(frozen=True, slots=True)
+class Ref:
+    """A value bound earlier by `Let`, a carried state, or the index of a tile axis (by the axis's name)."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Lit:
+    """A literal of a type; `lowest` and `highest` are the type's least and greatest value."""
+
+    value: bool | int | float | str
+    dtype: DType
+    kind: str = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "kind", type(self.value).__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ExtentOf:
+    """The extent of an `ein` axis, a run-time integer."""
+
+    axis: str
+
+
+@dataclass(frozen=True, slots=True)
+class ScalarArg:
+    """A scalar parameter of the program."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Elem:
+    """An operation of `einc.ops`, position by position. Arguments are broadcast by axis name and have one type, except
+    for `where`'s condition; conversions are explicit."""
+
+    op: str
+    args: tuple[Value, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Convert:
+    """The value in another element type: floats round to nearest even, floats to integers truncate."""
+
+    dtype: DType
+    arg: Value
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """Elements of a tensor at an index a dimension; 0 where the mask is false.
+
+    `checked[k]` says that index k may be out of range and is checked at run time. `part` selects the real (0) or
+    imaginary (1) part of a complex tensor. `via` is how memory is reached, once `place-loads` has decided.
+    """
+
+    tensor: str
+    index: tuple[Value, ...]
+    dtype: DType
+    checked: tuple[bool, ...]
+    mask: Value | None = None
+    part: int | None = None
+    via: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Dot:
+    """acc[row, column] + Σ[inner] left[row, inner] · right[inner, column], summed in the accumulator's type."""
+
+    left: Value
+    right: Value
+    acc: Value
+    row: str
+    column: str
+    inner: str
+
+
+@dataclass(frozen=True, slots=True)
+class Fold:
+    """A tile axis folded away by a monoid: one argument a component."""
+
+    monoid: Monoid
+    axis: str
+    args: tuple[Value, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Fill:
+    """A tile of one value over the axes of the name it is bound to."""
+
+    value: Lit
+
+
+Value = Ref | Lit | ExtentOf | ScalarArg | Elem | Convert | Load | Dot | Fold | Fill
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Statements
+
+
+@dataclass(frozen=True, slots=True)
+class Let:
+    """Names bound to a value: one name, or one a component of a `Fold`. The types fix the order of axes."""
+
+    names: tuple[str, ...]
+    types: tuple[TileType, ...]
+    value: Value
+
+
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """A state of a loop: its value before the first block and, by name, its value after each."""
+
+    name: str
+    type: TileType
+    init: Value
+    after: str
+
+
+@dataclass(frozen=True, slots=True)
+class Loop:
+    """The blocks of `axis`, from position `start` up to `stop` (None: the whole extent), in order."""
+
+    axis: TileAxis
+    carried: tuple[Carried, ...]
+    body: tuple[Statement, ...]
+    start: Value | None = None
+    stop: Value | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """Write a value's elements at an index a dimension, where the mask holds."""
+
+    tensor: str
+    index: tuple[Value, ...]
+    value: Value
+    type: TileType
+    mask: Value | None = None
+    part: int | None = None
+
+
+Statement = Let | Loop | Store
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Kernels
+
+
+@dataclass(frozen=True, slots=True)
+class Buffer:
+    """A tensor that a kernel touches: its dimensions as groups of `ein` axes, its type in memory."""
+
+    name: str
+    dims: tuple[tuple[str, ...], ...]
+    dtype: DType
+    written: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """One launch. The grid's axes are given slowest first; `title` quotes the equations it computes."""
+
+    name: str
+    title: tuple[str, ...]
+    buffers: tuple[Buffer, ...]
+    extents: tuple[str, ...]
+    scalars: tuple[str, ...]
+    grid: tuple[TileAxis, ...]
+    body: tuple[Statement, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """The kernels of a program in order, and the tensors that live between them."""
+
+    kernels: tuple[Kernel, ...]
+    intermediates: tuple[Buffer, ...]
+
+
+def values_of(v: Value) -> tuple[Value, ...]:
+    """The values directly below."""
+    match v:
+        case Elem(args=args) | Fold(args=args):
+            return args
+        case Convert(arg=arg):
+            return (arg,)
+        case Load(index=index, mask=mask):
+            return index if mask is None else (*index, mask)
+        case Dot(left=left, right=right, acc=acc):
+            return (left, right, acc)
+        case Fill(value=value):
+            return (value,)
+        case _:
+            return ()
+
+
+def walk_values(v: Value) -> Iterator[Value]:
+    """Every value in an expression, parents first."""
+    stack = [v]
+    while stack:
+        node = stack.pop()
+        yield node
+        stack.extend(reversed(values_of(node)))
+
+
+def tile_axes(kernel: Kernel) -> dict[str, TileAxis]:
+    """Every tile axis of a kernel by name: the grid's, then the loops' in order."""
+    found = {a.name: a for a in kernel.grid}
+
+    def visit(body: tuple[Statement, ...]) -> None:
+        for s in body:
+            if isinstance(s, Loop):
+                found[s.axis.name] = s.axis
+                visit(s.body)
+
+    visit(kernel.body)
+    return found

@@ -1,0 +1,175 @@
+"""What was written: the syntax tree between the parser and the elaborator, every node with its place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from einc.source import Span
+from einc.types import DType
+
+
+@dataclass(frozen=True, slots=True)
+class Literal:
+    """A number, `true`, `false` or `inf`."""
+
+    value: bool | int | float
+    span: Span
+
+
+@dataclass(frozen=True, slots=True)
+class Name:
+    """A bare name: an axis, a scalar, or a tensor read at the axes it was defined with."""
+
+    name: str
+    span: Span
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """`|d|`."""
+
+    axis: str
+    span: Span
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """A composite axis in a subscript: `(g r)`; `()` and `1` are the empty group, of extent 1."""
+
+    axes: tuple[Name, ...]
+    span: Span
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """`T[e, ...]`, or with a guard of its own, `T[e, ... : p]`."""
+
+    tensor: str
+    index: tuple[Node, ...]
+    guard: Node | None
+    span: Span
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """`f(x, ...)`; `f[axes](x, ...)` and `f[axes : p](x, ...)` where `axes` is not None. Casts are calls of a type."""
+
+    function: str
+    axes: tuple[Name, ...] | None
+    domain: Node | None
+    args: tuple[Node, ...]
+    span: Span
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """A written operator, by its name in `einc.ops`, with one or two arguments."""
+
+    op: str
+    args: tuple[Node, ...]
+    span: Span
+
+
+@dataclass(frozen=True, slots=True)
+class Quoted:
+    """An einsum string inside an expression: `"bihd,bjhd->bhij"`; `span` covers the text without its quotes."""
+
+    text: str
+    span: Span
+
+
+Node = Literal | Name | Extent | Group | Read | Call | Operation | Quoted
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """The left of a definition: `S[b, (g r), i]`, `P` (no brackets: `index` is None), with an optional type."""
+
+    name: str
+    index: tuple[Group | Name, ...] | None
+    dtype: DType | None
+    span: Span
+
+
+@dataclass(frozen=True, slots=True)
+class Definition:
+    """`T[...] = e`, or `V[...], I[...] = e` for an operation with several results."""
+
+    targets: tuple[Target, ...]
+    value: Node
+    span: Span
+
+
+@dataclass(frozen=True, slots=True)
+class AxisStatement:
+    """`axis g = groups`."""
+
+    name: str
+    extent: Node
+    span: Span
+
+
+@dataclass(frozen=True, slots=True)
+class Return:
+    """`return O, L`."""
+
+    values: tuple[Node, ...]
+    span: Span
+
+
+Statement = Definition | AxisStatement | Return
+
+
+@dataclass(frozen=True, slots=True)
+class OperandDecl:
+    """`Q[b, (g r), i, d]` or `Q[b, i, d]: bf16` in a signature."""
+
+    name: str
+    dims: tuple[Group | Name | Literal, ...]
+    dtype: DType | None
+    span: Span
+
+
+@dataclass(frozen=True, slots=True)
+class ScalarDecl:
+    """`window: int`, `scale: float = rsqrt(|d|)` in a signature; kind is `int`, `float` or `bool`."""
+
+    name: str
+    kind: str
+    default: Node | None
+    span: Span
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionParam:
+    """`x`, or `x[j]`: an argument that the body may read at another axis."""
+
+    name: str
+    axes: tuple[Name, ...]
+    span: Span
+
+
+@dataclass(frozen=True, slots=True)
+class Function:
+    """`fn softmax[*r](x) = e`, or `fn softmax[*r](x):` with a body of definitions and a return.
+
+    `axes` are the axis parameters in order; the last takes all that remain where `variadic`.
+    """
+
+    name: str
+    axes: tuple[Name, ...]
+    variadic: bool
+    params: tuple[FunctionParam, ...]
+    body: tuple[Statement, ...]
+    span: Span
+
+
+@dataclass(frozen=True, slots=True)
+class Definitions:
+    """A parsed text: functions, then one program. `name` is empty and `params` None for statements without a `def`."""
+
+    functions: tuple[Function, ...]
+    name: str
+    params: tuple[OperandDecl | ScalarDecl, ...] | None
+    body: tuple[Statement, ...]
+    span: Span
