@@ -1,0 +1,237 @@
+"""What a call must satisfy, each check with the error that quotes the declaration and the shapes received."""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Iterator, Mapping
+
+from einc.arithmetic import ScalarValue, evaluate_formula, values_of
+from einc.ein import Apply, AxisDecl, Cast, Equation, Expr, Operand, Param, Program, Read, walk
+from einc.errors import CallError, DTypeError, ShapeError, nearest
+from einc.printer import print_dims, print_expr
+from einc.ranges import extent_of, in_range_by_form, interval, is_closed, is_simple
+
+Shape = tuple[int, ...]
+Scalars = Mapping[str, ScalarValue]
+Dims = Mapping[str, tuple[tuple[str, ...], ...]]
+
+
+def check_ranks(program: Program, shapes: Mapping[str, Shape]) -> None:
+    """Every operand is there, with as many dimensions as it declares, and no other."""
+    known = {p.name: p for p in program.operands}
+    for name in shapes:
+        if name not in known:
+            fact = f"operands: {', '.join(known)}" if known else "the program takes no operands"
+            hint = nearest(name, known) or "leave it out"
+            raise CallError(f"there is no operand '{name}'", program.span, fact=fact, hint=hint)
+    for p in known.values():
+        if p.name not in shapes:
+            raise CallError(
+                f"operand '{p.name}' is missing",
+                p.span,
+                fact=f"given: {', '.join(shapes) or 'none'}",
+                hint=f"pass {_signature(p)}",
+            )
+        got = tuple(shapes[p.name])
+        if len(got) != len(p.dims):
+            raise ShapeError(
+                f"{p.name} has {_count(len(p.dims), 'dimension')}, but the operand given has {len(got)}",
+                p.span,
+                fact=f"{_signature(p)} received {got}",
+                hint="name every dimension of the operand" if len(got) > len(p.dims) else "reshape the operand",
+            )
+
+
+def _signature(p: Operand) -> str:
+    return p.name + print_dims(p.dims)
+
+
+def _count(n: int, what: str) -> str:
+    return f"{n} {what}" if n == 1 else f"{n} {what}s"
+
+
+def checked_scalars(program: Program, scalars: Scalars) -> dict[str, ScalarValue]:
+    """The caller's scalars, each of its parameter's kind; those with a default may be missing."""
+    params = {p.name: p for p in program.scalars}
+    for name in scalars:
+        if name not in params:
+            fact = f"scalars: {', '.join(params)}" if params else "the program takes no scalars"
+            hint = nearest(name, params) or "leave it out"
+            raise CallError(f"there is no scalar '{name}'", program.span, fact=fact, hint=hint)
+    for p in params.values():
+        if p.name not in scalars and p.default is None:
+            fact = f"{p.name}: {p.dtype} has no default"
+            raise CallError(f"scalar '{p.name}' is missing", p.span, fact=fact, hint=f"pass {p.name}=…")
+    return {name: checked_scalar(params[name], value) for name, value in scalars.items()}
+
+
+_SAMPLE = {"b": "True", "i": "1", "f": "1.0"}
+
+
+def checked_scalar(p: Param, value: object) -> ScalarValue:
+    """The value as the parameter's kind: ints from integers of 64 bits, floats from real numbers, bools from bools."""
+    truth = type(value).__name__ in ("bool", "bool_")
+    number: ScalarValue | None = None
+    try:
+        if p.dtype.is_bool and truth:
+            number = bool(value)
+        elif p.dtype.is_int and not truth:
+            number = operator.index(value)  # type: ignore[arg-type]  # raises TypeError for what is no integer
+        elif p.dtype.is_float and not truth and not isinstance(value, str | bytes):
+            number = float(value)  # type: ignore[arg-type]  # raises TypeError for what is no number
+    except (TypeError, ValueError, OverflowError):
+        pass
+    if number is None:
+        raise DTypeError(
+            f"scalar '{p.name}' takes {'an' if p.dtype.is_int else 'a'} {p.dtype}",
+            p.span,
+            fact=f"it received {value!r}",
+            hint=f"pass {p.name}={_SAMPLE[p.dtype.kind]}, for example",
+        )
+    if p.dtype.is_int and not -(1 << 63) <= number < 1 << 63:
+        raise DTypeError(f"scalar '{p.name}' does not fit 64 bits", p.span, fact=f"it is {number}", hint="pass less")
+    return number
+
+
+def checked_quotient(
+    p: Operand, dimension: int, axis: str, known: tuple[str, ...], shape: Shape, extents: Mapping[str, int]
+) -> int:
+    """The extent of one axis of a composite dimension, those of the others being known."""
+    extent, divisor = shape[dimension], extent_of(known, extents)
+    if divisor and extent % divisor == 0:
+        return extent // divisor
+    group = f"({' '.join(p.dims[dimension])})"
+    others = " * ".join(f"|{a}|" for a in known)
+    fact = f"{_signature(p)} received {shape}, and {others} = {divisor}"
+    if divisor:
+        message = f"dimension {dimension} of {p.name} has extent {extent}: no multiple of {divisor}"
+        hint = f"pass {p.name} with a multiple of {divisor} there, as {group} needs"
+    else:
+        message = f"the extent of axis '{axis}' is not determined: the rest of {group} is empty"
+        hint = f"give it: axis {axis} = …"
+    raise ShapeError(message, p.span, fact=fact, hint=hint)
+
+
+def checked_extent(
+    axis: AxisDecl, formula: Expr, value: ScalarValue, extents: Mapping[str, int], scalars: Scalars
+) -> int:
+    """The extent that a formula gives: an integer, 0 for an empty axis.
+
+    Less than 0 is an error and not an empty axis: a kernel longer than its input is a mistake that would pass unseen.
+    """
+    place = axis.span or getattr(formula, "span", None)
+    text = f"|{axis.name}| = {print_expr(formula)}"
+    if isinstance(value, bool | float):
+        raise DTypeError(
+            f"the extent of axis '{axis.name}' is no integer",
+            place,
+            fact=f"{text} = {value}",
+            hint="divide extents with '/' (exact) or '//' (rounded down)",
+        )
+    if value < 0:
+        raise ShapeError(
+            f"axis '{axis.name}' would have extent {value}",
+            place,
+            fact=text + values_of(formula, extents, scalars),
+            hint="pass operands for which it is 0 or more",
+        )
+    return value
+
+
+def check_dimensions(
+    program: Program, shapes: Mapping[str, Shape], extents: Mapping[str, int], first: Mapping[str, tuple[str, int]]
+) -> None:
+    """Every dimension has the extent of its axes; `first` says which operand's dimension gave each."""
+    for p in program.operands:
+        for k, group in enumerate(p.dims):
+            if shapes[p.name][k] != extent_of(group, extents):
+                raise _mismatch(program, p, k, shapes, extents, first)
+
+
+def _mismatch(
+    program: Program,
+    p: Operand,
+    k: int,
+    shapes: Mapping[str, Shape],
+    extents: Mapping[str, int],
+    first: Mapping[str, tuple[str, int]],
+) -> ShapeError:
+    got, group, wanted = shapes[p.name][k], p.dims[k], extent_of(p.dims[k], extents)
+    fact = f"{_signature(p)} received {tuple(shapes[p.name])}"
+    hint = f"pass {p.name} with extent {wanted} there"
+    if len(group) != 1:
+        parts = "".join(f", |{a}| = {extents[a]}" for a in group)
+        name = f"({' '.join(group)})" if group else "1"
+        message = f"dimension {k} of {p.name} has extent {got}, but {name} has {wanted}"
+        return ShapeError(message, p.span, fact=fact + parts, hint=hint)
+    (axis,) = group
+    if axis not in first:
+        declared = next(a for a in program.axes if a.name == axis)
+        formula = "" if declared.extent is None else f", and |{axis}| = {print_expr(declared.extent)}"
+        message = f"axis '{axis}' has extent {wanted}, but {got} in {p.name} (dimension {k})"
+        return ShapeError(message, p.span, fact=fact + formula, hint=hint)
+    name, at = first[axis]
+    other = next(o for o in program.operands if o.name == name)
+    if other is not p:
+        fact = f"{_signature(other)} received {tuple(shapes[name])}, {fact}"
+    message = f"axis '{axis}' has extent {wanted} in {name} (dimension {at}) but {got} in {p.name} (dimension {k})"
+    return ShapeError(message, p.span, fact=fact, hint="pass equal extents, or name the axes apart")
+
+
+def check_equation(e: Equation, dims: Dims, extents: Mapping[str, int], scalars: Scalars) -> None:
+    """Divisions by extents are exact and not by zero, and simple unguarded reads are in range."""
+    for expression in e.expressions():
+        for n in _certain(expression):
+            match n:
+                case Apply("exactdiv"):
+                    evaluate_formula(n, extents, scalars)
+                case Apply("floordiv" | "mod" as op, (_, divisor)) if is_closed(divisor):
+                    value = evaluate_formula(divisor, extents, scalars)
+                    if isinstance(value, int) and value == 0:
+                        raise ShapeError(
+                            f"'{'//' if op == 'floordiv' else '%'}' divides by zero",
+                            n.span or e.span,
+                            fact=f"{print_expr(divisor)} = 0{values_of(divisor, extents, scalars)}",
+                            hint="make the divisor at least 1",
+                        )
+        for n in walk(expression):
+            if isinstance(n, Read) and n.guard is None:
+                _check_read(n, e, dims, extents, scalars)
+
+
+def _certain(e: Expr) -> Iterator[Expr]:
+    """The nodes that no `where`, `and`, `or` or guard keeps from being evaluated."""
+    stack = [e]
+    while stack:
+        n = stack.pop()
+        yield n
+        match n:
+            case Apply("where" | "and" | "or", (condition, *_)):
+                stack.append(condition)
+            case Apply(args=args):
+                stack.extend(reversed(args))
+            case Cast(arg=arg):
+                stack.append(arg)
+            case Read(index=index, guard=guard):
+                stack.extend(reversed(index) if guard is None else (guard,))
+
+
+def _check_read(read: Read, e: Equation, dims: Dims, extents: Mapping[str, int], scalars: Scalars) -> None:
+    for k, (index, group) in enumerate(zip(read.index, dims[read.tensor], strict=True)):
+        if in_range_by_form(index, group) or not is_simple(index):
+            continue
+        reach = interval(index, extents, scalars)
+        limit = math.prod(extents[a] for a in group)
+        if reach is None or (reach[0] >= 0 and reach[1] < limit):
+            continue
+        text = print_expr(index)
+        runs = f"is {reach[0]}" if reach[0] == reach[1] else f"runs from {reach[0]} to {reach[1]}"
+        bad = reach[0] if reach[0] < 0 else reach[1]
+        raise ShapeError(
+            f"{print_expr(read)} is out of range: dimension {k} of {read.tensor} has extent {limit}, "
+            + (f"the index reaches {bad}" if reach[0] < reach[1] else f"the index is {bad}"),
+            read.span or e.span,
+            fact=f"{text} {runs}{values_of(index, extents, scalars)}",
+            hint=f"guard it, for example where({'0 <= ' + text if bad < 0 else f'{text} < {limit}'}, …, 0)",
+        )

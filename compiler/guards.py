@@ -1,0 +1,56 @@
+"""Which guard a read has by the place it stands at: what `where`, `and`, `or` and a domain imply for the reads inside.
+
+    where(c, a, b)      reads in a get c, in b `not c`
+    p and q, p or q     reads in q get p, respectively `not p`
+    op[r : p](f)        reads in f get p
+    T[e : g]            reads in e get g
+
+Nested, the guards are conjoined, the outer first; one that a read writes replaces what is implied, `true` with none. A
+read that cannot be out of range (each index is the bare axis of its dimension, or the composite expression of it) has
+none implied. The elaborator gives guards by these laws, and the printer leaves out those that they imply.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from einc.ein import Apply, AxisValue, Const, Expr, Extent
+
+
+def composite(group: Sequence[str]) -> Expr:
+    """The position in a dimension of several axes, outermost first: `(g r)` is `g * |r| + r`; `()` is 0."""
+    if not group:
+        return Const(0)
+    position: Expr = AxisValue(group[0])
+    for axis in group[1:]:
+        position = Apply("add", (Apply("mul", (position, Extent(axis))), AxisValue(axis)))
+    return position
+
+
+def in_range_by_form(index: Expr, group: Sequence[str]) -> bool:
+    """Is the index the bare axis of a dimension, or the composite expression of it, whatever the extents are?"""
+    return index == composite(group)
+
+
+def conjoin(outer: Expr | None, inner: Expr | None) -> Expr | None:
+    """Both guards; None is no guard."""
+    if outer is None or inner is None:
+        return inner if outer is None else outer
+    return Apply("and", (outer, inner))
+
+
+def argument_guard(op: str, before: Sequence[Expr], guard: Expr | None) -> Expr | None:
+    """The guard of reads in the argument of `op` that follows the arguments `before`, where `op` stands under `guard`."""
+    match op, len(before):
+        case ("where", 1) | ("and", 1):
+            return conjoin(guard, before[0])
+        case ("where", 2) | ("or", 1):
+            return conjoin(guard, Apply("not", (before[0],)))
+        case _:
+            return guard
+
+
+def implied_guard(index: Sequence[Expr], dims: Sequence[tuple[str, ...]], guard: Expr | None) -> Expr | None:
+    """The guard of a read of a tensor of these dimensions that stands under `guard` and writes none of its own."""
+    certain = len(index) == len(dims) and all(in_range_by_form(e, g) for e, g in zip(index, dims, strict=True))
+    return None if certain else guard

@@ -1,0 +1,168 @@
+"""Programs as text of the language itself, which the parser and elaborator read back to an equal program."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from einc.ein import (
+    MONOIDS,
+    TRUE,
+    Apply,
+    AxisValue,
+    Cast,
+    Const,
+    Equation,
+    Expr,
+    Extent,
+    Operand,
+    Param,
+    Program,
+    Read,
+    Scalar,
+)
+from einc.guards import argument_guard, composite, implied_guard
+from einc.inference import default_dtypes
+from einc.ops import ATOM, COMPARE, OPS, POWER, SIGN, SUM, Op
+
+Shapes = Mapping[str, tuple[tuple[str, ...], ...]]
+
+
+def print_program(program: Program) -> str:
+    """The program as a `def`, one equation a line."""
+    shapes, dtypes = program.shapes(), program.dtypes()
+    params = ", ".join(_param(p, shapes) for p in program.params)
+    lines = [f"def {program.name}({params}):"]
+    lines += [f"    axis {a.name} = {print_expr(a.extent)}" for a in program.axes if a.extent is not None]
+    for e in program.equations:
+        lines.append("    " + print_equation(e, default_dtypes(e.monoid, e.bodies, dtypes) == _types(e), shapes))
+    lines.append(f"    return {', '.join(program.results)}")
+    return "\n".join(lines) + "\n"
+
+
+def _types(e: Equation) -> tuple[object, ...]:
+    return tuple(t.dtype for t in e.outputs)
+
+
+def _param(p: Operand | Param, shapes: Shapes) -> str:
+    if isinstance(p, Operand):
+        return f"{p.name}{print_dims(p.dims)}: {p.dtype}"
+    default = "" if p.default is None else f" = {print_expr(p.default, shapes)}"
+    return f"{p.name}: {p.dtype}{default}"
+
+
+def print_dims(dims: Sequence[Sequence[str]]) -> str:
+    """`[b, (g r), 1]`."""
+    groups = (d[0] if len(d) == 1 else f"({' '.join(d)})" if d else "1" for d in dims)
+    return f"[{', '.join(groups)}]"
+
+
+def print_equation(e: Equation, default_types: bool = False, shapes: Shapes | None = None) -> str:
+    """One equation: `S[b, i]: f64 = sum[j : j <= i](A[b, i, j])`; types are left out where they are the default."""
+    left = ", ".join(f"{t.name}{print_dims(e.dims)}" + ("" if default_types else f": {t.dtype}") for t in e.outputs)
+    if e.monoid is None:
+        return f"{left} = {print_expr(e.body, shapes)}"
+    bodies = ", ".join(print_expr(b, shapes, e.domain) for b in _written(e))
+    domain = "" if e.domain is None else f" : {print_expr(e.domain, shapes)}"
+    return f"{left} = {e.monoid.name}[{', '.join(e.over)}{domain}]({bodies})"
+
+
+def position(over: Sequence[str]) -> Expr:
+    """The row-major position over reduced axes: what argmax gives by default."""
+    return composite(over)
+
+
+def _written(e: Equation) -> tuple[Expr, ...]:
+    """The bodies that the text shows: argmax's index only where it is not the row-major position."""
+    if e.monoid in (MONOIDS["argmax"], MONOIDS["argmin"]) and e.bodies[1:] == (position(e.over),):
+        return e.bodies[:1]
+    return e.bodies
+
+
+def print_expr(e: Expr, shapes: Shapes | None = None, guard: Expr | None = None) -> str:
+    """An expression with the fewest parentheses; guards of reads are shown where `guard`, their context, differs.
+
+    `shapes` gives the dimensions of tensors, to know which reads need no guard.
+    """
+    return _Writer(shapes).write(e, guard)
+
+
+class _Writer:
+    def __init__(self, shapes: Shapes | None) -> None:
+        self.shapes = shapes
+
+    def write(self, e: Expr, guard: Expr | None, least: int = 0) -> str:
+        """The expression, in parentheses if it binds less than `least`."""
+        text, binding = self.bare(e, guard)
+        return f"({text})" if binding < least else text
+
+    def bare(self, e: Expr, guard: Expr | None) -> tuple[str, int]:
+        """The expression without parentheses around it, and how strongly it binds."""
+        match e:
+            case Const(value):
+                return _literal(value)
+            case AxisValue(name) | Scalar(name):
+                return name, ATOM
+            case Extent(axis):
+                return f"|{axis}|", ATOM
+            case Cast(dtype, arg):
+                return f"{dtype}({self.write(arg, guard)})", ATOM
+            case Read():
+                return self.read(e, guard), ATOM
+            case Apply(op, args):
+                return self.apply(OPS[op], args, guard)
+
+    def apply(self, op: Op, args: tuple[Expr, ...], guard: Expr | None) -> tuple[str, int]:
+        guards = [argument_guard(op.name, args[:k], guard) for k in range(len(args))]
+        if not op.infix:
+            inside = ", ".join(self.write(a, g) for a, g in zip(args, guards, strict=True))
+            return f"{op.name}({inside})", ATOM
+        if op.arity == 1:
+            space = " " if op.infix.isalpha() else ""
+            return f"{op.infix}{space}{self.write(args[0], guard, op.binding)}", op.binding
+        left, right = _sides(op)
+        a, b = self.write(args[0], guards[0], left), self.write(args[1], guards[1], right)
+        return f"{a} {op.infix} {b}", op.binding
+
+    def read(self, e: Read, context: Expr | None) -> str:
+        dims = None if self.shapes is None else self.shapes.get(e.tensor)
+        implied = context if dims is None else implied_guard(e.index, dims, context)
+        inner, written = context, ""
+        if e.guard != implied:
+            inner, written = e.guard, f" : {self.write(TRUE if e.guard is None else e.guard, context)}"
+        return f"{e.tensor}[{', '.join(self.index(i, inner) for i in e.index)}{written}]"
+
+    def index(self, e: Expr, guard: Expr | None) -> str:
+        group = _group(e)
+        return f"({' '.join(group)})" if len(group) > 1 else self.write(e, guard)
+
+
+def _sides(op: Op) -> tuple[int, int]:
+    """How strongly the left and right side of an infix operation must bind to stand without parentheses."""
+    if op.binding == POWER:
+        return ATOM, SIGN
+    if op.binding == COMPARE:
+        return SUM, SUM
+    return op.binding, op.binding + 1
+
+
+def _literal(value: bool | int | float) -> tuple[str, int]:
+    if isinstance(value, bool):
+        return str(value).lower(), ATOM
+    if isinstance(value, float) and math.isnan(value):
+        return "(inf - inf)", ATOM
+    return repr(value), SIGN if math.copysign(1, value) < 0 else ATOM
+
+
+def _group(e: Expr) -> tuple[str, ...]:
+    """The axes of a composite index, outermost first, or none."""
+    axes: list[str] = []
+    while True:
+        match e:
+            case AxisValue(axis):
+                return (axis, *reversed(axes))
+            case Apply("add", (Apply("mul", (outer, Extent(n))), AxisValue(axis))) if n == axis:
+                axes.append(axis)
+                e = outer
+            case _:
+                return ()
