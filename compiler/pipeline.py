@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from einc import ein, tile
 from einc.targets import INTERPRETER, Target
@@ -50,3 +50,14 @@ class Pass:
 def on_program(f: Callable[[ein.Program, Context], ein.Program]) -> Callable[[State, Context], State]:
     """A pass on equations as a pass on states."""
     return lambda state, context: State(f(state.program, context), state.schedule)
+
+
+def on_kernels(f: Callable[[tile.Kernel, Context], tile.Kernel]) -> Callable[[State, Context], State]:
+    """A pass on one kernel as a pass on states: it is applied to each."""
+
+    def run(state: State, context: Context) -> State:
+        assert state.schedule is not None
+        kernels = tuple(f(k, context) for k in state.schedule.kernels)
+        return replace(state, schedule=replace(state.schedule, kernels=kernels))
+
+    return run

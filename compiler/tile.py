@@ -43,7 +43,10 @@ class TileAxis:
 
 @dataclass(frozen=True, slots=True)
 class TileType:
-    """Element type and axes of a value; no axes is a scalar. `dtype` is a strong type."""
+    """Element type and axes of a value; no axes is a scalar.
+
+    `dtype` is a strong type, or `INT` for positions and extents: 32 or 64 bits wide, as the launch needs.
+    """
 
     dtype: DType
     axes: tuple[str, ...] = ()
@@ -122,7 +125,10 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Dot:
-    """acc[row, column] + Σ[inner] left[row, inner] · right[inner, column], summed in the accumulator's type."""
+    """acc[row, column] + Σ[inner] left[row, inner] · right[inner, column], summed in the accumulator's type.
+
+    An operand may lack an axis it does not depend on; it is broadcast to it.
+    """
 
     left: Value
     right: Value
@@ -214,15 +220,19 @@ class Buffer:
 
 @dataclass(frozen=True, slots=True)
 class Kernel:
-    """One launch. The grid's axes are given slowest first; `title` quotes the equations it computes."""
+    """One launch. The grid's axes are given slowest first; `title` quotes the equations it computes; `extents` and
+    `scalars` are the run-time arguments beside the buffers; `warps` run a program, and loops keep the loads of `stages`
+    blocks in flight."""
 
     name: str
     title: tuple[str, ...]
     buffers: tuple[Buffer, ...]
     extents: tuple[str, ...]
-    scalars: tuple[str, ...]
+    scalars: tuple[tuple[str, DType], ...]
     grid: tuple[TileAxis, ...]
     body: tuple[Statement, ...]
+    warps: int = 4
+    stages: int = 3
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,379 @@
+"""Builds one kernel: names, scopes, and scalar expressions as tile values.
+
+Types become explicit here: arguments of an operation are converted to one type, narrow floats to f32, literals take the
+type of what they meet. Loads are bound to names, as are operations that occur more than once.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+
+from einc import ein, tile
+from einc.ein import Apply, Cast, Const, Equation, Expr, Monoid, Program, Read
+from einc.guards import composite
+from einc.inference import dtype_of as inferred
+from einc.ops import OPS, Rule
+from einc.printer import print_equation
+from einc.ranges import needs_check
+from einc.tiletypes import axes_of, dtype_of
+from einc.types import BOOL, F32, F64, FLOAT, I64, INT, DType, compute, join
+
+_NARROW = 1 << 16  # integer factors below this keep products of positions within the index type
+
+
+@dataclass(slots=True)
+class Block:
+    """Statements being collected, with what is already bound in them and the states of the loop they belong to."""
+
+    builder: Builder
+    statements: list[tile.Statement] = field(default_factory=list)
+    bound: dict[tuple[Expr, DType], tile.Value] = field(default_factory=dict)
+    states: list[tile.Carried] = field(default_factory=list)
+
+    def carry(self, name: str, type_: tile.TileType, init: tile.Value, after: tile.Value) -> None:
+        """Carry a state round the loop: `after` is its value at the end of a block."""
+        b = self.builder
+        bound = b.name(f"{name}_next")
+        self.statements.append(tile.Let((bound,), (type_,), after))
+        b.types[bound] = b.types[name] = type_
+        self.states.append(tile.Carried(name, type_, init, bound))
+
+
+class Builder:
+    """One kernel in the making, for an equation of a program (already split into real parts)."""
+
+    def __init__(self, program: Program, eq: Equation) -> None:
+        self.program = program
+        self.eq = eq
+        self.given = {p.name for p in program.operands}
+        self.dtypes = program.dtypes()
+        self.shapes = program.shapes()
+        self.wide = F64 in {t.part for t in self.dtypes.values()}
+        self.types: dict[str, tile.TileType] = {}
+        self.groups: dict[tuple[str, ...], str] = {}
+        self.position: dict[str, tile.Value] = {}
+        self.blocks = [Block(self)]
+        taken = [a.name for a in program.axes] + list(self.dtypes)
+        self.taken = Counter(taken)
+        for p in program.scalars:
+            self.types[p.name] = tile.TileType(self.scalar_type(p.dtype))
+        uses = Counter(n for e in eq.expressions() for n in ein.walk(e) if isinstance(n, Apply))
+        self.shared = {e for e, n in uses.items() if n > 1 and ein.reads(e)}
+
+    # Names -----------------------------------------------------------------------------------------------------------
+
+    def names(self, wanted: str, count: int) -> tuple[str, ...]:
+        """Several fresh names."""
+        return tuple(self.name(wanted) for _ in range(count))
+
+    def name(self, wanted: str) -> str:
+        """A fresh name: the wanted one in lower case, numbered where it is taken."""
+        wanted = wanted.lower()
+        name, n = wanted, 0
+        while self.taken[name]:
+            n += 1
+            name = f"{wanted}_{n}"
+        self.taken[name] += 1
+        return name
+
+    def scalar_type(self, dtype: DType) -> DType:
+        """Float parameters are f32 unless the program holds an f64 tensor; integers are as wide as positions."""
+        return (F64 if self.wide else F32) if dtype.is_float else dtype
+
+    # Axes ------------------------------------------------------------------------------------------------------------
+
+    def axis(self, axes: tuple[str, ...], role: str) -> tile.TileAxis:
+        """A tile axis for a group of `ein` axes, without a size yet; only `batch` axes will stay without one."""
+        name = axes[0] if len(axes) == 1 else self.name("_".join(axes))
+        block = None if role == "batch" else tile.Block(1, 1)
+        self.groups[axes] = name
+        self.types[name] = tile.TileType(INT, (name,) if block else ())
+        return tile.TileAxis(name, axes, role, block)
+
+    def enter(self, axes: tuple[tile.TileAxis, ...]) -> None:
+        """Make the positions of these tile axes' members known from here on."""
+        for axis in axes:
+            rest: tile.Value = tile.Ref(axis.name)
+            if len(axis.axes) == 1:
+                self.position[axis.axes[0]] = rest
+                continue
+            for member in reversed(axis.axes[1:]):
+                extent = tile.ExtentOf(member)
+                self.position[member] = self._let(member, tile.Elem("mod", (rest, extent)), (axis.name,))
+                rest = tile.Elem("floordiv", (rest, extent))
+            self.position[axis.axes[0]] = self._let(axis.axes[0], rest, (axis.name,))
+
+    def composite(self, dim: tuple[str, ...]) -> tile.Value:
+        """The index into a dimension that is a group of axes."""
+        if dim in self.groups:
+            return tile.Ref(self.groups[dim])
+        if not dim:
+            return tile.Lit(0, INT)
+        index = self.position[dim[0]]
+        for member in dim[1:]:
+            scaled = tile.Elem("mul", (index, tile.ExtentOf(member)))
+            index = tile.Elem("add", (scaled, self.position[member]))
+        return index
+
+    # Statements ------------------------------------------------------------------------------------------------------
+
+    def emit(self, statement: tile.Statement) -> None:
+        self.blocks[-1].statements.append(statement)
+
+    @contextmanager
+    def loop(self, axis: tile.TileAxis) -> Iterator[Block]:
+        """A loop over the axis, whose body is what is built inside; its states become known after it."""
+        block = Block(self)
+        self.blocks.append(block)
+        self.enter((axis,))
+        before = dict(self.position)
+        yield block
+        self.blocks.pop()
+        self.position = before
+        self.emit(tile.Loop(axis, tuple(block.states), tuple(block.statements)))
+
+    def bind(self, wanted: str, value: tile.Value, order: tuple[str, ...]) -> tile.Value:
+        """The value under a name; a name already, it stays."""
+        return value if isinstance(value, tile.Ref) else self._let(self.name(wanted), value, order)
+
+    def _let(self, name: str, value: tile.Value, order: tuple[str, ...]) -> tile.Ref:
+        extends = axes_of(value, self.types)
+        type_ = tile.TileType(dtype_of(value, self.types), tuple(a for a in order if a in extends))
+        self.types[name] = type_
+        self.emit(tile.Let((name,), (type_,), value))
+        return tile.Ref(name)
+
+    def fold(
+        self, monoid: Monoid, axis: str, args: tuple[tile.Value, ...], order: tuple[str, ...], types: tuple[DType, ...]
+    ) -> tuple[tile.Value, ...]:
+        """Fold a tile axis away, each component under a name of its own."""
+        found = frozenset().union(*(axes_of(a, self.types) for a in args)) - {axis}
+        type_axes = tuple(a for a in order if a in found)
+        names = self.names(f"{self.eq.name}_block", monoid.components)
+        all_types = tuple(tile.TileType(t, type_axes) for t in types)
+        self.types.update(zip(names, all_types, strict=True))
+        self.emit(tile.Let(names, all_types, tile.Fold(monoid, axis, args)))
+        return tuple(tile.Ref(n) for n in names)
+
+    def combine(self, monoid: Monoid, a: tuple[tile.Value, ...], b: tuple[tile.Value, ...]) -> tuple[tile.Value, ...]:
+        """The monoid's combine of two states, component by component."""
+        known = {f"a{k}": v for k, v in enumerate(a)} | {f"b{k}": v for k, v in enumerate(b)}
+
+        def value(e: Expr) -> tile.Value:
+            match e:
+                case ein.Scalar(name=name):
+                    return known[name]
+                case Apply(op=op, args=args):
+                    return tile.Elem(op, tuple(value(x) for x in args))
+                case _:
+                    raise AssertionError(f"a monoid combines with {e}")
+
+        return tuple(value(e) for e in monoid.combine)
+
+    # Expressions -----------------------------------------------------------------------------------------------------
+
+    def dtype(self, e: Expr) -> DType:
+        """The inferred type of an expression, weak types included."""
+        return inferred(e, self.dtypes)
+
+    def type_of(self, v: tile.Value) -> DType:
+        return dtype_of(v, self.types)
+
+    def convert(self, v: tile.Value, t: DType) -> tile.Value:
+        """The value as type t; a literal simply becomes one of that type."""
+        if self.type_of(v) == t:
+            return v
+        if isinstance(v, tile.Lit) and not isinstance(v.value, str):
+            return tile.Lit(_literal(v.value, t), t)
+        return tile.Convert(t, v)
+
+    def typed(self, e: Expr, order: tuple[str, ...], t: DType) -> tile.Value:
+        """An expression as a value of type t, over tile axes in this order."""
+        real = compute(t) if t.is_float else F32
+        return self.convert(self._value(e, order, real), t)
+
+    def _value(self, e: Expr, order: tuple[str, ...], real: DType) -> tile.Value:
+        """An expression as a value; `real` is the type that weak floats take."""
+        match e:
+            case Const(value=value):
+                return tile.Lit(value, _literal_type(value, real))
+            case ein.AxisValue(axis=axis):
+                return self.position[axis]
+            case ein.Extent(axis=axis):
+                return tile.ExtentOf(axis)
+            case ein.Scalar(name=name):
+                return tile.ScalarArg(name)
+            case Cast(dtype=dtype, arg=arg):
+                return self.convert(self._value(arg, order, compute(dtype) if dtype.is_float else F32), dtype)
+            case Read() | Apply():
+                return self._bound(e, order, real)
+
+    def _bound(self, e: Read | Apply, order: tuple[str, ...], real: DType) -> tile.Value:
+        for block in self.blocks:
+            if (e, real) in block.bound:
+                return block.bound[e, real]
+        match e:
+            case Read():
+                value = self.bind(e.tensor, self._load(e, order, None), order)
+            case Apply(op="re" | "im" as part, args=(Read() as read,)):
+                load = self._load(read, order, 0 if part == "re" else 1)
+                value = self.bind(f"{read.tensor}_{part}", load, order)
+            case Apply(op=op):
+                value = self._operation(e, order, real)
+                if e not in self.shared:
+                    return value
+                value = self.bind(op, value, order)
+        self.blocks[-1].bound[e, real] = value
+        return value
+
+    def _load(self, e: Read, order: tuple[str, ...], part: int | None) -> tile.Load:
+        dims = self.shapes[e.tensor]
+        index = tuple(self._index(x, dim, order) for x, dim in zip(e.index, dims, strict=True))
+        mask = None if e.guard is None else self.typed(e.guard, order, BOOL)
+        dtype = self.dtypes[e.tensor]
+        return tile.Load(e.tensor, index, dtype.part, needs_check(self.program, e), mask, part)
+
+    def _index(self, e: Expr, dim: tuple[str, ...], order: tuple[str, ...]) -> tile.Value:
+        if len(dim) > 1 and dim in self.groups and e == composite(dim):
+            return tile.Ref(self.groups[dim])
+        return self._value(e, order, F32)
+
+    def _operation(self, e: Apply, order: tuple[str, ...], real: DType) -> tile.Value:
+        op, rule = e.op, OPS[e.op].rule
+        types = [self.dtype(a) for a in e.args]
+        if rule is Rule.SELECT:
+            t = _meeting(types[1:], real)
+            chosen = tuple(self._as(a, order, t) for a in e.args[1:])
+            return tile.Elem("where", (self.typed(e.args[0], order, BOOL), *chosen))
+        if rule is Rule.LOGIC:
+            return tile.Elem(op, tuple(self.typed(a, order, BOOL) for a in e.args))
+        if rule is Rule.RANDOM:
+            return tile.Elem(op, tuple(self._value(a, order, F32) for a in e.args))
+        t = _meeting(types, real)
+        if rule is Rule.FLOATING and not t.is_float:
+            t = real
+        if rule is Rule.ARITHMETIC and t.is_bool:
+            t = INT
+        if t == INT and op in ("mul", "pow") and _may_be_long(e):
+            t = I64
+        return arithmetic(op, tuple(self._as(a, order, t) for a in e.args), t)
+
+    def _as(self, e: Expr, order: tuple[str, ...], t: DType) -> tile.Value:
+        return self.convert(self._value(e, order, t if t.is_float else F32), t)
+
+    # The kernel ------------------------------------------------------------------------------------------------------
+
+    def kernel(self, source: Equation, grid: tuple[tile.TileAxis, ...]) -> tile.Kernel:
+        """What has been built, without bindings that nothing uses, with the arguments it needs."""
+        body = live(tuple(self.blocks[0].statements))
+        values = tuple(all_values(body))
+        touched = {v.tensor for v in values if isinstance(v, tile.Load)}
+        written = {t.name: t.dtype for t in source.outputs}
+        buffers = [
+            tile.Buffer(name, dims, self.dtypes[name], name in written)
+            for name, dims in self.shapes.items()
+            if name in touched or name in written
+        ]
+        kernel = tile.Kernel(
+            source.name, (print_equation(source, True, self.shapes),), tuple(buffers), (), (), grid, body
+        )
+        used = {v.axis for v in values if isinstance(v, tile.ExtentOf)}
+        used |= {a for t in tile.tile_axes(kernel).values() for a in t.axes}
+        scalars = {v.name for v in values if isinstance(v, tile.ScalarArg)}
+        return replace(
+            kernel,
+            extents=tuple(a.name for a in self.program.axes if a.name in used),
+            scalars=tuple((p.name, self.scalar_type(p.dtype)) for p in self.program.scalars if p.name in scalars),
+        )
+
+
+def arithmetic(op: str, args: tuple[tile.Value, ...], t: DType) -> tile.Value:
+    """An operation on arguments of one type, in operations that exist for that type."""
+    match op:
+        case "exactdiv":
+            return tile.Elem("floordiv", args)
+        case "floordiv" if t.is_float:
+            return tile.Elem("floor", (tile.Elem("div", args),))
+        case "mod" if t.is_float:
+            below = tile.Elem("floor", (tile.Elem("div", args),))
+            return tile.Elem("sub", (args[0], tile.Elem("mul", (below, args[1]))))
+        case "floor" | "ceil" | "round" if not t.is_float:
+            return args[0]
+        case "abs" if t.kind in "bu":
+            return args[0]
+        case _:
+            return tile.Elem(op, args)
+
+
+def _meeting(types: list[DType], real: DType) -> DType:
+    """The type that arguments are brought to: weak floats become `real`, narrow ones f32."""
+    t = types[0]
+    for other in types[1:]:
+        t = join(t, other)
+    return real if t == FLOAT else compute(t)
+
+
+def _may_be_long(e: Apply) -> bool:
+    """Whether an integer product may leave the index type although every position is in it."""
+    if e.op == "pow" or all(ein.axes_of(a) for a in e.args):
+        return True
+    return any(isinstance(a, Const) and abs(a.value) >= _NARROW for a in e.args)
+
+
+def _literal_type(value: bool | float, real: DType) -> DType:
+    if isinstance(value, bool):
+        return BOOL
+    if isinstance(value, int):
+        return INT if -(1 << 31) <= value < 1 << 31 else I64
+    return real
+
+
+def _literal(value: bool | float, t: DType) -> bool | int | float:
+    if t.is_bool:
+        return bool(value)
+    return int(value) if t.is_int else float(value)
+
+
+def all_values(body: tuple[tile.Statement, ...]) -> Iterator[tile.Value]:
+    """Every value in the statements, those of loops included."""
+    for s in body:
+        match s:
+            case tile.Let(value=value):
+                yield from tile.walk_values(value)
+            case tile.Store(index=index, value=value, mask=mask):
+                for v in (*index, value, *(() if mask is None else (mask,))):
+                    yield from tile.walk_values(v)
+            case tile.Loop(carried=carried, body=inner, start=start, stop=stop):
+                for v in (*(c.init for c in carried), start, stop):
+                    if v is not None:
+                        yield from tile.walk_values(v)
+                yield from all_values(inner)
+
+
+def live(body: tuple[tile.Statement, ...]) -> tuple[tile.Statement, ...]:
+    """The statements without bindings that nothing reads."""
+    while True:
+        read = {v.name for v in all_values(body) if isinstance(v, tile.Ref)} | set(_carried(body))
+        kept = _without(body, read)
+        if kept == body:
+            return body
+        body = kept
+
+
+def _carried(body: tuple[tile.Statement, ...]) -> Iterator[str]:
+    for s in body:
+        if isinstance(s, tile.Loop):
+            yield from (c.after for c in s.carried)
+            yield from _carried(s.body)
+
+
+def _without(body: tuple[tile.Statement, ...], read: set[str]) -> tuple[tile.Statement, ...]:
+    kept: list[tile.Statement] = []
+    for s in body:
+        if isinstance(s, tile.Let) and not read & set(s.names):
+            continue
+        kept.append(replace(s, body=_without(s.body, read)) if isinstance(s, tile.Loop) else s)
+    return tuple(kept)
