@@ -103,12 +103,14 @@ def join(a: DType, b: DType) -> DType:
 
 
 def numpy_join(a: DType, b: DType) -> DType:
-    """NumPy's `promote_types`, with bf16 beside f16 (their join is f32) as PyTorch has it."""
+    """NumPy's `promote_types`. bf16 and the 8-bit floats, which NumPy lacks, win over integers, as PyTorch has it."""
     if a == b:
         return a
     if a.kind == b.kind or a.is_bool or b.is_bool:
         return join(a, b)
     low, high = sorted((a, b), key=lambda t: "biufc".index(t.kind))
+    if low.is_int and high in (BF16, F8E4M3, F8E5M2):
+        return high
     if low.is_int and high.is_int:
         return join(a, b) if high.bits < 64 else F64
     if low.is_int:
