@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import reduce
 from typing import Literal
 
 Kind = Literal["b", "i", "u", "f", "c"]
@@ -119,3 +121,8 @@ def numpy_join(a: DType, b: DType) -> DType:
             return C128 if need == F64 else high
         return join(need, high)
     return join(low, high) if low != F64 else C128
+
+
+def numpy_result(types: Iterable[DType]) -> DType:
+    """NumPy's `result_type`: the highest kind joins first, so that i16, u16 and f32 meet in f32 and not in f64."""
+    return reduce(numpy_join, sorted(types, key=lambda t: "biufc".index(t.kind), reverse=True))

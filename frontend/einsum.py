@@ -9,57 +9,80 @@ the type that NumPy's promotion gives all of them together, which is also the ty
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import reduce
 
 from einc import ein
 from einc.binding import Fact
 from einc.errors import CallError
-from einc.frontend.extents import find_extents
-from einc.frontend.layout import Layout, broadcast, lay_out, members, operand_name
+from einc.frontend.extents import find_extents, plain_extents
+from einc.frontend.layout import Layout, Shape, broadcast, lay_out, members, operand_name
 from einc.frontend.termparser import parse_terms
 from einc.frontend.terms import Group, Subscripts, choose
 from einc.guards import composite
 from einc.source import Source
-from einc.types import BOOL, F32, DType, numpy_join
+from einc.types import BOOL, F32, DType, numpy_result
 
 _LONGEST_CHAIN = 32  # factors that are multiplied one after the other; more are multiplied as a tree
 _RESERVED = frozenset({"and", "axis", "def", "false", "fn", "inf", "not", "or", "return", "true"})
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How a string is read: `named` prefers names to letters; `sum_dots` sums over ellipses that the output leaves out,
+    as PyTorch does, where NumPy refuses; `dtype` is the type to compute in, instead of the promoted one."""
+
+    named: bool = False
+    sum_dots: bool = False
+    dtype: DType | None = None
+
+
+NUMPY = Reading()
 
 
 def elaborate_einsum(
     subscripts: Subscripts | str,
     facts: Sequence[Fact] | None = None,
     sizes: Mapping[str, int] | None = None,
-    *,
-    dtype: DType | None = None,
-    sum_dots: bool = False,
+    reading: Reading = NUMPY,
 ) -> ein.Program:
-    """The program of an einsum string for operands of these shapes and types; without facts, of f32 operands.
+    """The program of an einsum string for operands of these ranks and types; without facts, for f32 operands.
 
-    The program holds for all extents that differ from 1 where these do. `sizes` gives extents by axis name, `dtype` the
-    type to compute in. `sum_dots` sums over ellipses that the output leaves out, as PyTorch does, where NumPy refuses.
+    It holds for all extents that are 1 where these are; those of composite dims are left for the call to check. `sizes`
+    gives extents by axis name.
     """
-    if isinstance(subscripts, str):
-        source = Source("<einsum>", subscripts)
-        subscripts = parse_terms(subscripts, source.whole())
-    layout = arrange(subscripts, None if facts is None else [f.shape for f in facts], sizes or {}, sum_dots=sum_dots)
-    dtypes = [F32] * len(layout.inputs) if facts is None else [f.dtype for f in facts]
-    return build(layout, dtypes, sizes or {}, dtype)
+    subscripts, sizes = _parsed(subscripts), sizes or {}
+    if facts is None:
+        layout = lay_out(choose(subscripts), None, sizes, sum_dots=reading.sum_dots)
+        return build(layout, [F32] * len(layout.inputs), sizes, reading.dtype)
+    shapes = [f.shape for f in facts]
+    layout = _laid_out(subscripts, shapes, sizes, reading)
+    layout = broadcast(layout, shapes, plain_extents(layout, shapes, sizes))
+    return build(layout, [f.dtype for f in facts], sizes, reading.dtype)
 
 
-def arrange(
-    subscripts: Subscripts,
-    shapes: Sequence[tuple[int, ...]] | None,
-    sizes: Mapping[str, int],
-    *,
-    sum_dots: bool = False,
-) -> Layout:
-    """Choose the reading of a string, name its ellipses, check all extents, and mark the dims that broadcast."""
-    if shapes is None:
-        return lay_out(choose(subscripts), None, sizes, sum_dots=sum_dots)
+def bind_einsum(
+    subscripts: Subscripts | str, facts: Sequence[Fact], sizes: Mapping[str, int], reading: Reading = NUMPY
+) -> tuple[ein.Program, dict[str, int]]:
+    """The program for operands of exactly these shapes, everything checked, and the extent of each of its axes."""
+    subscripts, shapes = _parsed(subscripts), [f.shape for f in facts]
+    layout = _laid_out(subscripts, shapes, sizes, reading)
+    extents = find_extents(layout, shapes, sizes)
+    program = build(broadcast(layout, shapes, extents), [f.dtype for f in facts], sizes, reading.dtype)
+    legal = legal_names(layout)
+    return program, {legal[axis]: extent for axis, extent in extents.items()}
+
+
+def _parsed(subscripts: Subscripts | str) -> Subscripts:
+    if isinstance(subscripts, Subscripts):
+        return subscripts
+    return parse_terms(subscripts, Source("<einsum>", subscripts).whole())
+
+
+def _laid_out(subscripts: Subscripts, shapes: Sequence[Shape], sizes: Mapping[str, int], reading: Reading) -> Layout:
     _check_count(subscripts, len(shapes))
-    layout = lay_out(choose(subscripts, [len(s) for s in shapes]), shapes, sizes, sum_dots=sum_dots)
-    return broadcast(layout, shapes, find_extents(layout, shapes, sizes))
+    chosen = choose(subscripts, [len(s) for s in shapes], named=reading.named)
+    return lay_out(chosen, shapes, sizes, sum_dots=reading.sum_dots)
 
 
 def _check_count(subscripts: Subscripts, operands: int) -> None:
@@ -82,8 +105,8 @@ def _check_count(subscripts: Subscripts, operands: int) -> None:
 
 def build(layout: Layout, dtypes: Sequence[DType], sizes: Mapping[str, int], dtype: DType | None = None) -> ein.Program:
     """The program of a layout over operands of these types."""
-    result = dtype or reduce(numpy_join, dtypes)
-    legal = _legal_names(layout)
+    result = dtype or numpy_result(dtypes)
+    legal = legal_names(layout)
 
     def dims(groups: Sequence[Group]) -> tuple[tuple[str, ...], ...]:
         return tuple(tuple(legal[a.name] for a in members(g)) for g in groups)
@@ -110,7 +133,7 @@ def build(layout: Layout, dtypes: Sequence[DType], sizes: Mapping[str, int], dty
     )
 
 
-def _legal_names(layout: Layout) -> dict[str, str]:
+def legal_names(layout: Layout) -> dict[str, str]:
     """Each axis by a name that is no word of the language."""
     names = {a.name for a in layout.axes()}
     legal = {}

@@ -21,14 +21,12 @@ class _Seen:
     span: Span
 
 
-def find_extents(layout: Layout, shapes: Sequence[Shape], sizes: Mapping[str, int]) -> dict[str, int]:
-    """The extent of every axis; `sizes` gives those that the caller names.
+def plain_extents(layout: Layout, shapes: Sequence[Shape], sizes: Mapping[str, int]) -> dict[str, int]:
+    """The extent of every axis that is a dim of its own, and of those in `sizes`, which the caller gives.
 
-    Dims of one axis decide first, where extent 1 gives way to any other. Composite dims then give an axis each that is
-    the only unknown one in them. Raises `ShapeError` for extents that differ, `AxisError` for those left open.
+    Extent 1 gives way to any other. Raises `ShapeError` for extents that differ, `CallError` for unusable `sizes`.
     """
     _check_sizes(layout, sizes)
-    found = dict(sizes)
     first: dict[str, _Seen] = {}
     for k, (dims, shape) in enumerate(zip(layout.inputs, shapes, strict=True)):
         _check_repeats(layout, dims, shape, k)
@@ -36,7 +34,15 @@ def find_extents(layout: Layout, shapes: Sequence[Shape], sizes: Mapping[str, in
             if len(group.parts) == 1:
                 (axis,) = members(group)
                 _meet(layout, axis.name, _Seen(extent, k, group.span), first, shapes, sizes)
-    found |= {axis: seen.extent for axis, seen in first.items()}
+    return dict(sizes) | {axis: seen.extent for axis, seen in first.items()}
+
+
+def find_extents(layout: Layout, shapes: Sequence[Shape], sizes: Mapping[str, int]) -> dict[str, int]:
+    """The extent of every axis: after the plain ones, a composite dim gives that of the only unknown axis in it.
+
+    Raises `ShapeError` for composite dims that their axes do not fill, `AxisError` for axes left open.
+    """
+    found = plain_extents(layout, shapes, sizes)
     composite = [
         (g, n, k)
         for k, (dims, shape) in enumerate(zip(layout.inputs, shapes, strict=True))

@@ -82,14 +82,14 @@ def as_letters(subscripts: Subscripts) -> Subscripts | None:
     return Subscripts(tuple(split(t) for t in subscripts.inputs), output, subscripts.span)
 
 
-def choose(subscripts: Subscripts, ranks: Sequence[int] | None = None) -> Subscripts:
+def choose(subscripts: Subscripts, ranks: Sequence[int] | None = None, *, named: bool = False) -> Subscripts:
     """The reading that is meant, letters or names, for operands of these ranks.
 
     Letters, if there are only letters and they fit the ranks. Names, if white space inside a term sets a word of
-    several letters apart, as in `"batch time, time"`; without ranks that alone decides.
+    several letters apart, as in `"batch time, time"`; without ranks that alone decides. `named` prefers names that fit.
     """
     letters = as_letters(subscripts)
-    if letters is None:
+    if letters is None or (named and ranks is not None and _fits(subscripts, ranks)):
         return subscripts
     if ranks is not None and _fits(letters, ranks):
         return letters
@@ -114,7 +114,7 @@ def _fits(subscripts: Subscripts, ranks: Sequence[int]) -> bool:
     if len(subscripts.inputs) != len(ranks):
         return False
     for term, rank in zip(subscripts.inputs, ranks, strict=True):
-        labels = len(term.axes())
+        labels = sum(not isinstance(d, Dots) for d in term.dims)
         if labels > rank or (labels < rank and term.dots() is None):
             return False
     return True
