@@ -40,7 +40,7 @@ def conjoin(outer: Expr | None, inner: Expr | None) -> Expr | None:
 
 
 def argument_guard(op: str, before: Sequence[Expr], guard: Expr | None) -> Expr | None:
-    """The guard of reads in the argument of `op` that follows the arguments `before`, where `op` stands under `guard`."""
+    """The guard of reads in the argument of `op` that follows the arguments `before`; `op` stands under `guard`."""
     match op, len(before):
         case ("where", 1) | ("and", 1):
             return conjoin(guard, before[0])

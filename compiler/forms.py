@@ -1,0 +1,114 @@
+"""The forms programs have between passes, each with its check: to break one is the compiler's bug, not the user's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from einc import wellformed
+from einc.ein import Apply, AxisValue, Const, Equation, Expr, Program, Read, axes_of, reads
+from einc.errors import Error
+from einc.illegal import IllegalIR
+from einc.pipeline import Pass, State
+from einc.printer import print_equation
+
+__all__ = ["FORMS", "Form", "IllegalIR", "check", "verify"]
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """A property of a state. `check` raises `IllegalIR` naming the node that lacks it."""
+
+    meaning: str
+    check: Callable[[State], None]
+
+
+def check(p: Pass, before: State, after: State) -> None:
+    """The forms that a pass needs hold before it and those it gives after it, `well-formed` always.
+
+    Raises `IllegalIR` naming the pass and the node.
+    """
+    for name in ("well-formed", *p.needs):
+        _demand(name, before, f"before '{p.name}'")
+    for name in ("well-formed", *p.gives):
+        _demand(name, after, f"after '{p.name}'")
+
+
+def verify(program: Program, *names: str) -> None:
+    """The program is well-formed and has these forms; raises `IllegalIR` otherwise."""
+    for name in ("well-formed", *names):
+        FORMS[name].check(State(program))
+
+
+def _demand(name: str, state: State, where: str) -> None:
+    try:
+        FORMS[name].check(state)
+    except IllegalIR as bug:
+        raise IllegalIR(f"{where}: not {name}: {bug}") from None
+    except Error as error:  # a check met what only a user may do wrong
+        raise IllegalIR(f"{where}: not {name}: {error.message}") from error
+
+
+def _inlined(program: Program) -> None:
+    for e in program.equations:
+        if e.monoid is None and e.name not in program.results and _is_trivial(e.body):
+            raise IllegalIR(f"a definition that renames: {print_equation(e)}")
+
+
+def _is_trivial(e: Expr) -> bool:
+    match e:
+        case Const() | AxisValue():
+            return True
+        case Read(index=index, guard=None):
+            return not any(reads(i) for i in index)
+        case _:
+            return False
+
+
+def factors(e: Expr) -> Iterator[Expr]:
+    """The factors of a product, left to right, those of a division's numerator and under a sign included."""
+    match e:
+        case Apply("mul", (a, b)):
+            yield from factors(a)
+            yield from factors(b)
+        case Apply("neg", (a,)) | Apply("div", (a, _)):
+            yield from factors(a)
+        case _:
+            yield e
+
+
+def _binary(program: Program) -> None:
+    for e in program.equations:
+        if e.monoid is not None and e.monoid.name == "sum" and e.domain is None:
+            _check_binary(e)
+
+
+def _check_binary(e: Equation) -> None:
+    moving = [axes for f in factors(e.body) if reads(f) and (axes := set(axes_of(f)) & set(e.over))]
+    private = [axes for k, axes in enumerate(moving) if axes - set().union(*moving[:k], *moving[k + 1 :])]
+    if len(moving) > 2 and len(private) > 0:
+        raise IllegalIR(f"a sum over an axis of one factor of several: {print_equation(e)}")
+
+
+def on_program(f: Callable[[Program], None]) -> Callable[[State], None]:
+    """A check of equations as a check of states."""
+    return lambda state: f(state.program)
+
+
+def on_schedule(state: State) -> None:
+    """Every kernel's names, types and axes fit together."""
+    from einc.tiletypes import verify as verify_schedule  # which needs this module's exception
+
+    if state.schedule is None:
+        raise IllegalIR("there are no kernels")
+    verify_schedule(state.schedule)
+
+
+FORMS: dict[str, Form] = {
+    "well-formed": Form(
+        "names defined once and before use, axes declared, ranks and types fit", on_program(wellformed.check)
+    ),
+    "inlined": Form("no pointwise definition merely renames a read, a constant or a position", on_program(_inlined)),
+    "binary-contractions": Form("no factor of three or more alone has a summed axis", on_program(_binary)),
+    "lowered": Form("there are kernels, whose names, types and axes fit together", on_schedule),
+}
