@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from einc.api import Program, compile
-    from einc.einsum import einsum
+    from einc.einsums import einsum
     from einc.errors import AxisError, CallError, DTypeError, Error, NameError, ShapeError, SyntaxError, TargetError
 
     __version__: str
@@ -34,7 +34,7 @@ __all__ = [
     "einsum",
 ]
 
-_HOME = {"einsum": "einc.einsum", "compile": "einc.api", "Program": "einc.api"}
+_HOME = {"einsum": "einc.einsums", "compile": "einc.api", "Program": "einc.api"}
 
 
 def __getattr__(name: str) -> object:
