@@ -1,0 +1,88 @@
+"""What the passes on equations share: rewriting from the leaves up, what a store does to a value, names, dead code."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+
+from einc.ein import Cast, Equation, Expr, Program, Read, children, reads, rebuild
+from einc.inference import dtype_of
+from einc.types import DType, compute
+
+
+def bottom_up(e: Expr, f: Callable[[Expr], Expr], into_reads: bool = True) -> Expr:
+    """f at every node, its children rewritten first; without recursion, and once where a node is shared.
+
+    Without `into_reads`, f is given each read as it is, its subscripts and guard untouched.
+    """
+    done: dict[int, Expr] = {}
+    stack = [(e, False)]
+    while stack:
+        node, ready = stack.pop()
+        if id(node) in done:
+            continue
+        below = children(node) if into_reads or not isinstance(node, Read) else ()
+        if below and not ready:
+            stack.append((node, True))
+            stack.extend((child, False) for child in below)
+        else:
+            done[id(node)] = f(rebuild(node, lambda child: done[id(child)]) if below else node)
+    return done[id(e)]
+
+
+def depth(e: Expr) -> int:
+    """The number of nodes on the longest way down."""
+    deepest: dict[int, int] = {}
+    stack = [(e, False)]
+    while stack:
+        node, ready = stack.pop()
+        below = children(node)
+        if ready or not below:
+            deepest[id(node)] = 1 + max((deepest[id(child)] for child in below), default=0)
+        else:
+            stack.append((node, True))
+            stack.extend((child, False) for child in below)
+    return deepest[id(e)]
+
+
+def is_stored_as(e: Expr, stored: DType, dtypes: Mapping[str, DType]) -> bool:
+    """Is the value, as it stands, what a store in that type and a load of it give?
+
+    Arithmetic on narrow floats is wider than their type, so only what was read or cast has their precision.
+    """
+    return dtype_of(e, dtypes) == stored and (isinstance(e, Read | Cast) or compute(stored) == stored)
+
+
+def rename(e: Expr, names: Mapping[str, str]) -> Expr:
+    """The expression with tensors read under other names."""
+    if not names:
+        return e
+    return bottom_up(
+        e, lambda n: replace(n, tensor=names[n.tensor]) if isinstance(n, Read) and n.tensor in names else n
+    )
+
+
+def drop_dead(program: Program) -> Program:
+    """The equations that a result depends on: a definition that nothing reads and nobody returns is dropped."""
+    live = set(program.results)
+    kept: list[Equation] = []
+    for e in reversed(program.equations):
+        if any(t.name in live for t in e.outputs):
+            live.update(r.tensor for x in e.expressions() for r in reads(x))
+            kept.append(e)
+    return replace(program, equations=tuple(reversed(kept)))
+
+
+def unused(wanted: str, taken: Iterable[str]) -> str:
+    """The name, with a number after it if it is taken."""
+    there = set(taken)
+    name, n = wanted, 1
+    while name in there:
+        n += 1
+        name = f"{wanted}_{n}"
+    return name
+
+
+def names(program: Program) -> set[str]:
+    """Every name that a tensor, an axis or a scalar of the program has."""
+    return {*program.dtypes(), *(a.name for a in program.axes)}

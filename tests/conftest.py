@@ -1,0 +1,35 @@
+"""`--bless` rewrites golden files; an installation that lacks a source file says so before anything runs."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = {"einc": "compiler", "einc.frontend": "frontend", "einc.passes": "passes", "einc.codegen": "codegen"}
+SUFFIXES = {".py", ".lark", ".ein"}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--bless", action="store_true", help="rewrite what golden files expect")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--bless") and os.environ.get("CI"):
+        raise pytest.UsageError("--bless rewrites what is expected: a person runs it, never CI")
+    if missing := not_installed():
+        raise pytest.UsageError(f"not in the editable installation: {', '.join(missing)}; run pip install -e .")
+
+
+def not_installed() -> list[str]:
+    """Source files that `import einc` cannot see: a strict editable installation links the files it was made with."""
+    import einc
+
+    tree = Path(einc.__path__[0])
+    missing = []
+    for package, folder in PACKAGES.items():
+        installed = tree.joinpath(*package.split(".")[1:])
+        for file in sorted((ROOT / folder).iterdir()):
+            if file.suffix in SUFFIXES and not (installed / file.name).exists():
+                missing.append(f"{folder}/{file.name}")
+    return missing
