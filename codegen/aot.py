@@ -1,0 +1,174 @@
+"""Kernels compiled ahead of time, for machines that are not there: no GPU, no CUDA, no tensors needed."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from einc import tile
+from einc.codegen.kernels import Signature
+from einc.codegen.launcher import options
+from einc.codegen.run import load
+from einc.codegen.triton import Emitted
+from einc.errors import TargetError
+from einc.targets import Target
+
+FORMATS = {
+    "cuda": ("ttir", "ttgir", "llir", "ptx", "cubin"),
+    "hip": ("ttir", "ttgir", "llir", "amdgcn", "hsaco"),
+}
+_POINTERS = {
+    "bool": "*i1", "bf16": "*bf16", "f16": "*fp16", "f32": "*fp32", "f64": "*fp64",
+    "f8e4m3": "*fp8e4nv", "f8e5m2": "*fp8e5",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class CompiledKernel:
+    """One kernel for one target: `stages` by format, and what a program of it uses of the machine.
+
+    `registers` and `spills` count 32-bit registers a thread (an AMD lane); spilled ones live in slow memory.
+    """
+
+    name: str
+    stages: Mapping[str, str | bytes]
+    registers: int
+    spills: int
+    shared: int
+    warps: int
+
+
+def compile_ahead(
+    emitted: Emitted, target: Target, sizes: Mapping[str, int] | None = None
+) -> tuple[CompiledKernel, ...]:
+    """Every kernel of an emitted file, compiled for the target.
+
+    Operands are taken to be aligned to 16 bytes and contiguous along their last dimension. `sizes` are extents that
+    tile sizes follow, as at a launch; without one, tiles are as large as they get. Raises `TargetError` for a kernel
+    that the target cannot compile, or that needs more shared memory than it has.
+    """
+    if target.vendor not in FORMATS:
+        raise TargetError(
+            f"nothing is compiled ahead for '{target.name}'",
+            fact="it interprets",
+            hint="name a GPU: sm_90, for example",
+        )
+    module = load(emitted.source, emitted.launcher)
+    return tuple(_compiled(getattr(module, s.name), s, target, sizes or {}) for s in emitted.kernels)
+
+
+def artifact(kernel: CompiledKernel, form: str) -> str | bytes:
+    """One stage of a compiled kernel: text, or bytes of `cubin` and `hsaco`. Raises `TargetError` for another form."""
+    if form in kernel.stages:
+        return kernel.stages[form]
+    raise TargetError(
+        f"there is no '{form}' of this target", fact=f"it has {', '.join(kernel.stages)}", hint="one of these"
+    )
+
+
+def _compiled(kernel: Any, s: Signature, target: Target, sizes: Mapping[str, int]) -> CompiledKernel:
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+    from triton.compiler import compile as triton_compile
+    from triton.runtime.jit import JITFunction
+
+    if not isinstance(kernel, JITFunction):  # TRITON_INTERPRET=1 makes others
+        kernel = JITFunction(kernel.fn)
+    types, constants, attributes = _arguments(s, sizes)
+    source = ASTSource(kernel, signature=types, constexprs=constants, attrs=attributes)
+    named = dict(option.split("=") for option in options(s.kernel))
+    try:
+        result: Any = triton_compile(
+            source,
+            target=GPUTarget(target.vendor, target.arch, target.warp),
+            options={**{k: int(v) for k, v in named.items()}, "enable_fp_fusion": True},
+        )
+    except Exception as error:  # Triton raises what it likes; which of our types it was is for the user to know
+        raise TargetError(
+            f"kernel '{s.name}' does not compile for {target.name}",
+            fact=_last_line(error),
+            hint="another target, or operands of another type",
+        ) from error
+    shared = int(result.metadata.shared)
+    if shared > target.shared:
+        raise TargetError(
+            f"kernel '{s.name}' needs more shared memory than {target.name} has",
+            fact=f"{shared} bytes of {target.shared}",
+            hint="smaller tiles, or narrower types",
+        )
+    stages = {form: result.asm[form] for form in FORMATS[target.vendor] if form in result.asm}
+    registers, spills = (
+        _cuda_registers(stages["cubin"]) if target.vendor == "cuda" else _hip_registers(stages["amdgcn"])
+    )
+    return CompiledKernel(s.name, stages, registers, spills, shared, int(result.metadata.num_warps))
+
+
+def _arguments(
+    s: Signature, sizes: Mapping[str, int]
+) -> tuple[dict[str, str], dict[str, Any], dict[tuple[int], list[list[Any]]]]:
+    """Triton's signature, compile-time constants, and facts on divisibility by the arguments' positions."""
+    import triton.language as tl
+
+    types: dict[str, str] = {}
+    constants: dict[str, Any] = {}
+    aligned: list[str] = []
+    for pointer, b in zip(s.pointers, s.kernel.buffers, strict=True):
+        types[pointer] = _POINTERS.get(b.dtype.part.name, f"*{b.dtype.name}")
+        aligned.append(pointer)
+    for names, b in zip(s.strides, s.kernel.buffers, strict=True):
+        for n, name in enumerate(names):
+            if n == len(names) - 1 and not b.dtype.is_complex:
+                types[name], constants[name] = "constexpr", 1
+            else:
+                types[name] = "i32"
+                aligned += [name] if n < len(names) - 1 else []
+    types |= dict.fromkeys(s.extents, "i32")
+    types |= {
+        name: f"fp{dtype.bits}" if dtype.is_float else "i32"
+        for name, (_, dtype) in zip(s.scalars, s.kernel.scalars, strict=True)
+    }
+    for block, axis in s.blocks:
+        types[block], constants[block] = "constexpr", block_size(axis, sizes)
+    types["INT"], constants["INT"] = "constexpr", tl.int32
+    place = {name: n for n, name in enumerate(types)}
+    return types, constants, {(place[name],): [["tt.divisibility", 16]] for name in aligned}
+
+
+def block_size(axis: tile.TileAxis, sizes: Mapping[str, int]) -> int:
+    """The tile size that the launcher would take; the largest where an extent is not known."""
+    assert axis.block is not None
+    if any(a not in sizes for a in axis.axes):
+        return axis.block.cap
+    extent = prod(sizes[a] for a in axis.axes)
+    return min(max(1 << max(extent - 1, 0).bit_length(), axis.block.least), axis.block.cap)
+
+
+def _cuda_registers(cubin: str | bytes) -> tuple[int, int]:
+    """Registers and spilled registers, as `cuobjdump` reports them; its STACK is bytes."""
+    import triton.backends.nvidia as nvidia
+
+    assert isinstance(cubin, bytes)
+    tool = Path(str(nvidia.__path__[0])) / "bin" / "cuobjdump"
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        shown = subprocess.run([tool, "--dump-resource-usage", file.name], capture_output=True, text=True, check=True)
+    used = re.search(r"REG:(\d+) STACK:(\d+)", shown.stdout)
+    return (int(used[1]), int(used[2]) // 4) if used else (0, 0)
+
+
+def _hip_registers(amdgcn: str | bytes) -> tuple[int, int]:
+    found = [re.search(rf"\.{name}:\s+(\d+)", str(amdgcn)) for name in ("vgpr_count", "vgpr_spill_count")]
+    registers, spills = (int(m[1]) if m else 0 for m in found)
+    return registers, spills
+
+
+def _last_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__

@@ -1,0 +1,130 @@
+"""How large integers of the index type grow in a schedule: what a launch compares with 2**31 to choose that type.
+
+A bound is a polynomial in extents and scalar arguments: a position along i is at most |i| - 1, a sum of two positions
+at most the sum of theirs, and so on. Bounds that another one exceeds whatever the extents are left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from einc import tile
+from einc.tile import Value
+from einc.types import INT
+
+Atom = tuple[str, str]  # ("extent", axis) or ("scalar", name)
+Polynomial = dict[tuple[Atom, ...], int]  # coefficients by product of atoms
+
+
+def largest(schedule: tile.Schedule) -> list[Polynomial]:
+    """Bounds on every integer of the index type, none of which another one covers."""
+    found: list[Polynomial] = []
+    for kernel in schedule.kernels:
+        for p in _Kernel(kernel).bounds():
+            if any(_covers(q, p) for q in found):
+                continue
+            found = [q for q in found if not _covers(p, q)] + [p]
+    return found
+
+
+def written(p: Polynomial, names: Mapping[Atom, str]) -> str:
+    """The polynomial as Python, its constant left out where it lowers the bound."""
+    terms = []
+    for atoms, n in p.items():
+        factors = [f"abs({names[a]})" if a[0] == "scalar" else names[a] for a in atoms]
+        if n > 0 and (atoms or len(p) == 1):
+            terms.append(" * ".join([str(n), *factors] if n > 1 or not factors else factors))
+    return " + ".join(terms) or "0"
+
+
+class _Kernel:
+    def __init__(self, kernel: tile.Kernel) -> None:
+        self.kernel = kernel
+        self.known: dict[str, Polynomial] = {}
+        self.found: list[Polynomial] = []
+
+    def bounds(self) -> list[Polynomial]:
+        for axis in tile.tile_axes(self.kernel).values():
+            extent = _product(tuple(("extent", a) for a in axis.axes))
+            self.known[axis.name] = _sum(extent, {(): -1})
+            self.found.append(extent)
+        self.body(self.kernel.body)
+        return self.found
+
+    def body(self, statements: tuple[tile.Statement, ...]) -> None:
+        for s in statements:
+            match s:
+                case tile.Let(names=(name,), types=(type_,), value=value):
+                    if type_.dtype == INT:
+                        self.known[name] = self.bound(value)
+                    self.visit((value,))
+                case tile.Let(value=value):
+                    self.visit((value,))
+                case tile.Store(index=index, value=value, mask=mask):
+                    self.visit((*index, value, *(() if mask is None else (mask,))))
+                case tile.Loop(carried=carried, body=inner, start=start, stop=stop):
+                    self.visit((*(c.init for c in carried), *(v for v in (start, stop) if v is not None)))
+                    self.body(inner)
+
+    def visit(self, roots: tuple[Value, ...]) -> None:
+        """Note the bounds of sums and products that are no part of a larger one."""
+        for v in roots:
+            if isinstance(v, tile.Elem) and v.op in ("add", "sub", "mul"):
+                self.found += [self.bound(v)] if v.op != "sub" else [self.bound(x) for x in v.args]
+                self.visit(tuple(self.inner(v)))
+            else:
+                self.visit(tile.values_of(v))
+
+    def inner(self, v: Value) -> Iterator[Value]:
+        """The operands of a sum of products that are neither."""
+        for x in tile.values_of(v):
+            if isinstance(x, tile.Elem) and x.op in ("add", "sub", "mul"):
+                yield from self.inner(x)
+            else:
+                yield from tile.values_of(x)
+
+    def bound(self, v: Value) -> Polynomial:
+        """A bound on the size of an integer; 0 of what is not of the index type."""
+        match v:
+            case tile.Ref(name=name):
+                return self.known.get(name, {})
+            case tile.Lit(value=int(value), dtype=dtype) if dtype == INT:
+                return {(): abs(value)}
+            case tile.ExtentOf(axis=axis):
+                return {(("extent", axis),): 1}
+            case tile.ScalarArg(name=name) if (name, INT) in self.kernel.scalars:
+                return {(("scalar", name),): 1}
+            case tile.Elem(op="mul", args=(a, b)):
+                return _times(self.bound(a), self.bound(b))
+            case tile.Elem(op="floordiv" | "exactdiv" | "neg" | "abs", args=(a, *_)):
+                return self.bound(a)
+            case tile.Elem(op="mod", args=(_, b)):
+                return self.bound(b)
+            case tile.Elem(op="add" | "sub" | "max" | "min", args=(a, b)) | tile.Elem(op="where", args=(_, a, b)):
+                return _sum(self.bound(a), self.bound(b))
+            case _:
+                return {}
+
+
+def _product(atoms: tuple[Atom, ...]) -> Polynomial:
+    return {tuple(sorted(atoms)): 1}
+
+
+def _sum(p: Polynomial, q: Polynomial) -> Polynomial:
+    total = {m: p.get(m, 0) + q.get(m, 0) for m in (*p, *q)}
+    return {m: n for m, n in total.items() if n}
+
+
+def _times(p: Polynomial, q: Polynomial) -> Polynomial:
+    total: Polynomial = {}
+    for a, n in p.items():
+        for b, m in q.items():
+            key = tuple(sorted((*a, *b)))
+            total[key] = total.get(key, 0) + n * m
+    return {m: n for m, n in total.items() if n}
+
+
+def _covers(q: Polynomial, p: Polynomial) -> bool:
+    """Is q at least p wherever no extent is 0?"""
+    over = _sum(q, {m: -n for m, n in p.items()})
+    return sum(over.values()) >= 0 and all(n >= 0 for atoms, n in over.items() if atoms)

@@ -1,0 +1,246 @@
+"""A tile kernel as a `@triton.jit` function: its arguments, its place in the grid, and its statements in order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from einc import tile
+from einc.codegen import library
+from einc.codegen.expressions import TYPES, Expressions, File
+from einc.codegen.layout import indented, wrapped
+from einc.codegen.names import Names
+from einc.ein import MONOIDS
+from einc.tile import TileAxis, TileType
+from einc.tiletypes import loop_position, scope
+from einc.types import DType
+
+_MODULE = ("torch", "triton", "tl", "math", "INT", "float", "program", "launch")
+_RESERVED = library.NAMES | {*_MODULE, *(f"{name}_combine" for name in MONOIDS)}
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """A kernel as its launcher sees it. Arguments in order: a pointer a buffer, the strides of all their dimensions,
+    extents, scalars; then, by name, the tile sizes and `INT`."""
+
+    name: str
+    kernel: tile.Kernel
+    pointers: tuple[str, ...]
+    strides: tuple[tuple[str, ...], ...]
+    extents: tuple[str, ...]
+    scalars: tuple[str, ...]
+    blocks: tuple[tuple[str, TileAxis], ...]
+
+
+def kernel_source(file: File, kernel: tile.Kernel) -> tuple[Signature, list[str]]:
+    """The kernel's signature, and its lines."""
+    writer = _Writer(file, kernel)
+    head = [f"# {line}" for title in kernel.title for line in title.splitlines()]
+    return writer.signature, [*head, *writer.header(), *indented(writer.lines())]
+
+
+class _Writer:
+    def __init__(self, file: File, kernel: tile.Kernel) -> None:
+        self.kernel = kernel
+        self.names = Names(_RESERVED | file.names.taken)
+        self.python: dict[tuple[str, str], str] = {}
+        self.axes = tile.tile_axes(kernel)
+        name = file.names.fresh(f"{kernel.name}_kernel", ascii_only=True)
+        self.signature = self._arguments(name)
+        self.write = Expressions(file, {b.name: b for b in kernel.buffers}, self.python)
+        self.write.types.update(scope(kernel))
+        self.write.blocks = {a.name: block for block, a in self.signature.blocks}
+        self.write.natural |= set(self.axes)
+
+    # Arguments -------------------------------------------------------------------------------------------------------
+
+    def take(self, kind: str, key: str, wanted: str) -> str:
+        self.python[kind, key] = self.names.fresh(wanted)
+        return self.python[kind, key]
+
+    def _arguments(self, name: str) -> Signature:
+        k = self.kernel
+        pointers = tuple(self.take("tensor", b.name, b.name) for b in k.buffers)
+        strides = tuple(tuple(self._stride(b.name, n, dim) for n, dim in enumerate(b.dims)) for b in k.buffers)
+        extents = tuple(self.take("extent", axis, f"size_{axis}") for axis in k.extents)
+        scalars = tuple(self.take("scalar", s, s) for s, _ in k.scalars)
+        blocks = tuple((self.take("block", a.name, _block_name(a.name)), a) for a in self.axes.values() if a.block)
+        return Signature(name, k, pointers, strides, extents, scalars, blocks)
+
+    def _stride(self, tensor: str, n: int, dim: tuple[str, ...]) -> str:
+        return self.take("stride", f"{tensor}.{n}", f"{tensor}_stride_{''.join(dim) or 1}")
+
+    def header(self) -> list[str]:
+        """The decorator and the signature, one kind of argument a line."""
+        s = self.signature
+        fixed = [f'"{name}"' for name in (*s.extents, *s.scalars)]
+        decorator = f"@triton.jit(do_not_specialize=[{', '.join(fixed)}])" if fixed else "@triton.jit"
+        scalars = [_parameter(name, dtype) for name, (_, dtype) in zip(s.scalars, self.kernel.scalars, strict=True)]
+        constants = [f"{name}: tl.constexpr" for name in (*(block for block, _ in s.blocks), "INT")]
+        kinds = [list(s.pointers), [x for row in s.strides for x in row], list(s.extents), scalars, constants]
+        arguments = [line for kind in kinds if kind for line in _filled(kind)]
+        return [*wrapped(decorator), f"def {s.name}(", *indented(arguments), "):"]
+
+    # Statements ------------------------------------------------------------------------------------------------------
+
+    def lines(self) -> list[str]:
+        return [*self.grid(), *self.body(self.kernel.body, {})] or ["pass"]
+
+    def grid(self) -> Iterator[str]:
+        """The program's place: one number decomposed into the grid's axes, the last one fastest."""
+        grid = self.kernel.grid
+        if not grid:
+            return
+        yield "program = tl.program_id(0).to(INT)"
+        counts: list[str] = []
+        for a in grid[1:]:
+            size = self.size(a)
+            counts.append(size)
+            if a.block:
+                counts[-1] = self.names.fresh(f"blocks_{a.name}")
+                yield f"{counts[-1]} = tl.cdiv({size}, {self.python['block', a.name]})"
+            elif not size.isidentifier():
+                counts[-1] = self.names.fresh(f"size_{a.name}")
+                yield f"{counts[-1]} = {size}"
+        for n, a in enumerate(grid):
+            yield self.position(a, _place(counts[n:], first=n == 0))
+
+    def size(self, a: TileAxis) -> str:
+        """The number of positions of a tile axis, in the index type if it is to be computed with."""
+        sizes = [self.python["extent", axis] for axis in a.axes]
+        if len(sizes) == 1 and not a.block:
+            return sizes[0]
+        return " * ".join([f"{sizes[0]}.to(INT)", *sizes[1:]]) if sizes else "1"
+
+    def position(self, a: TileAxis, place: str) -> str:
+        name = self.take("value", a.name, a.name)
+        self.write.types[a.name] = loop_position(a)
+        if not a.block:
+            return f"{name} = {place}"
+        block = self.python["block", a.name]
+        return f"{name} = {place} * {block} + tl.arange(0, {block})"
+
+    def body(self, statements: tuple[tile.Statement, ...], renamed: dict[str, str]) -> Iterator[str]:
+        for s in statements:
+            match s:
+                case tile.Let():
+                    yield from wrapped(self.let(s, renamed))
+                case tile.Store():
+                    yield from wrapped(self.write.store(s))
+                case tile.Loop():
+                    yield from self.loop(s)
+
+    def let(self, s: tile.Let, renamed: dict[str, str]) -> str:
+        axes = s.types[0].axes
+        code = self.value(s.value, s.types[0])
+        for name, type_ in zip(s.names, s.types, strict=True):
+            if name in renamed:
+                self.python["value", name] = renamed[name]
+            else:
+                self.take("value", name, name)
+            self.write.types[name] = TileType(type_.dtype, type_.axes)
+        if len(s.names) == 1 and s.types[0].dtype.is_int and self.write.is_natural(s.value):
+            self.write.natural.add(s.names[0])
+        assert all(t.axes == axes for t in s.types)
+        return f"{', '.join(self.python['value', name] for name in s.names)} = {code}"
+
+    def value(self, v: tile.Value, type_: TileType) -> str:
+        """The value as a tile over exactly the type's axes; a lone literal gets its type."""
+        if isinstance(v, tile.Lit):
+            return self.write.filled(v, type_.axes).code
+        if isinstance(v, tile.Fill):
+            return self.write.value(v, type_.axes).code
+        return self.write.full(v, type_.axes).code
+
+    def loop(self, s: tile.Loop) -> Iterator[str]:
+        """Carried states are variables; one that nothing reads after its next value is made is simply reassigned."""
+        for c in s.carried:
+            code = self.value(c.init, c.type)
+            self.take("value", c.name, c.name)
+            self.write.types[c.name] = c.type
+            yield from wrapped(f"{self.python['value', c.name]} = {code}")
+        renamed = {c.after: self.python["value", c.name] for c in s.carried if _is_last_use(s, c)}
+        yield from self.loop_head(s)
+        yield from indented(self.body(s.body, renamed))
+        pairs = [(self.python["value", c.name], self.python["value", c.after]) for c in s.carried]
+        moved = [(state, after) for state, after in pairs if state != after]
+        if {state for state, _ in moved} & {after for _, after in moved}:
+            yield f"    {', '.join(state for state, _ in moved)} = {', '.join(after for _, after in moved)}"
+        else:
+            yield from (f"    {state} = {after}" for state, after in moved)
+
+    def loop_head(self, s: tile.Loop) -> Iterator[str]:
+        a = s.axis
+        start = "0" if s.start is None else self.write.value(s.start, ()).code
+        stop = self.stop(a) if s.stop is None else self.write.value(s.stop, ()).code
+        name = self.take("value", a.name, a.name)
+        self.write.types[a.name] = loop_position(a)
+        first = self.names.fresh(f"{name}0")
+        if a.block:
+            block = self.python["block", a.name]
+            yield from wrapped(f"for {first} in tl.range({start}, {stop}, {block}):")
+            yield f"    {name} = {first} + tl.arange(0, {block}).to(INT)"
+        else:
+            yield from wrapped(f"for {first} in tl.range({start}, {stop}):")
+            yield f"    {name} = tl.cast({first}, INT)"
+
+    def stop(self, a: TileAxis) -> str:
+        sizes = [self.python["extent", axis] for axis in a.axes]
+        return " * ".join([f"{sizes[0]}.to(INT)", *sizes[1:]]) if sizes else "1"
+
+
+def _block_name(axis: str) -> str:
+    return f"B{axis.upper()}" if len(axis) <= 2 else f"BLOCK_{axis.upper()}"
+
+
+def _parameter(name: str, dtype: DType) -> str:
+    """Floats are typed; integers are as wide as the caller's value needs."""
+    return f"{name}: {TYPES[dtype.name]}" if dtype.is_float else name
+
+
+def _filled(items: list[str], width: int = 100) -> Iterator[str]:
+    """Items in lines as long as the width allows, each with its comma."""
+    line = ""
+    for item in items:
+        if line and len(line) + len(item) + 3 > width:
+            yield f"{line},"
+            line = ""
+        line = f"{line}, {item}" if line else item
+    yield f"{line},"
+
+
+def _place(counts: list[str], first: bool) -> str:
+    """`program // (all counts after this axis) % its own count`."""
+    own, later = ("", counts) if first else (counts[0], counts[1:]) if counts else ("", [])
+    code = "program"
+    if later:
+        code += f" // {later[0]}" if len(later) == 1 else f" // ({' * '.join(later)})"
+    return f"{code} % {own}" if own else code
+
+
+def _is_last_use(loop: tile.Loop, c: tile.Carried) -> bool:
+    """Is the state's old value read nowhere after the statement that makes the new one, and by no other state?"""
+    for n, s in enumerate(loop.body):
+        if isinstance(s, tile.Let) and c.after in s.names:
+            later = _names_read(loop.body[n + 1 :])
+            others = [x for x in loop.carried if x is not c]
+            return len(s.names) == 1 and c.name not in later and all(x.after not in (c.name, c.after) for x in others)
+    return False
+
+
+def _names_read(body: tuple[tile.Statement, ...]) -> set[str]:
+    found: set[str] = set()
+    for s in body:
+        match s:
+            case tile.Let(value=value):
+                roots: tuple[tile.Value | None, ...] = (value,)
+            case tile.Store(index=index, value=value, mask=mask):
+                roots = (*index, value, mask)
+            case tile.Loop(carried=carried, body=inner, start=start, stop=stop):
+                roots = (*(c.init for c in carried), start, stop)
+                found |= _names_read(inner) | {c.after for c in carried}
+        for root in roots:
+            if root is not None:
+                found |= {v.name for v in tile.walk_values(root) if isinstance(v, tile.Ref)}
+    return found

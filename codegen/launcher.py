@@ -1,0 +1,250 @@
+"""The launcher of an emitted file: a function of the program's operands that finds extents and runs the kernels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import chain
+
+from einc import tile
+from einc.binding import FromDefault, FromDimension, FromFormula, plan
+from einc.codegen import bounds
+from einc.codegen.expressions import File
+from einc.codegen.formulas import formula
+from einc.codegen.kernels import Signature
+from einc.codegen.layout import indented, wrapped
+from einc.codegen.names import Names, identifier
+from einc.ein import Operand, Param, Program
+from einc.printer import print_dims
+from einc.types import DType
+
+TORCH = {
+    "bool": "torch.bool", "i8": "torch.int8", "i16": "torch.int16", "i32": "torch.int32", "i64": "torch.int64",
+    "u8": "torch.uint8", "u16": "torch.uint16", "u32": "torch.uint32", "u64": "torch.uint64",
+    "f16": "torch.float16", "bf16": "torch.bfloat16", "f32": "torch.float32", "f64": "torch.float64",
+    "f8e4m3": "torch.float8_e4m3fn", "f8e5m2": "torch.float8_e5m2",
+    "c64": "torch.complex64", "c128": "torch.complex128",
+}  # fmt: skip
+
+
+def launcher_name(program: Program) -> str:
+    """What the launcher of a program is called in its emitted file."""
+    return identifier(program.name)
+
+
+def launcher_source(
+    file: File, program: Program, schedule: tile.Schedule, signatures: tuple[Signature, ...]
+) -> list[str]:
+    """The lines of the launcher, after those of the kernels."""
+    return _Launcher(file, program, schedule, signatures).lines()
+
+
+class _Launcher:
+    def __init__(
+        self, file: File, program: Program, schedule: tile.Schedule, signatures: tuple[Signature, ...]
+    ) -> None:
+        self.file, self.program, self.schedule, self.signatures = file, program, schedule, signatures
+        self.names = Names(file.names.taken | {"torch", "triton", "tl", "math", "out", "device", "INT", "max", "abs"})
+        self.tensor: dict[str, str] = {}
+        self.known: dict[str, str] = {}  # extents as `|i|`, and scalars
+        self.parameter = {p.name: self._named(p) for p in program.params}
+        dims = program.shapes()
+        self.outputs = {t.name: (t.dtype, dims[t.name]) for e in program.equations for t in e.outputs}
+        self.results = [name for name in program.results if name in self.outputs]
+        for name in self.outputs:
+            self.tensor[name] = self.names.fresh(name)
+        for axis in program.axes:
+            self.known[f"|{axis.name}|"] = self.names.fresh(axis.name)
+        self.address = dict(self.tensor)  # a complex tensor is reached as a real one
+        self.sizes: dict[str, str] = {}
+
+    def _named(self, p: Operand | Param) -> str:
+        name = self.names.fresh(p.name)
+        (self.tensor if isinstance(p, Operand) else self.known)[p.name] = name
+        return name
+
+    def lines(self) -> list[str]:
+        body = list(
+            chain(
+                self.docstring(),
+                self.extents(),
+                self.checks(),
+                self.allocations(),
+                self.complex_views(),
+                self.index_type(),
+                *(self.launch(s) for s in self.signatures),
+            )
+        )
+        returned = ", ".join(self.tensor[name] for name in self.program.results)
+        return [f"def {launcher_name(self.program)}({self.parameters()}):", *indented([*body, f"return {returned}"])]
+
+    def parameters(self) -> str:
+        shown = [self.parameter[p.name] + ("=None" if _is_optional(p) else "") for p in _defaults_last(self.program)]
+        extra = ["*", "out=None"] + ([] if self.program.operands else ["device=None"])
+        return ", ".join(shown + extra)
+
+    def docstring(self) -> Iterator[str]:
+        results = ", ".join(self.declared(name) for name in self.program.results)
+        operands = ", ".join(self.declared(p.name) for p in self.program.operands)
+        yield f'"""{results}' + (f" from {operands}." if operands else ".")
+        yield ""
+        yield "`out` takes the tensor, or the tuple of tensors, to write the results to; any strides."
+        yield '"""'
+
+    def declared(self, name: str) -> str:
+        dims, dtypes = self.program.shapes(), self.program.dtypes()
+        return f"{name}{print_dims(dims[name])}: {dtypes[name]}"
+
+    # Extents ---------------------------------------------------------------------------------------------------------
+
+    def extents(self) -> Iterator[str]:
+        """Every extent and default, in the order of `einc.binding.plan`; dimensions of one operand on one line."""
+        steps = list(plan(self.program))
+        while steps:
+            match steps[0]:
+                case FromDimension(operand=operand, known=()):
+                    taken = [s for s in steps if isinstance(s, FromDimension) and s.operand == operand and not s.known]
+                    steps = [s for s in steps if s not in taken]
+                    yield self.unpacked(operand, {s.dimension: s.axis for s in taken})
+                    continue
+                case FromDimension(axis=axis, operand=operand, dimension=k, known=known):
+                    divisor = " * ".join(self.known[f"|{a}|"] for a in known)
+                    exact = self.file.helper("exact")
+                    yield f"{self.known[f'|{axis}|']} = {exact}({self.tensor[operand]}.shape[{k}], {divisor})"
+                case FromFormula(axis=axis, formula=e):
+                    called = self.file.helper("extent")
+                    yield f'{self.known[f"|{axis}|"]} = {called}("{axis}", {formula(e, self.known, self.file).code})'
+                case FromDefault(name=name, formula=e):
+                    scalar = self.known[name]
+                    yield f"if {scalar} is None:"
+                    yield f"    {scalar} = {formula(e, self.known, self.file).code}"
+            steps.pop(0)
+
+    def unpacked(self, operand: str, axes: dict[int, str]) -> str:
+        """`b, _, d = Q.shape`, or one dimension of it."""
+        rank = len(self.program.shapes()[operand])
+        tensor = self.tensor[operand]
+        if len(axes) == 1 and rank > 1:
+            ((k, axis),) = axes.items()
+            return f"{self.known[f'|{axis}|']} = {tensor}.shape[{k}]"
+        names = [self.known[f"|{axes[k]}|"] if k in axes else "_" for k in range(rank)]
+        return f"{', '.join(names)}{',' if rank == 1 else ''} = {tensor}.shape"
+
+    def checks(self) -> Iterator[str]:
+        for p in self.program.operands:
+            yield self.expected(self.tensor[p.name], p.name, p.dims, p.dtype)
+
+    def expected(self, tensor: str, name: str, dims: tuple[tuple[str, ...], ...], dtype: DType) -> str:
+        return f'{self.file.helper("expect")}("{name}", {tensor}, {self.shape(dims)}, {TORCH[dtype.name]})'
+
+    def shape(self, dims: tuple[tuple[str, ...], ...]) -> str:
+        extents = [self.extent(dim) for dim in dims]
+        return f"({', '.join(extents)}{',' if len(extents) == 1 else ''})"
+
+    def extent(self, axes: tuple[str, ...]) -> str:
+        return " * ".join(self.known[f"|{a}|"] for a in axes) or "1"
+
+    # Memory ----------------------------------------------------------------------------------------------------------
+
+    def allocations(self) -> Iterator[str]:
+        device = f"{self.tensor[self.program.operands[0].name]}.device" if self.program.operands else "device"
+        for b in self.schedule.intermediates:
+            yield from wrapped(self.empty(b.name, device))
+        written = list(dict.fromkeys(self.results))
+        if not written:
+            return
+        yield "if out is None:"
+        yield from indented(line for name in written for line in wrapped(self.empty(name, device)))
+        yield "else:"
+        yield f"    {', '.join(self.tensor[name] for name in self.program.results)} = out"
+        for name in written:
+            dtype, dims = self.outputs[name]
+            yield f"    {self.expected(self.tensor[name], name, dims, dtype)}"
+
+    def empty(self, name: str, device: str) -> str:
+        dtype, dims = self.outputs[name]
+        return f"{self.tensor[name]} = torch.empty({self.shape(dims)}, dtype={TORCH[dtype.name]}, device={device})"
+
+    def complex_views(self) -> Iterator[str]:
+        dtypes = self.program.dtypes()
+        for name in self.used():
+            if dtypes[name].is_complex:
+                self.address[name] = self.names.fresh(f"{name}_parts")
+                yield f"{self.address[name]} = torch.view_as_real({self.tensor[name]})"
+
+    def used(self) -> list[str]:
+        """The tensors that kernels touch, in order of appearance."""
+        return list(dict.fromkeys(b.name for k in self.schedule.kernels for b in k.buffers))
+
+    def index_type(self) -> Iterator[str]:
+        atoms = {("extent", a.name): self.known[f"|{a.name}|"] for a in self.program.axes}
+        atoms |= {("scalar", p.name): self.known[p.name] for p in self.program.scalars}
+        positions = [bounds.written(p, atoms) for p in bounds.largest(self.schedule)]
+        tensors = [self.address.get(name, self.tensor[name]) for name in self.used()]
+        inside = ", ".join([f"({', '.join(positions)}{',' if len(positions) == 1 else ''})", *tensors])
+        yield from wrapped(f"INT = {self.file.helper('index_type')}({inside})")
+
+    # Launches --------------------------------------------------------------------------------------------------------
+
+    def launch(self, s: Signature) -> Iterator[str]:
+        yield from self.blocks(s)
+        tensors = [self.address.get(b.name, self.tensor[b.name]) for b in s.kernel.buffers]
+        strides = [
+            f"*{t}.stride()[:-1]" if b.dtype.is_complex else f"*{t}.stride()"
+            for t, b in zip(tensors, s.kernel.buffers, strict=True)
+            if b.dims
+        ]
+        dtypes = dict(s.kernel.scalars)
+        extents = [self.known[f"|{a}|"] for a in s.kernel.extents]
+        scalars = [f"int({self.known[n]})" if dtypes[n].is_bool else self.known[n] for n in dtypes]
+        named = [f"{block}={block}" for block, _ in s.blocks]
+        lines = [[self.programs(s)], tensors, strides, extents + scalars, [*named, "INT=INT", *options(s.kernel)]]
+        yield f"launch({s.name}, {lines[0][0]},"
+        yield from (f"       {', '.join(line)}," for line in lines[1:-1] if line)
+        yield f"       {', '.join(lines[-1])})"
+
+    def blocks(self, s: Signature) -> Iterator[str]:
+        """Tile sizes, where they are not still what a kernel before has had."""
+        for block, axis in s.blocks:
+            assert axis.block is not None
+            least, cap = axis.block.least, axis.block.cap
+            size = f"min(max(triton.next_power_of_2({self.extent(axis.axes)}), {least}), {cap})"
+            if least == cap:
+                size = str(cap)
+            if self.sizes.get(block) != size:
+                yield f"{block} = {size}"
+            self.sizes[block] = size
+
+    def programs(self, s: Signature) -> str:
+        """The number of programs of the grid."""
+        counts = []
+        names = {axis.name: block for block, axis in s.blocks}
+        for a in s.kernel.grid:
+            extent = self.extent(a.axes)
+            counts.append(f"triton.cdiv({extent}, {names[a.name]})" if a.block else extent)
+        return " * ".join(counts) or "1"
+
+
+def options(kernel: tile.Kernel) -> list[str]:
+    """Launch options: a contraction over large tiles takes eight warps."""
+    caps = [a.block.cap for a in kernel.grid if a.block]
+    values = (v for s in _statements(kernel.body) for v in tile.walk_values(s.value))
+    if any(isinstance(v, tile.Dot) for v in values) and len(caps) == 2 and caps[0] * caps[1] >= 128 * 128:
+        return ["num_warps=8"]
+    return []
+
+
+def _statements(body: tuple[tile.Statement, ...]) -> Iterator[tile.Let | tile.Store]:
+    for s in body:
+        if isinstance(s, tile.Loop):
+            yield from _statements(s.body)
+        else:
+            yield s
+
+
+def _defaults_last(program: Program) -> list[Operand | Param]:
+    """The parameters in the caller's order, those with a default after all others, as Python needs it."""
+    return sorted(program.params, key=_is_optional)
+
+
+def _is_optional(p: Operand | Param) -> bool:
+    return isinstance(p, Param) and p.default is not None

@@ -1,0 +1,152 @@
+"""Functions that emitted files bring along where Triton has none: written out only in files that call them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+_SOURCES = {
+    "maximum": '''
+@triton.jit
+def maximum(a, b):
+    """The greater of two floats; a NaN wins."""
+    return tl.maximum(a, b, propagate_nan=tl.PropagateNan.ALL)
+''',
+    "minimum": '''
+@triton.jit
+def minimum(a, b):
+    """The smaller of two floats; a NaN wins."""
+    return tl.minimum(a, b, propagate_nan=tl.PropagateNan.ALL)
+''',
+    "product": """
+@triton.jit
+def product(a, b):
+    return a * b
+""",
+    "floor_div": '''
+@triton.jit
+def floor_div(a, b):
+    """The quotient of integers rounded down; Triton rounds to zero."""
+    q = a // b
+    r = a - q * b
+    return tl.where((r != 0) & ((r < 0) != (b < 0)), q - 1, q)
+''',
+    "floor_mod": '''
+@triton.jit
+def floor_mod(a, b):
+    """The remainder with the sign of the divisor; Triton's has that of the dividend."""
+    r = a % b
+    return tl.where((r != 0) & ((r < 0) != (b < 0)), r + b, r)
+''',
+    "tan": """
+@triton.jit
+def tan(x):
+    return tl.sin(x) / tl.cos(x)
+""",
+    "tanh": '''
+@triton.jit
+def tanh(x):
+    """Near 0 a rational approximation (Cephes), elsewhere 1 - 2 / (e^2x + 1), so that no digits cancel."""
+    s = x * x
+    p = (-0.964399179425052238628 * s - 99.2877231001918586564) * s - 1614.68768441708447952
+    q = ((s + 112.811678491632931402) * s + 2235.48839060100448583) * s + 4844.06305325125486048
+    return tl.where(tl.abs(x) < 0.625, x + x * s * (p / q), 1.0 - 2.0 / (tl.exp(2.0 * x) + 1.0))
+''',
+    "round_even": '''
+@triton.jit
+def round_even(x):
+    """The nearest integer, the even one of two."""
+    below = tl.floor(x)
+    above = x - below
+    odd = tl.floor(below * 0.5) * 2.0 != below
+    return tl.where((above > 0.5) | ((above == 0.5) & odd), below + 1.0, below)
+''',
+    "power": '''
+@triton.jit
+def power(x, y):
+    """x to the power y, in double precision: the error of a logarithm grows with the exponent."""
+    a, b = x.to(tl.float64), y.to(tl.float64)
+    size = tl.exp2(b * tl.log2(tl.abs(a)))
+    integer = tl.floor(b) == b
+    odd = tl.floor(b * 0.5) * 2.0 != b
+    signed = tl.where(a < 0, tl.where(integer, tl.where(odd, -size, size), float("nan")), size)
+    return tl.where((b == 0) | (a == 1), 1.0, signed).to(x.dtype)
+''',
+    "integer_power": '''
+@triton.jit
+def integer_power(x, n):
+    """x to the power n in integers, which wrap around."""
+    base, rest, result = x, n, x * 0 + 1
+    for _ in tl.static_range(x.dtype.primitive_bitwidth):
+        result = tl.where((rest & 1) != 0, result * base, result)
+        base = base * base
+        rest = rest >> 1
+    return result
+''',
+    "signed_power": '''
+@triton.jit
+def signed_power(x, n):
+    """x to the power n; a negative n leaves 1, -1 or 0."""
+    inverse = tl.where(x == 1, 1, tl.where(x == -1, 1 - 2 * (n & 1), 0)).to(x.dtype)
+    return tl.where(n < 0, inverse, integer_power(x, n))
+''',
+    "known_power": '''
+@triton.jit
+def known_power(x, N: tl.constexpr):
+    """x to a known positive integer power, by squaring."""
+    result = x
+    for bit in tl.static_range(N.bit_length() - 2, -1, -1):
+        result = result * result
+        if (N >> bit) & 1:
+            result = result * x
+    return result
+''',
+    "uniform": '''
+@triton.jit
+def uniform(seed, c0, c1, c2, c3):
+    """A float in [0, 1) at an index: Philox, keyed by the seed, counting by the index."""
+    word, _, _, _ = tl.philox(seed, c0, c1, c2, c3)
+    return tl.random.uint_to_uniform_float(word)
+''',
+    "index_type": '''
+def index_type(positions, *tensors):
+    """int64 where a position, or a tensor's largest offset, may not fit 32 bits; else int32."""
+    reach = [sum((n - 1) * s for n, s in zip(t.shape, t.stride())) for t in tensors]
+    return tl.int64 if max(*positions, *reach, 0) >= 2**31 - 2**20 else tl.int32
+''',
+    "expect": '''
+def expect(name, tensor, shape, dtype):
+    """The kernels trust shapes and types, so they are checked before."""
+    if tensor.shape != shape or tensor.dtype != dtype:
+        found = f"{tensor.dtype} of shape {tuple(tensor.shape)}"
+        raise ValueError(f"{name} is {found}, but should be {dtype} of shape {shape}")
+''',
+    "exact": '''
+def exact(a, b):
+    """The quotient of integers, which must leave no rest."""
+    if b == 0 or a % b:
+        raise ValueError(f"{a} / {b} is not exact")
+    return a // b
+''',
+    "extent": '''
+def extent(axis, n):
+    """The extent of an axis, which must not be negative."""
+    if n < 0:
+        raise ValueError(f"axis {axis} would have extent {n}")
+    return n
+''',
+}
+NAMES = frozenset(_SOURCES)
+_NEEDS = {"signed_power": ("integer_power",)}
+
+
+def needs(name: str) -> tuple[str, ...]:
+    """The functions of this library that one of them calls."""
+    return _NEEDS.get(name, ())
+
+
+def definitions(names: dict[str, str]) -> Iterator[str]:
+    """The source of the functions that `names` holds, under the names it gives them."""
+    for wanted, source in _SOURCES.items():
+        if wanted in names:
+            yield re.sub(r"(?<![.\w])\w+(?=\()", lambda m: names.get(m[0], m[0]), source.strip("\n"))

@@ -1,0 +1,48 @@
+"""Emitted files as modules in memory, their kernels run where the tensors are: on a GPU, or interpreted."""
+
+from __future__ import annotations
+
+import hashlib
+import linecache
+import threading
+from collections.abc import Callable
+from functools import lru_cache
+from types import ModuleType
+from typing import Any
+
+_LOCK = threading.Lock()
+
+
+@lru_cache(maxsize=1024)
+def load(source: str, name: str) -> ModuleType:
+    """The module that an emitted file is; `inspect.getsource` works in it although no file is on disk."""
+    digest = hashlib.sha256(source.encode()).hexdigest()[:16]
+    filename = f"<einc {name} {digest}>"
+    with _LOCK:
+        linecache.cache[filename] = len(source), None, source.splitlines(keepends=True), filename
+    module = ModuleType(f"einc_{digest}")
+    module.__file__ = filename
+    exec(compile(source, filename, "exec"), module.__dict__)  # our own source: see `einc.codegen.triton`
+    module.__dict__["launch"] = launch
+    return module
+
+
+def launcher(source: str, name: str) -> Callable[..., Any]:
+    """The launcher called `name` of an emitted file, for tensors on any device."""
+    found: Callable[..., Any] = getattr(load(source, name), name)
+    return found
+
+
+def launch(kernel: Any, programs: int, *args: Any, **meta: Any) -> None:
+    """Run a kernel over a 1-D grid: interpreted for tensors on the CPU, compiled for others."""
+    if not programs:
+        return
+    if args and args[0].device.type == "cpu":
+        from einc.codegen import interpret
+
+        interpret.run(kernel, programs, *args, **meta)
+        return
+    import torch
+
+    with torch.cuda.device(args[0].device):
+        kernel[(programs,)](*args, **meta)

@@ -1,0 +1,63 @@
+"""A schedule as one Triton file: kernels, the functions they need, and a launcher on torch tensors.
+
+The file needs triton and torch and nothing else. Every kernel is run by its function `launch`, which whoever loads the
+file may replace.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from einc import tile
+from einc.codegen import library
+from einc.codegen.expressions import File
+from einc.codegen.kernels import Signature, kernel_source
+from einc.codegen.launcher import launcher_name, launcher_source
+from einc.codegen.names import Names
+from einc.ein import Program
+from einc.printer import print_program
+from einc.targets import Target
+
+_LAUNCH = '''
+def launch(kernel, programs, *args, **meta):
+    """Run a kernel over a grid of so many programs, on the device of its first argument."""
+    if programs:
+        with torch.cuda.device_of(args[0]):
+            kernel[(programs,)](*args, **meta)
+'''
+
+
+@dataclass(frozen=True, slots=True)
+class Emitted:
+    """A file, the name of its launcher, and its kernels' signatures."""
+
+    source: str
+    launcher: str
+    kernels: tuple[Signature, ...]
+
+
+def emit(program: Program, schedule: tile.Schedule, target: Target) -> str:
+    """The complete Triton file of a scheduled program."""
+    return emit_file(program, schedule, target).source
+
+
+def emit_file(program: Program, schedule: tile.Schedule, target: Target) -> Emitted:
+    """The file with what a caller of its kernels needs to know."""
+    file = File(Names(("torch", "triton", "tl", "math", "launch", launcher_name(program))))
+    written = [kernel_source(file, kernel) for kernel in schedule.kernels]
+    signatures = tuple(signature for signature, _ in written)
+    launcher = launcher_source(file, program, schedule, signatures)
+    parts = [_LAUNCH.strip("\n")]
+    parts += library.definitions(file.library)
+    parts += [source for _, source in file.combines.values()]
+    parts += ["\n".join(lines) for _, lines in written]
+    parts.append("\n".join(launcher))
+    body = "\n\n\n".join(parts)
+    header = "\n".join(f"# {line}".rstrip() for line in (*_title(target), *print_program(program).splitlines()))
+    imports = ["import math\n"] if "math." in body else []
+    imports += ["import torch", "import triton", "import triton.language as tl"]
+    return Emitted("\n".join([header, "", *imports, "", "", body, ""]), launcher_name(program), signatures)
+
+
+def _title(target: Target) -> tuple[str, ...]:
+    return f"Compiled by einc for {target.name}:", ""
