@@ -35,7 +35,7 @@ from einc.ein import (
 )
 from einc.guards import argument_guard, conjoin, implied_guard, in_range_by_form
 from einc.inference import dtype_of
-from einc.passes.rewriting import bottom_up, depth, drop_dead, is_stored_as
+from einc.passes.rewriting import bottom_up, depth, drop_dead, inside, is_stored_as
 from einc.pipeline import Context
 from einc.ranges import needs_check
 from einc.types import I64, settle
@@ -114,7 +114,7 @@ class _Substitution:
             test
             for e, group, needed in checked
             if needed and not vanishes(definition.body, group, self.shapes)
-            for test in _inside(e, group)
+            for test in inside(e, group)
         ]
         implied = implied_guard(written.index, definition.dims, context)
         own = read.guard if written.guard != implied else None
@@ -180,10 +180,3 @@ def _positions(dims: Dims, index: tuple[Expr, ...]) -> dict[str, Expr]:
         if group:
             at[group[0]] = e
     return at
-
-
-def _inside(e: Expr, group: tuple[str, ...]) -> tuple[Expr, Expr]:
-    """The conditions that an index is within its dimension."""
-    extents: list[Expr] = [Extent(axis) for axis in group] or [Const(1)]
-    size = reduce(lambda a, b: Apply("mul", (a, b)), extents)
-    return Apply("le", (ZERO, e)), Apply("lt", (e, size))

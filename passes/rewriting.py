@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from functools import reduce
 
-from einc.ein import Cast, Equation, Expr, Program, Read, children, reads, rebuild
+from einc.ein import ONE, ZERO, Apply, Cast, Equation, Expr, Extent, Program, Read, children, reads, rebuild
 from einc.inference import dtype_of
 from einc.types import DType, compute
 
@@ -53,13 +54,19 @@ def is_stored_as(e: Expr, stored: DType, dtypes: Mapping[str, DType]) -> bool:
     return dtype_of(e, dtypes) == stored and (isinstance(e, Read | Cast) or compute(stored) == stored)
 
 
-def rename(e: Expr, names: Mapping[str, str]) -> Expr:
-    """The expression with tensors read under other names."""
-    if not names:
-        return e
-    return bottom_up(
-        e, lambda n: replace(n, tensor=names[n.tensor]) if isinstance(n, Read) and n.tensor in names else n
-    )
+def inside(e: Expr, group: tuple[str, ...]) -> tuple[Expr, Expr]:
+    """The conditions that an index is within a dimension of these axes."""
+    extents: list[Expr] = [Extent(axis) for axis in group] or [ONE]
+    return Apply("le", (ZERO, e)), Apply("lt", (e, reduce(lambda a, b: Apply("mul", (a, b)), extents)))
+
+
+def renamed(e: Equation, names: Mapping[str, str]) -> Equation:
+    """The equation with tensors read under other names."""
+
+    def rename(n: Expr) -> Expr:
+        return replace(n, tensor=names[n.tensor]) if isinstance(n, Read) and n.tensor in names else n
+
+    return e.map(lambda x: bottom_up(x, rename)) if names else e
 
 
 def drop_dead(program: Program) -> Program:

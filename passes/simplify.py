@@ -1,0 +1,91 @@
+"""Make expressions smaller by laws of arithmetic and logic, and compute equal things once.
+
+    e                                 -->   the smaller expression of `einc.passes.identities`
+    T[i] = m[r](f);  U[i] = m[r](f)   -->   T[i] = m[r](f), and U is read as T
+    T[i] = m[r : p](identity of m)    -->   T[i] = identity
+
+To a fixpoint: every law takes nodes away. Two equations that are both results stay two, the second a copy of the first.
+
+What a person writes for clarity, the elaborator for generality and `inline` for uniformity is paid for at run time,
+once a position.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+from einc.ein import FALSE, TRUE, ZERO, Const, Equation, Expr, Program, Read, Tensor
+from einc.guards import composite
+from einc.passes.identities import Scope
+from einc.passes.rewriting import bottom_up, drop_dead, renamed
+from einc.pipeline import Context
+
+_IDENTITIES: dict[str, tuple[Const, ...]] = {
+    "sum": (ZERO, Const(0.0)),
+    "prod": (Const(1), Const(1.0)),
+    "max": (Const(-math.inf),),
+    "min": (Const(math.inf),),
+    "any": (FALSE,),
+    "all": (TRUE,),
+}
+
+
+def simplify(program: Program, _: Context) -> Program:
+    """The program with every law applied as often as it can be; the same results."""
+    while True:
+        scope = Scope(program.dtypes(), program.shapes())
+        smaller = replace(program, equations=tuple(_equation(e, scope) for e in program.equations))
+        smaller = drop_dead(merge_equal(smaller))
+        if smaller == program:
+            return program
+        program = smaller
+
+
+def simplify_expression(e: Expr, scope: Scope) -> Expr:
+    """The expression with every law applied from the leaves up."""
+    while True:
+        smaller = bottom_up(e, scope.simplified)
+        if smaller == e:
+            return e
+        e = smaller
+
+
+def _equation(e: Equation, scope: Scope) -> Equation:
+    e = e.map(lambda x: simplify_expression(x, scope))
+    if e.domain == TRUE:
+        e = replace(e, domain=None)
+    if e.monoid is None or len(e.bodies) > 1:
+        return e
+    identities = _IDENTITIES[e.monoid.name]
+    if e.domain == FALSE and e.monoid.name not in ("max", "min"):  # whose identity depends on the type
+        e = replace(e, bodies=identities[:1])
+    return replace(e, monoid=None, over=(), domain=None) if e.body in identities else e
+
+
+def merge_equal(program: Program) -> Program:
+    """One equation for all that differ only in the names they give."""
+    first: dict[Equation, int] = {}
+    kept: list[Equation] = []
+    names: dict[str, str] = {}
+    for e in program.equations:
+        e = renamed(e, names)
+        anonymous = replace(e, outputs=tuple(Tensor("", t.dtype) for t in e.outputs))
+        at = first.setdefault(anonymous, len(kept))
+        if at == len(kept):
+            kept.append(e)
+        elif e.name not in program.results:
+            names |= {t.name: s.name for t, s in zip(e.outputs, kept[at].outputs, strict=True)}
+        elif kept[at].name not in program.results:
+            names |= {s.name: t.name for t, s in zip(e.outputs, kept[at].outputs, strict=True)}
+            kept[at] = replace(kept[at], outputs=e.outputs)
+        else:
+            kept.append(e if e.monoid is None else _copy(e, kept[at]))
+    return replace(program, equations=tuple(renamed(e, names) for e in kept))
+
+
+def _copy(e: Equation, original: Equation) -> Equation:
+    """The outputs of the equation, read from an equal one."""
+    own = tuple(composite(group) for group in e.dims)
+    reads = tuple(Read(t.name, own) for t in original.outputs)
+    return replace(e, bodies=reads, monoid=None, over=(), domain=None)
