@@ -30,6 +30,7 @@ class _Parser:
 
     def __init__(self, text: str, span: Span) -> None:
         self.span = span
+        self.dense = re.search(r"[\s()]", text) is None
         self.tokens = list(self._scan(text))
         self.at = 0
 
@@ -98,8 +99,13 @@ class _Parser:
         self.at += 1
         if kind == "dots":
             return Dots(place)
-        if text == "1":
+        if text == "1" and not self.dense:
             return Group((), place)
+        if text == "1":
+            raise errors.SyntaxError(
+                "'1' is no label", place, fact="without white space or parentheses a string holds letters",
+                hint="for a dimension of extent 1, write spaces between names: 'a b -> a 1 b'",
+            )  # fmt: skip
         if text.isdecimal():
             raise errors.SyntaxError(
                 f"'{clip(text)}' is no axis", place, fact="the only extent that a term may hold is 1",

@@ -1,0 +1,187 @@
+"""`einc.einsum`: what numpy.einsum and torch.einsum take, and einops' strings, through the compiler.
+
+    arguments  -->  string, operands, facts  -->  program, checked  -->  a view, or a compiled kernel  -->  result
+
+NumPy arrays, numbers and nested lists give NumPy results; one torch tensor among the operands gives a torch result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from operator import index
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from einc import ein
+from einc.binding import Fact
+from einc.errors import CallError, ShapeError
+from einc.frontend.einsum import Reading, bind_einsum
+from einc.frontend.layout import operand_name
+from einc.options import check_cast, check_casting, check_optimize, check_order, read_dtype
+from einc.subscripts import Call, read_call
+from einc.tensors import as_array, as_numpy, as_torch, device_of, dtype_of, fact, is_torch, may_overlap
+from einc.types import DType
+from einc.views import as_view, is_view
+
+if TYPE_CHECKING:
+    import torch
+
+Array = Any  # a torch tensor or a NumPy array
+
+
+def einsum(
+    *operands: Any,
+    out: Array | None = None,
+    optimize: object = False,
+    dtype: object = None,
+    order: str = "K",
+    casting: str = "safe",
+    **sizes: int,
+) -> Array:
+    """The sum of products that an einsum string says.
+
+        einsum("ij,jk->ik", A, B)                          as in NumPy and PyTorch; einsum("ij,jk->ik", [A, B]) too
+        einsum("b (g r) q d, b g k d -> b (g r) q k", Q, K)   names and composite axes, as in einops
+        einsum("b (g r) d -> b g r d", A, g=4)             extents by keyword where the operands leave them open
+        einsum(A, [0, 1], B, [1, 2], [0, 2])               lists of integers, an Ellipsis among them
+
+    The element type is NumPy's promotion of the operands', or `dtype`. One operand with nothing summed gives a view.
+    `out` receives the result and is returned; `casting` limits the casts to `dtype` and to `out`; `order` chooses the
+    memory layout of a NumPy result; `optimize` is checked as NumPy does, and changes nothing.
+    Raises `einc.Error`, which is a ValueError, and for wrong types and argument counts a TypeError as well.
+    """
+    order, casting = check_order(order), check_casting(casting)
+    call = read_call(operands)
+    check_optimize(optimize, len(call.operands))
+    arrays = _arrays(call)
+    wanted = read_dtype(dtype)
+    reading = Reading(call.named, sum_dots=any(map(is_torch, arrays)), dtype=wanted)
+    plan = _plan(call.text, _facts(arrays), _sizes(sizes), reading)
+    result = plan.program.equations[0].outputs[0].dtype
+    for k, array in enumerate(arrays):
+        if wanted is not None or casting in ("no", "equiv"):
+            check_cast(f"operand {operand_name(k)}", dtype_of(array, operand_name(k)), result, casting)
+    if out is not None:
+        return _into(out, plan, arrays, result, casting)
+    if plan.view:
+        return _finished(as_view(plan.program, plan.extents, arrays[0]), "K", arrays)
+    return _finished(_run(plan, arrays), order, arrays)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Operands
+
+
+def _arrays(call: Call) -> list[Array]:
+    """The operands as arrays; beside torch tensors a Python number has no type of its own, as in PyTorch."""
+    tensors: list[Array] = [v for v in call.operands if is_torch(v)]
+    arrays = []
+    for k, value in enumerate(call.operands):
+        if tensors and isinstance(value, bool | int | float | complex):
+            import torch
+
+            value = torch.tensor(value, dtype=torch.result_type(tensors[0], value), device=tensors[0].device)
+        arrays.append(as_array(value, operand_name(k)))
+    return arrays
+
+
+def _facts(arrays: Sequence[Array]) -> tuple[Fact, ...]:
+    return tuple(fact(a, operand_name(k)) for k, a in enumerate(arrays))
+
+
+def _sizes(sizes: Mapping[str, object]) -> tuple[tuple[str, int], ...]:
+    try:
+        return tuple((name, index(value)) for name, value in sorted(sizes.items()))  # type: ignore[arg-type]
+    except TypeError:
+        name = next(n for n, v in sizes.items() if not hasattr(v, "__index__"))
+        raise CallError(
+            f"'{name}' is not an option of einsum, nor an extent",
+            fact=f"{name} is a {type(sizes[name]).__name__}",
+            hint="options are out, optimize, dtype, order and casting; extents of axes are integers",
+        ) from None
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The program of a call, and its run
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a call with operands of given shapes and types comes to."""
+
+    program: ein.Program
+    extents: Mapping[str, int]
+    view: bool
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        (equation,) = self.program.equations
+        return tuple(int(np.prod([self.extents[a] for a in dim], dtype=object)) for dim in equation.dims)
+
+
+@lru_cache(maxsize=4096)
+def _plan(text: str, facts: tuple[Fact, ...], sizes: tuple[tuple[str, int], ...], reading: Reading) -> Plan:
+    """Errors are raised anew by each call; what is right is found once."""
+    program, extents = bind_einsum(text, facts, dict(sizes), reading)
+    return Plan(program, extents, is_view(program))
+
+
+def _run(plan: Plan, arrays: Sequence[Array], out: torch.Tensor | None = None) -> torch.Tensor:
+    """The result of the compiled program, in `out` where that is given."""
+    from einc.execution import execute
+
+    at = next((a.device for a in arrays if is_torch(a)), None)
+    tensors = [t if at is None or is_torch(a) else t.to(at) for a, t in zip(arrays, map(as_torch, arrays), strict=True)]
+    device_of(tensors, [o.name for o in plan.program.operands])
+    (result,) = execute(plan.program, tensors, extents=plan.extents, out=None if out is None else (out,))
+    return result
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Results
+
+
+def _finished(result: Array, order: str, arrays: Sequence[Array]) -> Array:
+    """A result of the operands' kind: a torch tensor where one of them is, else NumPy's; a number if it has no dims."""
+    if any(map(is_torch, arrays)):
+        return result
+    array: np.ndarray[Any, Any] = as_numpy(result) if is_torch(result) else result
+    if array.ndim and order != "K":
+        fortran = order == "F" or (order == "A" and _fortran(arrays))
+        array = np.asarray(array, order="F" if fortran else "C")
+    return array if array.ndim else array[()]
+
+
+def _fortran(arrays: Sequence[Array]) -> bool:
+    return all(a.flags.f_contiguous for a in arrays) and not all(a.flags.c_contiguous for a in arrays)
+
+
+def _into(out: Array, plan: Plan, arrays: Sequence[Array], result: DType, casting: str) -> Array:
+    """Write the result into `out`, which may overlap the operands."""
+    _check_out(out, plan, arrays)
+    check_cast("the result", result, dtype_of(out, "out"), casting)
+    value = as_view(plan.program, plan.extents, arrays[0]) if plan.view else _run(plan, arrays)
+    if is_torch(out):
+        out.copy_(value.clone() if may_overlap(value, out) else value)
+    else:
+        np.copyto(out, as_numpy(value) if is_torch(value) else value, casting="unsafe")
+    return out
+
+
+def _check_out(out: Array, plan: Plan, arrays: Sequence[Array]) -> None:
+    torch = any(map(is_torch, arrays))
+    if not (is_torch(out) if torch else isinstance(out, np.ndarray)):
+        raise CallError(
+            "'out' is not an array of the operands' kind",
+            fact=f"it is a {type(out).__name__}",
+            hint=f"pass a {'torch tensor' if torch else 'NumPy array'} of shape {plan.shape}",
+        )
+    if tuple(out.shape) != plan.shape:
+        raise ShapeError(
+            f"'out' has shape {tuple(out.shape)}, but the result has {plan.shape}", hint="pass out of that shape"
+        )
+    if not torch and not out.flags.writeable:
+        raise CallError("'out' is read-only", hint="pass an array that can be written")

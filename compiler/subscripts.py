@@ -1,0 +1,104 @@
+"""The ways to call an einsum, made one: the string first, or last as in einops, or lists of integers as in NumPy."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from einc.errors import CallError
+from einc.tensors import is_torch
+
+LABELS = 52  # lists of integers hold 0 to 51, as in NumPy and PyTorch
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A string and its operands; `named` where the string came last, as einops has it, and holds names."""
+
+    text: str
+    operands: tuple[object, ...]
+    named: bool = False
+
+
+def read_call(args: Sequence[object]) -> Call:
+    """The string and operands of a call; raises `CallError` where there are none."""
+    if not args:
+        raise CallError("einsum needs a string and operands", hint="einc.einsum('ij,jk->ik', A, B)")
+    first, last = args[0], args[-1]
+    if isinstance(first, str):
+        operands = tuple(args[1:])
+        if len(operands) == 1 and isinstance(operands[0], list | tuple) and any(map(is_torch, operands[0])):
+            operands = tuple(operands[0])
+        return _filled(Call(first, operands))
+    if isinstance(last, str):
+        return _filled(Call(last, tuple(args[:-1]), named=True))
+    return _interleaved(args)
+
+
+def _filled(call: Call) -> Call:
+    if call.operands:
+        return call
+    raise CallError(
+        "einsum needs at least one operand", fact=f"the string is '{call.text[:80]}'", hint="pass an operand a term"
+    )
+
+
+def _interleaved(args: Sequence[object]) -> Call:
+    """`einsum(A, [0, 1], B, [1, 2], [0, 2])` as `"ab,bc->ac"`."""
+    operands, lists = args[: len(args) // 2 * 2 : 2], [_labels(a) for a in args[1::2]]
+    output = _labels(args[-1]) if len(args) % 2 else None
+    if not operands:
+        raise CallError(
+            "einsum needs a string, or a list of axes after each operand",
+            fact=f"it received one {type(args[0]).__name__}",
+            hint="einc.einsum('ij->i', A), or einc.einsum(A, [0, 1], [0])",
+        )
+    highest = max((n for row in (*lists, output or ()) for n in row if n is not None), default=0)
+    terms = [_term(row, highest) for row in lists]
+    arrow = "" if output is None else f"->{_term(output, highest)}"
+    return Call(",".join(terms) + arrow, tuple(operands))
+
+
+def _term(row: Sequence[int | None], highest: int) -> str:
+    return "".join("..." if n is None else _letter(n, highest) for n in row)
+
+
+def _letter(n: int, highest: int) -> str:
+    """Letters whose order is that of the integers: a to z where they suffice, else A to Z and a to z."""
+    if highest < 26:
+        return chr(ord("a") + n)
+    return chr(ord("A") + n) if n < 26 else chr(ord("a") + n - 26)
+
+
+def _labels(value: object) -> list[int | None]:
+    """The integers of a list, None for an `Ellipsis`."""
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        raise CallError(
+            "each operand is followed by a list of its axes",
+            fact=f"in place of a list there is a {type(value).__name__}",
+            hint="einc.einsum(A, [0, 1], B, [1, 2]), or a string as the first argument",
+        )
+    return [_label(item) for item in value]
+
+
+def _label(item: object) -> int | None:
+    if item is Ellipsis:
+        return None
+    try:
+        if isinstance(item, bool):
+            raise TypeError
+        n = operator.index(item)  # type: ignore[arg-type]  # raises TypeError for what is no integer
+    except TypeError:
+        raise CallError(
+            "a list of axes holds integers and Ellipsis",
+            fact=f"it holds a {type(item).__name__}",
+            hint="number the axes",
+        ) from None
+    if not 0 <= n < LABELS:
+        raise CallError(
+            f"{n} is no axis: a list holds integers from 0 to {LABELS - 1}",
+            fact="NumPy and PyTorch draw the same line",
+            hint="write a string: every letter of every script is a label",
+        )
+    return n
