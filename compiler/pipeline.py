@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from einc import ein, tile
+from einc.plan import Plan
 from einc.targets import INTERPRETER, Target
 
 
@@ -24,10 +25,11 @@ class Context:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """The program between two passes: its equations, and its kernels once it has been lowered."""
+    """The program between two passes: its equations, the plan of each kernel once it is decided, then the kernels."""
 
     program: ein.Program
     schedule: tile.Schedule | None = None
+    plans: tuple[Plan, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +51,7 @@ class Pass:
 
 def on_program(f: Callable[[ein.Program, Context], ein.Program]) -> Callable[[State, Context], State]:
     """A pass on equations as a pass on states."""
-    return lambda state, context: State(f(state.program, context), state.schedule)
+    return lambda state, context: replace(state, program=f(state.program, context))
 
 
 def on_kernels(f: Callable[[tile.Kernel, Context], tile.Kernel]) -> Callable[[State, Context], State]:

@@ -20,9 +20,15 @@ from einc.types import DType
 # Axes and types
 
 
+WHOLE = 1 << 30
+
+
 @dataclass(frozen=True, slots=True)
 class Block:
-    """A tile size chosen at launch: the next power of two of the extent, at least `least` and at most `cap`."""
+    """A tile size chosen at launch: the next power of two of the extent, at least `least` and at most `cap`.
+
+    A cap of `WHOLE` means that one block holds every position, whatever the extent.
+    """
 
     least: int
     cap: int
@@ -32,7 +38,7 @@ class Block:
 class TileAxis:
     """A group of `ein` axes as one index, outermost first. `block` is None for one position a program (or a step).
 
-    `role` is what the axis is to its kernel: `batch`, `row`, `column`, or `reduced`; tiles are chosen by it.
+    `role` is what the axis is to its kernel: `batch`, `row`, `column`, `whole` or `reduced`; tiles are chosen by it.
     """
 
     name: str

@@ -7,7 +7,7 @@ type of what they meet. Loads are bound to names, as are operations that occur m
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
@@ -16,10 +16,13 @@ from einc.ein import Apply, Cast, Const, Equation, Expr, Monoid, Program, Read
 from einc.guards import composite
 from einc.inference import dtype_of as inferred
 from einc.ops import OPS, Rule
+from einc.plan import Plan
 from einc.printer import print_equation
 from einc.ranges import needs_check
 from einc.tiletypes import axes_of, dtype_of
 from einc.types import BOOL, F32, F64, FLOAT, I64, INT, DType, compute, join
+
+Inside = Callable[[Read, tuple[str, ...], DType], tile.Value | None]
 
 _NARROW = 1 << 16  # integer factors below this keep products of positions within the index type
 
@@ -33,35 +36,45 @@ class Block:
     bound: dict[tuple[Expr, DType], tile.Value] = field(default_factory=dict)
     states: list[tile.Carried] = field(default_factory=list)
 
-    def carry(self, name: str, type_: tile.TileType, init: tile.Value, after: tile.Value) -> None:
-        """Carry a state round the loop: `after` is its value at the end of a block."""
+    def carry(self, name: str, type_: tile.TileType, init: tile.Value, after: tile.Value) -> str:
+        """Carry a state round the loop: `after` is its value at the end of a block; gives the name of that."""
         b = self.builder
         bound = b.name(f"{name}_next")
         self.statements.append(tile.Let((bound,), (type_,), after))
         b.types[bound] = b.types[name] = type_
         self.states.append(tile.Carried(name, type_, init, bound))
+        return bound
 
 
 class Builder:
-    """One kernel in the making, for an equation of a program (already split into real parts)."""
+    """One kernel in the making, for equations of a program that are already split into real parts.
 
-    def __init__(self, program: Program, eq: Equation) -> None:
+    `inside` gives the value of a tensor that the kernel itself computes, None for one in memory.
+    """
+
+    def __init__(self, program: Program, equations: Iterable[Equation], inside: Inside) -> None:
         self.program = program
-        self.eq = eq
+        self.inside = inside
         self.given = {p.name for p in program.operands}
         self.dtypes = program.dtypes()
         self.shapes = program.shapes()
         self.wide = F64 in {t.part for t in self.dtypes.values()}
         self.types: dict[str, tile.TileType] = {}
         self.groups: dict[tuple[str, ...], str] = {}
+        self.tile_of: dict[str, str] = {}
         self.position: dict[str, tile.Value] = {}
         self.blocks = [Block(self)]
         taken = [a.name for a in program.axes] + list(self.dtypes)
         self.taken = Counter(taken)
         for p in program.scalars:
             self.types[p.name] = tile.TileType(self.scalar_type(p.dtype))
-        uses = Counter(n for e in eq.expressions() for n in ein.walk(e) if isinstance(n, Apply))
-        self.shared = {e for e, n in uses.items() if n > 1 and ein.reads(e)}
+        self.shared: set[Expr] = set()
+        self.share(e for eq in equations for e in eq.expressions())
+
+    def share(self, expressions: Iterable[Expr]) -> None:
+        """Bind the operations that occur more than once in these."""
+        uses = Counter(n for e in expressions for n in ein.walk(e) if isinstance(n, Apply))
+        self.shared |= {e for e, n in uses.items() if n > 1 and ein.reads(e)}
 
     # Names -----------------------------------------------------------------------------------------------------------
 
@@ -90,6 +103,7 @@ class Builder:
         name = axes[0] if len(axes) == 1 else self.name("_".join(axes))
         block = None if role == "batch" else tile.Block(1, 1)
         self.groups[axes] = name
+        self.tile_of.update(dict.fromkeys(axes, name))
         self.types[name] = tile.TileType(INT, (name,) if block else ())
         return tile.TileAxis(name, axes, role, block)
 
@@ -147,15 +161,16 @@ class Builder:
         return tile.Ref(name)
 
     def fold(
-        self, monoid: Monoid, axis: str, args: tuple[tile.Value, ...], order: tuple[str, ...], types: tuple[DType, ...]
+        self, eq: Equation, axis: str, args: tuple[tile.Value, ...], order: tuple[str, ...], types: tuple[DType, ...]
     ) -> tuple[tile.Value, ...]:
         """Fold a tile axis away, each component under a name of its own."""
         found = frozenset().union(*(axes_of(a, self.types) for a in args)) - {axis}
         type_axes = tuple(a for a in order if a in found)
-        names = self.names(f"{self.eq.name}_block", monoid.components)
+        assert eq.monoid is not None
+        names = self.names(f"{eq.name}_block", eq.monoid.components)
         all_types = tuple(tile.TileType(t, type_axes) for t in types)
         self.types.update(zip(names, all_types, strict=True))
-        self.emit(tile.Let(names, all_types, tile.Fold(monoid, axis, args)))
+        self.emit(tile.Let(names, all_types, tile.Fold(eq.monoid, axis, args)))
         return tuple(tile.Ref(n) for n in names)
 
     def combine(self, monoid: Monoid, a: tuple[tile.Value, ...], b: tuple[tile.Value, ...]) -> tuple[tile.Value, ...]:
@@ -217,6 +232,9 @@ class Builder:
                 return block.bound[e, real]
         match e:
             case Read():
+                made = self.inside(e, order, real)
+                if made is not None:
+                    return made
                 value = self.bind(e.tensor, self._load(e, order, None), order)
             case Apply(op="re" | "im" as part, args=(Read() as read,)):
                 load = self._load(read, order, 0 if part == "re" else 1)
@@ -266,20 +284,21 @@ class Builder:
 
     # The kernel ------------------------------------------------------------------------------------------------------
 
-    def kernel(self, source: Equation, grid: tuple[tile.TileAxis, ...]) -> tile.Kernel:
+    def kernel(self, plan: Plan, grid: tuple[tile.TileAxis, ...]) -> tile.Kernel:
         """What has been built, without bindings that nothing uses, with the arguments it needs."""
+        own = {eq.name for eq in plan.equations}
+        sources = [eq for eq in self.program.equations if eq.name in own]
         body = live(tuple(self.blocks[0].statements))
         values = tuple(all_values(body))
         touched = {v.tensor for v in values if isinstance(v, tile.Load)}
-        written = {t.name: t.dtype for t in source.outputs}
+        written = set(plan.stores)
         buffers = [
             tile.Buffer(name, dims, self.dtypes[name], name in written)
             for name, dims in self.shapes.items()
             if name in touched or name in written
         ]
-        kernel = tile.Kernel(
-            source.name, (print_equation(source, True, self.shapes),), tuple(buffers), (), (), grid, body
-        )
+        title = tuple(print_equation(eq, True, self.shapes) for eq in sources)
+        kernel = tile.Kernel(plan.stores[-1], title, tuple(buffers), (), (), grid, body)
         used = {v.axis for v in values if isinstance(v, tile.ExtentOf)}
         used |= {a for t in tile.tile_axes(kernel).values() for a in t.axes}
         scalars = {v.name for v in values if isinstance(v, tile.ScalarArg)}

@@ -15,7 +15,7 @@ from math import prod
 from einc import tile
 from einc.passes.builder import all_values
 from einc.pipeline import Context
-from einc.tile import Block, TileAxis
+from einc.tile import WHOLE, Block, TileAxis
 
 _LEAST_DOT = 16
 _WIDEST = {"column": 1024, "reduced": 1024}
@@ -52,6 +52,7 @@ def _dot_blocks(kernel: tile.Kernel, context: Context) -> dict[str, Block]:
         "row": Block(_LEAST_DOT, rows),
         "column": Block(_LEAST_DOT, columns),
         "reduced": Block(least, max(inner, least)),
+        "whole": Block(least, WHOLE),
     }
 
 
@@ -59,9 +60,15 @@ def _plain_blocks(kernel: tile.Kernel, context: Context) -> dict[str, Block]:
     """The innermost axis gets what its size hint asks for; the rows what is left of the tile."""
     room = context.target.tile
     blocks: dict[str, Block] = {}
-    axes = sorted(tile.tile_axes(kernel).values(), key=lambda a: ("reduced", "column", "row", "batch").index(a.role))
+    axes = sorted(
+        tile.tile_axes(kernel).values(), key=lambda a: ("whole", "reduced", "column", "row", "batch").index(a.role)
+    )
     for a in axes:
         if a.block is None:
+            continue
+        if a.role == "whole":
+            blocks[a.role] = Block(1, WHOLE)
+            room = max(1, room // _power(context.size(a.axes[0])))
             continue
         hint = _power(prod(context.size(x) for x in a.axes))
         widest = min(room, _WIDEST.get(a.role, room) if len(axes) > 1 else room)

@@ -1,0 +1,25 @@
+"""What one kernel computes, and what each axis is to it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from einc.ein import Equation
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Equations that share a kernel, each after those it reads, and the roles of their axes.
+
+    `batch` axes have one position a program; `rows` and `columns` are blocked over the grid, each group flattened into
+    one tile axis; `walked` is the group that the kernel walks block by block; each of `whole` is held in one block.
+    `stores` names the tensors written to memory. A reduction goes over walked and whole axes; the equations are real.
+    """
+
+    equations: tuple[Equation, ...]
+    stores: tuple[str, ...]
+    batch: tuple[str, ...] = ()
+    rows: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
+    walked: tuple[str, ...] = ()
+    whole: tuple[str, ...] = ()

@@ -1,0 +1,71 @@
+"""Reductions that share one walk over an axis: what is carried, how it moves, and how two partial walks merge.
+
+A **link** is one reduction of a chain. While the axis is walked its value is not final, and neither are the references
+that later links are written with. So a link carries accumulators, each always relative to the current references d:
+
+    step     Phi_q  <-  Phi_q (+) fold of phi_q(r; d) over a block
+    move     Phi_q(d')  =  (+)_p  C_qp(d, d') (x) Phi_p(d)
+    merge    move both sides to a common d', then (+)
+    finish   value  =  sum_q h_q(d) * Phi_q
+
+In expressions a reference is read by its name, its value after a movement by the name with a prime.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from einc.ein import Equation, Expr, Monoid
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """A value that later links are relative to: an expression over the values of earlier links.
+
+    `seen` says that the extent of the walked axes inside it stands for the number of positions walked so far, which
+    keeps a mean the mean of what has been seen. `hat` replaces the value where it is not finite (and, if 1, where it is
+    0): before anything has been seen, or in a row with nothing in it.
+    """
+
+    name: str
+    axes: tuple[str, ...]
+    value: Expr
+    hat: int
+    seen: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Accumulator:
+    """A carried partial reduction of `bodies` by a monoid, over output axes, restricted to a domain.
+
+    `moves` are pairs of a coefficient in d and d' and the accumulator it multiplies; empty where nothing moves. Under
+    max and min a `shift` is added instead; under a product the coefficient is raised to the accumulator `count`.
+    """
+
+    name: str
+    axes: tuple[str, ...]
+    monoid: Monoid
+    bodies: tuple[Expr, ...]
+    domain: Expr | None = None
+    moves: tuple[tuple[Expr, str], ...] = ()
+    shift: Expr | None = None
+    count: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A reduction of the chain with the accumulators it streams with; `finish` reads them and the references."""
+
+    equation: Equation
+    references: tuple[Reference, ...]
+    accumulators: tuple[Accumulator, ...]
+    finish: Expr
+
+
+@dataclass(frozen=True, slots=True)
+class NotClosed:
+    """A reduction that does not stream: the part of its body that no finite set of accumulators follows, and why."""
+
+    equation: Equation
+    part: Expr
+    reason: str

@@ -1,0 +1,197 @@
+"""A reduction as accumulators that follow its references: closure under movement.
+
+    a = (+)[r] f(r; d)   -->   Phi_q = (+)[r] phi_q(r; d);  Phi_q(d') = sum_p C_qp(d, d') Phi_p(d);  a = sum_q h_q Phi_q
+
+Expand f at moved references; each new phi is expanded in turn, until no new one appears. Sums take any expansion,
+maxima and minima a shift or a factor that is not negative, products a factor, raised to the number of positions, which
+is carried. If the set does not close, the reduction needs the final references and gets a walk of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from einc import ein
+from einc.ein import MONOIDS, ONE, ZERO, Apply, Equation, Expr, Extent, Read
+from einc.passes.movement import Monomial, Movement, call, not_negative, written
+from einc.sweep import Accumulator, Link, NotClosed, Reference
+
+_MOST_ACCUMULATORS = 12
+_ORDERS = ("max", "min", "argmax", "argmin")
+SEEN = "seen"
+
+
+def links(chain: Sequence[Equation], over: Sequence[str]) -> list[Link | NotClosed]:
+    """Each reduction of a chain over the same axes, in order, as what it carries.
+
+    Earlier values are read by their names at the output axes. A reduction that reads one that is not closed is not closed
+    either.
+    """
+    moving: set[str] = set()
+    lost: set[str] = set()
+    found: list[Link | NotClosed] = []
+    for eq in chain:
+        if lost & {r.tensor for e in eq.expressions() for r in ein.reads(e)}:
+            link: Link | NotClosed = NotClosed(eq, eq.body, "it depends on a reduction that needs a walk of its own")
+        else:
+            link = _Closure(eq, frozenset(moving), tuple(over)).link()
+        found.append(link)
+        (lost if isinstance(link, NotClosed) else moving).add(eq.name)
+    return found
+
+
+@dataclass(slots=True)
+class _Closure:
+    eq: Equation
+    moving: frozenset[str]
+    over: tuple[str, ...]
+    references: dict[Expr, Reference] = field(default_factory=dict)
+
+    def link(self) -> Link | NotClosed:
+        """The link of this equation, or why there is none."""
+        outer = Movement(self.moving, frozenset(self.over))
+        bodies = tuple(self.named(b, outer) for b in self.eq.bodies)
+        if self.eq.domain is not None and outer.depends(self.eq.domain):
+            return NotClosed(self.eq, self.eq.domain, "which positions count depends on a value still changing")
+        movement = Movement(frozenset(r.name for r in self.references.values()), frozenset(self.over))
+        monoid = self.eq.monoid
+        assert monoid is not None
+        if not any(movement.depends(b) for b in bodies):
+            return self.finished((self.accumulator(self.eq.name, bodies),), Read(self.eq.name, self.position()))
+        if monoid.name == "sum":
+            return self.sum(bodies[0], movement)
+        if monoid.name in _ORDERS:
+            return self.order(bodies, movement)
+        if monoid.name == "prod":
+            return self.product(bodies[0], movement)
+        return NotClosed(self.eq, bodies[0], f"'{monoid.name}' does not follow a value still changing")
+
+    # ------------------------------------------------------------------------------------------------------ references
+
+    def named(self, e: Expr, outer: Movement) -> Expr:
+        """The expression with its largest parts that only earlier values move read as references."""
+        if not outer.depends(e):
+            return e
+        if not outer.varies(e):
+            return self.reference(e)
+        return ein.rebuild(e, lambda below: self.named(below, outer))
+
+    def reference(self, e: Expr) -> Expr:
+        axes = tuple(a for a in self.eq.axes if a in ein.axes_of(e))
+        known = self.references.get(e)
+        if known is None:
+            seen = any(isinstance(n, Extent) and n.axis in self.over for n in ein.walk(e))
+            name = e.tensor if isinstance(e, Read) else f"{self.eq.name}_ref{len(self.references) or ''}"
+            known = self.references[e] = Reference(name, axes, e, 0, seen)
+        return Read(known.name, tuple(ein.AxisValue(a) for a in axes))
+
+    def hats(self, bodies: Sequence[Expr]) -> tuple[Reference, ...]:
+        """References with 1 for nothing where they scale, 0 where they shift."""
+        scales = {
+            n.tensor
+            for b in bodies
+            for e in ein.walk(b)
+            if isinstance(e, Apply) and e.op in ("div", "mul")
+            for n in e.args
+            if isinstance(n, Read)
+        }
+        return tuple(
+            Reference(r.name, r.axes, r.value, int(r.name in scales), r.seen) for r in self.references.values()
+        )
+
+    # ---------------------------------------------------------------------------------------------------------- pieces
+
+    def position(self, axes: Sequence[str] | None = None) -> tuple[Expr, ...]:
+        return tuple(ein.AxisValue(a) for a in (self.eq.axes if axes is None else axes))
+
+    def accumulator(
+        self,
+        name: str,
+        bodies: tuple[Expr, ...],
+        moves: tuple[tuple[Expr, str], ...] = (),
+        shift: Expr | None = None,
+        count: str | None = None,
+    ) -> Accumulator:
+        assert self.eq.monoid is not None
+        return Accumulator(name, self.eq.axes, self.eq.monoid, bodies, self.eq.domain, moves, shift, count)
+
+    def finished(self, accumulators: tuple[Accumulator, ...], finish: Expr) -> Link:
+        return Link(self.eq, self.hats([b for a in accumulators for b in a.bodies]), accumulators, finish)
+
+    # --------------------------------------------------------------------------------------------------------- monoids
+
+    def sum(self, body: Expr, movement: Movement) -> Link | NotClosed:
+        first = movement.expand(body)
+        if first is None:
+            return self.open(body, movement)
+        heads = {m: h for m, c in first.items() if (h := movement.at_rest(c)) != ZERO}
+        table: dict[Monomial, Mapping[Monomial, Expr]] = {}
+        waiting = list(heads)
+        while waiting:
+            m = waiting.pop(0)
+            if m in table:
+                continue
+            row = movement.expand(written(m))
+            if row is None or len(table) >= _MOST_ACCUMULATORS:
+                return self.open(written(m), movement)
+            table[m] = {n: c for n, c in row.items() if c != ZERO}
+            waiting += [n for n in table[m] if n not in table]
+        names = {m: self.eq.name if n == 0 else f"{self.eq.name}_{n}" for n, m in enumerate(table)}
+        accumulators = tuple(
+            self.summed(names[m], written(m), tuple((c, names[n]) for n, c in row.items()), m)
+            for m, row in table.items()
+        )
+        reads = {a.name: Read(a.name, self.position(a.axes)) for a in accumulators}
+        finish: Expr = ZERO
+        for m, h in heads.items():
+            finish = call("add", finish, call("mul", h, reads[names[m]]))
+        return self.finished(accumulators, finish)
+
+    def summed(self, name: str, phi: Expr, moves: tuple[tuple[Expr, str], ...], m: Monomial) -> Accumulator:
+        """A sum's accumulator over the output axes that it depends on; one that does not move has no moves."""
+        depends = {a for factor, _ in m for a in ein.axes_of(self.unnamed(factor))}
+        axes = tuple(a for a in self.eq.axes if a in depends)
+        still = len(moves) == 1 and moves[0] == (ONE, name)
+        return Accumulator(name, axes, MONOIDS["sum"], (phi,), self.eq.domain, () if still else moves)
+
+    def unnamed(self, e: Expr) -> Expr:
+        """The expression with references written out, so that the axes they depend on show."""
+        names = {r.name: value for value, r in self.references.items()}
+        if isinstance(e, Read) and e.tensor in names:
+            return names[e.tensor]
+        return ein.rebuild(e, self.unnamed)
+
+    def order(self, bodies: tuple[Expr, ...], movement: Movement) -> Link | NotClosed:
+        finish = Read(self.eq.name, self.position())
+        shift = movement.shift(bodies[0])
+        if shift is not None:
+            return self.finished((self.accumulator(self.eq.name, bodies, shift=shift),), finish)
+        factor = movement.factor(bodies[0])
+        if factor is not None and not_negative(factor):
+            moves = ((factor, self.eq.name),)
+            return self.finished((self.accumulator(self.eq.name, bodies, moves),), finish)
+        return self.open(bodies[0], movement)
+
+    def product(self, body: Expr, movement: Movement) -> Link | NotClosed:
+        factor = movement.factor(body)
+        if factor is None:
+            return self.open(body, movement)
+        count = f"{self.eq.name}_count"
+        counted = Accumulator(count, (), MONOIDS["sum"], (ONE,), self.eq.domain)
+        moved = self.accumulator(self.eq.name, (body,), ((factor, self.eq.name),), count=count)
+        return self.finished((moved, counted), Read(self.eq.name, self.position()))
+
+    def open(self, body: Expr, movement: Movement) -> NotClosed:
+        """The smallest part of the body that neither shifts, scales nor expands."""
+        part = body
+        while True:
+            below = [
+                c
+                for c in ein.children(part)
+                if movement.depends(c) and movement.varies(c) and movement.expand(c) is None
+            ]
+            if not below:
+                break
+            part = below[0]
+        return NotClosed(self.eq, part, "a movement of its references neither shifts nor scales it, nor expands it")
