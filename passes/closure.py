@@ -25,8 +25,7 @@ SEEN = "seen"
 def links(chain: Sequence[Equation], over: Sequence[str]) -> list[Link | NotClosed]:
     """Each reduction of a chain over the same axes, in order, as what it carries.
 
-    Earlier values are read by their names at the output axes. A reduction that reads one that is not closed is not closed
-    either.
+    Earlier values are read by their names at the output axes. What reads a reduction that is not closed is not closed.
     """
     moving: set[str] = set()
     lost: set[str] = set()

@@ -119,7 +119,7 @@ class _Kernel:
 
     def walk(self, axis: tile.TileAxis, chain: list[Link], stored: list[Equation]) -> None:
         """One loop over the axis: the states of the chain, and the stores of what lies along it."""
-        walk = _Walk(self, chain)
+        walk = _Walk(self, axis, chain)
         before = dict(self.known)
         with self.b.loop(axis) as block:
             walk.step(block)
@@ -307,8 +307,8 @@ class _Kernel:
 class _Walk:
     """One loop: the accumulators of a chain of links, how they move, and their final values."""
 
-    def __init__(self, kernel: _Kernel, chain: list[Link]) -> None:
-        self.k, self.b, self.chain = kernel, kernel.b, chain
+    def __init__(self, kernel: _Kernel, axis: tile.TileAxis, chain: list[Link]) -> None:
+        self.k, self.b, self.axis, self.chain = kernel, kernel.b, axis, chain
         self.own: dict[tuple[object, ...], Accumulator] = {}  # equal accumulators are carried once
         self.states: dict[str, tuple[str, ...]] = {}
         for r in (r for link in chain for r in link.references):
@@ -318,6 +318,8 @@ class _Walk:
 
     def step(self, block: Block) -> None:
         """The body of the loop: references, then movement and contribution, link by link."""
+        if any(r.seen for link in self.chain for r in link.references):
+            self.count(block)
         for link in self.chain:
             for a in link.accumulators:
                 self.allocate(link, a)
@@ -331,6 +333,26 @@ class _Walk:
             after = {a.name: self.advance(link, a, block) for a in link.accumulators}
             if link.equation.name in self.wanted:
                 self.define(_new(link), self.value(link, after, _new))
+
+    def count(self, block: Block) -> None:
+        """Carry the number of positions seen, before and after this block."""
+        (name,) = self.b.names("seen", 1)
+        self.b.types[name] = TileType(F32)
+        self.define("seen@old", Ref(name))
+        counted = Equation((ein.Tensor("seen", F32),), (), (ein.Const(1.0),), ein.MONOIDS["sum"], self.axis.axes)
+        (more,) = self.k.reduce(counted, [Ref(name)], ())
+        self.define("seen@new", Ref(block.carry(name, TileType(F32), tile.Fill(Lit(0, F32)), more)))
+
+    def seen(self, e: Expr, name: str) -> Expr:
+        """The expression with the walked extent replaced by the positions seen, in proportion."""
+        here = [a for a in self.axis.axes if any(n == ein.Extent(a) for n in ein.walk(e))]
+        if not here:
+            return e
+        share: Expr = Read(name, ())
+        for other in self.axis.axes:
+            if other != here[0]:
+                share = Apply("div", (share, ein.Extent(other)))
+        return _replaced(e, ein.Extent(here[0]), share)
 
     def allocate(self, link: Link, a: Accumulator) -> None:
         """Names for an accumulator's states, those of an equal one if there is one."""
@@ -387,10 +409,13 @@ class _Walk:
             {x.equation.name: _old(x) for x in self.chain},
             {x.equation.name: _new(x) for x in self.chain},
         )
-        new = self.b.bind(f"{r.name}_new", self.b.typed(_renamed(r.value, new_names), order, t), order)
+        now, past = _renamed(r.value, new_names), _renamed(r.value, old_names)
+        if r.seen:
+            now, past = self.seen(now, "seen@new"), self.seen(past, "seen@old")
+        new = self.b.bind(f"{r.name}_new", self.b.typed(now, order, t), order)
         hatted = Elem("where", (_usable(new, r, t), new, Lit(r.hat, t)))
         here = self.b.bind(f"{r.name}_ref", hatted, order)
-        old = self.b.bind(f"{r.name}_old", self.b.typed(_renamed(r.value, old_names), order, t), order)
+        old = self.b.bind(f"{r.name}_old", self.b.typed(past, order, t), order)
         before = Elem("where", (_usable(old, r, t), old, here))
         self.define(prime(r.name), here)
         self.define(r.name, self.b.bind(f"{r.name}_was", before, order))
@@ -435,7 +460,11 @@ class _Walk:
 
     def coefficient(self, e: Expr, order: tuple[str, ...], t: DType) -> Value:
         axes = {self.b.tile_of[x] for x in ein.axes_of(e)}
-        return self.b.bind("move", self.b.typed(e, tuple(o for o in order if o in axes), t), order)
+        key = (e, t)
+        bound = self.b.blocks[-1].bound
+        if key not in bound:
+            bound[key] = self.b.bind("rescale", self.b.typed(e, tuple(o for o in order if o in axes), t), order)
+        return bound[key]
 
     def finish(self) -> None:
         """After the loop: every link's value, rounded as it would be stored."""
@@ -474,6 +503,10 @@ def _substituted(e: Expr, values: Mapping[str, Expr]) -> Expr:
     if isinstance(e, Read) and e.tensor in values:
         return values[e.tensor]
     return ein.rebuild(e, lambda below: _substituted(below, values))
+
+
+def _replaced(e: Expr, old: Expr, new: Expr) -> Expr:
+    return new if e == old else ein.rebuild(e, lambda below: _replaced(below, old, new))
 
 
 def _moved(e: Expr, references: Iterable[Reference]) -> Expr:
