@@ -1,0 +1,207 @@
+"""`einc.compile`: a text becomes a function of tensors, which can be looked at from every side."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from einc import ein, targets
+from einc.binding import Bindings, bind
+from einc.calling import Arguments, arrange, unpacked, write
+from einc.calls import checked_scalar
+from einc.driver import Compiled, compile_program, elaborate, parse
+from einc.errors import CallError
+from einc.evaluate import evaluate
+from einc.execution import on_device, runner, target_of
+from einc.files import read_text
+from einc.gradients import connect
+from einc.printer import print_dims, print_expr
+from einc.targets import Target
+from einc.tensors import as_numpy, as_torch, device_of, is_torch
+
+if TYPE_CHECKING:
+    import torch
+
+    from einc.explain import Story
+
+Array = Any  # a torch tensor, or whatever numpy.asarray takes
+Backend = Literal["interpret", "triton", "evaluate"]
+
+LEVELS = (0, 1, 2)
+_REMEMBERED = 1024  # calls of different shapes and types that a program keeps at hand
+
+
+def compile(  # noqa: A001 - einc.compile is the name users look for
+    text: str | os.PathLike[str],
+    level: int = 2,
+    target: str | None = None,
+    name: str | None = None,
+    verify: bool = True,
+) -> Program:
+    """The program that a text means: an einsum string, an expression over einsum strings, or definitions.
+
+    A path gives the text of its file. `level` is the optimisation level, 0 to 2. `target` names the machine to make
+    code for; without one it is the device that the operands are on. `name` is what diagnostics call the text. `verify`
+    checks the compiler's own work after each pass. Raises `einc.Error` where the text is wrong; what depends on
+    operands is found at the call.
+    """
+    if isinstance(text, os.PathLike):
+        text, name = read_text(Path(text)), name or os.fspath(text)
+    if not isinstance(text, str):
+        raise CallError(
+            "a program is text, or the path of a file",
+            fact=f"it is a {type(text).__name__}",
+            hint='einc.compile("ij,jk->ik")',
+        )
+    if level not in LEVELS or isinstance(level, bool):
+        raise CallError(f"there is no optimisation level {level!r}", fact="levels are 0, 1 and 2", hint="level=2")
+    return Program(text, name, level, None if target is None else targets.target(target), verify)
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """What a call with operands of given shapes and types comes to."""
+
+    program: ein.Program
+    bindings: Bindings
+    compiled: Compiled
+
+
+class Program:
+    """A compiled text. Call it with tensors; ask it for its `source`, its `dump` at a stage, its `explain`."""
+
+    def __init__(self, text: str, name: str | None, level: int, target: Target | None, verify: bool = True) -> None:
+        self._text = parse(text, name)
+        self._level, self._target, self._verify = level, target, verify
+        self._calls: dict[object, _Call] = {}
+        self._meaning = elaborate(self._text)
+
+    def __call__(self, *operands: Array, out: Any = None, backend: Backend | None = None, **named: Any) -> Any:
+        """The result, or the tuple of several.
+
+        Tensors by position, in the order of the text, or by name; scalars after them, or by name. NumPy arrays and
+        numbers give NumPy arrays, torch tensors give torch tensors on their device. `out` takes the results, and may
+        overlap the operands. `backend` chooses where to run: `triton` on a GPU, `interpret` in Triton's interpreter,
+        `evaluate` in the evaluator that defines the language, in double precision; without one, where the operands are.
+        """
+        given = self._arrange(operands, named)
+        if backend == "evaluate":
+            return self._evaluate(given, out)
+        tensors = [as_torch(a) for a in given.arrays]
+        home = device_of(tensors, given.names)
+        device = on_device(home, backend)
+        call = self._call(given, device)
+        moved = tensors if device == home else [t.to(device) for t in tensors]
+        scalars = {
+            p.name: checked_scalar(p, given.scalars[p.name]) for p in call.program.scalars if p.name in given.scalars
+        }
+        values = dict(zip(given.names, moved, strict=True)) | scalars
+        args = [values.get(p.name) for p in call.program.params]
+
+        def run(into: tuple[torch.Tensor, ...] | None) -> tuple[torch.Tensor, ...]:
+            found = runner(call.compiled)(*args, out=into if device == home else None, device=device)
+            return found if device == home else tuple(t.to(home) for t in found)
+
+        if out is not None:
+            return write(out, call.program, call.bindings.extents, tensors if device == home else None, run)
+        torch_operands = [a for a in given.arrays if is_torch(a)]
+        results = connect(run(None), torch_operands) if torch_operands else run(None)
+        return unpacked(results, bool(torch_operands))
+
+    def _arrange(self, operands: tuple[Array, ...], named: Mapping[str, Any]) -> Arguments:
+        return arrange(self._text.operands, self._text.scalars, str(self), operands, named)
+
+    def _call(self, given: Arguments, device: torch.device | None) -> _Call:
+        """The compiled program for these operands; what was found for equal shapes, types and integers is kept."""
+        facts = given.facts
+        key = (facts, tuple((n, type(v), v) for n, v in given.scalars.items() if not isinstance(v, float)), device)
+        try:
+            found = self._calls.get(key)
+        except TypeError:  # a scalar that is no number at all: `bind` will say so
+            found = None
+        if found is None:
+            named = dict(zip(given.names, facts, strict=True))
+            program = elaborate(self._text, named)
+            bindings = bind(program, {name: f.shape for name, f in named.items()}, given.scalars)
+            target = self._target or (targets.INTERPRETER if device is None else target_of(device))
+            compiled = compile_program(program, self._level, target, bindings.extents, self._verify)
+            found = _Call(program, bindings, compiled)
+            if len(self._calls) >= _REMEMBERED:
+                self._calls.clear()
+            self._calls[key] = found
+        return found
+
+    def _evaluate(self, given: Arguments, out: Any) -> Any:
+        if out is not None:
+            raise CallError("the evaluator takes no out", fact='backend="evaluate"', hint="leave out= away")
+        named = dict(zip(given.names, given.facts, strict=True))
+        arrays = {name: as_numpy(as_torch(a).cpu()) for name, a in zip(given.names, given.arrays, strict=True)}
+        results = evaluate(elaborate(self._text, named), arrays, given.scalars)
+        return results[0] if len(results) == 1 else results
+
+    # -----------------------------------------------------------------------------------------------------------------
+    # To be looked at
+
+    def __str__(self) -> str:
+        """The signature: `attention(Q[b, i, d], K[b, j, d], scale: float = ...) -> O[b, i, e]`."""
+        return signature(self._meaning)
+
+    def __repr__(self) -> str:
+        return f"<einc.Program {self}>"
+
+    def compiled(self, *operands: Array, **named: Any) -> Compiled:
+        """Every stage of the compilation, for these operands; without any, for float32 operands of no known size."""
+        if not operands and not named:
+            target = self._target or targets.INTERPRETER
+            return compile_program(self._meaning, self._level, target, None, self._verify)
+        given = self._arrange(operands, named)
+        device = device_of([a for a in given.arrays if is_torch(a)], given.names) if given.arrays else None
+        return self._call(given, device).compiled
+
+    def dump(self, stage: str | None = None, *operands: Array, **named: Any) -> str:
+        """The program after a pass, as text; without a name, the list of stages and which of them changed it."""
+        found = self.compiled(*operands, **named)
+        if stage is not None:
+            return found.stage(stage).full
+        return "".join(f"{s.name}{'' if s.changed else ' (unchanged)'}\n" for s in found.stages)
+
+    def source(self, *operands: Array, **named: Any) -> str:
+        """The Triton file: kernels and launcher, complete in itself."""
+        return self.compiled(*operands, **named).source
+
+    def story(self, *operands: Array, **named: Any) -> Story:
+        """What the program is and what it costs, for these operands, at each level up to this program's own."""
+        from einc.explain import story
+
+        call = self._call(self._arrange(operands, named), None)
+        target, extents = call.compiled.context.target, call.bindings.extents
+        levels = [compile_program(call.program, n, target, extents, self._verify) for n in range(self._level + 1)]
+        return story(self._text.source.text, levels, extents)
+
+    def explain(self, *operands: Array, format: str = "text", **named: Any) -> str:  # noqa: A002
+        """The story as a table, or as JSON (`format="json"`)."""
+        if format not in ("text", "json"):
+            raise CallError(f"there is no format {format!r}", fact="formats are text and json", hint='format="text"')
+        found = self.story(*operands, **named)
+        if format == "json":
+            return json.dumps(found.data(), indent=2, ensure_ascii=False)
+        from einc.render import as_text, story_table
+
+        return as_text(story_table([found]))
+
+
+def signature(program: ein.Program) -> str:
+    """The parameters and results of a program, on one line."""
+    shapes = program.shapes()
+    params = []
+    for p in program.params:
+        if isinstance(p, ein.Operand):
+            params.append(f"{p.name}{print_dims(p.dims)}")
+        else:
+            params.append(f"{p.name}: {p.dtype}" + ("" if p.default is None else f" = {print_expr(p.default)}"))
+    results = ", ".join(f"{name}{print_dims(shapes[name])}" for name in program.results)
+    return f"{program.name}({', '.join(params)}) -> {results}"

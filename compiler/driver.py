@@ -1,0 +1,155 @@
+"""From text to kernels: the only place that strings the floors together.
+
+    text --parse--> Text --elaborate(facts)--> ein.Program --passes--> tile.Schedule --emit--> Triton source
+
+Everything in between is kept as a stage, to be looked at. Nothing here knows tensors, only facts about them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+
+from einc import ein, errors, forms
+from einc.binding import Fact
+from einc.errors import nearest
+from einc.frontend import Text
+from einc.frontend import elaborate as elaborate_text
+from einc.frontend import parse as parse_source
+from einc.passes import PIPELINE
+from einc.pipeline import Context, Pass, State
+from einc.printer import print_program
+from einc.source import Source
+from einc.targets import Target
+from einc.tileprinter import print_schedule
+
+ELABORATED = "elaborate"  # the name of the stage before the first pass
+
+Sizes = tuple[tuple[str, int], ...]  # a size class by axis, sorted: what decisions may depend on
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """The program after a pass: `name` is the pass's, `changed` whether it did anything."""
+
+    name: str
+    state: State
+    changed: bool
+
+    @property
+    def text(self) -> str:
+        """The equations, or the kernels once there are any; `(unchanged)` where the pass did nothing."""
+        if not self.changed:
+            return "(unchanged)\n"
+        return self.full
+
+    @property
+    def full(self) -> str:
+        """The same, whether changed or not."""
+        if self.state.schedule is not None:
+            return print_schedule(self.state.schedule)
+        return print_program(self.state.program)
+
+
+@dataclass(frozen=True, eq=False)
+class Compiled:
+    """A program for operands of known ranks and types: every stage, and the Triton source the last one becomes."""
+
+    context: Context
+    stages: tuple[Stage, ...]
+
+    @property
+    def program(self) -> ein.Program:
+        """The program as elaborated: what it means."""
+        return self.stages[0].state.program
+
+    @property
+    def state(self) -> State:
+        """The program and its kernels after the last pass."""
+        return self.stages[-1].state
+
+    @cached_property
+    def source(self) -> str:
+        """The complete Triton file."""
+        from einc.codegen import emit
+
+        assert self.state.schedule is not None
+        return emit(self.state.program, self.state.schedule, self.context.target)
+
+    def stage(self, name: str) -> Stage:
+        """The stage of that name; raises `einc.NameError` for any other."""
+        found = next((s for s in self.stages if s.name == name), None)
+        if found is not None:
+            return found
+        known = [s.name for s in self.stages]
+        raise errors.NameError(
+            f"there is no stage '{name}'",
+            fact=f"stages: {', '.join(known)}",
+            hint=nearest(name, known) or "one of these",
+        )
+
+    def dump(self, stages: Iterable[str] | None = None) -> str:
+        """The text after each of the stages named, or after all, each under a line with its name."""
+        chosen = self.stages if stages is None else [self.stage(name) for name in stages]
+        return "\n".join(f"-- {s.name}\n{s.text}" for s in chosen)
+
+
+def passes(level: int) -> tuple[Pass, ...]:
+    """The passes that run at an optimisation level, in order."""
+    return tuple(p for p in PIPELINE if p.level <= level)
+
+
+def size_class(extent: int) -> int:
+    """What decisions see of an extent: the next power of two, 0 and 1 apart from the rest."""
+    return extent if extent < 2 else 1 << (extent - 1).bit_length()
+
+
+@lru_cache(maxsize=512)
+def parse(text: str, name: str) -> Text:
+    """The parsed text; `name` is what diagnostics call it."""
+    return parse_source(Source(name, text))
+
+
+@lru_cache(maxsize=1024)
+def _elaborate(text: Text, facts: tuple[tuple[str, Fact], ...] | None) -> ein.Program:
+    return elaborate_text(text, None if facts is None else dict(facts))
+
+
+def relevant(text: Text, facts: Mapping[str, Fact]) -> dict[str, Fact]:
+    """What elaboration may depend on: ranks and types of a program's operands; of a string's, extents as well."""
+    if text.form != "program":
+        return dict(facts)
+    return {name: Fact((2,) * len(f.shape), f.dtype) for name, f in facts.items()}
+
+
+def elaborate(text: Text, facts: Mapping[str, Fact] | None = None) -> ein.Program:
+    """The program that a text means for such operands; without facts, for float32 operands."""
+    return _elaborate(text, None if facts is None else tuple(relevant(text, facts).items()))
+
+
+def run_passes(program: ein.Program, context: Context, verify: bool = True) -> tuple[Stage, ...]:
+    """Every stage of a program; `verify` checks the form of each that the passes around it promise and need."""
+    state = State(program)
+    stages = [Stage(ELABORATED, state, True)]
+    for p in passes(context.level):
+        after = p.run(state, context)
+        if verify:
+            forms.check(p, state, after)
+        stages.append(Stage(p.name, after, after != state))
+        state = after
+    return tuple(stages)
+
+
+@lru_cache(maxsize=1024)
+def _compile(program: ein.Program, level: int, target: Target, sizes: Sizes, verify: bool) -> Compiled:
+    context = Context(level, target, dict(sizes))
+    return Compiled(context, run_passes(program, context, verify))
+
+
+def compile_program(
+    program: ein.Program, level: int, target: Target, extents: Mapping[str, int] | None = None, verify: bool = True
+) -> Compiled:
+    """The compiled program. `extents` are hints: programs that differ in no size class share one result."""
+    sizes = tuple(sorted((axis, size_class(n)) for axis, n in (extents or {}).items()))
+    return _compile(program, level, target, sizes, verify)

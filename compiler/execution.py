@@ -1,0 +1,109 @@
+"""A program run on torch tensors: on the GPU they are on, or in Triton's interpreter."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from einc import ein
+from einc.arithmetic import ScalarValue
+from einc.driver import Compiled, compile_program
+from einc.errors import CallError, TargetError, nearest
+from einc.targets import INTERPRETER, TARGETS, Target
+
+if TYPE_CHECKING:
+    import torch
+
+Runner = Callable[..., Any]
+
+
+def target_of(device: torch.device) -> Target:
+    """The target that code is made for on a device; raises `TargetError` for a device that none fits."""
+    if device.type == "cpu":
+        return INTERPRETER
+    import torch
+
+    if device.type == "cuda" and torch.version.hip:
+        name = torch.cuda.get_device_properties(device).gcnArchName.split(":")[0]
+    elif device.type == "cuda":
+        major = torch.cuda.get_device_capability(device)[0]
+        name = f"sm_{10 * min(major, 10)}"
+    else:
+        name = device.type
+    if name in TARGETS:
+        return TARGETS[name]
+    raise TargetError(
+        f"nothing is compiled for the device {device}",
+        fact=f"it is a {name}; targets are {', '.join(TARGETS)}",
+        hint="move the operands to one of these, or to the CPU",
+    )
+
+
+def on_device(home: torch.device, backend: str | None) -> torch.device:
+    """Where a call with operands at home runs; raises `CallError` for a backend that is not known or not there."""
+    import torch
+
+    if backend is None:
+        return home
+    if backend == "interpret":
+        return torch.device("cpu")
+    if backend != "triton":
+        raise CallError(
+            f"there is no backend {backend!r}",
+            fact="backends are triton, interpret and evaluate",
+            hint=nearest(str(backend), ("triton", "interpret", "evaluate")) or "leave it out",
+        )
+    if home.type != "cpu":
+        return home
+    if not torch.cuda.is_available():
+        raise TargetError("there is no GPU here", fact="torch.cuda.is_available() is False", hint='backend="interpret"')
+    return torch.device("cuda", torch.cuda.current_device())
+
+
+@lru_cache(maxsize=1024)
+def runner(compiled: Compiled) -> Callable[..., tuple[torch.Tensor, ...]]:
+    """The compiled program as a function of its parameters in order; `out` is a tuple of results, or None.
+
+    `device` is where a program without operands runs.
+    """
+    from einc.codegen import launcher_name
+    from einc.codegen.run import launcher
+
+    program = compiled.program
+    launch = launcher(compiled.source, launcher_name(program))
+    given = [p.name for p in program.params]
+    order = sorted(program.params, key=lambda p: isinstance(p, ein.Param) and p.default is not None)
+    place = [given.index(p.name) for p in order]
+    single = len(program.results) == 1
+
+    def run(
+        *args: Any, out: tuple[torch.Tensor, ...] | None = None, device: torch.device | None = None
+    ) -> tuple[torch.Tensor, ...]:
+        into = out[0] if out is not None and single else out
+        where = {} if program.operands else {"device": device}
+        found = launch(*(args[k] for k in place), out=into, **where)
+        return (found,) if single else tuple(found)
+
+    return run
+
+
+def execute(
+    program: ein.Program,
+    tensors: Sequence[torch.Tensor],
+    scalars: Mapping[str, ScalarValue] | None = None,
+    extents: Mapping[str, int] | None = None,
+    level: int = 2,
+    out: tuple[torch.Tensor, ...] | None = None,
+) -> tuple[torch.Tensor, ...]:
+    """The results of a program on its operands, in order, all on one device; shapes are checked by the caller.
+
+    `extents` are those of the call, which schedules are chosen by.
+    """
+    import torch
+
+    device = tensors[0].device if tensors else torch.device("cpu")
+    compiled = compile_program(program, level, target_of(device), extents)
+    values: dict[str, Any] = dict(zip((p.name for p in program.operands), tensors, strict=True)) | dict(scalars or {})
+    args = [values.get(p.name) for p in program.params]
+    return runner(compiled)(*args, out=out, device=device)

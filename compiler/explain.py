@@ -1,0 +1,258 @@
+"""The story of a program, computed from its IR: what it is, what was added to it, and what that costs in memory.
+
+Data first: `story` gives a `Story`, which turns into JSON as it is; `einc.render` makes tables of it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+from einc.character import character
+from einc.driver import Compiled
+from einc.ein import Apply, AxisValue, Cast, Equation, Expr, Extent, Program, Read, Scalar, axes_of, reads
+from einc.ranges import extent_of
+from einc.tile import Buffer
+from einc.types import DType
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One equation in the data flow: what it gives, from what."""
+
+    gives: tuple[str, ...]
+    reads: tuple[str, ...]
+    reduces: str
+    over: tuple[str, ...]
+    einsum: str
+
+
+@dataclass(frozen=True, slots=True)
+class Intermediate:
+    """A tensor that lives in memory between two kernels."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """The figures of one optimisation level. `bytes`: every kernel reads its inputs and writes its outputs once."""
+
+    level: int
+    equations: int
+    kernels: int
+    flops: int
+    bytes: int
+    intermediates: tuple[Intermediate, ...]
+
+    @property
+    def intensity(self) -> float:
+        """Operations a byte."""
+        return self.flops / self.bytes if self.bytes else 0.0
+
+    @property
+    def intermediate_bytes(self) -> int:
+        return sum(t.bytes for t in self.intermediates)
+
+
+@dataclass(frozen=True, slots=True)
+class Story:
+    """A program as a system: its boundary, its mathematics, its state, its parallelism, and figures by level."""
+
+    name: str
+    text: str
+    boundary: str
+    kind: str
+    einsums: tuple[str, ...]
+    dependences: int
+    state: tuple[str, ...]
+    optimised: str
+    parallel: str
+    tested: str
+    steps: tuple[Step, ...]
+    passes: dict[str, int]
+    reuse: dict[str, int]
+    sizes: dict[str, int]
+    levels: tuple[Level, ...]
+
+    def data(self) -> dict[str, object]:
+        """The story as JSON can hold it."""
+        found = asdict(self)
+        for level, figures in zip(self.levels, found["levels"], strict=True):
+            figures |= {"intensity": level.intensity, "intermediate_bytes": level.intermediate_bytes}
+        return found
+
+
+def story(text: str, compiled: Sequence[Compiled], sizes: Mapping[str, int]) -> Story:
+    """The story of a program compiled at one or more levels (in order), with figures for axes of these sizes."""
+    program = compiled[-1].state.program
+    kind = character(program)
+    steps = tuple(_step(e) for e in program.equations)
+    reuse = {
+        p.name: math.prod(sizes[a] for a in _walked(program, p.name) if all(a not in d for d in p.dims))
+        for p in program.operands
+    }
+    figures = tuple(_level(c, sizes) for c in compiled)
+    pipeline = len(steps) > 1
+    return Story(
+        name=program.name,
+        text=text,
+        boundary=_boundary(program, steps),
+        kind=kind.kind,
+        einsums=tuple(s.einsum for s in steps if s.einsum),
+        dependences=sum(1 for s in steps for name in s.reads if name not in {p.name for p in program.operands}),
+        state=(),
+        optimised=_optimised(pipeline, reuse),
+        parallel=_parallel(program),
+        tested="accuracy, throughput and latency" if pipeline else "numerical accuracy",
+        steps=steps,
+        passes=_passes(program),
+        reuse=reuse,
+        sizes={a.name: sizes[a.name] for a in program.axes},
+        levels=figures,
+    )
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What it is
+
+
+def _step(e: Equation) -> Step:
+    sources = dict.fromkeys(r.tensor for x in e.expressions() for r in reads(x))
+    reduction = "" if e.monoid is None else e.monoid.name
+    return Step(tuple(t.name for t in e.outputs), tuple(sources), reduction, e.over, _einsum(e))
+
+
+def _einsum(e: Equation) -> str:
+    """The equation's contraction as an einsum string, if its body is a product of two reads or more (and scalars)."""
+    if e.monoid is None or e.monoid.name != "sum":
+        return ""
+    factors = [f for f in _factors(e.body) if not isinstance(f, Scalar | Extent) and (axes_of(f) or reads(f))]
+    if len(factors) < 2 or not all(isinstance(f, Read) for f in factors):
+        return ""
+    terms = [[_subscript(i) for i in f.index] for f in factors if isinstance(f, Read)]
+    result = ["(" + " ".join(d) + ")" if len(d) > 1 else "".join(d) or "1" for d in e.dims]
+    short = all(len(s) == 1 for term in (*terms, result) for s in term)
+    join = ("" if short else " ").join
+    return f"{', '.join(map(join, terms)) if not short else ','.join(map(join, terms))}->{join(result)}"
+
+
+def _subscript(e: Expr) -> str:
+    """An index as einsum writes it: an axis, or a stand-in that names the axes it is made of."""
+    if isinstance(e, AxisValue):
+        return e.axis
+    return f"({' '.join(axes_of(e)) or '·'})"
+
+
+def _factors(e: Expr) -> list[Expr]:
+    match e:
+        case Apply("mul", (a, b)):
+            return _factors(a) + _factors(b)
+        case Apply("neg", (a,)) | Cast(arg=a):
+            return _factors(a)
+        case Apply("div", (a, b)) if not axes_of(b) and not reads(b):
+            return _factors(a)
+        case _:
+            return [e]
+
+
+def _boundary(program: Program, steps: Sequence[Step]) -> str:
+    inputs, results = ", ".join(p.name for p in program.operands), ", ".join(program.results)
+    if len(steps) <= 1:
+        return f"one closed module: {inputs} → {results}"
+    flow = " → ".join(", ".join(s.gives) for s in steps)
+    return f"a pipeline of {len(steps)} equations: {inputs} → {flow}"
+
+
+def _optimised(pipeline: bool, reuse: Mapping[str, int]) -> str:
+    if pipeline:
+        return "data movement and latency: what lies between the equations"
+    if max(reuse.values(), default=1) > 1:
+        most = ", ".join(f"{name} {n}×" for name, n in reuse.items() if n > 1)
+        return f"FLOPs, reuse (each element is used: {most})"
+    return "data movement: each element is used once"
+
+
+def _walked(program: Program, operand: str) -> tuple[str, ...]:
+    """The axes of the equations that read an operand."""
+    found = [a for e in program.equations if operand in _step(e).reads for a in (*e.axes, *e.over)]
+    return tuple(dict.fromkeys(found))
+
+
+def _parallel(program: Program) -> str:
+    """Axes that every equation has on its left run in parallel throughout; reduced ones tie positions together."""
+    everywhere = [a for a in program.equations[0].axes if all(a in e.axes for e in program.equations)]
+    reduced = [a for a in dict.fromkeys(a for e in program.equations for a in e.over) if a not in everywhere]
+    free = f"data parallel over {', '.join(everywhere)}" if everywhere else "nothing parallel throughout"
+    if not reduced:
+        return free
+    uses = "; ".join(f"{a} reduced by {', '.join(_reductions(program, a))}" for a in reduced)
+    return f"{free}; {uses}"
+
+
+def _reductions(program: Program, axis: str) -> list[str]:
+    return [e.monoid.name for e in program.equations if e.monoid is not None and axis in e.over]
+
+
+def _passes(program: Program) -> dict[str, int]:
+    """How often each reduced axis is walked: the longest chain of reductions over it, each needing the one before."""
+    found: dict[str, int] = {}
+    for axis in dict.fromkeys(a for e in program.equations for a in e.over):
+        depth: dict[str, int] = {}
+        for e in program.equations:
+            below = max((depth.get(name, 0) for name in _step(e).reads), default=0)
+            depth |= dict.fromkeys((t.name for t in e.outputs), below + (axis in e.over))
+        found[axis] = max(depth.values())
+    return found
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What it costs
+
+
+def _level(c: Compiled, sizes: Mapping[str, int]) -> Level:
+    schedule, program = c.state.schedule, c.state.program
+    assert schedule is not None
+    dtypes = program.dtypes()
+    return Level(
+        level=c.context.level,
+        equations=len(program.equations),
+        kernels=len(schedule.kernels),
+        flops=sum(flops(e, dtypes, sizes) for e in program.equations),
+        bytes=sum(_bytes(b, sizes) for k in schedule.kernels for b in k.buffers),
+        intermediates=tuple(
+            Intermediate(b.name, tuple(extent_of(d, sizes) for d in b.dims), b.dtype.name, _bytes(b, sizes))
+            for b in schedule.intermediates
+        ),
+    )
+
+
+def _bytes(b: Buffer, sizes: Mapping[str, int]) -> int:
+    return math.prod(extent_of(d, sizes) for d in b.dims) * b.dtype.size
+
+
+def flops(e: Equation, dtypes: Mapping[str, DType], sizes: Mapping[str, int]) -> int:
+    """Arithmetic on tensors' elements: operations of the body and one combine, at each position of all axes.
+
+    A call of exp counts as one; comparisons, selections and the arithmetic of subscripts as none.
+    """
+    each = sum(_operations(b, dtypes) for b in e.bodies) + (0 if e.monoid is None else 1)
+    return each * math.prod(sizes[a] for a in (*e.axes, *e.over))
+
+
+_FREE = ("where", "and", "or", "not", "lt", "le", "gt", "ge", "eq", "ne", "re", "im")
+
+
+def _operations(e: Expr, dtypes: Mapping[str, DType]) -> int:
+    match e:
+        case Apply(op, args):
+            own = op not in _FREE and any(reads(a) for a in args)
+            return own + sum(_operations(a, dtypes) for a in args)
+        case Cast(arg=arg):
+            return _operations(arg, dtypes)
+        case _:
+            return 0

@@ -1,0 +1,49 @@
+"""Files that users name: read and written, with an `einc.Error` for whatever the system or the encoding refuses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from einc.errors import CallError, SyntaxError
+from einc.source import Source
+
+
+def read_text(path: Path) -> str:
+    """The characters of a file in UTF-8."""
+    try:
+        return decoded(path.read_bytes(), str(path))
+    except OSError as error:
+        raise CallError(
+            f"cannot read '{path}'", fact=_reason(error), hint="pass the path of a text file, or -e TEXT"
+        ) from None
+
+
+def decoded(data: bytes, name: str) -> str:
+    """Bytes in UTF-8 as text; raises `SyntaxError` at the first line that is not."""
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        good = data[: error.start].decode("utf-8", errors="replace")
+        source = Source(name, good + "\N{REPLACEMENT CHARACTER}")
+        raise SyntaxError(
+            "the text is not UTF-8",
+            source.span(len(good), len(good) + 1),
+            fact=f"byte {error.start} is 0x{data[error.start]:02x}",
+            hint="save the file as UTF-8",
+        ) from None
+
+
+def write(path: Path, data: str | bytes) -> None:
+    """The whole file at once."""
+    try:
+        path.write_bytes(data.encode() if isinstance(data, str) else data)
+    except OSError as error:
+        raise unwritable(path, error) from None
+
+
+def unwritable(path: Path, error: OSError) -> CallError:
+    return CallError(f"cannot write '{path}'", fact=_reason(error), hint="pass a path that can be written to")
+
+
+def _reason(error: OSError) -> str:
+    return (error.strerror or type(error).__name__).lower()

@@ -1,0 +1,48 @@
+"""Results of operands that require gradients: computed as any, and honest when somebody asks for the gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from einc.errors import Error
+
+if TYPE_CHECKING:
+    import torch
+
+
+@cache
+def _function() -> Any:
+    import torch
+
+    class Underived(torch.autograd.Function):
+        """Connects results with operands, so that a backward pass ends in an error and not in a missing gradient."""
+
+        @staticmethod
+        def forward(_: Any, count: int, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            return tuple(t.view_as(t) for t in tensors[:count])
+
+        @staticmethod
+        def backward(*_: Any) -> Any:
+            raise Error(
+                "this program has no derived gradient yet",
+                fact="an operand requires a gradient, and backward reached the result",
+                hint="call under torch.no_grad(), or detach the operands",
+            )
+
+    return Underived
+
+
+def connect(results: tuple[torch.Tensor, ...], operands: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+    """The results, differentiable in name where an operand is and gradients are on."""
+    import torch
+
+    needing = [t for t in operands if t.requires_grad]
+    if not needing or not torch.is_grad_enabled():
+        return results
+    inexact = tuple(t for t in results if t.is_floating_point() or t.is_complex())
+    if not inexact:
+        return results
+    connected = iter(_function().apply(len(inexact), *inexact, *needing))
+    return tuple(next(connected) if t.is_floating_point() or t.is_complex() else t for t in results)

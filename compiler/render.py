@@ -1,0 +1,119 @@
+"""Stories, stages and figures as terminal output: plain words and lines first, colour only on top."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from rich.console import Console, Group, RenderableType
+from rich.panel import Panel
+from rich.syntax import Syntax
+from rich.table import Table
+from rich.text import Text
+
+from einc.explain import Level, Story
+
+WIDTH = 100
+
+
+def console() -> Console:
+    """A console of at most 100 columns, and of 100 where the output is no terminal."""
+    found = Console(highlight=False)
+    return Console(highlight=False, width=min(found.width, WIDTH) if found.is_terminal else WIDTH)
+
+
+def as_text(what: RenderableType) -> str:
+    """What is rendered, as plain text."""
+    plain = Console(width=WIDTH, color_system=None, force_terminal=False, highlight=False)
+    with plain.capture() as capture:
+        plain.print(what)
+    return "\n".join(line.rstrip() for line in capture.get().splitlines()) + "\n"
+
+
+def story_table(stories: Sequence[Story], titles: Sequence[str] | None = None) -> Table:
+    """The characteristics of one or more programs side by side."""
+    table = Table(show_lines=True, expand=True)
+    table.add_column("characteristic", ratio=2, style="bold")
+    for k, s in enumerate(stories):
+        table.add_column(titles[k] if titles else s.name, ratio=5)
+    rows = [_rows(s) for s in stories]
+    for entries in zip(*rows, strict=True):
+        table.add_row(entries[0][0], *(text for _, text in entries))
+    return table
+
+
+def _rows(s: Story) -> list[tuple[str, str]]:
+    return [
+        ("boundary", s.boundary),
+        ("function, mathematical kind", s.kind),
+        ("einsum form", _einsums(s)),
+        ("internal state", "; ".join(s.state) or "none: every equation depends on its inputs alone"),
+        ("what is optimised", s.optimised),
+        ("parallel strategy", s.parallel),
+        ("what a test asks", s.tested),
+        ("passes over each reduced axis", ", ".join(f"{a}: {n}" for a, n in s.passes.items()) or "none"),
+        ("sizes", ", ".join(f"{a}={n}" for a, n in s.sizes.items())),
+        ("figures", "\n".join(_figures(level) for level in s.levels)),
+    ]
+
+
+def _einsums(s: Story) -> str:
+    if not s.einsums:
+        return "none"
+    if len(s.einsums) == 1 and len(s.steps) == 1:
+        return f"one, static: {s.einsums[0]}"
+    listed = "\n".join(s.einsums)
+    plural = "s" if s.dependences != 1 else ""
+    return f"{listed}\n{len(s.steps)} equations with {s.dependences} dependence{plural} among them"
+
+
+def _figures(f: Level) -> str:
+    lines = [
+        f"-O{f.level}: {_count(f.equations, 'equation')}, {_count(f.kernels, 'kernel')}",
+        f"{quantity(f.flops)}FLOP, {quantity(f.bytes)}B moved, {f.intensity:.3g} FLOP/B",
+    ]
+    if f.intermediates:
+        listed = ", ".join(f"{t.name} {quantity(t.bytes)}B" for t in f.intermediates)
+        lines.append(f"in memory between kernels: {listed}")
+    else:
+        lines.append("nothing in memory between kernels")
+    return "\n".join(lines)
+
+
+def _count(n: int, what: str) -> str:
+    return f"{n} {what}" if n == 1 else f"{n} {what}s"
+
+
+def quantity(n: int) -> str:
+    """`12.6 M`: a number with three digits and its unit's prefix, a space before the unit."""
+    value = float(n)
+    for prefix in ("", "k", "M", "G", "T"):
+        if value < 1000 or prefix == "T":
+            return f"{value:.3g} {prefix}"
+        value /= 1000
+    raise AssertionError
+
+
+def listing(text: str, language: str = "text") -> RenderableType:
+    """A program or source as it is, coloured where a terminal can; long lines wrap."""
+    if language == "text":
+        return Text(text.rstrip("\n"))
+    return Syntax(text.rstrip("\n"), language, theme="ansi_dark", background_color="default", word_wrap=True)
+
+
+def section(title: str, body: RenderableType) -> Panel:
+    return Panel(body, title=title, title_align="left", border_style="dim", padding=(0, 1))
+
+
+def stages(found: Iterable[tuple[str, str]]) -> Group:
+    """The named texts of stages, one below the other."""
+    return Group(*(Group(Text(f"-- {name}", style="bold"), listing(text)) for name, text in found))
+
+
+def passes_table(rows: Iterable[tuple[str, str, str, str]]) -> Table:
+    """The pipeline: name, level, law and reason of each pass."""
+    table = Table(show_lines=True, expand=True)
+    for title, ratio in (("pass", 3), ("level", 1), ("law", 8), ("why", 8)):
+        table.add_column(title, ratio=ratio, style="bold" if title == "pass" else "")
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    return table

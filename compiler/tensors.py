@@ -1,0 +1,201 @@
+"""What callers pass as tensors, as torch tensors with facts, and results as the callers' own kind.
+
+NumPy arrays are viewed, not copied, where torch can express them; what it cannot (negative strides, foreign byte order,
+misaligned data) is copied. Python numbers and nested lists are what `numpy.asarray` makes of them.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+
+from einc import types
+from einc.binding import Fact
+from einc.errors import CallError, DTypeError
+from einc.source import Span
+from einc.types import DType
+
+if TYPE_CHECKING:
+    import torch
+
+_NUMPY = {
+    **{np.dtype(f"{'u' if t.kind == 'u' else ''}int{t.bits}"): t for t in types.ALL if t.is_int},
+    **{np.dtype(f"float{t.bits}"): t for t in (types.F16, types.F32, types.F64)},
+    **{np.dtype(f"complex{t.bits}"): t for t in (types.C64, types.C128)},
+    np.dtype(bool): types.BOOL,
+}
+_TORCH_NAMES = {
+    "bool": "bool",
+    "bf16": "bfloat16",
+    "f8e4m3": "float8_e4m3fn",
+    "f8e5m2": "float8_e5m2",
+    "c64": "complex64",
+    "c128": "complex128",
+    **{t.name: f"{'u' if t.kind == 'u' else ''}int{t.bits}" for t in types.ALL if t.is_int},
+    **{f"f{bits}": f"float{bits}" for bits in (16, 32, 64)},
+}
+_BY_TORCH_NAME = {name: types.BY_NAME[ours] for ours, name in _TORCH_NAMES.items()}
+
+
+def is_torch(value: object) -> bool:
+    """Is it a torch tensor? Without importing torch to find out."""
+    torch_module = sys.modules.get("torch")
+    return torch_module is not None and isinstance(value, torch_module.Tensor)
+
+
+def torch_dtype(t: DType) -> torch.dtype:
+    import torch
+
+    return cast("torch.dtype", getattr(torch, _TORCH_NAMES[t.name]))
+
+
+def numpy_dtype(t: DType) -> np.dtype[Any]:
+    """The NumPy type that holds the values of t: its own, or float32 for the narrow floats that NumPy lacks."""
+    own = next((n for n, ours in _NUMPY.items() if ours == t), None)
+    return own if own is not None else np.dtype(np.float32)
+
+
+def dtype_of(value: torch.Tensor | np.ndarray[Any, Any], name: str, place: Span | None = None) -> DType:
+    """The element type; raises `DTypeError` for those that the language does not have."""
+    if is_torch(value):
+        found = _BY_TORCH_NAME.get(str(value.dtype).removeprefix("torch."))
+    else:
+        found = _NUMPY.get(cast("np.dtype[Any]", value.dtype).newbyteorder("="))
+    if found is None:
+        raise DTypeError(
+            f"operand '{name}' has elements of type {value.dtype}",
+            place,
+            fact=f"tensors have one of the types {', '.join(t.name for t in types.ALL)}",
+            hint="convert it to one of them",
+        )
+    return found
+
+
+def as_array(value: object, name: str, place: Span | None = None) -> torch.Tensor | np.ndarray[Any, Any]:
+    """A torch tensor as it is; anything else as `numpy.asarray` makes it. Raises `CallError` where nothing is made."""
+    if is_torch(value):
+        return _dense(cast("torch.Tensor", value), name, place)
+    if isinstance(value, str | bytes | dict | set) or value is None:
+        made = None
+    else:
+        try:
+            made = np.asarray(value)
+        except (TypeError, ValueError, RuntimeError, OverflowError, RecursionError):
+            made = None
+    if made is None:
+        raise CallError(
+            f"operand '{name}' is not a tensor",
+            place,
+            fact=f"it is a {type(value).__name__}",
+            hint="pass a torch tensor, a NumPy array, a number or a nested list of numbers",
+        )
+    return made
+
+
+def _dense(value: torch.Tensor, name: str, place: Span | None) -> torch.Tensor:
+    import torch
+
+    if value.layout != torch.strided or value.is_quantized or value.device.type == "meta" or value.is_nested:
+        kind = "quantized" if value.is_quantized else "meta" if value.device.type == "meta" else f"{value.layout}"
+        raise CallError(
+            f"operand '{name}' has no plain memory to read",
+            place,
+            fact=f"it is a {kind} tensor",
+            hint="pass a dense tensor: .to_dense(), .dequantize()",
+        )
+    return value.resolve_conj().resolve_neg()
+
+
+def fact(value: torch.Tensor | np.ndarray[Any, Any], name: str, place: Span | None = None) -> Fact:
+    return Fact(tuple(value.shape), dtype_of(value, name, place))
+
+
+class _Writable:
+    """A read-only array's memory under an interface that does not say so: torch would warn, and einc only reads."""
+
+    def __init__(self, array: np.ndarray[Any, Any]) -> None:
+        self.array = array
+        interface = dict(array.__array_interface__)
+        self.__array_interface__ = interface | {"data": (interface["data"][0], False)}
+
+
+def as_torch(value: torch.Tensor | np.ndarray[Any, Any]) -> torch.Tensor:
+    """The same elements as a torch tensor, which shares memory where it can."""
+    import torch
+
+    if is_torch(value):
+        return cast("torch.Tensor", value).detach()
+    array = cast("np.ndarray[Any, Any]", value)
+    if not array.dtype.isnative:
+        array = array.astype(array.dtype.newbyteorder("="))
+    if not _viewable(array):
+        array = array.copy()
+    if not array.flags.writeable:
+        array = np.asarray(_Writable(array))
+    return torch.from_numpy(array)
+
+
+def _viewable(array: np.ndarray[Any, Any]) -> bool:
+    """Can torch express the array's strides and alignment?"""
+    return array.flags.aligned and all(s >= 0 and s % array.itemsize == 0 for s in array.strides)
+
+
+def as_numpy(value: torch.Tensor) -> np.ndarray[Any, Any]:
+    """A result as NumPy's; the narrow floats that NumPy lacks as float32, which holds them exactly."""
+    import torch
+
+    if value.dtype in (torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2):
+        value = value.float()
+    return cast("np.ndarray[Any, Any]", value.numpy())
+
+
+def span_of_memory(value: torch.Tensor) -> tuple[int, int]:
+    """The bytes [start, end) between the first and the last element."""
+    if value.numel() == 0:
+        return value.data_ptr(), value.data_ptr()
+    reach = sum((n - 1) * s for n, s in zip(value.shape, value.stride(), strict=True))
+    return value.data_ptr(), value.data_ptr() + (reach + 1) * value.element_size()
+
+
+def may_overlap(a: torch.Tensor, b: torch.Tensor) -> bool:
+    """May two tensors share an element? Decided by the bytes they span."""
+    if a.device != b.device:
+        return False
+    (a_start, a_end), (b_start, b_end) = span_of_memory(a), span_of_memory(b)
+    return a_start < b_end and b_start < a_end
+
+
+def overlaps_itself(value: torch.Tensor | np.ndarray[Any, Any]) -> bool:
+    """May two positions be the same element (an expanded tensor, a sliding window)?"""
+    if isinstance(value, np.ndarray):
+        strides = tuple(s // value.itemsize for s in value.strides)
+    else:
+        strides = value.stride()
+    if 0 in value.shape:
+        return False
+    reach = 0
+    for stride, extent in sorted((abs(s), n) for s, n in zip(strides, value.shape, strict=True) if n > 1):
+        if stride <= reach:
+            return True
+        reach += stride * (extent - 1)
+    return False
+
+
+def device_of(tensors: Sequence[torch.Tensor], names: Sequence[str]) -> torch.device:
+    """The device that all operands are on; raises `CallError` where they are not on one."""
+    import torch
+
+    if not tensors:
+        return torch.device("cpu")
+    first = tensors[0].device
+    for name, t in zip(names, tensors, strict=True):
+        if t.device != first:
+            raise CallError(
+                "the operands are on different devices",
+                fact=f"{names[0]} is on {first}, {name} on {t.device}",
+                hint=f"move them: {name}.to('{first}')",
+            )
+    return first
