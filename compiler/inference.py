@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import reduce
 
-from einc.ein import Apply, AxisValue, Cast, Const, Equation, Expr, Extent, Monoid, Read, Scalar
+from einc.ein import Apply, AxisValue, Cast, Const, Equation, Expr, Extent, Monoid, Read, Scalar, reads
 from einc.ops import result_type
-from einc.types import BOOL, FLOAT, I64, INT, DType, accumulator, compute, settle
+from einc.types import BOOL, FLOAT, I64, INT, DType, accumulator, compute, join, settle
 
 _WEAK = {"bool": BOOL, "int": INT, "float": FLOAT}
 
@@ -48,14 +49,46 @@ def default_dtypes(monoid: Monoid | None, bodies: Sequence[Expr], dtypes: Mappin
     """The types that the outputs of an equation have where none is written, one for each.
 
     Floats are stored in f32, or f64 where an input is; integers in their own type, weak ones in i64; sums and products
-    as they accumulate (integers at least i32, booleans i64); `any` and `all` bool; positions i64.
+    as they accumulate (integers at least i32, booleans i64); `any` and `all` bool; positions i64; a cast as it says.
     """
     given = [dtype_of(b, dtypes) for b in bodies]
     if monoid is None:
-        return tuple(compute(settle(t)) for t in given)
+        return tuple(t if isinstance(b, Cast) else compute(settle(t)) for b, t in zip(bodies, given, strict=True))
     return tuple(reduced_type(monoid, k, given[min(k, len(given) - 1)]) for k in monoid.results)
 
 
 def default_dtype(equation: Equation, dtypes: Mapping[str, DType]) -> DType:
     """The default type of the first output."""
     return default_dtypes(equation.monoid, equation.bodies, dtypes)[0]
+
+
+def returned_dtype(
+    monoid: Monoid | None, bodies: Sequence[Expr], dtypes: Mapping[str, DType], operands: Collection[str]
+) -> DType | None:
+    """The default type of a contraction that the program returns: the 16-bit type of the operands that it multiplies.
+
+    A contraction is a sum of a product with two or more factors that read tensors. Operands decide before what is
+    computed from them, which is rounded to its partner's type. None for everything else, and for wider types.
+    """
+    if monoid is None or monoid.name != "sum":
+        return None
+    factors = [f for f in _factors(bodies[0]) if reads(f)]
+    given = [dtypes[f.tensor] for f in factors if isinstance(f, Read) and f.tensor in operands]
+    given += [f.dtype for f in factors if isinstance(f, Cast)]
+    given = given or [dtypes[f.tensor] for f in factors if isinstance(f, Read)]
+    if len(factors) < 2 or not given:
+        return None
+    joined = reduce(join, given)
+    return joined if joined.is_float and joined.bits == 16 else None
+
+
+def _factors(e: Expr) -> Iterator[Expr]:
+    """The factors of a product, those of a division's numerator and under a sign included."""
+    match e:
+        case Apply("mul", (a, b)):
+            yield from _factors(a)
+            yield from _factors(b)
+        case Apply("neg", (a,)) | Apply("div", (a, _)):
+            yield from _factors(a)
+        case _:
+            yield e

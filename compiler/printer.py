@@ -20,10 +20,12 @@ from einc.ein import (
     Program,
     Read,
     Scalar,
+    axes_of,
 )
 from einc.guards import argument_guard, composite, implied_guard
-from einc.inference import default_dtypes
+from einc.inference import default_dtypes, returned_dtype
 from einc.ops import ATOM, COMPARE, OPS, POWER, SIGN, SUM, Op
+from einc.types import DType
 
 Shapes = Mapping[str, tuple[tuple[str, ...], ...]]
 
@@ -35,9 +37,16 @@ def print_program(program: Program) -> str:
     lines = [f"def {program.name}({params}):"]
     lines += [f"    axis {a.name} = {print_expr(a.extent)}" for a in program.axes if a.extent is not None]
     for e in program.equations:
-        lines.append("    " + print_equation(e, default_dtypes(e.monoid, e.bodies, dtypes) == _types(e), shapes))
+        lines.append("    " + print_equation(e, _default_types(e, program, dtypes) == _types(e), shapes))
     lines.append(f"    return {', '.join(program.results)}")
     return "\n".join(lines) + "\n"
+
+
+def _default_types(e: Equation, program: Program, dtypes: Mapping[str, DType]) -> tuple[DType, ...]:
+    """The types of the outputs where none are written."""
+    operands = {p.name for p in program.operands}
+    narrow = returned_dtype(e.monoid, e.bodies, dtypes, operands) if e.name in program.results else None
+    return default_dtypes(e.monoid, e.bodies, dtypes) if narrow is None else (narrow,)
 
 
 def _types(e: Equation) -> tuple[object, ...]:
@@ -63,8 +72,14 @@ def print_equation(e: Equation, default_types: bool = False, shapes: Shapes | No
     if e.monoid is None:
         return f"{left} = {print_expr(e.body, shapes)}"
     bodies = ", ".join(print_expr(b, shapes, e.domain) for b in _written(e))
-    domain = "" if e.domain is None else f" : {print_expr(e.domain, shapes)}"
+    domain = " : true" if _repeats(e) else "" if e.domain is None else f" : {print_expr(e.domain, shapes)}"
     return f"{left} = {e.monoid.name}[{', '.join(e.over)}{domain}]({bodies})"
+
+
+def _repeats(e: Equation) -> bool:
+    """Is it over an axis that its body has not? The text must say so, as it is a mistake more often than meant."""
+    there = {axis for b in _written(e) for axis in axes_of(b)}
+    return e.domain is None and bool(there) and not there.issuperset(e.over)
 
 
 def position(over: Sequence[str]) -> Expr:
@@ -84,20 +99,16 @@ def print_expr(e: Expr, shapes: Shapes | None = None, guard: Expr | None = None)
 
     `shapes` gives the dimensions of tensors, to know which reads need no guard.
     """
-    return _Writer(shapes).write(e, guard)
+    return _Writer(shapes).text(e, guard)[0]
 
 
 class _Writer:
+    """Expressions as text, with how strongly that binds; two frames a level, so that deep ones can be shown."""
+
     def __init__(self, shapes: Shapes | None) -> None:
         self.shapes = shapes
 
-    def write(self, e: Expr, guard: Expr | None, least: int = 0) -> str:
-        """The expression, in parentheses if it binds less than `least`."""
-        text, binding = self.bare(e, guard)
-        return f"({text})" if binding < least else text
-
-    def bare(self, e: Expr, guard: Expr | None) -> tuple[str, int]:
-        """The expression without parentheses around it, and how strongly it binds."""
+    def text(self, e: Expr, guard: Expr | None) -> tuple[str, int]:
         match e:
             case Const(value):
                 return _literal(value)
@@ -106,35 +117,41 @@ class _Writer:
             case Extent(axis):
                 return f"|{axis}|", ATOM
             case Cast(dtype, arg):
-                return f"{dtype}({self.write(arg, guard)})", ATOM
+                return f"{dtype}({self.text(arg, guard)[0]})", ATOM
             case Read():
                 return self.read(e, guard), ATOM
             case Apply(op, args):
                 return self.apply(OPS[op], args, guard)
 
     def apply(self, op: Op, args: tuple[Expr, ...], guard: Expr | None) -> tuple[str, int]:
-        guards = [argument_guard(op.name, args[:k], guard) for k in range(len(args))]
+        parts: list[tuple[str, int]] = []
+        for k, a in enumerate(args):
+            parts.append(self.text(a, argument_guard(op.name, args[:k], guard)))
         if not op.infix:
-            inside = ", ".join(self.write(a, g) for a, g in zip(args, guards, strict=True))
-            return f"{op.name}({inside})", ATOM
+            return f"{op.name}({', '.join(text for text, _ in parts)})", ATOM
         if op.arity == 1:
             space = " " if op.infix.isalpha() else ""
-            return f"{op.infix}{space}{self.write(args[0], guard, op.binding)}", op.binding
+            return f"{op.infix}{space}{_within(parts[0], op.binding)}", op.binding
         left, right = _sides(op)
-        a, b = self.write(args[0], guards[0], left), self.write(args[1], guards[1], right)
-        return f"{a} {op.infix} {b}", op.binding
+        return f"{_within(parts[0], left)} {op.infix} {_within(parts[1], right)}", op.binding
 
     def read(self, e: Read, context: Expr | None) -> str:
         dims = None if self.shapes is None else self.shapes.get(e.tensor)
         implied = context if dims is None else implied_guard(e.index, dims, context)
         inner, written = context, ""
         if e.guard != implied:
-            inner, written = e.guard, f" : {self.write(TRUE if e.guard is None else e.guard, context)}"
-        return f"{e.tensor}[{', '.join(self.index(i, inner) for i in e.index)}{written}]"
+            inner, written = e.guard, f" : {self.text(TRUE if e.guard is None else e.guard, context)[0]}"
+        index = []
+        for i in e.index:
+            group = _group(i)
+            index.append(f"({' '.join(group)})" if len(group) > 1 else self.text(i, inner)[0])
+        return f"{e.tensor}[{', '.join(index)}{written}]"
 
-    def index(self, e: Expr, guard: Expr | None) -> str:
-        group = _group(e)
-        return f"({' '.join(group)})" if len(group) > 1 else self.write(e, guard)
+
+def _within(part: tuple[str, int], least: int) -> str:
+    """The text, in parentheses if it binds less than `least`."""
+    text, binding = part
+    return f"({text})" if binding < least else text
 
 
 def _sides(op: Op) -> tuple[int, int]:
