@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from einc.passes.hoist import hoist
 from einc.passes.inline import inline
+from einc.passes.order_contractions import order_contractions
 from einc.passes.simplify import simplify
 from einc.pipeline import Pass, on_program
 
@@ -19,5 +21,19 @@ PIPELINE: tuple[Pass, ...] = (
         "x * 1  -->  x;  where(true, x, y)  -->  x;  T = f; U = f  -->  T = f, U read as T",
         "what is written for clarity or made for uniformity is paid for once a position",
         on_program(simplify),
+    ),
+    Pass(
+        "order-contractions",
+        "sum[j, k](A[i, j] * B[j, k] * C[k, l])  -->  T[i, k] = sum[j](A * B);  sum[k](T * C)",
+        "three n*n matrices take n**4 steps at once and 2 * n**3 in two",
+        on_program(order_contractions),
+        gives=("binary-contractions",),
+    ),
+    Pass(
+        "hoist",
+        "sum[k](x / y * z)  -->  sum[k](x * z) / y      k not an axis of y",
+        "a softmax divides once per output, not once per score",
+        on_program(hoist),
+        level=1,
     ),
 )

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import reduce
 
-from einc.ein import ONE, ZERO, Apply, Cast, Equation, Expr, Extent, Program, Read, children, reads, rebuild
-from einc.inference import dtype_of
-from einc.types import DType, compute
+from einc.ein import ONE, ZERO, Apply, Cast, Equation, Expr, Extent, Monoid, Program, Read, children, reads, rebuild
+from einc.inference import dtype_of, reduced_type
+from einc.types import DType, accumulator, compute, join
 
 
 def bottom_up(e: Expr, f: Callable[[Expr], Expr], into_reads: bool = True) -> Expr:
@@ -52,6 +52,14 @@ def is_stored_as(e: Expr, stored: DType, dtypes: Mapping[str, DType]) -> bool:
     Arithmetic on narrow floats is wider than their type, so only what was read or cast has their precision.
     """
     return dtype_of(e, dtypes) == stored and (isinstance(e, Read | Cast) or compute(stored) == stored)
+
+
+def accumulated(monoid: Monoid, body: Expr, whole: DType, dtypes: Mapping[str, DType]) -> DType:
+    """The type of an intermediate reduction of `body` on the way to one of type `whole`, real where the body is."""
+    own = reduced_type(monoid, 0, dtype_of(body, dtypes))
+    if monoid.name not in ("sum", "prod"):
+        return own
+    return join(own, accumulator(whole if own.is_complex else whole.part))
 
 
 def inside(e: Expr, group: tuple[str, ...]) -> tuple[Expr, Expr]:

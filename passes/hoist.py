@@ -1,0 +1,244 @@
+"""Let what does not move with a reduced axis leave the reduction.
+
+    sum[k](c * x / d)              -->   c * sum[k](x) / d                  c, d free of k
+    sum[k](where(p, x, 0))         -->   where(p, sum[k](x), 0)             p free of k
+    max[k](x + c), max[k](c * x)   -->   max[k](x) + c, c * max[k](x)       c free of k; a scale at least 0
+    max[k](where(p, x, -inf))      -->   where(p, max[k](x), -inf)
+    any[k](p and q)                -->   p and any[k](q)                    and likewise all[k](p or q)
+
+Over an empty axis both sides must be the identity: where that is not provable, because c may be infinite or d 0, the
+right side is put under `where(|k| == 0, identity, ...)`; under a domain, whose emptiness no extent tells, only what is
+provable leaves. It is provable for a quotient that is guarded as softmax's is, `where(l == 0, 0, x / l)` with l a sum
+over the same axis. Elsewhere the two sides differ where c is infinite or d is 0 only in being infinite or NaN.
+
+Softmax followed by a contraction has this shape; without the law, attention's inner loop divides every score.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from functools import reduce
+
+from einc.ein import (
+    FALSE,
+    TRUE,
+    ZERO,
+    Apply,
+    Cast,
+    Const,
+    Equation,
+    Expr,
+    Extent,
+    Program,
+    Read,
+    Tensor,
+    axes_of,
+)
+from einc.guards import composite
+from einc.inference import dtype_of, reduced_type
+from einc.passes.identities import Scope, not_negative
+from einc.passes.products import Product, multiplied, taken_apart
+from einc.passes.rewriting import accumulated, bottom_up, names, unused
+from einc.passes.simplify import simplify_expression
+from einc.pipeline import Context
+from einc.types import DType, join
+
+_IDENTITIES: dict[str, Const] = {
+    "sum": ZERO,
+    "max": Const(-math.inf),
+    "min": Const(math.inf),
+    "any": FALSE,
+    "all": TRUE,
+}
+
+# What is reduced, and what is left around the value of the reduction.
+Parts = tuple[Expr, Callable[[Expr], Expr]]
+
+
+def hoist(program: Program, _: Context) -> Program:
+    """The program with every reduction stripped of what does not move with its axes."""
+    hoisting = _Hoisting(program)
+    for e in program.equations:
+        hoisting.equation(e)
+    return replace(program, equations=tuple(hoisting.done.values()))
+
+
+class _Hoisting:
+    """The equations done, by the name of their first output, and the types and names there are so far."""
+
+    def __init__(self, program: Program) -> None:
+        self.done: dict[str, Equation] = {}
+        self.dtypes = program.dtypes()
+        self.shapes = program.shapes()
+        self.scope = Scope(self.dtypes, self.shapes)
+        self.empty: dict[str, Expr | None] = {}  # what tensors are where the reduction at hand is empty
+        self.taken = names(program)
+        self.lengths = {a.name: a.extent for a in program.axes}
+
+    def equation(self, e: Equation) -> None:
+        """Add the equation as it is, or as a reduction and what is left around it."""
+        parts = self.parts(e)
+        if parts is None:
+            self.done[e.name] = e
+            return
+        assert e.monoid is not None
+        core, around = parts
+        name = unused(f"{e.name}_{e.monoid.name}", self.taken)
+        reduced = replace(e, outputs=(Tensor(name, self.stored(e, core)),), bodies=(core,))
+        value = Read(name, tuple(composite(dim) for dim in e.dims))
+        self.taken.add(name)
+        self.dtypes[name], self.shapes[name] = reduced.outputs[0].dtype, e.dims
+        self.done[name] = reduced
+        self.done[e.name] = replace(e, bodies=(around(value),), monoid=None, over=(), domain=None)
+
+    def stored(self, e: Equation, core: Expr) -> DType:
+        """The type of the reduction: no narrower than the whole was reduced in."""
+        assert e.monoid is not None
+        own = accumulated(e.monoid, core, e.outputs[0].dtype, self.dtypes)
+        whole = reduced_type(e.monoid, 0, dtype_of(e.body, self.dtypes))
+        return own if own.is_bool else join(own, whole if own.is_complex else whole.part)
+
+    def parts(self, e: Equation) -> Parts | None:
+        """What leaves the reduction with both sides equal over an empty axis; None where nothing does."""
+        if e.monoid is None or e.monoid.name not in _IDENTITIES:
+            return None
+        self.empty = {}
+        identity = _IDENTITIES[e.monoid.name]
+        for candidate in (self.leaving(e), masks_only(e)):
+            if candidate is None:
+                continue
+            core, around = candidate
+            if self.never_empty(e) or self.when_empty(around(identity), e) == identity:
+                return candidate
+            if e.domain is None:
+                return core, _composed(lambda value: Apply("where", (is_empty(e), identity, value)), around)
+        return None
+
+    def leaving(self, e: Equation) -> Parts | None:
+        assert e.monoid is not None
+        match e.monoid.name:
+            case "sum":
+                return _from_sum(e)
+            case "any" | "all" as name:
+                return _from_junction(e, "and" if name == "any" else "or")
+            case name:
+                return _from_extreme(e, _IDENTITIES[name]) if self.scope.type(e.body).is_float else None
+
+    # -- over an empty axis
+
+    def never_empty(self, e: Equation) -> bool:
+        """Do all reduced axes have positions, whatever the operands are?"""
+        extents = (self.lengths[axis] for axis in e.over)
+        return e.domain is None and all(isinstance(n, Const) and n.value > 0 for n in extents)
+
+    def when_empty(self, value: Expr, e: Equation) -> Expr:
+        """A value where the reduction e is empty: sums over the same axes are 0 there, and so on; zeros are `ZERO`."""
+
+        def known(n: Expr) -> Expr:
+            match n:
+                case Extent(axis) if (axis,) == e.over and e.domain is None:
+                    return ZERO
+                case Read(tensor, guard=guard) if tensor in self.done:
+                    constant = self.tensor_when_empty(n, e)
+                    unguarded = guard is None or constant in (ZERO, FALSE)
+                    return constant if constant is not None and unguarded else n
+                case _:
+                    return n
+
+        found = simplify_expression(bottom_up(value, known), self.scope)
+        while isinstance(found, Cast):
+            found = found.arg
+        zero = isinstance(found, Const) and found.value == 0 and found.value is not False
+        return ZERO if zero else found
+
+    def tensor_when_empty(self, read: Read, e: Equation) -> Expr | None:
+        """The constant that a tensor is wherever the reduction e is empty, if it is known to be one."""
+        d = self.done[read.tensor]
+        own = read.index == tuple(composite(dim) for dim in d.dims)
+        if d.monoid is not None:
+            empty = (
+                set(e.over) <= set(d.over) if e.domain is None else own and e.domain == d.domain and e.over == d.over
+            )
+            return _IDENTITIES.get(d.monoid.name) if empty else None
+        if read.tensor not in self.empty:
+            found = self.when_empty(d.body, e) if e.domain is None and len(d.bodies) == 1 else None
+            self.empty[read.tensor] = found if isinstance(found, Const) else None
+        return self.empty[read.tensor]
+
+
+def is_empty(e: Equation) -> Expr:
+    """The condition that a reduced axis has no positions."""
+    tests: list[Expr] = [Apply("eq", (Extent(axis), ZERO)) for axis in e.over]
+    return reduce(lambda a, b: Apply("or", (a, b)), tests)
+
+
+def stays(x: Expr, e: Equation) -> bool:
+    """Is the value the same at every position of the reduced axes?"""
+    return set(e.over).isdisjoint(axes_of(x))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What leaves
+
+
+def masks_only(e: Equation) -> Parts | None:
+    """The masks of a sum, which leave whatever else may not."""
+    if e.monoid is None or e.monoid.name != "sum":
+        return None
+    product = taken_apart(e.body, "mul", lambda p: stays(p, e), lambda _: False)
+    sign, product.negative = product.negative, False
+    core = multiplied(product.factors)
+    return (Apply("neg", (core,)) if sign else core, product.around) if product.masks else None
+
+
+def _from_sum(e: Equation) -> Parts | None:
+    product = taken_apart(e.body, "mul", lambda p: stays(p, e), lambda d: stays(d, e))
+    return _parted(product, e)
+
+
+def _from_junction(e: Equation, op: str) -> Parts | None:
+    product = taken_apart(e.body, op, lambda p: op == "and" and stays(p, e), lambda _: False)
+    return _parted(product, e)
+
+
+def _parted(product: Product, e: Equation) -> Parts | None:
+    outer = [f for f in product.factors if stays(f, e)]
+    moving = [f for f in product.factors if not stays(f, e)]
+    if not moving or not (outer or product.masks or product.divisors):
+        return None
+    core = multiplied(moving, product.op)
+    return core, lambda value: product.around(multiplied((*outer, value), product.op))
+
+
+def _from_extreme(e: Equation, identity: Const) -> Parts | None:
+    """Terms, scales that are not negative, and masks beside the identity, from the outermost inwards."""
+    core = e.body
+    around: Callable[[Expr], Expr] = _nothing
+    while (found := _one_from_extreme(core, e, identity)) is not None:
+        core, inner = found
+        around = _composed(around, inner)
+    return None if core is e.body or stays(core, e) else (core, around)
+
+
+def _one_from_extreme(x: Expr, e: Equation, identity: Const) -> Parts | None:
+    match x:
+        case Apply("add" | "mul" as op, (c, y)) if stays(c, e) and (op == "add" or not_negative(c)):
+            return y, lambda value: Apply(op, (c, value))
+        case Apply("add" | "sub" | "mul" | "div" as op, (y, c)) if stays(c, e) and (
+            op in ("add", "sub") or not_negative(c)
+        ):
+            return y, lambda value: Apply(op, (value, c))
+        case Apply("where", (p, y, other)) if stays(p, e) and other == identity:
+            return y, lambda value: Apply("where", (p, value, identity))
+        case _:
+            return None
+
+
+def _nothing(value: Expr) -> Expr:
+    return value
+
+
+def _composed(outer: Callable[[Expr], Expr], inner: Callable[[Expr], Expr]) -> Callable[[Expr], Expr]:
+    return lambda value: outer(inner(value))

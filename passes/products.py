@@ -1,0 +1,76 @@
+"""A product as its factors, and factors as a product: what laws about sums of products work on.
+
+    where(p, -(x * y) / d * z, 0)   <-->   mask p, sign, factors x, y, z, divisor d
+
+A `where` whose other side is 0 masks the whole product and may come out of it: 0 * v counts as 0 whatever v is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from functools import reduce
+
+from einc.ein import FALSE, ONE, TRUE, ZERO, Apply, Const, Expr
+
+
+@dataclass
+class Product:
+    """A product in parts. Outside its masks, outermost first, it is 0."""
+
+    op: str = "mul"
+    negative: bool = False
+    masks: list[Expr] = field(default_factory=list)
+    factors: list[Expr] = field(default_factory=list)
+    divisors: list[Expr] = field(default_factory=list)
+
+    def around(self, core: Expr) -> Expr:
+        """The sign, divisors and masks around a value that stands for the product of the factors."""
+        value = reduce(lambda x, d: Apply("div", (x, d)), self.divisors, core)
+        value = Apply("neg", (value,)) if self.negative else value
+        zero = FALSE if self.op == "and" else ZERO
+        return reduce(lambda x, p: _masked(p, x, zero), reversed(self.masks), value)
+
+
+def _masked(p: Expr, x: Expr, zero: Expr) -> Expr:
+    match p:
+        case Apply("not", (q,)):
+            return Apply("where", (q, zero, x))
+        case _:
+            return Apply("where", (p, x, zero))
+
+
+def multiplied(factors: Iterable[Expr], op: str = "mul") -> Expr:
+    """The product of factors from left to right; 1 for none."""
+    found = list(factors)
+    return reduce(lambda x, y: Apply(op, (x, y)), found) if found else TRUE if op == "and" else ONE
+
+
+def taken_apart(e: Expr, op: str, mask: Callable[[Expr], bool], divisor: Callable[[Expr], bool]) -> Product:
+    """The parts of a product; `mask` and `divisor` say which of these may leave the factor that they stand in."""
+    product = Product(op)
+    stack = [e]
+    while stack:
+        match stack.pop():
+            case Apply(name, (x, y)) if name == op:
+                stack += [y, x]
+            case Apply("neg", (x,)) if op == "mul":
+                product.negative = not product.negative
+                stack.append(x)
+            case Apply("div", (x, d)) if op == "mul" and divisor(d):
+                product.divisors.append(d)
+                stack.append(x)
+            case Apply("where", (p, x, zero)) if is_zero(zero) and mask(p):
+                product.masks.append(p)
+                stack.append(x)
+            case Apply("where", (p, zero, x)) if is_zero(zero) and mask(p):
+                product.masks.append(Apply("not", (p,)))
+                stack.append(x)
+            case factor:
+                product.factors.append(factor)
+    return product
+
+
+def is_zero(e: Expr) -> bool:
+    """Is it a literal 0 or `false`?"""
+    return isinstance(e, Const) and e.value == 0
