@@ -131,6 +131,8 @@ class _Writer:
             return f"{op.name}({', '.join(text for text, _ in parts)})", ATOM
         if op.arity == 1:
             space = " " if op.infix.isalpha() else ""
+            if op.name == "neg" and isinstance(args[0], Const):  # `-2` is a literal
+                return f"-({parts[0][0]})", op.binding
             return f"{op.infix}{space}{_within(parts[0], op.binding)}", op.binding
         left, right = _sides(op)
         return f"{_within(parts[0], left)} {op.infix} {_within(parts[1], right)}", op.binding
