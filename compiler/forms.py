@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from einc import wellformed
+from einc import tile, wellformed
 from einc.ein import Apply, AxisValue, Const, Equation, Expr, Program, Read, axes_of, reads
 from einc.errors import Error
 from einc.illegal import IllegalIR
@@ -66,13 +66,16 @@ def _is_trivial(e: Expr) -> bool:
 
 
 def factors(e: Expr) -> Iterator[Expr]:
-    """The factors of a product, left to right, those of a division's numerator and under a sign included."""
+    """The factors of a product, left to right; a division's numerator and denominator are factors too."""
     match e:
         case Apply("mul", (a, b)):
             yield from factors(a)
             yield from factors(b)
-        case Apply("neg", (a,)) | Apply("div", (a, _)):
+        case Apply("neg", (a,)):
             yield from factors(a)
+        case Apply("div", (a, b)):
+            yield from factors(a)
+            yield b
         case _:
             yield e
 
@@ -85,8 +88,8 @@ def _binary(program: Program) -> None:
 
 def _check_binary(e: Equation) -> None:
     moving = [axes for f in factors(e.body) if reads(f) and (axes := set(axes_of(f)) & set(e.over))]
-    private = [axes for k, axes in enumerate(moving) if axes - set().union(*moving[:k], *moving[k + 1 :])]
-    if len(moving) > 2 and len(private) > 0:
+    private = any(axes - set().union(*moving[:k], *moving[k + 1 :]) for k, axes in enumerate(moving))
+    if len(moving) > 2 and private:
         raise IllegalIR(f"a sum over an axis of one factor of several: {print_equation(e)}")
 
 
@@ -104,6 +107,26 @@ def on_schedule(state: State) -> None:
     verify_schedule(state.schedule)
 
 
+def _kernels(f: Callable[[tile.Kernel], None]) -> Callable[[State], None]:
+    def check_all(state: State) -> None:
+        for kernel in state.schedule.kernels if state.schedule else ():
+            f(kernel)
+
+    return check_all
+
+
+def _sized(kernel: tile.Kernel) -> None:
+    for axis in tile.tile_axes(kernel).values():
+        if axis.block == tile.UNSIZED:
+            raise IllegalIR(f"kernel {kernel.name}: tile axis {axis.name} has no size")
+
+
+def _placed(kernel: tile.Kernel) -> None:
+    for v in tile.values_in(kernel.body):
+        if isinstance(v, tile.Load) and not v.via:
+            raise IllegalIR(f"kernel {kernel.name}: a load of {v.tensor} is not placed")
+
+
 FORMS: dict[str, Form] = {
     "well-formed": Form(
         "names defined once and before use, axes declared, ranks and types fit", on_program(wellformed.check)
@@ -111,4 +134,6 @@ FORMS: dict[str, Form] = {
     "inlined": Form("no pointwise definition merely renames a read, a constant or a position", on_program(_inlined)),
     "binary-contractions": Form("no factor of three or more alone has a summed axis", on_program(_binary)),
     "lowered": Form("there are kernels, whose names, types and axes fit together", on_schedule),
+    "sized-tiles": Form("every blocked axis has a range of sizes", _kernels(_sized)),
+    "placed-loads": Form("every load knows how it reaches memory", _kernels(_placed)),
 }

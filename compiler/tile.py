@@ -34,6 +34,9 @@ class Block:
     cap: int
 
 
+UNSIZED = Block(0, 0)  # until `choose-tiles`
+
+
 @dataclass(frozen=True, slots=True)
 class TileAxis:
     """A group of `ein` axes as one index, outermost first. `block` is None for one position a program (or a step).
@@ -273,6 +276,22 @@ def walk_values(v: Value) -> Iterator[Value]:
         node = stack.pop()
         yield node
         stack.extend(reversed(values_of(node)))
+
+
+def values_in(body: tuple[Statement, ...]) -> Iterator[Value]:
+    """Every value in the statements, those of loops included."""
+    for s in body:
+        match s:
+            case Let(value=value):
+                yield from walk_values(value)
+            case Store(index=index, value=value, mask=mask):
+                for v in (*index, value, *(() if mask is None else (mask,))):
+                    yield from walk_values(v)
+            case Loop(carried=carried, body=inner, start=start, stop=stop):
+                for v in (*(c.init for c in carried), start, stop):
+                    if v is not None:
+                        yield from walk_values(v)
+                yield from values_in(inner)
 
 
 def tile_axes(kernel: Kernel) -> dict[str, TileAxis]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from einc import tile
 from einc.ops import ATOM, OPS, SIGN
-from einc.tile import Block, TileAxis, TileType, Value
+from einc.tile import UNSIZED, WHOLE, Block, TileAxis, TileType, Value
 
 
 def print_schedule(schedule: tile.Schedule) -> str:
@@ -39,8 +39,10 @@ def _axis(a: TileAxis) -> str:
 def _block(block: Block | None) -> str:
     if block is None:
         return ""
-    if block == Block(1, 1):
+    if block == UNSIZED:
         return "[?]"
+    if block.cap == WHOLE:
+        return "[whole]"
     return f"[{block.cap}]" if block.least == block.cap else f"[{block.least}..{block.cap}]"
 
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from einc.passes.choose_tiles import choose_tiles
 from einc.passes.hoist import hoist
 from einc.passes.inline import inline
+from einc.passes.lower import lower
+from einc.passes.mask_edges import mask_edges
 from einc.passes.order_contractions import order_contractions
+from einc.passes.place_loads import place_loads
 from einc.passes.simplify import simplify
-from einc.pipeline import Pass, on_program
+from einc.pipeline import Pass, on_kernels, on_program
 
 PIPELINE: tuple[Pass, ...] = (
     Pass(
@@ -35,5 +39,34 @@ PIPELINE: tuple[Pass, ...] = (
         "a softmax divides once per output, not once per score",
         on_program(hoist),
         level=1,
+    ),
+    Pass(
+        "lower",
+        "T[o] = monoid[r](f)  -->  kernel T: grid o, loop r: state = combine(state, fold(f));  store T",
+        "an equation says what; from here on it is said how",
+        lower,
+        gives=("lowered",),
+    ),
+    Pass(
+        "choose-tiles",
+        "axis t[?]  -->  axis t[least .. cap]",
+        "a tile is as large as the target's registers and shared memory bear",
+        on_kernels(choose_tiles),
+        needs=("lowered",),
+        gives=("sized-tiles",),
+    ),
+    Pass(
+        "mask-edges",
+        "load T[e]  -->  load T[e] where e is in range;  fold[t](x)  -->  fold[t](where t < |t| then x else identity)",
+        "an extent need not be a multiple of a tile",
+        on_kernels(lambda kernel, _: mask_edges(kernel)),
+        gives=("lowered",),
+    ),
+    Pass(
+        "place-loads",
+        "loop t: x = e; ...  -->  x = e; loop t: ...      e free of t",
+        "what does not change in a loop is read once, before it",
+        on_kernels(lambda kernel, _: place_loads(kernel)),
+        gives=("lowered", "placed-loads"),
     ),
 )

@@ -101,7 +101,7 @@ class Builder:
     def axis(self, axes: tuple[str, ...], role: str) -> tile.TileAxis:
         """A tile axis for a group of `ein` axes, without a size yet; only `batch` axes will stay without one."""
         name = axes[0] if len(axes) == 1 else self.name("_".join(axes))
-        block = None if role == "batch" else tile.Block(1, 1)
+        block = None if role == "batch" else tile.UNSIZED
         self.groups[axes] = name
         self.tile_of.update(dict.fromkeys(axes, name))
         self.types[name] = tile.TileType(INT, (name,) if block else ())
@@ -289,7 +289,7 @@ class Builder:
         own = {eq.name for eq in plan.equations}
         sources = [eq for eq in self.program.equations if eq.name in own]
         body = live(tuple(self.blocks[0].statements))
-        values = tuple(all_values(body))
+        values = tuple(tile.values_in(body))
         touched = {v.tensor for v in values if isinstance(v, tile.Load)}
         written = set(plan.stores)
         buffers = [
@@ -356,26 +356,10 @@ def _literal(value: bool | float, t: DType) -> bool | int | float:
     return int(value) if t.is_int else float(value)
 
 
-def all_values(body: tuple[tile.Statement, ...]) -> Iterator[tile.Value]:
-    """Every value in the statements, those of loops included."""
-    for s in body:
-        match s:
-            case tile.Let(value=value):
-                yield from tile.walk_values(value)
-            case tile.Store(index=index, value=value, mask=mask):
-                for v in (*index, value, *(() if mask is None else (mask,))):
-                    yield from tile.walk_values(v)
-            case tile.Loop(carried=carried, body=inner, start=start, stop=stop):
-                for v in (*(c.init for c in carried), start, stop):
-                    if v is not None:
-                        yield from tile.walk_values(v)
-                yield from all_values(inner)
-
-
 def live(body: tuple[tile.Statement, ...]) -> tuple[tile.Statement, ...]:
     """The statements without bindings that nothing reads."""
     while True:
-        read = {v.name for v in all_values(body) if isinstance(v, tile.Ref)} | set(_carried(body))
+        read = {v.name for v in tile.values_in(body) if isinstance(v, tile.Ref)} | set(_carried(body))
         kept = _without(body, read)
         if kept == body:
             return body

@@ -13,7 +13,6 @@ from dataclasses import replace
 from math import prod
 
 from einc import tile
-from einc.passes.builder import all_values
 from einc.pipeline import Context
 from einc.tile import WHOLE, Block, TileAxis
 
@@ -23,7 +22,7 @@ _WIDEST = {"column": 1024, "reduced": 1024}
 
 def choose_tiles(kernel: tile.Kernel, context: Context) -> tile.Kernel:
     """The kernel with its tile sizes."""
-    dots = [v for v in all_values(kernel.body) if isinstance(v, tile.Dot)]
+    dots = [v for v in tile.values_in(kernel.body) if isinstance(v, tile.Dot)]
     blocks = _dot_blocks(kernel, context) if dots else _plain_blocks(kernel, context)
 
     def axis(a: TileAxis) -> TileAxis:
@@ -41,7 +40,7 @@ def choose_tiles(kernel: tile.Kernel, context: Context) -> tile.Kernel:
 def _dot_blocks(kernel: tile.Kernel, context: Context) -> dict[str, Block]:
     """The target's tile, its inner length cut until the operands of every stage fit in half of shared memory."""
     rows, columns, inner = context.target.dot
-    operands = [v.dtype for v in all_values(kernel.body) if isinstance(v, tile.Load)]
+    operands = [v.dtype for v in tile.values_in(kernel.body) if isinstance(v, tile.Load)]
     widest = max(t.size for t in operands)
     if widest == 8:
         rows, columns = rows // 2, columns // 2

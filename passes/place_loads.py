@@ -11,7 +11,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 from einc import tile
-from einc.passes.builder import all_values
 
 
 def place_loads(kernel: tile.Kernel) -> tile.Kernel:
@@ -38,7 +37,7 @@ def _split(loop: tile.Loop) -> tuple[list[tile.Statement], tile.Loop]:
     inside: list[tile.Statement] = []
     finals = {c.after for c in loop.carried}
     for s in inner:
-        refs = {v.name for v in all_values((s,)) if isinstance(v, tile.Ref)}
+        refs = {v.name for v in tile.values_in((s,)) if isinstance(v, tile.Ref)}
         if isinstance(s, tile.Let) and not refs & moving and not finals & set(s.names):
             before.append(s)
             continue
