@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from einc import tile
-from einc.codegen.kernels import Signature
+from einc.codegen.kernels import Signature, in_parts
 from einc.codegen.launcher import options
 from einc.codegen.run import load
 from einc.codegen.triton import Emitted
@@ -82,12 +82,11 @@ def _compiled(kernel: Any, s: Signature, target: Target, sizes: Mapping[str, int
         kernel = JITFunction(kernel.fn)
     types, constants, attributes = _arguments(s, sizes)
     source = ASTSource(kernel, signature=types, constexprs=constants, attrs=attributes)
-    named = dict(option.split("=") for option in options(s.kernel))
     try:
         result: Any = triton_compile(
             source,
             target=GPUTarget(target.vendor, target.arch, target.warp),
-            options={**{k: int(v) for k, v in named.items()}, "enable_fp_fusion": True},
+            options={**options(s.kernel), "enable_fp_fusion": True},
         )
     except Exception as error:  # Triton raises what it likes; which of our types it was is for the user to know
         raise TargetError(
@@ -121,9 +120,10 @@ def _arguments(
     for pointer, b in zip(s.pointers, s.kernel.buffers, strict=True):
         types[pointer] = _POINTERS.get(b.dtype.part.name, f"*{b.dtype.name}")
         aligned.append(pointer)
+    parts = in_parts(s.kernel)
     for names, b in zip(s.strides, s.kernel.buffers, strict=True):
         for n, name in enumerate(names):
-            if n == len(names) - 1 and not b.dtype.is_complex:
+            if n == len(names) - 1 and b.name not in parts:
                 types[name], constants[name] = "constexpr", 1
             else:
                 types[name] = "i32"
@@ -141,12 +141,13 @@ def _arguments(
 
 
 def block_size(axis: tile.TileAxis, sizes: Mapping[str, int]) -> int:
-    """The tile size that the launcher would take; the largest where an extent is not known."""
+    """The launcher's tile size; where an extent is not known, the largest, or 128 for a whole axis."""
     assert axis.block is not None
+    least, cap = axis.block.least, axis.block.cap
     if any(a not in sizes for a in axis.axes):
-        return axis.block.cap
+        return max(least, 128) if cap == tile.WHOLE else cap
     extent = prod(sizes[a] for a in axis.axes)
-    return min(max(1 << max(extent - 1, 0).bit_length(), axis.block.least), axis.block.cap)
+    return min(max(1 << max(extent - 1, 0).bit_length(), least), cap)
 
 
 def _cuda_registers(cubin: str | bytes) -> tuple[int, int]:

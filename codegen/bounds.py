@@ -6,6 +6,7 @@ at most the sum of theirs, and so on. Bounds that another one exceeds whatever t
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 
 from einc import tile
@@ -28,7 +29,7 @@ def largest(schedule: tile.Schedule) -> list[Polynomial]:
 
 
 def written(p: Polynomial, names: Mapping[Atom, str]) -> str:
-    """The polynomial as Python, its constant left out where it lowers the bound."""
+    """The polynomial as Python, without the terms that lower it."""
     terms = []
     for atoms, n in p.items():
         factors = [f"abs({names[a]})" if a[0] == "scalar" else names[a] for a in atoms]
@@ -125,6 +126,14 @@ def _times(p: Polynomial, q: Polynomial) -> Polynomial:
 
 
 def _covers(q: Polynomial, p: Polynomial) -> bool:
-    """Is q at least p wherever no extent is 0?"""
-    over = _sum(q, {m: -n for m, n in p.items()})
-    return sum(over.values()) >= 0 and all(n >= 0 for atoms, n in over.items() if atoms)
+    """Is q at least p, small constants apart, wherever no extent is 0? Each term of p must find one of q above it."""
+    room = {atoms: n for atoms, n in q.items() if atoms}
+    if any(n < 0 for n in room.values()):
+        return False
+    for atoms, n in p.items():
+        above = next((m for m, left in room.items() if left >= n and not Counter(atoms) - Counter(m)), None)
+        if atoms and n > 0:
+            if above is None:
+                return False
+            room[above] -= n
+    return True

@@ -7,7 +7,7 @@ the axes of what it meets: `(i < size_i)[:, None]`. A tile whose axes lie in ano
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, field
 
 from einc import tile
@@ -60,11 +60,12 @@ class Text:
 
 @dataclass(slots=True)
 class File:
-    """What the kernels of one file share: its names, the library functions in use, and combine functions by monoid."""
+    """What the kernels of one file share: its names, the library functions in use, and those made for it: by what they
+    compute, their names and sources."""
 
     names: Names
     library: dict[str, str] = field(default_factory=dict)
-    combines: dict[tuple[Monoid, tuple[DType, ...]], tuple[str, str]] = field(default_factory=dict)
+    made: dict[Hashable, tuple[str, str]] = field(default_factory=dict)
 
     def helper(self, name: str) -> str:
         """What the file calls a library function, which it now brings along."""
@@ -73,6 +74,13 @@ class File:
                 self.helper(needed)
             self.library[name] = self.names.fresh(name)
         return self.library[name]
+
+    def function(self, key: Hashable, wanted: str, source: Callable[[str], str]) -> str:
+        """What the file calls a function made for it; `source` writes it, once, under its name."""
+        if key not in self.made:
+            name = self.names.fresh(wanted, ascii_only=True)
+            self.made[key] = name, source(name)
+        return self.made[key][0]
 
 
 class Expressions:
@@ -193,7 +201,8 @@ class Expressions:
         if have == dtype:
             return text
         if dtype.is_bool:
-            return Text(f"{text.at(SUM)} != 0", COMPARE)
+            wide = Text(f"{text.at(ATOM)}.to(tl.float32)") if have.bits == 8 and have.is_float else text
+            return Text(f"{wide.at(SUM)} != 0", COMPARE)
         if isinstance(arg, tile.ScalarArg):
             return Text(f"tl.cast({text.code}, {TYPES[dtype.name]})")
         if _via_f32(have, dtype):
@@ -295,12 +304,16 @@ class Expressions:
             return Text(f"tl.{'sqrt' if known == 0.5 else 'rsqrt'}({base.code})")
         if isinstance(known, int | float) and known in _KNOWN_POWERS and (known > 0 or t.is_float):
             n = int(abs(known))
-            text = base if n == 1 else Text(f"{self.file.helper('known_power')}({base.code}, {n})")
+            text = base if n == 1 else Text(f"{self.known_power(n)}({base.code})")
             if n == 2 and isinstance(x, tile.Ref):
                 text = Text(f"{base.at(PRODUCT)} * {base.at(SIGN)}", PRODUCT)
             return text if known > 0 else Text(f"1.0 / {text.at(SIGN)}", PRODUCT)
         called = "power" if t.is_float else "signed_power" if t.kind == "i" else "integer_power"
-        return Text(f"{self.file.helper(called)}({base.code}, {self.strict(y, order).code})")
+        return Text(f"{self.file.helper(called)}({base.code}, {self.full(y, order).code})")
+
+    def known_power(self, n: int) -> str:
+        wanted = {2: "square", 3: "cube"}.get(n, f"power_{n}")
+        return self.file.function(("power", n), wanted, lambda name: library.known_power(name, n))
 
     def rand(self, args: tuple[Value, ...], order: Axes) -> Text:
         """The Philox block at an index of any length, as `einc.philox` defines it."""
@@ -402,12 +415,11 @@ class Expressions:
         return (*result, v.axis)
 
     def combine(self, monoid: Monoid, types: tuple[DType, ...]) -> str:
-        """The name of the function that combines two states of a monoid, written once a file."""
-        key = monoid, types
-        if key not in self.file.combines:
-            name = self.file.names.fresh(f"{monoid.name}_combine", ascii_only=True)
-            self.file.combines[key] = name, combine_function(self.file, name, monoid, types)
-        return self.file.combines[key][0]
+        """The name of the function that combines two states of a monoid."""
+        wanted = f"{monoid.name}_combine"
+        return self.file.function(
+            (monoid, types), wanted, lambda name: combine_function(self.file, name, monoid, types)
+        )
 
 
 def combine_function(file: File, name: str, monoid: Monoid, types: tuple[DType, ...]) -> str:

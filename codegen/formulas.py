@@ -39,7 +39,7 @@ def formula(e: Expr, names: Mapping[str, str], file: File) -> Text:
         case Apply(op="and" | "or" as op, args=(a, b)):
             return Text(f"({below(a)} {op} {below(b)})")
         case Apply(op="pow", args=(a, b)):
-            return Text(f"{below(a, ATOM)} ** {below(b, ATOM)}", PRODUCT)
+            return Text(f"{below(a, ATOM)}**{below(b, ATOM)}", PRODUCT)
         case Apply(op="neg", args=(a,)):
             return Text(f"-{below(a, ATOM)}", SIGN)
         case Apply(op="not", args=(a,)):
@@ -51,7 +51,7 @@ def formula(e: Expr, names: Mapping[str, str], file: File) -> Text:
         case Apply(op="max" | "min" | "abs" | "round" as op, args=args):
             return Text(f"{op}({', '.join(below(a) for a in args)})")
         case Apply(op="sqrt" | "rsqrt" as op, args=(a,)):
-            return Text(f"{below(a, ATOM)} ** {'0.5' if op == 'sqrt' else '-0.5'}", PRODUCT)
+            return Text(f"{below(a, ATOM)}**{'0.5' if op == 'sqrt' else '-0.5'}", PRODUCT)
         case Apply(op=op, args=(a,)) if op in _MATH:
             return Text(f"math.{op}({below(a)})")
         case _:

@@ -153,13 +153,15 @@ _SEMANTIC = _Semantic(_BUILDER)
 
 
 def _signed(handle: TensorHandle, type_: Any) -> TensorHandle:
-    """The handle with the signedness of its type, which Triton's IR does not keep."""
+    """The handle as its type says: signedness is nothing that Triton's IR keeps, truth may come as numbers."""
     scalar = type_.scalar
-    if isinstance(handle, TensorHandle) and scalar.is_int() and handle.data.dtype.kind != "b":
-        wanted = np.dtype(f"{'u' if scalar.is_int_unsigned() else 'i'}{handle.data.dtype.itemsize}")
-        if handle.data.dtype != wanted:
-            return TensorHandle(handle.data.view(wanted), scalar)
-    return handle
+    if not isinstance(handle, TensorHandle) or not scalar.is_int():
+        return handle
+    data = handle.data
+    if scalar.is_bool():
+        return handle if data.dtype == np.bool_ and handle.dtype == scalar else TensorHandle(data != 0, scalar)
+    wanted = np.dtype(f"{'u' if scalar.is_int_unsigned() else 'i'}{data.dtype.itemsize}")
+    return handle if data.dtype in (wanted, np.bool_) else TensorHandle(data.view(wanted), scalar)
 
 
 def _adopted(result: Any) -> Any:

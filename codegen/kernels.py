@@ -63,7 +63,7 @@ class _Writer:
         k = self.kernel
         pointers = tuple(self.take("tensor", b.name, b.name) for b in k.buffers)
         strides = tuple(tuple(self._stride(b.name, n, dim) for n, dim in enumerate(b.dims)) for b in k.buffers)
-        extents = tuple(self.take("extent", axis, f"size_{axis}") for axis in k.extents)
+        extents = tuple(self.take("extent", axis, f"size_{axis}") for axis in extents_of(k))
         scalars = tuple(self.take("scalar", s, s) for s, _ in k.scalars)
         blocks = tuple((self.take("block", a.name, _block_name(a.name)), a) for a in self.axes.values() if a.block)
         return Signature(name, k, pointers, strides, extents, scalars, blocks)
@@ -104,7 +104,7 @@ class _Writer:
                 counts[-1] = self.names.fresh(f"size_{a.name}")
                 yield f"{counts[-1]} = {size}"
         for n, a in enumerate(grid):
-            yield self.position(a, _place(counts[n:], first=n == 0))
+            yield self.position(a, _place(counts[n - 1] if n else "", counts[n:]))
 
     def size(self, a: TileAxis) -> str:
         """The number of positions of a tile axis, in the index type if it is to be computed with."""
@@ -190,6 +190,42 @@ class _Writer:
         return " * ".join([f"{sizes[0]}.to(INT)", *sizes[1:]]) if sizes else "1"
 
 
+def extents_of(kernel: tile.Kernel) -> tuple[str, ...]:
+    """The extents that are arguments: those the kernel declares, and any other that it reads."""
+    read = (v.axis for root in _roots(kernel.body) for v in tile.walk_values(root) if isinstance(v, tile.ExtentOf))
+    return tuple(dict.fromkeys((*kernel.extents, *read)))
+
+
+def in_parts(kernel: tile.Kernel) -> frozenset[str]:
+    """The tensors that are reached by real and imaginary parts."""
+    loads = [v for root in _roots(kernel.body) for v in tile.walk_values(root) if isinstance(v, tile.Load)]
+    found: list[tile.Load | tile.Store] = [*loads, *_stores(kernel.body)]
+    return frozenset(x.tensor for x in found if x.part is not None)
+
+
+def _stores(body: tuple[tile.Statement, ...]) -> Iterator[tile.Store]:
+    for s in body:
+        match s:
+            case tile.Store():
+                yield s
+            case tile.Loop(body=inner):
+                yield from _stores(inner)
+
+
+def _roots(body: tuple[tile.Statement, ...]) -> Iterator[tile.Value]:
+    """Every whole expression of the statements."""
+    for s in body:
+        match s:
+            case tile.Let(value=value):
+                yield value
+            case tile.Store(index=index, value=value, mask=mask):
+                yield from (*index, value, *(() if mask is None else (mask,)))
+            case tile.Loop(carried=carried, body=inner, start=start, stop=stop):
+                yield from (c.init for c in carried)
+                yield from (v for v in (start, stop) if v is not None)
+                yield from _roots(inner)
+
+
 def _block_name(axis: str) -> str:
     return f"B{axis.upper()}" if len(axis) <= 2 else f"BLOCK_{axis.upper()}"
 
@@ -210,9 +246,8 @@ def _filled(items: list[str], width: int = 100) -> Iterator[str]:
     yield f"{line},"
 
 
-def _place(counts: list[str], first: bool) -> str:
-    """`program // (all counts after this axis) % its own count`."""
-    own, later = ("", counts) if first else (counts[0], counts[1:]) if counts else ("", [])
+def _place(own: str, later: list[str]) -> str:
+    """The place along one axis of the grid, given its own count (none for the first axis) and those of later axes."""
     code = "program"
     if later:
         code += f" // {later[0]}" if len(later) == 1 else f" // ({' * '.join(later)})"
@@ -230,17 +265,5 @@ def _is_last_use(loop: tile.Loop, c: tile.Carried) -> bool:
 
 
 def _names_read(body: tuple[tile.Statement, ...]) -> set[str]:
-    found: set[str] = set()
-    for s in body:
-        match s:
-            case tile.Let(value=value):
-                roots: tuple[tile.Value | None, ...] = (value,)
-            case tile.Store(index=index, value=value, mask=mask):
-                roots = (*index, value, mask)
-            case tile.Loop(carried=carried, body=inner, start=start, stop=stop):
-                roots = (*(c.init for c in carried), start, stop)
-                found |= _names_read(inner) | {c.after for c in carried}
-        for root in roots:
-            if root is not None:
-                found |= {v.name for v in tile.walk_values(root) if isinstance(v, tile.Ref)}
-    return found
+    read = {v.name for root in _roots(body) for v in tile.walk_values(root) if isinstance(v, tile.Ref)}
+    return read.union(*({c.after for c in s.carried} | _names_read(s.body) for s in body if isinstance(s, tile.Loop)))

@@ -10,7 +10,7 @@ from einc.binding import FromDefault, FromDimension, FromFormula, plan
 from einc.codegen import bounds
 from einc.codegen.expressions import File
 from einc.codegen.formulas import formula
-from einc.codegen.kernels import Signature
+from einc.codegen.kernels import Signature, extents_of, in_parts
 from einc.codegen.layout import indented, wrapped
 from einc.codegen.names import Names, identifier
 from einc.ein import Operand, Param, Program
@@ -188,16 +188,23 @@ class _Launcher:
     def launch(self, s: Signature) -> Iterator[str]:
         yield from self.blocks(s)
         tensors = [self.address.get(b.name, self.tensor[b.name]) for b in s.kernel.buffers]
+        parts = in_parts(s.kernel)
         strides = [
-            f"*{t}.stride()[:-1]" if b.dtype.is_complex else f"*{t}.stride()"
+            f"*{t}.stride()[:-1]" if b.name in parts else f"*{t}.stride()"
             for t, b in zip(tensors, s.kernel.buffers, strict=True)
             if b.dims
         ]
         dtypes = dict(s.kernel.scalars)
-        extents = [self.known[f"|{a}|"] for a in s.kernel.extents]
+        extents = [self.known[f"|{a}|"] for a in extents_of(s.kernel)]
         scalars = [f"int({self.known[n]})" if dtypes[n].is_bool else self.known[n] for n in dtypes]
         named = [f"{block}={block}" for block, _ in s.blocks]
-        lines = [[self.programs(s)], tensors, strides, extents + scalars, [*named, "INT=INT", *options(s.kernel)]]
+        lines = [
+            [self.programs(s)],
+            tensors,
+            strides,
+            extents + scalars,
+            [*named, "INT=INT", *(f"{k}={n}" for k, n in options(s.kernel).items())],
+        ]
         yield f"launch({s.name}, {lines[0][0]},"
         yield from (f"       {', '.join(line)}," for line in lines[1:-1] if line)
         yield f"       {', '.join(lines[-1])})"
@@ -207,9 +214,9 @@ class _Launcher:
         for block, axis in s.blocks:
             assert axis.block is not None
             least, cap = axis.block.least, axis.block.cap
-            size = f"min(max(triton.next_power_of_2({self.extent(axis.axes)}), {least}), {cap})"
-            if least == cap:
-                size = str(cap)
+            size = f"max(triton.next_power_of_2({self.extent(axis.axes)}), {least})"
+            if cap != tile.WHOLE:
+                size = f"min({size}, {cap})" if least < cap else str(cap)
             if self.sizes.get(block) != size:
                 yield f"{block} = {size}"
             self.sizes[block] = size
@@ -224,21 +231,10 @@ class _Launcher:
         return " * ".join(counts) or "1"
 
 
-def options(kernel: tile.Kernel) -> list[str]:
-    """Launch options: a contraction over large tiles takes eight warps."""
-    caps = [a.block.cap for a in kernel.grid if a.block]
-    values = (v for s in _statements(kernel.body) for v in tile.walk_values(s.value))
-    if any(isinstance(v, tile.Dot) for v in values) and len(caps) == 2 and caps[0] * caps[1] >= 128 * 128:
-        return ["num_warps=8"]
-    return []
-
-
-def _statements(body: tuple[tile.Statement, ...]) -> Iterator[tile.Let | tile.Store]:
-    for s in body:
-        if isinstance(s, tile.Loop):
-            yield from _statements(s.body)
-        else:
-            yield s
+def options(kernel: tile.Kernel) -> dict[str, int]:
+    """Launch options that are not Triton's defaults."""
+    wanted = {"num_warps": (kernel.warps, 4), "num_stages": (kernel.stages, 3)}
+    return {name: value for name, (value, default) in wanted.items() if value != default}
 
 
 def _defaults_last(program: Program) -> list[Operand | Param]:

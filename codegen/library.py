@@ -77,7 +77,8 @@ def power(x, y):
 def integer_power(x, n):
     """x to the power n in integers, which wrap around."""
     base, rest, result = x, n, x * 0 + 1
-    for _ in tl.static_range(x.dtype.primitive_bitwidth):
+    BITS: tl.constexpr = x.dtype.primitive_bitwidth
+    for _ in tl.static_range(BITS):
         result = tl.where((rest & 1) != 0, result * base, result)
         base = base * base
         rest = rest >> 1
@@ -89,17 +90,6 @@ def signed_power(x, n):
     """x to the power n; a negative n leaves 1, -1 or 0."""
     inverse = tl.where(x == 1, 1, tl.where(x == -1, 1 - 2 * (n & 1), 0)).to(x.dtype)
     return tl.where(n < 0, inverse, integer_power(x, n))
-''',
-    "known_power": '''
-@triton.jit
-def known_power(x, N: tl.constexpr):
-    """x to a known positive integer power, by squaring."""
-    result = x
-    for bit in tl.static_range(N.bit_length() - 2, -1, -1):
-        result = result * result
-        if (N >> bit) & 1:
-            result = result * x
-    return result
 ''',
     "uniform": '''
 @triton.jit
@@ -143,6 +133,14 @@ _NEEDS = {"signed_power": ("integer_power",)}
 def needs(name: str) -> tuple[str, ...]:
     """The functions of this library that one of them calls."""
     return _NEEDS.get(name, ())
+
+
+def known_power(name: str, n: int) -> str:
+    """A function that takes its argument to a known power of 2 or more by squaring."""
+    powers = {1 << bit: f"x{1 << bit}" if bit else "x" for bit in range(n.bit_length())}
+    squares = [f"{powers[k]} = {powers[k // 2]} * {powers[k // 2]}" for k in powers if k > 1]
+    result = " * ".join(powers[k] for k in reversed(powers) if n & k)
+    return "\n    ".join([f"@triton.jit\ndef {name}(x):", *squares, f"return {result}"])
 
 
 def definitions(names: dict[str, str]) -> Iterator[str]:

@@ -22,7 +22,7 @@ def load(source: str, name: str) -> ModuleType:
         linecache.cache[filename] = len(source), None, source.splitlines(keepends=True), filename
     module = ModuleType(f"einc_{digest}")
     module.__file__ = filename
-    exec(compile(source, filename, "exec"), module.__dict__)  # our own source: see `einc.codegen.triton`
+    exec(compile(source, filename, "exec", dont_inherit=True), module.__dict__)  # what `einc.codegen.triton` wrote
     module.__dict__["launch"] = launch
     return module
 

@@ -49,7 +49,7 @@ def emit_file(program: Program, schedule: tile.Schedule, target: Target) -> Emit
     launcher = launcher_source(file, program, schedule, signatures)
     parts = [_LAUNCH.strip("\n")]
     parts += library.definitions(file.library)
-    parts += [source for _, source in file.combines.values()]
+    parts += [source for _, source in file.made.values()]
     parts += ["\n".join(lines) for _, lines in written]
     parts.append("\n".join(launcher))
     body = "\n\n\n".join(parts)
