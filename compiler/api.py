@@ -7,10 +7,10 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from einc import ein, targets
-from einc.binding import Bindings, bind
+from einc.binding import Bindings, Fact, bind
 from einc.calling import Arguments, arrange, unpacked, write
 from einc.calls import checked_scalar
 from einc.driver import Compiled, compile_program, elaborate, parse
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from einc.explain import Story
 
 Array = Any  # a torch tensor, or whatever numpy.asarray takes
-Backend = Literal["interpret", "triton", "evaluate"]
 
 LEVELS = (0, 1, 2)
 _REMEMBERED = 1024  # calls of different shapes and types that a program keeps at hand
@@ -75,12 +74,12 @@ class Program:
     """A compiled text. Call it with tensors; ask it for its `source`, its `dump` at a stage, its `explain`."""
 
     def __init__(self, text: str, name: str | None, level: int, target: Target | None, verify: bool = True) -> None:
-        self._text = parse(text, name)
+        self.text = parse(text, name)
         self._level, self._target, self._verify = level, target, verify
         self._calls: dict[object, _Call] = {}
-        self._meaning = elaborate(self._text)
+        self._meaning = elaborate(self.text)
 
-    def __call__(self, *operands: Array, out: Any = None, backend: Backend | None = None, **named: Any) -> Any:
+    def __call__(self, *operands: Array, out: Any = None, backend: str | None = None, **named: Any) -> Any:
         """The result, or the tuple of several.
 
         Tensors by position, in the order of the text, or by name; scalars after them, or by name. NumPy arrays and
@@ -113,7 +112,7 @@ class Program:
         return unpacked(results, bool(torch_operands))
 
     def _arrange(self, operands: tuple[Array, ...], named: Mapping[str, Any]) -> Arguments:
-        return arrange(self._text.operands, self._text.scalars, str(self), operands, named)
+        return arrange(self.text.operands, self.text.scalars, str(self), operands, named)
 
     def _call(self, given: Arguments, device: torch.device | None) -> _Call:
         """The compiled program for these operands; what was found for equal shapes, types and integers is kept."""
@@ -125,11 +124,10 @@ class Program:
             found = None
         if found is None:
             named = dict(zip(given.names, facts, strict=True))
-            program = elaborate(self._text, named)
+            program = elaborate(self.text, named)
             bindings = bind(program, {name: f.shape for name, f in named.items()}, given.scalars)
             target = self._target or (targets.INTERPRETER if device is None else target_of(device))
-            compiled = compile_program(program, self._level, target, bindings.extents, self._verify)
-            found = _Call(program, bindings, compiled)
+            found = _Call(program, bindings, self._compile(program, bindings.extents, target))
             if len(self._calls) >= _REMEMBERED:
                 self._calls.clear()
             self._calls[key] = found
@@ -140,7 +138,7 @@ class Program:
             raise CallError("the evaluator takes no out", fact='backend="evaluate"', hint="leave out= away")
         named = dict(zip(given.names, given.facts, strict=True))
         arrays = {name: as_numpy(as_torch(a).cpu()) for name, a in zip(given.names, given.arrays, strict=True)}
-        results = evaluate(elaborate(self._text, named), arrays, given.scalars)
+        results = evaluate(elaborate(self.text, named), arrays, given.scalars)
         return results[0] if len(results) == 1 else results
 
     # -----------------------------------------------------------------------------------------------------------------
@@ -153,11 +151,24 @@ class Program:
     def __repr__(self) -> str:
         return f"<einc.Program {self}>"
 
+    def _compile(
+        self,
+        program: ein.Program,
+        extents: Mapping[str, int] | None,
+        target: Target | None = None,
+        level: int | None = None,
+    ) -> Compiled:
+        target = target or self._target or targets.INTERPRETER
+        return compile_program(program, self._level if level is None else level, target, extents, self._verify)
+
+    def compiled_for(self, facts: Mapping[str, Fact], extents: Mapping[str, int]) -> Compiled:
+        """Every stage of the compilation, for operands that need not be there; `extents` are of all axes."""
+        return self._compile(elaborate(self.text, facts), extents)
+
     def compiled(self, *operands: Array, **named: Any) -> Compiled:
         """Every stage of the compilation, for these operands; without any, for float32 operands of no known size."""
         if not operands and not named:
-            target = self._target or targets.INTERPRETER
-            return compile_program(self._meaning, self._level, target, None, self._verify)
+            return self._compile(self._meaning, None)
         given = self._arrange(operands, named)
         device = device_of([a for a in given.arrays if is_torch(a)], given.names) if given.arrays else None
         return self._call(given, device).compiled
@@ -175,12 +186,18 @@ class Program:
 
     def story(self, *operands: Array, **named: Any) -> Story:
         """What the program is and what it costs, for these operands, at each level up to this program's own."""
+        call = self._call(self._arrange(operands, named), None)
+        return self._story(call.program, call.bindings.extents)
+
+    def story_for(self, facts: Mapping[str, Fact], extents: Mapping[str, int]) -> Story:
+        """The same for operands that need not be there."""
+        return self._story(elaborate(self.text, facts), extents)
+
+    def _story(self, program: ein.Program, extents: Mapping[str, int]) -> Story:
         from einc.explain import story
 
-        call = self._call(self._arrange(operands, named), None)
-        target, extents = call.compiled.context.target, call.bindings.extents
-        levels = [compile_program(call.program, n, target, extents, self._verify) for n in range(self._level + 1)]
-        return story(self._text.source.text, levels, extents)
+        levels = [self._compile(program, extents, level=n) for n in range(self._level + 1)]
+        return story(self.text.source.text, levels, extents)
 
     def explain(self, *operands: Array, format: str = "text", **named: Any) -> str:  # noqa: A002
         """The story as a table, or as JSON (`format="json"`)."""

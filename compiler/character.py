@@ -9,11 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from einc.ein import Apply, Cast, Const, Equation, Expr, Program, Read, walk
+from einc.ops import ORDERINGS
 
 Degree = tuple[int, int] | None
 ALL = "*"
 
 _MULTIPLES = ("linear", "bilinear", "trilinear")
+_CONDITIONS = (*ORDERINGS, "eq", "ne", "and", "or", "not")
 _POWERS = {2: "quadratic", 3: "cubic"}
 
 
@@ -88,16 +90,16 @@ def character(program: Program) -> Character:
 def _equation(e: Equation, values: dict[str, _Value], causes: dict[str, None]) -> _Value:
     body = _either(*(_expr(b, values, causes) for b in e.bodies))
     if e.domain is not None:
-        body = _either(body, _broken(_expr(e.domain, values, causes), "domain", causes))
+        body = _either(body, _broken(_expr(e.domain, values, causes), "", causes))
     if e.monoid is None or e.monoid.name == "sum":
         return body
     return _broken(body, e.monoid.name, causes)
 
 
 def _broken(v: _Value, cause: str, causes: dict[str, None]) -> _Value:
-    """The operands enter, but not as a power."""
+    """The operands enter, but not as a power, because of `cause`: a condition names none."""
     touched = [name for name, d in v.degrees.items() if d != (0, 0)]
-    if touched:
+    if touched and cause:
         causes.setdefault(cause)
     return _Value(dict.fromkeys(touched))
 
@@ -159,8 +161,8 @@ def _apply(op: str, args: list[_Value], causes: dict[str, None]) -> _Value:
         case "div", [a, b]:
             return _product(a, _broken(b, "quotient", causes))
         case "where", [condition, a, b]:
-            chosen = _broken(condition, "choice", causes)
+            chosen = _broken(condition, "", causes)
             return _product_with(_either(a, b), [chosen] if chosen.degrees else [])
         case _:
             joined = _Value({name: (1, 1) for a in args for name, d in a.degrees.items() if d != (0, 0)})
-            return _broken(joined, "power" if op == "pow" else op, causes)
+            return _broken(joined, "power" if op == "pow" else "" if op in _CONDITIONS else op, causes)

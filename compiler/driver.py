@@ -13,10 +13,12 @@ from functools import cached_property, lru_cache
 
 from einc import ein, errors, forms
 from einc.binding import Fact
+from einc.codegen import Emitted, emit_file
 from einc.errors import nearest
 from einc.frontend import Text
 from einc.frontend import elaborate as elaborate_text
 from einc.frontend import parse as parse_source
+from einc.frontend.text import form_of
 from einc.passes import PIPELINE
 from einc.pipeline import Context, Pass, State
 from einc.printer import print_program
@@ -70,12 +72,15 @@ class Compiled:
         return self.stages[-1].state
 
     @cached_property
+    def emitted(self) -> Emitted:
+        """The complete Triton file, the name of its launcher, and what its kernels take."""
+        assert self.state.schedule is not None
+        return emit_file(self.state.program, self.state.schedule, self.context.target)
+
+    @property
     def source(self) -> str:
         """The complete Triton file."""
-        from einc.codegen import emit
-
-        assert self.state.schedule is not None
-        return emit(self.state.program, self.state.schedule, self.context.target)
+        return self.emitted.source
 
     def stage(self, name: str) -> Stage:
         """The stage of that name; raises `einc.NameError` for any other."""
@@ -106,9 +111,9 @@ def size_class(extent: int) -> int:
 
 
 @lru_cache(maxsize=512)
-def parse(text: str, name: str) -> Text:
-    """The parsed text; `name` is what diagnostics call it."""
-    return parse_source(Source(name, text))
+def parse(text: str, name: str | None = None) -> Text:
+    """The parsed text; `name` is what diagnostics call it, the kind of text where it has none."""
+    return parse_source(Source(name or f"<{form_of(text)}>", text))
 
 
 @lru_cache(maxsize=1024)

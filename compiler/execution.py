@@ -67,11 +67,10 @@ def runner(compiled: Compiled) -> Callable[..., tuple[torch.Tensor, ...]]:
 
     `device` is where a program without operands runs.
     """
-    from einc.codegen import launcher_name
     from einc.codegen.run import launcher
 
     program = compiled.program
-    launch = launcher(compiled.source, launcher_name(program))
+    launch = launcher(compiled.source, compiled.emitted.launcher)
     given = [p.name for p in program.params]
     order = sorted(program.params, key=lambda p: isinstance(p, ein.Param) and p.default is not None)
     place = [given.index(p.name) for p in order]

@@ -40,13 +40,17 @@ class Intermediate:
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """The figures of one optimisation level. `bytes`: every kernel reads its inputs and writes its outputs once."""
+    """The figures of one optimisation level.
+
+    `bytes`: every kernel reads its inputs and writes its outputs once. `passes`: how often each reduced axis is walked.
+    """
 
     level: int
     equations: int
     kernels: int
     flops: int
     bytes: int
+    passes: dict[str, int]
     intermediates: tuple[Intermediate, ...]
 
     @property
@@ -74,7 +78,6 @@ class Story:
     parallel: str
     tested: str
     steps: tuple[Step, ...]
-    passes: dict[str, int]
     reuse: dict[str, int]
     sizes: dict[str, int]
     levels: tuple[Level, ...]
@@ -110,7 +113,6 @@ def story(text: str, compiled: Sequence[Compiled], sizes: Mapping[str, int]) -> 
         parallel=_parallel(program),
         tested="accuracy, throughput and latency" if pipeline else "numerical accuracy",
         steps=steps,
-        passes=_passes(program),
         reuse=reuse,
         sizes={a.name: sizes[a.name] for a in program.axes},
         levels=figures,
@@ -224,6 +226,7 @@ def _level(c: Compiled, sizes: Mapping[str, int]) -> Level:
         kernels=len(schedule.kernels),
         flops=sum(flops(e, dtypes, sizes) for e in program.equations),
         bytes=sum(_bytes(b, sizes) for k in schedule.kernels for b in k.buffers),
+        passes=_passes(program),
         intermediates=tuple(
             Intermediate(b.name, tuple(extent_of(d, sizes) for d in b.dims), b.dtype.name, _bytes(b, sizes))
             for b in schedule.intermediates

@@ -14,7 +14,7 @@ def read_text(path: Path) -> str:
         return decoded(path.read_bytes(), str(path))
     except OSError as error:
         raise CallError(
-            f"cannot read '{path}'", fact=_reason(error), hint="pass the path of a text file, or -e TEXT"
+            f"cannot read '{path}'", fact=reason(error), hint="pass the path of a text file, or -e TEXT"
         ) from None
 
 
@@ -42,8 +42,8 @@ def write(path: Path, data: str | bytes) -> None:
 
 
 def unwritable(path: Path, error: OSError) -> CallError:
-    return CallError(f"cannot write '{path}'", fact=_reason(error), hint="pass a path that can be written to")
+    return CallError(f"cannot write '{path}'", fact=reason(error), hint="pass a path that can be written to")
 
 
-def _reason(error: OSError) -> str:
+def reason(error: OSError) -> str:
     return (error.strerror or type(error).__name__).lower()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from rich.console import Console, Group, RenderableType
 from rich.panel import Panel
@@ -50,9 +51,8 @@ def _rows(s: Story) -> list[tuple[str, str]]:
         ("what is optimised", s.optimised),
         ("parallel strategy", s.parallel),
         ("what a test asks", s.tested),
-        ("passes over each reduced axis", ", ".join(f"{a}: {n}" for a, n in s.passes.items()) or "none"),
         ("sizes", ", ".join(f"{a}={n}" for a, n in s.sizes.items())),
-        ("figures", "\n".join(_figures(level) for level in s.levels)),
+        ("figures", "\n".join(_figures(same) for same in _alike(s.levels))),
     ]
 
 
@@ -66,9 +66,23 @@ def _einsums(s: Story) -> str:
     return f"{listed}\n{len(s.steps)} equations with {s.dependences} dependence{plural} among them"
 
 
-def _figures(f: Level) -> str:
+def _alike(levels: Sequence[Level]) -> list[list[Level]]:
+    """Neighbouring levels whose figures are equal, together."""
+    groups: list[list[Level]] = []
+    for level in levels:
+        if groups and replace(level, level=0) == replace(groups[-1][0], level=0):
+            groups[-1].append(level)
+        else:
+            groups.append([level])
+    return groups
+
+
+def _figures(same: Sequence[Level]) -> str:
+    f = same[0]
+    passes = ", ".join(f"{n}× over {axis}" for axis, n in f.passes.items())
     lines = [
-        f"-O{f.level}: {_count(f.equations, 'equation')}, {_count(f.kernels, 'kernel')}",
+        f"{', '.join(f'-O{level.level}' for level in same)}: {_count(f.equations, 'equation')}, "
+        f"{_count(f.kernels, 'kernel')}" + (f", passes: {passes}" if passes else ""),
         f"{quantity(f.flops)}FLOP, {quantity(f.bytes)}B moved, {f.intensity:.3g} FLOP/B",
     ]
     if f.intermediates:

@@ -170,10 +170,7 @@ def may_overlap(a: torch.Tensor, b: torch.Tensor) -> bool:
 
 def overlaps_itself(value: torch.Tensor | np.ndarray[Any, Any]) -> bool:
     """May two positions be the same element (an expanded tensor, a sliding window)?"""
-    if isinstance(value, np.ndarray):
-        strides = tuple(s // value.itemsize for s in value.strides)
-    else:
-        strides = value.stride()
+    strides = tuple(s // value.itemsize for s in value.strides) if isinstance(value, np.ndarray) else value.stride()
     if 0 in value.shape:
         return False
     reach = 0

@@ -1,0 +1,288 @@
+"""The command line: run, dump, emit, explain and check programs; list the passes; show the demo.
+
+Exit status: 0; 1 where the program or its operands are wrong, with the diagnostic on stderr; 2 for wrong usage.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, ParamSpec
+
+import typer
+
+from einc import request
+from einc.api import Program, compile
+from einc.driver import passes as passes_of
+from einc.errors import Error
+from einc.files import decoded, read_text
+from einc.request import Request
+
+P = ParamSpec("P")
+
+app = typer.Typer(
+    name="einc",
+    help="Compile mathematics written as index equations into fused Triton kernels.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+File = Annotated[str | None, typer.Argument(metavar="[FILE]", help="A program's file, or - for standard input.")]
+Expression = Annotated[str | None, typer.Option("--expression", "-e", metavar="TEXT", help="The program itself.")]
+Sizes = Annotated[list[str], typer.Option("--size", "-s", metavar="i=4096,d=128", help="Extents of axes.")]
+DTypes = Annotated[
+    list[str], typer.Option("--dtype", metavar="TYPE|Q=TYPE", help="Type of all float operands, or of one.")
+]
+Scalars = Annotated[list[str], typer.Option("--scalar", metavar="window=128", help="Values of scalar parameters.")]
+Level = Annotated[int, typer.Option("--level", "-O", min=0, max=2, help="Optimisation level.")]
+TargetName = Annotated[str | None, typer.Option("--target", metavar="sm_90", help="The machine to make code for.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def command(example: str) -> Callable[[Callable[P, None]], Callable[P, None]]:
+    """Register a command whose help ends in an example, and whose failures are one diagnostic and a status."""
+
+    def register(f: Callable[P, None]) -> Callable[P, None]:
+        @app.command(epilog=f"Example: {example}")
+        @functools.wraps(f)
+        def guarded(*args: P.args, **kwargs: P.kwargs) -> None:
+            try:
+                f(*args, **kwargs)
+                sys.stdout.flush()
+            except Error as error:
+                sys.stdout.flush()
+                print(error, file=sys.stderr)
+                raise typer.Exit(1) from None
+            except KeyboardInterrupt:
+                raise typer.Exit(130) from None
+            except BrokenPipeError:  # the reader has gone: nothing to say, nowhere to say it
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                raise typer.Exit(1) from None
+
+        return guarded
+
+    return register
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What is asked for
+
+
+def _program(file: str | None, text: str | None, level: int = 2, target: str | None = None) -> Program:
+    """The program that a file, standard input or `-e` holds."""
+    if (file is None) == (text is None):
+        raise typer.BadParameter("give a file, - for standard input, or -e TEXT" + "; not both" * (file is not None))
+    if text is not None:
+        return compile(text, level, target)
+    if file == "-":
+        return compile(decoded(sys.stdin.buffer.read(), "<stdin>"), level, target, "<stdin>")
+    assert file is not None
+    return compile(read_text(Path(file)), level, target, file)
+
+
+def _request(
+    sizes: list[str], dtypes: list[str], scalars: list[str] | None = None, operands: list[str] | None = None
+) -> Request:
+    try:
+        return Request(
+            request.read_sizes(sizes),
+            request.read_dtypes(dtypes),
+            request.read_scalars(scalars or []),
+            request.read_tensors(operands or []),
+        )
+    except Error:
+        raise
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
+def _print(text: str) -> None:
+    sys.stdout.write(text if text.endswith("\n") else text + "\n")
+
+
+def _print_json(data: object) -> None:
+    _print(json.dumps(data, indent=2, ensure_ascii=False))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Commands
+
+
+@command("einc run examples/attention.ein --size i=256,j=256,d=64 --dtype bf16")
+def run(
+    file: File = None,
+    expression: Expression = None,
+    size: Sizes = [],  # noqa: B006 - typer copies defaults
+    dtype: DTypes = [],  # noqa: B006
+    scalar: Scalars = [],  # noqa: B006
+    operand: Annotated[
+        list[str], typer.Option("--operand", metavar="Q=q.npy", help="Operands from .npy and .npz files.")
+    ] = [],  # noqa: B006
+    seed: Annotated[int, typer.Option(min=0, help="Of the random operands.")] = 0,
+    level: Level = 2,
+    target: TargetName = None,
+    backend: Annotated[
+        str | None, typer.Option(help="interpret, triton or evaluate; without it a GPU where there is one.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Save the results: .npz, or .npy for a single one.")
+    ] = None,
+    reference: Annotated[bool, typer.Option(help="Compare with the evaluation in float64.")] = True,
+    as_json: Json = False,
+) -> None:
+    """Run a program on random or given operands; print the results' shapes, norms and errors against float64."""
+    from einc.running import report, run_program, save
+
+    wanted = _request(size, dtype, scalar, operand)
+    found = run_program(_program(file, expression, level, target), wanted, seed, backend, reference)
+    if output is not None:
+        save(output, found)
+    if as_json:
+        _print_json([r.data() for r in found])
+    else:
+        _print(report(found))
+
+
+@command("einc dump examples/attention.ein --after hoist")
+def dump(
+    file: File = None,
+    expression: Expression = None,
+    after: Annotated[list[str], typer.Option("--after", metavar="PASS", help="Only after this pass.")] = [],  # noqa: B006
+    all_stages: Annotated[bool, typer.Option("--all", help="After every pass, changed or not.")] = False,
+    size: Sizes = [],  # noqa: B006
+    dtype: DTypes = [],  # noqa: B006
+    level: Level = 2,
+    target: TargetName = None,
+    as_json: Json = False,
+) -> None:
+    """Print the program after the passes that changed it."""
+    from einc.running import compile_for
+
+    compiled = compile_for(_program(file, expression, level, target), _request(size, dtype))
+    chosen = [compiled.stage(name) for name in after] or [s for s in compiled.stages if s.changed or all_stages]
+    if as_json:
+        _print_json([{"stage": s.name, "changed": s.changed, "text": s.full} for s in chosen])
+    elif len(after) == 1:
+        _print(chosen[0].full)
+    else:
+        _print("\n".join(f"-- {s.name}\n{s.text}" for s in chosen))
+
+
+@command("einc emit examples/attention.ein --dtype bf16 --size d=128 --target sm_90 --format ptx -o attention.ptx")
+def emit(
+    file: File = None,
+    expression: Expression = None,
+    form: Annotated[
+        str,
+        typer.Option("--format", help="triton, or a stage of the target: ttir ttgir llir ptx cubin amdgcn hsaco."),
+    ] = "triton",
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="A file; or a folder, which gets one file a kernel.")
+    ] = None,
+    size: Sizes = [],  # noqa: B006
+    dtype: DTypes = [],  # noqa: B006
+    level: Level = 2,
+    target: Annotated[str, typer.Option(metavar="sm_90", help="The machine to make code for.")] = "sm_90",
+    as_json: Json = False,
+) -> None:
+    """Write the Triton file, or what it compiles to for a target; no GPU is needed."""
+    from einc.emission import FORMATS, aot, place
+
+    if form not in FORMATS:
+        raise typer.BadParameter(f"'{form}' is none of {', '.join(FORMATS)}", param_hint="--format")
+    wanted = _request(size, dtype)
+    parts, notes = aot(_program(file, expression, level, target), wanted, form)
+    if as_json:
+        _print_json(notes)
+    elif notes:
+        print(*(f"{n['kernel']}: {n['resources']}" for n in notes), sep="\n", file=sys.stderr)
+    if not as_json or output is not None:
+        place(parts, output)
+
+
+@command("einc explain examples/attention.ein --size i=4096,j=4096,d=128")
+def explain(
+    file: File = None,
+    expression: Expression = None,
+    size: Sizes = [],  # noqa: B006
+    dtype: DTypes = [],  # noqa: B006
+    scalar: Scalars = [],  # noqa: B006
+    level: Level = 2,
+    as_json: Json = False,
+) -> None:
+    """Print what a program is as a system, and what it costs at each optimisation level."""
+    from einc.render import console, story_table
+    from einc.running import story_for
+
+    found = story_for(_program(file, expression, level), _request(size, dtype, scalar))
+    if as_json:
+        _print_json(found.data())
+    else:
+        console().print(story_table([found]))
+
+
+@command("einc check examples/attention.ein --size i=100,j=50")
+def check(
+    file: File = None,
+    expression: Expression = None,
+    size: Sizes = [],  # noqa: B006
+    dtype: DTypes = [],  # noqa: B006
+    scalar: Scalars = [],  # noqa: B006
+    level: Level = 2,
+    as_json: Json = False,
+) -> None:
+    """Say whether a program is right, and print its signature; with sizes, whether it fits operands of them."""
+    from einc.running import compile_for
+
+    try:
+        program = _program(file, expression, level)
+        compile_for(program, _request(size, dtype, scalar))
+    except Error as error:
+        if not as_json:
+            raise
+        _print_json(diagnostic(error))
+        raise typer.Exit(1) from None
+    if as_json:
+        _print_json({"ok": True, "signature": str(program)})
+    else:
+        _print(f"ok: {program}")
+
+
+def diagnostic(error: Error) -> dict[str, Any]:
+    """An error as data."""
+    place = None
+    if error.span is not None:
+        span = error.span
+        place = {"file": span.source.name, "line": span.line, "column": span.column, "text": span.text}
+    kind = type(error).__name__
+    return {"ok": False, "kind": kind, "message": error.message, "at": place, "fact": error.fact, "hint": error.hint}
+
+
+@command("einc passes --level 0")
+def passes(level: Level = 2, as_json: Json = False) -> None:
+    """List the passes in the order they run, each with its law."""
+    from einc.render import console, passes_table
+
+    found = passes_of(level)
+    if as_json:
+        _print_json([{"name": p.name, "level": p.level, "law": p.law, "why": p.why} for p in found])
+    else:
+        console().print(passes_table((p.name, str(p.level), p.law, p.why) for p in found))
+
+
+@command("einc demo")
+def demo() -> None:
+    """Compile a matrix product and attention, show every stage, run both here and compare with float64."""
+    from einc.demo import main as show
+
+    show()
+
+
+def main() -> None:
+    """The `einc` command."""
+    app()

@@ -1,0 +1,63 @@
+"""Emitted files, and what they compile to without a GPU, written where the command line wants them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from einc.api import Program
+from einc.errors import CallError
+from einc.files import write
+from einc.request import Request
+from einc.running import compile_for
+
+FORMATS = ("triton", "ttir", "ttgir", "llir", "ptx", "cubin", "amdgcn", "hsaco")
+Parts = Mapping[str, str | bytes]
+
+
+def aot(program: Program, request: Request, form: str) -> tuple[Parts, list[dict[str, object]]]:
+    """The file, or one artifact a kernel, by file name; and what each kernel uses of the machine."""
+    compiled = compile_for(program, request)
+    if form == "triton":
+        return {f"{compiled.program.name}.py": compiled.source}, []
+    from einc.codegen.aot import artifact, compile_ahead
+
+    kernels = compile_ahead(compiled.emitted, compiled.context.target, compiled.context.sizes)
+    parts = {f"{k.name}.{form}": artifact(k, form) for k in kernels}
+    notes: list[dict[str, object]] = [
+        {
+            "kernel": k.name,
+            "target": compiled.context.target.name,
+            "registers": k.registers,
+            "spills": k.spills,
+            "shared": k.shared,
+            "warps": k.warps,
+            "resources": f"{k.registers} registers, {k.spills} spilled, {k.shared} bytes shared, {k.warps} warps",
+        }
+        for k in kernels
+    ]
+    return parts, notes
+
+
+def place(parts: Parts, output: Path | None) -> None:
+    """Write the parts: into a folder one file each, else one after the other to a file or standard output."""
+    if output is not None and output.is_dir():
+        for name, part in parts.items():
+            write(output / name, part)
+        return
+    texts = [p for p in parts.values() if isinstance(p, str)]
+    if len(texts) == len(parts):
+        whole: str | bytes = "\n".join(texts)
+    elif len(parts) == 1:
+        (whole,) = parts.values()
+    else:
+        raise CallError("several binary kernels do not fit one file", fact=", ".join(parts), hint="-o FOLDER")
+    if output is not None:
+        write(output, whole)
+    elif isinstance(whole, str):
+        sys.stdout.write(whole)
+    elif sys.stdout.isatty():
+        raise CallError("a binary kernel is not for a terminal", hint="-o FILE")
+    else:
+        sys.stdout.buffer.write(whole)

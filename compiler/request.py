@@ -1,0 +1,219 @@
+"""What a command line says about operands: sizes of axes, types, values; made into tensors where it says nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from einc import types
+from einc.arithmetic import ScalarValue, evaluate_formula
+from einc.binding import Fact, FromDefault, FromDimension, FromFormula, plan
+from einc.ein import Expr, Operand, Program, Read, Scalar, reads, walk
+from einc.errors import CallError, nearest
+from einc.files import reason
+from einc.printer import print_expr
+from einc.ranges import extent_of
+from einc.tensors import fact, torch_dtype
+
+if TYPE_CHECKING:
+    import torch
+
+    from einc.types import DType
+
+USUAL = 64  # the extent of an axis that nobody gives one
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """Extents by axis, element types by operand (or, under the empty name, of all floats), scalars and tensors."""
+
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    dtypes: Mapping[str, DType] = field(default_factory=dict)
+    scalars: Mapping[str, ScalarValue] = field(default_factory=dict)
+    tensors: Mapping[str, np.ndarray[Any, Any]] = field(default_factory=dict)
+
+    def check(self, program: Program) -> None:
+        """Raise `CallError` for a name that the program does not have."""
+        operands = [p.name for p in program.operands]
+        for what, given, known in (
+            ("axis", self.sizes, [a.name for a in program.axes]),
+            ("operand", [n for n in self.dtypes if n], operands),
+            ("operand", self.tensors, operands),
+            ("scalar", self.scalars, [p.name for p in program.scalars]),
+        ):
+            for name in given:
+                if name not in known:
+                    raise CallError(
+                        f"the program has no {what} '{name}'",
+                        fact=f"it has {', '.join(known) or 'none'}",
+                        hint=nearest(name, known) or "leave it out",
+                    )
+
+    def extents(self, program: Program) -> dict[str, int]:
+        """The extent of every axis: as given, as a given tensor has it, as the program's formula says, or the usual."""
+        extents: dict[str, int] = {}
+        scalars = dict(self.scalars)
+        for step in plan(program):
+            match step:
+                case FromDimension(axis, operand, dimension, known):
+                    extents[axis] = self.sizes.get(axis, USUAL)
+                    if operand in self.tensors and dimension < self.tensors[operand].ndim:
+                        extents[axis] = self.tensors[operand].shape[dimension] // max(extent_of(known, extents), 1)
+                case FromFormula(axis, formula):
+                    extents[axis] = max(int(_value(formula, extents, scalars)), 0)
+                case FromDefault(name, formula):
+                    if name not in scalars:
+                        scalars[name] = _value(formula, extents, scalars)
+        return extents
+
+    def complete(self, program: Program) -> bool:
+        """Has every scalar a value?"""
+        return all(p.name in self.scalars or p.default is not None for p in program.scalars)
+
+    def facts(self, program: Program) -> dict[str, Fact]:
+        """The shape and type of every operand."""
+        extents = self.extents(program)
+        return {p.name: self._fact(p, extents) for p in program.operands}
+
+    def _fact(self, p: Operand, extents: Mapping[str, int]) -> Fact:
+        if p.name in self.tensors:
+            return fact(self.tensors[p.name], p.name)
+        dtype = self.dtypes.get(p.name, self.dtypes.get("", p.dtype) if p.dtype.is_float else p.dtype)
+        return Fact(tuple(extent_of(d, extents) for d in p.dims), dtype)
+
+    def operands(self, program: Program, seed: int = 0) -> dict[str, torch.Tensor | np.ndarray[Any, Any]]:
+        """Every operand as a tensor: those given, and random ones, the same for the same seed."""
+        generator = np.random.default_rng(seed)
+        extents = self.extents(program)
+        found: dict[str, torch.Tensor | np.ndarray[Any, Any]] = {}
+        for p in program.operands:
+            f = self._fact(p, extents)
+            limit = index_limit(program, p.name, extents)
+            found[p.name] = self.tensors[p.name] if p.name in self.tensors else draw(generator, f, limit)
+        return found
+
+
+def _value(formula: Expr, extents: Mapping[str, int], scalars: Mapping[str, ScalarValue]) -> ScalarValue:
+    for n in walk(formula):
+        if isinstance(n, Scalar) and n.name not in scalars:
+            raise CallError(
+                f"scalar '{n.name}' is missing", fact=f"{print_expr(formula)} needs it", hint=f"--scalar {n.name}=…"
+            )
+    return evaluate_formula(formula, extents, scalars)
+
+
+def index_limit(program: Program, operand: str, extents: Mapping[str, int]) -> int:
+    """The least extent that values of the operand subscript, or 10: what random integers stay below."""
+    dims = program.shapes()
+    limits = [
+        extent_of(dims[r.tensor][k], extents)
+        for e in program.equations
+        for x in e.expressions()
+        for r in reads(x)
+        for k, index in enumerate(r.index)
+        if any(isinstance(n, Read) and n.tensor == operand for n in reads(index))
+    ]
+    return max(min(limits, default=10), 1)
+
+
+def draw(generator: np.random.Generator, f: Fact, limit: int) -> torch.Tensor:
+    """A tensor of normal numbers, of integers in [0, limit), or of truth values."""
+    import torch
+
+    array: np.ndarray[Any, Any]
+    if f.dtype.is_bool:
+        array = generator.random(f.shape) < 0.5
+    elif f.dtype.is_int:
+        array = generator.integers(0, min(limit, 1 << (f.dtype.bits - 1)), f.shape)
+    elif f.dtype.is_complex:
+        array = generator.standard_normal(f.shape) + 1j * generator.standard_normal(f.shape)
+    else:
+        array = generator.standard_normal(f.shape)
+    return torch.from_numpy(np.asarray(array)).to(torch_dtype(f.dtype))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Words of a command line
+
+
+def pairs(words: list[str]) -> list[tuple[str, str]]:
+    """`a=1,b=2` as pairs; a word without `=` has the empty name."""
+    found = []
+    for word in words:
+        for part in word.split(","):
+            name, equals, value = part.partition("=")
+            found.append((name.strip(), value.strip()) if equals else ("", part.strip()))
+    return found
+
+
+def read_sizes(words: list[str]) -> dict[str, int]:
+    """`i=4096,d=128`; raises `ValueError` saying what is wrong."""
+    found = {}
+    for name, value in pairs(words):
+        if not name or not value.isdecimal():
+            raise ValueError(f"'{name or value}' needs an extent: i=4096,d=128")
+        found[name] = int(value)
+        if found[name] >= 1 << 40:
+            raise ValueError(f"the extent of '{name}' is too large")
+    return found
+
+
+def read_dtypes(words: list[str]) -> dict[str, DType]:
+    """`bf16`, or `Q=bf16,K=f32`; raises `ValueError` saying what is wrong."""
+    found = {}
+    for name, value in pairs(words):
+        if value not in types.BY_NAME:
+            raise ValueError(f"'{value}' is not a type: {', '.join(types.BY_NAME)}")
+        found[name] = types.BY_NAME[value]
+    return found
+
+
+def read_scalars(words: list[str]) -> dict[str, ScalarValue]:
+    """`window=128,scale=0.5,causal=true`; raises `ValueError` saying what is wrong."""
+    found: dict[str, ScalarValue] = {}
+    for name, value in pairs(words):
+        if not name:
+            raise ValueError(f"'{value}' needs a name: window=128")
+        if value in ("true", "false"):
+            found[name] = value == "true"
+        else:
+            try:
+                found[name] = int(value) if value.lstrip("-").isdecimal() else float(value)
+            except ValueError:
+                raise ValueError(f"'{value}' is not a number, true or false") from None
+    return found
+
+
+def read_tensors(words: list[str]) -> dict[str, np.ndarray[Any, Any]]:
+    """`Q=q.npy`, `Q=all.npz` (the array called Q in it), or `all.npz` (every array in it)."""
+    found: dict[str, np.ndarray[Any, Any]] = {}
+    for word in words:
+        name, equals, path = word.partition("=")
+        loaded = _load(Path(path if equals else word))
+        if isinstance(loaded, np.ndarray):
+            if not equals:
+                raise ValueError(f"whose values are in '{word}'? Q={word}")
+            found[name] = loaded
+        elif not equals:
+            found |= loaded
+        elif name in loaded:
+            found[name] = loaded[name]
+        else:
+            raise ValueError(f"'{path}' holds no '{name}': it has {', '.join(loaded)}")
+    return found
+
+
+def _load(path: Path) -> np.ndarray[Any, Any] | dict[str, np.ndarray[Any, Any]]:
+    """The arrays of a `.npy` or `.npz` file."""
+    try:
+        with path.open("rb") as file:
+            loaded = np.load(file, allow_pickle=False)
+            return loaded if isinstance(loaded, np.ndarray) else {name: loaded[name] for name in loaded.files}
+    except OSError as error:
+        raise CallError(f"cannot read '{path}'", fact=reason(error), hint="pass a .npy or .npz file") from None
+    except Exception as error:  # NumPy and zipfile raise what they like for a file that is damaged
+        raise CallError(f"'{path}' holds no arrays", fact=str(error)[:100], hint="pass a .npy or .npz file") from None

@@ -1,0 +1,135 @@
+"""A program run on what a request asks for, beside its evaluation in double precision."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from einc.api import Program
+from einc.binding import bind
+from einc.driver import Compiled, elaborate
+from einc.ein import Program as Meaning
+from einc.errors import CallError
+from einc.explain import Story
+from einc.files import unwritable
+from einc.request import Request
+from einc.tensors import as_numpy, dtype_of, is_torch
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One result: its values, their size, and how far they are from the evaluation in double precision.
+
+    `error` is the greatest difference over the greatest magnitude; None where nothing was compared.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    norm: float
+    error: float | None
+    seconds: float
+    values: np.ndarray[Any, Any] = field(repr=False)
+
+    def data(self) -> dict[str, object]:
+        found = asdict(self)
+        del found["values"]
+        return found
+
+
+def meaning(program: Program, request: Request) -> Meaning:
+    """The program for operands of the requested types and, where its rank depends on them, shapes."""
+    first = elaborate(program.text)
+    request.check(first)
+    return elaborate(program.text, request.facts(first))
+
+
+def compile_for(program: Program, request: Request) -> Compiled:
+    """The program compiled for the requested types and sizes, if it fits them."""
+    found = meaning(program, request)
+    facts = request.facts(found)
+    if request.complete(found):
+        bind(found, {name: f.shape for name, f in facts.items()}, request.scalars)
+    return program.compiled_for(facts, request.extents(found))
+
+
+def story_for(program: Program, request: Request) -> Story:
+    found = meaning(program, request)
+    return program.story_for(request.facts(found), request.extents(found))
+
+
+def run_program(
+    program: Program, request: Request, seed: int = 0, backend: str | None = None, reference: bool = True
+) -> list[Result]:
+    """The results on the requested operands; on a GPU if there is one, unless a backend is named."""
+    import torch
+
+    found = meaning(program, request)
+    operands: dict[str, Any] = {
+        name: t if is_torch(t) else torch.from_numpy(t) for name, t in request.operands(found, seed).items()
+    }
+    if backend is None and torch.cuda.is_available():
+        operands = {name: t.cuda() for name, t in operands.items()}
+    start = time.perf_counter()
+    results = _several(program(**operands, **request.scalars, backend=backend))
+    seconds = time.perf_counter() - start
+    exact = _several(program(**operands, **request.scalars, backend="evaluate")) if reference else None
+    return [
+        _result(name, value, None if exact is None else exact[k], seconds)
+        for k, (name, value) in enumerate(zip(found.results, results, strict=True))
+    ]
+
+
+def _several(results: Any) -> tuple[Any, ...]:
+    return results if isinstance(results, tuple) else (results,)
+
+
+def _result(name: str, value: Any, exact: Any, seconds: float) -> Result:
+    array = as_numpy(value.cpu()) if is_torch(value) else np.asarray(value)
+    wide = array.astype(np.complex128 if array.dtype.kind == "c" else np.float64)
+    norm = float(np.linalg.norm(wide.ravel()))
+    error = None if exact is None else relative_error(array, exact)
+    return Result(name, tuple(array.shape), dtype_of(value, name).name, norm, error, seconds, array)
+
+
+def relative_error(value: np.ndarray[Any, Any], exact: np.ndarray[Any, Any]) -> float:
+    """The greatest difference over the greatest magnitude; equal infinities and NaNs do not differ."""
+    wide = np.complex128 if exact.dtype.kind == "c" else np.float64
+    a, b = np.asarray(value).astype(wide), np.asarray(exact).astype(wide)
+    differ = ~((a == b) | (np.isnan(a) & np.isnan(b)))
+    if not differ.any():
+        return 0.0
+    finite = np.abs(b[np.isfinite(b)])
+    with np.errstate(invalid="ignore"):
+        return float(np.max(np.abs(a - b)[differ]) / (finite.max(initial=0) or 1.0))
+
+
+def report(results: Sequence[Result]) -> str:
+    """One line a result."""
+    lines = []
+    for r in results:
+        error = "" if r.error is None else f", error {r.error:.2g} against float64"
+        lines.append(f"{r.name}: {r.dtype}{list(r.shape)}, norm {r.norm:.6g}{error}")
+    return "\n".join(lines) + "\n"
+
+
+def save(path: Path, results: Sequence[Result]) -> None:
+    """The results as `.npz`, by name; a single one as `.npy` where the path says so."""
+    if path.suffix == ".npy" and len(results) > 1:
+        fact = f"results: {', '.join(r.name for r in results)}"
+        raise CallError("a .npy file holds one result", fact=fact, hint=f"-o {path.with_suffix('.npz')}")
+    if path.suffix not in (".npy", ".npz"):
+        raise CallError(f"results are not saved as '{path.suffix}'", hint=f"-o {path.with_suffix('.npz')}")
+    try:
+        with path.open("wb") as file:
+            if path.suffix == ".npy":
+                np.save(file, results[0].values)
+            else:
+                np.savez(file, **{r.name: r.values for r in results})  # type: ignore[arg-type]  # an option's name
+    except OSError as error:
+        raise unwritable(path, error) from None
