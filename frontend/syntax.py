@@ -1,8 +1,12 @@
-"""What was written: the syntax tree between the parser and the elaborator, every node with its place."""
+"""What was written: the syntax tree between the parser and the elaborator, every node with its place.
+
+Nodes are compared by what they say, not by where they stand.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 
 from einc.source import Span
 from einc.types import DType
@@ -13,7 +17,7 @@ class Literal:
     """A number, `true`, `false` or `inf`."""
 
     value: bool | int | float
-    span: Span
+    span: Span = field(compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +25,7 @@ class Name:
     """A bare name: an axis, a scalar, or a tensor read at the axes it was defined with."""
 
     name: str
-    span: Span
+    span: Span = field(compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +33,7 @@ class Extent:
     """`|d|`."""
 
     axis: str
-    span: Span
+    span: Span = field(compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +41,7 @@ class Group:
     """A composite axis in a subscript: `(g r)`; `()` and `1` are the empty group, of extent 1."""
 
     axes: tuple[Name, ...]
-    span: Span
+    span: Span = field(compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +51,7 @@ class Read:
     tensor: str
     index: tuple[Node, ...]
     guard: Node | None
-    span: Span
+    span: Span = field(compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +62,7 @@ class Call:
     axes: tuple[Name, ...] | None
     domain: Node | None
     args: tuple[Node, ...]
-    span: Span
+    span: Span = field(compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +71,7 @@ class Operation:
 
     op: str
     args: tuple[Node, ...]
-    span: Span
+    span: Span = field(compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,20 +79,47 @@ class Quoted:
     """An einsum string inside an expression: `"bihd,bjhd->bhij"`; `span` covers the text without its quotes."""
 
     text: str
-    span: Span
+    span: Span = field(compare=False, repr=False)
 
 
 Node = Literal | Name | Extent | Group | Read | Call | Operation | Quoted
 
 
+def children(node: Node) -> tuple[Node, ...]:
+    """The nodes directly below: subscripts before guards, axes and domains before arguments."""
+    match node:
+        case Read(index=index, guard=guard):
+            return index if guard is None else (*index, guard)
+        case Call(axes=axes, domain=domain, args=args):
+            return (*(axes or ()), *(() if domain is None else (domain,)), *args)
+        case Operation(args=args):
+            return args
+        case Group(axes=names):
+            return names
+        case _:
+            return ()
+
+
+def walk(node: Node) -> Iterator[Node]:
+    """Every node, parents before children, left to right; without recursion, so depth is no limit."""
+    stack = [node]
+    while stack:
+        top = stack.pop()
+        yield top
+        stack.extend(reversed(children(top)))
+
+
 @dataclass(frozen=True, slots=True)
 class Target:
-    """The left of a definition: `S[b, (g r), i]`, `P` (no brackets: `index` is None), with an optional type."""
+    """The left of a definition: `S[b, (g r), i]`, `P` (no brackets: `index` is None), with an optional type.
+
+    `1` stands in `index` as the empty group.
+    """
 
     name: str
     index: tuple[Group | Name, ...] | None
     dtype: DType | None
-    span: Span
+    span: Span = field(compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +128,7 @@ class Definition:
 
     targets: tuple[Target, ...]
     value: Node
-    span: Span
+    span: Span = field(compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +137,7 @@ class AxisStatement:
 
     name: str
     extent: Node
-    span: Span
+    span: Span = field(compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +145,7 @@ class Return:
     """`return O, L`."""
 
     values: tuple[Node, ...]
-    span: Span
+    span: Span = field(compare=False, repr=False)
 
 
 Statement = Definition | AxisStatement | Return
@@ -122,12 +153,12 @@ Statement = Definition | AxisStatement | Return
 
 @dataclass(frozen=True, slots=True)
 class OperandDecl:
-    """`Q[b, (g r), i, d]` or `Q[b, i, d]: bf16` in a signature."""
+    """`Q[b, (g r), i, d]` or `Q[b, i, d]: bf16` in a signature; `1` stands in `dims` as the empty group."""
 
     name: str
-    dims: tuple[Group | Name | Literal, ...]
+    dims: tuple[Group | Name, ...]
     dtype: DType | None
-    span: Span
+    span: Span = field(compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,16 +168,17 @@ class ScalarDecl:
     name: str
     kind: str
     default: Node | None
-    span: Span
+    span: Span = field(compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class FunctionParam:
-    """`x`, or `x[j]`: an argument that the body may read at another axis."""
+    """`x`; `x[j]`, an argument that the body may read at another axis; `eps = 1e-6`, one that a call may leave out."""
 
     name: str
     axes: tuple[Name, ...]
-    span: Span
+    default: Node | None
+    span: Span = field(compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,15 +193,15 @@ class Function:
     variadic: bool
     params: tuple[FunctionParam, ...]
     body: tuple[Statement, ...]
-    span: Span
+    span: Span = field(compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Definitions:
-    """A parsed text: functions, then one program. `name` is empty and `params` None for statements without a `def`."""
+    """A parsed text: functions and one program. `name` is empty and `params` None for statements without a `def`."""
 
     functions: tuple[Function, ...]
     name: str
     params: tuple[OperandDecl | ScalarDecl, ...] | None
     body: tuple[Statement, ...]
-    span: Span
+    span: Span = field(compare=False, repr=False)

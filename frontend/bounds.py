@@ -1,0 +1,235 @@
+"""Extents of axes that no operand has: the largest that keep every unguarded affine read in range.
+
+    O[x] = sum[r](W[x + r] * F[r])        |x| = |w| - |r| + 1      where W has the axis w
+
+An axis that only guarded reads have as a bare subscript ranges over the dimension it is read at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from einc import ein
+from einc.ein import Apply, AxisValue, Const, Equation, Expr, Extent, Read, Scalar
+from einc.errors import AxisError
+from einc.frontend.values import Dims
+from einc.ranges import is_closed
+from einc.source import Span
+
+# A polynomial over extents, scalars and other numbers of the call: a coefficient for each product of them.
+Polynomial = dict[tuple[Expr, ...], int]
+
+
+@dataclass(frozen=True, slots=True)
+class _Affine:
+    """A subscript: a polynomial for each axis in it, and one that stands alone."""
+
+    slopes: dict[str, Polynomial]
+    constant: Polynomial
+
+
+@dataclass(frozen=True, slots=True)
+class _Use:
+    """A read of a dimension at an affine subscript."""
+
+    index: _Affine
+    extent: Polynomial
+    bare: str | None
+
+
+def find_extents(
+    unknown: Sequence[str],
+    equations: Iterable[Equation],
+    dims: Mapping[str, Dims],
+    hints: Mapping[str, Sequence[Expr]],
+    places: Mapping[str, Span],
+) -> dict[str, Expr]:
+    """A formula for the extent of each unknown axis. Raises `AxisError` for one that nothing bounds."""
+    found: dict[str, Expr] = {a: _least(hints[a]) for a in unknown if a in hints}
+    if len(found) == len(unknown):
+        return found
+    uses, guarded = _uses(equations, dims)
+    left = [a for a in unknown if a not in found]
+    while left:
+        axis = _next(left, uses)
+        among = set(left) - {axis}
+        bounds = [_bound(u, axis) for u in uses if axis in u.index.slopes and not among & set(u.index.slopes)]
+        bounds = [b for b in bounds if b is not None]
+        bounds = bounds or [_expression(u.extent) for u in guarded if u.bare == axis]
+        if not bounds:
+            raise _unbounded(axis, uses, places)
+        found[axis] = _least([b for b in bounds if b is not None])
+        left.remove(axis)
+    return found
+
+
+def _next(left: Sequence[str], uses: Sequence[_Use]) -> str:
+    """The axis to find next: one whose reads have no other unknown axis; else one with a bare read; else the first."""
+    rest = set(left)
+    for axis in left:
+        among = [u for u in uses if axis in u.index.slopes]
+        if among and all(set(u.index.slopes) & rest == {axis} for u in among):
+            return axis
+    for axis in left:
+        if any(u.bare == axis for u in uses):
+            return axis
+    return next((a for a in left if not any(a in u.index.slopes for u in uses)), left[0])
+
+
+def _unbounded(axis: str, uses: Sequence[_Use], places: Mapping[str, Span]) -> AxisError:
+    together = next((u for u in uses if axis in u.index.slopes), None)
+    if together is None:
+        fact = "no operand has it, and no unguarded affine subscript bounds it"
+    else:
+        others = ", ".join(f"'{a}'" for a in together.index.slopes if a != axis)
+        fact = f"it is read together with {others}, whose extent is not known either"
+    return AxisError(
+        f"nothing gives the extent of axis '{axis}'", places.get(axis), fact=fact, hint=f"give it: axis {axis} = …"
+    )
+
+
+def _least(bounds: Sequence[Expr]) -> Expr:
+    distinct = list(dict.fromkeys(bounds))
+    least = distinct[0]
+    for b in distinct[1:]:
+        least = Apply("min", (least, b))
+    return least
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Reads
+
+
+def _uses(equations: Iterable[Equation], dims: Mapping[str, Dims]) -> tuple[list[_Use], list[_Use]]:
+    """The dimensions read at affine subscripts: by unguarded reads, and by guarded ones."""
+    unguarded: list[_Use] = []
+    guarded: list[_Use] = []
+    for read in (n for e in equations for x in e.expressions() for n in ein.walk(x) if isinstance(n, Read)):
+        for index, group in zip(read.index, dims[read.tensor], strict=True):
+            affine = _affine(index)
+            if affine is not None and affine.slopes:
+                bare = index.axis if isinstance(index, AxisValue) else None
+                use = _Use(affine, _product(group), bare)
+                (unguarded if read.guard is None else guarded).append(use)
+    return unguarded, guarded
+
+
+def _product(group: Iterable[str]) -> Polynomial:
+    return {tuple(Extent(a) for a in sorted(group)): 1}
+
+
+def _bound(use: _Use, axis: str) -> Expr | None:
+    """The most positions of an axis for which the subscript stays in range, the other axes taking every value."""
+    slope = use.index.slopes[axis]
+    sign = _sign(slope)
+    rest = {a: s for a, s in use.index.slopes.items() if a != axis}
+    if sign == 0:
+        return None
+    if sign > 0:
+        room = _add(use.extent, _scaled(use.index.constant, -1), {(): -1})
+        for a, s in rest.items():
+            room = _add(room, _scaled(_largest(a, s), -1))
+    else:
+        slope, room = _scaled(slope, -1), use.index.constant
+        for a, s in rest.items():
+            room = _add(room, _scaled(_largest(a, _scaled(s, -1)), -1))
+    if slope == {(): 1}:
+        return _expression(_add(room, {(): 1}))
+    steps = Apply("floordiv", (_expression(room), _expression(slope)))
+    return Apply("add", (steps, Const(1)))
+
+
+def _largest(axis: str, slope: Polynomial) -> Polynomial:
+    """The most that a term adds to a subscript."""
+    last = _add({(Extent(axis),): 1}, {(): -1})
+    if all(_is_extent(m) for m in slope):
+        return _times(slope, last) if _sign(slope) > 0 else {}
+    return {(Apply("max", (_expression(_times(slope, last)), Const(0))),): 1}
+
+
+def _is_extent(monomial: tuple[Expr, ...]) -> bool:
+    return all(isinstance(x, Extent) for x in monomial)
+
+
+def _sign(p: Polynomial) -> int:
+    """1 or -1 by the coefficients, extents and scalars being taken as positive; 0 where they differ."""
+    signs = {c > 0 for c in p.values()}
+    return 0 if len(signs) != 1 else 1 if signs.pop() else -1
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Polynomials
+
+
+def _affine(e: Expr) -> _Affine | None:
+    """The subscript as a sum of axes times what is free of axes; None where it is none."""
+    match e:
+        case AxisValue(axis):
+            return _Affine({axis: {(): 1}}, {})
+        case Const(value) if not isinstance(value, float):
+            return _Affine({}, {(): int(value)} if value else {})
+        case Extent() | Scalar():
+            return _Affine({}, {(e,): 1})
+        case Apply("add" | "sub" as op, (a, b)):
+            return _combined(_affine(a), _affine(b), -1 if op == "sub" else 1)
+        case Apply("neg", (a,)):
+            return _combined(_Affine({}, {}), _affine(a), -1)
+        case Apply("mul", (a, b)):
+            return _multiplied(_affine(a), _affine(b))
+        case _:
+            return _Affine({}, {(e,): 1}) if is_closed(e) else None
+
+
+def _combined(a: _Affine | None, b: _Affine | None, sign: int) -> _Affine | None:
+    if a is None or b is None:
+        return None
+    slopes = {x: _add(a.slopes.get(x, {}), _scaled(b.slopes.get(x, {}), sign)) for x in {**a.slopes, **b.slopes}}
+    return _Affine({x: p for x, p in slopes.items() if p}, _add(a.constant, _scaled(b.constant, sign)))
+
+
+def _multiplied(a: _Affine | None, b: _Affine | None) -> _Affine | None:
+    if a is None or b is None or (a.slopes and b.slopes):
+        return None
+    if b.slopes:
+        a, b = b, a
+    slopes = {x: _times(p, b.constant) for x, p in a.slopes.items()}
+    return _Affine({x: p for x, p in slopes.items() if p}, _times(a.constant, b.constant))
+
+
+def _add(*parts: Polynomial) -> Polynomial:
+    total: Polynomial = {}
+    for part in parts:
+        for monomial, c in part.items():
+            total[monomial] = total.get(monomial, 0) + c
+    return {m: c for m, c in total.items() if c}
+
+
+def _scaled(p: Polynomial, factor: int) -> Polynomial:
+    return {m: c * factor for m, c in p.items()}
+
+
+def _times(a: Polynomial, b: Polynomial) -> Polynomial:
+    return _add(*({tuple(sorted((*m, *n), key=repr)): c * d} for m, c in a.items() for n, d in b.items()))
+
+
+def _expression(p: Polynomial) -> Expr:
+    """`|w| - |r| + 1`: what is added before what is taken away, numbers last."""
+    terms = sorted(p.items(), key=lambda t: (not t[0], t[1] < 0))
+    if not terms:
+        return Const(0)
+    total: Expr | None = None
+    for monomial, c in terms:
+        size = abs(c) if total is not None else c
+        term = _term(monomial, size)
+        total = term if total is None else Apply("sub" if c < 0 else "add", (total, term))
+    assert total is not None
+    return total
+
+
+def _term(monomial: tuple[Expr, ...], c: int) -> Expr:
+    factors: Iterator[Expr] = iter(monomial if c == 1 and monomial else (Const(c), *monomial))
+    term = next(factors)
+    for f in factors:
+        term = Apply("mul", (term, f))
+    return term

@@ -1,0 +1,124 @@
+"""A cascade in the making: equations in order, the types of what they give, and names that nothing else has."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from einc.ein import Cast, Equation, Expr, Read, Tensor
+from einc.errors import Error
+from einc.frontend.values import Dims, Obstacles, Reduction, Result, Value, without
+from einc.guards import composite
+from einc.inference import reduced_type
+from einc.source import Span
+from einc.types import DType, compute, settle
+
+_MOST_NODES = 100_000  # of syntax that is elaborated, function bodies counted at every call
+_DEEPEST = 1000  # levels of one scalar expression
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A tensor that may be read: its name in the cascade, dimensions and type.
+
+    The first `hidden` dimensions are those of a function's caller, which subscripts in the function do not mention;
+    `whole` tensors of a function were defined without brackets, and take none.
+    """
+
+    name: str
+    dims: Dims
+    dtype: DType
+    hidden: int = 0
+    whole: bool = False
+
+
+@dataclass(slots=True)
+class Cascade:
+    """What elaboration appends to. `taken` are all names in use, `dims` those of every tensor so far, `hints` what
+    extents axes have that functions brought in."""
+
+    taken: set[str] = field(default_factory=set)
+    equations: list[Equation] = field(default_factory=list)
+    hints: dict[str, list[Expr]] = field(default_factory=dict)
+    dims: dict[str, Dims] = field(default_factory=dict)
+    dtypes: dict[str, DType] = field(default_factory=dict)
+    operands: set[str] = field(default_factory=set)
+    nodes: int = 0
+
+    def fresh(self, name: str) -> str:
+        """The name, or the name with the first number that makes it new."""
+        unique, count = name, 1
+        while unique in self.taken:
+            count += 1
+            unique = f"{name}{count}"
+        self.taken.add(unique)
+        return unique
+
+    def spend(self, span: Span) -> None:
+        """Count a node; raises `Error` where a small text grows without end."""
+        self.nodes += 1
+        if self.nodes > _MOST_NODES:
+            raise Error(
+                "the program is too large",
+                span,
+                fact=f"written out, with its functions, it has more than {_MOST_NODES} operations",
+                hint="bind what is used several times to a name",
+            )
+
+    def declare(self, name: str, dims: Dims, dtype: DType) -> Known:
+        """An operand."""
+        self.operands.add(name)
+        return self._know(name, dims, dtype)
+
+    def _know(self, name: str, dims: Dims, dtype: DType) -> Known:
+        self.dims[name], self.dtypes[name] = dims, dtype
+        return Known(name, dims, dtype)
+
+    def give(self, name: str, dims: Dims, result: Result, dtype: DType, span: Span) -> Known:
+        """Append the equation that gives a tensor."""
+        (known,) = self.give_all([name], dims, result, [dtype], span)
+        return known
+
+    def give_all(
+        self, names: Sequence[str], dims: Dims, result: Result, dtypes: Sequence[DType], span: Span
+    ) -> tuple[Known, ...]:
+        """Append the equation that gives several tensors, the components of one reduction."""
+        outputs = tuple(Tensor(name, dtype) for name, dtype in zip(names, dtypes, strict=True))
+        if isinstance(result, Reduction):
+            exprs = tuple(b.expr for b in result.bodies)
+            equation = Equation(outputs, dims, exprs, result.monoid, result.over, result.domain, span)
+        else:
+            equation = Equation(outputs, dims, (result.expr,), span=span)
+        self.equations.append(equation)
+        return tuple(self._know(o.name, dims, o.dtype) for o in outputs)
+
+    def bind(self, name: str, result: Result, span: Span) -> Value:
+        """The result as a tensor of its own, read at its own axes."""
+        dims = without(result.shape, ())
+        return bare(self.give(self.fresh(name), dims, result, default_dtype(result), span), span)
+
+
+def default_dtype(result: Result) -> DType:
+    """The type a result is stored in where none is written."""
+    if isinstance(result, Value):
+        return result.dtype if isinstance(result.expr, Cast) else compute(settle(result.dtype))
+    k = result.monoid.results[0]
+    return result.dtype or reduced_type(result.monoid, k, result.bodies[min(k, len(result.bodies) - 1)].dtype)
+
+
+def bare(known: Known, span: Span, obstacles: Obstacles | None = None) -> Value:
+    """A tensor at the axes it was defined with."""
+    read = Read(known.name, tuple(composite(dim) for dim in known.dims), None, span)
+    dims = tuple(tuple(dict.fromkeys(dim)) for dim in known.dims)
+    return Value(read, known.dtype, span, dims, (), obstacles or {})
+
+
+def check_depth(depth: int, span: Span) -> int:
+    if depth > _DEEPEST:
+        raise Error(
+            "the expression is nested too deeply",
+            span,
+            fact=f"with its functions written out it has more than {_DEEPEST} levels",
+            hint="bind parts of it to names",
+        )
+    return depth

@@ -1,0 +1,41 @@
+"""A parsed text into the program that it means, for operands of given ranks and types."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from einc import ein
+from einc.binding import Fact
+from einc.errors import CallError
+from einc.frontend.einsum import elaborate_einsum
+from einc.frontend.expressions import Expression, elaborate_expression
+from einc.frontend.outline import Outline
+from einc.frontend.programs import elaborate_program
+from einc.frontend.text import Text
+
+
+def elaborate(text: Text, facts: Mapping[str, Fact] | None = None) -> ein.Program:
+    """The program of a text. Without facts operands are f32, and an ellipsis stands for no axes.
+
+    Raises `Error` at the place in the text that is wrong. Of an einsum string or an expression, the program holds for
+    all extents that are 1 where those of the facts are.
+    """
+    match text.content:
+        case Outline():
+            return elaborate_program(text.content, facts)
+        case Expression():
+            return elaborate_expression(text.content, facts)
+        case _:
+            return elaborate_einsum(text.content, None if facts is None else _in_order(text, facts))
+
+
+def _in_order(text: Text, facts: Mapping[str, Fact]) -> list[Fact]:
+    for name in text.operands:
+        if name not in facts:
+            raise CallError(
+                f"operand '{name}' is missing",
+                text.source.whole(),
+                fact=f"operands: {', '.join(text.operands)}",
+                hint="pass one operand a term, in order",
+            )
+    return [facts[name] for name in text.operands]

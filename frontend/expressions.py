@@ -1,0 +1,201 @@
+"""Expressions over einsum strings: `softmax("bihd,bjhd->bhij" / sqrt(|d|)) * "bjhd->bihd"`.
+
+A string is a value with the axes of its output. Values combine by axis name. A product with a single term that has an
+arrow contracts; calls that leave out the axes they are over are over the last axis of what they are given.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from einc import ein, errors
+from einc.binding import Fact
+from einc.errors import AxisError
+from einc.frontend.cascade import Cascade, default_dtype
+from einc.frontend.layout import operand_name
+from einc.frontend.library import library
+from einc.frontend.outline import check_scalar
+from einc.frontend.programs import close
+from einc.frontend.reductions import reduction
+from einc.frontend.scopes import Scope
+from einc.frontend.strings import Placed, Strings, place_strings
+from einc.frontend.syntax import Call, Name, Node, Operation, Quoted, children, walk
+from einc.frontend.termparser import parse_terms
+from einc.frontend.terms import Subscripts, as_letters
+from einc.frontend.translate import Translator
+from einc.frontend.values import Dims, Reduction, Result, Value, flatten
+from einc.inference import returned_dtype
+from einc.source import Source, Span
+from einc.types import FLOAT, DType, numpy_result
+
+_RESULT = "out"
+_LONGEST_LABEL = 6
+_STATEMENT = re.compile(r"\s*((def|fn|axis|return)\s|\w+\s*(\[[^\]]*\])?\s*(:\s*\w+\s*)?=[^=])")
+
+
+@dataclass(frozen=True)
+class Expression:
+    """A parsed expression: its tree, its strings in order of appearance, and what a call gives."""
+
+    node: Node
+    strings: tuple[tuple[Quoted, Subscripts], ...]
+    operands: tuple[str, ...]
+    scalars: tuple[str, ...]
+    span: Span
+
+
+def read_expression(source: Source) -> Expression:
+    """The expression that a text is. Raises `SyntaxError`."""
+    from einc.frontend.parse import parse_expression
+
+    if _STATEMENT.match(source.text):
+        quote = re.search(r"[\"']", source.text)
+        at = quote.start() if quote else 0
+        raise errors.SyntaxError(
+            "einsum strings stand in expressions, not in programs",
+            source.span(at, at + 1),
+            hint="write the sum of products: C[i, j] = A[i, k] * B[k, j]",
+        )
+    node = parse_expression(source)
+    strings = tuple((n, parse_terms(n.text, n.span)) for n in walk(node) if isinstance(n, Quoted))
+    operands = tuple(operand_name(k) for k in range(sum(len(s.inputs) for _, s in strings)))
+    return Expression(node, strings, operands, _scalars(node, strings), source.whole())
+
+
+def _scalars(node: Node, strings: Sequence[tuple[Quoted, Subscripts]]) -> tuple[str, ...]:
+    """Names that are axes in no reading of the strings: numbers that the caller gives."""
+    axes: dict[str, None] = {}
+    for _, s in strings:
+        for reading in (as_letters(s), s):
+            axes |= dict.fromkeys(a.name for t in (reading.terms if reading else ()) for a in t.axes())
+    found: dict[str, None] = {}
+    stack = [node]
+    while stack:
+        n = stack.pop()
+        if isinstance(n, Name) and n.name not in axes:
+            if n.name not in found:
+                check_scalar(n, axes)
+            found[n.name] = None
+        stack += reversed([c for c in children(n) if not (isinstance(n, Call) and c in (n.axes or ()))])
+    return tuple(found)
+
+
+def elaborate_expression(e: Expression, facts: Mapping[str, Fact] | None) -> ein.Program:
+    """The cascade that an expression means for operands of these ranks and types; its result is `out`."""
+    strings = place_strings(e.strings, facts, e.span)
+    names = {*e.operands, *e.scalars, *strings.axes}
+    cascade = Cascade(taken={*names})
+    for o in strings.operands:
+        cascade.declare(o.name, o.dims, o.dtype)
+    result_name = cascade.fresh(_RESULT)
+    axes = {a: (a,) for a in strings.axes}
+    scope = Scope(axes, dict.fromkeys(e.scalars, FLOAT), {}, prefix=result_name)
+    t = ExpressionTranslator(cascade, scope, library(()), strings)
+    result = t.result(e.node)
+    dtype = _dtype(e, strings, cascade, result)
+    cascade.give(result_name, result.shape, result, dtype, e.span)
+    params: tuple[ein.Operand | ein.Param, ...] = (*strings.operands, *(ein.Param(s, FLOAT) for s in e.scalars))
+    return close("expression", params, cascade, {}, (result_name,), places=strings.axes, span=e.span)
+
+
+def _dtype(e: Expression, strings: Strings, cascade: Cascade, result: Result) -> DType:
+    """A string alone has the type NumPy gives it; a contraction that of its operands; the rest what programs give."""
+    if isinstance(e.node, Quoted):
+        return numpy_result([o.dtype for o in strings.operands])
+    if isinstance(result, Reduction) and result.dtype is None:
+        narrow = returned_dtype(result.monoid, [b.expr for b in result.bodies], cascade.dtypes, cascade.operands)
+        return narrow or default_dtype(result)
+    return default_dtype(result)
+
+
+@dataclass(frozen=True)
+class ExpressionTranslator(Translator):
+    """Elaborates einsum strings, the products that contract, and calls that leave out their axes."""
+
+    strings: Strings
+    known: dict[int, Result] = field(default_factory=dict)  # arguments elaborated before their call, by identity
+
+    def result(self, node: Node, guard: ein.Expr | None = None) -> Result:
+        if id(node) in self.known:
+            return self.known.pop(id(node))
+        if isinstance(node, Operation) and node.op == "mul":
+            contraction = self._product(node, guard)
+            if contraction is not None:
+                return contraction
+        return super().result(node, guard)
+
+    def named(self, label: str) -> str:
+        """A string's contraction is named after its operands."""
+        return label if label.isupper() else super().named(label)
+
+    def order(self, op: str, count: int) -> Sequence[int]:
+        """What is chosen decides the order of the axes, not the condition."""
+        return (1, 2, 0) if op == "where" else range(count)
+
+    def quoted(self, node: Quoted, _guard: ein.Expr | None) -> Result:
+        """The value of a string on its own."""
+        placed = self.strings.placed[node.span.start]
+        if placed.lacking:
+            raise AxisError(
+                f"axis '{placed.lacking[0]}' is in the output, but in no term of the string",
+                node.span,
+                fact="a string is an einsum of its own, unless a value is multiplied by it",
+                hint=f'contract a value that has the axis: X * "{node.text.strip()}"',
+            )
+        return self._contract(placed.reads, placed, node.span)
+
+    def _product(self, node: Operation, guard: ein.Expr | None) -> Result | None:
+        """`X * "term->out"` or `"term->out" * X`: the contraction of both."""
+        left, right = node.args
+        for string, other in ((right, left), (left, right)):
+            placed = self.strings.placed[string.span.start] if isinstance(string, Quoted) else None
+            if placed is not None and placed.contracts:
+                value = self.value(other, guard)
+                factors = (value, *placed.reads) if other is left else (*placed.reads, value)
+                return self._contract(factors, placed, node.span)
+        return None
+
+    def _contract(self, factors: Sequence[Value], placed: Placed, span: Span) -> Result:
+        """The product of the factors, summed over every axis that the output lacks."""
+        truths = all(f.dtype.is_bool for f in factors)
+        body = factors[0]
+        for f in factors[1:]:
+            body = self.apply("and" if truths else "mul", [body, f], span)
+        missing = [a for a in flatten(placed.output) if a not in body.axes]
+        if missing:
+            raise AxisError(
+                f"axis '{missing[0]}' is in the output, but in nothing that is multiplied",
+                span,
+                fact=f"the axes are {', '.join(body.axes)}",
+                hint="leave it out of the output",
+            )
+        moving = set(ein.axes_of(body.expr))  # an operand stretched along an axis has it once, not summed
+        over = tuple(a for a in body.axes if a not in flatten(placed.output) and a in moving)
+        body = replace(body, obstacles={})
+        if not over:
+            return _shaped(body, placed.output, span)
+        r = reduction(ein.MONOIDS["any" if truths else "sum"], over, [body], None, span)
+        label = placed.label if len(factors) == len(placed.reads) and len(placed.label) <= _LONGEST_LABEL else "sum"
+        return replace(r, dims=placed.output, positions=(), label=label)
+
+    def axes_for(self, node: Call, guard: ein.Expr | None) -> Call:
+        """A call without axes is over the last axis of its first argument."""
+        takes = node.function in ein.MONOIDS or bool(self.library[node.function].function.axes)
+        if node.axes is not None or not takes or not node.args:
+            return node
+        value = self.value(node.args[0], guard)
+        self.known[id(node.args[0])] = value
+        if not value.axes:
+            raise AxisError(
+                f"'{node.function}' needs an axis, but its argument has none",
+                node.span,
+                hint="give it a value with axes",
+            )
+        return replace(node, axes=(Name(value.axes[-1], node.span),))
+
+
+def _shaped(value: Value, dims: Dims, span: Span) -> Value:
+    """The value with its axes in another order."""
+    return replace(value, dims=dims, positions=(), span=span)

@@ -1,0 +1,120 @@
+"""The functions that a program may call: the prelude, and its own."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import TypeAlias
+
+from einc import ein, errors
+from einc.errors import AxisError
+from einc.frontend.syntax import AxisStatement, Call, Definition, Function, Name, Node, Read, Return, walk
+from einc.ops import OPS
+from einc.source import Source, Span
+from einc.types import BY_NAME
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A function, with how often its body uses each parameter and the axes that are its own."""
+
+    function: Function
+    uses: Mapping[str, int]
+    axes: tuple[str, ...]
+    results: tuple[Node, ...]
+    prelude: bool = False
+
+
+Library: TypeAlias = Mapping[str, Entry]
+
+
+@cache
+def prelude() -> Library:
+    """The functions that every program has, from `prelude.ein`."""
+    from einc.frontend.parse import parse_program
+
+    text = files("einc.frontend").joinpath("prelude.ein").read_text(encoding="utf-8")
+    return {f.name: _entry(f, prelude=True) for f in parse_program(Source("prelude.ein", text)).functions}
+
+
+def library(functions: Sequence[Function]) -> Library:
+    """The prelude and the functions of a program, which may replace those of the prelude."""
+    own: dict[str, Entry] = {}
+    for f in functions:
+        if f.name in BY_NAME or f.name in ein.MONOIDS or (f.name in OPS and not OPS[f.name].infix):
+            raise errors.NameError(f"'{f.name}' is a function of the language", f.span, hint="choose another name")
+        if f.name in own:
+            raise errors.NameError(
+                f"the function '{f.name}' is defined twice",
+                f.span,
+                fact=f"first in line {own[f.name].function.span.line}",
+                hint="rename one of the two",
+            )
+        own[f.name] = _entry(f)
+    return {**prelude(), **own}
+
+
+def _entry(f: Function, *, prelude: bool = False) -> Entry:
+    *body, last = f.body
+    if not isinstance(last, Return):
+        raise errors.SyntaxError(f"the function '{f.name}' returns nothing", f.span, hint="end it with return …")
+    for s in body:
+        if not isinstance(s, Definition):
+            what = "return is its last line" if isinstance(s, Return) else "the axes of a function are its callers'"
+            raise errors.SyntaxError(
+                f"'{f.name}' has definitions and one return", s.span, fact=what, hint="leave it out"
+            )
+    _check_names(f)
+    nodes = [n for s in f.body for v in _values(s) for n in walk(v)]
+    uses = Counter(n.tensor if isinstance(n, Read) else n.name for n in nodes if isinstance(n, Name | Read))
+    return Entry(f, uses, _own_axes(f, nodes), last.values, prelude)
+
+
+def _values(s: Definition | AxisStatement | Return) -> tuple[Node, ...]:
+    match s:
+        case Definition(value=value):
+            return (value,)
+        case Return(values=values):
+            return values
+        case _:
+            return ()
+
+
+def _check_names(f: Function) -> None:
+    """Axes, parameters and definitions of a function have different names, each parameter's axes are the function's."""
+    axes = [a.name for a in f.axes]
+    seen: dict[str, Span] = {a.name: a.span for a in f.axes}
+    targets = [t for s in f.body if isinstance(s, Definition) for t in s.targets]
+    for name, span in [(p.name, p.span) for p in f.params] + [(t.name, t.span) for t in targets]:
+        if name in seen:
+            raise errors.NameError(f"'{name}' is there twice in '{f.name}'", span, hint="rename one of the two")
+        seen[name] = span
+    for p in f.params:
+        for a in p.axes:
+            if a.name not in axes or (f.variadic and a.name == axes[-1]):
+                raise AxisError(
+                    f"the axis '{a.name}' of '{p.name}' is none of '{f.name}'",
+                    a.span,
+                    fact="an argument is read at single axes that the function takes",
+                    hint=f"fn {f.name}[{', '.join(dict.fromkeys((*axes, a.name)))}]({p.name}[{a.name}])",
+                )
+
+
+def _own_axes(f: Function, nodes: Iterable[Node]) -> tuple[str, ...]:
+    """The axes that a body brings in itself: those it reduces over, reads at, or defines with."""
+    known = {a.name for a in f.axes} | {p.name for p in f.params}
+    targets = [t for s in f.body if isinstance(s, Definition) for t in s.targets]
+    known |= {t.name for t in targets}
+    found: dict[str, None] = {}
+    for target in targets:
+        for dim in target.index or ():
+            found |= dict.fromkeys(n.name for n in walk(dim) if isinstance(n, Name))
+    for node in nodes:
+        for part in (
+            (*(node.axes or ()), *()) if isinstance(node, Call) else node.index if isinstance(node, Read) else ()
+        ):
+            found |= dict.fromkeys(n.name for n in walk(part) if isinstance(n, Name))
+    return tuple(a for a in found if a not in known)

@@ -1,0 +1,303 @@
+"""What a program consists of, before anything in it is elaborated: parameters, axes, definitions in order, results."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from einc import errors
+from einc.frontend.syntax import (
+    AxisStatement,
+    Call,
+    Definition,
+    Definitions,
+    Group,
+    Name,
+    Node,
+    OperandDecl,
+    Read,
+    Return,
+    ScalarDecl,
+    Target,
+    walk,
+)
+from einc.source import Span
+
+
+@dataclass(frozen=True)
+class Outline:
+    """`definitions` stand in an order in which each comes after what it reads; `axes` are all, where they stand first.
+
+    `returns` is None where every definition that nothing reads is a result.
+    """
+
+    tree: Definitions
+    params: tuple[OperandDecl | ScalarDecl, ...]
+    axes: Mapping[str, Span]
+    extents: tuple[AxisStatement, ...]
+    definitions: tuple[Definition, ...]
+    returns: tuple[Node, ...]
+
+    @property
+    def operands(self) -> tuple[OperandDecl, ...]:
+        return tuple(p for p in self.params if isinstance(p, OperandDecl))
+
+    @property
+    def scalars(self) -> tuple[ScalarDecl, ...]:
+        return tuple(p for p in self.params if isinstance(p, ScalarDecl))
+
+
+def outline(tree: Definitions) -> Outline:
+    """The outline of a parsed program. Raises `NameError` for names that are there twice, or that define themselves."""
+    definitions = [s for s in tree.body if isinstance(s, Definition)]
+    extents = tuple(s for s in tree.body if isinstance(s, AxisStatement))
+    targets = _targets(definitions)
+    nodes = [n for s in tree.body for v in _values(s) for n in walk(v)]
+    params = tree.params or ()
+    tensors = {*targets, *(p.name for p in params if isinstance(p, OperandDecl))}
+    if tree.params is None:
+        tensors |= {n.tensor for n in nodes if isinstance(n, Read)}
+    scalars = {p.name for p in params if isinstance(p, ScalarDecl)}
+    axes = _axes(params, tree.body, nodes, tensors | scalars)
+    if tree.params is None:
+        params = (*_read_operands(nodes, targets, axes), *_free_scalars(nodes, {*tensors, *axes}))
+    _check_names(params, targets, axes, extents)
+    ordered = _ordered(definitions, targets)
+    return Outline(tree, params, axes, extents, ordered, _returns(tree, definitions, targets))
+
+
+def _values(s: Definition | AxisStatement | Return) -> tuple[Node, ...]:
+    match s:
+        case Definition(value=value):
+            return (value,)
+        case AxisStatement(extent=extent):
+            return (extent,)
+        case Return(values=values):
+            return values
+
+
+def _targets(definitions: Sequence[Definition]) -> dict[str, tuple[Definition, Target]]:
+    found: dict[str, tuple[Definition, Target]] = {}
+    for d in definitions:
+        for t in d.targets:
+            if t.name in found:
+                raise errors.NameError(
+                    f"'{t.name}' is defined twice",
+                    t.span,
+                    fact=f"first in line {found[t.name][1].span.line}",
+                    hint="give the second a name of its own",
+                )
+            found[t.name] = (d, t)
+    return found
+
+
+def _dim_names(dims: Iterable[Node]) -> Iterator[Name]:
+    return (n for d in dims for n in walk(d) if isinstance(n, Name))
+
+
+def _axes(
+    params: Sequence[OperandDecl | ScalarDecl],
+    body: Sequence[Definition | AxisStatement | Return],
+    nodes: Sequence[Node],
+    others: set[str],
+) -> dict[str, Span]:
+    """Every axis where it stands first: signature, `axis` statements, left sides, reductions, subscripts."""
+    found: dict[str, Span] = {}
+    for p in params:
+        if isinstance(p, OperandDecl):
+            for n in _dim_names(p.dims):
+                found.setdefault(n.name, n.span)
+    for s in body:
+        if isinstance(s, AxisStatement):
+            found.setdefault(s.name, s.span)
+    for s in body:
+        if isinstance(s, Definition):
+            for n in _dim_names(d for t in s.targets for d in t.index or ()):
+                found.setdefault(n.name, n.span)
+    for node in nodes:
+        if isinstance(node, Call):
+            for n in node.axes or ():
+                if n.name not in others:
+                    found.setdefault(n.name, n.span)
+    for node in nodes:
+        if isinstance(node, Read):
+            for n in _dim_names(node.index):
+                if n.name not in others and n.name not in found:
+                    _check_misspelt(n, others)
+                    found[n.name] = n.span
+    return found
+
+
+def _check_misspelt(n: Name, others: set[str]) -> None:
+    """A name that only subscripts have is an axis, unless it is nearly that of a scalar or tensor."""
+    close = difflib.get_close_matches(n.name, others, n=1, cutoff=0.75) if len(n.name) > 2 else []
+    if close:
+        raise errors.NameError(
+            f"'{n.name}' is not defined", n.span, fact="it is in subscripts only", hint=f"did you mean '{close[0]}'?"
+        )
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Statements without a `def`
+
+
+def _read_operands(
+    nodes: Sequence[Node], targets: Mapping[str, object], axes: dict[str, Span]
+) -> Iterator[OperandDecl]:
+    """The tensors that are read and never defined, with the axes of the first read at plain, distinct ones."""
+    reads: dict[str, list[Read]] = {}
+    for n in nodes:
+        if isinstance(n, Read) and n.tensor not in targets:
+            reads.setdefault(n.tensor, []).append(n)
+    for name, found in reads.items():
+        plain = next((r for r in found if all(_plain_dims(r, axes))), found[0])
+        dims = tuple(
+            dim if own else _new_axis(f"{name}_{k}", plain, axes)
+            for k, (dim, own) in enumerate(zip(plain.index, _plain_dims(plain, axes), strict=True))
+        )
+        yield OperandDecl(name, tuple(d for d in dims if isinstance(d, Name | Group)), None, plain.span)
+
+
+def _plain_dims(r: Read, axes: Mapping[str, Span]) -> list[bool]:
+    """Which subscripts are axes, or composite axes, that the read has not had before."""
+    seen: set[str] = set()
+    plain = []
+    for dim in r.index:
+        names = [n.name for n in walk(dim) if isinstance(n, Name)]
+        fits = isinstance(dim, Name | Group) and all(n in axes for n in names)
+        plain.append(fits and len(set(names)) == len(names) and not seen & set(names))
+        seen.update(names)
+    return plain
+
+
+def _new_axis(name: str, r: Read, axes: dict[str, Span]) -> Name:
+    while name in axes:
+        name += "_"
+    axes[name] = r.span
+    return Name(name, r.span)
+
+
+def _free_scalars(nodes: Sequence[Node], known: set[str]) -> Iterator[ScalarDecl]:
+    """Names that are neither tensors nor axes are numbers that the caller gives."""
+    seen = set(known)
+    for n in nodes:
+        if isinstance(n, Name) and n.name not in seen:
+            check_scalar(n, known)
+            seen.add(n.name)
+            yield ScalarDecl(n.name, "float", None, n.span)
+
+
+def check_scalar(n: Name, known: Iterable[str]) -> None:
+    """A name that nothing defines is a scalar of the caller's, unless it is nearly a known name."""
+    close = [k for k in known if k.casefold() == n.name.casefold() or set(n.name) == set(k)]
+    close += difflib.get_close_matches(n.name, list(known), n=1, cutoff=0.75) if len(n.name) > 2 else []
+    if close:
+        raise errors.NameError(
+            f"'{n.name}' is not defined",
+            n.span,
+            fact=f"names here: {', '.join(known)}",
+            hint=f"did you mean '{close[0]}'?",
+        )
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Names, order, results
+
+
+def _check_names(
+    params: Sequence[OperandDecl | ScalarDecl],
+    targets: Mapping[str, tuple[Definition, Target]],
+    axes: Mapping[str, Span],
+    extents: Sequence[AxisStatement],
+) -> None:
+    seen: dict[str, Span] = {}
+    for p in params:
+        if p.name in seen:
+            raise errors.NameError(f"the parameter '{p.name}' is there twice", p.span, hint="rename one of the two")
+        seen[p.name] = p.span
+        if isinstance(p, ScalarDecl) and p.name in axes:
+            raise errors.NameError(f"'{p.name}' is a scalar and an axis", axes[p.name], hint="rename one of the two")
+    for name, (_, target) in targets.items():
+        if name in seen:
+            raise errors.NameError(
+                f"'{name}' is a parameter, and is defined again",
+                target.span,
+                fact=f"the parameter stands in line {seen[name].line}",
+                hint="give the definition a name of its own",
+            )
+    stated: dict[str, Span] = {}
+    for s in extents:
+        if s.name in stated:
+            raise errors.NameError(
+                f"the extent of axis '{s.name}' is given twice",
+                s.span,
+                fact=f"first in line {stated[s.name].line}",
+                hint="leave out one of the two",
+            )
+        stated[s.name] = s.span
+
+
+def _ordered(
+    definitions: Sequence[Definition], targets: Mapping[str, tuple[Definition, Target]]
+) -> tuple[Definition, ...]:
+    """The definitions, each after those it reads, else as written."""
+    ordered: list[Definition] = []
+    done: set[int] = set()
+    for first in definitions:
+        path = [first]
+        pending = [_needed(first, targets)]
+        while path:
+            following = None if id(path[-1]) in done else next((d for d in pending[-1] if id(d) not in done), None)
+            if following is None:
+                if id(path[-1]) not in done:
+                    done.add(id(path[-1]))
+                    ordered.append(path[-1])
+                path.pop()
+                pending.pop()
+            elif any(following is d for d in path):
+                raise _cycle(path, following)
+            else:
+                path.append(following)
+                pending.append(_needed(following, targets))
+    return tuple(ordered)
+
+
+def _needed(d: Definition, targets: Mapping[str, tuple[Definition, Target]]) -> Iterator[Definition]:
+    names = (n.tensor if isinstance(n, Read) else n.name for n in walk(d.value) if isinstance(n, Name | Read))
+    return iter([targets[n][0] for n in dict.fromkeys(names) if n in targets])
+
+
+def _cycle(path: Sequence[Definition], back: Definition) -> errors.Error:
+    start = next(k for k, d in enumerate(path) if d is back)
+    names = [d.targets[0].name for d in (*path[start:], back)]
+    return errors.NameError(
+        f"'{names[0]}' is defined by itself",
+        back.targets[0].span,
+        fact=" reads ".join(f"'{n}'" for n in (names if len(names) < 8 else [*names[:6], "…", names[-1]])),
+        hint="write a recurrence as a reduction over what came before: sum[t](where(t <= j, x[t], 0))",
+    )
+
+
+def _returns(
+    tree: Definitions, definitions: Sequence[Definition], targets: Mapping[str, tuple[Definition, Target]]
+) -> tuple[Node, ...]:
+    """What the program returns: as it says, or every definition that nothing reads."""
+    returns = [s for s in tree.body if isinstance(s, Return)]
+    if len(returns) > 1 or (returns and tree.body[-1] is not returns[0]):
+        last = returns[1] if len(returns) > 1 else returns[0]
+        message = "a second return" if len(returns) > 1 else "return is not the last line"
+        raise errors.SyntaxError(message, last.span, hint="return everything in the last line: return O, L")
+    if returns:
+        return returns[0].values
+    if not definitions:
+        raise errors.SyntaxError(
+            "the program computes nothing", tree.span, hint="define a tensor: C[i, j] = A[i, k] * B[k, j]"
+        )
+    read = {
+        n.tensor if isinstance(n, Read) else n.name
+        for d in definitions
+        for n in walk(d.value)
+        if isinstance(n, Name | Read)
+    }
+    return tuple(Name(name, t.span) for name, (_, t) in targets.items() if name not in read)

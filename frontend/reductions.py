@@ -1,0 +1,101 @@
+"""Reductions that are written out, `op[axes : domain](x)`, and those that a missing axis means."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from einc import ein
+from einc.errors import AxisError, CallError, DTypeError
+from einc.frontend.elaborator import Elaborator
+from einc.frontend.reads import condition
+from einc.frontend.syntax import Call
+from einc.frontend.values import Reduction, Value, collect, flatten, without
+from einc.guards import composite, conjoin
+from einc.source import Span
+from einc.types import INT
+
+_POSITIONS = ("argmax", "argmin")
+
+
+def reduce(t: Elaborator, node: Call, guard: ein.Expr | None) -> Reduction:
+    """`op[axes : domain](x)`, or with positions of its own, `argmax[axes](x, position)`."""
+    node = t.axes_for(node, guard)
+    span = t.scope.at(node.span)
+    over = _over(t, node, span)
+    outer = None if guard is None or set(ein.axes_of(guard)) & set(over) else guard
+    domain = None if node.domain is None else condition(t, node.domain, outer)
+    inner = conjoin(outer, domain)
+    _check_arguments(node, span)
+    bodies = [t.value(arg, inner) for arg in node.args]
+    if node.domain is None:
+        _check_there(over, bodies, node, span)
+    if node.function in _POSITIONS and len(bodies) == 1:
+        bodies.append(Value(composite(over), INT, span, (), tuple(over)))
+    return reduction(ein.MONOIDS[node.function], over, bodies, domain, span)
+
+
+def reduction(
+    monoid: ein.Monoid, over: tuple[str, ...], bodies: Sequence[Value], domain: ein.Expr | None, span: Span
+) -> Reduction:
+    """The reduction of bodies over axes. Raises `DTypeError` for bodies that the monoid does not combine."""
+    _check_types(monoid, bodies, span)
+    dims, positions = collect(bodies)
+    beyond = () if domain is None else ein.axes_of(domain)
+    positions = tuple(dict.fromkeys((*positions, *(a for a in beyond if a not in flatten(dims)))))
+    left = tuple(a for a in positions if a not in over)
+    return Reduction(monoid, over, tuple(bodies), domain, span, without(dims, over), left, monoid.name)
+
+
+def _over(t: Elaborator, node: Call, span: Span) -> tuple[str, ...]:
+    if not node.axes:
+        raise CallError(
+            f"'{node.function}' needs the axes that it is over",
+            span,
+            hint=f"{node.function}[j](x)" + (f", or {node.function}(x, y)" if node.function in ("max", "min") else ""),
+        )
+    over = tuple(a for name in node.axes for a in t.scope.axis(name.name, name.span))
+    for k, axis in enumerate(over):
+        if axis in over[:k]:
+            raise AxisError(f"'{node.function}' is over axis '{axis}' twice", span, hint="name each axis once")
+    return over
+
+
+def _check_arguments(node: Call, span: Span) -> None:
+    most = 2 if node.function in _POSITIONS else 1
+    if not 1 <= len(node.args) <= most:
+        raise CallError(
+            f"'{node.function}' over axes takes 1 argument, not {len(node.args)}",
+            span,
+            hint=f"{node.function}[{', '.join(a.name for a in node.axes or ())}](x)",
+        )
+
+
+def _check_there(over: tuple[str, ...], bodies: Sequence[Value], node: Call, span: Span) -> None:
+    """Every reduced axis is one of what is reduced, unless that is a constant."""
+    axes = dict.fromkeys(a for b in bodies for a in b.axes)
+    for axis in over:
+        if axes and axis not in axes:
+            raise AxisError(
+                f"'{node.function}' is over axis '{axis}', which is not there",
+                span,
+                fact=f"the axes of {_clip(node.args[0].span.text)} are {', '.join(axes)}",
+                hint=f"reduce over one of them, or write [{axis} : true] to repeat every value |{axis}| times",
+            )
+
+
+def _clip(text: str) -> str:
+    return text if len(text) <= 40 else text[:39] + "…"
+
+
+def _check_types(monoid: ein.Monoid, bodies: Sequence[Value], span: Span) -> None:
+    dtype = bodies[0].dtype
+    if monoid.name in ("any", "all") and not dtype.is_bool:
+        raise DTypeError(f"'{monoid.name}' combines truth values, not {dtype}", span, hint=f"{monoid.name}[…](x != 0)")
+    if monoid.name in ("max", "min", *_POSITIONS) and dtype.is_complex:
+        raise DTypeError(
+            f"'{monoid.name}' needs an order, which {dtype} has not",
+            span,
+            hint="order by size: re(x) ** 2 + im(x) ** 2",
+        )
+    if len(bodies) > 1 and not bodies[1].dtype.is_int:
+        raise DTypeError(f"a position is an integer, not {bodies[1].dtype}", bodies[1].span, hint="i64(x)")

@@ -1,0 +1,55 @@
+"""Implicit sums: an axis that is missing on the left is summed over each additive term of the right that has it.
+
+    O[i] = A[i, k] * B[k] + C[i]   -->   O[i] = sum[k](A[i, k] * B[k]) + C[i]
+
+The axis must pass through: products, quotients by what is free of it, signs and casts are linear in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container
+from dataclasses import replace
+
+from einc import ein
+from einc.errors import AxisError
+from einc.frontend.elaborator import Elaborator
+from einc.frontend.reductions import reduction
+from einc.frontend.syntax import Call, Node, Operation
+from einc.frontend.values import Reduction, Result, Value
+from einc.types import BY_NAME
+
+
+def total(t: Elaborator, node: Node, kept: Container[str]) -> Result:
+    """The right side of a definition whose left has the axes `kept`, everything else summed."""
+    match node:
+        case Operation("add" | "sub" as op, args, span):
+            terms = [_value(t, total(t, a, kept)) for a in args]
+            return t.apply(op, terms, t.scope.at(span))
+        case Call(function, None, None, (arg,)) if function in BY_NAME:
+            return t.cast(node, total(t, arg, kept))
+        case _:
+            return summed(t, t.result(node), kept)
+
+
+def _value(t: Elaborator, result: Result) -> Value:
+    return result if isinstance(result, Value) else t.bound(result)
+
+
+def summed(t: Elaborator, result: Result, kept: Container[str]) -> Result:
+    """A term, summed over its axes that are not kept. Raises `AxisError` where one does not pass through."""
+    missing = tuple(a for a in result.axes if a not in kept)
+    if not missing:
+        return result
+    if isinstance(result, Reduction):
+        result = t.bound(result)
+    for axis in missing:
+        obstacle = result.obstacles.get(axis)
+        if obstacle is not None:
+            raise AxisError(
+                f"axis '{axis}' is not on the left, and inside {obstacle.inside} it is not summed implicitly",
+                t.scope.at(obstacle.span),
+                fact="a missing axis is summed over a whole term, through products, signs and casts only",
+                hint=f"write sum[{axis}](…) where the sum is meant, or put '{axis}' on the left",
+            )
+    plain = replace(result, obstacles={})
+    return reduction(ein.MONOIDS["sum"], missing, [plain], None, result.span)

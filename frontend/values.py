@@ -1,0 +1,131 @@
+"""What an expression elaborates to: a scalar expression with its type and axes, or a reduction not yet named."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from einc.ein import Expr, Monoid
+from einc.source import Span
+from einc.types import DType
+
+Dims: TypeAlias = tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Obstacle:
+    """Why an axis cannot be summed over here: `inside` says what the axis sits in."""
+
+    inside: str
+    span: Span
+
+
+Obstacles: TypeAlias = Mapping[str, Obstacle]
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """A scalar expression of a type.
+
+    `dims` are the axes of the tensors read, in order of appearance, composite where a tensor has them composite;
+    `positions` the axes that appear only as positions. `obstacles` are the axes an implicit sum cannot be taken over,
+    `depth` is that of the expression.
+    """
+
+    expr: Expr
+    dtype: DType
+    span: Span
+    dims: Dims = ()
+    positions: tuple[str, ...] = ()
+    obstacles: Obstacles = field(default_factory=dict)
+    depth: int = 1
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        """Every axis it depends on: those of tensors, then those that appear only as positions."""
+        return (*flatten(self.dims), *self.positions)
+
+    @property
+    def shape(self) -> Dims:
+        """The dimensions of a tensor of it."""
+        return (*self.dims, *((a,) for a in self.positions))
+
+
+@dataclass(frozen=True, slots=True)
+class Reduction:
+    """`monoid[over : domain](bodies)`, to become an equation of its own or the right side of a definition.
+
+    `label` is what a tensor of it is named after; `dtype` the type it is stored as, if a cast says so.
+    """
+
+    monoid: Monoid
+    over: tuple[str, ...]
+    bodies: tuple[Value, ...]
+    domain: Expr | None
+    span: Span
+    dims: Dims
+    positions: tuple[str, ...]
+    label: str
+    dtype: DType | None = None
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        return (*flatten(self.dims), *self.positions)
+
+    @property
+    def shape(self) -> Dims:
+        return (*self.dims, *((a,) for a in self.positions))
+
+
+Result: TypeAlias = Value | Reduction
+
+
+def flatten(dims: Iterable[Sequence[str]]) -> tuple[str, ...]:
+    return tuple(axis for dim in dims for axis in dim)
+
+
+def merge(*parts: Dims) -> Dims:
+    """The dimensions of several, in order, each axis where it stands first; extents of 1 only from the first."""
+    dims: list[tuple[str, ...]] = []
+    seen: set[str] = set()
+    for part in parts:
+        leads = not dims
+        for dim in part:
+            left = tuple(a for a in dict.fromkeys(dim) if a not in seen)
+            if left or (leads and not dim):
+                dims.append(left)
+                seen.update(left)
+    return tuple(dims)
+
+
+def without(dims: Dims, axes: Iterable[str]) -> Dims:
+    """The dimensions that are left when axes are gone; those of extent 1 go too."""
+    gone = set(axes)
+    left = (tuple(a for a in dim if a not in gone) for dim in dims)
+    return tuple(dim for dim in left if dim)
+
+
+def collect(values: Sequence[Value], order: Sequence[int] | None = None) -> tuple[Dims, tuple[str, ...]]:
+    """The dims and positions of several values together; `order` says whose dims come first."""
+    ordered = values if order is None else [values[k] for k in order]
+    dims = merge(*(v.dims for v in ordered))
+    taken = set(flatten(dims))
+    positions = dict.fromkeys(a for v in values for a in v.positions if a not in taken)
+    return dims, tuple(positions)
+
+
+def union(values: Iterable[Value]) -> Obstacles:
+    """The obstacles of all of them; of two for one axis, the first."""
+    found: dict[str, Obstacle] = {}
+    for v in values:
+        for axis, obstacle in v.obstacles.items():
+            found.setdefault(axis, obstacle)
+    return found
+
+
+def blocked(value: Value, inside: str, span: Span, free: Iterable[str] = ()) -> Obstacles:
+    """Every axis of the value sits inside something now, except the `free` ones."""
+    passing = set(free)
+    new = {a: Obstacle(inside, span) for a in value.axes if a not in passing}
+    return new | {a: o for a, o in value.obstacles.items() if a in new}
