@@ -1,0 +1,220 @@
+"""One kernel of a plan in the making: the values of its tensors, reductions of one block, and stores.
+
+What an equation of the plan reads from another is computed in place, once a block. A sum of products whose two sides
+meet in one row, one column and one inner tile axis becomes a dot; any other reduction folds its tile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from einc import ein, tile
+from einc.ein import Apply, Equation, Expr, Program, Read
+from einc.passes.builder import Builder
+from einc.passes.contraction import Contraction, Term, contraction
+from einc.pipeline import Context
+from einc.plan import Plan
+from einc.tile import Elem, Lit, TileType, Value
+from einc.types import BF16, BOOL, F32, F64, INT, DType, accumulator, compute, join, settle
+
+
+class Kernel:
+    """The lowering of one plan."""
+
+    def __init__(self, program: Program, plan: Plan, context: Context) -> None:
+        self.program, self.plan, self.context = program, plan, context
+        self.b = Builder(program, plan.equations, self.inside)
+        self.definitions = {eq.name: eq for eq in plan.equations}
+        self.known: dict[str, Value] = {}  # tensors and references that have a value here
+        self.order: tuple[str, ...] = ()
+
+    # ---------------------------------------------------------------------------------------------------------- values
+
+    def inside(self, read: Read, order: tuple[str, ...], _: DType) -> Value | None:
+        """The value of a tensor that this kernel computes; None for one in memory."""
+        if read.tensor in self.known:
+            return self.known[read.tensor]
+        eq = self.definitions.get(read.tensor)
+        if eq is None:
+            return None
+        at = dict(zip(eq.axes, read.index, strict=True))
+        if eq.monoid is None:
+            value = self.b.typed(ein.substitute(eq.body, at), order, eq.outputs[0].dtype)
+            return self.b.convert(value, compute(eq.outputs[0].dtype))
+        assert all(ein.AxisValue(a) == e for a, e in at.items()), "a reduction is read where it was made"
+        (made,) = self.reduced(eq)
+        self.known[eq.name] = self.b.bind(eq.name, made, self.result_order(eq))
+        return self.known[eq.name]
+
+    def reduced(self, eq: Equation) -> list[Value]:
+        """A reduction over axes that are held whole: its results."""
+        assert eq.monoid is not None
+        units = zip(eq.monoid.identity, self.state_types(eq), strict=True)
+        made = self.reduce(eq, [tile.Fill(Lit(u, t)) for u, t in units], self.result_order(eq))
+        return [made[k] for k in eq.monoid.results]
+
+    def result_order(self, eq: Equation) -> tuple[str, ...]:
+        """The tile axes an equation's value extends over, in the order that it is made in."""
+        dots = self.contractions(eq)
+        if dots is not None:
+            sides = self.sides(dots[0])
+            assert sides is not None
+            return sides[:2]
+        extends = {self.b.tile_of[a] for a in eq.axes}
+        return tuple(t for t in self.order if t in extends)
+
+    def reduce(self, eq: Equation, states: list[Value], order: tuple[str, ...]) -> list[Value]:
+        """States combined with the reduction of this block: a dot where every body is a contraction, else a fold."""
+        assert eq.monoid is not None
+        dots = self.contractions(eq)
+        if dots is not None:
+            return [self.dotted(c, acc) for c, acc in zip(dots, states, strict=True)]
+        over = tuple(dict.fromkeys(self.b.tile_of[a] for a in eq.over))
+        inside = (*(a for a in order if a not in over), *over)
+        types = self.state_types(eq)
+        domain = None if eq.domain is None else self.b.typed(eq.domain, inside, BOOL)
+        args: tuple[Value, ...] = ()
+        for body, t, unit in zip(eq.bodies, types, eq.monoid.identity, strict=True):
+            value = self.b.typed(body, inside, t)
+            args += (value if domain is None else Elem("where", (domain, value, Lit(unit, t))),)
+        for axis in reversed(over):
+            args = self.b.fold(eq, axis, args, inside, types)
+        if all(isinstance(s, tile.Fill) for s in states):
+            return list(args)
+        return list(self.b.combine(eq.monoid, tuple(states), args))
+
+    def state_types(self, eq: Equation) -> tuple[DType, ...]:
+        """Sums and products accumulate wide; an order keeps its type; a carried index is i64."""
+        assert eq.monoid is not None
+        found = []
+        for body in eq.bodies:
+            t = self.b.dtype(body)
+            if eq.monoid.name in ("sum", "prod"):
+                wide = accumulator(settle(t))
+                found.append(wide if t.is_bool else join(wide, accumulator(eq.outputs[0].dtype.part)))
+            else:
+                found.append(BOOL if eq.monoid.name in ("any", "all") else compute(settle(t)))
+        return tuple(found)
+
+    # ---------------------------------------------------------------------------------------------------- contractions
+
+    def contractions(self, eq: Equation) -> list[Contraction] | None:
+        """The bodies of a sum as contractions over one row, column and inner tile axis that the target's dot takes."""
+        if eq.monoid is None or eq.monoid.name != "sum":
+            return None
+        found: list[Contraction] = []
+        for body in eq.bodies:
+            c = contraction(eq, body, self.context.size, found[0].shape if found else None)
+            if c is None or self.sides(c) is None:
+                return None
+            if any(not self.context.target.takes_dot(self.operand_type(t)) for t in c.terms):
+                return None
+            found.append(c)
+        return found
+
+    def sides(self, c: Contraction) -> tuple[str, str, str] | None:
+        """The row, column and inner tile axis; None if one of them is several, or a batch axis extends over a tile."""
+        groups = [self.tiles(axes) for axes in (c.shape.rows, c.shape.columns, c.shape.inner)]
+        if any(len(g) != 1 for g in groups) or len(set().union(*groups)) < 3 or self.tiles(c.shape.batch):
+            return None
+        row, column, inner = (next(iter(g)) for g in groups)
+        return row, column, inner
+
+    def tiles(self, axes: Iterable[str]) -> set[str]:
+        """The tile axes that a group of axes extends over; a position of one a program has none."""
+        return {self.b.tile_of[a] for a in axes if self.b.types[self.b.tile_of[a]].axes}
+
+    def dotted(self, c: Contraction, acc: Value) -> Value:
+        sides = self.sides(c)
+        assert sides is not None
+        row, column, inner = sides
+        scaled = bool(c.terms[0].outer)
+        start = tile.Fill(Lit(0, accumulator(self.operand_type(c.terms[0])))) if scaled else acc
+        for term in c.terms:
+            operand = self.operand_type(term)
+            left = self.b.typed(_product(term.left), (row, inner), operand)
+            left = Elem("neg", (left,)) if term.negative else left
+            right = self.b.typed(_product(term.right), (inner, column), operand)
+            left, right = self.b.bind("left", left, (row, inner)), self.b.bind("right", right, (inner, column))
+            start = tile.Dot(left, right, start, row, column, inner)
+        if not scaled:
+            return start
+        value = self.scaled(self.b.bind("dot", start, (row, column)), c.terms[0].outer, (row, column))
+        return value if isinstance(acc, tile.Fill) else Elem("add", (acc, value))
+
+    def scaled(self, value: Value, outer: tuple[Expr, ...], order: tuple[str, ...]) -> Value:
+        for factor in outer:
+            t = join(self.b.type_of(value), compute(settle(self.b.dtype(factor))))
+            value = Elem("mul", (self.b.convert(value, t), self.b.typed(factor, order, t)))
+        return value
+
+    def operand_type(self, term: Term) -> DType:
+        """The common type of a dot's operands.
+
+        A side that is read as it lies in memory, or cast, has a type of its own; a computed side takes its partner's,
+        if that is a float. Two computed sides meet in f32 (f64 if either is).
+        """
+        left, right = self.own_type(term.left), self.own_type(term.right)
+        if left is not None and right is not None:
+            return join(left, right)
+        own = left or right
+        if F64 in (compute(settle(self.b.dtype(f))) for f in (*term.left, *term.right)):
+            return F64
+        if own is None or not own.is_float:
+            return F32
+        return BF16 if own.bits == 8 else own
+
+    def own_type(self, side: tuple[Expr, ...]) -> DType | None:
+        if len(side) > 1:
+            return None
+        match side[0]:
+            case Read(tensor=name):
+                stored = self.b.dtypes[name]
+                return stored if name in self.b.given or stored != F32 else None
+            case Apply(op="re" | "im", args=(Read(tensor=name),)):
+                return self.b.dtypes[name].part
+            case ein.Cast(dtype=dtype):
+                return None if dtype == INT else dtype
+            case e:
+                t = settle(self.b.dtype(e))
+                return t if t.is_int or t.is_bool else None
+
+    # ---------------------------------------------------------------------------------------------------------- stores
+
+    def store(self, eq: Equation) -> None:
+        """Compute an equation's outputs, if they have no value yet, and write them."""
+        extends = {self.b.tile_of[a] for a in eq.axes}
+        order = tuple(t for t in self.order if t in extends)
+        index = tuple(self.b.composite(dim) for dim in eq.dims)
+        for n, (value, dtype) in enumerate(zip(self.results(eq, order), stored_types(eq), strict=True)):
+            output = eq.outputs[0 if eq.outputs[0].dtype.is_complex else n]
+            part = n if output.dtype.is_complex else None
+            converted = self.b.convert(value, dtype)
+            self.b.emit(tile.Store(output.name, index, converted, TileType(dtype, order), part=part))
+
+    def results(self, eq: Equation, order: tuple[str, ...]) -> list[Value]:
+        """The stored values of an equation."""
+        types = stored_types(eq)
+        if eq.name in self.known:
+            return [self.known[component(eq.name, n)] for n in range(len(types))]
+        if eq.monoid is None:
+            return [self.b.typed(body, order, t) for body, t in zip(eq.bodies, types, strict=True)]
+        return self.reduced(eq)
+
+
+def component(name: str, n: int) -> str:
+    """The name of an equation's n-th stored value."""
+    return f"{name}#{n}" if n else name
+
+
+def stored_types(eq: Equation) -> tuple[DType, ...]:
+    """The type each result is stored as: one an output, or the two parts of a complex output."""
+    first = eq.outputs[0].dtype
+    return (first.part, first.part) if first.is_complex else tuple(t.dtype for t in eq.outputs)
+
+
+def _product(factors: tuple[Expr, ...]) -> Expr:
+    whole = factors[0]
+    for f in factors[1:]:
+        whole = Apply("mul", (whole, f))
+    return whole

@@ -1,0 +1,75 @@
+"""The walks a kernel makes over its walked axes: which reductions share one, and which tensors are written in it.
+
+Reductions whose bodies follow the references they read share a walk (`closure`); one that does not waits for final
+values and for the next walk. A tensor along the walked axes is written in the first walk that knows all that it reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, replace
+
+from einc import ein
+from einc.ein import Equation, Expr, Read
+from einc.passes.closure import links
+from einc.plan import Plan
+from einc.sweep import Link, NotClosed
+
+
+@dataclass(frozen=True, slots=True)
+class Walk:
+    """One loop: the links that stream in it, the equations whose tensors are written in it, and what had to wait."""
+
+    links: tuple[Link, ...]
+    stores: tuple[Equation, ...]
+    waiting: tuple[NotClosed, ...]
+
+
+def walks(plan: Plan) -> tuple[Walk, ...]:
+    """The walks of a plan, in order."""
+    over = set(plan.walked)
+    named = {eq.name: eq for eq in plan.equations}
+    late = [eq for eq in plan.equations if over & set(eq.over)]
+    along = [eq for eq in plan.equations if over & set(eq.axes) and eq.name in plan.stores]
+    found: list[Walk] = []
+    while over and (late or along):
+        unknown = {eq.name for eq in late}
+        chain = [written_out(eq, named, unknown) for eq in late]
+        made = links(chain, plan.walked)
+        now = [eq for eq in along if not unknown & upstream(eq, named)]
+        ready = tuple(link for link in made if isinstance(link, Link))
+        waiting = tuple(link for link in made if isinstance(link, NotClosed))
+        found.append(Walk(ready, tuple(now), waiting))
+        late = [named[link.equation.name] for link in waiting]
+        along = [eq for eq in along if eq not in now]
+    return tuple(found)
+
+
+def upstream(eq: Equation, named: dict[str, Equation]) -> set[str]:
+    """The tensors among these that an equation reads, directly or through others of them."""
+    found: set[str] = set()
+    stack = [eq]
+    while stack:
+        for name in tensors_read(stack.pop().expressions()):
+            if name in named and name not in found:
+                found.add(name)
+                stack.append(named[name])
+    return found
+
+
+def tensors_read(expressions: Iterable[Expr]) -> set[str]:
+    """The names of all tensors read in some expressions."""
+    return {r.tensor for e in expressions for r in ein.reads(e)}
+
+
+def written_out(eq: Equation, named: dict[str, Equation], unknown: Collection[str]) -> Equation:
+    """The equation with pointwise tensors that depend on unknown ones replaced by what they are."""
+    through = {n for n, e in named.items() if e.monoid is None and upstream(e, named) & set(unknown)}
+
+    def out(e: Expr) -> Expr:
+        if isinstance(e, Read) and e.tensor in through:
+            source = named[e.tensor]
+            return out(ein.substitute(source.body, dict(zip(source.axes, e.index, strict=True))))
+        return ein.rebuild(e, out)
+
+    return replace(eq, bodies=tuple(out(b) for b in eq.bodies)) if through else eq
