@@ -10,8 +10,8 @@ from einc.errors import CallError
 from einc.frontend.einsum import elaborate_einsum
 from einc.frontend.expressions import Expression, elaborate_expression
 from einc.frontend.outline import Outline
+from einc.frontend.parse import Text
 from einc.frontend.programs import elaborate_program
-from einc.frontend.text import Text
 
 
 def elaborate(text: Text, facts: Mapping[str, Fact] | None = None) -> ein.Program:

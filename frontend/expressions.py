@@ -48,7 +48,7 @@ class Expression:
 
 def read_expression(source: Source) -> Expression:
     """The expression that a text is. Raises `SyntaxError`."""
-    from einc.frontend.parse import parse_expression
+    from einc.frontend.grammar import parse_expression
 
     if _STATEMENT.match(source.text):
         quote = re.search(r"[\"']", source.text)

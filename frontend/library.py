@@ -34,7 +34,7 @@ Library: TypeAlias = Mapping[str, Entry]
 @cache
 def prelude() -> Library:
     """The functions that every program has, from `prelude.ein`."""
-    from einc.frontend.parse import parse_program
+    from einc.frontend.grammar import parse_program
 
     text = files("einc.frontend").joinpath("prelude.ein").read_text(encoding="utf-8")
     return {f.name: _entry(f, prelude=True) for f in parse_program(Source("prelude.ein", text)).functions}

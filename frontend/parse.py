@@ -1,117 +1,78 @@
-"""A source into syntax trees, by the grammar in `einc.lark`; every text that is not in it ends in one `SyntaxError`."""
+"""A text, parsed: which of the three forms it has, and the operands and scalars that a call gives."""
 
 from __future__ import annotations
 
-import sys
-from functools import cache
-from importlib.resources import files
+import re
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
-from lark import Lark
-from lark.exceptions import UnexpectedToken
-
-from einc.errors import SyntaxError
-from einc.frontend import mistakes
-from einc.frontend.lexer import Input, TokenLexer
-from einc.frontend.syntax import (
-    AxisStatement,
-    Definition,
-    Definitions,
-    Node,
-    ScalarDecl,
-    Statement,
-    children,
-)
-from einc.frontend.trees import Trees
+from einc.frontend.expressions import Expression
+from einc.frontend.outline import Outline
+from einc.frontend.terms import Subscripts
 from einc.source import Source
 
-DEEPEST = 256  # operations within operations
-_FRAMES = 40  # Python frames that the stages after this one may use for each of them
+Form: TypeAlias = Literal["einsum", "expression", "program"]
+
+_COMMENT = re.compile(r"#[^\n]*")
+_EINSUM = re.compile(r"[\w\s,.()>-]*")
+_STATEMENT = re.compile(r"\s*(def|fn|axis|return)\s")
 
 
-@cache
-def _parser() -> Lark:
-    grammar = files("einc.frontend").joinpath("einc.lark").read_text(encoding="utf-8")
-    return Lark(grammar, parser="lalr", lexer=TokenLexer, start=["program", "expression"], transformer=Trees())
+@dataclass(frozen=True, eq=False)
+class Text:
+    """A parsed text. `operands` are the tensors a call gives, in order; `scalars` the numbers it gives by name.
+
+    Texts are compared by identity.
+    """
+
+    source: Source
+    form: Form
+    operands: tuple[str, ...]
+    scalars: tuple[str, ...]
+    content: Subscripts | Expression | Outline
 
 
-def parse_program(source: Source) -> Definitions:
-    """The functions and the program of a text. Raises `SyntaxError`."""
-    tree = _parse(source, "program")
-    if tree is None:
-        raise empty(source)
-    assert isinstance(tree, Definitions)
-    for s in (*tree.body, *(s for f in tree.functions for s in f.body)):
-        _check_depth(_values(s))
-    defaults = [p.default for p in tree.params or () if isinstance(p, ScalarDecl) and p.default is not None]
-    _check_depth(tuple(defaults))
-    return tree
+def parse(source: Source) -> Text:
+    """The parsed text. Raises `SyntaxError` for what is not in the language, `NameError` for names that clash."""
+    match form_of(source.text):
+        case "einsum":
+            return _einsum(source)
+        case "expression":
+            return _expression(source)
+        case "program":
+            return _program(source)
 
 
-def parse_expression(source: Source) -> Node:
-    """The tree of an expression; line ends in it mean nothing. Raises `SyntaxError`."""
-    node = _parse(source, "expression")
-    assert node is not None
-    assert not isinstance(node, Definitions)
-    _check_depth((node,))
-    return node
+def form_of(text: str) -> Form:
+    """An einsum string has labels and marks only; an expression has quotes; the rest are programs."""
+    bare = _COMMENT.sub("", text)
+    if '"' in bare or "'" in bare:
+        return "expression"
+    if bare.strip() and _EINSUM.fullmatch(bare) and not _STATEMENT.match(bare):
+        return "einsum"
+    return "program"
 
 
-def empty(source: Source) -> SyntaxError:
-    return SyntaxError(
-        "the text is empty",
-        source.whole(),
-        fact="there is nothing but spaces and comments" if source.text else "",
-        hint='write an einsum string, "ij,jk->ik", or a definition, C[i, j] = A[i, k] * B[k, j]',
-    )
+def _einsum(source: Source) -> Text:
+    from einc.frontend.layout import operand_name
+    from einc.frontend.termparser import parse_terms
+
+    subscripts = parse_terms(source.text, source.whole())
+    names = tuple(operand_name(k) for k in range(len(subscripts.inputs)))
+    return Text(source, "einsum", names, (), subscripts)
 
 
-def _parse(source: Source, start: str) -> Definitions | Node | None:
-    given = Input(source, layout=start == "program")
-    try:
-        return _parser().parse(given, start=start)  # type: ignore[return-value]  # lark knows of trees only
-    except UnexpectedToken as e:
-        raise _explain(e, given) from None
+def _expression(source: Source) -> Text:
+    from einc.frontend.expressions import read_expression
+
+    expression = read_expression(source)
+    return Text(source, "expression", expression.operands, expression.scalars, expression)
 
 
-def _explain(e: UnexpectedToken, given: Input) -> SyntaxError:
-    token, source = e.token, given.source
-    end = len(source.text.rstrip())
-    place = getattr(token, "span", None) or source.span(end, end)
-    for bracket in given.open:
-        if bracket.line < place.line and token.type != "$END":
-            return mistakes.unclosed(bracket)
-    accepts: set[str] = set(e.interactive_parser.accepts()) if e.interactive_parser else set(e.expected)  # type: ignore[no-untyped-call]
-    return mistakes.unexpected(token.type, place, accepts, _before(source.text, place.start))
+def _program(source: Source) -> Text:
+    from einc.frontend.grammar import parse_program
+    from einc.frontend.outline import outline
 
-
-def _before(text: str, at: int) -> str:
-    """The last character before a place that is no space."""
-    return text[:at].rstrip()[-1:]
-
-
-def _values(s: Statement) -> tuple[Node, ...]:
-    match s:
-        case Definition(value=value):
-            return (value,)
-        case AxisStatement(extent=extent):
-            return (extent,)
-        case _:
-            return s.values
-
-
-def _check_depth(nodes: tuple[Node, ...]) -> None:
-    """Raise `SyntaxError` where operations nest deeper than any stage can follow; make room for those that do not."""
-    stack, deepest = [(n, 1) for n in nodes], 0
-    while stack:
-        node, depth = stack.pop()
-        deepest = max(deepest, depth)
-        if depth > DEEPEST:
-            raise SyntaxError(
-                "operations are nested too deeply",
-                node.span,
-                fact=f"more than {DEEPEST} stand within each other; each '+' of a long sum counts",
-                hint="give parts of it a definition of their own",
-            )
-        stack += [(c, depth + 1) for c in children(node)]
-    if deepest > 20:
-        sys.setrecursionlimit(max(sys.getrecursionlimit(), 1000 + _FRAMES * deepest))
+    found = outline(parse_program(source))
+    operands, scalars = (tuple(p.name for p in some) for some in (found.operands, found.scalars))
+    return Text(source, "program", operands, scalars, found)

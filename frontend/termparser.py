@@ -11,9 +11,9 @@ from einc.source import Span
 
 _TOKEN = re.compile(r"(?P<space>\s+)|(?P<dots>\.\.\.)|(?P<arrow>->)|(?P<mark>[,()])|(?P<word>\w+)")
 _MISPLACED = {
-    ".": ("a '.' that is not part of an ellipsis", "write the three dots of '...' together"),
-    "-": ("a '-' that is not part of an arrow", "write the arrow as '->'"),
-    ">": ("a '>' that is not part of an arrow", "write the arrow as '->'"),
+    ".": ("a '.' that is not part of an ellipsis", "an ellipsis is three dots", "write them together: '...'"),
+    "-": ("a '-' that is not part of an arrow", "an arrow is '->', without a space", "write '->'"),
+    ">": ("a '>' that is not part of an arrow", "an arrow is '->', without a space", "write '->'"),
 }
 
 
@@ -50,8 +50,8 @@ class _Parser:
 
     def _misplaced(self, character: str, place: Span) -> errors.SyntaxError:
         if character in _MISPLACED:
-            message, hint = _MISPLACED[character]
-            return errors.SyntaxError(message, place, hint=hint)
+            message, fact, hint = _MISPLACED[character]
+            return errors.SyntaxError(message, place, fact=fact, hint=hint)
         return errors.SyntaxError(
             f"'{character}' is no part of an einsum string",
             place,
@@ -122,7 +122,9 @@ class _Parser:
         """`(a b ...)`."""
         _, text, opening = self.tokens[self.at]
         if text == ")":
-            raise errors.SyntaxError("')' without its '('", opening, hint="open the group, or leave out the ')'")
+            raise errors.SyntaxError(
+                "')' without its '('", opening, fact="no group is open here", hint="open it, or leave out the ')'"
+            )
         self.at += 1
         parts: list[Axis | Dots] = []
         while self.tokens[self.at][0] in ("word", "dots"):
@@ -135,6 +137,8 @@ class _Parser:
                 hint="write the axes in one pair of parentheses",
             )  # fmt: skip
         if text != ")":
-            raise errors.SyntaxError("'(' without its ')'", opening, hint="close the group with ')'")
+            raise errors.SyntaxError(
+                "'(' without its ')'", opening, fact="a group ends in the term it begins in", hint="close it with ')'"
+            )
         self.at += 1
         return Group(tuple(parts), opening.to(closing))
