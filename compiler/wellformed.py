@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from einc.binding import plan
@@ -109,9 +109,18 @@ def _equation(e: Equation, scope: _Scope) -> None:
     try:
         _check_equation(e, scope)
     except DTypeError as error:
-        raise IllegalIR(f"{error.message}, in {print_equation(e)}") from None
+        raise IllegalIR(f"{error.message}, in {_shown(e)}") from None
     except IllegalIR as bug:
-        raise IllegalIR(f"{bug}, in {print_equation(e)}") from None
+        raise IllegalIR(f"{bug}, in {_shown(e)}") from None
+
+
+def _shown(e: Equation) -> str:
+    """The equation as text, or as its nodes where it holds an operation that has no text."""
+    return print_equation(e) if all(n.op in OPS for x in e.expressions() for n in _applied(x)) else repr(e)
+
+
+def _applied(e: Expr) -> Iterator[Apply]:
+    return (n for n in walk(e) if isinstance(n, Apply))
 
 
 def _check_equation(e: Equation, scope: _Scope) -> None:
