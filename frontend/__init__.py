@@ -1,6 +1,6 @@
 """From text to `einc.ein`: `parse` takes the three forms of the language, `elaborate` gives what one means."""
 
 from einc.frontend.elaborate import elaborate
-from einc.frontend.parse import Text, parse
+from einc.frontend.parse import Text, form_of, parse
 
-__all__ = ["Text", "elaborate", "parse"]
+__all__ = ["Text", "elaborate", "form_of", "parse"]

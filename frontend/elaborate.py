@@ -6,9 +6,9 @@ from collections.abc import Mapping
 
 from einc import ein
 from einc.binding import Fact
-from einc.errors import CallError
 from einc.frontend.einsum import elaborate_einsum
 from einc.frontend.expressions import Expression, elaborate_expression
+from einc.frontend.layout import operand_name
 from einc.frontend.outline import Outline
 from einc.frontend.parse import Text
 from einc.frontend.programs import elaborate_program
@@ -26,16 +26,10 @@ def elaborate(text: Text, facts: Mapping[str, Fact] | None = None) -> ein.Progra
         case Expression():
             return elaborate_expression(text.content, facts)
         case _:
-            return elaborate_einsum(text.content, None if facts is None else _in_order(text, facts))
+            return elaborate_einsum(text.content, None if facts is None else _in_order(facts))
 
 
-def _in_order(text: Text, facts: Mapping[str, Fact]) -> list[Fact]:
-    for name in text.operands:
-        if name not in facts:
-            raise CallError(
-                f"operand '{name}' is missing",
-                text.source.whole(),
-                fact=f"operands: {', '.join(text.operands)}",
-                hint="pass one operand a term, in order",
-            )
-    return [facts[name] for name in text.operands]
+def _in_order(facts: Mapping[str, Fact]) -> list[Fact]:
+    """The facts of operands A, B, C, ..., as many as there are; the string says how many there must be."""
+    names = [operand_name(k) for k in range(len(facts))]
+    return [facts[name] for name in names if name in facts]

@@ -14,7 +14,7 @@ from einc.source import Source
 Form: TypeAlias = Literal["einsum", "expression", "program"]
 
 _COMMENT = re.compile(r"#[^\n]*")
-_EINSUM = re.compile(r"[\w\s,.()>-]*")
+_EINSUM = re.compile(r"[\w\s,.()>-]*|[^\[=]*->[^\[=]*")
 _STATEMENT = re.compile(r"\s*(def|fn|axis|return)\s")
 
 
