@@ -18,7 +18,7 @@ from einc.errors import nearest
 from einc.frontend import Text
 from einc.frontend import elaborate as elaborate_text
 from einc.frontend import parse as parse_source
-from einc.frontend.text import form_of
+from einc.frontend.parse import form_of
 from einc.passes import PIPELINE
 from einc.pipeline import Context, Pass, State
 from einc.printer import print_program

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 
 from einc.character import character
 from einc.driver import Compiled
-from einc.ein import Apply, AxisValue, Cast, Equation, Expr, Extent, Program, Read, Scalar, axes_of, reads
+from einc.ein import Apply, AxisValue, Cast, Equation, Expr, Program, Read, axes_of, reads
 from einc.ranges import extent_of
 from einc.tile import Buffer
 from einc.types import DType
@@ -130,24 +130,26 @@ def _step(e: Equation) -> Step:
 
 
 def _einsum(e: Equation) -> str:
-    """The equation's contraction as an einsum string, if its body is a product of two reads or more (and scalars)."""
+    """The equation's contraction as an einsum string, if its body is a product of two tensors or more.
+
+    A factor that is computed on the way stands for a tensor with the axes it depends on; numbers do not count.
+    """
     if e.monoid is None or e.monoid.name != "sum":
         return ""
-    factors = [f for f in _factors(e.body) if not isinstance(f, Scalar | Extent) and (axes_of(f) or reads(f))]
-    if len(factors) < 2 or not all(isinstance(f, Read) for f in factors):
+    terms = [_term(f) for f in _factors(e.body) if reads(f)]
+    if len(terms) < 2:
         return ""
-    terms = [[_subscript(i) for i in f.index] for f in factors if isinstance(f, Read)]
-    result = ["(" + " ".join(d) + ")" if len(d) > 1 else "".join(d) or "1" for d in e.dims]
-    short = all(len(s) == 1 for term in (*terms, result) for s in term)
-    join = ("" if short else " ").join
-    return f"{', '.join(map(join, terms)) if not short else ','.join(map(join, terms))}->{join(result)}"
+    result = [f"({' '.join(d)})" if len(d) > 1 else "".join(d) or "1" for d in e.dims]
+    if all(len(s) == 1 for term in (*terms, result) for s in term):
+        return f"{','.join(map(''.join, terms))}->{''.join(result)}"
+    return f"{', '.join(map(' '.join, terms))} -> {' '.join(result)}"
 
 
-def _subscript(e: Expr) -> str:
-    """An index as einsum writes it: an axis, or a stand-in that names the axes it is made of."""
-    if isinstance(e, AxisValue):
-        return e.axis
-    return f"({' '.join(axes_of(e)) or '·'})"
+def _term(e: Expr) -> list[str]:
+    """The subscripts of a factor; one that is no plain axis is shown by the axes it is made of."""
+    if not isinstance(e, Read):
+        return list(axes_of(e))
+    return [i.axis if isinstance(i, AxisValue) else f"({' '.join(axes_of(i)) or '·'})" for i in e.index]
 
 
 def _factors(e: Expr) -> list[Expr]:

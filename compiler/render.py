@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from rich.console import Console, Group, RenderableType
 from rich.panel import Panel
+from rich.rule import Rule
 from rich.syntax import Syntax
 from rich.table import Table
 from rich.text import Text
@@ -118,9 +119,9 @@ def section(title: str, body: RenderableType) -> Panel:
     return Panel(body, title=title, title_align="left", border_style="dim", padding=(0, 1))
 
 
-def stages(found: Iterable[tuple[str, str]]) -> Group:
-    """The named texts of stages, one below the other."""
-    return Group(*(Group(Text(f"-- {name}", style="bold"), listing(text)) for name, text in found))
+def code(title: str, text: str) -> Group:
+    """A Python file under its title, without a frame: it is for copying."""
+    return Group(Rule(Text(title), align="left", style="dim"), listing(text, "python"))
 
 
 def passes_table(rows: Iterable[tuple[str, str, str, str]]) -> Table:

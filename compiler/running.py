@@ -50,10 +50,10 @@ def meaning(program: Program, request: Request) -> Meaning:
 
 
 def compile_for(program: Program, request: Request) -> Compiled:
-    """The program compiled for the requested types and sizes, if it fits them."""
+    """The program compiled for the requested types and sizes; where sizes are given, checked to fit them."""
     found = meaning(program, request)
     facts = request.facts(found)
-    if request.complete(found):
+    if request.sizes and request.complete(found):
         bind(found, {name: f.shape for name, f in facts.items()}, request.scalars)
     return program.compiled_for(facts, request.extents(found))
 

@@ -1,0 +1,139 @@
+"""The main job, shown: a matrix product and attention from text to kernels that run here, and what sets them apart."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+from typing import TYPE_CHECKING
+
+import numpy as np
+from rich.console import Console
+from rich.rule import Rule
+from rich.text import Text
+
+import einc
+from einc.api import Program, compile
+from einc.driver import Compiled, Stage
+from einc.errors import Error
+from einc.execution import target_of
+from einc.explain import Story
+from einc.render import code, console, listing, section, story_table
+from einc.running import relative_error
+
+if TYPE_CHECKING:
+    import torch
+
+MATMUL = "bik,bkj->bij"
+ATTENTION = 'softmax("bihd,bjhd->bhij" / sqrt(|d|)) * "bjhd->bihd"'
+LEVEL = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Show:
+    """A program of the demonstration and the shapes it is run with."""
+
+    title: str
+    text: str
+    shapes: tuple[tuple[int, ...], ...]
+
+
+SHOWS = (
+    Show("MatMul", MATMUL, ((2, 256, 192), (2, 192, 320))),
+    Show("attention", ATTENTION, ((2, 256, 4, 64), (2, 320, 4, 64), (2, 320, 4, 64))),
+)
+
+
+def main() -> None:
+    """Print the demonstration."""
+    out = console()
+    where = _where()
+    out.print(Rule(Text(f"einc {einc.__version__}: einsum to kernel", style="bold")))
+    out.print(f"Kernels run here {where}.\n")
+    stories = [_show(out, show) for show in SHOWS]
+    out.print(Rule(Text("what sets them apart", style="bold")))
+    out.print(story_table(stories, [show.title for show in SHOWS]))
+    out.print("einc explain prints this table for any program, einc dump its stages, einc emit its kernels.")
+
+
+def _where() -> str:
+    import torch
+
+    if not torch.cuda.is_available():
+        return "in Triton's interpreter, on the CPU"
+    try:
+        target = target_of(torch.device("cuda"))
+    except Error:
+        return "in Triton's interpreter: this GPU is not a target"
+    return f"on {torch.cuda.get_device_name()} ({target.name})"
+
+
+def _show(out: Console, show: Show) -> Story:
+    import torch
+
+    out.print(Rule(Text(show.title, style="bold")))
+    out.print(section("the program", listing(show.text)))
+    generator = torch.Generator().manual_seed(0)
+    operands = [torch.randn(shape, generator=generator) for shape in show.shapes]
+    if torch.cuda.is_available():
+        operands = [t.cuda() for t in operands]
+    program = compile(show.text, level=LEVEL)
+    compiled = program.compiled(*operands)
+    for title, text in _stages(compiled):
+        out.print(section(title, listing(text)))
+    out.print(code("the Triton file", compiled.source))
+    out.print(_ran(program, operands))
+    out.print()
+    return program.story(*operands)
+
+
+def _ran(program: Program, operands: Sequence[torch.Tensor]) -> str:
+    """One line: what came out, how long it took and how far it is from double precision."""
+    program(*operands)
+    start = time.perf_counter()
+    result = program(*operands)
+    seconds = time.perf_counter() - start
+    exact = program(*operands, backend="evaluate")
+    error = relative_error(np.asarray(result.cpu()), exact)
+    shapes = ", ".join(str(tuple(t.shape)) for t in operands)
+    return f"{shapes} → {tuple(result.shape)}\nin {1e3 * seconds:.0f} ms; error against float64: {error:.1e}"
+
+
+def _stages(compiled: Compiled) -> Iterator[tuple[str, str]]:
+    """The stages that changed the program: equations and the first kernels in full, then the lines that changed."""
+    before: Stage | None = None
+    for stage in compiled.stages:
+        if not stage.changed:
+            continue
+        if before is None:
+            yield f"the equations ({stage.name})", stage.full
+        elif stage.state.schedule is None:
+            yield f"the equations after {stage.name}", stage.full
+        elif before.state.schedule is None:
+            yield f"the kernels ({stage.name})", stage.full
+        else:
+            yield f"after {stage.name}: the lines it changed", changes(before.full, stage.full)
+        before = stage
+
+
+def changes(before: str, after: str) -> str:
+    """The lines of the second text that the first lacks, each kernel's under its name."""
+    old, new = before.splitlines(), after.splitlines()
+    fresh = {
+        n
+        for tag, _, _, start, end in SequenceMatcher(None, old, new, autojunk=False).get_opcodes()
+        if tag in ("replace", "insert")
+        for n in range(start, end)
+    }
+    lines: list[str] = []
+    heading = ""
+    for n, line in enumerate(new):
+        if not line.startswith(" "):
+            heading = line
+        if n in fresh:
+            if heading and line != heading:
+                lines.append(heading)
+            heading = ""
+            lines.append(line)
+    return "\n".join(lines)
