@@ -21,9 +21,9 @@ from einc.frontend.programs import close
 from einc.frontend.reductions import reduction
 from einc.frontend.scopes import Scope
 from einc.frontend.strings import Placed, Strings, place_strings
-from einc.frontend.syntax import Call, Name, Node, Operation, Quoted, children, walk
+from einc.frontend.syntax import Call, Name, Node, Operation, Quoted, Read, children, walk
 from einc.frontend.termparser import parse_terms
-from einc.frontend.terms import Subscripts, as_letters
+from einc.frontend.terms import Subscripts, as_letters, choose
 from einc.frontend.translate import Translator
 from einc.frontend.values import Dims, Reduction, Result, Value, flatten
 from einc.inference import returned_dtype
@@ -66,20 +66,25 @@ def read_expression(source: Source) -> Expression:
 
 def _scalars(node: Node, strings: Sequence[tuple[Quoted, Subscripts]]) -> tuple[str, ...]:
     """Names that are axes in no reading of the strings: numbers that the caller gives."""
-    axes: dict[str, None] = {}
+    likely, axes = dict[str, None](), dict[str, None]()
     for _, s in strings:
+        likely |= _axes(choose(s))
         for reading in (as_letters(s), s):
-            axes |= dict.fromkeys(a.name for t in (reading.terms if reading else ()) for a in t.axes())
+            axes |= _axes(reading) if reading else {}
     found: dict[str, None] = {}
     stack = [node]
     while stack:
         n = stack.pop()
         if isinstance(n, Name) and n.name not in axes:
             if n.name not in found:
-                check_scalar(n, axes)
+                check_scalar(n, likely)
             found[n.name] = None
         stack += reversed([c for c in children(n) if not (isinstance(n, Call) and c in (n.axes or ()))])
     return tuple(found)
+
+
+def _axes(s: Subscripts) -> dict[str, None]:
+    return dict.fromkeys(a.name for t in s.terms for a in t.axes())
 
 
 def elaborate_expression(e: Expression, facts: Mapping[str, Fact] | None) -> ein.Program:
@@ -120,6 +125,13 @@ class ExpressionTranslator(Translator):
     def result(self, node: Node, guard: ein.Expr | None = None) -> Result:
         if id(node) in self.known:
             return self.known.pop(id(node))
+        if isinstance(node, Read):
+            raise errors.SyntaxError(
+                "the tensors of an expression are einsum strings",
+                node.span,
+                fact="each term of a string is an operand, in order",
+                hint='quote the axes: "ij"',
+            )
         if isinstance(node, Operation) and node.op == "mul":
             contraction = self._product(node, guard)
             if contraction is not None:

@@ -137,7 +137,7 @@ def _expected(accepts: Collection[str]) -> str:
         rest -= {*_EXPRESSION, "MINUS", "PLUS", "NOT", "TRUE", "FALSE", "INF", "BAR", "QUOTED"}
     if rest >= _OPERATORS:
         parts.append("an operator")
-        rest -= {*_OPERATORS, "FLOOR", "PERCENT", "POWER", "COMPARE", "AND", "OR"}
+        rest -= {*_OPERATORS, "FLOOR", "PERCENT", "POWER", "COMPARE", "AND", "OR", "LPAR", "LSQB"}
     parts += [word for name, word in _WORDS.items() if name in rest]
     return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} or {parts[-1]}" if parts else "nothing more"
 
@@ -145,10 +145,14 @@ def _expected(accepts: Collection[str]) -> str:
 def _hint(kind: str, place: Span, accepts: Collection[str], before: str) -> str:
     text = place.text
     line = _line(place)
+    if kind == "AXIS" and "(" in line[: place.column - 1]:
+        return "name the axes in brackets: softmax[j](x)"
+    if text.isalpha() and kind != "NAME" and "NAME" in accepts:
+        return f"choose another name: '{text}' is a word of the language"
     if kind == "EQUAL" and before == "=":
         return "write '==' without a space, or leave one out"
     if kind == "EQUAL" and _continues(accepts):
-        if re.search(r"\b(axis|dim|dims|axes|keepdims?)\s*$", line[: place.column - 1]):
+        if re.search(r"\b(dims?|axes|keepdims?)\s*$", line[: place.column - 1]):
             return "name the axes in brackets: softmax[j](x)"
         return "compare with '=='; only a definition has '='"
     if kind == "EQUAL" and accepts == {"NAME"}:
@@ -157,7 +161,7 @@ def _hint(kind: str, place: Span, accepts: Collection[str], before: str) -> str:
         return 'quote einsum strings: "ij,jk->ik"'
     if kind == "COMPARE" and "EQUAL" in accepts and text == "==":
         return "define with a single '='"
-    if kind == "BAR" and before == "|":
+    if kind == "BAR" and place.source.text[place.end : place.end + 1] == "|":
         return "write 'or'; an extent is written |d|"
     if "COLON" in accepts and kind in ("_NEWLINE", "$END") and re.match(r"\s*(def|fn)\b", line):
         return "put ':' at the end of the line"

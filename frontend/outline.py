@@ -217,7 +217,7 @@ def _check_names(
             raise errors.NameError(f"the parameter '{p.name}' is there twice", p.span, hint="rename one of the two")
         seen[p.name] = p.span
         if isinstance(p, ScalarDecl) and p.name in axes:
-            raise errors.NameError(f"'{p.name}' is a scalar and an axis", axes[p.name], hint="rename one of the two")
+            raise errors.NameError(f"'{p.name}' is a scalar and an axis", p.span, hint="rename one of the two")
     for name, (_, target) in targets.items():
         if name in seen:
             raise errors.NameError(

@@ -14,8 +14,8 @@ from einc.source import Source
 Form: TypeAlias = Literal["einsum", "expression", "program"]
 
 _COMMENT = re.compile(r"#[^\n]*")
-_EINSUM = re.compile(r"[\w\s,.()>-]*|[^\[=]*->[^\[=]*")
-_STATEMENT = re.compile(r"\s*(def|fn|axis|return)\s")
+_PROGRAM = re.compile(r"[=\[\]:+*/|]|^\s*(def|fn|axis|return)\s", re.MULTILINE)
+_CALL = re.compile(r"[^\W\d]\w+\(")
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,20 +44,21 @@ def parse(source: Source) -> Text:
 
 
 def form_of(text: str) -> Form:
-    """An einsum string has labels and marks only; an expression has quotes; the rest are programs."""
+    """An expression has quotes; an einsum string none of the marks that every program has; the rest are programs."""
     bare = _COMMENT.sub("", text)
     if '"' in bare or "'" in bare:
         return "expression"
-    if bare.strip() and _EINSUM.fullmatch(bare) and not _STATEMENT.match(bare):
-        return "einsum"
-    return "program"
+    if not bare.strip() or _PROGRAM.search(bare):
+        return "program"
+    return "program" if _CALL.search(bare) and "->" not in bare else "einsum"
 
 
 def _einsum(source: Source) -> Text:
     from einc.frontend.layout import operand_name
     from einc.frontend.termparser import parse_terms
 
-    subscripts = parse_terms(source.text, source.whole())
+    text = _COMMENT.sub(lambda found: " " * len(found.group()), source.text)
+    subscripts = parse_terms(text, source.whole())
     names = tuple(operand_name(k) for k in range(len(subscripts.inputs)))
     return Text(source, "einsum", names, (), subscripts)
 

@@ -28,7 +28,7 @@ def reduce(t: Elaborator, node: Call, guard: ein.Expr | None) -> Reduction:
     _check_arguments(node, span)
     bodies = [t.value(arg, inner) for arg in node.args]
     if node.domain is None:
-        _check_there(over, bodies, node, span)
+        _check_there(t, over, bodies, node, span)
     if node.function in _POSITIONS and len(bodies) == 1:
         bodies.append(Value(composite(over), INT, span, (), tuple(over)))
     return reduction(ein.MONOIDS[node.function], over, bodies, domain, span)
@@ -70,16 +70,18 @@ def _check_arguments(node: Call, span: Span) -> None:
         )
 
 
-def _check_there(over: tuple[str, ...], bodies: Sequence[Value], node: Call, span: Span) -> None:
+def _check_there(t: Elaborator, over: tuple[str, ...], bodies: Sequence[Value], node: Call, span: Span) -> None:
     """Every reduced axis is one of what is reduced, unless that is a constant."""
     axes = dict.fromkeys(a for b in bodies for a in b.axes)
     for axis in over:
         if axes and axis not in axes:
+            elsewhere = any(axis in dim for dims in t.cascade.dims.values() for dim in dims)
+            repeat = f", or write [{axis} : true] to take every value |{axis}| times" if elsewhere else ""
             raise AxisError(
                 f"'{node.function}' is over axis '{axis}', which is not there",
                 span,
                 fact=f"the axes of {_clip(node.args[0].span.text)} are {', '.join(axes)}",
-                hint=f"reduce over one of them, or write [{axis} : true] to repeat every value |{axis}| times",
+                hint=f"reduce over one of them{repeat}",
             )
 
 

@@ -127,5 +127,4 @@ def union(values: Iterable[Value]) -> Obstacles:
 def blocked(value: Value, inside: str, span: Span, free: Iterable[str] = ()) -> Obstacles:
     """Every axis of the value sits inside something now, except the `free` ones."""
     passing = set(free)
-    new = {a: Obstacle(inside, span) for a in value.axes if a not in passing}
-    return new | {a: o for a, o in value.obstacles.items() if a in new}
+    return {a: Obstacle(inside, span) for a in value.axes if a not in passing}
