@@ -6,18 +6,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from einc.arithmetic import ScalarValue, evaluate_formula
-from einc.calls import (
+from einc.ein import AxisDecl, Expr, Extent, Param, Program, Scalar, walk
+from einc.errors import AxisError
+from einc.printer import print_dims, print_expr
+from einc.reach import check_equation
+from einc.requirements import (
     check_dimensions,
-    check_equation,
     check_ranks,
     checked_extent,
     checked_quotient,
     checked_scalar,
     checked_scalars,
 )
-from einc.ein import AxisDecl, Expr, Extent, Param, Program, Scalar, walk
-from einc.errors import AxisError
-from einc.printer import print_dims, print_expr
 from einc.types import DType
 
 

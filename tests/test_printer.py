@@ -5,12 +5,16 @@ from __future__ import annotations
 import math
 
 import pytest
+from hypothesis import HealthCheck, given, settings
 
-from einc.ein import AxisDecl, Cast, Const, Expr, Param, Scalar
+from einc.ein import AxisDecl, Cast, Const, Expr, Param, Program, Scalar
+from einc.frontend import elaborate, parse
 from einc.guards import composite
 from einc.printer import print_expr, print_program
+from einc.source import Source
 from einc.types import BF16, F32, F64, FLOAT, I32, I64, INT
 from tests.nodes import add, call, mul, operand, pointwise, program, read, reduce, where
+from tests.random_programs import programs
 
 i_le_j = call("le", "i", "j")
 
@@ -149,3 +153,9 @@ def test_deep_expressions_are_printed() -> None:
     for _ in range(250):
         e = call("exp", e)
     assert print_expr(e).count("exp(") == 250
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(programs())
+def test_random_programs_read_back_equal(p: Program) -> None:
+    assert elaborate(parse(Source("random", print_program(p)))) == p

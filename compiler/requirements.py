@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import math
 import operator
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
-from einc.arithmetic import ScalarValue, evaluate_formula, values_of
-from einc.ein import Apply, AxisDecl, Cast, Equation, Expr, Operand, Param, Program, Read, walk
+from einc.arithmetic import ScalarValue, values_of
+from einc.ein import AxisDecl, Expr, Operand, Param, Program
 from einc.errors import CallError, DTypeError, ShapeError, nearest
 from einc.printer import print_dims, print_expr
-from einc.ranges import extent_of, in_range_by_form, interval, is_closed, is_simple
+from einc.ranges import extent_of
 
 Shape = tuple[int, ...]
 Scalars = Mapping[str, ScalarValue]
-Dims = Mapping[str, tuple[tuple[str, ...], ...]]
 
 
 def check_ranks(program: Program, shapes: Mapping[str, Shape]) -> None:
@@ -162,13 +160,13 @@ def _mismatch(
     hint = f"pass {p.name} with extent {wanted} there"
     if len(group) != 1:
         parts = "".join(f", |{a}| = {extents[a]}" for a in group)
-        name = f"({' '.join(group)})" if group else "1"
-        message = f"dimension {k} of {p.name} has extent {got}, but {name} has {wanted}"
+        declared = f"({' '.join(group)}) has {wanted}" if group else "is declared as 1"
+        message = f"dimension {k} of {p.name} has extent {got}, but {declared}"
         return ShapeError(message, p.span, fact=fact + parts, hint=hint)
     (axis,) = group
     if axis not in first:
-        declared = next(a for a in program.axes if a.name == axis)
-        formula = "" if declared.extent is None else f", and |{axis}| = {print_expr(declared.extent)}"
+        given = next(a.extent for a in program.axes if a.name == axis)
+        formula = "" if given is None else f", and |{axis}| = {print_expr(given)}"
         message = f"axis '{axis}' has extent {wanted}, but {got} in {p.name} (dimension {k})"
         return ShapeError(message, p.span, fact=fact + formula, hint=hint)
     name, at = first[axis]
@@ -177,61 +175,3 @@ def _mismatch(
         fact = f"{_signature(other)} received {tuple(shapes[name])}, {fact}"
     message = f"axis '{axis}' has extent {wanted} in {name} (dimension {at}) but {got} in {p.name} (dimension {k})"
     return ShapeError(message, p.span, fact=fact, hint="pass equal extents, or name the axes apart")
-
-
-def check_equation(e: Equation, dims: Dims, extents: Mapping[str, int], scalars: Scalars) -> None:
-    """Divisions by extents are exact and not by zero, and simple unguarded reads are in range."""
-    for expression in e.expressions():
-        for n in _certain(expression):
-            match n:
-                case Apply("exactdiv"):
-                    evaluate_formula(n, extents, scalars)
-                case Apply("floordiv" | "mod" as op, (_, divisor)) if is_closed(divisor):
-                    value = evaluate_formula(divisor, extents, scalars)
-                    if isinstance(value, int) and value == 0:
-                        raise ShapeError(
-                            f"'{'//' if op == 'floordiv' else '%'}' divides by zero",
-                            n.span or e.span,
-                            fact=f"{print_expr(divisor)} = 0{values_of(divisor, extents, scalars)}",
-                            hint="make the divisor at least 1",
-                        )
-        for n in walk(expression):
-            if isinstance(n, Read) and n.guard is None:
-                _check_read(n, e, dims, extents, scalars)
-
-
-def _certain(e: Expr) -> Iterator[Expr]:
-    """The nodes that no `where`, `and`, `or` or guard keeps from being evaluated."""
-    stack = [e]
-    while stack:
-        n = stack.pop()
-        yield n
-        match n:
-            case Apply("where" | "and" | "or", (condition, *_)):
-                stack.append(condition)
-            case Apply(args=args):
-                stack.extend(reversed(args))
-            case Cast(arg=arg):
-                stack.append(arg)
-            case Read(index=index, guard=guard):
-                stack.extend(reversed(index) if guard is None else (guard,))
-
-
-def _check_read(read: Read, e: Equation, dims: Dims, extents: Mapping[str, int], scalars: Scalars) -> None:
-    for k, (index, group) in enumerate(zip(read.index, dims[read.tensor], strict=True)):
-        if in_range_by_form(index, group) or not is_simple(index):
-            continue
-        reach = interval(index, extents, scalars)
-        limit = math.prod(extents[a] for a in group)
-        if reach is None or (reach[0] >= 0 and reach[1] < limit):
-            continue
-        text = print_expr(index)
-        runs = f"is {reach[0]}" if reach[0] == reach[1] else f"runs from {reach[0]} to {reach[1]}"
-        bad = reach[0] if reach[0] < 0 else reach[1]
-        raise ShapeError(
-            f"{print_expr(read)} is out of range: dimension {k} of {read.tensor} has extent {limit}, "
-            + (f"the index reaches {bad}" if reach[0] < reach[1] else f"the index is {bad}"),
-            read.span or e.span,
-            fact=f"{text} {runs}{values_of(index, extents, scalars)}",
-            hint=f"guard it, for example where({'0 <= ' + text if bad < 0 else f'{text} < {limit}'}, …, 0)",
-        )
