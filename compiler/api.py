@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from einc import ein, targets
 from einc.binding import Bindings, Fact, bind
 from einc.calling import Arguments, arrange, unpacked, write
-from einc.calls import checked_scalar
 from einc.driver import Compiled, compile_program, elaborate, parse
 from einc.errors import CallError
 from einc.evaluate import evaluate
@@ -20,6 +19,7 @@ from einc.execution import on_device, runner, target_of
 from einc.files import read_text
 from einc.gradients import connect
 from einc.printer import print_dims, print_expr
+from einc.requirements import checked_scalar
 from einc.targets import Target
 from einc.tensors import as_numpy, as_torch, device_of, is_torch
 
