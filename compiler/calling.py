@@ -23,15 +23,12 @@ Tensors = tuple["torch.Tensor", ...]
 
 @dataclass(frozen=True, slots=True)
 class Arguments:
-    """The operands in order, as torch tensors or NumPy arrays, and the scalars that were given."""
+    """The operands in order, as torch tensors or NumPy arrays with their facts, and the scalars that were given."""
 
     names: tuple[str, ...]
     arrays: tuple[Array, ...]
+    facts: tuple[Fact, ...]
     scalars: dict[str, Any]
-
-    @property
-    def facts(self) -> tuple[Fact, ...]:
-        return tuple(fact(a, name) for name, a in zip(self.names, self.arrays, strict=True))
 
 
 def arrange(
@@ -70,7 +67,8 @@ def arrange(
             hint=f"pass {', '.join(missing)}",
         )
     arrays = tuple(as_array(values[name], name) for name in operands)
-    return Arguments(tuple(operands), arrays, {name: _plain(values[name]) for name in scalars if name in values})
+    facts = tuple(fact(a, name) for name, a in zip(operands, arrays, strict=True))
+    return Arguments(tuple(operands), arrays, facts, {name: _plain(values[name]) for name in scalars if name in values})
 
 
 def _plain(value: object) -> object:
