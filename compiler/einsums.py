@@ -17,9 +17,11 @@ import numpy as np
 
 from einc import ein
 from einc.binding import Fact
+from einc.calling import write
 from einc.errors import CallError, ShapeError
 from einc.frontend.einsum import Reading, bind_einsum
 from einc.frontend.layout import operand_name
+from einc.gradients import connect
 from einc.options import check_cast, check_casting, check_optimize, check_order, read_dtype
 from einc.subscripts import Call, read_call
 from einc.tensors import as_array, as_numpy, as_torch, device_of, dtype_of, fact, is_torch, may_overlap
@@ -129,15 +131,28 @@ def _plan(text: str, facts: tuple[Fact, ...], sizes: tuple[tuple[str, int], ...]
     return Plan(program, extents, is_view(program))
 
 
-def _run(plan: Plan, arrays: Sequence[Array], out: torch.Tensor | None = None) -> torch.Tensor:
-    """The result of the compiled program, in `out` where that is given."""
+def _run(plan: Plan, arrays: Sequence[Array], out: Array | None = None) -> Array:
+    """The result of the compiled program as a torch tensor, or `out`, of the result's type, with the result in it."""
     from einc.execution import execute
 
-    at = next((a.device for a in arrays if is_torch(a)), None)
-    tensors = [t if at is None or is_torch(a) else t.to(at) for a, t in zip(arrays, map(as_torch, arrays), strict=True)]
+    tensors = _tensors(plan, arrays)
+
+    def run(into: tuple[torch.Tensor, ...] | None) -> tuple[torch.Tensor, ...]:
+        return execute(plan.program, tensors, extents=plan.extents, out=into)
+
+    if out is not None:
+        return write(out, plan.program, plan.extents, tensors, run)
+    return connect(run(None), [a for a in arrays if is_torch(a)])[0]
+
+
+def _tensors(plan: Plan, arrays: Sequence[Array]) -> list[torch.Tensor]:
+    """The operands as torch tensors on one device, that of the torch tensors among them."""
+    tensors = [as_torch(a) for a in arrays]
+    home = next((a.device for a in arrays if is_torch(a)), None)
+    if home is not None:
+        tensors = [t if is_torch(a) else t.to(home) for a, t in zip(arrays, tensors, strict=True)]
     device_of(tensors, [o.name for o in plan.program.operands])
-    (result,) = execute(plan.program, tensors, extents=plan.extents, out=None if out is None else (out,))
-    return result
+    return tensors
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -162,7 +177,10 @@ def _fortran(arrays: Sequence[Array]) -> bool:
 def _into(out: Array, plan: Plan, arrays: Sequence[Array], result: DType, casting: str) -> Array:
     """Write the result into `out`, which may overlap the operands."""
     _check_out(out, plan, arrays)
-    check_cast("the result", result, dtype_of(out, "out"), casting)
+    own = dtype_of(out, "out")
+    check_cast("the result", result, own, casting)
+    if not plan.view and own == result:
+        return _run(plan, arrays, out)
     value = as_view(plan.program, plan.extents, arrays[0]) if plan.view else _run(plan, arrays)
     if is_torch(out):
         out.copy_(value.clone() if may_overlap(value, out) else value)
