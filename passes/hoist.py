@@ -35,12 +35,13 @@ from einc.ein import (
     Read,
     Tensor,
     axes_of,
+    reads,
 )
 from einc.guards import composite
 from einc.inference import dtype_of, reduced_type
 from einc.passes.identities import Scope, not_negative
 from einc.passes.products import Product, multiplied, taken_apart
-from einc.passes.rewriting import accumulated, bottom_up, names, unused
+from einc.passes.rewriting import accumulated, bottom_up, is_exposed, names, sheltered, unused
 from einc.passes.simplify import simplify_expression
 from einc.pipeline import Context
 from einc.types import DType, join
@@ -53,8 +54,8 @@ _IDENTITIES: dict[str, Const] = {
     "all": TRUE,
 }
 
-# What is reduced, and what is left around the value of the reduction.
-Parts = tuple[Expr, Callable[[Expr], Expr]]
+Around = Callable[[Expr], Expr]  # what is left around the value of a reduction
+Parts = tuple[Expr, Around]  # what is reduced, and that
 
 
 def hoist(program: Program, _: Context) -> Program:
@@ -84,14 +85,24 @@ class _Hoisting:
             self.done[e.name] = e
             return
         assert e.monoid is not None
-        core, around = parts
+        core, around, holds = parts
         name = unused(f"{e.name}_{e.monoid.name}", self.taken)
         reduced = replace(e, outputs=(Tensor(name, self.stored(e, core)),), bodies=(core,))
         value = Read(name, tuple(composite(dim) for dim in e.dims))
         self.taken.add(name)
         self.dtypes[name], self.shapes[name] = reduced.outputs[0].dtype, e.dims
         self.done[name] = reduced
-        self.done[e.name] = replace(e, bodies=(around(value),), monoid=None, over=(), domain=None)
+        body = around(value) if holds else unless_empty(e, around(value))
+        if not self.never_empty(e):
+            body = self.sheltered(body, e)
+        self.done[e.name] = replace(e, bodies=(body,), monoid=None, over=(), domain=None)
+
+    def sheltered(self, body: Expr, e: Equation) -> Expr:
+        """What is left around a reduction, with no read out of range that an empty reduction did not make."""
+        body = sheltered(body, None, self.shapes)
+        if any(is_exposed(r, self.shapes) for r in reads(body)):
+            return sheltered(unless_empty(e, body), None, self.shapes)
+        return body
 
     def stored(self, e: Equation, core: Expr) -> DType:
         """The type of the reduction: no narrower than the whole was reduced in."""
@@ -100,20 +111,18 @@ class _Hoisting:
         whole = reduced_type(e.monoid, 0, dtype_of(e.body, self.dtypes))
         return own if own.is_bool else join(own, whole if own.is_complex else whole.part)
 
-    def parts(self, e: Equation) -> Parts | None:
-        """What leaves the reduction with both sides equal over an empty axis; None where nothing does."""
+    def parts(self, e: Equation) -> tuple[Expr, Around, bool] | None:
+        """What leaves the reduction, and whether both sides are equal over an empty axis; None where nothing leaves."""
         if e.monoid is None or e.monoid.name not in _IDENTITIES:
             return None
         self.empty = {}
         identity = _IDENTITIES[e.monoid.name]
         for candidate in (self.leaving(e), masks_only(e)):
-            if candidate is None:
-                continue
-            core, around = candidate
-            if self.never_empty(e) or self.when_empty(around(identity), e) == identity:
-                return candidate
-            if e.domain is None:
-                return core, _composed(lambda value: Apply("where", (is_empty(e), identity, value)), around)
+            if candidate is not None:
+                core, around = candidate
+                holds = self.never_empty(e) or self.when_empty(around(identity), e) == identity
+                if holds or e.domain is None:
+                    return core, around, holds
         return None
 
     def leaving(self, e: Equation) -> Parts | None:
@@ -168,10 +177,11 @@ class _Hoisting:
         return self.empty[read.tensor]
 
 
-def is_empty(e: Equation) -> Expr:
-    """The condition that a reduced axis has no positions."""
+def unless_empty(e: Equation, value: Expr) -> Expr:
+    """The value, or the identity where a reduced axis has no positions."""
+    assert e.monoid is not None
     tests: list[Expr] = [Apply("eq", (Extent(axis), ZERO)) for axis in e.over]
-    return reduce(lambda a, b: Apply("or", (a, b)), tests)
+    return Apply("where", (reduce(lambda a, b: Apply("or", (a, b)), tests), _IDENTITIES[e.monoid.name], value))
 
 
 def stays(x: Expr, e: Equation) -> bool:
@@ -215,7 +225,7 @@ def _parted(product: Product, e: Equation) -> Parts | None:
 def _from_extreme(e: Equation, identity: Const) -> Parts | None:
     """Terms, scales that are not negative, and masks beside the identity, from the outermost inwards."""
     core = e.body
-    around: Callable[[Expr], Expr] = _nothing
+    around: Around = _nothing
     while (found := _one_from_extreme(core, e, identity)) is not None:
         core, inner = found
         around = _composed(around, inner)
@@ -240,5 +250,5 @@ def _nothing(value: Expr) -> Expr:
     return value
 
 
-def _composed(outer: Callable[[Expr], Expr], inner: Callable[[Expr], Expr]) -> Callable[[Expr], Expr]:
+def _composed(outer: Around, inner: Around) -> Around:
     return lambda value: outer(inner(value))

@@ -25,11 +25,10 @@ from einc.errors import Error
 from einc.guards import conjoin, in_range_by_form
 from einc.inference import dtype_of
 from einc.ops import ORDERINGS
-from einc.passes.rewriting import inside, is_stored_as
+from einc.passes.rewriting import Dims, inside, is_stored_as
 from einc.ranges import is_simple
 from einc.types import FLOAT, DType, compute
 
-Dims = tuple[tuple[str, ...], ...]
 Rule = Callable[["Scope", Apply], Expr | None]
 
 _OPPOSITE = {"lt": "ge", "ge": "lt", "gt": "le", "le": "gt", "eq": "ne", "ne": "eq"}
@@ -74,6 +73,8 @@ class Scope:
         wanted, got = self.type(old), self.type(new)
         if wanted == got:
             return new
+        if wanted == FLOAT and isinstance(new, Const):
+            return Const(float(new.value))
         weak = wanted.bits == 0
         return None if weak or compute(wanted) != wanted else Cast(wanted, new)
 

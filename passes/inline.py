@@ -35,7 +35,7 @@ from einc.ein import (
 )
 from einc.guards import argument_guard, conjoin, implied_guard, in_range_by_form
 from einc.inference import dtype_of
-from einc.passes.rewriting import bottom_up, depth, drop_dead, inside, is_stored_as
+from einc.passes.rewriting import Dims, bottom_up, depth, drop_dead, inside, is_stored_as
 from einc.pipeline import Context
 from einc.ranges import needs_check
 from einc.types import I64, settle
@@ -45,8 +45,6 @@ _DEAR |= {"tan", "rand", "floor", "ceil", "round"}
 _MOST_NODES = 24  # of a body that is repeated in several places
 _MOST_READS = 4
 _DEEPEST = 64  # a body that is substituted; a longer chain of definitions is stored now and then
-
-Dims = tuple[tuple[str, ...], ...]
 
 
 def inline(program: Program, _: Context) -> Program:

@@ -15,12 +15,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 from math import prod
 
-from einc.ein import Apply, Equation, Expr, Program, Read, Tensor, axes_of, reads
-from einc.guards import composite
-from einc.passes.products import is_zero, multiplied, taken_apart
-from einc.passes.rewriting import accumulated, names, unused
+from einc.ein import ZERO, Apply, Equation, Expr, Extent, Program, Read, Tensor, axes_of, reads
+from einc.guards import composite, conjoin
+from einc.passes.products import Product, is_zero, multiplied, taken_apart
+from einc.passes.rewriting import Dims, accumulated, names, sheltered, unused
 from einc.pipeline import Context
 from einc.types import DType
 
@@ -30,13 +31,13 @@ _WORTHWHILE = 2  # times fewer multiplications
 
 def order_contractions(program: Program, context: Context) -> Program:
     """The program with every product of several factors contracted in the cheapest order found."""
-    dtypes, taken = program.dtypes(), names(program)
+    dtypes, shapes, taken = program.dtypes(), program.shapes(), names(program)
     equations: list[Equation] = []
     for e in program.equations:
         if e.monoid is None or e.monoid.name not in _PRODUCT:
             equations.append(e)
         else:
-            equations += _Split(e, context, dtypes, taken).equations()
+            equations += _Split(e, context, dtypes, shapes, taken).equations()
     return replace(program, equations=tuple(equations))
 
 
@@ -52,11 +53,14 @@ class Group:
 
 
 class _Split:
-    """One equation on its way to several; `dtypes` and `taken` grow with every intermediate."""
+    """One equation on its way to several; `dtypes`, `shapes` and `taken` grow with every intermediate."""
 
-    def __init__(self, e: Equation, context: Context, dtypes: dict[str, DType], taken: set[str]) -> None:
+    def __init__(
+        self, e: Equation, context: Context, dtypes: dict[str, DType], shapes: dict[str, Dims], taken: set[str]
+    ) -> None:
         assert e.monoid is not None
-        self.whole, self.context, self.dtypes, self.taken = e, context, dtypes, taken
+        self.whole, self.context = e, context
+        self.dtypes, self.shapes, self.taken = dtypes, shapes, taken
         self.monoid, self.op = e.monoid, _PRODUCT[e.monoid.name]
         self.over = list(e.over)
         self.made: list[Equation] = []
@@ -101,7 +105,22 @@ class _Split:
             return [self.whole]
         moving = [f for _, f in sum(self.groups[1:], self.groups[0]).factors]
         body = self.product.around(multiplied((*self.outer, *moving), self.op))
-        return [*self.made, replace(self.whole, bodies=(body,), over=tuple(self.over))]
+        body = self.sheltered(body, {*self.whole.axes, *self.over})
+        return [*self.made, self.last(body)]
+
+    def last(self, body: Expr) -> Equation:
+        """The equation that is left; pointwise where everything has been summed."""
+        if self.over:
+            return replace(self.whole, bodies=(body,), over=tuple(self.over))
+        if self.whole.domain is not None:
+            body = Product(self.op, masks=[self.whole.domain]).around(body)
+        return replace(self.whole, bodies=(body,), monoid=None, over=(), domain=None)
+
+    def sheltered(self, body: Expr, axes: Collection[str]) -> Expr:
+        """The body of an equation over some of the axes, with no read out of range where the others are empty."""
+        others = [a for a in (*self.whole.axes, *self.whole.over) if a not in axes]
+        some = (Apply("gt", (Extent(axis), ZERO)) for axis in others)
+        return sheltered(body, reduce(conjoin, some, None), self.shapes)
 
     def volume(self, axes: Iterable[str]) -> int:
         return prod(max(self.context.size(axis), 1) for axis in axes)
@@ -153,7 +172,7 @@ class _Split:
     def reduced(self, group: Group, over: Sequence[str]) -> Group:
         """An intermediate for the sum of a group over some of its axes, as a group."""
         factors = [f for _, f in group.factors]
-        body = multiplied(factors, self.op)
+        body = self.sheltered(multiplied(factors, self.op), group.axes)
         axes = tuple(a for a in (*self.whole.axes, *self.over) if a in group.axes and a not in over)
         name = unused(f"{self.whole.name}_{'_'.join(_title(f) for f in factors)}", self.taken)
         dims = tuple((axis,) for axis in axes)
@@ -162,7 +181,7 @@ class _Split:
             Equation((Tensor(name, stored),), dims, (body,), self.monoid, tuple(over), span=self.whole.span)
         )
         self.taken.add(name)
-        self.dtypes[name] = stored
+        self.dtypes[name], self.shapes[name] = stored, dims
         self.over = [a for a in self.over if a not in over]
         read = Read(name, tuple(composite(dim) for dim in dims))
         return Group(((group.factors[0][0], read),), frozenset(axes))
@@ -175,12 +194,12 @@ def _title(factor: Expr) -> str:
 
 def absorbed(groups: Sequence[Group], volume: Callable[[Iterable[str]], int]) -> list[Group]:
     """Each group that has all its axes on another becomes elementwise with the smallest such."""
-    left = list(groups)
-    for g in sorted(groups, key=lambda g: volume(g.axes)):
-        hosts = [h for h in left if h is not g and h.axes >= g.axes]
-        if hosts:
-            host = min(hosts, key=lambda h: volume(h.axes))
-            left = [g + h if h is host else h for h in left if h is not g]
+    left = sorted(groups, key=lambda g: volume(g.axes))
+    for k, g in enumerate(left):
+        host = next((n for n in range(k + 1, len(left)) if left[n].axes >= g.axes), None)
+        if host is not None:
+            left[host] = g + left[host]
+            return absorbed([*left[:k], *left[k + 1 :]], volume)
     return left
 
 

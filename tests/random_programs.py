@@ -185,7 +185,8 @@ class _Drawing:
 
     def subscript(self, extent: int, axes: tuple[str, ...], guard: Expr | None) -> Expr:
         """An axis expression that stays in range, or may leave it: under a guard, or because it depends on data."""
-        options = [*self.gathers(axes), *(Const(c) for c in range(min(extent, 2)))]
+        never = any(self.sizes[a] == 0 for a in axes)  # nothing is read, so nothing is out of range
+        options = [*self.gathers(axes), *(Const(c) for c in range(min(extent, 2))), *([Const(7)] if never else [])]
         for a in axes:
             size, at = self.sizes[a], AxisValue(a)
             options += [at] if size <= extent or guard is not None else []
