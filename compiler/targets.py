@@ -1,4 +1,4 @@
-"""The machines code is made for: one table of figures that schedules are chosen by and compiled code is checked against."""
+"""The machines code is made for: the figures that schedules are chosen by and compiled code is checked against."""
 
 from __future__ import annotations
 
@@ -9,10 +9,22 @@ from einc.types import DType
 
 
 @dataclass(frozen=True, slots=True)
+class Rates:
+    """What a machine does in a second: FLOPs of f16 on its matrix units and of f32 on its vector units, special
+    functions (an exponential is one), bytes to and from memory; and the seconds that a launch costs."""
+
+    matrix: float
+    vector: float
+    special: float
+    memory: float
+    launch: float = 4e-6
+
+
+@dataclass(frozen=True, slots=True)
 class Target:
     """A machine. `shared` is bytes of shared memory a program may use; `tile` is the most elements that one tile value
     should have; `dot` caps rows, columns and inner length of a contraction's tile; `vendor` is `cuda`, `hip` or `cpu`;
-    `dots` names the operand types of `tl.dot`."""
+    `dots` names the operand types of `tl.dot`; `rates` are what plans are compared by."""
 
     name: str
     vendor: str
@@ -22,6 +34,13 @@ class Target:
     tile: int
     dot: tuple[int, int, int]
     dots: frozenset[str]
+    rates: Rates
+
+    def dot_rate(self, dtype: DType) -> float:
+        """FLOPs a second of a dot over this type: f32 is exact, on the vector units, and f64 there at half the rate."""
+        if dtype.bits >= 32:
+            return self.rates.vector / (2 if dtype.bits == 64 else 1)
+        return self.rates.matrix * (2 if dtype.bits == 8 else 1)
 
     def takes_dot(self, dtype: DType) -> bool:
         """Does `tl.dot` compile for two operands of this type?"""
@@ -33,19 +52,27 @@ class Target:
 
 
 # Found by compiling, with Triton 3.6.0 and 3.7.1 alike: floats sum in f32 (f64 in f64), i8 in i32. No target takes
-# unsigned or wider integers. f32 (exact, "ieee") runs on the vector units of NVIDIA's chips, and f64 on those of sm_100.
+# unsigned or wider integers. f32 (exact, "ieee") runs on the vector units of NVIDIA's chips, f64 on those of sm_100.
 _DOTS = frozenset(("f16", "bf16", "f32", "f64", "i8", "f8e5m2"))
 _ALL_DOTS = _DOTS | {"f8e4m3"}
 
+# Dense peaks of the vendors' data sheets; special functions: 16 a clock on each multiprocessor.
+_A100 = Rates(312e12, 19.5e12, 2.4e12, 2.0e12)
+_H100 = Rates(989e12, 67e12, 3.7e12, 3.35e12)
+_B200 = Rates(2250e12, 75e12, 4.5e12, 8.0e12)
+_MI300X = Rates(1307e12, 163e12, 10e12, 5.3e12)
+_MI355X = Rates(2500e12, 157e12, 10e12, 8.0e12)
+
 # Shared memory a block may opt in to: CUDA programming guide, compute capabilities table; AMD: LDS a workgroup.
 _TABLE = (
-    Target("sm_80", "cuda", 80, 32, 166_912, 4096, (128, 128, 32), _DOTS),
-    Target("sm_90", "cuda", 90, 32, 232_448, 4096, (128, 128, 64), _ALL_DOTS),
-    Target("sm_100", "cuda", 100, 32, 232_448, 4096, (128, 128, 64), _ALL_DOTS),
-    Target("gfx942", "hip", "gfx942", 64, 65_536, 4096, (128, 128, 32), _ALL_DOTS),
-    Target("gfx950", "hip", "gfx950", 64, 163_840, 4096, (128, 128, 64), _ALL_DOTS),
-    # Triton's interpreter: its cost is per operation, so tiles are as large as memory likes.
-    Target("interpret", "cpu", 0, 32, 1 << 62, 1 << 18, (256, 256, 256), _ALL_DOTS),
+    Target("sm_80", "cuda", 80, 32, 166_912, 4096, (128, 128, 32), _DOTS, _A100),
+    Target("sm_90", "cuda", 90, 32, 232_448, 4096, (128, 128, 64), _ALL_DOTS, _H100),
+    Target("sm_100", "cuda", 100, 32, 232_448, 4096, (128, 128, 64), _ALL_DOTS, _B200),
+    Target("gfx942", "hip", "gfx942", 64, 65_536, 4096, (128, 128, 32), _ALL_DOTS, _MI300X),
+    Target("gfx950", "hip", "gfx950", 64, 163_840, 4096, (128, 128, 64), _ALL_DOTS, _MI355X),
+    # Triton's interpreter: its cost is per operation, so tiles are as large as memory likes. What shares a kernel is
+    # decided as for an H100, so that what is seen without a GPU is what runs on one.
+    Target("interpret", "cpu", 0, 32, 1 << 62, 1 << 18, (256, 256, 256), _ALL_DOTS, _H100),
 )
 TARGETS = {t.name: t for t in _TABLE}
 INTERPRETER = TARGETS["interpret"]

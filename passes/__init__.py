@@ -8,6 +8,7 @@ from einc.passes.inline import inline
 from einc.passes.lower import lower
 from einc.passes.mask_edges import mask_edges
 from einc.passes.order_contractions import order_contractions
+from einc.passes.partition import partition
 from einc.passes.place_loads import place_loads
 from einc.passes.simplify import simplify
 from einc.pipeline import Pass, on_kernels, on_program
@@ -38,6 +39,13 @@ PIPELINE: tuple[Pass, ...] = (
         "sum[k](x / y * z)  -->  sum[k](x * z) / y      k not an axis of y",
         "a softmax divides once per output, not once per score",
         on_program(hoist),
+        level=1,
+    ),
+    Pass(
+        "partition",
+        "kernels P, Q  -->  kernel P + Q      where it is predicted to take less time",
+        "what two equations pass on in registers is neither written nor read",
+        partition,
         level=1,
     ),
     Pass(

@@ -1,0 +1,133 @@
+"""What a plan costs, as far as it can be known before it runs: bytes, operations by unit, and a time.
+
+    time = launch + max(bytes / memory, dots / matrix units, operations / vector units, special functions / their rate)
+
+Every tensor from outside is read once a walk it varies in, every stored one written once. An equation that lacks an
+axis of the grid is computed again in every block along it, and again in every walk that needs it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from math import prod
+
+from einc import ein
+from einc.ein import Apply, Equation, Program
+from einc.inference import dtype_of
+from einc.passes.contraction import contraction
+from einc.passes.walks import tensors_read, walks
+from einc.pipeline import Context
+from einc.plan import Plan
+from einc.types import F32, DType, compute, join, settle
+
+_SPECIAL = {"exp", "exp2", "log", "log2", "tanh", "erf", "sin", "cos", "tan", "sqrt", "rsqrt", "div", "pow", "rand"}
+BLOCK = 128  # positions of a blocked grid axis that share a program
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Bytes moved, FLOPs on the matrix units in units of f16 ones, vector operations, special functions, seconds."""
+
+    bytes: float
+    dots: float
+    vector: float
+    special: float
+    seconds: float
+
+
+def cost(plan: Plan, program: Program, context: Context) -> Cost:
+    """The predicted cost of a kernel."""
+    rates = context.target.rates
+    times = _repeats(plan, context)
+    dots = vector = special = 0.0
+    for eq in plan.equations:
+        d, v, s = _operations(eq, program, context)
+        dots, vector, special = dots + times[eq.name] * d, vector + times[eq.name] * v, special + times[eq.name] * s
+    moved = _bytes(plan, program, context)
+    seconds = max(moved / rates.memory, dots / rates.matrix, vector / rates.vector, special / rates.special)
+    return Cost(moved, dots, vector, special, rates.launch + seconds)
+
+
+def positions(axes: tuple[str, ...], context: Context) -> int:
+    """The number of positions of a group of axes, by the size hints."""
+    return prod(context.size(a) for a in axes)
+
+
+def _repeats(plan: Plan, context: Context) -> dict[str, float]:
+    """How often each equation is computed."""
+    count = max(len(walks(plan)), 1)
+    found: dict[str, float] = {}
+    for eq in plan.equations:
+        own = {*eq.axes, *eq.over}
+        times = float(prod(context.size(a) for a in plan.batch if a not in own))
+        for group in (plan.rows, plan.columns):
+            if group and not own & set(group):
+                times *= -(-positions(group, context) // BLOCK)
+        if set(plan.walked) & set(eq.axes):
+            times *= count
+        found[eq.name] = times
+    return found
+
+
+def _bytes(plan: Plan, program: Program, context: Context) -> float:
+    shapes, dtypes = program.shapes(), program.dtypes()
+    own = {t.name for eq in plan.equations for t in eq.outputs}
+    outside = tensors_read(e for eq in plan.equations for e in eq.expressions()) - own
+    along = set(plan.walked)
+    count = max(len(walks(plan)), 1)
+    total = 0.0
+    for name in (*outside, *plan.stores):
+        axes = tuple(a for dim in shapes[name] for a in dim)
+        again = count if name in outside and along & set(axes) else 1
+        total += positions(axes, context) * dtypes[name].size * again
+    return total
+
+
+def _operations(eq: Equation, program: Program, context: Context) -> tuple[float, float, float]:
+    """FLOPs on the matrix units, vector operations and special functions of an equation computed once."""
+    space = positions((*eq.axes, *eq.over), context)
+    if eq.monoid is not None and eq.monoid.name == "sum":
+        found = contraction(eq, eq.body, context.size)
+        if found is not None:
+            t = _narrowest(found.terms[0].left + found.terms[0].right, program)
+            if context.target.takes_dot(t):
+                share = context.target.rates.matrix / context.target.dot_rate(t)
+                sides = [f for term in found.terms for f in (*term.left, *term.right)]
+                v, s = _counted(tuple(f for f in sides if not isinstance(f, ein.Read)), context)
+                return 2.0 * space * len(found.terms) * share, v, s
+    v, s = _counted(eq.bodies, context)
+    return 0.0, v + (space if eq.monoid else 0), s
+
+
+def _narrowest(factors: tuple[ein.Expr, ...], program: Program) -> DType:
+    """The type a dot over these factors is made in: a computed side takes that of the read one."""
+    dtypes = program.dtypes()
+    given = {p.name for p in program.operands}
+    read = [dtypes[f.tensor] for f in factors if isinstance(f, ein.Read) and f.tensor in given]
+    if not read:
+        return compute(settle(dtype_of(factors[0], dtypes))) if len(factors) == 1 else F32
+    t = read[0]
+    for other in read[1:]:
+        t = join(t, other)
+    return t
+
+
+def _counted(expressions: tuple[ein.Expr, ...], context: Context) -> tuple[float, float]:
+    vector = special = 0.0
+    for e in expressions:
+        for n, size in _nodes(e, context):
+            if n in _SPECIAL:
+                special += size
+            else:
+                vector += size
+    return vector, special
+
+
+def _nodes(e: ein.Expr, context: Context) -> list[tuple[str, float]]:
+    return [(n.op, float(positions(_axes(n), context))) for n in ein.walk(e) if isinstance(n, Apply)]
+
+
+@lru_cache(maxsize=4096)
+def _axes(e: ein.Expr) -> tuple[str, ...]:
+    return ein.axes_of(e)

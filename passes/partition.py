@@ -1,0 +1,193 @@
+"""Decide which equations share a kernel, by predicted time.
+
+    kernels P, Q   -->   kernel P + Q      where their equations can share one, and it is predicted to take less time
+
+Start with a kernel an equation; join a kernel with one, or with all, of those whose tensors it reads, wherever that
+gains most, until nothing gains. A tensor that nothing outside the kernel reads is then never written.
+
+Equations can share a kernel if what one reads of another is read where it was made, and every axis has a role: an axis
+that no equation reduces is split over the grid, or held whole where some equation lacks it and it is short; of the axes
+that are reduced, one group is walked and the others are held whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+
+from einc import ein
+from einc.ein import AxisValue, Equation, Program
+from einc.passes.alone import alone
+from einc.passes.contraction import Shape, contraction
+from einc.passes.cost import cost, positions
+from einc.passes.walks import tensors_read
+from einc.pipeline import Context, State
+from einc.plan import Plan
+
+_WHOLE_DOT = 512  # the longest axis held whole in a tile that others cross
+_WHOLE_ROW = 16384  # the longest row held whole by itself
+_TILE = 1 << 15  # elements of the largest tile value, with the least rows and the least walked block
+_LEAST = 16
+
+
+def partition(state: State, context: Context) -> State:
+    """The state with a plan for every kernel."""
+    program = state.program
+    plans = [alone(eq, program, context) for eq in program.equations]
+    seconds = {id(p): cost(p, program, context).seconds for p in plans}
+    while True:
+        best: tuple[float, list[Plan], Plan] | None = None
+        for group in _candidates(plans):
+            joined = _joined(group, plans, program, context)
+            if joined is None:
+                continue
+            gain = sum(seconds[id(p)] for p in group) - cost(joined, program, context).seconds
+            if gain > 0 and (best is None or gain > best[0]):
+                best = gain, group, joined
+        if best is None:
+            return replace(state, plans=tuple(_ordered(plans)))
+        _, group, joined = best
+        plans = [p for p in plans if p not in group] + [joined]
+        seconds[id(joined)] = cost(joined, program, context).seconds
+
+
+def _candidates(plans: Sequence[Plan]) -> Iterator[list[Plan]]:
+    """A kernel with each one it reads from, and with everything upstream of it; no kernel twice in between."""
+    maker = {name: p for p in plans for name in _names(p)}
+    for p in plans:
+        direct = _producers(p, maker)
+        upstream = list(direct)
+        for q in upstream:
+            upstream += [r for r in _producers(q, maker) if r not in upstream]
+        groups = [[q, p] for q in direct]
+        if len(upstream) > 1:
+            groups.append([*upstream, p])
+        for group in groups:
+            if _is_convex(group, plans, maker):
+                yield group
+
+
+def _names(p: Plan) -> set[str]:
+    return {t.name for eq in p.equations for t in eq.outputs}
+
+
+def _producers(p: Plan, maker: dict[str, Plan]) -> list[Plan]:
+    read = tensors_read(e for eq in p.equations for e in eq.expressions())
+    return list(dict.fromkeys(maker[n] for n in sorted(read) if n in maker and maker[n] is not p))
+
+
+def _is_convex(group: list[Plan], plans: Sequence[Plan], maker: dict[str, Plan]) -> bool:
+    """Whether nothing outside the group both reads from it and is read by it."""
+    reached = [p for p in plans if p not in group and any(q in group for q in _producers(p, maker))]
+    for p in reached:
+        reached += [q for q in plans if q not in group and q not in reached and p in _producers(q, maker)]
+    return not any(p in reached for q in group for p in _producers(q, maker))
+
+
+def _ordered(plans: Sequence[Plan]) -> Iterator[Plan]:
+    """The kernels, each after those it reads from."""
+    maker = {name: p for p in plans for name in _names(p)}
+    done: list[Plan] = []
+    while len(done) < len(plans):
+        for p in plans:
+            if p not in done and all(q in done for q in _producers(p, maker)):
+                done.append(p)
+                yield p
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Roles
+
+
+def _joined(group: list[Plan], plans: Sequence[Plan], program: Program, context: Context) -> Plan | None:
+    """One plan for the equations of several, the cheapest of those there are; None if they cannot share a kernel."""
+    names = set().union(*(_names(p) for p in group))
+    equations = tuple(eq for own in program.equations for p in group for eq in p.equations if eq.name == own.name)
+    if any(t.dtype.is_complex for eq in equations for t in eq.outputs) or not _read_in_place(equations):
+        return None
+    outside = tensors_read(e for p in plans if p not in group for eq in p.equations for e in eq.expressions())
+    stores = tuple(n for n in (t.name for eq in equations for t in eq.outputs) if n in outside or n in program.results)
+    assert names >= set(stores)
+    found = [
+        plan
+        for walked in _walkable(equations, context)
+        if (plan := _plan(equations, stores, walked, context)) is not None
+    ]
+    return min(found, key=lambda p: cost(p, program, context).seconds, default=None)
+
+
+def _read_in_place(equations: tuple[Equation, ...]) -> bool:
+    """Whether every tensor made here is read at its own axes, without a guard, and is a single tensor."""
+    made = {eq.name: eq for eq in equations}
+    for eq in equations:
+        if len(eq.outputs) > 1:
+            return False
+        for r in (r for e in eq.expressions() for r in ein.reads(e)):
+            source = made.get(r.tensor)
+            if source is not None and (r.guard is not None or r.index != tuple(AxisValue(a) for a in source.axes)):
+                return False
+            if source is not None and any(len(d) != 1 for d in source.dims):
+                return False
+    return True
+
+
+def _walkable(equations: tuple[Equation, ...], context: Context) -> list[tuple[str, ...]]:
+    """The groups of axes that may be walked: none, or what some equation reduces."""
+    groups = list(dict.fromkeys(eq.over for eq in equations if eq.over))
+    groups.sort(key=lambda g: -positions(g, context))
+    return [(), *groups]
+
+
+def _plan(
+    equations: tuple[Equation, ...],
+    stores: tuple[str, ...],
+    walked: tuple[str, ...],
+    context: Context,
+) -> Plan | None:
+    reduced = tuple(dict.fromkeys(a for eq in equations for a in eq.over))
+    if any(set(walked) & set(eq.over) and not set(walked) <= set(eq.over) for eq in equations):
+        return None
+    free = tuple(dict.fromkeys(a for eq in equations for a in eq.axes if a not in reduced))
+    lacking = {a for a in free if any(a not in eq.axes for eq in equations)}
+    short = tuple(a for a in free if a in lacking and context.size(a) <= _WHOLE_DOT)
+    whole = (*(a for a in reduced if a not in walked), *short)
+    if not _fits(equations, whole, walked, context):
+        return None
+    grid = tuple(a for a in free if a not in whole)
+    shape = _main(equations, context)
+    if shape is not None:
+        rows = tuple(a for a in shape.rows if a in grid)
+        columns = tuple(a for a in shape.columns if a in grid)
+    else:
+        rows, columns = (grid, ()) if walked or whole else (grid[:-1], grid[-1:])
+    batch = tuple(a for a in grid if a not in rows and a not in columns)
+    return Plan(equations, stores, batch, rows, columns, walked, whole)
+
+
+def _main(equations: Iterable[Equation], context: Context) -> Shape | None:
+    """The shape of the largest contraction."""
+    found = [
+        (positions((*eq.axes, *eq.over), context), c.shape)
+        for eq in equations
+        if eq.monoid is not None
+        and eq.monoid.name == "sum"
+        and (c := contraction(eq, eq.body, context.size)) is not None
+    ]
+    return max(found, key=lambda f: f[0])[1] if found else None
+
+
+def _fits(equations: tuple[Equation, ...], whole: tuple[str, ...], walked: tuple[str, ...], context: Context) -> bool:
+    """Whether every value's tile fits with the least rows and the least walked block."""
+    crossed = _main(equations, context) is not None
+    longest = _WHOLE_DOT * 2 if crossed else _WHOLE_ROW
+    if any(context.size(a) > longest for a in whole):
+        return False
+    least = _LEAST if crossed else 1
+    for eq in equations:
+        axes = {*eq.axes, *eq.over}
+        tile = positions(tuple(a for a in whole if a in axes), context)
+        tile *= least if set(walked) & axes else 1
+        tile *= least if axes - set(whole) - set(walked) else 1
+        if tile > _TILE:
+            return False
+    return True
