@@ -32,7 +32,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-File = Annotated[str | None, typer.Argument(metavar="[FILE]", help="A program's file, or - for standard input.")]
+File = Annotated[str | None, typer.Argument(metavar="FILE", help="A program's file, or - for standard input.")]
 Expression = Annotated[str | None, typer.Option("--expression", "-e", metavar="TEXT", help="The program itself.")]
 Sizes = Annotated[list[str], typer.Option("--size", "-s", metavar="i=4096,d=128", help="Extents of axes.")]
 DTypes = Annotated[

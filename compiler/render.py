@@ -127,8 +127,10 @@ def code(title: str, text: str) -> Group:
 def passes_table(rows: Iterable[tuple[str, str, str, str]]) -> Table:
     """The pipeline: name, level, law and reason of each pass."""
     table = Table(show_lines=True, expand=True)
-    for title, ratio in (("pass", 3), ("level", 1), ("law", 8), ("why", 8)):
-        table.add_column(title, ratio=ratio, style="bold" if title == "pass" else "")
+    table.add_column("pass", style="bold", no_wrap=True)
+    table.add_column("level", no_wrap=True)
+    table.add_column("law", ratio=4)
+    table.add_column("why", ratio=3)
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
     return table
