@@ -88,7 +88,7 @@ def _apply(
         case "div", [a, b]:
             return _quotient(float(a), float(b))
         case (("floordiv" | "mod" | "exactdiv"), [a, b]):
-            return _divide(e, op, a, b, values_of(e, extents, scalars))
+            return _divide(e, op, a, b, lambda: values_of(e, extents, scalars))
         case "pow", [a, b]:
             return _power(a, b)
         case "neg", [a]:
@@ -141,20 +141,20 @@ def _power(a: ScalarValue, b: ScalarValue) -> ScalarValue:
         return math.inf if a == 0 else math.nan
 
 
-def _divide(e: Apply, op: str, a: ScalarValue, b: ScalarValue, context: str) -> ScalarValue:
+def _divide(e: Apply, op: str, a: ScalarValue, b: ScalarValue, context: Callable[[], str]) -> ScalarValue:
     if isinstance(a, float) or isinstance(b, float):
         if b == 0:
             return _quotient(float(a), float(b)) if op == "floordiv" else math.nan
         return float(a // b) if op == "floordiv" else float(a % b)
     if b == 0:
         raise ShapeError(
-            f"{print_expr(e)} divides by zero", e.span, fact=f"{a} / {b}{context}", hint="make the divisor at least 1"
+            f"{print_expr(e)} divides by zero", e.span, fact=f"{a} / {b}{context()}", hint="make the divisor at least 1"
         )
     if op == "exactdiv" and a % b:
         raise ShapeError(
             f"{print_expr(e)} is not exact",
             e.span,
-            fact=f"{a} / {b}{context}",
+            fact=f"{a} / {b}{context()}",
             hint="make the first a multiple of the second, or round down with '//'",
         )
     return a % b if op == "mod" else a // b

@@ -6,10 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from einc.arithmetic import ScalarValue, evaluate_formula
-from einc.ein import AxisDecl, Expr, Extent, Param, Program, Scalar, walk
-from einc.errors import AxisError
-from einc.printer import print_dims, print_expr
-from einc.reach import check_equation
+from einc.ein import Expr, Program
+from einc.reach import Obligation, demand, obligations
 from einc.requirements import (
     check_dimensions,
     check_ranks,
@@ -18,7 +16,10 @@ from einc.requirements import (
     checked_scalar,
     checked_scalars,
 )
+from einc.steps import FromDefault, FromDimension, FromFormula, Step, plan
 from einc.types import DType
+
+__all__ = ["Bindings", "Fact", "FromDefault", "FromDimension", "FromFormula", "Step", "bind", "plan", "value_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,59 +38,6 @@ class Bindings:
     scalars: dict[str, ScalarValue]
 
 
-@dataclass(frozen=True, slots=True)
-class FromDimension:
-    """|axis| is `operand.shape[dimension]`, divided exactly by the extents of the axes `known`."""
-
-    axis: str
-    operand: str
-    dimension: int
-    known: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class FromFormula:
-    """|axis| is a formula over extents and scalars found before; it is not negative."""
-
-    axis: str
-    formula: Expr
-
-
-@dataclass(frozen=True, slots=True)
-class FromDefault:
-    """The scalar `name`, where the caller gave none, is a formula over extents and scalars found before."""
-
-    name: str
-    formula: Expr
-
-
-Step = FromDimension | FromFormula | FromDefault
-
-
-def plan(program: Program) -> tuple[Step, ...]:
-    """The order in which every extent and every default is found, the same for all calls.
-
-    Dimensions of one axis come first; then, as soon as what they need is known, composite dimensions with one unknown
-    axis, formulas of axes, and defaults of scalars. Raises `AxisError` at an axis that nothing determines.
-    """
-    known = {p.name for p in program.scalars if p.default is None}
-    steps: list[Step] = []
-    candidates = _candidates(program)
-    while True:
-        step = next((s for s in candidates if _target(s) not in known and _needs(s) <= known), None)
-        if step is None:
-            break
-        steps.append(step)
-        known.add(_target(step))
-    for a in program.axes:
-        if _extent(a.name) not in known:
-            raise _undetermined(a, program, known)
-    for p in program.scalars:
-        if p.name not in known and p.default is not None:
-            raise _unknown(f"the default of '{p.name}'", p.default, known, p)
-    return tuple(steps)
-
-
 def value_of(e: Expr, bindings: Bindings) -> ScalarValue:
     """The value of an expression over extents, scalars and constants."""
     return evaluate_formula(e, bindings.extents, bindings.scalars)
@@ -99,26 +47,50 @@ def bind(
     program: Program,
     shapes: Mapping[str, tuple[int, ...]],
     scalars: Mapping[str, ScalarValue] | None = None,
-    steps: tuple[Step, ...] | None = None,
 ) -> Bindings:
     """The extents and scalars of a call with operands of these shapes; every check that shapes alone decide.
 
-    `steps` is `plan(program)` where the caller keeps it. Raises `CallError` for an operand or scalar that is missing or
+    Raises `CallError` for an operand or scalar that is missing or
     unknown, `DTypeError` for a scalar of another kind, `ShapeError` for ranks and extents that do not fit, divisions
     that are not exact or by zero, negative extents, and simple unguarded reads out of range.
     """
     check_ranks(program, shapes)
-    steps = plan(program) if steps is None else steps
+    call = _prepared(program)
     found = Bindings({}, checked_scalars(program, scalars or {}))
-    for step in steps:
+    for step in call.steps:
         _take(step, program, shapes, found)
-    first = {s.axis: (s.operand, s.dimension) for s in steps if isinstance(s, FromDimension)}
+    first = {s.axis: (s.operand, s.dimension) for s in call.steps if isinstance(s, FromDimension)}
     check_dimensions(program, shapes, found.extents, first)
-    dims = program.shapes()
-    for e in program.equations:
-        if all(found.extents[axis] > 0 for axis in (*e.axes, *e.over)):  # else nothing of it is ever evaluated
-            check_equation(e, dims, found.extents, found.scalars)
+    for axes, owed in call.obligations:
+        if all(found.extents[axis] > 0 for axis in axes):  # else nothing of the equation is ever evaluated
+            for what in owed:
+                demand(what, found.extents, found.scalars)
     return Bindings(found.extents, {p.name: found.scalars[p.name] for p in program.scalars})
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """What all calls of a program have in common: the plan, and what each equation owes if its axes are not empty."""
+
+    program: Program
+    steps: tuple[Step, ...]
+    obligations: tuple[tuple[tuple[str, ...], tuple[Obligation, ...]], ...]
+
+
+_CALLS: dict[int, _Call] = {}  # by identity, as equal programs may stand in different places; each holds its program
+_REMEMBERED = 256
+
+
+def _prepared(program: Program) -> _Call:
+    found = _CALLS.get(id(program))
+    if found is None:
+        dims = program.shapes()
+        owed = tuple(((*e.axes, *e.over), obligations(e, dims)) for e in program.equations)
+        found = _Call(program, plan(program), tuple((axes, o) for axes, o in owed if o))
+        if len(_CALLS) >= _REMEMBERED:
+            _CALLS.clear()
+        _CALLS[id(program)] = found
+    return found
 
 
 def _take(step: Step, program: Program, shapes: Mapping[str, tuple[int, ...]], found: Bindings) -> None:
@@ -137,63 +109,3 @@ def _take(step: Step, program: Program, shapes: Mapping[str, tuple[int, ...]], f
             if name not in found.scalars:
                 param = next(p for p in program.scalars if p.name == name)
                 found.scalars[name] = checked_scalar(param, value_of(formula, found))
-
-
-def _extent(axis: str) -> str:
-    return f"|{axis}|"
-
-
-def _candidates(program: Program) -> list[Step]:
-    """Every way to find something, the preferred ones first."""
-    declared = {a.name for a in program.axes if a.extent is not None}
-    single: list[Step] = []
-    composite: list[Step] = []
-    for p in program.operands:
-        for k, group in enumerate(p.dims):
-            for axis in dict.fromkeys(group):
-                if axis not in declared and group.count(axis) == 1:
-                    others = tuple(a for a in group if a != axis)
-                    (composite if others else single).append(FromDimension(axis, p.name, k, others))
-    formulas: list[Step] = [FromFormula(a.name, a.extent) for a in program.axes if a.extent is not None]
-    defaults: list[Step] = [FromDefault(p.name, p.default) for p in program.scalars if p.default is not None]
-    return single + composite + formulas + defaults
-
-
-def _target(step: Step) -> str:
-    return step.name if isinstance(step, FromDefault) else _extent(step.axis)
-
-
-def _needs(step: Step) -> set[str]:
-    if isinstance(step, FromDimension):
-        return {_extent(a) for a in step.known}
-    return _free(step.formula)
-
-
-def _free(formula: Expr) -> set[str]:
-    """The extents, as `|d|`, and the scalars that a formula needs."""
-    extents = {_extent(n.axis) for n in walk(formula) if isinstance(n, Extent)}
-    return extents | {n.name for n in walk(formula) if isinstance(n, Scalar)}
-
-
-def _undetermined(axis: AxisDecl, program: Program, known: set[str]) -> AxisError:
-    if axis.extent is not None:
-        return _unknown(f"the extent of axis '{axis.name}'", axis.extent, known, axis)
-    hint = f"give it: axis {axis.name} = …"
-    for p in program.operands:
-        for k, group in enumerate(p.dims):
-            if axis.name in group:
-                fact = f"it is known only as a part of dimension {k} of {p.name}{print_dims(p.dims)}"
-                message = f"the extent of axis '{axis.name}' is not determined"
-                return AxisError(message, axis.span or p.span, fact=fact, hint=hint)
-    message = f"nothing gives the extent of axis '{axis.name}'"
-    return AxisError(message, axis.span, fact="no operand has a dimension of it", hint=hint)
-
-
-def _unknown(what: str, formula: Expr, known: set[str], place: AxisDecl | Param) -> AxisError:
-    missing = sorted(_free(formula) - known)
-    return AxisError(
-        f"{what} cannot be found: it needs {missing[0]}, which is not known before it",
-        getattr(formula, "span", None) or place.span,
-        fact=f"it is {print_expr(formula)}",
-        hint="compute it from extents of operands and from scalars that the caller gives",
-    )

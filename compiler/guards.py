@@ -29,6 +29,8 @@ def composite(group: Sequence[str]) -> Expr:
 
 def in_range_by_form(index: Expr, group: Sequence[str]) -> bool:
     """Is the index the bare axis of a dimension, or the composite expression of it, whatever the extents are?"""
+    if len(group) == 1:
+        return isinstance(index, AxisValue) and index.axis == group[0]
     return index == composite(group)
 
 

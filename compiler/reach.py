@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 from einc.arithmetic import ScalarValue, evaluate_formula, values_of
 from einc.ein import Apply, Cast, Const, Equation, Expr, Extent, Read, Scalar, walk
@@ -15,23 +16,73 @@ Extents = Mapping[str, int]
 Scalars = Mapping[str, ScalarValue]
 
 
-def check_equation(
-    e: Equation, dims: Mapping[str, tuple[tuple[str, ...], ...]], extents: Extents, scalars: Scalars
-) -> None:
-    """Divisions by extents are exact and not by zero, and simple unguarded reads are in range.
+Dims = Mapping[str, tuple[tuple[str, ...], ...]]
 
-    The equation has at least one position: of an empty one nothing is evaluated.
-    """
+
+@dataclass(frozen=True, slots=True)
+class Exact:
+    """A division of extents leaves no remainder."""
+
+    division: Apply
+
+
+@dataclass(frozen=True, slots=True)
+class Divides:
+    """A divisor of `//` or `%` is not 0."""
+
+    division: Apply
+    divisor: Expr
+    place: Span | None
+
+
+@dataclass(frozen=True, slots=True)
+class Within:
+    """An index of an unguarded read stays in the dimension that has these axes."""
+
+    read: Read
+    dimension: int
+    group: tuple[str, ...]
+    place: Span | None
+
+
+Obligation = Exact | Divides | Within
+
+
+def obligations(e: Equation, dims: Dims) -> tuple[Obligation, ...]:
+    """What the extents of a call must satisfy for an equation that has any positions, in the order of the text."""
+    found: list[Obligation] = []
     for expression in e.expressions():
         for n in _certain(expression):
             match n:
                 case Apply("exactdiv"):
-                    evaluate_formula(n, extents, scalars)
-                case Apply("floordiv" | "mod", (_, divisor)) if is_closed(divisor):
-                    _check_divisor(n, divisor, e, extents, scalars)
+                    found.append(Exact(n))
+                case Apply("floordiv" | "mod", (_, divisor)) if is_closed(divisor) and not _is_number(divisor):
+                    found.append(Divides(n, divisor, n.span or e.span))
         for n in walk(expression):
             if isinstance(n, Read) and n.guard is None:
-                _check_read(n, dims[n.tensor], e, extents, scalars)
+                for k, (index, group) in enumerate(zip(n.index, dims[n.tensor], strict=True)):
+                    if is_simple(index) and not in_range_by_form(index, group):
+                        found.append(Within(n, k, group, n.span or e.span))
+    return tuple(found)
+
+
+def _is_number(e: Expr) -> bool:
+    """Is it a literal other than 0?"""
+    return isinstance(e, Const) and e.value != 0
+
+
+def demand(what: Obligation, extents: Extents, scalars: Scalars) -> None:
+    """Raises `ShapeError` where the extents do not satisfy it."""
+    match what:
+        case Exact(division):
+            evaluate_formula(division, extents, scalars)
+        case Divides():
+            _check_divisor(what, extents, scalars)
+        case Within(read, k, group):
+            reach = interval(read.index[k], extents, scalars)
+            if reach is not None and (reach[0] < 0 or reach[1] >= extent_of(group, extents)):
+                known = values_of(read.index[k], extents, scalars)
+                raise _out_of_range(what, reach, extent_of(group, extents), known)
 
 
 def _certain(e: Expr) -> Iterator[Expr]:
@@ -51,32 +102,21 @@ def _certain(e: Expr) -> Iterator[Expr]:
                 stack.extend(reversed(index) if guard is None else (guard,))
 
 
-def _check_divisor(division: Apply, divisor: Expr, e: Equation, extents: Extents, scalars: Scalars) -> None:
-    value = evaluate_formula(divisor, extents, scalars)
+def _check_divisor(what: Divides, extents: Extents, scalars: Scalars) -> None:
+    value = evaluate_formula(what.divisor, extents, scalars)
     if isinstance(value, float) or value != 0:
         return
-    known = "" if isinstance(divisor, Extent | Scalar) else values_of(divisor, extents, scalars)
+    known = "" if isinstance(what.divisor, Extent | Scalar) else values_of(what.divisor, extents, scalars)
     raise ShapeError(
-        f"'{'//' if division.op == 'floordiv' else '%'}' divides by zero",
-        division.span or e.span,
-        fact=f"{print_expr(divisor)} = 0{known}",
+        f"'{'//' if what.division.op == 'floordiv' else '%'}' divides by zero",
+        what.place,
+        fact=f"{print_expr(what.divisor)} = 0{known}",
         hint="make the divisor at least 1",
     )
 
 
-def _check_read(read: Read, dims: tuple[tuple[str, ...], ...], e: Equation, extents: Extents, scalars: Scalars) -> None:
-    for k, (index, group) in enumerate(zip(read.index, dims, strict=True)):
-        if in_range_by_form(index, group) or not is_simple(index):
-            continue
-        reach = interval(index, extents, scalars)
-        if reach is not None and (reach[0] < 0 or reach[1] >= extent_of(group, extents)):
-            known = values_of(index, extents, scalars)
-            raise _out_of_range(read, k, group, reach, extent_of(group, extents), known, read.span or e.span)
-
-
-def _out_of_range(
-    read: Read, k: int, group: tuple[str, ...], reach: Interval, limit: int, known: str, place: Span | None
-) -> ShapeError:
+def _out_of_range(found: Within, reach: Interval, limit: int, known: str) -> ShapeError:
+    read, k, place = found.read, found.dimension, found.place
     index, text = read.index[k], print_expr(read.index[k])
     what = f"{print_expr(read)} is out of range: dimension {k} of {read.tensor} has extent {limit}"
     if is_closed(index):
@@ -84,7 +124,7 @@ def _out_of_range(
         fact = there if isinstance(index, Const) else f"{there}, and {text} = {reach[0]}{known}"
         return ShapeError(f"{what}, the index is {reach[0]}", place, fact=fact, hint=f"pass a longer {read.tensor}")
     below = reach[0] < 0
-    size = " * ".join(f"|{axis}|" for axis in group) or "1"
+    size = " * ".join(f"|{axis}|" for axis in found.group) or "1"
     return ShapeError(
         f"{what}, the index reaches {reach[0] if below else reach[1]}",
         place,
