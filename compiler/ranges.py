@@ -11,7 +11,7 @@ from einc.guards import in_range_by_form
 
 __all__ = ["Interval", "extent_of", "in_range_by_form", "interval", "is_closed", "is_simple", "needs_check"]
 
-Interval = tuple[int, int]  # least and greatest value, both attained where the expression is simple
+Interval = tuple[int, int]  # least and greatest value, both included
 
 _EXACT = ("add", "sub", "mul", "floordiv", "mod", "neg", "exactdiv")
 
@@ -54,7 +54,8 @@ def is_simple(e: Expr) -> bool:
 def interval(e: Expr, extents: Mapping[str, int], scalars: Mapping[str, int | float | bool]) -> Interval | None:
     """The least and greatest value over all positions of the axes; of a predicate, (0, 0), (0, 1) or (1, 1).
 
-    None where nothing is known: reads, floats, division by what may be 0, an axis without positions.
+    None where nothing is known: reads, floats, division by what may be 0, an axis without positions. Exact where the
+    expression is simple, except that a remainder of what moves in steps greater than 1 may be given all of its period.
     """
     match e:
         case Const(value):
