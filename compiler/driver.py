@@ -15,10 +15,9 @@ from einc import ein, errors, forms
 from einc.binding import Fact
 from einc.codegen import Emitted, emit_file
 from einc.errors import nearest
-from einc.frontend import Text
+from einc.frontend import Text, form_of
 from einc.frontend import elaborate as elaborate_text
 from einc.frontend import parse as parse_source
-from einc.frontend.parse import form_of
 from einc.passes import PIPELINE
 from einc.pipeline import Context, Pass, State
 from einc.printer import print_program
