@@ -229,9 +229,11 @@ class Buffer:
 
 @dataclass(frozen=True, slots=True)
 class Kernel:
-    """One launch. The grid's axes are given slowest first; `title` quotes the equations it computes; `extents` and
-    `scalars` are the run-time arguments beside the buffers; `warps` run a program, and loops keep the loads of `stages`
-    blocks in flight."""
+    """One launch. The grid's axes are given slowest first; one block of each of `whole` holds all its positions.
+
+    `title` quotes the equations it computes; `extents` and `scalars` are the run-time arguments beside the buffers;
+    `warps` run a program, and loops keep the loads of `stages` blocks in flight.
+    """
 
     name: str
     title: tuple[str, ...]
@@ -240,6 +242,7 @@ class Kernel:
     scalars: tuple[tuple[str, DType], ...]
     grid: tuple[TileAxis, ...]
     body: tuple[Statement, ...]
+    whole: tuple[TileAxis, ...] = ()
     warps: int = 4
     stages: int = 3
 
@@ -296,7 +299,7 @@ def values_in(body: tuple[Statement, ...]) -> Iterator[Value]:
 
 def tile_axes(kernel: Kernel) -> dict[str, TileAxis]:
     """Every tile axis of a kernel by name: the grid's, then the loops' in order."""
-    found = {a.name: a for a in kernel.grid}
+    found = {a.name: a for a in (*kernel.grid, *kernel.whole)}
 
     def visit(body: tuple[Statement, ...]) -> None:
         for s in body:

@@ -23,6 +23,8 @@ def print_kernel(kernel: tile.Kernel) -> str:
     lines = [f"kernel {kernel.name}"]
     lines += [f"  -- {line}" for line in kernel.title]
     lines.append("  grid " + (", ".join(_axis(a) for a in kernel.grid) or "1"))
+    if kernel.whole:
+        lines.append("  whole " + ", ".join(_axis(a) for a in kernel.whole))
     lines += [f"    {line}" for line in _statements(kernel.body)]
     return "\n".join(lines)
 

@@ -22,6 +22,7 @@ from einc.ranges import needs_check
 from einc.tiletypes import axes_of, dtype_of
 from einc.types import BOOL, F32, F64, FLOAT, I64, INT, DType, compute, join
 
+Axes = tuple[tile.TileAxis, ...]
 Inside = Callable[[Read, tuple[str, ...], DType], tile.Value | None]
 
 _NARROW = 1 << 16  # integer factors below this keep products of positions within the index type
@@ -284,7 +285,7 @@ class Builder:
 
     # The kernel ------------------------------------------------------------------------------------------------------
 
-    def kernel(self, plan: Plan, grid: tuple[tile.TileAxis, ...]) -> tile.Kernel:
+    def kernel(self, plan: Plan, grid: Axes, whole: Axes) -> tile.Kernel:
         """What has been built, without bindings that nothing uses, with the arguments it needs."""
         own = {eq.name for eq in plan.equations}
         sources = [eq for eq in self.program.equations if eq.name in own]
@@ -298,7 +299,7 @@ class Builder:
             if name in touched or name in written
         ]
         title = tuple(print_equation(eq, True, self.shapes) for eq in sources)
-        kernel = tile.Kernel(plan.stores[-1], title, tuple(buffers), (), (), grid, body)
+        kernel = tile.Kernel(plan.stores[-1], title, tuple(buffers), (), (), grid, body, whole)
         used = {v.axis for v in values if isinstance(v, tile.ExtentOf)}
         used |= {a for t in tile.tile_axes(kernel).values() for a in t.axes}
         scalars = {v.name for v in values if isinstance(v, tile.ScalarArg)}

@@ -33,8 +33,8 @@ def choose_tiles(kernel: tile.Kernel, context: Context) -> tile.Kernel:
             replace(s, axis=axis(s.axis), body=body(s.body)) if isinstance(s, tile.Loop) else s for s in statements
         )
 
-    grid = tuple(axis(a) for a in kernel.grid)
-    return replace(kernel, grid=grid, body=body(kernel.body), warps=8 if dots else 4)
+    grid, whole = tuple(axis(a) for a in kernel.grid), tuple(axis(a) for a in kernel.whole)
+    return replace(kernel, grid=grid, whole=whole, body=body(kernel.body), warps=8 if dots else 4)
 
 
 def _dot_blocks(kernel: tile.Kernel, context: Context) -> dict[str, Block]:

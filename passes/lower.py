@@ -38,10 +38,9 @@ def lowered(program: Program, plan: Plan, context: Context) -> tile.Kernel:
     b = kernel.b
     batch = [b.axis((a,), "batch") for a in plan.batch]
     blocked = [b.axis(g, role) for g, role in ((plan.rows, "row"), (plan.columns, "column")) if g]
-    whole = [b.axis((a,), "whole") for a in plan.whole]
-    grid = (*batch, *blocked, *whole)
-    b.enter(grid)
-    kernel.order = tuple(a.name for a in grid if a.block is not None)
+    whole = tuple(b.axis((a,), "whole") for a in plan.whole)
+    b.enter((*batch, *blocked, *whole))
+    kernel.order = tuple(a.name for a in (*blocked, *whole))
     if plan.walked:
         axis = b.axis(plan.walked, "reduced")
         for walk in walks(plan):
@@ -49,7 +48,7 @@ def lowered(program: Program, plan: Plan, context: Context) -> tile.Kernel:
     for eq in plan.equations:
         if eq.name in plan.stores and not set(plan.walked) & set(eq.axes):
             kernel.store(eq)
-    return b.kernel(plan, grid)
+    return b.kernel(plan, (*batch, *blocked), whole)
 
 
 def _loop(kernel: Kernel, axis: tile.TileAxis, walk: Walk) -> None:

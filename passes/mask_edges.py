@@ -39,7 +39,7 @@ class _Masks:
         self.loads: dict[str, tile.Load] = {}
 
     def kernel_masked(self) -> tile.Kernel:
-        edges = [s for axis in self.kernel.grid for s in self.edge_of(axis)]
+        edges = [s for axis in (*self.kernel.grid, *self.kernel.whole) for s in self.edge_of(axis)]
         return replace(self.kernel, body=live((*edges, *self.body(self.kernel.body))))
 
     def edge_of(self, axis: tile.TileAxis) -> list[tile.Statement]:
