@@ -7,9 +7,10 @@ NumPy arrays, numbers and nested lists give NumPy results; one torch tensor amon
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from math import prod
 from operator import index
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,7 @@ from einc.frontend.layout import operand_name
 from einc.gradients import connect
 from einc.options import check_cast, check_casting, check_optimize, check_order, read_dtype
 from einc.subscripts import Call, read_call
-from einc.tensors import as_array, as_numpy, as_torch, device_of, dtype_of, fact, is_torch, may_overlap
+from einc.tensors import as_array, as_numpy, as_torch, device_of, dtype_of, fact, is_torch, may_overlap, overlaps_itself
 from einc.types import DType
 from einc.views import as_view, is_view
 
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
     import torch
 
 Array = Any  # a torch tensor or a NumPy array
+
+_LEVEL = 2  # of optimisation
+_MOST = 1 << 60  # elements of a result, or more: no address reaches them
 
 
 def einsum(
@@ -45,10 +49,10 @@ def einsum(
 ) -> Array:
     """The sum of products that an einsum string says.
 
-        einsum("ij,jk->ik", A, B)                          as in NumPy and PyTorch; einsum("ij,jk->ik", [A, B]) too
-        einsum("b (g r) q d, b g k d -> b (g r) q k", Q, K)   names and composite axes, as in einops
-        einsum("b (g r) d -> b g r d", A, g=4)             extents by keyword where the operands leave them open
-        einsum(A, [0, 1], B, [1, 2], [0, 2])               lists of integers, an Ellipsis among them
+        einsum("ij,jk->ik", A, B)                 as in NumPy and PyTorch; einsum("ij,jk->ik", [A, B]) too
+        einsum("b (g r) q, b g -> b (g r)", A, B)    names and composite axes, as in einops; the string may be last
+        einsum("b (g r) d -> b g r d", A, g=4)    extents by keyword, where the operands leave them open
+        einsum(A, [0, 1], B, [1, 2], [0, 2])      lists of integers, an Ellipsis among them
 
     The element type is NumPy's promotion of the operands', or `dtype`. One operand with nothing summed gives a view.
     `out` receives the result and is returned; `casting` limits the casts to `dtype` and to `out`; `order` chooses the
@@ -62,12 +66,11 @@ def einsum(
     wanted = read_dtype(dtype)
     reading = Reading(call.named, sum_dots=any(map(is_torch, arrays)), dtype=wanted)
     plan = _plan(call.text, _facts(arrays), _sizes(sizes), reading)
-    result = plan.program.equations[0].outputs[0].dtype
-    for k, array in enumerate(arrays):
-        if wanted is not None or casting in ("no", "equiv"):
-            check_cast(f"operand {operand_name(k)}", dtype_of(array, operand_name(k)), result, casting)
+    if wanted is not None or casting in ("no", "equiv"):
+        for operand in plan.program.operands:
+            check_cast(f"operand {operand.name}", operand.dtype, plan.dtype, casting)
     if out is not None:
-        return _into(out, plan, arrays, result, casting)
+        return _into(out, plan, arrays, casting)
     if plan.view:
         return _finished(as_view(plan.program, plan.extents, arrays[0]), "K", arrays)
     return _finished(_run(plan, arrays), order, arrays)
@@ -110,39 +113,49 @@ def _sizes(sizes: Mapping[str, object]) -> tuple[tuple[str, int], ...]:
 # The program of a call, and its run
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Plan:
-    """What a call with operands of given shapes and types comes to."""
+    """What calls with operands of the same shapes and types come to; compared by identity."""
 
     program: ein.Program
     extents: Mapping[str, int]
+    shape: tuple[int, ...]
+    dtype: DType
     view: bool
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        (equation,) = self.program.equations
-        return tuple(int(np.prod([self.extents[a] for a in dim], dtype=object)) for dim in equation.dims)
 
 
 @lru_cache(maxsize=4096)
 def _plan(text: str, facts: tuple[Fact, ...], sizes: tuple[tuple[str, int], ...], reading: Reading) -> Plan:
     """Errors are raised anew by each call; what is right is found once."""
     program, extents = bind_einsum(text, facts, dict(sizes), reading)
-    return Plan(program, extents, is_view(program))
+    (equation,) = program.equations
+    shape = tuple(prod(extents[axis] for axis in dim) for dim in equation.dims)
+    if prod(shape) >= _MOST:
+        raise ShapeError(
+            f"the result would have {prod(shape):.1e} elements",
+            program.span,
+            fact=f"its shape is {shape}",
+            hint="sum more",
+        )
+    return Plan(program, extents, shape, equation.outputs[0].dtype, is_view(program))
+
+
+@lru_cache(maxsize=4096)
+def _runner(plan: Plan, device: torch.device) -> Callable[..., tuple[torch.Tensor, ...]]:
+    """The compiled program as a function of torch tensors on a device."""
+    from einc.driver import compile_program
+    from einc.execution import runner, target_of
+
+    return runner(compile_program(plan.program, _LEVEL, target_of(device), plan.extents))
 
 
 def _run(plan: Plan, arrays: Sequence[Array], out: Array | None = None) -> Array:
     """The result of the compiled program as a torch tensor, or `out`, of the result's type, with the result in it."""
-    from einc.execution import execute
-
     tensors = _tensors(plan, arrays)
-
-    def run(into: tuple[torch.Tensor, ...] | None) -> tuple[torch.Tensor, ...]:
-        return execute(plan.program, tensors, extents=plan.extents, out=into)
-
+    run = _runner(plan, tensors[0].device)
     if out is not None:
-        return write(out, plan.program, plan.extents, tensors, run)
-    return connect(run(None), [a for a in arrays if is_torch(a)])[0]
+        return write(out, plan.program, plan.extents, tensors, lambda into: run(*tensors, out=into))
+    return connect(run(*tensors), [a for a in arrays if is_torch(a)])[0]
 
 
 def _tensors(plan: Plan, arrays: Sequence[Array]) -> list[torch.Tensor]:
@@ -174,12 +187,12 @@ def _fortran(arrays: Sequence[Array]) -> bool:
     return all(a.flags.f_contiguous for a in arrays) and not all(a.flags.c_contiguous for a in arrays)
 
 
-def _into(out: Array, plan: Plan, arrays: Sequence[Array], result: DType, casting: str) -> Array:
+def _into(out: Array, plan: Plan, arrays: Sequence[Array], casting: str) -> Array:
     """Write the result into `out`, which may overlap the operands."""
     _check_out(out, plan, arrays)
     own = dtype_of(out, "out")
-    check_cast("the result", result, own, casting)
-    if not plan.view and own == result:
+    check_cast("the result", plan.dtype, own, casting)
+    if not plan.view and own == plan.dtype:
         return _run(plan, arrays, out)
     value = as_view(plan.program, plan.extents, arrays[0]) if plan.view else _run(plan, arrays)
     if is_torch(out):
@@ -198,8 +211,11 @@ def _check_out(out: Array, plan: Plan, arrays: Sequence[Array]) -> None:
             hint=f"pass a {'torch tensor' if torch else 'NumPy array'} of shape {plan.shape}",
         )
     if tuple(out.shape) != plan.shape:
-        raise ShapeError(
-            f"'out' has shape {tuple(out.shape)}, but the result has {plan.shape}", hint="pass out of that shape"
-        )
-    if not torch and not out.flags.writeable:
-        raise CallError("'out' is read-only", hint="pass an array that can be written")
+        fact = f"it has shape {tuple(out.shape)}, the result {plan.shape}"
+        raise ShapeError("'out' does not have the shape of the result", fact=fact, hint="pass an 'out' of that shape")
+    if torch:
+        unfit = "it requires a gradient" * out.requires_grad or "its positions share memory" * overlaps_itself(out)
+    else:
+        unfit = "it is read-only" * (not out.flags.writeable)
+    if unfit:
+        raise CallError("'out' cannot be written to", fact=unfit, hint="pass memory of its own")

@@ -192,7 +192,7 @@ def test_extents_of_composites_are_left_to_the_call_where_only_ranks_are_known()
         ([types.I64, types.F32], "out[i, k] = sum[j](f64(A[i, j]) * f64(B[j, k]))"),
         ([types.BOOL, types.BOOL], "out[i, k] = any[j](A[i, j] and B[j, k])"),
         ([types.BOOL, types.I16], "out[i, k]: i16 = sum[j](i16(A[i, j]) * B[j, k])"),
-        ([types.BF16, types.BF16], "out[i, k]: bf16 = sum[j](A[i, j] * B[j, k])"),
+        ([types.BF16, types.BF16], "out[i, k] = sum[j](A[i, j] * B[j, k])"),
         ([types.C64, types.F32], "out[i, k] = sum[j](A[i, j] * c64(B[j, k]))"),
     ],
 )
