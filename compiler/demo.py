@@ -14,7 +14,7 @@ from rich.rule import Rule
 from rich.text import Text
 
 import einc
-from einc.api import Program, compile
+from einc.api import LEVELS, compile
 from einc.driver import Compiled, Stage
 from einc.errors import Error
 from einc.execution import target_of
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 MATMUL = "bik,bkj->bij"
 ATTENTION = 'softmax("bihd,bjhd->bhij" / sqrt(|d|)) * "bjhd->bihd"'
-LEVEL = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,26 +77,30 @@ def _show(out: Console, show: Show) -> Story:
     operands = [torch.randn(shape, generator=generator) for shape in show.shapes]
     if torch.cuda.is_available():
         operands = [t.cuda() for t in operands]
-    program = compile(show.text, level=LEVEL)
+    program = compile(show.text)
     compiled = program.compiled(*operands)
     for title, text in _stages(compiled):
         out.print(section(title, listing(text)))
     out.print(code("the Triton file", compiled.source))
-    out.print(_ran(program, operands))
-    out.print()
+    shapes = ", ".join(str(tuple(t.shape)) for t in operands)
+    lines = [f"on tensors of shapes {shapes}:"]
+    lines += [_ran(level, show.text, operands) for level in LEVELS if level in (0, max(LEVELS))]
+    out.print(section("run here", listing("\n".join(lines))))
     return program.story(*operands)
 
 
-def _ran(program: Program, operands: Sequence[torch.Tensor]) -> str:
-    """One line: what came out, how long it took and how far it is from double precision."""
+def _ran(level: int, text: str, operands: Sequence[torch.Tensor]) -> str:
+    """How many kernels a level makes, how long they take, and how far the result is from double precision."""
+    program = compile(text, level=level)
     program(*operands)
     start = time.perf_counter()
     result = program(*operands)
     seconds = time.perf_counter() - start
-    exact = program(*operands, backend="evaluate")
-    error = relative_error(np.asarray(result.cpu()), exact)
-    shapes = ", ".join(str(tuple(t.shape)) for t in operands)
-    return f"{shapes} → {tuple(result.shape)}\nin {1e3 * seconds:.0f} ms; error against float64: {error:.1e}"
+    error = relative_error(np.asarray(result.cpu()), program(*operands, backend="evaluate"))
+    schedule = program.compiled(*operands).state.schedule
+    kernels = 0 if schedule is None else len(schedule.kernels)
+    count = f"{kernels} kernel{'s' * (kernels != 1)}"
+    return f"-O{level}: {count:9} {1e3 * seconds:6.0f} ms, error against float64 {error:.1e}"
 
 
 def _stages(compiled: Compiled) -> Iterator[tuple[str, str]]:
@@ -108,8 +111,10 @@ def _stages(compiled: Compiled) -> Iterator[tuple[str, str]]:
             continue
         if before is None:
             yield f"the equations ({stage.name})", stage.full
-        elif stage.state.schedule is None:
+        elif stage.state.program != before.state.program:
             yield f"the equations after {stage.name}", stage.full
+        elif stage.state.schedule is None:
+            yield f"the kernels planned ({stage.name})", changes(before.full, stage.full)
         elif before.state.schedule is None:
             yield f"the kernels ({stage.name})", stage.full
         else:

@@ -20,6 +20,7 @@ from einc.frontend import elaborate as elaborate_text
 from einc.frontend import parse as parse_source
 from einc.passes import PIPELINE
 from einc.pipeline import Context, Pass, State
+from einc.plan import Plan
 from einc.printer import print_program
 from einc.source import Source
 from einc.targets import Target
@@ -47,10 +48,22 @@ class Stage:
 
     @property
     def full(self) -> str:
-        """The same, whether changed or not."""
+        """The same, whether changed or not; plans of kernels stand under the equations as comments."""
         if self.state.schedule is not None:
             return print_schedule(self.state.schedule)
-        return print_program(self.state.program)
+        return print_program(self.state.program) + "".join(map(_print_plan, self.state.plans))
+
+
+def _print_plan(p: Plan) -> str:
+    parts = [f"# kernel {', '.join(p.stores)}: computes {', '.join(e.name for e in p.equations)}"]
+    for verb, axes in (
+        ("one position of", p.batch),
+        ("blocks of", (*p.rows, *p.columns)),
+        ("walks", p.walked),
+        ("holds all of", p.whole),
+    ):
+        parts += [f"{verb} {', '.join(axes)}"] if axes else []
+    return "; ".join(parts) + "\n"
 
 
 @dataclass(frozen=True, eq=False)

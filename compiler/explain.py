@@ -6,9 +6,11 @@ Data first: `story` gives a `Story`, which turns into JSON as it is; `einc.rende
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
+from einc import tile
 from einc.character import character
 from einc.driver import Compiled
 from einc.ein import Apply, AxisValue, Cast, Equation, Expr, Program, Read, axes_of, reads
@@ -43,6 +45,7 @@ class Level:
     """The figures of one optimisation level.
 
     `bytes`: every kernel reads its inputs and writes its outputs once. `passes`: how often each reduced axis is walked.
+    `state`: what is carried along a walk, where the update of one depends on another; `state_bytes` of it a row.
     """
 
     level: int
@@ -51,6 +54,8 @@ class Level:
     flops: int
     bytes: int
     passes: dict[str, int]
+    state: tuple[str, ...]
+    state_bytes: int
     intermediates: tuple[Intermediate, ...]
 
     @property
@@ -73,7 +78,6 @@ class Story:
     kind: str
     einsums: tuple[str, ...]
     dependences: int
-    state: tuple[str, ...]
     optimised: str
     parallel: str
     tested: str
@@ -108,7 +112,6 @@ def story(text: str, compiled: Sequence[Compiled], sizes: Mapping[str, int]) -> 
         kind=kind.kind,
         einsums=tuple(s.einsum for s in steps if s.einsum),
         dependences=sum(1 for s in steps for name in s.reads if name not in {p.name for p in program.operands}),
-        state=(),
         optimised=_optimised(pipeline, reuse),
         parallel=_parallel(program),
         tested="accuracy, throughput and latency" if pipeline else "numerical accuracy",
@@ -202,18 +205,6 @@ def _reductions(program: Program, axis: str) -> list[str]:
     return [e.monoid.name for e in program.equations if e.monoid is not None and axis in e.over]
 
 
-def _passes(program: Program) -> dict[str, int]:
-    """How often each reduced axis is walked: the longest chain of reductions over it, each needing the one before."""
-    found: dict[str, int] = {}
-    for axis in dict.fromkeys(a for e in program.equations for a in e.over):
-        depth: dict[str, int] = {}
-        for e in program.equations:
-            below = max((depth.get(name, 0) for name in _step(e).reads), default=0)
-            depth |= dict.fromkeys((t.name for t in e.outputs), below + (axis in e.over))
-        found[axis] = max(depth.values())
-    return found
-
-
 # ---------------------------------------------------------------------------------------------------------------------
 # What it costs
 
@@ -222,13 +213,16 @@ def _level(c: Compiled, sizes: Mapping[str, int]) -> Level:
     schedule, program = c.state.schedule, c.state.program
     assert schedule is not None
     dtypes = program.dtypes()
+    coupled = [(k, n) for k in schedule.kernels for n in running_state(k)]
     return Level(
         level=c.context.level,
         equations=len(program.equations),
         kernels=len(schedule.kernels),
         flops=sum(flops(e, dtypes, sizes) for e in program.equations),
         bytes=sum(_bytes(b, sizes) for k in schedule.kernels for b in k.buffers),
-        passes=_passes(program),
+        passes=passes(schedule),
+        state=tuple(n.name + (f"[{', '.join(n.type.axes)}]" if n.type.axes else "") for _, n in coupled),
+        state_bytes=sum(_each(k, n, sizes) for k, n in coupled),
         intermediates=tuple(
             Intermediate(b.name, tuple(extent_of(d, sizes) for d in b.dims), b.dtype.name, _bytes(b, sizes))
             for b in schedule.intermediates
@@ -261,3 +255,58 @@ def _operations(e: Expr, dtypes: Mapping[str, DType]) -> int:
             return _operations(arg, dtypes)
         case _:
             return 0
+
+
+def _loops(body: Sequence[tile.Statement]) -> Iterator[tile.Loop]:
+    for s in body:
+        if isinstance(s, tile.Loop):
+            yield s
+            yield from _loops(s.body)
+
+
+def passes(schedule: tile.Schedule) -> dict[str, int]:
+    """How often each reduced axis is walked: by a loop, or held whole in a kernel that folds it away."""
+    found: Counter[str] = Counter()
+    for k in schedule.kernels:
+        found.update(a for loop in _loops(k.body) for a in loop.axis.axes)
+        looped = {a for loop in _loops(k.body) for a in loop.axis.axes}
+        found.update({a for t in k.whole for a in t.axes if t.name in _folded(k)} - looped)
+    return dict(found)
+
+
+def _folded(k: tile.Kernel) -> set[str]:
+    """The tile axes that contractions and folds of a kernel do away with."""
+    bodies = [k.body, *(loop.body for loop in _loops(k.body))]
+    values = [v for body in bodies for s in body if isinstance(s, tile.Let) for v in tile.walk_values(s.value)]
+    return {v.inner if isinstance(v, tile.Dot) else v.axis for v in values if isinstance(v, tile.Dot | tile.Fold)}
+
+
+def running_state(k: tile.Kernel) -> list[tile.Carried]:
+    """The states of loops in which the new value of one is computed from the new or old value of another."""
+    found: list[tile.Carried] = []
+    for loop in _loops(k.body):
+        lets = {name: s.value for s in loop.body if isinstance(s, tile.Let) for name in s.names}
+        carried = {c.name for c in loop.carried}
+        if any(_behind(c.after, lets) & carried - {c.name} for c in loop.carried):
+            found += loop.carried
+    return found
+
+
+def _behind(name: str, lets: Mapping[str, tile.Value]) -> set[str]:
+    """Every name that a value is computed from, itself included."""
+    found: set[str] = set()
+    pending = [name]
+    while pending:
+        name = pending.pop()
+        if name not in found:
+            found.add(name)
+            if name in lets:
+                pending += [v.name for v in tile.walk_values(lets[name]) if isinstance(v, tile.Ref)]
+    return found
+
+
+def _each(k: tile.Kernel, c: tile.Carried, sizes: Mapping[str, int]) -> int:
+    """Bytes of a state for one position of the grid."""
+    grid = {a.name for a in k.grid}
+    axes = {name: t for name, t in tile.tile_axes(k).items() if name not in grid}
+    return c.type.dtype.size * math.prod(extent_of(axes[a].axes, sizes) for a in c.type.axes if a in axes)

@@ -39,7 +39,7 @@ def story_table(stories: Sequence[Story], titles: Sequence[str] | None = None) -
         table.add_column(titles[k] if titles else s.name, ratio=5)
     rows = [_rows(s) for s in stories]
     for entries in zip(*rows, strict=True):
-        table.add_row(entries[0][0], *(text for _, text in entries))
+        table.add_row(entries[0][0], *(Text(text) for _, text in entries))
     return table
 
 
@@ -48,13 +48,19 @@ def _rows(s: Story) -> list[tuple[str, str]]:
         ("boundary", s.boundary),
         ("function, mathematical kind", s.kind),
         ("einsum form", _einsums(s)),
-        ("internal state", "; ".join(s.state) or "none: every equation depends on its inputs alone"),
+        ("internal state", _state(s.levels[-1])),
         ("what is optimised", s.optimised),
         ("parallel strategy", s.parallel),
         ("what a test asks", s.tested),
         ("sizes", ", ".join(f"{a}={n}" for a, n in s.sizes.items())),
         ("figures", "\n".join(_figures(same) for same in _alike(s.levels))),
     ]
+
+
+def _state(f: Level) -> str:
+    if not f.state:
+        return "none: every result is a sum, maximum, … of its inputs alone"
+    return f"running, in order of the walk: {', '.join(f.state)}; {quantity(f.state_bytes)}B a row"
 
 
 def _einsums(s: Story) -> str:
