@@ -1,0 +1,120 @@
+"""Reductions of a tensor over some of its dims by a monoid, component by component."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from einc.codegen.torch_ops import HELD, function, literal, rounded, wrapped
+from einc.ein import Apply, Const, Expr, Monoid, Scalar
+from einc.types import BOOL, DType
+
+Dims = tuple[int, ...]
+Fold = Callable[[Sequence[Tensor], Dims], list[Tensor]]
+
+
+def fold(monoid: Monoid, types: tuple[DType, ...]) -> Fold:
+    """The function that reduces the components, each over all of the dims, and keeps the dims with size 1."""
+    if monoid.name in ("argmax", "argmin") and monoid.components == 2:
+        return _first(monoid, types)
+    one = _single(monoid.name, types[0]) if monoid.components == 1 else None
+    if one is not None:
+        return lambda args, dims: [one(args[0], dims)]
+    return _tree(monoid, types)
+
+
+def _single(name: str, t: DType) -> Callable[[Tensor, Dims], Tensor] | None:
+    kept = HELD[t.name]
+    ordered = t.name != "u64"
+    match name:
+        case "sum" if not t.is_bool:
+            return lambda x, dims: rounded(wrapped(torch.sum(x, dims, keepdim=True, dtype=kept), t), t)
+        case "max" if ordered and not t.is_bool:
+            return lambda x, dims: torch.amax(x, dims, keepdim=True)
+        case "min" if ordered and not t.is_bool:
+            return lambda x, dims: torch.amin(x, dims, keepdim=True)
+        case "any" | "max" if t.is_bool:
+            return lambda x, dims: torch.any(x, dims, keepdim=True)
+        case "all" | "min" if t.is_bool:
+            return lambda x, dims: torch.all(x, dims, keepdim=True)
+        case "prod" if t.is_float and t.bits >= 32:
+            return _product
+        case _:
+            return None
+
+
+def _product(x: Tensor, dims: Dims) -> Tensor:
+    for dim in dims:
+        x = torch.prod(x, dim, keepdim=True)
+    return x
+
+
+def _first(monoid: Monoid, types: tuple[DType, ...]) -> Fold:
+    """The best value and the least index that has it; a NaN is the best of all."""
+    extreme = _single("max" if monoid.name == "argmax" else "min", types[0])
+    if extreme is None:
+        return _tree(monoid, types)
+    none = torch.full((), int(literal("highest", types[1])), dtype=HELD[types[1].name])
+
+    def run(args: Sequence[Tensor], dims: Dims) -> list[Tensor]:
+        x, index = args
+        best = extreme(x, dims)
+        here = (x == best) | (x != x) if x.is_floating_point() else x == best
+        return [best, torch.amin(torch.where(here, index, none.to(x.device)), dims, keepdim=True)]
+
+    return run
+
+
+def _tree(monoid: Monoid, types: tuple[DType, ...]) -> Fold:
+    """Any monoid: neighbours combined, earlier with later, until one is left."""
+    both = combine(monoid, types)
+    units = [torch.full((), literal(u, t), dtype=HELD[t.name]) for u, t in zip(monoid.identity, types, strict=True)]
+
+    def run(args: Sequence[Tensor], dims: Dims) -> list[Tensor]:
+        parts = list(args)
+        for dim in reversed(dims):
+            while parts[0].shape[dim] > 1:
+                if parts[0].shape[dim] % 2:
+                    parts = [_extended(x, unit, dim) for x, unit in zip(parts, units, strict=True)]
+                halves = [x.unflatten(dim, (-1, 2)) for x in parts]
+                parts = both([h.select(dim + 1, 0) for h in halves], [h.select(dim + 1, 1) for h in halves])
+        return [x.clone() for x in args] if parts[0] is args[0] else parts
+
+    return run
+
+
+def _extended(x: Tensor, unit: Tensor, dim: int) -> Tensor:
+    one = x.select(dim, 0).unsqueeze(dim)
+    return torch.cat([x, unit.to(x).expand_as(one)], dim)
+
+
+def combine(monoid: Monoid, types: tuple[DType, ...]) -> Callable[[Sequence[Tensor], Sequence[Tensor]], list[Tensor]]:
+    """The monoid's combine of an earlier and a later state."""
+
+    def run(earlier: Sequence[Tensor], later: Sequence[Tensor]) -> list[Tensor]:
+        known = {f"a{k}": x for k, x in enumerate(earlier)} | {f"b{k}": x for k, x in enumerate(later)}
+        kinds = {name: types[int(name[1:])] for name in known}
+        return [_value(e, known, kinds)[0] for e in monoid.combine]
+
+    return run
+
+
+def _value(e: Expr, known: dict[str, Tensor], kinds: dict[str, DType]) -> tuple[Tensor, DType]:
+    match e:
+        case Scalar(name=name):
+            return known[name], kinds[name]
+        case Const(value=value):
+            t = BOOL if isinstance(value, bool) else kinds["a0"]
+            return torch.full((), literal(value, t), dtype=HELD[t.name], device=known["a0"].device), t
+        case Apply(op="where", args=(c, a, b)):
+            (condition, _), (x, t), (y, _) = (_value(arg, known, kinds) for arg in (c, a, b))
+            return torch.where(condition, x, y), t
+        case Apply(op=op, args=args):
+            found = [_value(arg, known, kinds) for arg in args]
+            t = found[0][1]
+            truth = op in ("lt", "le", "gt", "ge", "eq", "ne", "and", "or", "not")
+            return function(op, t)(*(x for x, _ in found)), BOOL if truth else t
+        case _:
+            raise AssertionError(f"a monoid combines with {e}")

@@ -1,0 +1,120 @@
+"""What runs when a tile program is executed by torch: positions as affine forms, nodes, and the frame they compute in.
+
+A kernel's tile axes become **dims**, one for each `ein` axis of a group, so that `rows = h * |i| + i` and its parts by
+`//` and `%` stay affine. Every value is a torch tensor with one dimension a dim, of size 1 where it does not vary.
+Computed is one **box** at a time: a range of positions of every dim. No block overhangs its extent, so a mask that an
+interval decides, as the masks of edges always are, costs nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from einc.types import DType
+
+if TYPE_CHECKING:
+    import torch
+
+Bounds = tuple[int, int]  # least and greatest value
+
+
+@dataclass(frozen=True, slots=True)
+class Affine:
+    """A constant plus a multiple of the position of each of some dims."""
+
+    const: int
+    coefs: tuple[tuple[int, int], ...] = ()  # (dim, factor), by dim, no factor 0
+
+    def plus(self, other: Affine, sign: int = 1) -> Affine:
+        factors = dict(self.coefs)
+        for dim, n in other.coefs:
+            factors[dim] = factors.get(dim, 0) + sign * n
+        kept = tuple(sorted((dim, n) for dim, n in factors.items() if n))
+        return Affine(self.const + sign * other.const, kept)
+
+    def times(self, n: int) -> Affine:
+        return Affine(self.const * n, tuple((dim, n * factor) for dim, factor in self.coefs) if n else ())
+
+    def divided(self, n: int, lo: Sequence[int], hi: Sequence[int]) -> tuple[Affine, Affine] | None:
+        """Quotient and remainder by a positive number if both are affine where the dims have these ranges."""
+        rest = Affine(self.const % n, tuple((dim, c % n) for dim, c in self.coefs if c % n))
+        if rest.bounds(lo, hi)[1] >= n:
+            return None
+        return Affine(self.const // n, tuple((dim, c // n) for dim, c in self.coefs if c // n)), rest
+
+    def bounds(self, lo: Sequence[int], hi: Sequence[int]) -> Bounds:
+        """The least and greatest value in a box, [lo, hi) in each dim."""
+        least = most = self.const
+        for dim, n in self.coefs:
+            if n > 0:
+                least += n * lo[dim]
+                most += n * (hi[dim] - 1)
+            else:
+                least += n * (hi[dim] - 1)
+                most += n * lo[dim]
+        return least, most
+
+
+class Frame:
+    """One run of a kernel: the current box, what names hold, and the operands.
+
+    `owned[s]` says that nothing but name s holds its tensor; `left[s]` counts the reads still to come. `reuse` allows
+    to compute in place; it is off where autograd records.
+    """
+
+    __slots__ = ("hi", "left", "lo", "operands", "owned", "reuse", "scalars", "values")
+
+    def __init__(self, hi: Sequence[int], names: int, scalars: dict[str, torch.Tensor], reuse: bool) -> None:
+        self.lo = [0] * len(hi)
+        self.hi = list(hi)
+        self.values: list[torch.Tensor | bool | None] = [None] * names
+        self.owned = [False] * names
+        self.left = [0] * names
+        self.scalars = scalars
+        self.operands: dict[str, torch.Tensor] = {}
+        self.reuse = reuse
+
+    def shape(self, dims: frozenset[int]) -> list[int]:
+        """The shape of a tensor that varies over these dims."""
+        return [h - l if d in dims else 1 for d, (l, h) in enumerate(zip(self.lo, self.hi, strict=True))]
+
+    def place(self, slot: int, value: torch.Tensor | bool, owned: bool, reads: int) -> None:
+        """Let a name hold a value."""
+        self.values[slot], self.owned[slot], self.left[slot] = value, owned, reads
+
+    def share(self, value: torch.Tensor | bool) -> None:
+        """A value gets a second holder: no name owns it any more."""
+        for slot, held in enumerate(self.values):
+            if held is value:
+                self.owned[slot] = False
+
+
+Result = tuple[
+    "torch.Tensor | bool", bool
+]  # a value, and whether only the receiver holds it; a bool is true everywhere
+Compute = Callable[[Frame], Result]
+Interval = Callable[[Sequence[int], Sequence[int]], "Bounds | None"]
+
+
+def unknown(_lo: Sequence[int], _hi: Sequence[int]) -> Bounds | None:
+    """The interval of a value of which nothing is known."""
+    return None
+
+
+@dataclass(slots=True, eq=False)
+class Node:
+    """A value ready to be computed: its type, the dims it varies over, and what is known of it.
+
+    `bounds` gives an interval of an integer or a truth value (0 or 1) in a box. `fixed` is a value that no box changes.
+    `passes` says that the result may be the tensor that a name holds.
+    """
+
+    dtype: DType
+    dims: frozenset[int]
+    compute: Compute
+    affine: Affine | None = None
+    bounds: Interval = field(default=unknown)
+    fixed: torch.Tensor | bool | None = None
+    passes: bool = False

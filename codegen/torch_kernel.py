@@ -1,0 +1,250 @@
+"""A kernel at known extents as a list of functions of a frame: compiled once, run box by box over its grid."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from einc import tile
+from einc.arithmetic import ScalarValue
+from einc.codegen.torch_boxes import Dim, blocks, box
+from einc.codegen.torch_frames import Affine, Frame, Node
+from einc.codegen.torch_memory import store
+from einc.codegen.torch_ops import HELD, literal
+from einc.codegen.torch_values import Name, Values
+from einc.types import DType
+
+Step = Callable[[Frame], None]
+
+
+@dataclass(slots=True)
+class Executable:
+    """A compiled kernel: its dims, the size of a box in each, and its statements."""
+
+    values: Values
+    dims: tuple[Dim, ...]
+    grid: tuple[int, ...]
+    sizes: tuple[int, ...]
+    steps: tuple[Step, ...]
+
+    def run(self, operands: Mapping[str, Tensor], scalars: Mapping[str, ScalarValue]) -> None:
+        """Compute the kernel: read and write these tensors."""
+        reuse = not (torch.is_grad_enabled() and any(x.requires_grad for x in operands.values()))
+        given = {
+            name: torch.full((), literal(scalars[name], t), dtype=HELD[t.name], device=self.values.device)
+            for name, t in self.values.scalars.items()
+        }
+        frame = Frame([d.extent for d in self.dims], self.values.slots, given, reuse)
+        frame.operands = dict(operands)
+        spans = [range(self.dims[d].extent) for d in self.grid]
+        if any(not span and self.dims[d].kind != "whole" for d, span in zip(self.grid, spans, strict=True)):
+            return
+        for ranges in blocks([self.sizes[d] for d in self.grid], spans):
+            for d, r in zip(self.grid, ranges, strict=True):
+                frame.lo[d], frame.hi[d] = r.start, r.stop
+            for step in self.steps:
+                step(frame)
+
+
+def executable(
+    kernel: tile.Kernel, extents: Mapping[str, int], scalars: Mapping[str, ScalarValue], device: torch.device
+) -> Executable:
+    """The kernel compiled for these extents and integers; floats and seeds are taken at each run."""
+    return _Compiler(kernel, dict(extents), scalars, device).compiled()
+
+
+def seeds(kernel: tile.Kernel) -> frozenset[str]:
+    """The integer scalars that serve only as seeds: values of theirs need no kernel of their own."""
+    every: list[str] = []
+    alone: list[str] = []
+    for v in tile.values_in(kernel.body):
+        match v:
+            case tile.ScalarArg(name=name):
+                every.append(name)
+            case tile.Elem(op="rand", args=(tile.ScalarArg(name=name), *_)):
+                alone.append(name)
+            case tile.Elem(op="rand", args=(tile.Convert(arg=tile.ScalarArg(name=name)), *_)):
+                alone.append(name)
+    return frozenset(n for n in alone if alone.count(n) == every.count(n))
+
+
+class _Compiler:
+    """The compilation of one kernel."""
+
+    def __init__(
+        self, kernel: tile.Kernel, extents: dict[str, int], scalars: Mapping[str, ScalarValue], device: torch.device
+    ) -> None:
+        self.kernel = kernel
+        self.extents = extents
+        self.sizes: list[int] = []  # of a box, once the statements are known; loops read it when they run
+        bounded = _bounded(kernel.body)
+        dims: list[Dim] = []
+        positions: dict[str, Affine] = {}
+        members: dict[str, tuple[int, ...]] = {}
+        in_grid = {a.name for a in kernel.grid}
+        for axis in tile.tile_axes(kernel).values():
+            groups = [axis.axes] if axis.name in bounded else [(a,) for a in axis.axes]
+            first = len(dims)
+            for group in groups:
+                kind = axis.role if axis.block is not None else "batch" if axis.name in in_grid else "single"
+                dims.append(Dim(axis.name, group[0], prod(extents[a] for a in group), kind))
+            members[axis.name] = tuple(range(first, len(dims)))
+            strides = [prod(d.extent for d in dims[n + 1 :]) for n in members[axis.name]]
+            factors = zip(members[axis.name], strides, strict=True)
+            positions[axis.name] = Affine(0, tuple((d, s) for d, s in factors if dims[d].extent != 1 and s))
+        self.dims = dims
+        fixed = {n: cast("int | bool", scalars[n]) for n, t in kernel.scalars if not t.is_float}
+        for name in seeds(kernel):
+            fixed.pop(name, None)
+        self.values = Values(
+            positions, members, tuple(max(d.extent, 1) for d in dims), extents, fixed, dict(kernel.scalars),
+            {b.name: b for b in kernel.buffers}, device,
+        )  # fmt: skip
+
+    def compiled(self) -> Executable:
+        steps = self.body(self.kernel.body)
+        dots = any(isinstance(v, tile.Dot) for v in tile.values_in(self.kernel.body))
+        self.sizes += box(self.dims, self.values.shapes, dots)
+        grid = tuple(d for a in self.kernel.grid for d in self.values.members[a.name])
+        return Executable(self.values, tuple(self.dims), grid, tuple(self.sizes), steps)
+
+    # Statements ------------------------------------------------------------------------------------------------------
+
+    def body(self, statements: Sequence[tile.Statement]) -> tuple[Step, ...]:
+        steps: list[Step] = []
+        for s in statements:
+            match s:
+                case tile.Let(value=tile.Fold() as folded):
+                    steps.append(self.fold(s, folded))
+                case tile.Let():
+                    steps += self.let(s)
+                case tile.Loop():
+                    steps.append(self.loop(s))
+                case tile.Store():
+                    access = self.values.access(s.tensor, s.part, s.index, s.mask)
+                    steps.append(store(access, self.values.node(s.value)))
+            self.values.close()
+        return tuple(steps)
+
+    def let(self, s: tile.Let) -> list[Step]:
+        """Bind a value; one that is affine or fixed is made where it is used."""
+        node = self.values.node(s.value)
+        name = self.values.name(s.names[0], node)
+        return [] if _is_inlined(node) else [_bind(name, node)]
+
+    def fold(self, s: tile.Let, v: tile.Fold) -> Step:
+        many = self.values.fold(v)
+        names = [self.values.name(n, self.unknown(t)) for n, t in zip(s.names, s.types, strict=True)]
+
+        def run(frame: Frame) -> None:
+            for name, part in zip(names, many(frame), strict=True):
+                frame.place(name.slot, part, frame.reuse, name.reads)
+
+        return run
+
+    def unknown(self, t: tile.TileType) -> Node:
+        """What is known of a value by its type alone: it may vary over the batch and its own axes."""
+        own = {d for a in t.axes for d in self.values.members[a]}
+        batch = {n for n, d in enumerate(self.dims) if d.kind in ("batch", "single")}
+        return Node(t.dtype, frozenset(own | batch), lambda _: (False, False))
+
+    # Loops -----------------------------------------------------------------------------------------------------------
+
+    def loop(self, s: tile.Loop) -> Step:
+        values = self.values
+        span = self.span(s)
+        starts = [values.node(c.init) for c in s.carried]
+        values.close()
+        values.depth += 1
+        states = [values.name(c.name, self.unknown(c.type)) for c in s.carried]
+        steps = self.body(s.body)
+        ends = [values.names[c.after] for c in s.carried]
+        for end in ends:
+            end.reads += 1
+        values.depth -= 1
+        results = [values.name(c.name, self.unknown(c.type)) for c in s.carried]
+        members = values.members[s.axis.name]
+        own = [e.depth > values.depth and ends.count(e) == 1 for e in ends]
+        late = [e for e in ends if _is_inlined(e.node)]
+
+        def run(frame: Frame) -> None:
+            for state, start in zip(states, starts, strict=True):
+                _bind(state, start)(frame)
+            spans = span(frame)
+            for ranges in blocks([self.sizes[d] for d in members], spans) if all(spans) else ():
+                for d, r in zip(members, ranges, strict=True):
+                    frame.lo[d], frame.hi[d] = r.start, r.stop
+                for step in steps:
+                    step(frame)
+                for end in late:
+                    _bind(end, end.node)(frame)
+                after = [(_held(frame, e), frame.owned[e.slot] and mine) for e, mine in zip(ends, own, strict=True)]
+                for state, (value, owned) in zip(states, after, strict=True):
+                    frame.place(state.slot, value, owned, state.reads)
+            for state, result in zip(states, results, strict=True):
+                frame.place(result.slot, _held(frame, state), frame.owned[state.slot], result.reads)
+
+        return run
+
+    def span(self, s: tile.Loop) -> Callable[[Frame], list[range]]:
+        """The positions that a loop walks in this box, dim by dim."""
+        members = self.values.members[s.axis.name]
+        whole = [range(self.dims[d].extent) for d in members]
+        if s.start is None and s.stop is None:
+            return lambda _: whole
+        start = None if s.start is None else self.values.node(s.start)
+        stop = None if s.stop is None else self.values.node(s.stop)
+        for node in (start, stop):
+            self.dims[:] = [_single(d) if node and n in node.dims else d for n, d in enumerate(self.dims)]
+
+        def run(frame: Frame) -> list[range]:
+            first = 0 if start is None else max(0, _least(start.compute(frame)[0], torch.amin))
+            last = whole[0].stop if stop is None else min(whole[0].stop, _least(stop.compute(frame)[0], torch.amax))
+            return [range(first, max(first, last))]
+
+        return run
+
+
+def _is_inlined(node: Node) -> bool:
+    """Is it made anew wherever it is read?"""
+    return node.affine is not None or node.fixed is not None
+
+
+def _single(d: Dim) -> Dim:
+    """Programs that may walk different spans are not computed together."""
+    return Dim(d.tile, d.axis, d.extent, "single") if d.kind == "batch" else d
+
+
+def _least(value: Tensor | bool, which: Callable[[Tensor], Tensor]) -> int:
+    return int(which(cast(Tensor, value)))
+
+
+def _held(frame: Frame, name: Name) -> Tensor | bool:
+    """What a name holds, wherever that came from."""
+    return cast("Tensor | bool", frame.values[name.slot])
+
+
+def _bind(name: Name, node: Node) -> Step:
+    def run(frame: Frame) -> None:
+        value, owned = node.compute(frame)
+        if node.passes and not owned:
+            frame.share(value)
+        frame.place(name.slot, value, owned, name.reads)
+
+    return run
+
+
+def _bounded(body: Sequence[tile.Statement]) -> frozenset[str]:
+    """The tile axes of which some loop walks only a part: they stay one index."""
+    found: set[str] = set()
+    for s in body:
+        if isinstance(s, tile.Loop):
+            found |= _bounded(s.body)
+            if s.start is not None or s.stop is not None:
+                found.add(s.axis.name)
+    return frozenset(found)

@@ -1,0 +1,436 @@
+"""Values of a kernel as nodes: for each tile value a function of the frame, and what intervals know of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from math import prod
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from einc import tile
+from einc.codegen import torch_memory
+from einc.codegen.torch_contract import contract, contract_integers
+from einc.codegen.torch_folds import fold
+from einc.codegen.torch_frames import Affine, Bounds, Compute, Frame, Interval, Node, Result, unknown
+from einc.codegen.torch_intervals import interval
+from einc.codegen.torch_ops import HELD, convert, function, in_place, literal, uniform
+from einc.ops import OPS, Rule
+from einc.tile import Value
+from einc.types import BOOL, F32, INT, DType
+
+NOWHERE: frozenset[int] = frozenset()
+
+
+@dataclass(slots=True, eq=False)
+class Name:
+    """A bound name: where frames keep its value, the loop depth it lives at, and what is known of the value."""
+
+    slot: int
+    depth: int
+    node: Node
+    reads: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class Values:
+    """Makes nodes for the values of one kernel at known extents.
+
+    `positions` are the tile axes' indices and `members` their dims; `whole` is the range of every dim; `shapes` collects
+    the dims of every tensor that is computed, by which boxes are sized.
+    """
+
+    positions: dict[str, Affine]
+    members: dict[str, tuple[int, ...]]
+    whole: tuple[int, ...]
+    extents: dict[str, int]
+    given: dict[str, int | bool]
+    scalars: dict[str, DType]
+    buffers: dict[str, tile.Buffer]
+    device: torch.device
+    names: dict[str, Name] = field(default_factory=dict)
+    shapes: set[frozenset[int]] = field(default_factory=set)
+    slots: int = 0
+    depth: int = 0
+    seen: list[Name] = field(default_factory=list)
+    constants: dict[tuple[str, str], Tensor] = field(default_factory=dict)
+
+    # Names -----------------------------------------------------------------------------------------------------------
+
+    def name(self, name: str, node: Node) -> Name:
+        """A name for what a node computes."""
+        self.names[name] = made = Name(self.slots, self.depth, node)
+        self.slots += 1
+        return made
+
+    def close(self) -> None:
+        """End of a statement: what it reads more than once is never overwritten by it."""
+        for n in self.seen:
+            if self.seen.count(n) > 1:
+                n.reads += 1
+        self.seen.clear()
+
+    def read(self, n: Name) -> Node:
+        """A read of a bound name; the last one takes the tensor over."""
+        n.reads += 1 if n.depth == self.depth else 1 << 30
+        self.seen.append(n)
+        slot = n.slot
+
+        def run(frame: Frame) -> Result:
+            value = cast("Tensor | bool", frame.values[slot])
+            frame.left[slot] -= 1
+            if frame.left[slot]:
+                return value, False
+            frame.values[slot] = None
+            return value, frame.owned[slot]
+
+        return Node(n.node.dtype, n.node.dims, run, bounds=n.node.bounds, passes=True)
+
+    # Nodes -----------------------------------------------------------------------------------------------------------
+
+    def node(self, v: Value) -> Node:
+        match v:
+            case tile.Ref(name=name) if name in self.positions:
+                return self.affine(self.positions[name], INT)
+            case tile.Ref(name=name):
+                bound = self.names[name]
+                known = bound.node.affine is not None or bound.node.fixed is not None
+                return bound.node if known else self.read(bound)
+            case tile.Lit(value=value, dtype=dtype) | tile.Fill(value=tile.Lit(value=value, dtype=dtype)):
+                return self.constant(literal(value, dtype), dtype)
+            case tile.ExtentOf(axis=axis):
+                return self.affine(Affine(self.extents[axis]), INT)
+            case tile.ScalarArg(name=name):
+                return self.scalar(name)
+            case tile.Elem(op=op, args=args):
+                return self.elem(op, [self.node(a) for a in args])
+            case tile.Convert(dtype=dtype, arg=arg):
+                return self.convert(self.node(arg), dtype)
+            case tile.Load():
+                return self.load(v)
+            case tile.Dot():
+                return self.dot(v)
+            case tile.Fold(monoid=monoid, axis=axis, args=args):
+                many = self.fold(v)
+                kept = monoid.results[0]
+                first = self.node(args[kept])
+                self.shapes.add(first.dims)
+                return Node(first.dtype, first.dims - set(self.members[axis]), lambda f: (many(f)[kept], f.reuse))
+
+    def constant(self, value: bool | int | float, t: DType) -> Node:
+        if t.is_bool:
+            truth = bool(value)
+            return Node(t, NOWHERE, lambda _: (truth, False), bounds=lambda *_: (truth, truth), fixed=truth)
+        key = (repr(value), t.name)
+        if key not in self.constants:
+            self.constants[key] = torch.full((), value, dtype=HELD[t.name], device=self.device)
+        return self.fixed_at(self.constants[key], t)
+
+    def fixed_at(self, x: Tensor, t: DType) -> Node:
+        """A node that is one tensor, without dims."""
+        if t.is_bool:
+            return self.constant(bool(x), t)
+        affine = Affine(int(x)) if t.is_int else None
+        return Node(t, NOWHERE, lambda _: (x, False), affine, affine.bounds if affine else unknown, x)
+
+    def affine(self, a: Affine, t: DType) -> Node:
+        """Positions: an integer at each place of a box."""
+        if not a.coefs:
+            return self.constant(a.const, t)
+        held, device, rank = HELD[t.name], self.device, len(self.whole)
+
+        def run(frame: Frame) -> Result:
+            total: Tensor | int = a.const
+            for dim, n in a.coefs:
+                lo, hi = frame.lo[dim], frame.hi[dim]
+                shape = [1] * rank
+                shape[dim] = hi - lo
+                total = total + torch.arange(lo * n, hi * n, n, device=device).view(shape)
+            return cast(Tensor, total).to(held), frame.reuse
+
+        return Node(t, frozenset(d for d, _ in a.coefs), run, a, a.bounds)
+
+    def scalar(self, name: str) -> Node:
+        t = self.scalars[name]
+        if name in self.given:
+            return self.constant(literal(self.given[name], t), t)
+        return Node(t, NOWHERE, lambda frame: (frame.scalars[name], False))
+
+    # Elementwise -----------------------------------------------------------------------------------------------------
+
+    def elem(self, op: str, args: list[Node]) -> Node:
+        t = args[-1].dtype
+        result = BOOL if OPS[op].rule in (Rule.TRUTH, Rule.LOGIC) else F32 if op == "rand" else t
+        whole = [0] * len(self.whole), self.whole
+        affine = _affine(op, args, *whole) if t.is_int and op != "where" else None
+        if affine is not None and _holds(t, affine.bounds(*whole)):
+            return self.affine(affine, t)
+        known = interval(op, args)
+        if known is not unknown and t.is_int and not _holds(t, known(*whole) or (0, 0)):
+            known = unknown  # it may wrap
+        if result.is_bool:
+            decided = known(*whole)
+            if decided is not None and decided[0] == decided[1]:
+                return self.constant(bool(decided[0]), BOOL)
+        dims = frozenset().union(*(a.dims for a in args))
+        node = Node(result, dims, self.operation(op, args, t, known), bounds=known, passes=op in ("where", "and", "or"))
+        if all(a.fixed is not None for a in args):
+            value = node.compute(Frame((), 0, {}, False))[0]
+            return self.constant(value, BOOL) if isinstance(value, bool) else self.fixed_at(value, result)
+        self.shapes.add(dims)
+        return node
+
+    def operation(self, op: str, args: list[Node], t: DType, known: Interval) -> Compute:
+        """The function of an operation; a truth value that an interval decides is not computed."""
+        if op == "where":
+            return _where(*args)
+        if op in ("and", "or"):
+            return _logic(op, *args)
+        if op == "rand":
+            seed, *index = args
+            return lambda f: (uniform(_tensor(seed, f), [_tensor(i, f) for i in index]), f.reuse)
+        run = _unary(op, args[0]) if len(args) == 1 else _binary(op, *args, t)
+        return _decided(run, known) if known is not unknown and OPS[op].rule in (Rule.TRUTH, Rule.LOGIC) else run
+
+    def convert(self, arg: Node, t: DType) -> Node:
+        have = arg.dtype
+        if have == t:
+            return arg
+        whole = [0] * len(self.whole), self.whole
+        if arg.affine is not None and t.is_int and _holds(t, arg.affine.bounds(*whole)):
+            return self.affine(arg.affine, t)
+        if isinstance(arg.fixed, Tensor):
+            return self.fixed_at(convert(arg.fixed, have, t), t)
+        self.shapes.add(arg.dims)
+
+        def run(frame: Frame) -> Result:
+            x, owned = arg.compute(frame)
+            x = _as_tensor(x, frame, self.device)
+            found = convert(x, have, t)
+            return found, owned if found is x else frame.reuse
+
+        return Node(t, arg.dims, run, bounds=arg.bounds if t.is_int and have.is_bool else unknown, passes=True)
+
+    # Memory ----------------------------------------------------------------------------------------------------------
+
+    def access(
+        self, tensor: str, part: int | None, index: tuple[Value, ...], mask: Value | None
+    ) -> torch_memory.Access:
+        """Where a load or store reaches. The terms of a mask that keep an index in range become `reach`."""
+        nodes = tuple(self.node(i) for i in index)
+        reach = [False] * len(index)
+        terms = []
+        for term in _terms(mask):
+            checked = self.range_check(tensor, term, index)
+            node = self.node(term)
+            if checked and node.fixed is None:
+                reach = [r or k in checked for k, r in enumerate(reach)]
+            elif node.fixed is not True:
+                terms.append(node)
+        return torch_memory.Access(tensor, part, nodes, tuple(terms), tuple(reach))
+
+    def range_check(self, tensor: str, term: Value, index: tuple[Value, ...]) -> tuple[int, ...]:
+        """The dimensions whose index a term keeps in range: `e >= 0`, or `e < |dim|`."""
+        match term:
+            case tile.Elem(op="ge", args=(e, tile.Lit(value=0))):
+                return tuple(k for k, i in enumerate(index) if i == e)
+            case tile.Elem(op="lt", args=(e, bound)) if e in index:
+                end = self.node(bound).affine
+                dims = [prod(self.extents[a] for a in dim) for dim in self.buffers[tensor].dims]
+                return tuple(k for k, i in enumerate(index) if i == e and end == Affine(dims[k]))
+            case _:
+                return ()
+
+    def load(self, v: tile.Load) -> Node:
+        access = self.access(v.tensor, v.part, v.index, v.mask)
+        stored = self.buffers[v.tensor].dtype.part
+        if not access.affine or stored.bits < 32:
+            self.shapes.add(access.dims)
+        return self.convert(Node(stored, access.dims, torch_memory.load(access, stored)), v.dtype)
+
+    # Contractions and reductions -------------------------------------------------------------------------------------
+
+    def dot(self, v: tile.Dot) -> Node:
+        left, right, acc = self.node(v.left), self.node(v.right), self.node(v.acc)
+        inner = self.members[v.inner]
+        t, wide = left.dtype, HELD[acc.dtype.name]
+        zero = self.constant(literal(0, acc.dtype), acc.dtype).fixed
+
+        def run(frame: Frame) -> Result:
+            sizes = tuple(frame.hi[d] - frame.lo[d] for d in inner)
+            start, owned = acc.compute(frame)
+            x, y = _tensor(left, frame), _tensor(right, frame)
+            if not t.is_float:
+                found = contract_integers(_ranked(x, frame), _ranked(y, frame), inner, sizes, t, wide)
+                return found if start is zero else found + cast(Tensor, start), frame.reuse
+            into = None if start is zero else cast(Tensor, start)
+            return contract(_ranked(x, frame), _ranked(y, frame), inner, sizes, into, owned), frame.reuse
+
+        dims = (left.dims | right.dims | acc.dims) - set(inner)
+        self.shapes.add(dims)
+        return Node(acc.dtype, dims, run)
+
+    def fold(self, v: tile.Fold) -> Callable[[Frame], list[Tensor]]:
+        """The components of a reduction over a tile axis."""
+        args = [self.node(a) for a in v.args]
+        dims = self.members[v.axis]
+        reduce = fold(v.monoid, tuple(a.dtype for a in args))
+        over = frozenset(dims)
+        units = [
+            torch.full((), literal(u, a.dtype), dtype=HELD[a.dtype.name], device=self.device)
+            for u, a in zip(v.monoid.identity, args, strict=True)
+        ]
+        for a in args:
+            self.shapes.add(a.dims)
+
+        def run(frame: Frame) -> list[Tensor]:
+            if any(frame.hi[d] == frame.lo[d] for d in dims):
+                return [u.clone() for u in units]
+            parts = [_spread(_tensor(a, frame), frame, over) for a in args]
+            if len(parts) > 1:
+                parts = list(torch.broadcast_tensors(*parts))
+            return reduce(parts, dims)
+
+        return run
+
+
+def _tensor(node: Node, frame: Frame) -> Tensor:
+    value = node.compute(frame)[0]
+    return _as_tensor(value, frame, None)
+
+
+def _as_tensor(value: Tensor | bool, frame: Frame, device: torch.device | None) -> Tensor:
+    if not isinstance(value, bool):
+        return value
+    if device is None:
+        device = next((x.device for x in frame.operands.values()), torch.device("cpu"))
+    return torch.full((), value, device=device)
+
+
+def _ranked(x: Tensor, frame: Frame) -> Tensor:
+    """The tensor with a dimension a dim."""
+    return x if x.ndim else x.view([1] * len(frame.lo))
+
+
+def _spread(x: Tensor, frame: Frame, over: frozenset[int]) -> Tensor:
+    """The tensor at its full size along the dims to be reduced."""
+    x = _ranked(x, frame)
+    wanted = [frame.hi[d] - frame.lo[d] if d in over else n for d, n in enumerate(x.shape)]
+    return x if list(x.shape) == wanted else x.expand(wanted)
+
+
+def _fits(x: Tensor, other: Tensor) -> bool:
+    """Is x at least as large as the other along every dim?"""
+    return (
+        x.shape == other.shape or not other.ndim or all(n in (1, m) for m, n in zip(x.shape, other.shape, strict=False))
+    )
+
+
+def _unary(op: str, arg: Node) -> Compute:
+    f, over = function(op, arg.dtype), in_place(op, arg.dtype)
+
+    def run(frame: Frame) -> Result:
+        x, owned = arg.compute(frame)
+        if isinstance(x, bool):
+            return not x, False
+        if owned and over:
+            return f(x, out=x), True
+        return f(x), frame.reuse
+
+    return run
+
+
+def _binary(op: str, a: Node, b: Node, t: DType) -> Compute:
+    f, over = function(op, t), in_place(op, t)
+
+    def run(frame: Frame) -> Result:
+        (x, mine), (y, yours) = a.compute(frame), b.compute(frame)
+        if isinstance(x, bool) or isinstance(y, bool):
+            x, y = _as_tensor(x, frame, None), _as_tensor(y, frame, None)
+        if over:
+            if mine and x.ndim and _fits(x, y):
+                return f(x, y, out=x), True
+            if yours and y.ndim and _fits(y, x):
+                return f(x, y, out=y), True
+        return f(x, y), frame.reuse
+
+    return run
+
+
+def _decided(run: Compute, known: Interval) -> Compute:
+    """The truth value that the box's interval gives, else the computed one."""
+
+    def decided(frame: Frame) -> Result:
+        found = known(frame.lo, frame.hi)
+        if found is not None and found[0] == found[1]:
+            return bool(found[0]), False
+        return run(frame)
+
+    return decided
+
+
+def _where(condition: Node, a: Node, b: Node) -> Compute:
+    def run(frame: Frame) -> Result:
+        holds = condition.compute(frame)[0]
+        if isinstance(holds, bool):
+            return (a if holds else b).compute(frame)
+        (x, mine), (y, _) = a.compute(frame), b.compute(frame)
+        if isinstance(x, bool) or isinstance(y, bool):
+            x, y = _as_tensor(x, frame, holds.device), _as_tensor(y, frame, holds.device)
+        if mine and x.ndim and _fits(x, y) and _fits(x, holds):
+            return torch.where(holds, x, y, out=x), True
+        return torch.where(holds, x, y), frame.reuse
+
+    return run
+
+
+def _logic(op: str, a: Node, b: Node) -> Compute:
+    ends = op == "or"  # what decides alone
+
+    def run(frame: Frame) -> Result:
+        x = a.compute(frame)[0]
+        if x is ends:
+            return ends, False
+        y = b.compute(frame)[0]
+        if isinstance(y, bool):
+            return (y, False) if y is ends else (x, False)
+        if isinstance(x, bool):
+            return y, False
+        return torch.logical_or(x, y) if ends else torch.logical_and(x, y), frame.reuse
+
+    return run
+
+
+def _affine(op: str, args: list[Node], lo: list[int], hi: tuple[int, ...]) -> Affine | None:
+    forms = [a.affine for a in args]
+    match op, forms:
+        case "add" | "sub", [Affine() as a, Affine() as b]:
+            return a.plus(b, 1 if op == "add" else -1)
+        case "neg", [Affine() as a]:
+            return a.times(-1)
+        case "mul", [Affine() as a, Affine() as b] if not (a.coefs and b.coefs):
+            return b.times(a.const) if not a.coefs else a.times(b.const)
+        case "floordiv" | "mod" | "exactdiv", [Affine() as a, Affine(n, ())] if n > 0:
+            parts = a.divided(n, lo, hi)
+            return None if parts is None else parts[op == "mod"]
+        case _:
+            return None
+
+
+def _holds(t: DType, values: Bounds) -> bool:
+    """Are all of these integers in the type?"""
+    bits = t.bits or 64
+    low, high = (0, 1 << bits) if t.kind == "u" else (-(1 << bits - 1), 1 << bits - 1)
+    return low <= values[0] and values[1] < min(high, 1 << 63)
+
+
+def _terms(mask: Value | None) -> Iterable[Value]:
+    match mask:
+        case None:
+            return ()
+        case tile.Elem(op="and", args=(x, y)):
+            return (*_terms(x), *_terms(y))
+        case _:
+            return (mask,)
