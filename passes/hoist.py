@@ -39,10 +39,10 @@ from einc.ein import (
 )
 from einc.guards import composite
 from einc.inference import dtype_of, reduced_type
-from einc.passes.identities import Scope, not_negative
+from einc.passes.arithmetic_laws import is_finite, not_negative
+from einc.passes.identities import simplify_expression
 from einc.passes.products import Product, multiplied, taken_apart
-from einc.passes.rewriting import accumulated, bottom_up, is_exposed, names, sheltered, unused
-from einc.passes.simplify import simplify_expression
+from einc.passes.rewriting import Scope, accumulated, bottom_up, is_exposed, names, sheltered, unused
 from einc.pipeline import Context
 from einc.types import DType, join
 
@@ -153,6 +153,12 @@ class _Hoisting:
                     constant = self.tensor_when_empty(n, e)
                     unguarded = guard is None or constant in (ZERO, FALSE)
                     return constant if constant is not None and unguarded else n
+                case Apply("mul", (x, c)) if x == ZERO and is_finite(c):
+                    return ZERO
+                case Apply("mul", (c, x)) if x == ZERO and is_finite(c):
+                    return ZERO
+                case Apply("div", (Const(float() as x), c)) if math.isinf(x) and not_negative(c) and is_finite(c):
+                    return Const(x)
                 case _:
                     return n
 

@@ -2,10 +2,11 @@
 
     T[i] = f(i);  U[j] = h(T[e(j)])   -->   U[j] = h(f(e(j)))
 
-T is pointwise and is not a result. It is read once, or costs next to nothing: no function or division, and at most one
-read that moves with all of T's axes. A read of T that may be out of range, or has a guard of its own, becomes
-`where(g, f(e), 0)`. The value keeps T's type: where f's own type differs, or is rounded when stored, a cast stands for
-the store. A definition that nothing reads and nobody returns is dropped.
+T is pointwise and is not a result. It is read once, or costs next to nothing: no function or division, except by what
+is the same everywhere, and at most one read that moves with all of T's axes. A read of T that may be out of range, or
+has a guard of its own, becomes `where(g, f(e), 0)`. The value keeps T's type: where f's own type differs, or is rounded
+when stored, a cast stands for the store. Before reads are counted, equal definitions become one, and what no result
+depends on is dropped.
 
 An intermediate costs a store, a load and a kernel; a mask or a scale that is recomputed costs an instruction.
 """
@@ -35,13 +36,12 @@ from einc.ein import (
 )
 from einc.guards import argument_guard, conjoin, implied_guard, in_range_by_form
 from einc.inference import dtype_of
-from einc.passes.rewriting import Dims, bottom_up, depth, drop_dead, inside, is_stored_as
+from einc.passes.rewriting import Dims, bottom_up, depth, drop_dead, inside, is_stored_as, merge_equal
 from einc.pipeline import Context
-from einc.ranges import needs_check
+from einc.ranges import is_closed, needs_check
 from einc.types import I64, settle
 
-_DEAR = {"div", "floordiv", "mod", "pow", "sqrt", "rsqrt", "exp", "exp2", "log", "log2", "tanh", "erf", "sin", "cos"}
-_DEAR |= {"tan", "rand", "floor", "ceil", "round"}
+_DEAR = frozenset({"sqrt", "rsqrt", "exp", "exp2", "log", "log2", "tanh", "erf", "sin", "cos", "tan", "rand"})
 _MOST_NODES = 24  # of a body that is repeated in several places
 _MOST_READS = 4
 _DEEPEST = 64  # a body that is substituted; a longer chain of definitions is stored now and then
@@ -49,7 +49,7 @@ _DEEPEST = 64  # a body that is substituted; a longer chain of definitions is st
 
 def inline(program: Program, _: Context) -> Program:
     """The program without the pointwise definitions that are cheaper to substitute; the same results."""
-    program = drop_dead(program)
+    program = drop_dead(merge_equal(program))
     sites = Counter(r.tensor for e in program.equations for x in e.expressions() for r in reads(x))
     substitution = _Substitution(program)
     kept: list[Equation] = []
@@ -68,8 +68,20 @@ def is_cheap(e: Equation) -> bool:
     nodes = list(walk(e.body))
     at = [n for n in nodes if isinstance(n, Read)]
     large = [r for r in at if set(axes_of(r)) >= set(e.axes)]
-    dear = any(isinstance(n, Apply) and n.op in _DEAR for n in nodes)
-    return not dear and len(large) <= 1 and len(at) <= _MOST_READS and len(nodes) <= _MOST_NODES
+    return not any(map(is_dear, nodes)) and len(large) <= 1 and len(at) <= _MOST_READS and len(nodes) <= _MOST_NODES
+
+
+def is_dear(e: Expr) -> bool:
+    """Is it an operation that takes long, at every position anew?"""
+    match e:
+        case Apply("div" | "floordiv" | "mod", (_, b)):
+            return not is_closed(b)
+        case Apply("pow", (_, n)):
+            return n != Const(2) and not is_closed(e)
+        case Apply(op):
+            return op in _DEAR and not is_closed(e)
+        case _:
+            return False
 
 
 class _Substitution:

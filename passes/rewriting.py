@@ -3,16 +3,49 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import reduce
 
-from einc.ein import ONE, ZERO, Apply, Cast, Equation, Expr, Extent, Monoid, Program, Read, children, reads, rebuild
-from einc.guards import argument_guard, in_range_by_form
+from einc.ein import (
+    ONE,
+    ZERO,
+    Apply,
+    Cast,
+    Equation,
+    Expr,
+    Extent,
+    Monoid,
+    Program,
+    Read,
+    Tensor,
+    children,
+    reads,
+    rebuild,
+)
+from einc.guards import argument_guard, composite, in_range_by_form
 from einc.inference import dtype_of, reduced_type
 from einc.ranges import is_simple
 from einc.types import DType, accumulator, compute, join
 
 Dims = tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """The types and dimensions of the tensors there are, which decide what laws hold; they grow with new tensors."""
+
+    dtypes: dict[str, DType]
+    shapes: dict[str, Dims]
+
+    def type(self, e: Expr) -> DType:
+        return dtype_of(e, self.dtypes)
+
+    def exact(self, e: Expr) -> bool:
+        """Is it an integer or a truth value?"""
+        return self.type(e).kind in "iub"
+
+
+Rule = Callable[[Scope, Apply], Expr | None]  # a law at a node, or None where it does not apply
 
 
 def bottom_up(e: Expr, f: Callable[[Expr], Expr], into_reads: bool = True) -> Expr:
@@ -116,6 +149,34 @@ def drop_dead(program: Program) -> Program:
             live.update(r.tensor for x in e.expressions() for r in reads(x))
             kept.append(e)
     return replace(program, equations=tuple(reversed(kept)))
+
+
+def merge_equal(program: Program) -> Program:
+    """One equation for all that differ only in the names they give."""
+    first: dict[Equation, int] = {}
+    kept: list[Equation] = []
+    names: dict[str, str] = {}
+    for e in program.equations:
+        e = renamed(e, names)
+        anonymous = replace(e, outputs=tuple(Tensor("", t.dtype) for t in e.outputs))
+        at = first.setdefault(anonymous, len(kept))
+        if at == len(kept):
+            kept.append(e)
+        elif e.name not in program.results:
+            names |= {t.name: s.name for t, s in zip(e.outputs, kept[at].outputs, strict=True)}
+        elif kept[at].name not in program.results:
+            names |= {s.name: t.name for t, s in zip(e.outputs, kept[at].outputs, strict=True)}
+            kept[at] = replace(kept[at], outputs=e.outputs)
+        else:
+            kept.append(e if e.monoid is None else _copy(e, kept[at]))
+    return replace(program, equations=tuple(renamed(e, names) for e in kept))
+
+
+def _copy(e: Equation, original: Equation) -> Equation:
+    """The outputs of the equation, read from an equal one."""
+    own = tuple(composite(group) for group in e.dims)
+    reads = tuple(Read(t.name, own) for t in original.outputs)
+    return replace(e, bodies=reads, monoid=None, over=(), domain=None)
 
 
 def unused(wanted: str, taken: Iterable[str]) -> str:

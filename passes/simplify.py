@@ -15,10 +15,9 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from einc.ein import FALSE, TRUE, ZERO, Const, Equation, Expr, Program, Read, Tensor
-from einc.guards import composite
-from einc.passes.identities import Scope
-from einc.passes.rewriting import bottom_up, drop_dead, renamed
+from einc.ein import FALSE, TRUE, ZERO, Const, Equation, Program
+from einc.passes.identities import simplify_expression
+from einc.passes.rewriting import Scope, drop_dead, merge_equal
 from einc.pipeline import Context
 
 _IDENTITIES: dict[str, tuple[Const, ...]] = {
@@ -42,15 +41,6 @@ def simplify(program: Program, _: Context) -> Program:
         program = smaller
 
 
-def simplify_expression(e: Expr, scope: Scope) -> Expr:
-    """The expression with every law applied from the leaves up."""
-    while True:
-        smaller = bottom_up(e, scope.simplified)
-        if smaller == e:
-            return e
-        e = smaller
-
-
 def _equation(e: Equation, scope: Scope) -> Equation:
     e = e.map(lambda x: simplify_expression(x, scope))
     if e.domain == TRUE:
@@ -61,31 +51,3 @@ def _equation(e: Equation, scope: Scope) -> Equation:
     if e.domain == FALSE and e.monoid.name not in ("max", "min"):  # whose identity depends on the type
         e = replace(e, bodies=identities[:1])
     return replace(e, monoid=None, over=(), domain=None) if e.body in identities else e
-
-
-def merge_equal(program: Program) -> Program:
-    """One equation for all that differ only in the names they give."""
-    first: dict[Equation, int] = {}
-    kept: list[Equation] = []
-    names: dict[str, str] = {}
-    for e in program.equations:
-        e = renamed(e, names)
-        anonymous = replace(e, outputs=tuple(Tensor("", t.dtype) for t in e.outputs))
-        at = first.setdefault(anonymous, len(kept))
-        if at == len(kept):
-            kept.append(e)
-        elif e.name not in program.results:
-            names |= {t.name: s.name for t, s in zip(e.outputs, kept[at].outputs, strict=True)}
-        elif kept[at].name not in program.results:
-            names |= {s.name: t.name for t, s in zip(e.outputs, kept[at].outputs, strict=True)}
-            kept[at] = replace(kept[at], outputs=e.outputs)
-        else:
-            kept.append(e if e.monoid is None else _copy(e, kept[at]))
-    return replace(program, equations=tuple(renamed(e, names) for e in kept))
-
-
-def _copy(e: Equation, original: Equation) -> Equation:
-    """The outputs of the equation, read from an equal one."""
-    own = tuple(composite(group) for group in e.dims)
-    reads = tuple(Read(t.name, own) for t in original.outputs)
-    return replace(e, bodies=reads, monoid=None, over=(), domain=None)
