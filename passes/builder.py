@@ -20,7 +20,7 @@ from einc.plan import Plan
 from einc.printer import print_equation
 from einc.ranges import needs_check
 from einc.tiletypes import axes_of, dtype_of
-from einc.types import BOOL, F32, F64, FLOAT, I64, INT, DType, compute, join
+from einc.types import BOOL, F32, F64, FLOAT, I32, I64, INT, DType, compute, join
 
 Axes = tuple[tile.TileAxis, ...]
 Inside = Callable[[Read, tuple[str, ...], DType], tile.Value | None]
@@ -53,7 +53,7 @@ class Builder:
     `inside` gives the value of a tensor that the kernel itself computes, None for one in memory.
     """
 
-    def __init__(self, program: Program, equations: Iterable[Equation], inside: Inside) -> None:
+    def __init__(self, program: Program, plan: Plan, inside: Inside) -> None:
         self.program = program
         self.inside = inside
         self.given = {p.name for p in program.operands}
@@ -65,12 +65,12 @@ class Builder:
         self.tile_of: dict[str, str] = {}
         self.position: dict[str, tile.Value] = {}
         self.blocks = [Block(self)]
-        taken = [a.name for a in program.axes] + list(self.dtypes)
-        self.taken = Counter(taken)
+        kept = {eq.name for eq in plan.equations} - set(plan.stores)
+        self.taken = Counter([a.name for a in program.axes] + [n for n in self.dtypes if n not in kept])
         for p in program.scalars:
             self.types[p.name] = tile.TileType(self.scalar_type(p.dtype))
         self.shared: set[Expr] = set()
-        self.share(e for eq in equations for e in eq.expressions())
+        self.share(e for eq in plan.equations for e in eq.expressions())
 
     def share(self, expressions: Iterable[Expr]) -> None:
         """Bind the operations that occur more than once in these."""
@@ -211,6 +211,14 @@ class Builder:
         real = compute(t) if t.is_float else F32
         return self.convert(self._value(e, order, real), t)
 
+    def widened(self, e: Expr, order: tuple[str, ...], t: DType) -> tile.Value:
+        """Like `typed`, but sums and products of integers are made in type t, not converted to it afterwards."""
+        match e:
+            case Apply(op="add" | "sub" | "mul" | "neg" as op, args=args) if t.is_int and self.dtype(e).is_int:
+                return tile.Elem(op, tuple(self.widened(a, order, t) for a in args))
+            case _:
+                return self.typed(e, order, t)
+
     def _value(self, e: Expr, order: tuple[str, ...], real: DType) -> tile.Value:
         """An expression as a value; `real` is the type that weak floats take."""
         match e:
@@ -278,6 +286,8 @@ class Builder:
             t = INT
         if t == INT and op in ("mul", "pow") and _may_be_long(e):
             t = I64
+        if rule is Rule.TRUTH and t.is_int and len(set(types)) > 1:
+            t = INT if all(map(_fits_position, e.args, types)) else I64
         return arithmetic(op, tuple(self._as(a, order, t) for a in e.args), t)
 
     def _as(self, e: Expr, order: tuple[str, ...], t: DType) -> tile.Value:
@@ -343,6 +353,11 @@ def _may_be_long(e: Apply) -> bool:
     return any(isinstance(a, Const) and abs(a.value) >= _NARROW for a in e.args)
 
 
+def _fits_position(e: Expr, t: DType) -> bool:
+    """Whether an integer's every value is one of the index type."""
+    return abs(e.value) < 1 << 31 if isinstance(e, Const) else t == INT or t.bits < 32 or t == I32
+
+
 def _literal_type(value: bool | float, real: DType) -> DType:
     if isinstance(value, bool):
         return BOOL
@@ -354,6 +369,9 @@ def _literal_type(value: bool | float, real: DType) -> DType:
 def _literal(value: bool | float, t: DType) -> bool | int | float:
     if t.is_bool:
         return bool(value)
+    if t.is_int and t.bits:
+        lowest = -(1 << (t.bits - 1)) if t.kind == "i" else 0
+        return (int(value) - lowest) % (1 << t.bits) + lowest
     return int(value) if t.is_int else float(value)
 
 

@@ -77,7 +77,7 @@ class _Closure:
         return ein.rebuild(e, lambda below: self.named(below, outer))
 
     def reference(self, e: Expr) -> Expr:
-        axes = tuple(a for a in self.eq.axes if a in ein.axes_of(e))
+        axes = ein.axes_of(e)
         known = self.references.get(e)
         if known is None:
             seen = any(isinstance(n, Extent) and n.axis in self.over for n in ein.walk(e))

@@ -23,7 +23,7 @@ class Kernel:
 
     def __init__(self, program: Program, plan: Plan, context: Context) -> None:
         self.program, self.plan, self.context = program, plan, context
-        self.b = Builder(program, plan.equations, self.inside)
+        self.b = Builder(program, plan, self.inside)
         self.definitions = {eq.name: eq for eq in plan.equations}
         self.known: dict[str, Value] = {}  # tensors and references that have a value here
         self.order: tuple[str, ...] = ()
@@ -75,7 +75,7 @@ class Kernel:
         domain = None if eq.domain is None else self.b.typed(eq.domain, inside, BOOL)
         args: tuple[Value, ...] = ()
         for body, t, unit in zip(eq.bodies, types, eq.monoid.identity, strict=True):
-            value = self.b.typed(body, inside, t)
+            value = self.b.widened(body, inside, t)
             args += (value if domain is None else Elem("where", (domain, value, Lit(unit, t))),)
         for axis in reversed(over):
             args = self.b.fold(eq, axis, args, inside, types)
