@@ -355,7 +355,7 @@ def _may_be_long(e: Apply) -> bool:
 
 def _fits_position(e: Expr, t: DType) -> bool:
     """Whether an integer's every value is one of the index type."""
-    return abs(e.value) < 1 << 31 if isinstance(e, Const) else t == INT or t.bits < 32 or t == I32
+    return abs(e.value) < 1 << 31 if isinstance(e, Const) else t in (INT, I32) or t.bits < 32
 
 
 def _literal_type(value: bool | float, real: DType) -> DType:
