@@ -20,6 +20,7 @@ from einc.api import Program, compile
 from einc.driver import passes as passes_of
 from einc.errors import Error
 from einc.files import decoded, read_text
+from einc.illegal import IllegalIR
 from einc.request import Request
 
 P = ParamSpec("P")
@@ -57,6 +58,9 @@ def command(example: str) -> Callable[[Callable[P, None]], Callable[P, None]]:
             except Error as error:
                 sys.stdout.flush()
                 print(error, file=sys.stderr)
+                raise typer.Exit(1) from None
+            except IllegalIR as bug:
+                print(f"einc has a bug, which your program shows; please report both.\n  {bug}", file=sys.stderr)
                 raise typer.Exit(1) from None
             except KeyboardInterrupt:
                 raise typer.Exit(130) from None

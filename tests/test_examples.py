@@ -17,6 +17,7 @@ import einc
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "examples"
+README = ROOT / "README.md"
 
 Array = np.ndarray[Any, Any]
 
@@ -167,7 +168,7 @@ def fenced(file: Path, language: str) -> list[str]:
 
 
 def test_readme_quotes_the_kernel_that_is_emitted() -> None:
-    text = (ROOT / "README.md").read_text()
+    text = README.read_text()
     quoted = re.search(r"<!-- kernel of `(.*?)` for (\w+) -->\n```python\n(.*?)```", text, flags=re.DOTALL)
     assert quoted is not None
     source = einc.compile(quoted[1], target=quoted[2]).source()
@@ -175,7 +176,29 @@ def test_readme_quotes_the_kernel_that_is_emitted() -> None:
 
 
 def test_readme_programs_compile() -> None:
-    programs = fenced(ROOT / "README.md", "einc")
+    programs = fenced(README, "einc")
     assert programs
     for text in programs:
         assert einc.compile(text, name="README.md").source()
+
+
+def test_readme_quotes_the_diagnostic() -> None:
+    quoted = re.search(r"\$ einc check -e '(.*?)'\n(.*?)```", README.read_text(), flags=re.DOTALL)
+    assert quoted is not None
+    with pytest.raises(einc.Error) as caught:
+        einc.compile(quoted[1])
+    assert f"{caught.value}\n" == quoted[2]
+
+
+def test_readme_python_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    (session,) = (text for text in fenced(README, "python") if "import einc" in text)
+    names: dict[str, Any] = {}
+    exec(compile(session, "README.md", "exec"), names)
+    np.testing.assert_allclose(names["O"], names["exact"], atol=1e-5)
+    assert "expression(" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("file", ["README.md", "ARCHITECTURE.md"])
+def test_links_lead_somewhere(file: str) -> None:
+    for target in re.findall(r"\]\(([\w./]+)\)", (ROOT / file).read_text()):
+        assert (ROOT / target).exists(), target
