@@ -471,9 +471,10 @@ def _is_raw(v: Value) -> bool:
 
 
 def _via_f32(have: DType, want: DType) -> bool:
-    """Does Triton convert only in two steps: narrow floats to and from what is neither f32 nor a narrow float?"""
+    """Does Triton convert only in two steps: narrow floats to and from what is no float of up to 32 bits, and 8-bit
+    floats to each other?"""
     if have.is_float and want.is_float and max(have.bits, want.bits) <= 32:
-        return False
+        return have.bits == want.bits == 8
     return any(t.is_float and t.bits < 32 for t in (have, want)) and F32 not in (have, want)
 
 

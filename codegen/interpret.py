@@ -248,6 +248,13 @@ def _reduce(x: Any, axis: Any, combine: Callable[..., Any], keep_dims: bool = Fa
     return found if isinstance(x, tuple | tl.tuple) else found[0]
 
 
+def _reduce_with_indices(x: Any, axis: Any, combine: Callable[..., Any], keep_dims: bool = False) -> Any:
+    """What `tl.argmax` and its like are made of: values with their positions along the axis."""
+    places = np.arange(x.handle.data.shape[axis], dtype=np.int32)
+    places = places.reshape(-1, *(1,) * (x.handle.data.ndim - axis - 1))
+    return _reduce((x, _tensor(np.broadcast_to(places, x.handle.data.shape), tl.int32)), axis, combine, keep_dims)
+
+
 def _tensor(data: Array, dtype: Any) -> Tensor:
     """An array as a tensor; without dimensions, a scalar."""
     if data.ndim == 0:
@@ -257,6 +264,7 @@ def _tensor(data: Array, dtype: Any) -> Tensor:
 
 _REPLACED: dict[Any, Any] = {
     core.reduce: _reduce,
+    core._reduce_with_indices: _reduce_with_indices,
     core.range: _range,
     core.static_range: _range,
     core.static_assert: _assert,

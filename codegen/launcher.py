@@ -12,7 +12,7 @@ from einc.codegen.expressions import File
 from einc.codegen.formulas import formula
 from einc.codegen.kernels import Signature, extents_of, in_parts
 from einc.codegen.layout import indented, wrapped
-from einc.codegen.names import Names, identifier
+from einc.codegen.names import Names
 from einc.ein import Operand, Param, Program
 from einc.printer import print_dims
 from einc.types import DType
@@ -26,9 +26,12 @@ TORCH = {
 }  # fmt: skip
 
 
+MODULE_NAMES = ("torch", "triton", "tl", "math", "launch")
+
+
 def launcher_name(program: Program) -> str:
     """What the launcher of a program is called in its emitted file."""
-    return identifier(program.name)
+    return Names(MODULE_NAMES).fresh(program.name)
 
 
 def launcher_source(
@@ -87,7 +90,10 @@ class _Launcher:
         operands = ", ".join(self.declared(p.name) for p in self.program.operands)
         yield f'"""{results}' + (f" from {operands}." if operands else ".")
         yield ""
-        yield "`out` takes the tensor, or the tuple of tensors, to write the results to; any strides."
+        taken = (
+            "the tensor to write it to" if len(self.program.results) == 1 else "the tuple of tensors to write them to"
+        )
+        yield f"`out` is {taken}, with any strides."
         yield '"""'
 
     def declared(self, name: str) -> str:

@@ -32,18 +32,25 @@ def _is_one_bracket(text: str) -> bool:
     return first is not None and first[1] == len(text) - 1 and " " not in text[: first[0]]
 
 
-def _broken(text: str, width: int) -> list[str]:
+def _broken(text: str, width: int, inside: bool = False) -> list[str]:
+    """The text on lines of that width; `inside` brackets it may also be broken before operators."""
     if len(text) <= width:
         return [text]
+    body, comma = (text[:-1], ",") if text.endswith(",") else (text, "")
+    if inside and not _is_one_bracket(body):
+        operands = _operands(body)
+        if len(operands) > 1:
+            parts = [part for x in operands for part in _broken(x, width, inside=True)]
+            return [*parts[:-1], parts[-1] + comma]
     place = _widest_bracket(text)
     if place is None:
         return [text]
     start, end = place
-    inside, comma = _split(text[start + 1 : end])
-    if text[:start].strip() == "" and len(inside) == 1:
-        comma = ""  # brackets that group, not a tuple
-    arguments = [part for argument in inside for part in _broken(argument + comma, width - len(_INDENT))]
-    return [text[: start + 1], *(_INDENT + a for a in arguments), text[end:]]
+    arguments = _cut(text[start + 1 : end], _places(text[start + 1 : end], (", ",)), skip=2)
+    grouping = len(arguments) == 1 and not (start and (text[start - 1].isalnum() or text[start - 1] == "_"))
+    ends = "" if grouping else ","
+    lines = [part for a in arguments for part in _broken(a + ends, width - len(_INDENT), inside=True)]
+    return [text[: start + 1], *(_INDENT + line for line in lines), text[end:]]
 
 
 def _widest_bracket(text: str) -> tuple[int, int] | None:
@@ -68,31 +75,22 @@ def _outermost(text: str) -> Iterator[tuple[int, int]]:
                 yield start, n
 
 
-def _split(inside: str) -> tuple[list[str], str]:
-    """The parts between commas that no bracket holds, and the comma that ends each; or the operands of a long sum."""
-    cuts = _places(inside, (", ",))
-    if cuts:
-        return _cut(inside, cuts, skip=True), ","
-    for operators in ((" | ",), (" & ",), (" + ", " - "), (" * ", " // ", " % ")):
-        cuts = _places(inside, operators)
+def _operands(text: str) -> list[str]:
+    """The operands of the loosest operators outside brackets, all but the first with their operator."""
+    for operators in ((" | ",), (" & ",), (" + ", " - "), (" * ", " // ", " % ", " / ")):
+        cuts = _places(text, operators)
         if cuts:
-            return _cut(inside, cuts, skip=False), ""
-    return [inside], ""
+            return _cut(text, cuts, skip=1)
+    return [text]
 
 
-def _places(text: str, operators: tuple[str, ...]) -> list[tuple[int, int]]:
+def _places(text: str, separators: tuple[str, ...]) -> list[int]:
+    """Where separators occur outside brackets."""
     pairs = list(_outermost(text))
-    return [
-        (n, len(op))
-        for op in operators
-        for n in range(len(text) - len(op))
-        if text.startswith(op, n) and not any(start < n < end for start, end in pairs)
-    ]
+    found = (n for s in separators for n in range(len(text) - len(s)) if text.startswith(s, n))
+    return sorted(n for n in found if not any(start < n < end for start, end in pairs))
 
 
-def _cut(text: str, cuts: list[tuple[int, int]], skip: bool) -> list[str]:
-    parts, start = [], 0
-    for n, length in sorted(cuts):
-        parts.append(text[start:n])
-        start = n + length if skip else n + 1
-    return [*parts, text[start:]]
+def _cut(text: str, places: list[int], skip: int) -> list[str]:
+    starts = [0, *(n + skip for n in places)]
+    return [text[a:b] for a, b in zip(starts, [*places, len(text)], strict=True)]

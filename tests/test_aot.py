@@ -1,0 +1,156 @@
+"""Kernels compiled ahead of time for machines that are not here."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import pytest
+
+from einc.codegen import emit_file
+from einc.codegen.aot import FORMATS, CompiledKernel, artifact, compile_ahead
+from einc.errors import TargetError
+from einc.targets import INTERPRETER, TARGETS, Target, target
+from einc.tile import WHOLE, Block
+from einc.types import BF16, BOOL, F8E4M3, F8E5M2, F16, F32, F64, I8, I32, I64, U8, U16, DType, accumulator
+from tests import tileprograms as programs
+from tests.tileprograms import Scheduled
+
+GPUS = ["sm_80", "sm_90", "sm_100", "gfx942", "gfx950"]
+UNARY = (
+    "neg",
+    "abs",
+    "sqrt",
+    "rsqrt",
+    "exp",
+    "exp2",
+    "log",
+    "log2",
+    "tanh",
+    "erf",
+    "sin",
+    "cos",
+    "tan",
+    "floor",
+    "round",
+)
+UNITS = {"cuda": ("mma.sync", "wgmma", "tcgen05"), "hip": ("mfma",)}
+
+
+def compiled(scheduled: Scheduled, name: str, **sizes: int) -> tuple[CompiledKernel, ...]:
+    machine = target(name)
+    return compile_ahead(emit_file(*scheduled, machine), machine, sizes)
+
+
+@pytest.mark.aot
+@pytest.mark.parametrize("name", GPUS)
+def test_every_stage_is_there_with_what_it_needs(name: str) -> None:
+    (kernel,) = compiled(programs.matmul(BF16, block=Block(16, 64)), name)
+    assert tuple(kernel.stages) == FORMATS[TARGETS[name].vendor]
+    assert 0 < kernel.registers <= 512
+    assert kernel.spills == 0
+    assert 0 < kernel.shared <= TARGETS[name].shared
+    assert kernel.warps == 4
+    assert _uses_matrix_units(kernel, TARGETS[name])
+    assert isinstance(artifact(kernel, FORMATS[TARGETS[name].vendor][-1]), bytes)
+    assert "tt.dot" in str(artifact(kernel, "ttir"))
+
+
+PROGRAMS: dict[str, Callable[[], Scheduled]] = {
+    "statistics": programs.softmax_statistics,
+    "argmax": lambda: programs.reduction("argmax"),
+    "sum of f64": lambda: programs.reduction("sum", F64),
+    "any": lambda: programs.reduction("any", BOOL),
+    "max of u8": lambda: programs.reduction("max", U8),
+    "product of i64": lambda: programs.reduction("prod", I64),
+    "gather": programs.gather,
+    "flattened": programs.flattened,
+    "transposed": programs.transposed,
+    "complex": programs.complex_product,
+    "rand": lambda: programs.random(6),
+    "scalars": programs.scaled,
+    "two kernels": programs.two_kernels,
+    "names": lambda: programs.renamed("größe"),
+}
+
+
+@pytest.mark.aot
+@pytest.mark.parametrize("name", ["sm_90", "gfx942"])
+@pytest.mark.parametrize("what", PROGRAMS)
+def test_every_kind_of_kernel_compiles(what: str, name: str) -> None:
+    for kernel in compiled(PROGRAMS[what](), name):
+        assert kernel.spills == 0
+
+
+@pytest.mark.aot
+@pytest.mark.parametrize("dtype", [F32, F64], ids=str)
+@pytest.mark.parametrize("name", ["sm_90", "gfx942"])
+def test_every_function_compiles(dtype: DType, name: str) -> None:
+    for op in UNARY:
+        compiled(programs.elementwise(op, dtype), name)
+    for op in ("max", "pow", "div"):
+        compiled(programs.elementwise(op, dtype, 2), name)
+
+
+@pytest.mark.aot
+@pytest.mark.parametrize("name", ["sm_90", "gfx942"])
+def test_integer_division_and_powers_compile(name: str) -> None:
+    for op in ("floordiv", "mod", "pow"):
+        for dtype in (I32, U8):
+            compiled(programs.elementwise(op, dtype, 2), name)
+
+
+@pytest.mark.aot
+@pytest.mark.parametrize("name", GPUS)
+def test_the_table_of_contractions_is_true(name: str) -> None:
+    machine = TARGETS[name]
+    for dtype in (F16, BF16, F32, F64, I8, F8E4M3, F8E5M2):
+        least = machine.least_inner(dtype)
+        small = programs.matmul(dtype, accumulator(dtype), Block(16, 16), Block(least, least))
+        if machine.takes_dot(dtype):
+            compiled(small, name)
+        else:
+            with pytest.raises(TargetError):
+                compiled(small, name)
+    for dtype in (U8, U16, I32, BOOL):
+        assert not machine.takes_dot(dtype)
+
+
+@pytest.mark.aot
+def test_tiles_follow_the_sizes_given() -> None:
+    scheduled = programs.matmul(F16, block=Block(16, WHOLE))
+    assert "tensor<32x16xf32" in str(artifact(compiled(scheduled, "sm_90", i=20, j=3)[0], "ttir"))
+    assert "tensor<128x128xf32" in str(artifact(compiled(scheduled, "sm_90")[0], "ttir"))
+
+
+@pytest.mark.aot
+def test_contiguous_dimensions_are_read_in_wide_words() -> None:
+    (kernel,) = compiled(programs.elementwise_rows(F32), "sm_90")
+    assert re.search(r"ld\.global\.v[24]", str(artifact(kernel, "ptx")))
+
+
+@pytest.mark.aot
+def test_too_much_shared_memory_is_an_error() -> None:
+    with pytest.raises(TargetError) as caught:
+        compiled(programs.matmul(F16, block=Block(256, 256), inner=Block(128, 128)), "gfx942")
+    assert "needs more shared memory than gfx942 has" in str(caught.value)
+    assert "of 65536" in str(caught.value)
+
+
+@pytest.mark.aot
+def test_a_type_that_the_target_lacks_is_an_error() -> None:
+    with pytest.raises(TargetError, match="does not compile for sm_80") as caught:
+        compiled(programs.conversion(F32, F8E4M3), "sm_80")
+    assert "fp8e4nv not supported" in str(caught.value)
+
+
+def test_only_gpus_and_their_forms_are_compiled_for() -> None:
+    with pytest.raises(TargetError, match="nothing is compiled ahead for 'interpret'"):
+        compile_ahead(emit_file(*programs.matmul(), INTERPRETER), INTERPRETER)
+    with pytest.raises(TargetError, match="there is no 'hsaco' of this target"):
+        artifact(CompiledKernel("k", {"ptx": ""}, 0, 0, 0, 4), "hsaco")
+
+
+def _uses_matrix_units(kernel: CompiledKernel, machine: Target) -> bool:
+    assembly = str(artifact(kernel, "ptx" if machine.vendor == "cuda" else "amdgcn"))
+    return any(unit in assembly for unit in UNITS[machine.vendor])
