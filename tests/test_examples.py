@@ -200,5 +200,5 @@ def test_readme_python_runs(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.parametrize("file", ["README.md", "ARCHITECTURE.md"])
 def test_links_lead_somewhere(file: str) -> None:
-    for target in re.findall(r"\]\(([\w./]+)\)", (ROOT / file).read_text()):
+    for target in re.findall(r"\]\((\w+[./][\w./]*)\)", (ROOT / file).read_text()):
         assert (ROOT / target).exists(), target
