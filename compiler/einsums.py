@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
-from operator import index
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,11 +20,11 @@ from einc.binding import Fact
 from einc.calling import write
 from einc.errors import CallError, ShapeError
 from einc.frontend.einsum import Reading, bind_einsum
-from einc.frontend.layout import operand_name
 from einc.gradients import connect
+from einc.operands import facts_of, on_one_device, read_operands, read_sizes
 from einc.options import check_cast, check_casting, check_optimize, check_order, read_dtype
-from einc.subscripts import Call, read_call
-from einc.tensors import as_array, as_numpy, as_torch, device_of, dtype_of, fact, is_torch, may_overlap, overlaps_itself
+from einc.subscripts import read_call
+from einc.tensors import as_numpy, dtype_of, is_torch, may_overlap, overlaps_itself
 from einc.types import DType
 from einc.views import as_view, is_view
 
@@ -62,10 +61,10 @@ def einsum(
     order, casting = check_order(order), check_casting(casting)
     call = read_call(operands)
     check_optimize(optimize, len(call.operands))
-    arrays = _arrays(call)
+    arrays = read_operands(call)
     wanted = read_dtype(dtype)
     reading = Reading(call.named, sum_dots=any(map(is_torch, arrays)), dtype=wanted)
-    plan = _plan(call.text, _facts(arrays), _sizes(sizes), reading)
+    plan = _plan(call.text, facts_of(arrays), read_sizes(sizes), reading)
     if wanted is not None or casting in ("no", "equiv"):
         for operand in plan.program.operands:
             check_cast(f"operand {operand.name}", operand.dtype, plan.dtype, casting)
@@ -74,39 +73,6 @@ def einsum(
     if plan.view:
         return _finished(as_view(plan.program, plan.extents, arrays[0]), "K", arrays)
     return _finished(_run(plan, arrays), order, arrays)
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Operands
-
-
-def _arrays(call: Call) -> list[Array]:
-    """The operands as arrays; beside torch tensors a Python number has no type of its own, as in PyTorch."""
-    tensors: list[Array] = [v for v in call.operands if is_torch(v)]
-    arrays = []
-    for k, value in enumerate(call.operands):
-        if tensors and isinstance(value, bool | int | float | complex):
-            import torch
-
-            value = torch.tensor(value, dtype=torch.result_type(tensors[0], value), device=tensors[0].device)
-        arrays.append(as_array(value, operand_name(k)))
-    return arrays
-
-
-def _facts(arrays: Sequence[Array]) -> tuple[Fact, ...]:
-    return tuple(fact(a, operand_name(k)) for k, a in enumerate(arrays))
-
-
-def _sizes(sizes: Mapping[str, object]) -> tuple[tuple[str, int], ...]:
-    try:
-        return tuple((name, index(value)) for name, value in sorted(sizes.items()))  # type: ignore[arg-type]
-    except TypeError:
-        name = next(n for n, v in sizes.items() if not hasattr(v, "__index__"))
-        raise CallError(
-            f"'{name}' is not an option of einsum, nor an extent",
-            fact=f"{name} is a {type(sizes[name]).__name__}",
-            hint="options are out, optimize, dtype, order and casting; extents of axes are integers",
-        ) from None
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -131,12 +97,8 @@ def _plan(text: str, facts: tuple[Fact, ...], sizes: tuple[tuple[str, int], ...]
     (equation,) = program.equations
     shape = tuple(prod(extents[axis] for axis in dim) for dim in equation.dims)
     if prod(shape) >= _MOST:
-        raise ShapeError(
-            f"the result would have {prod(shape):.1e} elements",
-            program.span,
-            fact=f"its shape is {shape}",
-            hint="sum more",
-        )
+        fact = f"its shape is {shape}"
+        raise ShapeError("the result would be too large", program.span, fact=fact, hint="pass smaller extents")
     return Plan(program, extents, shape, equation.outputs[0].dtype, is_view(program))
 
 
@@ -151,21 +113,11 @@ def _runner(plan: Plan, device: torch.device) -> Callable[..., tuple[torch.Tenso
 
 def _run(plan: Plan, arrays: Sequence[Array], out: Array | None = None) -> Array:
     """The result of the compiled program as a torch tensor, or `out`, of the result's type, with the result in it."""
-    tensors = _tensors(plan, arrays)
+    tensors = on_one_device(arrays)
     run = _runner(plan, tensors[0].device)
     if out is not None:
         return write(out, plan.program, plan.extents, tensors, lambda into: run(*tensors, out=into))
     return connect(run(*tensors), [a for a in arrays if is_torch(a)])[0]
-
-
-def _tensors(plan: Plan, arrays: Sequence[Array]) -> list[torch.Tensor]:
-    """The operands as torch tensors on one device, that of the torch tensors among them."""
-    tensors = [as_torch(a) for a in arrays]
-    home = next((a.device for a in arrays if is_torch(a)), None)
-    if home is not None:
-        tensors = [t if is_torch(a) else t.to(home) for a, t in zip(arrays, tensors, strict=True)]
-    device_of(tensors, [o.name for o in plan.program.operands])
-    return tensors
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -203,17 +155,17 @@ def _into(out: Array, plan: Plan, arrays: Sequence[Array], casting: str) -> Arra
 
 
 def _check_out(out: Array, plan: Plan, arrays: Sequence[Array]) -> None:
-    torch = any(map(is_torch, arrays))
-    if not (is_torch(out) if torch else isinstance(out, np.ndarray)):
+    on_torch = any(map(is_torch, arrays))
+    if not (is_torch(out) if on_torch else isinstance(out, np.ndarray)):
         raise CallError(
             "'out' is not an array of the operands' kind",
             fact=f"it is a {type(out).__name__}",
-            hint=f"pass a {'torch tensor' if torch else 'NumPy array'} of shape {plan.shape}",
+            hint=f"pass a {'torch tensor' if on_torch else 'NumPy array'} of shape {plan.shape}",
         )
     if tuple(out.shape) != plan.shape:
         fact = f"it has shape {tuple(out.shape)}, the result {plan.shape}"
         raise ShapeError("'out' does not have the shape of the result", fact=fact, hint="pass an 'out' of that shape")
-    if torch:
+    if on_torch:
         unfit = "it requires a gradient" * out.requires_grad or "its positions share memory" * overlaps_itself(out)
     else:
         unfit = "it is read-only" * (not out.flags.writeable)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from einc.errors import CallError
 from einc.tensors import is_torch
 
+_LONGEST = 1000  # axes that a list is read to; no operand has as many
 LABELS = 52  # lists of integers hold 0 to 51, as in NumPy and PyTorch
 
 
@@ -73,13 +75,17 @@ def _letter(n: int, highest: int) -> str:
 
 def _labels(value: object) -> list[int | None]:
     """The integers of a list, None for an `Ellipsis`."""
-    if isinstance(value, str) or not isinstance(value, Iterable):
+    try:
+        items = None if isinstance(value, str | bytes | dict | set) else list(islice(value, _LONGEST))  # type: ignore[call-overload]
+    except Exception:  # what is no list fails in its own way
+        items = None
+    if items is None:
         raise CallError(
             "each operand is followed by a list of its axes",
             fact=f"in place of a list there is a {type(value).__name__}",
             hint="einc.einsum(A, [0, 1], B, [1, 2]), or a string as the first argument",
         )
-    return [_label(item) for item in value]
+    return [_label(item) for item in items]
 
 
 def _label(item: object) -> int | None:

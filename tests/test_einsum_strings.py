@@ -353,3 +353,32 @@ def test_random_einsums_mean_what_numpy_says(drawn: tuple[str, list[Shape]]) -> 
     wanted = np.einsum(text, *values)
     assert result.shape == wanted.shape
     np.testing.assert_array_equal(result, wanted)
+
+
+@st.composite
+def calls(draw: st.DrawFn) -> tuple[str, list[Shape]]:
+    """A string that may be wrong, and shapes that may not fit it."""
+    parts = st.sampled_from(["i", "j", "k", "i", "j", "..."])
+    terms = ["".join(draw(st.lists(parts, max_size=3))) for _ in range(draw(st.integers(1, 3)))]
+    text = ",".join(terms)
+    if draw(st.booleans()):
+        text += "->" + "".join(draw(st.lists(parts, max_size=3)))
+    if draw(st.integers(0, 9)) == 0:
+        at = draw(st.integers(0, len(text)))
+        text = text[:at] + draw(st.sampled_from(".,->")) + text[at:]
+    ranks = [max(0, len(t.replace("...", "")) + draw(st.sampled_from([0, 0, 0, 1, -1]))) for t in terms]
+    return text, [tuple(draw(st.lists(st.integers(1, 3), min_size=r, max_size=r))) for r in ranks]
+
+
+@settings(deadline=None, max_examples=300)
+@given(calls())
+def test_what_numpy_refuses_is_refused(drawn: tuple[str, list[Shape]]) -> None:
+    text, shapes = drawn
+    try:
+        wanted = np.einsum(text, *(np.ones(s) for s in shapes)).shape
+    except ValueError:
+        with pytest.raises(Error):
+            bind_einsum(text, facts(*shapes), {})
+    else:
+        known, extents = bind_einsum(text, facts(*shapes), {})
+        assert tuple(extents[axis] for (axis,) in known.equations[0].dims) == wanted

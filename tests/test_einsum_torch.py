@@ -132,6 +132,7 @@ def test_numbers_beside_tensors_have_no_type() -> None:
     assert einsum(",i", 2, torch.ones(3)).dtype == torch.float32
     assert einsum(",i", 2.5, torch.ones(3, dtype=torch.bfloat16)).dtype == torch.bfloat16
     assert einsum(",i", 2, torch.ones(3, dtype=torch.int8)).dtype == torch.int8
+    assert einsum(",i", 300, torch.ones(3, dtype=torch.int8)).dtype == torch.int64
 
 
 def test_arrays_beside_tensors() -> None:
@@ -162,3 +163,33 @@ def test_output_given() -> None:
         einsum("ij,jk", a, b, out=np.empty((2, 2), "f4"))
     with pytest.raises(ValueError, match="shape"):
         einsum("ij,jk", a, b, out=torch.empty(2, 3))
+
+
+class Unreadable:
+    def __array__(self, *_: object, **__: object) -> None:
+        raise RuntimeError
+
+
+@pytest.mark.parametrize("value", [None, {}, object(), Unreadable(), b"i", [[1, 2], [3]], 10**40, np.array(["a"])])
+@pytest.mark.parametrize("beside", [torch.ones(2), np.ones(2), 1])
+def test_what_is_no_operand(value: object, beside: object) -> None:
+    for args in (("...,...", value, beside), (beside, [...], value, [...]), (value, beside), (beside, value)):
+        with pytest.raises(einc.Error):
+            einsum(*args)
+
+
+@pytest.mark.parametrize("value", [torch.ones(2, 2).to_sparse(), torch.empty(2, device="meta")], ids=["sparse", "meta"])
+def test_tensors_that_no_kernel_reads(value: Tensor) -> None:
+    for args in (("...", value), ("...,...", value, 2), ("...,...", value, torch.ones(2))):
+        with pytest.raises(TypeError):
+            einsum(*args)
+
+
+def test_gradients_are_refused_aloud() -> None:
+    a = torch.ones(2, 3, requires_grad=True)
+    with pytest.raises(einc.Error, match="gradient"):
+        einsum("ij->i", a).sum().backward()
+    einsum("ij->ji", a).sum().backward()
+    assert a.grad is not None
+    with pytest.raises(einc.Error, match="written"):
+        einsum("ij->ij", torch.ones(2, 3), out=a)
