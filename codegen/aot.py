@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from einc import tile
-from einc.codegen.kernels import Signature, in_parts
+from einc.codegen.kernels import Signature, extents_of, in_parts
 from einc.codegen.launcher import options
 from einc.codegen.run import load
 from einc.codegen.triton import Emitted
@@ -50,7 +50,7 @@ def compile_ahead(
     """Every kernel of an emitted file, compiled for the target.
 
     Operands are taken to be aligned to 16 bytes and contiguous along their last dimension. `sizes` are extents that
-    tile sizes follow, as at a launch; without one, tiles are as large as they get. Raises `TargetError` for a kernel
+    tile sizes follow, as at a launch; without one, tiles are as large as they get and the extent a multiple of 16. Raises `TargetError` for a kernel
     that the target cannot compile, or that needs more shared memory than it has.
     """
     if target.vendor not in FORMATS:
@@ -129,6 +129,7 @@ def _arguments(
                 types[name] = "i32"
                 aligned += [name] if n < len(names) - 1 else []
     types |= dict.fromkeys(s.extents, "i32")
+    aligned += [name for name, axis in zip(s.extents, extents_of(s.kernel), strict=True) if not sizes.get(axis, 0) % 16]
     types |= {
         name: f"fp{dtype.bits}" if dtype.is_float else "i32"
         for name, (_, dtype) in zip(s.scalars, s.kernel.scalars, strict=True)

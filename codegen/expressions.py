@@ -203,7 +203,7 @@ class Expressions:
         if dtype.is_bool:
             wide = Text(f"{text.at(ATOM)}.to(tl.float32)") if have.bits == 8 and have.is_float else text
             return Text(f"{wide.at(SUM)} != 0", COMPARE)
-        if isinstance(arg, tile.ScalarArg):
+        if isinstance(arg, tile.ScalarArg | tile.ExtentOf):
             return Text(f"tl.cast({text.code}, {TYPES[dtype.name]})")
         if _via_f32(have, dtype):
             text = Text(f"{text.at(ATOM)}.to(tl.float32)")
@@ -276,7 +276,7 @@ class Expressions:
             a = self.filled(args[0], ())
         if t == INT and OPS[op].rule is Rule.ARITHMETIC and all(_is_raw(x) for x in args):
             first = next((n for n, x in enumerate(args) if not isinstance(x, tile.Lit)), 0)
-            a, b = (Text(f"{x.at(ATOM)}.to(INT)") if n == first else x for n, x in enumerate((a, b)))
+            a, b = (Text(f"tl.cast({x.code}, INT)") if n == first else x for n, x in enumerate((a, b)))
         left, right = level, level + 1
         if level == COMPARE:
             left, right = OR, OR

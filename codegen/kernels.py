@@ -74,7 +74,7 @@ class _Writer:
     def header(self) -> list[str]:
         """The decorator and the signature, one kind of argument a line."""
         s = self.signature
-        fixed = [f'"{name}"' for name in (*s.extents, *s.scalars)]
+        fixed = [f'"{name}"' for name in s.scalars]
         decorator = f"@triton.jit(do_not_specialize=[{', '.join(fixed)}])" if fixed else "@triton.jit"
         scalars = [_parameter(name, dtype) for name, (_, dtype) in zip(s.scalars, self.kernel.scalars, strict=True)]
         constants = [f"{name}: tl.constexpr" for name in (*(block for block, _ in s.blocks), "INT")]
@@ -115,7 +115,7 @@ class _Writer:
         sizes = [self.python["extent", axis] for axis in a.axes]
         if len(sizes) == 1 and not a.block:
             return sizes[0]
-        return " * ".join([f"{sizes[0]}.to(INT)", *sizes[1:]]) if sizes else "1"
+        return " * ".join([f"tl.cast({sizes[0]}, INT)", *sizes[1:]]) if sizes else "1"
 
     def position(self, a: TileAxis, place: str) -> str:
         name = self.take("value", a.name, a.name)
@@ -191,7 +191,7 @@ class _Writer:
 
     def stop(self, a: TileAxis) -> str:
         sizes = [self.python["extent", axis] for axis in a.axes]
-        return " * ".join([f"{sizes[0]}.to(INT)", *sizes[1:]]) if sizes else "1"
+        return " * ".join([f"tl.cast({sizes[0]}, INT)", *sizes[1:]]) if sizes else "1"
 
 
 def extents_of(kernel: tile.Kernel) -> tuple[str, ...]:

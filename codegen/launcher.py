@@ -220,9 +220,10 @@ class _Launcher:
         for block, axis in s.blocks:
             assert axis.block is not None
             least, cap = axis.block.least, axis.block.cap
-            size = f"max(triton.next_power_of_2({self.extent(axis.axes)}), {least})"
-            if cap != tile.WHOLE:
-                size = f"min({size}, {cap})" if least < cap else str(cap)
+            size = str(cap)
+            if least < cap:
+                limits = f"{least}" if cap == tile.WHOLE else f"{least}, {cap}"
+                size = f"{self.file.helper('tile_size')}({self.extent(axis.axes)}, {limits})"
             if self.sizes.get(block) != size:
                 yield f"{block} = {size}"
             self.sizes[block] = size
@@ -233,7 +234,7 @@ class _Launcher:
         names = {axis.name: block for block, axis in s.blocks}
         for a in s.kernel.grid:
             extent = self.extent(a.axes)
-            counts.append(f"triton.cdiv({extent}, {names[a.name]})" if a.block else extent)
+            counts.append(f"{self.file.helper('blocks')}({extent}, {names[a.name]})" if a.block else extent)
         return " * ".join(counts) or "1"
 
 

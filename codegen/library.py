@@ -101,8 +101,20 @@ def uniform(seed, c0, c1, c2, c3):
     "index_type": '''
 def index_type(positions, *tensors):
     """int64 where a position, or a tensor's largest offset, may not fit 32 bits; else int32."""
-    reach = [sum((n - 1) * s for n, s in zip(t.shape, t.stride())) for t in tensors]
-    return tl.int64 if max(*positions, *reach, 0) >= 2**31 - 2**20 else tl.int32
+    limit = 2**31 - 2**20
+    large = [t for t in tensors if t.untyped_storage().nbytes() >= limit]
+    reach = [sum((n - 1) * s for n, s in zip(t.shape, t.stride())) for t in large]
+    return tl.int64 if max(*positions, *reach, 0) >= limit else tl.int32
+''',
+    "tile_size": '''
+def tile_size(extent, least, most=2**30):
+    """The power of two that holds an extent, within bounds."""
+    return min(max(1 << (extent - 1).bit_length(), least), most)
+''',
+    "blocks": '''
+def blocks(extent, size):
+    """The number of tiles that cover an extent."""
+    return -(-extent // size)
 ''',
     "expect": '''
 def expect(name, tensor, shape, dtype):

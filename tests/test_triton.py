@@ -435,10 +435,10 @@ def _source(scheduled: Scheduled) -> str:
 
 def test_blocks_follow_extents_and_are_shared_between_kernels() -> None:
     source = _source(programs.two_kernels())
-    assert source.count("BI = min(max(triton.next_power_of_2(i), 1), 16)") == 1
+    assert source.count("BI = tile_size(i, 1, 16)") == 1
     p, schedule = programs.matmul(block=Block(16, tile.WHOLE), inner=Block(32, 32))
     source = emit(p, schedule, INTERPRETER)
-    assert "BI = max(triton.next_power_of_2(i), 16)" in source
+    assert "BI = tile_size(i, 16)" in source
     assert "BK = 32" in source
 
 
