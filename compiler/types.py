@@ -85,7 +85,8 @@ def accumulator(t: DType) -> DType:
 def join(a: DType, b: DType) -> DType:
     """The type of two operands of a program: floats of any width win over integers; two widths, the wider.
 
-    Weak types give way to strong ones of their kind or a higher one. bf16 and f16 meet in f32, a signed and an unsigned integer in a signed one that holds both (at most i64).
+    Weak types give way to strong ones of their kind or a higher one. bf16 and f16 meet in f32, a signed and an unsigned
+    integer in a signed one that holds both (at most i64).
     """
     if a == b:
         return a
