@@ -17,6 +17,8 @@ from einc.frontend.values import Dims
 from einc.ranges import is_closed
 from einc.source import Span
 
+_HIGHEST = 16  # degree of a polynomial, and number of its terms, beyond which a subscript bounds nothing
+
 # A polynomial over extents, scalars and other numbers of the call: a coefficient for each product of them.
 Polynomial = dict[tuple[Expr, ...], int]
 
@@ -181,6 +183,11 @@ def _affine(e: Expr) -> _Affine | None:
             return _Affine({}, {(e,): 1}) if is_closed(e) else None
 
 
+def _degree(a: _Affine) -> int:
+    """The most factors of a product in it, or the number of products if that is more."""
+    return max((max(len(p), *map(len, p)) for p in (*a.slopes.values(), a.constant) if p), default=0)
+
+
 def _combined(a: _Affine | None, b: _Affine | None, sign: int) -> _Affine | None:
     if a is None or b is None:
         return None
@@ -189,7 +196,7 @@ def _combined(a: _Affine | None, b: _Affine | None, sign: int) -> _Affine | None
 
 
 def _multiplied(a: _Affine | None, b: _Affine | None) -> _Affine | None:
-    if a is None or b is None or (a.slopes and b.slopes):
+    if a is None or b is None or (a.slopes and b.slopes) or _degree(a) + _degree(b) > _HIGHEST:
         return None
     if b.slopes:
         a, b = b, a

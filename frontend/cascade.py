@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 
-from einc.ein import Cast, Equation, Expr, Read, Tensor
+from einc.ein import Cast, Equation, Expr, Read, Tensor, walk
 from einc.errors import Error
+from einc.frontend.room import make_room
 from einc.frontend.values import Dims, Obstacles, Reduction, Result, Value, without
 from einc.guards import composite
 from einc.inference import reduced_type
@@ -15,6 +17,7 @@ from einc.types import DType, compute, settle
 
 _MOST_NODES = 100_000  # of syntax that is elaborated, function bodies counted at every call
 _DEEPEST = 1000  # levels of one scalar expression
+_LARGEST = 50_000  # nodes of one
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,12 +116,20 @@ def bare(known: Known, span: Span, obstacles: Obstacles | None = None) -> Value:
     return Value(read, known.dtype, span, dims, (), obstacles or {})
 
 
-def check_depth(depth: int, span: Span) -> int:
-    if depth > _DEEPEST:
-        raise Error(
-            "the expression is nested too deeply",
-            span,
-            fact=f"with its functions written out it has more than {_DEEPEST} levels",
-            hint="bind parts of it to names",
-        )
-    return depth
+def check_extent(depth: int, size: int, span: Span) -> None:
+    """Raise `Error` where an expression is deeper or larger than any stage can follow."""
+    if depth <= _DEEPEST and size <= _LARGEST:
+        make_room(depth)
+        return
+    what, most = ("nested too deeply", f"{_DEEPEST} levels") if depth > _DEEPEST else ("too large", f"{_LARGEST} parts")
+    raise Error(
+        f"the expression is {what}",
+        span,
+        fact=f"written out, with its functions and guards, it has more than {most}",
+        hint="bind parts of it to names",
+    )
+
+
+def guard_size(guard: Expr | None) -> int:
+    """The number of nodes of a guard; counting ends where it is too large anyway."""
+    return 0 if guard is None else sum(1 for _ in islice(walk(guard), _LARGEST + 1))

@@ -16,7 +16,6 @@ from einc.errors import AxisError
 from einc.frontend.cascade import Cascade, default_dtype
 from einc.frontend.layout import operand_name
 from einc.frontend.library import library
-from einc.frontend.outline import check_scalar
 from einc.frontend.programs import close
 from einc.frontend.reductions import reduction
 from einc.frontend.scopes import Scope
@@ -25,6 +24,7 @@ from einc.frontend.syntax import Call, Name, Node, Operation, Quoted, Read, chil
 from einc.frontend.termparser import parse_terms
 from einc.frontend.terms import Subscripts, as_letters, choose
 from einc.frontend.translate import Translator
+from einc.frontend.undeclared import check_scalar
 from einc.frontend.values import Dims, Reduction, Result, Value, flatten
 from einc.inference import returned_dtype
 from einc.source import Source, Span

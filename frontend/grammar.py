@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from functools import cache
 from importlib.resources import files
 
@@ -12,6 +11,7 @@ from lark.exceptions import UnexpectedToken
 from einc.errors import SyntaxError
 from einc.frontend import mistakes
 from einc.frontend.lexer import Input, TokenLexer
+from einc.frontend.room import make_room
 from einc.frontend.syntax import (
     AxisStatement,
     Definition,
@@ -25,7 +25,6 @@ from einc.frontend.trees import Trees
 from einc.source import Source
 
 DEEPEST = 256  # operations within operations
-_FRAMES = 40  # Python frames that the stages after this one may use for each of them
 
 
 @cache
@@ -113,5 +112,4 @@ def _check_depth(nodes: tuple[Node, ...]) -> None:
                 hint="give parts of it a definition of their own",
             )
         stack += [(c, depth + 1) for c in children(node)]
-    if deepest > 20:
-        sys.setrecursionlimit(max(sys.getrecursionlimit(), 1000 + _FRAMES * deepest))
+    make_room(deepest)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -12,7 +11,6 @@ from einc.frontend.syntax import (
     Call,
     Definition,
     Definitions,
-    Group,
     Name,
     Node,
     OperandDecl,
@@ -22,6 +20,7 @@ from einc.frontend.syntax import (
     Target,
     walk,
 )
+from einc.frontend.undeclared import check_misspelt, free_scalars, read_operands
 from einc.source import Span
 
 
@@ -61,7 +60,7 @@ def outline(tree: Definitions) -> Outline:
     scalars = {p.name for p in params if isinstance(p, ScalarDecl)}
     axes = _axes(params, tree.body, nodes, tensors | scalars)
     if tree.params is None:
-        params = (*_read_operands(nodes, targets, axes), *_free_scalars(nodes, {*tensors, *axes}))
+        params = (*read_operands(nodes, targets, axes), *free_scalars(nodes, {*tensors, *axes}))
     _check_names(params, targets, axes, extents)
     ordered = _ordered(definitions, targets)
     return Outline(tree, params, axes, extents, ordered, _returns(tree, definitions, targets))
@@ -124,81 +123,9 @@ def _axes(
         if isinstance(node, Read):
             for n in _dim_names(node.index):
                 if n.name not in others and n.name not in found:
-                    _check_misspelt(n, others)
+                    check_misspelt(n, others)
                     found[n.name] = n.span
     return found
-
-
-def _check_misspelt(n: Name, others: set[str]) -> None:
-    """A name that only subscripts have is an axis, unless it is nearly that of a scalar or tensor."""
-    close = difflib.get_close_matches(n.name, others, n=1, cutoff=0.75) if len(n.name) > 2 else []
-    if close:
-        raise errors.NameError(
-            f"'{n.name}' is not defined", n.span, fact="it is in subscripts only", hint=f"did you mean '{close[0]}'?"
-        )
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Statements without a `def`
-
-
-def _read_operands(
-    nodes: Sequence[Node], targets: Mapping[str, object], axes: dict[str, Span]
-) -> Iterator[OperandDecl]:
-    """The tensors that are read and never defined, with the axes of the first read at plain, distinct ones."""
-    reads: dict[str, list[Read]] = {}
-    for n in nodes:
-        if isinstance(n, Read) and n.tensor not in targets:
-            reads.setdefault(n.tensor, []).append(n)
-    for name, found in reads.items():
-        plain = next((r for r in found if all(_plain_dims(r, axes))), found[0])
-        dims = tuple(
-            dim if own else _new_axis(f"{name}_{k}", plain, axes)
-            for k, (dim, own) in enumerate(zip(plain.index, _plain_dims(plain, axes), strict=True))
-        )
-        yield OperandDecl(name, tuple(d for d in dims if isinstance(d, Name | Group)), None, plain.span)
-
-
-def _plain_dims(r: Read, axes: Mapping[str, Span]) -> list[bool]:
-    """Which subscripts are axes, or composite axes, that the read has not had before."""
-    seen: set[str] = set()
-    plain = []
-    for dim in r.index:
-        names = [n.name for n in walk(dim) if isinstance(n, Name)]
-        fits = isinstance(dim, Name | Group) and all(n in axes for n in names)
-        plain.append(fits and len(set(names)) == len(names) and not seen & set(names))
-        seen.update(names)
-    return plain
-
-
-def _new_axis(name: str, r: Read, axes: dict[str, Span]) -> Name:
-    while name in axes:
-        name += "_"
-    axes[name] = r.span
-    return Name(name, r.span)
-
-
-def _free_scalars(nodes: Sequence[Node], known: set[str]) -> Iterator[ScalarDecl]:
-    """Names that are neither tensors nor axes are numbers that the caller gives."""
-    seen = set(known)
-    for n in nodes:
-        if isinstance(n, Name) and n.name not in seen:
-            check_scalar(n, known)
-            seen.add(n.name)
-            yield ScalarDecl(n.name, "float", None, n.span)
-
-
-def check_scalar(n: Name, known: Iterable[str]) -> None:
-    """A name that nothing defines is a scalar of the caller's, unless it is nearly a known name."""
-    close = [k for k in known if k.casefold() == n.name.casefold() or set(n.name) == set(k)]
-    close += difflib.get_close_matches(n.name, list(known), n=1, cutoff=0.75) if len(n.name) > 2 else []
-    if close:
-        raise errors.NameError(
-            f"'{n.name}' is not defined",
-            n.span,
-            fact=f"names here: {', '.join(known)}",
-            hint=f"did you mean '{close[0]}'?",
-        )
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -244,8 +171,10 @@ def _ordered(
     """The definitions, each after those it reads, else as written."""
     ordered: list[Definition] = []
     done: set[int] = set()
+    open_: set[int] = set()
     for first in definitions:
         path = [first]
+        open_.add(id(first))
         pending = [_needed(first, targets)]
         while path:
             following = None if id(path[-1]) in done else next((d for d in pending[-1] if id(d) not in done), None)
@@ -253,12 +182,13 @@ def _ordered(
                 if id(path[-1]) not in done:
                     done.add(id(path[-1]))
                     ordered.append(path[-1])
-                path.pop()
+                open_.discard(id(path.pop()))
                 pending.pop()
-            elif any(following is d for d in path):
+            elif id(following) in open_:
                 raise _cycle(path, following)
             else:
                 path.append(following)
+                open_.add(id(following))
                 pending.append(_needed(following, targets))
     return tuple(ordered)
 

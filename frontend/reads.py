@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from einc import ein, errors
 from einc.errors import AxisError, DTypeError, ShapeError, nearest
-from einc.frontend.cascade import Known
+from einc.frontend.cascade import Known, check_extent, guard_size
 from einc.frontend.elaborator import Elaborator
 from einc.frontend.scopes import Argument
 from einc.frontend.syntax import Group, Literal, Node, Read
@@ -32,8 +32,9 @@ def read(t: Elaborator, node: Read, guard: ein.Expr | None) -> Value:
     under = implied_guard(index, known.dims, guard) if node.guard is None else inner
     expr = ein.Read(known.name, index, under, t.scope.at(node.span))
     dims = merge(own, *(v.dims for v in values))
-    depth = 1 + max((v.depth for v in values), default=0)
-    return Value(expr, known.dtype, t.scope.at(node.span), dims, _outside(values, under, dims), {}, depth)
+    depth, size = 1 + max((v.depth for v in values), default=0), 1 + guard_size(under) + sum(v.size for v in values)
+    check_extent(depth, size, t.scope.at(node.span))
+    return Value(expr, known.dtype, t.scope.at(node.span), dims, _outside(values, under, dims), {}, depth, size)
 
 
 def condition(t: Elaborator, node: Node, guard: ein.Expr | None) -> ein.Expr | None:
@@ -101,7 +102,8 @@ def _index(t: Elaborator, node: Node, guard: ein.Expr | None) -> Value:
     """A subscript: an integer expression, or a composite axis."""
     if isinstance(node, Group):
         axes = tuple(t.scope.single(n.name, n.span) for n in node.axes)
-        return Value(composite(axes), INT, node.span, (axes,) if axes else ())
+        depth = 2 * len(axes)
+        return Value(composite(axes), INT, node.span, (axes,) if axes else (), depth=depth, size=2 * depth)
     value = t.value(node, guard)
     if not value.dtype.is_int:
         raise DTypeError(
@@ -116,7 +118,7 @@ def _index(t: Elaborator, node: Node, guard: ein.Expr | None) -> Value:
 def _positioned(value: Value) -> Value:
     """In a subscript every axis is an axis of the read, not a mere position."""
     dims = tuple((a,) for a in value.axes)
-    return Value(value.expr, value.dtype, value.span, dims, (), {}, value.depth)
+    return Value(value.expr, value.dtype, value.span, dims, (), {}, value.depth, value.size)
 
 
 def _reread(t: Elaborator, argument: Argument, node: Read, guard: ein.Expr | None) -> Value:
@@ -148,8 +150,10 @@ def _reread(t: Elaborator, argument: Argument, node: Read, guard: ein.Expr | Non
     seen = set(flatten(dims))
     others = (*flatten(positions), *(() if inner is None else ein.axes_of(inner)))
     depth = argument.value.depth + max(v.depth for v in values)
+    size = argument.value.size * (max(v.size for v in values) + guard_size(inner))
+    check_extent(depth, size, t.scope.at(node.span))
     left = tuple(dict.fromkeys(a for a in others if a not in seen))
-    return Value(expr, argument.value.dtype, t.scope.at(node.span), dims, left, {}, depth)
+    return Value(expr, argument.value.dtype, t.scope.at(node.span), dims, left, {}, depth, size)
 
 
 def _moved(dim: tuple[str, ...], at: Mapping[str, Value]) -> Dims:

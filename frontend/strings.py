@@ -8,13 +8,13 @@ from dataclasses import dataclass
 
 from einc import ein
 from einc.binding import Fact
-from einc.errors import CallError
+from einc.errors import AxisError, CallError
 from einc.frontend.einsum import legal_names
 from einc.frontend.extents import plain_extents
 from einc.frontend.layout import Layout, broadcast, lay_out, members, operand_name
 from einc.frontend.syntax import Quoted
 from einc.frontend.terms import Axis, Dots, Group, Subscripts, Term, choose
-from einc.frontend.values import Dims, Value, flatten
+from einc.frontend.values import Dims, Value, flatten, merge
 from einc.guards import composite
 from einc.source import Span
 from einc.types import F32
@@ -85,6 +85,14 @@ def _facts(count: int, facts: Mapping[str, Fact] | None, span: Span) -> list[Fac
     if facts is None:
         return None
     names = [operand_name(k) for k in range(count)]
+    spare = [name for name in facts if name not in names]
+    if spare:
+        raise CallError(
+            f"there is no operand '{spare[0]}'",
+            span,
+            fact=f"the expression has {count} terms: {', '.join(names)}",
+            hint="pass one operand a term, in order",
+        )
     for name in names:
         if name not in facts:
             raise CallError(
@@ -133,7 +141,7 @@ def _place(s: Subscripts, reads: Sequence[Value], dots: Sequence[str], legal: Ma
     if s.output is not None:
         output = _output(s.output, dots, legal)
     elif len(reads) == 1:
-        output = reads[0].dims
+        output = merge(reads[0].dims)
     else:
         output = _implicit(s, reads, dots, legal)
     return Placed(tuple(reads), output, s.output is not None, label)
@@ -150,6 +158,14 @@ def _output(term: Term, dots: Sequence[str], legal: Mapping[str, str]) -> Dims:
             case Group(parts):
                 named = ([legal[d] for d in dots] if isinstance(p, Dots) else [legal[p.name]] for p in parts)
                 dims.append(tuple(a for some in named for a in some))
+    for k, axis in enumerate(axes := flatten(dims)):
+        if axis in axes[:k]:
+            raise AxisError(
+                f"axis '{axis}' is twice in the output",
+                term.span,
+                fact="an output has each of its axes once",
+                hint="leave out one of the two",
+            )
     return tuple(dims)
 
 

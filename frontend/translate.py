@@ -6,24 +6,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from einc import ein, errors
-from einc.errors import AxisError, CallError, DTypeError, nearest
+from einc.errors import CallError, DTypeError, nearest
 from einc.frontend import functions, reads, reductions
-from einc.frontend.cascade import Cascade, bare, check_depth
+from einc.frontend.cascade import Cascade, bare
 from einc.frontend.library import Library
+from einc.frontend.operations import operate
 from einc.frontend.scopes import Scope
 from einc.frontend.syntax import Call, Extent, Group, Literal, Name, Node, Operation, Quoted, Read
-from einc.frontend.values import Obstacle, Obstacles, Reduction, Result, Value, blocked, collect, union
+from einc.frontend.values import Reduction, Result, Value, blocked
 from einc.guards import argument_guard
-from einc.ops import OPS, result_type
+from einc.ops import OPS
 from einc.source import Span
 from einc.types import BOOL, BY_NAME, FLOAT, INT, DType
 
 _WEAK = {bool: BOOL, int: INT, float: FLOAT}
-_INSIDE = {
-    "pow": "a power", "floordiv": "'//'", "mod": "'%'", "and": "a condition", "or": "a condition",
-    "not": "a condition", "lt": "a comparison", "le": "a comparison", "gt": "a comparison", "ge": "a comparison",
-    "eq": "a comparison", "ne": "a comparison",
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -139,17 +135,7 @@ class Translator:
 
     def apply(self, op: str, values: Sequence[Value], span: Span) -> Value:
         """An operation on values."""
-        op = _exact(op, values)
-        if op in ("floordiv", "mod", "exactdiv") and values[1].expr == ein.ZERO:
-            raise AxisError("this divides by zero", span, hint="divide by 1 or more")
-        try:
-            dtype = result_type(op, tuple(v.dtype for v in values))
-        except DTypeError as e:
-            raise _wrong_type(e, op, values, span) from None
-        expr = ein.Apply(op, tuple(v.expr for v in values), span)
-        dims, positions = collect(values, self.order(op, len(values)))
-        depth = check_depth(1 + max(v.depth for v in values), span)
-        return Value(expr, dtype, span, dims, positions, _obstacles(op, values, span), depth)
+        return operate(op, values, span, self.order(op, len(values)))
 
     def order(self, _op: str, count: int) -> Sequence[int]:
         """Whose axes come first."""
@@ -170,7 +156,8 @@ class Translator:
             )
         if value.dtype == dtype and isinstance(value.expr, ein.Cast):
             return value
-        return replace(value, expr=ein.Cast(dtype, value.expr), dtype=dtype, depth=value.depth + 1, span=span)
+        depth, size = value.depth + 1, value.size + 1
+        return replace(value, expr=ein.Cast(dtype, value.expr), dtype=dtype, depth=depth, size=size, span=span)
 
     # -- calls
 
@@ -255,49 +242,3 @@ class Translator:
 def _stores(r: Reduction, dtype: DType) -> bool:
     """Can the cast of a reduction be the type that it is stored as?"""
     return r.dtype is None and (dtype.is_float or dtype.is_int) and not any(b.dtype.is_complex for b in r.bodies)
-
-
-def _exact(op: str, values: Sequence[Value]) -> str:
-    """`/` between extents is exact; the operation that is meant."""
-    whole = op == "div" and all(v.dtype.is_int and _of_extents(v.expr) for v in values)
-    return "exactdiv" if whole and any(isinstance(n, ein.Extent) for n in ein.walk(values[0].expr)) else op
-
-
-def _of_extents(e: ein.Expr) -> bool:
-    """Is it made of extents, integers and scalars only?"""
-    match e:
-        case ein.Extent() | ein.Scalar():
-            return True
-        case ein.Const(value):
-            return isinstance(value, int) and not isinstance(value, bool)
-        case ein.Apply("add" | "sub" | "mul" | "floordiv" | "mod" | "exactdiv" | "neg", args):
-            return all(map(_of_extents, args))
-        case _:
-            return False
-
-
-def _obstacles(op: str, values: Sequence[Value], span: Span) -> Obstacles:
-    """What of the arguments an implicit sum cannot be taken over any more."""
-    match op:
-        case "mul" | "neg" | "re" | "im":
-            return union(values)
-        case "div":
-            below = replace(values[1], obstacles=blocked(values[1], "a denominator", values[1].span))
-            return union([below, values[0]])
-        case "add" | "sub":
-            a, b = (set(v.axes) for v in values)
-            lacking = Obstacle("a sum, some of whose terms lack it,", span)
-            return {**dict.fromkeys(a ^ b, lacking), **union(values)}
-        case _:
-            inside = _INSIDE.get(op, f"{op}(…)")
-            return union([replace(v, obstacles=blocked(v, inside, span)) for v in values])
-
-
-def _wrong_type(e: DTypeError, op: str, values: Sequence[Value], span: Span) -> DTypeError:
-    types = ", ".join(dict.fromkeys(str(v.dtype) for v in values))
-    hint = "compare it with something: x != 0" if op in ("where", "and", "or", "not") else ""
-    if any(v.dtype.is_complex for v in values):
-        hint = "take the real part, re(x), or the size, re(x) ** 2 + im(x) ** 2"
-    return DTypeError(
-        e.message, span, fact=f"{'the arguments have' if len(values) > 1 else 'it has'} type {types}", hint=hint
-    )

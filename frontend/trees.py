@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import reduce
-from typing import Any, TypeAlias
+from typing import Any
 
 from lark import Transformer, v_args
 
-from einc.errors import SyntaxError, nearest
+from einc.errors import SyntaxError
+from einc.frontend.assembly import (
+    Kernel,
+    Param,
+    Subscripts,
+    assemble,
+    axis_name,
+    check_repeated,
+    dims_of,
+    dtype_named,
+    function,
+    read_number,
+)
 from einc.frontend.lexer import Word
 from einc.frontend.syntax import (
     AxisStatement,
@@ -32,34 +44,12 @@ from einc.frontend.syntax import (
     Target,
 )
 from einc.source import Span
-from einc.types import BY_NAME, DType
 
-Param: TypeAlias = OperandDecl | ScalarDecl
 _INFIX = {
     "or": "or", "and": "and", "<": "lt", "<=": "le", ">": "gt", ">=": "ge", "==": "eq", "!=": "ne", "+": "add",
     "-": "sub", "*": "mul", "/": "div", "//": "floordiv", "%": "mod", "**": "pow",
 }  # fmt: skip
 _CONSTANTS: dict[str, bool | float] = {"true": True, "false": False, "inf": float("inf")}
-_LONGEST_NUMBER = 400  # digits
-
-
-@dataclass(frozen=True, slots=True)
-class _Subscripts:
-    """What stands between the brackets after a name, up to the `]`."""
-
-    items: tuple[Node, ...]
-    guard: Node | None
-    end: Span
-
-
-@dataclass(frozen=True, slots=True)
-class _Kernel:
-    """A `def`."""
-
-    name: str
-    params: tuple[Param, ...]
-    body: tuple[Statement, ...]
-    span: Span
 
 
 @v_args(inline=True)
@@ -72,7 +62,7 @@ class Trees(Transformer[Word, Any]):
         return Name(str(word), word.span)
 
     def number(self, word: Word) -> Node:
-        return Literal(_number(word), word.span)
+        return Literal(read_number(word), word.span)
 
     def constant(self, word: Word) -> Node:
         return Literal(_CONSTANTS[word], word.span)
@@ -97,6 +87,8 @@ class Trees(Transformer[Word, Any]):
     def chain(self, first: Node, *rest: Any) -> Node:
         """`a < b < c` is `a < b and b < c`."""
         sides = (first, *rest[1::2])
+        for middle in sides[1:-1]:
+            check_repeated(middle)
         links = [self.infix(a, op, b) for a, op, b in zip(sides, rest[::2], sides[1:], strict=False)]
         return reduce(lambda p, q: Operation("and", (p, q), p.span.to(q.span)), links)
 
@@ -111,25 +103,25 @@ class Trees(Transformer[Word, Any]):
     def positive(self, value: Node) -> Node:
         return value
 
-    def subscripts(self, *parts: Any) -> _Subscripts:
+    def subscripts(self, *parts: Any) -> Subscripts:
         *items, guard, end = parts
-        return _Subscripts(tuple(i for i in items if i is not None), guard, end.span)
+        return Subscripts(tuple(i for i in items if i is not None), guard, end.span)
 
-    def read(self, name: Word, at: _Subscripts) -> Node:
+    def read(self, name: Word, at: Subscripts) -> Node:
         return Read(str(name), at.items, at.guard, name.span.to(at.end))
 
-    def call(self, name: Word, over: _Subscripts | None, *rest: Any) -> Node:
+    def call(self, name: Word, over: Subscripts | None, *rest: Any) -> Node:
         *args, end = rest
-        axes = None if over is None else tuple(_axis(i, "an operation is over") for i in over.items)
+        axes = None if over is None else tuple(axis_name(i, "an operation is over") for i in over.items)
         domain = None if over is None else over.guard
         return Call(str(name), axes, domain, tuple(a for a in args if a is not None), name.span.to(end.span))
 
     # -- statements
 
-    def target(self, name: Word, at: _Subscripts | None, kind: Word | None) -> Target:
+    def target(self, name: Word, at: Subscripts | None, kind: Word | None) -> Target:
         if at is None:
-            return Target(str(name), None, _dtype(kind), name.span)
-        return Target(str(name), _dims(at, "the left of a definition"), _dtype(kind), name.span.to(at.end))
+            return Target(str(name), None, dtype_named(kind), name.span)
+        return Target(str(name), dims_of(at, "the left of a definition"), dtype_named(kind), name.span.to(at.end))
 
     def definition(self, *parts: Any) -> Definition:
         *targets, value = parts
@@ -155,20 +147,20 @@ class Trees(Transformer[Word, Any]):
     def axes(self, *axes: tuple[Name, bool] | None) -> tuple[tuple[Name, bool], ...]:
         return tuple(a for a in axes if a is not None)
 
-    def argument(self, name: Word, at: _Subscripts | None, default: Node | None) -> FunctionParam:
-        axes = () if at is None else tuple(_axis(i, "an argument is read at") for i in at.items)
+    def argument(self, name: Word, at: Subscripts | None, default: Node | None) -> FunctionParam:
+        axes = () if at is None else tuple(axis_name(i, "an argument is read at") for i in at.items)
         return FunctionParam(str(name), axes, default, name.span)
 
     def one_line(self, fn: Word, name: Word, *parts: Any) -> Function:
         *head, value = parts
-        return _function(fn, name, head, (Return((value,), value.span),))
+        return function(fn, name, head, (Return((value,), value.span),))
 
     def with_body(self, fn: Word, name: Word, *parts: Any) -> Function:
         *head, body = parts
-        return _function(fn, name, head, body)
+        return function(fn, name, head, body)
 
-    def operand(self, name: Word, at: _Subscripts, kind: Word | None) -> Param:
-        return OperandDecl(str(name), _dims(at, "a signature"), _dtype(kind), name.span.to(at.end))
+    def operand(self, name: Word, at: Subscripts, kind: Word | None) -> Param:
+        return OperandDecl(str(name), dims_of(at, "a signature"), dtype_named(kind), name.span.to(at.end))
 
     def scalar(self, name: Word, kind: Word, default: Node | None) -> Param:
         if kind not in ("int", "float", "bool"):
@@ -186,102 +178,9 @@ class Trees(Transformer[Word, Any]):
             hint=f"{name}[i, j] for a tensor, {name}[] for one without axes, {name}: float for a scalar",
         )
 
-    def kernel(self, word: Word, name: Word, *parts: Any) -> _Kernel:
+    def kernel(self, word: Word, name: Word, *parts: Any) -> Kernel:
         *params, body = parts
-        return _Kernel(str(name), tuple(p for p in params if p is not None), body, word.span.to(name.span))
+        return Kernel(str(name), tuple(p for p in params if p is not None), body, word.span.to(name.span))
 
-    def program(self, *items: Function | _Kernel | Statement) -> Definitions | None:
-        return _assemble(items)
-
-
-def _function(fn: Word, name: Word, head: list[Any], body: tuple[Statement, ...]) -> Function:
-    axes, *params = head
-    marked: tuple[tuple[Name, bool], ...] = axes or ()
-    for axis, takes_rest in marked[:-1]:
-        if takes_rest:
-            raise SyntaxError(
-                f"'*{axis.name}' is not the last axis of '{name}'",
-                axis.span,
-                fact="it takes all the axes that remain",
-                hint="put it last",
-            )
-    names = tuple(a for a, _ in marked)
-    variadic = bool(marked) and marked[-1][1]
-    given = tuple(p for p in params if p is not None)
-    return Function(str(name), names, variadic, given, body, fn.span.to(name.span))
-
-
-def _assemble(items: tuple[Function | _Kernel | Statement, ...]) -> Definitions | None:
-    """One program from what stands at the outermost level; None if there is nothing."""
-    functions = tuple(i for i in items if isinstance(i, Function))
-    kernels = [i for i in items if isinstance(i, _Kernel)]
-    statements = tuple(i for i in items if not isinstance(i, Function | _Kernel))
-    if len(kernels) > 1:
-        raise SyntaxError(
-            "a second 'def'",
-            kernels[1].span,
-            fact=f"a text is one program, and '{kernels[0].name}' is it",
-            hint="put it into a file of its own, or make it a function: fn f(x) = …",
-        )
-    if kernels and statements:
-        raise SyntaxError(
-            "a statement outside the 'def'",
-            statements[0].span,
-            fact="beside a 'def' there are only functions",
-            hint="indent it, to put it into the 'def'",
-        )
-    if kernels:
-        (one,) = kernels
-        return Definitions(functions, one.name, one.params, one.body, one.span)
-    if statements:
-        return Definitions(functions, "", None, statements, statements[0].span)
-    return Definitions(functions, "", None, (), functions[0].span) if functions else None
-
-
-def _number(word: Word) -> int | float:
-    digits = word.replace("_", "")
-    if len(digits) > _LONGEST_NUMBER:
-        raise SyntaxError("this number is too long", word.span, fact=f"it has {len(digits)} characters")
-    if digits.isdigit():
-        return int(digits)
-    value = float(digits)
-    if value == float("inf"):
-        raise SyntaxError("this number is larger than any float", word.span, hint="inf")
-    return value
-
-
-def _axis(node: Node, what: str) -> Name:
-    if isinstance(node, Name):
-        return node
-    raise SyntaxError(f"{what} axes, each by its name", node.span, hint="name the axes: sum[j, k](x)")
-
-
-def _dims(at: _Subscripts, where: str) -> tuple[Group | Name, ...]:
-    if at.guard is not None:
-        raise SyntaxError(f"{where} has no guard", at.guard.span, hint="guard the read: T[i : p]")
-    return tuple(_dim(i, where) for i in at.items)
-
-
-def _dim(node: Node, where: str) -> Group | Name:
-    match node:
-        case Name() | Group():
-            return node
-        case Literal(int() as value, span) if value == 1 and not isinstance(value, bool):
-            return Group((), span)
-        case _:
-            hint = "name the axis, and give its extent: axis n = 3" if isinstance(node, Literal) else "name the axis"
-            raise SyntaxError(f"{where} has axes, composite axes (g r) and 1", node.span, hint=hint)
-
-
-def _dtype(kind: Word | None) -> DType | None:
-    if kind is None:
-        return None
-    if kind in BY_NAME:
-        return BY_NAME[kind]
-    known = {"int": "i64", "float": "f32", "float32": "f32", "float16": "f16", "bfloat16": "bf16", "float64": "f64"}
-    raise SyntaxError(
-        f"'{kind}' is no type of elements",
-        kind.span,
-        fact=f"types: {', '.join(BY_NAME)}",
-        hint=known.get(str(kind)) or nearest(str(kind), BY_NAME) or "one of these",
-    )
+    def program(self, *items: Function | Kernel | Statement) -> Definitions | None:
+        return assemble(items)

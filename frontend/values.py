@@ -30,7 +30,7 @@ class Value:
 
     `dims` are the axes of the tensors read, in order of appearance, composite where a tensor has them composite;
     `positions` the axes that appear only as positions. `obstacles` are the axes an implicit sum cannot be taken over,
-    `depth` is that of the expression.
+    `depth` and `size` are those of the expression as a tree, guards included.
     """
 
     expr: Expr
@@ -40,6 +40,7 @@ class Value:
     positions: tuple[str, ...] = ()
     obstacles: Obstacles = field(default_factory=dict)
     depth: int = 1
+    size: int = 1
 
     @property
     def axes(self) -> tuple[str, ...]:

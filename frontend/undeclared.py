@@ -1,0 +1,76 @@
+"""Names that nothing declares: operands and scalars of statements without a `def`, and those that are misspelt."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from einc import errors
+from einc.frontend.syntax import Group, Name, Node, OperandDecl, Read, ScalarDecl, walk
+from einc.source import Span
+
+
+def read_operands(nodes: Sequence[Node], targets: Mapping[str, object], axes: dict[str, Span]) -> Iterator[OperandDecl]:
+    """The tensors that are read and never defined, with the axes of the first read at plain, distinct ones."""
+    reads: dict[str, list[Read]] = {}
+    for n in nodes:
+        if isinstance(n, Read) and n.tensor not in targets:
+            reads.setdefault(n.tensor, []).append(n)
+    for name, found in reads.items():
+        plain = next((r for r in found if all(_plain_dims(r, axes))), found[0])
+        dims = tuple(
+            dim if own else _new_axis(f"{name}_{k}", plain, axes)
+            for k, (dim, own) in enumerate(zip(plain.index, _plain_dims(plain, axes), strict=True))
+        )
+        yield OperandDecl(name, tuple(d for d in dims if isinstance(d, Name | Group)), None, plain.span)
+
+
+def _plain_dims(r: Read, axes: Mapping[str, Span]) -> list[bool]:
+    """Which subscripts are axes, or composite axes, that the read has not had before."""
+    seen: set[str] = set()
+    plain = []
+    for dim in r.index:
+        names = [n.name for n in walk(dim) if isinstance(n, Name)]
+        fits = isinstance(dim, Name | Group) and all(n in axes for n in names)
+        plain.append(fits and len(set(names)) == len(names) and not seen & set(names))
+        seen.update(names)
+    return plain
+
+
+def _new_axis(name: str, r: Read, axes: dict[str, Span]) -> Name:
+    while name in axes:
+        name += "_"
+    axes[name] = r.span
+    return Name(name, r.span)
+
+
+def free_scalars(nodes: Sequence[Node], known: set[str]) -> Iterator[ScalarDecl]:
+    """Names that are neither tensors nor axes are numbers that the caller gives."""
+    seen = set(known)
+    for n in nodes:
+        if isinstance(n, Name) and n.name not in seen:
+            check_scalar(n, known)
+            seen.add(n.name)
+            yield ScalarDecl(n.name, "float", None, n.span)
+
+
+def check_scalar(n: Name, known: Iterable[str]) -> None:
+    """A name that nothing defines is a scalar of the caller's, unless it is nearly a known name."""
+    close = [k for k in known if k.casefold() == n.name.casefold() or set(n.name) == set(k)]
+    close += difflib.get_close_matches(n.name, list(known), n=1, cutoff=0.75) if len(n.name) > 2 else []
+    if close:
+        raise errors.NameError(
+            f"'{n.name}' is not defined",
+            n.span,
+            fact=f"names here: {', '.join(known)}",
+            hint=f"did you mean '{close[0]}'?",
+        )
+
+
+def check_misspelt(n: Name, others: set[str]) -> None:
+    """A name that only subscripts have is an axis, unless it is nearly that of a scalar or tensor."""
+    close = difflib.get_close_matches(n.name, others, n=1, cutoff=0.75) if len(n.name) > 2 else []
+    if close:
+        raise errors.NameError(
+            f"'{n.name}' is not defined", n.span, fact="it is in subscripts only", hint=f"did you mean '{close[0]}'?"
+        )
