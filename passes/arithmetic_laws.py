@@ -1,17 +1,20 @@
-"""Laws of numbers and positions that make an expression smaller: neutral elements, signs, inverses, divided positions."""
+"""Laws of numbers and positions that make an expression smaller: neutral elements, signs, inverses, division."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import replace
 
-from einc.ein import ZERO, Apply, AxisValue, Const, Expr, Extent
+from einc.ein import ZERO, Apply, AxisValue, Cast, Const, Expr, Extent
 from einc.passes.rewriting import Rule, Scope
 
 _INVERSE = {"log": "exp", "log2": "exp2"}
 
 
 def is_number(e: Expr, value: int) -> bool:
+    """Is it a literal of that value, of any type?"""
+    while isinstance(e, Cast):
+        e = e.arg
     return isinstance(e, Const) and not isinstance(e.value, bool) and e.value == value
 
 

@@ -9,7 +9,8 @@
 Over an empty axis both sides must be the identity: where that is not provable, because c may be infinite or d 0, the
 right side is put under `where(|k| == 0, identity, ...)`; under a domain, whose emptiness no extent tells, only what is
 provable leaves. It is provable for a quotient that is guarded as softmax's is, `where(l == 0, 0, x / l)` with l a sum
-over the same axis. Elsewhere the two sides differ where c is infinite or d is 0 only in being infinite or NaN.
+over the same axis. Elsewhere the two sides differ only where the left is infinite or NaN: because c is, because d is 0,
+or because a mask kept 0 from being multiplied by what is.
 
 Softmax followed by a contraction has this shape; without the law, attention's inner loop divides every score.
 """
@@ -42,7 +43,7 @@ from einc.inference import dtype_of, reduced_type
 from einc.passes.arithmetic_laws import is_finite, not_negative
 from einc.passes.identities import simplify_expression
 from einc.passes.products import Product, multiplied, taken_apart
-from einc.passes.rewriting import Scope, accumulated, bottom_up, is_exposed, names, sheltered, unused
+from einc.passes.rewriting import Scope, accumulated, bottom_up, is_exposed, merge_equal, names, sheltered, unused
 from einc.pipeline import Context
 from einc.types import DType, join
 
@@ -63,7 +64,7 @@ def hoist(program: Program, _: Context) -> Program:
     hoisting = _Hoisting(program)
     for e in program.equations:
         hoisting.equation(e)
-    return replace(program, equations=tuple(hoisting.done.values()))
+    return merge_equal(replace(program, equations=tuple(hoisting.done.values())))
 
 
 class _Hoisting:

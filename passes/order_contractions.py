@@ -21,7 +21,7 @@ from math import prod
 from einc.ein import ZERO, Apply, Equation, Expr, Extent, Program, Read, Tensor, axes_of, reads
 from einc.guards import composite, conjoin
 from einc.passes.products import Product, is_zero, multiplied, taken_apart
-from einc.passes.rewriting import Dims, accumulated, names, sheltered, unused
+from einc.passes.rewriting import Dims, accumulated, merge_equal, names, sheltered, unused
 from einc.pipeline import Context
 from einc.types import DType
 
@@ -38,7 +38,7 @@ def order_contractions(program: Program, context: Context) -> Program:
             equations.append(e)
         else:
             equations += _Split(e, context, dtypes, shapes, taken).equations()
-    return replace(program, equations=tuple(equations))
+    return merge_equal(replace(program, equations=tuple(equations)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +173,7 @@ class _Split:
         """An intermediate for the sum of a group over some of its axes, as a group."""
         factors = [f for _, f in group.factors]
         body = self.sheltered(multiplied(factors, self.op), group.axes)
-        axes = tuple(a for a in (*self.whole.axes, *self.over) if a in group.axes and a not in over)
+        axes = tuple(a for a in axes_of(multiplied(factors, self.op)) if a not in over)
         name = unused(f"{self.whole.name}_{'_'.join(_title(f) for f in factors)}", self.taken)
         dims = tuple((axis,) for axis in axes)
         stored = accumulated(self.monoid, body, self.whole.outputs[0].dtype, self.dtypes)

@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from einc.ein import FALSE, TRUE, ZERO, Const, Equation, Program
+from einc.ein import FALSE, TRUE, ZERO, Cast, Const, Equation, Program
 from einc.passes.identities import simplify_expression
 from einc.passes.rewriting import Scope, drop_dead, merge_equal
 from einc.pipeline import Context
@@ -50,4 +50,7 @@ def _equation(e: Equation, scope: Scope) -> Equation:
     identities = _IDENTITIES[e.monoid.name]
     if e.domain == FALSE and e.monoid.name not in ("max", "min"):  # whose identity depends on the type
         e = replace(e, bodies=identities[:1])
-    return replace(e, monoid=None, over=(), domain=None) if e.body in identities else e
+    body = e.body
+    while isinstance(body, Cast):
+        body = body.arg
+    return replace(e, bodies=(body,), monoid=None, over=(), domain=None) if body in identities else e

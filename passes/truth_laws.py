@@ -6,11 +6,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import reduce
 
-from einc.ein import FALSE, TRUE, Apply, Const, Expr, Read
+from einc.ein import FALSE, TRUE, Apply, Const, Expr, Extent, Read
 from einc.ops import ORDERINGS
 from einc.passes.arithmetic_laws import is_below, is_number, not_negative
 from einc.passes.rewriting import Rule, Scope, bottom_up
+from einc.types import INT
 
+_MIRROR = {"lt": "gt", "gt": "lt", "le": "ge", "ge": "le", "eq": "eq", "ne": "ne"}
 _OPPOSITE = {"lt": "ge", "ge": "lt", "gt": "le", "le": "gt", "eq": "ne", "ne": "eq"}
 
 
@@ -113,6 +115,9 @@ def _compare(scope: Scope, e: Apply) -> Expr | None:
         return None
     if a == b:
         return Const(e.op in ("le", "ge", "eq"))
+    isolated = _isolated(scope, e)
+    if isolated is not None:
+        return isolated
     match e.op:
         case "gt" | "ge":
             low, high, equal = b, a, e.op == "ge"
@@ -120,11 +125,31 @@ def _compare(scope: Scope, e: Apply) -> Expr | None:
             low, high, equal = a, b, e.op == "le"
         case _:
             return None
-    if is_below(low, high) or (equal and is_number(low, 0) and not_negative(high)):
+    if _is_less(low, high) or (equal and is_number(low, 0) and not_negative(high)):
         return TRUE
-    if is_below(high, low) or (not equal and is_number(high, 0) and not_negative(low)):
+    if _is_less(high, low) or (not equal and is_number(high, 0) and not_negative(low)):
         return FALSE
     return None
+
+
+def _is_less(a: Expr, b: Expr) -> bool:
+    """Is a position, or one before it, compared with its extent?"""
+    match a:
+        case Apply("sub", (position, Const(int() as c))) if c >= 0:
+            return isinstance(b, Extent) and is_below(position, b)
+        case _:
+            return is_below(a, b)
+
+
+def _isolated(scope: Scope, e: Apply) -> Expr | None:
+    """The constant to the right of the comparison, and all of it: 0 <= i - 1 is i >= 1."""
+    match e.args:
+        case (Const() as c, x) if not isinstance(x, Const):
+            return replace(e, op=_MIRROR[e.op], args=(x, c))
+        case (Apply("add" | "sub" as op, (x, Const(int() as c))), Const(int() as d)) if scope.type(x) == INT:
+            return replace(e, args=(x, Const(d - c if op == "add" else d + c)))
+        case _:
+            return None
 
 
 def _compared(op: str, e: Expr, c: Expr) -> Expr | None:
