@@ -50,8 +50,8 @@ def compile_ahead(
     """Every kernel of an emitted file, compiled for the target.
 
     Operands are taken to be aligned to 16 bytes and contiguous along their last dimension. `sizes` are extents that
-    tile sizes follow, as at a launch; without one, tiles are as large as they get and the extent a multiple of 16. Raises `TargetError` for a kernel
-    that the target cannot compile, or that needs more shared memory than it has.
+    tile sizes follow, as at a launch; without one, tiles are as large as they get and the extent is a multiple of 16.
+    Raises `TargetError` for a kernel that the target cannot compile, or that needs more shared memory than it has.
     """
     if target.vendor not in FORMATS:
         raise TargetError(
