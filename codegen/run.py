@@ -10,6 +10,8 @@ from functools import lru_cache
 from types import ModuleType
 from typing import Any
 
+from einc.codegen.names import identifier
+
 _LOCK = threading.Lock()
 
 
@@ -17,7 +19,7 @@ _LOCK = threading.Lock()
 def load(source: str, name: str) -> ModuleType:
     """The module that an emitted file is; `inspect.getsource` works in it although no file is on disk."""
     digest = hashlib.sha256(source.encode()).hexdigest()[:16]
-    filename = f"<einc {name} {digest}>"
+    filename = f"<einc {identifier(name, ascii_only=True)} {digest}>"  # assemblers read it too
     with _LOCK:
         linecache.cache[filename] = len(source), None, source.splitlines(keepends=True), filename
     module = ModuleType(f"einc_{digest}")
