@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 Array = Any  # a torch tensor or a NumPy array
 
-_LEVEL = 2  # of optimisation
+_FEW = 8  # operands: the contractions of more stay kernels of their own, as weighing what to fuse takes too long
 _MOST = 1 << 60  # elements of a result, or more: no address reaches them
 
 
@@ -108,7 +108,8 @@ def _runner(plan: Plan, device: torch.device) -> Callable[..., tuple[torch.Tenso
     from einc.driver import compile_program
     from einc.execution import runner, target_of
 
-    return runner(compile_program(plan.program, _LEVEL, target_of(device), plan.extents))
+    level = 2 if len(plan.program.operands) <= _FEW else 0
+    return runner(compile_program(plan.program, level, target_of(device), plan.extents))
 
 
 def _run(plan: Plan, arrays: Sequence[Array], out: Array | None = None) -> Array:
