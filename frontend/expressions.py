@@ -24,11 +24,11 @@ from einc.frontend.syntax import Call, Name, Node, Operation, Quoted, Read, chil
 from einc.frontend.termparser import parse_terms
 from einc.frontend.terms import Subscripts, as_letters, choose
 from einc.frontend.translate import Translator
-from einc.frontend.undeclared import check_scalar
+from einc.frontend.undeclared import check_scalar, conditions
 from einc.frontend.values import Dims, Reduction, Result, Value, flatten
 from einc.inference import returned_dtype
 from einc.source import Source, Span
-from einc.types import FLOAT, DType, numpy_result
+from einc.types import BOOL, FLOAT, DType, numpy_result
 
 _RESULT = "out"
 _LONGEST_LABEL = 6
@@ -89,7 +89,7 @@ def _axes(s: Subscripts) -> dict[str, None]:
 
 def elaborate_expression(e: Expression, facts: Mapping[str, Fact] | None) -> ein.Program:
     """The cascade that an expression means for operands of these ranks and types; its result is `out`."""
-    strings = place_strings(e.strings, facts, e.span)
+    strings = place_strings(e.strings, facts, e.span, _likely_types(e))
     names = {*e.operands, *e.scalars, *strings.axes}
     cascade = Cascade(taken={*names})
     for o in strings.operands:
@@ -103,6 +103,17 @@ def elaborate_expression(e: Expression, facts: Mapping[str, Fact] | None) -> ein
     cascade.give(result_name, result.shape, result, dtype, e.span)
     params: tuple[ein.Operand | ein.Param, ...] = (*strings.operands, *(ein.Param(s, FLOAT) for s in e.scalars))
     return close("expression", params, cascade, {}, (result_name,), places=strings.axes, span=e.span)
+
+
+def _likely_types(e: Expression) -> dict[str, DType]:
+    """Single terms that stand as conditions are truth values."""
+    truths = {c.span.start for n in walk(e.node) for c in conditions(n) if isinstance(c, Quoted)}
+    found, k = dict[str, DType](), 0
+    for node, s in e.strings:
+        if node.span.start in truths and len(s.inputs) == 1:
+            found[operand_name(k)] = BOOL
+        k += len(s.inputs)
+    return found
 
 
 def _dtype(e: Expression, strings: Strings, cascade: Cascade, result: Result) -> DType:

@@ -16,6 +16,7 @@ from einc.source import Source, Span
 
 DEEPEST = 256  # brackets within brackets
 
+_MARK = "\ufeff"  # that some editors begin a file with
 _OPENING, _CLOSING = {"(": ")", "[": "]"}, {")": "(", "]": "["}
 
 
@@ -50,7 +51,9 @@ class TokenLexer(Lexer):
         self.marks = {text: name for text, name in plain.items() if not text.isalpha()}
         patterns = [f"(?P<{t.name}>{t.pattern.value})" for t in conf.terminals if not isinstance(t.pattern, PatternStr)]
         marks = "|".join(re.escape(m) for m in sorted(self.marks, key=len, reverse=True))
-        self.scan = re.compile("|".join([r"(?P<skip>[ \t\f]+|\#[^\r\n]*)", r"(?P<line>\r\n?|\n)", *patterns, marks]))
+        self.scan = re.compile(
+            "|".join([r"(?P<skip>[ \t\f\ufeff]+|\#[^\r\n]*)", r"(?P<line>\r\n?|\n)", *patterns, marks])
+        )
 
     def lex(self, data: Input) -> Iterator[Token]:  # type: ignore[override]  # lark hands on what its parser is given
         """The tokens of an input, with `_NEWLINE`, `_INDENT` and `_DEDENT` where its layout counts."""
@@ -75,7 +78,7 @@ class TokenLexer(Lexer):
                 continue
             span = Span(source, found.start(), at)
             if fresh and data.layout:
-                yield from self._indentation(text[line : span.start], levels, span)
+                yield from self._indentation(text[line : span.start].lstrip(_MARK), levels, span)
             fresh, end = False, at
             word = found.group()
             if kind is None:

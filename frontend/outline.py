@@ -20,15 +20,16 @@ from einc.frontend.syntax import (
     Target,
     walk,
 )
-from einc.frontend.undeclared import check_misspelt, free_scalars, read_operands
+from einc.frontend.undeclared import check_misspelt, free_scalars, likely_types, read_operands
 from einc.source import Span
+from einc.types import DType
 
 
 @dataclass(frozen=True)
 class Outline:
     """`definitions` stand in an order in which each comes after what it reads; `axes` are all, where they stand first.
 
-    `returns` is None where every definition that nothing reads is a result.
+    `types` are those that operands have where neither the text nor a fact says, if their place tells.
     """
 
     tree: Definitions
@@ -37,6 +38,7 @@ class Outline:
     extents: tuple[AxisStatement, ...]
     definitions: tuple[Definition, ...]
     returns: tuple[Node, ...]
+    types: Mapping[str, DType]
 
     @property
     def operands(self) -> tuple[OperandDecl, ...]:
@@ -63,7 +65,7 @@ def outline(tree: Definitions) -> Outline:
         params = (*read_operands(nodes, targets, axes), *free_scalars(nodes, {*tensors, *axes}))
     _check_names(params, targets, axes, extents)
     ordered = _ordered(definitions, targets)
-    return Outline(tree, params, axes, extents, ordered, _returns(tree, definitions, targets))
+    return Outline(tree, params, axes, extents, ordered, _returns(tree, definitions, targets), likely_types(nodes))
 
 
 def _values(s: Definition | AxisStatement | Return) -> tuple[Node, ...]:

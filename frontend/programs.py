@@ -20,22 +20,20 @@ from einc.frontend.syntax import (
     Name,
     Node,
     OperandDecl,
-    Read,
     ScalarDecl,
     Target,
-    walk,
 )
 from einc.frontend.translate import Translator
 from einc.frontend.values import Dims, Value, flatten
 from einc.source import Span
-from einc.types import BOOL, F32, FLOAT, I64, INT, DType
+from einc.types import BOOL, F32, FLOAT, INT, DType
 
 _KINDS = {"int": INT, "float": FLOAT, "bool": BOOL}
 _ANONYMOUS = "program"
 
 
 def elaborate_program(o: Outline, facts: Mapping[str, Fact] | None) -> ein.Program:
-    """The cascade that a program means for operands of these types; f32 where neither the text nor a fact says."""
+    """The cascade that a program means for operands of these types; without facts, of f32 or what their place tells."""
     cascade = Cascade(taken={p.name for p in o.params} | {t.name for d in o.definitions for t in d.targets} | {*o.axes})
     axes = {a: (a,) for a in o.axes}
     params, scalars = _params(o, cascade, axes, facts or {})
@@ -57,21 +55,13 @@ def _params(
 ) -> tuple[tuple[ein.Operand | ein.Param, ...], dict[str, DType]]:
     params: list[ein.Operand | ein.Param] = []
     scalars: dict[str, DType] = {}
-    subscripts = _subscripts(o)
     for p in o.params:
         if isinstance(p, OperandDecl):
-            params.append(_operand(p, facts.get(p.name), I64 if p.name in subscripts else F32))
+            params.append(_operand(p, facts.get(p.name), o.types.get(p.name, F32)))
         else:
             params.append(_scalar(p, Translator(cascade, Scope(axes, dict(scalars), {}), {})))
             scalars[p.name] = _KINDS[p.kind]
     return tuple(params), scalars
-
-
-def _subscripts(o: Outline) -> set[str]:
-    """The names that stand in subscripts: an operand among them is of integers, if nothing says of which type."""
-    reads = (n for d in o.definitions for n in walk(d.value) if isinstance(n, Read))
-    inside = (n for r in reads for index in r.index for n in walk(index))
-    return {n.tensor if isinstance(n, Read) else n.name for n in inside if isinstance(n, Read | Name)}
 
 
 def _operand(p: OperandDecl, fact: Fact | None, usual: DType) -> ein.Operand:

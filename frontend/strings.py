@@ -17,7 +17,7 @@ from einc.frontend.terms import Axis, Dots, Group, Subscripts, Term, choose
 from einc.frontend.values import Dims, Value, flatten, merge
 from einc.guards import composite
 from einc.source import Span
-from einc.types import F32
+from einc.types import F32, DType
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +54,15 @@ class Strings:
 
 
 def place_strings(
-    strings: Sequence[tuple[Quoted, Subscripts]], facts: Mapping[str, Fact] | None, span: Span
+    strings: Sequence[tuple[Quoted, Subscripts]],
+    facts: Mapping[str, Fact] | None,
+    span: Span,
+    likely: Mapping[str, DType],
 ) -> Strings:
     """Give every term its operand, every letter one extent, and every ellipsis its axes.
 
-    A dimension of extent 1 whose axis is longer elsewhere is read at 0. Raises `ShapeError` for ranks that do not fit.
+    A dimension of extent 1 whose axis is longer elsewhere is read at 0. Without facts operands are f32, or `likely`.
+    Raises `ShapeError` for ranks that do not fit.
     """
     known = _facts(sum(len(s.inputs) for _, s in strings), facts, span)
     chosen, start = list[Subscripts](), 0
@@ -71,7 +75,8 @@ def place_strings(
     layout = lay_out(joint, shapes, {})
     stretched = layout if shapes is None else broadcast(layout, shapes, plain_extents(layout, shapes, {}))
     legal = _legal(layout, chosen)
-    operands = _operands(stretched, legal, known)
+    types = [likely.get(operand_name(k), F32) for k in range(len(joint.inputs))]
+    operands = _operands(stretched, legal, types if known is None else [f.dtype for f in known])
     reads = [_read(o, _dims(g, legal)) for o, g in zip(operands, layout.inputs, strict=True)]
     placed, start = {}, 0
     for (node, _), s in zip(strings, chosen, strict=True):
@@ -117,12 +122,12 @@ def _dims(groups: Sequence[Group], legal: Mapping[str, str]) -> Dims:
     return tuple(tuple(legal[a.name] for a in members(g)) for g in groups)
 
 
-def _operands(layout: Layout, legal: Mapping[str, str], facts: Sequence[Fact] | None) -> tuple[ein.Operand, ...]:
+def _operands(layout: Layout, legal: Mapping[str, str], types: Sequence[DType]) -> tuple[ein.Operand, ...]:
     return tuple(
         ein.Operand(
             operand_name(k),
             _dims(groups, legal),
-            F32 if facts is None else facts[k].dtype,
+            types[k],
             groups[0].span.to(groups[-1].span) if groups else layout.span,
         )
         for k, groups in enumerate(layout.inputs)

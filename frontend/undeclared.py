@@ -6,8 +6,9 @@ import difflib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from einc import errors
-from einc.frontend.syntax import Group, Name, Node, OperandDecl, Read, ScalarDecl, walk
+from einc.frontend.syntax import Call, Group, Name, Node, OperandDecl, Operation, Read, ScalarDecl, walk
 from einc.source import Span
+from einc.types import BOOL, I64, DType
 
 
 def read_operands(nodes: Sequence[Node], targets: Mapping[str, object], axes: dict[str, Span]) -> Iterator[OperandDecl]:
@@ -56,7 +57,7 @@ def free_scalars(nodes: Sequence[Node], known: set[str]) -> Iterator[ScalarDecl]
 
 def check_scalar(n: Name, known: Iterable[str]) -> None:
     """A name that nothing defines is a scalar of the caller's, unless it is nearly a known name."""
-    close = [k for k in known if k.casefold() == n.name.casefold() or set(n.name) == set(k)]
+    close = [k for k in known if len(set(n.name)) == 1 and set(n.name) == set(k)]
     close += difflib.get_close_matches(n.name, list(known), n=1, cutoff=0.75) if len(n.name) > 2 else []
     if close:
         raise errors.NameError(
@@ -74,3 +75,31 @@ def check_misspelt(n: Name, others: set[str]) -> None:
         raise errors.NameError(
             f"'{n.name}' is not defined", n.span, fact="it is in subscripts only", hint=f"did you mean '{close[0]}'?"
         )
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Types
+
+
+def likely_types(nodes: Iterable[Node]) -> dict[str, DType]:
+    """The types that operands must have by their place: integers in subscripts, truth values as conditions."""
+    found: dict[str, DType] = {}
+    for node in nodes:
+        if isinstance(node, Read):
+            found |= {n.tensor: I64 for i in node.index for n in walk(i) if isinstance(n, Read)}
+            found |= {n.name: I64 for i in node.index for n in walk(i) if isinstance(n, Name)}
+        for condition in conditions(node):
+            if isinstance(condition, Read | Name):
+                found[condition.tensor if isinstance(condition, Read) else condition.name] = BOOL
+    return found
+
+
+def conditions(node: Node) -> tuple[Node, ...]:
+    """What of a node is a truth value."""
+    match node:
+        case Call("where", args=(condition, *_)):
+            return (condition,)
+        case Call("any" | "all", args=args) | Operation("and" | "or" | "not", args):
+            return args
+        case _:
+            return ()
