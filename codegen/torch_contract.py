@@ -7,6 +7,7 @@ A dim that both sides vary over is b, one that only the left varies over r, one 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
@@ -17,6 +18,7 @@ from torch import Tensor
 from einc.types import DType
 
 Shape = tuple[int, ...]
+Scratch = Callable[[Sequence[int], torch.dtype], "Tensor | None"]
 
 _EXACT = {"i8": 1024, "u8": 256}  # so many products sum to at most 2**24, up to which float32 is exact
 
@@ -57,21 +59,25 @@ def recipe(left: Shape, right: Shape, inner: Shape, sizes: Shape) -> Recipe:
     )
 
 
-def contract(left: Tensor, right: Tensor, inner: Shape, sizes: Shape, acc: Tensor | None, own: bool) -> Tensor:
-    """The contraction of floats, added to `acc` if there is one, into its memory where that is owned."""
+def contract(
+    left: Tensor, right: Tensor, inner: Shape, sizes: Shape, acc: Tensor | None, own: bool, scratch: Scratch
+) -> Tensor:
+    """The contraction of floats, added to `acc` if there is one, into its memory where that is owned.
+
+    `scratch` gives memory for a product of a shape, or None.
+    """
     plan = recipe(tuple(left.shape), tuple(right.shape), inner, sizes)
     x = left.expand(plan.expanded[0]).permute(plan.left).reshape(plan.matrices[0])
     y = right.expand(plan.expanded[1]).permute(plan.right).reshape(plan.matrices[1])
+    shape = (*plan.matrices[0][:2], plan.matrices[1][2])
     if acc is not None and tuple(acc.shape) == plan.shape:
-        into = acc.permute(plan.left).reshape((*plan.matrices[0][:2], plan.matrices[1][2]))
+        into = acc.permute(plan.left).reshape(shape)
         if own and into.data_ptr() == acc.data_ptr():
             into.baddbmm_(x, y)
             return acc
-        found, acc = torch.baddbmm(into, x, y), None
-    else:
-        found = torch.bmm(x, y)
-    out = found.view(plan.product).permute(plan.back)
-    return out if acc is None else acc + out
+        return torch.baddbmm(into, x, y).view(plan.product).permute(plan.back)
+    found = torch.bmm(x, y, out=scratch(shape, x.dtype)).view(plan.product).permute(plan.back)
+    return found if acc is None else acc + found
 
 
 def contract_integers(left: Tensor, right: Tensor, inner: Shape, sizes: Shape, t: DType, wide: torch.dtype) -> Tensor:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from math import prod
 from typing import TYPE_CHECKING
 
 from einc.types import DType
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     import torch
 
 Bounds = tuple[int, int]  # least and greatest value
+
+_LARGE = 1 << 15  # elements from which on memory is worth keeping; smaller blocks the allocator keeps itself
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +67,7 @@ class Frame:
     to compute in place; it is off where autograd records.
     """
 
-    __slots__ = ("hi", "left", "lo", "operands", "owned", "reuse", "scalars", "values")
+    __slots__ = ("hi", "idle", "left", "lo", "operands", "owned", "reuse", "scalars", "values")
 
     def __init__(self, hi: Sequence[int], names: int, scalars: dict[str, torch.Tensor], reuse: bool) -> None:
         self.lo = [0] * len(hi)
@@ -75,6 +78,7 @@ class Frame:
         self.scalars = scalars
         self.operands: dict[str, torch.Tensor] = {}
         self.reuse = reuse
+        self.idle: dict[tuple[int, torch.dtype], list[torch.Tensor]] = {}
 
     def shape(self, dims: frozenset[int]) -> list[int]:
         """The shape of a tensor that varies over these dims."""
@@ -83,6 +87,20 @@ class Frame:
     def place(self, slot: int, value: torch.Tensor | bool, owned: bool, reads: int) -> None:
         """Let a name hold a value."""
         self.values[slot], self.owned[slot], self.left[slot] = value, owned, reads
+
+    def scratch(self, shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor | None:
+        """Memory for a large result, if some of its size lies idle: fresh memory costs a page fault every 4 KiB."""
+        n = prod(shape)
+        idle = self.idle.get((n, dtype)) if n >= _LARGE else None
+        return idle.pop().view(shape) if idle else None
+
+    def recycle(self, value: torch.Tensor | bool, owned: bool) -> None:
+        """Keep the memory of a value that nothing holds any more."""
+        if isinstance(value, bool) or not owned or not self.reuse:
+            return
+        n = value.numel()
+        if n >= _LARGE and value.untyped_storage().nbytes() == n * value.element_size():
+            self.idle.setdefault((n, value.dtype), []).append(value.as_strided((n,), (1,), 0))
 
     def share(self, value: torch.Tensor | bool) -> None:
         """A value gets a second holder: no name owns it any more."""
@@ -118,3 +136,8 @@ class Node:
     bounds: Interval = field(default=unknown)
     fixed: torch.Tensor | bool | None = None
     passes: bool = False
+
+    @property
+    def inlined(self) -> bool:
+        """Is it made anew wherever it is read, rather than kept under its name?"""
+        return self.affine is not None or self.fixed is not None

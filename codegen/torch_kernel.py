@@ -16,11 +16,8 @@ from einc.codegen.torch_boxes import Dim, blocks, box
 from einc.codegen.torch_frames import Affine, Frame, Node
 from einc.codegen.torch_memory import store
 from einc.codegen.torch_ops import HELD, literal
-from einc.codegen.torch_values import Name, Values
+from einc.codegen.torch_values import Name, Step, Values, bind, repeated
 from einc.types import DType
-
-Step = Callable[[Frame], None]
-
 
 @dataclass(slots=True)
 class Executable:
@@ -116,26 +113,34 @@ class _Compiler:
     # Statements ------------------------------------------------------------------------------------------------------
 
     def body(self, statements: Sequence[tile.Statement]) -> tuple[Step, ...]:
+        """The statements in order, before each what it shares with later ones."""
         steps: list[Step] = []
+        self.values.shared.append(repeated(statements))
         for s in statements:
-            match s:
-                case tile.Let(value=tile.Fold() as folded):
-                    steps.append(self.fold(s, folded))
-                case tile.Let():
-                    steps += self.let(s)
-                case tile.Loop():
-                    steps.append(self.loop(s))
-                case tile.Store():
-                    access = self.values.access(s.tensor, s.part, s.index, s.mask)
-                    steps.append(store(access, self.values.node(s.value)))
+            made = self.statement(s)
             self.values.close()
+            steps += [*self.values.before, *made]
+            self.values.before.clear()
+        self.values.shared.pop()
         return tuple(steps)
+
+    def statement(self, s: tile.Statement) -> list[Step]:
+        match s:
+            case tile.Let(value=tile.Fold() as folded):
+                return [self.fold(s, folded)]
+            case tile.Let():
+                return self.let(s)
+            case tile.Loop():
+                return self.loop(s)
+            case tile.Store():
+                access = self.values.access(s.tensor, s.part, s.index, s.mask)
+                return [store(access, self.values.node(s.value))]
 
     def let(self, s: tile.Let) -> list[Step]:
         """Bind a value; one that is affine or fixed is made where it is used."""
         node = self.values.node(s.value)
         name = self.values.name(s.names[0], node)
-        return [] if _is_inlined(node) else [_bind(name, node)]
+        return [] if node.inlined else [bind(name, node)]
 
     def fold(self, s: tile.Let, v: tile.Fold) -> Step:
         many = self.values.fold(v)
@@ -155,11 +160,13 @@ class _Compiler:
 
     # Loops -----------------------------------------------------------------------------------------------------------
 
-    def loop(self, s: tile.Loop) -> Step:
+    def loop(self, s: tile.Loop) -> list[Step]:
         values = self.values
         span = self.span(s)
         starts = [values.node(c.init) for c in s.carried]
         values.close()
+        before = list(values.before)
+        values.before.clear()
         values.depth += 1
         states = [values.name(c.name, self.unknown(c.type)) for c in s.carried]
         steps = self.body(s.body)
@@ -170,11 +177,11 @@ class _Compiler:
         results = [values.name(c.name, self.unknown(c.type)) for c in s.carried]
         members = values.members[s.axis.name]
         own = [e.depth > values.depth and ends.count(e) == 1 for e in ends]
-        late = [e for e in ends if _is_inlined(e.node)]
+        late = [e for e in ends if e.node.inlined]
 
         def run(frame: Frame) -> None:
             for state, start in zip(states, starts, strict=True):
-                _bind(state, start)(frame)
+                bind(state, start)(frame)
             spans = span(frame)
             for ranges in blocks([self.sizes[d] for d in members], spans) if all(spans) else ():
                 for d, r in zip(members, ranges, strict=True):
@@ -182,14 +189,14 @@ class _Compiler:
                 for step in steps:
                     step(frame)
                 for end in late:
-                    _bind(end, end.node)(frame)
+                    bind(end, end.node)(frame)
                 after = [(_held(frame, e), frame.owned[e.slot] and mine) for e, mine in zip(ends, own, strict=True)]
                 for state, (value, owned) in zip(states, after, strict=True):
                     frame.place(state.slot, value, owned, state.reads)
             for state, result in zip(states, results, strict=True):
                 frame.place(result.slot, _held(frame, state), frame.owned[state.slot], result.reads)
 
-        return run
+        return [*before, run]
 
     def span(self, s: tile.Loop) -> Callable[[Frame], list[range]]:
         """The positions that a loop walks in this box, dim by dim."""
@@ -210,11 +217,6 @@ class _Compiler:
         return run
 
 
-def _is_inlined(node: Node) -> bool:
-    """Is it made anew wherever it is read?"""
-    return node.affine is not None or node.fixed is not None
-
-
 def _single(d: Dim) -> Dim:
     """Programs that may walk different spans are not computed together."""
     return Dim(d.tile, d.axis, d.extent, "single") if d.kind == "batch" else d
@@ -227,16 +229,6 @@ def _least(value: Tensor | bool, which: Callable[[Tensor], Tensor]) -> int:
 def _held(frame: Frame, name: Name) -> Tensor | bool:
     """What a name holds, wherever that came from."""
     return cast("Tensor | bool", frame.values[name.slot])
-
-
-def _bind(name: Name, node: Node) -> Step:
-    def run(frame: Frame) -> None:
-        value, owned = node.compute(frame)
-        if node.passes and not owned:
-            frame.share(value)
-        frame.place(name.slot, value, owned, name.reads)
-
-    return run
 
 
 def _bounded(body: Sequence[tile.Statement]) -> frozenset[str]:

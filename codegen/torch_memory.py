@@ -206,13 +206,14 @@ def store(access: Access, value: Node) -> Callable[[Frame], None]:
         if mask is False:
             return
         memory = writable(access.memory(frame))
-        found = value.compute(frame)[0]
+        found, owned = value.compute(frame)
         values = torch.full((), found, device=memory.device) if isinstance(found, bool) else found
         if not access.affine or any(c < 0 for n in access.index if n.affine for _, c in n.affine.coefs):
             _scatter(access, memory, values, mask, frame)
             return
         view = window(memory, access, frame, [0] * memory.ndim)
         view.copy_(values if mask is True else torch.where(cast(Tensor, mask), values.to(view.dtype), view))
+        frame.recycle(found, owned)
 
     return run
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from math import prod
+from math import inf, prod
 from typing import cast
 
 import torch
@@ -21,7 +22,10 @@ from einc.ops import OPS, Rule
 from einc.tile import Value
 from einc.types import BOOL, F32, INT, DType
 
+Step = Callable[[Frame], None]
+
 NOWHERE: frozenset[int] = frozenset()
+_WORTH_A_LOOK = 1 << 14  # elements; fewer are compared in the time that a look at their minimum takes
 
 
 @dataclass(slots=True, eq=False)
@@ -55,15 +59,20 @@ class Values:
     slots: int = 0
     depth: int = 0
     seen: list[Name] = field(default_factory=list)
+    shared: list[dict[Value, Name | None]] = field(default_factory=list)
+    before: list[Step] = field(default_factory=list)
     constants: dict[tuple[str, str], Tensor] = field(default_factory=dict)
 
     # Names -----------------------------------------------------------------------------------------------------------
 
     def name(self, name: str, node: Node) -> Name:
         """A name for what a node computes."""
-        self.names[name] = made = Name(self.slots, self.depth, node)
-        self.slots += 1
+        self.names[name] = made = self.unnamed(node)
         return made
+
+    def unnamed(self, node: Node) -> Name:
+        self.slots += 1
+        return Name(self.slots - 1, self.depth, node)
 
     def close(self) -> None:
         """End of a statement: what it reads more than once is never overwritten by it."""
@@ -91,13 +100,30 @@ class Values:
     # Nodes -----------------------------------------------------------------------------------------------------------
 
     def node(self, v: Value) -> Node:
+        """The node of a value; one that occurs more than once in a body is bound at its first."""
+        known = next((bound[v] for bound in self.shared if bound.get(v)), None)
+        if known is not None:
+            return self.read(known)
+        if not self.shared or v not in self.shared[-1]:
+            return self.made(v)
+        outside, self.seen = self.seen, []
+        made = self.made(v)
+        if made.inlined:
+            self.seen += outside
+            return made
+        name = self.shared[-1][v] = self.unnamed(made)
+        self.close()
+        self.seen = outside
+        self.before.append(bind(name, made))
+        return self.read(name)
+
+    def made(self, v: Value) -> Node:
         match v:
             case tile.Ref(name=name) if name in self.positions:
                 return self.affine(self.positions[name], INT)
             case tile.Ref(name=name):
                 bound = self.names[name]
-                known = bound.node.affine is not None or bound.node.fixed is not None
-                return bound.node if known else self.read(bound)
+                return bound.node if bound.node.inlined else self.read(bound)
             case tile.Lit(value=value, dtype=dtype) | tile.Fill(value=tile.Lit(value=value, dtype=dtype)):
                 return self.constant(literal(value, dtype), dtype)
             case tile.ExtentOf(axis=axis):
@@ -191,6 +217,8 @@ class Values:
         if op == "rand":
             seed, *index = args
             return lambda f: (uniform(_tensor(seed, f), [_tensor(i, f) for i in index]), f.reuse)
+        if op == "eq" and any(a.fixed is not None and float(a.fixed) == -inf for a in args):
+            return _is_lowest(*sorted(args, key=lambda a: a.fixed is not None))
         run = _unary(op, args[0]) if len(args) == 1 else _binary(op, *args, t)
         return _decided(run, known) if known is not unknown and OPS[op].rule in (Rule.TRUTH, Rule.LOGIC) else run
 
@@ -207,9 +235,12 @@ class Values:
 
         def run(frame: Frame) -> Result:
             x, owned = arg.compute(frame)
-            x = _as_tensor(x, frame, self.device)
+            x = _as_tensor(x, frame)
             found = convert(x, have, t)
-            return found, owned if found is x else frame.reuse
+            if found is x:
+                return x, owned
+            frame.recycle(x, owned)
+            return found, frame.reuse
 
         return Node(t, arg.dims, run, bounds=arg.bounds if t.is_int and have.is_bool else unknown, passes=True)
 
@@ -261,12 +292,17 @@ class Values:
         def run(frame: Frame) -> Result:
             sizes = tuple(frame.hi[d] - frame.lo[d] for d in inner)
             start, owned = acc.compute(frame)
-            x, y = _tensor(left, frame), _tensor(right, frame)
-            if not t.is_float:
-                found = contract_integers(_ranked(x, frame), _ranked(y, frame), inner, sizes, t, wide)
-                return found if start is zero else found + cast(Tensor, start), frame.reuse
+            (x, mine), (y, yours) = left.compute(frame), right.compute(frame)
+            x, y = _ranked(_as_tensor(x, frame), frame), _ranked(_as_tensor(y, frame), frame)
             into = None if start is zero else cast(Tensor, start)
-            return contract(_ranked(x, frame), _ranked(y, frame), inner, sizes, into, owned), frame.reuse
+            if t.is_float:
+                found = contract(x, y, inner, sizes, into, owned, frame.scratch)
+            else:
+                found = contract_integers(x, y, inner, sizes, t, wide)
+                found = found if into is None else found + into
+            frame.recycle(x, mine)
+            frame.recycle(y, yours)
+            return found, frame.reuse
 
         dims = (left.dims | right.dims | acc.dims) - set(inner)
         self.shapes.add(dims)
@@ -288,24 +324,60 @@ class Values:
         def run(frame: Frame) -> list[Tensor]:
             if any(frame.hi[d] == frame.lo[d] for d in dims):
                 return [u.clone() for u in units]
-            parts = [_spread(_tensor(a, frame), frame, over) for a in args]
+            given = [a.compute(frame) for a in args]
+            parts = [_spread(_as_tensor(x, frame), frame, over) for x, _ in given]
             if len(parts) > 1:
                 parts = list(torch.broadcast_tensors(*parts))
-            return reduce(parts, dims)
+            found = reduce(parts, dims)
+            for x, owned in given:
+                frame.recycle(x, owned)
+            return found
 
         return run
 
 
+def bind(name: Name, node: Node) -> Step:
+    """Let a name hold what a node computes."""
+
+    def run(frame: Frame) -> None:
+        value, owned = node.compute(frame)
+        if node.passes and not owned:
+            frame.share(value)
+        frame.place(name.slot, value, owned, name.reads)
+
+    return run
+
+
+def repeated(body: Iterable[tile.Statement]) -> dict[Value, Name | None]:
+    """The operations that occur more than once in a body, loops in it apart, none of them bound."""
+    count = Counter(
+        v
+        for s in body
+        for root in _roots(s)
+        for v in tile.walk_values(root)
+        if isinstance(v, tile.Elem | tile.Convert) and any(isinstance(n, tile.Ref) for n in tile.walk_values(v))
+    )
+    return {v: None for v, n in count.items() if n > 1}
+
+
+def _roots(s: tile.Statement) -> Iterable[Value]:
+    match s:
+        case tile.Let(value=value):
+            return (value,)
+        case tile.Store(index=index, value=value, mask=mask):
+            return (*index, value) if mask is None else (*index, value, mask)
+        case tile.Loop(carried=carried):
+            return (c.init for c in carried)
+
+
 def _tensor(node: Node, frame: Frame) -> Tensor:
-    value = node.compute(frame)[0]
-    return _as_tensor(value, frame, None)
+    return _as_tensor(node.compute(frame)[0], frame)
 
 
-def _as_tensor(value: Tensor | bool, frame: Frame, device: torch.device | None) -> Tensor:
+def _as_tensor(value: Tensor | bool, frame: Frame) -> Tensor:
     if not isinstance(value, bool):
         return value
-    if device is None:
-        device = next((x.device for x in frame.operands.values()), torch.device("cpu"))
+    device = next((x.device for x in frame.operands.values()), torch.device("cpu"))
     return torch.full((), value, device=device)
 
 
@@ -328,6 +400,12 @@ def _fits(x: Tensor, other: Tensor) -> bool:
     )
 
 
+def _scratch(frame: Frame, x: Tensor, y: Tensor) -> Tensor | None:
+    """Idle memory for the result of x and y."""
+    shape = x.shape if _fits(x, y) else y.shape if _fits(y, x) else None
+    return None if shape is None else frame.scratch(shape, x.dtype)
+
+
 def _unary(op: str, arg: Node) -> Compute:
     f, over = function(op, arg.dtype), in_place(op, arg.dtype)
 
@@ -335,8 +413,8 @@ def _unary(op: str, arg: Node) -> Compute:
         x, owned = arg.compute(frame)
         if isinstance(x, bool):
             return not x, False
-        if owned and over:
-            return f(x, out=x), True
+        if over and frame.reuse:
+            return f(x, out=x if owned else frame.scratch(x.shape, x.dtype)), True
         return f(x), frame.reuse
 
     return run
@@ -348,13 +426,32 @@ def _binary(op: str, a: Node, b: Node, t: DType) -> Compute:
     def run(frame: Frame) -> Result:
         (x, mine), (y, yours) = a.compute(frame), b.compute(frame)
         if isinstance(x, bool) or isinstance(y, bool):
-            x, y = _as_tensor(x, frame, None), _as_tensor(y, frame, None)
-        if over:
-            if mine and x.ndim and _fits(x, y):
-                return f(x, y, out=x), True
-            if yours and y.ndim and _fits(y, x):
-                return f(x, y, out=y), True
-        return f(x, y), frame.reuse
+            x, y = _as_tensor(x, frame), _as_tensor(y, frame)
+        if not frame.reuse:
+            return f(x, y), False
+        if over and mine and x.ndim and _fits(x, y):
+            found = f(x, y, out=x)
+            frame.recycle(y, yours)
+        elif over and yours and y.ndim and _fits(y, x):
+            found = f(x, y, out=y)
+            frame.recycle(x, mine)
+        else:
+            found = f(x, y, out=_scratch(frame, x, y)) if over else f(x, y)
+            frame.recycle(x, mine)
+            frame.recycle(y, yours)
+        return found, True
+
+    return run
+
+
+def _is_lowest(arg: Node, _: Node) -> Compute:
+    """`x == -inf`: as a rule nowhere, which the least element tells in a fraction of the time of a comparison."""
+
+    def run(frame: Frame) -> Result:
+        x = _tensor(arg, frame)
+        if x.device.type == "cpu" and x.numel() > _WORTH_A_LOOK and float(x.amin()) > -inf:
+            return False, False
+        return x == -inf, frame.reuse
 
     return run
 
@@ -376,12 +473,17 @@ def _where(condition: Node, a: Node, b: Node) -> Compute:
         holds = condition.compute(frame)[0]
         if isinstance(holds, bool):
             return (a if holds else b).compute(frame)
-        (x, mine), (y, _) = a.compute(frame), b.compute(frame)
+        (x, mine), (y, yours) = a.compute(frame), b.compute(frame)
         if isinstance(x, bool) or isinstance(y, bool):
-            x, y = _as_tensor(x, frame, holds.device), _as_tensor(y, frame, holds.device)
+            x, y = _as_tensor(x, frame), _as_tensor(y, frame)
         if mine and x.ndim and _fits(x, y) and _fits(x, holds):
-            return torch.where(holds, x, y, out=x), True
-        return torch.where(holds, x, y), frame.reuse
+            torch.where(holds, x, y, out=x)
+            frame.recycle(y, yours)
+            return x, True
+        found = torch.where(holds, x, y)
+        frame.recycle(x, mine)
+        frame.recycle(y, yours)
+        return found, frame.reuse
 
     return run
 
