@@ -39,12 +39,16 @@ def launch(kernel: Any, programs: int, *args: Any, **meta: Any) -> None:
     """Run a kernel over a 1-D grid: interpreted for tensors on the CPU, compiled for others."""
     if not programs:
         return
-    if args and args[0].device.type == "cpu":
+    device = args[0].device
+    if device.type == "cpu":
         from einc.codegen import interpret
 
         interpret.run(kernel, programs, *args, **meta)
         return
     import torch
 
-    with torch.cuda.device(args[0].device):
+    if device.index == torch.cuda.current_device():
+        kernel[(programs,)](*args, **meta)
+        return
+    with torch.cuda.device(device):
         kernel[(programs,)](*args, **meta)
