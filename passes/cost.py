@@ -36,52 +36,63 @@ class Cost:
     seconds: float
 
 
-def cost(plan: Plan, program: Program, context: Context) -> Cost:
-    """The predicted cost of a kernel."""
-    rates = context.target.rates
-    times = _repeats(plan, context)
-    dots = vector = special = 0.0
-    for eq in plan.equations:
-        d, v, s = _operations(eq, program, context)
-        dots, vector, special = dots + times[eq.name] * d, vector + times[eq.name] * v, special + times[eq.name] * s
-    moved = _bytes(plan, program, context)
-    seconds = max(moved / rates.memory, dots / rates.matrix, vector / rates.vector, special / rates.special)
-    return Cost(moved, dots, vector, special, rates.launch + seconds)
+class Model:
+    """The costs of one program's plans on one target; what an equation takes is worked out once."""
+
+    def __init__(self, program: Program, context: Context) -> None:
+        self.program, self.context = program, context
+        self.shapes, self.dtypes = program.shapes(), program.dtypes()
+        self.known: dict[str, tuple[float, float, float]] = {}
+
+    def cost(self, plan: Plan) -> Cost:
+        """The predicted cost of a kernel."""
+        rates = self.context.target.rates
+        count = max(len(walks(plan)), 1)
+        times = self.repeats(plan, count)
+        dots = vector = special = 0.0
+        for eq in plan.equations:
+            n = times[eq.name]
+            d, v, s = self.operations(eq)
+            dots, vector, special = dots + n * d, vector + n * v, special + n * s
+        moved = self.bytes(plan, count)
+        seconds = max(moved / rates.memory, dots / rates.matrix, vector / rates.vector, special / rates.special)
+        return Cost(moved, dots, vector, special, rates.launch + seconds)
+
+    def repeats(self, plan: Plan, count: int) -> dict[str, float]:
+        """How often each equation is computed, in so many walks."""
+        found: dict[str, float] = {}
+        for eq in plan.equations:
+            own = {*eq.axes, *eq.over}
+            times = float(prod(self.context.size(a) for a in plan.batch if a not in own))
+            for group in (plan.rows, plan.columns):
+                if group and not own & set(group):
+                    times *= -(-positions(group, self.context) // BLOCK)
+            if set(plan.walked) & set(eq.axes):
+                times *= count
+            found[eq.name] = times
+        return found
+
+    def bytes(self, plan: Plan, count: int) -> float:
+        """Bytes read from outside and stored, in so many walks."""
+        own = {t.name for eq in plan.equations for t in eq.outputs}
+        outside = tensors_read(e for eq in plan.equations for e in eq.expressions()) - own
+        total = 0.0
+        for name in (*outside, *plan.stores):
+            axes = tuple(a for dim in self.shapes[name] for a in dim)
+            again = count if name in outside and set(plan.walked) & set(axes) else 1
+            total += positions(axes, self.context) * self.dtypes[name].size * again
+        return total
+
+    def operations(self, eq: Equation) -> tuple[float, float, float]:
+        """FLOPs on the matrix units, vector operations and special functions of an equation computed once."""
+        if eq.name not in self.known:
+            self.known[eq.name] = _operations(eq, self.program, self.context)
+        return self.known[eq.name]
 
 
 def positions(axes: tuple[str, ...], context: Context) -> int:
     """The number of positions of a group of axes, by the size hints."""
     return prod(context.size(a) for a in axes)
-
-
-def _repeats(plan: Plan, context: Context) -> dict[str, float]:
-    """How often each equation is computed."""
-    count = max(len(walks(plan)), 1)
-    found: dict[str, float] = {}
-    for eq in plan.equations:
-        own = {*eq.axes, *eq.over}
-        times = float(prod(context.size(a) for a in plan.batch if a not in own))
-        for group in (plan.rows, plan.columns):
-            if group and not own & set(group):
-                times *= -(-positions(group, context) // BLOCK)
-        if set(plan.walked) & set(eq.axes):
-            times *= count
-        found[eq.name] = times
-    return found
-
-
-def _bytes(plan: Plan, program: Program, context: Context) -> float:
-    shapes, dtypes = program.shapes(), program.dtypes()
-    own = {t.name for eq in plan.equations for t in eq.outputs}
-    outside = tensors_read(e for eq in plan.equations for e in eq.expressions()) - own
-    along = set(plan.walked)
-    count = max(len(walks(plan)), 1)
-    total = 0.0
-    for name in (*outside, *plan.stores):
-        axes = tuple(a for dim in shapes[name] for a in dim)
-        again = count if name in outside and along & set(axes) else 1
-        total += positions(axes, context) * dtypes[name].size * again
-    return total
 
 
 def _operations(eq: Equation, program: Program, context: Context) -> tuple[float, float, float]:

@@ -7,6 +7,7 @@ meet in one row, one column and one inner tile axis becomes a dot; any other red
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import reduce
 
 from einc import ein, tile
 from einc.ein import Apply, Equation, Expr, Program, Read
@@ -158,7 +159,10 @@ class Kernel:
         if left is not None and right is not None:
             return join(left, right)
         own = left or right
-        if F64 in (compute(settle(self.b.dtype(f))) for f in (*term.left, *term.right)):
+        types = [compute(settle(self.b.dtype(f))) for f in (*term.left, *term.right)]
+        if not any(t.is_float for t in types):
+            return reduce(join, types)
+        if F64 in types:
             return F64
         if own is None or not own.is_float:
             return F32

@@ -19,7 +19,7 @@ from einc import ein
 from einc.ein import AxisValue, Equation, Program
 from einc.passes.alone import alone
 from einc.passes.contraction import Shape, contraction
-from einc.passes.cost import cost, positions
+from einc.passes.cost import Model, positions
 from einc.passes.walks import tensors_read
 from einc.pipeline import Context, State
 from einc.plan import Plan
@@ -28,27 +28,64 @@ _WHOLE_DOT = 512  # the longest axis held whole in a tile that others cross
 _WHOLE_ROW = 16384  # the longest row held whole by itself
 _TILE = 1 << 15  # elements of the largest tile value, with the least rows and the least walked block
 _LEAST = 16
+_MOST_EQUATIONS = 32  # of a kernel; more are not looked at together
 
 
 def partition(state: State, context: Context) -> State:
     """The state with a plan for every kernel."""
-    program = state.program
-    plans = [alone(eq, program, context) for eq in program.equations]
-    seconds = {id(p): cost(p, program, context).seconds for p in plans}
-    while True:
-        best: tuple[float, list[Plan], Plan] | None = None
+    search = _Search(state.program, context)
+    plans = [alone(eq, state.program, context) for eq in state.program.equations]
+    while (step := search.best(plans)) is not None:
+        group, joined = step
+        plans = [p for p in plans if p not in group] + [joined]
+    return replace(state, plans=tuple(_ordered(plans)))
+
+
+class _Search:
+    """The gains of joining kernels; what was found for a set of equations is kept."""
+
+    def __init__(self, program: Program, context: Context) -> None:
+        self.program, self.context = program, context
+        self.model = Model(program, context)
+        self.times: dict[Plan, float] = {}
+        self.known: dict[tuple[tuple[str, ...], tuple[str, ...]], Plan | None] = {}
+
+    def seconds(self, plan: Plan) -> float:
+        if plan not in self.times:
+            self.times[plan] = self.model.cost(plan).seconds
+        return self.times[plan]
+
+    def best(self, plans: list[Plan]) -> tuple[list[Plan], Plan] | None:
+        """The kernels to join that gain most, and what they become; None if nothing gains."""
+        found: tuple[list[Plan], Plan] | None = None
+        most = 0.0
         for group in _candidates(plans):
-            joined = _joined(group, plans, program, context)
+            joined = self.joined(group, plans)
             if joined is None:
                 continue
-            gain = sum(seconds[id(p)] for p in group) - cost(joined, program, context).seconds
-            if gain > 0 and (best is None or gain > best[0]):
-                best = gain, group, joined
-        if best is None:
-            return replace(state, plans=tuple(_ordered(plans)))
-        _, group, joined = best
-        plans = [p for p in plans if p not in group] + [joined]
-        seconds[id(joined)] = cost(joined, program, context).seconds
+            gain = sum(self.seconds(p) for p in group) - self.seconds(joined)
+            if gain > most:
+                most, found = gain, (group, joined)
+        return found
+
+    def joined(self, group: list[Plan], plans: list[Plan]) -> Plan | None:
+        """The cheapest plan for the equations of several; None if they cannot share a kernel."""
+        inside = {eq.name for p in group for eq in p.equations}
+        if len(inside) > _MOST_EQUATIONS:
+            return None
+        outside = tensors_read(e for p in plans if p not in group for eq in p.equations for e in eq.expressions())
+        equations = tuple(eq for eq in self.program.equations if eq.name in inside)
+        names = tuple(t.name for eq in equations for t in eq.outputs)
+        stores = tuple(n for n in names if n in outside or n in self.program.results)
+        if (names, stores) not in self.known:
+            self.known[names, stores] = self.shared(equations, stores)
+        return self.known[names, stores]
+
+    def shared(self, equations: tuple[Equation, ...], stores: tuple[str, ...]) -> Plan | None:
+        if any(t.dtype.is_complex for eq in equations for t in eq.outputs) or not _read_in_place(equations):
+            return None
+        made = [_plan(equations, stores, walked, self.context) for walked in _walkable(equations, self.context)]
+        return min((p for p in made if p is not None), key=self.seconds, default=None)
 
 
 def _candidates(plans: Sequence[Plan]) -> Iterator[list[Plan]]:
@@ -97,23 +134,6 @@ def _ordered(plans: Sequence[Plan]) -> Iterator[Plan]:
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Roles
-
-
-def _joined(group: list[Plan], plans: Sequence[Plan], program: Program, context: Context) -> Plan | None:
-    """One plan for the equations of several, the cheapest of those there are; None if they cannot share a kernel."""
-    names = set().union(*(_names(p) for p in group))
-    equations = tuple(eq for own in program.equations for p in group for eq in p.equations if eq.name == own.name)
-    if any(t.dtype.is_complex for eq in equations for t in eq.outputs) or not _read_in_place(equations):
-        return None
-    outside = tensors_read(e for p in plans if p not in group for eq in p.equations for e in eq.expressions())
-    stores = tuple(n for n in (t.name for eq in equations for t in eq.outputs) if n in outside or n in program.results)
-    assert names >= set(stores)
-    found = [
-        plan
-        for walked in _walkable(equations, context)
-        if (plan := _plan(equations, stores, walked, context)) is not None
-    ]
-    return min(found, key=lambda p: cost(p, program, context).seconds, default=None)
 
 
 def _read_in_place(equations: tuple[Equation, ...]) -> bool:
