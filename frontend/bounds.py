@@ -14,7 +14,7 @@ from einc import ein
 from einc.ein import Apply, AxisValue, Const, Equation, Expr, Extent, Read, Scalar
 from einc.errors import AxisError
 from einc.frontend.values import Dims
-from einc.ranges import is_closed
+from einc.ranges import in_range_by_form, is_closed
 from einc.source import Span
 
 _HIGHEST = 16  # degree of a polynomial, and number of its terms, beyond which a subscript bounds nothing
@@ -109,7 +109,7 @@ def _uses(equations: Iterable[Equation], dims: Mapping[str, Dims]) -> tuple[list
     guarded: list[_Use] = []
     for read in (n for e in equations for x in e.expressions() for n in ein.walk(x) if isinstance(n, Read)):
         for index, group in zip(read.index, dims[read.tensor], strict=True):
-            affine = _affine(index)
+            affine = None if in_range_by_form(index, group) else _affine(index)
             if affine is not None and affine.slopes:
                 bare = index.axis if isinstance(index, AxisValue) else None
                 use = _Use(affine, _product(group), bare)

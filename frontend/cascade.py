@@ -9,7 +9,7 @@ from itertools import islice
 from einc.ein import Cast, Equation, Expr, Read, Tensor, walk
 from einc.errors import Error
 from einc.frontend.room import make_room
-from einc.frontend.values import Dims, Obstacles, Reduction, Result, Value, without
+from einc.frontend.values import Dims, Reduction, Result, Value, merge, without
 from einc.guards import composite
 from einc.inference import reduced_type
 from einc.source import Span
@@ -109,11 +109,10 @@ def default_dtype(result: Result) -> DType:
     return result.dtype or reduced_type(result.monoid, k, result.bodies[min(k, len(result.bodies) - 1)].dtype)
 
 
-def bare(known: Known, span: Span, obstacles: Obstacles | None = None) -> Value:
+def bare(known: Known, span: Span) -> Value:
     """A tensor at the axes it was defined with."""
     read = Read(known.name, tuple(composite(dim) for dim in known.dims), None, span)
-    dims = tuple(tuple(dict.fromkeys(dim)) for dim in known.dims)
-    return Value(read, known.dtype, span, dims, (), obstacles or {})
+    return Value(read, known.dtype, span, merge(known.dims))
 
 
 def check_extent(depth: int, size: int, span: Span) -> None:

@@ -72,10 +72,11 @@ def _obstacles(op: str, values: Sequence[Value], span: Span) -> Obstacles:
 
 
 def _wrong_type(e: DTypeError, op: str, values: Sequence[Value], span: Span) -> DTypeError:
+    """The error with its place: of a truth value that is none, that argument; else the operation."""
+    if op in ("where", "and", "or", "not"):
+        wrong = next(v for v in values if not v.dtype.is_bool)
+        return DTypeError(e.message, wrong.span, hint=f"compare it: {wrong.span.text} != 0")
     types = ", ".join(dict.fromkeys(str(v.dtype) for v in values))
-    hint = "compare it with something: x != 0" if op in ("where", "and", "or", "not") else ""
-    if any(v.dtype.is_complex for v in values):
-        hint = "take the real part, re(x), or the size, re(x) ** 2 + im(x) ** 2"
-    return DTypeError(
-        e.message, span, fact=f"{'the arguments have' if len(values) > 1 else 'it has'} type {types}", hint=hint
-    )
+    fact = f"{'the arguments have' if len(values) > 1 else 'the argument has'} type {types}"
+    size = "take the real part, re(x), or the size, re(x) ** 2 + im(x) ** 2"
+    return DTypeError(e.message, span, fact=fact, hint=size if any(v.dtype.is_complex for v in values) else "")

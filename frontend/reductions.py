@@ -92,7 +92,9 @@ def _clip(text: str) -> str:
 def _check_types(monoid: ein.Monoid, bodies: Sequence[Value], span: Span) -> None:
     dtype = bodies[0].dtype
     if monoid.name in ("any", "all") and not dtype.is_bool:
-        raise DTypeError(f"'{monoid.name}' combines truth values, not {dtype}", span, hint=f"{monoid.name}[…](x != 0)")
+        place = bodies[0].span
+        message = f"'{monoid.name}' combines truth values, not {dtype}"
+        raise DTypeError(message, place, hint=f"compare it: {place.text} != 0")
     if monoid.name in ("max", "min", *_POSITIONS) and dtype.is_complex:
         raise DTypeError(
             f"'{monoid.name}' needs an order, which {dtype} has not",

@@ -138,7 +138,7 @@ def _read(operand: ein.Operand, dims: Dims) -> Value:
     """The operand at its own axes; `dims` has those too that it is stretched along."""
     assert operand.span is not None
     read = ein.Read(operand.name, tuple(composite(d) for d in operand.dims), None, operand.span)
-    return Value(read, operand.dtype, operand.span, tuple(tuple(dict.fromkeys(d)) for d in dims))
+    return Value(read, operand.dtype, operand.span, merge(dims))
 
 
 def _place(s: Subscripts, reads: Sequence[Value], dots: Sequence[str], legal: Mapping[str, str]) -> Placed:
@@ -146,7 +146,7 @@ def _place(s: Subscripts, reads: Sequence[Value], dots: Sequence[str], legal: Ma
     if s.output is not None:
         output = _output(s.output, dots, legal)
     elif len(reads) == 1:
-        output = merge(reads[0].dims)
+        output = reads[0].dims
     else:
         output = _implicit(s, reads, dots, legal)
     return Placed(tuple(reads), output, s.output is not None, label)
