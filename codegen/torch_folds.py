@@ -78,7 +78,7 @@ def _tree(monoid: Monoid, types: tuple[DType, ...]) -> Fold:
             while parts[0].shape[dim] > 1:
                 if parts[0].shape[dim] % 2:
                     parts = [_extended(x, unit, dim) for x, unit in zip(parts, units, strict=True)]
-                halves = [x.unflatten(dim, (-1, 2)) for x in parts]
+                halves = [x.reshape(*x.shape[:dim], -1, 2, *x.shape[dim + 1 :]) for x in parts]
                 parts = both([h.select(dim + 1, 0) for h in halves], [h.select(dim + 1, 1) for h in halves])
         return [x.clone() for x in args] if parts[0] is args[0] else parts
 

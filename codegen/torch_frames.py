@@ -82,7 +82,7 @@ class Frame:
 
     def shape(self, dims: frozenset[int]) -> list[int]:
         """The shape of a tensor that varies over these dims."""
-        return [h - l if d in dims else 1 for d, (l, h) in enumerate(zip(self.lo, self.hi, strict=True))]
+        return [stop - start if d in dims else 1 for d, (start, stop) in enumerate(zip(self.lo, self.hi, strict=True))]
 
     def place(self, slot: int, value: torch.Tensor | bool, owned: bool, reads: int) -> None:
         """Let a name hold a value."""

@@ -15,9 +15,10 @@ from einc.arithmetic import ScalarValue
 from einc.codegen.torch_boxes import Dim, blocks, box
 from einc.codegen.torch_frames import Affine, Frame, Node
 from einc.codegen.torch_memory import store
+from einc.codegen.torch_names import Name, Step, bind, repeated
 from einc.codegen.torch_ops import HELD, literal
-from einc.codegen.torch_values import Name, Step, Values, bind, repeated
-from einc.types import DType
+from einc.codegen.torch_values import Values
+
 
 @dataclass(slots=True)
 class Executable:

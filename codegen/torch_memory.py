@@ -15,8 +15,8 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from einc.codegen.torch_frames import Frame, Node
-from einc.codegen.torch_ops import HELD, held, writable
+from einc.codegen.torch_frames import Affine, Bounds, Frame, Node
+from einc.codegen.torch_ops import HELD, common_shape, held, writable
 from einc.types import DType
 
 _MOST_PADDING = 4  # a padded copy may have this many times the elements of the window; beyond that it is gathered
@@ -26,14 +26,13 @@ _MOST_PADDING = 4  # a padded copy may have this many times the elements of the 
 class Access:
     """Where a load or store reaches: one index a dimension, and the terms of its mask that are not known to hold.
 
-    `reach[k]` says that a box may leave dimension k, which a mask forbids.
+    A load out of range gives 0, so that terms which only keep an index in range are left out.
     """
 
     tensor: str
     part: int | None
     index: tuple[Node, ...]
     terms: tuple[Node, ...]
-    reach: tuple[bool, ...] = ()
     dims: frozenset[int] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -96,7 +95,7 @@ def load(access: Access, dtype: DType) -> Callable[[Frame], tuple[Tensor, bool]]
         found = _affine(access, memory, frame) if access.affine else _gathered(access, memory, frame)
         values = held(found, dtype)
         if mask is not True:
-            return torch.where(cast(Tensor, mask), values, nothing.to(memory.device)), frame.reuse
+            return torch.where(mask, values, nothing.to(memory.device)), frame.reuse
         return values, frame.reuse and (values is not found or not access.affine)
 
     return run
@@ -104,41 +103,26 @@ def load(access: Access, dtype: DType) -> Callable[[Frame], tuple[Tensor, bool]]
 
 def _affine(access: Access, memory: Tensor, frame: Frame) -> Tensor:
     """The box's window, of a padded copy where it leaves the tensor."""
-    least, most, inside = [], [], True
-    for node, checked, extent in zip(access.index, access.reach, memory.shape, strict=True):
-        assert node.affine is not None
-        if not checked:
-            least.append(0)
-            most.append(extent - 1)
-            continue
-        low, high = node.affine.bounds(frame.lo, frame.hi)
-        inside = inside and low >= 0 and high < extent
-        least.append(low)
-        most.append(high)
-    if inside:
+    ranges = [cast(Affine, node.affine).bounds(frame.lo, frame.hi) for node in access.index]
+    if all(low >= 0 and high < n for (low, high), n in zip(ranges, memory.shape, strict=True)):
         return window(memory, access, frame, [0] * memory.ndim)
-    spans = [h - l + 1 if c else 1 for l, h, c in zip(least, most, access.reach, strict=True)]
-    if prod(spans) > _MOST_PADDING * prod(frame.shape(access.dims)):
+    fits = [low >= 0 and high < n for (low, high), n in zip(ranges, memory.shape, strict=True)]
+    spans = [(0, n - 1) if fit else r for r, fit, n in zip(ranges, fits, memory.shape, strict=True)]
+    copied = prod(high - low + 1 for low, high in spans)
+    if copied > max(memory.numel(), _MOST_PADDING * prod(frame.shape(access.dims))):
         return _gathered(access, memory, frame)
-    return window(_padded(memory, least, most), access, frame, least)
+    return window(_padded(memory, spans), access, frame, [low for low, _ in spans])
 
 
-def _padded(memory: Tensor, least: Sequence[int], most: Sequence[int]) -> Tensor:
+def _padded(memory: Tensor, spans: Sequence[Bounds]) -> Tensor:
     """The positions from least to most of every dimension, 0 where the tensor has none."""
-    padding: list[int] = []
-    for k, (low, high) in enumerate(zip(least, most, strict=True)):
+    whole = place = memory.new_zeros([high - low + 1 for low, high in spans])
+    for k, (low, high) in enumerate(spans):
         start, stop = max(low, 0), min(high + 1, memory.shape[k])
         if stop <= start:
-            return memory.new_zeros([h - l + 1 for l, h in zip(least, most, strict=True)])
+            return whole
         memory = memory.narrow(k, start, stop - start)
-        padding = [start - low, high + 1 - stop, *padding]
-    if not any(padding):
-        return memory
-    shape = [h - l + 1 for l, h in zip(least, most, strict=True)]
-    whole = memory.new_zeros(shape)
-    place = whole
-    for k, n in enumerate(memory.shape):
-        place = place.narrow(k, padding[2 * (len(shape) - 1 - k)], n)
+        place = place.narrow(k, start - low, stop - start)
     place.copy_(memory)
     return whole
 
@@ -148,7 +132,7 @@ def _gathered(access: Access, memory: Tensor, frame: Frame) -> Tensor:
 
     Dims that only affine indices move over stay whole: a gather takes everything along them at once.
     """
-    loose = _loose(access, memory)
+    loose = _loose(access, frame, memory.shape)
     along: dict[int, int] = {}
     offset, inside = torch.zeros((), dtype=torch.int64, device=memory.device), None
     origin, reach = memory.storage_offset(), 1
@@ -159,9 +143,8 @@ def _gathered(access: Access, memory: Tensor, frame: Frame) -> Tensor:
                 along[dim] = along.get(dim, 0) + stride * n
             continue
         at = cast(Tensor, node.compute(frame)[0]).to(torch.int64)
-        if access.reach[k]:
-            fits = (at >= 0) & (at < extent)
-            inside = fits if inside is None else inside & fits
+        fits = (at >= 0) & (at < extent)
+        inside = fits if inside is None else inside & fits
         offset = offset + at * stride
         reach += (extent - 1) * stride
     origin += sum(n * frame.lo[dim] for dim, n in along.items())
@@ -175,18 +158,23 @@ def _gathered(access: Access, memory: Tensor, frame: Frame) -> Tensor:
     return values if inside is None else torch.where(inside, values, torch.zeros((), dtype=values.dtype))
 
 
-def _loose(access: Access, memory: Tensor) -> list[bool]:
+def _loose(access: Access, frame: Frame, shape: Sequence[int]) -> list[bool]:
     """Which dimensions are gathered: those that may miss or run backwards, and those that share a dim with them."""
-    loose = [n.affine is None or r for n, r in zip(access.index, access.reach, strict=True)]
+    loose = [not _runs_inside(node, frame, n) for node, n in zip(access.index, shape, strict=True)]
     while True:
         dims = frozenset().union(*(n.dims for n, is_loose in zip(access.index, loose, strict=True) if is_loose))
-        wider = [
-            is_loose or bool(n.dims & dims) or (n.affine is not None and any(c < 0 for _, c in n.affine.coefs))
-            for n, is_loose in zip(access.index, loose, strict=True)
-        ]
+        wider = [is_loose or bool(n.dims & dims) for n, is_loose in zip(access.index, loose, strict=True)]
         if wider == loose:
             return loose
         loose = wider
+
+
+def _runs_inside(node: Node, frame: Frame, extent: int) -> bool:
+    """Does an index run forwards, and inside its dimension, throughout the box?"""
+    if node.affine is None or any(c < 0 for _, c in node.affine.coefs):
+        return False
+    low, high = node.affine.bounds(frame.lo, frame.hi)
+    return low >= 0 and high < extent
 
 
 def _arranged(rows: Tensor, where: Tensor, along: dict[int, int], sizes: list[int], rank: int) -> Tensor:
@@ -208,11 +196,11 @@ def store(access: Access, value: Node) -> Callable[[Frame], None]:
         memory = writable(access.memory(frame))
         found, owned = value.compute(frame)
         values = torch.full((), found, device=memory.device) if isinstance(found, bool) else found
-        if not access.affine or any(c < 0 for n in access.index if n.affine for _, c in n.affine.coefs):
+        if not all(_runs_inside(n, frame, extent) for n, extent in zip(access.index, memory.shape, strict=True)):
             _scatter(access, memory, values, mask, frame)
             return
         view = window(memory, access, frame, [0] * memory.ndim)
-        view.copy_(values if mask is True else torch.where(cast(Tensor, mask), values.to(view.dtype), view))
+        view.copy_(values if mask is True else torch.where(mask, values.to(view.dtype), view))
         frame.recycle(found, owned)
 
     return run
@@ -221,12 +209,13 @@ def store(access: Access, value: Node) -> Callable[[Frame], None]:
 def _scatter(access: Access, memory: Tensor, values: Tensor, mask: Tensor | bool, frame: Frame) -> None:
     """Write elements one by one, at any index."""
     offset = torch.zeros([1] * len(frame.lo), dtype=torch.int64, device=memory.device)
-    inside = torch.full((), True, device=memory.device) if mask is True else cast(Tensor, mask)
+    inside = torch.full((), True, device=memory.device) if isinstance(mask, bool) else mask
     for node, stride, extent in zip(access.index, memory.stride(), memory.shape, strict=True):
         at = cast(Tensor, node.compute(frame)[0]).to(torch.int64)
         offset = offset + at * stride
         inside = inside & (at >= 0) & (at < extent)
-    offset, inside, values = torch.broadcast_tensors(offset, inside, values)
+    shape = common_shape([offset, inside, values])
+    offset, inside, values = offset.expand(shape), inside.expand(shape), values.expand(shape)
     reach = 1 + sum((n - 1) * s for n, s in zip(memory.shape, memory.stride(), strict=True))
     flat = memory.as_strided([reach], [1], memory.storage_offset())
     flat[offset[inside]] = values[inside].to(memory.dtype)

@@ -57,6 +57,12 @@ def rounded(x: Tensor, t: DType) -> Tensor:
     return x.to(NARROW[t.name]).to(torch.float32) if t.name in NARROW else x
 
 
+def common_shape(xs: Sequence[Tensor]) -> list[int]:
+    """The shape that tensors of one rank, or of none, broadcast to."""
+    shapes = [x.shape for x in xs if x.ndim]
+    return [next((n for n in sizes if n != 1), 1) for sizes in zip(*shapes, strict=True)]
+
+
 def literal(value: bool | float | str, t: DType) -> bool | int | float:
     """A literal as Python holds it; `lowest` and `highest` are the type's."""
     if isinstance(value, str):

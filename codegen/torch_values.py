@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from math import inf, prod
@@ -14,36 +13,25 @@ from torch import Tensor
 from einc import tile
 from einc.codegen import torch_memory
 from einc.codegen.torch_contract import contract, contract_integers
+from einc.codegen.torch_elementwise import as_tensor, binary, computed, decided, is_lowest, logic, ranked, unary, where
 from einc.codegen.torch_folds import fold
 from einc.codegen.torch_frames import Affine, Bounds, Compute, Frame, Interval, Node, Result, unknown
 from einc.codegen.torch_intervals import interval
-from einc.codegen.torch_ops import HELD, convert, function, in_place, literal, uniform
+from einc.codegen.torch_names import Name, Step, bind
+from einc.codegen.torch_ops import HELD, common_shape, convert, literal, uniform
 from einc.ops import OPS, Rule
 from einc.tile import Value
 from einc.types import BOOL, F32, INT, DType
 
-Step = Callable[[Frame], None]
-
 NOWHERE: frozenset[int] = frozenset()
-_WORTH_A_LOOK = 1 << 14  # elements; fewer are compared in the time that a look at their minimum takes
-
-
-@dataclass(slots=True, eq=False)
-class Name:
-    """A bound name: where frames keep its value, the loop depth it lives at, and what is known of the value."""
-
-    slot: int
-    depth: int
-    node: Node
-    reads: int = 0
 
 
 @dataclass(slots=True, eq=False)
 class Values:
     """Makes nodes for the values of one kernel at known extents.
 
-    `positions` are the tile axes' indices and `members` their dims; `whole` is the range of every dim; `shapes` collects
-    the dims of every tensor that is computed, by which boxes are sized.
+    `positions` are the tile axes' indices and `members` their dims; `whole` is the extent of every dim. `shapes`
+    collects the dims of every tensor that is computed, by which boxes are sized.
     """
 
     positions: dict[str, Affine]
@@ -211,16 +199,16 @@ class Values:
     def operation(self, op: str, args: list[Node], t: DType, known: Interval) -> Compute:
         """The function of an operation; a truth value that an interval decides is not computed."""
         if op == "where":
-            return _where(*args)
+            return where(*args)
         if op in ("and", "or"):
-            return _logic(op, *args)
+            return logic(op, *args)
         if op == "rand":
             seed, *index = args
-            return lambda f: (uniform(_tensor(seed, f), [_tensor(i, f) for i in index]), f.reuse)
+            return lambda f: (uniform(computed(seed, f), [computed(i, f) for i in index]), f.reuse)
         if op == "eq" and any(a.fixed is not None and float(a.fixed) == -inf for a in args):
-            return _is_lowest(*sorted(args, key=lambda a: a.fixed is not None))
-        run = _unary(op, args[0]) if len(args) == 1 else _binary(op, *args, t)
-        return _decided(run, known) if known is not unknown and OPS[op].rule in (Rule.TRUTH, Rule.LOGIC) else run
+            return is_lowest(*sorted(args, key=lambda a: a.fixed is not None))
+        run = unary(op, args[0]) if len(args) == 1 else binary(op, args[0], args[1], t)
+        return decided(run, known) if known is not unknown and OPS[op].rule in (Rule.TRUTH, Rule.LOGIC) else run
 
     def convert(self, arg: Node, t: DType) -> Node:
         have = arg.dtype
@@ -235,7 +223,7 @@ class Values:
 
         def run(frame: Frame) -> Result:
             x, owned = arg.compute(frame)
-            x = _as_tensor(x, frame)
+            x = as_tensor(x, frame)
             found = convert(x, have, t)
             if found is x:
                 return x, owned
@@ -249,30 +237,22 @@ class Values:
     def access(
         self, tensor: str, part: int | None, index: tuple[Value, ...], mask: Value | None
     ) -> torch_memory.Access:
-        """Where a load or store reaches. The terms of a mask that keep an index in range become `reach`."""
+        """Where a load or store reaches; what keeps an index in range is checked anyhow, and no term of the mask."""
         nodes = tuple(self.node(i) for i in index)
-        reach = [False] * len(index)
-        terms = []
-        for term in _terms(mask):
-            checked = self.range_check(tensor, term, index)
-            node = self.node(term)
-            if checked and node.fixed is None:
-                reach = [r or k in checked for k, r in enumerate(reach)]
-            elif node.fixed is not True:
-                terms.append(node)
-        return torch_memory.Access(tensor, part, nodes, tuple(terms), tuple(reach))
+        kept = [self.node(term) for term in _terms(mask) if not self.is_range_check(tensor, term, index)]
+        return torch_memory.Access(tensor, part, nodes, tuple(n for n in kept if n.fixed is not True))
 
-    def range_check(self, tensor: str, term: Value, index: tuple[Value, ...]) -> tuple[int, ...]:
-        """The dimensions whose index a term keeps in range: `e >= 0`, or `e < |dim|`."""
+    def is_range_check(self, tensor: str, term: Value, index: tuple[Value, ...]) -> bool:
+        """Does a term keep an index of this tensor in range: `e >= 0`, or `e < |dim|`?"""
         match term:
             case tile.Elem(op="ge", args=(e, tile.Lit(value=0))):
-                return tuple(k for k, i in enumerate(index) if i == e)
+                return e in index
             case tile.Elem(op="lt", args=(e, bound)) if e in index:
                 end = self.node(bound).affine
                 dims = [prod(self.extents[a] for a in dim) for dim in self.buffers[tensor].dims]
-                return tuple(k for k, i in enumerate(index) if i == e and end == Affine(dims[k]))
+                return any(i == e and end == Affine(n) for i, n in zip(index, dims, strict=True))
             case _:
-                return ()
+                return False
 
     def load(self, v: tile.Load) -> Node:
         access = self.access(v.tensor, v.part, v.index, v.mask)
@@ -293,7 +273,7 @@ class Values:
             sizes = tuple(frame.hi[d] - frame.lo[d] for d in inner)
             start, owned = acc.compute(frame)
             (x, mine), (y, yours) = left.compute(frame), right.compute(frame)
-            x, y = _ranked(_as_tensor(x, frame), frame), _ranked(_as_tensor(y, frame), frame)
+            x, y = ranked(as_tensor(x, frame), frame), ranked(as_tensor(y, frame), frame)
             into = None if start is zero else cast(Tensor, start)
             if t.is_float:
                 found = contract(x, y, inner, sizes, into, owned, frame.scratch)
@@ -325,9 +305,10 @@ class Values:
             if any(frame.hi[d] == frame.lo[d] for d in dims):
                 return [u.clone() for u in units]
             given = [a.compute(frame) for a in args]
-            parts = [_spread(_as_tensor(x, frame), frame, over) for x, _ in given]
+            parts = [_spread(as_tensor(x, frame), frame, over) for x, _ in given]
             if len(parts) > 1:
-                parts = list(torch.broadcast_tensors(*parts))
+                shape = common_shape(parts)
+                parts = [x.expand(shape) for x in parts]
             found = reduce(parts, dims)
             for x, owned in given:
                 frame.recycle(x, owned)
@@ -336,173 +317,11 @@ class Values:
         return run
 
 
-def bind(name: Name, node: Node) -> Step:
-    """Let a name hold what a node computes."""
-
-    def run(frame: Frame) -> None:
-        value, owned = node.compute(frame)
-        if node.passes and not owned:
-            frame.share(value)
-        frame.place(name.slot, value, owned, name.reads)
-
-    return run
-
-
-def repeated(body: Iterable[tile.Statement]) -> dict[Value, Name | None]:
-    """The operations that occur more than once in a body, loops in it apart, none of them bound."""
-    count = Counter(
-        v
-        for s in body
-        for root in _roots(s)
-        for v in tile.walk_values(root)
-        if isinstance(v, tile.Elem | tile.Convert) and any(isinstance(n, tile.Ref) for n in tile.walk_values(v))
-    )
-    return {v: None for v, n in count.items() if n > 1}
-
-
-def _roots(s: tile.Statement) -> Iterable[Value]:
-    match s:
-        case tile.Let(value=value):
-            return (value,)
-        case tile.Store(index=index, value=value, mask=mask):
-            return (*index, value) if mask is None else (*index, value, mask)
-        case tile.Loop(carried=carried):
-            return (c.init for c in carried)
-
-
-def _tensor(node: Node, frame: Frame) -> Tensor:
-    return _as_tensor(node.compute(frame)[0], frame)
-
-
-def _as_tensor(value: Tensor | bool, frame: Frame) -> Tensor:
-    if not isinstance(value, bool):
-        return value
-    device = next((x.device for x in frame.operands.values()), torch.device("cpu"))
-    return torch.full((), value, device=device)
-
-
-def _ranked(x: Tensor, frame: Frame) -> Tensor:
-    """The tensor with a dimension a dim."""
-    return x if x.ndim else x.view([1] * len(frame.lo))
-
-
 def _spread(x: Tensor, frame: Frame, over: frozenset[int]) -> Tensor:
     """The tensor at its full size along the dims to be reduced."""
-    x = _ranked(x, frame)
+    x = ranked(x, frame)
     wanted = [frame.hi[d] - frame.lo[d] if d in over else n for d, n in enumerate(x.shape)]
     return x if list(x.shape) == wanted else x.expand(wanted)
-
-
-def _fits(x: Tensor, other: Tensor) -> bool:
-    """Is x at least as large as the other along every dim?"""
-    return (
-        x.shape == other.shape or not other.ndim or all(n in (1, m) for m, n in zip(x.shape, other.shape, strict=False))
-    )
-
-
-def _scratch(frame: Frame, x: Tensor, y: Tensor) -> Tensor | None:
-    """Idle memory for the result of x and y."""
-    shape = x.shape if _fits(x, y) else y.shape if _fits(y, x) else None
-    return None if shape is None else frame.scratch(shape, x.dtype)
-
-
-def _unary(op: str, arg: Node) -> Compute:
-    f, over = function(op, arg.dtype), in_place(op, arg.dtype)
-
-    def run(frame: Frame) -> Result:
-        x, owned = arg.compute(frame)
-        if isinstance(x, bool):
-            return not x, False
-        if over and frame.reuse:
-            return f(x, out=x if owned else frame.scratch(x.shape, x.dtype)), True
-        return f(x), frame.reuse
-
-    return run
-
-
-def _binary(op: str, a: Node, b: Node, t: DType) -> Compute:
-    f, over = function(op, t), in_place(op, t)
-
-    def run(frame: Frame) -> Result:
-        (x, mine), (y, yours) = a.compute(frame), b.compute(frame)
-        if isinstance(x, bool) or isinstance(y, bool):
-            x, y = _as_tensor(x, frame), _as_tensor(y, frame)
-        if not frame.reuse:
-            return f(x, y), False
-        if over and mine and x.ndim and _fits(x, y):
-            found = f(x, y, out=x)
-            frame.recycle(y, yours)
-        elif over and yours and y.ndim and _fits(y, x):
-            found = f(x, y, out=y)
-            frame.recycle(x, mine)
-        else:
-            found = f(x, y, out=_scratch(frame, x, y)) if over else f(x, y)
-            frame.recycle(x, mine)
-            frame.recycle(y, yours)
-        return found, True
-
-    return run
-
-
-def _is_lowest(arg: Node, _: Node) -> Compute:
-    """`x == -inf`: as a rule nowhere, which the least element tells in a fraction of the time of a comparison."""
-
-    def run(frame: Frame) -> Result:
-        x = _tensor(arg, frame)
-        if x.device.type == "cpu" and x.numel() > _WORTH_A_LOOK and float(x.amin()) > -inf:
-            return False, False
-        return x == -inf, frame.reuse
-
-    return run
-
-
-def _decided(run: Compute, known: Interval) -> Compute:
-    """The truth value that the box's interval gives, else the computed one."""
-
-    def decided(frame: Frame) -> Result:
-        found = known(frame.lo, frame.hi)
-        if found is not None and found[0] == found[1]:
-            return bool(found[0]), False
-        return run(frame)
-
-    return decided
-
-
-def _where(condition: Node, a: Node, b: Node) -> Compute:
-    def run(frame: Frame) -> Result:
-        holds = condition.compute(frame)[0]
-        if isinstance(holds, bool):
-            return (a if holds else b).compute(frame)
-        (x, mine), (y, yours) = a.compute(frame), b.compute(frame)
-        if isinstance(x, bool) or isinstance(y, bool):
-            x, y = _as_tensor(x, frame), _as_tensor(y, frame)
-        if mine and x.ndim and _fits(x, y) and _fits(x, holds):
-            torch.where(holds, x, y, out=x)
-            frame.recycle(y, yours)
-            return x, True
-        found = torch.where(holds, x, y)
-        frame.recycle(x, mine)
-        frame.recycle(y, yours)
-        return found, frame.reuse
-
-    return run
-
-
-def _logic(op: str, a: Node, b: Node) -> Compute:
-    ends = op == "or"  # what decides alone
-
-    def run(frame: Frame) -> Result:
-        x = a.compute(frame)[0]
-        if x is ends:
-            return ends, False
-        y = b.compute(frame)[0]
-        if isinstance(y, bool):
-            return (y, False) if y is ends else (x, False)
-        if isinstance(x, bool):
-            return y, False
-        return torch.logical_or(x, y) if ends else torch.logical_and(x, y), frame.reuse
-
-    return run
 
 
 def _affine(op: str, args: list[Node], lo: list[int], hi: tuple[int, ...]) -> Affine | None:

@@ -1,0 +1,142 @@
+"""Operations on the values of nodes, in place where nothing else holds an argument."""
+
+from __future__ import annotations
+
+from math import inf
+
+import torch
+from torch import Tensor
+
+from einc.codegen.torch_frames import Compute, Frame, Interval, Node, Result
+from einc.codegen.torch_ops import function, in_place
+from einc.types import DType
+
+_WORTH_A_LOOK = 1 << 14  # elements; fewer are compared in the time that a look at their minimum takes
+
+
+def computed(node: Node, frame: Frame) -> Tensor:
+    return as_tensor(node.compute(frame)[0], frame)
+
+
+def as_tensor(value: Tensor | bool, frame: Frame) -> Tensor:
+    if not isinstance(value, bool):
+        return value
+    device = next((x.device for x in frame.operands.values()), torch.device("cpu"))
+    return torch.full((), value, device=device)
+
+
+def ranked(x: Tensor, frame: Frame) -> Tensor:
+    """The tensor with a dimension a dim."""
+    return x if x.ndim else x.view([1] * len(frame.lo))
+
+
+def _fits(x: Tensor, other: Tensor) -> bool:
+    """Is x at least as large as the other along every dim?"""
+    return (
+        x.shape == other.shape or not other.ndim or all(n in (1, m) for m, n in zip(x.shape, other.shape, strict=False))
+    )
+
+
+def _scratch(frame: Frame, x: Tensor, y: Tensor) -> Tensor | None:
+    """Idle memory for the result of x and y."""
+    shape = x.shape if _fits(x, y) else y.shape if _fits(y, x) else None
+    return None if shape is None else frame.scratch(shape, x.dtype)
+
+
+def unary(op: str, arg: Node) -> Compute:
+    f, over = function(op, arg.dtype), in_place(op, arg.dtype)
+
+    def run(frame: Frame) -> Result:
+        x, owned = arg.compute(frame)
+        if isinstance(x, bool):
+            return not x, False
+        if over and frame.reuse:
+            return f(x, out=x if owned else frame.scratch(x.shape, x.dtype)), True
+        return f(x), frame.reuse
+
+    return run
+
+
+def binary(op: str, a: Node, b: Node, t: DType) -> Compute:
+    f, over = function(op, t), in_place(op, t)
+
+    def run(frame: Frame) -> Result:
+        (x, mine), (y, yours) = a.compute(frame), b.compute(frame)
+        if isinstance(x, bool) or isinstance(y, bool):
+            x, y = as_tensor(x, frame), as_tensor(y, frame)
+        if not frame.reuse:
+            return f(x, y), False
+        if over and mine and x.ndim and _fits(x, y):
+            found = f(x, y, out=x)
+            frame.recycle(y, yours)
+        elif over and yours and y.ndim and _fits(y, x):
+            found = f(x, y, out=y)
+            frame.recycle(x, mine)
+        else:
+            found = f(x, y, out=_scratch(frame, x, y)) if over else f(x, y)
+            frame.recycle(x, mine)
+            frame.recycle(y, yours)
+        return found, True
+
+    return run
+
+
+def is_lowest(arg: Node, _: Node) -> Compute:
+    """`x == -inf`: as a rule nowhere, which the least element tells in a fraction of the time of a comparison."""
+
+    def run(frame: Frame) -> Result:
+        x = computed(arg, frame)
+        if x.device.type == "cpu" and x.numel() > _WORTH_A_LOOK and float(x.amin()) > -inf:
+            return False, False
+        return x == -inf, frame.reuse
+
+    return run
+
+
+def decided(run: Compute, known: Interval) -> Compute:
+    """The truth value that the box's interval gives, else the computed one."""
+
+    def decided(frame: Frame) -> Result:
+        found = known(frame.lo, frame.hi)
+        if found is not None and found[0] == found[1]:
+            return bool(found[0]), False
+        return run(frame)
+
+    return decided
+
+
+def where(condition: Node, a: Node, b: Node) -> Compute:
+    def run(frame: Frame) -> Result:
+        holds = condition.compute(frame)[0]
+        if isinstance(holds, bool):
+            return (a if holds else b).compute(frame)
+        (x, mine), (y, yours) = a.compute(frame), b.compute(frame)
+        if isinstance(x, bool) or isinstance(y, bool):
+            x, y = as_tensor(x, frame), as_tensor(y, frame)
+        if mine and x.ndim and _fits(x, y) and _fits(x, holds):
+            torch.where(holds, x, y, out=x)
+            frame.recycle(y, yours)
+            return x, True
+        found = torch.where(holds, x, y)
+        frame.recycle(x, mine)
+        frame.recycle(y, yours)
+        return found, frame.reuse
+
+    return run
+
+
+def logic(op: str, a: Node, b: Node) -> Compute:
+    ends = op == "or"  # what decides alone
+
+    def run(frame: Frame) -> Result:
+        x = a.compute(frame)[0]
+        if x is ends:
+            return ends, False
+        y = b.compute(frame)[0]
+        if isinstance(y, bool):
+            return (y, False) if y is ends else (x, False)
+        if isinstance(x, bool):
+            return y, False
+        return torch.logical_or(x, y) if ends else torch.logical_and(x, y), frame.reuse
+
+    return run

@@ -1,0 +1,57 @@
+"""Names of a kernel: where a frame keeps their values, and which operations get a name because they occur twice."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from einc import tile
+from einc.codegen.torch_frames import Frame, Node
+from einc.tile import Value
+
+Step = Callable[[Frame], None]
+
+
+@dataclass(slots=True, eq=False)
+class Name:
+    """A bound name: where frames keep its value, the loop depth it lives at, and what is known of the value."""
+
+    slot: int
+    depth: int
+    node: Node
+    reads: int = 0
+
+
+def bind(name: Name, node: Node) -> Step:
+    """Let a name hold what a node computes."""
+
+    def run(frame: Frame) -> None:
+        value, owned = node.compute(frame)
+        if node.passes and not owned:
+            frame.share(value)
+        frame.place(name.slot, value, owned, name.reads)
+
+    return run
+
+
+def repeated(body: Iterable[tile.Statement]) -> dict[Value, Name | None]:
+    """The operations that occur more than once in a body, loops in it apart, none of them bound."""
+    count = Counter(
+        v
+        for s in body
+        for root in _roots(s)
+        for v in tile.walk_values(root)
+        if isinstance(v, tile.Elem | tile.Convert) and any(isinstance(n, tile.Ref) for n in tile.walk_values(v))
+    )
+    return {v: None for v, n in count.items() if n > 1}
+
+
+def _roots(s: tile.Statement) -> Iterable[Value]:
+    match s:
+        case tile.Let(value=value):
+            return (value,)
+        case tile.Store(index=index, value=value, mask=mask):
+            return (*index, value) if mask is None else (*index, value, mask)
+        case tile.Loop(carried=carried):
+            return (c.init for c in carried)
