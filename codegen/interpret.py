@@ -13,6 +13,7 @@ from __future__ import annotations
 import inspect
 import threading
 import types
+import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -232,8 +233,7 @@ def _reduce(x: Any, axis: Any, combine: Callable[..., Any], keep_dims: bool = Fa
     axis = axis.value if isinstance(axis, tl.constexpr) else axis
     arrays = [t.handle.data.reshape(-1) if axis is None else t.handle.data for t in inputs]
     at = 0 if axis is None else axis
-    sum_of = getattr(combine, "triton_function", None) is tl.standard._sum_combine
-    if sum_of and not _bits_of(inputs[0].handle):
+    if combine is _function(tl.standard._sum_combine) and not _bits_of(inputs[0].handle):
         arrays = [np.sum(arrays[0], axis=at, keepdims=True, dtype=arrays[0].dtype)]
     while arrays[0].shape[at] > 1:
         even, odd = (np.s_[(slice(None),) * (at % arrays[0].ndim) + (slice(k, None, 2),)] for k in (0, 1))
@@ -275,7 +275,8 @@ _REPLACED: dict[Any, Any] = {
     core.max_constancy: _same,
     core.assume: _same,
 }
-_FUNCTIONS: dict[int, tuple[Any, Callable[..., Any]]] = {}
+_FUNCTIONS: weakref.WeakKeyDictionary[types.FunctionType, Callable[..., Any]] = weakref.WeakKeyDictionary()
+_MAKING: dict[types.FunctionType, Callable[..., Any]] = {}
 _LANGUAGES: dict[str, _Language] = {}
 _LOCK = threading.RLock()
 
@@ -298,19 +299,29 @@ def _translated(value: Any) -> Any:
 
 def _function(jit: Any) -> Callable[..., Any]:
     """The Python function of a `@triton.jit` function over translated globals."""
-    found = _FUNCTIONS.get(id(jit))
-    if found is not None and found[0] is jit:
-        return found[1]
-    with _LOCK:
-        raw = jit.fn
-        scope: dict[str, Any] = {"__builtins__": __builtins__, "__name__": raw.__module__}
-        function = types.FunctionType(raw.__code__, scope, raw.__name__, raw.__defaults__, raw.__closure__)
-        function.__kwdefaults__, function.__annotations__ = raw.__kwdefaults__, raw.__annotations__
-        function.triton_function = jit  # type: ignore[attr-defined]
-        _FUNCTIONS[id(jit)] = jit, function  # before its globals: functions may call themselves
-        for name in _names(raw.__code__):
-            if name in raw.__globals__:
-                scope[name] = _translated(raw.__globals__[name])
+    raw: types.FunctionType = jit.fn
+    found = _FUNCTIONS.get(raw)
+    if found is None:
+        with _LOCK:
+            found = _FUNCTIONS.get(raw) or _MAKING.get(raw) or _made(raw)
+    return found
+
+
+def _made(raw: types.FunctionType) -> Callable[..., Any]:
+    """A new function; it, and those it calls, are seen by others once all of them are complete."""
+    outermost = not _MAKING
+    scope: dict[str, Any] = {"__builtins__": __builtins__, "__name__": raw.__module__}
+    function = types.FunctionType(raw.__code__, scope, raw.__name__, raw.__defaults__, raw.__closure__)
+    function.__kwdefaults__, function.__annotations__ = raw.__kwdefaults__, raw.__annotations__
+    _MAKING[raw] = function
+    try:
+        for name in _names(raw.__code__) & raw.__globals__.keys():
+            scope[name] = _translated(raw.__globals__[name])
+        if outermost:
+            _FUNCTIONS.update(_MAKING)
+    finally:
+        if outermost:
+            _MAKING.clear()
     return function
 
 

@@ -104,7 +104,7 @@ def index_type(positions, *tensors):
     limit = 2**31 - 2**20
     large = [t for t in tensors if t.untyped_storage().nbytes() >= limit]
     reach = [sum((n - 1) * s for n, s in zip(t.shape, t.stride())) for t in large]
-    return tl.int64 if max(*positions, *reach, 0) >= limit else tl.int32
+    return tl.int64 if max([0, *positions, *reach]) >= limit else tl.int32
 ''',
     "tile_size": '''
 def tile_size(extent, least, most=2**30):

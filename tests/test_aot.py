@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
+from einc.binding import Fact
 from einc.codegen import emit_file
 from einc.codegen.aot import FORMATS, CompiledKernel, artifact, compile_ahead
+from einc.driver import compile_program, elaborate, parse
 from einc.errors import TargetError
 from einc.targets import INTERPRETER, TARGETS, Target, target
 from einc.tile import WHOLE, Block
@@ -17,6 +20,7 @@ from tests import tileprograms as programs
 from tests.tileprograms import Scheduled
 
 GPUS = ["sm_80", "sm_90", "sm_100", "gfx942", "gfx950"]
+EXAMPLES = Path(__file__).parent.parent / "examples"
 UNARY = (
     "neg",
     "abs",
@@ -114,6 +118,19 @@ def test_the_table_of_contractions_is_true(name: str) -> None:
                 compiled(small, name)
     for dtype in (U8, U16, I32, BOOL):
         assert not machine.takes_dot(dtype)
+
+
+@pytest.mark.aot
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.ein")), ids=lambda p: p.stem)
+def test_examples_compile(path: Path) -> None:
+    """Every example, with operands in bf16, one kernel an equation."""
+    text = parse(path.read_text(encoding="utf-8"), path.name)
+    operands = elaborate(text).operands
+    facts = {p.name: Fact((2,) * len(p.dims), BF16 if p.dtype == F32 else p.dtype) for p in operands}
+    for name in ("sm_90", "gfx942"):
+        compiled_program = compile_program(elaborate(text, facts), 0, TARGETS[name])
+        kernels = compile_ahead(compiled_program.emitted, TARGETS[name], {})
+        assert all(k.registers and k.shared <= TARGETS[name].shared for k in kernels)
 
 
 @pytest.mark.aot
