@@ -38,7 +38,7 @@ class Known:
 @dataclass(slots=True)
 class Cascade:
     """What elaboration appends to. `taken` are all names in use, `dims` those of every tensor so far, `hints` what
-    extents axes have that functions brought in."""
+    extents axes have that functions brought in, `places` the calls that did."""
 
     taken: set[str] = field(default_factory=set)
     equations: list[Equation] = field(default_factory=list)
@@ -46,6 +46,7 @@ class Cascade:
     dims: dict[str, Dims] = field(default_factory=dict)
     dtypes: dict[str, DType] = field(default_factory=dict)
     operands: set[str] = field(default_factory=set)
+    places: dict[str, Span] = field(default_factory=dict)
     nodes: int = 0
 
     def fresh(self, name: str) -> str:

@@ -20,7 +20,7 @@ from einc.types import DType
 def define(t: Elaborator, d: Definition, *, returned: bool = False) -> None:
     """Append the equations of a program's definition; a contraction that is `returned` has its operands' type."""
     if len(d.targets) > 1:
-        _define_several(t, d)
+        _define_several(t, d, returned=returned)
         return
     (target,) = d.targets
     dims = None if target.index is None else written_dims(t, target)
@@ -29,9 +29,17 @@ def define(t: Elaborator, d: Definition, *, returned: bool = False) -> None:
 
 
 def _give(t: Elaborator, target: Target, dims: Dims, result: Result, span: Span, *, returned: bool = False) -> None:
+    result = apart(t, result, dims)
     dtype = target.dtype or (_returned(t, result) if returned else None) or default_dtype(result)
     _check_stored(target, dtype, result, span)
     t.scope.tensors[target.name] = t.cascade.give(target.name, dims, result, dtype, span)
+
+
+def apart(t: Elaborator, result: Result, dims: Dims) -> Result:
+    """The result; bound to a tensor of its own if it reduces over an axis that stands on the left too."""
+    if isinstance(result, Reduction) and set(result.over) & set(flatten(dims)):
+        return t.bound(result)
+    return result
 
 
 def _returned(t: Elaborator, result: Result) -> DType | None:
@@ -81,7 +89,7 @@ def _check_stored(target: Target, dtype: DType, result: Result, span: Span) -> N
         )
 
 
-def _define_several(t: Elaborator, d: Definition) -> None:
+def _define_several(t: Elaborator, d: Definition, *, returned: bool) -> None:
     """`V[i], I[i] = …`: argmax and argmin give the value and the position, functions what they return."""
     results = _several(t, d)
     if len(results) != len(d.targets):
@@ -97,7 +105,7 @@ def _define_several(t: Elaborator, d: Definition) -> None:
         return
     for target, own, result in zip(d.targets, dims, results, strict=True):
         result = result if own is None else sums.summed(t, result, flatten(own))
-        _give(t, target, result.shape if own is None else own, result, d.span)
+        _give(t, target, result.shape if own is None else own, result, d.span, returned=returned)
 
 
 def _several(t: Elaborator, d: Definition) -> tuple[Result, ...]:
@@ -119,6 +127,13 @@ def _define_components(t: Elaborator, d: Definition, dims: list[Dims | None], r:
             "the results of one reduction have the same axes in the same order",
             d.span,
             hint="write the same brackets after each name",
+        )
+    both = [a for a in r.over if a in flatten(shape)]
+    if both:
+        raise AxisError(
+            f"'{r.monoid.name}' is over axis '{both[0]}', which is on the left too",
+            d.span,
+            hint=f"leave '{both[0]}' out on the left",
         )
     missing = [a for a in r.axes if a not in flatten(shape)]
     if missing:
@@ -180,5 +195,6 @@ def _give_local(t: Elaborator, target: Target, dims: Dims, result: Result, span:
     dtype = target.dtype or default_dtype(result)
     _check_stored(target, dtype, result, t.scope.at(span))
     dims = tuple(dim for dim in dims if dim)
+    result = apart(t, result, dims)
     name = t.cascade.fresh(t.named(target.name))
     return t.cascade.give(name, dims, result, dtype, t.scope.at(span))

@@ -31,6 +31,7 @@ def expand(t: Elaborator, node: Call, guard: ein.Expr | None) -> tuple[Result, .
     given = merge(*(a.dims for a in args), *(((x,),) for a in args for x in a.positions))
     _check_axes(node, named, flatten(given), span)
     local = {name: (t.cascade.fresh(name),) for name in known.axes}
+    t.cascade.places.update((axis, span) for (axis,) in local.values())
     scope = Scope(
         axes={**axes, **local},
         scalars={},

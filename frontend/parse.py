@@ -14,7 +14,7 @@ from einc.source import Source
 Form: TypeAlias = Literal["einsum", "expression", "program"]
 
 _COMMENT = re.compile(r"#[^\n]*")
-_PROGRAM = re.compile(r"[=\[\]:+*/|]|^\s*(def|fn|axis|return)\s", re.MULTILINE)
+_PROGRAM = re.compile(r"[=\[\]:+*/|]|^[ \t]*(def|fn|axis|return)\s", re.MULTILINE)
 _CALL = re.compile(r"[^\W\d]\w+\(")
 
 

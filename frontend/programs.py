@@ -164,6 +164,7 @@ def close(
     """The program of a finished cascade; its axes are those of the operands, those given an extent, then the rest."""
     given = dict.fromkeys(a for p in params if isinstance(p, ein.Operand) for a in flatten(p.dims))
     used = [a for a in _used(cascade.equations) if a not in given and a not in extents]
+    places = {**cascade.places, **places}
     found = bounds.find_extents(used, cascade.equations, cascade.dims, cascade.hints, places) if used else {}
     formulas = {**extents, **found}
     order = dict.fromkeys((*given, *extents, *used))

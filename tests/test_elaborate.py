@@ -88,6 +88,7 @@ def dtype(text: str, **dtypes: str) -> DType:
         ("I[i] = argmax[j, k](A[i, j, k])", ["I[i] = argmax[j, k](A[i, j, k])"]),
         ("I[i] = argmax[j](A[i, j], |j| - 1 - j)", ["I[i] = argmax[j](A[i, j], |j| - 1 - j)"]),
         ("V[i], I[i] = argmax[j](A[i, j])", ["V[i], I[i] = argmax[j](A[i, j], j)"]),
+        ("C[i, j] = sum[j](A[i, j])", ["C_sum[i] = sum[j](A[i, j])", "C[i, j] = C_sum[i]"]),
         ("N[i] = sum[j : j <= i](1)\nT[i, j] = A[i, j]", ["N[i] = sum[j : j <= i](1)", "T[i, j] = A[i, j]"]),
         ("N[i] = sum[j : true](A[i])\nT[j] = B[j]", ["N[i] = sum[j : true](A[i])", "T[j] = B[j]"]),
     ],
