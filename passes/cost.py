@@ -91,8 +91,8 @@ class Model:
 
 
 def positions(axes: tuple[str, ...], context: Context) -> int:
-    """The number of positions of a group of axes, by the size hints."""
-    return prod(context.size(a) for a in axes)
+    """The number of positions of a group of axes, by the size hints; limited, for ranks that no tensor has."""
+    return min(prod(context.size(a) for a in axes), 1 << 200)
 
 
 def _operations(eq: Equation, program: Program, context: Context) -> tuple[float, float, float]:
