@@ -26,8 +26,8 @@ class Elaborator(Protocol):
     @property
     def library(self) -> Library: ...
 
-    def within(self, scope: Scope) -> Elaborator:
-        """An elaborator of a function's body, for another scope of the same cascade."""
+    def within(self, scope: Scope, library: Library | None = None) -> Elaborator:
+        """An elaborator of a function's body: for another scope of the same cascade, and other functions if given."""
 
     def result(self, node: Node, guard: Expr | None = None) -> Result:
         """What a node means under a guard: a value, or a reduction that has no name yet."""

@@ -9,7 +9,7 @@ from einc import ein, errors
 from einc.errors import AxisError, CallError, nearest
 from einc.frontend import definitions
 from einc.frontend.elaborator import Elaborator
-from einc.frontend.library import Entry
+from einc.frontend.library import Entry, prelude
 from einc.frontend.scopes import Argument, Scope
 from einc.frontend.syntax import Call, Definition, Function, FunctionParam
 from einc.frontend.values import Dims, Obstacle, Result, Value, flatten, merge
@@ -41,7 +41,7 @@ def expand(t: Elaborator, node: Call, guard: ein.Expr | None) -> tuple[Result, .
         place=span if known.prelude else t.scope.place,
         calls=(*t.scope.calls, node.function),
     )
-    inner = t.within(scope)
+    inner = t.within(scope, prelude() if known.prelude else None)  # which no program changes
     for s in known.function.body[:-1]:
         assert isinstance(s, Definition)
         definitions.local(inner, s)

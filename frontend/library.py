@@ -113,8 +113,7 @@ def _own_axes(f: Function, nodes: Iterable[Node]) -> tuple[str, ...]:
         for dim in target.index or ():
             found |= dict.fromkeys(n.name for n in walk(dim) if isinstance(n, Name))
     for node in nodes:
-        for part in (
-            (*(node.axes or ()), *()) if isinstance(node, Call) else node.index if isinstance(node, Read) else ()
-        ):
-            found |= dict.fromkeys(n.name for n in walk(part) if isinstance(n, Name))
+        parts: Sequence[Node] = (node.axes or ()) if isinstance(node, Call) else ()
+        parts = node.index if isinstance(node, Read) else parts
+        found |= dict.fromkeys(n.name for part in parts for n in walk(part) if isinstance(n, Name))
     return tuple(a for a in found if a not in known)

@@ -30,9 +30,9 @@ class Translator:
     scope: Scope
     library: Library
 
-    def within(self, scope: Scope) -> Translator:
-        """A translator of programs' expressions for another scope of the same cascade."""
-        return Translator(self.cascade, scope, self.library)
+    def within(self, scope: Scope, library: Library | None = None) -> Translator:
+        """A translator of programs' expressions for another scope of the same cascade, and for other functions."""
+        return Translator(self.cascade, scope, self.library if library is None else library)
 
     def value(self, node: Node, guard: ein.Expr | None = None) -> Value:
         """The scalar expression of a node under a guard; a reduction is bound to a tensor and read."""

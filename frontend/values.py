@@ -125,7 +125,6 @@ def union(values: Iterable[Value]) -> Obstacles:
     return found
 
 
-def blocked(value: Value, inside: str, span: Span, free: Iterable[str] = ()) -> Obstacles:
-    """Every axis of the value sits inside something now, except the `free` ones."""
-    passing = set(free)
-    return {a: Obstacle(inside, span) for a in value.axes if a not in passing}
+def blocked(value: Value, inside: str, span: Span) -> Obstacles:
+    """Every axis of the value sits inside something now."""
+    return {a: Obstacle(inside, span) for a in value.axes}

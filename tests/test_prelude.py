@@ -139,3 +139,9 @@ def test_a_program_may_replace_a_function() -> None:
     text = "fn relu(x) = max(x, 1)\nT[i] = relu(x[i])"
     (found,) = evaluate(elaborate(parse(Source("<test>", text)), {"x": Fact((3,), F32)}), {"x": np.array([0.0, 1, 2])})
     np.testing.assert_array_equal(found, [1, 1, 2])
+
+
+def test_the_prelude_keeps_its_own_functions() -> None:
+    text = "fn mean(x) = 7\nT[i] = var[j](x[i, j])"
+    (found,) = evaluate(elaborate(parse(Source("<test>", text)), {"x": Fact(X.shape, F64)}), {"x": X})
+    np.testing.assert_allclose(found, X.var(1), rtol=1e-12)
