@@ -231,6 +231,8 @@ class Expressions:
         if v.mask is not None:
             zero = "0.0" if v.dtype.is_float else "0"
             masked = f", mask={self.over(v.mask, order).code}, other={zero}"
+        if v.apart:  # another policy is what keeps Triton from merging the two loads
+            masked += ', eviction_policy="evict_last"'
         text = Text(f"tl.load({pointer.code}{masked})")
         stored = self.buffers[v.tensor].dtype.part
         return text if stored == v.dtype else Text(f"{text.code}.to({TYPES[v.dtype.name]})")

@@ -10,8 +10,8 @@ Nodes are frozen. `einc.tileprinter` writes them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 
 from einc.ein import Monoid
 from einc.types import DType
@@ -120,7 +120,8 @@ class Load:
     """Elements of a tensor at an index a dimension; 0 where the mask is false.
 
     `checked[k]` says that index k may be out of range and is checked at run time. `part` selects the real (0) or
-    imaginary (1) part of a complex tensor. `via` is how memory is reached, once `place-loads` has decided.
+    imaginary (1) part of a complex tensor. `via` is how memory is reached, once `place-loads` has decided; `apart`
+    keeps it from being merged with an equal load.
     """
 
     tensor: str
@@ -130,6 +131,7 @@ class Load:
     mask: Value | None = None
     part: int | None = None
     via: str = ""
+    apart: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,6 +272,21 @@ def values_of(v: Value) -> tuple[Value, ...]:
             return (value,)
         case _:
             return ()
+
+
+def rebuild(v: Value, f: Callable[[Value], Value]) -> Value:
+    """The same value over f of those directly below."""
+    match v:
+        case Elem(args=args) | Fold(args=args):
+            return replace(v, args=tuple(f(a) for a in args))
+        case Convert(arg=arg):
+            return replace(v, arg=f(arg))
+        case Load(index=index, mask=mask):
+            return replace(v, index=tuple(f(i) for i in index), mask=None if mask is None else f(mask))
+        case Dot(left=left, right=right, acc=acc):
+            return replace(v, left=f(left), right=f(right), acc=f(acc))
+        case _:
+            return v
 
 
 def walk_values(v: Value) -> Iterator[Value]:

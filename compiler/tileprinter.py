@@ -94,9 +94,10 @@ def _value(v: Value, binding: int = 0) -> str:
             return f"{dtype}({_value(arg)})"
         case tile.Fill(value=value):
             return _value(value)
-        case tile.Load(tensor=tensor, index=index, mask=mask, part=part, via=via):
+        case tile.Load(tensor=tensor, index=index, mask=mask, part=part, via=via, apart=apart):
             masked = "" if mask is None else f" where {_value(mask)}"
             by = f" by {via}" if via else ""
+            by += " apart" if apart else ""
             return f"load {tensor}{_part(part)}[{_list(index)}]{by}{masked}"
         case tile.Dot(left=left, right=right, acc=acc, inner=inner):
             return f"{_value(acc)} + dot[{inner}]({_value(left)}, {_value(right)})"

@@ -20,6 +20,7 @@ from einc.ein import AxisValue, Equation, Program
 from einc.passes.alone import alone
 from einc.passes.contraction import Shape, contraction
 from einc.passes.cost import Model, positions
+from einc.passes.parts import split
 from einc.passes.walks import tensors_read
 from einc.pipeline import Context, State
 from einc.plan import Plan
@@ -84,6 +85,7 @@ class _Search:
     def shared(self, equations: tuple[Equation, ...], stores: tuple[str, ...]) -> Plan | None:
         if any(t.dtype.is_complex for eq in equations for t in eq.outputs) or not _read_in_place(equations):
             return None
+        equations = tuple(split(eq, self.program.dtypes()) for eq in equations)
         made = [_plan(equations, stores, walked, self.context) for walked in _walkable(equations, self.context)]
         return min((p for p in made if p is not None), key=self.seconds, default=None)
 

@@ -2,20 +2,25 @@
 
     loop t: x = e; ...   -->   x = e; loop t: ...        e free of t and of what the loop binds or carries
     load T[e]            -->   load T[e] by pointer
+    x = load T[e]; ... x ... dot(x, y)   -->   x = load T[e]; z = load T[e]; ... x ... dot(z, y)      in a loop
 
-Pointers take any strides; descriptors will need unit strides and aligned bases.
+Pointers take any strides; descriptors will need unit strides and aligned bases. A load that a loop keeps in flight has
+its ring of buffers sized for one kind of reader: where a dot of Hopper, which reads them late, shares it with others,
+Triton (3.6 and 3.7) lets a copy overwrite what the dot still reads. So the dot gets a load of its own.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 
 from einc import tile
+from einc.tile import Ref, Value
 
 
 def place_loads(kernel: tile.Kernel) -> tile.Kernel:
     """The kernel with its loads placed."""
-    return replace(kernel, body=_pointers(_hoisted(kernel.body)))
+    return replace(kernel, body=_placed(_hoisted(kernel.body)))
 
 
 def _hoisted(body: tuple[tile.Statement, ...]) -> tuple[tile.Statement, ...]:
@@ -47,26 +52,45 @@ def _split(loop: tile.Loop) -> tuple[list[tile.Statement], tile.Loop]:
     return before, replace(loop, body=tuple(inside))
 
 
-def _pointers(body: tuple[tile.Statement, ...]) -> tuple[tile.Statement, ...]:
-    return tuple(
-        replace(s, body=_pointers(s.body))
-        if isinstance(s, tile.Loop)
-        else replace(s, value=_by_pointer(s.value))
-        if isinstance(s, tile.Let)
-        else s
-        for s in body
-    )
+def _placed(body: tuple[tile.Statement, ...]) -> tuple[tile.Statement, ...]:
+    placed: list[tile.Statement] = []
+    for s in body:
+        match s:
+            case tile.Loop():
+                placed.append(replace(s, body=_separated(_placed(s.body))))
+            case tile.Let(value=value):
+                placed.append(replace(s, value=_by_pointer(value)))
+            case tile.Store(value=value):
+                placed.append(replace(s, value=_by_pointer(value)))
+    return tuple(placed)
 
 
-def _by_pointer(v: tile.Value) -> tile.Value:
-    match v:
-        case tile.Load():
-            return replace(v, via="pointer")
-        case tile.Elem(args=args) | tile.Fold(args=args):
-            return replace(v, args=tuple(_by_pointer(a) for a in args))
-        case tile.Convert(arg=arg):
-            return replace(v, arg=_by_pointer(arg))
-        case tile.Dot(left=left, right=right):
-            return replace(v, left=_by_pointer(left), right=_by_pointer(right))
-        case _:
-            return v
+def _by_pointer(v: Value) -> Value:
+    made = tile.rebuild(v, _by_pointer)
+    return replace(made, via="pointer") if isinstance(made, tile.Load) else made
+
+
+def _separated(body: tuple[tile.Statement, ...]) -> tuple[tile.Statement, ...]:
+    """The statements of a loop with a load of its own for every dot that shares one with other work."""
+    uses = Counter(v.name for v in tile.values_in(body) if isinstance(v, Ref))
+    dots = [v for v in tile.values_in(body) if isinstance(v, tile.Dot)]
+    multiplied = Counter(side.name for d in dots for side in (d.left, d.right) if isinstance(side, Ref))
+    split: list[tile.Statement] = []
+    own: dict[Value, Value] = {}
+    for s in body:
+        match s:
+            case tile.Let(names=(name,), value=tile.Load() as load) if 0 < multiplied[name] < uses[name]:
+                own[Ref(name)] = Ref(f"{name}_dot")
+                split += [replace(s, names=(f"{name}_dot",)), replace(s, value=replace(load, apart=True))]
+            case tile.Let(value=value):
+                split.append(replace(s, value=_over_own(value, own)))
+            case _:
+                split.append(s)
+    return tuple(split)
+
+
+def _over_own(v: Value, own: dict[Value, Value]) -> Value:
+    made = tile.rebuild(v, lambda below: _over_own(below, own))
+    if isinstance(made, tile.Dot):
+        return replace(made, left=own.get(made.left, made.left), right=own.get(made.right, made.right))
+    return made
