@@ -40,12 +40,18 @@ _NARROW = {
 
 def _widen(bits: Array, name: str) -> Array:
     """Narrow floats as float32."""
+    if name == "bf16":  # the upper half of a float32
+        return (bits.astype(np.uint32) << np.uint32(16)).view(np.float32)
     wide = torch.from_numpy(np.ascontiguousarray(bits)).view(_NARROW[name][0]).float()
     return wide.numpy().reshape(bits.shape)
 
 
 def _narrow(data: Array, name: str) -> Array:
     """The bits of the nearest narrow floats, ties to even."""
+    if name == "bf16" and data.dtype == np.float32:
+        whole = np.ascontiguousarray(data).view(np.uint32).reshape(data.shape)
+        rounded = (whole + np.uint32(0x7FFF) + ((whole >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)
+        return np.where(np.isnan(data), np.uint32(0x7FC0), rounded).astype(np.uint16)
     dtype, bits, _ = _NARROW[name]
     data = np.ascontiguousarray(data)
     return torch.from_numpy(data).to(dtype).view(bits).numpy().reshape(data.shape)
