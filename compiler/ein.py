@@ -276,7 +276,7 @@ class Param:
 
 @dataclass(frozen=True, slots=True)
 class AxisDecl:
-    """An axis and its extent: a formula over other extents and scalars, or None where an operand's dimension gives it."""
+    """An axis and its extent: a formula over other extents and scalars, or None where an operand has the dimension."""
 
     name: str
     extent: Expr | None = None

@@ -47,7 +47,7 @@ _INFIX = (
     ("floordiv", "//", Rule.ARITHMETIC, PRODUCT), ("mod", "%", Rule.ARITHMETIC, PRODUCT),
     ("pow", "**", Rule.ARITHMETIC, POWER),
 )  # fmt: skip
-_FLOATING = "sqrt rsqrt exp exp2 log log2 tanh erf sin cos tan".split()
+_FLOATING = ("sqrt", "rsqrt", "exp", "exp2", "log", "log2", "tanh", "erf", "sin", "cos", "tan")
 _CALLS = (
     *((name, 1, Rule.FLOATING) for name in _FLOATING),
     ("abs", 1, Rule.ARITHMETIC), ("floor", 1, Rule.JOIN), ("ceil", 1, Rule.JOIN), ("round", 1, Rule.JOIN),
