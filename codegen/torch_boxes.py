@@ -11,6 +11,9 @@ from math import prod
 # attention takes 1.2 times as long with a quarter of it, where dispatch shows, and 1.3 times with four times as much.
 LARGEST = 1 << 20
 
+WORTH_SHARING = 1 << 16  # elements of the largest tensor from which on a box is a task for a worker
+_BALANCED = 4  # boxes a worker, so that all end at about the same time
+
 _STREAMED = 512  # positions of a walked axis that amortise what is done once a block: rescaling, dispatch
 _SQUARE = 256  # rows that make a matrix product run at full speed; fewer are visited in vain where domains are pruned
 
@@ -26,11 +29,13 @@ class Dim:
     kind: str
 
 
-def box(dims: Sequence[Dim], shapes: Iterable[frozenset[int]], dots: bool) -> tuple[int, ...]:
+def box(
+    dims: Sequence[Dim], shapes: Iterable[frozenset[int]], dots: bool, grid: Sequence[int], workers: int
+) -> tuple[int, ...]:
     """The most positions of each dim in a box, for tensors that vary over these sets of dims.
 
     A walked axis is cut first, then rows, then the batch from the outermost axis inwards, and again below what is
-    good for speed if it must be.
+    good for speed if it must be. At last the grid is cut until every worker has boxes.
     """
     sizes = [1 if d.kind == "single" else max(d.extent, 1) for d in dims]
     shapes = [s for s in shapes if s]
@@ -47,7 +52,21 @@ def box(dims: Sequence[Dim], shapes: Iterable[frozenset[int]], dots: bool) -> tu
                 if not cut or prod(sizes[d] for d in group) <= least:
                     break
                 sizes[cut[0]] = (sizes[cut[0]] + 1) // 2
+    while largest(sizes, shapes) >= 2 * WORTH_SHARING and _boxes(dims, sizes, grid) < _BALANCED * workers:
+        cut = [d for d in grid if sizes[d] > 1]
+        if workers < 2 or not cut:
+            break
+        sizes[cut[0]] = (sizes[cut[0]] + 1) // 2
     return tuple(sizes)
+
+
+def largest(sizes: Sequence[int], shapes: Iterable[frozenset[int]]) -> int:
+    """The elements of the largest tensor in a box."""
+    return max((prod(sizes[d] for d in s) for s in shapes), default=0)
+
+
+def _boxes(dims: Sequence[Dim], sizes: Sequence[int], grid: Sequence[int]) -> int:
+    return prod(-(-dims[d].extent // sizes[d]) for d in grid)
 
 
 def _groups(dims: Sequence[Dim], kind: str) -> list[list[int]]:

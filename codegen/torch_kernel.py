@@ -12,12 +12,13 @@ from torch import Tensor
 
 from einc import tile
 from einc.arithmetic import ScalarValue
-from einc.codegen.torch_boxes import Dim, blocks, box
+from einc.codegen.torch_boxes import WORTH_SHARING, Dim, blocks, box, largest
 from einc.codegen.torch_frames import Affine, Frame, Node
 from einc.codegen.torch_memory import store
 from einc.codegen.torch_names import Name, Step, bind, repeated
 from einc.codegen.torch_ops import HELD, literal
 from einc.codegen.torch_values import Values
+from einc.codegen.torch_workers import share_out
 
 
 @dataclass(slots=True)
@@ -28,25 +29,41 @@ class Executable:
     dims: tuple[Dim, ...]
     grid: tuple[int, ...]
     sizes: tuple[int, ...]
+    small: bool
     steps: tuple[Step, ...]
 
     def run(self, operands: Mapping[str, Tensor], scalars: Mapping[str, ScalarValue]) -> None:
         """Compute the kernel: read and write these tensors."""
-        reuse = not (torch.is_grad_enabled() and any(x.requires_grad for x in operands.values()))
+        spans = [range(self.dims[d].extent) for d in self.grid]
+        if not all(spans):
+            return
         given = {
             name: torch.full((), literal(scalars[name], t), dtype=HELD[t.name], device=self.values.device)
             for name, t in self.values.scalars.items()
         }
-        frame = Frame([d.extent for d in self.dims], self.values.slots, given, reuse)
+        boxes = list(blocks([self.sizes[d] for d in self.grid], spans))
+        records = torch.is_grad_enabled() and any(x.requires_grad for x in operands.values())
+        if records or self.values.device.type != "cpu" or self.small:
+            box = self.worker(operands, given, not records)
+            for ranges in boxes:
+                box(ranges)
+        else:
+            share_out(boxes, lambda: self.worker(operands, given, True))
+
+    def worker(
+        self, operands: Mapping[str, Tensor], scalars: dict[str, Tensor], reuse: bool
+    ) -> Callable[[tuple[range, ...]], None]:
+        """A function that computes boxes of the grid, one after another, in a frame of its own."""
+        frame = Frame([d.extent for d in self.dims], self.values.slots, dict(scalars), reuse)
         frame.operands = dict(operands)
-        spans = [range(self.dims[d].extent) for d in self.grid]
-        if any(not span and self.dims[d].kind != "whole" for d, span in zip(self.grid, spans, strict=True)):
-            return
-        for ranges in blocks([self.sizes[d] for d in self.grid], spans):
+
+        def box(ranges: tuple[range, ...]) -> None:
             for d, r in zip(self.grid, ranges, strict=True):
                 frame.lo[d], frame.hi[d] = r.start, r.stop
             for step in self.steps:
                 step(frame)
+
+        return box
 
 
 def executable(
@@ -107,9 +124,10 @@ class _Compiler:
     def compiled(self) -> Executable:
         steps = self.body(self.kernel.body)
         dots = any(isinstance(v, tile.Dot) for v in tile.values_in(self.kernel.body))
-        self.sizes += box(self.dims, self.values.shapes, dots)
         grid = tuple(d for a in self.kernel.grid for d in self.values.members[a.name])
-        return Executable(self.values, tuple(self.dims), grid, tuple(self.sizes), steps)
+        self.sizes += box(self.dims, self.values.shapes, dots, grid, torch.get_num_threads())
+        small = largest(self.sizes, self.values.shapes) < WORTH_SHARING
+        return Executable(self.values, tuple(self.dims), grid, tuple(self.sizes), small, steps)
 
     # Statements ------------------------------------------------------------------------------------------------------
 

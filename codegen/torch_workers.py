@@ -1,0 +1,64 @@
+"""Work shared out over the cores: each worker computes whole boxes, with torch on one thread.
+
+Torch's own threads meet after every operation. Workers meet once a kernel, which costs as much on idle cores and a
+tenth on cores that other processes use as well.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from queue import Empty, SimpleQueue
+from typing import TypeVar
+
+import torch
+
+T = TypeVar("T")
+
+_ALONE = threading.Lock()  # the number of torch's threads is one setting for the whole process
+
+
+@lru_cache(maxsize=4)
+def _pool(workers: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(workers, thread_name_prefix="einc")
+
+
+def share_out(tasks: Sequence[T], worker: Callable[[], Callable[[T], None]]) -> None:
+    """Do every task, each worker with a function of its own; in the caller's thread where there is nothing to gain.
+
+    Records no gradients.
+    """
+    count = min(torch.get_num_threads(), len(tasks))
+    if count < 2 or not _ALONE.acquire(blocking=False):
+        _work(tasks, worker())
+        return
+    threads, inference = torch.get_num_threads(), torch.is_inference_mode_enabled()
+    waiting: SimpleQueue[T] = SimpleQueue()
+    for task in reversed(tasks):  # under a causal mask the last take longest, and those should not end the work
+        waiting.put(task)
+    torch.set_num_threads(1)
+    try:
+        others = [_pool(threads - 1).submit(_drain, waiting, worker(), inference) for _ in range(count - 1)]
+        _drain(waiting, worker(), inference)
+        for other in others:
+            other.result()
+    finally:
+        torch.set_num_threads(threads)
+        _ALONE.release()
+
+
+def _work(tasks: Iterable[T], do: Callable[[T], None]) -> None:
+    for task in tasks:
+        do(task)
+
+
+def _drain(waiting: SimpleQueue[T], do: Callable[[T], None], inference: bool) -> None:
+    with torch.inference_mode(inference), torch.no_grad():
+        while True:
+            try:
+                task = waiting.get_nowait()
+            except Empty:
+                return
+            do(task)
