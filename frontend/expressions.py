@@ -24,7 +24,8 @@ from einc.frontend.syntax import Call, Name, Node, Operation, Quoted, Read, chil
 from einc.frontend.termparser import parse_terms
 from einc.frontend.terms import Subscripts, as_letters, choose
 from einc.frontend.translate import Translator
-from einc.frontend.undeclared import check_scalar, conditions
+from einc.frontend.undeclared import check_scalar
+from einc.frontend.usage import conditions
 from einc.frontend.values import Dims, Reduction, Result, Value, flatten
 from einc.inference import returned_dtype
 from einc.source import Source, Span

@@ -23,7 +23,8 @@ def expand(t: Elaborator, node: Call, guard: ein.Expr | None) -> tuple[Result, .
     known = t.library[node.function]
     node = t.axes_for(node, guard)
     span = t.scope.at(node.span)
-    _check_chain(t, node.function, span)
+    chained = f"{node.function} of the prelude" if known.prelude else node.function
+    _check_chain(t, chained, span)
     axes = _axes(t, known.function, node, span)
     named = flatten(axes.values())
     outer = None if guard is None or set(ein.axes_of(guard)) & set(named) else guard
@@ -39,7 +40,7 @@ def expand(t: Elaborator, node: Call, guard: ein.Expr | None) -> tuple[Result, .
         arguments={p.name: _bind(t, known, p, a, axes) for p, a in zip(known.function.params, args, strict=True)},
         prefix=t.scope.prefix,
         place=span if known.prelude else t.scope.place,
-        calls=(*t.scope.calls, node.function),
+        calls=(*t.scope.calls, chained),
     )
     inner = t.within(scope, prelude() if known.prelude else None)  # which no program changes
     for s in known.function.body[:-1]:

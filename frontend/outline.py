@@ -20,7 +20,8 @@ from einc.frontend.syntax import (
     Target,
     walk,
 )
-from einc.frontend.undeclared import check_misspelt, free_scalars, likely_types, read_operands
+from einc.frontend.undeclared import check_misspelt, free_scalars, read_operands
+from einc.frontend.usage import likely_types
 from einc.source import Span
 from einc.types import DType
 
@@ -65,7 +66,8 @@ def outline(tree: Definitions) -> Outline:
         params = (*read_operands(nodes, targets, axes), *free_scalars(nodes, {*tensors, *axes}))
     _check_names(params, targets, axes, extents)
     ordered = _ordered(definitions, targets)
-    return Outline(tree, params, axes, extents, ordered, _returns(tree, definitions, targets), likely_types(nodes))
+    types = likely_types(nodes, {name: d.value for name, (d, _) in targets.items()})
+    return Outline(tree, params, axes, extents, ordered, _returns(tree, definitions, targets), types)
 
 
 def _values(s: Definition | AxisStatement | Return) -> tuple[Node, ...]:

@@ -6,9 +6,8 @@ import difflib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from einc import errors
-from einc.frontend.syntax import Call, Group, Name, Node, OperandDecl, Operation, Read, ScalarDecl, walk
+from einc.frontend.syntax import Group, Name, Node, OperandDecl, Read, ScalarDecl, walk
 from einc.source import Span
-from einc.types import BOOL, I64, DType
 
 
 def read_operands(nodes: Sequence[Node], targets: Mapping[str, object], axes: dict[str, Span]) -> Iterator[OperandDecl]:
@@ -75,31 +74,3 @@ def check_misspelt(n: Name, others: set[str]) -> None:
         raise errors.NameError(
             f"'{n.name}' is not defined", n.span, fact="it is in subscripts only", hint=f"did you mean '{close[0]}'?"
         )
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Types
-
-
-def likely_types(nodes: Iterable[Node]) -> dict[str, DType]:
-    """The types that operands must have by their place: integers in subscripts, truth values as conditions."""
-    found: dict[str, DType] = {}
-    for node in nodes:
-        if isinstance(node, Read):
-            found |= {n.tensor: I64 for i in node.index for n in walk(i) if isinstance(n, Read)}
-            found |= {n.name: I64 for i in node.index for n in walk(i) if isinstance(n, Name)}
-        for condition in conditions(node):
-            if isinstance(condition, Read | Name):
-                found[condition.tensor if isinstance(condition, Read) else condition.name] = BOOL
-    return found
-
-
-def conditions(node: Node) -> tuple[Node, ...]:
-    """What of a node is a truth value."""
-    match node:
-        case Call("where", args=(condition, *_)):
-            return (condition,)
-        case Call("any" | "all", args=args) | Operation("and" | "or" | "not", args):
-            return args
-        case _:
-            return ()

@@ -376,6 +376,11 @@ def test_what_stands_as_a_condition_is_a_truth_value() -> None:
     assert [p.dtype for p in program.operands] == [BOOL, BOOL, F32]
 
 
+def test_what_a_subscript_is_computed_from_is_an_integer() -> None:
+    text = "at[n] = max(ids[n] - 1, 0)\nM[n] = mask[n]\nO[n, d] = where(M[n], E[at[n] * 2, d], 0)"
+    assert {p.name: p.dtype for p in elaborated(text).operands} == {"ids": I64, "mask": BOOL, "E": F32}
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # The whole
 
