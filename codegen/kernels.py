@@ -7,9 +7,11 @@ from dataclasses import dataclass
 
 from einc import tile
 from einc.codegen import library
-from einc.codegen.expressions import TYPES, Expressions, File
+from einc.codegen.expressions import Expressions
 from einc.codegen.layout import indented, wrapped
 from einc.codegen.names import Names
+from einc.codegen.operations import is_natural
+from einc.codegen.text import TYPES, File
 from einc.ein import MONOIDS
 from einc.tile import TileAxis, TileType
 from einc.tiletypes import loop_position, scope
@@ -144,7 +146,7 @@ class _Writer:
             else:
                 self.take("value", name, name)
             self.write.types[name] = TileType(type_.dtype, type_.axes)
-        if len(s.names) == 1 and s.types[0].dtype.is_int and self.write.is_natural(s.value):
+        if len(s.names) == 1 and s.types[0].dtype.is_int and is_natural(self.write, s.value):
             self.write.natural.add(s.names[0])
         assert all(t.axes == axes for t in s.types)
         return f"{', '.join(self.python['value', name] for name in s.names)} = {code}"

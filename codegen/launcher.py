@@ -8,11 +8,11 @@ from itertools import chain
 from einc import tile
 from einc.binding import FromDefault, FromDimension, FromFormula, plan
 from einc.codegen import bounds
-from einc.codegen.expressions import File
 from einc.codegen.formulas import formula
 from einc.codegen.kernels import Signature, extents_of, in_parts
 from einc.codegen.layout import indented, wrapped
 from einc.codegen.names import Names
+from einc.codegen.text import File
 from einc.ein import Operand, Param, Program
 from einc.printer import print_dims
 from einc.types import DType

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 from einc import tile
 from einc.codegen import library
-from einc.codegen.expressions import File
 from einc.codegen.kernels import Signature, kernel_source
 from einc.codegen.launcher import MODULE_NAMES, launcher_name, launcher_source
 from einc.codegen.names import Names
+from einc.codegen.text import File
 from einc.ein import Program
 from einc.printer import print_program
 from einc.targets import Target

@@ -1,0 +1,120 @@
+"""Contractions and reductions of tiles as Triton expressions, and the functions that combine a monoid's states."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from einc import tile
+from einc.codegen.text import ATOM, COMPARE, TYPES, Axes, Text
+from einc.codegen.writer import Writer
+from einc.ein import Apply, Const, Expr, Monoid, Scalar, walk
+from einc.tile import TileType, Value
+from einc.types import BOOL, F32, F64, DType
+
+
+def dot(w: Writer, v: tile.Dot, order: Axes) -> Text:
+    t = w.dtype(v.left)
+    left, right = w.full(v.left, (v.row, v.inner)), w.full(v.right, (v.inner, v.column))
+    code = f"{left.code}, {right.code}"
+    if not (isinstance(v.acc, tile.Lit | tile.Fill)):
+        code += f", {w.full(v.acc, (v.row, v.column)).code}"
+    if t == F32:
+        code += ', input_precision="ieee"'
+    elif t == F64:
+        code += ', input_precision="ieee", out_dtype=tl.float64'
+    elif t.is_int:
+        code += ", out_dtype=tl.int32"
+    elif t.bits == 8:
+        code += ", max_num_imprecise_acc=0"
+    return w.arranged(Text(f"tl.dot({code})"), (v.row, v.column), order)
+
+
+def fold(w: Writer, v: tile.Fold, order: Axes) -> Text:
+    """The tiles of each component, one axis folded away."""
+    inside = operand_order(w, v, order)
+    at = inside.index(v.axis)
+    types = tuple(w.dtype(a) for a in v.args)
+    args = [w.full(a, inside) for a in v.args]
+    result = tuple(a for a in inside if a != v.axis)
+    if len(v.args) > 1:
+        combine = combiner(w, v.monoid, types)
+        return Text(f"tl.reduce(({', '.join(a.code for a in args)}), {at}, {combine})")
+    return w.arranged(fold_one(w, v.monoid, types[0], args[0], at), result, order)
+
+
+def fold_one(w: Writer, monoid: Monoid, t: DType, arg: Text, at: int) -> Text:
+    match monoid.name:
+        case "sum" if not t.is_bool:
+            text = Text(f"tl.sum({arg.code}, {at})")
+            return Text(f"{text.code}.to({TYPES[t.name]})") if t.is_int and 0 < t.bits < 32 else text
+        case "any" | "all":
+            which = "max" if monoid.name == "any" else "min"
+            return Text(f"tl.{which}({arg.at(ATOM)}.to(tl.int32), {at}) != 0", COMPARE)
+        case "max" | "min" if t.is_int:
+            text = Text(f"tl.{monoid.name}({arg.code}, {at})")
+            return Text(f"{text.code}.to({TYPES[t.name]})") if 0 < t.bits < 32 else text
+        case "max" | "min" if t.is_float:
+            combine = w.file.helper(f"{monoid.name}imum")
+        case "prod":
+            combine = w.file.helper("product")
+        case _:
+            combine = combiner(w, monoid, (t,))
+    return Text(f"tl.reduce({arg.code}, {at}, {combine})")
+
+
+def operand_order(w: Writer, v: tile.Fold, result: Axes) -> Axes:
+    """The order of a fold's operand: as its largest tile lies, if that gives the result's order."""
+    inside = frozenset((*result, v.axis))
+    lying = [w.types[n.name].axes for a in v.args for n in tile.walk_values(a) if isinstance(n, tile.Ref)]
+    for axes in lying:
+        if frozenset(axes) == inside and tuple(a for a in axes if a != v.axis) == result:
+            return axes
+    return (*result, v.axis)
+
+
+def combiner(w: Writer, monoid: Monoid, types: tuple[DType, ...]) -> str:
+    """The name of the function that combines two states of a monoid."""
+    wanted = f"{monoid.name}_combine"
+    return w.file.function((monoid, types), wanted, lambda name: combine_function(w, name, monoid, types))
+
+
+def combine_function(w: Writer, name: str, monoid: Monoid, types: tuple[DType, ...]) -> str:
+    """A `@triton.jit` function of two states, earlier and later, with what occurs more than once bound first."""
+    states = [f"{side}{k}" for side in "ab" for k in range(monoid.components)]
+    writer = w.apart({s: TileType(types[int(s[1:])]) for s in states})
+    lines = [f"def {name}({', '.join(states)}):", f'    """Two states of {monoid.name}, the earlier and the later."""']
+    bound: dict[Expr, Value] = {}
+    for e in _repeated(monoid.combine):
+        chosen = f"c{len(bound)}" if bound else "c"
+        value = _as_value(e, bound, types)
+        writer.types[chosen] = TileType(writer.dtype(value))
+        writer.python["value", chosen] = chosen
+        lines.append(f"    {chosen} = {writer.value(value, ()).code}")
+        bound[e] = tile.Ref(chosen)
+    results = (writer.strict(_as_value(e, bound, types), ()).code for e in monoid.combine)
+    return "\n".join(["@triton.jit", *lines, f"    return {', '.join(results)}"])
+
+
+def _repeated(expressions: tuple[Expr, ...]) -> Iterator[Expr]:
+    """The outermost operations that occur more than once."""
+    nodes = [n for e in expressions for n in walk(e) if isinstance(n, Apply)]
+    found: list[Expr] = []
+    for n in nodes:
+        inside = any(n in tuple(walk(f)) for f in found)
+        if nodes.count(n) > 1 and not inside:
+            found.append(n)
+            yield n
+
+
+def _as_value(e: Expr, bound: dict[Expr, Value], types: tuple[DType, ...]) -> Value:
+    if e in bound:
+        return bound[e]
+    match e:
+        case Scalar(name=name):
+            return tile.Ref(name)
+        case Const(value=value):
+            return tile.Lit(value, BOOL if isinstance(value, bool) else types[0])
+        case Apply(op=op, args=args):
+            return tile.Elem(op, tuple(_as_value(a, bound, types) for a in args))
+        case _:
+            raise AssertionError(f"a monoid combines with {e}")

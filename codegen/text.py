@@ -1,0 +1,92 @@
+"""Pieces of emitted expressions: code with its precedence, the names of types, literals; and what a file collects."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
+
+from einc import tile
+from einc.codegen import library
+from einc.codegen.names import Names
+
+TYPES = {
+    "bool": "tl.int1", "i8": "tl.int8", "i16": "tl.int16", "i32": "tl.int32", "i64": "tl.int64",
+    "u8": "tl.uint8", "u16": "tl.uint16", "u32": "tl.uint32", "u64": "tl.uint64",
+    "f16": "tl.float16", "bf16": "tl.bfloat16", "f32": "tl.float32", "f64": "tl.float64",
+    "f8e4m3": "tl.float8e4nv", "f8e5m2": "tl.float8e5", "int": "INT",
+}  # fmt: skip
+
+Axes = tuple[str, ...]  # tile axes in the order of a tile's dimensions
+
+# How tightly Python's operators bind, loosest first.
+COMPARE, OR, AND, SUM, PRODUCT, SIGN, ATOM = range(7)
+
+_FLIPPED = {"lowest": -math.inf, "highest": math.inf}
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """An expression and how tightly its outermost operator binds."""
+
+    code: str
+    level: int = ATOM
+
+    def at(self, level: int) -> str:
+        """The code, in parentheses where it binds more loosely than that."""
+        return self.code if self.level >= level else f"({self.code})"
+
+
+@dataclass(slots=True)
+class File:
+    """What the kernels of one file share: its names, the library functions in use, and those made for it: by what they
+    compute, their names and sources."""
+
+    names: Names
+    library: dict[str, str] = field(default_factory=dict)
+    made: dict[Hashable, tuple[str, str]] = field(default_factory=dict)
+
+    def helper(self, name: str) -> str:
+        """What the file calls a library function, which it now brings along."""
+        if name not in self.library:
+            for needed in library.needs(name):
+                self.helper(needed)
+            self.library[name] = self.names.fresh(name)
+        return self.library[name]
+
+    def function(self, key: Hashable, wanted: str, source: Callable[[str], str]) -> str:
+        """What the file calls a function made for it; `source` writes it, once, under its name."""
+        if key not in self.made:
+            name = self.names.fresh(wanted, ascii_only=True)
+            self.made[key] = name, source(name)
+        return self.made[key][0]
+
+
+def literal(v: tile.Lit) -> Text:
+    """A literal as Python writes it, in the range of its type."""
+    value = _bounded(v)
+    if isinstance(value, bool):
+        return Text(str(value))
+    if isinstance(value, int):
+        return Text(str(value), ATOM if value >= 0 else SIGN)
+    if math.isfinite(value):
+        return Text(repr(value), ATOM if value >= 0 else SIGN)
+    return Text(f'float("{value}")')
+
+
+def _bounded(v: tile.Lit) -> bool | int | float:
+    t = v.dtype
+    if isinstance(v.value, str):
+        if t.is_float:
+            return _FLIPPED[v.value]
+        if t.is_bool:
+            return v.value == "highest"
+        bits = t.bits or 32
+        low, high = (0, (1 << bits) - 1) if t.kind == "u" else (-(1 << bits - 1), (1 << bits - 1) - 1)
+        return low if v.value == "lowest" else high
+    if t.is_bool:
+        return bool(v.value)
+    if t.is_float:
+        return float(v.value)
+    value = int(v.value)
+    return value % (1 << t.bits) if t.kind == "u" else value
