@@ -20,6 +20,7 @@ from einc.codegen import emit, emit_file
 from einc.codegen.layout import WIDTH, wrapped
 from einc.codegen.names import Names, identifier
 from einc.codegen.run import launcher, load
+from einc.driver import compile_program, elaborate, parse
 from einc.ein import AxisDecl, Const, Extent, Monoid, Operand, Scalar
 from einc.targets import INTERPRETER, TARGETS
 from einc.tile import Block
@@ -394,16 +395,31 @@ def test_files_read_as_expected(name: str, request: pytest.FixtureRequest) -> No
     assert max(map(len, source.splitlines())) <= WIDTH + 8
 
 
+ATTENTION = """
+def attention(Q[b, i, d], K[b, j, d], V[b, j, e]):
+    S[b, i, j] = Q[b, i, d] * K[b, j, d]
+    O[b, i, e] = softmax[j](S) * V[b, j, e]
+    return O
+"""
+
+
 def test_a_file_runs_where_einc_is_not(tmp_path: Path) -> None:
     """In a process of its own, with nothing but torch and triton, in Triton's interpreter."""
     (tmp_path / "mm.py").write_text(_source(programs.matmul()))
     (tmp_path / "best.py").write_text(_source(programs.reduction("argmax")))
+    for level in (0, 2):
+        compiled = compile_program(elaborate(parse(ATTENTION, "attention")), level, INTERPRETER)
+        (tmp_path / f"attention{level}.py").write_text(compiled.source)
     (tmp_path / "einc.py").write_text("raise ImportError('no einc here')")
     (tmp_path / "main.py").write_text(
-        "import torch\nfrom mm import matmul\nfrom best import reduction\n"
+        "import torch\nimport attention0, attention2\nfrom mm import matmul\nfrom best import reduction\n"
         "x, y = torch.randn(2, 20, 33), torch.randn(2, 33, 18)\n"
         "torch.testing.assert_close(matmul(x, y), x @ y, rtol=1e-4, atol=1e-4)\n"
         "assert torch.equal(reduction(x[0]), x[0].argmax(1))\n"
+        "q, k, v = (torch.randn(2, n, 8) for n in (20, 30, 30))\n"
+        "for module in (attention0, attention2):\n"
+        "    wanted = torch.softmax(q @ k.mT, -1) @ v\n"
+        "    torch.testing.assert_close(module.attention(q, k, v), wanted, rtol=1e-4, atol=1e-4)\n"
         "print('fine')"
     )
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {"TRITON_INTERPRET": "1"}
