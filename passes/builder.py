@@ -139,7 +139,9 @@ class Builder:
         self.blocks[-1].statements.append(statement)
 
     @contextmanager
-    def loop(self, axis: tile.TileAxis) -> Iterator[Block]:
+    def loop(
+        self, axis: tile.TileAxis, start: tile.Value | None = None, stop: tile.Value | None = None
+    ) -> Iterator[Block]:
         """A loop over the axis, whose body is what is built inside; its states become known after it."""
         block = Block(self)
         self.blocks.append(block)
@@ -148,7 +150,7 @@ class Builder:
         yield block
         self.blocks.pop()
         self.position = before
-        self.emit(tile.Loop(axis, tuple(block.states), tuple(block.statements)))
+        self.emit(tile.Loop(axis, tuple(block.states), tuple(block.statements), start, stop))
 
     def bind(self, wanted: str, value: tile.Value, order: tuple[str, ...]) -> tile.Value:
         """The value under a name; a name already, it stays."""
@@ -194,6 +196,10 @@ class Builder:
     def dtype(self, e: Expr) -> DType:
         """The inferred type of an expression, weak types included."""
         return inferred(e, self.dtypes)
+
+    def axes_of(self, v: tile.Value) -> frozenset[str]:
+        """The tile axes a value extends over."""
+        return axes_of(v, self.types)
 
     def type_of(self, v: tile.Value) -> DType:
         return dtype_of(v, self.types)

@@ -11,6 +11,7 @@ from einc import tile
 from einc.ein import Program
 from einc.passes.alone import alone
 from einc.passes.kernel import Kernel
+from einc.passes.limits import limits
 from einc.passes.states import States
 from einc.passes.walks import Walk, walks
 from einc.pipeline import Context, State
@@ -53,9 +54,10 @@ def lowered(program: Program, plan: Plan, context: Context) -> tile.Kernel:
 
 def _loop(kernel: Kernel, axis: tile.TileAxis, walk: Walk) -> None:
     """One loop over the axis: the states of its links, and the stores of what lies along it."""
+    start, stop = limits(kernel, walk) if kernel.context.level >= 2 else (None, None)
     states = States(kernel, axis, walk.links)
     known, order = dict(kernel.known), kernel.order
-    with kernel.b.loop(axis) as block:
+    with kernel.b.loop(axis, start, stop) as block:
         states.step(block)
         kernel.order = (*order, axis.name)
         for eq in walk.stores:

@@ -62,6 +62,14 @@ def tensors_read(expressions: Iterable[Expr]) -> set[str]:
     return {r.tensor for e in expressions for r in ein.reads(e)}
 
 
+def unfolded(e: Expr, named: dict[str, Equation]) -> Expr:
+    """The expression with every pointwise tensor among these replaced by what it is."""
+    if isinstance(e, Read) and e.tensor in named and named[e.tensor].monoid is None:
+        source = named[e.tensor]
+        return unfolded(ein.substitute(source.body, dict(zip(source.axes, e.index, strict=True))), named)
+    return ein.rebuild(e, lambda below: unfolded(below, named))
+
+
 def written_out(eq: Equation, named: dict[str, Equation], unknown: Collection[str]) -> Equation:
     """The equation with pointwise tensors that depend on unknown ones replaced by what they are."""
     through = {n for n, e in named.items() if e.monoid is None and upstream(e, named) & set(unknown)}
