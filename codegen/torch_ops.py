@@ -118,7 +118,7 @@ def function(op: str, t: DType) -> Function:
     if t.name == "u64" and op in ("max", "min"):
         return _unsigned(_PLAIN[op], True)
     if op in ("floordiv", "mod", "exactdiv"):
-        return _unsigned_divide(op) if t.name == "u64" else _divide(op)
+        return _unsigned_divide(op) if t.name == "u64" else _divide(op, t.kind == "i")
     f = _power if op == "pow" and t.is_int else torch.pow if op == "pow" else _PLAIN[op]
     if op in _EXACT and op != "neg":
         return f
@@ -144,22 +144,20 @@ def _unsigned(f: Function, back: bool = False) -> Function:
     return run
 
 
-def _divide(op: str) -> Function:
+def _divide(op: str, signed: bool) -> Function:
     """Division that rounds down, of integers; -1 apart, since the least integer over it traps."""
 
     def run(a: Tensor, b: Tensor) -> Tensor:
-        safe = torch.where((b == 0) | (b == -1), 1, b) if _may_trap(b) else b
+        if b.ndim == 0 and int(b) not in (0, -1):
+            return torch.remainder(a, b) if op == "mod" else torch.div(a, b, rounding_mode="floor")
+        opposite = b == (-1 if signed else 0)
+        safe = torch.where((b == 0) | opposite, 1, b)
         if op == "mod":
-            found = torch.remainder(a, safe)
-            return found if safe is b else torch.where((b == 0) | (b == -1), 0, found)
+            return torch.where((b == 0) | opposite, 0, torch.remainder(a, safe))
         found = torch.div(a, safe, rounding_mode="floor")
-        return found if safe is b else torch.where(b == 0, 0, torch.where(b == -1, -a, found))
+        return torch.where(b == 0, 0, torch.where(opposite, -a, found))
 
     return run
-
-
-def _may_trap(b: Tensor) -> bool:
-    return b.ndim > 0 or int(b) in (0, -1)
 
 
 def _unsigned_divide(op: str) -> Function:

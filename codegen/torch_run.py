@@ -85,3 +85,9 @@ def _facts(kernel: tile.Kernel) -> _Facts:
         if len(_known) > _MOST_KEPT:
             _known.popitem(last=False)
     return _known[id(kernel)][1]
+
+
+def forget() -> None:
+    """Drop every compiled kernel."""
+    _compiled.clear()
+    _known.clear()

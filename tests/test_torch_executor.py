@@ -1,0 +1,579 @@
+"""Tile programs executed by torch: against torch in double precision, and random programs against the evaluator."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from einc import philox, tile, types
+from einc.binding import bind
+from einc.codegen import torch_boxes, torch_run
+from einc.codegen.torch_boxes import Dim, blocks, box
+from einc.codegen.torch_frames import Affine
+from einc.driver import compile_program
+from einc.ein import MONOIDS, Monoid, Operand, Param, Program, Scalar
+from einc.evaluate import evaluate
+from einc.targets import INTERPRETER
+from einc.tile import Carried, Convert, Dot, ExtentOf, Fill, Fold, Lit, Loop, Ref, Statement, TileType, Value
+from einc.tiletypes import verify
+from einc.types import BF16, BOOL, F8E4M3, F8E5M2, F16, F32, F64, I8, I16, I32, I64, INT, U8, U16, U32, U64, DType
+from tests import tileprograms as programs
+from tests.random_programs import Case, cases
+from tests.test_lower import agree, magnitude, precision, tensors
+from tests.tileprograms import Scheduled, axis, dims, elem, inside, let, load, store
+
+TORCH = {
+    "bool": torch.bool, "i8": torch.int8, "i16": torch.int16, "i32": torch.int32, "i64": torch.int64,
+    "u8": torch.uint8, "u16": torch.uint16, "u32": torch.uint32, "u64": torch.uint64, "f16": torch.float16,
+    "bf16": torch.bfloat16, "f32": torch.float32, "f64": torch.float64, "f8e4m3": torch.float8_e4m3fn,
+    "f8e5m2": torch.float8_e5m2,
+}  # fmt: skip
+
+
+def run(scheduled: Scheduled, *args: Any, out: torch.Tensor | None = None, **scalars: Any) -> torch.Tensor:
+    """The first result, for operands in order."""
+    program, schedule = scheduled
+    verify(schedule)
+    given = dict(zip((p.name for p in program.operands), args, strict=True))
+    bindings = bind(program, {name: tuple(x.shape) for name, x in given.items()}, scalars)
+    into = None if out is None else {program.results[0]: out}
+    return torch_run.run(program, schedule, given, bindings, into)[0]
+
+
+@pytest.fixture(params=[None, 60], ids=["whole", "in pieces"])
+def pieces(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Boxes as they are, and so small that every axis is cut."""
+    if request.param is not None:
+        monkeypatch.setattr(torch_boxes, "LARGEST", request.param)
+        monkeypatch.setattr(torch_boxes, "WORTH_SHARING", request.param // 2)
+    torch_run.forget()
+    yield
+    torch_run.forget()
+
+
+def close(got: torch.Tensor, wanted: torch.Tensor, tolerance: float = 1e-5) -> None:
+    wide = torch.complex128 if wanted.is_complex() else torch.float64
+    torch.testing.assert_close(got.to(wide), wanted.to(wide), rtol=tolerance, atol=tolerance, equal_nan=True)
+
+
+def normal(*shape: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Random programs
+
+
+def check(case: Case, level: int) -> None:
+    """The program compiled at a level and executed gives what it means."""
+    program: Program = case.program
+    given = dict(zip((p.name for p in program.operands), tensors(case), strict=True))
+    compiled = compile_program(program, level, INTERPRETER, case.sizes)
+    bindings = bind(program, {name: tuple(x.shape) for name, x in given.items()}, case.scalars)
+    assert compiled.state.schedule is not None
+    found = torch_run.run(compiled.state.program, compiled.state.schedule, given, bindings)
+    wanted = evaluate(program, case.operands, case.scalars)
+    for name, got, value in zip(program.results, found, wanted, strict=True):
+        agree(got, value, precision(program, name), magnitude(value))
+
+
+@pytest.mark.parametrize("level", [0, 2])
+@given(case=cases())
+@settings(max_examples=60, deadline=None)
+def test_random_programs(level: int, case: Case) -> None:
+    check(case, level)
+
+
+@given(case=cases())
+@settings(max_examples=60, deadline=None)
+def test_random_programs_in_small_boxes(case: Case) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch_boxes, "LARGEST", 6)
+        patch.setattr(torch_boxes, "WORTH_SHARING", 2)
+        torch_run.forget()
+        check(case, 2)
+    torch_run.forget()
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Contractions
+
+
+@pytest.mark.usefixtures("pieces")
+@pytest.mark.parametrize("shape", [(1, 1, 1, 1), (2, 33, 45, 17), (3, 16, 128, 64), (1, 5, 200, 3)])
+def test_matmul_of_any_size(shape: tuple[int, int, int, int]) -> None:
+    b, i, k, j = shape
+    x, y = normal(b, i, k), normal(b, k, j, seed=1)
+    close(run(programs.matmul(), x, y), x.double() @ y.double())
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(F16, 1e-3), (BF16, 1e-2), (F32, 1e-5), (F64, 1e-12)])
+def test_matmul_is_as_close_as_its_type_allows(dtype: DType, tolerance: float) -> None:
+    x, y = normal(2, 37, 70, dtype=TORCH[dtype.name]), normal(2, 70, 21, dtype=TORCH[dtype.name], seed=1)
+    got, exact = run(programs.matmul(dtype), x, y), x.double() @ y.double()
+    assert got.dtype == x.dtype
+    close(got, exact, tolerance * float(exact.abs().max()))
+
+
+@pytest.mark.parametrize("dtype", [F8E4M3, F8E5M2])
+def test_matmul_of_eight_bit_floats(dtype: DType) -> None:
+    x, y = normal(1, 20, 40, dtype=TORCH[dtype.name]), normal(1, 40, 20, dtype=TORCH[dtype.name], seed=1)
+    close(run(programs.matmul(dtype, F32), x, y), x.double() @ y.double(), 1e-4)
+
+
+@pytest.mark.parametrize("dtype", [I8, U8])
+def test_matmul_of_bytes_is_exact(dtype: DType) -> None:
+    x = torch.full((1, 16, 3000), 127, dtype=TORCH[dtype.name])
+    assert torch.equal(run(programs.matmul(dtype, I32), x, x.mT), x.int() @ x.int().mT)
+
+
+@pytest.mark.usefixtures("pieces")
+def test_strides_are_followed_and_out_is_written() -> None:
+    x = normal(30, 2, 20).permute(1, 2, 0)
+    y = normal(2, 34, 60)[:, ::2, ::2].mT
+    out = torch.zeros(40, 17, 2).permute(2, 0, 1)[:, ::2]
+    assert run(programs.matmul(), x, y, out=out) is out
+    close(out, x.double() @ y.double())
+
+
+@pytest.mark.parametrize("shape", [(0, 3, 4, 5), (2, 0, 4, 5), (2, 3, 4, 0), (2, 3, 0, 5), (0, 0, 0, 0)])
+def test_empty_axes(shape: tuple[int, int, int, int]) -> None:
+    b, i, k, j = shape
+    assert torch.equal(run(programs.matmul(), torch.ones(b, i, k), torch.ones(b, k, j)), torch.zeros(b, i, j))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Reductions
+
+
+@pytest.mark.usefixtures("pieces")
+@pytest.mark.parametrize("dtype", [F32, F64, I8, U8, I32, I64, U32, U64])
+@pytest.mark.parametrize("name", ["sum", "prod", "max", "min", "argmax", "argmin"])
+def test_reductions(name: str, dtype: DType) -> None:
+    low = 0 if dtype.kind == "u" else -2
+    x = torch.randint(low, 3, (5, 43), generator=torch.Generator().manual_seed(1))
+    out = types.accumulator(dtype) if name in ("sum", "prod") else None
+    wanted = getattr(torch, {"max": "amax", "min": "amin"}.get(name, name))(x, 1)
+    if name.startswith("arg"):
+        wanted = (x == getattr(torch, f"a{name[3:]}")(x, 1, keepdim=True)).int().argmax(1)
+    close(run(programs.reduction(name, dtype, out), x.to(TORCH[dtype.name])), wanted)
+
+
+@pytest.mark.parametrize("name", ["any", "all"])
+def test_logical_reductions(name: str) -> None:
+    x = torch.rand(40, 3, generator=torch.Generator().manual_seed(2)) > (0.7 if name == "any" else 0.3)
+    assert torch.equal(run(programs.reduction(name, BOOL), x), getattr(torch, name)(x, 1))
+
+
+@pytest.mark.usefixtures("pieces")
+@pytest.mark.parametrize("name", ["max", "min", "argmax", "argmin"])
+def test_a_nan_wins_and_ties_go_to_the_first(name: str) -> None:
+    x = normal(6, 40)
+    x[1, 17] = x[1, 30] = x[2, 0] = math.nan
+    x[3], x[4] = -math.inf, math.inf
+    x[5] = 1.0
+    wanted = getattr(torch, {"max": "amax", "min": "amin"}.get(name, name))(x, 1)
+    close(run(programs.reduction(name), x), wanted)
+
+
+@pytest.mark.usefixtures("pieces")
+def test_a_monoid_of_ones_own_keeps_the_order_of_its_operands() -> None:
+    """Affine maps under composition do not commute: (a, b) then (c, d) is (c a, c b + d)."""
+    a, b = (Scalar("a0"), Scalar("a1")), (Scalar("b0"), Scalar("b1"))
+    combine = (programs.apply("mul", b[0], a[0]), programs.apply("add", programs.apply("mul", b[0], a[1]), b[1]))
+    affine = Monoid("affine", (1, 0), combine, results=(1,), commutative=False)
+    x = torch.rand(3, 37, dtype=torch.float64)
+    value = torch.zeros(3, dtype=torch.float64)
+    for j in range(37):
+        value = x[:, j] * value + j
+    close(run(programs.recurrence(affine), x), value, 1e-12)
+
+
+@pytest.mark.usefixtures("pieces")
+def test_two_states_in_one_loop() -> None:
+    for x in (normal(40, 40) * 30, (normal(40, 40) * 30).bfloat16()):
+        kept = x.double().masked_fill(~torch.ones(40, 40).tril().bool(), -math.inf)
+        wanted = (kept - kept.amax(1, keepdim=True)).exp().sum(1)
+        close(run(programs.softmax_statistics(BF16 if x.dtype == torch.bfloat16 else F32), x), wanted)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Memory
+
+
+@pytest.mark.usefixtures("pieces")
+def test_gathers_give_0_out_of_range() -> None:
+    table, index = normal(11, 21), torch.randint(-30, 30, (50,), generator=torch.Generator().manual_seed(3))
+    index[0], index[1] = 1 << 40, -(1 << 40)
+    hit = (index >= 0) & (index < 11)
+    close(run(programs.gather(), table, index), torch.where(hit[:, None], table[index.clamp(0, 10)], 0.0))
+    close(run(programs.gather(), table.T.contiguous().T, index), torch.where(hit[:, None], table[index % 11], 0.0))
+    assert run(programs.gather(), torch.zeros(0, 3), index).eq(0).all()
+
+
+@pytest.mark.usefixtures("pieces")
+def test_flattened_groups_are_taken_apart() -> None:
+    x, y = normal(19, 3, 7), normal(7)
+    close(run(programs.flattened(), x, y), (x + y).permute(1, 2, 0).reshape(21, 19))
+
+
+def test_complex_tensors_are_reached_by_parts() -> None:
+    x, y = (torch.complex(normal(40, seed=n), normal(40, seed=n + 1)) for n in (0, 2))
+    out = torch.zeros(80, dtype=torch.complex64)[::2]
+    close(run(programs.complex_product(), x, y, out=out), x * y)
+
+
+def test_kernels_between_kernels() -> None:
+    x = normal(33, 40)
+    close(run(programs.two_kernels(), x), x - x.amax(1, keepdim=True))
+
+
+def shifted(index: Value, checked: bool = True) -> Scheduled:
+    """R[i, r] = X[index], 0 out of range."""
+    p = programs.program(
+        "shifted",
+        [Operand("X", dims("x"), F32), Operand("L", dims("i r"), F32)],
+        [programs.equation("R", "i r", programs.at("L", "i", "r"))],
+        "R",
+    )
+    mask = programs.conj(Ref("i_in"), Ref("r_in"), elem("ge", index, Lit(0, INT)), elem("lt", index, ExtentOf("x")))
+    body: list[Statement] = [
+        inside("i"),
+        inside("r"),
+        let("x", F32, "i r", tile.Load("X", (index,), F32, (checked,), mask)),
+        store("R", "i r", Ref("x"), F32, "i r", "i r"),
+    ]
+    grid = [axis("i", "row", tile.Block(1, 16)), axis("r", "column", tile.Block(1, 16))]
+    return p, tile.Schedule((programs.kernel(p, 0, grid, body),), ())
+
+
+@pytest.mark.usefixtures("pieces")
+@pytest.mark.parametrize("scale", [(1, 1), (2, 1), (-1, 1), (1, -3), (40, -3), (0, 1)])
+def test_windows_end_where_the_tensor_does(scale: tuple[int, int]) -> None:
+    """Forwards, backwards, strided, and beyond both ends: as views, padded copies and gathers."""
+    x, (a, b) = normal(50), scale
+    index = elem("add", elem("mul", Lit(a, INT), Ref("i")), elem("mul", Lit(b, INT), Ref("r")))
+    at = torch.arange(30)[:, None] * a + torch.arange(9) * b
+    for shift in (-12, 0, 7, 45):
+        where = at + shift
+        wanted = torch.where((where >= 0) & (where < 50), x[where.clamp(0, 49)], 0.0)
+        got = run(shifted(elem("add", index, Lit(shift, INT))), x, torch.zeros(30, 9))
+        assert torch.equal(got, wanted)
+
+
+def test_what_lies_beyond_a_view_is_never_read() -> None:
+    x = torch.full((60,), math.nan)
+    x[20:40] = 1.0
+    got = run(shifted(elem("sub", Ref("i"), Ref("r"))), x[20:40], torch.zeros(30, 9))
+    assert not got.isnan().any()
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Scalar operations
+
+FLOATING = {
+    "neg": torch.neg, "abs": torch.abs, "sqrt": torch.sqrt, "rsqrt": torch.rsqrt, "exp": torch.exp, "exp2": torch.exp2,
+    "log": torch.log, "log2": torch.log2, "tanh": torch.tanh, "erf": torch.erf, "sin": torch.sin, "cos": torch.cos,
+    "tan": torch.tan, "floor": torch.floor, "ceil": torch.ceil, "round": torch.round,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", [F32, F64])
+@pytest.mark.parametrize("op", FLOATING)
+def test_unary_operations(op: str, dtype: DType) -> None:
+    x = torch.cat([normal(400, dtype=torch.float64) * 4, torch.arange(-8, 8) / 2, torch.tensor([1e-8, 30.0, 1e4])])
+    x = (x.abs() + 1e-3 if op in ("sqrt", "rsqrt", "log", "log2") else x).to(TORCH[dtype.name])
+    x = x.clamp(-40, 40) if op in ("exp", "exp2") else x
+    close(run(programs.elementwise(op, dtype), x), FLOATING[op](x.double()), 1e-5 if dtype == F32 else 1e-12)
+
+
+@pytest.mark.parametrize("dtype", [I8, I32, I64, U8, U16, U32, U64], ids=str)
+def test_integers_wrap_and_divide_downwards(dtype: DType) -> None:
+    signed, bits = dtype.kind == "i", dtype.bits
+    ends = [-(1 << bits - 1), (1 << bits - 1) - 1] if signed else [(1 << bits) - 1, 1 << bits - 1, (1 << bits) - 2]
+    values = [*range(-9 if signed else 0, 10), *ends]
+    pairs = list(product(values, values))
+    numpy = np.dtype(f"{'' if signed else 'u'}int{bits}")
+    x, y = (torch.from_numpy(np.array([p[n] for p in pairs], numpy)) for n in (0, 1))
+    exact: dict[str, Callable[[int, int], int]] = {
+        "add": lambda a, b: a + b,
+        "sub": lambda a, b: a - b,
+        "mul": lambda a, b: a * b,
+        "floordiv": lambda a, b: a // b if b else 0,
+        "mod": lambda a, b: a % b if b else 0,
+        "max": max,
+        "min": min,
+    }
+    for op, f in exact.items():
+        wanted = np.array([f(a, b) % (1 << bits) for a, b in pairs], f"uint{bits}").view(numpy)
+        np.testing.assert_array_equal(run(programs.elementwise(op, dtype, 2), x, y).numpy(), wanted, op)
+    for op in ("lt", "le", "gt", "ge", "eq", "ne"):
+        got = run(programs.elementwise(op, dtype, 2, BOOL), x, y).tolist()
+        assert got == [getattr(a, f"__{op}__")(b) for a, b in pairs], op
+
+
+@pytest.mark.parametrize("dtype", [I8, I32, I64, U8, U32])
+def test_powers_of_integers_wrap_around(dtype: DType) -> None:
+    pairs = list(product(range(-3 if dtype.kind == "i" else 0, 12), range(9)))
+    numpy = np.dtype(f"{'' if dtype.kind == 'i' else 'u'}int{dtype.bits}")
+    x, y = (torch.from_numpy(np.array([p[n] for p in pairs], numpy)) for n in (0, 1))
+    wanted = np.array([a**b % (1 << dtype.bits) for a, b in pairs], f"uint{dtype.bits}").view(numpy)
+    np.testing.assert_array_equal(run(programs.elementwise("pow", dtype, 2), x, y).numpy(), wanted)
+    if dtype.kind == "i":
+        ones = torch.tensor([1, -1, -1, 2, 0]).to(x.dtype)
+        minus = torch.tensor([-1, -1, -2, -1, -3]).to(x.dtype)
+        assert run(programs.elementwise("pow", dtype, 2), ones, minus).tolist() == [1, -1, 1, 0, 0]
+
+
+@pytest.mark.parametrize("dtype", [F32, F64, I32, BOOL])
+@pytest.mark.parametrize("op", ["max", "min"])
+def test_the_greater_and_the_smaller(op: str, dtype: DType) -> None:
+    x, y = (torch.arange(40).remainder(n).to(TORCH[dtype.name]) for n in (7, 5))
+    if dtype.is_float:
+        x[3] = y[7] = math.nan
+    close(run(programs.elementwise(op, dtype, 2), x, y), (torch.maximum if op == "max" else torch.minimum)(x, y))
+
+
+NUMBERS = [BOOL, I8, I16, I32, I64, U8, U16, U32, U64, F8E4M3, F8E5M2, F16, BF16, F32, F64]
+
+
+@pytest.mark.parametrize("have", NUMBERS, ids=str)
+def test_conversions(have: DType) -> None:
+    positive = torch.tensor([0.0, 0.25, 1.0, 1.75, 2.0, 3.1, 5.5, 7.0, 9.25, 100.0])
+    for want in NUMBERS:
+        signed = have.kind not in "bu" and want.kind not in "bu"
+        x = torch.cat([positive, -positive] if signed else [positive]).to(TORCH[have.name])
+        got = run(programs.conversion(have, want), x)
+        assert got.dtype == TORCH[want.name]
+        assert torch.equal(got, x.to(got.dtype)) or have.bits == want.bits == 8, want
+        close(got, x.to(got.dtype), 1e-2)
+
+
+def test_the_upper_half_of_u64_is_converted_both_ways() -> None:
+    x = torch.from_numpy(np.array([0, 1, 1 << 63, (1 << 63) + 4096, (1 << 64) - 1], np.uint64))
+    got = run(programs.conversion(U64, F64), x)
+    assert got.tolist() == [0, 1, 2.0**63, 2.0**63 + 4096, 2.0**64]
+    assert run(programs.conversion(F64, U64), got[:4]).tolist() == x[:4].tolist()
+
+
+def test_rand_is_philox_at_an_index() -> None:
+    rows, rest = np.arange(40), np.full(40, 3)
+    got = run(programs.random(2), torch.zeros(40), seed=12345678901)
+    assert got.tolist() == philox.uniform(np.array(12345678901), [rows, rest]).tolist()
+    got = run(programs.random(6), torch.zeros(40), seed=7)
+    assert got.tolist() == philox.uniform(np.array(7), [rows, *[rest] * 5]).tolist()
+
+
+def test_scalars_are_typed_and_have_defaults() -> None:
+    x = normal(20, dtype=torch.float64)
+    assert torch.equal(run(programs.scaled(), x, shift=3, keep=True, scale=0.1), x * 0.1 + 3)
+    close(run(programs.scaled(), x, shift=-1, keep=True), x / math.sqrt(21) - 1, 1e-15)
+    assert torch.equal(run(programs.scaled(), x, shift=3, keep=False), torch.full_like(x, 0.1))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Streamed attention
+
+
+def attention(dtype: DType = F32, mask: str = "", bounded: bool = False) -> Scheduled:
+    """O[b, h, i, e]: scores, their running maximum and sum, and the weighted sum, in one walk over j.
+
+    `mask` is `causal` (j <= i) or `lengths` (j < n[b]), by a mask or by the bounds of the loop.
+    """
+    operands: list[Operand | Param] = [
+        Operand("Q", dims("b h i d"), dtype),
+        Operand("K", dims("b h j d"), dtype),
+        Operand("V", dims("b h j e"), dtype),
+        Operand("n", dims("b"), I32),
+    ]
+    e = programs.equation("O", "b h i e", programs.at("V", *"bhie"), "sum", "j", dtype)
+    p = programs.program("attention", operands, [e], "O")
+    lowest, zero = Lit("lowest", F32), Lit(0, F32)
+    keep: dict[str, Value] = {
+        "": Ref("j_in"),
+        "causal": programs.conj(Ref("j_in"), elem("le", Ref("j"), Ref("i"))),
+        "lengths": programs.conj(Ref("j_in"), elem("lt", Convert(I32, Ref("j")), Ref("length"))),
+    }
+    last: dict[str, Value] = {
+        "causal": elem(
+            "add", Fold(MONOIDS["max"], "i", (elem("where", Ref("i_in"), Ref("i"), Lit(0, INT)),)), Lit(1, INT)
+        ),
+        "lengths": Convert(INT, Ref("length")),
+    }
+    visible = Ref("j_in") if bounded and mask == "lengths" else keep[mask]
+    row, tile_ = TileType(F32, ("i",)), TileType(F32, ("i", "e"))
+    score = elem("mul", Dot(Ref("q"), Ref("k"), Fill(zero), "i", "j", "d"), Lit(0.25, F32))
+    loop = Loop(
+        axis("j", "reduced", tile.Block(16, 32)),
+        (
+            Carried("m", row, Fill(lowest), "m_next"),
+            Carried("l", row, Fill(zero), "l_next"),
+            Carried("o", tile_, Fill(zero), "o_next"),
+        ),
+        (
+            inside("j"),
+            let("k", dtype, "d j", load("K", "b h j d", dtype, "d j")),
+            let("s", F32, "i j", elem("where", visible, score, lowest)),
+            let("top", F32, "i", Fold(MONOIDS["max"], "j", (Ref("s"),))),
+            let("m_next", F32, "i", elem("max", Ref("m"), Ref("top"))),
+            let("shift", F32, "i", elem("where", elem("eq", Ref("m_next"), lowest), zero, Ref("m_next"))),
+            let("w", F32, "i j", elem("exp", elem("sub", Ref("s"), Ref("shift")))),
+            let("kept", F32, "i", elem("exp", elem("sub", Ref("m"), Ref("shift")))),
+            let("more", F32, "i", Fold(MONOIDS["sum"], "j", (Ref("w"),))),
+            let("l_next", F32, "i", elem("add", elem("mul", Ref("l"), Ref("kept")), Ref("more"))),
+            let("v", dtype, "j e", load("V", "b h j e", dtype, "j e")),
+            let("p", dtype, "i j", Ref("w") if dtype == F32 else Convert(dtype, Ref("w"))),
+            let("o_next", F32, "i e", Dot(Ref("p"), Ref("v"), elem("mul", Ref("o"), Ref("kept")), "i", "e", "j")),
+        ),
+        stop=last[mask] if bounded else None,
+    )
+    found: Value = elem("where", elem("eq", Ref("l"), zero), zero, elem("div", Ref("o"), Ref("l")))
+    body: list[Statement] = [
+        inside("i"),
+        inside("d"),
+        inside("e"),
+        let("length", I32, "", load("n", "b", I32)),
+        let("q", dtype, "i d", load("Q", "b h i d", dtype, "i d")),
+        loop,
+        store("O", "b h i e", found if dtype == F32 else Convert(dtype, found), dtype, "i e", "i e"),
+    ]
+    grid = [axis("b", "batch", None), axis("h", "batch", None), axis("i", "row", tile.Block(16, 32))]
+    whole = tuple(axis(a, "whole", tile.Block(16, tile.WHOLE)) for a in "de")
+    return p, tile.Schedule((programs.kernel(p, 0, grid, body, whole=whole),), ())
+
+
+def reference(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, visible: torch.Tensor) -> torch.Tensor:
+    scores = (q.double() @ k.double().mT * 0.25).masked_fill(~visible, -math.inf)
+    return torch.softmax(scores, -1).nan_to_num() @ v.double()
+
+
+@pytest.mark.usefixtures("pieces")
+@pytest.mark.parametrize("bounded", [False, True], ids=["masked", "bounded"])
+@pytest.mark.parametrize("mask", ["", "causal", "lengths"])
+def test_streamed_attention(mask: str, bounded: bool) -> None:
+    if bounded and not mask:
+        return
+    q, k, v = (normal(3, 2, n, 16, seed=s) for s, n in enumerate((37, 50, 50)))
+    lengths = torch.tensor([50, 0, 13], dtype=torch.int32)
+    visible = {
+        "": torch.ones(1, dtype=torch.bool),
+        "causal": torch.ones(37, 50).tril().bool(),
+        "lengths": (torch.arange(50) < lengths[:, None])[:, None, None, :],
+    }[mask]
+    close(run(attention(mask=mask, bounded=bounded), q, k, v, lengths), reference(q, k, v, visible))
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(F16, 2e-3), (BF16, 2e-2)])
+def test_streamed_attention_in_narrow_floats(dtype: DType, tolerance: float) -> None:
+    q, k, v = (normal(1, 2, 40, 16, dtype=TORCH[dtype.name], seed=s) for s in range(3))
+    got = run(attention(dtype), q, k, v, torch.zeros(1, dtype=torch.int32))
+    assert got.dtype == q.dtype
+    close(got, reference(q, k, v, torch.ones(1, dtype=torch.bool)), tolerance)
+
+
+def test_operands_in_other_layouts_are_read_in_place() -> None:
+    """Heads after positions, as models have them, and a batch of operands that share memory."""
+    q, k, v = (normal(2, 40, 3, 16, seed=s).transpose(1, 2) for s in range(3))
+    k = k[:, :1].expand(2, 3, 40, 16)
+    got = run(attention(), q, k, v, torch.zeros(2, dtype=torch.int32))
+    close(got, reference(q, k, v, torch.ones(1, dtype=torch.bool)))
+
+
+def test_gradients_flow_through() -> None:
+    q, k, v = (normal(1, 2, 20, 16, seed=s).requires_grad_() for s in range(3))
+    got = run(attention(mask="causal"), q, k, v, torch.zeros(1, dtype=torch.int32))
+    twins = [x.detach().double().requires_grad_() for x in (q, k, v)]
+    wanted = reference(twins[0], twins[1], twins[2], torch.ones(20, 20).tril().bool())
+    weight = normal(*got.shape, seed=9)
+    found = torch.autograd.grad(got, (q, k, v), weight)
+    for x, y in zip(found, torch.autograd.grad(wanted, twins, weight.double()), strict=True):
+        close(x, y)
+
+
+def test_calls_from_several_threads_do_not_meet() -> None:
+    q, k, v = (normal(4, 4, 300, 16, seed=s) for s in range(3))
+    n, scheduled, threads = torch.zeros(4, dtype=torch.int32), attention(), torch.get_num_threads()
+    alone = run(scheduled, q, k, v, n)
+    with ThreadPoolExecutor(4) as pool:
+        for got in pool.map(lambda _: run(scheduled, q, k, v, n), range(8)):
+            close(got, alone)
+    assert torch.get_num_threads() == threads
+
+
+def test_it_runs_in_inference_mode_and_without_gradients() -> None:
+    q, k, v = (normal(4, 4, 300, 16, seed=s).requires_grad_() for s in range(3))
+    n = torch.zeros(4, dtype=torch.int32)
+    with torch.no_grad():
+        alone = run(attention(), q, k, v, n)
+    assert not alone.requires_grad
+    with torch.inference_mode():
+        close(run(attention(), q, k, v, n), alone)
+
+
+@pytest.mark.slow
+def test_65536_positions_take_less_than_a_gigabyte() -> None:
+    """The peak of the process while it runs, above what it held before."""
+    n = 65_536
+    q, k, v = (normal(1, 1, n, 64, seed=s) for s in range(3))
+    nothing = torch.zeros(1, dtype=torch.int32)
+    run(attention(), *(x[:, :, :512] for x in (q, k, v)), nothing)
+    before = _memory("VmRSS")
+    got = run(attention(), q, k, v, nothing)
+    assert _memory("VmHWM") - before < 1 << 30
+    some = [0, 1, 30_000, n - 1]
+    close(got[:, :, some], reference(q[:, :, some], k, v, torch.ones(1, dtype=torch.bool)))
+
+
+def _memory(what: str) -> int:
+    with open("/proc/self/status") as status:
+        line = next(line for line in status if line.startswith(what))
+    return int(line.split()[1]) << 10
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Boxes and positions
+
+
+def test_a_walked_axis_is_cut_before_rows_and_rows_before_heads() -> None:
+    roles = [("h", 8, "batch"), ("i", 4096, "row"), ("d", 64, "whole"), ("j", 4096, "reduced")]
+    shape = [Dim(name, name, extent, kind) for name, extent, kind in roles]
+    sizes = box(shape, [frozenset((0, 1, 3)), frozenset((0, 1, 2))], True, (0, 1), 2)
+    assert math.prod((sizes[0], sizes[1], sizes[3])) <= torch_boxes.LARGEST
+    assert sizes[3] < 4096
+    assert sizes[2] == 64
+
+
+@given(
+    st.integers(-50, 50),
+    st.lists(st.tuples(st.integers(-6, 6), st.integers(0, 4), st.integers(1, 5)), min_size=1, max_size=3),
+    st.integers(1, 12),
+)
+def test_affine_forms_divide_as_integers_do(const: int, parts: list[tuple[int, int, int]], n: int) -> None:
+    form = Affine(const)
+    for dim, (factor, _, _) in enumerate(parts):
+        form = form.plus(Affine(0, ((dim, factor),) if factor else ()))
+    lo, hi = [start for _, start, _ in parts], [start + size for _, start, size in parts]
+    places = list(product(*(range(a, b) for a, b in zip(lo, hi, strict=True))))
+
+    def at(a: Affine, place: tuple[int, ...]) -> int:
+        return a.const + sum(factor * place[dim] for dim, factor in a.coefs)
+
+    values = [at(form, p) for p in places]
+    assert form.bounds(lo, hi) == (min(values), max(values))
+    divided = form.divided(n, lo, hi)
+    if divided is not None:
+        assert [(at(divided[0], p), at(divided[1], p)) for p in places] == [divmod(v, n) for v in values]
+
+
+def test_blocks_cover_spans_once() -> None:
+    found = [(i, j) for a, b in blocks([2, 3], [range(5), range(1, 8)]) for i in a for j in b]
+    assert sorted(found) == list(product(range(5), range(1, 8)))
