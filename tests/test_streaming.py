@@ -1,0 +1,164 @@
+"""Chains of reductions stream with the accumulators that closure under movement gives, and only those that close do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from einc import driver
+from einc.ein import Program
+from einc.evaluate import evaluate
+from einc.execution import runner
+from einc.passes.walks import walks
+from einc.targets import INTERPRETER, TARGETS
+from einc.tile import Loop
+
+LONG = {"i": 64, "j": 1 << 20, "e": 4096, "d": 64}  # hints that make j too long to be held whole
+
+
+def compiled(body: str, level: int = 2, target: str = "interpret") -> driver.Compiled:
+    """A program of x[i, j] and w[j, e] compiled as if j were long."""
+    lines = "".join(f"    {line}\n" for line in body.splitlines())
+    text = driver.parse(f"def f(x[i, j], w[j, e]):\n{lines}", "<test>")
+    return driver.compile_program(driver.elaborate(text), level, TARGETS[target], LONG)
+
+
+def accumulators(c: driver.Compiled) -> dict[str, int]:
+    """The number of accumulators of each reduction over j that streams, by the result it belongs to."""
+    links = [link for plan in c.state.plans for walk in walks(plan) for link in walk.links]
+    return {link.equation.name: len(link.accumulators) for link in links}
+
+
+def reasons(c: driver.Compiled) -> list[str]:
+    """Why reductions had to wait for a walk of their own."""
+    return [w.reason for plan in c.state.plans for walk in walks(plan) for w in walk.waiting]
+
+
+CASCADES = {
+    "softmax": ("O[i, e] = softmax[j](x) * w[j, e]\nreturn O", 1),
+    "variance": ("m[i] = sum[j](x) / |j|\nO[i] = sum[j]((x - m) ** 2)\nreturn O", 3),
+    "layernorm-matmul": ("m[i] = sum[j](x) / |j|\nO[i, e] = sum[j]((x[i, j] - m[i]) * w[j, e])\nreturn O", 2),
+    "entropy": ("m[i] = max[j](x)\nO[i] = sum[j]((x - m) * exp(x - m))\nreturn O", 2),
+    "p-norm": ("m[i] = max[j](abs(x))\nO[i] = sum[j]((abs(x) / m) ** 3.5)\nreturn O", 1),
+    "rmsnorm-matmul": ("s[i] = sum[j](x * x)\nO[i, e] = x[i, j] * w[j, e] / sqrt(s[i])\nreturn O", 1),
+    "skewness": ("m[i] = sum[j](x) / |j|\nO[i] = sum[j]((x - m) ** 3)\nreturn O", 4),
+}
+OPEN = {
+    "relu": "m[i] = sum[j](x) / |j|\nO[i] = sum[j](max(x - m, 0))\nreturn O",
+    "sigmoid": "m[i] = sum[j](x) / |j|\nO[i] = sum[j](1 / (1 + exp(m - x)))\nreturn O",
+    "gaussian": "m[i] = sum[j](x) / |j|\nO[i] = sum[j](exp(-(x - m) ** 2))\nreturn O",
+}
+
+
+@pytest.mark.parametrize("name", CASCADES)
+def test_accumulators(name: str) -> None:
+    body, count = CASCADES[name]
+    c = compiled(body, target="sm_90")
+    assert len(c.state.plans) == 1
+    assert reasons(c) == []
+    assert list(accumulators(c).values())[-1] == count
+
+
+@pytest.mark.parametrize("name", OPEN)
+def test_what_does_not_close_says_so(name: str) -> None:
+    c = compiled(OPEN[name], target="sm_90")
+    assert any("neither shifts nor scales" in reason for reason in reasons(c))
+
+
+def run(c: driver.Compiled, program: Program, x: np.ndarray[Any, Any], w: np.ndarray[Any, Any]) -> list[torch.Tensor]:
+    operands = {"x": torch.from_numpy(x), "w": torch.from_numpy(w)}
+    return list(runner(c)(*(operands[p.name] for p in program.params)))
+
+
+@pytest.mark.parametrize("level", [0, 1, 2])
+@pytest.mark.parametrize("name", [*CASCADES, *OPEN])
+def test_values(name: str, level: int) -> None:
+    body = CASCADES[name][0] if name in CASCADES else OPEN[name]
+    c = compiled(body, level)
+    rng = np.random.default_rng(0)
+    x, w = rng.standard_normal((5, 2500)).astype("f4"), rng.standard_normal((2500, 3)).astype("f4")
+    (wanted,) = evaluate(c.program, {"x": x, "w": w})
+    (found,) = run(c, c.program, x, w)
+    np.testing.assert_allclose(found.numpy(), wanted, rtol=2e-5, atol=2e-5 * np.abs(wanted).max())
+
+
+@pytest.mark.parametrize("level", [1, 2])
+def test_softmax_at_the_edges(level: int) -> None:
+    """Logits of 1e4 of either sign, rows wholly masked, and rows whose first blocks are."""
+    c = compiled("O[i, e] = softmax[j](x) * w[j, e]\nreturn O", level)
+    rng = np.random.default_rng(1)
+    x, w = rng.standard_normal((6, 2500)).astype("f4"), rng.standard_normal((2500, 3)).astype("f4")
+    x[0] += 1e4
+    x[1] -= 1e4
+    x[2] = -np.inf
+    x[3, :2000] = -np.inf
+    x[4, 7] = 1e30
+    x[5, 1200:] = -np.inf
+    (wanted,) = evaluate(c.program, {"x": x, "w": w})
+    (found,) = run(c, c.program, x, w)
+    assert (found.numpy()[2] == 0).all()
+    np.testing.assert_allclose(found.numpy(), wanted, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e3, 1e6])
+def test_a_streamed_variance_is_as_good_as_one_of_two_passes(offset: float) -> None:
+    body = "m[i] = sum[j](x) / |j|\nO[i] = sum[j]((x - m) ** 2) / |j|\nreturn O"
+    x = (offset + np.random.default_rng(2).standard_normal((4, 5000))).astype("f4")
+    wanted = x.astype("f8").var(1)
+    errors = []
+    for level in (0, 2):
+        c = compiled(body, level)
+        (found,) = run(c, c.program, x, np.zeros((5000, 1), "f4"))
+        errors.append(np.abs(found.numpy() - wanted).max())
+    two_passes, streamed = errors
+    assert streamed <= max(2 * two_passes, 4 * 2**-23 * wanted.max())
+
+
+ATTENTION = 'softmax(where(j <= i, "bihd,bjhd->bhij" / sqrt(|d|), -inf)) * "bjhd->bihd"'
+SIZES = {"b": 4, "h": 16, "i": 4096, "j": 4096, "d": 128}
+
+
+@pytest.mark.parametrize("level", [1, 2])
+def test_nothing_along_two_long_axes_is_in_memory(level: int) -> None:
+    program = driver.elaborate(driver.parse(ATTENTION, "<test>"))
+    c = driver.compile_program(program, level, TARGETS["sm_90"], SIZES)
+    assert c.state.schedule is not None
+    assert len(c.state.schedule.kernels) == 1
+    assert c.state.schedule.intermediates == ()
+
+
+def test_a_mask_bounds_the_loop() -> None:
+    program = driver.elaborate(driver.parse(ATTENTION, "<test>"))
+    for level, bounded in ((1, False), (2, True)):
+        c = driver.compile_program(program, level, INTERPRETER, SIZES)
+        assert c.state.schedule is not None
+        loops = [s for s in c.state.schedule.kernels[0].body if isinstance(s, Loop)]
+        assert [(s.start is not None, s.stop is not None) for s in loops] == [(False, bounded)]
+
+
+MASKS = {
+    "j <= i": lambda i, j: j <= i,
+    "j <= i and i - j < 37": lambda i, j: (j <= i) & (i - j < 37),
+    "j < i - 100": lambda i, j: j < i - 100,
+    "not (j > i or j < 3)": lambda i, j: (j <= i) & (j >= 3),
+    "j <= i or j < 10": lambda i, j: (j <= i) | (j < 10),
+    "2 * j <= i": lambda i, j: 2 * j <= i,
+}
+
+
+@pytest.mark.parametrize("level", [0, 1, 2])
+@pytest.mark.parametrize("mask", MASKS)
+def test_masks(mask: str, level: int) -> None:
+    text = f"def f(x[i, j], w[j, e]):\n    O[i, e] = softmax[j](where({mask}, x, -inf)) * w[j, e]\n    return O\n"
+    c = driver.compile_program(driver.elaborate(driver.parse(text, "<test>")), level, INTERPRETER, LONG)
+    rng = np.random.default_rng(3)
+    x, w = rng.standard_normal((150, 1100)), rng.standard_normal((1100, 2))
+    allowed = MASKS[mask](np.arange(150)[:, None], np.arange(1100)[None])
+    weights = np.where(allowed, np.exp(x), 0)
+    total = weights.sum(1, keepdims=True)
+    wanted = np.divide(weights, total, out=np.zeros_like(weights), where=total != 0) @ w
+    (found,) = run(c, c.program, x.astype("f4"), w.astype("f4"))
+    np.testing.assert_allclose(found.numpy(), wanted, rtol=1e-4, atol=1e-5)
