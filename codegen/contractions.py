@@ -56,7 +56,7 @@ def fold_one(w: Writer, monoid: Monoid, t: DType, arg: Text, at: int) -> Text:
         case "max" | "min" if t.is_float:
             combine = w.file.helper(f"{monoid.name}imum")
         case "prod":
-            combine = w.file.helper("product")
+            combine = w.file.helper("times")
         case _:
             combine = combiner(w, monoid, (t,))
     return Text(f"tl.reduce({arg.code}, {at}, {combine})")

@@ -47,7 +47,7 @@ def formula(e: Expr, names: Mapping[str, str], file: File) -> Text:
         case Apply(op="where", args=(condition, a, b)):
             return Text(f"({below(a)} if {below(condition)} else {below(b)})")
         case Apply(op="exactdiv", args=(a, b)):
-            return Text(f"{file.helper('exact')}({below(a)}, {below(b)})")
+            return Text(f"{file.helper('exact_quotient')}({below(a)}, {below(b)})")
         case Apply(op="max" | "min" | "abs" | "round" as op, args=args):
             return Text(f"{op}({', '.join(below(a) for a in args)})")
         case Apply(op="sqrt" | "rsqrt" as op, args=(a,)):

@@ -6,19 +6,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from einc import tile
-from einc.codegen import library
 from einc.codegen.expressions import Expressions
 from einc.codegen.layout import indented, wrapped
 from einc.codegen.names import Names
 from einc.codegen.operations import is_natural
 from einc.codegen.text import TYPES, File
-from einc.ein import MONOIDS
 from einc.tile import TileAxis, TileType
 from einc.tiletypes import loop_position, scope
 from einc.types import DType
-
-_MODULE = ("torch", "triton", "tl", "math", "INT", "float", "program", "launch")
-_RESERVED = library.NAMES | {*_MODULE, *(f"{name}_combine" for name in MONOIDS)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +40,8 @@ def kernel_source(file: File, kernel: tile.Kernel) -> tuple[Signature, list[str]
 class _Writer:
     def __init__(self, file: File, kernel: tile.Kernel) -> None:
         self.kernel = kernel
-        self.names = Names(_RESERVED | file.names.taken)
+        folds = (v for root in _roots(kernel.body) for v in tile.walk_values(root) if isinstance(v, tile.Fold))
+        self.names = Names(file.names.taken | {f"{v.monoid.name}_combine" for v in folds})
         self.python: dict[tuple[str, str], str] = {}
         self.axes = tile.tile_axes(kernel)
         name = file.names.fresh(f"{kernel.name}_kernel", ascii_only=True)

@@ -12,7 +12,7 @@ from einc.codegen.formulas import formula
 from einc.codegen.kernels import Signature, extents_of, in_parts
 from einc.codegen.layout import indented, wrapped
 from einc.codegen.names import Names
-from einc.codegen.text import File
+from einc.codegen.text import RESERVED, File
 from einc.ein import Operand, Param, Program
 from einc.printer import print_dims
 from einc.types import DType
@@ -26,12 +26,9 @@ TORCH = {
 }  # fmt: skip
 
 
-MODULE_NAMES = ("torch", "triton", "tl", "math", "launch")
-
-
 def launcher_name(program: Program) -> str:
     """What the launcher of a program is called in its emitted file."""
-    return Names(MODULE_NAMES).fresh(program.name)
+    return Names(RESERVED).fresh(program.name)
 
 
 def launcher_source(
@@ -46,7 +43,7 @@ class _Launcher:
         self, file: File, program: Program, schedule: tile.Schedule, signatures: tuple[Signature, ...]
     ) -> None:
         self.file, self.program, self.schedule, self.signatures = file, program, schedule, signatures
-        self.names = Names(file.names.taken | {"torch", "triton", "tl", "math", "out", "device", "INT", "max", "abs"})
+        self.names = Names(file.names.taken)
         self.tensor: dict[str, str] = {}
         self.known: dict[str, str] = {}  # extents as `|i|`, and scalars
         self.parameter = {p.name: self._named(p) for p in program.params}
@@ -114,10 +111,10 @@ class _Launcher:
                     continue
                 case FromDimension(axis=axis, operand=operand, dimension=k, known=known):
                     divisor = " * ".join(self.known[f"|{a}|"] for a in known)
-                    exact = self.file.helper("exact")
+                    exact = self.file.helper("exact_quotient")
                     yield f"{self.known[f'|{axis}|']} = {exact}({self.tensor[operand]}.shape[{k}], {divisor})"
                 case FromFormula(axis=axis, formula=e):
-                    called = self.file.helper("extent")
+                    called = self.file.helper("checked_extent")
                     yield f'{self.known[f"|{axis}|"]} = {called}("{axis}", {formula(e, self.known, self.file).code})'
                 case FromDefault(name=name, formula=e):
                     scalar = self.known[name]
@@ -161,7 +158,8 @@ class _Launcher:
         yield "if out is None:"
         yield from indented(line for name in written for line in wrapped(self.empty(name, device)))
         yield "else:"
-        yield f"    {', '.join(self.tensor[name] for name in self.program.results)} = out"
+        into = (self.tensor[name] if name in self.outputs else "_" for name in self.program.results)
+        yield f"    {', '.join(into)} = out"
         for name in written:
             dtype, dims = self.outputs[name]
             yield f"    {self.expected(self.tensor[name], name, dims, dtype)}"

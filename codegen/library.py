@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 _SOURCES = {
     "maximum": '''
@@ -18,9 +17,9 @@ def minimum(a, b):
     """The smaller of two floats; a NaN wins."""
     return tl.minimum(a, b, propagate_nan=tl.PropagateNan.ALL)
 ''',
-    "product": """
+    "times": """
 @triton.jit
-def product(a, b):
+def times(a, b):
     return a * b
 """,
     "floor_div": '''
@@ -61,9 +60,9 @@ def round_even(x):
     odd = tl.floor(below * 0.5) * 2.0 != below
     return tl.where((above > 0.5) | ((above == 0.5) & odd), below + 1.0, below)
 ''',
-    "power": '''
+    "real_power": '''
 @triton.jit
-def power(x, y):
+def real_power(x, y):
     """x to the power y, in double precision: the error of a logarithm grows with the exponent."""
     a, b = x.to(tl.float64), y.to(tl.float64)
     size = tl.exp2(b * tl.log2(tl.abs(a)))
@@ -91,9 +90,9 @@ def signed_power(x, n):
     inverse = tl.where(x == 1, 1, tl.where(x == -1, 1 - 2 * (n & 1), 0)).to(x.dtype)
     return tl.where(n < 0, inverse, integer_power(x, n))
 ''',
-    "uniform": '''
+    "random_float": '''
 @triton.jit
-def uniform(seed, c0, c1, c2, c3):
+def random_float(seed, c0, c1, c2, c3):
     """A float in [0, 1) at an index: Philox, keyed by the seed, counting by the index."""
     word, _, _, _ = tl.philox(seed, c0, c1, c2, c3)
     return tl.random.uint_to_uniform_float(word)
@@ -123,15 +122,15 @@ def expect(name, tensor, shape, dtype):
         found = f"{tensor.dtype} of shape {tuple(tensor.shape)}"
         raise ValueError(f"{name} is {found}, but should be {dtype} of shape {shape}")
 ''',
-    "exact": '''
-def exact(a, b):
+    "exact_quotient": '''
+def exact_quotient(a, b):
     """The quotient of integers, which must leave no rest."""
     if b == 0 or a % b:
         raise ValueError(f"{a} / {b} is not exact")
     return a // b
 ''',
-    "extent": '''
-def extent(axis, n):
+    "checked_extent": '''
+def checked_extent(axis, n):
     """The extent of an axis, which must not be negative."""
     if n < 0:
         raise ValueError(f"axis {axis} would have extent {n}")
@@ -155,8 +154,6 @@ def known_power(name: str, n: int) -> str:
     return "\n    ".join([f"@triton.jit\ndef {name}(x):", *squares, f"return {result}"])
 
 
-def definitions(names: dict[str, str]) -> Iterator[str]:
-    """The source of the functions that `names` holds, under the names it gives them."""
-    for wanted, source in _SOURCES.items():
-        if wanted in names:
-            yield re.sub(r"(?<![.\w])\w+(?=\()", lambda m: names.get(m[0], m[0]), source.strip("\n"))
+def definitions(used: Collection[str]) -> Iterator[str]:
+    """The source of the functions used, in the order of this file."""
+    return (source.strip("\n") for name, source in _SOURCES.items() if name in used)

@@ -91,7 +91,7 @@ def power(w: Writer, x: Value, y: Value, t: DType, order: Axes) -> Text:
         if n == 2 and isinstance(x, tile.Ref):
             text = Text(f"{base.at(PRODUCT)} * {base.at(SIGN)}", PRODUCT)
         return text if known > 0 else Text(f"1.0 / {text.at(SIGN)}", PRODUCT)
-    called = "power" if t.is_float else "signed_power" if t.kind == "i" else "integer_power"
+    called = "real_power" if t.is_float else "signed_power" if t.kind == "i" else "integer_power"
     return Text(f"{w.file.helper(called)}({base.code}, {w.full(y, order).code})")
 
 
@@ -109,7 +109,7 @@ def rand(w: Writer, args: tuple[Value, ...], order: Axes) -> Text:
         words[:2] = [Text(first, SUM)]
     words += [Text("0")] * (4 - len(words))
     inside = ", ".join(w.code for w in words)
-    return Text(f"{w.file.helper('uniform')}({w.strict(seed, order).code}, {inside})")
+    return Text(f"{w.file.helper('random_float')}({w.strict(seed, order).code}, {inside})")
 
 
 def word(w: Writer, e: Value, order: Axes) -> Text:

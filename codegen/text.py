@@ -37,22 +37,27 @@ class Text:
         return self.code if self.level >= level else f"({self.code})"
 
 
+# Names that no kernel, launcher or variable takes: Python's and the file's own, whether in use or not.
+RESERVED = library.NAMES | {
+    *("torch", "triton", "tl", "math", "launch", "program", "INT", "out", "device"),
+    *("abs", "bool", "float", "int", "max", "min", "range", "round", "sum", "tuple", "zip"),
+    *("square", "cube", *(f"power_{n}" for n in range(65))),
+}
+
+
 @dataclass(slots=True)
 class File:
     """What the kernels of one file share: its names, the library functions in use, and those made for it: by what they
     compute, their names and sources."""
 
     names: Names
-    library: dict[str, str] = field(default_factory=dict)
+    library: set[str] = field(default_factory=set)
     made: dict[Hashable, tuple[str, str]] = field(default_factory=dict)
 
     def helper(self, name: str) -> str:
-        """What the file calls a library function, which it now brings along."""
-        if name not in self.library:
-            for needed in library.needs(name):
-                self.helper(needed)
-            self.library[name] = self.names.fresh(name)
-        return self.library[name]
+        """The name of a library function, which the file now brings along."""
+        self.library |= {name, *library.needs(name)}
+        return name
 
     def function(self, key: Hashable, wanted: str, source: Callable[[str], str]) -> str:
         """What the file calls a function made for it; `source` writes it, once, under its name."""

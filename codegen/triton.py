@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from einc import tile
 from einc.codegen import library
 from einc.codegen.kernels import Signature, kernel_source
-from einc.codegen.launcher import MODULE_NAMES, launcher_name, launcher_source
+from einc.codegen.launcher import launcher_name, launcher_source
 from einc.codegen.names import Names
-from einc.codegen.text import File
+from einc.codegen.text import RESERVED, File
 from einc.ein import Program
 from einc.printer import print_program
 from einc.targets import Target
@@ -43,7 +43,7 @@ def emit(program: Program, schedule: tile.Schedule, target: Target) -> str:
 
 def emit_file(program: Program, schedule: tile.Schedule, target: Target) -> Emitted:
     """The file with what a caller of its kernels needs to know."""
-    file = File(Names((*MODULE_NAMES, launcher_name(program))))
+    file = File(Names((*RESERVED, launcher_name(program))))
     written = [kernel_source(file, kernel) for kernel in schedule.kernels]
     signatures = tuple(signature for signature, _ in written)
     launcher = launcher_source(file, program, schedule, signatures)

@@ -340,8 +340,8 @@ def test_extents_come_from_dimensions_products_and_formulas() -> None:
         [AxisDecl("n", programs.apply("sub", Extent("i"), Const(1)))],
     )
     source = emit(grouped, schedule, INTERPRETER)
-    assert "g = exact(X.shape[1], r)" in source
-    assert 'n = extent("n", i - 1)' in source
+    assert "g = exact_quotient(X.shape[1], r)" in source
+    assert 'n = checked_extent("n", i - 1)' in source
 
 
 def test_wrong_operands_are_refused() -> None:
@@ -353,7 +353,10 @@ def test_wrong_operands_are_refused() -> None:
         run(programs.matmul(), torch.ones(2, 3, 4), torch.ones(2, 4, 6), out=torch.ones(1))
 
 
-@pytest.mark.parametrize("name", ["class", "launch", "torch", "tl", "größe", "ℝ", "x²", "maximum"])
+@pytest.mark.parametrize(
+    "name",
+    ["class", "launch", "torch", "tl", "größe", "ℝ", "x²", "maximum", "expect", "blocks", "program", "INT", "max"],
+)
 def test_any_name_will_do(name: str) -> None:
     """Names of programs, tensors and axes: Python's keywords, the file's own names, letters of any script."""
     p, schedule = programs.renamed(name)
