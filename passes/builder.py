@@ -1,7 +1,8 @@
 """Builds one kernel: names, scopes, and scalar expressions as tile values.
 
 Types become explicit here: arguments of an operation are converted to one type, narrow floats to f32, literals take the
-type of what they meet. Loads are bound to names, as are operations that occur more than once.
+type of what they meet. Loads are bound to names, as are operations that occur more than once. A float divisor that is the
+same all over a tile is inverted once, before the tile is multiplied by it.
 """
 
 from __future__ import annotations
@@ -294,7 +295,15 @@ class Builder:
             t = I64
         if rule is Rule.TRUTH and t.is_int and len(set(types)) > 1:
             t = INT if all(map(_fits_position, e.args, types)) else I64
-        return arithmetic(op, tuple(self._as(a, order, t) for a in e.args), t)
+        args = tuple(self._as(a, order, t) for a in e.args)
+        if op == "div" and t.is_float and not isinstance(args[1], tile.Lit) and self._is_spread(args):
+            inverse = tile.Elem("div", (tile.Lit(1.0, t), args[1]))
+            return tile.Elem("mul", (args[0], self.bind("inverse", inverse, order)))
+        return arithmetic(op, args, t)
+
+    def _is_spread(self, args: tuple[tile.Value, ...]) -> bool:
+        """Whether the first argument extends over a tile and the second, the same all over it, over none."""
+        return bool(self.axes_of(args[0])) and not self.axes_of(args[1])
 
     def _as(self, e: Expr, order: tuple[str, ...], t: DType) -> tile.Value:
         return self.convert(self._value(e, order, t if t.is_float else F32), t)

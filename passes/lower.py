@@ -58,8 +58,8 @@ def _loop(kernel: Kernel, axis: tile.TileAxis, walk: Walk) -> None:
     states = States(kernel, axis, walk.links)
     known, order = dict(kernel.known), kernel.order
     with kernel.b.loop(axis, start, stop) as block:
-        states.step(block)
         kernel.order = (*order, axis.name)
+        states.step(block)
         for eq in walk.stores:
             kernel.store(eq)
     kernel.known, kernel.order = known, order
