@@ -73,18 +73,35 @@ def artifact(kernel: CompiledKernel, form: str) -> str | bytes:
 
 
 def _compiled(kernel: Any, s: Signature, target: Target, sizes: Mapping[str, int]) -> CompiledKernel:
+    result = _through_triton(kernel, s, target, sizes)
+    shared = int(result.metadata.shared)
+    if shared > target.shared:
+        raise TargetError(
+            f"kernel '{s.name}' needs more shared memory than {target.name} has",
+            fact=f"{shared} bytes of {target.shared}",
+            hint="smaller tiles, or narrower types",
+        )
+    stages = {form: result.asm[form] for form in FORMATS[target.vendor] if form in result.asm}
+    count = _cuda_registers if target.vendor == "cuda" else _hip_registers
+    registers, spills = count(stages["cubin" if target.vendor == "cuda" else "amdgcn"])
+    return CompiledKernel(s.name, stages, registers, spills, shared, int(result.metadata.num_warps))
+
+
+def _through_triton(kernel: Any, s: Signature, target: Target, sizes: Mapping[str, int]) -> Any:
     from triton.backends.compiler import GPUTarget
-    from triton.compiler import ASTSource
-    from triton.compiler import compile as triton_compile
+    from triton.compiler import ASTSource, compile
     from triton.runtime.jit import JITFunction
 
-    if not isinstance(kernel, JITFunction):  # TRITON_INTERPRET=1 makes others
-        kernel = JITFunction(kernel.fn)
+    if not isinstance(kernel, JITFunction):
+        raise TargetError(
+            f"kernel '{s.name}' does not compile in this process",
+            fact="TRITON_INTERPRET is set, so Triton interprets every kernel",
+            hint="unset TRITON_INTERPRET",
+        )
     types, constants, attributes = _arguments(s, sizes)
-    source = ASTSource(kernel, signature=types, constexprs=constants, attrs=attributes)
     try:
-        result: Any = triton_compile(
-            source,
+        return compile(
+            ASTSource(kernel, signature=types, constexprs=constants, attrs=attributes),
             target=GPUTarget(target.vendor, target.arch, target.warp),
             options={**options(s.kernel), "enable_fp_fusion": True},
         )
@@ -94,18 +111,6 @@ def _compiled(kernel: Any, s: Signature, target: Target, sizes: Mapping[str, int
             fact=_last_line(error),
             hint="another target, or operands of another type",
         ) from error
-    shared = int(result.metadata.shared)
-    if shared > target.shared:
-        raise TargetError(
-            f"kernel '{s.name}' needs more shared memory than {target.name} has",
-            fact=f"{shared} bytes of {target.shared}",
-            hint="smaller tiles, or narrower types",
-        )
-    stages = {form: result.asm[form] for form in FORMATS[target.vendor] if form in result.asm}
-    registers, spills = (
-        _cuda_registers(stages["cubin"]) if target.vendor == "cuda" else _hip_registers(stages["amdgcn"])
-    )
-    return CompiledKernel(s.name, stages, registers, spills, shared, int(result.metadata.num_warps))
 
 
 def _arguments(
