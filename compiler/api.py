@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from einc import ein, targets
+from einc.arithmetic import ScalarValue
 from einc.binding import Bindings, Fact, bind
 from einc.calling import Arguments, arrange, unpacked, write
 from einc.driver import Compiled, compile_program, elaborate, parse
 from einc.errors import CallError
 from einc.evaluate import evaluate
-from einc.execution import on_device, runner, target_of
+from einc.execution import on_device, run_in_torch, runner, target_of
 from einc.files import read_text
 from einc.gradients import connect
 from einc.printer import print_dims, print_expr
@@ -69,6 +70,19 @@ class _Call:
     bindings: Bindings
     compiled: Compiled
 
+    def checked(self, given: Arguments) -> dict[str, ScalarValue]:
+        """The scalars that the caller gave, each as its parameter's kind; the launcher finds the others."""
+        return {
+            p.name: checked_scalar(p, given.scalars[p.name]) for p in self.program.scalars if p.name in given.scalars
+        }
+
+    def bound(self, given: Arguments) -> Bindings:
+        """The extents, and all scalars of this call; those remembered may be another call's."""
+        if not self.program.scalars:
+            return self.bindings
+        shapes = {name: f.shape for name, f in zip(given.names, given.facts, strict=True)}
+        return bind(self.program, shapes, given.scalars)
+
 
 class Program:
     """A compiled text. Call it with tensors; ask it for its `source`, its `dump` at a stage, its `explain`."""
@@ -84,8 +98,9 @@ class Program:
 
         Tensors by position, in the order of the text, or by name; scalars after them, or by name. NumPy arrays and
         numbers give NumPy arrays, torch tensors give torch tensors on their device. `out` takes the results, and may
-        overlap the operands. `backend` chooses where to run: `triton` on a GPU, `interpret` in Triton's interpreter,
-        `evaluate` in the evaluator that defines the language, in double precision; without one, where the operands are.
+        overlap the operands. `backend` chooses how to run: `triton` on a GPU; `interpret`, the same kernels in Triton's
+        interpreter; `torch`, the tiles by torch operations; `evaluate`, the meaning of the text, in double precision.
+        Without one, operands on a GPU run there, and others are interpreted.
         """
         given = self._arrange(operands, named)
         if backend == "evaluate":
@@ -94,15 +109,12 @@ class Program:
         home = device_of(tensors, given.names)
         device = on_device(home, backend)
         call = self._call(given, device)
-        moved = tensors if device == home else [t.to(device) for t in tensors]
-        scalars = {
-            p.name: checked_scalar(p, given.scalars[p.name]) for p in call.program.scalars if p.name in given.scalars
-        }
-        values = dict(zip(given.names, moved, strict=True)) | scalars
-        args = [values.get(p.name) for p in call.program.params]
+        values: dict[str, Any] = {n: t.to(device) for n, t in zip(given.names, tensors, strict=True)}
 
         def run(into: tuple[torch.Tensor, ...] | None) -> tuple[torch.Tensor, ...]:
-            found = runner(call.compiled)(*args, out=into if device == home else None, device=device)
+            if backend == "torch":
+                return run_in_torch(call.compiled, values, call.bound(given), into)
+            found = runner(call.compiled)(values | call.checked(given), out=into, device=device)
             return found if device == home else tuple(t.to(home) for t in found)
 
         if out is not None:

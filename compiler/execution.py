@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from einc import ein
 from einc.arithmetic import ScalarValue
+from einc.binding import Bindings
 from einc.driver import Compiled, compile_program
 from einc.errors import CallError, TargetError, nearest
 from einc.targets import INTERPRETER, TARGETS, Target
@@ -15,7 +16,9 @@ from einc.targets import INTERPRETER, TARGETS, Target
 if TYPE_CHECKING:
     import torch
 
-Runner = Callable[..., Any]
+Runner = Callable[..., tuple["torch.Tensor", ...]]
+
+BACKENDS = ("triton", "interpret", "torch", "evaluate")
 
 
 def target_of(device: torch.device) -> Target:
@@ -44,15 +47,15 @@ def on_device(home: torch.device, backend: str | None) -> torch.device:
     """Where a call with operands at home runs; raises `CallError` for a backend that is not known or not there."""
     import torch
 
-    if backend is None:
+    if backend is None or backend == "torch":
         return home
     if backend == "interpret":
         return torch.device("cpu")
     if backend != "triton":
         raise CallError(
             f"there is no backend {backend!r}",
-            fact="backends are triton, interpret and evaluate",
-            hint=nearest(str(backend), ("triton", "interpret", "evaluate")) or "leave it out",
+            fact=f"backends are {', '.join(BACKENDS)}",
+            hint=nearest(str(backend), BACKENDS) or "leave it out",
         )
     if home.type != "cpu":
         return home
@@ -62,29 +65,40 @@ def on_device(home: torch.device, backend: str | None) -> torch.device:
 
 
 @lru_cache(maxsize=1024)
-def runner(compiled: Compiled) -> Callable[..., tuple[torch.Tensor, ...]]:
-    """The compiled program as a function of its parameters in order; `out` is a tuple of results, or None.
+def runner(compiled: Compiled) -> Runner:
+    """The compiled program as a function of its operands and scalars by name; `out` is a tuple of results, or None.
 
-    `device` is where a program without operands runs.
+    Scalars that have a default may be missing. `device` is where a program without operands runs.
     """
     from einc.codegen.run import launcher
 
     program = compiled.program
     launch = launcher(compiled.source, compiled.emitted.launcher)
-    given = [p.name for p in program.params]
-    order = sorted(program.params, key=lambda p: isinstance(p, ein.Param) and p.default is not None)
-    place = [given.index(p.name) for p in order]
+    optional = [isinstance(p, ein.Param) and p.default is not None for p in program.params]
+    order = [p.name for _, p in sorted(zip(optional, program.params, strict=True), key=lambda pair: pair[0])]
     single = len(program.results) == 1
 
     def run(
-        *args: Any, out: tuple[torch.Tensor, ...] | None = None, device: torch.device | None = None
+        values: Mapping[str, Any], out: tuple[torch.Tensor, ...] | None = None, device: torch.device | None = None
     ) -> tuple[torch.Tensor, ...]:
         into = out[0] if out is not None and single else out
         where = {} if program.operands else {"device": device}
-        found = launch(*(args[k] for k in place), out=into, **where)
+        found = launch(*map(values.get, order), out=into, **where)
         return (found,) if single else tuple(found)
 
     return run
+
+
+def run_in_torch(
+    compiled: Compiled, tensors: Mapping[str, torch.Tensor], bindings: Bindings, out: tuple[torch.Tensor, ...] | None
+) -> tuple[torch.Tensor, ...]:
+    """The results of the compiled kernels by torch operations, vectorised over the grid; `out` takes them, if given."""
+    from einc.codegen.torch_run import run
+
+    program, schedule = compiled.program, compiled.state.schedule
+    assert schedule is not None
+    into = None if out is None else dict(zip(program.results, out, strict=True))
+    return run(compiled.state.program, schedule, tensors, bindings, into)
 
 
 def execute(
@@ -103,6 +117,5 @@ def execute(
 
     device = tensors[0].device if tensors else torch.device("cpu")
     compiled = compile_program(program, level, target_of(device), extents)
-    values: dict[str, Any] = dict(zip((p.name for p in program.operands), tensors, strict=True)) | dict(scalars or {})
-    args = [values.get(p.name) for p in program.params]
-    return runner(compiled)(*args, out=out, device=device)
+    operands = dict(zip((p.name for p in program.operands), tensors, strict=True))
+    return runner(compiled)({**operands, **(scalars or {})}, out=out, device=device)

@@ -153,6 +153,19 @@ def test_evaluate_is_in_double_precision(matrices: tuple[Any, Any]) -> None:
     np.testing.assert_allclose(c, a.astype("f8") @ b.astype("f8"), rtol=1e-14)
 
 
+def test_torch_runs_the_tiles(matrices: tuple[Any, Any]) -> None:
+    a, b = matrices
+    np.testing.assert_allclose(einc.compile(MATMUL)(a, b, backend="torch"), a @ b, rtol=1e-5)
+    program = einc.compile(PROGRAM)
+    q, k = draw(2, 5, 4), draw(2, 6, 4, seed=1)
+    for scale in (0.5, 2.0):  # which a call of equal shapes must not remember
+        for x, y in zip(program(q, k, 3, scale, backend="torch"), program(q, k, 3, scale), strict=True):
+            np.testing.assert_allclose(x, y, rtol=1e-5)
+    out = np.empty((2, 5, 3), np.float32)
+    assert einc.compile(MATMUL)(a, b, out=out, backend="torch") is out
+    np.testing.assert_allclose(out, a @ b, rtol=1e-5)
+
+
 def test_levels_agree(matrices: tuple[Any, Any]) -> None:
     results = [einc.compile('softmax("bik,bkj->bij")', level=n)(*matrices) for n in (0, 1, 2)]
     for r in results[1:]:

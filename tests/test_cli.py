@@ -227,7 +227,7 @@ def test_demo_fits_a_terminal() -> None:
     shown = good("demo")
     assert max(map(len, shown.splitlines())) <= 100
     assert "what sets them apart" in shown
-    assert shown.count("error against float64") == 2
+    assert shown.count("error against float64") == 2 * 2  # at two levels each
 
 
 # ---------------------------------------------------------------------------------------------------------------------
