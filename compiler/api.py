@@ -92,6 +92,7 @@ class Program:
         self._level, self._target, self._verify = level, target, verify
         self._calls: dict[object, _Call] = {}
         self._meaning = elaborate(self.text)
+        self._signature = signature(self._meaning)
 
     def __call__(self, *operands: Array, out: Any = None, backend: str | None = None, **named: Any) -> Any:
         """The result, or the tuple of several.
@@ -114,7 +115,8 @@ class Program:
         def run(into: tuple[torch.Tensor, ...] | None) -> tuple[torch.Tensor, ...]:
             if backend == "torch":
                 return run_in_torch(call.compiled, values, call.bound(given), into)
-            found = runner(call.compiled)(values | call.checked(given), out=into, device=device)
+            args = map((values | call.checked(given)).get, (p.name for p in call.program.params))
+            found = runner(call.compiled)(*args, out=into, device=device)
             return found if device == home else tuple(t.to(home) for t in found)
 
         if out is not None:
@@ -124,7 +126,7 @@ class Program:
         return unpacked(results, bool(torch_operands))
 
     def _arrange(self, operands: tuple[Array, ...], named: Mapping[str, Any]) -> Arguments:
-        return arrange(self.text.operands, self.text.scalars, str(self), operands, named)
+        return arrange(self.text.operands, self.text.scalars, self._signature, operands, named)
 
     def _call(self, given: Arguments, device: torch.device | None) -> _Call:
         """The compiled program for these operands; what was found for equal shapes, types and integers is kept."""
@@ -158,7 +160,7 @@ class Program:
 
     def __str__(self) -> str:
         """The signature: `attention(Q[b, i, d], K[b, j, d], scale: float = ...) -> O[b, i, e]`."""
-        return signature(self._meaning)
+        return self._signature
 
     def __repr__(self) -> str:
         return f"<einc.Program {self}>"

@@ -66,24 +66,24 @@ def on_device(home: torch.device, backend: str | None) -> torch.device:
 
 @lru_cache(maxsize=1024)
 def runner(compiled: Compiled) -> Runner:
-    """The compiled program as a function of its operands and scalars by name; `out` is a tuple of results, or None.
+    """The compiled program as a function of its parameters in order; `out` is a tuple of results, or None.
 
-    Scalars that have a default may be missing. `device` is where a program without operands runs.
+    None stands for a scalar that has a default. `device` is where a program without operands runs.
     """
     from einc.codegen.run import launcher
 
     program = compiled.program
     launch = launcher(compiled.source, compiled.emitted.launcher)
     optional = [isinstance(p, ein.Param) and p.default is not None for p in program.params]
-    order = [p.name for _, p in sorted(zip(optional, program.params, strict=True), key=lambda pair: pair[0])]
+    order = sorted(range(len(optional)), key=lambda k: optional[k])  # a launcher's defaults come last
     single = len(program.results) == 1
 
     def run(
-        values: Mapping[str, Any], out: tuple[torch.Tensor, ...] | None = None, device: torch.device | None = None
+        *args: Any, out: tuple[torch.Tensor, ...] | None = None, device: torch.device | None = None
     ) -> tuple[torch.Tensor, ...]:
         into = out[0] if out is not None and single else out
         where = {} if program.operands else {"device": device}
-        found = launch(*map(values.get, order), out=into, **where)
+        found = launch(*(args[k] for k in order), out=into, **where)
         return (found,) if single else tuple(found)
 
     return run
@@ -117,5 +117,5 @@ def execute(
 
     device = tensors[0].device if tensors else torch.device("cpu")
     compiled = compile_program(program, level, target_of(device), extents)
-    operands = dict(zip((p.name for p in program.operands), tensors, strict=True))
-    return runner(compiled)({**operands, **(scalars or {})}, out=out, device=device)
+    values: dict[str, Any] = dict(zip((p.name for p in program.operands), tensors, strict=True)) | dict(scalars or {})
+    return runner(compiled)(*(values.get(p.name) for p in program.params), out=out, device=device)

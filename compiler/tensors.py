@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -58,12 +59,17 @@ def numpy_dtype(t: DType) -> np.dtype[Any]:
     return own if own is not None else np.dtype(np.float32)
 
 
+@cache
+def _own(dtype: torch.dtype | np.dtype[Any]) -> DType | None:
+    """The language's type of a torch or NumPy type, if it has one."""
+    if isinstance(dtype, np.dtype):
+        return _NUMPY.get(dtype.newbyteorder("="))
+    return _BY_TORCH_NAME.get(str(dtype).removeprefix("torch."))
+
+
 def dtype_of(value: torch.Tensor | np.ndarray[Any, Any], name: str, place: Span | None = None) -> DType:
     """The element type; raises `DTypeError` for those that the language does not have."""
-    if is_torch(value):
-        found = _BY_TORCH_NAME.get(str(value.dtype).removeprefix("torch."))
-    else:
-        found = _NUMPY.get(cast("np.dtype[Any]", value.dtype).newbyteorder("="))
+    found = _own(value.dtype)
     if found is None:
         raise DTypeError(
             f"operand '{name}' has elements of type {value.dtype}",
@@ -83,7 +89,7 @@ def as_array(value: object, name: str, place: Span | None = None) -> torch.Tenso
     else:
         try:
             made = np.asarray(value)
-        except (TypeError, ValueError, RuntimeError, OverflowError, RecursionError):
+        except Exception:  # whatever a foreign object raises
             made = None
     if made is None:
         raise CallError(
