@@ -1,8 +1,8 @@
 """Builds one kernel: names, scopes, and scalar expressions as tile values.
 
 Types become explicit here: arguments of an operation are converted to one type, narrow floats to f32, literals take the
-type of what they meet. Loads are bound to names, as are operations that occur more than once. A float divisor that is the
-same all over a tile is inverted once, before the tile is multiplied by it.
+type of what they meet. Loads are bound to names, as are operations that occur more than once. A float divisor that is
+the same all over a tile is inverted once, before the tile is multiplied by it.
 """
 
 from __future__ import annotations

@@ -32,9 +32,9 @@ def domain(e: Expr, nothing: float) -> frozenset[Expr]:
     """Predicates, each of which must hold for the expression to differ from `nothing`: 0 or minus infinity."""
     match e:
         case Apply(op="where", args=(p, x, y)) if is_nothing(y, nothing):
-            return holds(p) | domain(x, nothing)
+            return domain(x, nothing).union(holds(p))
         case Apply(op="where", args=(p, x, y)) if is_nothing(x, nothing):
-            return fails(p) | domain(y, nothing)
+            return domain(y, nothing).union(fails(p))
         case Apply(op="mul", args=(x, y)) if nothing == 0:
             return domain(x, 0) | domain(y, 0)
         case Apply(op="div", args=(x, _)) if nothing == 0:
@@ -58,28 +58,28 @@ def is_nothing(e: Expr, nothing: float) -> bool:
     return isinstance(e, Const) and e.kind != "bool" and e.value == nothing
 
 
-def holds(p: Expr) -> frozenset[Expr]:
-    """The conjuncts of a predicate."""
+def holds(p: Expr) -> tuple[Expr, ...]:
+    """The conjuncts of a predicate, in order."""
     match p:
         case Apply(op="and", args=(x, y)):
-            return holds(x) | holds(y)
+            return holds(x) + holds(y)
         case Apply(op="not", args=(x,)):
             return fails(x)
         case _:
-            return frozenset((p,))
+            return (p,)
 
 
-def fails(p: Expr) -> frozenset[Expr]:
-    """The conjuncts of a predicate's negation."""
+def fails(p: Expr) -> tuple[Expr, ...]:
+    """The conjuncts of a predicate's negation, in order."""
     match p:
         case Apply(op="or", args=(x, y)):
-            return fails(x) | fails(y)
+            return fails(x) + fails(y)
         case Apply(op="not", args=(x,)):
             return holds(x)
         case Apply(op=op, args=args) if op in _NEGATED:
-            return frozenset((Apply(_NEGATED[op], args),))
+            return (Apply(_NEGATED[op], args),)
         case _:
-            return frozenset((Apply("not", (p,)),))
+            return (Apply("not", (p,)),)
 
 
 def bounds(predicates: Iterable[Expr], axis: str) -> Bounds:

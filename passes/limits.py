@@ -50,8 +50,8 @@ def _needed(kernel: Kernel, a: Accumulator) -> frozenset[Expr]:
         return frozenset()
     bodies = a.bodies if a.monoid.name == "sum" else a.bodies[:1]
     found = [domain(unfolded(b, kernel.definitions), nothing) for b in bodies]
-    extra = frozenset() if a.domain is None else holds(unfolded(a.domain, kernel.definitions))
-    return frozenset.intersection(*found) | extra
+    extra = () if a.domain is None else holds(unfolded(a.domain, kernel.definitions))
+    return frozenset.intersection(*found).union(extra)
 
 
 def _is_known(kernel: Kernel, e: Expr) -> bool:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from functools import reduce
 
 from einc import ein, tile
 from einc.ein import Apply, Equation, Expr, Read
 from einc.passes.builder import Block, Builder
+from einc.passes.domain import fails, is_nothing
 from einc.passes.kernel import Kernel, component, stored_types
 from einc.passes.movement import prime
 from einc.sweep import Accumulator, Link, Reference
@@ -221,4 +223,27 @@ def _replaced(e: Expr, old: Expr, new: Expr) -> Expr:
 
 
 def _moved(e: Expr, references: Iterable[Reference]) -> Expr:
-    return _renamed(e, {r.name: prime(r.name) for r in references})
+    """The expression at the moved references, which are finite."""
+    names = {r.name: prime(r.name) for r in references}
+    return _sunk(_renamed(e, names), frozenset(names.values()))
+
+
+def _sunk(e: Expr, finite: frozenset[str]) -> Expr:
+    """A guard against minus infinity that a finite reference makes idle is dropped, and a mask beside it moves inside.
+
+    where(p or x == -inf, 0, exp(x - d))   -->   exp(where(not p, x, -inf) - d)      d finite
+    """
+    e = ein.rebuild(e, lambda below: _sunk(below, finite))
+    match e:
+        case Apply(op="where", args=(p, zero, Apply(op="exp" | "exp2" as op, args=(Apply(op="sub", args=(x, d)),)))):
+            empty = Apply("ne", (x, ein.Const(float("-inf"))))
+            rest = [q for q in fails(p) if q != empty]
+            if not is_nothing(zero, 0) or not isinstance(d, Read) or d.tensor not in finite:
+                return e
+            if len(rest) == len(fails(p)):
+                return e
+            if rest:
+                x = Apply("where", (reduce(lambda a, b: Apply("and", (a, b)), rest), x, ein.Const(float("-inf"))))
+            return Apply(op, (Apply("sub", (x, d)),))
+        case _:
+            return e
