@@ -5,12 +5,14 @@
     dot[t](x, y)             -->   dot[t](x, y) with both 0 outside |t|
     store T[e] = x           -->   store T[e] = x where t < |t|
 
-A load gives 0 where its mask is false, so a sum over loaded values needs no mask of its own. Rows and columns that
-overhang compute values that nobody stores.
+A load gives 0 where its mask is false, so a sum over loaded values needs no mask of its own. A value whose maximum is
+taken is minus infinity outside, so that its exponential relative to a finite reference needs none either. Rows and
+columns that overhang compute values that nobody stores.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 from einc import tile
@@ -36,7 +38,8 @@ class _Masks:
         self.names = scope(kernel)
         self.ragged: set[str] = set()
         self.dims = {b.name: b.dims for b in kernel.buffers}
-        self.loads: dict[str, tile.Load] = {}
+        self.values: dict[str, Value] = {}  # what names are bound to, masked
+        self.ranked = dict(_ranked(kernel.body))
 
     def kernel_masked(self) -> tile.Kernel:
         edges = [s for axis in (*self.kernel.grid, *self.kernel.whole) for s in self.edge_of(axis)]
@@ -60,8 +63,10 @@ class _Masks:
             case tile.Let(names=names, types=types, value=value):
                 self.names.update(zip(names, types, strict=True))
                 masked = self.value(value)
-                if isinstance(masked, tile.Load):
-                    self.loads[names[0]] = masked
+                axis, unit = self.ranked.get(names[0], ("", 0))
+                if axis in self.ragged:
+                    masked = self.sunk(masked, axis, Lit(unit, types[0].dtype))
+                self.values[names[0]] = masked
                 return replace(s, value=masked)
             case tile.Store(type=type_, mask=mask):
                 terms: list[Value] = [Ref(edge(a)) for a in type_.axes if a in self.ragged]
@@ -116,16 +121,32 @@ class _Masks:
 
     def within(self, axis: str, v: Value, unit: Lit) -> Value:
         """The value, and the unit at positions of the axis that do not exist."""
-        if axis not in self.ragged or (unit.value == 0 and self.vanishes(v, axis)):
+        if axis not in self.ragged or (unit.value == 0 and self.vanishes(v, axis)) or self.is_sunk(v, axis, unit):
             return v
         return Elem("where", (Ref(edge(axis)), v, unit))
+
+    def sunk(self, v: Value, axis: str, unit: Lit) -> Value:
+        """The value with the unit at positions of the axis that do not exist, in the mask that it has."""
+        infinite = Lit(float("-inf") if unit.value == "lowest" else float("inf"), unit.dtype)
+        match v:
+            case Elem(op="where", args=(mask, x, other)) if other == infinite:
+                return Elem("where", (Elem("and", (Ref(edge(axis)), mask)), x, other))
+            case _:
+                return Elem("where", (Ref(edge(axis)), v, infinite))
+
+    def is_sunk(self, v: Value, axis: str, unit: Lit) -> bool:
+        """Whether the value is bound to one that is already the unit outside the axis."""
+        return isinstance(v, Ref) and self.ranked.get(v.name) == (axis, unit.value)
 
     def vanishes(self, v: Value, axis: str) -> bool:
         """Whether the value is 0 at positions of the axis that do not exist, by the masks of its loads."""
         match v:
-            case Ref(name=name) if name in self.loads:
-                mask = self.loads[name].mask
+            case Ref(name=name) if name in self.values:
+                return self.vanishes(self.values[name], axis)
+            case tile.Load(mask=mask):
                 return mask is not None and Ref(edge(axis)) in _terms(mask)
+            case Elem(op="exp" | "exp2", args=(x,)):
+                return self.is_lowest(x, axis)
             case tile.Convert(arg=arg) | Elem(op="neg", args=(arg,)):
                 return self.vanishes(arg, axis)
             case Elem(op="mul" | "add" | "sub", args=(x, y)):
@@ -134,6 +155,41 @@ class _Masks:
                 return self.vanishes(x, axis)
             case _:
                 return False
+
+    def is_lowest(self, v: Value, axis: str) -> bool:
+        """Whether the value is minus infinity at positions of the axis that do not exist."""
+        match v:
+            case Ref(name=name) if self.ranked.get(name) == (axis, "lowest"):
+                return True
+            case Ref(name=name) if name in self.values:
+                return self.is_lowest(self.values[name], axis)
+            case Elem(op="sub", args=(x, y)):
+                return self.is_lowest(x, axis) and self.is_finite(y)
+            case _:
+                return False
+
+    def is_finite(self, v: Value) -> bool:
+        """Whether the value is a reference: one that is replaced where it is not finite."""
+        match v:
+            case Ref(name=name) if name in self.values:
+                return self.is_finite(self.values[name])
+            case Elem(op="where", args=(Elem(op="lt", args=(Elem(op="abs", args=(x,)), Lit(value=bound))), y, Lit())):
+                return x == y and bound == float("inf")
+            case _:
+                return False
+
+
+def _ranked(body: tuple[tile.Statement, ...]) -> Iterator[tuple[str, tuple[str, str]]]:
+    """Names of floats that a maximum or minimum over an axis is taken of: the axis, and the unit."""
+    types = {n: t for s in body if isinstance(s, tile.Let) for n, t in zip(s.names, s.types, strict=True)}
+    for s in body:
+        match s:
+            case tile.Loop(body=inner):
+                yield from _ranked(inner)
+            case tile.Let(value=tile.Fold(monoid=monoid, axis=axis, args=(Ref(name=name),))):
+                unit = monoid.identity[0]
+                if isinstance(unit, str) and name in types and types[name].dtype.is_float and axis in types[name].axes:
+                    yield name, (axis, unit)
 
 
 def conjunction(terms: list[Value]) -> Value | None:
