@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
 from einc import ein, errors, forms
-from einc.binding import Fact
+from einc.binding import Fact, plan
 from einc.codegen import Emitted, emit_file
 from einc.errors import nearest
 from einc.frontend import Text, form_of
@@ -130,7 +130,9 @@ def parse(text: str, name: str | None = None) -> Text:
 
 @lru_cache(maxsize=1024)
 def _elaborate(text: Text, facts: tuple[tuple[str, Fact], ...] | None) -> ein.Program:
-    return elaborate_text(text, None if facts is None else dict(facts))
+    program = elaborate_text(text, None if facts is None else dict(facts))
+    plan(program)  # every extent is determined, or the text is wrong
+    return program
 
 
 def relevant(text: Text, facts: Mapping[str, Fact]) -> dict[str, Fact]:

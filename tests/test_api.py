@@ -133,6 +133,23 @@ def test_empty_and_unit_extents(shape: tuple[int, int]) -> None:
     np.testing.assert_array_equal(einc.compile("ij,kj->ik")(a, a), a @ a.T)
 
 
+def test_offsets_beyond_31_bits() -> None:
+    table = torch.empty(2**31 + 100, dtype=torch.int8)  # untouched pages take no memory
+    table[-1], table[2**31 + 5], table[3] = 7, 5, 3
+    places = torch.tensor([2**31 + 99, 3, 2**31 + 5, 2**31 + 100, -1])
+    gather = einc.compile("def f(T[n], p[m]):\n    R[m] = T[p[m]]\n    return R\n")
+    assert gather(table, places).tolist() == [7, 3, 5, 0, 0]
+    strided = torch.empty(3 * 2**30, dtype=torch.int8).as_strided((3, 4), (2**30, 1))
+    strided[:] = torch.arange(12).reshape(3, 4)
+    assert einc.compile("ij->ji")(strided).tolist() == strided.T.tolist()
+
+
+@pytest.mark.parametrize("n", [2, 3, 17, 127, 257])
+def test_odd_extents(n: int) -> None:
+    a, b = draw(n, 5), draw(5, n, seed=1)
+    np.testing.assert_allclose(einc.compile("ij,jk->ik")(a, b), a @ b, rtol=1e-4, atol=1e-5)
+
+
 def test_noncontiguous_torch_and_narrow_floats() -> None:
     a = torch.randn(6, 8, 4, dtype=torch.bfloat16).permute(2, 0, 1)[:, ::2]
     b = torch.randn(8, 5, dtype=torch.bfloat16)
