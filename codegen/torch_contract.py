@@ -2,7 +2,8 @@
 
     out[b, r, c] = acc[b, r, c] + Σ[k] left[b, r, k] · right[b, k, c]
 
-A dim that both sides vary over is b, one that only the left varies over r, one that only the right does c.
+A dim that both sides vary over is b, one that only the left varies over r, one that only the right does c. Sides become
+matrices without a copy where their strides allow it.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from torch import Tensor
 from einc.types import DType
 
 Shape = tuple[int, ...]
+Strided = tuple[Shape, Shape]  # a shape and its strides
 Scratch = Callable[[Sequence[int], torch.dtype], "Tensor | None"]
 
 _EXACT = {"i8": 1024, "u8": 256}  # so many products sum to at most 2**24, up to which float32 is exact
@@ -25,38 +27,65 @@ _EXACT = {"i8": 1024, "u8": 256}  # so many products sum to at most 2**24, up to
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """How two shapes contract: axes in the order of their matrices, the shapes of these, and the way back."""
+    """How two tensors contract. The groups of dims that the matrices of each are made of, outermost first; the shape of
+    the product of the matrices; the shape of the result, and its strides in that product."""
 
-    left: Shape
-    right: Shape
-    matrices: tuple[Shape, Shape]
-    expanded: tuple[Shape, Shape]
-    product: Shape  # the axes of the product of the matrices, each dim by itself
-    back: Shape
+    left: tuple[tuple[int, ...], ...]
+    right: tuple[tuple[int, ...], ...]
+    product: Shape
     shape: Shape
+    strides: Shape
 
 
 @lru_cache(maxsize=4096)
-def recipe(left: Shape, right: Shape, inner: Shape, sizes: Shape) -> Recipe:
-    """The recipe for tensors of these shapes; `inner` are the dims summed over, of these sizes."""
+def recipe(left: Shape, right: Shape, inner: Shape) -> Recipe:
+    """The recipe for tensors of these shapes; `inner` are the dims summed over."""
     dims = [d for d in range(len(left)) if d not in inner]
-    batch = [d for d in dims if left[d] > 1 and right[d] > 1]
-    rows = [d for d in dims if left[d] > 1 and right[d] == 1]
-    columns = [d for d in dims if left[d] == 1 and right[d] > 1]
-    flat = [d for d in dims if left[d] == right[d] == 1]
-    b, r, c = (prod(max(left[d], right[d]) for d in group) for group in (batch, rows, columns))
-    product = (*batch, *rows, *columns, *flat, *inner)
-    wide = [tuple(sizes[inner.index(d)] if d in inner else n for d, n in enumerate(s)) for s in (left, right)]
-    ones = dict.fromkeys((*flat, *inner), 1)
-    return Recipe(
-        (*batch, *rows, *columns, *flat, *inner),
-        (*batch, *rows, *flat, *inner, *columns),
-        ((b, r, prod(sizes)), (b, prod(sizes), c)),
-        (wide[0], wide[1]),
-        tuple(ones.get(d, max(left[d], right[d])) for d in product),
-        tuple(product.index(d) for d in range(len(left))),
-        tuple(1 if d in inner else max(left[d], right[d]) for d in range(len(left))),
-    )
+    batch = tuple(d for d in dims if left[d] > 1 and right[d] > 1)
+    rows = tuple(d for d in dims if left[d] > 1 and right[d] == 1)
+    columns = tuple(d for d in dims if left[d] == 1 and right[d] > 1)
+    sizes = tuple(1 if d in inner else max(left[d], right[d]) for d in range(len(left)))
+    strides = [1] * len(left)
+    step = 1
+    for d in reversed((*batch, *rows, *columns)):
+        strides[d] = step
+        step *= sizes[d]
+    groups = [prod(sizes[d] for d in group) for group in (batch, rows, columns)]
+    return Recipe((batch, rows, inner), (batch, inner, columns), tuple(groups), sizes, tuple(strides))
+
+
+@lru_cache(maxsize=4096)
+def collapsed(shape: Shape, strides: Shape, groups: tuple[Shape, ...], sizes: Shape) -> Strided | None:
+    """The tensor as a matrix a batch, each group of dims one dimension; None where no strides say that.
+
+    A dim of size 1 that is summed over is repeated as often as its `sizes` say.
+    """
+    found: list[tuple[int, int]] = []
+    for group in groups:
+        count, step = 1, 0
+        for d in reversed(group):
+            n, s = (sizes[d], 0) if shape[d] == 1 else (shape[d], strides[d])
+            if n == 1:
+                continue
+            if count > 1 and s != step * count:
+                return None
+            count, step = n * count, s if count == 1 else step
+        found.append((count, step))
+    (b, _), (m, _), (n, _) = found
+    natural = (m * n, n, 1)  # what a dimension of size 1 had better have
+    return (b, m, n), tuple(s if count > 1 else t for (count, s), t in zip(found, natural, strict=True))
+
+
+def _matrix(x: Tensor, groups: tuple[Shape, ...], sizes: Shape) -> Tensor:
+    shape = tuple(x.shape)
+    view = collapsed(shape, x.stride(), groups, sizes)
+    if view is not None:
+        return x.as_strided(view[0], view[1], x.storage_offset())
+    wide = [sizes[d] if n == 1 else n for d, n in enumerate(shape)]
+    order = [d for group in groups for d in group]
+    rest = [d for d in range(len(shape)) if d not in order]
+    matrices = [prod(wide[d] for d in group) for group in groups]
+    return x.expand(wide).permute(order + rest).reshape(matrices)
 
 
 def contract(
@@ -64,32 +93,32 @@ def contract(
 ) -> Tensor:
     """The contraction of floats, added to `acc` if there is one, into its memory where that is owned.
 
-    `scratch` gives memory for a product of a shape, or None.
+    `sizes` holds the sizes of the dims summed over and 1 for the others; `scratch` gives memory for a shape, or None.
     """
-    plan = recipe(tuple(left.shape), tuple(right.shape), inner, sizes)
-    x = left.expand(plan.expanded[0]).permute(plan.left).reshape(plan.matrices[0])
-    y = right.expand(plan.expanded[1]).permute(plan.right).reshape(plan.matrices[1])
-    shape = (*plan.matrices[0][:2], plan.matrices[1][2])
-    if acc is not None and tuple(acc.shape) == plan.shape:
-        into = acc.permute(plan.left).reshape(shape)
-        if own and into.data_ptr() == acc.data_ptr():
-            into.baddbmm_(x, y)
-            return acc
-        return torch.baddbmm(into, x, y).view(plan.product).permute(plan.back)
-    found = torch.bmm(x, y, out=scratch(shape, x.dtype)).view(plan.product).permute(plan.back)
-    return found if acc is None else acc + found
+    plan = recipe(tuple(left.shape), tuple(right.shape), inner)
+    x, y = _matrix(left, plan.left, sizes), _matrix(right, plan.right, sizes)
+    if acc is None or tuple(acc.shape) != plan.shape:
+        found = torch.bmm(x, y, out=scratch(plan.product, x.dtype)).as_strided(plan.shape, plan.strides)
+        return found if acc is None else acc + found
+    if own and acc.stride() == plan.strides:
+        acc.as_strided(plan.product, _dense(plan.product), acc.storage_offset()).baddbmm_(x, y)
+        return acc
+    groups = (plan.left[0], plan.left[1], plan.right[2])
+    return torch.baddbmm(_matrix(acc, groups, (1,) * acc.ndim), x, y).as_strided(plan.shape, plan.strides)
+
+
+def _dense(shape: Shape) -> Shape:
+    return shape[1] * shape[2], shape[2], 1
 
 
 def contract_integers(left: Tensor, right: Tensor, inner: Shape, sizes: Shape, t: DType, wide: torch.dtype) -> Tensor:
     """The contraction of integers of type t in a wide type: of 8-bit ones by float32, in stretches that are exact."""
-    plan = recipe(tuple(left.shape), tuple(right.shape), inner, sizes)
-    x = left.expand(plan.expanded[0]).permute(plan.left).reshape(plan.matrices[0])
-    y = right.expand(plan.expanded[1]).permute(plan.right).reshape(plan.matrices[1])
+    plan = recipe(tuple(left.shape), tuple(right.shape), inner)
+    x, y = _matrix(left, plan.left, sizes), _matrix(right, plan.right, sizes)
     stretch = _EXACT.get(t.name)
     if stretch is None:
-        return torch.bmm(x.to(wide), y.to(wide)).view(plan.product).permute(plan.back)
-    total = torch.zeros((), dtype=wide, device=x.device)
+        return torch.bmm(x.to(wide), y.to(wide)).as_strided(plan.shape, plan.strides)
+    total = torch.zeros(plan.product, dtype=wide, device=x.device)
     for k in range(0, x.shape[2], stretch):
-        part = torch.bmm(x[:, :, k : k + stretch].to(torch.float32), y[:, k : k + stretch].to(torch.float32))
-        total = total + part.to(wide)
-    return total.view(plan.product).permute(plan.back)
+        total += torch.bmm(x[:, :, k : k + stretch].float(), y[:, k : k + stretch].float()).to(wide)
+    return total.as_strided(plan.shape, plan.strides)

@@ -108,6 +108,8 @@ def decided(run: Compute, known: Interval) -> Compute:
 def where(condition: Node, a: Node, b: Node) -> Compute:
     def run(frame: Frame) -> Result:
         holds = condition.compute(frame)[0]
+        if not isinstance(holds, bool) and holds.device.type == "cpu":  # a look is cheap beside a choice at each place
+            holds = True if bool(holds.all()) else bool(holds.any()) and holds
         if isinstance(holds, bool):
             return (a if holds else b).compute(frame)
         (x, mine), (y, yours) = a.compute(frame), b.compute(frame)

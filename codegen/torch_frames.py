@@ -63,18 +63,17 @@ class Affine:
 class Frame:
     """One run of a kernel: the current box, what names hold, and the operands.
 
-    `owned[s]` says that nothing but name s holds its tensor; `left[s]` counts the reads still to come. `reuse` allows
-    to compute in place; it is off where autograd records.
+    `owned[s]` says that nothing but name s holds its tensor. `reuse` allows to compute in place; it is off where
+    autograd records.
     """
 
-    __slots__ = ("hi", "idle", "left", "lo", "operands", "owned", "reuse", "scalars", "values")
+    __slots__ = ("hi", "idle", "lo", "operands", "owned", "reuse", "scalars", "values")
 
     def __init__(self, hi: Sequence[int], names: int, scalars: dict[str, torch.Tensor], reuse: bool) -> None:
         self.lo = [0] * len(hi)
         self.hi = list(hi)
         self.values: list[torch.Tensor | bool | None] = [None] * names
         self.owned = [False] * names
-        self.left = [0] * names
         self.scalars = scalars
         self.operands: dict[str, torch.Tensor] = {}
         self.reuse = reuse
@@ -84,19 +83,20 @@ class Frame:
         """The shape of a tensor that varies over these dims."""
         return [stop - start if d in dims else 1 for d, (start, stop) in enumerate(zip(self.lo, self.hi, strict=True))]
 
-    def place(self, slot: int, value: torch.Tensor | bool, owned: bool, reads: int) -> None:
+    def place(self, slot: int, value: torch.Tensor | bool, owned: bool) -> None:
         """Let a name hold a value."""
-        self.values[slot], self.owned[slot], self.left[slot] = value, owned, reads
+        self.values[slot], self.owned[slot] = value, owned
 
     def scratch(self, shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor | None:
         """Memory for a large result, if some of its size lies idle: fresh memory costs a page fault every 4 KiB."""
-        n = prod(shape)
-        idle = self.idle.get((n, dtype)) if n >= _LARGE else None
+        if not self.idle:
+            return None
+        idle = self.idle.get((prod(shape), dtype))
         return idle.pop().view(shape) if idle else None
 
     def recycle(self, value: torch.Tensor | bool, owned: bool) -> None:
         """Keep the memory of a value that nothing holds any more."""
-        if isinstance(value, bool) or not owned or not self.reuse:
+        if not owned or isinstance(value, bool) or not self.reuse:
             return
         n = value.numel()
         if n >= _LARGE and value.untyped_storage().nbytes() == n * value.element_size():

@@ -167,7 +167,7 @@ class _Compiler:
 
         def run(frame: Frame) -> None:
             for name, part in zip(names, many(frame), strict=True):
-                frame.place(name.slot, part, frame.reuse, name.reads)
+                frame.place(name.slot, part, frame.reuse)
 
         return run
 
@@ -191,7 +191,7 @@ class _Compiler:
         steps = self.body(s.body)
         ends = [values.names[c.after] for c in s.carried]
         for end in ends:
-            end.reads += 1
+            end.keep()
         values.depth -= 1
         results = [values.name(c.name, self.unknown(c.type)) for c in s.carried]
         members = values.members[s.axis.name]
@@ -211,9 +211,9 @@ class _Compiler:
                     bind(end, end.node)(frame)
                 after = [(_held(frame, e), frame.owned[e.slot] and mine) for e, mine in zip(ends, own, strict=True)]
                 for state, (value, owned) in zip(states, after, strict=True):
-                    frame.place(state.slot, value, owned, state.reads)
+                    frame.place(state.slot, value, owned)
             for state, result in zip(states, results, strict=True):
-                frame.place(result.slot, _held(frame, state), frame.owned[state.slot], result.reads)
+                frame.place(result.slot, _held(frame, state), frame.owned[state.slot])
 
         return [*before, run]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from einc import tile
 from einc.codegen.torch_frames import Frame, Node
@@ -15,22 +15,39 @@ Step = Callable[[Frame], None]
 
 @dataclass(slots=True, eq=False)
 class Name:
-    """A bound name: where frames keep its value, the loop depth it lives at, and what is known of the value."""
+    """A bound name: where frames keep its value, the loop depth it lives at, and what is known of the value.
+
+    `last` is true for the read after which nothing reads the name again.
+    """
 
     slot: int
     depth: int
     node: Node
-    reads: int = 0
+    kept: bool = False
+    last: list[bool] = field(default_factory=lambda: [False])
+
+    def next_read(self, depth: int) -> list[bool]:
+        """Whether the read that follows all others so far is the last; known once the kernel is compiled."""
+        self.last[0] = False
+        self.kept = self.kept or depth > self.depth
+        self.last = [not self.kept]
+        return self.last
+
+    def keep(self) -> None:
+        """The reads so far do not take the value over."""
+        self.last[0] = False
 
 
 def bind(name: Name, node: Node) -> Step:
     """Let a name hold what a node computes."""
 
+    slot, compute, passes = name.slot, node.compute, node.passes
+
     def run(frame: Frame) -> None:
-        value, owned = node.compute(frame)
-        if node.passes and not owned:
+        value, owned = compute(frame)
+        if passes and not owned:
             frame.share(value)
-        frame.place(name.slot, value, owned, name.reads)
+        frame.values[slot], frame.owned[slot] = value, owned
 
     return run
 

@@ -47,6 +47,7 @@ class Values:
     slots: int = 0
     depth: int = 0
     seen: list[Name] = field(default_factory=list)
+    outside: list[list[Name]] = field(default_factory=list)
     shared: list[dict[Value, Name | None]] = field(default_factory=list)
     before: list[Step] = field(default_factory=list)
     constants: dict[tuple[str, str], Tensor] = field(default_factory=dict)
@@ -63,22 +64,21 @@ class Values:
         return Name(self.slots - 1, self.depth, node)
 
     def close(self) -> None:
-        """End of a statement: what it reads more than once is never overwritten by it."""
+        """End of a statement: it takes over nothing that it, or one that it stands in, reads elsewhere."""
+        pending = [n for reads in (self.seen, *self.outside) for n in reads]
         for n in self.seen:
-            if self.seen.count(n) > 1:
-                n.reads += 1
-        self.seen.clear()
+            if pending.count(n) > 1:
+                n.keep()
+        self.seen = []
 
     def read(self, n: Name) -> Node:
         """A read of a bound name; the last one takes the tensor over."""
-        n.reads += 1 if n.depth == self.depth else 1 << 30
+        slot, last = n.slot, n.next_read(self.depth)
         self.seen.append(n)
-        slot = n.slot
 
         def run(frame: Frame) -> Result:
             value = cast("Tensor | bool", frame.values[slot])
-            frame.left[slot] -= 1
-            if frame.left[slot]:
+            if not last[0]:
                 return value, False
             frame.values[slot] = None
             return value, frame.owned[slot]
@@ -94,14 +94,15 @@ class Values:
             return self.read(known)
         if not self.shared or v not in self.shared[-1]:
             return self.made(v)
-        outside, self.seen = self.seen, []
+        self.outside.append(self.seen)
+        self.seen = []
         made = self.made(v)
-        if made.inlined:
-            self.seen += outside
-            return made
-        name = self.shared[-1][v] = self.unnamed(made)
+        name = self.unnamed(made)
         self.close()
-        self.seen = outside
+        self.seen = self.outside.pop()
+        if made.inlined:
+            return made
+        self.shared[-1][v] = name
         self.before.append(bind(name, made))
         return self.read(name)
 
@@ -270,7 +271,7 @@ class Values:
         zero = self.constant(literal(0, acc.dtype), acc.dtype).fixed
 
         def run(frame: Frame) -> Result:
-            sizes = tuple(frame.hi[d] - frame.lo[d] for d in inner)
+            sizes = tuple([frame.hi[d] - frame.lo[d] if d in inner else 1 for d in range(len(frame.hi))])
             start, owned = acc.compute(frame)
             (x, mine), (y, yours) = left.compute(frame), right.compute(frame)
             x, y = ranked(as_tensor(x, frame), frame), ranked(as_tensor(y, frame), frame)
