@@ -43,7 +43,7 @@ class _Launcher:
         self, file: File, program: Program, schedule: tile.Schedule, signatures: tuple[Signature, ...]
     ) -> None:
         self.file, self.program, self.schedule, self.signatures = file, program, schedule, signatures
-        self.names = Names(file.names.taken)
+        self.names = Names({*file.names.taken, "out", "device"})
         self.tensor: dict[str, str] = {}
         self.known: dict[str, str] = {}  # extents as `|i|`, and scalars
         self.parameter = {p.name: self._named(p) for p in program.params}

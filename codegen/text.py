@@ -39,7 +39,7 @@ class Text:
 
 # Names that no kernel, launcher or variable takes: Python's and the file's own, whether in use or not.
 RESERVED = library.NAMES | {
-    *("torch", "triton", "tl", "math", "launch", "program", "INT", "out", "device"),
+    *("torch", "triton", "tl", "math", "launch", "program", "INT"),
     *("abs", "bool", "float", "int", "max", "min", "range", "round", "sum", "tuple", "zip"),
     *("square", "cube", *(f"power_{n}" for n in range(65))),
 }

@@ -296,6 +296,8 @@ class Builder:
         if rule is Rule.TRUTH and t.is_int and len(set(types)) > 1:
             t = INT if all(map(_fits_position, e.args, types)) else I64
         args = tuple(self._as(a, order, t) for a in e.args)
+        if t == INT and any(self.type_of(self._value(a, order, F32)) == I64 for a in e.args):
+            args, t = tuple(self._as(a, order, I64) for a in e.args), I64
         if op == "div" and t.is_float and not isinstance(args[1], tile.Lit) and self._is_spread(args):
             inverse = tile.Elem("div", (tile.Lit(1.0, t), args[1]))
             return tile.Elem("mul", (args[0], self.bind("inverse", inverse, order)))

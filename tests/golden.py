@@ -112,7 +112,7 @@ def parse_flags(line: str) -> Flags:
             facts[operand[1]] = Fact(shape, BY_NAME[operand[2]])
         elif verb == "call" and (scalar := _SCALAR.fullmatch(word)):
             scalars[scalar[1]] = _scalar(scalar[2])
-        elif re.fullmatch(r"\w+=\d+(,\w+=\d+)*", word):
+        elif "size" in words[: words.index(word)] and re.fullmatch(r"\w+=\d+(,\w+=\d+)*", word):
             sizes |= {name: int(n) for name, _, n in (part.partition("=") for part in word.split(","))}
         elif word not in ("size", "operands"):
             raise ValueError(f"unknown flag '{word}' in '{line}'")
