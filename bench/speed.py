@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 
 ATTENTION = """
@@ -47,7 +48,7 @@ def source_of(text: str) -> str:
 def to_source(runs: int) -> list[float]:
     """Seconds from text to source, for texts that differ in their name."""
     source_of(ATTENTION.format(n="warm"))
-    return [seconds(lambda n=n: source_of(ATTENTION.format(n=n))) for n in range(runs)]
+    return [seconds(partial(source_of, ATTENTION.format(n=n))) for n in range(runs)]
 
 
 def matmul(runs: int) -> list[float]:

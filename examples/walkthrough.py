@@ -1,6 +1,7 @@
 """Attention from its text to a kernel, one stage at a time: python examples/walkthrough.py"""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -36,7 +37,7 @@ print(print_program(program))
 
 title("4. What it means: the evaluator, in double precision")
 generator = np.random.default_rng(0)
-operands = {name: generator.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
+operands: dict[str, Any] = {name: generator.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
 exact, _ = evaluate(program, operands)
 print(f"O[0, 0, 0, :4] = {exact[0, 0, 0, :4]}")
 
