@@ -15,7 +15,7 @@ from einc.arithmetic import ScalarValue
 from einc.codegen.torch_boxes import WORTH_SHARING, Dim, blocks, box, largest
 from einc.codegen.torch_frames import Affine, Frame, Node
 from einc.codegen.torch_memory import store
-from einc.codegen.torch_names import Name, Step, bind, repeated
+from einc.codegen.torch_names import Name, Step, bind, looks_first, repeated
 from einc.codegen.torch_ops import HELD, literal
 from einc.codegen.torch_values import Values
 from einc.codegen.torch_workers import share_out
@@ -135,7 +135,7 @@ class _Compiler:
         """The statements in order, before each what it shares with later ones."""
         steps: list[Step] = []
         self.values.shared.append(repeated(statements))
-        for s in statements:
+        for s in looks_first(statements):
             made = self.statement(s)
             self.values.close()
             steps += [*self.values.before, *made]

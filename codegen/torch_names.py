@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from einc import tile
@@ -50,6 +50,30 @@ def bind(name: Name, node: Node) -> Step:
         frame.values[slot], frame.owned[slot] = value, owned
 
     return run
+
+
+def looks_first(body: Sequence[tile.Statement]) -> list[tile.Statement]:
+    """The body with truth values made as early as they can be: a tile that is only looked at before it is changed can be
+    changed in place."""
+    placed: list[tile.Statement] = []
+    for s in body:
+        if not isinstance(s, tile.Let) or not all(t.dtype.is_bool for t in s.types):
+            placed.append(s)
+            continue
+        needs = {v.name for v in tile.walk_values(s.value) if isinstance(v, tile.Ref)}
+        before = [n for n, p in enumerate(placed) if needs & _bound(p)]
+        placed.insert(before[-1] + 1 if before else 0, s)
+    return placed
+
+
+def _bound(s: tile.Statement) -> set[str]:
+    match s:
+        case tile.Let(names=names):
+            return set(names)
+        case tile.Loop(carried=carried):
+            return {c.name for c in carried}
+        case _:
+            return set()
 
 
 def repeated(body: Iterable[tile.Statement]) -> dict[Value, Name | None]:
