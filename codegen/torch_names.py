@@ -53,7 +53,7 @@ def bind(name: Name, node: Node) -> Step:
 
 
 def looks_first(body: Sequence[tile.Statement]) -> list[tile.Statement]:
-    """The body with truth values made as early as they can be: a tile that is only looked at before it is changed can be
+    """The body with truth values made as early as they can be: a tile that is only looked at before it changes can be
     changed in place."""
     placed: list[tile.Statement] = []
     for s in body:
