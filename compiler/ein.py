@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 
 from einc.source import Span
 from einc.types import DType
@@ -64,6 +65,13 @@ class Read:
     index: tuple[Expr, ...]
     guard: Expr | None = None
     span: Span | None = field(default=None, compare=False, repr=False)
+    _hash: int = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_hash", hash((self.tensor, self.index, self.guard)))
+
+    def __hash__(self) -> int:
+        return self._hash  # worked out once: passes look expressions up all the time
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +81,13 @@ class Apply:
     op: str
     args: tuple[Expr, ...]
     span: Span | None = field(default=None, compare=False, repr=False)
+    _hash: int = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_hash", hash((self.op, self.args)))
+
+    def __hash__(self) -> int:
+        return self._hash  # worked out once: passes look expressions up all the time
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +143,7 @@ def walk(e: Expr) -> Iterator[Expr]:
         stack.extend(reversed(children(node)))
 
 
+@lru_cache(maxsize=4096)
 def axes_of(e: Expr) -> tuple[str, ...]:
     """The axes whose position the value depends on, in order of appearance (extents do not count)."""
     return tuple(dict.fromkeys(n.axis for n in walk(e) if isinstance(n, AxisValue)))
@@ -136,6 +152,12 @@ def axes_of(e: Expr) -> tuple[str, ...]:
 def reads(e: Expr) -> tuple[Read, ...]:
     """Every read, in order of appearance, those inside subscripts and guards included."""
     return tuple(n for n in walk(e) if isinstance(n, Read))
+
+
+@lru_cache(maxsize=4096)
+def tensors_of(e: Expr) -> frozenset[str]:
+    """The names of the tensors that are read."""
+    return frozenset(r.tensor for r in reads(e))
 
 
 def substitute(e: Expr, axes: dict[str, Expr]) -> Expr:

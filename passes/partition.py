@@ -21,6 +21,7 @@ from einc.passes.alone import alone
 from einc.passes.contraction import Shape, contraction
 from einc.passes.cost import Model, positions
 from einc.passes.parts import split
+from einc.passes.rewriting import drop_dead
 from einc.passes.walks import tensors_read
 from einc.pipeline import Context, State
 from einc.plan import Plan
@@ -34,12 +35,13 @@ _MOST_EQUATIONS = 32  # of a kernel; more are not looked at together
 
 def partition(state: State, context: Context) -> State:
     """The state with a plan for every kernel."""
-    search = _Search(state.program, context)
-    plans = [alone(eq, state.program, context) for eq in state.program.equations]
+    program = drop_dead(state.program)
+    search = _Search(program, context)
+    plans = [alone(eq, program, context) for eq in program.equations]
     while (step := search.best(plans)) is not None:
         group, joined = step
         plans = [p for p in plans if p not in group] + [joined]
-    return replace(state, plans=tuple(_ordered(plans)))
+    return replace(state, program=program, plans=tuple(_ordered(plans)))
 
 
 class _Search:
@@ -86,23 +88,25 @@ class _Search:
         if any(t.dtype.is_complex for eq in equations for t in eq.outputs) or not _read_in_place(equations):
             return None
         equations = tuple(split(eq, self.program.dtypes()) for eq in equations)
-        made = [_plan(equations, stores, walked, self.context) for walked in _walkable(equations, self.context)]
+        shape = _main(equations, self.context)
+        walkable = _walkable(equations, self.context)
+        made = [_plan(equations, stores, walked, shape, self.context) for walked in walkable]
         return min((p for p in made if p is not None), key=self.seconds, default=None)
 
 
 def _candidates(plans: Sequence[Plan]) -> Iterator[list[Plan]]:
     """A kernel with each one it reads from, and with everything upstream of it; no kernel twice in between."""
-    maker = {name: p for p in plans for name in _names(p)}
+    sources = _sources(plans)
     for p in plans:
-        direct = _producers(p, maker)
+        direct = sources[id(p)]
         upstream = list(direct)
         for q in upstream:
-            upstream += [r for r in _producers(q, maker) if r not in upstream]
+            upstream += [r for r in sources[id(q)] if r not in upstream]
         groups = [[q, p] for q in direct]
         if len(upstream) > 1:
             groups.append([*upstream, p])
         for group in groups:
-            if _is_convex(group, plans, maker):
+            if _is_convex(group, plans, sources):
                 yield group
 
 
@@ -110,26 +114,31 @@ def _names(p: Plan) -> set[str]:
     return {t.name for eq in p.equations for t in eq.outputs}
 
 
-def _producers(p: Plan, maker: dict[str, Plan]) -> list[Plan]:
-    read = tensors_read(e for eq in p.equations for e in eq.expressions())
-    return list(dict.fromkeys(maker[n] for n in sorted(read) if n in maker and maker[n] is not p))
+def _sources(plans: Sequence[Plan]) -> dict[int, list[Plan]]:
+    """By a plan's identity: the other plans whose tensors it reads."""
+    maker = {name: p for p in plans for name in _names(p)}
+    found = {}
+    for p in plans:
+        read = tensors_read(e for eq in p.equations for e in eq.expressions())
+        found[id(p)] = list(dict.fromkeys(maker[n] for n in sorted(read) if n in maker and maker[n] is not p))
+    return found
 
 
-def _is_convex(group: list[Plan], plans: Sequence[Plan], maker: dict[str, Plan]) -> bool:
+def _is_convex(group: list[Plan], plans: Sequence[Plan], sources: dict[int, list[Plan]]) -> bool:
     """Whether nothing outside the group both reads from it and is read by it."""
-    reached = [p for p in plans if p not in group and any(q in group for q in _producers(p, maker))]
+    reached = [p for p in plans if p not in group and any(q in group for q in sources[id(p)])]
     for p in reached:
-        reached += [q for q in plans if q not in group and q not in reached and p in _producers(q, maker)]
-    return not any(p in reached for q in group for p in _producers(q, maker))
+        reached += [q for q in plans if q not in group and q not in reached and p in sources[id(q)]]
+    return not any(p in reached for q in group for p in sources[id(q)])
 
 
 def _ordered(plans: Sequence[Plan]) -> Iterator[Plan]:
     """The kernels, each after those it reads from."""
-    maker = {name: p for p in plans for name in _names(p)}
+    sources = _sources(plans)
     done: list[Plan] = []
     while len(done) < len(plans):
         for p in plans:
-            if p not in done and all(q in done for q in _producers(p, maker)):
+            if p not in done and all(q in done for q in sources[id(p)]):
                 done.append(p)
                 yield p
 
@@ -164,6 +173,7 @@ def _plan(
     equations: tuple[Equation, ...],
     stores: tuple[str, ...],
     walked: tuple[str, ...],
+    shape: Shape | None,
     context: Context,
 ) -> Plan | None:
     reduced = tuple(dict.fromkeys(a for eq in equations for a in eq.over))
@@ -173,10 +183,9 @@ def _plan(
     lacking = {a for a in free if any(a not in eq.axes for eq in equations)}
     short = tuple(a for a in free if a in lacking and context.size(a) <= _WHOLE_DOT)
     whole = (*(a for a in reduced if a not in walked), *short)
-    if not _fits(equations, whole, walked, context):
+    if not _fits(equations, whole, walked, shape is not None, context):
         return None
     grid = tuple(a for a in free if a not in whole)
-    shape = _main(equations, context)
     if shape is not None:
         rows = tuple(a for a in shape.rows if a in grid)
         columns = tuple(a for a in shape.columns if a in grid)
@@ -198,9 +207,10 @@ def _main(equations: Iterable[Equation], context: Context) -> Shape | None:
     return max(found, key=lambda f: f[0])[1] if found else None
 
 
-def _fits(equations: tuple[Equation, ...], whole: tuple[str, ...], walked: tuple[str, ...], context: Context) -> bool:
-    """Whether every value's tile fits with the least rows and the least walked block."""
-    crossed = _main(equations, context) is not None
+def _fits(
+    equations: tuple[Equation, ...], whole: tuple[str, ...], walked: tuple[str, ...], crossed: bool, context: Context
+) -> bool:
+    """Whether every value's tile fits with the least rows and the least walked block; `crossed` by a contraction."""
     longest = _WHOLE_DOT * 2 if crossed else _WHOLE_ROW
     if any(context.size(a) > longest for a in whole):
         return False

@@ -59,7 +59,7 @@ def upstream(eq: Equation, named: dict[str, Equation]) -> set[str]:
 
 def tensors_read(expressions: Iterable[Expr]) -> set[str]:
     """The names of all tensors read in some expressions."""
-    return {r.tensor for e in expressions for r in ein.reads(e)}
+    return {name for e in expressions for name in ein.tensors_of(e)}
 
 
 def unfolded(e: Expr, named: dict[str, Equation]) -> Expr:
