@@ -52,12 +52,20 @@ def box(
                 if not cut or prod(sizes[d] for d in group) <= least:
                     break
                 sizes[cut[0]] = (sizes[cut[0]] + 1) // 2
-    while largest(sizes, shapes) >= 2 * WORTH_SHARING and _boxes(dims, sizes, grid) < _BALANCED * workers:
+    while (
+        workers > 1 and largest(sizes, shapes) >= 2 * WORTH_SHARING and _boxes(dims, sizes, grid) < _BALANCED * workers
+    ):
         cut = [d for d in grid if sizes[d] > 1]
-        if workers < 2 or not cut:
+        if not cut:
             break
-        sizes[cut[0]] = (sizes[cut[0]] + 1) // 2
+        d = min(cut, key=lambda d: _repeated(d, sizes, shapes))
+        sizes[d] = (sizes[d] + 1) // 2
     return tuple(sizes)
+
+
+def _repeated(d: int, sizes: Sequence[int], shapes: Iterable[frozenset[int]]) -> int:
+    """The elements that two boxes compute alike where a dim is cut in two."""
+    return sum(prod(sizes[n] for n in s) for s in shapes if d not in s)
 
 
 def largest(sizes: Sequence[int], shapes: Iterable[frozenset[int]]) -> int:

@@ -81,6 +81,19 @@ def binary(op: str, a: Node, b: Node, t: DType) -> Compute:
     return run
 
 
+def power(x: Node, exponent: float) -> Compute:
+    """A known power of floats, which torch turns into products and roots where it is told a number."""
+
+    def run(frame: Frame) -> Result:
+        base, owned = x.compute(frame)
+        base = as_tensor(base, frame)
+        if not frame.reuse:
+            return torch.pow(base, exponent), False
+        return torch.pow(base, exponent, out=base if owned else frame.scratch(base.shape, base.dtype)), True
+
+    return run
+
+
 def is_lowest(arg: Node, _: Node) -> Compute:
     """`x == -inf`: as a rule nowhere, which the least element tells in a fraction of the time of a comparison."""
 

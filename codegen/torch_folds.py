@@ -67,6 +67,20 @@ def _first(monoid: Monoid, types: tuple[DType, ...]) -> Fold:
     return run
 
 
+def first_along(monoid: Monoid, types: tuple[DType, ...]) -> Fold | None:
+    """The same where the index grows along the one dim reduced: torch finds the place. None for other monoids."""
+    if monoid.name not in ("argmax", "argmin") or types[0].name not in ("f32", "f64", "i32", "i64"):
+        return None
+    place = torch.argmax if monoid.name == "argmax" else torch.argmin
+
+    def run(args: Sequence[Tensor], dims: Dims) -> list[Tensor]:
+        x, index = args
+        at = place(x, dims[0], keepdim=True)
+        return [torch.take_along_dim(x, at, dims[0]), torch.take_along_dim(index, at, dims[0])]
+
+    return run
+
+
 def _tree(monoid: Monoid, types: tuple[DType, ...]) -> Fold:
     """Any monoid: neighbours combined, earlier with later, until one is left."""
     both = combine(monoid, types)
@@ -80,7 +94,7 @@ def _tree(monoid: Monoid, types: tuple[DType, ...]) -> Fold:
                     parts = [_extended(x, unit, dim) for x, unit in zip(parts, units, strict=True)]
                 halves = [x.reshape(*x.shape[:dim], -1, 2, *x.shape[dim + 1 :]) for x in parts]
                 parts = both([h.select(dim + 1, 0) for h in halves], [h.select(dim + 1, 1) for h in halves])
-        return [x.clone() for x in args] if parts[0] is args[0] else parts
+        return parts
 
     return run
 

@@ -126,7 +126,7 @@ class Node:
     """A value ready to be computed: its type, the dims it varies over, and what is known of it.
 
     `bounds` gives an interval of an integer or a truth value (0 or 1) in a box. `fixed` is a value that no box changes.
-    `passes` says that the result may be the tensor that a name holds.
+    `passes` says that the result may be the tensor that a name holds, `view` that it takes no memory of its own.
     """
 
     dtype: DType
@@ -136,6 +136,7 @@ class Node:
     bounds: Interval = field(default=unknown)
     fixed: torch.Tensor | bool | None = None
     passes: bool = False
+    view: bool = False
 
     @property
     def inlined(self) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import cast
 
@@ -19,6 +19,8 @@ from einc.codegen.torch_names import Name, Step, bind, looks_first, repeated
 from einc.codegen.torch_ops import HELD, literal
 from einc.codegen.torch_values import Values
 from einc.codegen.torch_workers import share_out
+
+_MOST_OFFSETS = 64  # of a window that are walked one by one
 
 
 @dataclass(slots=True)
@@ -123,11 +125,20 @@ class _Compiler:
 
     def compiled(self) -> Executable:
         steps = self.body(self.kernel.body)
+        self.unroll()
         dots = any(isinstance(v, tile.Dot) for v in tile.values_in(self.kernel.body))
         grid = tuple(d for a in self.kernel.grid for d in self.values.members[a.name])
         self.sizes += box(self.dims, self.values.shapes, dots, grid, torch.get_num_threads())
         small = largest(self.sizes, self.values.shapes) < WORTH_SHARING
         return Executable(self.values, tuple(self.dims), grid, tuple(self.sizes), small, steps)
+
+    def unroll(self) -> None:
+        """Walk the offsets of small windows one by one: shifted views take no memory, windows of all offsets do."""
+        folds = [v.monoid for v in tile.values_in(self.kernel.body) if isinstance(v, tile.Fold)]
+        offsets = [n for n in self.values.sliding if self.dims[n].kind == "reduced"]
+        count = prod(self.dims[n].extent for n in offsets)
+        if count <= _MOST_OFFSETS and all(m.commutative for m in folds):
+            self.dims[:] = [replace(d, kind="single") if n in offsets else d for n, d in enumerate(self.dims)]
 
     # Statements ------------------------------------------------------------------------------------------------------
 
@@ -166,8 +177,10 @@ class _Compiler:
         names = [self.values.name(n, self.unknown(t)) for n, t in zip(s.names, s.types, strict=True)]
 
         def run(frame: Frame) -> None:
-            for name, part in zip(names, many(frame), strict=True):
-                frame.place(name.slot, part, frame.reuse)
+            for name, (part, owned) in zip(names, many(frame), strict=True):
+                if not owned:
+                    frame.share(part)
+                frame.place(name.slot, part, owned)
 
         return run
 
@@ -238,7 +251,7 @@ class _Compiler:
 
 def _single(d: Dim) -> Dim:
     """Programs that may walk different spans are not computed together."""
-    return Dim(d.tile, d.axis, d.extent, "single") if d.kind == "batch" else d
+    return replace(d, kind="single") if d.kind == "batch" else d
 
 
 def _least(value: Tensor | bool, which: Callable[[Tensor], Tensor]) -> int:

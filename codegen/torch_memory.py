@@ -143,8 +143,9 @@ def _gathered(access: Access, memory: Tensor, frame: Frame) -> Tensor:
                 along[dim] = along.get(dim, 0) + stride * n
             continue
         at = cast(Tensor, node.compute(frame)[0]).to(torch.int64)
-        fits = (at >= 0) & (at < extent)
-        inside = fits if inside is None else inside & fits
+        if not _all_within(at, extent):
+            fits = (at >= 0) & (at < extent)
+            inside = fits if inside is None else inside & fits
         offset = offset + at * stride
         reach += (extent - 1) * stride
     origin += sum(n * frame.lo[dim] for dim, n in along.items())
@@ -156,6 +157,14 @@ def _gathered(access: Access, memory: Tensor, frame: Frame) -> Tensor:
     rows = plain.index_select(0, where.reshape(-1)).view(memory.dtype)
     values = _arranged(rows, where, along, sizes, len(frame.lo))
     return values if inside is None else torch.where(inside, values, torch.zeros((), dtype=values.dtype))
+
+
+def _all_within(at: Tensor, extent: int) -> bool:
+    """Is every index in range? On a GPU nobody waits for the answer."""
+    if at.device.type != "cpu" or not at.numel():
+        return False
+    least, most = torch.aminmax(at)
+    return int(least) >= 0 and int(most) < extent
 
 
 def _loose(access: Access, frame: Frame, shape: Sequence[int]) -> list[bool]:

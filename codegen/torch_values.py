@@ -13,8 +13,19 @@ from torch import Tensor
 from einc import tile
 from einc.codegen import torch_memory
 from einc.codegen.torch_contract import contract, contract_integers
-from einc.codegen.torch_elementwise import as_tensor, binary, computed, decided, is_lowest, logic, ranked, unary, where
-from einc.codegen.torch_folds import fold
+from einc.codegen.torch_elementwise import (
+    as_tensor,
+    binary,
+    computed,
+    decided,
+    is_lowest,
+    logic,
+    power,
+    ranked,
+    unary,
+    where,
+)
+from einc.codegen.torch_folds import first_along, fold
 from einc.codegen.torch_frames import Affine, Bounds, Compute, Frame, Interval, Node, Result, unknown
 from einc.codegen.torch_intervals import interval
 from einc.codegen.torch_names import Name, Step, bind
@@ -44,6 +55,7 @@ class Values:
     device: torch.device
     names: dict[str, Name] = field(default_factory=dict)
     shapes: set[frozenset[int]] = field(default_factory=set)
+    sliding: set[int] = field(default_factory=set)
     slots: int = 0
     depth: int = 0
     seen: list[Name] = field(default_factory=list)
@@ -83,7 +95,7 @@ class Values:
             frame.values[slot] = None
             return value, frame.owned[slot]
 
-        return Node(n.node.dtype, n.node.dims, run, bounds=n.node.bounds, passes=True)
+        return Node(n.node.dtype, n.node.dims, run, bounds=n.node.bounds, passes=True, view=n.node.view)
 
     # Nodes -----------------------------------------------------------------------------------------------------------
 
@@ -131,8 +143,7 @@ class Values:
                 many = self.fold(v)
                 kept = monoid.results[0]
                 first = self.node(args[kept])
-                self.shapes.add(first.dims)
-                return Node(first.dtype, first.dims - set(self.members[axis]), lambda f: (many(f)[kept], f.reuse))
+                return Node(first.dtype, first.dims - set(self.members[axis]), lambda f: many(f)[kept], passes=True)
 
     def constant(self, value: bool | int | float, t: DType) -> Node:
         if t.is_bool:
@@ -176,6 +187,8 @@ class Values:
     # Elementwise -----------------------------------------------------------------------------------------------------
 
     def elem(self, op: str, args: list[Node]) -> Node:
+        if op == "where" and isinstance(args[0].fixed, bool):
+            return args[1] if args[0].fixed else args[2]
         t = args[-1].dtype
         result = BOOL if OPS[op].rule in (Rule.TRUTH, Rule.LOGIC) else F32 if op == "rand" else t
         whole = [0] * len(self.whole), self.whole
@@ -206,6 +219,8 @@ class Values:
         if op == "rand":
             seed, *index = args
             return lambda f: (uniform(computed(seed, f), [computed(i, f) for i in index]), f.reuse)
+        if op == "pow" and isinstance(args[1].fixed, Tensor) and t.name in ("f32", "f64"):
+            return power(args[0], float(args[1].fixed))
         if op == "eq" and any(a.fixed is not None and float(a.fixed) == -inf for a in args):
             return is_lowest(*sorted(args, key=lambda a: a.fixed is not None))
         run = unary(op, args[0]) if len(args) == 1 else binary(op, args[0], args[1], t)
@@ -258,9 +273,17 @@ class Values:
     def load(self, v: tile.Load) -> Node:
         access = self.access(v.tensor, v.part, v.index, v.mask)
         stored = self.buffers[v.tensor].dtype.part
-        if not access.affine or stored.bits < 32:
+        view = access.affine and not access.terms and stored.bits >= 32
+        if not view:
             self.shapes.add(access.dims)
-        return self.convert(Node(stored, access.dims, torch_memory.load(access, stored)), v.dtype)
+        self.slide(access)
+        return self.convert(Node(stored, access.dims, torch_memory.load(access, stored), view=view), v.dtype)
+
+    def slide(self, access: torch_memory.Access) -> None:
+        """Note the dims that move a window along others, as r does in `T[x + r]`."""
+        for node in access.index:
+            if node.affine is not None and len(node.affine.coefs) > 1:
+                self.sliding |= node.dims
 
     # Contractions and reductions -------------------------------------------------------------------------------------
 
@@ -287,25 +310,32 @@ class Values:
 
         dims = (left.dims | right.dims | acc.dims) - set(inner)
         self.shapes.add(dims)
+        if max(len(self.members[a]) for a in (v.row, v.column, v.inner)) > 1:
+            self.shapes |= {left.dims, right.dims}  # which may not be matrices as they lie in memory
         return Node(acc.dtype, dims, run)
 
-    def fold(self, v: tile.Fold) -> Callable[[Frame], list[Tensor]]:
-        """The components of a reduction over a tile axis."""
+    def fold(self, v: tile.Fold) -> Callable[[Frame], list[Result]]:
+        """The components of a reduction over a tile axis, and whether they are the receiver's."""
         args = [self.node(a) for a in v.args]
         dims = self.members[v.axis]
-        reduce = fold(v.monoid, tuple(a.dtype for a in args))
+        types = tuple(a.dtype for a in args)
+        last = args[-1].affine if len(args) == 2 and len(dims) == 1 else None
+        ranked_by = last is not None and dict(last.coefs).get(dims[0], 0) > 0
+        reduce = (first_along(v.monoid, types) if ranked_by else None) or fold(v.monoid, types)
         over = frozenset(dims)
         units = [
             torch.full((), literal(u, a.dtype), dtype=HELD[a.dtype.name], device=self.device)
             for u, a in zip(v.monoid.identity, args, strict=True)
         ]
-        for a in args:
-            self.shapes.add(a.dims)
+        self.shapes |= {a.dims for a in args if not a.view} | {a.dims - over for a in args}
 
-        def run(frame: Frame) -> list[Tensor]:
-            if any(frame.hi[d] == frame.lo[d] for d in dims):
-                return [u.clone() for u in units]
+        def run(frame: Frame) -> list[Result]:
+            sizes = [frame.hi[d] - frame.lo[d] for d in dims]
+            if not all(sizes):
+                return [(u, False) for u in units]
             given = [a.compute(frame) for a in args]
+            if all(n == 1 for n in sizes):
+                return given
             parts = [_spread(as_tensor(x, frame), frame, over) for x, _ in given]
             if len(parts) > 1:
                 shape = common_shape(parts)
@@ -313,7 +343,7 @@ class Values:
             found = reduce(parts, dims)
             for x, owned in given:
                 frame.recycle(x, owned)
-            return found
+            return [(x, frame.reuse) for x in found]
 
         return run
 

@@ -1,9 +1,17 @@
-"""`--bless` rewrites golden files; an installation that lacks a source file says so before anything runs."""
+"""`--bless` rewrites golden files; an installation that lacks a source file says so before anything runs.
+
+Every run of the quick tier draws the same numbers and the same programs; `--hypothesis-profile=wide` draws new programs.
+"""
 
 import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("steady", derandomize=True)
+settings.register_profile("wide", derandomize=False)
+settings.load_profile("steady")
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = {"einc": "compiler", "einc.frontend": "frontend", "einc.passes": "passes", "einc.codegen": "codegen"}
@@ -19,6 +27,13 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError("--bless rewrites what is expected: a person runs it, never CI")
     if missing := not_installed():
         raise pytest.UsageError(f"not in the editable installation: {', '.join(missing)}; run pip install -e .")
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    import torch
+
+    torch.manual_seed(0)
 
 
 def not_installed() -> list[str]:
