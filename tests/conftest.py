@@ -1,6 +1,6 @@
 """`--bless` rewrites golden files; an installation that lacks a source file says so before anything runs.
 
-Every run of the quick tier draws the same numbers and the same programs; `--hypothesis-profile=wide` draws new programs.
+Every run of the quick tier draws the same numbers and the same programs; `--hypothesis-profile=wide` draws others.
 """
 
 import os
