@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from einc.passes.choose_tiles import choose_tiles
+from einc.passes.distribute import distribute
 from einc.passes.hoist import hoist
 from einc.passes.inline import inline
 from einc.passes.lower import lower
@@ -33,6 +34,13 @@ PIPELINE: tuple[Pass, ...] = (
         "three n*n matrices take n**4 steps at once and 2 * n**3 in two",
         on_program(order_contractions),
         gives=("binary-contractions",),
+    ),
+    Pass(
+        "distribute",
+        "sum[k]((x / d + y) * v)  -->  sum[k](x / d * v) + sum[k](y * v)      d a reduction over k",
+        "a difference of two softmaxes needs one walk where each divides once per output",
+        on_program(distribute),
+        level=1,
     ),
     Pass(
         "hoist",
