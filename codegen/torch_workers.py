@@ -6,9 +6,10 @@ tenth on cores that other processes use as well.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import lru_cache
 from queue import Empty, SimpleQueue
 from typing import TypeVar
@@ -25,6 +26,17 @@ def _pool(workers: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(workers, thread_name_prefix="einc")
 
 
+def _forked() -> None:
+    """A forked process has none of the threads."""
+    global _ALONE
+    _ALONE = threading.Lock()
+    _pool.cache_clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)
+
+
 def share_out(tasks: Sequence[T], worker: Callable[[], Callable[[T], None]]) -> None:
     """Do every task, each worker with a function of its own; in the caller's thread where there is nothing to gain.
 
@@ -39,14 +51,17 @@ def share_out(tasks: Sequence[T], worker: Callable[[], Callable[[T], None]]) -> 
     for task in reversed(tasks):  # under a causal mask the last take longest, and those should not end the work
         waiting.put(task)
     torch.set_num_threads(1)
+    others: list[Future[None]] = []
     try:
-        others = [_pool(threads - 1).submit(_drain, waiting, worker(), inference) for _ in range(count - 1)]
+        for _ in range(count - 1):
+            others.append(_pool(threads - 1).submit(_drain, waiting, worker(), inference))
         _drain(waiting, worker(), inference)
-        for other in others:
-            other.result()
     finally:
+        wait(others)
         torch.set_num_threads(threads)
         _ALONE.release()
+    for other in others:
+        other.result()
 
 
 def _work(tasks: Iterable[T], do: Callable[[T], None]) -> None:
@@ -55,10 +70,19 @@ def _work(tasks: Iterable[T], do: Callable[[T], None]) -> None:
 
 
 def _drain(waiting: SimpleQueue[T], do: Callable[[T], None], inference: bool) -> None:
+    """Do what waits; where that fails, nobody goes on."""
     with torch.inference_mode(inference), torch.no_grad():
-        while True:
+        while (task := _next(waiting)) is not None:
             try:
-                task = waiting.get_nowait()
-            except Empty:
-                return
-            do(task)
+                do(task)
+            except BaseException:
+                while _next(waiting) is not None:
+                    pass
+                raise
+
+
+def _next(waiting: SimpleQueue[T]) -> T | None:
+    try:
+        return waiting.get_nowait()
+    except Empty:
+        return None

@@ -16,7 +16,7 @@ from einc.calling import Arguments, arrange, unpacked, write
 from einc.driver import Compiled, compile_program, elaborate, parse
 from einc.errors import CallError
 from einc.evaluate import evaluate
-from einc.execution import on_device, run_in_torch, runner, target_of
+from einc.execution import place, run_in_torch, runner, target_of
 from einc.files import read_text
 from einc.gradients import connect
 from einc.printer import print_dims, print_expr
@@ -99,22 +99,23 @@ class Program:
 
         Tensors by position, in the order of the text, or by name; scalars after them, or by name. NumPy arrays and
         numbers give NumPy arrays, torch tensors give torch tensors on their device. `out` takes the results, and may
-        overlap the operands. `backend` chooses how to run: `triton` on a GPU; `interpret`, the same kernels in Triton's
-        interpreter; `torch`, the tiles by torch operations; `evaluate`, the meaning of the text, in double precision.
-        Without one, operands on a GPU run there, and others are interpreted.
+        overlap the operands. `backend` chooses how to run: `triton` on a GPU; `torch`, the same tiles by torch
+        operations; `interpret`, the kernels' source in Triton's interpreter; `evaluate`, the meaning of the text, in
+        double precision. Without one, operands on a GPU run there, and others by torch.
         """
         given = self._arrange(operands, named)
         if backend == "evaluate":
             return self._evaluate(given, out)
         tensors = [as_torch(a) for a in given.arrays]
         home = device_of(tensors, given.names)
-        device = on_device(home, backend)
+        where = place(home, backend)
+        device = where.device
         call = self._call(given, device)
         values: dict[str, Any] = {n: t.to(device) for n, t in zip(given.names, tensors, strict=True)}
 
         def run(into: tuple[torch.Tensor, ...] | None) -> tuple[torch.Tensor, ...]:
-            if backend == "torch":
-                return run_in_torch(call.compiled, values, call.bound(given), into)
+            if where.backend == "torch":
+                return run_in_torch(call.compiled, values, call.bound(given), into, device)
             args = map((values | call.checked(given)).get, (p.name for p in call.program.params))
             found = runner(call.compiled)(*args, out=into, device=device)
             return found if device == home else tuple(t.to(home) for t in found)

@@ -131,7 +131,8 @@ def run(
     level: Level = 2,
     target: TargetName = None,
     backend: Annotated[
-        str | None, typer.Option(help="triton, interpret, torch or evaluate; without it a GPU if there is one.")
+        str | None,
+        typer.Option(help="triton, torch, interpret or evaluate; without it triton on a GPU, else torch."),
     ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Save the results: .npz, or .npy for a single one.")

@@ -49,23 +49,31 @@ def main() -> None:
     out = console()
     where = _where()
     out.print(Rule(Text(f"einc {einc.__version__}: einsum to kernel", style="bold")))
-    out.print(f"Kernels run here {where}.\n")
+    out.print(f"Programs run here {where}.\n")
     stories = [_show(out, show) for show in SHOWS]
     out.print(Rule(Text("what sets them apart", style="bold")))
     out.print(story_table(stories, [show.title for show in SHOWS]))
     out.print("einc explain prints this table for any program, einc dump its stages, einc emit its kernels.")
 
 
+def _on_gpu() -> bool:
+    """Is there a GPU that code is made for?"""
+    import torch
+
+    try:
+        return torch.cuda.is_available() and target_of(torch.device("cuda")).vendor != "cpu"
+    except Error:
+        return False
+
+
 def _where() -> str:
     import torch
 
     if not torch.cuda.is_available():
-        return "in Triton's interpreter, on the CPU"
-    try:
-        target = target_of(torch.device("cuda"))
-    except Error:
-        return "in Triton's interpreter: this GPU is not a target"
-    return f"on {torch.cuda.get_device_name()} ({target.name})"
+        return "on the CPU: their tiles by torch operations, and their kernels' source in Triton's interpreter"
+    if not _on_gpu():
+        return "on the CPU: this GPU is not a target"
+    return f"on {torch.cuda.get_device_name()} ({target_of(torch.device('cuda')).name})"
 
 
 def _show(out: Console, show: Show) -> Story:
@@ -75,7 +83,7 @@ def _show(out: Console, show: Show) -> Story:
     out.print(section("the program", listing(show.text)))
     generator = torch.Generator().manual_seed(0)
     operands = [torch.randn(shape, generator=generator) for shape in show.shapes]
-    if torch.cuda.is_available():
+    if _on_gpu():
         operands = [t.cuda() for t in operands]
     program = compile(show.text)
     compiled = program.compiled(*operands)
@@ -84,23 +92,24 @@ def _show(out: Console, show: Show) -> Story:
     out.print(code("the Triton file", compiled.source))
     shapes = ", ".join(str(tuple(t.shape)) for t in operands)
     lines = [f"on tensors of shapes {shapes}:"]
-    lines += [_ran(level, show.text, operands) for level in LEVELS if level in (0, max(LEVELS))]
+    ways = ["triton"] if operands[0].is_cuda else ["torch", "interpret"]
+    lines += [_ran(level, way, show.text, operands) for way in ways for level in LEVELS if level in (0, max(LEVELS))]
     out.print(section("run here", listing("\n".join(lines))))
     return program.story(*operands)
 
 
-def _ran(level: int, text: str, operands: Sequence[torch.Tensor]) -> str:
+def _ran(level: int, backend: str, text: str, operands: Sequence[torch.Tensor]) -> str:
     """How many kernels a level makes, how long they take, and how far the result is from double precision."""
     program = compile(text, level=level)
-    program(*operands)
+    program(*operands, backend=backend)
     start = time.perf_counter()
-    result = program(*operands)
+    result = program(*operands, backend=backend)
     seconds = time.perf_counter() - start
     error = relative_error(np.asarray(result.cpu()), program(*operands, backend="evaluate"))
     schedule = program.compiled(*operands).state.schedule
     kernels = 0 if schedule is None else len(schedule.kernels)
     count = f"{kernels} kernel{'s' * (kernels != 1)}"
-    return f"-O{level}: {count:9} {1e3 * seconds:6.0f} ms, error against float64 {error:.1e}"
+    return f"{backend:9} -O{level}: {count:9} {1e3 * seconds:7.1f} ms, error against float64 {error:.1e}"
 
 
 def _stages(compiled: Compiled) -> Iterator[tuple[str, str]]:

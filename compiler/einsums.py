@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from einc import ein
-from einc.binding import Fact
+from einc.binding import Bindings, Fact
 from einc.calling import write
 from einc.errors import CallError, ShapeError
 from einc.frontend.einsum import Reading, bind_einsum
@@ -30,6 +30,8 @@ from einc.views import as_view, is_view
 
 if TYPE_CHECKING:
     import torch
+
+    from einc.execution import Place
 
 Array = Any  # a torch tensor or a NumPy array
 
@@ -103,19 +105,30 @@ def _plan(text: str, facts: tuple[Fact, ...], sizes: tuple[tuple[str, int], ...]
 
 
 @lru_cache(maxsize=4096)
-def _runner(plan: Plan, device: torch.device) -> Callable[..., tuple[torch.Tensor, ...]]:
-    """The compiled program as a function of torch tensors on a device."""
+def _runner(plan: Plan, where: Place) -> Callable[..., tuple[torch.Tensor, ...]]:
+    """The compiled program as a function of torch tensors there."""
     from einc.driver import compile_program
-    from einc.execution import runner, target_of
+    from einc.execution import run_in_torch, runner, target_of
 
     level = 2 if len(plan.program.operands) <= _FEW else 0
-    return runner(compile_program(plan.program, level, target_of(device), plan.extents))
+    compiled = compile_program(plan.program, level, target_of(where.device), plan.extents)
+    if where.backend != "torch":
+        return runner(compiled)
+    names = [p.name for p in plan.program.operands]
+    bindings = Bindings(dict(plan.extents), {})
+
+    def run(*tensors: torch.Tensor, out: tuple[torch.Tensor, ...] | None = None) -> tuple[torch.Tensor, ...]:
+        return run_in_torch(compiled, dict(zip(names, tensors, strict=True)), bindings, out)
+
+    return run
 
 
 def _run(plan: Plan, arrays: Sequence[Array], out: Array | None = None) -> Array:
     """The result of the compiled program as a torch tensor, or `out`, of the result's type, with the result in it."""
+    from einc.execution import place
+
     tensors = on_one_device(arrays)
-    run = _runner(plan, tensors[0].device)
+    run = _runner(plan, place(tensors[0].device))
     if out is not None:
         return write(out, plan.program, plan.extents, tensors, lambda into: run(*tensors, out=into))
     return connect(run(*tensors), [a for a in arrays if is_torch(a)])[0]

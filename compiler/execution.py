@@ -1,14 +1,15 @@
-"""A program run on torch tensors: on the GPU they are on, or in Triton's interpreter."""
+"""A program run on torch tensors: on the GPU they are on, else by torch operations over the same tiles."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from einc import ein
 from einc.arithmetic import ScalarValue
-from einc.binding import Bindings
+from einc.binding import Bindings, bind
 from einc.driver import Compiled, compile_program
 from einc.errors import CallError, TargetError, nearest
 from einc.targets import INTERPRETER, TARGETS, Target
@@ -19,6 +20,15 @@ if TYPE_CHECKING:
 Runner = Callable[..., tuple["torch.Tensor", ...]]
 
 BACKENDS = ("triton", "interpret", "torch", "evaluate")
+ON_CPU = "torch"  # what runs operands on the CPU, unless a call says otherwise
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a call runs, and by which of the backends."""
+
+    backend: str
+    device: torch.device
 
 
 def target_of(device: torch.device) -> Target:
@@ -43,14 +53,19 @@ def target_of(device: torch.device) -> Target:
     )
 
 
-def on_device(home: torch.device, backend: str | None) -> torch.device:
-    """Where a call with operands at home runs; raises `CallError` for a backend that is not known or not there."""
+def place(home: torch.device, backend: str | None = None) -> Place:
+    """Where a call with operands at home runs; raises `CallError` for a backend that is not known or not there.
+
+    Without one, operands on the CPU run by torch operations, others as compiled kernels on their device.
+    """
     import torch
 
-    if backend is None or backend == "torch":
-        return home
+    if backend is None:
+        backend = ON_CPU if home.type == "cpu" else "triton"
+    if backend == "torch":
+        return Place(backend, home)
     if backend == "interpret":
-        return torch.device("cpu")
+        return Place(backend, torch.device("cpu"))
     if backend != "triton":
         raise CallError(
             f"there is no backend {backend!r}",
@@ -58,10 +73,10 @@ def on_device(home: torch.device, backend: str | None) -> torch.device:
             hint=nearest(str(backend), BACKENDS) or "leave it out",
         )
     if home.type != "cpu":
-        return home
+        return Place(backend, home)
     if not torch.cuda.is_available():
-        raise TargetError("there is no GPU here", fact="torch.cuda.is_available() is False", hint='backend="interpret"')
-    return torch.device("cuda", torch.cuda.current_device())
+        raise TargetError("there is no GPU here", fact="torch.cuda.is_available() is False", hint='backend="torch"')
+    return Place(backend, torch.device("cuda", torch.cuda.current_device()))
 
 
 @lru_cache(maxsize=1024)
@@ -90,15 +105,22 @@ def runner(compiled: Compiled) -> Runner:
 
 
 def run_in_torch(
-    compiled: Compiled, tensors: Mapping[str, torch.Tensor], bindings: Bindings, out: tuple[torch.Tensor, ...] | None
+    compiled: Compiled,
+    tensors: Mapping[str, torch.Tensor],
+    bindings: Bindings,
+    out: tuple[torch.Tensor, ...] | None = None,
+    device: torch.device | None = None,
 ) -> tuple[torch.Tensor, ...]:
-    """The results of the compiled kernels by torch operations, vectorised over the grid; `out` takes them, if given."""
+    """The results of the compiled kernels by torch operations, vectorised over the grid; `out` takes them, if given.
+
+    `device` is where a program without operands runs.
+    """
     from einc.codegen.torch_run import run
 
-    program, schedule = compiled.program, compiled.state.schedule
+    schedule = compiled.state.schedule
     assert schedule is not None
-    into = None if out is None else dict(zip(program.results, out, strict=True))
-    return run(compiled.state.program, schedule, tensors, bindings, into)
+    into = None if out is None else dict(zip(compiled.program.results, out, strict=True))
+    return run(compiled.state.program, schedule, tensors, bindings, into, device)
 
 
 def execute(
@@ -108,6 +130,7 @@ def execute(
     extents: Mapping[str, int] | None = None,
     level: int = 2,
     out: tuple[torch.Tensor, ...] | None = None,
+    backend: str | None = None,
 ) -> tuple[torch.Tensor, ...]:
     """The results of a program on its operands, in order, all on one device; shapes are checked by the caller.
 
@@ -115,7 +138,11 @@ def execute(
     """
     import torch
 
-    device = tensors[0].device if tensors else torch.device("cpu")
-    compiled = compile_program(program, level, target_of(device), extents)
-    values: dict[str, Any] = dict(zip((p.name for p in program.operands), tensors, strict=True)) | dict(scalars or {})
-    return runner(compiled)(*(values.get(p.name) for p in program.params), out=out, device=device)
+    where = place(tensors[0].device if tensors else torch.device("cpu"), backend)
+    compiled = compile_program(program, level, target_of(where.device), extents)
+    given = dict(zip((p.name for p in program.operands), tensors, strict=True))
+    if where.backend == "torch":
+        bindings = bind(program, {name: tuple(x.shape) for name, x in given.items()}, scalars)
+        return run_in_torch(compiled, given, bindings, out, where.device)
+    values: dict[str, Any] = given | dict(scalars or {})
+    return runner(compiled)(*(values.get(p.name) for p in program.params), out=out, device=where.device)

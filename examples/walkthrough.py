@@ -57,9 +57,10 @@ for stage in compiled.stages[1:]:
 title("7. The Triton file")
 print(compiled.source)
 
-title("8. Run here, in Triton's interpreter")
-result, _ = einc.compile(path)(**operands)
-print(f"greatest difference from double precision: {np.max(np.abs(result - exact)):.1e}")
+title("8. Run here: the tiles by torch, and the kernels' source in Triton's interpreter")
+for backend in ("torch", "interpret"):
+    result, _ = einc.compile(path)(**operands, backend=backend)
+    print(f"{backend}: greatest difference from double precision: {np.max(np.abs(result - exact)):.1e}")
 
 title("9. Compiled ahead of time for a GPU that is not here")
 half = elaborate(text, {name: Fact(shape, BF16) for name, shape in shapes.items()})

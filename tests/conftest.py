@@ -36,6 +36,12 @@ def seeded() -> None:
     torch.manual_seed(0)
 
 
+@pytest.fixture(params=["torch", "interpret"])
+def on_cpu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What runs operands on the CPU where a call does not say: each way in turn."""
+    monkeypatch.setattr("einc.execution.ON_CPU", request.param)
+
+
 def not_installed() -> list[str]:
     """Source files that `import einc` cannot see: a strict editable installation links the files it was made with."""
     import einc

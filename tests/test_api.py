@@ -15,6 +15,8 @@ import torch
 import einc
 from einc.driver import parse
 
+pytestmark = pytest.mark.usefixtures("on_cpu")
+
 MATMUL = "bik,bkj->bij"
 ATTENTION = 'softmax("bihd,bjhd->bhij") * "bjhd->bihd"'
 PROGRAM = """

@@ -11,6 +11,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import einc
 
+pytestmark = pytest.mark.usefixtures("on_cpu")
+
 einsum = einc.einsum
 
 

@@ -155,6 +155,7 @@ def test_a_view_is_written_through() -> None:
 # Sums of every type
 
 
+@pytest.mark.usefixtures("on_cpu")
 @pytest.mark.parametrize("dtype", TYPES)
 def test_sums(dtype: str) -> None:
     for n in (1, 2, 5, 16):
@@ -184,6 +185,7 @@ def same(got: Any, wanted: Any) -> None:
     assert_allclose(got, wanted, rtol=_TOLERANCE.get(kind, 0))
 
 
+@pytest.mark.usefixtures("on_cpu")
 @pytest.mark.parametrize("dtype", TYPES)
 def test_larger_products(dtype: str) -> None:
     a, b, c = (np.arange(m * n, dtype=dtype).reshape(m, n) for m, n in ((3, 4), (4, 5), (5, 6)))
@@ -213,6 +215,7 @@ def test_results_in_another_type(dtype: str) -> None:
     assert_array_equal(out, wanted)
 
 
+@pytest.mark.usefixtures("on_cpu")
 @pytest.mark.parametrize("dtype", TYPES)
 def test_truth_values(dtype: str) -> None:
     low = np.array(-2).astype(dtype) if np.dtype(dtype).kind != "u" else np.iinfo(dtype).max - 1
@@ -245,6 +248,7 @@ def test_different_paths(dtype: str) -> None:
 # Single cases
 
 
+@pytest.mark.usefixtures("on_cpu")
 def test_scalars() -> None:
     assert einsum("..., ...", 3, 4) == 12
     assert isinstance(einsum("i->", np.ones(3)), np.float64)
@@ -254,6 +258,7 @@ def test_scalars() -> None:
     assert_array_equal(einsum("ij->i", np.ones((2, 0), bool)), [False, False])
 
 
+@pytest.mark.usefixtures("on_cpu")
 def test_regressions() -> None:
     p, q, r = np.arange(2) + 1, np.arange(4).reshape(2, 2) + 3, np.arange(4).reshape(2, 2) + 7
     assert einsum("z,mz,zm->", p, q, r) == 253
@@ -270,6 +275,7 @@ def test_regressions() -> None:
     assert_array_equal(einsum("bbcdc->d", np.arange(9).reshape(1, 1, 3, 1, 3)), [12])
 
 
+@pytest.mark.usefixtures("on_cpu")
 def test_three_arguments() -> None:
     a, b = np.ones((5, 12, 4, 2, 3), np.int64), np.ones((5, 12, 11), np.int64)
     assert einsum("ijklm,ijn,ijn->", a, b, b) == einsum("ijklm,ijn->", a, b)
@@ -278,6 +284,7 @@ def test_three_arguments() -> None:
     assert_array_equal(einsum("x,yx,zx->xzy", x, y, z), wanted)
 
 
+@pytest.mark.usefixtures("on_cpu")
 def test_output_given() -> None:
     out = np.array(0)
     assert einsum("i,i->", np.ones(7), np.ones(7), out=out, casting="unsafe") is out
@@ -299,6 +306,7 @@ def test_output_given() -> None:
     assert_array_equal(einsum("...ij,...jk->...ik", truth, truth, out=out), truth)
 
 
+@pytest.mark.usefixtures("on_cpu")
 def test_output_may_be_an_operand() -> None:
     a, b = np.arange(9).reshape(3, 3), np.arange(9).reshape(3, 3)
     wanted = a @ b
@@ -317,6 +325,7 @@ def test_subscripts_as_integers() -> None:
     assert_array_equal(einsum(a, [30, 1], b, [1, 2]), (a @ b).T)
 
 
+@pytest.mark.usefixtures("on_cpu")
 def test_broadcasting() -> None:
     a: Array
     b: Array
@@ -333,6 +342,7 @@ def test_broadcasting() -> None:
     agree("...lmn,lmno->...o", a, b)
 
 
+@pytest.mark.usefixtures("on_cpu")
 def test_mixed_types() -> None:
     a, b = np.arange(6, dtype="f4").reshape(2, 3), np.arange(2 * 3 * 273, dtype="i2").reshape(2, 3, 273)
     assert_array_equal(einsum("cl, cpx->lpx", a, b), np.tensordot(a, b, axes=(0, 0)))
@@ -342,11 +352,13 @@ def test_mixed_types() -> None:
     agree("i,i", np.ones(2, "f4"), np.full(2, 1 + 2j, "c8"))
 
 
+@pytest.mark.usefixtures("on_cpu")
 def test_traces() -> None:
     x = np.random.default_rng(0).random((5, 5, 5, 5))
     assert_allclose(einsum("ijij->", x), x.trace(axis1=0, axis2=2).trace())
 
 
+@pytest.mark.usefixtures("on_cpu")
 def test_foreign_memory() -> None:
     a, b = np.arange(6, dtype=">f4").reshape(2, 3), np.arange(12.0).reshape(3, 4)
     assert_array_equal(einsum("ij,jk", a, b), a @ b)
@@ -358,6 +370,7 @@ def test_foreign_memory() -> None:
     assert einsum("i,i", wide["value"], wide["value"]) == 14
 
 
+@pytest.mark.usefixtures("on_cpu")
 def test_order() -> None:
     a, b = np.ones((2, 3, 5), order="F"), np.ones((4, 3), order="F")
     assert einsum("...ft,mf->...mt", a, b, order="a").flags.f_contiguous
@@ -421,6 +434,7 @@ def test_singleton_broadcasting(text: str, shapes: list[Shape]) -> None:
         assert_allclose(einsum(text, *values), wanted, rtol=1e-9)
 
 
+@pytest.mark.usefixtures("on_cpu")
 def test_many_operands() -> None:
     v = np.random.default_rng(2).random(3) + 0.5
     assert_allclose(einsum(",".join(["i"] * 45) + "->", *[v] * 45), (v**45).sum())
@@ -430,6 +444,7 @@ def test_many_operands() -> None:
     assert_allclose(einsum(f"{chain}->{letters[0]}{letters[-1]}", *[m] * 40), np.eye(2))
 
 
+@pytest.mark.usefixtures("on_cpu")
 def test_empty_axes() -> None:
     agree("ij,jk", np.ones((2, 0)), np.ones((0, 3)))
     agree("ij,jk", np.ones((0, 2)), np.ones((2, 3)))

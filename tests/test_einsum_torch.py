@@ -11,6 +11,8 @@ from torch import Tensor
 
 import einc
 
+pytestmark = pytest.mark.usefixtures("on_cpu")
+
 einsum = einc.einsum
 
 _SHAPES = {

@@ -57,7 +57,7 @@ def check(case: Case, level: int) -> None:
     program: Program = case.program
     scalars: Mapping[str, Any] = case.scalars
     wanted = evaluate(program, case.operands, scalars)
-    found = execute(program, tensors(case), scalars, case.sizes, level)
+    found = execute(program, tensors(case), scalars, case.sizes, level, backend="interpret")
     for name, got, value in zip(program.results, found, wanted, strict=True):
         agree(got, value, precision(program, name), magnitude(value))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import product
@@ -19,6 +20,7 @@ from einc.binding import bind
 from einc.codegen import torch_boxes, torch_run
 from einc.codegen.torch_boxes import Dim, blocks, box
 from einc.codegen.torch_frames import Affine
+from einc.codegen.torch_workers import share_out
 from einc.driver import compile_program
 from einc.ein import MONOIDS, Monoid, Operand, Param, Program, Scalar
 from einc.evaluate import evaluate
@@ -507,6 +509,33 @@ def test_calls_from_several_threads_do_not_meet() -> None:
         for got in pool.map(lambda _: run(scheduled, q, k, v, n), range(8)):
             close(got, alone)
     assert torch.get_num_threads() == threads
+
+
+def test_what_fails_in_a_worker_fails_the_call_and_leaves_nothing_behind() -> None:
+    threads = torch.get_num_threads()
+
+    def worker() -> Callable[[int], None]:
+        def do(task: int) -> None:
+            if task == 7:
+                raise ValueError("seven")
+
+        return do
+
+    for _ in range(3):
+        with pytest.raises(ValueError, match="seven"):
+            share_out(range(100), worker)
+        assert torch.get_num_threads() == threads
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no processes are forked here")
+def test_a_forked_process_has_workers_of_its_own() -> None:
+    done: list[int] = []
+    share_out(range(8), lambda: lambda _: None)
+    child = os.fork()
+    if not child:
+        share_out(range(8), lambda: done.append)
+        os._exit(0 if sorted(done) == list(range(8)) else 1)
+    assert os.waitpid(child, 0)[1] == 0
 
 
 def test_it_runs_in_inference_mode_and_without_gradients() -> None:
