@@ -14,10 +14,10 @@ from einc.binding import bind
 from einc.execution import run_in_torch
 from einc.targets import INTERPRETER, TARGETS, Target
 from einc.tensors import fact
-from tests import library_attention
+from tests import library_attention, library_products, library_rows
 from tests.library import EXAMPLES, FLOATS, Case, agree
 
-CASES: tuple[Case, ...] = (*library_attention.CASES,)
+CASES: tuple[Case, ...] = (*library_attention.CASES, *library_rows.CASES, *library_products.CASES)
 LONG = 1024  # positions; axes shorter than that are not long
 
 every_case = pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
