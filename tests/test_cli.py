@@ -228,7 +228,8 @@ def test_demo_fits_a_terminal() -> None:
     shown = good("demo")
     assert max(map(len, shown.splitlines())) <= 100
     assert "what sets them apart" in shown
-    assert shown.count("error against float64") == 2 * 2 * (1 if torch.cuda.is_available() else 2)  # at two levels, each way
+    ways = 1 if torch.cuda.is_available() else 2
+    assert shown.count("error against float64") == 2 * 2 * ways  # at two levels
 
 
 # ---------------------------------------------------------------------------------------------------------------------
