@@ -27,13 +27,17 @@ BLOCK = 128  # positions of a blocked grid axis that share a program
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Bytes moved, FLOPs on the matrix units in units of f16 ones, vector operations, special functions, seconds."""
+    """Bytes moved, FLOPs on the matrix units in units of f16 ones, vector operations, special functions, seconds.
+
+    `limit` is what takes longest: `memory`, `matrix`, `vector` or `special`, or the `launch` itself.
+    """
 
     bytes: float
     dots: float
     vector: float
     special: float
     seconds: float
+    limit: str
 
 
 class Model:
@@ -55,8 +59,15 @@ class Model:
             d, v, s = self.operations(eq)
             dots, vector, special = dots + n * d, vector + n * v, special + n * s
         moved = self.bytes(plan, count)
-        seconds = max(moved / rates.memory, dots / rates.matrix, vector / rates.vector, special / rates.special)
-        return Cost(moved, dots, vector, special, rates.launch + seconds)
+        times = {
+            "memory": moved / rates.memory,
+            "matrix": dots / rates.matrix,
+            "vector": vector / rates.vector,
+            "special": special / rates.special,
+        }
+        slowest = max(times, key=lambda unit: times[unit])
+        limit = slowest if times[slowest] >= rates.launch else "launch"
+        return Cost(moved, dots, vector, special, rates.launch + times[slowest], limit)
 
     def repeats(self, plan: Plan, count: int) -> dict[str, float]:
         """How often each equation is computed, in so many walks."""
