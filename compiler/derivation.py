@@ -11,13 +11,17 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from einc import ein
-from einc.ein import ONE, ZERO, Expr, Read
+from einc.ein import ONE, ZERO, Expr, Program, Read
 from einc.notation import Shapes, body, combined, expression, left, lowered, reduction
 from einc.ops import PRODUCT
+from einc.passes.partition import misread
 from einc.passes.walks import walks
 from einc.plan import Plan
 from einc.sweep import Accumulator, Link, NotClosed, Reference
 from einc.terms import tidied
+
+
+_LETTERS = "μνρσ"
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,17 +114,33 @@ def _walking(plan: Plan, over: tuple[str, ...]) -> Plan:
     return replace(plan, equations=chain, walked=over, stores=())
 
 
+def open_reductions(program: Program) -> list[Open]:
+    """What is not closed, whichever equations share a kernel: the reductions over one group of axes at a time, where
+    they read each other in place."""
+    found: list[Open] = []
+    if any(t.dtype.is_complex for eq in program.equations for t in eq.outputs):
+        return found
+    for over in dict.fromkeys(eq.over for eq in program.equations if eq.over):
+        chain = tuple(eq for eq in program.equations if eq.monoid is None or eq.over == over)
+        if misread(chain) is None:
+            plan = Plan(chain, (), walked=over)
+            found += [opened(w, program.shapes()) for walk in walks(plan) for w in walk.waiting]
+    return found
+
+
 class _Writer:
     """One link, written with symbols for its accumulators."""
 
     def __init__(self, link: Link, shapes: Shapes) -> None:
         self.link, self.monoid = link, link.accumulators[0].monoid
-        own = {a.name: a.axes for a in link.accumulators} | {r.name: r.axes for r in link.references}
+        self.aliases = _aliases(link, shapes)
+        own = {a.name: a.axes for a in link.accumulators}
+        own |= {self.aliases.get(r.name, r.name): r.axes for r in link.references}
         self.single = len(link.accumulators) == 1
         self.symbols = {a.name: "Φ" + ("" if self.single else lowered(n)) for n, a in enumerate(link.accumulators)}
         own |= {symbol: own[name] for name, symbol in self.symbols.items()}
         self.shapes = {**shapes, **{name: tuple((x,) for x in axes) for name, axes in own.items()}}
-        self.names = [r.name for r in link.references]
+        self.names = [self.aliases.get(r.name, r.name) for r in link.references]
 
     def derivation(self, walk: int, waited: Open | None) -> Derivation:
         eq, accumulators = self.link.equation, self.link.accumulators
@@ -142,10 +162,10 @@ class _Writer:
         )
 
     def text(self, e: Expr, least: int = 0) -> str:
-        return expression(tidied(e), self.shapes, least)
+        return expression(tidied(_renamed(e, self.aliases)), self.shapes, least)
 
     def relative(self, r: Reference) -> Relative:
-        return Relative(r.name, self.text(r.value), r.hat, r.seen)
+        return Relative(self.aliases.get(r.name, r.name), self.text(r.value), r.hat, r.seen)
 
     def carried(self, a: Accumulator) -> Carried:
         total = reduction(a.monoid, self.link.equation.over, a.domain, self.text(a.bodies[0], PRODUCT), self.shapes)
@@ -206,8 +226,9 @@ class _Writer:
             q = "" if self.single else "_{q}"
             return f"Φ{q}″ = {combined(self.monoid, f'Φ{q}', f'Φ{q}′')}"
         if self.single or a.count is not None:
-            first = {n + "'": n + "''" for n in self.names}
-            second = first | {n: n + "'" for n in self.names}
+            names = [r.name for r in self.link.references]
+            first = {n + "'": n + "''" for n in names}
+            second = first | {n: n + "'" for n in names}
             return f"{self.symbols[a.name]}″ = {combined(self.monoid, self.after(a, first), self.after(a, second, '′'))}"
         d, e, f = ", ".join(self.names), self.primed(1), self.primed(2)
         return f"Φ″ = C({d} → {f})·Φ + C({e} → {f})·Φ′"
@@ -218,9 +239,21 @@ def _moves(a: Accumulator) -> bool:
 
 
 def _renamed(e: Expr, names: dict[str, str]) -> Expr:
-    if isinstance(e, Read) and e.tensor in names:
-        return replace(e, tensor=names[e.tensor])
+    """The expression with tensors renamed, primes kept unless the primed name has one of its own."""
+    if isinstance(e, Read):
+        plain = e.tensor.rstrip("'")
+        if e.tensor in names:
+            return replace(e, tensor=names[e.tensor])
+        if plain in names and plain != e.tensor:
+            return replace(e, tensor=names[plain] + e.tensor[len(plain) :])
     return ein.rebuild(e, lambda below: _renamed(below, names))
+
+
+def _aliases(link: Link, shapes: Shapes) -> dict[str, str]:
+    """Letters for references that are no tensors themselves."""
+    letters = (x for x in _LETTERS if x not in shapes)
+    composite = [r.name for r in link.references if r.value != Read(r.name, tuple(ein.AxisValue(a) for a in r.axes))]
+    return dict(zip(composite, letters, strict=False))
 
 
 def structure(link: Link) -> str:

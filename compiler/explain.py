@@ -1,4 +1,4 @@
-"""The story of a program, computed from its IR: what it is, what was added to it, and what that costs in memory.
+"""The story of a program, computed from its IR: what it is, what each level adds to it, and what that costs.
 
 Data first: `story` gives a `Story`, which turns into JSON as it is; `einc.render` makes tables of it.
 """
@@ -6,17 +6,17 @@ Data first: `story` gives a `Story`, which turns into JSON as it is; `einc.rende
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
-from einc import tile
+from einc.arithmetic import ScalarValue
 from einc.character import character
+from einc.derivation import Derivation, Open, open_reductions
 from einc.driver import Compiled
 from einc.ein import Apply, AxisValue, Cast, Equation, Expr, Program, Read, axes_of, reads
-from einc.ranges import extent_of
-from einc.tile import Buffer
-from einc.types import DType
+from einc.figures import KernelFigures, Level, level
+from einc.visits import Visits
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,46 +31,22 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
-class Intermediate:
-    """A tensor that lives in memory between two kernels."""
-
-    name: str
-    shape: tuple[int, ...]
-    dtype: str
-    bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class Level:
-    """The figures of one optimisation level.
-
-    `bytes`: every kernel reads its inputs and writes its outputs once. `passes`: how often each reduced axis is walked.
-    `state`: what is carried along a walk, where the update of one depends on another; `state_bytes` of it a row.
-    """
+class Stage:
+    """What a level adds to what the program says."""
 
     level: int
-    equations: int
-    kernels: int
-    flops: int
-    bytes: int
-    passes: dict[str, int]
-    state: tuple[str, ...]
-    state_bytes: int
-    intermediates: tuple[Intermediate, ...]
-
-    @property
-    def intensity(self) -> float:
-        """Operations a byte."""
-        return self.flops / self.bytes if self.bytes else 0.0
-
-    @property
-    def intermediate_bytes(self) -> int:
-        return sum(t.bytes for t in self.intermediates)
+    stage: str
+    says: str
+    adds: str
 
 
 @dataclass(frozen=True, slots=True)
 class Story:
-    """A program as a system: its boundary, its mathematics, its state, its parallelism, and figures by level."""
+    """A program as a system: its boundary, its mathematics, its state, its parallelism, and figures by level.
+
+    `chosen` is the level it was asked for; `not_closed` names the reductions that need a walk of their own wherever
+    their equations end up.
+    """
 
     name: str
     text: str
@@ -84,18 +60,97 @@ class Story:
     steps: tuple[Step, ...]
     reuse: dict[str, int]
     sizes: dict[str, int]
+    stages: tuple[Stage, ...]
+    not_closed: tuple[Open, ...]
     levels: tuple[Level, ...]
+    chosen: int
+
+    @property
+    def level(self) -> Level:
+        """The figures of the level that was asked for."""
+        return next(f for f in self.levels if f.level == self.chosen)
 
     def data(self) -> dict[str, object]:
-        """The story as JSON can hold it."""
-        found = asdict(self)
-        for level, figures in zip(self.levels, found["levels"], strict=True):
-            figures |= {"intensity": level.intensity, "intermediate_bytes": level.intermediate_bytes}
-        return found
+        """The story as JSON can hold it; `Program.explain` says what is in it."""
+        own = {
+            "name": self.name,
+            "text": self.text,
+            "boundary": self.boundary,
+            "kind": self.kind,
+            "einsums": list(self.einsums),
+            "dependences": self.dependences,
+            "optimised": self.optimised,
+            "parallel": self.parallel,
+            "tested": self.tested,
+            "steps": [asdict(s) for s in self.steps],
+            "reuse": self.reuse,
+            "sizes": self.sizes,
+            "story": [asdict(s) for s in self.stages],
+        }
+        found = own | level_data(self.level) | {"levels": [level_data(f) for f in self.levels]}
+        return found | {"not_closed": [asdict(o) for o in self.not_closed]}
 
 
-def story(text: str, compiled: Sequence[Compiled], sizes: Mapping[str, int]) -> Story:
-    """The story of a program compiled at one or more levels (in order), with figures for axes of these sizes."""
+def level_data(f: Level) -> dict[str, object]:
+    return {
+        "level": f.level,
+        "target": f.target,
+        "equations": f.equations,
+        "kernels": [_kernel_data(k) for k in f.kernels],
+        "sweeps": f.sweeps,
+        "intermediates": [asdict(t) for t in f.intermediates],
+        "intermediate_bytes": f.intermediate_bytes,
+        "flops": f.flops,
+        "bytes": f.bytes,
+        "intensity": f.intensity,
+        "predicted_us": f.predicted_us,
+        "not_closed": [asdict(o) for o in f.not_closed],
+    }
+
+
+def _kernel_data(k: KernelFigures) -> dict[str, object]:
+    return {
+        "name": k.name,
+        "equations": list(k.equations),
+        "grid": list(k.grid),
+        "streamed": list(k.streamed),
+        "held": list(k.held),
+        "accumulators": {d.reduction: _accumulators(d) for d in k.derivations},
+        "state": [asdict(s) for s in k.state],
+        "state_bytes_per_row": k.state_bytes_per_row,
+        "tiles": {axis: _tiles(v) for axis, v in k.tiles.items()},
+        "splits": k.splits,
+        "reads": list(k.reads),
+        "writes": list(k.writes),
+        "flops": k.flops,
+        "bytes": k.bytes,
+        "intensity": k.flops / k.bytes if k.bytes else 0.0,
+        "predicted_us": k.predicted_us,
+        "limit": k.limit,
+        "derivation": [asdict(d) for d in k.derivations],
+    }
+
+
+def _accumulators(d: Derivation) -> list[dict[str, object]]:
+    return [{"name": a.name, "body": a.body, "axes": list(a.axes), "moves": a.moves} for a in d.accumulators]
+
+
+def _tiles(v: Visits) -> dict[str, int]:
+    return {"visited": v.visited, "full": v.full, "mixed": v.mixed, "total": v.total}
+
+
+def story(
+    text: str,
+    compiled: Sequence[Compiled],
+    sizes: Mapping[str, int],
+    chosen: int | None = None,
+    scalars: Mapping[str, ScalarValue] | None = None,
+    operands: Mapping[str, Any] | None = None,
+) -> Story:
+    """The story of a program compiled at one or more levels (in order), with figures for axes of these sizes.
+
+    `operands` are values, as NumPy arrays, that the bounds of loops may read.
+    """
     program = compiled[-1].state.program
     kind = character(program)
     steps = tuple(_step(e) for e in program.equations)
@@ -103,8 +158,10 @@ def story(text: str, compiled: Sequence[Compiled], sizes: Mapping[str, int]) -> 
         p.name: math.prod(sizes[a] for a in _walked(program, p.name) if all(a not in d for d in p.dims))
         for p in program.operands
     }
-    figures = tuple(_level(c, sizes) for c in compiled)
+    figures = tuple(level(c, sizes, scalars or {}, operands) for c in compiled)
     pipeline = len(steps) > 1
+    waiting = {o.reduction: o for f in figures for o in f.not_closed}
+    waiting = {o.reduction: o for o in open_reductions(program)} | waiting
     return Story(
         name=program.name,
         text=text,
@@ -117,9 +174,62 @@ def story(text: str, compiled: Sequence[Compiled], sizes: Mapping[str, int]) -> 
         tested="accuracy, throughput and latency" if pipeline else "numerical accuracy",
         steps=steps,
         reuse=reuse,
-        sizes={a.name: sizes[a.name] for a in program.axes},
+        sizes={a.name: sizes[a.name] for a in program.axes if a.name in sizes},
+        stages=tuple(_stages(text, figures)),
+        not_closed=tuple(waiting.values()),
         levels=figures,
+        chosen=figures[-1].level if chosen is None else chosen,
     )
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What each level adds
+
+_STAGES = ("one kernel an equation", "fused and streamed", "scheduled")
+
+
+def _stages(text: str, figures: Sequence[Level]) -> Iterator[Stage]:
+    before: Level | None = None
+    for f in figures:
+        added = _first(f) if before is None else _added(before, f)
+        says = text.strip() if before is None else "the same text"
+        yield Stage(f.level, _STAGES[f.level], says, "; ".join(added) or "nothing more")
+        before = f
+
+
+def _first(f: Level) -> list[str]:
+    if f.equations == 1:
+        return ["nothing but tiling: one equation is the whole meaning; stateless"]
+    if f.intermediates:
+        return [f"nothing: {_listed([t.name for t in f.intermediates])} written to memory"]
+    return ["nothing but tiling"]
+
+
+def _added(before: Level, f: Level) -> list[str]:
+    """What sets a level apart from the one below: what it no longer writes, carries, visits."""
+    found = []
+    for k in f.kernels:
+        old = {s.name for other in before.kernels for s in other.running}
+        if k.running and not old.issuperset(s.name for s in k.running):
+            names = ", ".join(s.name for s in k.running)
+            found.append(f"streaming over {', '.join(k.streamed)}: running state ({names})")
+        for axis, v in k.tiles.items():
+            if v.visited < v.total and not any(axis in o.tiles and o.tiles[axis].visited < o.tiles[axis].total for o in before.kernels):
+                found.append(f"domain pruning: {100 * v.share:.0f}% of the blocks of {axis} are visited")
+        if k.splits > 1 and all(o.splits == 1 for o in before.kernels):
+            found.append(f"{', '.join(k.streamed)} split in {k.splits}, merged by the transition")
+    gone = [t.name for t in before.intermediates if t.name not in {x.name for x in f.intermediates}]
+    if gone:
+        found.append(f"no {' or '.join(gone)} in memory")
+    if len(f.kernels) != len(before.kernels):
+        found.append(f"{len(before.kernels)} kernels become {len(f.kernels)}")
+    return found
+
+
+def _listed(names: Sequence[str]) -> str:
+    if len(names) == 1:
+        return f"{names[0]} is"
+    return f"{', '.join(names[:-1])} and {names[-1]} are"
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -203,110 +313,3 @@ def _parallel(program: Program) -> str:
 
 def _reductions(program: Program, axis: str) -> list[str]:
     return [e.monoid.name for e in program.equations if e.monoid is not None and axis in e.over]
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# What it costs
-
-
-def _level(c: Compiled, sizes: Mapping[str, int]) -> Level:
-    schedule, program = c.state.schedule, c.state.program
-    assert schedule is not None
-    dtypes = program.dtypes()
-    coupled = [(k, n) for k in schedule.kernels for n in running_state(k)]
-    return Level(
-        level=c.context.level,
-        equations=len(program.equations),
-        kernels=len(schedule.kernels),
-        flops=sum(flops(e, dtypes, sizes) for e in program.equations),
-        bytes=sum(_bytes(b, sizes) for k in schedule.kernels for b in k.buffers),
-        passes=passes(schedule),
-        state=tuple(n.name + (f"[{', '.join(n.type.axes)}]" if n.type.axes else "") for _, n in coupled),
-        state_bytes=sum(_each(k, n, sizes) for k, n in coupled),
-        intermediates=tuple(
-            Intermediate(b.name, tuple(extent_of(d, sizes) for d in b.dims), b.dtype.name, _bytes(b, sizes))
-            for b in schedule.intermediates
-        ),
-    )
-
-
-def _bytes(b: Buffer, sizes: Mapping[str, int]) -> int:
-    return math.prod(extent_of(d, sizes) for d in b.dims) * b.dtype.size
-
-
-def flops(e: Equation, dtypes: Mapping[str, DType], sizes: Mapping[str, int]) -> int:
-    """Arithmetic on tensors' elements: operations of the body and one combine, at each position of all axes.
-
-    A call of exp counts as one; comparisons, selections and the arithmetic of subscripts as none.
-    """
-    each = sum(_operations(b, dtypes) for b in e.bodies) + (0 if e.monoid is None else 1)
-    return each * math.prod(sizes[a] for a in (*e.axes, *e.over))
-
-
-_FREE = ("where", "and", "or", "not", "lt", "le", "gt", "ge", "eq", "ne", "re", "im")
-
-
-def _operations(e: Expr, dtypes: Mapping[str, DType]) -> int:
-    match e:
-        case Apply(op, args):
-            own = op not in _FREE and any(reads(a) for a in args)
-            return own + sum(_operations(a, dtypes) for a in args)
-        case Cast(arg=arg):
-            return _operations(arg, dtypes)
-        case _:
-            return 0
-
-
-def _loops(body: Sequence[tile.Statement]) -> Iterator[tile.Loop]:
-    for s in body:
-        if isinstance(s, tile.Loop):
-            yield s
-            yield from _loops(s.body)
-
-
-def passes(schedule: tile.Schedule) -> dict[str, int]:
-    """How often each reduced axis is walked: by a loop, or held whole in a kernel that folds it away."""
-    found: Counter[str] = Counter()
-    for k in schedule.kernels:
-        found.update(a for loop in _loops(k.body) for a in loop.axis.axes)
-        looped = {a for loop in _loops(k.body) for a in loop.axis.axes}
-        found.update({a for t in k.whole for a in t.axes if t.name in _folded(k)} - looped)
-    return dict(found)
-
-
-def _folded(k: tile.Kernel) -> set[str]:
-    """The tile axes that contractions and folds of a kernel do away with."""
-    bodies = [k.body, *(loop.body for loop in _loops(k.body))]
-    values = [v for body in bodies for s in body if isinstance(s, tile.Let) for v in tile.walk_values(s.value)]
-    return {v.inner if isinstance(v, tile.Dot) else v.axis for v in values if isinstance(v, tile.Dot | tile.Fold)}
-
-
-def running_state(k: tile.Kernel) -> list[tile.Carried]:
-    """The states of loops in which the new value of one is computed from the new or old value of another."""
-    found: list[tile.Carried] = []
-    for loop in _loops(k.body):
-        lets = {name: s.value for s in loop.body if isinstance(s, tile.Let) for name in s.names}
-        carried = {c.name for c in loop.carried}
-        if any(_behind(c.after, lets) & carried - {c.name} for c in loop.carried):
-            found += loop.carried
-    return found
-
-
-def _behind(name: str, lets: Mapping[str, tile.Value]) -> set[str]:
-    """Every name that a value is computed from, itself included."""
-    found: set[str] = set()
-    pending = [name]
-    while pending:
-        name = pending.pop()
-        if name not in found:
-            found.add(name)
-            if name in lets:
-                pending += [v.name for v in tile.walk_values(lets[name]) if isinstance(v, tile.Ref)]
-    return found
-
-
-def _each(k: tile.Kernel, c: tile.Carried, sizes: Mapping[str, int]) -> int:
-    """Bytes of a state for one position of the grid."""
-    grid = {a.name for a in k.grid}
-    axes = {name: t for name, t in tile.tile_axes(k).items() if name not in grid}
-    return c.type.dtype.size * math.prod(extent_of(axes[a].axes, sizes) for a in c.type.axes if a in axes)

@@ -13,7 +13,7 @@ that are reduced, one group is walked and the others are held whole.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from einc import ein
 from einc.ein import AxisValue, Equation, Program
@@ -36,22 +36,34 @@ _MOST_EQUATIONS = 32  # of a kernel; more are not looked at together
 def partition(state: State, context: Context) -> State:
     """The state with a plan for every kernel."""
     program = drop_dead(state.program)
-    search = _Search(program, context)
-    plans = [alone(eq, program, context) for eq in program.equations]
-    while (step := search.best(plans)) is not None:
-        group, joined = step
-        plans = [p for p in plans if p not in group] + [joined]
+    *_, plans = Search(program, context).steps()
     return replace(state, program=program, plans=tuple(_ordered(plans)))
 
 
-class _Search:
+@dataclass(frozen=True, slots=True)
+class Apart:
+    """Why equations cannot share a kernel."""
+
+    reason: str
+
+
+class Search:
     """The gains of joining kernels; what was found for a set of equations is kept."""
 
     def __init__(self, program: Program, context: Context) -> None:
         self.program, self.context = program, context
         self.model = Model(program, context)
         self.times: dict[Plan, float] = {}
-        self.known: dict[tuple[tuple[str, ...], tuple[str, ...]], Plan | None] = {}
+        self.known: dict[tuple[tuple[str, ...], tuple[str, ...]], Plan | Apart] = {}
+
+    def steps(self) -> Iterator[list[Plan]]:
+        """The kernels to begin with, and after each join."""
+        plans = [alone(eq, self.program, self.context) for eq in self.program.equations]
+        yield plans
+        while (step := self.best(plans)) is not None:
+            group, joined = step
+            plans = [p for p in plans if p not in group] + [joined]
+            yield plans
 
     def seconds(self, plan: Plan) -> float:
         if plan not in self.times:
@@ -62,20 +74,20 @@ class _Search:
         """The kernels to join that gain most, and what they become; None if nothing gains."""
         found: tuple[list[Plan], Plan] | None = None
         most = 0.0
-        for group in _candidates(plans):
+        for group in candidates(plans):
             joined = self.joined(group, plans)
-            if joined is None:
+            if isinstance(joined, Apart):
                 continue
             gain = sum(self.seconds(p) for p in group) - self.seconds(joined)
             if gain > most:
                 most, found = gain, (group, joined)
         return found
 
-    def joined(self, group: list[Plan], plans: list[Plan]) -> Plan | None:
-        """The cheapest plan for the equations of several; None if they cannot share a kernel."""
+    def joined(self, group: list[Plan], plans: list[Plan]) -> Plan | Apart:
+        """The cheapest plan for the equations of several, or why they cannot share a kernel."""
         inside = {eq.name for p in group for eq in p.equations}
         if len(inside) > _MOST_EQUATIONS:
-            return None
+            return Apart(f"{len(inside)} equations are too many for one kernel")
         outside = tensors_read(e for p in plans if p not in group for eq in p.equations for e in eq.expressions())
         equations = tuple(eq for eq in self.program.equations if eq.name in inside)
         names = tuple(t.name for eq in equations for t in eq.outputs)
@@ -84,17 +96,24 @@ class _Search:
             self.known[names, stores] = self.shared(equations, stores)
         return self.known[names, stores]
 
-    def shared(self, equations: tuple[Equation, ...], stores: tuple[str, ...]) -> Plan | None:
-        if any(t.dtype.is_complex for eq in equations for t in eq.outputs) or not _read_in_place(equations):
-            return None
+    def shared(self, equations: tuple[Equation, ...], stores: tuple[str, ...]) -> Plan | Apart:
+        if any(t.dtype.is_complex for eq in equations for t in eq.outputs):
+            return Apart("complex values are not passed on within a kernel")
+        if (reason := misread(equations)) is not None:
+            return Apart(reason)
         equations = tuple(split(eq, self.program.dtypes()) for eq in equations)
         shape = _main(equations, self.context)
-        walkable = _walkable(equations, self.context)
-        made = [_plan(equations, stores, walked, shape, self.context) for walked in walkable]
-        return min((p for p in made if p is not None), key=self.seconds, default=None)
+        made = {walked: _plan(equations, stores, walked, shape, self.context) for walked in _walkable(equations, self.context)}
+        plans = [p for p in made.values() if isinstance(p, Plan)]
+        reasons = [f"{_walking(walked)}: {p.reason}" for walked, p in made.items() if isinstance(p, Apart)]
+        return min(plans, key=self.seconds, default=Apart("; ".join(reasons)))
 
 
-def _candidates(plans: Sequence[Plan]) -> Iterator[list[Plan]]:
+def _walking(axes: tuple[str, ...]) -> str:
+    return f"walking {', '.join(axes)}" if axes else "walking nothing"
+
+
+def candidates(plans: Sequence[Plan]) -> Iterator[list[Plan]]:
     """A kernel with each one it reads from, and with everything upstream of it; no kernel twice in between."""
     sources = _sources(plans)
     for p in plans:
@@ -147,19 +166,19 @@ def _ordered(plans: Sequence[Plan]) -> Iterator[Plan]:
 # Roles
 
 
-def _read_in_place(equations: tuple[Equation, ...]) -> bool:
-    """Whether every tensor made here is read at its own axes, without a guard, and is a single tensor."""
+def misread(equations: tuple[Equation, ...]) -> str | None:
+    """Which tensor made here is not a single one, or not read at its own axes without a guard; None if each is."""
     made = {eq.name: eq for eq in equations}
     for eq in equations:
         if len(eq.outputs) > 1:
-            return False
+            return f"{eq.name} is one of several tensors made at once"
         for r in (r for e in eq.expressions() for r in ein.reads(e)):
             source = made.get(r.tensor)
             if source is not None and (r.guard is not None or r.index != tuple(AxisValue(a) for a in source.axes)):
-                return False
+                return f"{eq.name} reads {r.tensor} elsewhere than at the position it is made for"
             if source is not None and any(len(d) != 1 for d in source.dims):
-                return False
-    return True
+                return f"{r.tensor} has a composite dimension"
+    return None
 
 
 def _walkable(equations: tuple[Equation, ...], context: Context) -> list[tuple[str, ...]]:
@@ -175,16 +194,17 @@ def _plan(
     walked: tuple[str, ...],
     shape: Shape | None,
     context: Context,
-) -> Plan | None:
+) -> Plan | Apart:
     reduced = tuple(dict.fromkeys(a for eq in equations for a in eq.over))
-    if any(set(walked) & set(eq.over) and not set(walked) <= set(eq.over) for eq in equations):
-        return None
+    for eq in equations:
+        if set(walked) & set(eq.over) and not set(walked) <= set(eq.over):
+            return Apart(f"{eq.name} is reduced over {', '.join(eq.over)}, a part of what is walked")
     free = tuple(dict.fromkeys(a for eq in equations for a in eq.axes if a not in reduced))
     lacking = {a for a in free if any(a not in eq.axes for eq in equations)}
     short = tuple(a for a in free if a in lacking and context.size(a) <= _WHOLE_DOT)
     whole = (*(a for a in reduced if a not in walked), *short)
-    if not _fits(equations, whole, walked, shape is not None, context):
-        return None
+    if (reason := _overflow(equations, whole, walked, shape is not None, context)) is not None:
+        return Apart(reason)
     grid = tuple(a for a in free if a not in whole)
     if shape is not None:
         rows = tuple(a for a in shape.rows if a in grid)
@@ -207,19 +227,21 @@ def _main(equations: Iterable[Equation], context: Context) -> Shape | None:
     return max(found, key=lambda f: f[0])[1] if found else None
 
 
-def _fits(
+def _overflow(
     equations: tuple[Equation, ...], whole: tuple[str, ...], walked: tuple[str, ...], crossed: bool, context: Context
-) -> bool:
-    """Whether every value's tile fits with the least rows and the least walked block; `crossed` by a contraction."""
+) -> str | None:
+    """What does not fit with the least rows and the least walked block; `crossed` by a contraction."""
     longest = _WHOLE_DOT * 2 if crossed else _WHOLE_ROW
-    if any(context.size(a) > longest for a in whole):
-        return False
+    for a in whole:
+        if context.size(a) > longest:
+            return f"{context.size(a)} positions of {a} cannot be held at once"
     least = _LEAST if crossed else 1
     for eq in equations:
         axes = {*eq.axes, *eq.over}
-        tile = positions(tuple(a for a in whole if a in axes), context)
+        held = tuple(a for a in whole if a in axes)
+        tile = positions(held, context)
         tile *= least if set(walked) & axes else 1
         tile *= least if axes - set(whole) - set(walked) else 1
         if tile > _TILE:
-            return False
-    return True
+            return f"a tile of {eq.name} with all of {', '.join(held)} is too large"
+    return None

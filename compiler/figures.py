@@ -1,0 +1,311 @@
+"""What a compiled program comes to, in figures: by kernel, and in total at its optimisation level.
+
+Times are the cost model's, for the machine the kernels are made for, at the exact extents. Bytes count every tensor from
+outside once for each walk that needs it; FLOPs count what a kernel computes again as well.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from einc import ein, tile
+from einc.arithmetic import ScalarValue, evaluate_formula
+from einc.derivation import Derivation, Open, derivations
+from einc.driver import Compiled
+from einc.ein import Apply, Cast, Equation, Expr, reads
+from einc.errors import Error
+from einc.notation import Shapes
+from einc.passes.alone import alone
+from einc.passes.cost import Model
+from einc.passes.walks import walks
+from einc.plan import Plan
+from einc.types import DType
+from einc.visits import Visits, bound_tensors, visited
+
+Sizes = Mapping[str, int]
+_MOST_PROGRAMS = 1 << 22  # of a grid whose loop bounds are looked at one by one
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """A value carried from block to block, after equal ones were joined; `axes` are those of one program's tile."""
+
+    name: str
+    dtype: str
+    axes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Intermediate:
+    """A tensor that lives in memory between two kernels."""
+
+    name: str
+    axes: tuple[str, ...]
+    shape: tuple[int, ...]
+    dtype: str
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class KernelFigures:
+    """One kernel: what it computes, how it lies over the axes, what it carries, and what that costs.
+
+    `running` are the states of which one's update depends on another; `limit` is what the predicted time is spent on.
+    """
+
+    name: str
+    equations: tuple[str, ...]
+    reads: tuple[str, ...]
+    writes: tuple[str, ...]
+    grid: tuple[str, ...]
+    streamed: tuple[str, ...]
+    held: tuple[str, ...]
+    derivations: tuple[Derivation, ...]
+    state: tuple[State, ...]
+    state_bytes_per_row: int
+    running: tuple[State, ...]
+    tiles: dict[str, Visits]
+    splits: int
+    flops: int
+    bytes: int
+    predicted_us: float
+    limit: str
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """A program at one optimisation level."""
+
+    level: int
+    target: str
+    equations: int
+    kernels: tuple[KernelFigures, ...]
+    sweeps: dict[str, int]
+    intermediates: tuple[Intermediate, ...]
+    not_closed: tuple[Open, ...]
+
+    @property
+    def flops(self) -> int:
+        return sum(k.flops for k in self.kernels)
+
+    @property
+    def bytes(self) -> int:
+        return sum(k.bytes for k in self.kernels)
+
+    @property
+    def predicted_us(self) -> float:
+        return sum(k.predicted_us for k in self.kernels)
+
+    @property
+    def intensity(self) -> float:
+        """Operations a byte."""
+        return self.flops / self.bytes if self.bytes else 0.0
+
+    @property
+    def intermediate_bytes(self) -> int:
+        return sum(t.bytes for t in self.intermediates)
+
+
+def level(
+    c: Compiled, sizes: Sizes, scalars: Mapping[str, ScalarValue], operands: Mapping[str, Any] | None = None
+) -> Level:
+    """The figures of a compiled program; `operands` are the values that loop bounds may read, where they are known."""
+    program, schedule = c.state.program, c.state.schedule
+    assert schedule is not None
+    sizes = extents(program, sizes, scalars)
+    context = replace(c.context, sizes=sizes)
+    plans = c.state.plans or tuple(alone(eq, program, context) for eq in program.equations)
+    figures = _Figures(program, Model(program, context), sizes, scalars, bound_tensors(program, schedule, scalars, operands))
+    kernels = tuple(figures.kernel(k, plan) for k, plan in _paired(schedule.kernels, plans))
+    return Level(
+        level=c.context.level,
+        target=c.context.target.name,
+        equations=len(program.equations),
+        kernels=kernels,
+        sweeps=sweeps(plans),
+        intermediates=tuple(_intermediate(b, sizes) for b in schedule.intermediates),
+        not_closed=tuple({d.reduction: d.waited for k in kernels for d in k.derivations if d.waited}.values()),
+    )
+
+
+def extents(program: ein.Program, sizes: Sizes, scalars: Mapping[str, ScalarValue]) -> dict[str, int]:
+    """The extent of every axis, those included that passes made; 1 where nothing says."""
+    found = dict(sizes)
+    for a in program.axes:
+        if a.name not in found:
+            try:
+                found[a.name] = 1 if a.extent is None else int(evaluate_formula(a.extent, found, scalars))
+            except (Error, KeyError):
+                found[a.name] = 1
+    return found
+
+
+def sweeps(plans: Sequence[Plan]) -> dict[str, int]:
+    """How often each streamed axis is passed over; one that a kernel without a walk holds and reduces is passed once."""
+    found: Counter[str] = Counter()
+    for p in plans:
+        if p.walked:
+            found.update(dict.fromkeys(p.walked, max(len(walks(p)), 1)))
+        else:
+            found.update(dict.fromkeys((a for eq in p.equations for a in eq.over), 1))
+    return dict(found)
+
+
+def _paired(kernels: Sequence[tile.Kernel], plans: Sequence[Plan]) -> Iterator[tuple[tile.Kernel, Plan | None]]:
+    """Every kernel with the plan whose results it writes; a kernel that a pass added has none."""
+    left = list(plans)
+    for k in kernels:
+        written = {b.name for b in k.buffers if b.written}
+        plan = next((p for p in left if written & set(p.stores)), None)
+        if plan is not None:
+            left.remove(plan)
+        yield k, plan
+
+
+def _intermediate(b: tile.Buffer, sizes: Sizes) -> Intermediate:
+    axes = tuple(a for d in b.dims for a in d)
+    shape = tuple(math.prod(sizes.get(a, 1) for a in d) for d in b.dims)
+    return Intermediate(b.name, axes, shape, b.dtype.name, math.prod(shape) * b.dtype.size)
+
+
+@dataclass(frozen=True, slots=True)
+class _Figures:
+    program: ein.Program
+    model: Model
+    sizes: Sizes
+    scalars: Mapping[str, ScalarValue]
+    tensors: Mapping[str, Any]
+
+    def kernel(self, k: tile.Kernel, plan: Plan | None) -> KernelFigures:
+        states = list(_states(k))
+        moved = sum(_intermediate(b, self.sizes).bytes for b in k.buffers)
+        rates = self.model.context.target.rates
+        seconds, limit, work = rates.launch + moved / rates.memory, "memory", 0
+        if moved / rates.memory < rates.launch:
+            limit = "launch"
+        if plan is not None:
+            cost = self.model.cost(plan)
+            moved, seconds, limit, work = int(cost.bytes), cost.seconds, cost.limit, self.flops(plan)
+        return KernelFigures(
+            name=k.name,
+            equations=() if plan is None else tuple(eq.name for eq in plan.equations),
+            reads=tuple(b.name for b in k.buffers if not b.written),
+            writes=tuple(b.name for b in k.buffers if b.written),
+            grid=tuple(a for t in k.grid for a in t.axes),
+            streamed=tuple(dict.fromkeys(a for loop in loops(k.body) for a in loop.axis.axes)),
+            held=tuple(a for t in k.whole for a in t.axes),
+            derivations=() if plan is None else derivations(plan, self.shapes()),
+            state=tuple(_state(k, c) for c in states),
+            state_bytes_per_row=sum(_each(k, c, self.sizes) for c in states),
+            running=tuple(_state(k, c) for c in running_state(k)),
+            tiles=self.tiles(k),
+            splits=1,
+            flops=work,
+            bytes=moved,
+            predicted_us=1e6 * seconds,
+            limit=limit,
+        )
+
+    def shapes(self) -> Shapes:
+        return self.program.shapes()
+
+    def flops(self, plan: Plan) -> int:
+        times = self.model.repeats(plan, max(len(walks(plan)), 1))
+        dtypes = self.program.dtypes()
+        return sum(int(times[eq.name]) * flops(eq, dtypes, self.sizes) for eq in plan.equations)
+
+    def tiles(self, k: tile.Kernel) -> dict[str, Visits]:
+        """The blocks that loops visit, where what their bounds are made of is known."""
+        if math.prod(self.sizes.get(a, 1) for t in k.grid for a in t.axes) > _MOST_PROGRAMS:
+            bounded = any(loop.start is not None or loop.stop is not None for loop in loops(k.body))
+            if not bounded:
+                return {}
+        try:
+            return visited(k, self.sizes, self.scalars, self.tensors)
+        except (KeyError, MemoryError):  # a scalar without a value; a grid too large to look at
+            return {}
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Operations
+
+
+def flops(e: Equation, dtypes: Mapping[str, DType], sizes: Sizes) -> int:
+    """Arithmetic on tensors' elements: operations of the bodies and one combine, at each position of all axes.
+
+    A call of exp counts as one; comparisons, selections and the arithmetic of subscripts as none.
+    """
+    each = sum(_operations(b, dtypes) for b in e.bodies) + (0 if e.monoid is None else 1)
+    return each * math.prod(sizes.get(a, 1) for a in (*e.axes, *e.over))
+
+
+_FREE = ("where", "and", "or", "not", "lt", "le", "gt", "ge", "eq", "ne", "re", "im")
+
+
+def _operations(e: Expr, dtypes: Mapping[str, DType]) -> int:
+    match e:
+        case Apply(op, args):
+            own = op not in _FREE and any(reads(a) for a in args)
+            return own + sum(_operations(a, dtypes) for a in args)
+        case Cast(arg=arg):
+            return _operations(arg, dtypes)
+        case _:
+            return 0
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# States
+
+
+def loops(body: Sequence[tile.Statement]) -> Iterator[tile.Loop]:
+    """Every loop, outer ones first."""
+    for s in body:
+        if isinstance(s, tile.Loop):
+            yield s
+            yield from loops(s.body)
+
+
+def _states(k: tile.Kernel) -> Iterator[tile.Carried]:
+    """What the loops carry, each name once."""
+    yield from {c.name: c for loop in loops(k.body) for c in loop.carried}.values()
+
+
+def _state(k: tile.Kernel, c: tile.Carried) -> State:
+    known = tile.tile_axes(k)
+    return State(c.name, c.type.dtype.name, tuple(x for a in c.type.axes if a in known for x in known[a].axes))
+
+
+def running_state(k: tile.Kernel) -> list[tile.Carried]:
+    """The states of loops in which the new value of one is computed from the new or old value of another."""
+    found: list[tile.Carried] = []
+    for loop in loops(k.body):
+        lets = {name: s.value for s in loop.body if isinstance(s, tile.Let) for name in s.names}
+        carried = {c.name for c in loop.carried}
+        if any(_behind(c.after, lets) & carried - {c.name} for c in loop.carried):
+            found += loop.carried
+    return found
+
+
+def _behind(name: str, lets: Mapping[str, tile.Value]) -> set[str]:
+    """Every name that a value is computed from, itself included."""
+    found: set[str] = set()
+    pending = [name]
+    while pending:
+        name = pending.pop()
+        if name not in found:
+            found.add(name)
+            if name in lets:
+                pending += [v.name for v in tile.walk_values(lets[name]) if isinstance(v, tile.Ref)]
+    return found
+
+
+def _each(k: tile.Kernel, c: tile.Carried, sizes: Sizes) -> int:
+    """Bytes of a state for one position of the grid."""
+    grid = {a.name for a in k.grid}
+    axes = {name: t for name, t in tile.tile_axes(k).items() if name not in grid}
+    extent = math.prod(sizes.get(x, 1) for a in c.type.axes if a in axes for x in axes[a].axes)
+    return c.type.dtype.size * extent
