@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 Array = Any  # a torch tensor, or whatever numpy.asarray takes
 
 LEVELS = (0, 1, 2)
+_USUAL = 64  # the extent of axes that nothing says anything about
 _REMEMBERED = 1024  # calls of different shapes and types that a program keeps at hand
 
 
@@ -200,30 +201,72 @@ class Program:
         return self.compiled(*operands, **named).source
 
     def story(self, *operands: Array, **named: Any) -> Story:
-        """What the program is and what it costs, for these operands, at each level up to this program's own."""
-        call = self._call(self._arrange(operands, named), None)
-        return self._story(call.program, call.bindings.extents)
+        """What the program is and what it costs at every level, for these operands; without any, for small ones."""
+        if not operands and not named and self.text.operands:
+            from einc.figures import extents
 
-    def story_for(self, facts: Mapping[str, Fact], extents: Mapping[str, int]) -> Story:
+            return self._story(self._meaning, extents(self._meaning, {}, {}, _USUAL), {}, {})
+        given = self._arrange(operands, named)
+        call = self._call(given, None)
+        indices = {
+            name: as_numpy(as_torch(a).cpu())
+            for name, a, f in zip(given.names, given.arrays, given.facts, strict=True)
+            if f.dtype.is_int or f.dtype.is_bool
+        }
+        return self._story(call.program, call.bindings.extents, given.scalars, indices)
+
+    def story_for(
+        self, facts: Mapping[str, Fact], extents: Mapping[str, int], scalars: Mapping[str, ScalarValue] | None = None
+    ) -> Story:
         """The same for operands that need not be there."""
-        return self._story(elaborate(self.text, facts), extents)
+        return self._story(elaborate(self.text, facts), extents, scalars or {}, {})
 
-    def _story(self, program: ein.Program, extents: Mapping[str, int]) -> Story:
+    def _story(
+        self,
+        program: ein.Program,
+        extents: Mapping[str, int],
+        scalars: Mapping[str, ScalarValue],
+        operands: Mapping[str, Any],
+    ) -> Story:
         from einc.explain import story
 
-        levels = [self._compile(program, extents, level=n) for n in range(self._level + 1)]
-        return story(self.text.source.text, levels, extents)
+        levels = [self._compile(program, extents, level=n) for n in LEVELS]
+        return story(self.text.source.text, levels, extents, self._level, scalars, operands)
 
     def explain(self, *operands: Array, format: str = "text", **named: Any) -> str:  # noqa: A002
-        """The story as a table, or as JSON (`format="json"`)."""
-        if format not in ("text", "json"):
-            raise CallError(f"there is no format {format!r}", fact="formats are text and json", hint='format="text"')
+        """What the program is, how it is streamed, and what it costs: as text, as JSON or as a page.
+
+        `format="json"` gives, for this program's level at the top and for every level under `levels`:
+
+        - `kernels`, each with `name`, `equations`, `grid` axes, `streamed` axes (walked block by block), `held` axes;
+          `accumulators`, a map from reduction to what it carries before equal ones are shared (`name`, `body`, `axes`,
+          and `moves`: the coefficient of each accumulator in its value after a movement); `state`, what is carried
+          after sharing (`name`, `dtype`, `axes`), and `state_bytes_per_row`; `tiles` by walked axis (`visited`, of
+          which `full` without a mask and `mixed` with one, of `total`); `splits`; `flops`, `bytes`, `intensity`,
+          `predicted_us` and its `limit` (memory, matrix, vector, special, launch); `reads`, `writes`; `derivation`;
+        - `sweeps`, from streamed axis to passes over it; `intermediates` with `axes`, `shape`, `dtype` and `bytes`;
+        - `flops`, `bytes`, `intensity`, `predicted_us` in total; `decisions`, which kernels were joined or left apart,
+          with predicted times; `not_closed`, reductions with the `part` that does not follow and the `reason`.
+
+        Beside them stands what the program is: `boundary`, `kind`, `einsums`, `parallel`, `story` and so on.
+        `format="html"` gives one page that needs nothing else, with the cascade before and after as a picture.
+        """
+        if format not in ("text", "json", "html"):
+            raise CallError(
+                f"there is no format {format!r}", fact="formats are text, json and html", hint='format="text"'
+            )
         found = self.story(*operands, **named)
         if format == "json":
-            return json.dumps(found.data(), indent=2, ensure_ascii=False)
-        from einc.render import as_text, story_table
+            from einc.records import story_data
 
-        return as_text(story_table([found]))
+            return json.dumps(story_data(found), indent=2, ensure_ascii=False)
+        if format == "html":
+            from einc.page import page
+
+            return page(found)
+        from einc.render import as_text, explanation
+
+        return as_text(explanation(found))
 
 
 def signature(program: ein.Program) -> str:

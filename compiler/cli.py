@@ -210,7 +210,7 @@ def emit(
         place(parts, output)
 
 
-@command("einc explain examples/attention.ein --size i=4096,j=4096,d=128")
+@command("einc explain examples/attention.ein --size i=4096,j=4096,d=64 --html attention.html")
 def explain(
     file: File = None,
     expression: Expression = None,
@@ -218,17 +218,28 @@ def explain(
     dtype: DTypes = [],  # noqa: B006
     scalar: Scalars = [],  # noqa: B006
     level: Level = 2,
+    target: TargetName = None,
     as_json: Json = False,
+    html: Annotated[
+        Path | None, typer.Option("--html", metavar="FILE", help="Write one page with pictures instead.")
+    ] = None,
 ) -> None:
-    """Print what a program is as a system, and what it costs at each optimisation level."""
-    from einc.render import console, story_table
+    """Print what a program is as a system, how it is streamed, and what it costs at each optimisation level."""
+    from einc.render import console, explanation
     from einc.running import story_for
 
-    found = story_for(_program(file, expression, level), _request(size, dtype, scalar))
+    found = story_for(_program(file, expression, level, target), _request(size, dtype, scalar))
+    if html is not None:
+        from einc.files import write
+        from einc.page import page
+
+        write(html, page(found))
     if as_json:
-        _print_json(found.data())
-    else:
-        console().print(story_table([found]))
+        from einc.records import story_data
+
+        _print_json(story_data(found))
+    elif html is None:
+        console().print(explanation(found))
 
 
 @command("einc check examples/attention.ein --size i=100,j=50")

@@ -1,7 +1,7 @@
 """What a compiled program comes to, in figures: by kernel, and in total at its optimisation level.
 
-Times are the cost model's, for the machine the kernels are made for, at the exact extents. Bytes count every tensor from
-outside once for each walk that needs it; FLOPs count what a kernel computes again as well.
+Times are the cost model's, for the machine the kernels are made for, at the exact extents. Bytes count every tensor
+from outside once for each walk that needs it; FLOPs count what a kernel computes again as well.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from typing import Any
 
 from einc import ein, tile
 from einc.arithmetic import ScalarValue, evaluate_formula
-from einc.derivation import Derivation, Open, derivations
+from einc.counts import Sizes, each, flops, loops, running_state, states
+from einc.derivation import derivations
 from einc.driver import Compiled
-from einc.ein import Apply, Cast, Equation, Expr, reads
 from einc.errors import Error
 from einc.notation import Shapes
 from einc.passes.alone import alone
 from einc.passes.cost import Model
+from einc.passes.decisions import Decision, decisions
 from einc.passes.walks import walks
 from einc.plan import Plan
-from einc.types import DType
+from einc.transition import Derivation, Open
 from einc.visits import Visits, bound_tensors, visited
 
-Sizes = Mapping[str, int]
 _MOST_PROGRAMS = 1 << 22  # of a grid whose loop bounds are looked at one by one
 
 
@@ -78,7 +78,7 @@ class KernelFigures:
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """A program at one optimisation level."""
+    """A program at one optimisation level. `decisions` are taken for extents rounded up to powers of two."""
 
     level: int
     target: str
@@ -87,6 +87,7 @@ class Level:
     sweeps: dict[str, int]
     intermediates: tuple[Intermediate, ...]
     not_closed: tuple[Open, ...]
+    decisions: tuple[Decision, ...]
 
     @property
     def flops(self) -> int:
@@ -119,7 +120,9 @@ def level(
     sizes = extents(program, sizes, scalars)
     context = replace(c.context, sizes=sizes)
     plans = c.state.plans or tuple(alone(eq, program, context) for eq in program.equations)
-    figures = _Figures(program, Model(program, context), sizes, scalars, bound_tensors(program, schedule, scalars, operands))
+    figures = _Figures(
+        program, Model(program, context), sizes, scalars, bound_tensors(program, schedule, scalars, operands)
+    )
     kernels = tuple(figures.kernel(k, plan) for k, plan in _paired(schedule.kernels, plans))
     return Level(
         level=c.context.level,
@@ -129,23 +132,31 @@ def level(
         sweeps=sweeps(plans),
         intermediates=tuple(_intermediate(b, sizes) for b in schedule.intermediates),
         not_closed=tuple({d.reduction: d.waited for k in kernels for d in k.derivations if d.waited}.values()),
+        decisions=tuple(_decided(c)),
     )
 
 
-def extents(program: ein.Program, sizes: Sizes, scalars: Mapping[str, ScalarValue]) -> dict[str, int]:
-    """The extent of every axis, those included that passes made; 1 where nothing says."""
+def _decided(c: Compiled) -> Iterator[Decision]:
+    """What `partition` decided, if it ran."""
+    stage = next((s for s in c.stages if s.name == "partition"), None)
+    if stage is not None:
+        yield from decisions(stage.state.program, c.context)
+
+
+def extents(program: ein.Program, sizes: Sizes, scalars: Mapping[str, ScalarValue], usual: int = 1) -> dict[str, int]:
+    """The extent of every axis, those included that passes made; the usual one where nothing says."""
     found = dict(sizes)
     for a in program.axes:
         if a.name not in found:
             try:
-                found[a.name] = 1 if a.extent is None else int(evaluate_formula(a.extent, found, scalars))
+                found[a.name] = usual if a.extent is None else int(evaluate_formula(a.extent, found, scalars))
             except (Error, KeyError):
-                found[a.name] = 1
+                found[a.name] = usual
     return found
 
 
 def sweeps(plans: Sequence[Plan]) -> dict[str, int]:
-    """How often each streamed axis is passed over; one that a kernel without a walk holds and reduces is passed once."""
+    """How often each streamed axis is passed over; one that is reduced where nothing is walked is passed once."""
     found: Counter[str] = Counter()
     for p in plans:
         if p.walked:
@@ -181,7 +192,7 @@ class _Figures:
     tensors: Mapping[str, Any]
 
     def kernel(self, k: tile.Kernel, plan: Plan | None) -> KernelFigures:
-        states = list(_states(k))
+        carried = list(states(k))
         moved = sum(_intermediate(b, self.sizes).bytes for b in k.buffers)
         rates = self.model.context.target.rates
         seconds, limit, work = rates.launch + moved / rates.memory, "memory", 0
@@ -199,8 +210,8 @@ class _Figures:
             streamed=tuple(dict.fromkeys(a for loop in loops(k.body) for a in loop.axis.axes)),
             held=tuple(a for t in k.whole for a in t.axes),
             derivations=() if plan is None else derivations(plan, self.shapes()),
-            state=tuple(_state(k, c) for c in states),
-            state_bytes_per_row=sum(_each(k, c, self.sizes) for c in states),
+            state=tuple(_state(k, c) for c in carried),
+            state_bytes_per_row=sum(each(k, c, self.sizes) for c in carried),
             running=tuple(_state(k, c) for c in running_state(k)),
             tiles=self.tiles(k),
             splits=1,
@@ -230,82 +241,6 @@ class _Figures:
             return {}
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Operations
-
-
-def flops(e: Equation, dtypes: Mapping[str, DType], sizes: Sizes) -> int:
-    """Arithmetic on tensors' elements: operations of the bodies and one combine, at each position of all axes.
-
-    A call of exp counts as one; comparisons, selections and the arithmetic of subscripts as none.
-    """
-    each = sum(_operations(b, dtypes) for b in e.bodies) + (0 if e.monoid is None else 1)
-    return each * math.prod(sizes.get(a, 1) for a in (*e.axes, *e.over))
-
-
-_FREE = ("where", "and", "or", "not", "lt", "le", "gt", "ge", "eq", "ne", "re", "im")
-
-
-def _operations(e: Expr, dtypes: Mapping[str, DType]) -> int:
-    match e:
-        case Apply(op, args):
-            own = op not in _FREE and any(reads(a) for a in args)
-            return own + sum(_operations(a, dtypes) for a in args)
-        case Cast(arg=arg):
-            return _operations(arg, dtypes)
-        case _:
-            return 0
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# States
-
-
-def loops(body: Sequence[tile.Statement]) -> Iterator[tile.Loop]:
-    """Every loop, outer ones first."""
-    for s in body:
-        if isinstance(s, tile.Loop):
-            yield s
-            yield from loops(s.body)
-
-
-def _states(k: tile.Kernel) -> Iterator[tile.Carried]:
-    """What the loops carry, each name once."""
-    yield from {c.name: c for loop in loops(k.body) for c in loop.carried}.values()
-
-
 def _state(k: tile.Kernel, c: tile.Carried) -> State:
     known = tile.tile_axes(k)
     return State(c.name, c.type.dtype.name, tuple(x for a in c.type.axes if a in known for x in known[a].axes))
-
-
-def running_state(k: tile.Kernel) -> list[tile.Carried]:
-    """The states of loops in which the new value of one is computed from the new or old value of another."""
-    found: list[tile.Carried] = []
-    for loop in loops(k.body):
-        lets = {name: s.value for s in loop.body if isinstance(s, tile.Let) for name in s.names}
-        carried = {c.name for c in loop.carried}
-        if any(_behind(c.after, lets) & carried - {c.name} for c in loop.carried):
-            found += loop.carried
-    return found
-
-
-def _behind(name: str, lets: Mapping[str, tile.Value]) -> set[str]:
-    """Every name that a value is computed from, itself included."""
-    found: set[str] = set()
-    pending = [name]
-    while pending:
-        name = pending.pop()
-        if name not in found:
-            found.add(name)
-            if name in lets:
-                pending += [v.name for v in tile.walk_values(lets[name]) if isinstance(v, tile.Ref)]
-    return found
-
-
-def _each(k: tile.Kernel, c: tile.Carried, sizes: Sizes) -> int:
-    """Bytes of a state for one position of the grid."""
-    grid = {a.name for a in k.grid}
-    axes = {name: t for name, t in tile.tile_axes(k).items() if name not in grid}
-    extent = math.prod(sizes.get(x, 1) for a in c.type.axes if a in axes for x in axes[a].axes)
-    return c.type.dtype.size * extent

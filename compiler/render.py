@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 
 from rich.console import Console, Group, RenderableType
 from rich.panel import Panel
@@ -12,7 +11,9 @@ from rich.syntax import Syntax
 from rich.table import Table
 from rich.text import Text
 
-from einc.explain import Level, Story
+from einc.explain import Story
+from einc.figures import Level, State
+from einc.report import duration, quantity, report
 
 WIDTH = 100
 
@@ -29,6 +30,21 @@ def as_text(what: RenderableType) -> str:
     with plain.capture() as capture:
         plain.print(what)
     return "\n".join(line.rstrip() for line in capture.get().splitlines()) + "\n"
+
+
+def explanation(s: Story) -> Group:
+    """The whole story: what each level adds, what the program is, how it is carried, and what it costs."""
+    return Group(stage_table(s), story_table([s]), Text(report(s)))
+
+
+def stage_table(s: Story) -> Table:
+    """What the program says, and what the compiler adds to it at each level."""
+    table = Table(show_lines=True, expand=True)
+    for name, ratio in (("stage", 3), ("the program says", 5), ("the compiler adds", 5)):
+        table.add_column(name, ratio=ratio, style="bold" if name == "stage" else "")
+    for stage in s.stages:
+        table.add_row(f"-O{stage.level} {stage.stage}", Text(stage.says), Text(stage.adds))
+    return table
 
 
 def story_table(stories: Sequence[Story], titles: Sequence[str] | None = None) -> Table:
@@ -58,9 +74,15 @@ def _rows(s: Story) -> list[tuple[str, str]]:
 
 
 def _state(f: Level) -> str:
-    if not f.state:
+    running = {s.name: s for k in f.kernels for s in k.running}
+    if not running:
         return "none: every result is a sum, maximum, … of its inputs alone"
-    return f"running, in order of the walk: {', '.join(f.state)}; {quantity(f.state_bytes)}B a row"
+    each = sum(k.state_bytes_per_row for k in f.kernels if k.running)
+    return f"running, in order of the walk: {', '.join(map(state_name, running.values()))}; {quantity(each)}B a row"
+
+
+def state_name(s: State) -> str:
+    return s.name + (f"[{', '.join(s.axes)}]" if s.axes else "")
 
 
 def _einsums(s: Story) -> str:
@@ -77,20 +99,25 @@ def _alike(levels: Sequence[Level]) -> list[list[Level]]:
     """Neighbouring levels whose figures are equal, together."""
     groups: list[list[Level]] = []
     for level in levels:
-        if groups and replace(level, level=0) == replace(groups[-1][0], level=0):
+        if groups and _summed(level) == _summed(groups[-1][0]):
             groups[-1].append(level)
         else:
             groups.append([level])
     return groups
 
 
+def _summed(f: Level) -> tuple[object, ...]:
+    return f.equations, len(f.kernels), f.flops, f.bytes, f.sweeps, f.intermediates, f.predicted_us
+
+
 def _figures(same: Sequence[Level]) -> str:
     f = same[0]
-    passes = ", ".join(f"{n}× over {axis}" for axis, n in f.passes.items())
+    passes = ", ".join(f"{n}× over {axis}" for axis, n in f.sweeps.items())
     lines = [
         f"{', '.join(f'-O{level.level}' for level in same)}: {_count(f.equations, 'equation')}, "
-        f"{_count(f.kernels, 'kernel')}" + (f", passes: {passes}" if passes else ""),
-        f"{quantity(f.flops)}FLOP, {quantity(f.bytes)}B moved, {f.intensity:.3g} FLOP/B",
+        f"{_count(len(f.kernels), 'kernel')}" + (f", passes: {passes}" if passes else ""),
+        f"{quantity(f.flops)}FLOP, {quantity(f.bytes)}B moved, {f.intensity:.3g} FLOP/B, "
+        f"predicted {duration(f.predicted_us)}",
     ]
     if f.intermediates:
         listed = ", ".join(f"{t.name} {quantity(t.bytes)}B" for t in f.intermediates)
@@ -102,16 +129,6 @@ def _figures(same: Sequence[Level]) -> str:
 
 def _count(n: int, what: str) -> str:
     return f"{n} {what}" if n == 1 else f"{n} {what}s"
-
-
-def quantity(n: int) -> str:
-    """`12.6 M`: a number with three digits and its unit's prefix, a space before the unit."""
-    value = float(n)
-    for prefix in ("", "k", "M", "G", "T"):
-        if value < 1000 or prefix == "T":
-            return f"{value:.3g} {prefix}"
-        value /= 1000
-    raise AssertionError
 
 
 def listing(text: str, language: str = "text") -> RenderableType:

@@ -60,7 +60,7 @@ def compile_for(program: Program, request: Request) -> Compiled:
 
 def story_for(program: Program, request: Request) -> Story:
     found = meaning(program, request)
-    return program.story_for(request.facts(found), request.extents(found))
+    return program.story_for(request.facts(found), request.extents(found), request.scalars)
 
 
 def run_program(

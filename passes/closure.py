@@ -193,4 +193,6 @@ class _Closure:
             if not below:
                 break
             part = below[0]
-        return NotClosed(self.eq, self.unnamed(part), "a movement of its references neither shifts nor scales it, nor expands it")
+        return NotClosed(
+            self.eq, self.unnamed(part), "a movement of its references neither shifts nor scales it, nor expands it"
+        )

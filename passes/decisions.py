@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 from einc.ein import Program
 from einc.passes.partition import Apart, Search, candidates
@@ -29,7 +30,7 @@ def decisions(program: Program, context: Context) -> tuple[Decision, ...]:
     search = Search(program, context)
     steps = list(search.steps())
     found = []
-    for before, after in zip(steps, steps[1:], strict=False):
+    for before, after in pairwise(steps):
         group = [p for p in before if p not in after]
         found.append(_decision(search, group, after[-1], joined=True))
     plans = steps[-1]

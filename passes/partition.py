@@ -103,7 +103,10 @@ class Search:
             return Apart(reason)
         equations = tuple(split(eq, self.program.dtypes()) for eq in equations)
         shape = _main(equations, self.context)
-        made = {walked: _plan(equations, stores, walked, shape, self.context) for walked in _walkable(equations, self.context)}
+        made = {
+            walked: _plan(equations, stores, walked, shape, self.context)
+            for walked in _walkable(equations, self.context)
+        }
         plans = [p for p in made.values() if isinstance(p, Plan)]
         reasons = [f"{_walking(walked)}: {p.reason}" for walked, p in made.items() if isinstance(p, Apart)]
         return min(plans, key=self.seconds, default=Apart("; ".join(reasons)))

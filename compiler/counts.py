@@ -1,0 +1,84 @@
+"""What is counted in equations and kernels: operations, and the states that loops carry."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+
+from einc import tile
+from einc.ein import Apply, Cast, Equation, Expr, reads
+from einc.types import DType
+
+Sizes = Mapping[str, int]
+
+
+def flops(e: Equation, dtypes: Mapping[str, DType], sizes: Sizes) -> int:
+    """Arithmetic on tensors' elements: operations of the bodies and one combine, at each position of all axes.
+
+    A call of exp counts as one; comparisons, selections and the arithmetic of subscripts as none.
+    """
+    each = sum(_operations(b, dtypes) for b in e.bodies) + (0 if e.monoid is None else 1)
+    return each * math.prod(sizes.get(a, 1) for a in (*e.axes, *e.over))
+
+
+_FREE = ("where", "and", "or", "not", "lt", "le", "gt", "ge", "eq", "ne", "re", "im")
+
+
+def _operations(e: Expr, dtypes: Mapping[str, DType]) -> int:
+    match e:
+        case Apply(op, args):
+            own = op not in _FREE and any(reads(a) for a in args)
+            return own + sum(_operations(a, dtypes) for a in args)
+        case Cast(arg=arg):
+            return _operations(arg, dtypes)
+        case _:
+            return 0
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# States
+
+
+def loops(body: Sequence[tile.Statement]) -> Iterator[tile.Loop]:
+    """Every loop, outer ones first."""
+    for s in body:
+        if isinstance(s, tile.Loop):
+            yield s
+            yield from loops(s.body)
+
+
+def states(k: tile.Kernel) -> Iterator[tile.Carried]:
+    """What the loops carry, each name once."""
+    yield from {c.name: c for loop in loops(k.body) for c in loop.carried}.values()
+
+
+def running_state(k: tile.Kernel) -> list[tile.Carried]:
+    """The states of loops in which the new value of one is computed from the new or old value of another."""
+    found: list[tile.Carried] = []
+    for loop in loops(k.body):
+        lets = {name: s.value for s in loop.body if isinstance(s, tile.Let) for name in s.names}
+        carried = {c.name for c in loop.carried}
+        if any(_behind(c.after, lets) & carried - {c.name} for c in loop.carried):
+            found += loop.carried
+    return found
+
+
+def _behind(name: str, lets: Mapping[str, tile.Value]) -> set[str]:
+    """Every name that a value is computed from, itself included."""
+    found: set[str] = set()
+    pending = [name]
+    while pending:
+        name = pending.pop()
+        if name not in found:
+            found.add(name)
+            if name in lets:
+                pending += [v.name for v in tile.walk_values(lets[name]) if isinstance(v, tile.Ref)]
+    return found
+
+
+def each(k: tile.Kernel, c: tile.Carried, sizes: Sizes) -> int:
+    """Bytes of a state for one position of the grid."""
+    grid = {a.name for a in k.grid}
+    axes = {name: t for name, t in tile.tile_axes(k).items() if name not in grid}
+    extent = math.prod(sizes.get(x, 1) for a in c.type.axes if a in axes for x in axes[a].axes)
+    return c.type.dtype.size * extent

@@ -1,0 +1,180 @@
+"""The derivation and the figures of a story as plain lines of text."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator, Sequence
+
+from einc.explain import Story
+from einc.figures import KernelFigures, Level
+from einc.passes.decisions import Decision
+from einc.transition import Derivation, Open, Relative
+
+WIDTH = 98
+
+
+def report(s: Story) -> str:
+    """Every section under its title."""
+    sections = [
+        (f"how it is carried (-O{s.chosen})", list(_derived(s))),
+        ("kernels", [line for f in s.levels for line in _kernels(f)]),
+        ("what shares a kernel, by predicted time", list(_decided(s.level.decisions))),
+    ]
+    parts = [f"{title}\n{'─' * len(title)}\n" + "\n".join(lines) for title, lines in sections if lines]
+    return "\n" + "\n\n".join(parts) + "\n"
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Derivations
+
+
+def _derived(s: Story) -> Iterator[str]:
+    for k in s.level.kernels:
+        if not k.derivations:
+            continue
+        yield f"kernel {k.name}: {shape_of(k)}"
+        for d in k.derivations:
+            yield from ("  " + line for line in derivation(d))
+    for o in s.not_closed:
+        yield from wrapped(f"{o.reduction} is not closed: {in_words(o)}")
+
+
+def shape_of(k: KernelFigures) -> str:
+    """`one program per block of b, h, i; walks j; holds d whole`."""
+    parts = [f"a program for each block of {', '.join(k.grid)}" if k.grid else "one program"]
+    parts += [f"walks {', '.join(k.streamed)}"] if k.streamed else []
+    parts += [f"holds {', '.join(k.held)} whole"] if k.held else []
+    return "; ".join(parts)
+
+
+def derivation(d: Derivation) -> Iterator[str]:
+    """One reduction as mathematics."""
+    yield d.equation
+    if not d.relative and len(d.accumulators) == 1:
+        yield f"    {d.structure};  {d.step};  merge {d.merge}"
+        return
+    rows = [("relative to", relative(r)) for r in d.relative]
+    rows += [("carried", f"{a.symbol} = {a.total}") for a in d.accumulators]
+    if d.matrix:
+        names = ", ".join(r.name for r in d.relative)
+        primed = ", ".join(f"{r.name}′" for r in d.relative)
+        rows += [(f"C({names} → {primed})", line) for line in matrix(d.matrix)]
+    rows += [("movement", m) for m in d.move]
+    rows += [("step", d.step), ("merge", d.merge), ("finish", d.finish), ("that is", d.structure)]
+    if d.walk > 1:
+        rows.append(("walk", f"number {d.walk} over {', '.join(d.over)}"))
+    before = ""
+    width = max(len(label) for label, _ in rows)
+    for label, text in rows:
+        first = label if label != before else ""
+        yield from wrapped(text, f"    {first:{width}}  ", f"    {'':{width}}      ")
+        before = label
+
+
+def relative(r: Relative) -> str:
+    """What a reference is, and what stands for it where it is of no use."""
+    what = r.name if r.name == r.value else f"{r.name} = {r.value}"
+    seen = ", of the positions seen so far" if r.seen else ""
+    useless = "not finite" if r.hat == 0 else "0 or not finite"
+    return f"{what}{seen}; {r.hat} where that is {useless}"
+
+
+def matrix(rows: Sequence[Sequence[str]]) -> list[str]:
+    """A matrix with brackets, columns aligned."""
+    shown = [["·" if x == "0" else x for x in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
+    lines = ["  ".join(f"{x:{w}}" for x, w in zip(row, widths, strict=True)) for row in shown]
+    last = len(lines) - 1
+    left = ["⎡" if n == 0 else "⎣" if n == last else "⎢" for n in range(len(lines))]
+    right = ["⎤" if n == 0 else "⎦" if n == last else "⎥" for n in range(len(lines))]
+    return [f"{a} {line} {b}" for a, line, b in zip(left, lines, right, strict=True)]
+
+
+def in_words(o: Open) -> str:
+    """Why a reduction is not closed."""
+    return f"{o.part}: {o.reason}; it waits for final values, and for a walk of its own"
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Figures
+
+
+def _kernels(f: Level) -> Iterator[str]:
+    passes = ", ".join(f"{n}× {axis}" for axis, n in f.sweeps.items()) or "none"
+    yield (
+        f"-O{f.level}: {quantity(f.flops)}FLOP, {quantity(f.bytes)}B, {f.intensity:.3g} FLOP/B, "
+        f"predicted {duration(f.predicted_us)} on {f.target}; passes: {passes}"
+    )
+    width = max((len(k.name) for k in f.kernels), default=0)
+    for k in f.kernels:
+        yield f"  {k.name:{width}}  {duration(k.predicted_us):>7}, limited by {LIMITS[k.limit]:16}  {_costs(k)}"
+        for line in _details(k):
+            yield f"  {'':{width}}  {line}"
+    for t in f.intermediates:
+        yield f"  between: {t.name}[{', '.join(t.axes)}] {t.dtype}, {quantity(t.bytes)}B"
+
+
+LIMITS = {
+    "memory": "memory",
+    "matrix": "contractions",
+    "vector": "arithmetic",
+    "special": "exp and the like",
+    "launch": "the launch",
+}
+
+
+def _costs(k: KernelFigures) -> str:
+    intensity = f", {k.flops / k.bytes:.3g} FLOP/B" if k.bytes else ""
+    return f"{quantity(k.flops)}FLOP, {quantity(k.bytes)}B{intensity}"
+
+
+def _details(k: KernelFigures) -> Iterator[str]:
+    if k.state:
+        names = ", ".join(f"{s.name}[{', '.join(s.axes)}]" if s.axes else s.name for s in k.state)
+        yield from wrapped(f"carries {names}: {quantity(k.state_bytes_per_row)}B a row")
+    for axis, v in k.tiles.items():
+        if v.visited < v.total:
+            counts = f"{v.full} full, {v.mixed} mixed, {v.total - v.visited} empty"
+            yield f"visits {v.visited} of {v.total} blocks of {axis}: {counts}"
+    if k.splits > 1:
+        yield f"in {k.splits} splits"
+
+
+def _decided(decisions: Sequence[Decision]) -> Iterator[str]:
+    for d in decisions:
+        names = " and ".join(", ".join(kernel) for kernel in d.kernels)
+        if d.joined and d.together is not None:
+            yield from wrapped(f"joined {names}: {duration(1e6 * d.apart)} → {duration(1e6 * d.together)}")
+        elif d.together is None:
+            yield from wrapped(f"apart: {names}, which cannot share a kernel. {d.reason}")
+        else:
+            times = f"{duration(1e6 * d.apart)} apart, {duration(1e6 * d.together)} together"
+            yield from wrapped(f"apart: {names}, as {times}")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Words
+
+
+def wrapped(text: str, first: str = "", rest: str = "    ") -> list[str]:
+    """The text in lines of at most the width."""
+    return textwrap.wrap(
+        text, WIDTH, initial_indent=first, subsequent_indent=rest, break_long_words=False, break_on_hyphens=False
+    ) or [first]
+
+
+def duration(us: float) -> str:
+    """`812 µs`: a time with three digits."""
+    if us < 1000:
+        return f"{us:.3g} µs"
+    return f"{us / 1000:.3g} ms" if us < 1e6 else f"{us / 1e6:.4g} s"
+
+
+def quantity(n: float) -> str:
+    """`12.6 M`: a number with three digits and its unit's prefix, a space before the unit."""
+    value = float(n)
+    for prefix in ("", "k", "M", "G", "T"):
+        if value < 1000 or prefix == "T":
+            return f"{value:.3g} {prefix}"
+        value /= 1000
+    raise AssertionError
