@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from einc.ein import ZERO, Apply, AxisValue, Cast, Const, Expr, Extent
 from einc.passes.rewriting import Rule, Scope
+from einc.passes.signs import not_negative
 
 _INVERSE = {"log": "exp", "log2": "exp2"}
 
@@ -16,40 +17,6 @@ def is_number(e: Expr, value: int) -> bool:
     while isinstance(e, Cast):
         e = e.arg
     return isinstance(e, Const) and not isinstance(e.value, bool) and e.value == value
-
-
-def not_negative(e: Expr) -> bool:
-    """Is the value provably at least 0, or NaN?"""
-    match e:
-        case Const(value):
-            return value >= 0
-        case AxisValue() | Extent():
-            return True
-        case Apply("exp" | "exp2" | "abs" | "sqrt"):
-            return True
-        case Apply("rsqrt", (x,)):
-            return not_negative(x)
-        case Apply("add" | "mul" | "div" | "floordiv" | "exactdiv" | "mod" | "min", args) | Apply("where", (_, *args)):
-            return all(not_negative(a) for a in args)
-        case Apply("max", args):
-            return any(not_negative(a) for a in args)
-        case _:
-            return False
-
-
-def is_finite(e: Expr) -> bool:
-    """Is the value provably neither infinite nor NaN, whatever the operands are?"""
-    match e:
-        case Const(value):
-            return math.isfinite(value)
-        case AxisValue() | Extent():
-            return True
-        case Apply("sqrt", (x,)):
-            return not_negative(x) and is_finite(x)
-        case Apply("neg" | "abs" | "add" | "sub" | "mul" | "max" | "min" | "tanh" | "sin" | "cos" | "erf", args):
-            return all(is_finite(a) for a in args)
-        case _:
-            return False
 
 
 def _add(scope: Scope, e: Apply) -> Expr | None:

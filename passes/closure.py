@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 
 from einc import ein
 from einc.ein import MONOIDS, ONE, ZERO, Apply, Equation, Expr, Extent, Read
-from einc.passes.movement import Monomial, Movement, call, not_negative, written
+from einc.passes.movement import Monomial, Movement, call, written
+from einc.passes.signs import not_negative
 from einc.sweep import Accumulator, Link, NotClosed, Reference
 
 _MOST_ACCUMULATORS = 12

@@ -3,7 +3,7 @@
     sum[k](c * x / d)              -->   c * sum[k](x) / d                  c, d free of k
     sum[k](where(p, x, 0))         -->   where(p, sum[k](x), 0)             p free of k
     max[k](x + c), max[k](c * x)   -->   max[k](x) + c, c * max[k](x)       c free of k; a scale at least 0
-    max[k](where(p, x, -inf))      -->   where(p, max[k](x), -inf)
+    max[k](where(p, x, c))         -->   where(p, max[k](x), c)             p, c free of k
     any[k](p and q)                -->   p and any[k](q)                    and likewise all[k](p or q)
 
 Over an empty axis both sides must be the identity: where that is not provable, because c may be infinite or d 0, the
@@ -40,10 +40,10 @@ from einc.ein import (
 )
 from einc.guards import composite
 from einc.inference import dtype_of, reduced_type
-from einc.passes.arithmetic_laws import is_finite, not_negative
 from einc.passes.identities import simplify_expression
 from einc.passes.products import Product, multiplied, taken_apart
 from einc.passes.rewriting import Scope, accumulated, bottom_up, is_exposed, merge_equal, names, sheltered, unused
+from einc.passes.signs import is_finite, makes_no_negative, not_negative
 from einc.pipeline import Context
 from einc.types import DType, join
 
@@ -64,6 +64,7 @@ def hoist(program: Program, _: Context) -> Program:
     hoisting = _Hoisting(program)
     for e in program.equations:
         hoisting.equation(e)
+        hoisting.learn(e)
     return merge_equal(replace(program, equations=tuple(hoisting.done.values())))
 
 
@@ -77,6 +78,7 @@ class _Hoisting:
         self.scope = Scope(self.dtypes, self.shapes)
         self.empty: dict[str, Expr | None] = {}  # what tensors are where the reduction at hand is empty
         self.taken = names(program)
+        self.positive: set[str] = set()  # tensors whose elements are not negative
         self.lengths = {a.name: a.extent for a in program.axes}
 
     def equation(self, e: Equation) -> None:
@@ -97,6 +99,11 @@ class _Hoisting:
         if not self.never_empty(e):
             body = self.sheltered(body, e)
         self.done[e.name] = replace(e, bodies=(body,), monoid=None, over=(), domain=None)
+
+    def learn(self, e: Equation) -> None:
+        """Note whether the tensor that an equation makes has no negative elements."""
+        if makes_no_negative(e, self.positive):
+            self.positive.add(e.name)
 
     def sheltered(self, body: Expr, e: Equation) -> Expr:
         """What is left around a reduction, with no read out of range that an empty reduction did not make."""
@@ -134,7 +141,35 @@ class _Hoisting:
             case "any" | "all" as name:
                 return _from_junction(e, "and" if name == "any" else "or")
             case name:
-                return _from_extreme(e, _IDENTITIES[name]) if self.scope.type(e.body).is_float else None
+                return self.from_extreme(e) if self.scope.type(e.body).is_float else None
+
+    def from_extreme(self, e: Equation) -> Parts | None:
+        """Terms, scales that are not negative, and masks, from the outermost inwards."""
+        core: Expr = e.body
+        around: Around = _nothing
+        while (found := self.one_from_extreme(core, e)) is not None:
+            core, inner = found
+            around = _composed(around, inner)
+        return None if core is e.body or stays(core, e) else (core, around)
+
+    def one_from_extreme(self, x: Expr, e: Equation) -> Parts | None:
+        match x:
+            case Apply("add" | "mul" as op, (c, y)) if stays(c, e) and (op == "add" or self.scales(c)):
+                return y, lambda value: Apply(op, (c, value))
+            case Apply("add" | "sub" | "mul" | "div" as op, (y, c)) if stays(c, e) and (
+                op in ("add", "sub") or self.scales(c)
+            ):
+                return y, lambda value: Apply(op, (value, c))
+            case Apply("where", (p, y, other)) if stays(p, e) and stays(other, e):
+                return y, lambda value: Apply("where", (p, value, other))
+            case Apply("where", (p, other, y)) if stays(p, e) and stays(other, e):
+                return y, lambda value: Apply("where", (p, other, value))
+            case _:
+                return None
+
+    def scales(self, c: Expr) -> bool:
+        """Is it not negative, so that it keeps the order of what it multiplies?"""
+        return not_negative(c, self.positive)
 
     # -- over an empty axis
 
@@ -227,30 +262,6 @@ def _parted(product: Product, e: Equation) -> Parts | None:
         return None
     core = multiplied(moving, product.op)
     return core, lambda value: product.around(multiplied((*outer, value), product.op))
-
-
-def _from_extreme(e: Equation, identity: Const) -> Parts | None:
-    """Terms, scales that are not negative, and masks beside the identity, from the outermost inwards."""
-    core = e.body
-    around: Around = _nothing
-    while (found := _one_from_extreme(core, e, identity)) is not None:
-        core, inner = found
-        around = _composed(around, inner)
-    return None if core is e.body or stays(core, e) else (core, around)
-
-
-def _one_from_extreme(x: Expr, e: Equation, identity: Const) -> Parts | None:
-    match x:
-        case Apply("add" | "mul" as op, (c, y)) if stays(c, e) and (op == "add" or not_negative(c)):
-            return y, lambda value: Apply(op, (c, value))
-        case Apply("add" | "sub" | "mul" | "div" as op, (y, c)) if stays(c, e) and (
-            op in ("add", "sub") or not_negative(c)
-        ):
-            return y, lambda value: Apply(op, (value, c))
-        case Apply("where", (p, y, other)) if stays(p, e) and other == identity:
-            return y, lambda value: Apply("where", (p, value, identity))
-        case _:
-            return None
 
 
 def _nothing(value: Expr) -> Expr:

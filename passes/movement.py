@@ -19,6 +19,7 @@ from dataclasses import dataclass
 
 from einc import ein
 from einc.ein import ONE, ZERO, Apply, AxisValue, Cast, Const, Expr, Read
+from einc.passes.signs import not_negative
 from einc.types import compute
 
 # A product of powers of factors, each free of further structure; the empty product is 1.
@@ -63,7 +64,11 @@ def call(op: str, *args: Expr) -> Expr:
             return x
         case "neg", (Apply(op="sub", args=(x, y)),):
             return Apply("sub", (y, x))
-        case "exp" | "exp2", (x,) if x == ZERO:
+        case "exp" | "exp2" | "cos", (x,) if x == ZERO:
+            return ONE
+        case "sin", (x,) if x == ZERO:
+            return ZERO
+        case "pow", (_, y) if y == ZERO:
             return ONE
         case "log", (x,) if x == ONE:
             return ZERO
@@ -143,6 +148,8 @@ class Movement:
         match e:
             case Apply(op="exp" | "exp2" as op, args=(x,)):
                 return _call_on(op, self.shift(x))
+            case Apply(op="pow", args=(base, x)) if self.constant(base) and self.depends(x):
+                return _both("pow", base, self.shift(x))
             case Apply(op="mul" | "div" as op, args=(x, y)):
                 return _both(op, self.factor(x), self.factor(y))
             case Apply(op="neg", args=(x,)):
@@ -172,9 +179,9 @@ class Movement:
         match e:
             case Apply(op="mul", args=(x, y)):
                 return _product(self.expand(x), self.expand(y))
-            case Apply(op="pow", args=(x, Const(value=int() as n))) if 2 <= n <= 8:
+            case Apply(op="pow", args=(x, Const(value=int() | float() as n))) if n in range(2, 9):
                 base = whole = self.expand(x)
-                for _ in range(n - 1):
+                for _ in range(int(n) - 1):
                     whole = _product(whole, base)
                 return whole
             case Apply(op="div", args=(x, y)) if not self.varies(y):
@@ -185,7 +192,17 @@ class Movement:
         s = self.shift(e)
         if s is not None:
             return {((e, 1),): ONE, (): s}
-        return self._expand_sum(e)
+        return self._expand_wave(e) or self._expand_sum(e)
+
+    def _expand_wave(self, e: Expr) -> Expansion | None:
+        """sin(x + s) = sin(x) cos(s) + cos(x) sin(s), and the same for the cosine."""
+        match e:
+            case Apply(op="sin" | "cos" as op, args=(x,)) if (s := self.shift(x)) is not None:
+                other = Apply("cos" if op == "sin" else "sin", (x,))
+                turned = Apply("sin", (s,))
+                return {((e, 1),): Apply("cos", (s,)), ((other, 1),): turned if op == "sin" else call("neg", turned)}
+            case _:
+                return None
 
     def _expand_sum(self, e: Expr) -> Expansion | None:
         match e:
@@ -242,23 +259,6 @@ def written(m: Monomial) -> Expr:
     for p in masks:
         body = Apply("where", (p, body, ZERO))
     return body
-
-
-def not_negative(e: Expr) -> bool:
-    """Whether the expression is provably at least 0 (or NaN)."""
-    match e:
-        case Const(value=value):
-            return value >= 0
-        case ein.Extent():
-            return True
-        case Apply(op="exp" | "exp2" | "abs" | "sqrt" | "rsqrt"):
-            return True
-        case Apply(op="mul" | "div" | "add" | "max" | "min" | "pow", args=args):
-            return all(not_negative(a) for a in args[: 1 if e.op == "pow" else None])
-        case Apply(op="where", args=(_, x, y)):
-            return not_negative(x) and not_negative(y)
-        case _:
-            return False
 
 
 def _settled(e: Expr) -> Expr:

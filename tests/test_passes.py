@@ -27,10 +27,10 @@ from einc.ein import (
 )
 from einc.evaluate import evaluate
 from einc.passes import PIPELINE
-from einc.passes.arithmetic_laws import is_finite, not_negative
 from einc.passes.identities import simplify_expression, widens
 from einc.passes.order_contractions import order_contractions
 from einc.passes.rewriting import Scope, bottom_up, depth, unused
+from einc.passes.signs import is_finite, not_negative
 from einc.pipeline import Context, Pass, State
 from einc.printer import print_program
 from einc.types import BF16, F16, F32, F64, I32, I64, U8, U32

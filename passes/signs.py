@@ -1,0 +1,61 @@
+"""What is provable about the range of a value: that it is not negative, that it is finite."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterable
+
+from einc.ein import Apply, AxisValue, Cast, Const, Equation, Expr, Extent, Read
+
+
+def not_negative(e: Expr, tensors: Collection[str] = ()) -> bool:
+    """Is the value provably at least 0, or NaN? `tensors` names those whose elements are."""
+
+    def all_of(args: Iterable[Expr]) -> bool:
+        return all(not_negative(a, tensors) for a in args)
+
+    match e:
+        case Const(value):
+            return value >= 0
+        case AxisValue() | Extent():
+            return True
+        case Read(tensor):
+            return tensor in tensors
+        case Cast(arg=x):
+            return not_negative(x, tensors)
+        case Apply("exp" | "exp2" | "abs" | "sqrt"):
+            return True
+        case Apply("rsqrt", (x,)):
+            return not_negative(x, tensors)
+        case Apply("mul", (x, y)) if x == y:
+            return True
+        case Apply("pow", (x, n)):
+            return not_negative(x, tensors) or (isinstance(n, Const) and n.value % 2 == 0)
+        case Apply("add" | "mul" | "div" | "floordiv" | "exactdiv" | "mod" | "min", args) | Apply("where", (_, *args)):
+            return all_of(args)
+        case Apply("max", args):
+            return any(not_negative(a, tensors) for a in args)
+        case _:
+            return False
+
+
+def makes_no_negative(e: Equation, tensors: Collection[str]) -> bool:
+    """Are the elements of an equation's first output provably at least 0, or what its monoid gives for nothing?"""
+    if e.monoid is not None and e.monoid.name not in ("sum", "prod", "max", "min"):
+        return False
+    return e.outputs[0].dtype.is_float and not_negative(e.bodies[0], tensors)
+
+
+def is_finite(e: Expr) -> bool:
+    """Is the value provably neither infinite nor NaN, whatever the operands are?"""
+    match e:
+        case Const(value):
+            return math.isfinite(value)
+        case AxisValue() | Extent():
+            return True
+        case Apply("sqrt", (x,)):
+            return not_negative(x) and is_finite(x)
+        case Apply("neg" | "abs" | "add" | "sub" | "mul" | "max" | "min" | "tanh" | "sin" | "cos" | "erf", args):
+            return all(is_finite(a) for a in args)
+        case _:
+            return False
