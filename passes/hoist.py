@@ -4,6 +4,7 @@
     sum[k](where(p, x, 0))         -->   where(p, sum[k](x), 0)             p free of k
     max[k](x + c), max[k](c * x)   -->   max[k](x) + c, c * max[k](x)       c free of k; a scale at least 0
     max[k](where(p, x, c))         -->   where(p, max[k](x), c)             p, c free of k
+    argmax[k](x / c)               -->   argmax[k](x)                       c at least 0 and free of k
     any[k](p and q)                -->   p and any[k](q)                    and likewise all[k](p or q)
 
 Over an empty axis both sides must be the identity: where that is not provable, because c may be infinite or d 0, the
@@ -42,7 +43,18 @@ from einc.guards import composite
 from einc.inference import dtype_of, reduced_type
 from einc.passes.identities import simplify_expression
 from einc.passes.products import Product, multiplied, taken_apart
-from einc.passes.rewriting import Scope, accumulated, bottom_up, is_exposed, merge_equal, names, sheltered, unused
+from einc.passes.rewriting import (
+    Scope,
+    accumulated,
+    bottom_up,
+    drop_dead,
+    is_exposed,
+    is_stored_as,
+    merge_equal,
+    names,
+    sheltered,
+    unused,
+)
 from einc.passes.signs import is_finite, makes_no_negative, not_negative
 from einc.pipeline import Context
 from einc.types import DType, join
@@ -55,6 +67,8 @@ _IDENTITIES: dict[str, Const] = {
     "all": TRUE,
 }
 
+_CHOICES = ("argmax", "argmin")
+
 Around = Callable[[Expr], Expr]  # what is left around the value of a reduction
 Parts = tuple[Expr, Around]  # what is reduced, and that
 
@@ -65,7 +79,7 @@ def hoist(program: Program, _: Context) -> Program:
     for e in program.equations:
         hoisting.equation(e)
         hoisting.learn(e)
-    return merge_equal(replace(program, equations=tuple(hoisting.done.values())))
+    return drop_dead(merge_equal(replace(program, equations=tuple(hoisting.done.values()))))
 
 
 class _Hoisting:
@@ -83,14 +97,15 @@ class _Hoisting:
 
     def equation(self, e: Equation) -> None:
         """Add the equation as it is, or as a reduction and what is left around it."""
-        parts = self.parts(e)
+        parts = self.parts(opened := self.opened(e))
         if parts is None:
             self.done[e.name] = e
             return
+        e = opened
         assert e.monoid is not None
         core, around, holds = parts
         name = unused(f"{e.name}_{e.monoid.name}", self.taken)
-        reduced = replace(e, outputs=(Tensor(name, self.stored(e, core)),), bodies=(core,))
+        reduced = replace(e, outputs=(Tensor(name, self.stored(e, core)),), bodies=(core, *e.bodies[1:]))
         value = Read(name, tuple(composite(dim) for dim in e.dims))
         self.taken.add(name)
         self.dtypes[name], self.shapes[name] = reduced.outputs[0].dtype, e.dims
@@ -99,6 +114,24 @@ class _Hoisting:
         if not self.never_empty(e):
             body = self.sheltered(body, e)
         self.done[e.name] = replace(e, bodies=(body,), monoid=None, over=(), domain=None)
+
+    def opened(self, e: Equation) -> Equation:
+        """The reduction with tensors written out that are a quotient or a mask of what does not move with its axes."""
+
+        def opened(n: Expr) -> Expr:
+            source = self.done.get(n.tensor) if isinstance(n, Read) else None
+            if not isinstance(n, Read) or source is None or source.monoid is not None or n.guard is not None:
+                return n
+            if n.index != tuple(composite(dim) for dim in source.dims) or not set(e.over) & set(source.axes):
+                return n
+            if not is_stored_as(source.body, source.outputs[0].dtype, self.dtypes):
+                return n
+            product = taken_apart(source.body, "mul", lambda p: stays(p, e), lambda d: stays(d, e))
+            return source.body if any(reads(x) for x in (*product.masks, *product.divisors)) else n
+
+        if e.monoid is None:
+            return e
+        return replace(e, bodies=tuple(bottom_up(b, opened, into_reads=False) for b in e.bodies))
 
     def learn(self, e: Equation) -> None:
         """Note whether the tensor that an equation makes has no negative elements."""
@@ -115,12 +148,17 @@ class _Hoisting:
     def stored(self, e: Equation, core: Expr) -> DType:
         """The type of the reduction: no narrower than the whole was reduced in."""
         assert e.monoid is not None
+        if e.monoid.name in _CHOICES:
+            return e.outputs[0].dtype
         own = accumulated(e.monoid, core, e.outputs[0].dtype, self.dtypes)
         whole = reduced_type(e.monoid, 0, dtype_of(e.body, self.dtypes))
         return own if own.is_bool else join(own, whole if own.is_complex else whole.part)
 
     def parts(self, e: Equation) -> tuple[Expr, Around, bool] | None:
         """What leaves the reduction, and whether both sides are equal over an empty axis; None where nothing leaves."""
+        if e.monoid is not None and e.monoid.name in _CHOICES:
+            found = self.from_choice(e)
+            return None if found is None else (*found, True)
         if e.monoid is None or e.monoid.name not in _IDENTITIES:
             return None
         self.empty = {}
@@ -166,6 +204,23 @@ class _Hoisting:
                 return y, lambda value: Apply("where", (p, other, value))
             case _:
                 return None
+
+    def from_choice(self, e: Equation) -> Parts | None:
+        """What a position is chosen by, without what does not change the choice; of equals the first is chosen."""
+        core: Expr = e.body
+        around: Around = _nothing
+        while True:
+            match core:
+                case Apply("where", (p, other, y)) | Apply("where", (p, y, other)) if stays(p, e) and stays(other, e):
+                    if e.domain is not None:
+                        break
+                    around = _composed(around, _unless(p if core.args[1] is other else Apply("not", (p,)), e))
+                    core = y
+                case Apply("div", (y, c)) if stays(c, e) and self.scales(c):
+                    core = y
+                case _:
+                    break
+        return None if core is e.body or stays(core, e) else (core, around)
 
     def scales(self, c: Expr) -> bool:
         """Is it not negative, so that it keeps the order of what it multiplies?"""
@@ -262,6 +317,12 @@ def _parted(product: Product, e: Equation) -> Parts | None:
         return None
     core = multiplied(moving, product.op)
     return core, lambda value: product.around(multiplied((*outer, value), product.op))
+
+
+def _unless(p: Expr, e: Equation) -> Around:
+    """The first position where p holds; over an empty axis there is none, whatever p is."""
+    there = reduce(lambda a, b: Apply("and", (a, b)), (Apply("gt", (Extent(a), ZERO)) for a in e.over), p)
+    return lambda value: Apply("where", (there, ZERO, value))
 
 
 def _nothing(value: Expr) -> Expr:
