@@ -1,56 +1,101 @@
-"""Which positions of a walked axis a reduction needs: predicates that leave nothing where they are false.
+"""Which positions a reduction needs: predicates that leave nothing where they are false.
 
     monoid[j](f)   -->   monoid[j : p](f)      where f is the monoid's identity wherever p is false
 
-`where(p, x, -inf)` under a maximum, `where(p, x, 0)` and the exp of the former under a sum have the domain p; so has a
-product with such a factor, as the others are finite where it counts. What is common to every reduction of a walk is
-solved for the walked axis: j <= e bounds it above by the greatest e of the tile's rows, j >= e below by the least.
+`where(p, x, -inf)` under a maximum, `where(p, x, 0)` and the exp of the former under a sum have the domain p, and so
+has `x + where(p, 0, -inf)`. A product has the domain of each factor, as the others are finite where it counts; a sum
+needs what any of its terms needs. What is not listed here keeps its mask: a minimum of x where p, else -inf, or a tanh
+of it.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from functools import reduce
 
-from einc import ein
-from einc.ein import Apply, AxisValue, Cast, Const, Expr
-from einc.passes.movement import call
+from einc.ein import FALSE, Apply, Cast, Const, Expr, Extent, Read
 
-_NEGATED = {"lt": "ge", "le": "gt", "gt": "le", "ge": "lt", "eq": "ne", "ne": "eq"}
-_FLIPPED = {"lt": "gt", "le": "ge", "gt": "lt", "ge": "le", "eq": "eq"}
+# What a body is where it adds nothing, by monoid. An argmax of nothing is a position: it needs all of them.
+NOTHING = {"sum": 0.0, "max": -math.inf, "min": math.inf, "prod": 1.0, "any": 0.0, "all": 1.0}
 
+Domain = frozenset[Expr]  # predicates, all of which must hold
 
-@dataclass(frozen=True, slots=True)
-class Bounds:
-    """The walked axis is at least each of `lowest` and less than each of `beyond`: integers free of that axis."""
-
-    lowest: tuple[Expr, ...]
-    beyond: tuple[Expr, ...]
+_TRUTH = ("lt", "le", "gt", "ge", "eq", "ne", "and", "or", "not")
+_OPPOSITE = {"eq": "ne", "ne": "eq"}
+_OF_ZERO = ("abs", "sqrt", "tanh", "erf", "sin", "tan", "floor", "ceil", "round", "neg")  # 0 at 0
+_EVERYWHERE: Domain = frozenset()
 
 
-def domain(e: Expr, nothing: float) -> frozenset[Expr]:
-    """Predicates, each of which must hold for the expression to differ from `nothing`: 0 or minus infinity."""
+def domain(e: Expr, nothing: float) -> Domain:
+    """Predicates, each of which must hold for the expression to differ from `nothing`: 0, 1 or an infinity."""
     match e:
-        case Apply(op="where", args=(p, x, y)) if is_nothing(y, nothing):
-            return domain(x, nothing).union(holds(p))
-        case Apply(op="where", args=(p, x, y)) if is_nothing(x, nothing):
-            return domain(y, nothing).union(fails(p))
-        case Apply(op="mul", args=(x, y)) if nothing == 0:
-            return domain(x, 0) | domain(y, 0)
-        case Apply(op="div", args=(x, _)) if nothing == 0:
-            return domain(x, 0)
-        case Apply(op="exp" | "exp2", args=(x,)) if nothing == 0:
-            return domain(x, float("-inf"))
-        case Apply(op="add", args=(x, y)) if nothing != 0:
-            return domain(x, nothing) | domain(y, nothing)
-        case Apply(op="sub", args=(x, _)) if nothing != 0:
-            return domain(x, nothing)
-        case Apply(op="neg", args=(x,)) if nothing == 0:
-            return domain(x, 0)
+        case Const():
+            return frozenset((FALSE,)) if e.value == nothing else _EVERYWHERE
         case Cast(arg=x):
             return domain(x, nothing)
+        case Read(guard=guard) if guard is not None and nothing == 0:
+            return frozenset(holds(guard))
+        case Apply(op="where", args=(p, x, y)):
+            return either(domain(x, nothing).union(holds(p)), domain(y, nothing).union(fails(p)))
+        case Apply(op=op) if op in _TRUTH and not math.isinf(nothing):
+            return frozenset(fails(e) if nothing else holds(e))
+        case Apply(op=op, args=args) if nothing == 0:
+            return _of_zero(op, args)
+        case Apply(op=op, args=args) if math.isinf(nothing):
+            return _of_infinity(op, args, nothing)
+        case Apply(op="exp" | "exp2", args=(x,)) if nothing == 1:
+            return domain(x, 0)
         case _:
-            return frozenset()
+            return _EVERYWHERE
+
+
+def _of_zero(op: str, args: tuple[Expr, ...]) -> Domain:
+    match op, args:
+        case "mul", (x, y):
+            return domain(x, 0) | domain(y, 0)
+        case (("add" | "sub" | "max" | "min"), (x, y)):
+            return either(domain(x, 0), domain(y, 0))
+        case (("div" | "floordiv" | "mod"), (x, _)):
+            return domain(x, 0)
+        case "pow", (x, Const(value=n)) if n > 0:
+            return domain(x, 0)
+        case (("exp" | "exp2"), (x,)):
+            return domain(x, -math.inf)
+        case _ if op in _OF_ZERO:
+            return domain(args[0], 0)
+        case _:
+            return _EVERYWHERE
+
+
+def _of_infinity(op: str, args: tuple[Expr, ...], nothing: float) -> Domain:
+    match op, args:
+        case "add", (x, y):
+            return domain(x, nothing) | domain(y, nothing)
+        case "sub", (x, y):
+            return domain(x, nothing) | domain(y, -nothing)
+        case "neg", (x,):
+            return domain(x, -nothing)
+        case (("mul" | "div"), (x, y)) if is_positive(y):
+            return domain(x, nothing)
+        case "mul", (x, y) if is_positive(x):
+            return domain(y, nothing)
+        case (("max" | "min"), (x, y)):
+            least = (op == "min") == (nothing < 0)
+            return domain(x, nothing) | domain(y, nothing) if least else either(domain(x, nothing), domain(y, nothing))
+        case (("log" | "log2"), (x,)) if nothing < 0:
+            return domain(x, 0)
+        case _:
+            return _EVERYWHERE
+
+
+def either(a: Domain, b: Domain) -> Domain:
+    """Where one domain or the other holds: what they have in common, and the alternative of the rest."""
+    if FALSE in a or FALSE in b:
+        return b if FALSE in a else a
+    common = a & b
+    rest = [reduce(lambda x, y: Apply("and", (x, y)), sorted(d - common, key=repr)) for d in (a, b) if d - common]
+    return common | {Apply("or", (rest[0], rest[1]))} if len(rest) == 2 else common
 
 
 def is_nothing(e: Expr, nothing: float) -> bool:
@@ -58,9 +103,34 @@ def is_nothing(e: Expr, nothing: float) -> bool:
     return isinstance(e, Const) and e.kind != "bool" and e.value == nothing
 
 
+def is_positive(e: Expr) -> bool:
+    """Is the value provably greater than 0 and finite, where there are any positions?"""
+    match e:
+        case Const(value):
+            return 0 < value < math.inf
+        case Extent():
+            return True
+        case Apply("sqrt" | "rsqrt", (x,)):
+            return is_positive(x)
+        case Apply("mul" | "div" | "add" | "exactdiv" | "max" | "min", (x, y)):
+            return is_positive(x) and is_positive(y)
+        case Cast(_, x):
+            return is_positive(x)
+        case _:
+            return False
+
+
+def conjunction(predicates: Iterable[Expr]) -> Expr | None:
+    """All of the predicates in one; None where there are none."""
+    found = list(predicates)
+    return reduce(lambda x, y: Apply("and", (x, y)), found) if found else None
+
+
 def holds(p: Expr) -> tuple[Expr, ...]:
     """The conjuncts of a predicate, in order."""
     match p:
+        case Const(True):
+            return ()
         case Apply(op="and", args=(x, y)):
             return holds(x) + holds(y)
         case Apply(op="not", args=(x,)):
@@ -70,64 +140,15 @@ def holds(p: Expr) -> tuple[Expr, ...]:
 
 
 def fails(p: Expr) -> tuple[Expr, ...]:
-    """The conjuncts of a predicate's negation, in order."""
+    """The conjuncts of a predicate's negation, in order; of a NaN, neither a < b nor a >= b."""
     match p:
+        case Const(False):
+            return ()
         case Apply(op="or", args=(x, y)):
             return fails(x) + fails(y)
         case Apply(op="not", args=(x,)):
             return holds(x)
-        case Apply(op=op, args=args) if op in _NEGATED:
-            return (Apply(_NEGATED[op], args),)
+        case Apply(op=op, args=args) if op in _OPPOSITE:
+            return (Apply(_OPPOSITE[op], args),)
         case _:
             return (Apply("not", (p,)),)
-
-
-def bounds(predicates: Iterable[Expr], axis: str) -> Bounds:
-    """What the predicates say of the axis, as far as they can be solved for it."""
-    lowest: list[Expr] = []
-    beyond: list[Expr] = []
-    for p in sorted(predicates, key=repr):
-        match p:
-            case Apply(op="lt" | "le" | "gt" | "ge" | "eq" as op, args=(a, b)):
-                solved = _solved(op, a, b, axis)
-                if solved is None:
-                    continue
-                relation, e = solved
-                if relation in ("gt", "ge", "eq"):
-                    lowest.append(call("add", e, Const(int(relation == "gt"))))
-                if relation in ("lt", "le", "eq"):
-                    beyond.append(call("add", e, Const(int(relation != "lt"))))
-    return Bounds(tuple(lowest), tuple(beyond))
-
-
-def _solved(op: str, a: Expr, b: Expr, axis: str) -> tuple[str, Expr] | None:
-    """`a op b` as `axis op e`, where the axis occurs once, with coefficient 1 or -1."""
-    left, right = _linear(a, axis), _linear(b, axis)
-    if left is None or right is None:
-        return None
-    coefficient = left[0] - right[0]
-    if coefficient == 1:
-        return op, call("sub", right[1], left[1])
-    if coefficient == -1:
-        return _FLIPPED[op], call("sub", left[1], right[1])
-    return None
-
-
-def _linear(e: Expr, axis: str) -> tuple[int, Expr] | None:
-    """(c, rest) with e = c * axis + rest and rest free of the axis."""
-    if axis not in ein.axes_of(e):
-        return 0, e
-    match e:
-        case AxisValue():
-            return 1, Const(0)
-        case Apply(op="add" | "sub" as op, args=(x, y)):
-            left, right = _linear(x, axis), _linear(y, axis)
-            if left is None or right is None:
-                return None
-            sign = 1 if op == "add" else -1
-            return left[0] + sign * right[0], call(op, left[1], right[1])
-        case Apply(op="neg", args=(x,)):
-            inner = _linear(x, axis)
-            return None if inner is None else (-inner[0], call("neg", inner[1]))
-        case _:
-            return None

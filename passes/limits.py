@@ -2,22 +2,31 @@
 
     loop j: state = ...   -->   loop j from min[rows](e) to max[rows](e'): state = ...      domain: e <= j < e'
 
-The bounds are computed once, before the loop, from the rows of the tile, so they may read data: a length, an offset.
+The bounds are computed once, before the loop, from the rows of the tile, so they may read data: a length, an offset. Of
+several walked axes the outermost is bounded, as is their position as a whole.
 """
 
 from __future__ import annotations
 
-from einc import tile
-from einc.ein import MONOIDS, Expr, reads
-from einc.passes.domain import bounds, domain, holds
+from collections.abc import Callable, Iterator
+from functools import reduce
+
+from einc import ein, tile
+from einc.ein import MONOIDS, AxisValue, Expr, Read, reads
+from einc.guards import composite
+from einc.passes.bounds import Bounds, bounds
+from einc.passes.cost import positions
+from einc.passes.domain import NOTHING, Domain, domain, either, holds
 from einc.passes.kernel import Kernel
+from einc.passes.products import multiplied
 from einc.passes.walks import Walk, unfolded
 from einc.sweep import Accumulator
 from einc.tile import Elem, ExtentOf, Lit, Value
-from einc.types import INT
+from einc.types import I64, INT
 
-_NOTHING = {"sum": 0.0, "max": float("-inf"), "argmax": float("-inf"), "min": float("inf"), "argmin": float("inf")}
-_ALIGNED = 16  # positions that a start is rounded down to, so that loads along the axis stay vectors
+_ALIGNED = (
+    16  # positions that a start is rounded down to, so that loads along the axis stay vectors, and the least block
+)
 
 Limit = Value | None
 
@@ -25,48 +34,96 @@ Limit = Value | None
 def limits(kernel: Kernel, walk: Walk) -> tuple[Limit, Limit]:
     """The first position a loop has to visit and the one it may stop before; None where nothing bounds it."""
     walked = kernel.plan.walked
-    if len(walked) != 1 or walk.stores or any(r.seen for link in walk.links for r in link.references):
+    if walk.stores or positions(walked, kernel.context) <= _ALIGNED or not walk.links:
         return None, None
-    needed = [_needed(kernel, a) for link in walk.links for a in link.accumulators]
-    common = frozenset.intersection(*needed) if needed else frozenset()
-    found = bounds(common, walked[0])
+    if any(r.seen for link in walk.links for r in link.references):
+        return None, None
+    needed = reduce(either, (_needed(kernel, a) for link in walk.links for a in link.accumulators))
     start = stop = None
-    for e in filter(lambda e: _is_known(kernel, e), found.lowest):
-        start = _met("max", start, _over_rows(kernel, e, "min"))
-    for e in filter(lambda e: _is_known(kernel, e), found.beyond):
-        stop = _met("min", stop, _over_rows(kernel, e, "max"))
+    for found, inner in _solved(kernel, needed):
+        for e in found.lowest:
+            start = _met("max", start, _times(_over_rows(kernel, e, "min"), inner))
+        for e in found.beyond:
+            stop = _met("min", stop, _times(_over_rows(kernel, e, "max"), inner))
+    name = kernel.b.tile_of[walked[0]]
     if start is not None:
         clipped = Elem("max", (start, Lit(0, INT)))
         aligned = Elem("mul", (Elem("floordiv", (clipped, Lit(_ALIGNED, INT))), Lit(_ALIGNED, INT)))
-        start = kernel.b.bind(f"{walked[0]}_start", aligned, ())
+        start = kernel.b.bind(f"{name}_start", aligned, ())
     if stop is not None:
-        stop = kernel.b.bind(f"{walked[0]}_stop", Elem("min", (stop, ExtentOf(walked[0]))), ())
+        stop = kernel.b.bind(f"{name}_stop", Elem("min", (stop, _extent(walked))), ())
     return start, stop
 
 
-def _needed(kernel: Kernel, a: Accumulator) -> frozenset[Expr]:
-    nothing = _NOTHING.get(a.monoid.name)
+def _solved(kernel: Kernel, needed: Domain) -> Iterator[tuple[Bounds, tuple[str, ...]]]:
+    """The bounds of the walked axes as one, then of the outermost, each with the axes inside a step of it."""
+    walked = kernel.plan.walked
+    known = _known(kernel)
+    if len(walked) > 1:
+        flat = " ".join(walked)
+        whole = {composite(walked): AxisValue(flat)}
+        extent = multiplied(ein.Extent(a) for a in walked)
+        yield bounds((_replaced(p, whole) for p in needed), flat, extent, known), ()
+    yield bounds(needed, walked[0], ein.Extent(walked[0]), known), walked[1:]
+
+
+def _needed(kernel: Kernel, a: Accumulator) -> Domain:
+    """What must hold for an accumulator to change."""
+    found: Domain = frozenset() if a.domain is None else frozenset(holds(unfolded(a.domain, kernel.definitions)))
+    nothing = NOTHING.get(a.monoid.name)
     if nothing is None:
-        return frozenset()
-    bodies = a.bodies if a.monoid.name == "sum" else a.bodies[:1]
-    found = [domain(unfolded(b, kernel.definitions), nothing) for b in bodies]
-    extra = () if a.domain is None else holds(unfolded(a.domain, kernel.definitions))
-    return frozenset.intersection(*found).union(extra)
+        return found
+    needed: Domain = reduce(either, (domain(unfolded(b, kernel.definitions), nothing) for b in a.bodies))
+    return found | needed
 
 
-def _is_known(kernel: Kernel, e: Expr) -> bool:
-    """Whether it is an integer that does not depend on what this kernel computes."""
-    return kernel.b.dtype(e).is_int and not any(r.tensor in kernel.definitions for r in reads(e))
+def _known(kernel: Kernel) -> Callable[[Expr], bool]:
+    """Whether an expression is an integer or a truth value that depends on nothing this kernel computes or walks."""
+    walked = set(kernel.plan.walked)
+
+    def known(e: Expr) -> bool:
+        t = kernel.b.dtype(e)
+        if not (t.is_int or t.is_bool) or walked & set(ein.axes_of(e)):
+            return False
+        return not any(r.tensor in kernel.definitions or r.tensor not in kernel.b.shapes for r in reads(e))
+
+    return known
 
 
 def _over_rows(kernel: Kernel, e: Expr, monoid: str) -> Value:
-    """The least or greatest value over the positions of the tile."""
+    """The least or greatest value over the positions of the tile. What is read is worked with in 64 bits."""
     b = kernel.b
-    value = b.typed(e, kernel.order, INT)
+    wide = b.dtype(e).bits == I64.bits or (reads(e) and not isinstance(e, Read))
+    value = b.typed(_widened(e) if wide else e, kernel.order, I64 if wide else INT)
     for axis in kernel.order:
         if axis in b.axes_of(value):
             value = tile.Fold(MONOIDS[monoid], axis, (value,))
-    return value
+    if not wide:
+        return value
+    extent = b.convert(_extent(kernel.plan.walked), I64)
+    return b.convert(Elem("max", (Elem("min", (value, extent)), Lit(0, I64))), INT)
+
+
+def _widened(e: Expr) -> Expr:
+    if isinstance(e, Read):
+        return ein.Cast(I64, e)
+    return ein.rebuild(e, _widened)
+
+
+def _replaced(e: Expr, by: dict[Expr, AxisValue]) -> Expr:
+    if not isinstance(e, AxisValue) and e in by:
+        return by[e]
+    return ein.rebuild(e, lambda below: _replaced(below, by))
+
+
+def _extent(axes: tuple[str, ...]) -> Value:
+    return _times(ExtentOf(axes[0]), axes[1:])
+
+
+def _times(v: Value, axes: tuple[str, ...]) -> Value:
+    for axis in axes:
+        v = Elem("mul", (v, ExtentOf(axis)))
+    return v
 
 
 def _met(op: str, a: Limit, b: Value) -> Value:

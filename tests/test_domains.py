@@ -2,42 +2,164 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
+import pytest
+import torch
 
 from einc import driver
-from einc.targets import TARGETS
+from einc.binding import bind
+from einc.evaluate import evaluate
+from einc.execution import run_in_torch, runner
+from einc.targets import INTERPRETER, TARGETS, Target
 from einc.visits import EMPTY, MIXED, Visits, domain_picture, visits
 
+Array = np.ndarray[Any, Any]
 ATTENTION = 'softmax(where({}, "bihd,bjhd->bhij" / sqrt(|d|), -inf)) * "bjhd->bihd"'
-SIZES = {"b": 2, "h": 4, "i": 4096, "j": 4096, "d": 64}
+SIZES = {"b": 2, "h": 4, "i": 4096, "j": 4096, "d": 64, "e": 64}
+SMALL = replace(INTERPRETER, tile=1 << 10, dot=(16, 16, 16))  # tiles so small that a test has many
+TILE = 16
+N = 150
 
 
-def attention(mask: str, level: int = 2) -> driver.Compiled:
-    """Attention with a mask, compiled for an H100."""
-    program = driver.elaborate(driver.parse(ATTENTION.format(mask), "<test>"))
-    return driver.compile_program(program, level, TARGETS["sm_90"], SIZES)
+def compiled(text: str, level: int = 2, target: Target = TARGETS["sm_90"], **sizes: int) -> driver.Compiled:
+    return driver.compile_program(driver.elaborate(driver.parse(text, "<test>")), level, target, SIZES | sizes)
 
 
-def seen(c: driver.Compiled, **extents: int) -> Visits:
+def seen(c: driver.Compiled, operands: dict[str, Array] | None = None, **extents: int) -> Visits:
     """What the last kernel visits of the axis that it walks."""
     assert c.state.schedule is not None
-    found = visits(c.state.program, c.state.schedule, SIZES | extents)
+    scalars = {k: extents.pop(k) for k in list(extents) if any(p.name == k for p in c.program.scalars)}
+    found = visits(c.state.program, c.state.schedule, SIZES | extents, scalars, operands)
     return next(iter(found[c.state.schedule.kernels[-1].name].values()))
 
 
 def test_without_optimisation_everything_is_visited() -> None:
-    assert seen(attention("j <= i", level=1)).share == 1
+    assert seen(compiled(ATTENTION.format("j <= i"), level=1)).share == 1
 
 
 def test_causal_attention_visits_half() -> None:
     rows = SIZES["i"] / 128
-    assert 1 / 2 < seen(attention("j <= i")).share <= 1 / 2 + 1 / rows
+    assert 1 / 2 < seen(compiled(ATTENTION.format("j <= i"))).share <= 1 / 2 + 1 / rows
+
+
+@pytest.mark.parametrize("window", [1, 100, 256, 1000])
+def test_a_window_visits_its_width(window: int) -> None:
+    n = SIZES["j"]
+    share = seen(compiled(ATTENTION.format(f"j <= i and i - j < {window}"))).share
+    assert share <= window / n + 2 * 128 / n
 
 
 def test_a_picture_of_the_tiles() -> None:
-    c = attention("j <= i")
+    c = compiled(ATTENTION.format("j <= i"))
     assert c.state.schedule is not None
     picture = domain_picture(c.state.schedule.kernels[0], SIZES | {"i": 512, "j": 512})["j"]
     rows, columns = picture.shape
     wanted = np.where(np.arange(columns)[None] * (rows / columns) < np.arange(rows)[:, None] + 1, MIXED, EMPTY)
     np.testing.assert_array_equal(picture, wanted)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Programs of one mask each: what it means, and whether a row's part of the walked axis is an interval that is found
+
+LENGTH: Array = np.random.default_rng(5).integers(0, N, N)
+Mask = Callable[[Array, Array], Array]
+MASKS: dict[str, tuple[Mask, bool]] = {
+    "j <= i": (lambda i, j: j <= i, True),
+    "not (j > i)": (lambda i, j: j <= i, True),
+    "j <= i and i - j < 37": (lambda i, j: (j <= i) & (i - j < 37), True),
+    "not (j > i or i - j >= 37)": (lambda i, j: (j <= i) & (i - j < 37), True),
+    "j <= i or j < 50": (lambda i, j: (j <= i) | (j < 50), True),
+    "j <= i or j < length[i]": (lambda i, j: (j <= i) | (j < LENGTH[i]), True),
+    "abs(i - j) < 20": (lambda i, j: abs(i - j) < 20, True),
+    "i < 4 or j < 4 or abs(i - j) < 20": (lambda i, j: (i < 4) | (j < 4) | (abs(i - j) < 20), False),
+    "j // 32 == i // 32": (lambda i, j: j // 32 == i // 32, True),
+    "j // chunk <= i // chunk": (lambda i, j: j // 24 <= i // 24, True),
+    "j <= i and (i - j) % 2 == 0": (lambda i, j: (j <= i) & ((i - j) % 2 == 0), True),
+    "2 * j <= i": (lambda i, j: 2 * j <= i, True),
+    "j < length[i]": (lambda i, j: j < LENGTH[i], True),
+    "start[i] <= j and j < start[i] + 30": (lambda i, j: (LENGTH[i] // 2 <= j) & (j < LENGTH[i] // 2 + 30), True),
+    "i < 40 or j < 1": (lambda i, j: (i < 40) | (j < 1), True),
+    "i // 2 >= 30 and j >= i": (lambda i, j: (i // 2 >= 30) & (j >= i), True),
+    "j < i - 100": (lambda i, j: j < i - 100, True),
+    "j > i or j < i - 20": (lambda i, j: (j > i) | (j < i - 20), False),
+    "max(i, j) < 60": (lambda i, j: (i < 60) & (j < 60), True),
+}
+EVERY_FORM = ("not (j > i or i - j >= 37)", "j <= i or j < length[i]")
+FORMS = {
+    "masked": "A[i, j] = where({}, S, -inf)\n    P[i, j] = softmax[j](A)",
+    "additive": "A[i, j] = S + where({}, 0, -inf)\n    P[i, j] = softmax[j](A)",
+    "scaled": "A[i, j] = where({}, S, -inf) / sqrt(|d|)\n    P[i, j] = softmax[j](A)",
+    "weights": "P[i, j] = where({}, 1 / (1 + exp(-S)), 0)",
+    "product": "P[i, j] = f32({}) * S",
+    "two": "A[i, j] = where({}, S, -inf)\n    P[i, j] = where(j >= 16, softmax[j](A), 0)",
+}
+
+
+def program(form: str, mask: str) -> str:
+    return (
+        "def f(Q[i, d], K[j, d], V[j, e], length[i]: i32, start[i]: i32, chunk: int = 24):\n"
+        "    S[i, j] = Q[i, d] * K[j, d]\n"
+        f"    {FORMS[form].format(mask)}\n"
+        "    O[i, e] = P[i, j] * V[j, e]\n    return O\n"
+    )
+
+
+def operands(rows: int = N, columns: int = N, d: int = 16) -> dict[str, Array]:
+    rng = np.random.default_rng(3)
+    found = {
+        name: rng.standard_normal((n, d)).astype("f4") for name, n in (("Q", rows), ("K", columns), ("V", columns))
+    }
+    return found | {"length": LENGTH[:rows].astype("i4"), "start": (LENGTH[:rows] // 2).astype("i4")}
+
+
+def in_torch(c: driver.Compiled, given: dict[str, Array]) -> Array:
+    """The first result, of the tile program run with torch."""
+    tensors = {p.name: torch.from_numpy(given[p.name]) for p in c.program.operands}
+    bindings = bind(c.program, {name: tuple(x.shape) for name, x in tensors.items()})
+    return run_in_torch(c, tensors, bindings, None)[0].numpy()
+
+
+def interpreted(c: driver.Compiled, given: dict[str, Array]) -> Array:
+    """The first result, of the kernels run in Triton's interpreter."""
+    return runner(c)(*(torch.from_numpy(given[p.name]) if p.name in given else None for p in c.program.params))[
+        0
+    ].numpy()
+
+
+def needed(mask: str) -> int:
+    """The number of tiles that a walk over the hull of what each block of rows needs visits, from a multiple of 16."""
+    allowed = MASKS[mask][0](np.arange(N)[:, None], np.arange(N)[None])
+    count = 0
+    for first in range(0, N, TILE):
+        columns = np.flatnonzero(allowed[first : first + TILE].any(0))
+        count += 0 if not columns.size else -(-(columns[-1] + 1 - columns[0] // 16 * 16) // TILE)
+    return count
+
+
+@pytest.mark.parametrize(("form", "mask"), [(f, m) for m in MASKS for f in FORMS if f == "masked" or m in EVERY_FORM])
+def test_a_mask_bounds_the_walk(mask: str, form: str) -> None:
+    c = compiled(program(form, mask), 2, SMALL, d=16, e=16, i=N, j=N)
+    given = operands()
+    (wanted,) = evaluate(c.program, given)
+    assert c.state.schedule is not None
+    assert not {"i", "j"} <= {a for b in c.state.schedule.intermediates for dim in b.dims for a in dim}
+    got = seen(c, given, i=N, j=N, d=16, e=16, chunk=24)
+    if form == "two":  # a second mask, on the weights, leaves the product a walk of its own
+        assert got.visited <= 2 * needed(mask)
+    elif MASKS[mask][1]:
+        assert got.visited == needed(mask)
+    np.testing.assert_allclose(in_torch(c, given), wanted, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "mask", ["j <= i or j < length[i]", "j // chunk <= i // chunk", "abs(i - j) < 20", "j < i - 100"]
+)
+def test_a_mask_in_the_interpreter(mask: str) -> None:
+    c = compiled(program("masked", mask), 2, SMALL, d=16, e=16, i=N, j=N)
+    given = operands()
+    (wanted,) = evaluate(c.program, given)
+    np.testing.assert_allclose(interpreted(c, given), wanted, rtol=1e-4, atol=1e-5)
