@@ -150,10 +150,15 @@ class _Closure:
 
     def summed(self, name: str, phi: Expr, moves: tuple[tuple[Expr, str], ...], m: Monomial) -> Accumulator:
         """A sum's accumulator over the output axes that it depends on; one that does not move has no moves."""
-        depends = {a for factor, _ in m for a in ein.axes_of(self.unnamed(factor))}
-        axes = tuple(a for a in self.eq.axes if a in depends)
+        axes = self.along(*(self.unnamed(factor) for factor, _ in m))
         still = len(moves) == 1 and moves[0] == (ONE, name)
         return Accumulator(name, axes, MONOIDS["sum"], (phi,), self.eq.domain, () if still else moves)
+
+    def along(self, *factors: Expr) -> tuple[str, ...]:
+        """The output axes that some factors, or the domain, depend on."""
+        where = () if self.eq.domain is None else (self.eq.domain,)
+        depends = {a for e in (*factors, *where) for a in ein.axes_of(e)}
+        return tuple(a for a in self.eq.axes if a in depends)
 
     def unnamed(self, e: Expr) -> Expr:
         """The expression with references written out, so that the axes they depend on show."""
@@ -178,7 +183,7 @@ class _Closure:
         if factor is None:
             return self.open(body, movement)
         count = f"{self.eq.name}_count"
-        counted = Accumulator(count, (), MONOIDS["sum"], (ONE,), self.eq.domain)
+        counted = Accumulator(count, self.along(), MONOIDS["sum"], (ONE,), self.eq.domain)
         moved = self.accumulator(self.eq.name, (body,), ((factor, self.eq.name),), count=count)
         return self.finished((moved, counted), Read(self.eq.name, self.position()))
 
