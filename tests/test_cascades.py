@@ -1,0 +1,68 @@
+"""Random cascades agree with the evaluator at every level, whether their axes are held whole or walked."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+
+from einc import driver
+from einc.binding import bind
+from einc.evaluate import evaluate
+from einc.execution import run_in_torch
+from einc.targets import INTERPRETER
+from tests.random_cascades import Cascade, cascades
+
+ANY = settings(deadline=None, suppress_health_check=list(HealthCheck))
+LONG = {"i": 64, "j": 1 << 20, "k": 64, "e": 64}  # hints that make j too long to be held whole
+ULP = 2.0**-23
+
+
+def check(case: Cascade) -> None:
+    """Every level gives what the text means, compiled for the sizes it has and for long ones."""
+    program = driver.elaborate(driver.parse(case.text, "cascade"))
+    wanted = evaluate(program, case.operands)
+    operands = {name: torch.from_numpy(x) for name, x in case.operands.items()}
+    bindings = bind(program, {name: tuple(x.shape) for name, x in operands.items()})
+    first, second = (case.sizes, LONG) if case.seed % 2 else (LONG, case.sizes)
+    for level, sizes in ((0, case.sizes), (1, first), (2, second)):
+        try:
+            compiled = driver.compile_program(program, level, INTERPRETER, sizes, verify=level == 2)
+            found = run_in_torch(compiled, operands, bindings, None)
+            for got, exact, error in zip(found, wanted, case.errors, strict=True):
+                assert got.shape == exact.shape
+                if exact.dtype.kind == "f":
+                    np.testing.assert_allclose(got.double().numpy(), exact, rtol=0, atol=4 * error * ULP)
+                else:
+                    np.testing.assert_array_equal(got.numpy(), exact)
+        except Exception as failure:
+            failure.add_note(f"level {level}, {sizes}\n{case.text}")
+            raise
+
+
+@pytest.mark.parametrize("over", ["j : j < length[i]", "j : j <= i"])
+def test_moments_over_a_domain(over: str) -> None:
+    """What is counted along the way depends on what the domain does."""
+    text = f"""def moments(x[i, j], length[i]: i32):
+    m[i] = sum[j](x[i, j]) / |j|
+    S[i] = sum[{over}]((x[i, j] - m[i]) ** 2 / 8)
+    P[i] = prod[{over}]((x[i, j] + 9) / (9 + abs(m[i])))
+    return S, P
+"""
+    values = np.random.default_rng(0)
+    x = values.standard_normal((3, 300)).astype(np.float32)
+    check(Cascade(text, {"x": x, "length": np.array([0, 7, 300], np.int32)}, {"i": 3, "j": 300}, (999.0, 9999.0), 0))
+
+
+@given(cascades())
+@settings(ANY, max_examples=500)
+def test_random_cascades(case: Cascade) -> None:
+    check(case)
+
+
+@pytest.mark.slow
+@given(cascades(most=10))
+@settings(ANY, max_examples=20_000)
+def test_many_random_cascades(case: Cascade) -> None:
+    check(case)
