@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from einc import tile
 from einc.ein import Program
+from einc.passes.advance import step
 from einc.passes.alone import alone
 from einc.passes.kernel import Kernel
 from einc.passes.limits import limits
@@ -55,11 +56,12 @@ def lowered(program: Program, plan: Plan, context: Context) -> tile.Kernel:
 def _loop(kernel: Kernel, axis: tile.TileAxis, walk: Walk) -> None:
     """One loop over the axis: the states of its links, and the stores of what lies along it."""
     start, stop = limits(kernel, walk) if kernel.context.level >= 2 else (None, None)
-    states = States(kernel, axis, walk.links)
+    states = States(kernel, walk.links, axis.axes)
     known, order = dict(kernel.known), kernel.order
     with kernel.b.loop(axis, start, stop) as block:
         kernel.order = (*order, axis.name)
-        states.step(block)
+        states.allocate(kernel.result_order)
+        step(states, block)
         for eq in walk.stores:
             kernel.store(eq)
     kernel.known, kernel.order = known, order

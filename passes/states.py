@@ -1,215 +1,164 @@
-"""The states of one walk: the accumulators of its links, how they move from block to block, and their final values."""
+"""What the links of a walk carry in a kernel, and the values that links have by it.
+
+Accumulators that are equal are carried once. A **moment** is a time in the walk: what the accumulators hold then, and a
+mark that tells the values of that time from those of another.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
-from functools import reduce
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
-from einc import ein, tile
-from einc.ein import Apply, Equation, Expr, Read
-from einc.passes.builder import Block, Builder
-from einc.passes.domain import fails, is_nothing
+from einc import ein
+from einc.ein import MONOIDS, Apply, Const, Equation, Expr, Read
+from einc.passes.builder import Builder
 from einc.passes.kernel import Kernel, component, stored_types
 from einc.passes.movement import prime
+from einc.passes.relative import at_moved, renamed
 from einc.sweep import Accumulator, Link, Reference
-from einc.tile import Elem, Lit, Ref, TileType, Value
+from einc.tile import Lit, Ref, TileType, Value
 from einc.types import F32, F64, DType
+
+TALLY = Accumulator("|seen|", (), MONOIDS["sum"], (Const(1.0),))  # the number of positions walked
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """A time in a walk."""
+
+    mark: str
+    held: dict[str, list[Value]] = field(default_factory=dict)
+
+    def of(self, name: str) -> str:
+        """What a link's value then is called."""
+        return f"{name}@{self.mark}"
+
+    def before(self, reference: str) -> str:
+        """What a reference's value then is called, if this moment is past."""
+        return f"{reference}@before {self.mark}"
 
 
 class States:
-    """One loop: the accumulators of a chain of links, how they move, and their final values."""
+    """The states of a chain of links that are walked over some axes."""
 
-    def __init__(self, kernel: Kernel, axis: tile.TileAxis, chain: tuple[Link, ...]) -> None:
-        self.k, self.b, self.axis, self.chain = kernel, kernel.b, axis, chain
-        self.own: dict[tuple[object, ...], Accumulator] = {}  # equal accumulators are carried once
-        self.states: dict[str, tuple[str, ...]] = {}
+    def __init__(self, kernel: Kernel, chain: tuple[Link, ...], over: tuple[str, ...]) -> None:
+        self.k, self.b, self.chain, self.over = kernel, kernel.b, chain, over
+        self.real = F64 if self.b.wide else F32
         for r in (r for link in chain for r in link.references):
-            self.b.dtypes[r.name] = self.b.dtypes[prime(r.name)] = F64 if self.b.wide else F32
+            self.b.dtypes[prime(r.name)] = self.real
         self.wanted = {r.tensor for link in chain for x in link.references for r in ein.reads(x.value)}
-        self.b.share(_moved(b, link.references) for link in chain for a in link.accumulators for b in a.bodies)
+        self.names: dict[str, tuple[str, ...]] = {}
+        self.equations: dict[str, Equation] = {}
+        self.counts = any(r.seen for link in chain for r in link.references)
+        if self.counts:
+            self.equations[TALLY.name] = Equation((ein.Tensor("seen", F32),), (), TALLY.bodies, TALLY.monoid, over)
+        for link in chain:
+            self.equations |= {a.name: _share(link, a) for a in link.accumulators}
+        self.b.share(body for eq in self.equations.values() for body in eq.bodies)
 
-    def step(self, block: Block) -> None:
-        """The body of the loop: references, then movement and contribution, link by link."""
-        if any(r.seen for link in self.chain for r in link.references):
-            self.count(block)
-        for link in self.chain:
-            for a in link.accumulators:
-                self.allocate(link, a)
-        for link in self.chain:
-            if link.equation.name in self.wanted:
-                self.define(_old(link), self.value(link, {n: self.refs(n) for n in self.states}, _old))
-        for link in self.chain:
-            for r in link.references:
-                if prime(r.name) not in self.k.known:
-                    self.refer(r)
-            after = {a.name: self.advance(link, a, block) for a in link.accumulators}
-            if link.equation.name in self.wanted:
-                self.define(_new(link), self.value(link, after, _new))
+    # ---------------------------------------------------------------------------------------------------------- states
 
-    def count(self, block: Block) -> None:
-        """Carry the number of positions seen, before and after this block."""
-        (name,) = self.b.names("seen", 1)
-        self.b.types[name] = TileType(F32)
-        self.define("seen@old", Ref(name))
-        counted = Equation((ein.Tensor("seen", F32),), (), (ein.Const(1.0),), ein.MONOIDS["sum"], self.axis.axes)
-        (more,) = self.k.reduce(counted, [Ref(name)], ())
-        self.define("seen@new", Ref(block.carry(name, TileType(F32), tile.Fill(Lit(0, F32)), more)))
+    def accumulators(self) -> list[Accumulator]:
+        """All of them, in order; the number of positions first, where a reference needs it."""
+        return [TALLY] * self.counts + [a for link in self.chain for a in link.accumulators]
 
-    def seen(self, e: Expr, name: str) -> Expr:
-        """The expression with the walked extent replaced by the positions seen, in proportion."""
-        here = [a for a in self.axis.axes if any(n == ein.Extent(a) for n in ein.walk(e))]
-        if not here:
-            return e
-        share: Expr = Read(name, ())
-        for other in self.axis.axes:
-            if other != here[0]:
-                share = Apply("div", (share, ein.Extent(other)))
-        return _replaced(e, ein.Extent(here[0]), share)
+    def allocate(self, order: Callable[[Equation], tuple[str, ...]]) -> None:
+        """Names and types for the states of every accumulator; those of an equal one, if there is one."""
+        same: dict[tuple[object, ...], tuple[str, ...]] = {}
+        for a in self.accumulators():
+            key = (a.monoid.name, a.bodies, a.domain, a.axes)
+            if key not in same:
+                same[key] = self.b.names(a.name.strip("|"), a.monoid.components)
+                t = order(self.equations[a.name])
+                self.b.types.update((n, TileType(d, t)) for n, d in zip(same[key], self.types(a), strict=True))
+            self.names[a.name] = same[key]
 
-    def allocate(self, link: Link, a: Accumulator) -> None:
-        """Names for an accumulator's states, those of an equal one if there is one."""
-        key = (a.monoid.name, a.bodies, a.domain, a.axes)
-        same = self.own.setdefault(key, a)
-        if same is not a:
-            self.states[a.name] = self.states[same.name]
-            return
-        self.states[a.name] = self.b.names(a.name, a.monoid.components)
-        eq = self.equation(link, a)
-        order = self.k.result_order(eq)
-        for name, t in zip(self.states[a.name], self.k.state_types(eq), strict=True):
-            self.b.types[name] = TileType(t, order)
+    def types(self, a: Accumulator) -> tuple[DType, ...]:
+        """The element types of an accumulator's components."""
+        return self.k.state_types(self.equations[a.name])
 
-    def refs(self, name: str) -> list[Value]:
-        return [Ref(s) for s in self.states[name]]
+    def order(self, a: Accumulator) -> tuple[str, ...]:
+        """The tile axes of its states."""
+        return self.b.types[self.names[a.name][0]].axes
 
-    def equation(self, link: Link, a: Accumulator) -> Equation:
-        """An accumulator's share of a block as a reduction at the moved references."""
-        stored = link.equation.outputs[0].dtype
-        bodies = tuple(_moved(b, link.references) for b in a.bodies)
-        dims = tuple((x,) for x in a.axes)
-        return Equation((ein.Tensor(a.name, stored),), dims, bodies, a.monoid, link.equation.over, a.domain)
+    def held(self, mark: str) -> Moment:
+        """The moment at which accumulators hold what their states do."""
+        return Moment(mark, {a: [Ref(s) for s in names] for a, names in self.names.items()})
+
+    def units(self) -> dict[str, Lit]:
+        """What each state is where nothing has been walked."""
+        parts = ((self.names[a.name], a.monoid.identity, self.types(a)) for a in self.accumulators())
+        return {n: Lit(u, t) for names, units, types in parts for n, u, t in zip(names, units, types, strict=True)}
+
+    # ---------------------------------------------------------------------------------------------------------- values
 
     def define(self, name: str, value: Value) -> None:
         self.k.known[name] = value
         self.b.dtypes[name] = self.b.type_of(value)
 
-    def value(self, link: Link, at: Mapping[str, list[Value]], when: Callable[[Link], str]) -> Value:
-        """What a link's value would be with these accumulators: the running value that references follow."""
-        by_name = {x.equation.name: when(x) for x in self.chain}
-        return self.finished(link, at, lambda e: _renamed(e, by_name))[0]
+    def settle(self, link: Link, at: Moment) -> None:
+        """Define what a link's value would be at a moment, if a reference follows it."""
+        if link.equation.name in self.wanted:
+            self.define(at.of(link.equation.name), self.finished(link, at, lambda e: self.at(e, at))[0])
 
-    def finished(self, link: Link, at: Mapping[str, list[Value]], read: Callable[[Expr], Expr]) -> list[Value]:
+    def at(self, e: Expr, moment: Moment) -> Expr:
+        """The expression reading links as they are at a moment."""
+        return renamed(e, {x.equation.name: moment.of(x.equation.name) for x in self.chain})
+
+    def moving(self, e: Expr, past: Moment) -> Expr:
+        """A transition's part, from where references were at a past moment."""
+        return renamed(e, {r.name: past.before(r.name) for x in self.chain for r in x.references})
+
+    def reference(self, r: Reference, at: Moment, order: tuple[str, ...]) -> Value:
+        """What a reference would be at a moment, usable or not."""
+        e = self.at(r.value, at)
+        return self.b.typed(self.seen(e, at.of(TALLY.name)) if r.seen else e, order, self.real)
+
+    def seen(self, e: Expr, name: str) -> Expr:
+        """The expression with the walked extent replaced by the positions seen, in proportion."""
+        here = [a for a in self.over if any(n == ein.Extent(a) for n in ein.walk(e))]
+        if not here:
+            return e
+        share: Expr = Read(name, ())
+        for other in self.over:
+            if other != here[0]:
+                share = Apply("div", (share, ein.Extent(other)))
+        return _replaced(e, ein.Extent(here[0]), share)
+
+    def finished(self, link: Link, at: Moment, read: Callable[[Expr], Expr]) -> list[Value]:
         """The link's results from its accumulators; `read` says where the links that references follow stand."""
         eq = link.equation
         if link.finish == Read(eq.name, tuple(ein.AxisValue(x) for x in eq.axes)):
-            return [at[eq.name][n] for n in link.accumulators[0].monoid.results]
+            return [at.held[eq.name][n] for n in link.accumulators[0].monoid.results]
         values = {r.name: read(r.value) for r in link.references}
         known = dict(self.k.known)
         for a in link.accumulators:
-            self.define(a.name + "#", at[a.name][0])
-        finish = _renamed(link.finish, {a.name: a.name + "#" for a in link.accumulators})
-        finish = _substituted(finish, values)
-        result = self.b.typed(finish, self.k.order, self.k.state_types(self.equation(link, link.accumulators[0]))[0])
+            self.define(a.name + "#", at.held[a.name][0])
+        finish = renamed(link.finish, {a.name: a.name + "#" for a in link.accumulators})
+        result = self.b.typed(_substituted(finish, values), self.k.order, self.types(link.accumulators[0])[0])
         self.k.known = known
         return [result]
 
-    def refer(self, r: Reference) -> None:
-        """A reference before and after this block. One that is not usable yet has not moved."""
-        order = tuple(t for t in self.k.order if t in {self.b.tile_of[x] for x in r.axes})
-        t = F64 if self.b.wide else F32
-        old_names, new_names = (
-            {x.equation.name: _old(x) for x in self.chain},
-            {x.equation.name: _new(x) for x in self.chain},
-        )
-        now, past = _renamed(r.value, new_names), _renamed(r.value, old_names)
-        if r.seen:
-            now, past = self.seen(now, "seen@new"), self.seen(past, "seen@old")
-        new = self.b.bind(f"{r.name}_new", self.b.typed(now, order, t), order)
-        hatted = Elem("where", (_usable(new, r, t), new, Lit(r.hat, t)))
-        here = self.b.bind(f"{r.name}_ref", hatted, order)
-        old = self.b.bind(f"{r.name}_old", self.b.typed(past, order, t), order)
-        before = Elem("where", (_usable(old, r, t), old, here))
-        self.define(prime(r.name), here)
-        self.define(r.name, self.b.bind(f"{r.name}_was", before, order))
-
-    def advance(self, link: Link, a: Accumulator, block: Block) -> list[Value]:
-        """Move an accumulator to the new references and add what this block gives; its states from here on."""
-        states = self.states[a.name]
-        done = [s for s in block.states if s.name in states]
-        if done:
-            return [Ref(s.after) for s in done]
-        eq = self.equation(link, a)
-        order = self.k.result_order(eq)
-        moved = self.moved(a, order)
-        values = self.k.reduce(eq, moved, order)
-        return [
-            Ref(block.carry(name, self.b.types[name], tile.Fill(Lit(unit, self.b.types[name].dtype)), v))
-            for name, unit, v in zip(states, a.monoid.identity, values, strict=True)
-        ]
-
-    def moved(self, a: Accumulator, order: tuple[str, ...]) -> list[Value]:
-        first, *others = self.refs(a.name)
-        t = self.b.type_of(first)
-        if a.shift is not None and a.shift != ein.ZERO:
-            first = Elem("add", (first, self.b.typed(a.shift, order, t)))
-        elif a.count is not None:
-            ((coefficient, _),) = a.moves
-            count = self.b.convert(self.refs(a.count)[0], t)
-            first = Elem("mul", (first, Elem("pow", (self.b.typed(coefficient, order, t), count))))
-        elif a.moves:
-            first = self.combined(a, order, t)
-        return [first, *others]
-
-    def combined(self, a: Accumulator, order: tuple[str, ...], t: DType) -> Value:
-        whole: Value | None = None
-        for coefficient, name in a.moves:
-            term = self.b.convert(self.refs(name)[0], t)
-            if coefficient != ein.ONE:
-                term = Elem("mul", (term, self.coefficient(coefficient, order, t)))
-            whole = term if whole is None else Elem("add", (whole, term))
-        assert whole is not None
-        return whole
-
-    def coefficient(self, e: Expr, order: tuple[str, ...], t: DType) -> Value:
-        axes = {self.b.tile_of[x] for x in ein.axes_of(e)}
-        key = (e, t)
-        bound = self.b.blocks[-1].bound
-        if key not in bound:
-            bound[key] = self.b.bind("rescale", self.b.typed(e, tuple(o for o in order if o in axes), t), order)
-        return bound[key]
-
     def finish(self) -> None:
-        """After the loop: every link's value, rounded as it would be stored."""
-        ends = {name: self.refs(name) for name in self.states}
+        """After the walk: every link's value, rounded as it would be stored."""
+        end = self.held("end")
         for link in self.chain:
-            values = self.finished(link, ends, lambda e: e)
+            values = self.finished(link, end, lambda e: e)
             for n, (value, dtype) in enumerate(zip(values, stored_types(link.equation), strict=True)):
                 self.define(component(link.equation.name, n), _rounded(self.b, value, dtype))
+
+
+def _share(link: Link, a: Accumulator) -> Equation:
+    """What an accumulator takes from a block, as a reduction at the moved references."""
+    stored = link.equation.outputs[0].dtype
+    bodies = tuple(at_moved(b, link.references) for b in a.bodies)
+    dims = tuple((x,) for x in a.axes)
+    return Equation((ein.Tensor(a.name, stored),), dims, bodies, a.monoid, link.equation.over, a.domain)
 
 
 def _rounded(b: Builder, value: Value, dtype: DType) -> Value:
     t = b.type_of(value)
     return b.convert(value, dtype) if dtype.is_float and t.is_float and dtype.bits < t.bits else value
-
-
-def _usable(v: Value, r: Reference, t: DType) -> Value:
-    finite = Elem("lt", (Elem("abs", (v,)), Lit(float("inf"), t)))
-    return finite if r.hat == 0 else Elem("and", (finite, Elem("ne", (v, Lit(0, t)))))
-
-
-def _old(link: Link) -> str:
-    return link.equation.name + "@old"
-
-
-def _new(link: Link) -> str:
-    return link.equation.name + "@new"
-
-
-def _renamed(e: Expr, names: Mapping[str, str]) -> Expr:
-    if isinstance(e, Read) and e.tensor in names:
-        return replace(e, tensor=names[e.tensor])
-    return ein.rebuild(e, lambda below: _renamed(below, names))
 
 
 def _substituted(e: Expr, values: Mapping[str, Expr]) -> Expr:
@@ -220,30 +169,3 @@ def _substituted(e: Expr, values: Mapping[str, Expr]) -> Expr:
 
 def _replaced(e: Expr, old: Expr, new: Expr) -> Expr:
     return new if e == old else ein.rebuild(e, lambda below: _replaced(below, old, new))
-
-
-def _moved(e: Expr, references: Iterable[Reference]) -> Expr:
-    """The expression at the moved references, which are finite."""
-    names = {r.name: prime(r.name) for r in references}
-    return _sunk(_renamed(e, names), frozenset(names.values()))
-
-
-def _sunk(e: Expr, finite: frozenset[str]) -> Expr:
-    """A guard against minus infinity that a finite reference makes idle is dropped, and a mask beside it moves inside.
-
-    where(p or x == -inf, 0, exp(x - d))   -->   exp(where(not p, x, -inf) - d)      d finite
-    """
-    e = ein.rebuild(e, lambda below: _sunk(below, finite))
-    match e:
-        case Apply(op="where", args=(p, zero, Apply(op="exp" | "exp2" as op, args=(Apply(op="sub", args=(x, d)),)))):
-            empty = Apply("ne", (x, ein.Const(float("-inf"))))
-            rest = [q for q in fails(p) if q != empty]
-            if not is_nothing(zero, 0) or not isinstance(d, Read) or d.tensor not in finite:
-                return e
-            if len(rest) == len(fails(p)):
-                return e
-            if rest:
-                x = Apply("where", (reduce(lambda a, b: Apply("and", (a, b)), rest), x, ein.Const(float("-inf"))))
-            return Apply(op, (Apply("sub", (x, d)),))
-        case _:
-            return e

@@ -1,0 +1,134 @@
+"""How states go on: a `step` takes in a block of the walked axes, a `merge` the states of another part of the walk.
+
+    step     Phi  <-  move(Phi) (+) fold of phi(r; d') over a block
+    merge    Phi  <-  move(Phi) (+) move(Psi)
+
+Both go through the chain link by link: what the links before have become gives the references d', and all states are
+moved to these before they are combined. So one derivation gives the loop and the combination of its parts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from einc import ein, tile
+from einc.ein import Expr
+from einc.passes.builder import Block
+from einc.passes.movement import prime
+from einc.passes.states import TALLY, Moment, States
+from einc.sweep import Accumulator, Reference
+from einc.tile import Elem, Lit, Ref, Value
+from einc.types import DType
+
+Combine = Callable[[Accumulator, list[list[Value]]], list[Value]]
+
+
+def step(s: States, block: Block) -> None:
+    """Take in one more block of the walked axes."""
+
+    def folded(a: Accumulator, moved: list[list[Value]]) -> list[Value]:
+        return s.k.reduce(s.equations[a.name], moved[0], s.order(a))
+
+    _follow(s, [s.held("old")], folded, block)
+
+
+def merge(s: States, part: Moment, block: Block) -> None:
+    """Take in the states of another part of the walk."""
+
+    def combined(a: Accumulator, moved: list[list[Value]]) -> list[Value]:
+        return list(s.b.combine(a.monoid, tuple(moved[0]), tuple(moved[1])))
+
+    _follow(s, [s.held("old"), part], combined, block)
+
+
+def _follow(s: States, pasts: Sequence[Moment], combine: Combine, block: Block) -> None:
+    """Carry round the loop what past states, moved to the references of the links before, are combined to."""
+    new = Moment("new")
+    units = s.units()
+    done: dict[tuple[str, ...], list[Value]] = {}
+
+    def advance(a: Accumulator) -> None:
+        names = s.names[a.name]
+        if names not in done:
+            values = combine(a, [move(s, a, past) for past in pasts])
+            done[names] = [
+                Ref(block.carry(name, s.b.types[name], tile.Fill(units[name]), v))
+                for name, v in zip(names, values, strict=True)
+            ]
+        new.held[a.name] = done[names]
+
+    if s.counts:
+        advance(TALLY)
+        for moment in (*pasts, new):
+            s.define(moment.of(TALLY.name), moment.held[TALLY.name][0])
+    for past in pasts:
+        for link in s.chain:
+            s.settle(link, past)
+    for link in s.chain:
+        for r in link.references:
+            _refer(s, r, pasts, new)
+        for a in link.accumulators:
+            advance(a)
+        s.settle(link, new)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Movement
+
+
+def _refer(s: States, r: Reference, pasts: Sequence[Moment], new: Moment) -> None:
+    """Define a reference before and after. One that was not usable yet has not moved."""
+    if prime(r.name) in s.k.known:
+        return
+    order = tuple(t for t in s.k.order if t in {s.b.tile_of[x] for x in r.axes})
+
+    def bound(mark: str, value: Value) -> Value:
+        return s.b.bind(f"{r.name}_{mark}", value, order)
+
+    now = bound(new.mark, s.reference(r, new, order))
+    here = bound("ref", Elem("where", (_usable(now, r, s.real), now, Lit(r.hat, s.real))))
+    s.define(prime(r.name), here)
+    for past in pasts:
+        then = bound(past.mark, s.reference(r, past, order))
+        s.define(past.before(r.name), bound("was", Elem("where", (_usable(then, r, s.real), then, here))))
+
+
+def _usable(v: Value, r: Reference, t: DType) -> Value:
+    finite = Elem("lt", (Elem("abs", (v,)), Lit(float("inf"), t)))
+    return finite if r.hat == 0 else Elem("and", (finite, Elem("ne", (v, Lit(0, t)))))
+
+
+def move(s: States, a: Accumulator, past: Moment) -> list[Value]:
+    """An accumulator's states of a past moment, at the moved references."""
+    first, *others = past.held[a.name]
+    order, t = s.order(a), s.b.type_of(first)
+    if a.shift is not None and a.shift != ein.ZERO:
+        first = Elem("add", (first, s.b.typed(s.moving(a.shift, past), order, t)))
+    elif a.count is not None:
+        ((coefficient, _),) = a.moves
+        factor = s.b.typed(s.moving(coefficient, past), order, t)
+        first = Elem("mul", (first, Elem("pow", (factor, s.b.convert(past.held[a.count][0], t)))))
+    elif a.moves:
+        first = _mixed(s, a, past, t)
+    return [first, *others]
+
+
+def _mixed(s: States, a: Accumulator, past: Moment, t: DType) -> Value:
+    """The sum of what an accumulator's moves take from each."""
+    whole: Value | None = None
+    for coefficient, name in a.moves:
+        term = s.b.convert(past.held[name][0], t)
+        if coefficient != ein.ONE:
+            term = Elem("mul", (term, _coefficient(s, s.moving(coefficient, past), s.order(a), t)))
+        whole = term if whole is None else Elem("add", (whole, term))
+    assert whole is not None
+    return whole
+
+
+def _coefficient(s: States, e: Expr, order: tuple[str, ...], t: DType) -> Value:
+    """A coefficient under a name; it is the same for many accumulators."""
+    axes = {s.b.tile_of[x] for x in ein.axes_of(e)}
+    bound = s.b.blocks[-1].bound
+    if (e, t) not in bound:
+        bound[e, t] = s.b.bind("rescale", s.b.typed(e, tuple(o for o in order if o in axes), t), order)
+    return bound[e, t]
