@@ -95,6 +95,10 @@ class _Kernel:
                 return {(("extent", axis),): 1}
             case tile.ScalarArg(name=name) if (name, INT) in self.kernel.scalars:
                 return {(("scalar", name),): 1}
+            case tile.Elem(
+                op="mul", args=(tile.Elem(op="floordiv", args=(a, tile.Lit(value=n))), tile.Lit(value=m))
+            ) if isinstance(n, int) and isinstance(m, int) and 0 < m <= n:
+                return self.bound(a)
             case tile.Elem(op="mul", args=(a, b)):
                 return _times(self.bound(a), self.bound(b))
             case tile.Elem(op="floordiv" | "exactdiv" | "neg" | "abs", args=(a, *_)):

@@ -13,7 +13,7 @@ from einc.codegen.kernels import Signature, extents_of, in_parts
 from einc.codegen.layout import indented, wrapped
 from einc.codegen.names import Names
 from einc.codegen.text import RESERVED, File
-from einc.ein import Operand, Param, Program
+from einc.ein import Const, Operand, Param, Program
 from einc.printer import print_dims
 from einc.types import DType
 
@@ -49,6 +49,7 @@ class _Launcher:
         self.parameter = {p.name: self._named(p) for p in program.params}
         dims = program.shapes()
         self.outputs = {t.name: (t.dtype, dims[t.name]) for e in program.equations for t in e.outputs}
+        self.outputs |= {b.name: (b.dtype, b.dims) for b in schedule.intermediates}
         self.results = [name for name in program.results if name in self.outputs]
         for name in self.outputs:
             self.tensor[name] = self.names.fresh(name)
@@ -113,6 +114,8 @@ class _Launcher:
                     divisor = " * ".join(self.known[f"|{a}|"] for a in known)
                     exact = self.file.helper("exact_quotient")
                     yield f"{self.known[f'|{axis}|']} = {exact}({self.tensor[operand]}.shape[{k}], {divisor})"
+                case FromFormula(axis=axis, formula=Const(value=value)) if value >= 0:
+                    yield f"{self.known[f'|{axis}|']} = {value}"
                 case FromFormula(axis=axis, formula=e):
                     called = self.file.helper("checked_extent")
                     yield f'{self.known[f"|{axis}|"]} = {called}("{axis}", {formula(e, self.known, self.file).code})'
@@ -169,9 +172,9 @@ class _Launcher:
         return f"{self.tensor[name]} = torch.empty({self.shape(dims)}, dtype={TORCH[dtype.name]}, device={device})"
 
     def complex_views(self) -> Iterator[str]:
-        dtypes = self.program.dtypes()
-        for name in self.used():
-            if dtypes[name].is_complex:
+        dtypes = {b.name: b.dtype for k in self.schedule.kernels for b in k.buffers}
+        for name, dtype in dtypes.items():
+            if dtype.is_complex:
                 self.address[name] = self.names.fresh(f"{name}_parts")
                 yield f"{self.address[name]} = torch.view_as_real({self.tensor[name]})"
 

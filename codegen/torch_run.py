@@ -39,20 +39,25 @@ def run(
     first = next(iter(operands.values()), None)
     home = first.device if first is not None else device or torch.device("cpu")
     tensors = dict(operands) | dict(out or {})
-    dtypes = program.dtypes()
+    extents = bindings.extents | constants(program)
     last = {b.name: n for n, k in enumerate(schedule.kernels) for b in k.buffers}
     for n, kernel in enumerate(schedule.kernels):
         for b in kernel.buffers:
             if b.name not in tensors:
-                shape = [prod(bindings.extents[a] for a in dim) for dim in b.dims]
-                tensors[b.name] = torch.empty(shape, dtype=STORED[dtypes[b.name].name], device=home)
+                shape = [prod(extents[a] for a in dim) for dim in b.dims]
+                tensors[b.name] = torch.empty(shape, dtype=STORED[b.dtype.name], device=home)
         touched = {b.name: tensors[b.name] for b in kernel.buffers}
-        compiled_kernel(kernel, bindings, home).run(touched, bindings.scalars)
+        compiled_kernel(kernel, Bindings(extents, bindings.scalars), home).run(touched, bindings.scalars)
         del touched
         for b in schedule.intermediates:
             if last.get(b.name) == n:
                 del tensors[b.name]
     return tuple(tensors[name] for name in program.results)
+
+
+def constants(program: ein.Program) -> dict[str, int]:
+    """The extents that are numbers: of axes that passes have added, too."""
+    return {a.name: int(a.extent.value) for a in program.axes if isinstance(a.extent, ein.Const)}
 
 
 def compiled_kernel(kernel: tile.Kernel, bindings: Bindings, device: torch.device) -> Executable:

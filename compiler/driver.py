@@ -63,6 +63,7 @@ def _print_plan(p: Plan) -> str:
         ("holds all of", p.whole),
     ):
         parts += [f"{verb} {', '.join(axes)}"] if axes else []
+    parts += [f"in {p.splits} parts, which a second kernel merges"] if p.splits > 1 else []
     return "; ".join(parts) + "\n"
 
 
@@ -161,14 +162,24 @@ def run_passes(program: ein.Program, context: Context, verify: bool = True) -> t
 
 
 @lru_cache(maxsize=1024)
-def _compile(program: ein.Program, level: int, target: Target, sizes: Sizes, verify: bool) -> Compiled:
-    context = Context(level, target, dict(sizes))
+def _compile(
+    program: ein.Program, level: int, target: Target, sizes: Sizes, verify: bool, splits: int | None
+) -> Compiled:
+    context = Context(level, target, dict(sizes), splits)
     return Compiled(context, run_passes(program, context, verify))
 
 
 def compile_program(
-    program: ein.Program, level: int, target: Target, extents: Mapping[str, int] | None = None, verify: bool = True
+    program: ein.Program,
+    level: int,
+    target: Target,
+    extents: Mapping[str, int] | None = None,
+    verify: bool = True,
+    splits: int | None = None,
 ) -> Compiled:
-    """The compiled program. `extents` are hints: programs that differ in no size class share one result."""
+    """The compiled program. `extents` are hints: programs that differ in no size class share one result.
+
+    `splits` asks for walks over reduced axes in so many parts, wherever that is possible.
+    """
     sizes = tuple(sorted((axis, size_class(n)) for axis, n in (extents or {}).items()))
-    return _compile(program, level, target, sizes, verify)
+    return _compile(program, level, target, sizes, verify, splits)

@@ -12,11 +12,15 @@ from einc.targets import INTERPRETER, Target
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What decisions may depend on: the optimisation level, the target, and size hints (extents by axis name)."""
+    """What decisions may depend on: the optimisation level, the target, and size hints (extents by axis name).
+
+    `splits` asks for walks in so many parts, wherever that is possible; without it they are as many as pay.
+    """
 
     level: int = 2
     target: Target = INTERPRETER
     sizes: Mapping[str, int] = field(default_factory=dict)
+    splits: int | None = None
 
     def size(self, axis: str, default: int = 1024) -> int:
         """The hint for an axis; 1024 where there is none."""

@@ -14,6 +14,7 @@ class Plan:
     `batch` axes have one position a program; `rows` and `columns` are blocked over the grid, each group flattened into
     one tile axis; `walked` is the group that the kernel walks block by block; each of `whole` is held in one block.
     `stores` names the tensors written to memory. A reduction goes over walked and whole axes; the equations are real.
+    A walk is in `splits` parts, counted by the axis `split`, whose states a second kernel merges; one part is the walk.
     """
 
     equations: tuple[Equation, ...]
@@ -23,3 +24,5 @@ class Plan:
     columns: tuple[str, ...] = ()
     walked: tuple[str, ...] = ()
     whole: tuple[str, ...] = ()
+    split: str = ""
+    splits: int = 1

@@ -192,13 +192,17 @@ class Carried:
 
 @dataclass(frozen=True, slots=True)
 class Loop:
-    """The blocks of `axis`, from position `start` up to `stop` (None: the whole extent), in order."""
+    """The blocks of `axis`, from position `start` up to `stop` (None: the whole extent), in order.
+
+    The last block may overhang `stop`; where a loop is `exact`, what is beyond does not belong to it.
+    """
 
     axis: TileAxis
     carried: tuple[Carried, ...]
     body: tuple[Statement, ...]
     start: Value | None = None
     stop: Value | None = None
+    exact: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,11 +56,11 @@ def _statements(body: tuple[tile.Statement, ...]) -> Iterator[str]:
             case tile.Store(tensor=tensor, index=index, value=value, mask=mask, part=part, type=type_):
                 masked = "" if mask is None else f" where {_value(mask)}"
                 yield f"store {tensor}{_part(part)}[{_list(index)}] = {_value(value)} as {type_.dtype}{masked}"
-            case tile.Loop(axis=axis, carried=carried, body=inner, start=start, stop=stop):
+            case tile.Loop(axis=axis, carried=carried, body=inner, start=start, stop=stop, exact=exact):
                 for c in carried:
                     yield f"{_typed(c.name, c.type)} = {_value(c.init)}"
                 bounds = "" if start is None else f" from {_value(start)}"
-                bounds += "" if stop is None else f" to {_value(stop)}"
+                bounds += "" if stop is None else f" to {_value(stop)}{' exactly' if exact else ''}"
                 yield f"loop {_axis(axis)}{bounds}"
                 yield from (f"  {line}" for line in _statements(inner))
                 for c in carried:

@@ -12,6 +12,7 @@ from einc.passes.order_contractions import order_contractions
 from einc.passes.partition import partition
 from einc.passes.place_loads import place_loads
 from einc.passes.simplify import simplify
+from einc.passes.split_reduction import split_reduction
 from einc.pipeline import Pass, on_kernels, on_program
 
 PIPELINE: tuple[Pass, ...] = (
@@ -55,6 +56,12 @@ PIPELINE: tuple[Pass, ...] = (
         "what two equations pass on in registers is neither written nor read",
         partition,
         level=1,
+    ),
+    Pass(
+        "split-reduction",
+        "loop r: s = step(s)  -->  for each part p of r: s[p] = step(...);  loop p: s = merge(s, s[p])",
+        "few rows over a long axis, as in decoding, leave most of the machine idle",
+        split_reduction,
     ),
     Pass(
         "lower",

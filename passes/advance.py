@@ -80,7 +80,7 @@ def _refer(s: States, r: Reference, pasts: Sequence[Moment], new: Moment) -> Non
     """Define a reference before and after. One that was not usable yet has not moved."""
     if prime(r.name) in s.k.known:
         return
-    order = tuple(t for t in s.k.order if t in {s.b.tile_of[x] for x in r.axes})
+    order = s.k.extends(r.axes)
 
     def bound(mark: str, value: Value) -> Value:
         return s.b.bind(f"{r.name}_{mark}", value, order)

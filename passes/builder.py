@@ -58,7 +58,8 @@ class Builder:
         self.program = program
         self.inside = inside
         self.given = {p.name for p in program.operands}
-        self.dtypes = program.dtypes()
+        self.dtypes = program.dtypes()  # of tensors as they are read here: one made here need not be rounded
+        self.stored = dict(self.dtypes)
         self.shapes = program.shapes()
         self.wide = F64 in {t.part for t in self.dtypes.values()}
         self.types: dict[str, tile.TileType] = {}
@@ -134,6 +135,10 @@ class Builder:
             index = tile.Elem("add", (scaled, self.position[member]))
         return index
 
+    def declare(self, buffer: tile.Buffer) -> None:
+        """Make a tensor known that is none of the program's."""
+        self.shapes[buffer.name], self.stored[buffer.name] = buffer.dims, buffer.dtype
+
     # Statements ------------------------------------------------------------------------------------------------------
 
     def emit(self, statement: tile.Statement) -> None:
@@ -141,7 +146,7 @@ class Builder:
 
     @contextmanager
     def loop(
-        self, axis: tile.TileAxis, start: tile.Value | None = None, stop: tile.Value | None = None
+        self, axis: tile.TileAxis, start: tile.Value | None = None, stop: tile.Value | None = None, exact: bool = False
     ) -> Iterator[Block]:
         """A loop over the axis, whose body is what is built inside; its states become known after it."""
         block = Block(self)
@@ -151,7 +156,7 @@ class Builder:
         yield block
         self.blocks.pop()
         self.position = before
-        self.emit(tile.Loop(axis, tuple(block.states), tuple(block.statements), start, stop))
+        self.emit(tile.Loop(axis, tuple(block.states), tuple(block.statements), start, stop, exact))
 
     def bind(self, wanted: str, value: tile.Value, order: tuple[str, ...]) -> tile.Value:
         """The value under a name; a name already, it stays."""
@@ -321,7 +326,7 @@ class Builder:
         touched = {v.tensor for v in values if isinstance(v, tile.Load)}
         written = set(plan.stores)
         buffers = [
-            tile.Buffer(name, dims, self.dtypes[name], name in written)
+            tile.Buffer(name, dims, self.stored[name], name in written)
             for name, dims in self.shapes.items()
             if name in touched or name in written
         ]

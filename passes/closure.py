@@ -50,11 +50,14 @@ class _Closure:
 
     def link(self) -> Link | NotClosed:
         """The link of this equation, or why there is none."""
-        outer = Movement(self.moving, frozenset(self.over))
+        outer = Movement(self.moving, frozenset((*self.over, *self.eq.over)))
+        inside = [r for b in self.eq.bodies for r in ein.reads(b) if outer.depends(r) and outer.varies(r)]
+        if inside:
+            return NotClosed(self.eq, inside[0], "it reads a value still changing at every position that it reduces")
         bodies = tuple(self.named(b, outer) for b in self.eq.bodies)
         if self.eq.domain is not None and outer.depends(self.eq.domain):
             return NotClosed(self.eq, self.eq.domain, "which positions count depends on a value still changing")
-        movement = Movement(frozenset(r.name for r in self.references.values()), frozenset(self.over))
+        movement = Movement(frozenset(r.name for r in self.references.values()), outer.over)
         monoid = self.eq.monoid
         assert monoid is not None
         if not any(movement.depends(b) for b in bodies):

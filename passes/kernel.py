@@ -11,7 +11,7 @@ from functools import reduce
 
 from einc import ein, tile
 from einc.ein import Apply, Equation, Expr, Program, Read
-from einc.passes.builder import Builder
+from einc.passes.builder import Axes, Builder
 from einc.passes.contraction import Contraction, Term, contraction
 from einc.pipeline import Context
 from einc.plan import Plan
@@ -28,6 +28,21 @@ class Kernel:
         self.definitions = {eq.name: eq for eq in plan.equations}
         self.known: dict[str, Value] = {}  # tensors and references that have a value here
         self.order: tuple[str, ...] = ()
+
+    def enter(self) -> tuple[Axes, Axes]:
+        """Make the axes known that are not walked: those of the grid, and those held whole."""
+        plan, b = self.plan, self.b
+        batch = tuple(b.axis((a,), "batch") for a in plan.batch)
+        blocked = tuple(b.axis(g, role) for g, role in ((plan.rows, "row"), (plan.columns, "column")) if g)
+        whole = tuple(b.axis((a,), "whole") for a in plan.whole)
+        b.enter((*batch, *blocked, *whole))
+        self.order = tuple(a.name for a in (*blocked, *whole))
+        return (*batch, *blocked), whole
+
+    def extends(self, axes: Iterable[str]) -> tuple[str, ...]:
+        """The tile axes that a value over some axes extends over, in order."""
+        tiles = {self.b.tile_of[a] for a in axes}
+        return tuple(t for t in self.order if t in tiles)
 
     # ---------------------------------------------------------------------------------------------------------- values
 
@@ -61,8 +76,7 @@ class Kernel:
             sides = self.sides(dots[0])
             assert sides is not None
             return sides[:2]
-        extends = {self.b.tile_of[a] for a in eq.axes}
-        return tuple(t for t in self.order if t in extends)
+        return self.extends(eq.axes)
 
     def reduce(self, eq: Equation, states: list[Value], order: tuple[str, ...]) -> list[Value]:
         """States combined with the reduction of this block: a dot where every body is a contraction, else a fold."""
@@ -187,14 +201,19 @@ class Kernel:
 
     def store(self, eq: Equation) -> None:
         """Compute an equation's outputs, if they have no value yet, and write them."""
-        extends = {self.b.tile_of[a] for a in eq.axes}
-        order = tuple(t for t in self.order if t in extends)
+        order = self.extends(eq.axes)
         index = tuple(self.b.composite(dim) for dim in eq.dims)
         for n, (value, dtype) in enumerate(zip(self.results(eq, order), stored_types(eq), strict=True)):
             output = eq.outputs[0 if eq.outputs[0].dtype.is_complex else n]
             part = n if output.dtype.is_complex else None
             converted = self.b.convert(value, dtype)
             self.b.emit(tile.Store(output.name, index, converted, TileType(dtype, order), part=part))
+
+    def store_rest(self) -> None:
+        """Write what is stored and does not lie along the walked axes."""
+        for eq in self.plan.equations:
+            if eq.name in self.plan.stores and not set(self.plan.walked) & set(eq.axes):
+                self.store(eq)
 
     def results(self, eq: Equation, order: tuple[str, ...]) -> list[Value]:
         """The stored values of an equation."""

@@ -45,14 +45,14 @@ class _Masks:
         edges = [s for axis in (*self.kernel.grid, *self.kernel.whole) for s in self.edge_of(axis)]
         return replace(self.kernel, body=live((*edges, *self.body(self.kernel.body))))
 
-    def edge_of(self, axis: tile.TileAxis) -> list[tile.Statement]:
-        """Bind which positions of a blocked axis exist."""
+    def edge_of(self, axis: tile.TileAxis, stop: Value | None = None) -> list[tile.Statement]:
+        """Bind which positions of a blocked axis exist, or come before a stop."""
         if axis.block is None:
             return []
         self.ragged.add(axis.name)
         type_ = TileType(BOOL, (axis.name,))
         self.names[edge(axis.name)] = type_
-        inside = Elem("lt", (Ref(axis.name), _extent(axis.axes)))
+        inside = Elem("lt", (Ref(axis.name), _extent(axis.axes) if stop is None else stop))
         return [tile.Let((edge(axis.name),), (type_,), inside)]
 
     def body(self, statements: tuple[tile.Statement, ...]) -> tuple[tile.Statement, ...]:
@@ -71,10 +71,10 @@ class _Masks:
             case tile.Store(type=type_, mask=mask):
                 terms: list[Value] = [Ref(edge(a)) for a in type_.axes if a in self.ragged]
                 return replace(s, mask=conjunction(terms if mask is None else [mask, *terms]))
-            case tile.Loop(axis=axis, carried=carried, body=body):
+            case tile.Loop(axis=axis, carried=carried, body=body, stop=stop, exact=exact):
                 self.names[axis.name] = loop_position(axis)
                 self.names.update({c.name: c.type for c in carried})
-                edges = self.edge_of(axis)
+                edges = self.edge_of(axis, stop if exact else None)
                 return replace(s, body=(*edges, *self.body(body)))
 
     def value(self, v: Value) -> Value:

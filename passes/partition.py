@@ -22,7 +22,7 @@ from einc.passes.contraction import Shape, contraction
 from einc.passes.cost import Model, positions
 from einc.passes.parts import split
 from einc.passes.rewriting import drop_dead
-from einc.passes.walks import tensors_read
+from einc.passes.walks import can_split, tensors_read
 from einc.pipeline import Context, State
 from einc.plan import Plan
 
@@ -109,7 +109,11 @@ class Search:
         }
         plans = [p for p in made.values() if isinstance(p, Plan)]
         reasons = [f"{_walking(walked)}: {p.reason}" for walked, p in made.items() if isinstance(p, Apart)]
-        return min(plans, key=self.seconds, default=Apart("; ".join(reasons)))
+        return min(plans, key=self.rank, default=Apart("; ".join(reasons)))
+
+    def rank(self, plan: Plan) -> tuple[bool, float]:
+        """Less is better: first of all a walk that can be in parts, where that is asked for."""
+        return self.context.splits is not None and not can_split(plan), self.seconds(plan)
 
 
 def _walking(axes: tuple[str, ...]) -> str:

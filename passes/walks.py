@@ -45,6 +45,14 @@ def walks(plan: Plan) -> tuple[Walk, ...]:
     return tuple(found)
 
 
+def can_split(plan: Plan) -> bool:
+    """Whether the plan makes one walk, in which every reduction streams and nothing is written: it can be in parts."""
+    if not plan.walked:
+        return False
+    found = walks(plan)
+    return len(found) == 1 and not found[0].stores and not found[0].waiting
+
+
 def upstream(eq: Equation, named: dict[str, Equation]) -> set[str]:
     """The tensors among these that an equation reads, directly or through others of them."""
     found: set[str] = set()

@@ -1,0 +1,146 @@
+"""A walk in parts: a kernel for the states of every part, and one that merges them.
+
+    loop r: s = step(s);  T = finish(s)   -->   for each part p:  loop r in p: s = step(s);  S[p] = s
+                                                loop p: s = merge(s, S[p]);  T = finish(s)
+
+Parts are of one length, of what a tile visits; late ones may be empty, and leave the identity. Their states are
+relative to references of their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from einc import tile
+from einc.ein import Program
+from einc.passes.advance import merge
+from einc.passes.cost import positions
+from einc.passes.kernel import Kernel
+from einc.passes.limits import Limit
+from einc.passes.states import Moment, States
+from einc.passes.walk_loops import looped, span
+from einc.passes.walks import Walk, walks
+from einc.pipeline import Context
+from einc.plan import Plan
+from einc.tile import Elem, ExtentOf, Lit, Ref, Value
+from einc.types import INT
+
+_ALIGNED = 128  # the most positions that the length of a part is rounded up to
+
+Parts = dict[str, tuple[tile.Buffer, ...]]  # where the states of the parts lie in memory, by accumulator
+
+
+def in_parts(
+    program: Program, plan: Plan, context: Context, taken: Iterable[str]
+) -> tuple[tuple[tile.Kernel, tile.Kernel], tuple[tile.Buffer, ...]]:
+    """The two kernels of a plan, and what lies between them, under names that are not taken."""
+    (walk,) = walks(plan)
+    first, parts = _each(program, plan, walk, context, set(taken))
+    between = dict.fromkeys(b for buffers in parts.values() for b in buffers)
+    return (first, _merged(program, plan, walk, context, parts)), tuple(between)
+
+
+def _each(program: Program, plan: Plan, walk: Walk, context: Context, taken: set[str]) -> tuple[tile.Kernel, Parts]:
+    """The kernel that stores the states of every part."""
+    inner = replace(plan, batch=(*plan.batch, plan.split), stores=())
+    kernel = Kernel(program, inner, context)
+    b = kernel.b
+    grid, whole = kernel.enter()
+    start, stop = _part(kernel, plan, *span(kernel, walk))
+    states = looped(kernel, b.axis(plan.walked, "reduced"), walk, start, stop, exact=True)
+    stored: dict[tuple[str, ...], tuple[tile.Buffer, ...]] = {}
+    for a in states.accumulators():
+        names = states.names[a.name]
+        if names not in stored:
+            dims = ((plan.split,), *((x,) for x in a.axes))
+            stored[names] = tuple(tile.Buffer(_unused(f"{n}_part", taken), dims, b.types[n].dtype) for n in names)
+            for name, buffer in zip(names, stored[names], strict=True):
+                b.declare(buffer)
+                b.emit(tile.Store(buffer.name, tuple(map(b.composite, dims)), Ref(name), b.types[name]))
+    made = b.kernel(replace(inner, stores=tuple(s.name for buffers in stored.values() for s in buffers)), grid, whole)
+    title = f"the states that each of {plan.splits} parts of {', '.join(plan.walked)} leaves:"
+    parts = {a.name: stored[states.names[a.name]] for a in states.accumulators()}
+    return replace(made, name=f"{plan.stores[-1]}_parts", title=(title, *made.title)), parts
+
+
+def _merged(program: Program, plan: Plan, walk: Walk, context: Context, parts: Parts) -> tile.Kernel:
+    """The kernel that merges the states of the parts, and goes on from there."""
+    kernel = Kernel(program, replace(plan, walked=(plan.split,)), context)
+    b = kernel.b
+    for buffer in (x for buffers in parts.values() for x in buffers):
+        b.declare(buffer)
+    grid, whole = kernel.enter()
+    states = States(kernel, walk.links, plan.walked)
+    states.allocate(lambda eq: kernel.extends(eq.axes))
+    known = dict(kernel.known)
+    with b.loop(b.axis((plan.split,), "batch")) as block:
+        merge(states, _loaded(kernel, states, parts), block)
+    kernel.known = known
+    states.finish()
+    kernel.store_rest()
+    made = b.kernel(plan, grid, whole)
+    title = f"from the states of {plan.splits} parts of {', '.join(plan.walked)}:"
+    return replace(made, title=(title, *made.title))
+
+
+def _loaded(kernel: Kernel, states: States, parts: Parts) -> Moment:
+    """The states of one part, read from memory."""
+    b = kernel.b
+    held: dict[str, list[Value]] = {}
+    loaded: dict[str, Value] = {}
+    for a in states.accumulators():
+        for buffer in parts[a.name]:
+            if buffer.name not in loaded:
+                index = tuple(map(b.composite, buffer.dims))
+                load = tile.Load(buffer.name, index, buffer.dtype, (False,) * len(index))
+                loaded[buffer.name] = b.bind(buffer.name, load, states.order(a))
+        held[a.name] = [loaded[buffer.name] for buffer in parts[a.name]]
+    return Moment("part", held)
+
+
+def _part(kernel: Kernel, plan: Plan, start: Limit, stop: Limit) -> tuple[Value, Value]:
+    """Where this program's part of what its tile visits starts and stops."""
+    b, name = kernel.b, "_".join(plan.walked)
+    first = Lit(0, INT) if start is None else start
+    last = _extent(plan.walked) if stop is None else stop
+    length = last if start is None else Elem("max", (Elem("sub", (last, first)), Lit(0, INT)))
+    unit = _alignment(kernel, plan)
+    each = b.bind(f"{name}_each", _times(_quotient(length, plan.splits * unit), unit), ())
+    offset = Elem("mul", (b.position[plan.split], each))
+    begin = b.bind(f"{name}_first", offset if start is None else Elem("add", (first, offset)), ())
+    return begin, b.bind(f"{name}_last", Elem("min", (Elem("add", (begin, each)), last)), ())
+
+
+def _alignment(kernel: Kernel, plan: Plan) -> int:
+    """Positions that a part's length is a multiple of: as many as a block where parts have several, else fewer."""
+    unit = _ALIGNED
+    longest = positions(plan.walked, kernel.context) // plan.splits
+    while unit > 1 and 4 * unit > longest:
+        unit //= 2
+    return unit
+
+
+def _quotient(v: Value, n: int) -> Value:
+    """v / n, rounded up."""
+    return v if n == 1 else Elem("floordiv", (Elem("add", (v, Lit(n - 1, INT))), Lit(n, INT)))
+
+
+def _times(v: Value, n: int) -> Value:
+    return v if n == 1 else Elem("mul", (v, Lit(n, INT)))
+
+
+def _extent(axes: tuple[str, ...]) -> Value:
+    whole: Value = ExtentOf(axes[0])
+    for axis in axes[1:]:
+        whole = Elem("mul", (whole, ExtentOf(axis)))
+    return whole
+
+
+def _unused(wanted: str, taken: set[str]) -> str:
+    name, n = wanted, 0
+    while name in taken:
+        n += 1
+        name = f"{wanted}_{n}"
+    taken.add(name)
+    return name
