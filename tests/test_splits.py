@@ -1,0 +1,186 @@
+"""A walk in parts gives what the walk gives: for any number of parts, empty and masked ones among them, merged in any
+order."""
+
+from __future__ import annotations
+
+import math
+from itertools import permutations
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+
+from einc import driver
+from einc.binding import Bindings, bind
+from einc.codegen import torch_run
+from einc.ein import Program
+from einc.evaluate import evaluate
+from einc.execution import run_in_torch, runner
+from einc.targets import INTERPRETER
+from tests.random_programs import Case, cases
+from tests.test_lower import agree, magnitude, precision, tensors
+
+Arrays = dict[str, np.ndarray[Any, Any]]
+
+CASCADES = {
+    "softmax": "O[i, e] = softmax[j](x) * w[j, e]",
+    "causal": "O[i, e] = softmax[j](where(j <= 40 * i, x, -inf)) * w[j, e]",
+    "window": "O[i, e] = softmax[j](where(j <= 40 * i and 40 * i - j < 30, x, -inf)) * w[j, e]",
+    "masked": "O[i, e] = softmax[j](where(j < i - 3, x, -inf)) * w[j, e]",
+    "with-lse": "L[i] = logsumexp[j](x)\nO[i, e] = softmax[j](x) * w[j, e]",
+    "variance": "m[i] = sum[j](x) / |j|\nO[i] = sum[j]((x - m) ** 2)",
+    "skewness": "m[i] = sum[j](x) / |j|\nO[i] = sum[j]((x - m) ** 3)",
+    "entropy": "m[i] = max[j](x)\nO[i] = sum[j]((x - m) * exp(x - m))",
+    "p-norm": "m[i] = max[j](abs(x))\nO[i] = sum[j]((abs(x) / m) ** 3.5)",
+    "layernorm-matmul": "m[i] = sum[j](x) / |j|\nO[i, e] = sum[j]((x[i, j] - m[i]) * w[j, e])",
+    "rmsnorm-matmul": "s[i] = sum[j](x * x)\nO[i, e] = x[i, j] * w[j, e] / sqrt(s[i])",
+    "argmax": "O[i] = argmax[j](round(x))",
+    "argmin": "O[i] = argmin[j](x)",
+    "product": "m[i] = max[j](abs(x))\nO[i] = prod[j](x / m)",
+    "shifted-maximum": "m[i] = sum[j](x) / |j|\nO[i] = max[j](x - m)",
+    "shifted-minimum": "m[i] = max[j](x)\nO[i] = min[j](x - m)",
+    "any": "O[i] = any[j](x > 2)",
+    "all": "O[i] = all[j](x < 2)",
+    "matmul": "O[i, e] = x[i, j] * w[j, e]",
+    "two-axes": "m[] = max[i, j](x)\nO[] = sum[i, j](exp(x - m))",
+}
+ALONG = {
+    "two walks": "m[i] = sum[j](x) / |j|\nO[i] = sum[j](max(x - m, 0))",
+    "written on the way": "O[i, j] = exp(x[i, j] - max[j](x))",
+}
+
+
+def program_of(body: str) -> Program:
+    results = "L, O" if body.startswith("L[") else "O"
+    lines = "".join(f"    {line}\n" for line in [*body.splitlines(), f"return {results}"])
+    return driver.elaborate(driver.parse(f"def f(x[i, j], w[j, e]):\n{lines}", "<test>"))
+
+
+def arrays(length: int, rows: int = 5) -> Arrays:
+    rng = np.random.default_rng(length)
+    x, w = rng.standard_normal((rows, length)), rng.standard_normal((length, 3))
+    return {"x": x.astype("f4"), "w": w.astype("f4")}
+
+
+def compiled(program: Program, given: Arrays, splits: int, level: int = 2) -> tuple[driver.Compiled, Bindings]:
+    bindings = bind(program, {name: a.shape for name, a in given.items()})
+    return driver.compile_program(program, level, INTERPRETER, bindings.extents, splits=splits), bindings
+
+
+def kernels(c: driver.Compiled) -> int:
+    assert c.state.schedule is not None
+    return len(c.state.schedule.kernels)
+
+
+def check(program: Program, given: Arrays, splits: int, backend: str = "torch", level: int = 2) -> None:
+    c, bindings = compiled(program, given, splits, level)
+    assert kernels(c) == (1 if splits == 1 else 2)
+    operands = {name: torch.from_numpy(a) for name, a in given.items()}
+    if backend == "torch":
+        found = run_in_torch(c, operands, bindings, None)
+    else:
+        found = runner(c)(*(operands[p.name] for p in program.params))
+    with np.errstate(all="ignore"):
+        wanted = evaluate(program, given)
+    for got, value in zip(found, wanted, strict=True):
+        scale = np.abs(value[np.isfinite(value)]).max(initial=1.0) if value.dtype.kind == "f" else 1.0
+        np.testing.assert_allclose(got.numpy(), value, rtol=2e-5, atol=2e-5 * scale)
+
+
+@pytest.mark.parametrize("splits", [1, 2, 7])
+@pytest.mark.parametrize("length", [1000, 37, 5, 1])
+@pytest.mark.parametrize("name", CASCADES)
+def test_any_number_of_parts(name: str, length: int, splits: int) -> None:
+    check(program_of(CASCADES[name]), arrays(length), splits)
+
+
+@pytest.mark.parametrize("name", sorted(set(CASCADES) - {"argmax", "argmin"}))
+def test_nothing_to_walk(name: str) -> None:
+    check(program_of(CASCADES[name]), arrays(0), 3)
+
+
+@pytest.mark.parametrize("level", [0, 1])
+def test_at_other_levels(level: int) -> None:
+    check(program_of(CASCADES["matmul"]), arrays(1000), 7, level=level)
+
+
+@pytest.mark.parametrize("name", ["causal", "variance", "argmax", "product", "matmul"])
+def test_interpreted(name: str) -> None:
+    check(program_of(CASCADES[name]), arrays(300), 3, backend="interpret")
+
+
+@pytest.mark.parametrize("name", ALONG)
+def test_what_cannot_be_in_parts_is_not(name: str) -> None:
+    program, given = program_of(ALONG[name]), arrays(1000)
+    c, bindings = compiled(program, given, 7)
+    assert all(p.splits == 1 for p in c.state.plans)
+    (found,) = run_in_torch(c, {n: torch.from_numpy(a) for n, a in given.items()}, bindings, None)
+    (wanted,) = evaluate(program, given)
+    np.testing.assert_allclose(found.numpy(), wanted, rtol=2e-5, atol=2e-4)
+
+
+@pytest.mark.parametrize("splits", [2, 7])
+@given(case=cases())
+@settings(max_examples=60, deadline=None, derandomize=True)
+def test_random_programs(splits: int, case: Case) -> None:
+    program = case.program
+    operands = dict(zip((p.name for p in program.operands), tensors(case), strict=True))
+    c = driver.compile_program(program, 2, INTERPRETER, case.sizes, splits=splits)
+    bindings = bind(program, {name: tuple(x.shape) for name, x in operands.items()}, case.scalars)
+    found = run_in_torch(c, operands, bindings, None)
+    wanted = evaluate(program, case.operands, case.scalars)
+    for name, got, value in zip(program.results, found, wanted, strict=True):
+        agree(got, value, precision(program, name), magnitude(value))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The merge as an operation on states
+
+
+def states_of(c: driver.Compiled, bindings: Bindings, given: Arrays) -> dict[str, torch.Tensor]:
+    """The states that every part of the walk leaves."""
+    schedule = c.state.schedule
+    assert schedule is not None
+    extents = bindings.extents | torch_run.constants(c.state.program)
+    between = {b.name: [math.prod(extents[a] for a in dim) for dim in b.dims] for b in schedule.intermediates}
+    types = {"f32": torch.float32, "i64": torch.int64, "bool": torch.bool}
+    states = {b.name: torch.empty(between[b.name], dtype=types[b.dtype.name]) for b in schedule.intermediates}
+    held = {name: torch.from_numpy(a) for name, a in given.items()} | states
+    first = schedule.kernels[0]
+    made = torch_run.compiled_kernel(first, Bindings(extents, bindings.scalars), torch.device("cpu"))
+    made.run({b.name: held[b.name] for b in first.buffers}, {})
+    return states
+
+
+def merged(c: driver.Compiled, bindings: Bindings, states: dict[str, torch.Tensor]) -> torch.Tensor:
+    """What the program's result is with these parts' states."""
+    assert c.state.schedule is not None
+    _, last = c.state.schedule.kernels
+    count = next(iter(states.values())).shape[0]
+    extents = bindings.extents | {"split": count}
+    (result,) = (b for b in last.buffers if b.written)
+    out = torch.empty([math.prod(extents[a] for a in dim) for dim in result.dims], dtype=torch.float32)
+    made = torch_run.compiled_kernel(last, Bindings(extents, bindings.scalars), torch.device("cpu"))
+    made.run({result.name: out} | {b.name: states[b.name] for b in last.buffers if not b.written}, {})
+    return out
+
+
+@pytest.mark.parametrize(
+    "name", [n for n in CASCADES if n not in ("argmax", "argmin", "any", "all", "with-lse", "two-axes")]
+)
+def test_merging_is_associative_and_commutative_with_a_neutral_element(name: str) -> None:
+    """Five parts of one position, two of none: in any order, with any number of the empty ones."""
+    given = arrays(5)
+    given["x"][2] *= 30
+    given["x"][3] -= 1000
+    c, bindings = compiled(program_of(CASCADES[name]), given, 7)
+    states = states_of(c, bindings, given)
+    wanted = merged(c, bindings, states)
+    orders = [*list(permutations(range(5)))[::7], (5, 0, 6, 1, 2, 5, 5, 3, 4), (6, 4, 3, 2, 1, 0)]
+    for order in orders:
+        shuffled = {name: state[list(order)] for name, state in states.items()}
+        found = merged(c, bindings, shuffled)
+        scale = float(wanted[wanted.isfinite()].abs().max()) if wanted.isfinite().any() else 1.0
+        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5 * scale, equal_nan=True)
