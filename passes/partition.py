@@ -3,7 +3,8 @@
     kernels P, Q   -->   kernel P + Q      where their equations can share one, and it is predicted to take less time
 
 Start with a kernel an equation; join a kernel with one, or with all, of those whose tensors it reads, wherever that
-gains most, until nothing gains. A tensor that nothing outside the kernel reads is then never written.
+gains most, until nothing gains; then kernels that read a tensor in the same way. A tensor that nothing outside the
+kernel reads is then never written.
 
 Equations can share a kernel if what one reads of another is read where it was made, and every axis has a role: an axis
 that no equation reduces is split over the grid, or held whole where some equation lacks it and it is short; of the axes
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations
 
 from einc import ein
 from einc.ein import AxisValue, Equation, Program
@@ -72,9 +74,13 @@ class Search:
 
     def best(self, plans: list[Plan]) -> tuple[list[Plan], Plan] | None:
         """The kernels to join that gain most, and what they become; None if nothing gains."""
+        return self.most(candidates(plans), plans) or self.most(siblings(plans), plans)
+
+    def most(self, groups: Iterable[list[Plan]], plans: list[Plan]) -> tuple[list[Plan], Plan] | None:
+        """The group that gains most, and what it becomes."""
         found: tuple[list[Plan], Plan] | None = None
         most = 0.0
-        for group in candidates(plans):
+        for group in groups:
             joined = self.joined(group, plans)
             if isinstance(joined, Apart):
                 continue
@@ -134,6 +140,21 @@ def candidates(plans: Sequence[Plan]) -> Iterator[list[Plan]]:
         for group in groups:
             if _is_convex(group, plans, sources):
                 yield group
+
+
+def siblings(plans: Sequence[Plan]) -> Iterator[list[Plan]]:
+    """Two kernels that read a tensor alike: over the same axes, and not both with a contraction, which needs a tile."""
+    sources = _sources(plans)
+    reads = [tensors_read(e for eq in p.equations for e in eq.expressions()) for p in plans]
+    for (n, p), (m, q) in combinations(enumerate(plans), 2):
+        same = set(_grid(p)) == set(_grid(q)) and {*p.walked, *p.whole} == {*q.walked, *q.whole}
+        contracts = p.columns and q.columns and p.walked
+        if same and not contracts and reads[n] & reads[m] and _is_convex([p, q], plans, sources):
+            yield [p, q]
+
+
+def _grid(p: Plan) -> tuple[str, ...]:
+    return (*p.batch, *p.rows, *p.columns)
 
 
 def _names(p: Plan) -> set[str]:
