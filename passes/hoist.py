@@ -28,6 +28,7 @@ from einc.ein import (
     TRUE,
     ZERO,
     Apply,
+    AxisValue,
     Cast,
     Const,
     Equation,
@@ -105,10 +106,11 @@ class _Hoisting:
         assert e.monoid is not None
         core, around, holds = parts
         name = unused(f"{e.name}_{e.monoid.name}", self.taken)
-        reduced = replace(e, outputs=(Tensor(name, self.stored(e, core)),), bodies=(core, *e.bodies[1:]))
-        value = Read(name, tuple(composite(dim) for dim in e.dims))
+        dims = tuple((axis,) for axis in e.axes)
+        reduced = replace(e, outputs=(Tensor(name, self.stored(e, core)),), dims=dims, bodies=(core, *e.bodies[1:]))
+        value = Read(name, tuple(AxisValue(axis) for axis in e.axes))
         self.taken.add(name)
-        self.dtypes[name], self.shapes[name] = reduced.outputs[0].dtype, e.dims
+        self.dtypes[name], self.shapes[name] = reduced.outputs[0].dtype, dims
         self.done[name] = reduced
         body = around(value) if holds else unless_empty(e, around(value))
         if not self.never_empty(e):

@@ -419,7 +419,7 @@ CASES = (
         lambda i, j, document: ((j <= i) & (document[:, i] == document[:, None, j]))[:, None],
         {"document": lambda draw: draw.integers("b n", 0, 4).sort(-1).values},
     ),
-    attention("varlen", varlen, operands=PACKED, sizes=SIZES | {"s": 6}),
+    attention("varlen", varlen, operands=PACKED, sizes=SIZES | {"s": 6}, kernels=2, unfused=("A",), wish="TODO"),
     square("alibi", alibi),
     attention("t5_bias", t5_bias, {"table": "n h", "bucket": t5_bucket_table}, sizes=SIZES | {"n": 32}),
     attention("learned_bias", learned_bias, {"bias": "h i j"}),
@@ -455,7 +455,7 @@ CASES = (
         {"i": 3, "j": 7, "k": 9},
         {"i": 1024, "j": 1024, "k": 1024, "h": 4, "c": 32},
     ),
-    square("forgetting", forgetting, {"F": lambda draw: draw.normal("b h n") + 3}),
+    square("forgetting", forgetting, {"F": lambda draw: draw.normal("b h n") + 3}, kernels=2),
     attention("int8_cache", int8_cache, operands=EIGHT_BITS),
     attention(
         "talking_heads",
@@ -464,6 +464,9 @@ CASES = (
         sizes=SIZES | {"k": 3, "l": 4},
         tiny=TINY | {"k": 2, "l": 2},
         long=LONG | {"k": 16, "l": 16},
+        kernels=3,
+        unfused=("T", "P_exp"),
+        wish="TODO",
     ),
     attention(
         "mla",
@@ -473,6 +476,8 @@ CASES = (
         tiny={"b": 1, "h": 2, "i": 3, "j": 21},
         long=LONG | {"h": 128, "i": 1, "j": 65536},
         scalars={"rank": 512},
+        kernels=3,
+        wish="TODO",
     ),
     Case(
         "attention/neighbourhood_2d",
