@@ -1,4 +1,4 @@
-"""The command line: run, dump, emit, explain and check programs; list the passes; show the demo.
+"""The command line: run, time, dump, emit, explain and check programs; list the passes; show the demo.
 
 Exit status: 0; 1 where the program or its operands are wrong, with the diagnostic on stderr; 2 for wrong usage.
 """
@@ -277,6 +277,44 @@ def diagnostic(error: Error) -> dict[str, Any]:
         place = {"file": span.source.name, "line": span.line, "column": span.column, "text": span.text}
     kind = type(error).__name__
     return {"ok": False, "kind": kind, "message": error.message, "at": place, "fact": error.fact, "hint": error.hint}
+
+
+@command("einc bench examples/attention.ein --size b=1,i=4096,h=8,j=4096,d=64 --against sdpa")
+def bench(
+    file: File = None,
+    expression: Expression = None,
+    size: Sizes = [],  # noqa: B006
+    dtype: DTypes = [],  # noqa: B006
+    scalar: Scalars = [],  # noqa: B006
+    level: Level = 2,
+    device: Annotated[str | None, typer.Option(help="cpu or cuda; without it a GPU if there is one.")] = None,
+    against: Annotated[list[str], typer.Option(metavar="PEER", help="sdpa, flex, cublas, eager or compile.")] = [],  # noqa: B006
+    only: Annotated[str, typer.Option(metavar="TEXT", help="Of the standard table, rows whose name holds this.")] = "",
+    quick: Annotated[bool, typer.Option("--quick", help="A shorter table, and less time a row.")] = False,
+    write: Annotated[
+        Path | None, typer.Option("--write", metavar="BENCHMARKS.md", help="Put the table into a file.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Time a program beside what one would call instead; without a program, the standard table of this machine."""
+    from einc import contests, scoreboard
+    from einc.machine import device_called, facts
+    from einc.peers import PEERS
+
+    where = device_called(device)
+    names = [name for word in against for name in word.split(",")] or ["eager"]
+    if unknown := [name for name in names if name not in PEERS]:
+        raise typer.BadParameter(f"'{unknown[0]}' is none of {', '.join(PEERS)}", param_hint="--against")
+    if file is None and expression is None:
+        chosen = [c for c in contests.standard(where.type, quick) if only in c.name]
+    else:
+        program = _program(file, expression, level)
+        chosen = [contests.of_program(program, _request(size, dtype, scalar), where, names, level)]
+    rows = scoreboard.rows(chosen, where, 0.1 if quick else 0.3, None if as_json else _print)
+    if as_json:
+        _print_json(scoreboard.data(facts(where), rows))
+    if write is not None:
+        scoreboard.save(write, scoreboard.section(facts(where), rows, "einc bench" + " --quick" * quick))
 
 
 @command("einc passes --level 0")

@@ -1,0 +1,109 @@
+"""The machine that measurements are made on: what it is, and what its processor does in a second."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime
+from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING
+
+from einc.errors import CallError
+from einc.execution import target_of
+from einc.targets import INTERPRETER, Rates, Target
+from einc.types import DType
+
+if TYPE_CHECKING:
+    import torch
+
+
+def device_called(name: str | None) -> torch.device:
+    """The device of that name, or a GPU if there is one; raises `CallError` where it is not there."""
+    import torch
+
+    if name is None:
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name not in ("cpu", "cuda"):
+        raise CallError(f"there is no device '{name}'", fact="devices are cpu and cuda", hint="--device cpu")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise CallError("there is no GPU here", fact="torch.cuda.is_available() is False", hint="--device cpu")
+    return torch.device(name)
+
+
+def facts(device: torch.device) -> dict[str, str]:
+    """What measurements depend on: the device, versions, the date."""
+    import torch
+
+    if device.type == "cuda":
+        where = torch.cuda.get_device_name(device)
+    else:
+        where = f"{processor()}, {torch.get_num_threads()} threads"
+    found = {"device": where, "date": datetime.now(UTC).date().isoformat(), "python": platform.python_version()}
+    for name in ("einc", "torch", "triton"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    if device.type == "cuda":
+        found["cuda"] = str(torch.version.cuda or torch.version.hip)
+    else:
+        found["load"] = f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "unknown"
+    return found
+
+
+def processor() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            return next(line.split(":")[1].strip() for line in file if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+@dataclass(frozen=True, slots=True)
+class Host(Target):
+    """A processor, which contracts floats of 32 bits and fewer at one rate."""
+
+    def dot_rate(self, dtype: DType) -> float:
+        return self.rates.matrix / (2 if dtype.bits == 64 else 1)
+
+
+def target(device: torch.device) -> Target:
+    """The machine as the cost model knows it: a GPU by its data sheet, a processor by what it does now."""
+    return _host() if device.type == "cpu" else target_of(device)
+
+
+@lru_cache(maxsize=1)
+def _host() -> Target:
+    kept = {f.name: getattr(INTERPRETER, f.name) for f in fields(Target)}
+    return Host(**kept | {"name": "cpu", "rates": _rates()})
+
+
+def _rates() -> Rates:
+    """Rates of float32, on all threads: products of matrices, and elements in the cache; bytes of a copy in memory."""
+    import torch
+
+    n, few, many = 1024, 1 << 18, 1 << 24
+    a, b, c = (torch.randn(n, n) for _ in range(3))
+    x, y, z = (torch.rand(few) for _ in range(3))
+    long, other = torch.zeros(many), torch.zeros(many)
+    return Rates(
+        matrix=2 * n**3 / _least(lambda: torch.mm(a, b, out=c)),
+        vector=few / _least(lambda: torch.add(x, y, out=z)),
+        special=few / _least(lambda: torch.exp(x, out=z)),
+        memory=2 * 4 * many / _least(lambda: other.copy_(long)),
+        launch=1e-4,
+    )
+
+
+def _least(f: Callable[[], object]) -> float:
+    """The least seconds of several runs."""
+    best = float("inf")
+    for _ in range(10):
+        start = time.perf_counter()
+        f()
+        best = min(best, time.perf_counter() - start)
+    return best

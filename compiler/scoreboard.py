@@ -1,0 +1,127 @@
+"""Rows of measurements as lines of a terminal, as JSON, and as a section of a Markdown file."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from einc.bench import Row, bench
+from einc.contests import Contest
+from einc.report import LIMITS
+from einc.files import read_text, write
+
+if TYPE_CHECKING:
+    import torch
+
+_HEAD = ("program", "einc", "peer", "its time", "ratio", "TFLOP/s", "GB/s", "predicted", "limit")
+_WIDTHS = (44, 10, 8, 10, 6, 8, 7, 10, 0)
+
+
+def lines(row: Row) -> str:
+    """A row as it is printed: a line for each peer."""
+    if row.error:
+        return f"{row.name:{_WIDTHS[0]}} {row.error}"
+    return "\n".join(_aligned(cells) for cells in _cells(row))
+
+
+def heading() -> str:
+    return _aligned(_HEAD)
+
+
+def _aligned(cells: Sequence[str]) -> str:
+    first, *rest = cells
+    return " ".join([f"{first:{_WIDTHS[0]}}", *(f"{c:>{n}}" for c, n in zip(rest, _WIDTHS[1:], strict=True))]).rstrip()
+
+
+def _cells(row: Row) -> list[tuple[str, ...]]:
+    """What stands in the columns, a line for each peer, einc's own figures in the first."""
+    rate = f"{row.tflops:.3g}" if row.flops else ""
+    predicted = "" if row.predicted is None else duration(row.predicted)
+    last = (rate, f"{row.gbps:.3g}", predicted, LIMITS.get(row.limit, row.limit))
+    found = []
+    for k, t in enumerate(row.times or (None,)):
+        own = (row.name, duration(row.seconds)) if k == 0 else ("", "")
+        if t is None:
+            theirs = ("", "", "")
+        else:
+            theirs = (t.peer, "failed" if t.error else duration(t.seconds), "" if t.error else f"{t.ratio:.2f}")
+        found.append((*own, *theirs, *(last if k == 0 else ("",) * len(last))))
+    return found
+
+
+def duration(seconds: float) -> str:
+    """`1.23 ms`: three digits and a unit."""
+    for unit, scale in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
+        if seconds >= scale or unit == "µs":
+            value = seconds / scale
+            return f"{value:.0f} {unit}" if value >= 100 else f"{value:.3g} {unit}"
+    raise AssertionError
+
+
+def rows(
+    contests: Sequence[Contest], device: torch.device, budget: float, show: Callable[[str], None] | None = None
+) -> list[Row]:
+    """The rows of a table, each shown as soon as it is there."""
+    found = []
+    if show is not None:
+        show(heading())
+    for row in bench(contests, device, budget):
+        found.append(row)
+        if show is not None:
+            show("\n".join([lines(row), *problems(row)]))
+    return found
+
+
+def problems(row: Row) -> list[str]:
+    """What went wrong with peers, one line each."""
+    return [f"{row.name}: {t.peer}: {t.error}" for t in row.times if t.error]
+
+
+def data(facts: Mapping[str, str], rows: Sequence[Row]) -> dict[str, Any]:
+    """A table as JSON can hold it."""
+    return {"facts": dict(facts), "rows": [r.data() for r in rows]}
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Markdown
+
+_OPENING = """# Benchmarks
+
+Each table is one run of `einc bench` on one machine: einc and what a user would call instead, in one process and in
+turns. Values are compared before anything is timed. A ratio is the peer's time over einc's: 2.00 is twice as fast as
+the peer. On a GPU times are medians with a cold L2 cache; on a processor the least of several. TFLOP/s count the
+positions that a mask leaves; GB/s the bytes of operands and results. *Predicted* is the cost model's time, and *limit*
+what it says the time is spent on.
+"""
+
+
+def section(facts: Mapping[str, str], rows: Sequence[Row], command: str) -> str:
+    """A table with its machine for a heading."""
+    named = ", ".join(f"{name} {value}" for name, value in facts.items() if name not in ("device", "date"))
+    found = [f"## {facts['device']}", "", f"{facts['date']}; {named}. `{command}`", ""]
+    found += ["| " + " | ".join(_HEAD) + " |", "|---" + "|---:" * (len(_HEAD) - 2) + "|---|"]
+    for row in rows:
+        if row.error:
+            found.append(f"| {row.name} | {row.error.replace('|', '/')} " + "| " * (len(_HEAD) - 2) + "|")
+        else:
+            found += ["| " + " | ".join(cells) + " |" for cells in _cells(row)]
+    notes = [note for row in rows for note in problems(row)]
+    if notes:
+        found += ["", *(f"- {note}" for note in notes)]
+    return "\n".join(found) + "\n"
+
+
+def inserted(document: str, part: str) -> str:
+    """The document with a section in place of the one with the same heading, else at its end."""
+    title = part.partition("\n")[0]
+    sections = re.split(r"(?m)^(?=## )", document or _OPENING)
+    if not any(s.partition("\n")[0] == title for s in sections):
+        sections.append(part)
+    return "\n\n".join((part if s.partition("\n")[0] == title else s).strip() for s in sections) + "\n"
+
+
+def save(path: Path, part: str) -> None:
+    """Put a section into a file, which need not be there."""
+    write(path, inserted(read_text(path) if path.exists() else "", part))
