@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from einc.api import compile
-from einc.arithmetic import ScalarValue
 from einc.binding import bind
 from einc.contests import Contest
 from einc.driver import Compiled
@@ -105,7 +104,20 @@ def measured(contest: Contest, device: torch.device, budget: float) -> Row:
     compiled = program.compiled(**given)
     shapes = {name: tuple(x.shape) for name, x in operands.items()}
     bindings = bind(compiled.program, shapes, contest.scalars)
-    return predicted(row, compiled, bindings.extents, bindings.scalars, target(device))
+    found = level(on(compiled, target(device)), bindings.extents, bindings.scalars)
+    longest = max(found.kernels, key=lambda k: k.predicted_us)
+    return replace(
+        row,
+        flops=float(found.flops) if contest.flops is None else contest.flops,
+        predicted=1e-6 * found.predicted_us,
+        limit=longest.limit,
+        kernels=len(found.kernels),
+    )
+
+
+def on(compiled: Compiled, machine: Target) -> Compiled:
+    """The compiled program as the cost model should see it on a machine."""
+    return replace(compiled, context=replace(compiled.context, target=machine))
 
 
 def matched(value: Any, ways: Sequence[Way]) -> tuple[float, Way]:
@@ -147,14 +159,3 @@ def agreed(ours: Any, theirs: Any) -> float:
             raise ValueError(f"its values differ by {difference:.1e} of the largest, more than {allowed:.1e}")
         worst = max(worst, difference)
     return worst
-
-
-def predicted(
-    row: Row, compiled: Compiled, extents: Mapping[str, int], scalars: Mapping[str, ScalarValue], machine: Target
-) -> Row:
-    """The row with the model's prediction for a machine; its FLOPs where the contest knows none."""
-    there = replace(compiled, context=replace(compiled.context, target=machine))
-    found = level(there, extents, scalars)
-    longest = max(found.kernels, key=lambda k: k.predicted_us)
-    seconds = 1e-6 * found.predicted_us
-    return replace(row, predicted=seconds, limit=longest.limit, kernels=len(found.kernels))

@@ -24,14 +24,15 @@ if TYPE_CHECKING:
 class Contest:
     """A program on operands, against peers by name. `operands` makes them when its turn comes.
 
-    `flops` are those that every implementation has to do, masked positions left out; 0 where bytes are what counts.
+    `flops` are those that every implementation has to do, masked positions left out; 0 where bytes are what counts,
+    None where the cost model is to say.
     """
 
     name: str
     text: str
     operands: Callable[[], dict[str, torch.Tensor]]
     peers: Mapping[str, Peer]
-    flops: float = 0.0
+    flops: float | None = 0.0
     scalars: Mapping[str, ScalarValue] = field(default_factory=dict)
     level: int = 2
 
@@ -82,7 +83,7 @@ def of_program(program: Program, request: Request, device: torch.device, names: 
     sizes = ", ".join(f"{axis}={n}" for axis, n in request.extents(found).items())
     peers = {name: PEERS[name](text) for name in names}
     called = text if len(text) < _SHORT and "\n" not in text else found.name
-    return Contest(f"{called} {sizes}", text, operands, peers, 0.0, request.scalars, level)
+    return Contest(f"{called} {sizes}", text, operands, peers, None, request.scalars, level)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from einc.bench import Row, bench
 from einc.contests import Contest
-from einc.report import LIMITS
 from einc.files import read_text, write
+from einc.report import LIMITS
 
 if TYPE_CHECKING:
     import torch
