@@ -22,7 +22,7 @@ from einc.gradients import connect
 from einc.printer import print_dims, print_expr
 from einc.requirements import checked_scalar
 from einc.targets import Target
-from einc.tensors import as_numpy, as_torch, device_of, is_torch
+from einc.tensors import as_numpy, as_torch, device_of, is_meta, is_torch
 
 if TYPE_CHECKING:
     import torch
@@ -127,8 +127,8 @@ class Program:
         results = connect(run(None), torch_operands) if torch_operands else run(None)
         return unpacked(results, bool(torch_operands))
 
-    def _arrange(self, operands: tuple[Array, ...], named: Mapping[str, Any]) -> Arguments:
-        return arrange(self.text.operands, self.text.scalars, self._signature, operands, named)
+    def _arrange(self, operands: tuple[Array, ...], named: Mapping[str, Any], shaped: bool = False) -> Arguments:
+        return arrange(self.text.operands, self.text.scalars, self._signature, operands, named, shaped)
 
     def _call(self, given: Arguments, device: torch.device | None) -> _Call:
         """The compiled program for these operands; what was found for equal shapes, types and integers is kept."""
@@ -182,12 +182,15 @@ class Program:
         return self._compile(elaborate(self.text, facts), extents)
 
     def compiled(self, *operands: Array, **named: Any) -> Compiled:
-        """Every stage of the compilation, for these operands; without any, for float32 operands of no known size."""
+        """Every stage of the compilation, for these operands; without any, for float32 operands of no known size.
+
+        Operands on the meta device, which have a shape and no memory, will do.
+        """
         if not operands and not named:
             return self._compile(self._meaning, None)
-        given = self._arrange(operands, named)
-        device = device_of([a for a in given.arrays if is_torch(a)], given.names) if given.arrays else None
-        return self._call(given, device).compiled
+        given = self._arrange(operands, named, shaped=True)
+        held = {n: a for n, a in zip(given.names, given.arrays, strict=True) if is_torch(a) and not is_meta(a)}
+        return self._call(given, device_of(list(held.values()), list(held)) if held else None).compiled
 
     def dump(self, stage: str | None = None, *operands: Array, **named: Any) -> str:
         """The program after a pass, as text; without a name, the list of stages and which of them changed it."""
@@ -206,12 +209,12 @@ class Program:
             from einc.figures import extents
 
             return self._story(self._meaning, extents(self._meaning, {}, {}, _USUAL), {}, {})
-        given = self._arrange(operands, named)
+        given = self._arrange(operands, named, shaped=True)
         call = self._call(given, None)
         indices = {
             name: as_numpy(as_torch(a).cpu())
             for name, a, f in zip(given.names, given.arrays, given.facts, strict=True)
-            if f.dtype.is_int or f.dtype.is_bool
+            if (f.dtype.is_int or f.dtype.is_bool) and not is_meta(a)
         }
         return self._story(call.program, call.bindings.extents, given.scalars, indices)
 

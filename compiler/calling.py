@@ -37,10 +37,12 @@ def arrange(
     signature: str,
     given: Sequence[object],
     named: Mapping[str, object],
+    shaped: bool = False,
 ) -> Arguments:
     """The arguments of a program with these operands and scalars; scalars follow the operands by position.
 
     Raises `CallError` for too many, a missing, an unknown or a repeated one; `signature` is what the message quotes.
+    `shaped` takes operands that have a shape and no memory.
     """
     known = (*operands, *scalars)
     if len(given) > len(known):
@@ -66,7 +68,7 @@ def arrange(
             fact=signature,
             hint=f"pass {', '.join(missing)}",
         )
-    arrays = tuple(as_array(values[name], name) for name in operands)
+    arrays = tuple(as_array(values[name], name, shaped=shaped) for name in operands)
     facts = tuple(fact(a, name) for name, a in zip(operands, arrays, strict=True))
     return Arguments(tuple(operands), arrays, facts, {name: _plain(values[name]) for name in scalars if name in values})
 

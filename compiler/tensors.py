@@ -80,10 +80,21 @@ def dtype_of(value: torch.Tensor | np.ndarray[Any, Any], name: str, place: Span 
     return found
 
 
-def as_array(value: object, name: str, place: Span | None = None) -> torch.Tensor | np.ndarray[Any, Any]:
-    """A torch tensor as it is; anything else as `numpy.asarray` makes it. Raises `CallError` where nothing is made."""
+def is_meta(value: object) -> bool:
+    """Is it a torch tensor that has a shape and no memory?"""
+    return is_torch(value) and cast("torch.Tensor", value).device.type == "meta"
+
+
+def as_array(
+    value: object, name: str, place: Span | None = None, shaped: bool = False
+) -> torch.Tensor | np.ndarray[Any, Any]:
+    """A torch tensor as it is; anything else as `numpy.asarray` makes it. Raises `CallError` where nothing is made.
+
+    `shaped` takes meta tensors, which have a shape and a type and no memory.
+    """
     if is_torch(value):
-        return _dense(cast("torch.Tensor", value), name, place)
+        tensor = cast("torch.Tensor", value)
+        return tensor if shaped and is_meta(tensor) else _dense(tensor, name, place)
     if isinstance(value, str | bytes | dict | set) or value is None:
         made = None
     else:

@@ -384,3 +384,15 @@ def test_explain(matrices: tuple[Any, Any]) -> None:
 
 def test_a_parsed_text_is_shared() -> None:
     assert parse(MATMUL) is parse(MATMUL)
+
+
+def test_what_has_a_shape_and_no_memory_can_be_looked_at() -> None:
+    f = einc.compile("def f(x[i, j], w[j, k]):\n    y[i, k] = x[i, j] * w[j, k]\n    return y")
+    x, w = torch.empty(70, 33, device="meta"), torch.empty(33, 20, device="meta", dtype=torch.bfloat16)
+    there = torch.empty(70, 33), torch.empty(33, 20, dtype=torch.bfloat16)
+    assert f.source(x, w) == f.source(*there)
+    assert f.dump("lower", x, w) == f.dump("lower", *there)
+    assert f.explain(x, w) == f.explain(*there)
+    assert f.source(np.ones((70, 33), np.float32), w) == f.source(x, w)
+    with pytest.raises(einc.CallError, match="no plain memory"):
+        f(x, w)
