@@ -47,8 +47,9 @@ def _each(program: Program, plan: Plan, walk: Walk, context: Context, taken: set
     kernel = Kernel(program, inner, context)
     b = kernel.b
     grid, whole = kernel.enter()
+    axis = b.axis(plan.walked, "reduced")
     start, stop = _part(kernel, plan, *span(kernel, walk))
-    states = looped(kernel, b.axis(plan.walked, "reduced"), walk, start, stop, exact=True)
+    states = looped(kernel, axis, walk, start, stop, exact=True)
     stored: dict[tuple[str, ...], tuple[tile.Buffer, ...]] = {}
     for a in states.accumulators():
         names = states.names[a.name]
