@@ -1,4 +1,4 @@
-"""Contractions and reductions of tiles as Triton expressions, and the functions that combine a monoid's states."""
+"""Contractions, reductions and prefixes of tiles as Triton, and the functions that combine a monoid's states."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from einc import tile
 from einc.codegen.text import ATOM, COMPARE, TYPES, Axes, Text
 from einc.codegen.writer import Writer
-from einc.ein import Apply, Const, Expr, Monoid, Scalar, walk
+from einc.ein import MONOIDS, Apply, Const, Expr, Monoid, Scalar, walk
 from einc.tile import TileType, Value
-from einc.types import BOOL, F32, F64, DType
+from einc.types import BOOL, F32, F64, I32, DType
 
 
 def dot(w: Writer, v: tile.Dot, order: Axes) -> Text:
@@ -40,6 +40,37 @@ def fold(w: Writer, v: tile.Fold, order: Axes) -> Text:
         combine = combiner(w, v.monoid, types)
         return Text(f"tl.reduce(({', '.join(a.code for a in args)}), {at}, {combine})")
     return w.arranged(fold_one(w, v.monoid, types[0], args[0], at), result, order)
+
+
+def scan(w: Writer, v: tile.Scan, order: Axes) -> Text:
+    """The tiles of each component, every position combined with those before it on an axis."""
+    at = order.index(v.axis)
+    types = tuple(w.dtype(a) for a in v.args)
+    args = [w.full(a, order) for a in v.args]
+    if len(args) > 1:
+        combine = combiner(w, v.monoid, types)
+        inside = f"({', '.join(a.code for a in args)}), {at}, {combine}"
+        return Text(f"tl.associative_scan({inside}{_backwards(v)})")
+    return scan_one(w, v, types[0], args[0], at)
+
+
+def scan_one(w: Writer, v: tile.Scan, t: DType, arg: Text, at: int) -> Text:
+    name = v.monoid.name
+    if name == "sum" and not t.is_bool:
+        return Text(f"tl.cumsum({arg.code}, {at}{_backwards(v)})")
+    if name in ("any", "all"):
+        combine = combiner(w, MONOIDS["max" if name == "any" else "min"], (I32,))
+        found = f"tl.associative_scan({arg.at(ATOM)}.to(tl.int32), {at}, {combine}{_backwards(v)})"
+        return Text(f"{found} != 0", COMPARE)
+    if name in ("max", "min") and t.is_float:
+        combine = w.file.helper(f"{name}imum")
+    else:
+        combine = w.file.helper("times") if name == "prod" else combiner(w, v.monoid, (t,))
+    return Text(f"tl.associative_scan({arg.code}, {at}, {combine}{_backwards(v)})")
+
+
+def _backwards(v: tile.Scan) -> str:
+    return ", reverse=True" if v.reverse else ""
 
 
 def fold_one(w: Writer, monoid: Monoid, t: DType, arg: Text, at: int) -> Text:

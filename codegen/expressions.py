@@ -37,6 +37,8 @@ class Expressions(Writer):
                 return contractions.dot(self, v, order)
             case tile.Fold():
                 return contractions.fold(self, v, order)
+            case tile.Scan():
+                return contractions.scan(self, v, order)
 
     def convert(self, dtype: DType, arg: Value, order: Axes) -> Text:
         if isinstance(arg, tile.Lit):

@@ -83,8 +83,30 @@ def _reduce_with_indices(x: Any, axis: Any, combine: Callable[..., Any], keep_di
     return _reduce((x, from_array(np.broadcast_to(places, x.handle.data.shape), tl.int32)), axis, combine, keep_dims)
 
 
+def _scan(x: Any, axis: Any, combine: Callable[..., Any], reverse: bool = False) -> Any:
+    """`tl.associative_scan`: each position is combined with those 1, 2, 4, ... before it, so the order is kept."""
+    inputs = x if isinstance(x, tuple | tl.tuple) else (x,)
+    at = axis.value if isinstance(axis, tl.constexpr) else axis
+    back = reverse.value if isinstance(reverse, tl.constexpr) else reverse
+    arrays = [np.flip(t.handle.data, at) if back else t.handle.data for t in inputs]
+    lead = (slice(None),) * (at % arrays[0].ndim)
+    step = 1
+    while step < arrays[0].shape[at]:
+        earlier = [from_array(np.roll(a, step, at), t.dtype) for a, t in zip(arrays, inputs, strict=True)]
+        later = [from_array(a, t.dtype) for a, t in zip(arrays, inputs, strict=True)]
+        combined = combine(*earlier, *later)
+        ends = [c.handle.data for c in (combined if isinstance(combined, tuple) else (combined,))]
+        first, rest = (*lead, slice(None, step)), (*lead, slice(step, None))
+        arrays = [np.concatenate([a[first], end[rest]], at) for a, end in zip(arrays, ends, strict=True)]
+        step *= 2
+    arrays = [np.flip(a, at) if back else a for a in arrays]
+    found = tuple(from_array(a, t.dtype) for a, t in zip(arrays, inputs, strict=True))
+    return found if isinstance(x, tuple | tl.tuple) else found[0]
+
+
 _REPLACED: dict[Any, Any] = {
     core.reduce: _reduce,
+    core.associative_scan: _scan,
     core._reduce_with_indices: _reduce_with_indices,
     core.range: _range,
     core.static_range: _range,

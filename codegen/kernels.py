@@ -40,7 +40,8 @@ def kernel_source(file: File, kernel: tile.Kernel) -> tuple[Signature, list[str]
 class _Writer:
     def __init__(self, file: File, kernel: tile.Kernel) -> None:
         self.kernel = kernel
-        folds = (v for root in _roots(kernel.body) for v in tile.walk_values(root) if isinstance(v, tile.Fold))
+        values = (v for root in _roots(kernel.body) for v in tile.walk_values(root))
+        folds = (v for v in values if isinstance(v, tile.Fold | tile.Scan))
         self.names = Names(file.names.taken | {f"{v.monoid.name}_combine" for v in folds})
         self.python: dict[tuple[str, str], str] = {}
         self.axes = tile.tile_axes(kernel)
@@ -182,7 +183,8 @@ class _Writer:
         if a.block:
             block = self.python["block", a.name]
             yield from wrapped(f"for {first} in tl.range({start}, {stop}, {block}):")
-            yield f"    {name} = {first} + tl.arange(0, {block}).to(INT)"
+            place = f"(tl.cdiv({stop}, {block}) - 1) * {block} - {first}" if s.reverse else first
+            yield f"    {name} = {place} + tl.arange(0, {block}).to(INT)"
         else:
             yield from wrapped(f"for {first} in tl.range({start}, {stop}):")
             yield f"    {name} = tl.cast({first}, INT)"

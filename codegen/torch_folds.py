@@ -1,4 +1,4 @@
-"""Reductions of a tensor over some of its dims by a monoid, component by component."""
+"""Reductions of a tensor over some of its dims by a monoid, and prefixes along them, component by component."""
 
 from __future__ import annotations
 
@@ -102,6 +102,59 @@ def _tree(monoid: Monoid, types: tuple[DType, ...]) -> Fold:
 def _extended(x: Tensor, unit: Tensor, dim: int) -> Tensor:
     one = x.select(dim, 0).unsqueeze(dim)
     return torch.cat([x, unit.to(x).expand_as(one)], dim)
+
+
+def scan(monoid: Monoid, types: tuple[DType, ...], reverse: bool) -> Fold:
+    """The function that combines each position with those before it along the dims, the last of which runs fastest."""
+    one = _prefixes(monoid.name, types[0]) if monoid.components == 1 else None
+    several = _doubled(monoid, types)
+
+    def run(args: Sequence[Tensor], dims: Dims) -> list[Tensor]:
+        last = tuple(range(-len(dims), 0))
+        parts = [x.movedim(dims, last) for x in args]
+        rows = [x.flatten(-len(dims)) for x in parts]
+        rows = [x.flip(-1) for x in rows] if reverse else rows
+        ends = several(rows) if one is None else [one(rows[0])]
+        ends = [x.flip(-1) for x in ends] if reverse else ends
+        return [x.reshape(p.shape).movedim(last, dims) for x, p in zip(ends, parts, strict=True)]
+
+    return run
+
+
+def _prefixes(name: str, t: DType) -> Callable[[Tensor], Tensor] | None:
+    """What torch has of its own, along the last dim."""
+    kept = HELD[t.name]
+    plain = t.name != "u64" and not t.is_bool
+    match name:
+        case "sum" if not t.is_bool:
+            return lambda x: rounded(wrapped(torch.cumsum(x, -1, dtype=kept), t), t)
+        case "max" if plain:
+            return lambda x: torch.cummax(x, -1).values
+        case "min" if plain:
+            return lambda x: torch.cummin(x, -1).values
+        case "any" | "max" if t.is_bool:
+            return lambda x: torch.cummax(x.to(torch.uint8), -1).values.to(torch.bool)
+        case "all" | "min" if t.is_bool:
+            return lambda x: torch.cummin(x.to(torch.uint8), -1).values.to(torch.bool)
+        case "prod" if t.is_float and t.bits >= 32:
+            return lambda x: torch.cumprod(x, -1)
+        case _:
+            return None
+
+
+def _doubled(monoid: Monoid, types: tuple[DType, ...]) -> Callable[[list[Tensor]], list[Tensor]]:
+    """Any monoid, along the last dim: each position combined with those 1, 2, 4, ... before it."""
+    both = combine(monoid, types)
+
+    def run(parts: list[Tensor]) -> list[Tensor]:
+        step = 1
+        while step < parts[0].shape[-1]:
+            ends = both([x[..., :-step] for x in parts], [x[..., step:] for x in parts])
+            parts = [torch.cat([x[..., :step], end], -1) for x, end in zip(parts, ends, strict=True)]
+            step *= 2
+        return parts
+
+    return run
 
 
 def combine(monoid: Monoid, types: tuple[DType, ...]) -> Callable[[Sequence[Tensor], Sequence[Tensor]], list[Tensor]]:

@@ -135,7 +135,10 @@ class _Compiler:
     def unroll(self) -> None:
         """Walk the offsets of small windows one by one: shifted views take no memory, windows of all offsets do."""
         folds = [v.monoid for v in tile.values_in(self.kernel.body) if isinstance(v, tile.Fold)]
-        offsets = [n for n in self.values.sliding if self.dims[n].kind == "reduced"]
+        scanned = {v.axis for v in tile.values_in(self.kernel.body) if isinstance(v, tile.Scan)}
+        offsets = [
+            n for n in self.values.sliding if self.dims[n].kind == "reduced" and self.dims[n].tile not in scanned
+        ]
         count = prod(self.dims[n].extent for n in offsets)
         if count <= _MOST_OFFSETS and all(m.commutative for m in folds):
             self.dims[:] = [replace(d, kind="single") if n in offsets else d for n, d in enumerate(self.dims)]
@@ -156,8 +159,8 @@ class _Compiler:
 
     def statement(self, s: tile.Statement) -> list[Step]:
         match s:
-            case tile.Let(value=tile.Fold() as folded):
-                return [self.fold(s, folded)]
+            case tile.Let(value=tile.Fold() | tile.Scan() as several):
+                return [self.components(s, several)]
             case tile.Let():
                 return self.let(s)
             case tile.Loop():
@@ -172,8 +175,9 @@ class _Compiler:
         name = self.values.name(s.names[0], node)
         return [] if node.inlined else [bind(name, node)]
 
-    def fold(self, s: tile.Let, v: tile.Fold) -> Step:
-        many = self.values.fold(v)
+    def components(self, s: tile.Let, v: tile.Fold | tile.Scan) -> Step:
+        """Bind the components of a reduction or of prefixes."""
+        many = self.values.fold(v) if isinstance(v, tile.Fold) else self.values.scan(v)
         names = [self.values.name(n, self.unknown(t)) for n, t in zip(s.names, s.types, strict=True)]
 
         def run(frame: Frame) -> None:
@@ -215,7 +219,8 @@ class _Compiler:
             for state, start in zip(states, starts, strict=True):
                 bind(state, start)(frame)
             spans = span(frame)
-            for ranges in blocks([self.sizes[d] for d in members], spans) if all(spans) else ():
+            places = blocks([self.sizes[d] for d in members], spans) if all(spans) else iter(())
+            for ranges in reversed(list(places)) if s.reverse else places:
                 for d, r in zip(members, ranges, strict=True):
                     frame.lo[d], frame.hi[d] = r.start, r.stop
                 for step in steps:

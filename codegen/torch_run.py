@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from einc import ein, tile
-from einc.arithmetic import ScalarValue
+from einc.arithmetic import ScalarValue, evaluate_formula
 from einc.binding import Bindings
 from einc.codegen.torch_kernel import Executable, executable, seeds
 from einc.codegen.torch_ops import STORED
@@ -36,18 +36,18 @@ def run(
     Operands have the program's types and the shapes that the bindings were made from. A program without operands runs
     on `device`.
     """
+    bindings = completed(program, bindings)
     first = next(iter(operands.values()), None)
     home = first.device if first is not None else device or torch.device("cpu")
     tensors = dict(operands) | dict(out or {})
-    extents = bindings.extents | constants(program)
     last = {b.name: n for n, k in enumerate(schedule.kernels) for b in k.buffers}
     for n, kernel in enumerate(schedule.kernels):
         for b in kernel.buffers:
             if b.name not in tensors:
-                shape = [prod(extents[a] for a in dim) for dim in b.dims]
+                shape = [prod(bindings.extents[a] for a in dim) for dim in b.dims]
                 tensors[b.name] = torch.empty(shape, dtype=STORED[b.dtype.name], device=home)
         touched = {b.name: tensors[b.name] for b in kernel.buffers}
-        compiled_kernel(kernel, Bindings(extents, bindings.scalars), home).run(touched, bindings.scalars)
+        compiled_kernel(kernel, bindings, home).run(touched, bindings.scalars)
         del touched
         for b in schedule.intermediates:
             if last.get(b.name) == n:
@@ -55,9 +55,16 @@ def run(
     return tuple(tensors[name] for name in program.results)
 
 
-def constants(program: ein.Program) -> dict[str, int]:
-    """The extents that are numbers: of axes that passes have added, too."""
-    return {a.name: int(a.extent.value) for a in program.axes if isinstance(a.extent, ein.Const)}
+def completed(program: ein.Program, bindings: Bindings) -> Bindings:
+    """The bindings with the extents of axes that passes have added, in the order they were."""
+    added = [a for a in program.axes if a.name not in bindings.extents]
+    if not added:
+        return bindings
+    extents = dict(bindings.extents)
+    for a in added:
+        assert a.extent is not None
+        extents[a.name] = int(evaluate_formula(a.extent, extents, bindings.scalars))
+    return Bindings(extents, bindings.scalars)
 
 
 def compiled_kernel(kernel: tile.Kernel, bindings: Bindings, device: torch.device) -> Executable:

@@ -25,7 +25,7 @@ from einc.codegen.torch_elementwise import (
     unary,
     where,
 )
-from einc.codegen.torch_folds import first_along, fold
+from einc.codegen.torch_folds import first_along, fold, scan
 from einc.codegen.torch_frames import Affine, Bounds, Compute, Frame, Interval, Node, Result, unknown
 from einc.codegen.torch_intervals import interval
 from einc.codegen.torch_names import Name, Step, bind
@@ -144,6 +144,11 @@ class Values:
                 kept = monoid.results[0]
                 first = self.node(args[kept])
                 return Node(first.dtype, first.dims - set(self.members[axis]), lambda f: many(f)[kept], passes=True)
+            case tile.Scan(monoid=monoid, axis=axis, args=args):
+                prefixes = self.scan(v)
+                chosen = monoid.results[0]
+                one = self.node(args[chosen])
+                return Node(one.dtype, one.dims.union(self.members[axis]), lambda f: prefixes(f)[chosen], passes=True)
 
     def constant(self, value: bool | int | float, t: DType) -> Node:
         if t.is_bool:
@@ -344,6 +349,23 @@ class Values:
             for x, owned in given:
                 frame.recycle(x, owned)
             return [(x, frame.reuse) for x in found]
+
+        return run
+
+    def scan(self, v: tile.Scan) -> Callable[[Frame], list[Result]]:
+        """The components of the prefixes along a tile axis, all of them the receiver's."""
+        args = [self.node(a) for a in v.args]
+        dims = self.members[v.axis]
+        over = frozenset(dims)
+        prefixes = scan(v.monoid, tuple(a.dtype for a in args), v.reverse)
+        self.shapes |= {a.dims | over for a in args}
+
+        def run(frame: Frame) -> list[Result]:
+            parts = [_spread(as_tensor(a.compute(frame)[0], frame), frame, over) for a in args]
+            if len(parts) > 1:
+                shape = common_shape(parts)
+                parts = [x.expand(shape) for x in parts]
+            return [(x, frame.reuse) for x in prefixes(parts, dims)]
 
         return run
 

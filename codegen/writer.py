@@ -59,6 +59,8 @@ class Writer(ABC):
                 found = frozenset((row, column))
             case tile.Fold(axis=axis, args=args):
                 found = frozenset().union(*map(self.axes, args)) - {axis}
+            case tile.Scan(axis=axis, args=args):
+                found = frozenset((axis,)).union(*map(self.axes, args))
             case _:
                 found = frozenset().union(*map(self.axes, tile.values_of(v)))
         self._axes[id(v)] = v, found  # with the value, lest another takes its place in memory

@@ -98,9 +98,7 @@ def measured(contest: Contest, device: torch.device, budget: float) -> Row:
     seconds = taken.pop("einc")
     for name, theirs in taken.items():
         times[name] = replace(times[name], seconds=theirs, ratio=theirs / seconds)
-    row = Row(
-        contest.name, seconds, 0.0, _bytes(*operands.values(), *_several(value)), times=tuple(times.values())
-    )
+    row = Row(contest.name, seconds, 0.0, _bytes(*operands.values(), *_several(value)), times=tuple(times.values()))
     compiled = program.compiled(**given)
     shapes = {name: tuple(x.shape) for name, x in operands.items()}
     bindings = bind(compiled.program, shapes, contest.scalars)

@@ -15,6 +15,7 @@ class Plan:
     one tile axis; `walked` is the group that the kernel walks block by block; each of `whole` is held in one block.
     `stores` names the tensors written to memory. A reduction goes over walked and whole axes; the equations are real.
     A walk is in `splits` parts, counted by the axis `split`, whose states a second kernel merges; one part is the walk.
+    `scanned` are axes that run along with the walked one, position by position: those of the prefixes over it.
     """
 
     equations: tuple[Equation, ...]
@@ -26,3 +27,13 @@ class Plan:
     whole: tuple[str, ...] = ()
     split: str = ""
     splits: int = 1
+    scanned: tuple[str, ...] = ()
+
+    @property
+    def along(self) -> frozenset[str]:
+        """The axes that a walk runs along."""
+        return frozenset((*self.walked, *self.scanned))
+
+    def is_scan(self, eq: Equation) -> bool:
+        """Is the equation a reduction over the walked axis with a value at every position of it?"""
+        return not self.along.isdisjoint(eq.axes) and not self.along.isdisjoint(eq.over)

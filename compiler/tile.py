@@ -159,13 +159,26 @@ class Fold:
 
 
 @dataclass(frozen=True, slots=True)
+class Scan:
+    """The prefixes of a tile along one of its axes: at each position what a monoid makes of those up to and with it.
+
+    Of those from it on, if `reverse`. One argument a component.
+    """
+
+    monoid: Monoid
+    axis: str
+    args: tuple[Value, ...]
+    reverse: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Fill:
     """A tile of one value over the axes of the name it is bound to."""
 
     value: Lit
 
 
-Value = Ref | Lit | ExtentOf | ScalarArg | Elem | Convert | Load | Dot | Fold | Fill
+Value = Ref | Lit | ExtentOf | ScalarArg | Elem | Convert | Load | Dot | Fold | Scan | Fill
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Statements
@@ -173,7 +186,7 @@ Value = Ref | Lit | ExtentOf | ScalarArg | Elem | Convert | Load | Dot | Fold | 
 
 @dataclass(frozen=True, slots=True)
 class Let:
-    """Names bound to a value: one name, or one a component of a `Fold`. The types fix the order of axes."""
+    """Names bound to a value: one name, or one a component of a `Fold` or a `Scan`. The types fix the order of axes."""
 
     names: tuple[str, ...]
     types: tuple[TileType, ...]
@@ -195,6 +208,7 @@ class Loop:
     """The blocks of `axis`, from position `start` up to `stop` (None: the whole extent), in order.
 
     The last block may overhang `stop`; where a loop is `exact`, what is beyond does not belong to it.
+    If `reverse`, the last block comes first, and `start` is None.
     """
 
     axis: TileAxis
@@ -203,6 +217,7 @@ class Loop:
     start: Value | None = None
     stop: Value | None = None
     exact: bool = False
+    reverse: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,7 +279,7 @@ class Schedule:
 def values_of(v: Value) -> tuple[Value, ...]:
     """The values directly below."""
     match v:
-        case Elem(args=args) | Fold(args=args):
+        case Elem(args=args) | Fold(args=args) | Scan(args=args):
             return args
         case Convert(arg=arg):
             return (arg,)
@@ -281,7 +296,7 @@ def values_of(v: Value) -> tuple[Value, ...]:
 def rebuild(v: Value, f: Callable[[Value], Value]) -> Value:
     """The same value over f of those directly below."""
     match v:
-        case Elem(args=args) | Fold(args=args):
+        case Elem(args=args) | Fold(args=args) | Scan(args=args):
             return replace(v, args=tuple(f(a) for a in args))
         case Convert(arg=arg):
             return replace(v, arg=f(arg))

@@ -56,12 +56,14 @@ def _statements(body: tuple[tile.Statement, ...]) -> Iterator[str]:
             case tile.Store(tensor=tensor, index=index, value=value, mask=mask, part=part, type=type_):
                 masked = "" if mask is None else f" where {_value(mask)}"
                 yield f"store {tensor}{_part(part)}[{_list(index)}] = {_value(value)} as {type_.dtype}{masked}"
-            case tile.Loop(axis=axis, carried=carried, body=inner, start=start, stop=stop, exact=exact):
+            case tile.Loop(
+                axis=axis, carried=carried, body=inner, start=start, stop=stop, exact=exact, reverse=reverse
+            ):
                 for c in carried:
                     yield f"{_typed(c.name, c.type)} = {_value(c.init)}"
                 bounds = "" if start is None else f" from {_value(start)}"
                 bounds += "" if stop is None else f" to {_value(stop)}{' exactly' if exact else ''}"
-                yield f"loop {_axis(axis)}{bounds}"
+                yield f"loop {_axis(axis)}{bounds}{' backwards' if reverse else ''}"
                 yield from (f"  {line}" for line in _statements(inner))
                 for c in carried:
                     yield f"  {c.name} = {c.after}"
@@ -103,6 +105,8 @@ def _value(v: Value, binding: int = 0) -> str:
             return f"{_value(acc)} + dot[{inner}]({_value(left)}, {_value(right)})"
         case tile.Fold(monoid=monoid, axis=axis, args=args):
             return f"{monoid.name}[{axis}]({_list(args)})"
+        case tile.Scan(monoid=monoid, axis=axis, args=args, reverse=reverse):
+            return f"{'suffixes' if reverse else 'prefixes'} {monoid.name}[{axis}]({_list(args)})"
         case tile.Elem(op=op, args=args):
             return _element(op, args, binding)
 

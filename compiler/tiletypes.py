@@ -28,7 +28,7 @@ def dtype_of(v: tile.Value, names: Types) -> DType:
             return _element(op, args, names)
         case tile.Dot(acc=acc):
             return dtype_of(acc, names)
-        case tile.Fold(args=args):
+        case tile.Fold(args=args) | tile.Scan(args=args):
             return dtype_of(args[0], names)
         case tile.Fill(value=value):
             return value.dtype
@@ -53,6 +53,8 @@ def axes_of(v: tile.Value, names: Types) -> frozenset[str]:
             return frozenset((row, column))
         case tile.Fold(axis=axis, args=args):
             return frozenset().union(*(axes_of(a, names) for a in args)) - {axis}
+        case tile.Scan(axis=axis, args=args):
+            return frozenset((axis,)).union(*(axes_of(a, names) for a in args))
         case _:
             return frozenset().union(*(axes_of(below, names) for below in tile.values_of(v)))
 

@@ -11,6 +11,7 @@ from einc.passes.mask_edges import mask_edges
 from einc.passes.order_contractions import order_contractions
 from einc.passes.partition import partition
 from einc.passes.place_loads import place_loads
+from einc.passes.scan import scan
 from einc.passes.simplify import simplify
 from einc.passes.split_reduction import split_reduction
 from einc.pipeline import Pass, on_kernels, on_program
@@ -28,6 +29,13 @@ PIPELINE: tuple[Pass, ...] = (
         "x * 1  -->  x;  where(true, x, y)  -->  x;  T = f; U = f  -->  T = f, U read as T",
         "what is written for clarity or made for uniformity is paid for once a position",
         on_program(simplify),
+    ),
+    Pass(
+        "scan",
+        "C[i, j] = sum[t : j < t <= i](f(t))  -->  S[p] = sum[t : t <= p](f(t));  C[i, j] = S[i] - S[j]",
+        "all prefixes take one walk over an axis, a reduction for each of them the square of it",
+        on_program(scan),
+        level=1,
     ),
     Pass(
         "order-contractions",

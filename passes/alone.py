@@ -5,6 +5,7 @@ from __future__ import annotations
 from einc.ein import Equation, Program
 from einc.passes.contraction import contraction
 from einc.passes.parts import split
+from einc.passes.scan import prefix
 from einc.pipeline import Context
 from einc.plan import Plan
 
@@ -12,11 +13,14 @@ from einc.plan import Plan
 def alone(equation: Equation, program: Program, context: Context) -> Plan:
     """The plan of a kernel for one equation.
 
-    A contraction has its rows, columns and inner axes; another reduction its outputs as rows; a pointwise equation its
-    last axis as columns and the others as rows.
+    Prefixes walk along the axis that they end at. A contraction has its rows, columns and inner axes; another reduction
+    its outputs as rows; a pointwise equation its last axis as columns and the others as rows.
     """
     eq = split(equation, program.dtypes())
     stores = tuple(t.name for t in eq.outputs)
+    prefixes = prefix(eq, program) if context.level >= 1 else None
+    if prefixes is not None:
+        return Plan((eq,), stores, rows=prefixes.rows, walked=(prefixes.walked,), scanned=(prefixes.scanned,))
     if eq.monoid is None:
         return Plan((eq,), stores, rows=eq.axes[:-1], columns=eq.axes[-1:])
     if eq.monoid.name == "sum":

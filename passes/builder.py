@@ -66,6 +66,7 @@ class Builder:
         self.groups: dict[tuple[str, ...], str] = {}
         self.tile_of: dict[str, str] = {}
         self.position: dict[str, tile.Value] = {}
+        self.beside: dict[str, tuple[str, ...]] = {}
         self.blocks = [Block(self)]
         kept = {eq.name for eq in plan.equations} - set(plan.stores)
         self.taken = Counter([a.name for a in program.axes] + [n for n in self.dtypes if n not in kept])
@@ -110,9 +111,16 @@ class Builder:
         self.types[name] = tile.TileType(INT, (name,) if block else ())
         return tile.TileAxis(name, axes, role, block)
 
+    def run_along(self, axes: tuple[str, ...], axis: tile.TileAxis) -> None:
+        """Let other `ein` axes have the positions of a tile axis, once it is entered."""
+        for member in axes:
+            self.tile_of[member] = self.groups[(member,)] = axis.name
+            self.beside[axis.name] = (*self.beside.get(axis.name, ()), member)
+
     def enter(self, axes: tuple[tile.TileAxis, ...]) -> None:
         """Make the positions of these tile axes' members known from here on."""
         for axis in axes:
+            self.position.update(dict.fromkeys(self.beside.get(axis.name, ()), tile.Ref(axis.name)))
             rest: tile.Value = tile.Ref(axis.name)
             if len(axis.axes) == 1:
                 self.position[axis.axes[0]] = rest
@@ -146,7 +154,12 @@ class Builder:
 
     @contextmanager
     def loop(
-        self, axis: tile.TileAxis, start: tile.Value | None = None, stop: tile.Value | None = None, exact: bool = False
+        self,
+        axis: tile.TileAxis,
+        start: tile.Value | None = None,
+        stop: tile.Value | None = None,
+        exact: bool = False,
+        reverse: bool = False,
     ) -> Iterator[Block]:
         """A loop over the axis, whose body is what is built inside; its states become known after it."""
         block = Block(self)
@@ -156,7 +169,7 @@ class Builder:
         yield block
         self.blocks.pop()
         self.position = before
-        self.emit(tile.Loop(axis, tuple(block.states), tuple(block.statements), start, stop, exact))
+        self.emit(tile.Loop(axis, tuple(block.states), tuple(block.statements), start, stop, exact, reverse))
 
     def bind(self, wanted: str, value: tile.Value, order: tuple[str, ...]) -> tile.Value:
         """The value under a name; a name already, it stays."""
@@ -173,13 +186,18 @@ class Builder:
         self, eq: Equation, axis: str, args: tuple[tile.Value, ...], order: tuple[str, ...], types: tuple[DType, ...]
     ) -> tuple[tile.Value, ...]:
         """Fold a tile axis away, each component under a name of its own."""
-        found = frozenset().union(*(axes_of(a, self.types) for a in args)) - {axis}
-        type_axes = tuple(a for a in order if a in found)
         assert eq.monoid is not None
-        names = self.names(f"{eq.name}_block", eq.monoid.components)
-        all_types = tuple(tile.TileType(t, type_axes) for t in types)
+        return self.several(f"{eq.name}_block", tile.Fold(eq.monoid, axis, args), order, types)
+
+    def several(
+        self, wanted: str, value: tile.Fold | tile.Scan, order: tuple[str, ...], types: tuple[DType, ...]
+    ) -> tuple[tile.Value, ...]:
+        """Each component of a value under a name of its own."""
+        found = axes_of(value, self.types)
+        all_types = tuple(tile.TileType(t, tuple(a for a in order if a in found)) for t in types)
+        names = self.names(wanted, len(types))
         self.types.update(zip(names, all_types, strict=True))
-        self.emit(tile.Let(names, all_types, tile.Fold(eq.monoid, axis, args)))
+        self.emit(tile.Let(names, all_types, value))
         return tuple(tile.Ref(n) for n in names)
 
     def combine(self, monoid: Monoid, a: tuple[tile.Value, ...], b: tuple[tile.Value, ...]) -> tuple[tile.Value, ...]:

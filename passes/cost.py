@@ -16,6 +16,7 @@ from einc import ein
 from einc.ein import Apply, Equation, Program
 from einc.inference import dtype_of
 from einc.passes.contraction import contraction
+from einc.passes.scan import prefix
 from einc.passes.walks import tensors_read, walks
 from einc.pipeline import Context
 from einc.plan import Plan
@@ -108,8 +109,9 @@ def positions(axes: tuple[str, ...], context: Context) -> int:
 
 def _operations(eq: Equation, program: Program, context: Context) -> tuple[float, float, float]:
     """FLOPs on the matrix units, vector operations and special functions of an equation computed once."""
-    space = positions((*eq.axes, *eq.over), context)
-    if eq.monoid is not None and eq.monoid.name == "sum":
+    scans = prefix(eq, program) is not None
+    space = positions(eq.axes if scans else (*eq.axes, *eq.over), context)
+    if eq.monoid is not None and eq.monoid.name == "sum" and not scans:
         found = contraction(eq, eq.body, context.size)
         if found is not None:
             t = _narrowest(found.terms[0].left + found.terms[0].right, program)

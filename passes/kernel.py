@@ -87,16 +87,22 @@ class Kernel:
         over = tuple(dict.fromkeys(self.b.tile_of[a] for a in eq.over))
         inside = (*(a for a in order if a not in over), *over)
         types = self.state_types(eq)
-        domain = None if eq.domain is None else self.b.typed(eq.domain, inside, BOOL)
-        args: tuple[Value, ...] = ()
-        for body, t, unit in zip(eq.bodies, types, eq.monoid.identity, strict=True):
-            value = self.b.widened(body, inside, t)
-            args += (value if domain is None else Elem("where", (domain, value, Lit(unit, t))),)
+        args = self.terms(eq, inside)
         for axis in reversed(over):
             args = self.b.fold(eq, axis, args, inside, types)
         if all(isinstance(s, tile.Fill) for s in states):
             return list(args)
         return list(self.b.combine(eq.monoid, tuple(states), args))
+
+    def terms(self, eq: Equation, inside: tuple[str, ...]) -> tuple[Value, ...]:
+        """What is reduced, component by component: the identity outside the domain."""
+        assert eq.monoid is not None
+        domain = None if eq.domain is None else self.b.typed(eq.domain, inside, BOOL)
+        args: tuple[Value, ...] = ()
+        for body, t, unit in zip(eq.bodies, self.state_types(eq), eq.monoid.identity, strict=True):
+            value = self.b.widened(body, inside, t)
+            args += (value if domain is None else Elem("where", (domain, value, Lit(unit, t))),)
+        return args
 
     def state_types(self, eq: Equation) -> tuple[DType, ...]:
         """Sums and products accumulate wide; an order keeps its type; a carried index is i64."""
@@ -212,7 +218,7 @@ class Kernel:
     def store_rest(self) -> None:
         """Write what is stored and does not lie along the walked axes."""
         for eq in self.plan.equations:
-            if eq.name in self.plan.stores and not set(self.plan.walked) & set(eq.axes):
+            if eq.name in self.plan.stores and self.plan.along.isdisjoint(eq.axes):
                 self.store(eq)
 
     def results(self, eq: Equation, order: tuple[str, ...]) -> list[Value]:

@@ -51,6 +51,7 @@ def lowered(program: Program, plan: Plan, context: Context) -> tile.Kernel:
     grid, whole = kernel.enter()
     if plan.walked:
         axis = kernel.b.axis(plan.walked, "reduced")
+        kernel.b.run_along(plan.scanned, axis)
         for walk in walks(plan):
             loop(kernel, axis, walk).finish()
     kernel.store_rest()

@@ -1,7 +1,7 @@
 """Make blocks that overhang an extent, and indices that may miss it, harmless.
 
     load T[e]                -->   load T[e] where t < |t| for its tile axes, and 0 <= e < |dim| where e is checked
-    fold[t](x)               -->   fold[t](where t < |t| then x else identity)
+    fold[t](x)               -->   fold[t](where t < |t| then x else identity), and so for prefixes
     dot[t](x, y)             -->   dot[t](x, y) with both 0 outside |t|
     store T[e] = x           -->   store T[e] = x where t < |t|
 
@@ -86,7 +86,7 @@ class _Masks:
                 return replace(v, args=tuple(self.value(a) for a in args))
             case tile.Convert(arg=arg):
                 return replace(v, arg=self.value(arg))
-            case tile.Fold(monoid=monoid, axis=axis, args=args):
+            case tile.Fold(monoid=monoid, axis=axis, args=args) | tile.Scan(monoid=monoid, axis=axis, args=args):
                 units = [Lit(u, self.dtype(a)) for u, a in zip(monoid.identity, args, strict=True)]
                 inside = (self.value(a) for a in args)
                 return replace(v, args=tuple(self.within(axis, a, u) for a, u in zip(inside, units, strict=True)))

@@ -13,7 +13,7 @@ that are reduced, one group is walked and the others are held whole.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 
@@ -24,6 +24,7 @@ from einc.passes.contraction import Shape, contraction
 from einc.passes.cost import Model, positions
 from einc.passes.parts import split
 from einc.passes.rewriting import drop_dead
+from einc.passes.scan import prefix
 from einc.passes.walks import can_split, tensors_read
 from einc.pipeline import Context, State
 from einc.plan import Plan
@@ -108,11 +109,13 @@ class Search:
         if (reason := misread(equations)) is not None:
             return Apart(reason)
         equations = tuple(split(eq, self.program.dtypes()) for eq in equations)
-        shape = _main(equations, self.context)
-        made = {
-            walked: _plan(equations, stores, walked, shape, self.context)
-            for walked in _walkable(equations, self.context)
-        }
+        found = {eq.name: p for eq in equations if (p := prefix(eq, self.program)) is not None}
+        if len({(p.walked, p.reverse) for p in found.values()}) > 1:
+            return Apart("prefixes along several axes, or from both ends, do not share a walk")
+        along = {p.scanned: p.walked for p in found.values()}
+        shape = _main((eq for eq in equations if eq.name not in found), self.context)
+        walkable = [(p.walked,) for p in found.values()] or _walkable(equations, self.context)
+        made = {walked: _plan(equations, stores, walked, along, shape, self.context) for walked in walkable}
         plans = [p for p in made.values() if isinstance(p, Plan)]
         reasons = [f"{_walking(walked)}: {p.reason}" for walked, p in made.items() if isinstance(p, Apart)]
         return min(plans, key=self.rank, default=Apart("; ".join(reasons)))
@@ -220,14 +223,18 @@ def _plan(
     equations: tuple[Equation, ...],
     stores: tuple[str, ...],
     walked: tuple[str, ...],
+    along: Mapping[str, str],
     shape: Shape | None,
     context: Context,
 ) -> Plan | Apart:
+    """The plan with these axes walked; each of `along` is an axis that runs along with one of them."""
     reduced = tuple(dict.fromkeys(a for eq in equations for a in eq.over))
     for eq in equations:
         if set(walked) & set(eq.over) and not set(walked) <= set(eq.over):
             return Apart(f"{eq.name} is reduced over {', '.join(eq.over)}, a part of what is walked")
-    free = tuple(dict.fromkeys(a for eq in equations for a in eq.axes if a not in reduced))
+        if set(along) & set(eq.over):
+            return Apart(f"{eq.name} is reduced over {', '.join(eq.over)}, where others have prefixes")
+    free = tuple(dict.fromkeys(a for eq in equations for a in eq.axes if a not in (*reduced, *along)))
     lacking = {a for a in free if any(a not in eq.axes for eq in equations)}
     short = tuple(a for a in free if a in lacking and context.size(a) <= _WHOLE_DOT)
     whole = (*(a for a in reduced if a not in walked), *short)
@@ -240,7 +247,7 @@ def _plan(
     else:
         rows, columns = (grid, ()) if walked or whole else (grid[:-1], grid[-1:])
     batch = tuple(a for a in grid if a not in rows and a not in columns)
-    return Plan(equations, stores, batch, rows, columns, walked, whole)
+    return Plan(equations, stores, batch, rows, columns, walked, whole, scanned=tuple(along))
 
 
 def _main(equations: Iterable[Equation], context: Context) -> Shape | None:

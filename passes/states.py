@@ -145,7 +145,7 @@ class States:
         for link in self.chain:
             values = self.finished(link, end, lambda e: e)
             for n, (value, dtype) in enumerate(zip(values, stored_types(link.equation), strict=True)):
-                self.define(component(link.equation.name, n), _rounded(self.b, value, dtype))
+                self.define(component(link.equation.name, n), rounded(self.b, value, dtype))
 
 
 def _share(link: Link, a: Accumulator) -> Equation:
@@ -156,7 +156,8 @@ def _share(link: Link, a: Accumulator) -> Equation:
     return Equation((ein.Tensor(a.name, stored),), dims, bodies, a.monoid, link.equation.over, a.domain)
 
 
-def _rounded(b: Builder, value: Value, dtype: DType) -> Value:
+def rounded(b: Builder, value: Value, dtype: DType) -> Value:
+    """The value as it would be stored, where that is narrower."""
     t = b.type_of(value)
     return b.convert(value, dtype) if dtype.is_float and t.is_float and dtype.bits < t.bits else value
 

@@ -1,4 +1,4 @@
-"""One walk of a kernel as a loop: the states of its links, and the stores of what lies along it."""
+"""One walk of a kernel as a loop: the states of its links, and the prefixes and stores of what lies along it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from einc import tile
 from einc.passes.advance import step
 from einc.passes.kernel import Kernel
 from einc.passes.limits import Limit, limits
+from einc.passes.prefixes import goes_backwards, prefixes
 from einc.passes.states import States
 from einc.passes.walks import Walk
 
@@ -25,8 +26,10 @@ def looped(kernel: Kernel, axis: tile.TileAxis, walk: Walk, start: Limit, stop: 
     """The loop over some positions."""
     states = States(kernel, walk.links, axis.axes)
     known, order = dict(kernel.known), kernel.order
-    with kernel.b.loop(axis, start, stop, exact) as block:
+    with kernel.b.loop(axis, start, stop, exact, goes_backwards(kernel, walk)) as block:
         kernel.order = (*order, axis.name)
+        for eq in walk.scans:
+            prefixes(kernel, axis.name, eq, block)
         states.allocate(kernel.result_order)
         step(states, block)
         for eq in walk.stores:

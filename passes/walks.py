@@ -18,19 +18,23 @@ from einc.sweep import Link, NotClosed
 
 @dataclass(frozen=True, slots=True)
 class Walk:
-    """One loop: the links that stream in it, the equations whose tensors are written in it, and what had to wait."""
+    """One loop: the links that stream in it, the equations whose tensors are written in it, and what had to wait.
+
+    `scans` are the prefixes that those need.
+    """
 
     links: tuple[Link, ...]
     stores: tuple[Equation, ...]
     waiting: tuple[NotClosed, ...]
+    scans: tuple[Equation, ...] = ()
 
 
 def walks(plan: Plan) -> tuple[Walk, ...]:
     """The walks of a plan, in order."""
     over = set(plan.walked)
     named = {eq.name: eq for eq in plan.equations}
-    late = [eq for eq in plan.equations if over & set(eq.over)]
-    along = [eq for eq in plan.equations if over & set(eq.axes) and eq.name in plan.stores]
+    late = [eq for eq in plan.equations if over & set(eq.over) and not plan.is_scan(eq)]
+    along = [eq for eq in plan.equations if plan.along & set(eq.axes) and eq.name in plan.stores]
     found: list[Walk] = []
     while over and (late or along):
         unknown = {eq.name for eq in late}
@@ -39,7 +43,9 @@ def walks(plan: Plan) -> tuple[Walk, ...]:
         now = [eq for eq in along if not unknown & upstream(eq, named)]
         ready = tuple(link for link in made if isinstance(link, Link))
         waiting = tuple(link for link in made if isinstance(link, NotClosed))
-        found.append(Walk(ready, tuple(now), waiting))
+        needed = {n for eq in (*now, *(link.equation for link in ready)) for n in (eq.name, *upstream(eq, named))}
+        scans = tuple(eq for eq in plan.equations if eq.name in needed and plan.is_scan(eq))
+        found.append(Walk(ready, tuple(now), waiting, scans))
         late = [named[link.equation.name] for link in waiting]
         along = [eq for eq in along if eq not in now]
     return tuple(found)
@@ -50,7 +56,7 @@ def can_split(plan: Plan) -> bool:
     if not plan.walked:
         return False
     found = walks(plan)
-    return len(found) == 1 and not found[0].stores and not found[0].waiting
+    return len(found) == 1 and not (found[0].stores or found[0].waiting or found[0].scans)
 
 
 def upstream(eq: Equation, named: dict[str, Equation]) -> set[str]:

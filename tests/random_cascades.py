@@ -2,7 +2,8 @@
 
 A program reads `x[i, j]` and others of its kind, defines links one after another, each over what exists so far, and
 returns those that nothing reads, and a few others. Along with every value goes what may be done with it: how large it
-is at most, how far a computation in f32 may be off, whether it is exact, and so may be ranked, and whether it is finite.
+is at most, how far a computation in f32 may be off, whether it is exact, and so may be ranked, and whether it is
+finite.
 """
 
 from __future__ import annotations

@@ -143,7 +143,7 @@ def states_of(c: driver.Compiled, bindings: Bindings, given: Arrays) -> dict[str
     """The states that every part of the walk leaves."""
     schedule = c.state.schedule
     assert schedule is not None
-    extents = bindings.extents | torch_run.constants(c.state.program)
+    extents = torch_run.completed(c.state.program, bindings).extents
     between = {b.name: [math.prod(extents[a] for a in dim) for dim in b.dims] for b in schedule.intermediates}
     types = {"f32": torch.float32, "i64": torch.int64, "bool": torch.bool}
     states = {b.name: torch.empty(between[b.name], dtype=types[b.dtype.name]) for b in schedule.intermediates}

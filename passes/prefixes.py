@@ -1,0 +1,48 @@
+"""Prefixes along a walked axis: one block after another, with the monoid's total of all blocks before carried.
+
+    C[i] = monoid[t : t <= i](f(t))   -->   loop t: C = combine(total, prefixes(f));  total = combine(total, fold(f))
+
+A suffix, over t >= i, walks from the last block to the first.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from einc import tile
+from einc.ein import Equation
+from einc.passes.builder import Block
+from einc.passes.kernel import Kernel, component, stored_types
+from einc.passes.scan import prefix
+from einc.passes.states import rounded
+from einc.passes.walks import Walk
+from einc.tile import Lit, Ref, TileType, Value
+
+
+def goes_backwards(kernel: Kernel, walk: Walk) -> bool:
+    """Whether the walk makes suffixes."""
+    found = (prefix(eq, kernel.program) for eq in walk.scans)
+    return any(p is not None and p.reverse for p in found)
+
+
+def prefixes(kernel: Kernel, axis: str, eq: Equation, block: Block) -> None:
+    """Make an equation's prefixes within a loop over the axis known; carry its total."""
+    b, p = kernel.b, prefix(eq, kernel.program)
+    monoid = eq.monoid
+    assert p is not None
+    assert monoid is not None
+    eq = replace(eq, domain=p.domain)
+    rows = tuple(t for t in kernel.order if t != axis and t in {b.tile_of[a] for a in eq.axes})
+    inside, types = (*rows, axis), kernel.state_types(eq)
+    names = b.names(eq.name, monoid.components)
+    b.types.update({name: TileType(t, rows) for name, t in zip(names, types, strict=True)})
+    args = tuple(b.bind(f"{eq.name}_term", a, inside) for a in kernel.terms(eq, inside))
+    states: tuple[Value, ...] = tuple(Ref(n) for n in names)
+    within = b.several(f"{eq.name}_within", tile.Scan(monoid, axis, args, p.reverse), inside, types)
+    known = b.combine(monoid, states, within)
+    for n, (k, t) in enumerate(zip(monoid.results, stored_types(eq), strict=True)):
+        value = rounded(b, b.bind(eq.name, known[k], inside), t)
+        kernel.known[component(eq.name, n)] = value
+    after = b.combine(monoid, states, b.fold(eq, axis, args, inside, types))
+    for name, t, unit, value in zip(names, types, monoid.identity, after, strict=True):
+        block.carry(name, TileType(t, rows), tile.Fill(Lit(unit, t)), value)

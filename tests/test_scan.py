@@ -1,0 +1,140 @@
+"""Reductions for every end of an axis take one walk over it, and mean what they did."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from einc import driver
+from einc.binding import bind
+from einc.evaluate import evaluate
+from einc.execution import run_in_torch, runner
+from einc.targets import TARGETS
+from einc.tile import Scan, Schedule, tile_axes, values_in
+
+Array = np.ndarray[Any, Any]
+
+
+def compiled(text: str, level: int, target: str = "interpret", **sizes: int) -> driver.Compiled:
+    """A program of its lines, the first of which is its signature."""
+    first, *lines = [line.strip() for line in text.strip().splitlines()]
+    source = f"def f({first}):\n" + "".join(f"    {line}\n" for line in lines)
+    return driver.compile_program(driver.elaborate(driver.parse(source, "<test>")), level, TARGETS[target], sizes)
+
+
+def run(c: driver.Compiled, backend: str, operands: dict[str, Array], **scalars: int) -> list[Array]:
+    tensors = {name: torch.from_numpy(x) for name, x in operands.items()}
+    if backend == "torch":
+        bindings = bind(c.program, {name: x.shape for name, x in operands.items()}, scalars)
+        found = run_in_torch(c, tensors, bindings, None)
+    else:
+        found = runner(c)(*(tensors[p.name] if p.name in tensors else scalars[p.name] for p in c.program.params))
+    return [x.numpy() for x in found]
+
+
+def kernels(c: driver.Compiled) -> list[str]:
+    assert c.state.schedule is not None
+    return [k.name for k in c.state.schedule.kernels]
+
+
+def scans(schedule: Schedule | None) -> int:
+    """The number of prefixes that are made."""
+    assert schedule is not None
+    return sum(isinstance(v, Scan) for k in schedule.kernels for v in values_in(k.body))
+
+
+def visits(schedule: Schedule | None, sizes: dict[str, int]) -> int:
+    """The most positions that a kernel's grid and loops visit."""
+    assert schedule is not None
+    return max(
+        int(np.prod([sizes[a] for t in tile_axes(k).values() for a in t.axes], dtype=object)) for k in schedule.kernels
+    )
+
+
+# By name: signature and equations; x[b, t, c] is drawn, n is its length t, and the result is over every end i.
+PREFIXES = {
+    "where": "x[b, t]\naxis i = |t|\nC[b, i] = sum[t](where(t <= i, x[b, t], 0))\nreturn C",
+    "domain": "x[b, t]\naxis i = |t|\nC[b, i] = sum[t : t <= i](x[b, t])\nreturn C",
+    "prelude": "x[b, t]\nC[b, t] = cumsum[t](x)\nreturn C",
+    "exclusive": "x[b, t]\naxis i = |t|\nC[b, i] = sum[t : t < i](x[b, t])\nreturn C",
+    "delayed": "x[b, t]\naxis i = |t|\nC[b, i] = sum[t : t + 5 <= i](x[b, t])\nreturn C",
+    "suffix": "x[b, t]\naxis i = |t|\nC[b, i] = sum[t : t >= i](x[b, t])\nreturn C",
+    "exclusive suffix": "x[b, t]\naxis i = |t|\nC[b, i] = sum[t : t > i](x[b, t])\nreturn C",
+    "negated": "x[b, t]\naxis i = |t|\nC[b, i] = sum[t](where(t > i, 0, x[b, t]))\nreturn C",
+    "max": "x[b, t]\naxis i = |t|\nC[b, i] = max[t](where(t <= i, x[b, t], -inf))\nreturn C",
+    "exclusive max": "x[b, t]\naxis i = |t|\nC[b, i] = max[t : t < i](x[b, t])\nreturn C",
+    "min": "x[b, t]\naxis i = |t|\nC[b, i] = min[t](where(t <= i, x[b, t], inf))\nreturn C",
+    "prod": "x[b, t]\naxis i = |t|\nC[b, i] = prod[t : t <= i](1 + x[b, t] / 100)\nreturn C",
+    "any": "x[b, t]\naxis i = |t|\nC[b, i] = any[t : t <= i](x[b, t] > 2)\nreturn C",
+    "all": "x[b, t]\naxis i = |t|\nC[b, i] = all[t : t >= i](x[b, t] > -2.5)\nreturn C",
+    "argmax": "x[b, t]\naxis i = |t|\nC[b, i] = argmax[t : t <= i](x[b, t])\nreturn C",
+    "exclusive argmin suffix": "x[b, t]\naxis i = |t|\nC[b, i] = argmin[t : t >= i](x[b, t])\nreturn C",
+    "batch behind": "x[t, b]\naxis i = |t|\nC[i, b] = sum[t : t <= i](x[t, b])\nreturn C",
+    "batch around": "x[b, t, c]\naxis i = |t|\nC[c, i, b] = max[t : t <= i](x[b, t, c])\nreturn C",
+    "composite": "x[t, b]\naxis i = |t|\nC[(b i)] = sum[t : t <= i](x[t, b])\nreturn C",
+    "computed": "x[b, t]\nC[b, t] = cumsum[t](-softplus(-x))\nreturn C",
+    "masked": "x[b, t]\naxis i = |t|\nC[b, i] = sum[t : t <= i and x[b, t] > 0](x[b, t])\nreturn C",
+    "two axes": "x[b, t, c]\naxis i = |t|\nC[b, i] = sum[t, c : t <= i](x[b, t, c])\nreturn C",
+    "product": "x[b, t], y[t, c]\naxis i = |t|\nC[b, i, c] = sum[t : t <= i](x[b, t] * y[t, c])\nreturn C",
+    "twice": "x[s, t]\naxis i = |t|\naxis c = |s|\nC[c, i] = sum[s, t : t <= i and s <= c](x[s, t])\nreturn C",
+    "own length": "x[b, t], y[i]\nC[b, i] = sum[t : t <= i](x[b, t]) + y[i]\nreturn C",
+    "own length max": "x[b, t], y[i]\nC[b, i] = y[i] * max[t : t < i](exp(x[b, t]))\nreturn C",
+    "own length suffix": "x[b, t], y[i]\nC[b, i] = y[i] * sum[t : t >= i](x[b, t])\nreturn C",
+    "advanced": "x[b, t]\naxis i = |t|\nC[b, i] = sum[t : t <= i + 3](x[b, t])\nreturn C",
+    "advanced max": "x[b, t]\naxis i = |t|\nC[b, i] = max[t : t <= 2 * i - 7](x[b, t])\nreturn C",
+    "min from": "x[b, t]\naxis i = |t|\nC[b, i] = min[t : t >= 2 * i](x[b, t])\nreturn C",
+    "lengths": "x[b, t], n[k]: i32\nC[b, k] = sum[t : t < n[k]](x[b, t])\nreturn C",
+    "interval": "x[t]\naxis i = |t|\naxis j = |t|\nC[i, j] = sum[t](where(j < t and t <= i, x[t], 0))\nreturn C",
+    "interval of counts": "x[t]\naxis i = |t|\naxis j = |t|\nC[i, j] = sum[t : j <= t and t < i](x[t] > 0)\nreturn C",
+    "own lengths": "x[t], y[i], z[j]\nC[i, j] = y[i] + z[j] + sum[t : j < t and t <= i](x[t])\nreturn C",
+}
+EXACT = ("any", "all", "argmax", "exclusive argmin suffix", "interval of counts")
+
+
+def drawn(c: driver.Compiled, n: int) -> dict[str, Array]:
+    rng = np.random.default_rng(5)
+    sizes = {"t": n, "i": n + 7 if n % 2 else max(n - 7, 0), "j": n + 2, "b": 3, "c": 2, "s": 4, "k": 5}
+    found: dict[str, Array] = {}
+    for p in c.program.operands:
+        shape = tuple(sizes[dim[0]] for dim in p.dims)
+        found[p.name] = rng.standard_normal(shape).astype("f4")
+        if p.dtype.is_int:
+            found[p.name] = rng.integers(-2, n + 3, shape).astype("i4")
+    return found
+
+
+def check(name: str, level: int, backend: str, n: int) -> None:
+    c = compiled(PREFIXES[name], level, b=3, t=n, i=n, j=n)
+    operands = drawn(c, n)
+    (wanted,) = evaluate(c.program, operands)
+    (found,) = run(c, backend, operands)
+    tolerance = 0 if name in EXACT else 3e-5
+    np.testing.assert_allclose(found.astype("f8"), wanted.astype("f8"), rtol=tolerance, atol=tolerance * 10)
+
+
+@pytest.mark.parametrize("level", [0, 1, 2])
+@pytest.mark.parametrize("backend", ["torch", "interpret"])
+@pytest.mark.parametrize("name", PREFIXES)
+def test_values(name: str, backend: str, level: int) -> None:
+    check(name, level, backend, 45)
+
+
+@pytest.mark.parametrize("backend", ["torch", "interpret"])
+@pytest.mark.parametrize("name", PREFIXES)
+@pytest.mark.parametrize("n", [0, 1])
+def test_short_axes(name: str, backend: str, n: int) -> None:
+    if n or not name.startswith(("argmax", "exclusive argmin", "own")):
+        check(name, 2, backend, n)
+
+
+@pytest.mark.parametrize("level", [1, 2])
+@pytest.mark.parametrize("name", PREFIXES)
+def test_work_is_linear(name: str, level: int) -> None:
+    c = compiled(PREFIXES[name], level, b=1, t=1 << 14, i=1 << 14, j=1 << 14, c=1, s=1, k=1 << 14)
+    sizes = dict.fromkeys((a.name for a in c.state.program.axes), 1 << 14) | dict.fromkeys("bcs", 1)
+    two = name in ("interval", "interval of counts", "own lengths")
+    assert visits(c.state.schedule, sizes) <= (1 << 28 if two else 1 << 14)
+    assert scans(c.state.schedule) >= 1
