@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given, settings
 
 import einc
+from einc import driver
 from einc.render import as_text, explanation
 from einc.request import Request
-from einc.running import meaning, story_for
+from einc.running import story_for
 from tests.explaining import ATTENTION, LAYERNORM, MATMUL, data, told, told_of
 from tests.random_programs import Case, cases
 from tests.test_streaming import CASCADES, LONG, OPEN
@@ -25,7 +26,7 @@ SIZES = {"b": 2, "h": 8, "i": 4096, "j": 4096, "d": 64}
 def cascade(body: str, sizes: dict[str, int] = LONG) -> Any:
     lines = "".join(f"    {line}\n" for line in body.splitlines())
     text = f"def f(x[i, j], w[j, e]):\n{lines}"
-    axes = {a.name for a in meaning(einc.compile(text), Request()).axes}
+    axes = {a.name for a in driver.elaborate(einc.compile(text).text).axes}
     return data(told(text, {a: n for a, n in sizes.items() if a in axes}))
 
 
@@ -127,7 +128,7 @@ def test_causal_visits_half_of_the_blocks() -> None:
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: p.stem)
 def test_examples(path: Path) -> None:
     program = einc.compile(path)
-    scalars: dict[str, Any] = {p.name: 2 for p in meaning(program, Request()).scalars if p.default is None}
+    scalars: dict[str, Any] = {p.name: 2 for p in driver.elaborate(program.text).scalars if p.default is None}
     found = story_for(program, Request({}, {}, scalars))
     json.dumps(data(found))
     text = as_text(explanation(found))
