@@ -56,6 +56,8 @@ class Story:
     not_closed: tuple[Open, ...]
     levels: tuple[Level, ...]
     chosen: int
+    operands: tuple[str, ...]
+    results: tuple[str, ...]
 
     @property
     def level(self) -> Level:
@@ -104,6 +106,8 @@ def story(
         not_closed=tuple(waiting.values()),
         levels=figures,
         chosen=figures[-1].level if chosen is None else chosen,
+        operands=tuple(p.name for p in program.operands),
+        results=program.results,
     )
 
 

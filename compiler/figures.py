@@ -1,7 +1,8 @@
 """What a compiled program comes to, in figures: by kernel, and in total at its optimisation level.
 
 Times are the cost model's, for the machine the kernels are made for, at the exact extents. Bytes count every tensor
-from outside once for each walk that needs it; FLOPs count what a kernel computes again as well.
+from outside once for each walk that needs it; FLOPs count what a kernel computes again as well, and only
+the blocks that it visits.
 """
 
 from __future__ import annotations
@@ -18,14 +19,15 @@ from einc.counts import Sizes, each, flops, loops, running_state, states
 from einc.derivation import derivations
 from einc.driver import Compiled
 from einc.errors import Error
-from einc.notation import Shapes
+from einc.notation import Shapes, body, left
 from einc.passes.alone import alone
-from einc.passes.cost import Model
+from einc.passes.cost import Cost, Model
 from einc.passes.decisions import Decision, decisions
-from einc.passes.walks import walks
+from einc.passes.walks import tensors_read, walks
 from einc.plan import Plan
+from einc.targets import TARGETS, Target
 from einc.transition import Derivation, Open
-from einc.visits import Visits, bound_tensors, visited
+from einc.visits import Visits, bound_tensors, domain_picture, visited
 
 _MOST_PROGRAMS = 1 << 22  # of a grid whose loop bounds are looked at one by one
 
@@ -51,14 +53,26 @@ class Intermediate:
 
 
 @dataclass(frozen=True, slots=True)
+class Formula:
+    """An equation that a kernel computes, as mathematics, and the tensors that it reads."""
+
+    name: str
+    text: str
+    reads: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class KernelFigures:
     """One kernel: what it computes, how it lies over the axes, what it carries, and what that costs.
 
-    `running` are the states of which one's update depends on another; `limit` is what the predicted time is spent on.
+    `moved` are the bytes of each tensor that it reads or writes in memory. `running` are the states of which one's
+    update depends on another. `domains` are the blocks of walked axes by row: `EMPTY`, `MIXED` or `FULL` of
+    `einc.visits`. `limit` is what the predicted time is spent on.
     """
 
     name: str
-    equations: tuple[str, ...]
+    equations: tuple[Formula, ...]
+    moved: dict[str, int]
     reads: tuple[str, ...]
     writes: tuple[str, ...]
     grid: tuple[str, ...]
@@ -69,6 +83,7 @@ class KernelFigures:
     state_bytes_per_row: int
     running: tuple[State, ...]
     tiles: dict[str, Visits]
+    domains: dict[str, Any]
     splits: int
     flops: int
     bytes: int
@@ -78,10 +93,14 @@ class KernelFigures:
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """A program at one optimisation level. `decisions` are taken for extents rounded up to powers of two."""
+    """A program at one optimisation level, in figures for a `machine`.
+
+    `decisions` are those of `partition`, for extents rounded up to powers of two.
+    """
 
     level: int
     target: str
+    machine: str
     equations: int
     kernels: tuple[KernelFigures, ...]
     sweeps: dict[str, int]
@@ -127,6 +146,7 @@ def level(
     return Level(
         level=c.context.level,
         target=c.context.target.name,
+        machine=_machine(c.context.target),
         equations=len(program.equations),
         kernels=kernels,
         sweeps=sweeps(plans),
@@ -134,6 +154,11 @@ def level(
         not_closed=tuple({d.reduction: d.waited for k in kernels for d in k.derivations if d.waited}.values()),
         decisions=tuple(_decided(c)),
     )
+
+
+def _machine(target: Target) -> str:
+    """The machine whose rates a target is predicted by: a target without rates of its own borrows another's."""
+    return next((t.name for t in TARGETS.values() if t.rates == target.rates and t.vendor != "cpu"), target.name)
 
 
 def _decided(c: Compiled) -> Iterator[Decision]:
@@ -193,17 +218,16 @@ class _Figures:
 
     def kernel(self, k: tile.Kernel, plan: Plan | None) -> KernelFigures:
         carried = list(states(k))
-        moved = sum(_intermediate(b, self.sizes).bytes for b in k.buffers)
-        rates = self.model.context.target.rates
-        seconds, limit, work = rates.launch + moved / rates.memory, "memory", 0
-        if moved / rates.memory < rates.launch:
-            limit = "launch"
+        moved = self.moved(k, plan)
+        tiles, domains = self.tiles(k)
+        cost, work = self.cost(sum(moved.values())), 0
         if plan is not None:
-            cost = self.model.cost(plan)
-            moved, seconds, limit, work = int(cost.bytes), cost.seconds, cost.limit, self.flops(plan)
+            share = min((v.share for v in tiles.values()), default=1.0)
+            cost, work = self.model.cost(plan, share), self.flops(plan, share)
         return KernelFigures(
             name=k.name,
-            equations=() if plan is None else tuple(eq.name for eq in plan.equations),
+            equations=tuple(self.formulas(k, plan)),
+            moved=moved,
             reads=tuple(b.name for b in k.buffers if not b.written),
             writes=tuple(b.name for b in k.buffers if b.written),
             grid=tuple(a for t in k.grid for a in t.axes),
@@ -213,32 +237,55 @@ class _Figures:
             state=tuple(_state(k, c) for c in carried),
             state_bytes_per_row=sum(each(k, c, self.sizes) for c in carried),
             running=tuple(_state(k, c) for c in running_state(k)),
-            tiles=self.tiles(k),
+            tiles=tiles,
+            domains=domains,
             splits=1,
             flops=work,
-            bytes=moved,
-            predicted_us=1e6 * seconds,
-            limit=limit,
+            bytes=int(cost.bytes),
+            predicted_us=1e6 * cost.seconds,
+            limit=cost.limit,
         )
+
+    def formulas(self, k: tile.Kernel, plan: Plan | None) -> Iterator[Formula]:
+        if plan is None:
+            yield Formula(k.name, "; ".join(k.title) or k.name, ())
+            return
+        for eq in plan.equations:
+            yield Formula(
+                eq.name, f"{left(eq)} = {body(eq, self.shapes())}", tuple(sorted(tensors_read(eq.expressions())))
+            )
+
+    def moved(self, k: tile.Kernel, plan: Plan | None) -> dict[str, int]:
+        """Bytes by tensor."""
+        if plan is None:
+            return {b.name: _intermediate(b, self.sizes).bytes for b in k.buffers}
+        traffic = self.model.traffic(plan, max(len(walks(plan)), 1))
+        return {name: int(n) for name, n in traffic.items()}
+
+    def cost(self, moved: int) -> Cost:
+        """The cost of a kernel that only moves bytes."""
+        rates = self.model.context.target.rates
+        limit = "memory" if moved / rates.memory >= rates.launch else "launch"
+        return Cost(moved, 0, 0, 0, rates.launch + moved / rates.memory, limit)
 
     def shapes(self) -> Shapes:
         return self.program.shapes()
 
-    def flops(self, plan: Plan) -> int:
-        times = self.model.repeats(plan, max(len(walks(plan)), 1))
+    def flops(self, plan: Plan, share: float) -> int:
+        times = self.model.repeats(plan, max(len(walks(plan)), 1), share)
         dtypes = self.program.dtypes()
-        return sum(int(times[eq.name]) * flops(eq, dtypes, self.sizes) for eq in plan.equations)
+        return sum(int(times[eq.name] * flops(eq, dtypes, self.sizes)) for eq in plan.equations)
 
-    def tiles(self, k: tile.Kernel) -> dict[str, Visits]:
-        """The blocks that loops visit, where what their bounds are made of is known."""
-        if math.prod(self.sizes.get(a, 1) for t in k.grid for a in t.axes) > _MOST_PROGRAMS:
-            bounded = any(loop.start is not None or loop.stop is not None for loop in loops(k.body))
-            if not bounded:
-                return {}
+    def tiles(self, k: tile.Kernel) -> tuple[dict[str, Visits], dict[str, Any]]:
+        """The blocks that loops visit, in number and as pictures, where what their bounds are made of is known."""
+        programs = math.prod(self.sizes.get(a, 1) for t in k.grid for a in t.axes)
+        if programs > _MOST_PROGRAMS and not any(loop.start or loop.stop for loop in loops(k.body)):
+            return {}, {}
         try:
-            return visited(k, self.sizes, self.scalars, self.tensors)
+            domains = domain_picture(k, self.sizes, self.scalars, self.tensors)
+            return visited(k, self.sizes, self.scalars, self.tensors), domains
         except (KeyError, MemoryError):  # a scalar without a value; a grid too large to look at
-            return {}
+            return {}, {}
 
 
 def _state(k: tile.Kernel, c: tile.Carried) -> State:

@@ -156,6 +156,9 @@ def _negation(p: Expr, shapes: Shapes) -> Part:
             return _operation(_NEGATED[op], args, shapes)
         case Apply("not", (q,)):
             return _part(q, shapes)
+        case Apply("or" | "and" as op, (q, r)):
+            sides = Apply("not", (q,)), Apply("not", (r,))
+            return _part(Apply("and" if op == "or" else "or", sides), shapes)
         case _:
             return f"¬{expression(p, shapes, ATOM)}", NOT
 

@@ -36,6 +36,7 @@ def level_data(f: Level) -> dict[str, object]:
     return {
         "level": f.level,
         "target": f.target,
+        "machine": f.machine,
         "equations": f.equations,
         "kernels": [_kernel_data(k) for k in f.kernels],
         "sweeps": f.sweeps,
@@ -63,7 +64,7 @@ def _decision_data(d: Decision) -> dict[str, object]:
 def _kernel_data(k: KernelFigures) -> dict[str, object]:
     return {
         "name": k.name,
-        "equations": list(k.equations),
+        "equations": [e.name for e in k.equations],
         "grid": list(k.grid),
         "streamed": list(k.streamed),
         "held": list(k.held),

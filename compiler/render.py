@@ -13,7 +13,7 @@ from rich.text import Text
 
 from einc.explain import Story
 from einc.figures import Level, State
-from einc.report import duration, quantity, report
+from einc.report import duration, quantity, ratio, report
 
 WIDTH = 100
 
@@ -40,8 +40,8 @@ def explanation(s: Story) -> Group:
 def stage_table(s: Story) -> Table:
     """What the program says, and what the compiler adds to it at each level."""
     table = Table(show_lines=True, expand=True)
-    for name, ratio in (("stage", 3), ("the program says", 5), ("the compiler adds", 5)):
-        table.add_column(name, ratio=ratio, style="bold" if name == "stage" else "")
+    for name, share in (("stage", 3), ("the program says", 5), ("the compiler adds", 5)):
+        table.add_column(name, ratio=share, style="bold" if name == "stage" else "")
     for stage in s.stages:
         table.add_row(f"-O{stage.level} {stage.stage}", Text(stage.says), Text(stage.adds))
     return table
@@ -53,13 +53,13 @@ def story_table(stories: Sequence[Story], titles: Sequence[str] | None = None) -
     table.add_column("characteristic", ratio=2, style="bold")
     for k, s in enumerate(stories):
         table.add_column(titles[k] if titles else s.name, ratio=5)
-    rows = [_rows(s) for s in stories]
+    rows = [characteristics(s) for s in stories]
     for entries in zip(*rows, strict=True):
         table.add_row(entries[0][0], *(Text(text) for _, text in entries))
     return table
 
 
-def _rows(s: Story) -> list[tuple[str, str]]:
+def characteristics(s: Story) -> list[tuple[str, str]]:
     return [
         ("boundary", s.boundary),
         ("function, mathematical kind", s.kind),
@@ -116,7 +116,7 @@ def _figures(same: Sequence[Level]) -> str:
     lines = [
         f"{', '.join(f'-O{level.level}' for level in same)}: {_count(f.equations, 'equation')}, "
         f"{_count(len(f.kernels), 'kernel')}" + (f", passes: {passes}" if passes else ""),
-        f"{quantity(f.flops)}FLOP, {quantity(f.bytes)}B moved, {f.intensity:.3g} FLOP/B, "
+        f"{quantity(f.flops)}FLOP, {quantity(f.bytes)}B moved, {ratio(f.intensity)} FLOP/B, "
         f"predicted {duration(f.predicted_us)}",
     ]
     if f.intermediates:

@@ -51,7 +51,8 @@ def derivation(d: Derivation) -> Iterator[str]:
     """One reduction as mathematics."""
     yield d.equation
     if not d.relative and len(d.accumulators) == 1:
-        yield f"    {d.structure};  {d.step};  merge {d.merge}"
+        walk = f"in walk {d.walk}: " if d.walk > 1 else ""
+        yield from wrapped(f"{walk}{d.structure};  {d.step};  merge {d.merge}", "    ", "      ")
         return
     rows = [("relative to", relative(r)) for r in d.relative]
     rows += [("carried", f"{a.symbol} = {a.total}") for a in d.accumulators]
@@ -102,8 +103,8 @@ def in_words(o: Open) -> str:
 def _kernels(f: Level) -> Iterator[str]:
     passes = ", ".join(f"{n}× {axis}" for axis, n in f.sweeps.items()) or "none"
     yield (
-        f"-O{f.level}: {quantity(f.flops)}FLOP, {quantity(f.bytes)}B, {f.intensity:.3g} FLOP/B, "
-        f"predicted {duration(f.predicted_us)} on {f.target}; passes: {passes}"
+        f"-O{f.level}: {quantity(f.flops)}FLOP, {quantity(f.bytes)}B, {ratio(f.intensity)} FLOP/B, "
+        f"predicted {duration(f.predicted_us)} on {f.machine}; passes: {passes}"
     )
     width = max((len(k.name) for k in f.kernels), default=0)
     for k in f.kernels:
@@ -124,7 +125,7 @@ LIMITS = {
 
 
 def _costs(k: KernelFigures) -> str:
-    intensity = f", {k.flops / k.bytes:.3g} FLOP/B" if k.bytes else ""
+    intensity = f", {ratio(k.flops / k.bytes)} FLOP/B" if k.bytes else ""
     return f"{quantity(k.flops)}FLOP, {quantity(k.bytes)}B{intensity}"
 
 
@@ -168,6 +169,11 @@ def duration(us: float) -> str:
     if us < 1000:
         return f"{us:.3g} µs"
     return f"{us / 1000:.3g} ms" if us < 1e6 else f"{us / 1e6:.4g} s"
+
+
+def ratio(x: float) -> str:
+    """`13.5`, `1050`: three digits, without an exponent as long as that is short."""
+    return f"{x:.3g}" if x < 100 or x >= 1e6 else f"{x:.0f}"
 
 
 def quantity(n: float) -> str:

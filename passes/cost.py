@@ -49,11 +49,11 @@ class Model:
         self.shapes, self.dtypes = program.shapes(), program.dtypes()
         self.known: dict[str, tuple[float, float, float]] = {}
 
-    def cost(self, plan: Plan) -> Cost:
-        """The predicted cost of a kernel."""
+    def cost(self, plan: Plan, share: float = 1.0) -> Cost:
+        """The predicted cost of a kernel that visits this share of the blocks it walks over."""
         rates = self.context.target.rates
         count = max(len(walks(plan)), 1)
-        times = self.repeats(plan, count)
+        times = self.repeats(plan, count, share)
         dots = vector = special = 0.0
         for eq in plan.equations:
             n = times[eq.name]
@@ -70,8 +70,8 @@ class Model:
         limit = slowest if times[slowest] >= rates.launch else "launch"
         return Cost(moved, dots, vector, special, rates.launch + times[slowest], limit)
 
-    def repeats(self, plan: Plan, count: int) -> dict[str, float]:
-        """How often each equation is computed, in so many walks."""
+    def repeats(self, plan: Plan, count: int, share: float = 1.0) -> dict[str, float]:
+        """How often each equation is computed, in so many walks that visit this share of the blocks."""
         found: dict[str, float] = {}
         for eq in plan.equations:
             own = {*eq.axes, *eq.over}
@@ -81,19 +81,23 @@ class Model:
                     times *= -(-positions(group, self.context) // BLOCK)
             if set(plan.walked) & set(eq.axes):
                 times *= count
-            found[eq.name] = times
+            found[eq.name] = times * (share if own & set(plan.walked) else 1.0)
         return found
 
     def bytes(self, plan: Plan, count: int) -> float:
         """Bytes read from outside and stored, in so many walks."""
+        return sum(self.traffic(plan, count).values())
+
+    def traffic(self, plan: Plan, count: int) -> dict[str, float]:
+        """The bytes of each tensor that is read from outside or stored, in so many walks."""
         own = {t.name for eq in plan.equations for t in eq.outputs}
         outside = tensors_read(e for eq in plan.equations for e in eq.expressions()) - own
-        total = 0.0
-        for name in (*outside, *plan.stores):
+        found: dict[str, float] = {}
+        for name in (*sorted(outside), *plan.stores):
             axes = tuple(a for dim in self.shapes[name] for a in dim)
             again = count if name in outside and set(plan.walked) & set(axes) else 1
-            total += positions(axes, self.context) * self.dtypes[name].size * again
-        return total
+            found[name] = float(positions(axes, self.context) * self.dtypes[name].size * again)
+        return found
 
     def operations(self, eq: Equation) -> tuple[float, float, float]:
         """FLOPs on the matrix units, vector operations and special functions of an equation computed once."""
