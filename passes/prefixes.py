@@ -1,6 +1,6 @@
 """Prefixes along a walked axis: one block after another, with the monoid's total of all blocks before carried.
 
-    C[i] = monoid[t : t <= i](f(t))   -->   loop t: C = combine(total, prefixes(f));  total = combine(total, fold(f))
+    C[i] = monoid[t : t <= i](f(t))   -->   loop t: C = combine(total, prefixes(f));  total = C at the end of the block
 
 A suffix, over t >= i, walks from the last block to the first.
 """
@@ -10,13 +10,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 from einc import tile
-from einc.ein import Equation
+from einc.ein import MONOIDS, Equation
 from einc.passes.builder import Block
 from einc.passes.kernel import Kernel, component, stored_types
 from einc.passes.scan import prefix
 from einc.passes.states import rounded
 from einc.passes.walks import Walk
-from einc.tile import Lit, Ref, TileType, Value
+from einc.tile import Elem, Lit, Ref, TileType, Value
 
 
 def goes_backwards(kernel: Kernel, walk: Walk) -> bool:
@@ -39,10 +39,18 @@ def prefixes(kernel: Kernel, axis: str, eq: Equation, block: Block) -> None:
     args = tuple(b.bind(f"{eq.name}_term", a, inside) for a in kernel.terms(eq, inside))
     states: tuple[Value, ...] = tuple(Ref(n) for n in names)
     within = b.several(f"{eq.name}_within", tile.Scan(monoid, axis, args, p.reverse), inside, types)
-    known = b.combine(monoid, states, within)
+    known = tuple(b.bind(eq.name, v, inside) for v in b.combine(monoid, states, within))
     for n, (k, t) in enumerate(zip(monoid.results, stored_types(eq), strict=True)):
-        value = rounded(b, b.bind(eq.name, known[k], inside), t)
-        kernel.known[component(eq.name, n)] = value
-    after = b.combine(monoid, states, b.fold(eq, axis, args, inside, types))
+        kernel.known[component(eq.name, n)] = rounded(b, known[k], t)
+    ends = _last(kernel, axis, p.reverse)
+    at_end = (Elem("where", (ends, v, Lit(u, t))) for v, u, t in zip(known, monoid.identity, types, strict=True))
+    after = b.fold(eq, axis, tuple(at_end), inside, types)
     for name, t, unit, value in zip(names, types, monoid.identity, after, strict=True):
         block.carry(name, TileType(t, rows), tile.Fill(Lit(unit, t)), value)
+
+
+def _last(kernel: Kernel, axis: str, reverse: bool) -> Value:
+    """Where a block of the axis ends. A total added up beside the prefixes that it enters, Triton does not compile."""
+    position = Ref(axis)
+    last = tile.Fold(MONOIDS["min" if reverse else "max"], axis, (position,))
+    return Elem("eq", (position, kernel.b.bind(f"{axis}_last", last, ())))

@@ -10,6 +10,7 @@ import torch
 
 from einc import driver
 from einc.binding import bind
+from einc.codegen.aot import compile_ahead
 from einc.evaluate import evaluate
 from einc.execution import run_in_torch, runner
 from einc.targets import TARGETS
@@ -138,3 +139,40 @@ def test_work_is_linear(name: str, level: int) -> None:
     two = name in ("interval", "interval of counts", "own lengths")
     assert visits(c.state.schedule, sizes) <= (1 << 28 if two else 1 << 14)
     assert scans(c.state.schedule) >= 1
+
+
+FORGETTING = """Q[b, h, i, d], K[b, h, j, d], V[b, h, j, e], logf[b, h, t]
+S[b, h, i, j] = rsqrt(|d|) * Q[b, h, i, d] * K[b, h, j, d]
+D[b, h, i, j] = sum[t](where(j < t and t <= i, logf[b, h, t], 0))
+O[b, h, i, e] = softmax[j](where(j <= i, S + D, -inf)) * V[b, h, j, e]
+return O"""
+
+
+@pytest.mark.parametrize("level", [1, 2])
+def test_attention_that_forgets_is_a_scan_and_a_fused_kernel(level: int) -> None:
+    c = compiled(FORGETTING, level, "sm_90", b=2, h=16, i=4096, j=4096, t=4096, d=64, e=64)
+    assert len(kernels(c)) == 2
+    assert c.state.schedule is not None
+    assert [b.dims for b in c.state.schedule.intermediates] == [(("b",), ("h",), ("t_2",))]
+    assert scans(c.state.schedule) == 1
+
+
+@pytest.mark.parametrize("backend", ["torch", "interpret"])
+@pytest.mark.parametrize("level", [0, 2])
+def test_attention_that_forgets(backend: str, level: int) -> None:
+    n = 83
+    c = compiled(FORGETTING, level, b=1, h=2, i=n, j=n, t=n, d=16, e=16)
+    rng = np.random.default_rng(0)
+    operands = {name: rng.standard_normal((1, 2, n, 16)).astype("f4") for name in "QKV"}
+    operands["logf"] = -np.log1p(np.exp(-rng.standard_normal((1, 2, n)) - 2)).astype("f4")
+    (wanted,) = evaluate(c.program, operands)
+    (found,) = run(c, backend, operands)
+    np.testing.assert_allclose(found, wanted, atol=5e-6)
+
+
+@pytest.mark.aot
+@pytest.mark.parametrize("name", ["prelude", "computed", "exclusive max", "argmax", "all", "prod"])
+def test_prefixes_compile_ahead(name: str) -> None:
+    c = compiled(PREFIXES[name], 2, "sm_90", b=64, t=8192, i=8192)
+    (kernel,) = compile_ahead(c.emitted, TARGETS["sm_90"], dict.fromkeys(("b", "t", "i", "t2"), 8192))
+    assert kernel.spills == 0
