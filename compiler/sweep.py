@@ -6,7 +6,7 @@ that later links are written with. So a link carries accumulators, each always r
     step     Phi_q  <-  Phi_q (+) fold of phi_q(r; d) over a block
     move     Phi_q(d')  =  (+)_p  C_qp(d, d') (x) Phi_p(d)
     merge    move both sides to a common d', then (+)
-    finish   value  =  sum_q h_q(d) * Phi_q
+    finish   value  =  sum_q h_q(d) * Phi_q,  more generally what it is at d' by the accumulators at d
 
 In expressions a reference is read by its name, its value after a movement by the name with a prime.
 """
@@ -54,12 +54,17 @@ class Accumulator:
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """A reduction of the chain with the accumulators it streams with; `finish` reads them and the references."""
+    """A reduction of the chain with the accumulators it streams with.
+
+    `finish` reads them and the references. `moved` is the value at moved references, by accumulators that are not there
+    yet; it is `finish` where nothing moves.
+    """
 
     equation: Equation
     references: tuple[Reference, ...]
     accumulators: tuple[Accumulator, ...]
     finish: Expr
+    moved: Expr
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,7 +77,7 @@ def _follow(s: States, pasts: Sequence[Moment], combine: Combine, block: Block) 
 
 
 def _refer(s: States, r: Reference, pasts: Sequence[Moment], new: Moment) -> None:
-    """Define a reference before and after. One that was not usable yet has not moved."""
+    """Define a reference before and after. One that was not finite yet has not moved; one that was 0 moves from 1."""
     if prime(r.name) in s.k.known:
         return
     order = s.k.extends(r.axes)
@@ -86,16 +86,12 @@ def _refer(s: States, r: Reference, pasts: Sequence[Moment], new: Moment) -> Non
         return s.b.bind(f"{r.name}_{mark}", value, order)
 
     now = bound(new.mark, s.reference(r, new, order))
-    here = bound("ref", Elem("where", (_usable(now, r, s.real), now, Lit(r.hat, s.real))))
+    here = bound("ref", Elem("where", (s.usable(now, r), now, Lit(r.hat, s.real))))
     s.define(prime(r.name), here)
     for past in pasts:
         then = bound(past.mark, s.reference(r, past, order))
-        s.define(past.before(r.name), bound("was", Elem("where", (_usable(then, r, s.real), then, here))))
-
-
-def _usable(v: Value, r: Reference, t: DType) -> Value:
-    finite = Elem("lt", (Elem("abs", (v,)), Lit(float("inf"), t)))
-    return finite if r.hat == 0 else Elem("and", (finite, Elem("ne", (v, Lit(0, t)))))
+        other = Lit(r.hat, s.real) if r.hat else here
+        s.define(past.before(r.name), bound("was", Elem("where", (s.usable(then, r), then, other))))
 
 
 def move(s: States, a: Accumulator, past: Moment) -> list[Value]:
@@ -114,12 +110,14 @@ def move(s: States, a: Accumulator, past: Moment) -> list[Value]:
 
 
 def _mixed(s: States, a: Accumulator, past: Moment, t: DType) -> Value:
-    """The sum of what an accumulator's moves take from each."""
+    """The sum of what an accumulator's moves take from each; where it holds nothing, a scale cannot be too large."""
     whole: Value | None = None
     for coefficient, name in a.moves:
         term = s.b.convert(past.held[name][0], t)
         if coefficient != ein.ONE:
-            term = Elem("mul", (term, _coefficient(s, s.moving(coefficient, past), s.order(a), t)))
+            moved = Elem("mul", (term, _coefficient(s, s.moving(coefficient, past), s.order(a), t)))
+            unit = Lit(a.monoid.identity[0], t)
+            term = Elem("where", (Elem("eq", (term, unit)), unit, moved)) if s.scales(coefficient) else moved
         whole = term if whole is None else Elem("add", (whole, term))
     assert whole is not None
     return whole

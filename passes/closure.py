@@ -10,7 +10,7 @@ is carried. If the set does not close, the reduction needs the final references 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from einc import ein
 from einc.ein import MONOIDS, ONE, ZERO, Apply, Equation, Expr, Extent, Read
@@ -38,7 +38,18 @@ def links(chain: Sequence[Equation], over: Sequence[str]) -> list[Link | NotClos
             link = _Closure(eq, frozenset(moving), tuple(over)).link()
         found.append(link)
         (lost if isinstance(link, NotClosed) else moving).add(eq.name)
-    return found
+    return _hatted(found)
+
+
+def _hatted(chain: Sequence[Link | NotClosed]) -> list[Link | NotClosed]:
+    """Every reference with one hat, whichever links read it: 1 if it scales anything."""
+    scales = {r.name for link in chain if isinstance(link, Link) for r in link.references if r.hat}
+    return [
+        replace(link, references=tuple(replace(r, hat=int(r.name in scales)) for r in link.references))
+        if isinstance(link, Link)
+        else link
+        for link in chain
+    ]
 
 
 @dataclass(slots=True)
@@ -61,7 +72,7 @@ class _Closure:
         monoid = self.eq.monoid
         assert monoid is not None
         if not any(movement.depends(b) for b in bodies):
-            return self.finished((self.accumulator(self.eq.name, bodies),), Read(self.eq.name, self.position()))
+            return self.finished((self.accumulator(self.eq.name, bodies),), self.carried(), movement)
         if monoid.name == "sum":
             return self.sum(bodies[0], movement)
         if monoid.name in _ORDERS:
@@ -119,8 +130,13 @@ class _Closure:
         assert self.eq.monoid is not None
         return Accumulator(name, self.eq.axes, self.eq.monoid, bodies, self.eq.domain, moves, shift, count)
 
-    def finished(self, accumulators: tuple[Accumulator, ...], finish: Expr) -> Link:
-        return Link(self.eq, self.hats([b for a in accumulators for b in a.bodies]), accumulators, finish)
+    def carried(self) -> Expr:
+        """What the first accumulator holds."""
+        return Read(self.eq.name, self.position())
+
+    def finished(self, accumulators: tuple[Accumulator, ...], moved: Expr, movement: Movement) -> Link:
+        references = self.hats([b for a in accumulators for b in a.bodies])
+        return Link(self.eq, references, accumulators, movement.at_rest(moved), moved)
 
     # --------------------------------------------------------------------------------------------------------- monoids
 
@@ -146,10 +162,11 @@ class _Closure:
             for m, row in table.items()
         )
         reads = {a.name: Read(a.name, self.position(a.axes)) for a in accumulators}
-        finish: Expr = ZERO
-        for m, h in heads.items():
-            finish = call("add", finish, call("mul", h, reads[names[m]]))
-        return self.finished(accumulators, finish)
+        moved: Expr = ZERO
+        for m, c in first.items():
+            if m in names:  # what is not carried is 0
+                moved = call("add", moved, call("mul", c, reads[names[m]]))
+        return self.finished(accumulators, moved, movement)
 
     def summed(self, name: str, phi: Expr, moves: tuple[tuple[Expr, str], ...], m: Monomial) -> Accumulator:
         """A sum's accumulator over the output axes that it depends on; one that does not move has no moves."""
@@ -171,14 +188,15 @@ class _Closure:
         return ein.rebuild(e, self.unnamed)
 
     def order(self, bodies: tuple[Expr, ...], movement: Movement) -> Link | NotClosed:
-        finish = Read(self.eq.name, self.position())
         shift = movement.shift(bodies[0])
         if shift is not None:
-            return self.finished((self.accumulator(self.eq.name, bodies, shift=shift),), finish)
+            moved = call("add", self.carried(), shift)
+            return self.finished((self.accumulator(self.eq.name, bodies, shift=shift),), moved, movement)
         factor = movement.factor(bodies[0])
         if factor is not None and not_negative(factor):
             moves = ((factor, self.eq.name),)
-            return self.finished((self.accumulator(self.eq.name, bodies, moves),), finish)
+            moved = call("mul", factor, self.carried())
+            return self.finished((self.accumulator(self.eq.name, bodies, moves),), moved, movement)
         return self.open(bodies[0], movement)
 
     def product(self, body: Expr, movement: Movement) -> Link | NotClosed:
@@ -187,8 +205,9 @@ class _Closure:
             return self.open(body, movement)
         count = f"{self.eq.name}_count"
         counted = Accumulator(count, self.along(), MONOIDS["sum"], (ONE,), self.eq.domain)
-        moved = self.accumulator(self.eq.name, (body,), ((factor, self.eq.name),), count=count)
-        return self.finished((moved, counted), Read(self.eq.name, self.position()))
+        powered = self.accumulator(self.eq.name, (body,), ((factor, self.eq.name),), count=count)
+        power = Apply("pow", (factor, Read(count, self.position(counted.axes))))
+        return self.finished((powered, counted), call("mul", power, self.carried()), movement)
 
     def open(self, body: Expr, movement: Movement) -> NotClosed:
         """The smallest part of the body that neither shifts, scales nor expands."""

@@ -13,13 +13,15 @@ from einc import ein
 from einc.ein import MONOIDS, Apply, Const, Equation, Expr, Read
 from einc.passes.builder import Builder
 from einc.passes.kernel import Kernel, component, stored_types
-from einc.passes.movement import prime
+from einc.passes.movement import Movement, prime
 from einc.passes.relative import at_moved, renamed
 from einc.sweep import Accumulator, Link, Reference
-from einc.tile import Lit, Ref, TileType, Value
+from einc.tile import Elem, Lit, Ref, TileType, Value
 from einc.types import F32, F64, DType
 
 TALLY = Accumulator("|seen|", (), MONOIDS["sum"], (Const(1.0),))  # the number of positions walked
+
+END = "end"
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,21 +129,54 @@ class States:
 
     def finished(self, link: Link, at: Moment, read: Callable[[Expr], Expr]) -> list[Value]:
         """The link's results from its accumulators; `read` says where the links that references follow stand."""
-        eq = link.equation
-        if link.finish == Read(eq.name, tuple(ein.AxisValue(x) for x in eq.axes)):
-            return [at.held[eq.name][n] for n in link.accumulators[0].monoid.results]
-        values = {r.name: read(r.value) for r in link.references}
+        eq, monoid = link.equation, link.accumulators[0].monoid
+        held = at.held[link.accumulators[0].name]
+        finish = self.landed(link)
+        if finish == Read(eq.name, tuple(ein.AxisValue(x) for x in eq.axes)):
+            return [held[n] for n in monoid.results]
         known = dict(self.k.known)
+        values = {r.name: read(r.value) for r in link.references}
+        for r in (r for r in link.references if r.hat):
+            e = read(r.value)
+            values |= self.hatted(r, self.seen(e, at.of(TALLY.name)) if r.seen and at.mark != END else e)
         for a in link.accumulators:
             self.define(a.name + "#", at.held[a.name][0])
-        finish = renamed(link.finish, {a.name: a.name + "#" for a in link.accumulators})
+        finish = renamed(finish, {a.name: a.name + "#" for a in link.accumulators})
         result = self.b.typed(_substituted(finish, values), self.k.order, self.types(link.accumulators[0])[0])
         self.k.known = known
-        return [result]
+        return [[result, *held[1:]][n] for n in monoid.results]
+
+    def landed(self, link: Link) -> Expr:
+        """The value where references are what they are, by accumulators relative to their hats where they have one."""
+        if not any(r.hat for r in link.references):
+            return link.finish
+        shifting = frozenset(r.name for r in link.references if not r.hat)
+        return Movement(shifting, frozenset()).at_rest(link.moved)
+
+    def hatted(self, r: Reference, value: Expr) -> dict[str, Expr]:
+        """A reference as accumulators have it, and after a movement to where it is, if that is finite."""
+        order = self.k.extends(r.axes)
+        there = self.b.bind(f"{r.name}_there", self.b.typed(value, order, self.real), order)
+        here = self.b.bind(f"{r.name}_hat", Elem("where", (self.usable(there, r), there, Lit(r.hat, self.real))), order)
+        self.define(r.name + "^", here)
+        self.define(prime(r.name) + "^", Elem("where", (self.finite(there), there, here)))
+        index = tuple(ein.AxisValue(a) for a in r.axes)
+        return {name: Read(name + "^", index) for name in (r.name, prime(r.name))}
+
+    def scales(self, e: Expr) -> bool:
+        """Whether a coefficient depends on a reference that scales."""
+        return any(r.hat and r.name in ein.tensors_of(e) for link in self.chain for r in link.references)
+
+    def finite(self, v: Value) -> Value:
+        return Elem("lt", (Elem("abs", (v,)), Lit(float("inf"), self.real)))
+
+    def usable(self, v: Value, r: Reference) -> Value:
+        """Whether accumulators can be relative to this value of a reference; its hat stands for one that is not."""
+        return Elem("and", (self.finite(v), Elem("ne", (v, Lit(0, self.real))))) if r.hat else self.finite(v)
 
     def finish(self) -> None:
         """After the walk: every link's value, rounded as it would be stored."""
-        end = self.held("end")
+        end = self.held(END)
         for link in self.chain:
             values = self.finished(link, end, lambda e: e)
             for n, (value, dtype) in enumerate(zip(values, stored_types(link.equation), strict=True)):

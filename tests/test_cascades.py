@@ -55,6 +55,28 @@ def test_moments_over_a_domain(over: str) -> None:
     check(Cascade(text, {"x": x, "length": np.array([0, 7, 300], np.int32)}, {"i": 3, "j": 300}, (999.0, 9999.0), 0))
 
 
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("n", [1, 4, 17, 1000])
+def test_references_that_scale_and_are_zero(n: int, seed: int) -> None:
+    """A mean of 0: in the end, at the beginning, between blocks."""
+    text = """def scaled(x[i, j], z[j]):
+    m[i] = sum[j](x[i, j]) / |j|
+    T[i] = sum[j]((z[j] * m[i] - m[i]) ** 3 / |j|)
+    U[i] = sum[j](((z[j] * m[i] - m[i]) * z[j] + (x[i, j] - m[i]) ** 2) / |j|)
+    P[i] = prod[j](z[j] * m[i])
+    M[i] = max[j](z[j] * abs(m[i]))
+    return T, U, P, M
+"""
+    values = np.random.default_rng(seed)
+    signs = np.where(np.arange(n) % 2 == 0, 1.0, -1.0)
+    x = np.stack([signs, np.zeros(n), values.integers(-8, 9, n) / 4, signs, signs])
+    x[3, : n // 2] += 1
+    x[4, n // 3 : n // 2] += 1
+    z = values.integers(-8, 9, n) / 4
+    operands = {"x": x.astype(np.float32), "z": z.astype(np.float32)}
+    check(Cascade(text, operands, {"i": 5, "j": n}, (9999.0, 9999.0, 999.0, 999.0), seed))
+
+
 @given(cascades())
 @settings(ANY, max_examples=500)
 def test_random_cascades(case: Cascade) -> None:
