@@ -63,8 +63,8 @@ class _Kernel:
                     self.visit((value,))
                 case tile.Store(index=index, value=value, mask=mask):
                     self.visit((*index, value, *(() if mask is None else (mask,))))
-                case tile.Loop(carried=carried, body=inner, start=start, stop=stop):
-                    self.visit((*(c.init for c in carried), *(v for v in (start, stop) if v is not None)))
+                case tile.Loop(carried=carried, body=inner):
+                    self.visit((*(c.init for c in carried), *s.bounds))
                     self.body(inner)
 
     def visit(self, roots: tuple[Value, ...]) -> None:

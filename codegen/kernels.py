@@ -10,7 +10,7 @@ from einc.codegen.expressions import Expressions
 from einc.codegen.layout import indented, wrapped
 from einc.codegen.names import Names
 from einc.codegen.operations import is_natural
-from einc.codegen.text import TYPES, File
+from einc.codegen.text import PRODUCT, SUM, TYPES, File
 from einc.tile import TileAxis, TileType
 from einc.tiletypes import loop_position, scope
 from einc.types import DType
@@ -55,7 +55,8 @@ class _Writer:
     # Arguments -------------------------------------------------------------------------------------------------------
 
     def take(self, kind: str, key: str, wanted: str) -> str:
-        self.python[kind, key] = self.names.fresh(wanted)
+        if (kind, key) not in self.python:
+            self.python[kind, key] = self.names.fresh(wanted)
         return self.python[kind, key]
 
     def _arguments(self, name: str) -> Signature:
@@ -163,9 +164,40 @@ class _Writer:
             self.take("value", c.name, c.name)
             self.write.types[c.name] = c.type
             yield from wrapped(f"{self.python['value', c.name]} = {code}")
+        start = "0" if s.start is None else self.write.value(s.start, ()).code
+        stop = self.stop(s.axis) if s.stop is None else self.write.value(s.stop, ()).code
+        if s.full is None or not s.full.body or not s.axis.block:
+            yield from self.segment(s, s.body, start, stop)
+        else:
+            yield from self.segments(s, s.full, start, stop)
+
+    def segments(self, s: tile.Loop, full: tile.Full, start: str, stop: str) -> Iterator[str]:
+        """The loop as several: whole blocks inside the full segment need no masks, those before and after do."""
+        name, block = s.axis.name, self.python["block", s.axis.name]
+        first, last = start, self.write.value(full.stop, ())
+        if full.start is not None:
+            first = self.names.fresh(f"{name}_full")
+            ahead = self.write.value(full.start, ()).code
+            blocks = f"tl.cdiv({ahead if start == '0' else f'{ahead} - {start}'}, {block}) * {block}"
+            yield f"{first} = {blocks}" if start == "0" else f"{first} = {start} + {blocks}"
+        mixed = self.names.fresh(f"{name}_mixed")
+        if first == "0":
+            yield f"{mixed} = {last.at(PRODUCT)} // {block} * {block}"
+        else:
+            yield f"{mixed} = {first} + tl.maximum({last.at(SUM)} - {first}, 0) // {block} * {block}"
+        if full.start is not None:
+            yield f"# {name}: blocks that are masked"
+            yield from self.segment(s, s.body, start, first)
+        yield f"# {name}: blocks of which every position counts"
+        yield from self.segment(s, full.body, first, mixed)
+        yield f"# {name}: blocks that are masked"
+        yield from self.segment(s, s.body, mixed, stop)
+
+    def segment(self, s: tile.Loop, body: tuple[tile.Statement, ...], start: str, stop: str) -> Iterator[str]:
+        """One loop over blocks. The states that the masked body reassigns are reassigned."""
         renamed = {c.after: self.python["value", c.name] for c in s.carried if _is_last_use(s, c)}
-        yield from self.loop_head(s)
-        yield from indented(self.body(s.body, renamed))
+        yield from self.loop_head(s, start, stop)
+        yield from indented(self.body(body, renamed))
         pairs = [(self.python["value", c.name], self.python["value", c.after]) for c in s.carried]
         moved = [(state, after) for state, after in pairs if state != after]
         if {state for state, _ in moved} & {after for _, after in moved}:
@@ -173,13 +205,11 @@ class _Writer:
         else:
             yield from (f"    {state} = {after}" for state, after in moved)
 
-    def loop_head(self, s: tile.Loop) -> Iterator[str]:
+    def loop_head(self, s: tile.Loop, start: str, stop: str) -> Iterator[str]:
         a = s.axis
-        start = "0" if s.start is None else self.write.value(s.start, ()).code
-        stop = self.stop(a) if s.stop is None else self.write.value(s.stop, ()).code
         name = self.take("value", a.name, a.name)
         self.write.types[a.name] = loop_position(a)
-        first = self.names.fresh(f"{name}0")
+        first = self.take("position", a.name, f"{name}0")
         if a.block:
             block = self.python["block", a.name]
             yield from wrapped(f"for {first} in tl.range({start}, {stop}, {block}):")
@@ -224,9 +254,9 @@ def _roots(body: tuple[tile.Statement, ...]) -> Iterator[tile.Value]:
                 yield value
             case tile.Store(index=index, value=value, mask=mask):
                 yield from (*index, value, *(() if mask is None else (mask,)))
-            case tile.Loop(carried=carried, body=inner, start=start, stop=stop):
+            case tile.Loop(carried=carried, body=inner):
                 yield from (c.init for c in carried)
-                yield from (v for v in (start, stop) if v is not None)
+                yield from s.bounds
                 yield from _roots(inner)
 
 

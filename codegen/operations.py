@@ -76,7 +76,8 @@ def divide(w: Writer, op: str, args: tuple[Value, ...], order: Axes) -> Text:
 def extreme(w: Writer, op: str, args: tuple[Value, ...], t: DType, order: Axes) -> Text:
     if t.is_bool:
         return infix(w, "or" if op == "max" else "and", args, t, order)
-    inside = ", ".join(w.strict(a, order).code for a in args)
+    plain = t == INT and not all(isinstance(a, tile.Lit) for a in args)
+    inside = ", ".join((w.over(a, order) if plain else w.strict(a, order)).code for a in args)
     return Text(f"tl.{op}imum({inside}{f', {_PROPAGATE}' if t.is_float else ''})")
 
 

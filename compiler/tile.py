@@ -204,6 +204,20 @@ class Carried:
 
 
 @dataclass(frozen=True, slots=True)
+class Full:
+    """Positions of a loop's axis, from `start` (None: the loop's) up to `stop`, at which masks are known.
+
+    At each of them every predicate of `holds`, values of the loop's body, holds for the whole tile, and none is outside
+    the loop. Blocks wholly inside run `body`, which computes the same there; it is empty until `segment-loops`.
+    """
+
+    stop: Value
+    start: Value | None = None
+    holds: tuple[Value, ...] = ()
+    body: tuple[Statement, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Loop:
     """The blocks of `axis`, from position `start` up to `stop` (None: the whole extent), in order.
 
@@ -218,6 +232,13 @@ class Loop:
     stop: Value | None = None
     exact: bool = False
     reverse: bool = False
+    full: Full | None = None
+
+    @property
+    def bounds(self) -> tuple[Value, ...]:
+        """The values that say which positions it visits, and which of them masked."""
+        inside = () if self.full is None else (self.full.start, self.full.stop)
+        return tuple(v for v in (self.start, self.stop, *inside) if v is not None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -326,10 +347,9 @@ def values_in(body: tuple[Statement, ...]) -> Iterator[Value]:
             case Store(index=index, value=value, mask=mask):
                 for v in (*index, value, *(() if mask is None else (mask,))):
                     yield from walk_values(v)
-            case Loop(carried=carried, body=inner, start=start, stop=stop):
-                for v in (*(c.init for c in carried), start, stop):
-                    if v is not None:
-                        yield from walk_values(v)
+            case Loop(carried=carried, body=inner):
+                for v in (*(c.init for c in carried), *s.bounds):
+                    yield from walk_values(v)
                 yield from values_in(inner)
 
 

@@ -56,17 +56,21 @@ def _statements(body: tuple[tile.Statement, ...]) -> Iterator[str]:
             case tile.Store(tensor=tensor, index=index, value=value, mask=mask, part=part, type=type_):
                 masked = "" if mask is None else f" where {_value(mask)}"
                 yield f"store {tensor}{_part(part)}[{_list(index)}] = {_value(value)} as {type_.dtype}{masked}"
-            case tile.Loop(
-                axis=axis, carried=carried, body=inner, start=start, stop=stop, exact=exact, reverse=reverse
-            ):
+            case tile.Loop(axis=axis, carried=carried, body=inner, exact=exact, reverse=reverse, full=full):
                 for c in carried:
                     yield f"{_typed(c.name, c.type)} = {_value(c.init)}"
-                bounds = "" if start is None else f" from {_value(start)}"
-                bounds += "" if stop is None else f" to {_value(stop)}{' exactly' if exact else ''}"
-                yield f"loop {_axis(axis)}{bounds}{' backwards' if reverse else ''}"
+                yield f"loop {_axis(axis)}{_span(s.start, s.stop)}{' exactly' if exact else ''}{' backwards' if reverse else ''}"
                 yield from (f"  {line}" for line in _statements(inner))
                 for c in carried:
                     yield f"  {c.name} = {c.after}"
+                if full is not None:
+                    holds = f" where {', '.join(map(_value, full.holds))}" if full.holds else ""
+                    yield f"full {_axis(axis)}{_span(full.start, full.stop)}{holds}"
+                    yield from (f"  {line}" for line in _statements(full.body))
+
+
+def _span(start: Value | None, stop: Value | None) -> str:
+    return ("" if start is None else f" from {_value(start)}") + ("" if stop is None else f" to {_value(stop)}")
 
 
 def _typed(name: str, t: TileType) -> str:

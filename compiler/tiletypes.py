@@ -116,16 +116,23 @@ class _Verifier:
             names[name] = type_
 
     def loop(self, s: tile.Loop, names: dict[str, TileType]) -> None:
+        for v in s.bounds:
+            self.value(v, names)
         inner = dict(names)
         inner[s.axis.name] = loop_position(s.axis)
         for state in s.carried:
             self.value(state.init, names)
             inner[state.name] = state.type
-        inner = self.body(s.body, inner)
+        if s.full is not None and s.full.body:
+            self.ends(s, self.body(s.full.body, dict(inner)))
+        self.ends(s, self.body(s.body, inner))
+        names |= {state.name: state.type for state in s.carried}
+
+    def ends(self, s: tile.Loop, inner: dict[str, TileType]) -> None:
+        """Every state has its value at the end of the loop's body."""
         for state in s.carried:
             if state.after not in inner or inner[state.after] != state.type:
                 self.fail(f"state '{state.name}' has no value of its type after a block", state)
-            names[state.name] = state.type
 
     def buffer(self, name: str, rank: int, node: object) -> None:
         if name not in self.buffers:

@@ -12,6 +12,7 @@ from einc.passes.order_contractions import order_contractions
 from einc.passes.partition import partition
 from einc.passes.place_loads import place_loads
 from einc.passes.scan import scan
+from einc.passes.segment_loops import segment_loops
 from einc.passes.simplify import simplify
 from einc.passes.split_reduction import split_reduction
 from einc.pipeline import Pass, on_kernels, on_program
@@ -98,6 +99,15 @@ PIPELINE: tuple[Pass, ...] = (
         "loop t: x = e; ...  -->  x = e; loop t: ...      e free of t",
         "what does not change in a loop is read once, before it",
         on_kernels(lambda kernel, _: place_loads(kernel)),
+        gives=("lowered", "placed-loads"),
+    ),
+    Pass(
+        "segment-loops",
+        "loop t: f(where p then x else y)  -->  loop t, p holds: f(x);  loop t, elsewhere: f(where p then x else y)",
+        "between the first and the last blocks that a walk needs, most need no mask",
+        on_kernels(lambda kernel, _: segment_loops(kernel)),
+        level=2,
+        needs=("placed-loads",),
         gives=("lowered", "placed-loads"),
     ),
 )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
@@ -37,6 +38,7 @@ class Block:
     statements: list[tile.Statement] = field(default_factory=list)
     bound: dict[tuple[Expr, DType], tile.Value] = field(default_factory=dict)
     states: list[tile.Carried] = field(default_factory=list)
+    full: tile.Full | None = None
 
     def carry(self, name: str, type_: tile.TileType, init: tile.Value, after: tile.Value) -> str:
         """Carry a state round the loop: `after` is its value at the end of a block; gives the name of that."""
@@ -169,7 +171,8 @@ class Builder:
         yield block
         self.blocks.pop()
         self.position = before
-        self.emit(tile.Loop(axis, tuple(block.states), tuple(block.statements), start, stop, exact, reverse))
+        states, body = tuple(block.states), tuple(block.statements)
+        self.emit(tile.Loop(axis, states, body, start, stop, exact, reverse, block.full))
 
     def bind(self, wanted: str, value: tile.Value, order: tuple[str, ...]) -> tile.Value:
         """The value under a name; a name already, it stays."""
@@ -415,10 +418,10 @@ def _literal(value: bool | float, t: DType) -> bool | int | float:
     return int(value) if t.is_int else float(value)
 
 
-def live(body: tuple[tile.Statement, ...]) -> tuple[tile.Statement, ...]:
-    """The statements without bindings that nothing reads."""
+def live(body: tuple[tile.Statement, ...], wanted: AbstractSet[str] = frozenset()) -> tuple[tile.Statement, ...]:
+    """The statements without bindings that nothing reads, those of wanted names apart."""
     while True:
-        read = {v.name for v in tile.values_in(body) if isinstance(v, tile.Ref)} | set(_carried(body))
+        read = {v.name for v in tile.values_in(body) if isinstance(v, tile.Ref)} | wanted | set(_carried(body))
         kept = _without(body, read)
         if kept == body:
             return body

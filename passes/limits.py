@@ -3,12 +3,14 @@
     loop j: state = ...   -->   loop j from min[rows](e) to max[rows](e'): state = ...      domain: e <= j < e'
 
 The bounds are computed once, before the loop, from the rows of the tile, so they may read data: a length, an offset. Of
-several walked axes the outermost is bounded, as is their position as a whole.
+several walked axes the outermost is bounded, as is their position as a whole. Between max[rows](e) and min[rows](e')
+the domain holds for every row, so that no mask need be computed there.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from functools import reduce
 
 from einc import ein, tile
@@ -18,41 +20,77 @@ from einc.passes.bounds import Bounds, bounds
 from einc.passes.cost import positions
 from einc.passes.domain import NOTHING, Domain, domain, either, holds
 from einc.passes.kernel import Kernel
+from einc.passes.movement import call
 from einc.passes.products import multiplied
 from einc.passes.walks import Walk, unfolded
 from einc.sweep import Accumulator
 from einc.tile import Elem, ExtentOf, Lit, Value
 from einc.types import I64, INT
 
-_ALIGNED = (
-    16  # positions that a start is rounded down to, so that loads along the axis stay vectors, and the least block
-)
+# Positions that a start is rounded down to, so that loads along the axis stay vectors, and the least block.
+_ALIGNED = 16
 
 Limit = Value | None
 
 
-def limits(kernel: Kernel, walk: Walk) -> tuple[Limit, Limit]:
-    """The first position a loop has to visit and the one it may stop before; None where nothing bounds it."""
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The first position that a loop has to visit and the one it may stop before; None where nothing bounds it.
+
+    `full` is where every row needs what it visits: from the greatest of its first values to the least of its others
+    all of `holds` are true. It is None where at most one position is like that.
+    """
+
+    start: Limit = None
+    stop: Limit = None
+    full: tuple[tuple[Value, ...], tuple[Value, ...]] | None = ((), ())
+    holds: tuple[Expr, ...] = ()
+
+
+def limits(kernel: Kernel, walk: Walk) -> Limits:
+    """What bounds a walk."""
     walked = kernel.plan.walked
-    if walk.stores or positions(walked, kernel.context) <= _ALIGNED or not walk.links:
-        return None, None
-    if any(r.seen for link in walk.links for r in link.references):
-        return None, None
+    if positions(walked, kernel.context) <= _ALIGNED or not walk.links:
+        return Limits()
     needed = reduce(either, (_needed(kernel, a) for link in walk.links for a in link.accumulators))
+    start = stop = None
+    if not walk.stores and not any(r.seen for link in walk.links for r in link.references):
+        start, stop = _span(kernel, needed)
+    return replace(_full(kernel, needed), start=start, stop=stop)
+
+
+def _span(kernel: Kernel, needed: Domain) -> tuple[Limit, Limit]:
+    """From the first position that any row needs up to the last."""
     start = stop = None
     for found, inner in _solved(kernel, needed):
         for e in found.lowest:
             start = _met("max", start, _times(_over_rows(kernel, e, "min"), inner))
         for e in found.beyond:
             stop = _met("min", stop, _times(_over_rows(kernel, e, "max"), inner))
-    name = kernel.b.tile_of[walked[0]]
+    name = kernel.b.tile_of[kernel.plan.walked[0]]
     if start is not None:
         clipped = Elem("max", (start, Lit(0, INT)))
         aligned = Elem("mul", (Elem("floordiv", (clipped, Lit(_ALIGNED, INT))), Lit(_ALIGNED, INT)))
         start = kernel.b.bind(f"{name}_start", aligned, ())
     if stop is not None:
-        stop = kernel.b.bind(f"{name}_stop", Elem("min", (stop, _extent(walked))), ())
+        stop = kernel.b.bind(f"{name}_stop", Elem("min", (stop, _extent(kernel.plan.walked))), ())
     return start, stop
+
+
+def _full(kernel: Kernel, needed: Domain) -> Limits:
+    """Where the predicates that come to bounds hold for all rows."""
+    lowest: list[Value] = []
+    beyond: list[Value] = []
+    holds: list[Expr] = []
+    for p in sorted(needed, key=repr):
+        for found, inner in _solved(kernel, frozenset((p,))):
+            if {call("add", e, ein.ONE) for e in found.lowest} & set(found.beyond) and not inner:
+                return Limits(full=None)
+            if found.decided and p not in holds:
+                lowest += [_times(_over_rows(kernel, e, "max"), inner) for e in found.lowest]
+                beyond += [_times(_over_rows(kernel, e, "min"), inner) for e in found.beyond]
+                holds.append(p)
+    return Limits(full=(tuple(lowest), tuple(beyond)), holds=tuple(holds))
 
 
 def _solved(kernel: Kernel, needed: Domain) -> Iterator[tuple[Bounds, tuple[str, ...]]]:

@@ -32,6 +32,11 @@ def edge(axis: str) -> str:
     return f"{axis}_in"
 
 
+def inside(axis: tile.TileAxis, stop: Value | None = None) -> Value:
+    """Which positions of a tile axis exist, before a stop if there is one."""
+    return Elem("lt", (Ref(axis.name), extent(axis.axes) if stop is None else stop))
+
+
 class _Masks:
     def __init__(self, kernel: tile.Kernel) -> None:
         self.kernel = kernel
@@ -52,8 +57,7 @@ class _Masks:
         self.ragged.add(axis.name)
         type_ = TileType(BOOL, (axis.name,))
         self.names[edge(axis.name)] = type_
-        inside = Elem("lt", (Ref(axis.name), _extent(axis.axes) if stop is None else stop))
-        return [tile.Let((edge(axis.name),), (type_,), inside)]
+        return [tile.Let((edge(axis.name),), (type_,), inside(axis, stop))]
 
     def body(self, statements: tuple[tile.Statement, ...]) -> tuple[tile.Statement, ...]:
         return tuple(self.statement(s) for s in statements)
@@ -88,8 +92,8 @@ class _Masks:
                 return replace(v, arg=self.value(arg))
             case tile.Fold(monoid=monoid, axis=axis, args=args) | tile.Scan(monoid=monoid, axis=axis, args=args):
                 units = [Lit(u, self.dtype(a)) for u, a in zip(monoid.identity, args, strict=True)]
-                inside = (self.value(a) for a in args)
-                return replace(v, args=tuple(self.within(axis, a, u) for a, u in zip(inside, units, strict=True)))
+                found = (self.value(a) for a in args)
+                return replace(v, args=tuple(self.within(axis, a, u) for a, u in zip(found, units, strict=True)))
             case tile.Dot(left=left, right=right, inner=inner):
                 x, y = self.value(left), self.value(right)
                 return replace(
@@ -111,7 +115,7 @@ class _Masks:
         for i, dim, checked in zip(index, self.dims[v.tensor], v.checked, strict=True):
             if checked:
                 t = self.dtype(i)
-                bound = _extent(dim)
+                bound = extent(dim)
                 above = Elem("ge", (i, Lit(0, t)))
                 terms += [above, Elem("lt", (i, bound if t == INT else tile.Convert(t, bound)))]
         return replace(v, index=index, mask=conjunction(terms))
@@ -208,7 +212,7 @@ def _terms(mask: Value) -> list[Value]:
             return [mask]
 
 
-def _extent(axes: tuple[str, ...]) -> Value:
+def extent(axes: tuple[str, ...]) -> Value:
     """The number of positions of a group of axes."""
     whole: Value = Lit(1, INT)
     for axis in axes:

@@ -48,8 +48,9 @@ def _each(program: Program, plan: Plan, walk: Walk, context: Context, taken: set
     b = kernel.b
     grid, whole = kernel.enter()
     axis = b.axis(plan.walked, "reduced")
-    start, stop = _part(kernel, plan, *span(kernel, walk))
-    states = looped(kernel, axis, walk, start, stop, exact=True)
+    found = span(kernel, walk)
+    start, stop = _part(kernel, plan, found.start, found.stop)
+    states = looped(kernel, axis, walk, replace(found, start=start, stop=stop), exact=True)
     stored: dict[tuple[str, ...], tuple[tile.Buffer, ...]] = {}
     for a in states.accumulators():
         names = states.names[a.name]

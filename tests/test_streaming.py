@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -139,6 +140,16 @@ def test_a_mask_bounds_the_loop() -> None:
         assert [(s.start is not None, s.stop is not None) for s in loops] == [(False, bounded)]
 
 
+@pytest.mark.parametrize(("mask", "count"), [("j <= i", 2), ("j <= i and i - j < 9", 3), ("true", 2), ("j == i", 1)])
+def test_blocks_that_count_wholly_need_no_mask(mask: str, count: int) -> None:
+    text = f'softmax(where({mask}, "bihd,bjhd->bhij", -inf)) * "bjhd->bihd"'
+    c = driver.compile_program(driver.elaborate(driver.parse(text, "<test>")), 2, TARGETS["sm_90"], SIZES)
+    loops = c.source.split(" in tl.range(")[1:]
+    assert len(loops) == count
+    masked = ["j_in" in loop.split("    tl.store(")[0] for loop in loops]
+    assert masked == {1: [True], 2: [False, True], 3: [True, False, True]}[count]
+
+
 MASKS = {
     "j <= i": lambda i, j: j <= i,
     "j <= i and i - j < 37": lambda i, j: (j <= i) & (i - j < 37),
@@ -149,11 +160,16 @@ MASKS = {
 }
 
 
-@pytest.mark.parametrize("level", [0, 1, 2])
+SMALL = replace(INTERPRETER, dot=(32, 16, 16))  # tiles of which a test's loops walk many
+
+
+@pytest.mark.parametrize("level", [0, 1, 2, "segments"])
 @pytest.mark.parametrize("mask", MASKS)
-def test_masks(mask: str, level: int) -> None:
+def test_masks(mask: str, level: int | str) -> None:
     text = f"def f(x[i, j], w[j, e]):\n    O[i, e] = softmax[j](where({mask}, x, -inf)) * w[j, e]\n    return O\n"
-    c = driver.compile_program(driver.elaborate(driver.parse(text, "<test>")), level, INTERPRETER, LONG)
+    program = driver.elaborate(driver.parse(text, "<test>"))
+    chosen = (level, INTERPRETER) if isinstance(level, int) else (2, SMALL)
+    c = driver.compile_program(program, *chosen, LONG)
     rng = np.random.default_rng(3)
     x, w = rng.standard_normal((150, 1100)), rng.standard_normal((1100, 2))
     allowed = MASKS[mask](np.arange(150)[:, None], np.arange(1100)[None])
