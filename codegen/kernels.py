@@ -186,11 +186,11 @@ class _Writer:
         else:
             yield f"{mixed} = {first} + tl.maximum({last.at(SUM)} - {first}, 0) // {block} * {block}"
         if full.start is not None:
-            yield f"# {name}: blocks that are masked"
+            yield f"# blocks of {name} that are masked"
             yield from self.segment(s, s.body, start, first)
-        yield f"# {name}: blocks of which every position counts"
+        yield f"# blocks of {name} of which every position counts"
         yield from self.segment(s, full.body, first, mixed)
-        yield f"# {name}: blocks that are masked"
+        yield f"# blocks of {name} that are masked"
         yield from self.segment(s, s.body, mixed, stop)
 
     def segment(self, s: tile.Loop, body: tuple[tile.Statement, ...], start: str, stop: str) -> Iterator[str]:
