@@ -59,7 +59,8 @@ def _statements(body: tuple[tile.Statement, ...]) -> Iterator[str]:
             case tile.Loop(axis=axis, carried=carried, body=inner, exact=exact, reverse=reverse, full=full):
                 for c in carried:
                     yield f"{_typed(c.name, c.type)} = {_value(c.init)}"
-                yield f"loop {_axis(axis)}{_span(s.start, s.stop)}{' exactly' if exact else ''}{' backwards' if reverse else ''}"
+                how = (" exactly" if exact else "") + (" backwards" if reverse else "")
+                yield f"loop {_axis(axis)}{_span(s.start, s.stop)}{how}"
                 yield from (f"  {line}" for line in _statements(inner))
                 for c in carried:
                     yield f"  {c.name} = {c.after}"

@@ -11,9 +11,10 @@ of it.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import reduce
 
+from einc import ein
 from einc.ein import FALSE, Apply, Cast, Const, Expr, Extent, Read
 
 # What a body is where it adds nothing, by monoid. An argmax of nothing is a position: it needs all of them.
@@ -23,6 +24,7 @@ Domain = frozenset[Expr]  # predicates, all of which must hold
 
 _TRUTH = ("lt", "le", "gt", "ge", "eq", "ne", "and", "or", "not")
 _OPPOSITE = {"eq": "ne", "ne": "eq"}
+_DENIED = {"lt": "ge", "le": "gt", "gt": "le", "ge": "lt"}
 _OF_ZERO = ("abs", "sqrt", "tanh", "erf", "sin", "tan", "floor", "ceil", "round", "neg")  # 0 at 0
 _EVERYWHERE: Domain = frozenset()
 
@@ -37,7 +39,8 @@ def domain(e: Expr, nothing: float) -> Domain:
         case Read(guard=guard) if guard is not None and nothing == 0:
             return frozenset(holds(guard))
         case Apply(op="where", args=(p, x, y)):
-            return either(domain(x, nothing).union(holds(p)), domain(y, nothing).union(fails(p)))
+            a, b = domain(x, nothing), domain(y, nothing)
+            return a if a == b else either(a.union(holds(p)), b.union(fails(p)))
         case Apply(op=op) if op in _TRUTH and not math.isinf(nothing):
             return frozenset(fails(e) if nothing else holds(e))
         case Apply(op=op, args=args) if nothing == 0:
@@ -152,3 +155,13 @@ def fails(p: Expr) -> tuple[Expr, ...]:
             return (Apply(_OPPOSITE[op], args),)
         case _:
             return (Apply("not", (p,)),)
+
+
+def ordered(e: Expr, is_int: Callable[[Expr], bool]) -> Expr:
+    """The expression with one comparison for the denial of another, of integers: not (a > b) --> a <= b."""
+    e = ein.rebuild(e, lambda below: ordered(below, is_int))
+    match e:
+        case Apply(op="not", args=(Apply(op=op, args=(a, b)),)) if op in _DENIED and is_int(a) and is_int(b):
+            return Apply(_DENIED[op], (a, b))
+        case _:
+            return e

@@ -18,7 +18,7 @@ from einc.ein import MONOIDS, AxisValue, Expr, Read, reads
 from einc.guards import composite
 from einc.passes.bounds import Bounds, bounds
 from einc.passes.cost import positions
-from einc.passes.domain import NOTHING, Domain, domain, either, holds
+from einc.passes.domain import NOTHING, Domain, domain, either, holds, ordered
 from einc.passes.kernel import Kernel
 from einc.passes.movement import call
 from einc.passes.products import multiplied
@@ -112,7 +112,7 @@ def _needed(kernel: Kernel, a: Accumulator) -> Domain:
     if nothing is None:
         return found
     needed: Domain = reduce(either, (domain(unfolded(b, kernel.definitions), nothing) for b in a.bodies))
-    return found | needed
+    return frozenset(ordered(p, lambda e: kernel.b.dtype(e).is_int) for p in found | needed)
 
 
 def _known(kernel: Kernel) -> Callable[[Expr], bool]:

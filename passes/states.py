@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from einc import ein
 from einc.ein import MONOIDS, Apply, Const, Equation, Expr, Read
 from einc.passes.builder import Builder
+from einc.passes.domain import ordered
 from einc.passes.kernel import Kernel, component, stored_types
 from einc.passes.movement import Movement, prime
 from einc.passes.relative import at_moved, renamed
@@ -55,8 +56,16 @@ class States:
         if self.counts:
             self.equations[TALLY.name] = Equation((ein.Tensor("seen", F32),), (), TALLY.bodies, TALLY.monoid, over)
         for link in chain:
-            self.equations |= {a.name: _share(link, a) for a in link.accumulators}
+            self.equations |= {a.name: self.share(link, a) for a in link.accumulators}
         self.b.share(body for eq in self.equations.values() for body in eq.bodies)
+
+    def share(self, link: Link, a: Accumulator) -> Equation:
+        """What an accumulator takes from a block, as a reduction at the moved references."""
+        stored = link.equation.outputs[0].dtype
+        moved = (at_moved(body, link.references) for body in a.bodies)
+        bodies = tuple(ordered(body, lambda e: self.b.dtype(e).is_int) for body in moved)
+        dims = tuple((x,) for x in a.axes)
+        return Equation((ein.Tensor(a.name, stored),), dims, bodies, a.monoid, link.equation.over, a.domain)
 
     # ---------------------------------------------------------------------------------------------------------- states
 
@@ -181,14 +190,6 @@ class States:
             values = self.finished(link, end, lambda e: e)
             for n, (value, dtype) in enumerate(zip(values, stored_types(link.equation), strict=True)):
                 self.define(component(link.equation.name, n), rounded(self.b, value, dtype))
-
-
-def _share(link: Link, a: Accumulator) -> Equation:
-    """What an accumulator takes from a block, as a reduction at the moved references."""
-    stored = link.equation.outputs[0].dtype
-    bodies = tuple(at_moved(b, link.references) for b in a.bodies)
-    dims = tuple((x,) for x in a.axes)
-    return Equation((ein.Tensor(a.name, stored),), dims, bodies, a.monoid, link.equation.over, a.domain)
 
 
 def rounded(b: Builder, value: Value, dtype: DType) -> Value:
