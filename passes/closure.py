@@ -9,7 +9,7 @@ is carried. If the set does not close, the reduction needs the final references 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from einc import ein
@@ -23,17 +23,24 @@ _ORDERS = ("max", "min", "argmax", "argmin")
 SEEN = "seen"
 
 
-def links(chain: Sequence[Equation], over: Sequence[str]) -> list[Link | NotClosed]:
+def links(
+    chain: Sequence[Equation], over: Sequence[str], blurred: Collection[str] = frozenset()
+) -> list[Link | NotClosed]:
     """Each reduction of a chain over the same axes, in order, as what it carries.
 
-    Earlier values are read by their names at the output axes. What reads a reduction that is not closed is not closed.
+    Earlier values are read by their names at the output axes. What reads a reduction that is not closed is not closed,
+    nor is what reads a `blurred` tensor: one made of earlier values in a way that no movement follows.
     """
     moving: set[str] = set()
     lost: set[str] = set()
     found: list[Link | NotClosed] = []
     for eq in chain:
-        if lost & {r.tensor for e in eq.expressions() for r in ein.reads(e)}:
+        read = [r for e in eq.expressions() for r in ein.reads(e)]
+        mixed = next((r for r in read if r.tensor in blurred), None)
+        if lost & {r.tensor for r in read}:
             link: Link | NotClosed = NotClosed(eq, eq.body, "it depends on a reduction that needs a walk of its own")
+        elif mixed is not None:
+            link = NotClosed(eq, mixed, "it reduces values that are still changing over another axis")
         else:
             link = _Closure(eq, frozenset(moving), tuple(over)).link()
         found.append(link)

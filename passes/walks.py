@@ -39,7 +39,7 @@ def walks(plan: Plan) -> tuple[Walk, ...]:
     while over and (late or along):
         unknown = {eq.name for eq in late}
         chain = [written_out(eq, named, unknown) for eq in late]
-        made = links(chain, plan.walked)
+        made = links(chain, plan.walked, blurred(named, unknown))
         now = [eq for eq in along if not unknown & upstream(eq, named)]
         ready = tuple(link for link in made if isinstance(link, Link))
         waiting = tuple(link for link in made if isinstance(link, NotClosed))
@@ -69,6 +69,12 @@ def upstream(eq: Equation, named: dict[str, Equation]) -> set[str]:
                 found.add(name)
                 stack.append(named[name])
     return found
+
+
+def blurred(named: dict[str, Equation], unknown: Collection[str]) -> frozenset[str]:
+    """Reductions over axes held whole that depend on unknown tensors: what they do to a movement, nobody says."""
+    within = {n: e for n, e in named.items() if e.monoid is not None and n not in unknown}
+    return frozenset(n for n, e in within.items() if upstream(e, named) & set(unknown))
 
 
 def tensors_read(expressions: Iterable[Expr]) -> set[str]:

@@ -120,7 +120,7 @@ def agree(case: Case, sizes: Sizes, dtype: torch.dtype, found: Any, wanted: tupl
     for got, exact in zip(results, wanted, strict=True):
         assert got.shape == exact.shape
         if not exact.is_floating_point():
-            assert torch.equal(got.cpu(), exact.to(got.dtype))
+            assert torch.equal(got.cpu(), exact.to(got.dtype).cpu())
             continue
         near, exact = got.double().cpu(), exact.cpu()
         finite = exact.isfinite()

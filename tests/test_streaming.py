@@ -20,11 +20,11 @@ from einc.tile import Loop
 LONG = {"i": 64, "j": 1 << 20, "e": 4096, "d": 64}  # hints that make j too long to be held whole
 
 
-def compiled(body: str, level: int = 2, target: str = "interpret") -> driver.Compiled:
+def compiled(body: str, level: int = 2, target: str = "interpret", **sizes: int) -> driver.Compiled:
     """A program of x[i, j] and w[j, e] compiled as if j were long."""
     lines = "".join(f"    {line}\n" for line in body.splitlines())
     text = driver.parse(f"def f(x[i, j], w[j, e]):\n{lines}", "<test>")
-    return driver.compile_program(driver.elaborate(text), level, TARGETS[target], LONG)
+    return driver.compile_program(driver.elaborate(text), level, TARGETS[target], LONG | sizes)
 
 
 def accumulators(c: driver.Compiled) -> dict[str, int]:
@@ -116,6 +116,22 @@ def test_a_streamed_variance_is_as_good_as_one_of_two_passes(offset: float) -> N
         errors.append(np.abs(found.numpy() - wanted).max())
     two_passes, streamed = errors
     assert streamed <= max(2 * two_passes, 4 * 2**-23 * wanted.max())
+
+
+def test_what_is_still_changing_is_not_reduced_over_another_axis() -> None:
+    """Weights mixed over e before they are summed need final maxima, and so a walk of their own."""
+    body = """S[i, j, e] = x[i, j] * w[j, e]
+P[i, j, e] = softmax[j](S)
+A[i, j] = sum[e](P)
+O[i] = sum[j](A ** 2)
+return O"""
+    c = compiled(body, target="interpret", e=4)
+    assert any("over another axis" in reason for reason in reasons(c))
+    rng = np.random.default_rng(0)
+    x, w = rng.standard_normal((5, 2500)).astype("f4"), rng.standard_normal((2500, 3)).astype("f4")
+    (wanted,) = evaluate(c.program, {"x": x, "w": w})
+    (found,) = run(c, c.program, x, w)
+    np.testing.assert_allclose(found.numpy(), wanted, rtol=2e-5)
 
 
 ATTENTION = 'softmax(where(j <= i, "bihd,bjhd->bhij" / sqrt(|d|), -inf)) * "bjhd->bihd"'
