@@ -19,7 +19,18 @@ from einc.requirements import (
 from einc.steps import FromDefault, FromDimension, FromFormula, Step, plan
 from einc.types import DType
 
-__all__ = ["Bindings", "Fact", "FromDefault", "FromDimension", "FromFormula", "Step", "bind", "plan", "value_of"]
+__all__ = [
+    "Bindings",
+    "Fact",
+    "FromDefault",
+    "FromDimension",
+    "FromFormula",
+    "Step",
+    "bind",
+    "completed",
+    "plan",
+    "value_of",
+]
 
 
 @dataclass(frozen=True, slots=True)

@@ -243,6 +243,9 @@ class Equation:
 
     One body per component of the monoid (argmax: the value, then its index; the index is written only where it is not
     the row-major position in `over`), and one output tensor per result.
+
+    `within` says where a reduction may look for what it needs: outside it every body is the identity of the monoid, so
+    that leaving those positions out gives the same. It restricts nothing; a kernel may take its bounds from it.
     """
 
     outputs: tuple[Tensor, ...]
@@ -252,6 +255,7 @@ class Equation:
     over: tuple[str, ...] = ()
     domain: Expr | None = None
     span: Span | None = field(default=None, compare=False, repr=False)
+    within: Expr | None = None
 
     @property
     def name(self) -> str:
@@ -266,14 +270,19 @@ class Equation:
     def body(self) -> Expr:
         return self.bodies[0]
 
-    def expressions(self) -> tuple[Expr, ...]:
-        """The bodies, then the domain if there is one."""
+    def computed(self) -> tuple[Expr, ...]:
+        """What decides the values: the bodies, then the domain if there is one."""
         return self.bodies if self.domain is None else (*self.bodies, self.domain)
+
+    def expressions(self) -> tuple[Expr, ...]:
+        """Every expression: the bodies, the domain, and where they may be looked for."""
+        return self.computed() if self.within is None else (*self.computed(), self.within)
 
     def map(self, f: Callable[[Expr], Expr]) -> Equation:
         """The equation with f applied to every expression in it."""
         domain = None if self.domain is None else f(self.domain)
-        return replace(self, bodies=tuple(f(b) for b in self.bodies), domain=domain)
+        within = None if self.within is None else f(self.within)
+        return replace(self, bodies=tuple(f(b) for b in self.bodies), domain=domain, within=within)
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,7 +73,8 @@ def print_equation(e: Equation, default_types: bool = False, shapes: Shapes | No
         return f"{left} = {print_expr(e.body, shapes)}"
     bodies = ", ".join(print_expr(b, shapes, e.domain) for b in _written(e))
     domain = " : true" if _repeats(e) else "" if e.domain is None else f" : {print_expr(e.domain, shapes)}"
-    return f"{left} = {e.monoid.name}[{', '.join(e.over)}{domain}]({bodies})"
+    within = "" if e.within is None else f"  # within {print_expr(e.within, shapes)}"
+    return f"{left} = {e.monoid.name}[{', '.join(e.over)}{domain}]({bodies}){within}"
 
 
 def _repeats(e: Equation) -> bool:

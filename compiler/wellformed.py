@@ -137,6 +137,11 @@ def _check_equation(e: Equation, scope: _Scope) -> None:
     if e.domain is not None:
         _expression(e.domain, inside, scope)
         _typed(e.domain, "b", "the domain", scope.dtypes)
+    if e.within is not None:
+        if e.monoid is None:
+            raise IllegalIR("a pointwise equation looks nowhere")
+        _expression(e.within, inside, scope)
+        _typed(e.within, "b", "where to look", scope.dtypes)
     for t, k in zip(e.outputs, e.monoid.results if e.monoid else range(len(e.outputs)), strict=True):
         _stored(t, e.bodies[k], e, scope.dtypes)
 

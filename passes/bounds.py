@@ -18,11 +18,10 @@ from functools import reduce
 
 from einc import ein
 from einc.ein import FALSE, ONE, TRUE, ZERO, Apply, AxisValue, Cast, Const, Expr
-from einc.passes.domain import is_positive
+from einc.passes.domain import NEGATED, is_positive
 from einc.passes.movement import call
 from einc.types import I32
 
-_NEGATED = {"lt": "ge", "le": "gt", "gt": "le", "ge": "lt", "eq": "ne", "ne": "eq"}
 _FLIPPED = {"lt": "gt", "le": "ge", "gt": "lt", "ge": "le", "eq": "eq", "ne": "ne"}
 
 
@@ -111,8 +110,8 @@ class _Solver:
                 return self.range(_all(Apply("not", (a,)), Apply("not", (b,))))
             case Apply(op="not", args=(a,)):
                 return self.range(a)
-            case Apply(op=op, args=args) if op in _NEGATED and not self.is_free(x):
-                return self.range(Apply(_NEGATED[op], args))  # of integers, as others are not solved
+            case Apply(op=op, args=args) if op in NEGATED and not self.is_free(x):
+                return self.range(Apply(NEGATED[op], args))  # of integers, as others are not solved
             case _:
                 return self.free(p) if self.is_free(p) else _ANYWHERE
 

@@ -24,7 +24,7 @@ Domain = frozenset[Expr]  # predicates, all of which must hold
 
 _TRUTH = ("lt", "le", "gt", "ge", "eq", "ne", "and", "or", "not")
 _OPPOSITE = {"eq": "ne", "ne": "eq"}
-_DENIED = {"lt": "ge", "le": "gt", "gt": "le", "ge": "lt"}
+NEGATED = {"lt": "ge", "le": "gt", "gt": "le", "ge": "lt", "eq": "ne", "ne": "eq"}  # of a NaN only `eq` and `ne`
 _OF_ZERO = ("abs", "sqrt", "tanh", "erf", "sin", "tan", "floor", "ceil", "round", "neg")  # 0 at 0
 _EVERYWHERE: Domain = frozenset()
 
@@ -161,7 +161,7 @@ def ordered(e: Expr, is_int: Callable[[Expr], bool]) -> Expr:
     """The expression with one comparison for the denial of another, of integers: not (a > b) --> a <= b."""
     e = ein.rebuild(e, lambda below: ordered(below, is_int))
     match e:
-        case Apply(op="not", args=(Apply(op=op, args=(a, b)),)) if op in _DENIED and is_int(a) and is_int(b):
-            return Apply(_DENIED[op], (a, b))
+        case Apply(op="not", args=(Apply(op=op, args=(a, b)),)) if op in NEGATED and is_int(a) and is_int(b):
+            return Apply(NEGATED[op], (a, b))
         case _:
             return e

@@ -8,6 +8,7 @@ Leaves are `re` and `im` of reads; a real expression is its own real part and ha
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from einc.ein import MONOIDS, ZERO, Apply, Cast, Const, Equation, Expr, Monoid, Read, Scalar
 from einc.errors import DTypeError
@@ -129,4 +130,4 @@ def split(eq: Equation, dtypes: Mapping[str, DType]) -> Equation:
             )
         monoid = _COMPLEX[monoid.name]
     domain = None if eq.domain is None else _unwrapped(eq.domain, dtypes)
-    return Equation(eq.outputs, eq.dims, bodies, monoid, eq.over, domain, eq.span)
+    return replace(eq, bodies=bodies, monoid=monoid, domain=domain)
