@@ -20,17 +20,8 @@ from einc.steps import FromDefault, FromDimension, FromFormula, Step, plan
 from einc.types import DType
 
 __all__ = [
-    "Bindings",
-    "Fact",
-    "FromDefault",
-    "FromDimension",
-    "FromFormula",
-    "Step",
-    "bind",
-    "completed",
-    "plan",
-    "value_of",
-]
+    "Bindings", "Fact", "FromDefault", "FromDimension", "FromFormula", "Step", "bind", "completed", "plan", "value_of",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +38,15 @@ class Bindings:
 
     extents: dict[str, int]
     scalars: dict[str, ScalarValue]
+
+
+def completed(program: Program, bindings: Bindings) -> Bindings:
+    """The bindings with the extents of axes that passes have added, whose formulas need those."""
+    extents = dict(bindings.extents)
+    for a in program.axes:
+        if a.name not in extents and a.extent is not None:
+            extents[a.name] = int(evaluate_formula(a.extent, extents, bindings.scalars))
+    return Bindings(extents, bindings.scalars)
 
 
 def value_of(e: Expr, bindings: Bindings) -> ScalarValue:

@@ -157,6 +157,8 @@ def run_passes(program: ein.Program, context: Context, verify: bool = True) -> t
         if verify:
             forms.check(p, state, after)
         stages.append(Stage(p.name, after, after != state))
+        if len(after.program.axes) > len(state.program.axes):
+            context = context.knowing(after.program.axes[len(state.program.axes) :])
         state = after
     return tuple(stages)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from einc import ein
 from einc.arithmetic import ScalarValue
-from einc.binding import Bindings, bind
+from einc.binding import Bindings, bind, completed
 from einc.driver import Compiled, compile_program
 from einc.errors import CallError, TargetError, nearest
 from einc.targets import INTERPRETER, TARGETS, Target
@@ -120,7 +120,8 @@ def run_in_torch(
     schedule = compiled.state.schedule
     assert schedule is not None
     into = None if out is None else dict(zip(compiled.program.results, out, strict=True))
-    return run(compiled.state.program, schedule, tensors, bindings, into, device)
+    final = compiled.state.program
+    return run(final, schedule, tensors, completed(final, bindings), into, device)
 
 
 def execute(

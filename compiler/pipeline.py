@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from einc import ein, tile
+from einc.arithmetic import evaluate_formula
 from einc.plan import Plan
 from einc.targets import INTERPRETER, Target
 
@@ -25,6 +26,15 @@ class Context:
     def size(self, axis: str, default: int = 1024) -> int:
         """The hint for an axis; 1024 where there is none."""
         return self.sizes.get(axis, default)
+
+    def knowing(self, axes: Iterable[ein.AxisDecl]) -> Context:
+        """The context with hints for axes that a pass has added, where those that their formulas need are there."""
+        sizes = dict(self.sizes)
+        for a in axes:
+            needs = [n for n in ein.walk(a.extent or ein.ZERO) if isinstance(n, ein.Extent | ein.Scalar)]
+            if a.extent is not None and all(isinstance(n, ein.Extent) and n.axis in sizes for n in needs):
+                sizes[a.name] = int(evaluate_formula(a.extent, sizes, {}))
+        return replace(self, sizes=sizes)
 
 
 @dataclass(frozen=True, slots=True)

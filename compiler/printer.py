@@ -73,8 +73,17 @@ def print_equation(e: Equation, default_types: bool = False, shapes: Shapes | No
         return f"{left} = {print_expr(e.body, shapes)}"
     bodies = ", ".join(print_expr(b, shapes, e.domain) for b in _written(e))
     domain = " : true" if _repeats(e) else "" if e.domain is None else f" : {print_expr(e.domain, shapes)}"
-    within = "" if e.within is None else f"  # within {print_expr(e.within, shapes)}"
+    parts = [] if e.within is None else _conjuncts(e.within)
+    within = f"  # within {' and '.join(print_expr(p, shapes) for p in parts)}" if parts else ""
     return f"{left} = {e.monoid.name}[{', '.join(e.over)}{domain}]({bodies}){within}"
+
+
+def _conjuncts(p: Expr) -> list[Expr]:
+    match p:
+        case Apply("and", (x, y)):
+            return _conjuncts(x) + _conjuncts(y)
+        case _:
+            return [p]
 
 
 def _repeats(e: Equation) -> bool:

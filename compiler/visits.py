@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from einc import ein, tile
 from einc.arithmetic import ScalarValue
+from einc.binding import Bindings, completed
 from einc.elementwise import Value, apply, convert
 from einc.evaluate import evaluate
 from einc.tiletypes import dtype_of, scope
@@ -103,7 +104,8 @@ def visits(
 ) -> dict[str, dict[str, Visits]]:
     """By kernel, then by walked tile axis. Tensors between kernels that bounds read are computed from the operands."""
     tensors = bound_tensors(program, schedule, scalars, operands)
-    return {k.name: visited(k, extents, scalars, tensors) for k in schedule.kernels}
+    whole = completed(program, Bindings(dict(extents), dict(scalars or {}))).extents
+    return {k.name: visited(k, whole, scalars, tensors) for k in schedule.kernels}
 
 
 def bound_tensors(

@@ -161,7 +161,7 @@ class Chunks:
             case Cast(dtype=t, arg=x) if t.kind == "i" and (t.bits == 0 or t.bits >= 32) and self.is_exact(x):
                 return self.interval(x)
             case Apply(op=op, args=args):
-                known = [x for a in (args[1:] if op == "where" else args) if (x := self.interval(a)) is not None]
+                known = [k for a in (args[1:] if op == "where" else args) if (k := self.interval(a)) is not None]
                 return _combined(op, known) if len(known) == len(args) - (op == "where") else None
             case _:
                 return None
@@ -221,9 +221,8 @@ def _combined(op: str, known: list[Interval]) -> Interval | None:
 
 def _guarded(e: Expr, guard: Expr) -> Expr:
     """The expression with its reads made only where the guard holds."""
-    if isinstance(e, Read):
-        return replace(ein.rebuild(e, lambda below: _guarded(below, guard)), guard=conjoin(guard, e.guard))
-    return ein.rebuild(e, lambda below: _guarded(below, guard))
+    inner = ein.rebuild(e, lambda below: _guarded(below, guard))
+    return replace(inner, guard=conjoin(guard, inner.guard)) if isinstance(inner, Read) else inner
 
 
 def _all(x: Expr, y: Expr) -> Expr:

@@ -79,6 +79,8 @@ class Model:
             for group in (plan.rows, plan.columns):
                 if group and not own & set(group):
                     times *= -(-positions(group, self.context) // BLOCK)
+                else:  # a row of the tile each
+                    times *= positions(tuple(a for a in group if a not in own), self.context)
             if set(plan.walked) & set(eq.axes):
                 times *= count
             found[eq.name] = times * (share if own & set(plan.walked) else 1.0)

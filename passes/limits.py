@@ -23,7 +23,7 @@ from einc.passes.kernel import Kernel
 from einc.passes.movement import call
 from einc.passes.products import multiplied
 from einc.passes.walks import Walk, unfolded
-from einc.sweep import Accumulator
+from einc.sweep import Accumulator, Link
 from einc.tile import Elem, ExtentOf, Lit, Value
 from einc.types import I64, INT
 
@@ -52,7 +52,7 @@ def limits(kernel: Kernel, walk: Walk) -> Limits:
     walked = kernel.plan.walked
     if positions(walked, kernel.context) <= _ALIGNED or not walk.links:
         return Limits()
-    needed = reduce(either, (_needed(kernel, a) for link in walk.links for a in link.accumulators))
+    needed = reduce(either, (_needed(kernel, link, a) for link in walk.links for a in link.accumulators))
     start = stop = None
     if not walk.stores and not any(r.seen for link in walk.links for r in link.references):
         start, stop = _span(kernel, needed)
@@ -105,14 +105,15 @@ def _solved(kernel: Kernel, needed: Domain) -> Iterator[tuple[Bounds, tuple[str,
     yield bounds(needed, walked[0], ein.Extent(walked[0]), known), walked[1:]
 
 
-def _needed(kernel: Kernel, a: Accumulator) -> Domain:
+def _needed(kernel: Kernel, link: Link, a: Accumulator) -> Domain:
     """What must hold for an accumulator to change."""
-    found: Domain = frozenset() if a.domain is None else frozenset(holds(unfolded(a.domain, kernel.definitions)))
+    given = (p for p in (a.domain, link.equation.within) if p is not None)
+    needed: Domain = frozenset(q for p in given for q in holds(unfolded(p, kernel.definitions)))
     nothing = NOTHING.get(a.monoid.name)
-    if nothing is None:
-        return found
-    needed: Domain = reduce(either, (domain(unfolded(b, kernel.definitions), nothing) for b in a.bodies))
-    return frozenset(ordered(p, lambda e: kernel.b.dtype(e).is_int) for p in found | needed)
+    if nothing is not None:
+        found: Domain = reduce(either, (domain(unfolded(b, kernel.definitions), nothing) for b in a.bodies))
+        needed = needed | found
+    return frozenset(ordered(p, lambda e: kernel.b.dtype(e).is_int) for p in needed)
 
 
 def _known(kernel: Kernel) -> Callable[[Expr], bool]:

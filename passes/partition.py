@@ -13,7 +13,7 @@ that are reduced, one group is walked and the others are held whole.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 
@@ -131,12 +131,12 @@ def _walking(axes: tuple[str, ...]) -> str:
 
 def candidates(plans: Sequence[Plan]) -> Iterator[list[Plan]]:
     """A kernel with each one it reads from, and with everything upstream of it; no kernel twice in between."""
-    sources = _sources(plans)
+    sources, computed = _sources(plans), _sources(plans, Equation.computed)
     for p in plans:
-        direct = sources[id(p)]
+        direct = computed[id(p)]
         upstream = list(direct)
         for q in upstream:
-            upstream += [r for r in sources[id(q)] if r not in upstream]
+            upstream += [r for r in computed[id(q)] if r not in upstream]
         groups = [[q, p] for q in direct]
         if len(upstream) > 1:
             groups.append([*upstream, p])
@@ -164,12 +164,14 @@ def _names(p: Plan) -> set[str]:
     return {t.name for eq in p.equations for t in eq.outputs}
 
 
-def _sources(plans: Sequence[Plan]) -> dict[int, list[Plan]]:
-    """By a plan's identity: the other plans whose tensors it reads."""
+def _sources(
+    plans: Sequence[Plan], read_by: Callable[[Equation], tuple[ein.Expr, ...]] = Equation.expressions
+) -> dict[int, list[Plan]]:
+    """By a plan's identity: the other plans whose tensors these expressions of its equations read."""
     maker = {name: p for p in plans for name in _names(p)}
     found = {}
     for p in plans:
-        read = tensors_read(e for eq in p.equations for e in eq.expressions())
+        read = tensors_read(e for eq in p.equations for e in read_by(eq))
         found[id(p)] = list(dict.fromkeys(maker[n] for n in sorted(read) if n in maker and maker[n] is not p))
     return found
 
@@ -203,7 +205,9 @@ def misread(equations: tuple[Equation, ...]) -> str | None:
     for eq in equations:
         if len(eq.outputs) > 1:
             return f"{eq.name} is one of several tensors made at once"
-        for r in (r for e in eq.expressions() for r in ein.reads(e)):
+        if eq.within is not None and ein.tensors_of(eq.within) & made.keys():
+            return f"where {eq.name} is walked is known before its kernel starts"
+        for r in (r for e in eq.computed() for r in ein.reads(e)):
             source = made.get(r.tensor)
             if source is not None and (r.guard is not None or r.index != tuple(AxisValue(a) for a in source.axes)):
                 return f"{eq.name} reads {r.tensor} elsewhere than at the position it is made for"

@@ -27,9 +27,9 @@ from einc.inference import dtype_of
 from einc.passes.alone import alone
 from einc.passes.chunks import CHUNK, Chunks
 from einc.passes.cost import Model, positions
-from einc.passes.domain import NOTHING, Domain, conjunction, domain, either, holds, normal
+from einc.passes.domain import NOTHING, Domain, conjunction, domain, either, holds, ordered
 from einc.pipeline import Context
-from einc.types import I32
+from einc.types import I32, DType
 
 _LEAST_GAIN = 4.0  # times what the bounds take, that the reductions must be predicted to take
 
@@ -40,7 +40,7 @@ def prune_domain(program: Program, context: Context) -> Program:
     dtypes = program.dtypes()
     groups: dict[tuple[str, Domain], list[Equation]] = {}
     for e in program.equations:
-        found = normal(_data_domain(e, named), lambda x: dtype_of(x, dtypes).is_int)
+        found = _data_domain(e, named, dtypes)
         if found:
             groups.setdefault((e.over[0], found), []).append(e)
     pruning = _Pruning(program, context)
@@ -49,16 +49,17 @@ def prune_domain(program: Program, context: Context) -> Program:
     return pruning.program
 
 
-def _data_domain(e: Equation, named: dict[str, Equation]) -> Domain:
-    """The predicates of an equation's domain that read data along its one reduced axis."""
+def _data_domain(e: Equation, named: dict[str, Equation], dtypes: dict[str, DType]) -> Domain:
+    """The predicates of an equation's domain that read integers or truth values along its one reduced axis."""
     if e.monoid is None or len(e.over) != 1 or e.within is not None:
         return frozenset()
     needed: Domain = frozenset() if e.domain is None else frozenset(holds(e.domain))
     nothing = NOTHING.get(e.monoid.name)
     if nothing is not None:
-        found: Domain = reduce(either, (domain(_written_out(b, named), nothing) for b in e.bodies))
-        needed = needed | found
-    return frozenset(p for p in needed if _reads_along(p, e.over[0]))
+        inside: Domain = reduce(either, (domain(_written_out(b, named), nothing) for b in e.bodies))
+        needed = needed | inside
+    found = frozenset(ordered(p, lambda x: dtype_of(x, dtypes).is_int) for p in needed)
+    return frozenset(p for p in found if _reads_along(p, e.over[0], dtypes))
 
 
 def _written_out(e: Expr, named: dict[str, Equation]) -> Expr:
@@ -73,8 +74,9 @@ def _written_out(e: Expr, named: dict[str, Equation]) -> Expr:
     return ein.rebuild(e, lambda below: _written_out(below, named))
 
 
-def _reads_along(p: Expr, axis: str) -> bool:
-    return any(axis in ein.axes_of(r) for r in ein.reads(p))
+def _reads_along(p: Expr, axis: str, dtypes: dict[str, DType]) -> bool:
+    along = [dtypes[r.tensor] for r in ein.reads(p) if axis in ein.axes_of(r)]
+    return bool(along) and all(t.is_int or t.is_bool for t in along)
 
 
 class _Pruning:

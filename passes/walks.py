@@ -64,7 +64,7 @@ def upstream(eq: Equation, named: dict[str, Equation]) -> set[str]:
     found: set[str] = set()
     stack = [eq]
     while stack:
-        for name in tensors_read(stack.pop().expressions()):
+        for name in tensors_read(stack.pop().computed()):
             if name in named and name not in found:
                 found.add(name)
                 stack.append(named[name])

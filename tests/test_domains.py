@@ -15,6 +15,7 @@ from einc.binding import bind
 from einc.evaluate import evaluate
 from einc.execution import run_in_torch, runner
 from einc.targets import INTERPRETER, TARGETS, Target
+from einc.tile import tile_axes
 from einc.visits import EMPTY, MIXED, Visits, domain_picture, visits
 
 Array = np.ndarray[Any, Any]
@@ -131,12 +132,15 @@ def interpreted(c: driver.Compiled, given: dict[str, Array]) -> Array:
 
 
 def needed(mask: str) -> int:
+    return hull_tiles(MASKS[mask][0](np.arange(N)[:, None], np.arange(N)[None]))
+
+
+def hull_tiles(allowed: Array, width: int = TILE) -> int:
     """The number of tiles that a walk over the hull of what each block of rows needs visits, from a multiple of 16."""
-    allowed = MASKS[mask][0](np.arange(N)[:, None], np.arange(N)[None])
     count = 0
     for first in range(0, N, TILE):
         columns = np.flatnonzero(allowed[first : first + TILE].any(0))
-        count += 0 if not columns.size else -(-(columns[-1] + 1 - columns[0] // 16 * 16) // TILE)
+        count += 0 if not columns.size else -(-(columns[-1] + 1 - columns[0] // 16 * 16) // width)
     return count
 
 
@@ -163,3 +167,55 @@ def test_a_mask_in_the_interpreter(mask: str) -> None:
     given = operands()
     (wanted,) = evaluate(c.program, given)
     np.testing.assert_allclose(interpreted(c, given), wanted, rtol=1e-4, atol=1e-5)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Masks that read data along the walked axis
+
+LONG = {"i": 1 << 15, "j": 1 << 15, "n": 1 << 15, "b": 1, "d": 64, "e": 64}  # hints that make it pay to look at data
+DATA = {
+    "doc[i] == doc[j]": lambda i, j, x: x[i] == x[j],
+    "doc[i] == doc[j] and j <= i": lambda i, j, x: (x[i] == x[j]) & (j <= i),
+    "not (doc[i] != doc[j] or j > i)": lambda i, j, x: (x[i] == x[j]) & (j <= i),
+    "doc[j] <= doc[i]": lambda i, j, x: x[j] <= x[i],
+    "doc[j] < 3": lambda i, j, x: (x[j] < 3) & (i >= 0),
+    "abs(doc[i] - doc[j]) <= 1": lambda i, j, x: abs(x[i] - x[j]) <= 1,
+    "doc[i] == doc[j] or j < 5": lambda i, j, x: (x[i] == x[j]) | (j < 5),
+    "allowed[i // 32, j // 32]": lambda i, j, x: TABLE[i // 32, j // 32],
+    "kept[j]": lambda i, j, x: KEPT[j] & (i >= 0),
+}
+TABLE: Array = np.tril(np.ones((5, 5), bool)) & ~np.tril(np.ones((5, 5), bool), -3)
+KEPT: Array = (np.arange(N) >= 40) & (np.arange(N) < 71)
+PACKED = {
+    "documents": np.repeat(np.arange(6), (30, 7, 1, 61, 18, 33)),
+    "one": np.zeros(N, int),
+    "shuffled": np.random.default_rng(2).permutation(N) // 30,
+}
+
+
+def documents(mask: str) -> str:
+    return (
+        "def f(Q[i, d], K[j, d], V[j, e], doc[n]: i32, allowed[q, k]: bool, kept[j]: bool):\n"
+        "    S[i, j] = Q[i, d] * K[j, d]\n"
+        f"    A[i, j] = where({mask}, S, -inf)\n"
+        "    O[i, e] = softmax[j](A) * V[j, e]\n    return O\n"
+    )
+
+
+@pytest.mark.parametrize("kind", PACKED)
+@pytest.mark.parametrize("mask", DATA)
+def test_data_bounds_the_walk(mask: str, kind: str) -> None:
+    c = compiled(documents(mask), 2, SMALL, **LONG)
+    x = PACKED[kind]
+    whole = operands() | {"doc": x.astype("i4"), "allowed": TABLE, "kept": KEPT}
+    given = {p.name: whole[p.name] for p in c.program.operands}
+    assert c.state.schedule is not None
+    (wanted,) = evaluate(c.program, given)
+    np.testing.assert_allclose(in_torch(c, given), wanted, rtol=1e-4, atol=1e-5)
+    got = seen(c, given, i=N, j=N, d=16, e=16, n=N, q=5, k=5)
+    allowed = DATA[mask](np.arange(N)[:, None], np.arange(N)[None], x)
+    if kind != "shuffled":
+        width = next(a.block.cap for a in tile_axes(c.state.schedule.kernels[-1]).values() if a.name == "j" and a.block)
+        assert got.visited == hull_tiles(allowed, width)
+    between = [{a for dim in b.dims for a in dim} for b in c.state.schedule.intermediates]
+    assert not any({"i", "j"} & axes for axes in between)
