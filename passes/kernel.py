@@ -34,7 +34,7 @@ class Kernel:
         plan, b = self.plan, self.b
         batch = tuple(b.axis((a,), "batch") for a in plan.batch)
         blocked = tuple(b.axis(g, role) for g, role in ((plan.rows, "row"), (plan.columns, "column")) if g)
-        whole = tuple(b.axis((a,), "whole") for a in plan.whole)
+        whole = tuple(b.axis(g, "whole") for g in held(plan, self.context))
         b.enter((*batch, *blocked, *whole))
         self.order = tuple(a.name for a in (*blocked, *whole))
         return (*batch, *blocked), whole
@@ -229,6 +229,29 @@ class Kernel:
         if eq.monoid is None:
             return [self.b.typed(body, order, t) for body, t in zip(eq.bodies, types, strict=True)]
         return self.reduced(eq)
+
+
+def held(plan: Plan, context: Context) -> tuple[tuple[str, ...], ...]:
+    """The axes held whole, in the groups that contractions take as one: their inner axes, their rows, their columns."""
+    groups: list[tuple[str, ...]] = []
+    for eq in plan.equations:
+        found = contraction(eq, eq.body, context.size) if eq.monoid is not None and eq.monoid.name == "sum" else None
+        sides = () if found is None else (found.shape.rows, found.shape.columns, found.shape.inner)
+        for group in sides:
+            apart = set(group).isdisjoint(a for g in groups for a in g)
+            if len(group) > 1 and set(group) <= set(plan.whole) and apart and _together(group, plan):
+                groups.append(group)
+    grouped = {a: g for g in groups for a in g}
+    return tuple(dict.fromkeys(grouped.get(a, (a,)) for a in plan.whole))
+
+
+def _together(group: tuple[str, ...], plan: Plan) -> bool:
+    """Whether every reduction and every stored tensor has all of these axes, in one place, or none."""
+    for eq in plan.equations:
+        parts = [eq.over, eq.axes] if eq.monoid is not None or eq.name in plan.stores else []
+        if any(0 < len(set(part) & set(group)) < len(group) for part in parts):
+            return False
+    return True
 
 
 def component(name: str, n: int) -> str:
