@@ -298,6 +298,7 @@ def bench(
 ) -> None:
     """Time a program beside what one would call instead; without a program, the standard table of this machine."""
     from einc import contests, scoreboard
+    from einc.bench import Row
     from einc.machine import device_called, facts
     from einc.peers import PEERS
 
@@ -310,11 +311,20 @@ def bench(
     else:
         program = _program(file, expression, level)
         chosen = [contests.of_program(program, _request(size, dtype, scalar), where, names, level)]
-    rows = scoreboard.rows(chosen, where, 0.1 if quick else 0.3, None if as_json else _print)
+    known, called = facts(where), " ".join(["einc bench", *sys.argv[2:]])
+
+    def keep(rows: list[Row]) -> None:
+        if not as_json:
+            _print(scoreboard.lines(rows[-1]))
+            sys.stdout.flush()
+        if write is not None:  # what there is of the table, should it be cut short
+            scoreboard.save(write, scoreboard.section(known, rows, called))
+
+    if not as_json:
+        _print(scoreboard.heading())
+    rows = scoreboard.rows(chosen, where, 0.1 if quick else 0.3, keep)
     if as_json:
-        _print_json(scoreboard.data(facts(where), rows))
-    if write is not None:
-        scoreboard.save(write, scoreboard.section(facts(where), rows, "einc bench" + " --quick" * quick))
+        _print_json(scoreboard.data(known, rows))
 
 
 @command("einc passes --level 0")

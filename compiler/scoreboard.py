@@ -20,10 +20,10 @@ _WIDTHS = (44, 10, 8, 10, 6, 8, 7, 10, 0)
 
 
 def lines(row: Row) -> str:
-    """A row as it is printed: a line for each peer."""
+    """A row as it is printed: a line for each peer, and for each that failed."""
     if row.error:
         return f"{row.name:{_WIDTHS[0]}} {row.error}"
-    return "\n".join(_aligned(cells) for cells in _cells(row))
+    return "\n".join([*(_aligned(cells) for cells in _cells(row)), *problems(row)])
 
 
 def heading() -> str:
@@ -61,16 +61,13 @@ def duration(seconds: float) -> str:
 
 
 def rows(
-    contests: Sequence[Contest], device: torch.device, budget: float, show: Callable[[str], None] | None = None
+    contests: Sequence[Contest], device: torch.device, budget: float, keep: Callable[[list[Row]], None]
 ) -> list[Row]:
-    """The rows of a table, each shown as soon as it is there."""
-    found = []
-    if show is not None:
-        show(heading())
+    """The rows of a table; those so far are handed over as soon as there is another."""
+    found: list[Row] = []
     for row in bench(contests, device, budget):
         found.append(row)
-        if show is not None:
-            show("\n".join([lines(row), *problems(row)]))
+        keep(found)
     return found
 
 
