@@ -7,15 +7,16 @@ from dataclasses import dataclass
 from itertools import product
 from math import prod
 
-# Elements of the largest tensor in a box, 4 MiB of float32. Measured on two cores with 32 MiB of shared cache: fused
-# attention takes 1.2 times as long with a quarter of it, where dispatch shows, and 1.3 times with four times as much.
-LARGEST = 1 << 20
+# Elements of the largest tensor in a box, 2 MiB of float32. Measured on two cores with 512 KiB of cache each and 32 MiB
+# between them: with a quarter of it, where dispatch shows, fused attention takes 1.1 times as long, and with twice.
+LARGEST = 1 << 19
 
 WORTH_SHARING = 1 << 16  # elements of the largest tensor from which on a box is a task for a worker
 _BALANCED = 4  # boxes a worker, so that all end at about the same time
 
-_STREAMED = 512  # positions of a walked axis that amortise what is done once a block: rescaling, dispatch
-_SQUARE = 256  # rows that make a matrix product run at full speed; fewer are visited in vain where domains are pruned
+_STREAMED = 1024  # positions of a walked axis that amortise what is done once a block: rescaling, dispatch
+_ROWS = 512  # rows that do so for what is read anew by every block of them
+_SQUARE = 256  # rows and columns that make a matrix product run at full speed
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,19 +31,20 @@ class Dim:
 
 
 def box(
-    dims: Sequence[Dim], shapes: Iterable[frozenset[int]], dots: bool, grid: Sequence[int], workers: int
+    dims: Sequence[Dim], shapes: Iterable[frozenset[int]], dots: bool, pruned: bool, grid: Sequence[int], workers: int
 ) -> tuple[int, ...]:
     """The most positions of each dim in a box, for tensors that vary over these sets of dims.
 
-    A walked axis is cut first, then rows, then the batch from the outermost axis inwards, and again below what is
-    good for speed if it must be. At last the grid is cut until every worker has boxes.
+    With contractions the batch is cut first, from the outermost axis inwards, then a walked axis, then rows, and again
+    below what is good for speed if it must be; without, rows are whole as long as they can be. At last the grid is cut
+    until every worker has boxes. Rows of a `pruned` domain walk what any of them needs, so there are fewer in a box.
     """
     sizes = [1 if d.kind == "single" else max(d.extent, 1) for d in dims]
     shapes = [s for s in shapes if s]
-    streamed = _STREAMED if dots else LARGEST
+    large = [("batch", 1), ("reduced", _STREAMED)] if dots else [("reduced", LARGEST), ("row", _SQUARE), ("batch", 1)]
     stages = (
-        ("reduced", streamed), ("row", _SQUARE), ("batch", 1), ("column", _SQUARE), ("row", 16), ("reduced", 64),
-        ("column", 16), ("row", 1), ("column", 1), ("reduced", 1),
+        *large, ("row", _SQUARE if pruned else _ROWS), ("row", _SQUARE), ("reduced", 512), ("column", _SQUARE),
+        ("row", 16), ("reduced", 64), ("column", 16), ("row", 1), ("column", 1), ("reduced", 1),
     )  # fmt: skip
     for kind, least in stages:
         for group in _groups(dims, kind):

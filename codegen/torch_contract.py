@@ -89,22 +89,44 @@ def _matrix(x: Tensor, groups: tuple[Shape, ...], sizes: Shape) -> Tensor:
 
 
 def contract(
-    left: Tensor, right: Tensor, inner: Shape, sizes: Shape, acc: Tensor | None, own: bool, scratch: Scratch
+    left: Tensor,
+    right: Tensor,
+    inner: Shape,
+    sizes: Shape,
+    acc: Tensor | None,
+    own: bool,
+    scratch: Scratch,
+    scale: float = 1.0,
 ) -> Tensor:
-    """The contraction of floats, added to `acc` if there is one, into its memory where that is owned.
+    """The contraction of floats times a number, or added to `acc` if there is one, into its memory where that is owned.
 
     `sizes` holds the sizes of the dims summed over and 1 for the others; `scratch` gives memory for a shape, or None.
     """
     plan = recipe(tuple(left.shape), tuple(right.shape), inner)
     x, y = _matrix(left, plan.left, sizes), _matrix(right, plan.right, sizes)
     if acc is None or tuple(acc.shape) != plan.shape:
-        found = torch.bmm(x, y, out=scratch(plan.product, x.dtype)).as_strided(plan.shape, plan.strides)
+        found = _product(x, y, scratch(plan.product, x.dtype), scale).as_strided(plan.shape, plan.strides)
         return found if acc is None else acc + found
-    if own and acc.stride() == plan.strides:
+    if own and _lies(acc, plan):
         acc.as_strided(plan.product, _dense(plan.product), acc.storage_offset()).baddbmm_(x, y)
         return acc
     groups = (plan.left[0], plan.left[1], plan.right[2])
     return torch.baddbmm(_matrix(acc, groups, (1,) * acc.ndim), x, y).as_strided(plan.shape, plan.strides)
+
+
+def _lies(acc: Tensor, plan: Recipe) -> bool:
+    """Does it lie in memory as the product of the matrices would?"""
+    return all(a == b for a, b, n in zip(acc.stride(), plan.strides, plan.shape, strict=True) if n > 1)
+
+
+def _product(x: Tensor, y: Tensor, into: Tensor | None, scale: float) -> Tensor:
+    """The products of matrices times a number; into given memory, whatever that holds."""
+    if scale == 1:
+        return torch.bmm(x, y, out=into)
+    if scale == 0 or x.requires_grad or y.requires_grad:  # 0 times what is not finite is no 0
+        return torch.bmm(x, y) * scale
+    into = x.new_empty((*x.shape[:2], y.shape[2])) if into is None else into
+    return torch.baddbmm(into, x, y, beta=0, alpha=scale, out=into)
 
 
 def _dense(shape: Shape) -> Shape:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import inf
+from math import inf, isfinite
 
 import torch
 from torch import Tensor
@@ -102,6 +102,18 @@ def is_lowest(arg: Node, _: Node) -> Compute:
         if x.device.type == "cpu" and x.numel() > _WORTH_A_LOOK and float(x.amin()) > -inf:
             return False, False
         return x == -inf, frame.reuse
+
+    return run
+
+
+def is_finite(arg: Node) -> Compute:
+    """`abs(x) < inf`: as a rule everywhere, as a sum that is finite tells."""
+
+    def run(frame: Frame) -> Result:
+        x = computed(arg, frame)
+        if x.device.type == "cpu" and isfinite(float(x.sum())):
+            return True, False
+        return x.abs() < inf, frame.reuse
 
     return run
 

@@ -17,6 +17,7 @@ from einc.codegen.torch_frames import Affine, Frame, Node
 from einc.codegen.torch_memory import store
 from einc.codegen.torch_names import Name, Step, bind, looks_first, repeated
 from einc.codegen.torch_ops import HELD, literal
+from einc.codegen.torch_scales import scale_early
 from einc.codegen.torch_values import Values
 from einc.codegen.torch_workers import share_out
 
@@ -99,6 +100,8 @@ class _Compiler:
         self.kernel = kernel
         self.extents = extents
         self.sizes: list[int] = []  # of a box, once the statements are known; loops read it when they run
+        self.statements = scale_early(kernel.body)
+        self.pruned = False
         bounded = _bounded(kernel.body)
         dims: list[Dim] = []
         positions: dict[str, Affine] = {}
@@ -124,11 +127,11 @@ class _Compiler:
         )  # fmt: skip
 
     def compiled(self) -> Executable:
-        steps = self.body(self.kernel.body)
+        steps = self.body(self.statements)
         self.unroll()
         dots = any(isinstance(v, tile.Dot) for v in tile.values_in(self.kernel.body))
         grid = tuple(d for a in self.kernel.grid for d in self.values.members[a.name])
-        self.sizes += box(self.dims, self.values.shapes, dots, grid, torch.get_num_threads())
+        self.sizes += box(self.dims, self.values.shapes, dots, self.pruned, grid, torch.get_num_threads())
         small = largest(self.sizes, self.values.shapes) < WORTH_SHARING
         return Executable(self.values, tuple(self.dims), grid, tuple(self.sizes), small, steps)
 
@@ -244,6 +247,7 @@ class _Compiler:
         start = None if s.start is None else self.values.node(s.start)
         stop = None if s.stop is None else self.values.node(s.stop)
         for node in (start, stop):
+            self.pruned = self.pruned or bool(node and node.dims)
             self.dims[:] = [_single(d) if node and n in node.dims else d for n, d in enumerate(self.dims)]
 
         def run(frame: Frame) -> list[range]:

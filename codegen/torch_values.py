@@ -18,6 +18,7 @@ from einc.codegen.torch_elementwise import (
     binary,
     computed,
     decided,
+    is_finite,
     is_lowest,
     logic,
     power,
@@ -131,6 +132,10 @@ class Values:
                 return self.affine(Affine(self.extents[axis]), INT)
             case tile.ScalarArg(name=name):
                 return self.scalar(name)
+            case tile.Elem(op="mul", args=(factor, tile.Dot() as dot)):
+                return self.scaled(self.node(factor), dot)
+            case tile.Elem(op="lt", args=(tile.Elem(op="abs", args=(x,)), tile.Lit(value=bound))) if bound == inf:
+                return self.is_finite(self.node(x))
             case tile.Elem(op=op, args=args):
                 return self.elem(op, [self.node(a) for a in args])
             case tile.Convert(dtype=dtype, arg=arg):
@@ -290,13 +295,27 @@ class Values:
             if node.affine is not None and len(node.affine.coefs) > 1:
                 self.sliding |= node.dims
 
+    def is_finite(self, arg: Node) -> Node:
+        self.shapes.add(arg.dims)
+        return Node(BOOL, arg.dims, is_finite(arg))
+
     # Contractions and reductions -------------------------------------------------------------------------------------
 
-    def dot(self, v: tile.Dot) -> Node:
+    def scaled(self, factor: Node, v: tile.Dot) -> Node:
+        """A contraction times something, in one where that is a number and it starts from 0."""
+        start = self.node(v.acc).fixed
+        if factor.dims or factor.dtype.name not in ("f32", "f64") or not isinstance(start, Tensor) or float(start):
+            return self.elem("mul", [factor, self.dot(v)])
+        return self.dot(v, factor)
+
+    def dot(self, v: tile.Dot, factor: Node | None = None) -> Node:
+        """A contraction, times a number where one is given."""
         left, right, acc = self.node(v.left), self.node(v.right), self.node(v.acc)
         inner = self.members[v.inner]
         t, wide = left.dtype, HELD[acc.dtype.name]
         zero = self.constant(literal(0, acc.dtype), acc.dtype).fixed
+        known = 1.0 if factor is None else factor.fixed
+        scale = None if known is None else float(known)
 
         def run(frame: Frame) -> Result:
             sizes = tuple([frame.hi[d] - frame.lo[d] if d in inner else 1 for d in range(len(frame.hi))])
@@ -305,7 +324,8 @@ class Values:
             x, y = ranked(as_tensor(x, frame), frame), ranked(as_tensor(y, frame), frame)
             into = None if start is zero else cast(Tensor, start)
             if t.is_float:
-                found = contract(x, y, inner, sizes, into, owned, frame.scratch)
+                times = scale if scale is not None else float(computed(cast(Node, factor), frame))
+                found = contract(x, y, inner, sizes, into, owned, frame.scratch, times)
             else:
                 found = contract_integers(x, y, inner, sizes, t, wide)
                 found = found if into is None else found + into

@@ -396,3 +396,19 @@ def test_what_has_a_shape_and_no_memory_can_be_looked_at() -> None:
     assert f.source(np.ones((70, 33), np.float32), w) == f.source(x, w)
     with pytest.raises(einc.CallError, match="no plain memory"):
         f(x, w)
+
+
+@pytest.mark.parametrize("scale", [0.0, 0.5, -2.0, float("inf")])
+def test_scaled_scores(scale: float) -> None:
+    text = """
+    def f(A[b, i, k], B[b, k, j], scale: float):
+        S[b, i, j] = scale * A[b, i, k] * B[b, k, j]
+        L[b, i] = logsumexp[j](S)
+        return S, L
+    """
+    a, b = draw(3, 5, 4), draw(3, 4, 70, seed=1)
+    a[0, 0, 0] = np.inf
+    program = einc.compile(text)
+    for _ in range(2):  # in memory that a first run has used
+        for x, y in zip(program(a, b, scale), program(a, b, scale, backend="evaluate"), strict=True):
+            np.testing.assert_allclose(x, y, rtol=1e-4)
