@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from einc import ein, tile
-from einc.arithmetic import evaluate_formula
 from einc.plan import Plan
+from einc.ranges import interval
 from einc.targets import INTERPRETER, Target
 
 
@@ -31,9 +31,9 @@ class Context:
         """The context with hints for axes that a pass has added, where those that their formulas need are there."""
         sizes = dict(self.sizes)
         for a in axes:
-            needs = [n for n in ein.walk(a.extent or ein.ZERO) if isinstance(n, ein.Extent | ein.Scalar)]
-            if a.extent is not None and all(isinstance(n, ein.Extent) and n.axis in sizes for n in needs):
-                sizes[a.name] = int(evaluate_formula(a.extent, sizes, {}))
+            known = None if a.extent is None else interval(a.extent, sizes, {})
+            if known is not None and known[0] == known[1]:
+                sizes[a.name] = known[0]
         return replace(self, sizes=sizes)
 
 

@@ -8,6 +8,7 @@ from einc.passes.hoist import hoist
 from einc.passes.inline import inline
 from einc.passes.lower import lower
 from einc.passes.mask_edges import mask_edges
+from einc.passes.merge_axes import merge_axes
 from einc.passes.order_contractions import order_contractions
 from einc.passes.partition import partition
 from einc.passes.place_loads import place_loads
@@ -59,6 +60,13 @@ PIPELINE: tuple[Pass, ...] = (
         "a softmax divides once per output, not once per score",
         on_program(hoist),
         level=1,
+    ),
+    Pass(
+        "merge-axes",
+        "Q[h, i], K[h // (|h| / |g|)]  -->  Q[g * |r| + r, i], K[g]      |r| = |h| / |g|",
+        "heads that share a key are rows of one contraction, which reads the key once",
+        on_program(merge_axes),
+        level=2,
     ),
     Pass(
         "prune-domain",
