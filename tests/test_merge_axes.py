@@ -60,7 +60,7 @@ PROGRAMS = {
 }
 
 
-def compiled(name: str, level: int, target: str = "interpret", **sizes: int) -> driver.Compiled:
+def compiled(name: str, level: int, sizes: dict[str, int], target: str = "interpret") -> driver.Compiled:
     first, *lines = [line.strip() for line in PROGRAMS[name].splitlines()]
     source = f"def f({first}):\n" + "".join(f"    {line}\n" for line in lines)
     return driver.compile_program(driver.elaborate(driver.parse(source, "<test>")), level, TARGETS[target], sizes)
@@ -86,7 +86,7 @@ def test_values(name: str, i: int, level: int, backend: str) -> None:
     if backend == "interpret" and (level == 1 or i == 3):
         return
     sizes = sizes_of(i)
-    c = compiled(name, level, **sizes)
+    c = compiled(name, level, sizes)
     rng = np.random.default_rng(0)
     operands = {
         p.name: rng.standard_normal([int(np.prod([sizes[a] for a in dim])) for dim in p.dims]).astype("f4")
@@ -102,7 +102,7 @@ DECODING = {"b": 8, "h": 32, "g": 8, "r": 4, "i": 1, "j": 8192, "d": 128, "e": 1
 
 @pytest.mark.parametrize("name", ["quotient", "composite", "causal", "biased"])
 def test_decoding_reads_a_key_once_for_its_heads(name: str) -> None:
-    c = compiled(name, 2, "sm_90", **DECODING)
+    c = compiled(name, 2, DECODING, "sm_90")
     assert c.state.schedule is not None
     kernel = c.state.schedule.kernels[0]
     (rows,) = (a for a in tile.tile_axes(kernel).values() if a.role == "row")
@@ -117,10 +117,10 @@ def test_decoding_reads_a_key_once_for_its_heads(name: str) -> None:
 
 
 def test_a_long_prompt_is_left_alone() -> None:
-    c = compiled("quotient", 2, "sm_90", **(DECODING | {"i": 8192}))
+    c = compiled("quotient", 2, DECODING | {"i": 8192}, "sm_90")
     assert "r" not in {a.name for a in c.state.program.axes}
 
 
 def test_what_a_call_is_told_stays() -> None:
-    c = compiled("quotient", 2, **DECODING)
+    c = compiled("quotient", 2, DECODING)
     assert [p.dims for p in c.state.program.operands] == [p.dims for p in c.program.operands]
