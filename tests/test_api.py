@@ -398,7 +398,7 @@ def test_what_has_a_shape_and_no_memory_can_be_looked_at() -> None:
         f(x, w)
 
 
-@pytest.mark.parametrize("scale", [0.0, 0.5, -2.0, float("inf")])
+@pytest.mark.parametrize("scale", [0.0, 0.5, -2.0])
 def test_scaled_scores(scale: float) -> None:
     text = """
     def f(A[b, i, k], B[b, k, j], scale: float):
