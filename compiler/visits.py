@@ -61,12 +61,13 @@ def visited(
     """
     grid = _Grid(kernel, extents, scalars or {}, tensors or {})
     found: dict[str, Visits] = {}
-    for loop, start, stop in grid.loops():
-        block = grid.block(loop.axis)
-        blocks = int(np.sum(np.maximum(-(-(stop - start) // block), 0)))
-        before = found.get(loop.axis.name, Visits())
-        total = grid.programs * -(-grid.extent(loop.axis) // block)
-        found[loop.axis.name] = replace(before, total=before.total + total, mixed=before.mixed + blocks)
+    for w in grid.walks():
+        block = grid.block(w.loop.axis)
+        blocks = int(np.sum(np.maximum(-(-(w.stop - w.start) // block), 0)))
+        full = int(np.sum((w.full_stop - w.full_start) // block))
+        before = found.get(w.loop.axis.name, Visits())
+        total = grid.programs * -(-grid.extent(w.loop.axis) // block)
+        found[w.loop.axis.name] = Visits(before.total + total, before.mixed + blocks - full, before.full + full)
     return found
 
 
@@ -85,13 +86,14 @@ def domain_picture(
     grid = _Grid(kernel, extents, scalars or {}, tensors or {})
     where = tuple(slice(None) if a.role == "row" else (at or {}).get(a.name, 0) for a in kernel.grid)
     found: dict[str, Array] = {}
-    for loop, start, stop in grid.loops():
-        block = grid.block(loop.axis)
-        low, high = (np.reshape(x[where], (-1, 1)) for x in (start, stop))
-        first = np.arange(-(-grid.extent(loop.axis) // block)) * block
-        touched = (first < high) & (first + block > low) & (low < high)
-        picture = np.where(touched, MIXED, EMPTY)
-        found[loop.axis.name] = np.maximum(found.get(loop.axis.name, EMPTY), picture)
+    for w in grid.walks():
+        name, block, n = w.loop.axis.name, grid.block(w.loop.axis), grid.extent(w.loop.axis)
+        start, stop, low, high = (np.reshape(x[where], (-1, 1)) for x in (w.start, w.stop, w.full_start, w.full_stop))
+        first = np.arange(-(-n // block)) * block
+        after = np.minimum(first + block, n)
+        touched = (first < stop) & (after > start) & (start < stop)
+        picture = np.where(touched, np.where((first >= low) & (after <= high), FULL, MIXED), EMPTY)
+        found[name] = np.maximum(found.get(name, EMPTY), picture)
     return found
 
 
@@ -151,6 +153,17 @@ def block_size(block: tile.Block, extent: int) -> int:
     return min(max(1 << max(extent - 1, 0).bit_length(), block.least), block.cap)
 
 
+@dataclass(frozen=True, slots=True)
+class _Walk:
+    """A loop, where it starts and stops in each program, and the part of that which it walks without masks."""
+
+    loop: tile.Loop
+    start: Array
+    stop: Array
+    full_start: Array
+    full_stop: Array
+
+
 class _UnknownError(Exception):
     """A value that reads what is not given, or that a loop carries."""
 
@@ -184,17 +197,28 @@ class _Grid:
     def block(self, axis: tile.TileAxis) -> int:
         return 1 if axis.block is None else block_size(axis.block, self.extent(axis))
 
-    def loops(self) -> Iterator[tuple[tile.Loop, Array, Array]]:
+    def walks(self) -> Iterator[_Walk]:
         """The loops with where each program's starts and stops."""
         for s in self.kernel.body:
             match s:
                 case tile.Let(names=names, types=types, value=value):
                     self.types.update(zip(names, types, strict=True))
                     self.bound.update(dict.fromkeys(names, value))
-                case tile.Loop(axis=axis, start=start, stop=stop):
-                    low, high = self.limit(start, 0), self.limit(stop, self.extent(axis))
-                    yield s, np.maximum(low, 0), np.minimum(high, self.extent(axis))
+                case tile.Loop():
+                    yield self.walk(s)
                     self.types.update({c.name: c.type for c in s.carried})
+
+    def walk(self, s: tile.Loop) -> _Walk:
+        n, block = self.extent(s.axis), self.block(s.axis)
+        start = np.maximum(self.limit(s.start, 0), 0)
+        stop = np.minimum(self.limit(s.stop, n), n)
+        if s.full is None or not s.full.body:
+            return _Walk(s, start, stop, start, start)
+        first = start
+        if s.full.start is not None:
+            first = start + -(-(self.limit(s.full.start, n) - start) // block) * block
+        inside = np.maximum(self.limit(s.full.stop, 0) - first, 0) // block * block
+        return _Walk(s, start, stop, first, first + inside)
 
     def limit(self, v: tile.Value | None, default: int) -> Array:
         """A bound in every program."""

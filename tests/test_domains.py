@@ -16,7 +16,7 @@ from einc.evaluate import evaluate
 from einc.execution import run_in_torch, runner
 from einc.targets import INTERPRETER, TARGETS, Target
 from einc.tile import tile_axes
-from einc.visits import EMPTY, MIXED, Visits, domain_picture, visits
+from einc.visits import EMPTY, FULL, MIXED, Visits, domain_picture, visits
 
 Array = np.ndarray[Any, Any]
 ATTENTION = 'softmax(where({}, "bihd,bjhd->bhij" / sqrt(|d|), -inf)) * "bjhd->bihd"'
@@ -59,8 +59,8 @@ def test_a_picture_of_the_tiles() -> None:
     assert c.state.schedule is not None
     picture = domain_picture(c.state.schedule.kernels[0], SIZES | {"i": 512, "j": 512})["j"]
     rows, columns = picture.shape
-    wanted = np.where(np.arange(columns)[None] * (rows / columns) < np.arange(rows)[:, None] + 1, MIXED, EMPTY)
-    np.testing.assert_array_equal(picture, wanted)
+    across = np.arange(columns)[None] * (rows / columns) - np.arange(rows)[:, None]
+    np.testing.assert_array_equal(picture, np.where(across < 0, FULL, np.where(across < 1, MIXED, EMPTY)))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -167,6 +167,24 @@ def test_a_mask_in_the_interpreter(mask: str) -> None:
     given = operands()
     (wanted,) = evaluate(c.program, given)
     np.testing.assert_allclose(interpreted(c, given), wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_a_neighbourhood_in_two_dimensions() -> None:
+    """Of two walked axes, only what is near along the outer one is visited."""
+    text = (
+        "def f(Q[y, x, d], K[u, v, d], V[u, v, e], r: int = 2):\n"
+        "    S[y, x, u, v] = Q[y, x, d] * K[u, v, d]\n"
+        "    A[y, x, u, v] = where(abs(y - u) <= r and abs(x - v) <= r, S, -inf)\n"
+        "    O[y, x, e] = softmax[u, v](A) * V[u, v, e]\n    return O\n"
+    )
+    c = compiled(text, 2, SMALL, **dict.fromkeys("yxuv", 64), d=16, e=16)
+    n = 20
+    rng = np.random.default_rng(7)
+    given = {name: rng.standard_normal((n, n, 16)).astype("f4") for name in "QKV"}
+    (wanted,) = evaluate(c.program, given)
+    np.testing.assert_allclose(in_torch(c, given), wanted, rtol=1e-4, atol=1e-5)
+    got = seen(c, **dict.fromkeys("yxuv", n), d=16, e=16, r=2)
+    assert got.share <= (5 + 2) / n + 2 * TILE / n**2
 
 
 # ---------------------------------------------------------------------------------------------------------------------
