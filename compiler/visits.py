@@ -19,7 +19,7 @@ from einc.arithmetic import ScalarValue
 from einc.binding import Bindings, completed
 from einc.elementwise import Value, apply, convert
 from einc.evaluate import evaluate
-from einc.tiletypes import dtype_of, scope
+from einc.tiletypes import axes_of, dtype_of, loop_position, scope
 from einc.types import INT, DType
 
 Array = NDArray[Any]
@@ -198,7 +198,7 @@ class _Grid:
         return 1 if axis.block is None else block_size(axis.block, self.extent(axis))
 
     def walks(self) -> Iterator[_Walk]:
-        """The loops with where each program's starts and stops."""
+        """The loops, with where each program's starts and stops."""
         for s in self.kernel.body:
             match s:
                 case tile.Let(names=names, types=types, value=value):
@@ -212,13 +212,25 @@ class _Grid:
         n, block = self.extent(s.axis), self.block(s.axis)
         start = np.maximum(self.limit(s.start, 0), 0)
         stop = np.minimum(self.limit(s.stop, n), n)
-        if s.full is None or not s.full.body:
+        if s.full is None or not s.full.body or self.is_masked(s, s.full.body):
             return _Walk(s, start, stop, start, start)
         first = start
         if s.full.start is not None:
             first = start + -(-(self.limit(s.full.start, n) - start) // block) * block
         inside = np.maximum(self.limit(s.full.stop, 0) - first, 0) // block * block
         return _Walk(s, start, stop, first, first + inside)
+
+    def is_masked(self, loop: tile.Loop, body: tuple[tile.Statement, ...]) -> bool:
+        """Whether something is still chosen position by position along the axis."""
+        axis = loop.axis
+        types = {**self.types, axis.name: loop_position(axis), **{c.name: c.type for c in loop.carried}}
+        for s in body:
+            if isinstance(s, tile.Let):
+                types.update(zip(s.names, s.types, strict=True))
+                for v in tile.walk_values(s.value):
+                    if isinstance(v, tile.Elem) and v.op == "where" and axis.name in axes_of(v.args[0], types):
+                        return True
+        return False
 
     def limit(self, v: tile.Value | None, default: int) -> Array:
         """A bound in every program."""

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from einc import driver
 from einc.binding import bind
@@ -16,7 +18,7 @@ from einc.evaluate import evaluate
 from einc.execution import run_in_torch, runner
 from einc.targets import INTERPRETER, TARGETS, Target
 from einc.tile import tile_axes
-from einc.visits import EMPTY, FULL, MIXED, Visits, domain_picture, visits
+from einc.visits import EMPTY, FULL, MIXED, Visits, bound_tensors, domain_picture, visits
 
 Array = np.ndarray[Any, Any]
 ATTENTION = 'softmax(where({}, "bihd,bjhd->bhij" / sqrt(|d|), -inf)) * "bjhd->bihd"'
@@ -183,7 +185,7 @@ def test_a_neighbourhood_in_two_dimensions() -> None:
     given = {name: rng.standard_normal((n, n, 16)).astype("f4") for name in "QKV"}
     (wanted,) = evaluate(c.program, given)
     np.testing.assert_allclose(in_torch(c, given), wanted, rtol=1e-4, atol=1e-5)
-    got = seen(c, **dict.fromkeys("yxuv", n), d=16, e=16, r=2)
+    got = seen(c, None, **dict.fromkeys("yxuv", n), d=16, e=16, r=2)
     assert got.share <= (5 + 2) / n + 2 * TILE / n**2
 
 
@@ -237,3 +239,61 @@ def test_data_bounds_the_walk(mask: str, kind: str) -> None:
         assert got.visited == hull_tiles(allowed, width)
     between = [{a for dim in b.dims for a in dim} for b in c.state.schedule.intermediates]
     assert not any({"i", "j"} & axes for axes in between)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Random masks: no tile that is needed is left out, none is taken for full that is not, and levels agree
+
+
+_ATOMS = (
+    "j <= i", "i - j < {k}", "abs(i - j) <= {k}", "j // {c} == i // {c}", "j // {c} <= i // {c}", "(i - j) % 2 == 0",
+    "j >= {k}", "i < {k}", "2 * j <= i + {k}", "j < length[i]", "length[i] > 70", "doc[i] == doc[j]", "kept[j]",
+    "doc[j] <= doc[i]", "abs(doc[i] - doc[j]) < {c}", "kept[i]", "allowed[i // 32, j // 32]",
+)  # fmt: skip
+
+
+@st.composite
+def masks(draw: Any, depth: int = 2) -> str:
+    """Comparisons of positions and of data under `and`, `or` and `not`."""
+    if depth == 0 or draw(st.integers(0, 3)) == 0:
+        atom: str = draw(st.sampled_from(_ATOMS))
+        return atom.format(k=draw(st.integers(-2, 60)), c=draw(st.sampled_from([1, 8, 24, 32])))
+    op = draw(st.sampled_from(["and", "or", "not"]))
+    if op == "not":
+        return f"not ({draw(masks(depth - 1))})"
+    return f"({draw(masks(depth - 1))}) {op} ({draw(masks(depth - 1))})"
+
+
+def masked(mask: str, form: str) -> str:
+    return (
+        "def f(Q[i, d], K[j, d], V[j, e], doc[n]: i32, allowed[q, k]: bool, kept[n]: bool, length[i]: i32):\n"
+        f"    S[i, j] = Q[i, d] * K[j, d]\n    {FORMS[form].format(mask)}\n"
+        f"    B[i, j] = i64({mask})\n    O[i, e] = P[i, j] * V[j, e]\n"
+    )
+
+
+@given(mask=masks(), form=st.sampled_from(["masked", "additive", "weights"]), kind=st.sampled_from(sorted(PACKED)))
+@settings(max_examples=40, deadline=None)
+def test_random_masks(mask: str, form: str, kind: str) -> None:
+    text = masked(mask, form)
+    whole = operands() | {
+        "doc": PACKED[kind].astype("i4"),
+        "allowed": TABLE,
+        "kept": KEPT,
+        "length": LENGTH.astype("i4"),
+    }
+    both = driver.elaborate(driver.parse(f"{text}    return O, B\n", "<test>"))
+    wanted, allowed = evaluate(both, {p.name: whole[p.name] for p in both.operands})
+    for level in (0, 1, 2):
+        c = compiled(f"{text}    return O\n", level, SMALL, **LONG)
+        data = {p.name: whole[p.name] for p in c.program.operands}
+        np.testing.assert_allclose(in_torch(c, data), wanted, rtol=1e-4, atol=1e-5)
+    assert c.state.schedule is not None
+    kernel = c.state.schedule.kernels[-1]
+    tensors = bound_tensors(c.state.program, c.state.schedule, {}, data)
+    extents = {"i": N, "j": N, "d": 16, "e": 16, "n": N, "q": 5, "k": 5}
+    picture = domain_picture(kernel, extents, {}, tensors).get("j", np.zeros((0, 0)))
+    width = next((a.block.cap for a in tile_axes(kernel).values() if a.name == "j" and a.block), TILE)
+    for (row, column), state in np.ndenumerate(picture):
+        part = allowed[row * TILE : (row + 1) * TILE, column * width : (column + 1) * width]
+        assert not part.any() if state == EMPTY else state == MIXED or part.all()
