@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from einc import tile
-from einc.codegen.kernels import Signature, extents_of, in_parts
+from einc.codegen.kernels import Signature, extents_of, in_parts, static_extents
 from einc.codegen.launcher import options
 from einc.codegen.run import load
 from einc.codegen.triton import Emitted
@@ -23,6 +23,7 @@ FORMATS = {
     "cuda": ("ttir", "ttgir", "llir", "ptx", "cubin"),
     "hip": ("ttir", "ttgir", "llir", "amdgcn", "hsaco"),
 }
+_WHOLE = 128  # positions of an axis that is held whole, where nobody says
 _POINTERS = {
     "bool": "*i1", "bf16": "*bf16", "f16": "*fp16", "f32": "*fp32", "f64": "*fp64",
     "f8e4m3": "*fp8e4nv", "f8e5m2": "*fp8e5",
@@ -133,25 +134,30 @@ def _arguments(
             else:
                 types[name] = "i32"
                 aligned += [name] if n < len(names) - 1 else []
-    types |= dict.fromkeys(s.extents, "i32")
-    aligned += [name for name, axis in zip(s.extents, extents_of(s.kernel), strict=True) if not sizes.get(axis, 0) % 16]
+    still = static_extents(s.kernel)
+    for name, axis in zip(s.extents, extents_of(s.kernel), strict=True):
+        if axis in still:
+            types[name], constants[name] = "constexpr", sizes.get(axis, _WHOLE)
+        else:
+            types[name] = "i32"
+            aligned += [name] if not sizes.get(axis, 0) % 16 else []
     types |= {
         name: f"fp{dtype.bits}" if dtype.is_float else "i32"
         for name, (_, dtype) in zip(s.scalars, s.kernel.scalars, strict=True)
     }
-    for block, axis in s.blocks:
-        types[block], constants[block] = "constexpr", block_size(axis, sizes)
+    for block, tiled in s.blocks:
+        types[block], constants[block] = "constexpr", block_size(tiled, sizes)
     types["INT"], constants["INT"] = "constexpr", tl.int32
     place = {name: n for n, name in enumerate(types)}
     return types, constants, {(place[name],): [["tt.divisibility", 16]] for name in aligned}
 
 
 def block_size(axis: tile.TileAxis, sizes: Mapping[str, int]) -> int:
-    """The launcher's tile size; where an extent is not known, the largest, or 128 for a whole axis."""
+    """The launcher's tile size; where an extent is not known, the largest, or `_WHOLE` for a whole axis."""
     assert axis.block is not None
     least, cap = axis.block.least, axis.block.cap
     if any(a not in sizes for a in axis.axes):
-        return max(least, 128) if cap == tile.WHOLE else cap
+        return max(least, _WHOLE) if cap == tile.WHOLE else cap
     extent = prod(sizes[a] for a in axis.axes)
     return min(max(1 << max(extent - 1, 0).bit_length(), least), cap)
 

@@ -78,7 +78,10 @@ class _Writer:
         decorator = f"@triton.jit(do_not_specialize=[{', '.join(fixed)}])" if fixed else "@triton.jit"
         scalars = [_parameter(name, dtype) for name, (_, dtype) in zip(s.scalars, self.kernel.scalars, strict=True)]
         constants = [f"{name}: tl.constexpr" for name in (*(block for block, _ in s.blocks), "INT")]
-        kinds = [list(s.pointers), [x for row in s.strides for x in row], list(s.extents), scalars, constants]
+        still = static_extents(self.kernel)
+        sizes = zip(s.extents, extents_of(self.kernel), strict=True)
+        extents = [f"{name}: tl.constexpr" if axis in still else name for name, axis in sizes]
+        kinds = [list(s.pointers), [x for row in s.strides for x in row], extents, scalars, constants]
         arguments = [line for kind in kinds if kind for line in _filled(kind)]
         return [*wrapped(decorator), f"def {s.name}(", *indented(arguments), "):"]
 
@@ -228,6 +231,17 @@ def extents_of(kernel: tile.Kernel) -> tuple[str, ...]:
     """The extents that are arguments: those the kernel declares, and any other that it reads."""
     read = (v.axis for root in _roots(kernel.body) for v in tile.walk_values(root) if isinstance(v, tile.ExtentOf))
     return tuple(dict.fromkeys((*kernel.extents, *read)))
+
+
+def static_extents(kernel: tile.Kernel) -> frozenset[str]:
+    """The extents that are compiled in: those that lie within a tile of a contraction, such as a head's width.
+
+    That the tile is full is then known, and its masks vanish. Rows held whole by themselves keep theirs, as they come
+    in all lengths.
+    """
+    if not any(isinstance(v, tile.Dot) for v in tile.values_in(kernel.body)):
+        return frozenset()
+    return frozenset(axis for a in kernel.whole for axis in a.axes)
 
 
 def in_parts(kernel: tile.Kernel) -> frozenset[str]:
