@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from einc.passes.choose_tiles import choose_tiles
 from einc.passes.distribute import distribute
+from einc.passes.exp2 import exp2
 from einc.passes.hoist import hoist
 from einc.passes.inline import inline
 from einc.passes.lower import lower
@@ -115,6 +116,15 @@ PIPELINE: tuple[Pass, ...] = (
         "loop t: x = e; ...  -->  x = e; loop t: ...      e free of t",
         "what does not change in a loop is read once, before it",
         on_kernels(lambda kernel, _: place_loads(kernel)),
+        gives=("lowered", "placed-loads"),
+    ),
+    Pass(
+        "exp2",
+        "exp(x)  -->  exp2(x * log2(e))",
+        "the hardware takes powers of two; those of e cost every score several operations more",
+        on_kernels(lambda kernel, _: exp2(kernel)),
+        level=1,
+        needs=("placed-loads",),
         gives=("lowered", "placed-loads"),
     ),
     Pass(

@@ -78,8 +78,8 @@ class Builder:
         self.share(e for eq in plan.equations for e in eq.expressions())
 
     def share(self, expressions: Iterable[Expr]) -> None:
-        """Bind the operations that occur more than once in these."""
-        uses = Counter(n for e in expressions for n in ein.walk(e) if isinstance(n, Apply))
+        """Bind the operations, and what is read, that occur more than once in these."""
+        uses = Counter(n for e in expressions for n in ein.walk(e) if isinstance(n, Apply | Read))
         self.shared |= {e for e, n in uses.items() if n > 1 and ein.reads(e)}
 
     # Names -----------------------------------------------------------------------------------------------------------
@@ -177,6 +177,13 @@ class Builder:
     def bind(self, wanted: str, value: tile.Value, order: tuple[str, ...]) -> tile.Value:
         """The value under a name; a name already, it stays."""
         return value if isinstance(value, tile.Ref) else self._let(self.name(wanted), value, order)
+
+    def keep(self, e: Read, real: DType, value: tile.Value, order: tuple[str, ...]) -> tile.Value:
+        """The value of a read, bound if it is a tile that will be read again."""
+        if e not in self.shared or not self.axes_of(value):
+            return value
+        self.blocks[-1].bound[e, real] = self.bind(e.tensor, value, order)
+        return self.blocks[-1].bound[e, real]
 
     def _let(self, name: str, value: tile.Value, order: tuple[str, ...]) -> tile.Ref:
         extends = axes_of(value, self.types)

@@ -280,7 +280,12 @@ def unless_empty(e: Equation, value: Expr) -> Expr:
     """The value, or the identity where a reduced axis has no positions."""
     assert e.monoid is not None
     tests: list[Expr] = [Apply("eq", (Extent(axis), ZERO)) for axis in e.over]
-    return Apply("where", (reduce(lambda a, b: Apply("or", (a, b)), tests), _IDENTITIES[e.monoid.name], value))
+    empty = reduce(lambda a, b: Apply("or", (a, b)), tests)
+    match value:
+        case Apply(op="mul", args=(c, Read() as sum_)) if e.monoid.name == "sum" and not axes_of(c) and not reads(c):
+            return Apply("mul", (Apply("where", (empty, ZERO, c)), sum_))  # a sum of nothing is 0
+        case _:
+            return Apply("where", (empty, _IDENTITIES[e.monoid.name], value))
 
 
 def stays(x: Expr, e: Equation) -> bool:

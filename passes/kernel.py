@@ -46,7 +46,7 @@ class Kernel:
 
     # ---------------------------------------------------------------------------------------------------------- values
 
-    def inside(self, read: Read, order: tuple[str, ...], _: DType) -> Value | None:
+    def inside(self, read: Read, order: tuple[str, ...], real: DType) -> Value | None:
         """The value of a tensor that this kernel computes; None for one in memory."""
         if read.tensor in self.known:
             return self.known[read.tensor]
@@ -56,7 +56,7 @@ class Kernel:
         at = dict(zip(eq.axes, read.index, strict=True))
         if eq.monoid is None:
             value = self.b.typed(ein.substitute(eq.body, at), order, eq.outputs[0].dtype)
-            return self.b.convert(value, compute(eq.outputs[0].dtype))
+            return self.b.keep(read, real, self.b.convert(value, compute(eq.outputs[0].dtype)), order)
         assert all(ein.AxisValue(a) == e for a, e in at.items()), "a reduction is read where it was made"
         (made,) = self.reduced(eq)
         self.known[eq.name] = self.b.bind(eq.name, made, self.result_order(eq))
