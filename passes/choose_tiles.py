@@ -9,7 +9,8 @@ a side; everything else fills the target's tile from the innermost axis outwards
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from math import prod
 
 from einc import tile
@@ -17,16 +18,29 @@ from einc.pipeline import Context
 from einc.tile import WHOLE, Block, TileAxis
 
 _LEAST_DOT = 16
+_HALF = 64  # rows and columns where two dots follow each other
+_REGISTERS = 1 << 13  # f32 elements of a result that four warps hold beside a score tile
+_PRODUCTS = ((128, 256, 8), (128, 128, 8), (64, 128, 4), (64, 64, 4))  # rows, columns, warps; fastest first
+_FILLED = 256  # programs that keep a machine busy to the end
 _WIDEST = {"column": 1024, "reduced": 1024}
+
+
+@dataclass(frozen=True, slots=True)
+class _Tiles:
+    """The sizes of a kernel's axes by role, its warps, and the blocks in flight."""
+
+    blocks: dict[str, Block]
+    warps: int
+    stages: int = 3
 
 
 def choose_tiles(kernel: tile.Kernel, context: Context) -> tile.Kernel:
     """The kernel with its tile sizes."""
     dots = [v for v in tile.values_in(kernel.body) if isinstance(v, tile.Dot)]
-    blocks = _dot_blocks(kernel, context) if dots else _plain_blocks(kernel, context)
+    chosen = _dot_tiles(kernel, dots, context) if dots else _Tiles(_plain_blocks(kernel, context), 4)
 
     def axis(a: TileAxis) -> TileAxis:
-        return a if a.block is None else replace(a, block=blocks[a.role])
+        return a if a.block is None else replace(a, block=chosen.blocks[a.role])
 
     def body(statements: tuple[tile.Statement, ...]) -> tuple[tile.Statement, ...]:
         return tuple(
@@ -34,10 +48,69 @@ def choose_tiles(kernel: tile.Kernel, context: Context) -> tile.Kernel:
         )
 
     grid, whole = tuple(axis(a) for a in kernel.grid), tuple(axis(a) for a in kernel.whole)
-    return replace(kernel, grid=grid, whole=whole, body=body(kernel.body), warps=8 if dots else 4)
+    made = replace(kernel, grid=grid, whole=whole, body=body(kernel.body))
+    return replace(made, warps=chosen.warps, stages=chosen.stages)
 
 
-def _dot_blocks(kernel: tile.Kernel, context: Context) -> dict[str, Block]:
+def _dot_tiles(kernel: tile.Kernel, dots: list[tile.Dot], context: Context) -> _Tiles:
+    """A tile for the target's matrix units.
+
+    Where one dot's result is an operand of another along the walked axis, half the rows and columns keep both results
+    in registers, and leave room for a second program that multiplies while this one takes exponentials.
+    """
+    axes = tile.tile_axes(kernel)
+    operands = [v.dtype for v in tile.values_in(kernel.body) if isinstance(v, tile.Load)]
+    least = max((context.target.least_inner(t) for t in operands), default=_LEAST_DOT)
+    narrow = context.target.vendor == "cuda" and max((t.size for t in operands), default=4) <= 2
+    walked = {a.name for a in axes.values() if a.role == "reduced"}
+    if narrow and walked & {d.inner for d in dots} and walked & {x for d in dots for x in (d.row, d.column)}:
+        return _chained(kernel, context, least)
+    blocks = _dot_blocks(kernel, context, least)
+    if not narrow or len(dots) > 1 or dots[0].inner not in walked or not _is_copied(kernel, dots[0]):
+        return _Tiles(blocks, 8)
+    length = context.target.dot[2]
+    fitting = [t for t in _PRODUCTS if (t[0] + t[1]) * length * 2 * kernel.stages <= context.target.shared]
+    filling = [t for t in fitting if _programs(kernel, context, {"row": t[0], "column": t[1]}) >= _FILLED]
+    rows, columns, warps = (filling or fitting[-1:])[0]
+    sizes = {"row": Block(_LEAST_DOT, rows), "column": Block(_LEAST_DOT, columns), "reduced": Block(least, length)}
+    return _Tiles(blocks | sizes, warps)
+
+
+def _chained(kernel: tile.Kernel, context: Context, least: int) -> _Tiles:
+    widths = [_power(prod(context.size(x) for x in a.axes)) for a in kernel.whole]
+    held = max(widths, default=64)
+    warps = 4 if _HALF * held <= _REGISTERS else 8
+    inner, stages = _HALF, 3
+    while stages * inner * sum(widths) * 2 + _HALF * held * 2 > context.target.shared and inner > least:
+        inner, stages = (inner, 2) if stages > 2 else (inner // 2, 2)
+    blocks = {role: Block(_LEAST_DOT, _HALF) for role in ("row", "column")}
+    return _Tiles(blocks | {"reduced": Block(least, max(inner, least)), "whole": Block(least, WHOLE)}, warps, stages)
+
+
+def _is_copied(kernel: tile.Kernel, dot: tile.Dot) -> bool:
+    """Whether a dot's operands are as they lie in memory."""
+    loaded = {
+        name
+        for s in _statements(kernel.body)
+        if isinstance(s, tile.Let) and isinstance(s.value, tile.Load)
+        for name in s.names
+    }
+    return all(isinstance(x, tile.Ref) and x.name in loaded for x in (dot.left, dot.right))
+
+
+def _statements(body: tuple[tile.Statement, ...]) -> Iterator[tile.Statement]:
+    for s in body:
+        yield s
+        if isinstance(s, tile.Loop):
+            yield from _statements(s.body)
+
+
+def _programs(kernel: tile.Kernel, context: Context, blocks: dict[str, int]) -> int:
+    """The programs of the grid with blocks of these sizes."""
+    return prod(-(-prod(context.size(x) for x in a.axes) // blocks.get(a.role, 1)) for a in kernel.grid)
+
+
+def _dot_blocks(kernel: tile.Kernel, context: Context, least: int) -> dict[str, Block]:
     """The target's tile, its inner length cut until the operands of every stage fit in half of shared memory.
 
     On NVIDIA's vector units, where f32 and f64 are multiplied exactly, an inner length beyond 128 bytes spills.
@@ -49,7 +122,6 @@ def _dot_blocks(kernel: tile.Kernel, context: Context) -> dict[str, Block]:
         rows, columns = rows // 2, columns // 2
     if widest >= 4 and context.target.vendor == "cuda":
         inner = min(inner, 128 // widest)
-    least = max((context.target.least_inner(t) for t in operands), default=_LEAST_DOT)
     while inner > least and (rows + columns) * inner * widest * kernel.stages > context.target.shared // 2:
         inner //= 2
     return {
