@@ -8,8 +8,9 @@
 
 And likewise for t >= i, from the other end. The bound must have an axis that f does not know, or nothing is gained. A
 difference is for sums whose two ends have different such axes; where one axis has both ends, the window between them is
-short or is walked from end to end. It is exact for integers; of floats it is as good as the larger prefix, and it is
-NaN where a term before the interval is infinite.
+short or is walked from end to end. It is exact for integers; of floats it is as good as the larger prefix. Terms of
+minus infinity, as of a gate that is shut, are left out of S, and count where the last of them lies in the interval; an
+interval behind a term that is plus infinity or NaN is NaN.
 
 A decay between any two positions, as in attention that forgets, has this shape: n**3 work that is n.
 """
@@ -22,6 +23,7 @@ from dataclasses import dataclass, replace
 from functools import reduce
 
 from einc.ein import (
+    MONOIDS,
     ONE,
     TRUE,
     ZERO,
@@ -33,6 +35,7 @@ from einc.ein import (
     Equation,
     Expr,
     Extent,
+    Monoid,
     Program,
     Read,
     Tensor,
@@ -45,9 +48,10 @@ from einc.passes.bounds import bounds
 from einc.passes.domain import conjunction, fails, holds
 from einc.passes.inline import inline
 from einc.passes.rewriting import Scope, accumulated, bottom_up, names, unused
+from einc.passes.signs import is_finite
 from einc.passes.simplify import simplify
 from einc.pipeline import Context
-from einc.types import DType
+from einc.types import I32, DType
 
 _UNITS = {"sum": 0, "prod": 1, "max": -math.inf, "min": math.inf, "any": False, "all": True}
 
@@ -333,15 +337,31 @@ class _Scans:
     def read_from(self, eq: Equation, ends: _Ends) -> list[Equation]:
         """The prefixes at every position, and the equation as what it reads from them."""
         assert eq.monoid is not None
-        p, t = self.position(ends), ends.walked
-        tensor = self.tensor(f"{eq.name}_scan", eq, ends.bodies[0])
-        order: Expr = Apply("le" if ends.upper else "ge", (AxisValue(t), AxisValue(p)))
+        p = self.position(ends)
+        reads = _Reads(self.whole, eq, ends, p)
+        (term,) = ends.bodies
+        between = bool(ends.lower and ends.upper)
+        if not between or not dtype_of(term, self.scope.dtypes).is_float or is_finite(term):
+            s = self.prefixes(eq, f"{eq.name}_scan", eq.monoid, term, ends, p)
+            body = reads.difference(s.name) if between else reads.single(s.name)
+            return [s, replace(eq, bodies=(body,), monoid=None, over=(), domain=None)]
+        nothing = Apply("eq", (term, Const(-math.inf)))
+        place = Cast(I32, Apply("where", (nothing, AxisValue(ends.walked), Const(-1))))
+        s = self.prefixes(eq, f"{eq.name}_scan", eq.monoid, Apply("where", (nothing, ZERO, term)), ends, p)
+        last = self.prefixes(eq, f"{eq.name}_last", MONOIDS["max"], place, ends, p)
+        body = reads.difference(s.name, last.name)
+        return [s, last, replace(eq, bodies=(body,), monoid=None, over=(), domain=None)]
+
+    def prefixes(self, eq: Equation, name: str, monoid: Monoid, body: Expr, ends: _Ends, p: str) -> Equation:
+        """The reductions of a body up to every position p, or from it on, under a name of their own."""
+        name = unused(name, self.taken)
+        self.taken.add(name)
         dims = tuple((a,) for a in (*ends.own, p))
-        s = Equation((tensor,), dims, ends.bodies, eq.monoid, (t,), conjunction((order, *ends.rest)), eq.span)
-        self.scope.dtypes[tensor.name], self.scope.shapes[tensor.name] = tensor.dtype, dims
-        reads = _Reads(self.whole, eq, tensor.name, ends, p)
-        body = reads.difference() if ends.lower and ends.upper else reads.single()
-        return [s, replace(eq, bodies=(body,), monoid=None, over=(), domain=None)]
+        tensor = Tensor(name, accumulated(monoid, body, eq.outputs[0].dtype, self.scope.dtypes))
+        self.scope.dtypes[name], self.scope.shapes[name] = tensor.dtype, dims
+        order: Expr = Apply("le" if ends.upper else "ge", (AxisValue(ends.walked), AxisValue(p)))
+        domain = conjunction((order, *ends.rest))
+        return Equation((tensor,), dims, (body,), monoid, (ends.walked,), domain, eq.span)
 
     def position(self, ends: _Ends) -> str:
         """An axis as long as the walked one: one of the ends, if it is, or a new one."""
@@ -371,30 +391,39 @@ class _Reads:
 
     program: Program
     eq: Equation
-    tensor: str
     ends: _Ends
     position: str
 
-    def single(self) -> Expr:
+    def single(self, tensor: str) -> Expr:
         """The value at the first of the upper ends, or the last of the lower ones."""
+        assert self.eq.monoid is not None
+        unit = _unit(self.eq.monoid.name, self.eq.outputs[0].dtype)
         if self.ends.upper:
-            return self.value(_extreme("min", self.ends.upper), False)
-        return self.value(_extreme("max", self.ends.lower), True)
+            return self.value(tensor, _extreme("min", self.ends.upper), unit)
+        return self.value(tensor, _extreme("max", self.ends.lower), unit)
 
-    def difference(self) -> Expr:
-        """The sum up to the upper end without that up to the lower."""
-        last, before = _extreme("min", self.ends.upper), _moved(_extreme("max", self.ends.lower), -1)
-        both = Apply("sub", (self.value(last, False), self.value(before, False, last == AxisValue(self.position))))
-        return Apply("where", (Apply("le", (before, last)), both, ZERO))
+    def difference(self, tensor: str, last: str = "") -> Expr:
+        """The sum up to the upper end without that up to the lower, in a tensor of prefixes.
 
-    def value(self, e: Expr, backwards: bool, inside: bool = False) -> Expr:
+        They leave out terms of minus infinity; the other tensor, if any, says where the last of these was.
+        """
+        end, before = _extreme("min", self.ends.upper), _moved(_extreme("max", self.ends.lower), -1)
+        reached = end == AxisValue(self.position)
+        found: Expr = Apply("sub", (self.value(tensor, end, 0), self.value(tensor, before, 0, reached)))
+        if last:
+            lost = Apply("gt", (self.value(last, end, -1), before))
+            found = Apply("where", (lost, Const(-math.inf), found))
+        return Apply("where", (Apply("le", (before, end)), found, ZERO))
+
+    def value(self, tensor: str, e: Expr, unit: float, inside: bool = False) -> Expr:
         """The prefix that ends at e: the unit before the first position, the total behind the last.
 
         A read out of range gives 0, which is the unit of a sum; `inside` says that e is not behind the last.
         """
+        backwards = not self.ends.upper
         own = tuple(AxisValue(a) for a in self.ends.own)
         if e == AxisValue(self.position):
-            return Read(self.tensor, (*own, e))
+            return Read(tensor, (*own, e))
         length = Extent(self.ends.walked)
         bare = isinstance(e, AxisValue)
         if backwards:
@@ -403,18 +432,13 @@ class _Reads:
         else:
             at = e if inside else Apply("min", (e, Apply("sub", (length, ONE))))
             exists = (Apply("gt", (length, ZERO)), *(() if bare else (Apply("ge", (e, ZERO)),)))
-        read = Read(self.tensor, (*own, at), TRUE)
+        read = Read(tensor, (*own, at), TRUE)
         guard = conjunction(exists)
-        return read if self.unit == 0 or guard is None else Apply("where", (guard, read, Const(self.unit)))
-
-    @property
-    def unit(self) -> bool | int | float:
-        """The monoid's identity as a literal of the equation's type."""
-        assert self.eq.monoid is not None
-        return _unit(self.eq.monoid.name, self.eq.outputs[0].dtype)
+        return read if unit == 0 or guard is None else Apply("where", (guard, read, Const(unit)))
 
 
 def _unit(monoid: str, t: DType) -> bool | int | float:
+    """A monoid's identity as a literal of a type."""
     unit = _UNITS[monoid]
     if monoid not in ("max", "min") or t.is_float:
         return unit
