@@ -12,8 +12,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 import einc
+from einc.cli import app
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "examples"
@@ -176,16 +178,31 @@ def fenced(file: Path, language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", file.read_text(), flags=re.DOTALL)
 
 
-def test_readme_quotes_the_kernel_that_is_emitted(request: pytest.FixtureRequest) -> None:
+def emitted(program: str, options: str) -> str:
+    """The kernels of a program, a text or a file of the repository, as the command line emits them."""
+    which = [str(ROOT / program)] if program.endswith(".ein") else ["-e", program]
+    found = CliRunner().invoke(app, ["emit", *which, *options.split()])
+    assert found.exit_code == 0, found.output
+    kernels = [part for part in found.stdout.split("\n\n\n") if "@triton.jit" in part and "_kernel(" in part]
+    return "\n\n\n".join(kernels) + "\n"
+
+
+def test_readme_quotes_kernels_as_they_are_emitted(request: pytest.FixtureRequest) -> None:
     text = README.read_text()
-    quoted = re.search(r"<!-- kernel of `(.*?)` for (\w+) -->\n```python\n(.*?)```", text, flags=re.DOTALL)
-    assert quoted is not None
-    source = einc.compile(quoted[1], target=quoted[2]).source()
-    emitted = next(part for part in source.split("\n\n\n") if "@triton.jit" in part and "_kernel(" in part) + "\n"
+    quotes = re.findall(r"<!-- kernel of `(.*?)`, (.*?) -->\n```python\n(.*?)```", text, flags=re.DOTALL)
+    assert len(quotes) == 2
+    for program, options, quoted in quotes:
+        if request.config.getoption("--bless"):
+            text = text.replace(quoted, emitted(program, options))
+        else:
+            assert quoted == emitted(program, options)
     if request.config.getoption("--bless"):
-        README.write_text(text.replace(quoted[3], emitted))
-    else:
-        assert quoted[3] == emitted
+        README.write_text(text)
+
+
+def test_readme_quotes_the_program_beside_its_kernel() -> None:
+    (quoted,) = re.findall(r"<!-- (examples/\S+\.ein) -->\n```einc\n(.*?)```", README.read_text(), flags=re.DOTALL)
+    assert (ROOT / quoted[0]).read_text() == quoted[1]
 
 
 def test_readme_programs_compile() -> None:
