@@ -244,8 +244,8 @@ class Equation:
     One body per component of the monoid (argmax: the value, then its index; the index is written only where it is not
     the row-major position in `over`), and one output tensor per result.
 
-    `within` says where a reduction may look for what it needs: outside it every body is the identity of the monoid, so
-    that leaving those positions out gives the same. It restricts nothing; a kernel may take its bounds from it.
+    `within` says where a reduction may look for what it needs: outside it every body is the identity of the monoid, or
+    nobody reads what it gives. It restricts nothing; a kernel may take its bounds from it.
     """
 
     outputs: tuple[Tensor, ...]

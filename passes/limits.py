@@ -54,9 +54,20 @@ def limits(kernel: Kernel, walk: Walk) -> Limits:
         return Limits()
     needed = reduce(either, (_needed(kernel, link, a) for link in walk.links for a in link.accumulators))
     start = stop = None
-    if not walk.stores and not any(r.seen for link in walk.links for r in link.references):
+    if not walk.stores and not any(_counts(r.value, walked) for link in walk.links for r in link.references):
         start, stop = _span(kernel, needed)
     return replace(_full(kernel, needed), start=start, stop=stop)
+
+
+def _counts(e: Expr, walked: tuple[str, ...]) -> bool:
+    """Whether a value depends on how many positions have been seen, and not only on whether there are any."""
+    match e:
+        case ein.Extent(axis=axis):
+            return axis in walked
+        case ein.Apply(op="eq" | "ne", args=(ein.Extent(), ein.Const(0))):
+            return False
+        case _:
+            return any(_counts(below, walked) for below in ein.children(e))
 
 
 def _span(kernel: Kernel, needed: Domain) -> tuple[Limit, Limit]:

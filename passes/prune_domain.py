@@ -27,6 +27,7 @@ from einc.inference import dtype_of
 from einc.passes.alone import alone
 from einc.passes.chunks import CHUNK, Chunks
 from einc.passes.cost import Model, positions
+from einc.passes.demand import bound_by_demand
 from einc.passes.domain import NOTHING, Domain, conjunction, domain, either, holds, ordered
 from einc.pipeline import Context
 from einc.types import I32, DType
@@ -35,7 +36,8 @@ _LEAST_GAIN = 4.0  # times what the bounds take, that the reductions must be pre
 
 
 def prune_domain(program: Program, context: Context) -> Program:
-    """The program with bounds for the reductions whose domain depends on data."""
+    """The program with bounds for the reductions whose domain depends on data, or that not all rows need."""
+    program = bound_by_demand(program)
     named = {e.name: e for e in program.equations}
     dtypes = program.dtypes()
     groups: dict[tuple[str, Domain], list[Equation]] = {}
@@ -51,7 +53,7 @@ def prune_domain(program: Program, context: Context) -> Program:
 
 def _data_domain(e: Equation, named: dict[str, Equation], dtypes: dict[str, DType]) -> Domain:
     """The predicates of an equation's domain that read integers or truth values along its one reduced axis."""
-    if e.monoid is None or len(e.over) != 1 or e.within is not None:
+    if e.monoid is None or len(e.over) != 1:
         return frozenset()
     needed: Domain = frozenset() if e.domain is None else frozenset(holds(e.domain))
     nothing = NOTHING.get(e.monoid.name)
@@ -129,8 +131,8 @@ class _Pruning:
             dims = tuple((a,) for a in axes)
             made.append(Equation((ein.Tensor(name, I32),), dims, bodies, ein.MONOIDS[monoid], (column,), test))
             tests.append(Apply(op, (AxisValue(axis), Read(name, at))))
-        within = conjunction(tests)
-        bounded = {e.name: replace(e, within=within) for e in equations}
+        own = {e.name: [] if e.within is None else [e.within] for e in equations}
+        bounded = {e.name: replace(e, within=conjunction((*own[e.name], *tests))) for e in equations}
         program = self.program
         place = min(k for k, e in enumerate(program.equations) if e.name in bounded)
         done = tuple(bounded.get(e.name, e) for e in program.equations)

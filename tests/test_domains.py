@@ -86,12 +86,14 @@ MASKS: dict[str, tuple[Mask, bool]] = {
     "j < length[i]": (lambda i, j: j < LENGTH[i], True),
     "start[i] <= j and j < start[i] + 30": (lambda i, j: (LENGTH[i] // 2 <= j) & (j < LENGTH[i] // 2 + 30), True),
     "i < 40 or j < 1": (lambda i, j: (i < 40) | (j < 1), True),
+    "i < 40": (lambda i, j: (i < 40) & (j >= 0), True),
+    "length[i] > 120": (lambda i, j: (LENGTH[i] > 120) & (j >= 0), True),
     "i // 2 >= 30 and j >= i": (lambda i, j: (i // 2 >= 30) & (j >= i), True),
     "j < i - 100": (lambda i, j: j < i - 100, True),
     "j > i or j < i - 20": (lambda i, j: (j > i) | (j < i - 20), False),
     "max(i, j) < 60": (lambda i, j: (i < 60) & (j < 60), True),
 }
-EVERY_FORM = ("not (j > i or i - j >= 37)", "j <= i or j < length[i]")
+EVERY_FORM = ("i < 40", "not (j > i or i - j >= 37)", "j <= i or j < length[i]")
 FORMS = {
     "masked": "A[i, j] = where({}, S, -inf)\n    P[i, j] = softmax[j](A)",
     "additive": "A[i, j] = S + where({}, 0, -inf)\n    P[i, j] = softmax[j](A)",
