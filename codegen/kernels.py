@@ -101,7 +101,8 @@ class _Writer:
             return
         yield "program = tl.program_id(0).to(INT)"
         counts: list[str] = []
-        for a in grid[1:]:
+        section = self.kernel.section
+        for a in grid if section > 1 else grid[1:]:
             size = self.size(a)
             counts.append(size)
             if a.block:
@@ -110,8 +111,28 @@ class _Writer:
             elif not size.isidentifier():
                 counts[-1] = self.names.fresh(f"size_{a.name}")
                 yield f"{counts[-1]} = {size}"
+        if section > 1:
+            yield from self.sections(section, counts)
+            return
         for n, a in enumerate(grid):
             yield self.position(a, _place(counts[n - 1] if n else "", counts[n:]))
+
+    def sections(self, section: int, counts: list[str]) -> Iterator[str]:
+        """The place in a grid whose last two axes are taken in sections of so many blocks of the first of them."""
+        *batch, a, b = self.kernel.grid
+        *before, rows, columns = counts
+        place = "program"
+        for n, axis in enumerate(batch):
+            yield self.position(axis, _place(before[n] if n else "", counts[n + 1 :]))
+        if batch:
+            place = self.names.fresh("place")
+            yield f"{place} = program % ({rows} * {columns})"
+        first, inside = self.names.fresh(f"first_{a.name}"), self.names.fresh(f"section_{a.name}")
+        yield f"# sections of {section} blocks of {a.name}, each for one block of {b.name} after another"
+        yield f"{first} = {place} // ({section} * {columns}) * {section}"
+        yield f"{inside} = tl.minimum({rows} - {first}, {section})"
+        yield self.position(a, f"({first} + {place} % ({section} * {columns}) % {inside})")
+        yield self.position(b, f"{place} % ({section} * {columns}) // {inside}")
 
     def size(self, a: TileAxis) -> str:
         """The number of positions of a tile axis, in the index type if it is to be computed with."""

@@ -274,7 +274,8 @@ class Kernel:
     """One launch. The grid's axes are given slowest first; one block of each of `whole` holds all its positions.
 
     `title` quotes the equations it computes; `extents` and `scalars` are the run-time arguments beside the buffers;
-    `warps` run a program, and loops keep the loads of `stages` blocks in flight.
+    `warps` run a program, and loops keep the loads of `stages` blocks in flight. Where a `section` is more than 1, so
+    many blocks of the last grid axis but one are taken together, for one block of the last after another.
     """
 
     name: str
@@ -287,6 +288,7 @@ class Kernel:
     whole: tuple[TileAxis, ...] = ()
     warps: int = 4
     stages: int = 3
+    section: int = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,8 @@ def print_kernel(kernel: tile.Kernel) -> str:
     """The kernel's equations, its grid, and its statements."""
     lines = [f"kernel {kernel.name}"]
     lines += [f"  -- {line}" for line in kernel.title]
-    lines.append("  grid " + (", ".join(_axis(a) for a in kernel.grid) or "1"))
+    sections = f" in sections of {kernel.section}" if kernel.section > 1 else ""
+    lines.append("  grid " + (", ".join(_axis(a) for a in kernel.grid) or "1") + sections)
     if kernel.whole:
         lines.append("  whole " + ", ".join(_axis(a) for a in kernel.whole))
     lines += [f"    {line}" for line in _statements(kernel.body)]

@@ -11,6 +11,7 @@ from einc.passes.lower import lower
 from einc.passes.mask_edges import mask_edges
 from einc.passes.merge_axes import merge_axes
 from einc.passes.order_contractions import order_contractions
+from einc.passes.order_grid import order_grid
 from einc.passes.partition import partition
 from einc.passes.place_loads import place_loads
 from einc.passes.prune_domain import prune_domain
@@ -117,6 +118,14 @@ PIPELINE: tuple[Pass, ...] = (
         "what does not change in a loop is read once, before it",
         on_kernels(lambda kernel, _: place_loads(kernel)),
         gives=("lowered", "placed-loads"),
+    ),
+    Pass(
+        "order-grid",
+        "grid i, j  -->  grid sections of i, j, i in its section",
+        "programs that read the same blocks find them in the cache where they run close together",
+        on_kernels(order_grid),
+        level=1,
+        needs=("sized-tiles",),
     ),
     Pass(
         "exp2",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,9 +11,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 
+from einc import driver
 from einc.ein import Program
 from einc.evaluate import evaluate
-from einc.execution import execute
+from einc.execution import execute, runner
+from einc.targets import INTERPRETER
 from tests.random_programs import Case, cases
 
 _TORCH = {
@@ -67,3 +70,15 @@ def check(case: Case, level: int) -> None:
 @settings(max_examples=60, deadline=None)
 def test_random_programs(level: int, case: Case) -> None:
     check(case, level)
+
+
+@pytest.mark.parametrize("text", ["ik,kj->ij", "bik,bkj->bij"])
+def test_sections_of_a_grid_cover_it(text: str) -> None:
+    target = replace(INTERPRETER, dot=(16, 16, 32))
+    program = driver.elaborate(driver.parse(text, "<test>"))
+    compiled = driver.compile_program(program, 2, target, {"b": 2, "i": 270, "j": 300, "k": 20})
+    assert "# sections of" in compiled.source
+    shapes = [(270, 20), (20, 300)] if text[0] == "i" else [(2, 270, 20), (2, 20, 300)]
+    operands = [torch.randn(shape, generator=torch.Generator().manual_seed(0)) for shape in shapes]
+    (found,) = runner(compiled)(*operands)
+    torch.testing.assert_close(found, torch.einsum(text, *operands), rtol=1e-4, atol=1e-4)

@@ -1,0 +1,30 @@
+"""Run programs that read the same blocks close together.
+
+    grid ..., i, j   -->   grid ..., sections of i of so many blocks; j; i within its section
+
+A row of programs reads one block of rows and all columns. Programs of several rows, taken column by column, read each
+column's block once for all of them while it is in the cache. It pays where a contraction reads more than that holds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from math import prod
+
+from einc import tile
+from einc.pipeline import Context
+
+_SECTION = 8  # blocks of rows
+
+
+def order_grid(kernel: tile.Kernel, context: Context) -> tile.Kernel:
+    """The kernel with its grid in sections, if it has many blocks along both axes of a contraction."""
+    if len(kernel.grid) < 2 or not any(isinstance(v, tile.Dot) for v in tile.values_in(kernel.body)):
+        return kernel
+    counts = [_count(a, context) for a in kernel.grid[-2:]]
+    return replace(kernel, section=_SECTION) if min(counts) >= 2 * _SECTION else kernel
+
+
+def _count(axis: tile.TileAxis, context: Context) -> int:
+    """The number of blocks of an axis; 0 of one that has a program for each position."""
+    return 0 if axis.block is None else -(-prod(context.size(a) for a in axis.axes) // axis.block.cap)
