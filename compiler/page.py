@@ -222,7 +222,8 @@ def _decided(decisions: Sequence[Decision]) -> Iterator[str]:
         names = " and ".join(", ".join(kernel) for kernel in d.kernels)
         title = f"<h3>{'joined' if d.joined else 'left apart'}: {escape(names)}</h3>"
         if d.together is None:
-            yield f'<div class="card">{title}<p class="note">They cannot share a kernel: {escape(d.reason)}.</p></div>'
+            reasons = "".join(f"<li>{escape(reason)}</li>" for reason in d.reason.split("; "))
+            yield f'<div class="card">{title}<p class="note">They cannot share a kernel:</p><ul>{reasons}</ul></div>'
             continue
         longest = max(d.apart, d.together)
         bars = "".join(

@@ -147,7 +147,9 @@ def _decided(decisions: Sequence[Decision]) -> Iterator[str]:
         if d.joined and d.together is not None:
             yield from wrapped(f"joined {names}: {duration(1e6 * d.apart)} → {duration(1e6 * d.together)}")
         elif d.together is None:
-            yield from wrapped(f"apart: {names}, which cannot share a kernel. {d.reason}")
+            yield from wrapped(f"apart: {names}, which cannot share a kernel:")
+            for reason in d.reason.split("; "):
+                yield from wrapped(reason, "    ", "      ")
         else:
             times = f"{duration(1e6 * d.apart)} apart, {duration(1e6 * d.together)} together"
             yield from wrapped(f"apart: {names}, as {times}")

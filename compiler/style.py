@@ -26,6 +26,7 @@ pre, code, .code { font-family: ui-monospace, "DejaVu Sans Mono", Menlo, Consola
 pre { margin: 0 0 16px; padding: 12px 14px; background: var(--card); border: 1px solid var(--rule); border-radius: 8px;
   overflow-x: auto; white-space: pre-wrap; overflow-wrap: anywhere; }
 .card p { margin: 0; }
+.card ul { margin: 4px 0 0; padding-left: 20px; font-size: .92rem; }
 .note { color: var(--muted); font-size: .92rem; }
 .numbers { display: grid; grid-template-columns: repeat(auto-fit, minmax(132px, 1fr)); gap: 10px; margin: 16px 0; }
 .numbers div { background: var(--card); border: 1px solid var(--rule); border-radius: 8px; padding: 10px 12px; }

@@ -220,6 +220,9 @@ def structure(link: Link) -> str:
     diagonal = {c for a in moving for c, n in a.moves if n == a.name}
     if count == 1:
         return "one accumulator, scaled by a factor when what it is relative to moves"
+    order = {a.name: n for n, a in enumerate(link.accumulators)}
+    if any(order[n] < order[a.name] for a in moving for _, n in a.moves):
+        return f"{count} accumulators that turn into each other: C is a matrix that no order makes triangular"
     if diagonal == {ONE}:
         return f"{count} accumulators that shift as centred moments do: C is triangular, with ones on its diagonal"
     return f"{count} accumulators that shift under a scale: C is triangular"

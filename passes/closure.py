@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 
 from einc import ein
 from einc.ein import MONOIDS, ONE, ZERO, Apply, Equation, Expr, Extent, Read
-from einc.passes.movement import Monomial, Movement, call, written
+from einc.passes.movement import Expansion, Monomial, Movement, call, written
 from einc.passes.signs import not_negative
 from einc.sweep import Accumulator, Link, NotClosed, Reference
 
@@ -151,7 +151,8 @@ class _Closure:
         first = movement.expand(body)
         if first is None:
             return self.open(body, movement)
-        heads = {m: h for m, c in first.items() if (h := movement.at_rest(c)) != ZERO}
+        known: dict[Expr, Monomial] = {}
+        heads = {m: h for m, c in _alike(first, known).items() if (h := movement.at_rest(c)) != ZERO}
         table: dict[Monomial, Mapping[Monomial, Expr]] = {}
         waiting = list(heads)
         while waiting:
@@ -161,7 +162,7 @@ class _Closure:
             row = movement.expand(written(m))
             if row is None or len(table) >= _MOST_ACCUMULATORS:
                 return self.open(written(m), movement)
-            table[m] = {n: c for n, c in row.items() if c != ZERO}
+            table[m] = {n: c for n, c in _alike(row, known).items() if c != ZERO}
             waiting += [n for n in table[m] if n not in table]
         names = {m: self.eq.name if n == 0 else f"{self.eq.name}_{n}" for n, m in enumerate(table)}
         accumulators = tuple(
@@ -231,3 +232,12 @@ class _Closure:
         return NotClosed(
             self.eq, self.unnamed(part), "a movement of its references neither shifts nor scales it, nor expands it"
         )
+
+
+def _alike(row: Expansion, known: dict[Expr, Monomial]) -> Expansion:
+    """The expansion with one monomial, the first that is known, for all that are written alike."""
+    found: Expansion = {}
+    for m, c in row.items():
+        same = known.setdefault(written(m), m)
+        found[same] = call("add", found[same], c) if same in found else c
+    return found

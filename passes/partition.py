@@ -273,7 +273,7 @@ def _overflow(
     longest = _WHOLE_DOT * 2 if crossed else _WHOLE_ROW
     for a in whole:
         if context.size(a) > longest:
-            return f"{context.size(a)} positions of {a} cannot be held at once"
+            return f"{a} would be held, and {context.size(a)} positions are too many"
     least = _LEAST if crossed else 1
     for eq in equations:
         axes = {*eq.axes, *eq.over}
@@ -282,5 +282,5 @@ def _overflow(
         tile *= least if set(walked) & axes else 1
         tile *= least if axes - set(whole) - set(walked) else 1
         if tile > _TILE:
-            return f"a tile of {eq.name} with all of {', '.join(held)} is too large"
+            return f"{eq.name} would hold all of {', '.join(held)}, and {tile} elements are too many"
     return None

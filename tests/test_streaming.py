@@ -43,6 +43,10 @@ CASCADES = {
     "variance": ("m[i] = sum[j](x) / |j|\nO[i] = sum[j]((x - m) ** 2)\nreturn O", 3),
     "layernorm-matmul": ("m[i] = sum[j](x) / |j|\nO[i, e] = sum[j]((x[i, j] - m[i]) * w[j, e])\nreturn O", 2),
     "entropy": ("m[i] = max[j](x)\nO[i] = sum[j]((x - m) * exp(x - m))\nreturn O", 2),
+    "masked-entropy": (
+        "m[i] = max[j](x)\nO[i] = sum[j](where(x == -inf, 0, (x - m) * exp(x - m)))\nreturn O",
+        2,
+    ),
     "p-norm": ("m[i] = max[j](abs(x))\nO[i] = sum[j]((abs(x) / m) ** 3.5)\nreturn O", 1),
     "rmsnorm-matmul": ("s[i] = sum[j](x * x)\nO[i, e] = x[i, j] * w[j, e] / sqrt(s[i])\nreturn O", 1),
     "skewness": ("m[i] = sum[j](x) / |j|\nO[i] = sum[j]((x - m) ** 3)\nreturn O", 4),
