@@ -206,7 +206,7 @@ class Program:
     def story(self, *operands: Array, **named: Any) -> Story:
         """What the program is and what it costs at every level, for these operands; without any, for small ones."""
         if not operands and not named and self.text.operands:
-            from einc.figures import extents
+            from einc.accounts import extents
 
             return self._story(self._meaning, extents(self._meaning, {}, {}, _USUAL), {}, {})
         given = self._arrange(operands, named, shaped=True)

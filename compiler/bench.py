@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from einc.accounts import level
 from einc.api import compile
 from einc.binding import bind
 from einc.contests import Contest
 from einc.driver import Compiled
-from einc.figures import level
 from einc.machine import target
 from einc.peers import Way
 from einc.targets import Target

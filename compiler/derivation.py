@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from einc.ein import Program
+from einc.ein import Program, axes_of, reads
 from einc.notation import Shapes, expression
 from einc.passes.partition import misread
 from einc.passes.walks import walks
@@ -34,7 +34,8 @@ def derivations(plan: Plan, shapes: Shapes) -> tuple[Derivation, ...]:
 
 def opened(n: NotClosed, shapes: Shapes) -> Open:
     """A reduction that is not closed, in words."""
-    return Open(n.equation.name, expression(n.part, shapes), n.reason)
+    still = dict.fromkeys(r.tensor for r in reads(n.part) if not set(n.equation.over) & set(axes_of(r)))
+    return Open(n.equation.name, expression(n.part, shapes), tuple(still), n.reason)
 
 
 def chains(plan: Plan) -> list[Plan]:

@@ -115,7 +115,7 @@ def _derivations(s: Story) -> str:
         if cards:
             parts.append(f'<h3>kernel {escape(k.name)}</h3><p class="note">{escape(shape_of(k))}</p>{cards}')
     for o in s.not_closed:
-        words = f"{escape(o.reduction)} is not closed: <span class='math'>{markup(in_words(o))}</span>"
+        words = f"{escape(o.reduction)} is not closed: <span class='math'>{markup(in_words(o))}.</span>"
         parts.append(f'<div class="card open">{words}</div>')
     return _section("How it is carried along its axes", parts)
 

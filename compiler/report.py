@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Iterator, Sequence
 
@@ -16,7 +17,7 @@ WIDTH = 98
 def report(s: Story) -> str:
     """Every section under its title."""
     sections = [
-        (f"how it is carried (-O{s.chosen})", list(_derived(s))),
+        (f"how it is carried (-O{s.chosen})", list(derived(s))),
         ("kernels", [line for f in s.levels for line in _kernels(f)]),
         ("what shares a kernel, by predicted time", list(_decided(s.level.decisions))),
     ]
@@ -28,7 +29,8 @@ def report(s: Story) -> str:
 # Derivations
 
 
-def _derived(s: Story) -> Iterator[str]:
+def derived(s: Story) -> Iterator[str]:
+    """How the reductions of every kernel are carried, and which are not closed."""
     for k in s.level.kernels:
         if not k.derivations:
             continue
@@ -36,7 +38,12 @@ def _derived(s: Story) -> Iterator[str]:
         for d in k.derivations:
             yield from ("  " + line for line in derivation(d))
     for o in s.not_closed:
-        yield from wrapped(f"{o.reduction} is not closed: {in_words(o)}")
+        yield from wrapped(f"{o.reduction} is not closed: {plain(in_words(o))}.")
+
+
+def plain(text: str) -> str:
+    """The notation without the braces around a single letter."""
+    return re.sub(r"_\{(\w)\}", r"_\1", text)
 
 
 def shape_of(k: KernelFigures) -> str:
@@ -49,10 +56,10 @@ def shape_of(k: KernelFigures) -> str:
 
 def derivation(d: Derivation) -> Iterator[str]:
     """One reduction as mathematics."""
-    yield d.equation
+    yield plain(d.equation)
     if not d.relative and len(d.accumulators) == 1:
         walk = f"in walk {d.walk}: " if d.walk > 1 else ""
-        yield from wrapped(f"{walk}{d.structure};  {d.step};  merge {d.merge}", "    ", "      ")
+        yield from wrapped(plain(f"{walk}{d.structure};  {d.step};  merge {d.merge}"), "    ", "      ")
         return
     rows = [("relative to", relative(r)) for r in d.relative]
     rows += [("carried", f"{a.symbol} = {a.total}") for a in d.accumulators]
@@ -68,7 +75,7 @@ def derivation(d: Derivation) -> Iterator[str]:
     width = max(len(label) for label, _ in rows)
     for label, text in rows:
         first = label if label != before else ""
-        yield from wrapped(text, f"    {first:{width}}  ", f"    {'':{width}}      ")
+        yield from wrapped(plain(text), f"    {first:{width}}  ", f"    {'':{width}}      ")
         before = label
 
 
@@ -77,7 +84,7 @@ def relative(r: Relative) -> str:
     what = r.name if r.name == r.value else f"{r.name} = {r.value}"
     seen = ", of the positions seen so far" if r.seen else ""
     useless = "not finite" if r.hat == 0 else "0 or not finite"
-    return f"{what}{seen}; {r.hat} where that is {useless}"
+    return f"{what}{seen}, and {r.hat} for it where it is {useless}"
 
 
 def matrix(rows: Sequence[Sequence[str]]) -> list[str]:
@@ -93,7 +100,13 @@ def matrix(rows: Sequence[Sequence[str]]) -> list[str]:
 
 def in_words(o: Open) -> str:
     """Why a reduction is not closed."""
-    return f"{o.part}: {o.reason}; it waits for final values, and for a walk of its own"
+    values = " and ".join(o.waits_for) or "what it reads"
+    if "shifts" in o.reason:
+        return (
+            f"when {values} moves, {o.part} is neither shifted by a term nor scaled by a factor that the walk leaves "
+            f"alone, nor is it a finite sum of what is. It waits for the final {values}, and takes a walk of its own"
+        )
+    return f"{o.part}: {o.reason}. It waits for final values, and takes a walk of its own"
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -45,10 +45,12 @@ class Carried:
 
 @dataclass(frozen=True, slots=True)
 class Open:
-    """Why a reduction does not follow what it reads: the part of its body that does not, and the reason."""
+    """Why a reduction does not follow what it reads: the part of its body that does not, which values still changing
+    that part reads, and the reason."""
 
     reduction: str
     part: str
+    waits_for: tuple[str, ...]
     reason: str
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from einc import ein
 from einc.ein import Equation, Expr, Read
@@ -29,6 +30,7 @@ class Walk:
     scans: tuple[Equation, ...] = ()
 
 
+@lru_cache(maxsize=1024)
 def walks(plan: Plan) -> tuple[Walk, ...]:
     """The walks of a plan, in order."""
     over = set(plan.walked)

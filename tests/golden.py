@@ -8,7 +8,8 @@
 `after=PASS` expects the dump after that pass of the pipeline (`(unchanged)` if the pass changed nothing), with the
 passes before it run at `level`, for the extents `size` and the machine `target`; `pass=PASS` runs that pass alone;
 `operands A=f32[2,3]` gives facts about operands. `check` expects the error of parsing and elaborating the text, and
-`call A=f32[2,3] window=3` that of a call with these operands and scalars; `ok` where there is none.
+`call A=f32[2,3] window=3` that of a call with these operands and scalars; `ok` where there is none. `explain` expects
+how the reductions are carried, for the extents `size`.
 `pytest --bless` writes what the text gives; a person reads the difference.
 """
 
@@ -99,7 +100,7 @@ def parse_flags(line: str) -> Flags:
     scalars: dict[str, ScalarValue] = {}
     for word in words:
         key, _, value = word.partition("=")
-        if word in ("check", "call"):
+        if word in ("check", "call", "explain"):
             verb = word
         elif key in ("after", "pass"):
             verb, stage = key, value
@@ -117,7 +118,7 @@ def parse_flags(line: str) -> Flags:
         elif word not in ("size", "operands"):
             raise ValueError(f"unknown flag '{word}' in '{line}'")
     if not verb:
-        raise ValueError(f"'{line}' says nothing to do: after=, pass=, check or call")
+        raise ValueError(f"'{line}' says nothing to do: after=, pass=, check, call or explain")
     return Flags(verb, stage, level, machine, sizes, facts, scalars)
 
 
@@ -132,6 +133,8 @@ def outcome(golden: Golden) -> str:
     flags = golden.flags
     if flags.verb in ("after", "pass"):
         return dump(golden.text, golden.path.name, flags)
+    if flags.verb == "explain":
+        return derivation(golden.text, golden.path.name, flags)
     return complaint(golden.text, golden.path.name, flags)
 
 
@@ -148,6 +151,17 @@ def dump(text: str, name: str, flags: Flags) -> str:
         if last:
             return "(unchanged)\n" if before == after else show(after)
     raise ValueError(f"no pass is named '{flags.stage}'")
+
+
+def derivation(text: str, name: str, flags: Flags) -> str:
+    """How the reductions of a program are carried, as `einc explain` prints it."""
+    import einc
+    from einc.report import derived
+    from einc.request import Request
+    from einc.running import story_for
+
+    program = einc.compile(text, flags.level, flags.target, name)
+    return "\n".join(derived(story_for(program, Request(flags.sizes)))) + "\n"
 
 
 def show(state: State) -> str:

@@ -1,0 +1,206 @@
+"""The figures of a compiled program, worked out: by kernel, and in total.
+
+Times are the cost model's, for the machine the kernels are made for, at the exact extents. Bytes count every tensor
+from outside once for each walk that needs it; FLOPs count what a kernel computes again as well, and only the blocks
+that it visits.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from einc import ein, tile
+from einc.arithmetic import ScalarValue, evaluate_formula
+from einc.counts import Sizes, each, flops, loops, running_state, states
+from einc.derivation import derivations
+from einc.driver import Compiled
+from einc.errors import Error
+from einc.figures import Formula, Intermediate, KernelFigures, Level, State
+from einc.notation import Shapes, body, left
+from einc.passes.alone import alone
+from einc.passes.cost import Cost, Model
+from einc.passes.decisions import Decision, decisions
+from einc.passes.walks import tensors_read, walks
+from einc.plan import Plan
+from einc.targets import TARGETS, Target
+from einc.visits import Visits, bound_tensors, domain_picture, visited
+
+_MOST_PROGRAMS = 1 << 22  # of a grid whose loop bounds are looked at one by one
+
+
+def level(
+    c: Compiled, sizes: Sizes, scalars: Mapping[str, ScalarValue], operands: Mapping[str, Any] | None = None
+) -> Level:
+    """The figures of a compiled program; `operands` are the values that loop bounds may read, where they are known."""
+    program, schedule = c.state.program, c.state.schedule
+    assert schedule is not None
+    sizes = extents(program, sizes, scalars)
+    context = replace(c.context, sizes=sizes)
+    plans = c.state.plans or tuple(alone(eq, program, context) for eq in program.equations)
+    figures = _Figures(
+        program, Model(program, context), sizes, scalars, bound_tensors(program, schedule, scalars, operands)
+    )
+    kernels = tuple(figures.kernel(k, plan) for k, plan in _paired(schedule.kernels, plans))
+    return Level(
+        level=c.context.level,
+        target=c.context.target.name,
+        machine=_machine(c.context.target),
+        equations=len(program.equations),
+        kernels=kernels,
+        sweeps=sweeps(plans),
+        intermediates=tuple(_intermediate(b, sizes) for b in schedule.intermediates),
+        not_closed=tuple({d.reduction: d.waited for k in kernels for d in k.derivations if d.waited}.values()),
+        decisions=tuple(_decided(c)),
+    )
+
+
+def _machine(target: Target) -> str:
+    """The machine whose rates a target is predicted by: a target without rates of its own borrows another's."""
+    return next((t.name for t in TARGETS.values() if t.rates == target.rates and t.vendor != "cpu"), target.name)
+
+
+def _decided(c: Compiled) -> Iterator[Decision]:
+    """What `partition` decided, if it ran."""
+    stage = next((s for s in c.stages if s.name == "partition"), None)
+    if stage is not None:
+        yield from decisions(stage.state.program, c.context)
+
+
+def extents(program: ein.Program, sizes: Sizes, scalars: Mapping[str, ScalarValue], usual: int = 1) -> dict[str, int]:
+    """The extent of every axis, those included that passes made; the usual one where nothing says."""
+    found = dict(sizes)
+    for a in program.axes:
+        if a.name not in found:
+            try:
+                found[a.name] = usual if a.extent is None else int(evaluate_formula(a.extent, found, scalars))
+            except (Error, KeyError):
+                found[a.name] = usual
+    return found
+
+
+def sweeps(plans: Sequence[Plan]) -> dict[str, int]:
+    """How often each streamed axis is passed over; one that is reduced where nothing is walked is passed once."""
+    found: Counter[str] = Counter()
+    for p in plans:
+        if p.walked:
+            found.update(dict.fromkeys(p.walked, max(len(walks(p)), 1)))
+        else:
+            found.update(dict.fromkeys((a for eq in p.equations for a in eq.over), 1))
+    return dict(found)
+
+
+def _paired(kernels: Sequence[tile.Kernel], plans: Sequence[Plan]) -> Iterator[tuple[tile.Kernel, Plan | None]]:
+    """Every kernel with the plan it walks for; one that merges parts, or that a pass added, has none.
+
+    The kernel of a plan writes its results; where its walk is in parts, the kernel before that one walks.
+    """
+    left = {name: p for p in plans for name in p.stores}
+    owners = [next((left[b.name] for b in k.buffers if b.written and b.name in left), None) for k in kernels]
+    for n, k in enumerate(kernels):
+        after = owners[n + 1] if n + 1 < len(kernels) else None
+        if owners[n] is None and after is not None and after.splits > 1:
+            yield k, after
+        else:
+            own = owners[n]
+            yield k, None if own is None or own.splits > 1 else own
+
+
+def _intermediate(b: tile.Buffer, sizes: Sizes) -> Intermediate:
+    axes = tuple(a for d in b.dims for a in d)
+    shape = tuple(math.prod(sizes.get(a, 1) for a in d) for d in b.dims)
+    return Intermediate(b.name, axes, shape, b.dtype.name, math.prod(shape) * b.dtype.size)
+
+
+@dataclass(frozen=True, slots=True)
+class _Figures:
+    program: ein.Program
+    model: Model
+    sizes: Sizes
+    scalars: Mapping[str, ScalarValue]
+    tensors: Mapping[str, Any]
+
+    def kernel(self, k: tile.Kernel, plan: Plan | None) -> KernelFigures:
+        carried = list(states(k))
+        moved = self.moved(k, plan)
+        splits = 1 if plan is None else plan.splits
+        tiles, domains = self.tiles(k, splits)
+        cost, work = self.cost(sum(moved.values())), 0
+        if plan is not None:
+            share = min((v.share for v in tiles.values()), default=1.0)
+            cost, work = self.model.cost(plan, share), self.flops(plan, share)
+        return KernelFigures(
+            name=k.name,
+            equations=tuple(self.formulas(k, plan)),
+            moved=moved,
+            reads=tuple(b.name for b in k.buffers if not b.written),
+            writes=tuple(b.name for b in k.buffers if b.written),
+            grid=tuple(a for t in k.grid for a in t.axes),
+            streamed=tuple(dict.fromkeys(a for loop in loops(k.body) for a in loop.axis.axes)),
+            held=tuple(a for t in k.whole for a in t.axes),
+            derivations=() if plan is None else derivations(plan, self.shapes()),
+            state=tuple(_state(k, c) for c in carried),
+            state_bytes_per_row=sum(each(k, c, self.sizes) for c in carried),
+            running=tuple(_state(k, c) for c in running_state(k)),
+            tiles=tiles,
+            domains=domains,
+            splits=splits,
+            flops=work,
+            bytes=int(cost.bytes),
+            predicted_us=1e6 * cost.seconds,
+            limit=cost.limit,
+        )
+
+    def formulas(self, k: tile.Kernel, plan: Plan | None) -> Iterator[Formula]:
+        if plan is None:
+            yield Formula(k.name, "; ".join(k.title) or k.name, ())
+            return
+        for eq in plan.equations:
+            yield Formula(
+                eq.name, f"{left(eq)} = {body(eq, self.shapes())}", tuple(sorted(tensors_read(eq.expressions())))
+            )
+
+    def moved(self, k: tile.Kernel, plan: Plan | None) -> dict[str, int]:
+        """Bytes by tensor."""
+        if plan is None:
+            return {b.name: _intermediate(b, self.sizes).bytes for b in k.buffers}
+        traffic = self.model.traffic(plan, max(len(walks(plan)), 1))
+        return {name: int(n) for name, n in traffic.items()}
+
+    def cost(self, moved: int) -> Cost:
+        """The cost of a kernel that only moves bytes."""
+        rates = self.model.context.target.rates
+        limit = "memory" if moved / rates.memory >= rates.launch else "launch"
+        return Cost(moved, 0, 0, 0, rates.launch + moved / rates.memory, limit)
+
+    def shapes(self) -> Shapes:
+        return self.program.shapes()
+
+    def flops(self, plan: Plan, share: float) -> int:
+        times = self.model.repeats(plan, max(len(walks(plan)), 1), share)
+        dtypes = self.program.dtypes()
+        return sum(int(times[eq.name] * flops(eq, dtypes, self.sizes)) for eq in plan.equations)
+
+    def tiles(self, k: tile.Kernel, splits: int) -> tuple[dict[str, Visits], dict[str, Any]]:
+        """The blocks that loops visit, in number and as pictures, where what their bounds are made of is known.
+
+        Each part of a walk has blocks of its own, and no picture.
+        """
+        programs = math.prod(self.sizes.get(a, 1) for t in k.grid for a in t.axes)
+        if programs > _MOST_PROGRAMS and not any(loop.start or loop.stop for loop in loops(k.body)):
+            return {}, {}
+        try:
+            found = visited(k, self.sizes, self.scalars, self.tensors)
+            if splits > 1:
+                return {a: replace(v, total=max(v.total // splits, v.visited)) for a, v in found.items()}, {}
+            return found, domain_picture(k, self.sizes, self.scalars, self.tensors)
+        except (KeyError, MemoryError):  # a scalar without a value; a grid too large to look at
+            return {}, {}
+
+
+def _state(k: tile.Kernel, c: tile.Carried) -> State:
+    known = tile.tile_axes(k)
+    return State(c.name, c.type.dtype.name, tuple(x for a in c.type.axes if a in known for x in known[a].axes))
