@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from einc.accounts import level
+from einc.accounts import extents, level
 from einc.arithmetic import ScalarValue, evaluate_formula
 from einc.character import character
 from einc.derivation import open_reductions
@@ -80,10 +80,11 @@ def story(
     """
     program = compiled[-1].state.program
     scalars = _defaults(program, sizes, scalars or {})
+    every = extents(program, sizes, scalars)
     kind = character(program)
     steps = tuple(step_of(e) for e in program.equations)
     reuse = {
-        p.name: math.prod(sizes[a] for a in walked(program, p.name) if all(a not in d for d in p.dims))
+        p.name: math.prod(every[a] for a in walked(program, p.name) if all(a not in d for d in p.dims))
         for p in program.operands
     }
     figures = tuple(level(c, sizes, scalars, operands) for c in compiled)
@@ -102,7 +103,7 @@ def story(
         tested="accuracy, throughput and latency" if pipeline else "numerical accuracy",
         steps=steps,
         reuse=reuse,
-        sizes={a.name: sizes[a.name] for a in program.axes if a.name in sizes},
+        sizes={a.name: every[a.name] for a in compiled[-1].program.axes},
         stages=tuple(_stages(text, figures)),
         not_closed=tuple(waiting.values()),
         levels=figures,
