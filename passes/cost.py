@@ -1,6 +1,7 @@
 """What a plan costs, as far as it can be known before it runs: bytes, operations by unit, and a time.
 
     time = launch + max(bytes / memory, dots / matrix units, operations / vector units, special functions / their rate)
+                    / the share of the processors that have a program
 
 Every tensor from outside is read once a walk it varies in, every stored one written once. An equation that lacks an
 axis of the grid is computed again in every block along it, and again in every walk that needs it.
@@ -10,20 +11,24 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from math import prod
+from math import ceil, prod
 
 from einc import ein
 from einc.ein import Apply, Equation, Program
 from einc.inference import dtype_of
 from einc.passes.contraction import contraction
 from einc.passes.scan import prefix
-from einc.passes.walks import tensors_read, walks
+from einc.passes.walks import can_split, tensors_read, walks
 from einc.pipeline import Context
 from einc.plan import Plan
 from einc.types import F32, DType, compute, join, settle
 
 _SPECIAL = {"exp", "exp2", "log", "log2", "tanh", "erf", "sin", "cos", "tan", "sqrt", "rsqrt", "div", "pow", "rand"}
 BLOCK = 128  # positions of a blocked grid axis that share a program
+_TILE = 4096  # elements of a program's tile where there is no dot
+_WIDEST = 1024  # positions of a walked axis in such a tile
+_LEAST_PART = 512  # positions of a walked axis that are worth a program
+_MOST_PARTS = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +55,7 @@ class Model:
         self.known: dict[str, tuple[float, float, float]] = {}
 
     def cost(self, plan: Plan, share: float = 1.0) -> Cost:
-        """The predicted cost of a kernel that visits this share of the blocks it walks over."""
+        """The predicted cost of a kernel that visits this share of the blocks it walks over, in parts or not."""
         rates = self.context.target.rates
         count = max(len(walks(plan)), 1)
         times = self.repeats(plan, count, share)
@@ -60,15 +65,54 @@ class Model:
             d, v, s = self.operations(eq)
             dots, vector, special = dots + n * d, vector + n * v, special + n * s
         moved = self.bytes(plan, count)
-        times = {
+        units = {
             "memory": moved / rates.memory,
             "matrix": dots / rates.matrix,
             "vector": vector / rates.vector,
             "special": special / rates.special,
         }
-        slowest = max(times, key=lambda unit: times[unit])
-        limit = slowest if times[slowest] >= rates.launch else "launch"
-        return Cost(moved, dots, vector, special, rates.launch + times[slowest], limit)
+        slowest = max(units, key=lambda unit: units[unit])
+        seconds = units[slowest] / self.utilisation(plan, plan.splits)
+        limit = slowest if seconds >= rates.launch else "launch"
+        return Cost(moved, dots, vector, special, rates.launch + seconds, limit)
+
+    # ----------------------------------------------------------------------------------------------------------- parts
+
+    def utilisation(self, plan: Plan, splits: int) -> float:
+        """The share of the processors that have a program, on average over the rounds that parts take."""
+        rounds = self.programs(plan) * splits / self.context.target.rates.processors
+        return min(rounds, 1.0) if splits == 1 else rounds / ceil(rounds)
+
+    def programs(self, plan: Plan) -> int:
+        """The number of programs that share a walk's work by their place in the grid."""
+        batch = max(positions(plan.batch, self.context), 1)
+        if any(self.operations(eq)[0] for eq in plan.equations):
+            return batch * prod(max(-(-positions(g, self.context) // BLOCK), 1) for g in (plan.rows, plan.columns))
+        inner = positions(plan.whole, self.context) * min(positions(plan.walked, self.context), _WIDEST)
+        rows = max(_TILE // max(inner, 1), 1)
+        return batch * max(-(-positions((*plan.rows, *plan.columns), self.context) // rows), 1)
+
+    def splits(self, plan: Plan) -> tuple[int, float]:
+        """The number of parts that a plan's walk takes least time in, and the seconds that all of it takes."""
+        whole = self.cost(plan).seconds
+        rates = self.context.target.rates
+        most = min(positions(plan.walked, self.context) // _LEAST_PART, _MOST_PARTS) if plan.walked else 1
+        if most < 2 or self.utilisation(plan, 1) == 1 or not can_split(plan):
+            return 1, whole
+        work = (whole - rates.launch) * self.utilisation(plan, 1)
+        state = self.state(plan)
+
+        def seconds(n: int) -> float:
+            return 2 * rates.launch + work / self.utilisation(plan, n) + 2 * n * state / rates.memory
+
+        best = min(range(2, most + 1), key=seconds)
+        return (best, seconds(best)) if seconds(best) < whole else (1, whole)
+
+    def state(self, plan: Plan) -> float:
+        """Bytes of the states of a plan's one walk, over all of the grid."""
+        (walk,) = walks(plan)
+        found = {a.bodies: a for link in walk.links for a in link.accumulators}
+        return sum(4.0 * a.monoid.components * positions(a.axes, self.context) for a in found.values())
 
     def repeats(self, plan: Plan, count: int, share: float = 1.0) -> dict[str, float]:
         """How often each equation is computed, in so many walks that visit this share of the blocks."""

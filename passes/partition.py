@@ -70,7 +70,7 @@ class Search:
 
     def seconds(self, plan: Plan) -> float:
         if plan not in self.times:
-            self.times[plan] = self.model.cost(plan).seconds
+            _, self.times[plan] = self.model.splits(plan)
         return self.times[plan]
 
     def best(self, plans: list[Plan]) -> tuple[list[Plan], Plan] | None:

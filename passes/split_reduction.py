@@ -12,6 +12,7 @@ from dataclasses import replace
 
 from einc import ein
 from einc.passes.alone import alone
+from einc.passes.cost import Model
 from einc.passes.walks import can_split
 from einc.pipeline import Context, State
 from einc.plan import Plan
@@ -23,8 +24,9 @@ def split_reduction(state: State, context: Context) -> State:
     """The state with the number of parts of every plan's walk; an axis of the program counts the parts."""
     if context.level < 2 and context.splits is None:
         return state
+    model = Model(state.program, context)
     plans = state.plans or tuple(alone(eq, state.program, context) for eq in state.program.equations)
-    counts = [_parts(plan, context) for plan in plans]
+    counts = [_parts(plan, model) for plan in plans]
     if not set(counts) - {1}:
         return state
     axes = _axes(state.program, set(counts) - {1})
@@ -34,10 +36,12 @@ def split_reduction(state: State, context: Context) -> State:
     return replace(state, program=program, plans=tuple(chosen))
 
 
-def _parts(plan: Plan, context: Context) -> int:
-    if context.splits is not None:
-        return context.splits if can_split(plan) else 1
-    return 1
+def _parts(plan: Plan, model: Model) -> int:
+    """The number of parts that a walk is asked to be in, else the one that takes least time."""
+    asked = model.context.splits
+    if asked is not None:
+        return asked if can_split(plan) else 1
+    return model.splits(plan)[0]
 
 
 def _axes(program: ein.Program, counts: set[int]) -> dict[int, str]:

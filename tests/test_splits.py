@@ -89,8 +89,8 @@ def check(program: Program, given: Arrays, splits: int, backend: str = "torch", 
         np.testing.assert_allclose(got.numpy(), value, rtol=2e-5, atol=2e-5 * scale)
 
 
-@pytest.mark.parametrize("splits", [1, 2, 7])
-@pytest.mark.parametrize("length", [1000, 37, 5, 1])
+@pytest.mark.parametrize("splits", [2, 7])
+@pytest.mark.parametrize("length", [1000, 37, 5])
 @pytest.mark.parametrize("name", CASCADES)
 def test_any_number_of_parts(name: str, length: int, splits: int) -> None:
     check(program_of(CASCADES[name]), arrays(length), splits)
@@ -123,7 +123,7 @@ def test_what_cannot_be_in_parts_is_not(name: str) -> None:
 
 @pytest.mark.parametrize("splits", [2, 7])
 @given(case=cases())
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=40, deadline=None, derandomize=True)
 def test_random_programs(splits: int, case: Case) -> None:
     program = case.program
     operands = dict(zip((p.name for p in program.operands), tensors(case), strict=True))

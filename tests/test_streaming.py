@@ -17,7 +17,7 @@ from einc.passes.walks import walks
 from einc.targets import INTERPRETER, TARGETS
 from einc.tile import Loop
 
-LONG = {"i": 64, "j": 1 << 20, "e": 4096, "d": 64}  # hints that make j too long to be held whole
+LONG = {"i": 1 << 14, "j": 1 << 20, "e": 4096, "d": 64}  # hints: j is too long to be held whole, i fills a machine
 
 
 def compiled(body: str, level: int = 2, target: str = "interpret", **sizes: int) -> driver.Compiled:
