@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 Array = Any  # a torch tensor, or whatever numpy.asarray takes
 
 LEVELS = (0, 1, 2)
+MOST_SPLITS = 1024
 _USUAL = 64  # the extent of axes that nothing says anything about
 _REMEMBERED = 1024  # calls of different shapes and types that a program keeps at hand
 
@@ -42,12 +43,14 @@ def compile(  # noqa: A001 - einc.compile is the name users look for
     target: str | None = None,
     name: str | None = None,
     verify: bool = True,
+    splits: int | None = None,
 ) -> Program:
     """The program that a text means: an einsum string, an expression over einsum strings, or definitions.
 
     A path gives the text of its file. `level` is the optimisation level, 0 to 2. `target` names the machine to make
     code for; without one it is the device that the operands are on. `name` is what diagnostics call the text. `verify`
-    checks the compiler's own work after each pass. Raises `einc.Error` where the text is wrong; what depends on
+    checks the compiler's own work after each pass. `splits` asks for walks over reduced axes in so many parts, wherever
+    that is possible; without it they are as many as pay. Raises `einc.Error` where the text is wrong; what depends on
     operands is found at the call.
     """
     if isinstance(text, os.PathLike):
@@ -60,7 +63,9 @@ def compile(  # noqa: A001 - einc.compile is the name users look for
         )
     if level not in LEVELS or isinstance(level, bool):
         raise CallError(f"there is no optimisation level {level!r}", fact="levels are 0, 1 and 2", hint="level=2")
-    return Program(text, name, level, None if target is None else targets.target(target), verify)
+    if splits is not None and (type(splits) is not int or not 1 <= splits <= MOST_SPLITS):
+        raise CallError(f"a walk is not in {splits!r:.40} parts", fact=f"1 to {MOST_SPLITS} are", hint="splits=8")
+    return Program(text, name, level, None if target is None else targets.target(target), verify, splits)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,9 +93,17 @@ class _Call:
 class Program:
     """A compiled text. Call it with tensors; ask it for its `source`, its `dump` at a stage, its `explain`."""
 
-    def __init__(self, text: str, name: str | None, level: int, target: Target | None, verify: bool = True) -> None:
+    def __init__(
+        self,
+        text: str,
+        name: str | None,
+        level: int,
+        target: Target | None,
+        verify: bool = True,
+        splits: int | None = None,
+    ) -> None:
         self.text = parse(text, name)
-        self._level, self._target, self._verify = level, target, verify
+        self._level, self._target, self._verify, self._splits = level, target, verify, splits
         self._calls: dict[object, _Call] = {}
         self._meaning = elaborate(self.text)
         self._signature = signature(self._meaning)
@@ -175,7 +188,8 @@ class Program:
         level: int | None = None,
     ) -> Compiled:
         target = target or self._target or targets.INTERPRETER
-        return compile_program(program, self._level if level is None else level, target, extents, self._verify)
+        level = self._level if level is None else level
+        return compile_program(program, level, target, extents, self._verify, self._splits)
 
     def compiled_for(self, facts: Mapping[str, Fact], extents: Mapping[str, int]) -> Compiled:
         """Every stage of the compilation, for operands that need not be there; `extents` are of all axes."""

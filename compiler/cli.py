@@ -16,7 +16,7 @@ from typing import Annotated, Any, ParamSpec
 import typer
 
 from einc import request
-from einc.api import Program, compile
+from einc.api import MOST_SPLITS, Program, compile
 from einc.driver import passes as passes_of
 from einc.errors import Error
 from einc.files import decoded, read_text
@@ -41,6 +41,9 @@ DTypes = Annotated[
 ]
 Scalars = Annotated[list[str], typer.Option("--scalar", metavar="window=128", help="Values of scalar parameters.")]
 Level = Annotated[int, typer.Option("--level", "-O", min=0, max=2, help="Optimisation level.")]
+Splits = Annotated[
+    int | None, typer.Option("--splits", min=1, max=MOST_SPLITS, help="Parts of walks; without it, as many as pay.")
+]
 TargetName = Annotated[str | None, typer.Option("--target", metavar="sm_90", help="The machine to make code for.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -77,16 +80,18 @@ def command(example: str) -> Callable[[Callable[P, None]], Callable[P, None]]:
 # What is asked for
 
 
-def _program(file: str | None, text: str | None, level: int = 2, target: str | None = None) -> Program:
+def _program(
+    file: str | None, text: str | None, level: int = 2, target: str | None = None, splits: int | None = None
+) -> Program:
     """The program that a file, standard input or `-e` holds."""
     if (file is None) == (text is None):
         raise typer.BadParameter("give a file, - for standard input, or -e TEXT" + "; not both" * (file is not None))
     if text is not None:
-        return compile(text, level, target)
+        return compile(text, level, target, splits=splits)
     if file == "-":
-        return compile(decoded(sys.stdin.buffer.read(), "<stdin>"), level, target, "<stdin>")
+        return compile(decoded(sys.stdin.buffer.read(), "<stdin>"), level, target, "<stdin>", splits=splits)
     assert file is not None
-    return compile(read_text(Path(file)), level, target, file)
+    return compile(read_text(Path(file)), level, target, file, splits=splits)
 
 
 def _request(
@@ -129,6 +134,7 @@ def run(
     ] = [],  # noqa: B006
     seed: Annotated[int, typer.Option(min=0, help="Of the random operands.")] = 0,
     level: Level = 2,
+    splits: Splits = None,
     target: TargetName = None,
     backend: Annotated[
         str | None,
@@ -144,7 +150,7 @@ def run(
     from einc.running import report, run_program, save
 
     wanted = _request(size, dtype, scalar, operand)
-    found = run_program(_program(file, expression, level, target), wanted, seed, backend, reference)
+    found = run_program(_program(file, expression, level, target, splits), wanted, seed, backend, reference)
     if output is not None:
         save(output, found)
     if as_json:
@@ -162,13 +168,14 @@ def dump(
     size: Sizes = [],  # noqa: B006
     dtype: DTypes = [],  # noqa: B006
     level: Level = 2,
+    splits: Splits = None,
     target: TargetName = None,
     as_json: Json = False,
 ) -> None:
     """Print the program after the passes that changed it."""
     from einc.running import compile_for
 
-    compiled = compile_for(_program(file, expression, level, target), _request(size, dtype))
+    compiled = compile_for(_program(file, expression, level, target, splits), _request(size, dtype))
     chosen = [compiled.stage(name) for name in after] or [s for s in compiled.stages if s.changed or all_stages]
     if as_json:
         _print_json([{"stage": s.name, "changed": s.changed, "text": s.full} for s in chosen])
@@ -192,6 +199,7 @@ def emit(
     size: Sizes = [],  # noqa: B006
     dtype: DTypes = [],  # noqa: B006
     level: Level = 2,
+    splits: Splits = None,
     target: Annotated[str, typer.Option(metavar="sm_90", help="The machine to make code for.")] = "sm_90",
     as_json: Json = False,
 ) -> None:
@@ -201,7 +209,7 @@ def emit(
     if form not in FORMATS:
         raise typer.BadParameter(f"'{form}' is none of {', '.join(FORMATS)}", param_hint="--format")
     wanted = _request(size, dtype)
-    parts, notes = aot(_program(file, expression, level, target), wanted, form)
+    parts, notes = aot(_program(file, expression, level, target, splits), wanted, form)
     if as_json:
         _print_json(notes)
     elif notes:
@@ -218,6 +226,7 @@ def explain(
     dtype: DTypes = [],  # noqa: B006
     scalar: Scalars = [],  # noqa: B006
     level: Level = 2,
+    splits: Splits = None,
     target: TargetName = None,
     as_json: Json = False,
     html: Annotated[
@@ -228,7 +237,7 @@ def explain(
     from einc.render import console, explanation
     from einc.running import story_for
 
-    found = story_for(_program(file, expression, level, target), _request(size, dtype, scalar))
+    found = story_for(_program(file, expression, level, target, splits), _request(size, dtype, scalar))
     if html is not None:
         from einc.files import write
         from einc.page import page

@@ -95,6 +95,7 @@ def _rates() -> Rates:
         vector=few / _least(lambda: torch.add(x, y, out=z)),
         special=few / _least(lambda: torch.exp(x, out=z)),
         memory=2 * 4 * many / _least(lambda: other.copy_(long)),
+        processors=1,
         launch=1e-4,
     )
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 
 from einc import driver
 from einc.binding import Bindings, bind
@@ -19,6 +19,7 @@ from einc.ein import Program
 from einc.evaluate import evaluate
 from einc.execution import run_in_torch, runner
 from einc.targets import INTERPRETER
+from tests.random_cascades import Cascade, cascades
 from tests.random_programs import Case, cases
 from tests.test_lower import agree, magnitude, precision, tensors
 
@@ -122,17 +123,35 @@ def test_what_cannot_be_in_parts_is_not(name: str) -> None:
 
 
 @pytest.mark.parametrize("splits", [2, 7])
+@given(case=cascades())
+@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+def test_random_cascades(splits: int, case: Cascade) -> None:
+    program = driver.elaborate(driver.parse(case.text, "cascade"))
+    operands = {name: torch.from_numpy(x) for name, x in case.operands.items()}
+    bindings = bind(program, {name: tuple(x.shape) for name, x in operands.items()})
+    c = driver.compile_program(program, 2, INTERPRETER, case.sizes, splits=splits)
+    found = run_in_torch(c, operands, bindings, None)
+    for got, exact, error in zip(found, evaluate(program, case.operands), case.errors, strict=True):
+        if exact.dtype.kind == "f":
+            np.testing.assert_allclose(got.double().numpy(), exact, rtol=0, atol=4 * error * 2.0**-23)
+        else:
+            np.testing.assert_array_equal(got.numpy(), exact)
+
+
 @given(case=cases())
 @settings(max_examples=40, deadline=None, derandomize=True)
-def test_random_programs(splits: int, case: Case) -> None:
+def test_random_programs(case: Case) -> None:
+    """A walk in three parts differs from the whole walk by rounding."""
     program = case.program
     operands = dict(zip((p.name for p in program.operands), tensors(case), strict=True))
-    c = driver.compile_program(program, 2, INTERPRETER, case.sizes, splits=splits)
     bindings = bind(program, {name: tuple(x.shape) for name, x in operands.items()}, case.scalars)
-    found = run_in_torch(c, operands, bindings, None)
-    wanted = evaluate(program, case.operands, case.scalars)
-    for name, got, value in zip(program.results, found, wanted, strict=True):
-        agree(got, value, precision(program, name), magnitude(value))
+    whole, parts = (
+        run_in_torch(driver.compile_program(program, 2, INTERPRETER, case.sizes, splits=n), operands, bindings, None)
+        for n in (None, 3)
+    )
+    for name, one, other in zip(program.results, whole, parts, strict=True):
+        wanted = one.to(torch.float64).numpy() if one.is_floating_point() else one.numpy()
+        agree(other, wanted, precision(program, name), magnitude(wanted))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
