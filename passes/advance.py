@@ -1,7 +1,7 @@
-"""How states go on: a `step` takes in a block of the walked axes, a `merge` the states of another part of the walk.
+"""How states go on: a `step` takes in a block of the walked axes, a `merge` the states of other parts of the walk.
 
     step     Phi  <-  move(Phi) (+) fold of phi(r; d') over a block
-    merge    Phi  <-  move(Phi) (+) move(Psi)
+    merge    Phi  <-  move(Phi) (+) fold of move(Psi_p) over parts p
 
 Both go through the chain link by link: what the links before have become gives the references d', and all states are
 moved to these before they are combined. So one derivation gives the loop and the combination of its parts.
@@ -32,13 +32,16 @@ def step(s: States, block: Block) -> None:
     _follow(s, [s.held("old")], folded, block)
 
 
-def merge(s: States, part: Moment, block: Block) -> None:
-    """Take in the states of another part of the walk."""
+def merge(s: States, parts: Moment, block: Block) -> None:
+    """Take in the states of other parts of the walk."""
+    (axis,) = parts.along
 
     def combined(a: Accumulator, moved: list[list[Value]]) -> list[Value]:
-        return list(s.b.combine(a.monoid, tuple(moved[0]), tuple(moved[1])))
+        left, right = moved
+        folded = s.b.fold(s.equations[a.name], axis, tuple(right), (*s.order(a), axis), s.types(a))
+        return list(s.b.combine(a.monoid, tuple(left), folded))
 
-    _follow(s, [s.held("old"), part], combined, block)
+    _follow(s, [s.held("old"), parts], combined, block)
 
 
 def _follow(s: States, pasts: Sequence[Moment], combine: Combine, block: Block) -> None:
@@ -82,22 +85,22 @@ def _refer(s: States, r: Reference, pasts: Sequence[Moment], new: Moment) -> Non
         return
     order = s.k.extends(r.axes)
 
-    def bound(mark: str, value: Value) -> Value:
-        return s.b.bind(f"{r.name}_{mark}", value, order)
+    def bound(mark: str, value: Value, along: tuple[str, ...] = ()) -> Value:
+        return s.b.bind(f"{r.name}_{mark}", value, (*order, *along))
 
     now = bound(new.mark, s.reference(r, new, order))
     here = bound("ref", Elem("where", (s.usable(now, r), now, Lit(r.hat, s.real))))
     s.define(prime(r.name), here)
     for past in pasts:
-        then = bound(past.mark, s.reference(r, past, order))
-        other = Lit(r.hat, s.real) if r.hat else here
-        s.define(past.before(r.name), bound("was", Elem("where", (s.usable(then, r), then, other))))
+        then = bound(past.mark, s.reference(r, past, (*order, *past.along)), past.along)
+        was = Elem("where", (s.usable(then, r), then, Lit(r.hat, s.real) if r.hat else here))
+        s.define(past.before(r.name), bound("was", was, past.along))
 
 
 def move(s: States, a: Accumulator, past: Moment) -> list[Value]:
     """An accumulator's states of a past moment, at the moved references."""
     first, *others = past.held[a.name]
-    order, t = s.order(a), s.b.type_of(first)
+    order, t = (*s.order(a), *past.along), s.b.type_of(first)
     if a.shift is not None and a.shift != ein.ZERO:
         first = Elem("add", (first, s.b.typed(s.moving(a.shift, past), order, t)))
     elif a.count is not None:
@@ -115,7 +118,7 @@ def _mixed(s: States, a: Accumulator, past: Moment, t: DType) -> Value:
     for coefficient, name in a.moves:
         term = s.b.convert(past.held[name][0], t)
         if coefficient != ein.ONE:
-            moved = Elem("mul", (term, _coefficient(s, s.moving(coefficient, past), s.order(a), t)))
+            moved = Elem("mul", (term, _coefficient(s, coefficient, past, s.order(a), t)))
             unit = Lit(a.monoid.identity[0], t)
             term = Elem("where", (Elem("eq", (term, unit)), unit, moved)) if s.scales(coefficient) else moved
         whole = term if whole is None else Elem("add", (whole, term))
@@ -123,10 +126,12 @@ def _mixed(s: States, a: Accumulator, past: Moment, t: DType) -> Value:
     return whole
 
 
-def _coefficient(s: States, e: Expr, order: tuple[str, ...], t: DType) -> Value:
+def _coefficient(s: States, coefficient: Expr, past: Moment, order: tuple[str, ...], t: DType) -> Value:
     """A coefficient under a name; it is the same for many accumulators."""
+    e = s.moving(coefficient, past)
     axes = {s.b.tile_of[x] for x in ein.axes_of(e)}
     bound = s.b.blocks[-1].bound
     if (e, t) not in bound:
-        bound[e, t] = s.b.bind("rescale", s.b.typed(e, tuple(o for o in order if o in axes), t), order)
+        inside = (*(o for o in order if o in axes), *past.along)
+        bound[e, t] = s.b.bind("rescale", s.b.typed(e, inside, t), (*order, *past.along))
     return bound[e, t]

@@ -15,7 +15,7 @@ from math import prod
 
 from einc import tile
 from einc.pipeline import Context
-from einc.tile import WHOLE, Block, TileAxis
+from einc.tile import UNSIZED, WHOLE, Block, TileAxis
 
 _LEAST_DOT = 16
 _HALF = 64  # rows and columns where two dots follow each other
@@ -40,7 +40,7 @@ def choose_tiles(kernel: tile.Kernel, context: Context) -> tile.Kernel:
     chosen = _dot_tiles(kernel, dots, context) if dots else _Tiles(_plain_blocks(kernel, context), 4)
 
     def axis(a: TileAxis) -> TileAxis:
-        return a if a.block is None else replace(a, block=chosen.blocks[a.role])
+        return replace(a, block=chosen.blocks[a.role]) if a.block == UNSIZED else a
 
     def body(statements: tuple[tile.Statement, ...]) -> tuple[tile.Statement, ...]:
         return tuple(
@@ -77,7 +77,7 @@ def _dot_tiles(kernel: tile.Kernel, dots: list[tile.Dot], context: Context) -> _
 
 
 def _chained(kernel: tile.Kernel, context: Context, least: int) -> _Tiles:
-    widths = [_power(prod(context.size(x) for x in a.axes)) for a in kernel.whole]
+    widths = [power(prod(context.size(x) for x in a.axes)) for a in kernel.whole]
     held = max(widths, default=64)
     warps = 4 if _HALF * held <= _REGISTERS else 8
     inner, stages = _HALF, 3
@@ -140,13 +140,14 @@ def _plain_blocks(kernel: tile.Kernel, context: Context) -> dict[str, Block]:
         tile.tile_axes(kernel).values(), key=lambda a: ("whole", "reduced", "column", "row", "batch").index(a.role)
     )
     for a in axes:
-        if a.block is None:
+        if a.block != UNSIZED:
+            room = max(1, room // (a.block.cap if a.block else 1))
             continue
         if a.role == "whole":
             blocks[a.role] = Block(1, WHOLE)
-            room = max(1, room // _power(context.size(a.axes[0])))
+            room = max(1, room // power(context.size(a.axes[0])))
             continue
-        hint = _power(prod(context.size(x) for x in a.axes))
+        hint = power(prod(context.size(x) for x in a.axes))
         widest = min(room, _WIDEST.get(a.role, room) if len(axes) > 1 else room)
         cap = max(1, min(hint, widest) if a is not axes[-1] else widest)
         blocks[a.role] = Block(1, cap)
@@ -154,6 +155,6 @@ def _plain_blocks(kernel: tile.Kernel, context: Context) -> dict[str, Block]:
     return blocks
 
 
-def _power(n: int) -> int:
+def power(n: int) -> int:
     """The least power of two that is at least n."""
     return 1 << max(n - 1, 0).bit_length()

@@ -15,6 +15,7 @@ from dataclasses import replace
 from einc import tile
 from einc.ein import Program
 from einc.passes.advance import merge
+from einc.passes.choose_tiles import power
 from einc.passes.cost import positions
 from einc.passes.kernel import Kernel
 from einc.passes.limits import Limit
@@ -27,6 +28,7 @@ from einc.tile import Elem, ExtentOf, Lit, Ref, Value
 from einc.types import INT
 
 _ALIGNED = 128  # the most positions that the length of a part is rounded up to
+_TOGETHER = 32  # the most parts that are merged at once
 
 Parts = dict[str, tuple[tile.Buffer, ...]]  # where the states of the parts lie in memory, by accumulator
 
@@ -75,19 +77,23 @@ def _merged(program: Program, plan: Plan, walk: Walk, context: Context, parts: P
     grid, whole = kernel.enter()
     states = States(kernel, walk.links, plan.walked)
     states.allocate(lambda eq: kernel.extends(eq.axes))
-    known = dict(kernel.known)
-    with b.loop(b.axis((plan.split,), "batch")) as block:
-        merge(states, _loaded(kernel, states, parts), block)
-    kernel.known = known
+    known, order = dict(kernel.known), kernel.order
+    axis = replace(b.axis((plan.split,), "reduced"), block=tile.Block(1, min(_TOGETHER, power(plan.splits))))
+    with b.loop(axis) as block:
+        kernel.order = (*order, axis.name)
+        merge(states, _loaded(kernel, states, parts, axis.name), block)
+    kernel.known, kernel.order = known, order
     states.finish()
     kernel.store_rest()
     made = b.kernel(plan, grid, whole)
+    used = {v.name for v in tile.values_in(made.body) if isinstance(v, Ref)}
+    made = b.kernel(plan, grid, tuple(a for a in whole if a.name in used))
     title = f"from the states of {plan.splits} parts of {', '.join(plan.walked)}:"
     return replace(made, title=(title, *made.title))
 
 
-def _loaded(kernel: Kernel, states: States, parts: Parts) -> Moment:
-    """The states of one part, read from memory."""
+def _loaded(kernel: Kernel, states: States, parts: Parts, axis: str) -> Moment:
+    """The states of a block of parts, read from memory."""
     b = kernel.b
     held: dict[str, list[Value]] = {}
     loaded: dict[str, Value] = {}
@@ -96,9 +102,9 @@ def _loaded(kernel: Kernel, states: States, parts: Parts) -> Moment:
             if buffer.name not in loaded:
                 index = tuple(map(b.composite, buffer.dims))
                 load = tile.Load(buffer.name, index, buffer.dtype, (False,) * len(index))
-                loaded[buffer.name] = b.bind(buffer.name, load, states.order(a))
+                loaded[buffer.name] = b.bind(buffer.name, load, (*states.order(a), axis))
         held[a.name] = [loaded[buffer.name] for buffer in parts[a.name]]
-    return Moment("part", held)
+    return Moment("part", held, (axis,))
 
 
 def _part(kernel: Kernel, plan: Plan, start: Limit, stop: Limit) -> tuple[Value, Value]:

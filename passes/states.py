@@ -27,10 +27,11 @@ END = "end"
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """A time in a walk."""
+    """A time in a walk; or several, one a position `along` a tile axis."""
 
     mark: str
     held: dict[str, list[Value]] = field(default_factory=dict)
+    along: tuple[str, ...] = ()
 
     def of(self, name: str) -> str:
         """What a link's value then is called."""
