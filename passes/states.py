@@ -148,7 +148,7 @@ class States:
         values = {r.name: read(r.value) for r in link.references}
         for r in (r for r in link.references if r.hat):
             e = read(r.value)
-            values |= self.hatted(r, self.seen(e, at.of(TALLY.name)) if r.seen and at.mark != END else e)
+            values |= self.hatted(r, self.seen(e, at.of(TALLY.name)) if r.seen and at.mark != END else e, at.along)
         for a in link.accumulators:
             self.define(a.name + "#", at.held[a.name][0])
         finish = renamed(finish, {a.name: a.name + "#" for a in link.accumulators})
@@ -163,9 +163,9 @@ class States:
         shifting = frozenset(r.name for r in link.references if not r.hat)
         return Movement(shifting, frozenset()).at_rest(link.moved)
 
-    def hatted(self, r: Reference, value: Expr) -> dict[str, Expr]:
+    def hatted(self, r: Reference, value: Expr, along: tuple[str, ...]) -> dict[str, Expr]:
         """A reference as accumulators have it, and after a movement to where it is, if that is finite."""
-        order = self.k.extends(r.axes)
+        order = (*self.k.extends(r.axes), *along)
         there = self.b.bind(f"{r.name}_there", self.b.typed(value, order, self.real), order)
         here = self.b.bind(f"{r.name}_hat", Elem("where", (self.usable(there, r), there, Lit(r.hat, self.real))), order)
         self.define(r.name + "^", here)

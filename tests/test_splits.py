@@ -12,13 +12,16 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 
+import einc
 from einc import driver
 from einc.binding import Bindings, bind
 from einc.codegen import torch_run
 from einc.ein import Program
+from einc.errors import CallError
 from einc.evaluate import evaluate
 from einc.execution import run_in_torch, runner
-from einc.targets import INTERPRETER
+from einc.passes.cost import Model
+from einc.targets import INTERPRETER, TARGETS
 from tests.random_cascades import Cascade, cascades
 from tests.random_programs import Case, cases
 from tests.test_lower import agree, magnitude, precision, tensors
@@ -203,3 +206,48 @@ def test_merging_is_associative_and_commutative_with_a_neutral_element(name: str
         found = merged(c, bindings, shuffled)
         scale = float(wanted[wanted.isfinite()].abs().max()) if wanted.isfinite().any() else 1.0
         torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5 * scale, equal_nan=True)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# How many parts
+
+
+ATTENTION = """def attention(Q[b, h, i, d], K[b, h, j, d], V[b, h, j, e]):
+    S[b, h, i, j] = Q[b, h, i, d] * K[b, h, j, d] * rsqrt(|d|)
+    O[b, h, i, e] = softmax[j](S) * V[b, h, j, e]
+    return O
+"""
+PRODUCT = "def product(A[i, k], B[k, j]):\n    C[i, j] = A[i, k] * B[k, j]\n    return C\n"
+SPLIT = {
+    "decoding": (ATTENTION, {"b": 1, "h": 32, "i": 1, "j": 32768, "d": 128, "e": 128}, True),
+    "a long product": (PRODUCT, {"i": 64, "j": 64, "k": 1 << 18}, True),
+    "prefill": (ATTENTION, {"b": 4, "h": 32, "i": 4096, "j": 4096, "d": 128, "e": 128}, False),
+    "many sequences": (ATTENTION, {"b": 32, "h": 32, "i": 1, "j": 8192, "d": 128, "e": 128}, False),
+    "a short walk": (ATTENTION, {"b": 1, "h": 8, "i": 1, "j": 512, "d": 64, "e": 64}, False),
+    "a square product": (PRODUCT, {"i": 4096, "j": 4096, "k": 4096}, False),
+}
+
+
+@pytest.mark.parametrize("name", SPLIT)
+def test_parts_are_as_many_as_pay(name: str) -> None:
+    """What leaves most of a machine idle is in parts, as many as fill it; no kernel more than that."""
+    text, sizes, wanted = SPLIT[name]
+    program = driver.elaborate(driver.parse(text, "<test>"))
+    c = driver.compile_program(program, 2, TARGETS["sm_90"], sizes)
+    (plan,) = c.state.plans
+    assert kernels(c) == (2 if wanted else 1)
+    assert (plan.splits > 1) == wanted
+    assert Model(c.state.program, c.context).utilisation(plan, plan.splits) > 0.9 or name == "a short walk"
+
+
+@pytest.mark.parametrize("splits", [0, -1, 1.5, True, 10**6])
+def test_what_is_no_number_of_parts(splits: Any) -> None:
+    with pytest.raises(CallError, match="parts"):
+        einc.compile("ij,jk->ik", splits=splits)
+
+
+def test_a_keyword_asks_for_parts() -> None:
+    a, b = torch.randn(3, 1000, dtype=torch.float64), torch.randn(1000, 4, dtype=torch.float64)
+    product = einc.compile("ij,jk->ik", splits=7)
+    assert "parts" in product.source(a, b)
+    torch.testing.assert_close(product(a, b, backend="torch"), a @ b)
