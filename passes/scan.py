@@ -411,7 +411,8 @@ class _Reads:
         reached = end == AxisValue(self.position)
         found: Expr = Apply("sub", (self.value(tensor, end, 0), self.value(tensor, before, 0, reached)))
         if last:
-            lost = Apply("gt", (self.value(last, end, -1), before))
+            floor = before if isinstance(before, AxisValue) else Apply("max", (before, Const(-1)))
+            lost = Apply("gt", (self.value(last, end, -1), floor))
             found = Apply("where", (lost, Const(-math.inf), found))
         return Apply("where", (Apply("le", (before, end)), found, ZERO))
 

@@ -90,6 +90,7 @@ PREFIXES = {
     "lengths": "x[b, t], n[k]: i32\nC[b, k] = sum[t : t < n[k]](x[b, t])\nreturn C",
     "interval": "x[t]\naxis i = |t|\naxis j = |t|\nC[i, j] = sum[t](where(j < t and t <= i, x[t], 0))\nreturn C",
     "interval of counts": "x[t]\naxis i = |t|\naxis j = |t|\nC[i, j] = sum[t : j <= t and t < i](x[t] > 0)\nreturn C",
+    "interval that moves": "x[t], y[k]: i32\naxis i = |t|\nC[i, k] = sum[t : y[k] <= t and t + 3 <= i](x[t])\nreturn C",
     "own lengths": "x[t], y[i], z[j]\nC[i, j] = y[i] + z[j] + sum[t : j < t and t <= i](x[t])\nreturn C",
 }
 EXACT = ("any", "all", "argmax", "exclusive argmin suffix", "interval of counts")
@@ -136,7 +137,7 @@ def test_short_axes(name: str, backend: str, n: int) -> None:
 def test_work_is_linear(name: str, level: int) -> None:
     c = compiled(PREFIXES[name], level, b=1, t=1 << 14, i=1 << 14, j=1 << 14, c=1, s=1, k=1 << 14)
     sizes = dict.fromkeys((a.name for a in c.state.program.axes), 1 << 14) | dict.fromkeys("bcs", 1)
-    two = name in ("interval", "interval of counts", "own lengths")
+    two = name in ("interval", "interval that moves", "interval of counts", "own lengths")
     assert visits(c.state.schedule, sizes) <= (1 << 28 if two else 1 << 14)
     assert scans(c.state.schedule) >= 1
 
