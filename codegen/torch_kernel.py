@@ -19,9 +19,10 @@ from einc.codegen.torch_names import Name, Step, bind, looks_first, repeated
 from einc.codegen.torch_ops import HELD, literal
 from einc.codegen.torch_scales import scale_early
 from einc.codegen.torch_values import Values
-from einc.codegen.torch_workers import share_out
+from einc.codegen.torch_workers import by_one, share_out
 
 _MOST_OFFSETS = 64  # of a window that are walked one by one
+_QUICK = 1 << 22  # positions of all axes together that are computed before another thread has begun
 
 
 @dataclass(slots=True)
@@ -46,10 +47,12 @@ class Executable:
         }
         boxes = list(blocks([self.sizes[d] for d in self.grid], spans))
         records = torch.is_grad_enabled() and any(x.requires_grad for x in operands.values())
-        if records or self.values.device.type != "cpu" or self.small:
+        if records or self.values.device.type != "cpu":
             box = self.worker(operands, given, not records)
             for ranges in boxes:
                 box(ranges)
+        elif self.small:
+            by_one(boxes, self.worker(operands, given, True))
         else:
             share_out(boxes, lambda: self.worker(operands, given, True))
 
@@ -132,7 +135,8 @@ class _Compiler:
         dots = any(isinstance(v, tile.Dot) for v in tile.values_in(self.kernel.body))
         grid = tuple(d for a in self.kernel.grid for d in self.values.members[a.name])
         self.sizes += box(self.dims, self.values.shapes, dots, self.pruned, grid, torch.get_num_threads())
-        small = largest(self.sizes, self.values.shapes) < WORTH_SHARING
+        work = prod(max(d.extent, 1) for d in self.dims)
+        small = largest(self.sizes, self.values.shapes) < WORTH_SHARING and work < _QUICK
         return Executable(self.values, tuple(self.dims), grid, tuple(self.sizes), small, steps)
 
     def unroll(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping
+from dataclasses import dataclass
 from math import prod
 
 import torch
@@ -15,12 +16,11 @@ from einc.binding import Bindings
 from einc.codegen.torch_kernel import Executable, executable, seeds
 from einc.codegen.torch_ops import STORED
 
-_MOST_KEPT = 512  # compiled kernels
+_MOST_KEPT = 512  # schedules at known extents
 
-_Facts = tuple[tuple[str, ...], tuple[str, ...]]
 _Key = tuple[int, torch.device, tuple[int, ...], tuple[ScalarValue, ...]]
-_known: OrderedDict[int, tuple[tile.Kernel, _Facts]] = OrderedDict()
-_compiled: OrderedDict[_Key, tuple[tile.Kernel, Executable]] = OrderedDict()
+_integers: OrderedDict[int, tuple[tile.Schedule, tuple[str, ...]]] = OrderedDict()
+_prepared: OrderedDict[_Key, _Prepared] = OrderedDict()
 
 
 def run(
@@ -36,23 +36,64 @@ def run(
     Operands have the program's types and the shapes that the bindings were made from. A program without operands runs
     on `device`.
     """
-    bindings = completed(program, bindings)
     first = next(iter(operands.values()), None)
     home = first.device if first is not None else device or torch.device("cpu")
-    tensors = dict(operands) | dict(out or {})
-    last = {b.name: n for n, k in enumerate(schedule.kernels) for b in k.buffers}
-    for n, kernel in enumerate(schedule.kernels):
-        for b in kernel.buffers:
-            if b.name not in tensors:
-                shape = [prod(bindings.extents[a] for a in dim) for dim in b.dims]
-                tensors[b.name] = torch.empty(shape, dtype=STORED[b.dtype.name], device=home)
-        touched = {b.name: tensors[b.name] for b in kernel.buffers}
-        compiled_kernel(kernel, bindings, home).run(touched, bindings.scalars)
-        del touched
-        for b in schedule.intermediates:
-            if last.get(b.name) == n:
-                del tensors[b.name]
-    return tuple(tensors[name] for name in program.results)
+    tensors = dict(operands)
+    if out:
+        tensors |= out
+    for launch in prepared(program, schedule, bindings, home).launches:
+        for name, shape, dtype in launch.makes:
+            if name not in tensors:
+                tensors[name] = torch.empty(shape, dtype=dtype, device=home)
+        launch.kernel.run({name: tensors[name] for name in launch.touches}, bindings.scalars)
+        for name in launch.drops:
+            del tensors[name]
+    return tuple([tensors[name] for name in program.results])
+
+
+@dataclass(frozen=True, slots=True)
+class _Launch:
+    """A kernel ready to run: the tensors it is the first to write, all that it touches, and those it is the last to."""
+
+    kernel: Executable
+    makes: tuple[tuple[str, tuple[int, ...], torch.dtype], ...]
+    touches: tuple[str, ...]
+    drops: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """A schedule at known extents and integers; it is kept, lest another takes its place in memory."""
+
+    schedule: tile.Schedule
+    launches: tuple[_Launch, ...]
+
+
+def prepared(program: ein.Program, schedule: tile.Schedule, bindings: Bindings, device: torch.device) -> _Prepared:
+    """The schedule compiled for these extents and integers, kept for the next call that has them."""
+    scalars = bindings.scalars
+    integers = tuple([scalars[name] for name in _fixed(program, schedule)]) if scalars else ()
+    key = (id(schedule), device, tuple(bindings.extents.values()), integers)
+    found = _prepared.get(key)
+    if found is None:
+        found = _Prepared(schedule, _launches(program, schedule, completed(program, bindings), device))
+        _prepared[key] = found
+        if len(_prepared) > _MOST_KEPT:
+            _prepared.popitem(last=False)
+    return found
+
+
+def _fixed(program: ein.Program, schedule: tile.Schedule) -> tuple[str, ...]:
+    """The integer scalars whose values kernels are compiled for: all but seeds."""
+    found = _integers.get(id(schedule))
+    if found is None:
+        seen = {n for k in schedule.kernels for n in dict(k.scalars)}
+        seen -= {n for k in schedule.kernels for n in dict(k.scalars) if n not in seeds(k)}
+        names = {p.name for p in program.scalars if not p.dtype.is_float} - seen
+        found = _integers[id(schedule)] = schedule, tuple(sorted(names))
+        if len(_integers) > _MOST_KEPT:
+            _integers.popitem(last=False)
+    return found[1]
 
 
 def completed(program: ein.Program, bindings: Bindings) -> Bindings:
@@ -67,39 +108,27 @@ def completed(program: ein.Program, bindings: Bindings) -> Bindings:
     return Bindings(extents, bindings.scalars)
 
 
-def compiled_kernel(kernel: tile.Kernel, bindings: Bindings, device: torch.device) -> Executable:
-    """The kernel compiled for these extents and integers, kept for the next call that has them."""
-    axes, integers = _facts(kernel)
-    key = (
-        id(kernel),
-        device,
-        tuple(bindings.extents[a] for a in axes),
-        tuple(bindings.scalars[name] for name in integers),
-    )
-    if key in _compiled:
-        _compiled.move_to_end(key)
-        return _compiled[key][1]
-    made = executable(kernel, {a: bindings.extents[a] for a in axes}, bindings.scalars, device)
-    _compiled[key] = kernel, made  # with the kernel, lest another takes its place in memory
-    if len(_compiled) > _MOST_KEPT:
-        _compiled.popitem(last=False)
-    return made
-
-
-def _facts(kernel: tile.Kernel) -> _Facts:
-    """The axes and the integer scalars whose values a kernel is compiled for."""
-    if id(kernel) not in _known:
-        axes = {a for t in tile.tile_axes(kernel).values() for a in t.axes} | set(kernel.extents)
-        axes |= {a for b in kernel.buffers for dim in b.dims for a in dim}
-        free = seeds(kernel)
-        integers = tuple(name for name, t in kernel.scalars if not t.is_float and name not in free)
-        _known[id(kernel)] = kernel, (tuple(sorted(axes)), integers)
-        if len(_known) > _MOST_KEPT:
-            _known.popitem(last=False)
-    return _known[id(kernel)][1]
+def _launches(
+    program: ein.Program, schedule: tile.Schedule, bindings: Bindings, device: torch.device
+) -> tuple[_Launch, ...]:
+    extents = bindings.extents
+    given = {p.name for p in program.operands}
+    last = {b.name: n for n, k in enumerate(schedule.kernels) for b in k.buffers}
+    between = {b.name for b in schedule.intermediates}
+    found = []
+    for n, kernel in enumerate(schedule.kernels):
+        makes = []
+        for b in kernel.buffers:
+            if b.name not in given:
+                shape = tuple(prod(extents[a] for a in dim) for dim in b.dims)
+                makes.append((b.name, shape, STORED[b.dtype.name]))
+        names = tuple(b.name for b in kernel.buffers)
+        drops = tuple(name for name in names if name in between and last[name] == n)
+        found.append(_Launch(executable(kernel, extents, bindings.scalars, device), tuple(makes), names, drops))
+    return tuple(found)
 
 
 def forget() -> None:
-    """Drop every compiled kernel."""
-    _compiled.clear()
-    _known.clear()
+    """Drop everything that was kept."""
+    _prepared.clear()
+    _integers.clear()

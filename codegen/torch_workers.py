@@ -64,6 +64,20 @@ def share_out(tasks: Sequence[T], worker: Callable[[], Callable[[T], None]]) -> 
         other.result()
 
 
+def by_one(tasks: Iterable[T], do: Callable[[T], None]) -> None:
+    """Do every task in the caller's thread and no other: for work that is over before others have been woken."""
+    threads = torch.get_num_threads()
+    if threads == 1 or not _ALONE.acquire(blocking=False):
+        _work(tasks, do)
+        return
+    torch.set_num_threads(1)
+    try:
+        _work(tasks, do)
+    finally:
+        torch.set_num_threads(threads)
+        _ALONE.release()
+
+
 def _work(tasks: Iterable[T], do: Callable[[T], None]) -> None:
     for task in tasks:
         do(task)

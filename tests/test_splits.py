@@ -16,6 +16,7 @@ import einc
 from einc import driver
 from einc.binding import Bindings, bind
 from einc.codegen import torch_run
+from einc.codegen.torch_kernel import executable
 from einc.ein import Program
 from einc.errors import CallError
 from einc.evaluate import evaluate
@@ -171,7 +172,7 @@ def states_of(c: driver.Compiled, bindings: Bindings, given: Arrays) -> dict[str
     states = {b.name: torch.empty(between[b.name], dtype=types[b.dtype.name]) for b in schedule.intermediates}
     held = {name: torch.from_numpy(a) for name, a in given.items()} | states
     first = schedule.kernels[0]
-    made = torch_run.compiled_kernel(first, Bindings(extents, bindings.scalars), torch.device("cpu"))
+    made = executable(first, extents, bindings.scalars, torch.device("cpu"))
     made.run({b.name: held[b.name] for b in first.buffers}, {})
     return states
 
@@ -184,7 +185,7 @@ def merged(c: driver.Compiled, bindings: Bindings, states: dict[str, torch.Tenso
     extents = bindings.extents | {"split": count}
     (result,) = (b for b in last.buffers if b.written)
     out = torch.empty([math.prod(extents[a] for a in dim) for dim in result.dims], dtype=torch.float32)
-    made = torch_run.compiled_kernel(last, Bindings(extents, bindings.scalars), torch.device("cpu"))
+    made = executable(last, extents, bindings.scalars, torch.device("cpu"))
     made.run({result.name: out} | {b.name: states[b.name] for b in last.buffers if not b.written}, {})
     return out
 
