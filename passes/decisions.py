@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from einc.ein import Program
-from einc.passes.partition import Apart, Search, candidates
+from einc.passes.flow import Flow
+from einc.passes.partition import Apart, Search
 from einc.pipeline import Context
 from einc.plan import Plan
 
@@ -33,8 +34,8 @@ def decisions(program: Program, context: Context) -> tuple[Decision, ...]:
     for before, after in pairwise(steps):
         group = [p for p in before if p not in after]
         found.append(_decision(search, group, after[-1], joined=True))
-    plans = steps[-1]
-    found += [_decision(search, group, search.joined(group, plans), joined=False) for group in candidates(plans)]
+    flow = Flow(steps[-1])
+    found += [_decision(search, group, search.joined(group, flow), joined=False) for group in flow.candidates()]
     return tuple(found)
 
 

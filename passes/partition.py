@@ -13,19 +13,19 @@ that are reduced, one group is walked and the others are held whole.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from itertools import combinations
 
 from einc import ein
 from einc.ein import AxisValue, Equation, Program
 from einc.passes.alone import alone
 from einc.passes.contraction import Shape, contraction
 from einc.passes.cost import Model, positions
+from einc.passes.flow import Flow
 from einc.passes.parts import split
 from einc.passes.rewriting import drop_dead
 from einc.passes.scan import prefix
-from einc.passes.walks import can_split, tensors_read
+from einc.passes.walks import can_split
 from einc.pipeline import Context, State
 from einc.plan import Plan
 
@@ -40,7 +40,7 @@ def partition(state: State, context: Context) -> State:
     """The state with a plan for every kernel."""
     program = drop_dead(state.program)
     *_, plans = Search(program, context).steps()
-    return replace(state, program=program, plans=tuple(_ordered(plans)))
+    return replace(state, program=program, plans=tuple(Flow(plans).ordered()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +55,7 @@ class Search:
 
     def __init__(self, program: Program, context: Context) -> None:
         self.program, self.context = program, context
+        self.dtypes = program.dtypes()
         self.model = Model(program, context)
         self.times: dict[Plan, float] = {}
         self.known: dict[tuple[tuple[str, ...], tuple[str, ...]], Plan | Apart] = {}
@@ -65,7 +66,7 @@ class Search:
         yield plans
         while (step := self.best(plans)) is not None:
             group, joined = step
-            plans = [p for p in plans if p not in group] + [joined]
+            plans = [p for p in plans if all(p is not q for q in group)] + [joined]
             yield plans
 
     def seconds(self, plan: Plan) -> float:
@@ -75,14 +76,15 @@ class Search:
 
     def best(self, plans: list[Plan]) -> tuple[list[Plan], Plan] | None:
         """The kernels to join that gain most, and what they become; None if nothing gains."""
-        return self.most(candidates(plans), plans) or self.most(siblings(plans), plans)
+        flow = Flow(plans)
+        return self.most(flow.candidates(), flow) or self.most(flow.siblings(), flow)
 
-    def most(self, groups: Iterable[list[Plan]], plans: list[Plan]) -> tuple[list[Plan], Plan] | None:
+    def most(self, groups: Iterable[list[Plan]], flow: Flow) -> tuple[list[Plan], Plan] | None:
         """The group that gains most, and what it becomes."""
         found: tuple[list[Plan], Plan] | None = None
         most = 0.0
         for group in groups:
-            joined = self.joined(group, plans)
+            joined = self.joined(group, flow)
             if isinstance(joined, Apart):
                 continue
             gain = sum(self.seconds(p) for p in group) - self.seconds(joined)
@@ -90,12 +92,13 @@ class Search:
                 most, found = gain, (group, joined)
         return found
 
-    def joined(self, group: list[Plan], plans: list[Plan]) -> Plan | Apart:
+    def joined(self, group: list[Plan], flow: Flow) -> Plan | Apart:
         """The cheapest plan for the equations of several, or why they cannot share a kernel."""
         inside = {eq.name for p in group for eq in p.equations}
         if len(inside) > _MOST_EQUATIONS:
             return Apart(f"{len(inside)} equations are too many for one kernel")
-        outside = tensors_read(e for p in plans if p not in group for eq in p.equations for e in eq.expressions())
+        own = {id(p) for p in group}
+        outside = {name for p, read in zip(flow.plans, flow.reads, strict=True) if id(p) not in own for name in read}
         equations = tuple(eq for eq in self.program.equations if eq.name in inside)
         names = tuple(t.name for eq in equations for t in eq.outputs)
         stores = tuple(n for n in names if n in outside or n in self.program.results)
@@ -108,7 +111,7 @@ class Search:
             return Apart("complex values are not passed on within a kernel")
         if (reason := misread(equations)) is not None:
             return Apart(reason)
-        equations = tuple(split(eq, self.program.dtypes()) for eq in equations)
+        equations = tuple(split(eq, self.dtypes) for eq in equations)
         found = {eq.name: p for eq in equations if (p := prefix(eq, self.program)) is not None}
         if len({(p.walked, p.reverse) for p in found.values()}) > 1:
             return Apart("prefixes along several axes, or from both ends, do not share a walk")
@@ -127,72 +130,6 @@ class Search:
 
 def _walking(axes: tuple[str, ...]) -> str:
     return f"walking {', '.join(axes)}" if axes else "walking nothing"
-
-
-def candidates(plans: Sequence[Plan]) -> Iterator[list[Plan]]:
-    """A kernel with each one it reads from, and with everything upstream of it; no kernel twice in between."""
-    sources, computed = _sources(plans), _sources(plans, Equation.computed)
-    for p in plans:
-        direct = computed[id(p)]
-        upstream = list(direct)
-        for q in upstream:
-            upstream += [r for r in computed[id(q)] if r not in upstream]
-        groups = [[q, p] for q in direct]
-        if len(upstream) > 1:
-            groups.append([*upstream, p])
-        for group in groups:
-            if _is_convex(group, plans, sources):
-                yield group
-
-
-def siblings(plans: Sequence[Plan]) -> Iterator[list[Plan]]:
-    """Two kernels that read a tensor alike: over the same axes, and not both with a contraction, which needs a tile."""
-    sources = _sources(plans)
-    reads = [tensors_read(e for eq in p.equations for e in eq.expressions()) for p in plans]
-    for (n, p), (m, q) in combinations(enumerate(plans), 2):
-        same = set(_grid(p)) == set(_grid(q)) and {*p.walked, *p.whole} == {*q.walked, *q.whole}
-        contracts = p.columns and q.columns and p.walked
-        if same and not contracts and reads[n] & reads[m] and _is_convex([p, q], plans, sources):
-            yield [p, q]
-
-
-def _grid(p: Plan) -> tuple[str, ...]:
-    return (*p.batch, *p.rows, *p.columns)
-
-
-def _names(p: Plan) -> set[str]:
-    return {t.name for eq in p.equations for t in eq.outputs}
-
-
-def _sources(
-    plans: Sequence[Plan], read_by: Callable[[Equation], tuple[ein.Expr, ...]] = Equation.expressions
-) -> dict[int, list[Plan]]:
-    """By a plan's identity: the other plans whose tensors these expressions of its equations read."""
-    maker = {name: p for p in plans for name in _names(p)}
-    found = {}
-    for p in plans:
-        read = tensors_read(e for eq in p.equations for e in read_by(eq))
-        found[id(p)] = list(dict.fromkeys(maker[n] for n in sorted(read) if n in maker and maker[n] is not p))
-    return found
-
-
-def _is_convex(group: list[Plan], plans: Sequence[Plan], sources: dict[int, list[Plan]]) -> bool:
-    """Whether nothing outside the group both reads from it and is read by it."""
-    reached = [p for p in plans if p not in group and any(q in group for q in sources[id(p)])]
-    for p in reached:
-        reached += [q for q in plans if q not in group and q not in reached and p in sources[id(q)]]
-    return not any(p in reached for q in group for p in sources[id(q)])
-
-
-def _ordered(plans: Sequence[Plan]) -> Iterator[Plan]:
-    """The kernels, each after those it reads from."""
-    sources = _sources(plans)
-    done: list[Plan] = []
-    while len(done) < len(plans):
-        for p in plans:
-            if p not in done and all(q in done for q in sources[id(p)]):
-                done.append(p)
-                yield p
 
 
 # ---------------------------------------------------------------------------------------------------------------------
