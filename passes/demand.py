@@ -37,31 +37,49 @@ class _Demand:
         self.given = {p.name for p in program.operands}
         self.made = {t.name: e for e in program.equations for t in e.outputs}
         self.found: dict[str, Domain] = dict.fromkeys(program.results, frozenset())
+        self.read: dict[str, Domain] = dict(self.found)  # what must hold for the value to be looked at at all
         for e in reversed(program.equations):
-            own = frozenset(p for p in self.found.get(e.name, frozenset()) if self.is_plain(p, e.axes))
-            self.found[e.name] = own
+            for table in (self.found, self.read):
+                own = [table[t.name] for t in e.outputs if t.name in table] or [frozenset()]
+                table[e.name] = frozenset(p for p in frozenset.intersection(*own) if self.is_plain(p, e.axes))
             for x in e.computed():
-                self.visit(x, own)
+                self.visit(x, self.read[e.name])
 
     def visit(self, e: Expr, under: Domain) -> None:
-        """Note the reads of an expression that is evaluated where these predicates hold."""
+        """Note the reads of an expression that is looked at where these predicates hold."""
         match e:
             case Apply(op="where", args=(p, x, y)):
                 self.visit(p, under)
                 self.visit(x, under.union(holds(p)))
                 self.visit(y, under.union(fails(p)))
-            case Apply(op="mul" | "add" as op, args=(x, y)):  # 0 * x is 0, and -inf + x is -inf, whatever x is
+            case Apply(op="mul" | "add" as op, args=(x, y)):
                 nothing = 0 if op == "mul" else -math.inf
-                self.visit(x, under | domain(y, nothing))
-                self.visit(y, under | domain(x, nothing))
-            case Read(tensor=name, index=index) if name in self.made:
-                at_home = index == tuple(composite(dim) for dim in self.made[name].dims)
-                self.found[name] = self.found.get(name, under) & under if at_home else frozenset()
-                for i in index:
-                    self.visit(i, under)
+                for one, other in ((x, y), (y, x)):
+                    if isinstance(one, Read) and self.is_absorbed(one, op):
+                        self.note(one, under, under | domain(other, nothing))
+                    else:
+                        self.visit(one, under)
+            case Read() if e.tensor in self.made:
+                self.note(e, under, under)
             case _:
                 for below in ein.children(e):
                     self.visit(below, under)
+
+    def is_absorbed(self, r: Read, op: str) -> bool:
+        """Whether 0 * r is 0, or -inf + r is -inf, also where the reduction r has left everything out."""
+        source = self.made.get(r.tensor)
+        if source is None or source.monoid is None:
+            return False
+        return source.monoid.name in (("sum",) if op == "mul" else ("sum", "max"))
+
+    def note(self, r: Read, looked: Domain, needed: Domain) -> None:
+        name = r.tensor
+        if r.index != tuple(composite(dim) for dim in self.made[name].dims):
+            looked = needed = frozenset()
+        self.read[name] = self.read.get(name, looked) & looked
+        self.found[name] = self.found.get(name, needed) & needed
+        for below in ein.children(r):
+            self.visit(below, looked)
 
     def is_plain(self, p: Expr, axes: tuple[str, ...]) -> bool:
         """Is it about some of these axes and made of integers and truth values that are there beforehand?"""

@@ -144,7 +144,7 @@ def _over_rows(kernel: Kernel, e: Expr, monoid: str) -> Value:
     """The least or greatest value over the positions of the tile. What is read is worked with in 64 bits."""
     b = kernel.b
     wide = b.dtype(e).bits == I64.bits or (reads(e) and not isinstance(e, Read))
-    value = b.typed(_widened(e) if wide else e, kernel.order, I64 if wide else INT)
+    value = b.typed(_widened(kernel, e) if wide else e, kernel.order, I64 if wide else INT)
     for axis in kernel.order:
         if axis in b.axes_of(value):
             value = tile.Fold(MONOIDS[monoid], axis, (value,))
@@ -154,10 +154,10 @@ def _over_rows(kernel: Kernel, e: Expr, monoid: str) -> Value:
     return b.convert(Elem("max", (Elem("min", (value, extent)), Lit(0, I64))), INT)
 
 
-def _widened(e: Expr) -> Expr:
-    if isinstance(e, Read):
+def _widened(kernel: Kernel, e: Expr) -> Expr:
+    if isinstance(e, Read) and kernel.b.dtype(e).is_int:
         return ein.Cast(I64, e)
-    return ein.rebuild(e, _widened)
+    return ein.rebuild(e, lambda below: _widened(kernel, below))
 
 
 def _replaced(e: Expr, by: dict[Expr, AxisValue]) -> Expr:

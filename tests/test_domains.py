@@ -299,3 +299,12 @@ def test_random_masks(mask: str, form: str, kind: str) -> None:
     for (row, column), state in np.ndenumerate(picture):
         part = allowed[row * TILE : (row + 1) * TILE, column * width : (column + 1) * width]
         assert not part.any() if state == EMPTY else state == MIXED or part.all()
+
+
+@pytest.mark.parametrize("mask", ["doc[i] == doc[j] and j <= i", "allowed[i // 32, j // 32]"])
+def test_data_bounds_the_walk_in_the_interpreter(mask: str) -> None:
+    c = compiled(documents(mask), 2, SMALL, **LONG)
+    whole = operands() | {"doc": PACKED["documents"].astype("i4"), "allowed": TABLE, "kept": KEPT}
+    given = {p.name: whole[p.name] for p in c.program.operands}
+    (wanted,) = evaluate(c.program, given)
+    np.testing.assert_allclose(interpreted(c, given), wanted, rtol=1e-4, atol=1e-5)
