@@ -211,10 +211,12 @@ def test_emit_ahead_of_time(tmp_path: Path) -> None:
     assert "nothing is compiled ahead" in bad(1, "emit", "-e", MATMUL, "--target", "interpret", "--format", "ptx")
 
 
-def test_explain() -> None:
+def test_explain(tmp_path: Path) -> None:
     assert "bilinear" in good("explain", "-e", MATMUL, "-s", "i=64,j=64,k=32,b=2")
     story = json.loads(good("explain", "-e", MATMUL, "-s", "i=64,j=64,k=32,b=2", "--json"))
     assert story["sizes"] == {"b": 2, "i": 64, "k": 32, "j": 64}
+    assert good("explain", "-e", MATMUL, "--html", tmp_path / "story.html") == ""
+    assert (tmp_path / "story.html").read_text(encoding="utf-8").startswith("<!doctype html>")
 
 
 def test_passes() -> None:

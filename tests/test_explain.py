@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from hypothesis import given, settings
 import einc
 from einc import driver
 from einc.render import as_text, explanation
+from einc.report import report
 from einc.request import Request
 from einc.running import story_for
 from tests.explaining import ATTENTION, LAYERNORM, MATMUL, data, told, told_of
@@ -155,3 +157,11 @@ def test_values_that_bounds_read() -> None:
     x, n = np.ones((4, 1 << 16), "f4"), np.array([0, 1, 1 << 15, 1 << 16])
     (kernel,) = json.loads(einc.compile(text).explain(x, n, format="json"))["kernels"]
     assert kernel["flops"] > 0
+
+
+def test_readme_quotes_what_is_printed() -> None:
+    readme = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+    quoted = re.findall(r"<!-- explain of `([^`]*)` -->\n```text\n(.*?)```", readme, re.DOTALL)
+    assert quoted
+    for text, shown in quoted:
+        assert shown in report(told(text, {"i": 4096, "j": 8192, "e": 1024}))
