@@ -182,7 +182,8 @@ class _Figures:
     def flops(self, plan: Plan, share: float) -> int:
         times = self.model.repeats(plan, max(len(walks(plan)), 1), share)
         dtypes = self.program.dtypes()
-        return sum(int(times[eq.name] * flops(eq, dtypes, self.sizes)) for eq in plan.equations)
+        walked = (replace(eq, over=()) if plan.is_scan(eq) else eq for eq in plan.equations)
+        return sum(int(times[eq.name] * flops(eq, dtypes, self.sizes)) for eq in walked)
 
     def tiles(self, k: tile.Kernel, splits: int) -> tuple[dict[str, Visits], dict[str, Any]]:
         """The blocks that loops visit, in number and as pictures, where what their bounds are made of is known.

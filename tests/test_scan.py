@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from einc import driver
+from einc import accounts, driver
 from einc.binding import bind
 from einc.codegen.aot import compile_ahead
 from einc.evaluate import evaluate
@@ -196,3 +196,11 @@ def test_prefixes_compile_ahead(name: str) -> None:
     c = compiled(PREFIXES[name], 2, "sm_90", b=64, t=8192, i=8192)
     (kernel,) = compile_ahead(c.emitted, TARGETS["sm_90"], dict.fromkeys(("b", "t", "i", "t2"), 8192))
     assert kernel.spills == 0
+
+
+@pytest.mark.parametrize("level", [1, 2])
+def test_explain_counts_linear_work(level: int) -> None:
+    sizes = {"b": 64, "t": 8192}
+    c = compiled(PREFIXES["prelude"], level, "sm_90", **sizes)
+    figures = accounts.level(c, sizes | {"t2": 8192}, {})
+    assert [k.flops for k in figures.kernels] == [64 * 8192]
