@@ -116,9 +116,9 @@ class Search:
         if len({(p.walked, p.reverse) for p in found.values()}) > 1:
             return Apart("prefixes along several axes, or from both ends, do not share a walk")
         along = {p.scanned: p.walked for p in found.values()}
-        shape = _main((eq for eq in equations if eq.name not in found), self.context)
+        shapes = _shapes((eq for eq in equations if eq.name not in found), self.context)
         walkable = [(p.walked,) for p in found.values()] or _walkable(equations, self.context)
-        made = {walked: _plan(equations, stores, walked, along, shape, self.context) for walked in walkable}
+        made = {walked: _plan(equations, stores, walked, along, shapes, self.context) for walked in walkable}
         plans = [p for p in made.values() if isinstance(p, Plan)]
         reasons = [f"{_walking(walked)}: {p.reason}" for walked, p in made.items() if isinstance(p, Apart)]
         return min(plans, key=self.rank, default=Apart("; ".join(reasons)))
@@ -165,10 +165,11 @@ def _plan(
     stores: tuple[str, ...],
     walked: tuple[str, ...],
     along: Mapping[str, str],
-    shape: Shape | None,
+    shapes: Mapping[str, Shape],
     context: Context,
 ) -> Plan | Apart:
     """The plan with these axes walked; each of `along` is an axis that runs along with one of them."""
+    shape = _main(equations, shapes, context)
     reduced = tuple(dict.fromkeys(a for eq in equations for a in eq.over))
     for eq in equations:
         if set(walked) & set(eq.over) and not set(walked) <= set(eq.over):
@@ -177,9 +178,10 @@ def _plan(
             return Apart(f"{eq.name} is reduced over {', '.join(eq.over)}, where others have prefixes")
     free = tuple(dict.fromkeys(a for eq in equations for a in eq.axes if a not in (*reduced, *along)))
     lacking = {a for a in free if any(a not in eq.axes for eq in equations)}
-    short = tuple(a for a in free if a in lacking and context.size(a) <= _WHOLE_DOT)
+    side_by_side = () if shape is None else shape.batch  # no tile of a contraction extends over these
+    short = tuple(a for a in free if a in lacking and a not in side_by_side and context.size(a) <= _WHOLE_DOT)
     whole = (*(a for a in reduced if a not in walked), *short)
-    if (reason := _overflow(equations, whole, walked, shape is not None, context)) is not None:
+    if (reason := _overflow(equations, whole, walked, shapes, context)) is not None:
         return Apart(reason)
     grid = tuple(a for a in free if a not in whole)
     if shape is not None:
@@ -191,33 +193,47 @@ def _plan(
     return Plan(equations, stores, batch, rows, columns, walked, whole, scanned=tuple(along))
 
 
-def _main(equations: Iterable[Equation], context: Context) -> Shape | None:
+def _shapes(equations: Iterable[Equation], context: Context) -> dict[str, Shape]:
+    """The shapes of the equations that are contractions."""
+    sums = [eq for eq in equations if eq.monoid is not None and eq.monoid.name == "sum"]
+    found = {eq.name: contraction(eq, eq.body, context.size) for eq in sums}
+    return {name: c.shape for name, c in found.items() if c is not None}
+
+
+def _main(equations: Iterable[Equation], shapes: Mapping[str, Shape], context: Context) -> Shape | None:
     """The shape of the largest contraction."""
-    found = [
-        (positions((*eq.axes, *eq.over), context), c.shape)
-        for eq in equations
-        if eq.monoid is not None
-        and eq.monoid.name == "sum"
-        and (c := contraction(eq, eq.body, context.size)) is not None
-    ]
+    found = [(positions((*eq.axes, *eq.over), context), shapes[eq.name]) for eq in equations if eq.name in shapes]
     return max(found, key=lambda f: f[0])[1] if found else None
 
 
 def _overflow(
-    equations: tuple[Equation, ...], whole: tuple[str, ...], walked: tuple[str, ...], crossed: bool, context: Context
+    equations: tuple[Equation, ...],
+    whole: tuple[str, ...],
+    walked: tuple[str, ...],
+    shapes: Mapping[str, Shape],
+    context: Context,
 ) -> str | None:
-    """What does not fit with the least rows and the least walked block; `crossed` by a contraction."""
-    longest = _WHOLE_DOT * 2 if crossed else _WHOLE_ROW
+    """What does not fit with the least rows and the least walked block."""
+    longest = _WHOLE_DOT * 2 if shapes else _WHOLE_ROW
     for a in whole:
         if context.size(a) > longest:
             return f"{a} would be held, and {context.size(a)} positions are too many"
-    least = _LEAST if crossed else 1
+    least = _LEAST if shapes else 1
     for eq in equations:
-        axes = {*eq.axes, *eq.over}
-        held = tuple(a for a in whole if a in axes)
-        tile = positions(held, context)
-        tile *= least if set(walked) & axes else 1
-        tile *= least if axes - set(whole) - set(walked) else 1
-        if tile > _TILE:
-            return f"{eq.name} would hold all of {', '.join(held)}, and {tile} elements are too many"
+        for axes in _tiles(eq, shapes.get(eq.name), whole):
+            held = tuple(a for a in whole if a in axes)
+            tile = positions(held, context)
+            tile *= least if set(walked) & axes else 1
+            tile *= least if axes - set(whole) - set(walked) else 1
+            if tile > _TILE:
+                return f"{eq.name} would hold all of {', '.join(held)}, and {tile} elements are too many"
     return None
+
+
+def _tiles(eq: Equation, shape: Shape | None, whole: tuple[str, ...]) -> list[set[str]]:
+    """The axes of each tile value an equation needs: of both sides and the result of a dot, or else all at once."""
+    if shape is not None and not set(shape.batch) & set(whole):
+        rows, columns, inner = map(set, (shape.rows, shape.columns, shape.inner))
+        if all(len(g & set(whole)) + bool(g - set(whole)) == 1 for g in (rows, columns, inner)):
+            return [rows | inner, inner | columns, rows | columns]
+    return [{*eq.axes, *eq.over}]

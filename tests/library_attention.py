@@ -142,18 +142,19 @@ def qk_norm(Q: Tensor, K: Tensor, V: Tensor, gain_q: Tensor, gain_k: Tensor) -> 
 
 
 def angles(of: Callable[[Tensor], Tensor]) -> Callable[[Draw], Tensor]:
-    """A table of the angles' sines or cosines, by position and by pair."""
+    """A table of the angles' sines or cosines by position, the same for d and d + |d| / 2."""
 
     def table(draw: Draw) -> Tensor:
-        c = torch.arange(draw["c"]) / draw["c"]
-        return of(torch.arange(max(draw["i"], draw["j"]))[:, None] * 10000.0**-c).to(draw.dtype)
+        half = draw["d"] // 2
+        pair = torch.arange(half).repeat(2) / half
+        return of(torch.arange(draw["n"])[:, None] * 10000.0**-pair).to(draw.dtype)
 
     return table
 
 
 def rotate(X: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     first, second = X.chunk(2, -1)
-    c, s = cos[: X.shape[-2]], sin[: X.shape[-2]]
+    c, s = (t[: X.shape[-2]].chunk(2, -1)[0] for t in (cos, sin))
     return torch.cat([first * c - second * s, second * c + first * s], -1)
 
 
@@ -204,10 +205,10 @@ def talking_heads(Q: Tensor, K: Tensor, V: Tensor, before: Tensor, after: Tensor
     return torch.einsum("bkij,kl->blij", softmax(S), after) @ V
 
 
-def mla(Q: Tensor, C: Tensor, rank: int) -> Tensor:
-    S = Q @ C[:, None].mT / math.sqrt(192)
+def mla(Q: Tensor, P: Tensor, C: Tensor, R: Tensor) -> Tensor:
+    S = torch.cat([Q, P], -1) @ torch.cat([C, R], -1)[:, None].mT / math.sqrt(192)
     i, j = positions(S)
-    return softmax(S.masked_fill(j > i + (S.shape[-1] - S.shape[-2]), -INF)) @ C[:, None, :, :rank]
+    return softmax(S.masked_fill(j > i + (S.shape[-1] - S.shape[-2]), -INF)) @ C[:, None]
 
 
 def neighbourhood_2d(Q: Tensor, K: Tensor, V: Tensor, radius: int) -> Tensor:
@@ -376,9 +377,7 @@ EIGHT_BITS: dict[str, Maker] = {
     "scale_k": lambda draw: draw.uniform("b h j", 0.001, 0.02).float(),
     "scale_v": lambda draw: draw.uniform("b h j", 0.001, 0.02).float(),
 }
-ROTARY: dict[str, Maker] = {
-    "Q": "b h i (p c)", "K": "b h j (p c)", "V": "b h j e", "cos": angles(torch.cos), "sin": angles(torch.sin),
-}  # fmt: skip
+LATENT: dict[str, Maker] = {"Q": "b h i c", "P": "b h i r", "C": "b j c", "R": "b j r"}
 IMAGE: dict[str, Maker] = {"Q": "b h y x d", "K": "b h y x d", "V": "b h y x e"}
 BLOCKS: dict[str, Maker] = {"Q": "b h (m r) d", "K": "b h (n s) d", "V": "b h (n s) e", "list": listed}
 LAST: dict[str, Maker] = {"Q": "b (g r) d", "K": "b g j d", "V": "b g j e"}
@@ -419,7 +418,7 @@ CASES = (
         lambda i, j, document: ((j <= i) & (document[:, i] == document[:, None, j]))[:, None],
         {"document": lambda draw: draw.integers("b n", 0, 4).sort(-1).values},
     ),
-    attention("varlen", varlen, operands=PACKED, sizes=SIZES | {"s": 6}, kernels=2, unfused=("A",), wish="TODO"),
+    attention("varlen", varlen, operands=PACKED, sizes=SIZES | {"s": 6}),
     square("alibi", alibi),
     attention("t5_bias", t5_bias, {"table": "n h", "bucket": t5_bucket_table}, sizes=SIZES | {"n": 32}),
     attention("learned_bias", learned_bias, {"bias": "h i j"}),
@@ -427,14 +426,7 @@ CASES = (
     square("sink_logits", sink_logits, {"sink": "h"}),
     attention("softmax1", softmax1),
     square("qk_norm", qk_norm, {"gain_q": "d", "gain_k": "d"}),
-    square(
-        "rotary",
-        rotary,
-        operands=ROTARY,
-        sizes=SIZES | {"p": 2, "c": 8},
-        tiny=TINY | {"p": 2, "c": 4},
-        long=LONG | {"p": 2, "c": 64},
-    ),
+    square("rotary", rotary, {"cos": angles(torch.cos), "sin": angles(torch.sin)}),
     attention("sigmoid", sigmoid),
     attention("relu", relu),
     attention("cosine", cosine, {"temperature": lambda draw: draw.uniform("h", 0.0, 0.5)}),
@@ -471,13 +463,10 @@ CASES = (
     attention(
         "mla",
         mla,
-        operands={"Q": "b h i k", "C": "b j k"},
-        sizes=SIZES | {"i": 3, "k": 576},
+        operands=LATENT,
+        sizes=SIZES | {"i": 3, "c": 512, "r": 64},
         tiny={"b": 1, "h": 2, "i": 3, "j": 21},
-        long=LONG | {"h": 128, "i": 1, "j": 65536},
-        scalars={"rank": 512},
-        kernels=3,
-        wish="TODO",
+        long=LONG | {"h": 128, "i": 1, "j": 65536, "r": 64},
     ),
     Case(
         "attention/neighbourhood_2d",
