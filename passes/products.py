@@ -2,7 +2,8 @@
 
     where(p, -(x * y) / d * z, 0)   <-->   mask p, sign, factors x, y, z, divisor d
 
-A `where` whose other side is 0 masks the whole product and may come out of it: 0 * v counts as 0 whatever v is.
+A `where` whose other side is 0 masks the whole product and may come out of it: 0 * v counts as 0 whatever v is. From
+inside one that may not, others come out, with divisors that they keep from being 0.
 """
 
 from __future__ import annotations
@@ -66,9 +67,28 @@ def taken_apart(e: Expr, op: str, mask: Callable[[Expr], bool], divisor: Callabl
             case Apply("where", (p, zero, x)) if is_zero(zero) and mask(p):
                 product.masks.append(Apply("not", (p,)))
                 stack.append(x)
+            case Apply("where", (p, x, zero)) if op == "mul" and is_zero(zero):
+                product.factors.append(Apply("where", (p, _loosened(x, product, mask, divisor), zero)))
+            case Apply("where", (p, zero, x)) if op == "mul" and is_zero(zero):
+                product.factors.append(Apply("where", (p, zero, _loosened(x, product, mask, divisor))))
             case factor:
                 product.factors.append(factor)
     return product
+
+
+def _loosened(e: Expr, product: Product, mask: Callable[[Expr], bool], divisor: Callable[[Expr], bool]) -> Expr:
+    """What is masked without those parts that may leave through its mask; they are added to the product.
+
+    A divisor leaves only along with a mask that keeps it from being 0: in what is masked out, 0 / 0 would not be 0.
+    """
+    inside = taken_apart(e, "mul", mask, divisor)
+    kept = [d for d in inside.divisors if Apply("not", (Apply("eq", (d, ZERO)),)) not in inside.masks]
+    if len(kept) == len(inside.divisors) and not inside.masks:
+        return e
+    product.masks += inside.masks
+    product.divisors += [d for d in inside.divisors if d not in kept]
+    core = reduce(lambda x, d: Apply("div", (x, d)), kept, multiplied(inside.factors))
+    return Apply("neg", (core,)) if inside.negative else core
 
 
 def is_zero(e: Expr) -> bool:
