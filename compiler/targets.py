@@ -24,9 +24,10 @@ class Rates:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A machine. `shared` is bytes of shared memory a program may use; `tile` is the most elements that one tile value
-    should have; `dot` caps rows, columns and inner length of a contraction's tile; `vendor` is `cuda`, `hip` or `cpu`;
-    `dots` names the operand types of `tl.dot`; `rates` are what plans are compared by."""
+    """A machine. `shared` is bytes of shared memory a program may use, `registers` bytes of registers there are for it;
+    `tile` is the most elements that one tile value should have; `dot` caps rows, columns and inner length of a
+    contraction's tile; `vendor` is `cuda`, `hip` or `cpu`; `dots` names the operand types of `tl.dot`; `rates` are what
+    plans are compared by."""
 
     name: str
     vendor: str
@@ -37,6 +38,7 @@ class Target:
     dot: tuple[int, int, int]
     dots: frozenset[str]
     rates: Rates
+    registers: int = 262_144
 
     def dot_rate(self, dtype: DType) -> float:
         """FLOPs a second of a dot over this type: f32 is exact, on the vector units, and f64 there at half the rate."""
@@ -70,11 +72,11 @@ _TABLE = (
     Target("sm_80", "cuda", 80, 32, 166_912, 4096, (128, 128, 32), _DOTS, _A100),
     Target("sm_90", "cuda", 90, 32, 232_448, 4096, (128, 128, 64), _ALL_DOTS, _H100),
     Target("sm_100", "cuda", 100, 32, 232_448, 4096, (128, 128, 64), _ALL_DOTS, _B200),
-    Target("gfx942", "hip", "gfx942", 64, 65_536, 4096, (128, 128, 32), _ALL_DOTS, _MI300X),
-    Target("gfx950", "hip", "gfx950", 64, 163_840, 4096, (128, 128, 64), _ALL_DOTS, _MI355X),
+    Target("gfx942", "hip", "gfx942", 64, 65_536, 4096, (128, 128, 32), _ALL_DOTS, _MI300X, 524_288),
+    Target("gfx950", "hip", "gfx950", 64, 163_840, 4096, (128, 128, 64), _ALL_DOTS, _MI355X, 524_288),
     # Triton's interpreter: its cost is per operation, so tiles are as large as memory likes. What shares a kernel is
     # decided as for an H100, so that what is seen without a GPU is what runs on one.
-    Target("interpret", "cpu", 0, 32, 1 << 62, 1 << 18, (256, 256, 256), _ALL_DOTS, _H100),
+    Target("interpret", "cpu", 0, 32, 1 << 62, 1 << 18, (256, 256, 256), _ALL_DOTS, _H100, 1 << 62),
 )
 TARGETS = {t.name: t for t in _TABLE}
 INTERPRETER = TARGETS["interpret"]

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from math import prod
 
 from einc import tile
+from einc.passes.room import registers, shared
 from einc.pipeline import Context
 from einc.tile import UNSIZED, WHOLE, Block, TileAxis
 
@@ -67,7 +68,7 @@ def _dot_tiles(kernel: tile.Kernel, dots: list[tile.Dot], context: Context) -> _
         return _chained(kernel, context, least)
     blocks = _dot_blocks(kernel, context, least)
     if not narrow or len(dots) > 1 or dots[0].inner not in walked or not _is_copied(kernel, dots[0]):
-        return _Tiles(blocks, 8)
+        return _fitted(_Tiles(blocks, 8), kernel, context, least)
     length = context.target.dot[2]
     fitting = [t for t in _PRODUCTS if (t[0] + t[1]) * length * 2 * kernel.stages <= context.target.shared]
     filling = [t for t in fitting if _programs(kernel, context, {"row": t[0], "column": t[1]}) >= _FILLED]
@@ -85,6 +86,31 @@ def _chained(kernel: tile.Kernel, context: Context, least: int) -> _Tiles:
         inner, stages = (inner, 2) if stages > 2 else (inner // 2, 2)
     blocks = {role: Block(_LEAST_DOT, _HALF) for role in ("row", "column")}
     return _Tiles(blocks | {"reduced": Block(least, max(inner, least)), "whole": Block(least, WHOLE)}, warps, stages)
+
+
+def _fitted(tiles: _Tiles, kernel: tile.Kernel, context: Context, least: int) -> _Tiles:
+    """Tiles cut to the room that what is held whole leaves.
+
+    Rows are cut until states leave three eighths of the registers; then stages, the inner length and rows until
+    operands fit in shared memory.
+    """
+    caps, stages = {role: block.cap for role, block in tiles.blocks.items()}, tiles.stages
+
+    def sizes() -> dict[str, int]:
+        axes = tile.tile_axes(kernel).values()
+        extents = {a: _power(prod(context.size(x) for x in a.axes)) for a in axes if a.block is not None}
+        return {a.name: min(caps[a.role], extents[a]) if a in extents else 1 for a in axes}
+
+    while caps["row"] > _LEAST_DOT and registers(kernel, sizes()) > context.target.registers * 5 // 8:
+        caps["row"] //= 2
+    while shared(kernel, sizes(), stages) > context.target.shared and caps["row"] > _LEAST_DOT:
+        if stages > 2:
+            stages -= 1
+        else:
+            cut = "reduced" if caps["reduced"] > least else "row"
+            caps[cut] //= 2
+    blocks = {role: replace(block, cap=caps[role]) for role, block in tiles.blocks.items()}
+    return replace(tiles, blocks=blocks, stages=stages)
 
 
 def _is_copied(kernel: tile.Kernel, dot: tile.Dot) -> bool:

@@ -146,7 +146,6 @@ CASES = (
         ("j", "k", "l"),
         {"i": 7, "j": 5, "k": 9, "l": 4, "m": 6},
         {"b": 8, "i": 1024, "j": 64, "k": 1024, "l": 64, "m": 1024},
-        kernels=2,
     ),
     Case(
         "products/grouped_matmul",
