@@ -98,7 +98,7 @@ def _fitted(tiles: _Tiles, kernel: tile.Kernel, context: Context, least: int) ->
 
     def sizes() -> dict[str, int]:
         axes = tile.tile_axes(kernel).values()
-        extents = {a: _power(prod(context.size(x) for x in a.axes)) for a in axes if a.block is not None}
+        extents = {a: power(prod(context.size(x) for x in a.axes)) for a in axes if a.block is not None}
         return {a.name: min(caps[a.role], extents[a]) if a in extents else 1 for a in axes}
 
     while caps["row"] > _LEAST_DOT and registers(kernel, sizes()) > context.target.registers * 5 // 8:

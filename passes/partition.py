@@ -32,6 +32,7 @@ from einc.plan import Plan
 _WHOLE_DOT = 512  # the longest axis held whole in a tile that others cross
 _WHOLE_ROW = 16384  # the longest row held whole by itself
 _TILE = 1 << 15  # elements of the largest tile value, with the least rows and the least walked block
+_RESULT = 1 << 13  # of the largest result of a dot: it and what is made of it stay in registers
 _LEAST = 16
 _MOST_EQUATIONS = 32  # of a kernel; more are not looked at together
 
@@ -220,20 +221,20 @@ def _overflow(
             return f"{a} would be held, and {context.size(a)} positions are too many"
     least = _LEAST if shapes else 1
     for eq in equations:
-        for axes in _tiles(eq, shapes.get(eq.name), whole):
+        for axes, most in _tiles(eq, shapes.get(eq.name), whole):
             held = tuple(a for a in whole if a in axes)
             tile = positions(held, context)
             tile *= least if set(walked) & axes else 1
             tile *= least if axes - set(whole) - set(walked) else 1
-            if tile > _TILE:
+            if tile > most:
                 return f"{eq.name} would hold all of {', '.join(held)}, and {tile} elements are too many"
     return None
 
 
-def _tiles(eq: Equation, shape: Shape | None, whole: tuple[str, ...]) -> list[set[str]]:
-    """The axes of each tile value an equation needs: of both sides and the result of a dot, or else all at once."""
+def _tiles(eq: Equation, shape: Shape | None, whole: tuple[str, ...]) -> list[tuple[set[str], int]]:
+    """The axes of each tile that an equation needs, and its most elements: a dot's sides and result, or all axes."""
     if shape is not None and not set(shape.batch) & set(whole):
         rows, columns, inner = map(set, (shape.rows, shape.columns, shape.inner))
         if all(len(g & set(whole)) + bool(g - set(whole)) == 1 for g in (rows, columns, inner)):
-            return [rows | inner, inner | columns, rows | columns]
-    return [{*eq.axes, *eq.over}]
+            return [(rows | inner, _TILE), (inner | columns, _TILE), (rows | columns, _RESULT)]
+    return [({*eq.axes, *eq.over}, _TILE)]

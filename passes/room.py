@@ -16,8 +16,10 @@ Extents = Mapping[str, int]  # positions of a tile by its axis
 
 
 def registers(kernel: Kernel, sizes: Extents) -> int:
-    """Bytes of the largest loop's states."""
-    return max((sum(_bytes(c.type, sizes) for c in loop.carried) for loop in _loops(kernel.body)), default=0)
+    """Bytes of the largest loop's states, or of the largest dot's result where that is more."""
+    states = [sum(_bytes(c.type, sizes) for c in loop.carried) for loop in _loops(kernel.body)]
+    results = [_bytes(let.types[0], sizes) for _, let in _made(kernel.body) if isinstance(let.value, Dot)]
+    return max(*states, *results, 0, 0)
 
 
 def shared(kernel: Kernel, sizes: Extents, stages: int) -> int:
