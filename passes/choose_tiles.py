@@ -97,9 +97,11 @@ def _fitted(tiles: _Tiles, kernel: tile.Kernel, context: Context, least: int) ->
     caps, stages = {role: block.cap for role, block in tiles.blocks.items()}, tiles.stages
 
     def sizes() -> dict[str, int]:
-        axes = tile.tile_axes(kernel).values()
-        extents = {a: power(prod(context.size(x) for x in a.axes)) for a in axes if a.block is not None}
-        return {a.name: min(caps[a.role], extents[a]) if a in extents else 1 for a in axes}
+        found = {}
+        for a in tile.tile_axes(kernel).values():
+            cap = 1 if a.block is None else caps[a.role] if a.block == UNSIZED else a.block.cap
+            found[a.name] = min(cap, power(prod(context.size(x) for x in a.axes)))
+        return found
 
     while caps["row"] > _LEAST_DOT and registers(kernel, sizes()) > context.target.registers * 5 // 8:
         caps["row"] //= 2

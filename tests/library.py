@@ -80,7 +80,7 @@ class Case:
     tiny: Sizes = field(default_factory=dict)
     long: Sizes = field(default_factory=dict)
     scalars: Mapping[str, int | float] = field(default_factory=dict)
-    kernels: int = 1  # at level 2 and long sizes
+    kernels: int = 1  # at level 2 and long sizes, not counting those that merge parts of a walk
     unfused: tuple[str, ...] = ()  # intermediates with two long axes that are there nevertheless
     wish: str = ""  # how it should be scheduled and is not, and what the compiler would need
     dtypes: tuple[torch.dtype, ...] = FLOATS
