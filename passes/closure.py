@@ -34,6 +34,7 @@ def links(
     moving: set[str] = set()
     lost: set[str] = set()
     found: list[Link | NotClosed] = []
+    taken = {eq.name for eq in chain} | {r.tensor for eq in chain for e in eq.expressions() for r in ein.reads(e)}
     for eq in chain:
         read = [r for e in eq.expressions() for r in ein.reads(e)]
         mixed = next((r for r in read if r.tensor in blurred), None)
@@ -42,7 +43,7 @@ def links(
         elif mixed is not None:
             link = NotClosed(eq, mixed, "it reduces values that are still changing over another axis")
         else:
-            link = _Closure(eq, frozenset(moving), tuple(over)).link()
+            link = _Closure(eq, frozenset(moving), tuple(over), taken).link()
         found.append(link)
         (lost if isinstance(link, NotClosed) else moving).add(eq.name)
     return _hatted(found)
@@ -64,7 +65,16 @@ class _Closure:
     eq: Equation
     moving: frozenset[str]
     over: tuple[str, ...]
+    taken: set[str]
     references: dict[Expr, Reference] = field(default_factory=dict)
+
+    def fresh(self, stem: str) -> str:
+        """The equation's name with a stem, and whatever else tells it from other names of the chain."""
+        name = f"{self.eq.name}_{stem}"
+        while name in self.taken:
+            name += "_"
+        self.taken.add(name)
+        return name
 
     def link(self) -> Link | NotClosed:
         """The link of this equation, or why there is none."""
@@ -103,7 +113,7 @@ class _Closure:
         known = self.references.get(e)
         if known is None:
             seen = any(isinstance(n, Extent) and n.axis in self.over for n in ein.walk(e))
-            name = e.tensor if isinstance(e, Read) else f"{self.eq.name}_ref{len(self.references) or ''}"
+            name = e.tensor if isinstance(e, Read) else self.fresh(f"ref{len(self.references) or ''}")
             known = self.references[e] = Reference(name, axes, e, 0, seen)
         return Read(known.name, tuple(ein.AxisValue(a) for a in axes))
 
@@ -164,7 +174,7 @@ class _Closure:
                 return self.open(written(m), movement)
             table[m] = {n: c for n, c in _alike(row, known).items() if c != ZERO}
             waiting += [n for n in table[m] if n not in table]
-        names = {m: self.eq.name if n == 0 else f"{self.eq.name}_{n}" for n, m in enumerate(table)}
+        names = {m: self.eq.name if n == 0 else self.fresh(str(n)) for n, m in enumerate(table)}
         accumulators = tuple(
             self.summed(names[m], written(m), tuple((c, names[n]) for n, c in row.items()), m)
             for m, row in table.items()
@@ -211,7 +221,7 @@ class _Closure:
         factor = movement.factor(body)
         if factor is None:
             return self.open(body, movement)
-        count = f"{self.eq.name}_count"
+        count = self.fresh("count")
         counted = Accumulator(count, self.along(), MONOIDS["sum"], (ONE,), self.eq.domain)
         powered = self.accumulator(self.eq.name, (body,), ((factor, self.eq.name),), count=count)
         power = Apply("pow", (factor, Read(count, self.position(counted.axes))))

@@ -49,6 +49,7 @@ CASCADES = {
     "any": "O[i] = any[j](x > 2)",
     "all": "O[i] = all[j](x < 2)",
     "matmul": "O[i, e] = x[i, j] * w[j, e]",
+    "taken-names": "m[i] = sum[j](x) / |j|\nL[i] = sum[j]((x - m) ** 2)\nL_1[i] = sum[j]((x - m) ** 3)\nO[i] = L - L_1",
     "two-axes": "m[] = max[i, j](x)\nO[] = sum[i, j](exp(x - m))",
 }
 ALONG = {
