@@ -59,10 +59,10 @@ def wrapped(text: str, room: float, size: float) -> list[Line]:
 
 
 def _words(text: str) -> Iterator[Line]:
-    """Spans from one space to the next, each word with the space before it."""
+    """Spans from one space to the next, each word with the space before it; what is raised is not taken apart."""
     word: Line = []
     for chars, level in spans(text):
-        head, *tail = chars.split(" ")
+        head, *tail = chars.split(" ") if level == 0 else [chars]
         if head:
             word.append((head, level))
         for part in tail:
