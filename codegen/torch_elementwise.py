@@ -7,7 +7,7 @@ from math import inf, isfinite
 import torch
 from torch import Tensor
 
-from einc.codegen.torch_frames import Compute, Frame, Interval, Node, Result
+from einc.codegen.torch_frames import Compute, Frame, Interval, Node, Result, unknown
 from einc.codegen.torch_ops import function, in_place
 from einc.types import DType
 
@@ -131,9 +131,11 @@ def decided(run: Compute, known: Interval) -> Compute:
 
 
 def where(condition: Node, a: Node, b: Node) -> Compute:
+    undecided = condition.bounds is unknown  # else the interval has told already whether it is the same everywhere
+
     def run(frame: Frame) -> Result:
         holds = condition.compute(frame)[0]
-        if not isinstance(holds, bool) and holds.device.type == "cpu":  # a look is cheap beside a choice at each place
+        if undecided and not isinstance(holds, bool) and holds.device.type == "cpu":  # cheaper than to choose
             holds = True if bool(holds.all()) else bool(holds.any()) and holds
         if isinstance(holds, bool):
             return (a if holds else b).compute(frame)
@@ -164,6 +166,6 @@ def logic(op: str, a: Node, b: Node) -> Compute:
             return (y, False) if y is ends else (x, False)
         if isinstance(x, bool):
             return y, False
-        return torch.logical_or(x, y) if ends else torch.logical_and(x, y), frame.reuse
+        return x | y if ends else x & y, frame.reuse
 
     return run

@@ -233,8 +233,17 @@ class Values:
             return power(args[0], float(args[1].fixed))
         if op == "eq" and any(a.fixed is not None and float(a.fixed) == -inf for a in args):
             return is_lowest(*sorted(args, key=lambda a: a.fixed is not None))
+        if OPS[op].rule is Rule.TRUTH and all(a.affine is not None for a in args):
+            args, t = self.sides(*args), INT
         run = unary(op, args[0]) if len(args) == 1 else binary(op, args[0], args[1], t)
         return decided(run, known) if known is not unknown and OPS[op].rule in (Rule.TRUTH, Rule.LOGIC) else run
+
+    def sides(self, a: Node, b: Node) -> list[Node]:
+        """Positions to be compared as others whose difference is the same, each side over as few dims as can be: what
+        is compared is then no larger than an axis."""
+        difference = cast(Affine, a.affine).plus(cast(Affine, b.affine), -1)
+        own, rest = difference.coefs[-1:], difference.coefs[:-1]
+        return [self.affine(Affine(0, own), INT), self.affine(Affine(difference.const, rest).times(-1), INT)]
 
     def convert(self, arg: Node, t: DType) -> Node:
         have = arg.dtype
