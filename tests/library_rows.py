@@ -125,6 +125,7 @@ CASES = (
         {"p": 9},
         LONG_IMAGES,
         {"groups": 4},
+        kernels=2,  # statistics of rows of 65,536 elements in parts, then what is made of them
     ),
     Case(
         "rows/batchnorm",
@@ -143,6 +144,7 @@ CASES = (
         ("v",),
         TINY_CLASSES,
         LONG_CLASSES,
+        kernels=2,  # rows, then their average
     ),
     Case(
         "rows/linear_cross_entropy",
