@@ -62,10 +62,12 @@ def _dot_tiles(kernel: tile.Kernel, dots: list[tile.Dot], context: Context) -> _
     axes = tile.tile_axes(kernel)
     operands = [v.dtype for v in tile.values_in(kernel.body) if isinstance(v, tile.Load)]
     least = max((context.target.least_inner(t) for t in operands), default=_LEAST_DOT)
-    narrow = context.target.vendor == "cuda" and max((t.size for t in operands), default=4) <= 2
+    widest = max((t.size for t in operands), default=4)
+    narrow = context.target.vendor == "cuda" and widest <= 2
     walked = {a.name for a in axes.values() if a.role == "reduced"}
-    if narrow and walked & {d.inner for d in dots} and walked & {x for d in dots for x in (d.row, d.column)}:
-        return _chained(kernel, context, least)
+    chained = walked & {d.inner for d in dots} and walked & {x for d in dots for x in (d.row, d.column)}
+    if chained and context.target.vendor == "cuda" and widest <= 4:
+        return _chained(kernel, context, least, widest)
     blocks = _dot_blocks(kernel, context, least)
     if not narrow or len(dots) > 1 or dots[0].inner not in walked or not _is_copied(kernel, dots[0]):
         return _fitted(_Tiles(blocks, 8), kernel, context, least)
@@ -77,14 +79,17 @@ def _dot_tiles(kernel: tile.Kernel, dots: list[tile.Dot], context: Context) -> _
     return _Tiles(blocks | sizes, warps)
 
 
-def _chained(kernel: tile.Kernel, context: Context, least: int) -> _Tiles:
+def _chained(kernel: tile.Kernel, context: Context, least: int, size: int) -> _Tiles:
+    """Tiles of dots that follow each other, over elements of so many bytes. Four bytes go through vector registers,
+    which hold half as many rows, and a step less in flight."""
     widths = [power(prod(context.size(x) for x in a.axes)) for a in kernel.whole]
     held = max(widths, default=64)
-    warps = 4 if _HALF * held <= _REGISTERS else 8
-    inner, stages = _HALF, 3
-    while stages * inner * sum(widths) * 2 + _HALF * held * 2 > context.target.shared and inner > least:
+    rows, stages = (_HALF, 3) if size <= 2 else (_HALF // 2, 2)
+    warps = 4 if rows * held <= _REGISTERS else 8
+    inner = _HALF
+    while (stages * inner * sum(widths) + rows * held) * size > context.target.shared and inner > least:
         inner, stages = (inner, 2) if stages > 2 else (inner // 2, 2)
-    blocks = {role: Block(_LEAST_DOT, _HALF) for role in ("row", "column")}
+    blocks = {role: Block(_LEAST_DOT, rows) for role in ("row", "column")}
     return _Tiles(blocks | {"reduced": Block(least, max(inner, least)), "whole": Block(least, WHOLE)}, warps, stages)
 
 
