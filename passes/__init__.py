@@ -129,7 +129,7 @@ PIPELINE: tuple[Pass, ...] = (
     ),
     Pass(
         "exp2",
-        "exp(x)  -->  exp2(x * log2(e))",
+        "exp(c * x - m)  -->  exp2(c * log2(e) * x - m)      m a maximum in the same units",
         "the hardware takes powers of two; those of e cost every score several operations more",
         on_kernels(lambda kernel, _: exp2(kernel)),
         level=1,

@@ -1,51 +1,194 @@
 """Take powers of two, which the hardware knows, in place of those of e.
 
-    exp(x)   -->   exp2(x * log2(e))      f32, over a tile
+    exp(x)                                -->   exp2(x * log2(e))      f32, over a tile
+    m = max(m, max[j](c * y)); exp(c * y - m)   -->   m = max(m, max[j](c' * y)); exp2(c * y - m)     c' = c * log2(e)
 
 `exp` is made of the same product and the same power, with care for results below the normal range added to every
-element; here those are 0.
+element; here those are 0. Where exponents are differences of scores and references to them, the scores and all that
+follows them are kept in units of log2(e) inside a loop, so that the factor joins the scale they have; what the loop
+leaves is divided by it once.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import replace
 
 from einc import tile
-from einc.tile import Elem, Lit, TileType, Value
+from einc.tile import Elem, Lit, Ref, TileType, Value
 from einc.tiletypes import axes_of, dtype_of, loop_position, scope
 from einc.types import F32
 
 _LOG2_E = Lit(1 / math.log(2), F32)
+_LOG_2 = Lit(math.log(2), F32)
+
+Names = dict[str, TileType]
 
 
 def exp2(kernel: tile.Kernel) -> tile.Kernel:
     """The kernel with its exponentials taken to base 2."""
     if not any(isinstance(v, Elem) and v.op == "exp" for v in tile.values_in(kernel.body)):
         return kernel
-    return replace(kernel, body=_body(kernel.body, scope(kernel)))
+    return replace(kernel, body=tuple(_statements(kernel.body, scope(kernel))))
 
 
-def _body(body: tuple[tile.Statement, ...], names: dict[str, TileType]) -> tuple[tile.Statement, ...]:
-    made: list[tile.Statement] = []
-    for s in body:
+def _statements(body: tuple[tile.Statement, ...], names: Names) -> Iterator[tile.Statement]:
+    left: dict[str, Value] = {}  # states that loops leave in units of log2(e)
+    for s in (_read(s, left) for s in body):
         match s:
             case tile.Let(value=value):
-                made.append(replace(s, value=_value(value, names)))
+                yield replace(s, value=_powers(value, names))
                 names.update(zip(s.names, s.types, strict=True))
             case tile.Store(value=value):
-                made.append(replace(s, value=_value(value, names)))
+                yield replace(s, value=_powers(value, names))
             case tile.Loop(axis=axis, carried=carried):
                 states = {c.name: c.type for c in carried}
-                made.append(replace(s, body=_body(s.body, {**names, axis.name: loop_position(axis), **states})))
+                inner = {**names, axis.name: loop_position(axis), **states}
+                units = _Units(s, inner)
+                done = tuple(map(units.rescaled, s.body)) if units.pay else s.body
+                yield replace(s, body=tuple(_statements(done, inner)))
                 names.update(states)
-    return tuple(made)
+                left |= {
+                    c.name: Elem("mul", (Ref(c.name), _LOG_2)) for c in carried if units.pay and c.name in units.kept
+                }
 
 
-def _value(v: Value, names: dict[str, TileType]) -> Value:
-    made = tile.rebuild(v, lambda below: _value(below, names))
+def _powers(v: Value, names: Names) -> Value:
+    made = tile.rebuild(v, lambda below: _powers(below, names))
     match made:
         case Elem(op="exp", args=(x,)) if dtype_of(x, names) == F32 and axes_of(x, names):
             return Elem("exp2", (Elem("mul", (x, _LOG2_E)),))
         case _:
             return made
+
+
+def _read(s: tile.Statement, left: dict[str, Value]) -> tile.Statement:
+    """The statement with what loops before it have left in their units."""
+    if not left:
+        return s
+
+    def value(v: Value) -> Value:
+        return left.get(v.name, v) if isinstance(v, Ref) else tile.rebuild(v, value)
+
+    match s:
+        case tile.Let():
+            return replace(s, value=value(s.value))
+        case tile.Store(index=index, mask=mask):
+            found = tuple(map(value, index))
+            return replace(s, index=found, value=value(s.value), mask=None if mask is None else value(mask))
+        case tile.Loop(carried=carried, body=body):
+            started = tuple(replace(c, init=value(c.init)) for c in carried)
+            return replace(s, carried=started, body=tuple(_read(x, left) for x in body))
+
+
+class _Units:
+    """The names of a loop's body that can be `kept` in units of log2(e): scores, and what is made of them alone.
+
+    Every use of them must follow from the units: a difference under an exponential, a test whether one is finite.
+    """
+
+    def __init__(self, loop: tile.Loop, names: Names) -> None:
+        self.lets = [s for s in loop.body if isinstance(s, tile.Let)]
+        self.names = {**names, **{n: t for s in self.lets for n, t in zip(s.names, s.types, strict=True)}}
+        self.values = {s.names[0]: s.value for s in self.lets if len(s.names) == 1}
+        self.kept: set[str] = set()
+        self.scores = set(self.found()) if len(self.lets) == len(loop.body) else set()
+        states = {c.name for c in loop.carried if c.type.dtype == F32 and self.is_fixed(c.init)}
+        while self.scores:
+            self.kept = self.scores | states
+            for name, value in self.values.items():
+                if self.follows(value) and self.mentions(value):
+                    self.kept.add(name)
+            fitting = {c.name for c in loop.carried if c.name in states and c.after in self.kept}
+            if fitting == states:
+                break
+            states = fitting
+        afters = {c.after for c in loop.carried if c.name not in states}
+        powers = any(v.op == "exp" and self.follows(v.args[0]) for v in self.elements())
+        self.pay = (
+            powers and not afters & self.kept and all(self.is_free(s.value) for s in self.lets if self.is_outside(s))
+        )
+
+    def elements(self) -> Iterator[Elem]:
+        return (v for s in self.lets for v in tile.walk_values(s.value) if isinstance(v, Elem))
+
+    def found(self) -> Iterator[str]:
+        """Tiles that are a multiple of another by a number, of which a maximum or minimum is taken, masked or not."""
+        for v in (v for s in self.lets for v in tile.walk_values(s.value)):
+            match v:
+                case tile.Fold(monoid=monoid, args=(Ref(name=name),)) if monoid.name in ("max", "min"):
+                    match self.values.get(name):
+                        case Elem(op="where", args=(_, Ref(name=inner), Lit() as other)) if self.is_fixed(other):
+                            name = inner
+                    if name in self.values and self.names[name].dtype == F32 and self.scaled(self.values[name]):
+                        yield name
+
+    def scaled(self, v: Value) -> Value | None:
+        """The multiple in units of log2(e), if the number takes the factor up."""
+        match v:
+            case Elem(op="mul", args=(c, x)) if not axes_of(c, self.names) and axes_of(x, self.names):
+                return Elem("mul", (Elem("mul", (c, _LOG2_E)), x))
+            case Elem(op="where", args=(mask, x, Lit() as other)) if self.is_fixed(other):
+                found = self.scaled(x)
+                return None if found is None else Elem("where", (mask, found, other))
+            case _:
+                return None
+
+    def is_outside(self, s: tile.Let) -> bool:
+        return s.names[0] not in self.kept or s.names[0] in self.scores
+
+    def is_fixed(self, v: Value) -> bool:
+        """Is it the same in any units?"""
+        match v:
+            case tile.Fill(value=value) | (Lit() as value):
+                return value.dtype == F32 and value.value in (0, math.inf, -math.inf, "lowest", "highest")
+            case _:
+                return False
+
+    def mentions(self, v: Value) -> bool:
+        return any(isinstance(x, Ref) and x.name in self.kept for x in tile.walk_values(v))
+
+    def follows(self, v: Value) -> bool:
+        """Is it in the units that the kept names are in?"""
+        match v:
+            case Ref(name=name):
+                return name in self.kept
+            case tile.Fold(monoid=monoid, args=(x,)):
+                return monoid.name in ("max", "min") and self.follows(x)
+            case Elem(op="max" | "min" | "add" | "sub" | "neg", args=args):
+                return all(self.follows(x) or self.is_fixed(x) for x in args) and self.mentions(v)
+            case Elem(op="where", args=(p, x, y)):
+                fits = all(self.follows(z) or self.is_fixed(z) for z in (x, y))
+                return self.is_free(p) and fits and (self.mentions(x) or self.mentions(y))
+            case _:
+                return False
+
+    def is_free(self, v: Value) -> bool:
+        """Is it the same whatever units the kept names are in?"""
+        match v:
+            case Ref(name=name):
+                return name not in self.kept
+            case Elem(op="exp", args=(x,)) if self.follows(x):
+                return True
+            case Elem(op="lt", args=(Elem(op="abs", args=(x,)), y)) if self.is_fixed(y) and self.follows(x):
+                return True
+            case Elem(op="eq" | "ne", args=(x, y)) if self.is_fixed(y) and self.follows(x):
+                return True
+            case _:
+                return all(map(self.is_free, tile.values_of(v)))
+
+    def rescaled(self, s: tile.Statement) -> tile.Statement:
+        """A statement of the body in these units."""
+        if not isinstance(s, tile.Let):
+            return s
+        if s.names[0] in self.scores:
+            value = self.scaled(s.value)
+            assert value is not None
+            return replace(s, value=value)
+        return replace(s, value=self.powers(s.value))
+
+    def powers(self, v: Value) -> Value:
+        if isinstance(v, Elem) and v.op == "exp" and self.follows(v.args[0]):
+            return Elem("exp2", v.args)
+        return tile.rebuild(v, self.powers)

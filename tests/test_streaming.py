@@ -198,3 +198,18 @@ def test_masks(mask: str, level: int | str) -> None:
     wanted = np.divide(weights, total, out=np.zeros_like(weights), where=total != 0) @ w
     (found,) = run(c, c.program, x.astype("f4"), w.astype("f4"))
     np.testing.assert_allclose(found.numpy(), wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_scores_and_their_maximum_are_in_units_of_log2_e() -> None:
+    """The factor is part of the scale, and what the walk leaves is in natural units again."""
+    text = "def f(x[i, d], y[j, d], c: float):\n    s[i, j] = c * x[i, d] * y[j, d]\n"
+    text += "    m[i] = max[j](s)\n    l[i] = logsumexp[j](s)\n    return m, l\n"
+    program = driver.elaborate(driver.parse(text, "<test>"))
+    for chosen in (INTERPRETER, SMALL):
+        c = driver.compile_program(program, 2, chosen, {"i": 40, "j": 4096, "d": 8})
+        rng = np.random.default_rng(4)
+        x, y = rng.standard_normal((40, 8)).astype("f4"), rng.standard_normal((300, 8)).astype("f4")
+        for scale in (0.7, -3.0, 0.0):
+            found = runner(c)(torch.from_numpy(x), torch.from_numpy(y), scale)
+            for got, wanted in zip(found, evaluate(program, {"x": x, "y": y}, {"c": scale}), strict=True):
+                np.testing.assert_allclose(got.numpy(), wanted, rtol=2e-6, atol=2e-6)
