@@ -73,6 +73,7 @@ class _Known:
             _normal(Elem(_DENIED[p.op], p.args)): False for p in holds if isinstance(p, Elem) and p.op in _DENIED
         }
         self.names = names
+        self.same: dict[str, Value] = {}  # names that are others where the predicates hold
 
     def body(self, statements: tuple[tile.Statement, ...]) -> tuple[tile.Statement, ...]:
         return tuple(self.statement(s) for s in statements)
@@ -84,7 +85,10 @@ class _Known:
                 found = self.value(value)
                 if isinstance(found, Lit) and found.dtype == BOOL and len(names) == 1:
                     self.truths[tile.Ref(names[0])] = bool(found.value)
-                return replace(s, value=self.spread(found, value))
+                found = self.spread(found, value)
+                if isinstance(found, tile.Ref):
+                    self.same[names[0]] = found
+                return replace(s, value=found)
             case tile.Store(value=value, mask=mask):
                 return replace(s, value=self.value(value), mask=None if mask is None else self.mask(mask))
             case tile.Loop():
@@ -96,6 +100,8 @@ class _Known:
         if truth is not None:
             return Lit(truth, BOOL)
         match v:
+            case tile.Ref(name=name):
+                return self.same.get(name, v)
             case tile.Load(index=index, mask=mask):
                 found = tuple(self.value(i) for i in index)
                 return replace(v, index=found, mask=None if mask is None else self.mask(mask))
