@@ -57,7 +57,8 @@ class Link:
     """A reduction of the chain with the accumulators it streams with.
 
     `finish` reads them and the references. `moved` is the value at moved references, by accumulators that are not there
-    yet; it is `finish` where nothing moves.
+    yet; it is `finish` where nothing moves. `exact`, if there is one, is the value after the whole walk where it can be
+    had with less rounding: it reads references as they were last, and what accumulators of any link hold (name + "#").
     """
 
     equation: Equation
@@ -65,6 +66,7 @@ class Link:
     accumulators: tuple[Accumulator, ...]
     finish: Expr
     moved: Expr
+    exact: Expr | None = None
 
 
 @dataclass(frozen=True, slots=True)

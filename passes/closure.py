@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 
 from einc import ein
 from einc.ein import MONOIDS, ONE, ZERO, Apply, Equation, Expr, Extent, Read
+from einc.passes.centres import centred
 from einc.passes.movement import Expansion, Monomial, Movement, call, written
 from einc.passes.signs import not_negative
 from einc.sweep import Accumulator, Link, NotClosed, Reference
@@ -46,7 +47,7 @@ def links(
             link = _Closure(eq, frozenset(moving), tuple(over), taken).link()
         found.append(link)
         (lost if isinstance(link, NotClosed) else moving).add(eq.name)
-    return _hatted(found)
+    return centred(_hatted(found))
 
 
 def _hatted(chain: Sequence[Link | NotClosed]) -> list[Link | NotClosed]:

@@ -14,7 +14,7 @@ structure of the expression, exp and log leading from one to the other; no deriv
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from einc import ein
@@ -48,6 +48,10 @@ def call(op: str, *args: Expr) -> Expr:
             return call("neg", y)
         case "sub", (x, y) if x == y:
             return ZERO
+        case "sub", (Apply(op="add", args=(x, y)), z) if x == z:
+            return y
+        case "sub", (x, Apply(op="add", args=(y, z))) if x == y:
+            return call("neg", z)
         case "mul", (x, y) if ZERO in (x, y):
             return ZERO
         case "mul", (x, y) if ONE in (x, y):
@@ -231,12 +235,17 @@ class Movement:
 
     def at_rest(self, e: Expr) -> Expr:
         """A coefficient c(d, d') where nothing has moved: c(d, d)."""
-        return _settled(self._unprimed(e))
+        return self.landed(e, {})
 
-    def _unprimed(self, e: Expr) -> Expr:
-        if isinstance(e, Read) and e.tensor.endswith(NEW) and e.tensor[: -len(NEW)] in self.references:
-            return Read(e.tensor[: -len(NEW)], e.index, e.guard, e.span)
-        return ein.rebuild(e, self._unprimed)
+    def landed(self, e: Expr, drifts: Mapping[str, Expr]) -> Expr:
+        """A coefficient c(d, d') where references have moved by so much: c(d, d + drift)."""
+        return _settled(self._unprimed(e, drifts))
+
+    def _unprimed(self, e: Expr, drifts: Mapping[str, Expr]) -> Expr:
+        if isinstance(e, Read) and e.tensor.endswith(NEW) and (name := e.tensor[: -len(NEW)]) in self.references:
+            here = Read(name, e.index, e.guard, e.span)
+            return Apply("add", (here, drifts[name])) if name in drifts else here
+        return ein.rebuild(e, lambda below: self._unprimed(below, drifts))
 
 
 def indicator(p: Expr) -> Expr:

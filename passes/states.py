@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from einc import ein
 from einc.ein import MONOIDS, Apply, Const, Equation, Expr, Read
 from einc.passes.builder import Builder
+from einc.passes.centres import HELD
 from einc.passes.domain import ordered
 from einc.passes.kernel import Kernel, component, stored_types
 from einc.passes.movement import Movement, prime
@@ -150,11 +151,30 @@ class States:
             e = read(r.value)
             values |= self.hatted(r, self.seen(e, at.of(TALLY.name)) if r.seen and at.mark != END else e, at.along)
         for a in link.accumulators:
-            self.define(a.name + "#", at.held[a.name][0])
-        finish = renamed(finish, {a.name: a.name + "#" for a in link.accumulators})
+            self.define(a.name + HELD, at.held[a.name][0])
+        finish = renamed(finish, {a.name: a.name + HELD for a in link.accumulators})
         result = self.b.typed(_substituted(finish, values), self.k.order, self.types(link.accumulators[0])[0])
         self.k.known = known
         return [[result, *held[1:]][n] for n in monoid.results]
+
+    def exactly(self, link: Link, end: Moment, exact: Expr) -> Value:
+        """The link's value after the walk with least rounding."""
+        known = dict(self.k.known)
+        values = {r.name: self.last(r.value) for r in link.references}
+        for r in (r for link in self.chain for r in link.references if r.hat and r.name in values):
+            values |= self.hatted(r, values[r.name])
+        for name in ein.tensors_of(exact):
+            if name.endswith(HELD):
+                self.define(name, end.held[name.removesuffix(HELD)][0])
+        exact = self.last(_substituted(exact, values))
+        result = self.b.typed(exact, self.k.order, self.types(link.accumulators[0])[0])
+        self.k.known = known
+        return result
+
+    def last(self, e: Expr) -> Expr:
+        """The expression reading links as references had them last, where their final values are others."""
+        names = {x.equation.name: f"{x.equation.name}@{END}" for x in self.chain}
+        return renamed(e, {name: last for name, last in names.items() if last in self.k.known})
 
     def landed(self, link: Link) -> Expr:
         """The value where references are what they are, by accumulators relative to their hats where they have one."""
@@ -187,8 +207,13 @@ class States:
     def finish(self) -> None:
         """After the walk: every link's value, rounded as it would be stored."""
         end = self.held(END)
+        if any(link.exact is not None for link in self.chain):  # references stay what they were last
+            for link in self.chain:
+                self.settle(link, end)
         for link in self.chain:
-            values = self.finished(link, end, lambda e: e)
+            values = (
+                self.finished(link, end, self.last) if link.exact is None else [self.exactly(link, end, link.exact)]
+            )
             for n, (value, dtype) in enumerate(zip(values, stored_types(link.equation), strict=True)):
                 self.define(component(link.equation.name, n), rounded(self.b, value, dtype))
 
