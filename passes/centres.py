@@ -126,7 +126,7 @@ def _factors(e: Expr) -> Counter[Expr]:
         case Apply(op="mul", args=(x, y)):
             return _factors(x) + _factors(y)
         case _:
-            return Counter() if e == ONE else Counter([e])
+            return Counter() if e in (ONE, Const(1.0)) else Counter([e])
 
 
 def _extents(axes: Sequence[str]) -> Expr:

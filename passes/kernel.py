@@ -6,7 +6,7 @@ meet in one row, one column and one inner tile axis becomes a dot; any other red
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import reduce
 
 from einc import ein, tile
@@ -28,6 +28,7 @@ class Kernel:
         self.definitions = {eq.name: eq for eq in plan.equations}
         self.known: dict[str, Value] = {}  # tensors and references that have a value here
         self.order: tuple[str, ...] = ()
+        self.refined: Mapping[str, Callable[[], Value]] = {}  # reductions with a more exact way to compute them
 
     def enter(self) -> tuple[Axes, Axes]:
         """Make the axes known that are not walked: those of the grid, and those held whole."""
@@ -63,7 +64,11 @@ class Kernel:
         return self.known[eq.name]
 
     def reduced(self, eq: Equation) -> list[Value]:
-        """A reduction over axes that are held whole: its results."""
+        """A reduction over axes that are held whole: its results, by a more exact way if there is one."""
+        return [self.refined[eq.name]()] if eq.name in self.refined else self.folded(eq)
+
+    def folded(self, eq: Equation) -> list[Value]:
+        """A reduction over axes that are held whole, as it is written."""
         assert eq.monoid is not None
         units = zip(eq.monoid.identity, self.state_types(eq), strict=True)
         made = self.reduce(eq, [tile.Fill(Lit(u, t)) for u, t in units], self.result_order(eq))

@@ -14,6 +14,7 @@ from einc.passes.kernel import Kernel
 from einc.passes.parts_of_walks import in_parts
 from einc.passes.walk_loops import loop
 from einc.passes.walks import walks
+from einc.passes.whole import refined
 from einc.pipeline import Context, State
 from einc.plan import Plan
 
@@ -49,6 +50,7 @@ def lowered(program: Program, plan: Plan, context: Context) -> tile.Kernel:
     """The kernel of a plan."""
     kernel = Kernel(program, plan, context)
     grid, whole = kernel.enter()
+    kernel.refined = refined(kernel)
     if plan.walked:
         axis = kernel.b.axis(plan.walked, "reduced")
         kernel.b.run_along(plan.scanned, axis)

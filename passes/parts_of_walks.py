@@ -22,6 +22,7 @@ from einc.passes.limits import Limit
 from einc.passes.states import Moment, States
 from einc.passes.walk_loops import looped, span
 from einc.passes.walks import Walk, walks
+from einc.passes.whole import refined
 from einc.pipeline import Context
 from einc.plan import Plan
 from einc.tile import Elem, ExtentOf, Lit, Ref, Value
@@ -49,6 +50,7 @@ def _each(program: Program, plan: Plan, walk: Walk, context: Context, taken: set
     kernel = Kernel(program, inner, context)
     b = kernel.b
     grid, whole = kernel.enter()
+    kernel.refined = refined(kernel)
     axis = b.axis(plan.walked, "reduced")
     found = span(kernel, walk)
     start, stop = _part(kernel, plan, found.start, found.stop)
@@ -75,6 +77,7 @@ def _merged(program: Program, plan: Plan, walk: Walk, context: Context, parts: P
     for buffer in (x for buffers in parts.values() for x in buffers):
         b.declare(buffer)
     grid, whole = kernel.enter()
+    kernel.refined = refined(kernel)
     states = States(kernel, walk.links, plan.walked)
     states.allocate(lambda eq: kernel.extends(eq.axes))
     known, order = dict(kernel.known), kernel.order

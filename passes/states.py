@@ -201,8 +201,16 @@ class States:
         return Elem("lt", (Elem("abs", (v,)), Lit(float("inf"), self.real)))
 
     def usable(self, v: Value, r: Reference) -> Value:
-        """Whether accumulators can be relative to this value of a reference; its hat stands for one that is not."""
-        return Elem("and", (self.finite(v), Elem("ne", (v, Lit(0, self.real))))) if r.hat else self.finite(v)
+        """Whether accumulators can be relative to this value of a reference; its hat stands for one that is not.
+
+        A maximum can be infinite: every exponential of it is 0, but its own, which is no number, nor is the sum then.
+        """
+        maxima = {x.equation.name for x in self.chain if x.accumulators[0].monoid.name == "max"}
+        if isinstance(r.value, Read) and r.value.tensor in maxima:
+            found = Elem("ne", (v, Lit(float("-inf"), self.real)))
+        else:
+            found = self.finite(v)
+        return Elem("and", (found, Elem("ne", (v, Lit(0, self.real))))) if r.hat else found
 
     def finish(self) -> None:
         """After the walk: every link's value, rounded as it would be stored."""

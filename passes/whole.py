@@ -1,0 +1,75 @@
+"""Reductions of rows that are held whole, as exact as walked ones: finished at the exact mean (`centres`).
+
+m = sum(x) / n;  v = sum(f(x; m))   -->   v = sum_q c_q(m, m + drift) * Phi_q;  drift = sum(x - m) / n
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from einc import ein
+from einc.ein import Equation
+from einc.passes.centres import HELD
+from einc.passes.closure import links
+from einc.passes.kernel import Kernel
+from einc.passes.movement import prime
+from einc.passes.states import END, Moment, States
+from einc.passes.walks import written_out
+from einc.sweep import Link, Reference
+from einc.tile import Fill, Lit, Value
+
+
+def refined(kernel: Kernel) -> dict[str, Callable[[], Value]]:
+    """What gives the exact value of a reduction over whole axes, for those that have one."""
+    groups: dict[tuple[str, ...], list[Equation]] = {}
+    for eq in kernel.plan.equations:
+        if eq.monoid is not None and eq.over and set(eq.over) <= set(kernel.plan.whole):
+            groups.setdefault(eq.over, []).append(eq)
+    found: dict[str, Callable[[], Value]] = {}
+    for over, equations in groups.items():
+        names = {eq.name for eq in equations}
+        made = links([written_out(eq, kernel.definitions, names) for eq in equations], over)
+        chain = tuple(link for link in made if isinstance(link, Link))
+        exact = [link for link in chain if link.exact is not None]
+        if exact:
+            states = States(kernel, chain, over)
+            found |= {link.equation.name: partial(_value, states, link) for link in exact}
+    return found
+
+
+def _value(s: States, link: Link) -> Value:
+    """The exact value of one link."""
+    assert link.exact is not None
+    needed = {name.removesuffix(HELD) for name in ein.tensors_of(link.exact) if name.endswith(HELD)}
+    sources = [x for x in s.chain if x is link or needed & {a.name for a in x.accumulators}]
+    for total in (x for x in s.chain if not x.references and x.equation.name in s.wanted):
+        last = Moment(END).of(total.equation.name)
+        if last not in s.k.known:
+            (value,) = s.k.folded(total.equation)
+            s.define(last, s.b.bind(total.equation.name, value, s.k.result_order(total.equation)))
+    for r in (r for x in sources for r in x.references):
+        if prime(r.name) not in s.k.known:
+            s.define(prime(r.name), _about(s, r))
+    return s.exactly(link, Moment(END, {name: _held(s, name) for name in sorted(needed)}), link.exact)
+
+
+def _about(s: States, r: Reference) -> Value:
+    """The value of a reference that the row is reduced about."""
+    if r.hat:
+        s.hatted(r, s.last(r.value))
+        return s.k.known[r.name + "^"]
+    order = s.k.extends(r.axes)
+    return s.b.bind(r.name, s.b.typed(s.last(r.value), order, s.real), order)
+
+
+def _held(s: States, name: str) -> list[Value]:
+    """What an accumulator holds: the reduction of the whole row about the mean that was found."""
+    known = s.k.known.get(name + HELD)
+    if known is None:
+        eq = s.equations[name]
+        assert eq.monoid is not None
+        units = [Fill(Lit(u, t)) for u, t in zip(eq.monoid.identity, s.k.state_types(eq), strict=True)]
+        order = s.k.result_order(eq)
+        known = s.k.known[name + HELD] = s.b.bind(name, s.k.reduce(eq, list(units), order)[0], order)
+    return [known]
