@@ -197,7 +197,7 @@ class States:
         """Whether a coefficient depends on a reference that scales."""
         return any(r.hat and r.name in ein.tensors_of(e) for link in self.chain for r in link.references)
 
-    def finite(self, v: Value) -> Value:
+    def finite(self, v: Value) -> Elem:
         return Elem("lt", (Elem("abs", (v,)), Lit(float("inf"), self.real)))
 
     def usable(self, v: Value, r: Reference) -> Value:
@@ -206,10 +206,8 @@ class States:
         A maximum can be infinite: every exponential of it is 0, but its own, which is no number, nor is the sum then.
         """
         maxima = {x.equation.name for x in self.chain if x.accumulators[0].monoid.name == "max"}
-        if isinstance(r.value, Read) and r.value.tensor in maxima:
-            found = Elem("ne", (v, Lit(float("-inf"), self.real)))
-        else:
-            found = self.finite(v)
+        of_maximum = isinstance(r.value, Read) and r.value.tensor in maxima
+        found = Elem("ne", (v, Lit(float("-inf"), self.real))) if of_maximum else self.finite(v)
         return Elem("and", (found, Elem("ne", (v, Lit(0, self.real))))) if r.hat else found
 
     def finish(self) -> None:
