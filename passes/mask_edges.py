@@ -168,17 +168,21 @@ class _Masks:
             case Ref(name=name) if name in self.values:
                 return self.is_lowest(self.values[name], axis)
             case Elem(op="sub", args=(x, y)):
-                return self.is_lowest(x, axis) and self.is_finite(y)
+                return self.is_lowest(x, axis) and self.is_reference(y)
+            case Elem(op="mul", args=(x, Lit(value=float() | int() as scale))):
+                return scale > 0 and self.is_lowest(x, axis)
             case _:
                 return False
 
-    def is_finite(self, v: Value) -> bool:
-        """Whether the value is a reference: one that is replaced where it is not finite."""
+    def is_reference(self, v: Value) -> bool:
+        """Whether the value is one that is replaced where it is minus infinity."""
         match v:
             case Ref(name=name) if name in self.values:
-                return self.is_finite(self.values[name])
+                return self.is_reference(self.values[name])
             case Elem(op="where", args=(Elem(op="lt", args=(Elem(op="abs", args=(x,)), Lit(value=bound))), y, Lit())):
                 return x == y and bound == float("inf")
+            case Elem(op="where", args=(Elem(op="ne", args=(x, Lit(value=bound))), y, Lit())):
+                return x == y and bound == float("-inf")
             case _:
                 return False
 
