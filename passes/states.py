@@ -162,7 +162,7 @@ class States:
         known = dict(self.k.known)
         values = {r.name: self.last(r.value) for r in link.references}
         for r in (r for link in self.chain for r in link.references if r.hat and r.name in values):
-            values |= self.hatted(r, values[r.name])
+            values |= self.hatted(r, values[r.name], end.along)
         for name in ein.tensors_of(exact):
             if name.endswith(HELD):
                 self.define(name, end.held[name.removesuffix(HELD)][0])

@@ -57,7 +57,7 @@ def _value(s: States, link: Link) -> Value:
 def _about(s: States, r: Reference) -> Value:
     """The value of a reference that the row is reduced about."""
     if r.hat:
-        s.hatted(r, s.last(r.value))
+        s.hatted(r, s.last(r.value), ())
         return s.k.known[r.name + "^"]
     order = s.k.extends(r.axes)
     return s.b.bind(r.name, s.b.typed(s.last(r.value), order, s.real), order)
