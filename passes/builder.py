@@ -70,6 +70,7 @@ class Builder:
         self.position: dict[str, tile.Value] = {}
         self.beside: dict[str, tuple[str, ...]] = {}
         self.blocks = [Block(self)]
+        self.inverts = True  # a tile is multiplied by the inverse of what it is divided by
         kept = {eq.name for eq in plan.equations} - set(plan.stores)
         self.taken = Counter([a.name for a in program.axes] + [n for n in self.dtypes if n not in kept])
         for p in program.scalars:
@@ -331,7 +332,7 @@ class Builder:
         args = tuple(self._as(a, order, t) for a in e.args)
         if t == INT and any(self.type_of(self._value(a, order, F32)) == I64 for a in e.args):
             args, t = tuple(self._as(a, order, I64) for a in e.args), I64
-        if op == "div" and t.is_float and not isinstance(args[1], tile.Lit) and self._is_spread(args):
+        if self.inverts and op == "div" and t.is_float and not isinstance(args[1], tile.Lit) and self._is_spread(args):
             inverse = tile.Elem("div", (tile.Lit(1.0, t), args[1]))
             return tile.Elem("mul", (args[0], self.bind("inverse", inverse, order)))
         return arithmetic(op, args, t)

@@ -123,9 +123,12 @@ class States:
         return renamed(e, {r.name: past.before(r.name) for x in self.chain for r in x.references})
 
     def reference(self, r: Reference, at: Moment, order: tuple[str, ...]) -> Value:
-        """What a reference would be at a moment, usable or not."""
+        """What a reference would be at a moment, usable or not: the same to the last bit in every kernel."""
         e = self.at(r.value, at)
-        return self.b.typed(self.seen(e, at.of(TALLY.name)) if r.seen else e, order, self.real)
+        self.b.inverts = False
+        value = self.b.typed(self.seen(e, at.of(TALLY.name)) if r.seen else e, order, self.real)
+        self.b.inverts = True
+        return value
 
     def seen(self, e: Expr, name: str) -> Expr:
         """The expression with the walked extent replaced by the positions seen, in proportion."""

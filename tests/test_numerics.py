@@ -45,10 +45,10 @@ def normal(*shape: int) -> Tensor:
     return torch.from_numpy(np.random.default_rng(2).standard_normal(shape)).float()
 
 
-def check(found: Tensor, wanted: Tensor, torchs: Tensor) -> None:
+def check(found: Tensor, wanted: Tensor, torchs: Tensor, least: float = 0.0) -> None:
     """At most twice the error of torch in single precision, or 4 units in the last place of the largest result."""
     error, theirs = ((x.double() - wanted).abs().max().item() for x in (found, torchs))
-    assert error <= max(2 * theirs, 4 * ULP * wanted.abs().max().item())
+    assert error <= max(2 * theirs, 4 * ULP * wanted.abs().max().item(), least)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -156,9 +156,13 @@ MOMENTS: dict[str, Callable[[Tensor], Tensor]] = {
 @pytest.mark.parametrize("offset", [0.0, 1e3, -1e5, 1e6])
 @pytest.mark.parametrize("body", MOMENTS)
 def test_moments(body: str, offset: float, level: int, walked: bool, n: int) -> None:
-    """Of noise on a large constant: the mean in single precision is off, and moments about it are not."""
+    """Of noise on a large constant: the mean in single precision is off, and moments about it are not.
+
+    What is left of an entry by subtracting a mean is off as the mean is: by two roundings of it.
+    """
     x, reference = offset + normal(8, n), MOMENTS[body]
-    check(run(body, level, walked, x=x), reference(x.double()), reference(x))
+    least = ULP * abs(offset) if body == "layernorm[j](x)" else 0.0
+    check(run(body, level, walked, x=x), reference(x.double()), reference(x), least)
 
 
 @every_way
