@@ -158,10 +158,10 @@ MOMENTS: dict[str, Callable[[Tensor], Tensor]] = {
 def test_moments(body: str, offset: float, level: int, walked: bool, n: int) -> None:
     """Of noise on a large constant: the mean in single precision is off, and moments about it are not.
 
-    What is left of an entry by subtracting a mean is off as the mean is: by two roundings of it.
+    What is left of an entry by subtracting a mean is off as the mean is: by a few roundings of it.
     """
     x, reference = offset + normal(8, n), MOMENTS[body]
-    least = ULP * abs(offset) if body == "layernorm[j](x)" else 0.0
+    least = 2 * ULP * abs(offset) if body == "layernorm[j](x)" else 0.0
     check(run(body, level, walked, x=x), reference(x.double()), reference(x), least)
 
 
