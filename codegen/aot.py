@@ -13,7 +13,7 @@ from typing import Any
 
 from einc import tile
 from einc.codegen.kernels import Signature, extents_of, in_parts, static_extents
-from einc.codegen.launcher import options
+from einc.codegen.launcher import options, rows_of_chains
 from einc.codegen.run import load
 from einc.codegen.triton import Emitted
 from einc.errors import TargetError
@@ -100,11 +100,12 @@ def _through_triton(kernel: Any, s: Signature, target: Target, sizes: Mapping[st
             hint="unset TRITON_INTERPRET",
         )
     types, constants, attributes = _arguments(s, sizes)
+    rows = [block_size(axis, sizes) for _, axis in s.blocks if axis.name in rows_of_chains(s.kernel)]
     try:
         return compile(
             ASTSource(kernel, signature=types, constexprs=constants, attrs=attributes),
             target=GPUTarget(target.vendor, target.arch, target.warp),
-            options={**options(s.kernel), "enable_fp_fusion": True},
+            options={**options(s.kernel, min(rows, default=None)), "enable_fp_fusion": True},
         )
     except Exception as error:  # Triton raises what it likes; which of our types it was is for the user to know
         raise TargetError(

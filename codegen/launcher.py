@@ -210,7 +210,7 @@ class _Launcher:
             tensors,
             strides,
             extents + scalars,
-            [*named, "INT=INT", *(f"{k}={n}" for k, n in options(s.kernel).items())],
+            [*named, "INT=INT", *(f"{k}={n}" for k, n in self.options(s).items())],
         ]
         yield f"launch({s.name}, {lines[0][0]},"
         yield from (f"       {', '.join(line)}," for line in lines[1:-1] if line)
@@ -229,6 +229,15 @@ class _Launcher:
                 yield f"{block} = {size}"
             self.sizes[block] = size
 
+    def options(self, s: Signature) -> dict[str, str]:
+        """Launch options that are not Triton's defaults."""
+        found = {name: str(n) for name, n in options(s.kernel).items()}
+        rows = [block for block, axis in s.blocks if axis.name in rows_of_chains(s.kernel)]
+        if rows and s.kernel.warps > 4:
+            least = rows[0] if len(rows) == 1 else f"min({', '.join(rows)})"
+            found["num_warps"] = f"{s.kernel.warps} if {least} >= {16 * s.kernel.warps} else 4"
+        return found
+
     def programs(self, s: Signature) -> str:
         """The number of programs of the grid."""
         counts = []
@@ -239,10 +248,22 @@ class _Launcher:
         return " * ".join(counts) or "1"
 
 
-def options(kernel: tile.Kernel) -> dict[str, int]:
-    """Launch options that are not Triton's defaults."""
-    wanted = {"num_warps": (kernel.warps, 4), "num_stages": (kernel.stages, 3)}
+def options(kernel: tile.Kernel, rows: int | None = None) -> dict[str, int]:
+    """Launch options that are not Triton's defaults, where the chained dots of the kernel have so many rows."""
+    warps = kernel.warps if rows is None or rows >= 16 * kernel.warps else min(kernel.warps, 4)
+    wanted = {"num_warps": (warps, 4), "num_stages": (kernel.stages, 3)}
     return {name: value for name, (value, default) in wanted.items() if value != default}
+
+
+def rows_of_chains(kernel: tile.Kernel) -> frozenset[str]:
+    """The row axes of a kernel's dots of narrow types, where there are several.
+
+    Triton (3.6 and 3.7) gives every warp rows of its own where one dot follows another; a Hopper dot takes 16 a warp,
+    and is wrong where the tile has fewer.
+    """
+    dots = [v for v in tile.values_in(kernel.body) if isinstance(v, tile.Dot)]
+    loads = [v.dtype.size for v in tile.values_in(kernel.body) if isinstance(v, tile.Load)]
+    return frozenset(d.row for d in dots) if len(dots) > 1 and max(loads, default=4) <= 2 else frozenset()
 
 
 def _defaults_last(program: Program) -> list[Operand | Param]:

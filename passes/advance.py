@@ -38,7 +38,7 @@ def merge(s: States, parts: Moment, block: Block) -> None:
 
     def combined(a: Accumulator, moved: list[list[Value]]) -> list[Value]:
         left, right = moved
-        folded = s.b.fold(s.equations[a.name], axis, tuple(right), (*s.order(a), axis), s.types(a))
+        folded = s.b.fold(s.equations[a.name], axis, tuple(right), (axis, *s.order(a)), s.types(a))
         return list(s.b.combine(a.monoid, tuple(left), folded))
 
     _follow(s, [s.held("old"), parts], combined, block)
@@ -86,13 +86,13 @@ def _refer(s: States, r: Reference, pasts: Sequence[Moment], new: Moment) -> Non
     order = s.k.extends(r.axes)
 
     def bound(mark: str, value: Value, along: tuple[str, ...] = ()) -> Value:
-        return s.b.bind(f"{r.name}_{mark}", value, (*order, *along))
+        return s.b.bind(f"{r.name}_{mark}", value, (*along, *order))
 
     now = bound(new.mark, s.reference(r, new, order))
     here = bound("ref", Elem("where", (s.usable(now, r), now, Lit(r.hat, s.real))))
     s.define(prime(r.name), here)
     for past in pasts:
-        then = bound(past.mark, s.reference(r, past, (*order, *past.along)), past.along)
+        then = bound(past.mark, s.reference(r, past, (*past.along, *order)), past.along)
         was = Elem("where", (s.usable(then, r), then, Lit(r.hat, s.real) if r.hat else here))
         s.define(past.before(r.name), bound("was", was, past.along))
 
@@ -100,7 +100,7 @@ def _refer(s: States, r: Reference, pasts: Sequence[Moment], new: Moment) -> Non
 def move(s: States, a: Accumulator, past: Moment) -> list[Value]:
     """An accumulator's states of a past moment, at the moved references."""
     first, *others = past.held[a.name]
-    order, t = (*s.order(a), *past.along), s.b.type_of(first)
+    order, t = (*past.along, *s.order(a)), s.b.type_of(first)
     if a.shift is not None and a.shift != ein.ZERO:
         first = Elem("add", (first, s.b.typed(s.moving(a.shift, past), order, t)))
     elif a.count is not None:
@@ -132,6 +132,6 @@ def _coefficient(s: States, coefficient: Expr, past: Moment, order: tuple[str, .
     axes = {s.b.tile_of[x] for x in ein.axes_of(e)}
     bound = s.b.blocks[-1].bound
     if (e, t) not in bound:
-        inside = (*(o for o in order if o in axes), *past.along)
-        bound[e, t] = s.b.bind("rescale", s.b.typed(e, inside, t), (*order, *past.along))
+        inside = (*past.along, *(o for o in order if o in axes))
+        bound[e, t] = s.b.bind("rescale", s.b.typed(e, inside, t), (*past.along, *order))
     return bound[e, t]

@@ -90,7 +90,7 @@ class Kernel:
         if dots is not None:
             return [self.dotted(c, acc) for c, acc in zip(dots, states, strict=True)]
         over = tuple(dict.fromkeys(self.b.tile_of[a] for a in eq.over))
-        inside = (*(a for a in order if a not in over), *over)
+        inside = self.folding_order(eq, tuple(a for a in order if a not in over), over)
         types = self.state_types(eq)
         args = self.terms(eq, inside)
         for axis in reversed(over):
@@ -98,6 +98,15 @@ class Kernel:
         if all(isinstance(s, tile.Fill) for s in states):
             return list(args)
         return list(self.b.combine(eq.monoid, tuple(states), args))
+
+    def folding_order(self, eq: Equation, kept: tuple[str, ...], over: tuple[str, ...]) -> tuple[str, ...]:
+        """The order of a tile that is folded: what is folded comes last, and so lies in a thread where that is natural.
+
+        It comes first in a tile of three axes as it lies in memory: where a loop adds up folds of its last axis, Triton
+        (3.6 and 3.7) reshapes such a tile as if the order of its elements did not matter, which holds for two axes.
+        """
+        as_stored = any(isinstance(b, Read) for b in eq.bodies)
+        return (*over, *kept) if as_stored and len(kept) + len(over) > 2 else (*kept, *over)
 
     def terms(self, eq: Equation, inside: tuple[str, ...]) -> tuple[Value, ...]:
         """What is reduced, component by component: the identity outside the domain."""

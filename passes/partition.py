@@ -30,6 +30,7 @@ from einc.pipeline import Context, State
 from einc.plan import Plan
 
 _WHOLE_DOT = 512  # the longest axis held whole in a tile that others cross
+_WHOLE_SCORE = 128  # the longest axis held whole along which a contraction's results are reduced
 _WHOLE_ROW = 16384  # the longest row held whole by itself
 _TILE = 1 << 15  # elements of the largest tile value, with the least rows and the least walked block
 _RESULT = 1 << 13  # of the largest result of a dot: it and what is made of it stay in registers
@@ -219,6 +220,12 @@ def _overflow(
     for a in whole:
         if context.size(a) > longest:
             return f"{a} would be held, and {context.size(a)} positions are too many"
+    scored = {a for eq in equations for a in eq.over}
+    for name, shape in shapes.items():
+        for side in (shape.rows, shape.columns):
+            across = tuple(a for a in side if a in whole and a in scored)
+            if positions(across, context) > _WHOLE_SCORE:
+                return f"{name} would hold {', '.join(across)}, along which it is reduced later, in one tile"
     least = _LEAST if shapes else 1
     for eq in equations:
         for axes, most in _tiles(eq, shapes.get(eq.name), whole):

@@ -96,7 +96,7 @@ def _merged(program: Program, plan: Plan, walk: Walk, context: Context, parts: P
 
 
 def _loaded(kernel: Kernel, states: States, parts: Parts, axis: str) -> Moment:
-    """The states of a block of parts, read from memory."""
+    """The states of a block of parts, read from memory; the parts stand first, as in `Kernel.folding_order`."""
     b = kernel.b
     held: dict[str, list[Value]] = {}
     loaded: dict[str, Value] = {}
@@ -105,7 +105,7 @@ def _loaded(kernel: Kernel, states: States, parts: Parts, axis: str) -> Moment:
             if buffer.name not in loaded:
                 index = tuple(map(b.composite, buffer.dims))
                 load = tile.Load(buffer.name, index, buffer.dtype, (False,) * len(index))
-                loaded[buffer.name] = b.bind(buffer.name, load, (*states.order(a), axis))
+                loaded[buffer.name] = b.bind(buffer.name, load, (axis, *states.order(a)))
         held[a.name] = [loaded[buffer.name] for buffer in parts[a.name]]
     return Moment("part", held, (axis,))
 

@@ -188,7 +188,7 @@ class States:
 
     def hatted(self, r: Reference, value: Expr, along: tuple[str, ...]) -> dict[str, Expr]:
         """A reference as accumulators have it, and after a movement to where it is, if that is finite."""
-        order = (*self.k.extends(r.axes), *along)
+        order = (*along, *self.k.extends(r.axes))
         there = self.b.bind(f"{r.name}_there", self.b.typed(value, order, self.real), order)
         here = self.b.bind(f"{r.name}_hat", Elem("where", (self.usable(there, r), there, Lit(r.hat, self.real))), order)
         self.define(r.name + "^", here)

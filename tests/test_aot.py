@@ -133,6 +133,33 @@ def test_examples_compile(path: Path) -> None:
         assert all(k.registers and k.shared <= TARGETS[name].shared for k in kernels)
 
 
+def ahead(text: str, dtype: DType, splits: int | None = None, **sizes: int) -> tuple[CompiledKernel, ...]:
+    """The kernels of a program at level 2 for operands of a type and sizes, compiled for sm_90."""
+    program = elaborate(parse(text))
+    facts = {p.name: Fact((2,) * len(p.dims), dtype) for p in program.operands}
+    done = compile_program(elaborate(parse(text), facts), 2, TARGETS["sm_90"], sizes, splits=splits)
+    return compile_ahead(done.emitted, TARGETS["sm_90"], sizes)
+
+
+@pytest.mark.aot
+def test_the_elements_of_a_tile_keep_their_order() -> None:
+    """Triton may reshape a tile whose last axis is added up in a loop; of three axes, that would mix the others up."""
+    text = "def f(x[i, j], w[j, e]):\n    y[i, e] = rmsnorm[j](x) * w[j, e]\n    return y\n"
+    merged = ahead(text, BF16, splits=2, i=1024, j=4096, e=1024)[-1]
+    stacked = ahead("def f(x[i, k, j]):\n    y[i, k] = sum[j](x)\n    return y\n", F32, i=64, j=1 << 20, k=64)[-1]
+    for kernel in (merged, stacked):
+        assert not re.search(r"tt.reshape .* allow_reorder.*tensor<\d+x\d+x\d+x\d+x", str(artifact(kernel, "ttgir")))
+
+
+@pytest.mark.aot
+def test_every_warp_of_a_chain_of_dots_has_rows_of_its_own() -> None:
+    text = (EXAMPLES / "products" / "lora.ein").read_text(encoding="utf-8")
+    for rows, warps in ((37, 4), (4096, 8)):
+        (kernel,) = ahead(text, BF16, n=rows, d=40, k=24, r=6)
+        assert kernel.warps == warps
+        assert f"warpsPerCTA = [{warps}, 1], instrShape = [16, 16, 16]" in str(artifact(kernel, "ttgir"))
+
+
 @pytest.mark.aot
 def test_tiles_follow_the_sizes_given() -> None:
     scheduled = programs.matmul(F16, block=Block(16, WHOLE))

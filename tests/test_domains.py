@@ -29,7 +29,8 @@ N = 150
 
 
 def compiled(text: str, level: int = 2, target: Target = TARGETS["sm_90"], **sizes: int) -> driver.Compiled:
-    return driver.compile_program(driver.elaborate(driver.parse(text, "<test>")), level, target, SIZES | sizes)
+    program = driver.elaborate(driver.parse(text, "<test>"))
+    return driver.compile_program(program, level, target, SIZES | sizes, splits=1)
 
 
 def seen(c: driver.Compiled, operands: dict[str, Array] | None = None, **extents: int) -> Visits:
@@ -61,8 +62,9 @@ def test_a_picture_of_the_tiles() -> None:
     assert c.state.schedule is not None
     picture = domain_picture(c.state.schedule.kernels[0], SIZES | {"i": 512, "j": 512})["j"]
     rows, columns = picture.shape
-    across = np.arange(columns)[None] * (rows / columns) - np.arange(rows)[:, None]
-    np.testing.assert_array_equal(picture, np.where(across < 0, FULL, np.where(across < 1, MIXED, EMPTY)))
+    i, j = np.arange(rows)[:, None] * (512 // rows), np.arange(columns)[None] * (512 // columns)
+    last_i, last_j = i + 512 // rows - 1, j + 512 // columns - 1
+    np.testing.assert_array_equal(picture, np.where(last_j <= i, FULL, np.where(j <= last_i, MIXED, EMPTY)))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
