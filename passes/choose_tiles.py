@@ -67,7 +67,7 @@ def _dot_tiles(kernel: tile.Kernel, dots: list[tile.Dot], context: Context) -> _
     walked = {a.name for a in axes.values() if a.role == "reduced"}
     chained = walked & {d.inner for d in dots} and walked & {x for d in dots for x in (d.row, d.column)}
     if chained and context.target.vendor == "cuda" and widest <= 4:
-        return _chained(kernel, context, least, widest)
+        return _cut(_chained(kernel, context, least, widest), kernel, context, least)
     blocks = _dot_blocks(kernel, context, least)
     if not narrow or len(dots) > 1 or dots[0].inner not in walked or not _is_copied(kernel, dots[0]):
         return _fitted(_Tiles(blocks, 8), kernel, context, least)
@@ -94,30 +94,42 @@ def _chained(kernel: tile.Kernel, context: Context, least: int, size: int) -> _T
 
 
 def _fitted(tiles: _Tiles, kernel: tile.Kernel, context: Context, least: int) -> _Tiles:
-    """Tiles cut to the room that what is held whole leaves.
+    """Tiles cut to the room that what is held whole leaves; rows first, until states leave 3/8 of the registers."""
+    row = tiles.blocks["row"]
+    while row.cap > _LEAST_DOT:
+        cut = replace(tiles, blocks=tiles.blocks | {"row": row})
+        if registers(kernel, _sizes(cut, kernel, context)) <= context.target.registers * 5 // 8:
+            break
+        row = replace(row, cap=row.cap // 2)
+    return _cut(replace(tiles, blocks=tiles.blocks | {"row": row}), kernel, context, least)
 
-    Rows are cut until states leave three eighths of the registers; then stages, the inner length and rows until
-    operands fit in shared memory.
-    """
+
+def _sizes(tiles: _Tiles, kernel: tile.Kernel, context: Context) -> dict[str, int]:
+    """The positions of a tile along each of its axes, by the hints."""
+    found = {}
+    for a in tile.tile_axes(kernel).values():
+        cap = 1 if a.block is None else tiles.blocks[a.role].cap if a.block == UNSIZED else a.block.cap
+        found[a.name] = min(cap, power(prod(context.size(x) for x in a.axes)))
+    return found
+
+
+def _cut(tiles: _Tiles, kernel: tile.Kernel, context: Context, least: int) -> _Tiles:
+    """Stages, the inner length and rows cut until operands fit in shared memory."""
     caps, stages = {role: block.cap for role, block in tiles.blocks.items()}, tiles.stages
 
-    def sizes() -> dict[str, int]:
-        found = {}
-        for a in tile.tile_axes(kernel).values():
-            cap = 1 if a.block is None else caps[a.role] if a.block == UNSIZED else a.block.cap
-            found[a.name] = min(cap, power(prod(context.size(x) for x in a.axes)))
-        return found
+    def fitting() -> _Tiles:
+        blocks = {role: replace(block, cap=caps[role]) for role, block in tiles.blocks.items()}
+        return replace(tiles, blocks=blocks, stages=stages)
 
-    while caps["row"] > _LEAST_DOT and registers(kernel, sizes()) > context.target.registers * 5 // 8:
-        caps["row"] //= 2
-    while shared(kernel, sizes(), stages) > context.target.shared and caps["row"] > _LEAST_DOT:
+    while shared(kernel, _sizes(fitting(), kernel, context), stages) > context.target.shared:
         if stages > 2:
             stages -= 1
         else:
             cut = "reduced" if caps["reduced"] > least else "row"
+            if caps[cut] <= _LEAST_DOT:
+                break
             caps[cut] //= 2
-    blocks = {role: replace(block, cap=caps[role]) for role, block in tiles.blocks.items()}
-    return replace(tiles, blocks=blocks, stages=stages)
+    return fitting()
 
 
 def _is_copied(kernel: tile.Kernel, dot: tile.Dot) -> bool:

@@ -25,7 +25,7 @@ from einc.passes.flow import Flow
 from einc.passes.parts import split
 from einc.passes.rewriting import drop_dead
 from einc.passes.scan import prefix
-from einc.passes.walks import can_split
+from einc.passes.walks import can_split, upstream
 from einc.pipeline import Context, State
 from einc.plan import Plan
 
@@ -220,20 +220,23 @@ def _overflow(
     for a in whole:
         if context.size(a) > longest:
             return f"{a} would be held, and {context.size(a)} positions are too many"
-    scored = {a for eq in equations for a in eq.over}
+    named = {eq.name: eq for eq in equations}
     for name, shape in shapes.items():
+        scored = {a for eq in equations if name in upstream(eq, named) for a in eq.over}
         for side in (shape.rows, shape.columns):
-            across = tuple(a for a in side if a in whole and a in scored)
-            if positions(across, context) > _WHOLE_SCORE:
-                return f"{name} would hold {', '.join(across)}, along which it is reduced later, in one tile"
+            row = tuple(a for a in side if a in whole and a in scored)
+            if positions(row, context) > _WHOLE_SCORE:
+                return f"{name} would hold {', '.join(row)}, along which it is reduced later, in one tile"
     least = _LEAST if shapes else 1
+    across = {a for shape in shapes.values() for a in (*shape.rows, *shape.columns)}
     for eq in equations:
         for axes, most in _tiles(eq, shapes.get(eq.name), whole):
             held = tuple(a for a in whole if a in axes)
             tile = positions(held, context)
             tile *= least if set(walked) & axes else 1
             tile *= least if axes - set(whole) - set(walked) else 1
-            if tile > most:
+            solid = held and set(walked) & axes and across & axes - set(whole) - set(walked)
+            if tile > (most // 2 if solid else most):  # beside what a dot of the kernel takes
                 return f"{eq.name} would hold all of {', '.join(held)}, and {tile} elements are too many"
     return None
 

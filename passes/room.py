@@ -1,7 +1,7 @@
 """What a kernel of contractions takes of a multiprocessor: shared memory for operands, registers for states.
 
-A side of a dot that is loaded lies in shared memory, once for every stage in flight if the loop moves it; a computed
-right side lies there once; a computed left side, results and states are in registers.
+What a side of a dot is loaded from lies in shared memory, once for every stage in flight if the loop moves it; a
+computed right side lies there once, and a left side of four bytes; results, states and the rest are in registers.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from math import prod
 
 from einc import tile
-from einc.tile import Dot, Kernel, Let, Load, Loop, Ref, Statement, TileType, Value
+from einc.tile import Dot, Kernel, Let, Load, Loop, Ref, Statement, TileType
 
 Extents = Mapping[str, int]  # positions of a tile by its axis
 
@@ -34,17 +34,33 @@ def _operands(
 ) -> int:
     """Bytes of the operands of dots directly in a body; where a loop moves them, of every stage."""
     dots = [v for s in body if not isinstance(s, Loop) for v in tile.values_in((s,)) if isinstance(v, Dot)]
-    sides: dict[Value, int] = {}
+    taken: dict[str, int] = {}
     for d in dots:
         for side, right in ((d.left, False), (d.right, True)):
-            let = made.get(side.name) if isinstance(side, Ref) else None
-            if let is None:
+            if not isinstance(side, Ref) or side.name not in made:
                 continue
-            if loaded := any(isinstance(v, Load) for v in tile.values_in((let,))):
-                copies = stages if moving in let.types[0].axes else 1
-            if loaded or right:
-                sides[side] = _bytes(let.types[0], sizes) * (copies if loaded else 1)
-    return sum(sides.values())
+            own = made[side.name].types[0]
+            if right or own.dtype.size >= 4:
+                taken[side.name] = _bytes(own, sizes)
+            for name in _loaded(side.name, made):
+                type_ = made[name].types[0]
+                taken[name] = _bytes(type_, sizes) * (stages if moving in type_.axes else 1)
+    return sum(taken.values())
+
+
+def _loaded(name: str, made: Mapping[str, Let]) -> set[str]:
+    """The loads that a value is computed from, but not through another dot."""
+    found, seen, stack = set[str](), set[str](), [name]
+    while stack:
+        at = stack.pop()
+        if at in seen or at not in made or isinstance(made[at].value, Dot):
+            continue
+        seen.add(at)
+        values = list(tile.values_in((made[at],)))
+        if any(isinstance(v, Load) for v in values):
+            found.add(at)
+        stack += [v.name for v in values if isinstance(v, Ref)]
+    return found
 
 
 def _bytes(t: TileType, sizes: Extents) -> int:

@@ -316,7 +316,8 @@ class Drawing:
     def logic(self, name: str) -> None:
         p = self.mask(1)
         op = self.pick(["any", "all"])
-        found = self.define(name, replace(p, text=f"{op}[j]({p.text})"), [a for a in "i" if a in p.axes])
+        over = "j" if "j" in p.axes else f"j : {EVERYWHERE.text}"
+        found = self.define(name, replace(p, text=f"{op}[{over}]({p.text})"), [a for a in "i" if a in p.axes])
         self.bits.append(found)
 
     def count(self, name: str) -> None:
