@@ -125,9 +125,18 @@ class Search:
         reasons = [f"{_walking(walked)}: {p.reason}" for walked, p in made.items() if isinstance(p, Apart)]
         return min(plans, key=self.rank, default=Apart("; ".join(reasons)))
 
-    def rank(self, plan: Plan) -> tuple[bool, float]:
-        """Less is better: first of all a walk that can be in parts, where that is asked for."""
-        return self.context.splits is not None and not can_split(plan), self.seconds(plan)
+    def rank(self, plan: Plan) -> tuple[bool, float, bool]:
+        """Less is better: first of all a walk that can be in parts, where that is asked for; then time; then a walk.
+
+        Where nothing else tells, a walk along what a contraction scores is right for any length, a tile for this one.
+        """
+        whole = self.context.splits is not None and not can_split(plan)
+        return whole, self.seconds(plan), not self.walks_scores(plan)
+
+    def walks_scores(self, plan: Plan) -> bool:
+        """Does the plan walk an axis that a contraction's results extend over?"""
+        shapes = _shapes(plan.equations, self.context)
+        return any(set(plan.walked) & {*shape.rows, *shape.columns} for shape in shapes.values())
 
 
 def _walking(axes: tuple[str, ...]) -> str:
