@@ -154,10 +154,10 @@ def test_the_elements_of_a_tile_keep_their_order() -> None:
 @pytest.mark.aot
 def test_every_warp_of_a_chain_of_dots_has_rows_of_its_own() -> None:
     text = (EXAMPLES / "products" / "lora.ein").read_text(encoding="utf-8")
-    for rows, warps in ((37, 4), (4096, 8)):
+    for rows in (37, 4096):
         (kernel,) = ahead(text, BF16, n=rows, d=40, k=24, r=6)
-        assert kernel.warps == warps
-        assert f"warpsPerCTA = [{warps}, 1], instrShape = [16, 16, 16]" in str(artifact(kernel, "ttgir"))
+        assert kernel.warps == 4  # for blocks of 64 rows
+        assert "warpsPerCTA = [4, 1], instrShape = [16, 16, 16]" in str(artifact(kernel, "ttgir"))
 
 
 @pytest.mark.aot
