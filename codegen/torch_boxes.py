@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from itertools import product
 from math import prod
 
-# Elements of the largest tensor in a box, 2 MiB of float32. Measured on two cores with 512 KiB of cache each and 32 MiB
-# between them: with a quarter of it, where dispatch shows, fused attention takes 1.1 times as long, and with twice.
+# Elements of the largest tensor in a box, 2 MiB of float32: smaller ones show what it takes to dispatch an operation,
+# larger ones leave the cache.
 LARGEST = 1 << 19
 
 WORTH_SHARING = 1 << 16  # elements of the largest tensor from which on a box is a task for a worker

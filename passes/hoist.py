@@ -13,7 +13,7 @@ provable leaves. It is provable for a quotient that is guarded as softmax's is, 
 over the same axis. Elsewhere the two sides differ only where the left is infinite or NaN: because c is, because d is 0,
 or because a mask kept 0 from being multiplied by what is.
 
-Softmax followed by a contraction has this shape; without the law, attention's inner loop divides every score.
+A contraction of weights that are divided by their sum has this shape; without the law, its loop divides every weight.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ from functools import reduce
 
 from einc.ein import (
     FALSE,
-    TRUE,
     ZERO,
     Apply,
     AxisValue,
@@ -45,6 +44,7 @@ from einc.inference import dtype_of, reduced_type
 from einc.passes.identities import simplify_expression
 from einc.passes.products import Product, multiplied, taken_apart
 from einc.passes.rewriting import (
+    IDENTITIES,
     Scope,
     accumulated,
     bottom_up,
@@ -60,14 +60,7 @@ from einc.passes.signs import is_finite, makes_no_negative, not_negative
 from einc.pipeline import Context
 from einc.types import DType, join
 
-_IDENTITIES: dict[str, Const] = {
-    "sum": ZERO,
-    "max": Const(-math.inf),
-    "min": Const(math.inf),
-    "any": FALSE,
-    "all": TRUE,
-}
-
+_LEFT = ("sum", "max", "min", "any", "all")  # monoids that something may leave
 _CHOICES = ("argmax", "argmin")
 
 Around = Callable[[Expr], Expr]  # what is left around the value of a reduction
@@ -161,10 +154,10 @@ class _Hoisting:
         if e.monoid is not None and e.monoid.name in _CHOICES:
             found = self.from_choice(e)
             return None if found is None else (*found, True)
-        if e.monoid is None or e.monoid.name not in _IDENTITIES:
+        if e.monoid is None or e.monoid.name not in _LEFT:
             return None
         self.empty = {}
-        identity = _IDENTITIES[e.monoid.name]
+        identity = IDENTITIES[e.monoid.name]
         for candidate in (self.leaving(e), masks_only(e)):
             if candidate is not None:
                 core, around = candidate
@@ -269,7 +262,7 @@ class _Hoisting:
             empty = (
                 set(e.over) <= set(d.over) if e.domain is None else own and e.domain == d.domain and e.over == d.over
             )
-            return _IDENTITIES.get(d.monoid.name) if empty else None
+            return IDENTITIES.get(d.monoid.name) if empty else None
         if read.tensor not in self.empty:
             found = self.when_empty(d.body, e) if e.domain is None and len(d.bodies) == 1 else None
             self.empty[read.tensor] = found if isinstance(found, Const) else None
@@ -285,7 +278,7 @@ def unless_empty(e: Equation, value: Expr) -> Expr:
         case Apply(op="mul", args=(c, Read() as sum_)) if e.monoid.name == "sum" and not axes_of(c) and not reads(c):
             return Apply("mul", (Apply("where", (empty, ZERO, c)), sum_))  # a sum of nothing is 0
         case _:
-            return Apply("where", (empty, _IDENTITIES[e.monoid.name], value))
+            return Apply("where", (empty, IDENTITIES[e.monoid.name], value))
 
 
 def stays(x: Expr, e: Equation) -> bool:

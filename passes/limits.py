@@ -20,6 +20,7 @@ from einc.passes.bounds import Bounds, bounds
 from einc.passes.cost import positions
 from einc.passes.domain import NOTHING, Domain, domain, either, holds, ordered
 from einc.passes.kernel import Kernel
+from einc.passes.mask_edges import extent
 from einc.passes.movement import call
 from einc.passes.products import multiplied
 from einc.passes.walks import Walk, unfolded
@@ -84,7 +85,7 @@ def _span(kernel: Kernel, needed: Domain) -> tuple[Limit, Limit]:
         aligned = Elem("mul", (Elem("floordiv", (clipped, Lit(_ALIGNED, INT))), Lit(_ALIGNED, INT)))
         start = kernel.b.bind(f"{name}_start", aligned, ())
     if stop is not None:
-        stop = kernel.b.bind(f"{name}_stop", Elem("min", (stop, _extent(kernel.plan.walked))), ())
+        stop = kernel.b.bind(f"{name}_stop", Elem("min", (stop, extent(kernel.plan.walked))), ())
     return start, stop
 
 
@@ -150,8 +151,8 @@ def _over_rows(kernel: Kernel, e: Expr, monoid: str) -> Value:
             value = tile.Fold(MONOIDS[monoid], axis, (value,))
     if not wide:
         return value
-    extent = b.convert(_extent(kernel.plan.walked), I64)
-    return b.convert(Elem("max", (Elem("min", (value, extent)), Lit(0, I64))), INT)
+    length = b.convert(extent(kernel.plan.walked), I64)
+    return b.convert(Elem("max", (Elem("min", (value, length)), Lit(0, I64))), INT)
 
 
 def _widened(kernel: Kernel, e: Expr) -> Expr:
@@ -164,10 +165,6 @@ def _replaced(e: Expr, by: dict[Expr, AxisValue]) -> Expr:
     if not isinstance(e, AxisValue) and e in by:
         return by[e]
     return ein.rebuild(e, lambda below: _replaced(below, by))
-
-
-def _extent(axes: tuple[str, ...]) -> Value:
-    return _times(ExtentOf(axes[0]), axes[1:])
 
 
 def _times(v: Value, axes: tuple[str, ...]) -> Value:

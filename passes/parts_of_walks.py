@@ -19,13 +19,15 @@ from einc.passes.choose_tiles import power
 from einc.passes.cost import positions
 from einc.passes.kernel import Kernel
 from einc.passes.limits import Limit
+from einc.passes.mask_edges import extent
+from einc.passes.rewriting import unused
 from einc.passes.states import Moment, States
 from einc.passes.walk_loops import looped, span
 from einc.passes.walks import Walk, walks
 from einc.passes.whole import refined
 from einc.pipeline import Context
 from einc.plan import Plan
-from einc.tile import Elem, ExtentOf, Lit, Ref, Value
+from einc.tile import Elem, Lit, Ref, Value
 from einc.types import INT
 
 _ALIGNED = 128  # the most positions that the length of a part is rounded up to
@@ -60,7 +62,7 @@ def _each(program: Program, plan: Plan, walk: Walk, context: Context, taken: set
         names = states.names[a.name]
         if names not in stored:
             dims = ((plan.split,), *((x,) for x in a.axes))
-            stored[names] = tuple(tile.Buffer(_unused(f"{n}_part", taken), dims, b.types[n].dtype) for n in names)
+            stored[names] = tuple(tile.Buffer(_taken(f"{n}_part", taken), dims, b.types[n].dtype) for n in names)
             for name, buffer in zip(names, stored[names], strict=True):
                 b.declare(buffer)
                 b.emit(tile.Store(buffer.name, tuple(map(b.composite, dims)), Ref(name), b.types[name]))
@@ -114,7 +116,7 @@ def _part(kernel: Kernel, plan: Plan, start: Limit, stop: Limit) -> tuple[Value,
     """Where this program's part of what its tile visits starts and stops."""
     b, name = kernel.b, "_".join(plan.walked)
     first = Lit(0, INT) if start is None else start
-    last = _extent(plan.walked) if stop is None else stop
+    last = extent(plan.walked) if stop is None else stop
     length = last if start is None else Elem("max", (Elem("sub", (last, first)), Lit(0, INT)))
     unit = _alignment(kernel, plan)
     each = b.bind(f"{name}_each", _times(_quotient(length, plan.splits * unit), unit), ())
@@ -141,17 +143,8 @@ def _times(v: Value, n: int) -> Value:
     return v if n == 1 else Elem("mul", (v, Lit(n, INT)))
 
 
-def _extent(axes: tuple[str, ...]) -> Value:
-    whole: Value = ExtentOf(axes[0])
-    for axis in axes[1:]:
-        whole = Elem("mul", (whole, ExtentOf(axis)))
-    return whole
-
-
-def _unused(wanted: str, taken: set[str]) -> str:
-    name, n = wanted, 0
-    while name in taken:
-        n += 1
-        name = f"{wanted}_{n}"
+def _taken(wanted: str, taken: set[str]) -> str:
+    """A name that is free, and is so no longer."""
+    name = unused(wanted, taken)
     taken.add(name)
     return name

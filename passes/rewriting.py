@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import reduce
 
 from einc.ein import (
+    FALSE,
     ONE,
+    TRUE,
     ZERO,
     Apply,
     Cast,
+    Const,
     Equation,
     Expr,
     Extent,
@@ -28,6 +32,16 @@ from einc.ranges import is_simple
 from einc.types import DType, accumulator, compute, join
 
 Dims = tuple[tuple[str, ...], ...]
+
+# What reductions over nothing give, of floats and truth values.
+IDENTITIES: dict[str, Const] = {
+    "sum": ZERO,
+    "prod": ONE,
+    "max": Const(-math.inf),
+    "min": Const(math.inf),
+    "any": FALSE,
+    "all": TRUE,
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ short or is walked from end to end. It is exact for integers; of floats it is as
 minus infinity, as of a gate that is shut, are left out of S, and count where the last of them lies in the interval; an
 interval behind a term that is plus infinity or NaN is NaN.
 
-A decay between any two positions, as in attention that forgets, has this shape: n**3 work that is n.
+A decay between any two positions has this shape: n**3 work that is n.
 """
 
 from __future__ import annotations
@@ -20,11 +20,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import reduce
 
 from einc.ein import (
     MONOIDS,
-    ONE,
     TRUE,
     ZERO,
     Apply,
@@ -46,14 +44,13 @@ from einc.guards import argument_guard, composite, conjoin
 from einc.inference import dtype_of
 from einc.passes.bounds import bounds
 from einc.passes.domain import conjunction, fails, holds
+from einc.passes.ends import Ends, Reads, moved, offset
 from einc.passes.inline import inline
-from einc.passes.rewriting import Scope, accumulated, bottom_up, names, unused
+from einc.passes.rewriting import IDENTITIES, Scope, accumulated, bottom_up, names, unused
 from einc.passes.signs import is_finite
 from einc.passes.simplify import simplify
 from einc.pipeline import Context
-from einc.types import I32, DType
-
-_UNITS = {"sum": 0, "prod": 1, "max": -math.inf, "min": math.inf, "any": False, "all": True}
+from einc.types import I32
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,25 +129,6 @@ def _is_alike(program: Program, a: str, b: str) -> bool:
     return _length(program, a) == _length(program, b)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Ends
-
-
-@dataclass(frozen=True, slots=True)
-class _Ends:
-    """A reduction whose axis `walked` ends at each of `upper` and begins at each of `lower`, both included.
-
-    Inside, it reduces `bodies` where `rest` holds; `own` are the output axes that these know.
-    """
-
-    walked: str
-    bodies: tuple[Expr, ...]
-    rest: tuple[Expr, ...]
-    own: tuple[str, ...]
-    lower: tuple[Expr, ...]
-    upper: tuple[Expr, ...]
-
-
 class _Scans:
     def __init__(self, program: Program, context: Context) -> None:
         self.program, self.context = program, context
@@ -173,7 +151,7 @@ class _Scans:
     def whole(self) -> Program:
         return replace(self.program, axes=(*self.program.axes, *self.axes))
 
-    def ends(self, eq: Equation, axis: str) -> _Ends | None:
+    def ends(self, eq: Equation, axis: str) -> Ends | None:
         """The ends of a reduced axis that the body does not know."""
         terms, bodies = self.restricted(eq)
         solved = {p: self.end(p, axis) for p in terms}
@@ -186,14 +164,14 @@ class _Scans:
             return None
         lower, upper = (tuple(e for s, e in ends.values() if s == side) for side in ("ge", "le"))
         own = tuple(a for a in eq.axes if a in known)
-        return _Ends(axis, bodies, tuple(p for p in terms if p not in ends), own, lower, upper)
+        return Ends(axis, bodies, tuple(p for p in terms if p not in ends), own, lower, upper)
 
     def restricted(self, eq: Equation) -> tuple[tuple[Expr, ...], tuple[Expr, ...]]:
         """The conditions under which a position counts, and what is reduced there, free of guards that they imply."""
         assert eq.monoid is not None
         terms = () if eq.domain is None else holds(eq.domain)
         bodies = eq.bodies
-        unit = _UNITS.get(eq.monoid.name)
+        unit = IDENTITIES[eq.monoid.name].value if eq.monoid.name in IDENTITIES else None
         if len(bodies) == 1 and unit is not None:
             more, body = self.peeled(bodies[0], unit)
             terms, bodies = (*terms, *more), (body,)
@@ -261,15 +239,15 @@ class _Scans:
         found = bounds((p,), axis, Extent(axis), lambda e: dtype_of(e, self.scope.dtypes).kind in "ib")
         match found.lowest, found.beyond, found.decided:
             case (e,), (), (_,):
-                return "ge", _moved(e, 0)
+                return "ge", moved(e, 0)
             case (), (e,), (_,):
-                return "le", _moved(e, -1)
+                return "le", moved(e, -1)
             case _:
                 return None
 
     # ---------------------------------------------------------------------------------------------------------- laws
 
-    def made(self, eq: Equation, ends: _Ends) -> list[Equation] | None:
+    def made(self, eq: Equation, ends: Ends) -> list[Equation] | None:
         assert eq.monoid is not None
         if ends.lower and ends.upper and not self.is_difference(eq, ends):
             return None
@@ -281,12 +259,12 @@ class _Scans:
             found = self.read_from(eq, ends)
         return None if found is None else [*before, *found]
 
-    def is_difference(self, eq: Equation, ends: _Ends) -> bool:
+    def is_difference(self, eq: Equation, ends: Ends) -> bool:
         assert eq.monoid is not None
         unknown = [_axes(side) - set(ends.own) for side in (ends.lower, ends.upper)]
         return eq.monoid.name == "sum" and unknown[0] != unknown[1]
 
-    def inner(self, eq: Equation, ends: _Ends) -> tuple[list[Equation], _Ends]:
+    def inner(self, eq: Equation, ends: Ends) -> tuple[list[Equation], Ends]:
         """What is reduced at each position of the walked axis, where other axes are reduced as well."""
         over = tuple(a for a in eq.over if a != ends.walked)
         if not over:
@@ -299,11 +277,11 @@ class _Scans:
         body = Read(tensor.name, tuple(AxisValue(a) for a in axes))
         return self.equation(u), replace(ends, bodies=(body,), rest=())
 
-    def in_place(self, eq: Equation, ends: _Ends) -> list[Equation] | None:
+    def in_place(self, eq: Equation, ends: Ends) -> list[Equation] | None:
         """The equation as prefixes, if it has them at the positions of an axis of its own."""
         if len(ends.lower) + len(ends.upper) > 1:
             return None
-        i, step = _offset((*ends.lower, *ends.upper)[0])
+        i, step = offset((*ends.lower, *ends.upper)[0])
         alike = i is not None and _is_alike(self.whole, i, ends.walked)
         backwards = bool(ends.lower)
         if i is None or {i, *ends.own} != set(eq.axes) or i in ends.own:
@@ -311,7 +289,7 @@ class _Scans:
         if (step < 0 or not alike) if backwards else step > 0:
             return None
         t = ends.walked if alike else self.place(i)
-        at = _moved(AxisValue(t), step)
+        at = moved(AxisValue(t), step)
         terms: list[Expr] = [Apply("ge" if backwards else "le", (AxisValue(t), AxisValue(i)))]
         terms += [Apply("ge", (AxisValue(t), Const(-step)))] if step < 0 else []
         terms += [Apply("lt", (at, Extent(ends.walked)))] if step > 0 or not alike else []
@@ -334,11 +312,11 @@ class _Scans:
 
         return bottom_up(substitute(e, at), guarded)
 
-    def read_from(self, eq: Equation, ends: _Ends) -> list[Equation]:
+    def read_from(self, eq: Equation, ends: Ends) -> list[Equation]:
         """The prefixes at every position, and the equation as what it reads from them."""
         assert eq.monoid is not None
         p = self.position(ends)
-        reads = _Reads(self.whole, eq, ends, p)
+        reads = Reads(self.whole, eq, ends, p)
         (term,) = ends.bodies
         between = bool(ends.lower and ends.upper)
         if not between or not dtype_of(term, self.scope.dtypes).is_float or is_finite(term):
@@ -352,7 +330,7 @@ class _Scans:
         body = reads.difference(s.name, last.name)
         return [s, last, replace(eq, bodies=(body,), monoid=None, over=(), domain=None)]
 
-    def prefixes(self, eq: Equation, name: str, monoid: Monoid, body: Expr, ends: _Ends, p: str) -> Equation:
+    def prefixes(self, eq: Equation, name: str, monoid: Monoid, body: Expr, ends: Ends, p: str) -> Equation:
         """The reductions of a body up to every position p, or from it on, under a name of their own."""
         name = unused(name, self.taken)
         self.taken.add(name)
@@ -363,7 +341,7 @@ class _Scans:
         domain = conjunction((order, *ends.rest))
         return Equation((tensor,), dims, (body,), monoid, (ends.walked,), domain, eq.span)
 
-    def position(self, ends: _Ends) -> str:
+    def position(self, ends: Ends) -> str:
         """An axis as long as the walked one: one of the ends, if it is, or a new one."""
         for e in (*ends.upper, *ends.lower):
             if isinstance(e, AxisValue) and e.axis not in ends.own and _is_alike(self.whole, e.axis, ends.walked):
@@ -385,102 +363,7 @@ class _Scans:
         return Tensor(name, accumulated(eq.monoid, body, eq.outputs[0].dtype, self.scope.dtypes))
 
 
-@dataclass(frozen=True, slots=True)
-class _Reads:
-    """What an equation reads from prefixes S[own..., position]."""
-
-    program: Program
-    eq: Equation
-    ends: _Ends
-    position: str
-
-    def single(self, tensor: str) -> Expr:
-        """The value at the first of the upper ends, or the last of the lower ones."""
-        assert self.eq.monoid is not None
-        unit = _unit(self.eq.monoid.name, self.eq.outputs[0].dtype)
-        if self.ends.upper:
-            return self.value(tensor, _extreme("min", self.ends.upper), unit)
-        return self.value(tensor, _extreme("max", self.ends.lower), unit)
-
-    def difference(self, tensor: str, last: str = "") -> Expr:
-        """The sum up to the upper end without that up to the lower, in a tensor of prefixes.
-
-        They leave out terms of minus infinity; the other tensor, if any, says where the last of these was.
-        """
-        end, before = _extreme("min", self.ends.upper), _moved(_extreme("max", self.ends.lower), -1)
-        reached = end == AxisValue(self.position)
-        found: Expr = Apply("sub", (self.value(tensor, end, 0), self.value(tensor, before, 0, reached)))
-        if last:
-            floor = before if isinstance(before, AxisValue) else Apply("max", (before, Const(-1)))
-            lost = Apply("gt", (self.value(last, end, -1), floor))
-            found = Apply("where", (lost, Const(-math.inf), found))
-        return Apply("where", (Apply("le", (before, end)), found, ZERO))
-
-    def value(self, tensor: str, e: Expr, unit: float, inside: bool = False) -> Expr:
-        """The prefix that ends at e: the unit before the first position, the total behind the last.
-
-        A read out of range gives 0, which is the unit of a sum; `inside` says that e is not behind the last.
-        """
-        backwards = not self.ends.upper
-        own = tuple(AxisValue(a) for a in self.ends.own)
-        if e == AxisValue(self.position):
-            return Read(tensor, (*own, e))
-        length = Extent(self.ends.walked)
-        bare = isinstance(e, AxisValue)
-        if backwards:
-            at = e if bare or inside else Apply("max", (e, ZERO))
-            exists: tuple[Expr, ...] = (Apply("lt", (e, length)),)
-        else:
-            at = e if inside else Apply("min", (e, Apply("sub", (length, ONE))))
-            exists = (Apply("gt", (length, ZERO)), *(() if bare else (Apply("ge", (e, ZERO)),)))
-        read = Read(tensor, (*own, at), TRUE)
-        guard = conjunction(exists)
-        return read if unit == 0 or guard is None else Apply("where", (guard, read, Const(unit)))
-
-
-def _unit(monoid: str, t: DType) -> bool | int | float:
-    """A monoid's identity as a literal of a type."""
-    unit = _UNITS[monoid]
-    if monoid not in ("max", "min") or t.is_float:
-        return unit
-    if t.is_bool:
-        return unit > 0
-    low, high = (0, (1 << t.bits) - 1) if t.kind == "u" else (-(1 << t.bits - 1), (1 << t.bits - 1) - 1)
-    return low if monoid == "max" else high
-
-
 def _is_unit(e: Expr, unit: float) -> bool:
     while isinstance(e, Cast):
         e = e.arg
     return isinstance(e, Const) and isinstance(e.value, bool) == isinstance(unit, bool) and e.value == unit
-
-
-def _extreme(op: str, ends: Sequence[Expr]) -> Expr:
-    return reduce(lambda a, b: Apply(op, (a, b)), ends)
-
-
-def _apart(e: Expr) -> tuple[Expr, int]:
-    """An integer expression as another one and a literal added to it."""
-    match e:
-        case Apply("add", (x, Const(int() as n))) | Apply("add", (Const(int() as n), x)):
-            base, more = _apart(x)
-            return base, n + more
-        case Apply("sub", (x, Const(int() as n))):
-            base, more = _apart(x)
-            return base, more - n
-        case _:
-            return e, 0
-
-
-def _moved(e: Expr, by: int) -> Expr:
-    """The expression with an integer added."""
-    base, n = _apart(e)
-    if n + by == 0:
-        return base
-    return Apply("add", (base, Const(n + by))) if n + by > 0 else Apply("sub", (base, Const(-n - by)))
-
-
-def _offset(e: Expr) -> tuple[str | None, int]:
-    """The axis and the literal of which an expression is the sum; no axis if it is none."""
-    base, n = _apart(e)
-    return (base.axis, n) if isinstance(base, AxisValue) else (None, n)
