@@ -1,17 +1,24 @@
 """Plans to kernels: tiles of abstract size, one loop for every walk over the walked axes.
 
     T[o...] = monoid[r...](f)   -->   loop r...: state = move(state) + fold(f);  T = finish(state)
+    sum[r](f * A[e])            -->   sum[r](f * A[e : |r| > 0])      the call checks e only where there are positions
 
+A load is thus in bounds, or masked, whenever its kernel runs, and may be moved to where no position of r is walked.
 Masks, tile sizes and the way to memory are left to `mask-edges`, `choose-tiles` and `place-loads`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
+
 from einc import tile
-from einc.ein import Program
+from einc.ein import ZERO, Apply, Equation, Expr, Extent, Program, Read, axes_of
 from einc.passes.alone import alone
+from einc.passes.domain import conjunction
 from einc.passes.kernel import Kernel
 from einc.passes.parts_of_walks import in_parts
+from einc.passes.rewriting import Dims, bottom_up, is_exposed
 from einc.passes.walk_loops import loop
 from einc.passes.walks import walks
 from einc.passes.whole import refined
@@ -35,7 +42,7 @@ def lower(state: State, context: Context) -> State:
     ]
     taken = {*program.dtypes(), *(a.name for a in program.axes)}
     kernels: list[tile.Kernel] = []
-    for plan in plans:
+    for plan in (_guarded(plan, program.shapes()) for plan in plans):
         if plan.splits > 1:
             pair, states = in_parts(program, plan, context, taken)
             kernels += pair
@@ -58,3 +65,20 @@ def lowered(program: Program, plan: Plan, context: Context) -> tile.Kernel:
             loop(kernel, axis, walk).finish()
     kernel.store_rest()
     return kernel.b.kernel(plan, grid, whole)
+
+
+def _guarded(plan: Plan, shapes: Mapping[str, Dims]) -> Plan:
+    """The plan with no read that is in range only where an axis has positions that neither it nor the grid has."""
+    made = {eq.name for eq in plan.equations}
+    grid = {*plan.batch, *plan.rows, *plan.columns}
+
+    def guarded(e: Expr, eq: Equation) -> Expr:
+        if not isinstance(e, Read) or e.tensor in made or not is_exposed(e, shapes):
+            return e
+        others = (a for a in (*eq.axes, *eq.over) if a not in grid and a not in axes_of(e))
+        return replace(e, guard=conjunction(Apply("gt", (Extent(a), ZERO)) for a in others))
+
+    def of(eq: Equation) -> Equation:
+        return eq.map(lambda x: bottom_up(x, lambda e: guarded(e, eq)))
+
+    return replace(plan, equations=tuple(map(of, plan.equations)))

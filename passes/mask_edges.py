@@ -116,8 +116,9 @@ class _Masks:
             if checked:
                 t = self.dtype(i)
                 bound = extent(dim)
-                above = Elem("ge", (i, Lit(0, t)))
-                terms += [above, Elem("lt", (i, bound if t == INT else tile.Convert(t, bound)))]
+                if not isinstance(i, Lit) or float(i.value) < 0:
+                    terms.append(Elem("ge", (i, Lit(0, t))))
+                terms.append(Elem("lt", (i, bound if t == INT else tile.Convert(t, bound))))
         return replace(v, index=index, mask=conjunction(terms))
 
     def kernel_order(self, axes: frozenset[str]) -> list[str]:

@@ -4,6 +4,7 @@
     load T[e]            -->   load T[e] by pointer
     x = load T[e]; ... x ... dot(x, y)   -->   x = load T[e]; z = load T[e]; ... x ... dot(z, y)      in a loop
 
+A load may leave a loop that no position is walked of: it is masked, or in bounds whenever its kernel runs (`lower`).
 Pointers take any strides; descriptors will need unit strides and aligned bases. A load that a loop keeps in flight has
 its ring of buffers sized for one kind of reader: where a dot of Hopper, which reads them late, shares it with others,
 Triton (3.6 and 3.7) lets a copy overwrite what the dot still reads. So the dot gets a load of its own.

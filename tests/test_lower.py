@@ -11,10 +11,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 
-from einc import driver
+from einc import driver, tile
+from einc.binding import bind
 from einc.ein import Program
 from einc.evaluate import evaluate
-from einc.execution import execute, runner
+from einc.execution import execute, run_in_torch, runner
 from einc.targets import INTERPRETER
 from tests.random_programs import Case, cases
 
@@ -82,3 +83,23 @@ def test_sections_of_a_grid_cover_it(text: str) -> None:
     operands = [torch.randn(shape, generator=torch.Generator().manual_seed(0)) for shape in shapes]
     (found,) = runner(compiled)(*operands)
     torch.testing.assert_close(found, torch.einsum(text, *operands), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("hints", [{"i": 64, "j": 1 << 20}, {"i": 64, "j": 16}], ids=["walked", "whole"])
+@pytest.mark.parametrize("level", [0, 1, 2])
+@pytest.mark.parametrize("index", ["0", "i // 2"])
+def test_nothing_is_read_for_an_empty_reduction(index: str, level: int, hints: dict[str, int]) -> None:
+    """No call checks the range of what an empty sum would read, and a load before the loop must not read it."""
+    text = f"def f(A[i, j], B[k]):\n    return sum[j](max(A[i, j], B[{index}])), A[i, j] * B[{index}]\n"
+    program = driver.elaborate(driver.parse(text, "<test>"))
+    compiled = driver.compile_program(program, level, INTERPRETER, hints)
+    assert compiled.state.schedule is not None
+    for kernel in compiled.state.schedule.kernels:
+        loads = (v for v in tile.values_in(kernel.body) if isinstance(v, tile.Load) and v.tensor == "B")
+        grid = {a for axis in kernel.grid for a in axis.axes}
+        assert "j" in grid or all(v.mask is not None and tile.ExtentOf("j") in tile.walk_values(v.mask) for v in loads)
+    operands = {"A": torch.zeros(5, 0), "B": torch.zeros(0)}
+    bindings = bind(program, {name: tuple(x.shape) for name, x in operands.items()})
+    for found in (run_in_torch(compiled, operands, bindings, None), runner(compiled)(*operands.values())):
+        assert torch.equal(found[0], torch.zeros(5))
+        assert found[1].shape == (5, 0)
