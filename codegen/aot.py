@@ -50,8 +50,8 @@ def compile_ahead(
 ) -> tuple[CompiledKernel, ...]:
     """Every kernel of an emitted file, compiled for the target.
 
-    Operands are taken to be aligned to 16 bytes and contiguous along their last dimension. `sizes` are extents that
-    tile sizes follow, as at a launch; without one, tiles are as large as they get and the extent is a multiple of 16.
+    Operands are taken to be aligned to 16 bytes and contiguous. `sizes` are extents that tile sizes and strides follow,
+    as at a launch; without one, tiles are as large as they get and the extent is a multiple of 16.
     Raises `TargetError` for a kernel that the target cannot compile, or that needs more shared memory than it has.
     """
     if target.vendor not in FORMATS:
@@ -134,7 +134,8 @@ def _arguments(
                 types[name], constants[name] = "constexpr", 1
             else:
                 types[name] = "i32"
-                aligned += [name] if n < len(names) - 1 else []
+                within = prod(sizes.get(a, 16) for dim in b.dims[n + 1 :] for a in dim)
+                aligned += [name] if n < len(names) - 1 and within % 16 == 0 else []
     still = static_extents(s.kernel)
     for name, axis in zip(s.extents, extents_of(s.kernel), strict=True):
         if axis in still:

@@ -19,7 +19,7 @@ from einc.pipeline import Context
 from einc.tile import UNSIZED, WHOLE, Block, TileAxis
 
 _LEAST_DOT = 16
-_HALF = 64  # rows and columns where two dots follow each other
+_HALF = 64  # rows and columns where two dots follow each other; two bytes each are a swizzled row
 _REGISTERS = 1 << 13  # f32 elements of a result that four warps hold beside a score tile
 _PRODUCTS = ((128, 256, 8), (128, 128, 8), (64, 128, 4), (64, 64, 4))  # rows, columns, warps; fastest first
 _FILLED = 256  # programs that keep a machine busy to the end
@@ -39,9 +39,18 @@ def choose_tiles(kernel: tile.Kernel, context: Context) -> tile.Kernel:
     """The kernel with its tile sizes."""
     dots = [v for v in tile.values_in(kernel.body) if isinstance(v, tile.Dot)]
     chosen = _dot_tiles(kernel, dots, context) if dots else _Tiles(_plain_blocks(kernel, context), 4)
+    multiplied = {x for d in dots for x in (d.row, d.column, d.inner)}
+    wide = _columns_of_chains(kernel, dots) if context.target.vendor == "cuda" else frozenset()
 
     def axis(a: TileAxis) -> TileAxis:
-        return replace(a, block=chosen.blocks[a.role]) if a.block == UNSIZED else a
+        if a.block != UNSIZED:
+            return a
+        block = chosen.blocks[a.role]
+        if dots and a.name not in multiplied:
+            block = replace(block, least=1)
+        if a.name in wide:
+            block = replace(block, least=min(max(block.least, _HALF), block.cap))
+        return replace(a, block=block)
 
     def body(statements: tuple[tile.Statement, ...]) -> tuple[tile.Statement, ...]:
         return tuple(
@@ -130,6 +139,18 @@ def _cut(tiles: _Tiles, kernel: tile.Kernel, context: Context, least: int) -> _T
                 break
             caps[cut] //= 2
     return fitting()
+
+
+def _columns_of_chains(kernel: tile.Kernel, dots: list[tile.Dot]) -> frozenset[str]:
+    """The columns of what computed values of two bytes are multiplied with, after another dot.
+
+    Their tile gets whole swizzled rows. With narrower ones, CUDA 12.8's assembler may address it by a register that
+    nothing wrote, where the tile lies at the address of an earlier one with wider rows: results are then random.
+    """
+    loads = [v.dtype.size for v in tile.values_in(kernel.body) if isinstance(v, tile.Load)]
+    if len(dots) < 2 or max(loads, default=4) > 2:
+        return frozenset()
+    return frozenset(d.column for d in dots if not _is_copied(kernel, d))
 
 
 def _is_copied(kernel: tile.Kernel, dot: tile.Dot) -> bool:

@@ -17,6 +17,7 @@ from einc.targets import INTERPRETER, TARGETS, Target, target
 from einc.tile import WHOLE, Block
 from einc.types import BF16, BOOL, F8E4M3, F8E5M2, F16, F32, F64, I8, I32, I64, U8, U16, DType, accumulator
 from tests import tileprograms as programs
+from tests.sass import disassembled, unwritten
 from tests.tileprograms import Scheduled
 
 GPUS = ["sm_80", "sm_90", "sm_100", "gfx942", "gfx950"]
@@ -37,6 +38,10 @@ UNARY = (
     "tan",
     "floor",
     "round",
+)
+CHAINS = (
+    "def f(Q[i, d], K[j, d], V[j, e]):\n    O[i, e] = sum[j](softmax[j](sum[d](Q * K)) * V[j, e])\n    return O\n",
+    "def f(X[i, d], W[d, j], U[j, e]):\n    O[i, e] = sum[j](relu(sum[d](X * W)) * U)\n    return O\n",
 )
 UNITS = {"cuda": ("mma.sync", "wgmma", "tcgen05"), "hip": ("mfma",)}
 
@@ -158,6 +163,15 @@ def test_every_warp_of_a_chain_of_dots_has_rows_of_its_own() -> None:
         (kernel,) = ahead(text, BF16, n=rows, d=40, k=24, r=6)
         assert kernel.warps == 4  # for blocks of 64 rows
         assert "warpsPerCTA = [4, 1], instrShape = [16, 16, 16]" in str(artifact(kernel, "ttgir"))
+
+
+@pytest.mark.aot
+@pytest.mark.parametrize("text", CHAINS, ids=["attention", "layers"])
+def test_nothing_is_addressed_by_a_register_that_nothing_wrote(text: str) -> None:
+    """CUDA 12.8's assembler did so for the second of two dots, where its tile had narrower rows than the first's."""
+    for sizes in ({"d": 64, "e": 32, "j": 53}, {"d": 40, "e": 21, "j": 1000}, {"d": 128, "e": 16, "j": 63}):
+        for kernel in ahead(text, F16, i=sizes["j"], **sizes):
+            assert unwritten(disassembled(artifact(kernel, "cubin"))) == []
 
 
 @pytest.mark.aot
