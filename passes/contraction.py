@@ -9,12 +9,15 @@ column, and an inner axis on both sides; otherwise the product is no contraction
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
+from functools import reduce
 from itertools import product as choices
 from math import prod
 
-from einc.ein import Apply, Const, Equation, Expr, axes_of
+from einc.ein import Apply, Cast, Const, Equation, Expr, Read, axes_of
+from einc.inference import dtype_of
+from einc.types import BF16, F32, F64, INT, DType, compute, join, settle
 
 _MOST_FACTORS = 10
 
@@ -67,6 +70,41 @@ def contraction(eq: Equation, body: Expr, size: Callable[[str], int], shape: Sha
     if shape is None or len({t.outer for t in terms}) > 1:
         return None
     return Contraction(shape, tuple(terms))
+
+
+def operand_type(term: Term, given: Collection[str], dtypes: Mapping[str, DType]) -> DType:
+    """The common type of a dot's operands, `given` being the tensors that are operands of the program.
+
+    A side that is read as it lies in memory, or cast, has a type of its own; a computed side takes its partner's,
+    if that is a float. Two computed sides meet in f32 (f64 if either is).
+    """
+    left, right = (_own_type(side, given, dtypes) for side in (term.left, term.right))
+    if left is not None and right is not None:
+        return join(left, right)
+    own = left or right
+    types = [compute(settle(dtype_of(f, dtypes))) for f in (*term.left, *term.right)]
+    if not any(t.is_float for t in types):
+        return reduce(join, types)
+    if F64 in types:
+        return F64
+    if own is None or not own.is_float:
+        return F32
+    return BF16 if own.bits == 8 else own
+
+
+def _own_type(side: tuple[Expr, ...], given: Collection[str], dtypes: Mapping[str, DType]) -> DType | None:
+    if len(side) > 1:
+        return None
+    match side[0]:
+        case Read(tensor=name):
+            return dtypes[name] if name in given or dtypes[name] != F32 else None
+        case Apply(op="re" | "im", args=(Read(tensor=name),)):
+            return dtypes[name].part
+        case Cast(dtype=dtype):
+            return None if dtype == INT else dtype
+        case e:
+            t = settle(dtype_of(e, dtypes))
+            return t if t.is_int or t.is_bool else None
 
 
 def _terms(e: Expr, negative: bool) -> Iterator[tuple[bool, Expr]]:

@@ -4,24 +4,24 @@
                     / the share of the processors that have a program
 
 Every tensor from outside is read once a walk it varies in, every stored one written once. An equation that lacks an
-axis of the grid is computed again in every block along it, and again in every walk that needs it.
+axis of the grid is computed again in every block along it, and again in every walk that needs it; so is what a
+contraction computes of its operands, a side that lacks the rows or the columns.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from math import ceil, prod
 
 from einc import ein
 from einc.ein import Apply, Equation, Program
-from einc.inference import dtype_of
-from einc.passes.contraction import contraction
+from einc.passes.contraction import contraction, operand_type
 from einc.passes.scan import prefix
 from einc.passes.walks import can_split, tensors_read, walks
 from einc.pipeline import Context
 from einc.plan import Plan
-from einc.types import F32, DType, compute, join, settle
 
 _SPECIAL = {"exp", "exp2", "log", "log2", "tanh", "erf", "sin", "cos", "tan", "sqrt", "rsqrt", "div", "pow", "rand"}
 BLOCK = 128  # positions of a blocked grid axis that share a program
@@ -46,24 +46,34 @@ class Cost:
     limit: str
 
 
+@dataclass(frozen=True, slots=True)
+class Work:
+    """A part of an equation, computed once: its axes, FLOPs on the matrix units, vector and special operations."""
+
+    axes: frozenset[str]
+    dots: float
+    vector: float
+    special: float
+
+
 class Model:
     """The costs of one program's plans on one target; what an equation takes is worked out once."""
 
     def __init__(self, program: Program, context: Context) -> None:
         self.program, self.context = program, context
         self.shapes, self.dtypes = program.shapes(), program.dtypes()
-        self.known: dict[str, tuple[float, float, float]] = {}
+        self.given = {p.name for p in program.operands}
+        self.known: dict[str, tuple[Work, ...]] = {}
 
     def cost(self, plan: Plan, share: float = 1.0) -> Cost:
         """The predicted cost of a kernel that visits this share of the blocks it walks over, in parts or not."""
         rates = self.context.target.rates
         count = max(len(walks(plan)), 1)
-        times = self.repeats(plan, count, share)
         dots = vector = special = 0.0
         for eq in plan.equations:
-            n = times[eq.name]
-            d, v, s = self.operations(eq)
-            dots, vector, special = dots + n * d, vector + n * v, special + n * s
+            for work in self.works(eq):
+                n = self.times(plan, eq, work.axes, count, share)
+                dots, vector, special = dots + n * work.dots, vector + n * work.vector, special + n * work.special
         moved = self.bytes(plan, count)
         units = {
             "memory": moved / rates.memory,
@@ -116,19 +126,19 @@ class Model:
 
     def repeats(self, plan: Plan, count: int, share: float = 1.0) -> dict[str, float]:
         """How often each equation is computed, in so many walks that visit this share of the blocks."""
-        found: dict[str, float] = {}
-        for eq in plan.equations:
-            own = {*eq.axes, *eq.over}
-            times = float(prod(self.context.size(a) for a in plan.batch if a not in own))
-            for group in (plan.rows, plan.columns):
-                if group and not own & set(group):
-                    times *= -(-positions(group, self.context) // BLOCK)
-                else:  # a row of the tile each
-                    times *= positions(tuple(a for a in group if a not in own), self.context)
-            if set(plan.walked) & set(eq.axes):
-                times *= count
-            found[eq.name] = times * (share if own & set(plan.walked) else 1.0)
-        return found
+        return {eq.name: self.times(plan, eq, frozenset((*eq.axes, *eq.over)), count, share) for eq in plan.equations}
+
+    def times(self, plan: Plan, eq: Equation, own: frozenset[str], count: int, share: float) -> float:
+        """How often what goes over some axes of an equation is computed."""
+        times = float(prod(self.context.size(a) for a in plan.batch if a not in own))
+        for group in (plan.rows, plan.columns):
+            if group and not own & set(group):
+                times *= -(-positions(group, self.context) // BLOCK)
+            else:  # a row of the tile each
+                times *= positions(tuple(a for a in group if a not in own), self.context)
+        if set(plan.walked) & set(eq.axes):
+            times *= count
+        return times * (share if own & set(plan.walked) else 1.0)
 
     def bytes(self, plan: Plan, count: int) -> float:
         """Bytes read from outside and stored, in so many walks."""
@@ -147,44 +157,37 @@ class Model:
 
     def operations(self, eq: Equation) -> tuple[float, float, float]:
         """FLOPs on the matrix units, vector operations and special functions of an equation computed once."""
+        works = self.works(eq)
+        return sum(w.dots for w in works), sum(w.vector for w in works), sum(w.special for w in works)
+
+    def works(self, eq: Equation) -> tuple[Work, ...]:
+        """What there is to do for an equation: a contraction's products, and what makes their sides."""
         if eq.name not in self.known:
-            self.known[eq.name] = _operations(eq, self.program, self.context)
+            self.known[eq.name] = tuple(self._works(eq))
         return self.known[eq.name]
+
+    def _works(self, eq: Equation) -> Iterator[Work]:
+        scans = prefix(eq, self.program) is not None
+        axes = frozenset(eq.axes if scans else (*eq.axes, *eq.over))
+        if eq.monoid is not None and eq.monoid.name == "sum" and not scans:
+            found = contraction(eq, eq.body, self.context.size)
+            t = None if found is None else operand_type(found.terms[0], self.given, self.dtypes)
+            if found is not None and t is not None and self.context.target.takes_dot(t):
+                share = self.context.target.rates.matrix / self.context.target.dot_rate(t)
+                space = positions(tuple(axes), self.context)
+                yield Work(axes, 2.0 * space * len(found.terms) * share, 0.0, 0.0)
+                for side in (s for term in found.terms for s in (term.left, term.right)):
+                    made = tuple(f for f in side if not isinstance(f, ein.Read))
+                    if made:
+                        yield Work(frozenset(a for f in side for a in _axes(f)), 0.0, *_counted(made, self.context))
+                return
+        v, s = _counted(eq.bodies, self.context)
+        yield Work(axes, 0.0, v + (positions(tuple(axes), self.context) if eq.monoid else 0), s)
 
 
 def positions(axes: tuple[str, ...], context: Context) -> int:
     """The number of positions of a group of axes, by the size hints; limited, for ranks that no tensor has."""
     return min(prod(context.size(a) for a in axes), 1 << 200)
-
-
-def _operations(eq: Equation, program: Program, context: Context) -> tuple[float, float, float]:
-    """FLOPs on the matrix units, vector operations and special functions of an equation computed once."""
-    scans = prefix(eq, program) is not None
-    space = positions(eq.axes if scans else (*eq.axes, *eq.over), context)
-    if eq.monoid is not None and eq.monoid.name == "sum" and not scans:
-        found = contraction(eq, eq.body, context.size)
-        if found is not None:
-            t = _narrowest(found.terms[0].left + found.terms[0].right, program)
-            if context.target.takes_dot(t):
-                share = context.target.rates.matrix / context.target.dot_rate(t)
-                sides = [f for term in found.terms for f in (*term.left, *term.right)]
-                v, s = _counted(tuple(f for f in sides if not isinstance(f, ein.Read)), context)
-                return 2.0 * space * len(found.terms) * share, v, s
-    v, s = _counted(eq.bodies, context)
-    return 0.0, v + (space if eq.monoid else 0), s
-
-
-def _narrowest(factors: tuple[ein.Expr, ...], program: Program) -> DType:
-    """The type a dot over these factors is made in: a computed side takes that of the read one."""
-    dtypes = program.dtypes()
-    given = {p.name for p in program.operands}
-    read = [dtypes[f.tensor] for f in factors if isinstance(f, ein.Read) and f.tensor in given]
-    if not read:
-        return compute(settle(dtype_of(factors[0], dtypes))) if len(factors) == 1 else F32
-    t = read[0]
-    for other in read[1:]:
-        t = join(t, other)
-    return t
 
 
 def _counted(expressions: tuple[ein.Expr, ...], context: Context) -> tuple[float, float]:

@@ -7,16 +7,15 @@ meet in one row, one column and one inner tile axis becomes a dot; any other red
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from functools import reduce
 
 from einc import ein, tile
 from einc.ein import Apply, Equation, Expr, Program, Read
 from einc.passes.builder import Axes, Builder
-from einc.passes.contraction import Contraction, Term, contraction
+from einc.passes.contraction import Contraction, Term, contraction, operand_type
 from einc.pipeline import Context
 from einc.plan import Plan
 from einc.tile import Elem, Lit, TileType, Value
-from einc.types import BF16, BOOL, F32, F64, INT, DType, accumulator, compute, join, settle
+from einc.types import BOOL, DType, accumulator, compute, join, settle
 
 
 class Kernel:
@@ -184,38 +183,7 @@ class Kernel:
         return value
 
     def operand_type(self, term: Term) -> DType:
-        """The common type of a dot's operands.
-
-        A side that is read as it lies in memory, or cast, has a type of its own; a computed side takes its partner's,
-        if that is a float. Two computed sides meet in f32 (f64 if either is).
-        """
-        left, right = self.own_type(term.left), self.own_type(term.right)
-        if left is not None and right is not None:
-            return join(left, right)
-        own = left or right
-        types = [compute(settle(self.b.dtype(f))) for f in (*term.left, *term.right)]
-        if not any(t.is_float for t in types):
-            return reduce(join, types)
-        if F64 in types:
-            return F64
-        if own is None or not own.is_float:
-            return F32
-        return BF16 if own.bits == 8 else own
-
-    def own_type(self, side: tuple[Expr, ...]) -> DType | None:
-        if len(side) > 1:
-            return None
-        match side[0]:
-            case Read(tensor=name):
-                stored = self.b.dtypes[name]
-                return stored if name in self.b.given or stored != F32 else None
-            case Apply(op="re" | "im", args=(Read(tensor=name),)):
-                return self.b.dtypes[name].part
-            case ein.Cast(dtype=dtype):
-                return None if dtype == INT else dtype
-            case e:
-                t = settle(self.b.dtype(e))
-                return t if t.is_int or t.is_bool else None
+        return operand_type(term, self.b.given, self.b.dtypes)
 
     # ---------------------------------------------------------------------------------------------------------- stores
 

@@ -9,11 +9,13 @@ kernel reads is then never written.
 Equations can share a kernel if what one reads of another is read where it was made, and every axis has a role: an axis
 that no equation reduces is split over the grid, or held whole where some equation lacks it and it is short; of the axes
 that are reduced, one group is walked and the others are held whole.
+
+Where the program could be another one for the sake of its kernels (`materialise`), both are searched.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from einc import ein
@@ -22,6 +24,7 @@ from einc.passes.alone import alone
 from einc.passes.contraction import Shape, contraction
 from einc.passes.cost import Model, positions
 from einc.passes.flow import Flow
+from einc.passes.materialise import materialised
 from einc.passes.parts import split
 from einc.passes.rewriting import drop_dead
 from einc.passes.scan import prefix
@@ -40,9 +43,36 @@ _MOST_EQUATIONS = 32  # of a kernel; more are not looked at together
 
 def partition(state: State, context: Context) -> State:
     """The state with a plan for every kernel."""
-    program = drop_dead(state.program)
-    *_, plans = Search(program, context).steps()
-    return replace(state, program=program, plans=tuple(Flow(plans).ordered()))
+    found = searched(drop_dead(state.program), context)
+    while (better := _better(found, context)) is not None:
+        found = better
+    return replace(state, program=found.program, plans=tuple(Flow(found.plans).ordered()))
+
+
+# What a program may be turned into for the sake of its kernels, given those that it has.
+_ALTERNATIVES: tuple[Callable[[Program, Sequence[Plan], Context], Iterator[Program]], ...] = (materialised,)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A program, the kernels found for it, and the seconds that they are predicted to take."""
+
+    program: Program
+    plans: tuple[Plan, ...]
+    seconds: float
+
+
+def searched(program: Program, context: Context) -> Found:
+    """The kernels for a program as it stands."""
+    search = Search(program, context)
+    *_, plans = search.steps()
+    return Found(program, tuple(plans), sum(map(search.seconds, plans)))
+
+
+def _better(found: Found, context: Context) -> Found | None:
+    """The first alternative that takes less time, if one does."""
+    programs = (p for law in _ALTERNATIVES for p in law(found.program, found.plans, context))
+    return next((f for p in programs if (f := searched(p, context)).seconds < found.seconds), None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -458,7 +458,7 @@ CASES = (
         tiny=TINY | {"k": 2, "l": 2},
         long=LONG | {"k": 16, "l": 16},
         kernels=3,
-        unfused=("T", "P_exp"),
+        unfused=("T", "A"),
         wish="two kernels without T and P in memory, one for the statistics of T and one that makes scores again: "
         "needs a walk over h inside the walk over j, which adds one dot a head to T of all heads",
     ),

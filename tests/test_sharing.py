@@ -1,0 +1,103 @@
+"""Which equations share a kernel where axes are long: what is stored between kernels, and that values stay right."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from einc import driver
+from einc.binding import Fact, bind
+from einc.ein import Program
+from einc.evaluate import evaluate
+from einc.execution import run_in_torch
+from einc.targets import TARGETS
+from einc.types import BF16, F32, DType
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """A program, extents that schedules are chosen by, small ones to run it with, and what its kernels store."""
+
+    text: str
+    long: Mapping[str, int]
+    small: Mapping[str, int]
+    stores: tuple[tuple[str, ...], ...]
+
+    def program(self, dtype: DType = F32) -> Program:
+        text = driver.parse(self.text, "<test>")
+        operands = driver.elaborate(text).operands
+        return driver.elaborate(text, {p.name: Fact((2,) * len(p.dims), dtype) for p in operands})
+
+    def compiled(self, level: int, dtype: DType = F32) -> driver.Compiled:
+        return driver.compile_program(self.program(dtype), level, TARGETS["sm_90"], self.long)
+
+    def drawn(self) -> dict[str, np.ndarray[Any, Any]]:
+        rng = np.random.default_rng(4)
+        operands = self.program().operands
+        shapes = {p.name: [self.small[a] for dim in p.dims for a in dim] for p in operands}
+        return {name: rng.standard_normal(shape).astype("f4") for name, shape in shapes.items()}
+
+
+SHARED = {
+    "a gate is evaluated once": Shared(
+        """def f(X[n, d], A[d, h], B[d, h], D[h, e]):
+    G[n, h] = X[n, d] * A[d, h]
+    U[n, h] = X[n, d] * B[d, h]
+    Y[n, e] = sum[h](sigmoid(G) * U * D[h, e])
+    return Y
+""",
+        {"n": 8192, "d": 4096, "h": 16384, "e": 4096},
+        {"n": 70, "d": 33, "h": 40, "e": 19},
+        (("Y_left",), ("Y",)),
+    ),
+    "an activation of a contraction is evaluated once": Shared(
+        """def f(X[n, d], A[d, h], D[h, e]):
+    H[n, h] = X[n, d] * A[d, h]
+    Y[n, e] = sum[h](gelu(H) * D[h, e])
+    return Y
+""",
+        {"n": 8192, "d": 4096, "h": 16384, "e": 4096},
+        {"n": 70, "d": 33, "h": 40, "e": 19},
+        (("Y_sum_left",), ("Y",)),
+    ),
+    "an activation of few outputs is evaluated where it is read": Shared(
+        """def f(X[n, h], D[h, e]):
+    Y[n, e] = sum[h](gelu(X) * D[h, e])
+    return Y
+""",
+        {"n": 8192, "h": 4096, "e": 64},
+        {"n": 70, "h": 40, "e": 19},
+        (("Y",),),
+    ),
+}
+
+every_one = pytest.mark.parametrize("name", SHARED)
+
+
+@every_one
+def test_what_is_stored(name: str) -> None:
+    plans = SHARED[name].compiled(2, BF16).state.plans
+    assert tuple(p.stores for p in plans) == SHARED[name].stores
+
+
+@pytest.mark.parametrize("level", [0, 1, 2])
+@every_one
+def test_values(name: str, level: int) -> None:
+    shared = SHARED[name]
+    operands = shared.drawn()
+    c = shared.compiled(level)
+    bindings = bind(c.program, {n: x.shape for n, x in operands.items()}, {})
+    found = run_in_torch(c, {n: torch.from_numpy(x) for n, x in operands.items()}, bindings)
+    for got, wanted in zip(found, evaluate(c.program, operands), strict=True):
+        np.testing.assert_allclose(got.numpy(), wanted, rtol=2e-5, atol=2e-5 * np.abs(wanted).max())
+
+
+def test_what_is_stored_for_a_contraction_is_as_narrow_as_its_partner() -> None:
+    shared = SHARED["a gate is evaluated once"]
+    for dtype in (BF16, F32):
+        assert shared.compiled(2, dtype).state.program.dtypes()["Y_left"] == dtype
