@@ -24,7 +24,8 @@ class Reference:
 
     `seen` says that the extent of the walked axes inside it stands for the number of positions walked so far, which
     keeps a mean the mean of what has been seen. `hat` replaces the value where it is not finite (and, if 1, where it is
-    0): before anything has been seen, or in a row with nothing in it.
+    0): before anything has been seen, or in a row with nothing in it. `exact`, if there is one, is the value after the
+    whole walk with less rounding than that of earlier links: it reads what accumulators hold, as `Link.exact` does.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Reference:
     value: Expr
     hat: int
     seen: bool
+    exact: Expr | None = None
 
 
 @dataclass(frozen=True, slots=True)

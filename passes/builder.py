@@ -2,7 +2,7 @@
 
 Types become explicit here: arguments of an operation are converted to one type, narrow floats to f32, literals take the
 type of what they meet. Loads are bound to names, as are operations that occur more than once. A float divisor that is
-the same all over a tile is inverted once, before the tile is multiplied by it.
+the same all over a tile is inverted once, before the tile is multiplied by it; what has one value a row is divided.
 """
 
 from __future__ import annotations
@@ -69,7 +69,9 @@ class Builder:
         self.tile_of: dict[str, str] = {}
         self.position: dict[str, tile.Value] = {}
         self.beside: dict[str, tuple[str, ...]] = {}
+        self.roles: dict[str, str] = {}
         self.blocks = [Block(self)]
+        self.finer: dict[Expr, Callable[[], tile.Value]] = {}  # ways to expressions with less rounding
         self.inverts = True  # a tile is multiplied by the inverse of what it is divided by
         kept = {eq.name for eq in plan.equations} - set(plan.stores)
         self.taken = Counter([a.name for a in program.axes] + [n for n in self.dtypes if n not in kept])
@@ -109,7 +111,7 @@ class Builder:
         """A tile axis for a group of `ein` axes, without a size yet; only `batch` axes will stay without one."""
         name = axes[0] if len(axes) == 1 else self.name("_".join(axes))
         block = None if role == "batch" else tile.UNSIZED
-        self.groups[axes] = name
+        self.groups[axes], self.roles[name] = name, role
         self.tile_of.update(dict.fromkeys(axes, name))
         self.types[name] = tile.TileType(INT, (name,) if block else ())
         return tile.TileAxis(name, axes, role, block)
@@ -289,6 +291,8 @@ class Builder:
             case Apply(op="re" | "im" as part, args=(Read() as read,)):
                 load = self._load(read, order, 0 if part == "re" else 1)
                 value = self.bind(f"{read.tensor}_{part}", load, order)
+            case Apply() if e in self.finer:
+                value = self.convert(self.finer[e](), real)
             case Apply(op=op):
                 value = self._operation(e, order, real)
                 if e not in self.shared:
@@ -338,8 +342,10 @@ class Builder:
         return arithmetic(op, args, t)
 
     def _is_spread(self, args: tuple[tile.Value, ...]) -> bool:
-        """Whether the first argument extends over a tile and the second, the same all over it, over none."""
-        return bool(self.axes_of(args[0])) and not self.axes_of(args[1])
+        """Whether the first argument extends over more than its rows, and the second is the same all over it."""
+        extends = self.axes_of(args[0])
+        several = len(extends) > 1 or any(self.roles.get(a) not in ("row", "column") for a in extends)
+        return several and not self.axes_of(args[1])
 
     def _as(self, e: Expr, order: tuple[str, ...], t: DType) -> tile.Value:
         return self.convert(self._value(e, order, t if t.is_float else F32), t)

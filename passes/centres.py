@@ -4,7 +4,7 @@
 
 A mean m in floating point is off, and so is what is taken about it: a variance by the square of that. Where the first
 moment about m is carried, as it is beside a variance, values are finished at d by their own transition C(m -> d), in
-which d - m is what was carried and not a difference of large numbers.
+which d - m is what was carried and not a difference of large numbers. The mean itself is m and that, rounded once.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ def centred(chain: Sequence[Link | NotClosed]) -> list[Link | NotClosed]:
     sums = {link.equation.name: link.equation for link in closed if _is_plain_sum(link)}
     drifts: dict[Expr, Expr] = {}
     totals: dict[str, Expr] = {}
+    means: dict[Expr, Expr] = {}
     for r in (r for link in closed for r in link.references if r.value not in drifts):
         mean = _mean(r.value, sums)
         moment = None if mean is None else _moment(mean, r, closed)
@@ -47,7 +48,9 @@ def centred(chain: Sequence[Link | NotClosed]) -> list[Link | NotClosed]:
         if not r.hat and mean.total.outputs[0].dtype.is_float:
             own = Read(mean.total.name, moment.index)
             totals[mean.total.name] = _where_finite(Apply("add", (Apply("mul", (mean.count, r.value)), moment)), own)
-    return [_finished(link, drifts, totals) if isinstance(link, Link) else link for link in chain]
+            means[r.value] = Apply("add", (r.value, drifts[r.value]))
+    done = (_finished(link, drifts, totals) if isinstance(link, Link) else link for link in chain)
+    return [_with_means(link, means) if isinstance(link, Link) else link for link in done]
 
 
 def _finished(link: Link, drifts: Mapping[Expr, Expr], totals: Mapping[str, Expr]) -> Link:
@@ -59,6 +62,10 @@ def _finished(link: Link, drifts: Mapping[Expr, Expr], totals: Mapping[str, Expr
     movement = Movement(shifting, frozenset())
     exact = movement.landed(held, known)
     return replace(link, exact=None if exact == movement.at_rest(held) else exact)
+
+
+def _with_means(link: Link, means: Mapping[Expr, Expr]) -> Link:
+    return replace(link, references=tuple(replace(r, exact=means.get(r.value)) for r in link.references))
 
 
 def _is_plain_sum(link: Link) -> bool:

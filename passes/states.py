@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 from einc import ein
 from einc.ein import MONOIDS, Apply, Const, Equation, Expr, Read
@@ -125,8 +126,12 @@ class States:
     def reference(self, r: Reference, at: Moment, order: tuple[str, ...]) -> Value:
         """What a reference would be at a moment, usable or not: the same to the last bit in every kernel."""
         e = self.at(r.value, at)
+        return self.divided(self.seen(e, at.of(TALLY.name)) if r.seen else e, order)
+
+    def divided(self, e: Expr, order: tuple[str, ...]) -> Value:
+        """The value of an expression in which quotients are rounded once."""
         self.b.inverts = False
-        value = self.b.typed(self.seen(e, at.of(TALLY.name)) if r.seen else e, order, self.real)
+        value = self.b.typed(e, order, self.real)
         self.b.inverts = True
         return value
 
@@ -166,13 +171,27 @@ class States:
         values = {r.name: self.last(r.value) for r in link.references}
         for r in (r for link in self.chain for r in link.references if r.hat and r.name in values):
             values |= self.hatted(r, values[r.name], end.along)
-        for name in ein.tensors_of(exact):
-            if name.endswith(HELD):
-                self.define(name, end.held[name.removesuffix(HELD)][0])
+        self.hold(exact, end)
         exact = self.last(_substituted(exact, values))
         result = self.b.typed(exact, self.k.order, self.types(link.accumulators[0])[0])
         self.k.known = known
         return result
+
+    def mean(self, r: Reference, end: Moment) -> Value:
+        """A reference that is a mean, after the walk with least rounding."""
+        assert r.exact is not None
+        known = dict(self.k.known)
+        self.hold(r.exact, end)
+        order = self.k.extends(r.axes)
+        result = self.b.bind(f"{r.name}_exact", self.divided(self.last(r.exact), order), order)
+        self.k.known = known
+        return result
+
+    def hold(self, e: Expr, at: Moment) -> None:
+        """Define what an expression reads of what accumulators hold."""
+        for name in ein.tensors_of(e):
+            if name.endswith(HELD):
+                self.define(name, at.held[name.removesuffix(HELD)][0])
 
     def last(self, e: Expr) -> Expr:
         """The expression reading links as references had them last, where their final values are others."""
@@ -225,6 +244,8 @@ class States:
             )
             for n, (value, dtype) in enumerate(zip(values, stored_types(link.equation), strict=True)):
                 self.define(component(link.equation.name, n), rounded(self.b, value, dtype))
+        for r in (r for link in self.chain for r in link.references if r.exact is not None):
+            self.b.finer[r.value] = partial(self.mean, r, end)
 
 
 def rounded(b: Builder, value: Value, dtype: DType) -> Value:

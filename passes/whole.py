@@ -9,7 +9,7 @@ from collections.abc import Callable
 from functools import partial
 
 from einc import ein
-from einc.ein import Equation
+from einc.ein import Equation, Expr
 from einc.passes.centres import HELD
 from einc.passes.closure import links
 from einc.passes.kernel import Kernel
@@ -35,13 +35,26 @@ def refined(kernel: Kernel) -> dict[str, Callable[[], Value]]:
         if exact:
             states = States(kernel, chain, over)
             found |= {link.equation.name: partial(_value, states, link) for link in exact}
+            means = (r for link in chain for r in link.references if r.exact is not None)
+            kernel.b.finer |= {r.value: partial(_mean, states, r) for r in means}
     return found
 
 
 def _value(s: States, link: Link) -> Value:
     """The exact value of one link."""
     assert link.exact is not None
-    needed = {name.removesuffix(HELD) for name in ein.tensors_of(link.exact) if name.endswith(HELD)}
+    return s.exactly(link, _end(s, link.exact, link), link.exact)
+
+
+def _mean(s: States, r: Reference) -> Value:
+    """The exact value of a mean."""
+    assert r.exact is not None
+    return s.mean(r, _end(s, r.exact, None))
+
+
+def _end(s: States, exact: Expr, link: Link | None) -> Moment:
+    """What accumulators hold of what an exact value, of a link if of one, needs."""
+    needed = {name.removesuffix(HELD) for name in ein.tensors_of(exact) if name.endswith(HELD)}
     sources = [x for x in s.chain if x is link or needed & {a.name for a in x.accumulators}]
     for total in (x for x in s.chain if not x.references and x.equation.name in s.wanted):
         last = Moment(END).of(total.equation.name)
@@ -51,7 +64,7 @@ def _value(s: States, link: Link) -> Value:
     for r in (r for x in sources for r in x.references):
         if prime(r.name) not in s.k.known:
             s.define(prime(r.name), _about(s, r))
-    return s.exactly(link, Moment(END, {name: _held(s, name) for name in sorted(needed)}), link.exact)
+    return Moment(END, {name: _held(s, name) for name in sorted(needed)})
 
 
 def _about(s: States, r: Reference) -> Value:
