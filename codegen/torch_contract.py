@@ -76,14 +76,32 @@ def collapsed(shape: Shape, strides: Shape, groups: tuple[Shape, ...], sizes: Sh
     return (b, m, n), tuple(s if count > 1 else t for (count, s), t in zip(found, natural, strict=True))
 
 
+@lru_cache(maxsize=4096)
+def layout(left: Strided, right: Strided, inner: Shape, sizes: Shape) -> tuple[Recipe, Strided | None, Strided | None]:
+    """The recipe for tensors of these shapes and strides, and each as matrices, if strides say that."""
+    plan = recipe(left[0], right[0], inner)
+    return plan, collapsed(*left, plan.left, sizes), collapsed(*right, plan.right, sizes)
+
+
+def _matrices(x: Tensor, y: Tensor, inner: Shape, sizes: Shape) -> tuple[Recipe, Tensor, Tensor]:
+    """How two tensors contract, and the two as matrices."""
+    plan, left, right = layout((x.shape, x.stride()), (y.shape, y.stride()), inner, sizes)
+    rows = _copied(x, plan.left, sizes) if left is None else x.as_strided(*left)
+    columns = _copied(y, plan.right, sizes) if right is None else y.as_strided(*right)
+    return plan, rows, columns
+
+
 def _matrix(x: Tensor, groups: tuple[Shape, ...], sizes: Shape) -> Tensor:
     shape = tuple(x.shape)
     view = collapsed(shape, x.stride(), groups, sizes)
-    if view is not None:
-        return x.as_strided(view[0], view[1], x.storage_offset())
-    wide = [sizes[d] if n == 1 else n for d, n in enumerate(shape)]
+    return _copied(x, groups, sizes) if view is None else x.as_strided(*view)
+
+
+def _copied(x: Tensor, groups: tuple[Shape, ...], sizes: Shape) -> Tensor:
+    """The tensor as a matrix a batch, its elements in another order than they lie in."""
+    wide = [sizes[d] if n == 1 else n for d, n in enumerate(x.shape)]
     order = [d for group in groups for d in group]
-    rest = [d for d in range(len(shape)) if d not in order]
+    rest = [d for d in range(x.ndim) if d not in order]
     matrices = [prod(wide[d] for d in group) for group in groups]
     return x.expand(wide).permute(order + rest).reshape(matrices)
 
@@ -102,13 +120,12 @@ def contract(
 
     `sizes` holds the sizes of the dims summed over and 1 for the others; `scratch` gives memory for a shape, or None.
     """
-    plan = recipe(tuple(left.shape), tuple(right.shape), inner)
-    x, y = _matrix(left, plan.left, sizes), _matrix(right, plan.right, sizes)
-    if acc is None or tuple(acc.shape) != plan.shape:
+    plan, x, y = _matrices(left, right, inner, sizes)
+    if acc is None or acc.shape != plan.shape:
         found = _product(x, y, scratch(plan.product, x.dtype), scale).as_strided(plan.shape, plan.strides)
         return found if acc is None else acc + found
     if own and _lies(acc, plan):
-        acc.as_strided(plan.product, _dense(plan.product), acc.storage_offset()).baddbmm_(x, y)
+        acc.as_strided(plan.product, _dense(plan.product)).baddbmm_(x, y)
         return acc
     groups = (plan.left[0], plan.left[1], plan.right[2])
     return torch.baddbmm(_matrix(acc, groups, (1,) * acc.ndim), x, y).as_strided(plan.shape, plan.strides)
@@ -116,7 +133,10 @@ def contract(
 
 def _lies(acc: Tensor, plan: Recipe) -> bool:
     """Does it lie in memory as the product of the matrices would?"""
-    return all(a == b for a, b, n in zip(acc.stride(), plan.strides, plan.shape, strict=True) if n > 1)
+    steps = acc.stride()
+    return steps == plan.strides or all(
+        a == b for a, b, n in zip(steps, plan.strides, plan.shape, strict=True) if n > 1
+    )
 
 
 def _product(x: Tensor, y: Tensor, into: Tensor | None, scale: float) -> Tensor:
@@ -135,8 +155,7 @@ def _dense(shape: Shape) -> Shape:
 
 def contract_integers(left: Tensor, right: Tensor, inner: Shape, sizes: Shape, t: DType, wide: torch.dtype) -> Tensor:
     """The contraction of integers of type t in a wide type: of 8-bit ones by float32, in stretches that are exact."""
-    plan = recipe(tuple(left.shape), tuple(right.shape), inner)
-    x, y = _matrix(left, plan.left, sizes), _matrix(right, plan.right, sizes)
+    plan, x, y = _matrices(left, right, inner, sizes)
     stretch = _EXACT.get(t.name)
     if stretch is None:
         return torch.bmm(x.to(wide), y.to(wide)).as_strided(plan.shape, plan.strides)

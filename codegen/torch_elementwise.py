@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import lru_cache
 from math import inf, isfinite
 
 import torch
@@ -32,13 +34,18 @@ def ranked(x: Tensor, frame: Frame) -> Tensor:
 
 def _fits(x: Tensor, other: Tensor) -> bool:
     """Is x at least as large as the other along every dim?"""
-    return (
-        x.shape == other.shape or not other.ndim or all(n in (1, m) for m, n in zip(x.shape, other.shape, strict=False))
-    )
+    return _covers(x.shape, other.shape)
+
+
+@lru_cache(maxsize=4096)
+def _covers(shape: Sequence[int], other: Sequence[int]) -> bool:
+    return all(n in (1, m) for m, n in zip(shape, other, strict=False))
 
 
 def _scratch(frame: Frame, x: Tensor, y: Tensor) -> Tensor | None:
     """Idle memory for the result of x and y."""
+    if not frame.idle:
+        return None
     shape = x.shape if _fits(x, y) else y.shape if _fits(y, x) else None
     return None if shape is None else frame.scratch(shape, x.dtype)
 
@@ -67,15 +74,18 @@ def binary(op: str, a: Node, b: Node, t: DType) -> Compute:
         if not frame.reuse:
             return f(x, y), False
         if over and mine and x.ndim and _fits(x, y):
-            found = f(x, y, out=x)
-            frame.recycle(y, yours)
-        elif over and yours and y.ndim and _fits(y, x):
-            found = f(x, y, out=y)
-            frame.recycle(x, mine)
-        else:
-            found = f(x, y, out=_scratch(frame, x, y)) if over else f(x, y)
-            frame.recycle(x, mine)
-            frame.recycle(y, yours)
+            f(x, y, out=x)
+            if yours:
+                frame.recycle(y, yours)
+            return x, True
+        if over and yours and y.ndim and _fits(y, x):
+            f(x, y, out=y)
+            if mine:
+                frame.recycle(x, mine)
+            return y, True
+        found = f(x, y, out=_scratch(frame, x, y)) if over else f(x, y)
+        frame.recycle(x, mine)
+        frame.recycle(y, yours)
         return found, True
 
     return run
@@ -132,11 +142,12 @@ def decided(run: Compute, known: Interval) -> Compute:
 
 def where(condition: Node, a: Node, b: Node) -> Compute:
     undecided = condition.bounds is unknown  # else the interval has told already whether it is the same everywhere
+    costly = not all(x.at_hand and x.dims <= condition.dims for x in (a, b))
 
     def run(frame: Frame) -> Result:
         holds = condition.compute(frame)[0]
-        if undecided and not isinstance(holds, bool) and holds.device.type == "cpu":  # cheaper than to choose
-            holds = True if bool(holds.all()) else bool(holds.any()) and holds
+        if undecided and not isinstance(holds, bool) and (costly or holds.numel() > _WORTH_A_LOOK) and holds.is_cpu:
+            holds = True if bool(holds.all()) else bool(holds.any()) and holds  # cheaper than to choose
         if isinstance(holds, bool):
             return (a if holds else b).compute(frame)
         (x, mine), (y, yours) = a.compute(frame), b.compute(frame)

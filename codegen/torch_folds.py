@@ -29,6 +29,8 @@ def _single(name: str, t: DType) -> Callable[[Tensor, Dims], Tensor] | None:
     kept = HELD[t.name]
     ordered = t.name != "u64"
     match name:
+        case "sum" if t.name in ("f32", "f64"):
+            return lambda x, dims: torch.sum(x, dims, keepdim=True)
         case "sum" if not t.is_bool:
             return lambda x, dims: rounded(wrapped(torch.sum(x, dims, keepdim=True, dtype=kept), t), t)
         case "max" if ordered and not t.is_bool:

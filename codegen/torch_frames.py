@@ -72,7 +72,7 @@ class Frame:
     def __init__(self, hi: Sequence[int], names: int, scalars: dict[str, torch.Tensor], reuse: bool) -> None:
         self.lo = [0] * len(hi)
         self.hi = list(hi)
-        self.values: list[torch.Tensor | bool | None] = [None] * names
+        self.values: list[torch.Tensor | bool] = [False] * names
         self.owned = [False] * names
         self.scalars = scalars
         self.operands: dict[str, torch.Tensor] = {}
@@ -126,7 +126,8 @@ class Node:
     """A value ready to be computed: its type, the dims it varies over, and what is known of it.
 
     `bounds` gives an interval of an integer or a truth value (0 or 1) in a box. `fixed` is a value that no box changes.
-    `passes` says that the result may be the tensor that a name holds, `view` that it takes no memory of its own.
+    `passes` says that the result may be the tensor that a name holds, `view` that it takes no memory of its own,
+    `at_hand` that a read is all it takes.
     """
 
     dtype: DType
@@ -137,6 +138,7 @@ class Node:
     fixed: torch.Tensor | bool | None = None
     passes: bool = False
     view: bool = False
+    at_hand: bool = False
 
     @property
     def inlined(self) -> bool:

@@ -15,7 +15,7 @@ from einc.arithmetic import ScalarValue
 from einc.codegen.torch_boxes import WORTH_SHARING, Dim, blocks, box, largest
 from einc.codegen.torch_frames import Affine, Frame, Node
 from einc.codegen.torch_memory import store
-from einc.codegen.torch_names import Name, Step, bind, looks_first, repeated
+from einc.codegen.torch_names import Step, bind, looks_first, repeated
 from einc.codegen.torch_ops import HELD, literal
 from einc.codegen.torch_scales import scale_early
 from einc.codegen.torch_values import Values
@@ -234,11 +234,13 @@ class _Compiler:
                     step(frame)
                 for end in late:
                     bind(end, end.node)(frame)
-                after = [(_held(frame, e), frame.owned[e.slot] and mine) for e, mine in zip(ends, own, strict=True)]
+                after = [
+                    (frame.values[e.slot], frame.owned[e.slot] and mine) for e, mine in zip(ends, own, strict=True)
+                ]
                 for state, (value, owned) in zip(states, after, strict=True):
                     frame.place(state.slot, value, owned)
             for state, result in zip(states, results, strict=True):
-                frame.place(result.slot, _held(frame, state), frame.owned[state.slot])
+                frame.place(result.slot, frame.values[state.slot], frame.owned[state.slot])
 
         return [*before, run]
 
@@ -269,11 +271,6 @@ def _single(d: Dim) -> Dim:
 
 def _least(value: Tensor | bool, which: Callable[[Tensor], Tensor]) -> int:
     return int(which(cast(Tensor, value)))
-
-
-def _held(frame: Frame, name: Name) -> Tensor | bool:
-    """What a name holds, wherever that came from."""
-    return cast("Tensor | bool", frame.values[name.slot])
 
 
 def _bounded(body: Sequence[tile.Statement]) -> frozenset[str]:

@@ -19,33 +19,53 @@ from einc.codegen.torch_frames import Affine, Bounds, Frame, Node
 from einc.codegen.torch_ops import HELD, common_shape, held, writable
 from einc.types import DType
 
+_MOST_STRIDES = 64  # of one tensor in all calls of a kernel that are remembered
 _MOST_PADDING = 4  # a padded copy may have this many times the elements of the window; beyond that it is gathered
+
+
+@dataclass(frozen=True, slots=True)
+class Strides:
+    """Where affine indices reach in memory of known strides: at the origin, and a step further along each dim."""
+
+    offset: int
+    along: tuple[tuple[int, int], ...]
+
+    @staticmethod
+    def of(index: Sequence[Node], strides: Sequence[int]) -> Strides:
+        offset, along = 0, dict[int, int]()
+        for stride, node in zip(strides, index, strict=True):
+            assert node.affine is not None
+            offset += stride * node.affine.const
+            for dim, n in node.affine.coefs:
+                along[dim] = along.get(dim, 0) + stride * n
+        return Strides(offset, tuple(along.items()))
 
 
 @dataclass(slots=True)
 class Access:
     """Where a load or store reaches: one index a dimension, and the terms of its mask that are not known to hold.
 
-    A load out of range gives 0, so that terms which only keep an index in range are left out.
+    A load out of range gives 0, so that terms which only keep an index in range are left out. `inside` says that no box
+    leaves the tensor.
     """
 
     tensor: str
     part: int | None
     index: tuple[Node, ...]
     terms: tuple[Node, ...]
+    inside: bool
+    affine: bool = field(init=False)
     dims: frozenset[int] = field(init=False)
+    strides: dict[tuple[int, ...], Strides] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
+        self.affine = all(n.affine is not None for n in self.index)
         self.dims = frozenset().union(*(n.dims for n in (*self.index, *self.terms)))
 
     def memory(self, frame: Frame) -> Tensor:
         """The tensor reached, of a complex one its real or imaginary part."""
         x = frame.operands[self.tensor]
         return x if self.part is None else torch.view_as_real(x).select(-1, self.part)
-
-    @property
-    def affine(self) -> bool:
-        return all(n.affine is not None for n in self.index)
 
     def mask(self, frame: Frame) -> Tensor | bool:
         """Where the access takes place: everywhere, nowhere, or where a tensor says."""
@@ -59,37 +79,43 @@ class Access:
         return whole
 
 
-def window(memory: Tensor, access: Access, frame: Frame, origin: Sequence[int]) -> Tensor:
+def window(memory: Tensor, access: Access, frame: Frame, origin: Sequence[int] = ()) -> Tensor:
     """The view of memory that a box reaches by affine indices; `origin` is the position of its first element."""
-    offset = memory.storage_offset()
-    shape = [1] * len(frame.lo)
-    strides = [0] * len(frame.lo)
-    for stride, node, first in zip(memory.stride(), access.index, origin, strict=True):
-        assert node.affine is not None
-        offset += stride * (node.affine.const - first)
-        for dim, n in node.affine.coefs:
-            strides[dim] += stride * n
-            shape[dim] = frame.hi[dim] - frame.lo[dim]
-    backwards = []
-    for dim, stride in enumerate(strides):
-        if stride < 0 and shape[dim] > 1:
-            offset += stride * (frame.hi[dim] - 1)
+    steps = memory.stride()
+    reach = access.strides.get(steps)
+    if reach is None:
+        if len(access.strides) >= _MOST_STRIDES:
+            access.strides.clear()
+        reach = access.strides[steps] = Strides.of(access.index, steps)
+    lo, hi = frame.lo, frame.hi
+    offset = memory.storage_offset() + reach.offset
+    for stride, first in zip(steps, origin, strict=False):
+        offset -= stride * first
+    shape, strides = [1] * len(lo), [0] * len(lo)
+    backwards: list[int] = []
+    for dim, stride in reach.along:
+        shape[dim] = hi[dim] - lo[dim]
+        if stride >= 0:
+            strides[dim] = stride
+            offset += stride * lo[dim]
+        else:
             strides[dim] = -stride
+            offset += stride * (hi[dim] - 1)
             backwards.append(dim)
-        elif stride:
-            offset += stride * frame.lo[dim]
-            strides[dim] = abs(stride)
     view = memory.as_strided(shape, strides, offset)
-    return view.flip(backwards) if backwards else view
+    return view.flip(backwards) if any(shape[dim] > 1 for dim in backwards) else view
 
 
 def load(access: Access, dtype: DType) -> Callable[[Frame], tuple[Tensor, bool]]:
     """The load of a box, in the type that its elements are computed in."""
     nothing = torch.zeros((), dtype=HELD[dtype.name])
+    plain = access.affine and access.inside and not access.terms
 
     def run(frame: Frame) -> tuple[Tensor, bool]:
-        mask = access.mask(frame)
         memory = access.memory(frame)
+        if plain and memory.dtype == nothing.dtype:
+            return window(memory, access, frame), False
+        mask = access.mask(frame)
         if mask is False:
             return nothing.to(memory.device), False
         found = _affine(access, memory, frame) if access.affine else _gathered(access, memory, frame)
@@ -103,9 +129,11 @@ def load(access: Access, dtype: DType) -> Callable[[Frame], tuple[Tensor, bool]]
 
 def _affine(access: Access, memory: Tensor, frame: Frame) -> Tensor:
     """The box's window, of a padded copy where it leaves the tensor."""
+    if access.inside:
+        return window(memory, access, frame)
     ranges = [cast(Affine, node.affine).bounds(frame.lo, frame.hi) for node in access.index]
     if all(low >= 0 and high < n for (low, high), n in zip(ranges, memory.shape, strict=True)):
-        return window(memory, access, frame, [0] * memory.ndim)
+        return window(memory, access, frame)
     fits = [low >= 0 and high < n for (low, high), n in zip(ranges, memory.shape, strict=True)]
     spans = [(0, n - 1) if fit else r for r, fit, n in zip(ranges, fits, memory.shape, strict=True)]
     copied = prod(high - low + 1 for low, high in spans)
@@ -178,6 +206,10 @@ def _loose(access: Access, frame: Frame, shape: Sequence[int]) -> list[bool]:
         loose = wider
 
 
+def _all_inside(access: Access, memory: Tensor, frame: Frame) -> bool:
+    return all(_runs_inside(n, frame, extent) for n, extent in zip(access.index, memory.shape, strict=True))
+
+
 def _runs_inside(node: Node, frame: Frame, extent: int) -> bool:
     """Does an index run forwards, and inside its dimension, throughout the box?"""
     if node.affine is None or any(c < 0 for _, c in node.affine.coefs):
@@ -205,10 +237,10 @@ def store(access: Access, value: Node) -> Callable[[Frame], None]:
         memory = writable(access.memory(frame))
         found, owned = value.compute(frame)
         values = torch.full((), found, device=memory.device) if isinstance(found, bool) else found
-        if not all(_runs_inside(n, frame, extent) for n, extent in zip(access.index, memory.shape, strict=True)):
+        if not access.inside and not _all_inside(access, memory, frame):
             _scatter(access, memory, values, mask, frame)
             return
-        view = window(memory, access, frame, [0] * memory.ndim)
+        view = window(memory, access, frame)
         view.copy_(values if mask is True else torch.where(mask, values.to(view.dtype), view))
         frame.recycle(found, owned)
 

@@ -90,13 +90,13 @@ class Values:
         self.seen.append(n)
 
         def run(frame: Frame) -> Result:
-            value = cast("Tensor | bool", frame.values[slot])
+            value = frame.values[slot]
             if not last[0]:
                 return value, False
-            frame.values[slot] = None
+            frame.values[slot] = False
             return value, frame.owned[slot]
 
-        return Node(n.node.dtype, n.node.dims, run, bounds=n.node.bounds, passes=True, view=n.node.view)
+        return Node(n.node.dtype, n.node.dims, run, bounds=n.node.bounds, passes=True, view=n.node.view, at_hand=True)
 
     # Nodes -----------------------------------------------------------------------------------------------------------
 
@@ -169,7 +169,7 @@ class Values:
         if t.is_bool:
             return self.constant(bool(x), t)
         affine = Affine(int(x)) if t.is_int else None
-        return Node(t, NOWHERE, lambda _: (x, False), affine, affine.bounds if affine else unknown, x)
+        return Node(t, NOWHERE, lambda _: (x, False), affine, affine.bounds if affine else unknown, x, at_hand=True)
 
     def affine(self, a: Affine, t: DType) -> Node:
         """Positions: an integer at each place of a box."""
@@ -275,7 +275,16 @@ class Values:
         """Where a load or store reaches; what keeps an index in range is checked anyhow, and no term of the mask."""
         nodes = tuple(self.node(i) for i in index)
         kept = [self.node(term) for term in _terms(mask) if not self.is_range_check(tensor, term, index)]
-        return torch_memory.Access(tensor, part, nodes, tuple(n for n in kept if n.fixed is not True))
+        dims = [prod(self.extents[a] for a in dim) for dim in self.buffers[tensor].dims]
+        inside = all(self.is_inside(n, extent) for n, extent in zip(nodes, dims, strict=True))
+        return torch_memory.Access(tensor, part, nodes, tuple(n for n in kept if n.fixed is not True), inside)
+
+    def is_inside(self, index: Node, extent: int) -> bool:
+        """Does an index run forwards, and inside its dimension, in every box?"""
+        if index.affine is None or any(c < 0 for _, c in index.affine.coefs):
+            return False
+        low, high = index.affine.bounds([0] * len(self.whole), self.whole)
+        return low >= 0 and high < extent
 
     def is_range_check(self, tensor: str, term: Value, index: tuple[Value, ...]) -> bool:
         """Does a term keep an index of this tensor in range: `e >= 0`, or `e < |dim|`?"""
@@ -370,6 +379,12 @@ class Values:
             given = [a.compute(frame) for a in args]
             if all(n == 1 for n in sizes):
                 return given
+            if len(given) == 1:
+                whole, owned = given[0]
+                found = reduce([_spread(as_tensor(whole, frame), frame, over)], dims)
+                if owned:
+                    frame.recycle(whole, owned)
+                return [(found[0], frame.reuse)]
             parts = [_spread(as_tensor(x, frame), frame, over) for x, _ in given]
             if len(parts) > 1:
                 shape = common_shape(parts)
@@ -402,8 +417,10 @@ class Values:
 def _spread(x: Tensor, frame: Frame, over: frozenset[int]) -> Tensor:
     """The tensor at its full size along the dims to be reduced."""
     x = ranked(x, frame)
-    wanted = [frame.hi[d] - frame.lo[d] if d in over else n for d, n in enumerate(x.shape)]
-    return x if list(x.shape) == wanted else x.expand(wanted)
+    shape, lo, hi = x.shape, frame.lo, frame.hi
+    if all(shape[d] == hi[d] - lo[d] for d in over):
+        return x
+    return x.expand([hi[d] - lo[d] if d in over else n for d, n in enumerate(shape)])
 
 
 def _affine(op: str, args: list[Node], lo: list[int], hi: tuple[int, ...]) -> Affine | None:
