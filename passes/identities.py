@@ -17,16 +17,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from functools import reduce
 
 from einc.arithmetic import evaluate_formula
 from einc.ein import FALSE, TRUE, ZERO, Apply, Cast, Const, Expr, Read
 from einc.errors import Error
-from einc.guards import conjoin, in_range_by_form
 from einc.passes.arithmetic_laws import ARITHMETIC
-from einc.passes.rewriting import Scope, bottom_up, inside, is_stored_as
+from einc.passes.rewriting import Scope, bottom_up, is_stored_as, within
 from einc.passes.truth_laws import TRUTH
-from einc.ranges import is_simple
 from einc.types import FLOAT, DType, compute
 
 _LAWS = ARITHMETIC | TRUTH
@@ -97,10 +94,9 @@ def _read(e: Read, scope: Scope) -> Expr | None:
     if e.guard == FALSE:
         stored = scope.dtypes[e.tensor]
         return FALSE if stored.is_bool else Cast(stored, ZERO)
-    pairs = zip(e.index, scope.shapes[e.tensor], strict=True)
-    unsure = [(at, dim) for at, dim in pairs if not in_range_by_form(at, dim) and is_simple(at)]
-    tests = [simplified(t, scope) for at, dim in unsure for t in inside(at, dim)]
-    return replace(e, guard=reduce(conjoin, [t for t in tests if t != TRUE], None))
+    tests = within(e.index, scope.shapes[e.tensor])
+    left = None if tests is None else simplify_expression(tests, scope)
+    return replace(e, guard=None if left == TRUE else left)
 
 
 def _cast(e: Cast, scope: Scope) -> Expr | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 
@@ -26,7 +26,7 @@ from einc.ein import (
     reads,
     rebuild,
 )
-from einc.guards import argument_guard, composite, in_range_by_form
+from einc.guards import argument_guard, composite, conjoin, in_range_by_form
 from einc.inference import dtype_of, reduced_type
 from einc.ranges import is_simple
 from einc.types import DType, accumulator, compute, join
@@ -117,6 +117,12 @@ def inside(e: Expr, group: tuple[str, ...]) -> tuple[Expr, Expr]:
     """The conditions that an index is within a dimension of these axes."""
     extents: list[Expr] = [Extent(axis) for axis in group] or [ONE]
     return Apply("le", (ZERO, e)), Apply("lt", (e, reduce(lambda a, b: Apply("mul", (a, b)), extents)))
+
+
+def within(index: Sequence[Expr], dims: Dims) -> Expr | None:
+    """The condition that simple subscripts are in range; None where that is certain by their form."""
+    unsure = [(at, dim) for at, dim in zip(index, dims, strict=True) if not in_range_by_form(at, dim) and is_simple(at)]
+    return reduce(conjoin, [t for at, dim in unsure for t in inside(at, dim)], None)
 
 
 def is_exposed(e: Read, shapes: Mapping[str, Dims]) -> bool:
