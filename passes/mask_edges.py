@@ -42,6 +42,7 @@ class _Masks:
         self.kernel = kernel
         self.names = scope(kernel)
         self.ragged: set[str] = set()
+        self.axes = tile.tile_axes(kernel).keys()
         self.dims = {b.name: b.dims for b in kernel.buffers}
         self.values: dict[str, Value] = {}  # what names are bound to, masked
         self.ranked = dict(_ranked(kernel.body))
@@ -112,14 +113,29 @@ class _Masks:
         terms = [] if v.mask is None else [self.value(v.mask)]
         extends = frozenset().union(*(axes_of(x, self.names) for x in (*index, *terms)))
         terms = [*(Ref(edge(a)) for a in self.kernel_order(extends)), *terms]
+        certain = {term for mask in terms for term in _terms(mask)}
         for i, dim, checked in zip(index, self.dims[v.tensor], v.checked, strict=True):
             if checked:
-                t = self.dtype(i)
-                bound = extent(dim)
-                if not isinstance(i, Lit) or float(i.value) < 0:
-                    terms.append(Elem("ge", (i, Lit(0, t))))
-                terms.append(Elem("lt", (i, bound if t == INT else tile.Convert(t, bound))))
+                terms += [term for term in self.range_of(i, dim) if term not in certain]
         return replace(v, index=index, mask=conjunction(terms))
+
+    def range_of(self, i: Value, dim: tuple[str, ...]) -> list[Value]:
+        """The conditions that an index is in range, but those that hold by its form."""
+        t, bound = self.dtype(i), extent(dim)
+        upper = Elem("lt", (i, bound if t == INT else tile.Convert(t, bound)))
+        return [upper] if self.is_natural(i) else [Elem("ge", (i, Lit(0, t))), upper]
+
+    def is_natural(self, v: Value) -> bool:
+        """Whether a position is at least 0 by its form."""
+        match v:
+            case Ref(name=name):
+                return name in self.axes
+            case Lit(value=value):
+                return float(value) >= 0
+            case Elem(op="add" | "mul" | "floordiv" | "mod", args=args):
+                return all(self.is_natural(a) for a in args)
+            case _:
+                return False
 
     def kernel_order(self, axes: frozenset[str]) -> list[str]:
         return [a for a in self.names if a in axes and a in self.ragged]
