@@ -15,10 +15,8 @@ from collections.abc import Callable, Iterable
 from functools import reduce
 
 from einc import ein
-from einc.ein import FALSE, Apply, Cast, Const, Expr, Extent, Read
-
-# What a body is where it adds nothing, by monoid. An argmax of nothing is a position: it needs all of them.
-NOTHING = {"sum": 0.0, "max": -math.inf, "min": math.inf, "prod": 1.0, "any": 0.0, "all": 1.0}
+from einc.ein import FALSE, Apply, Cast, Const, Expr, Extent, Monoid, Read
+from einc.passes.rewriting import IDENTITIES
 
 Domain = frozenset[Expr]  # predicates, all of which must hold
 
@@ -27,6 +25,12 @@ _OPPOSITE = {"eq": "ne", "ne": "eq"}
 NEGATED = {"lt": "ge", "le": "gt", "gt": "le", "ge": "lt", "eq": "ne", "ne": "eq"}  # of a NaN only `eq` and `ne`
 _OF_ZERO = ("abs", "sqrt", "tanh", "erf", "sin", "tan", "floor", "ceil", "round", "neg")  # 0 at 0
 _EVERYWHERE: Domain = frozenset()
+
+
+def domain_of(monoid: Monoid, bodies: Iterable[Expr]) -> Domain:
+    """Where any of the bodies changes a reduction. An argmax of nothing is a position: it needs all of them."""
+    identity = IDENTITIES.get(monoid.name)
+    return _EVERYWHERE if identity is None else reduce(either, (domain(b, identity.value) for b in bodies))
 
 
 def domain(e: Expr, nothing: float) -> Domain:

@@ -18,7 +18,7 @@ from einc.ein import MONOIDS, AxisValue, Expr, Read, reads
 from einc.guards import composite
 from einc.passes.bounds import Bounds, bounds
 from einc.passes.cost import positions
-from einc.passes.domain import NOTHING, Domain, domain, either, holds, ordered
+from einc.passes.domain import Domain, domain_of, either, holds, ordered
 from einc.passes.kernel import Kernel
 from einc.passes.mask_edges import extent
 from einc.passes.movement import call
@@ -121,10 +121,7 @@ def _needed(kernel: Kernel, link: Link, a: Accumulator) -> Domain:
     """What must hold for an accumulator to change."""
     given = (p for p in (a.domain, link.equation.within) if p is not None)
     needed: Domain = frozenset(q for p in given for q in holds(unfolded(p, kernel.definitions)))
-    nothing = NOTHING.get(a.monoid.name)
-    if nothing is not None:
-        found: Domain = reduce(either, (domain(unfolded(b, kernel.definitions), nothing) for b in a.bodies))
-        needed = needed | found
+    needed |= domain_of(a.monoid, (unfolded(b, kernel.definitions) for b in a.bodies))
     return frozenset(ordered(p, lambda e: kernel.b.dtype(e).is_int) for p in needed)
 
 

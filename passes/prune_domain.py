@@ -18,7 +18,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
-from functools import reduce
 
 from einc import ein
 from einc.ein import Apply, AxisValue, Const, Equation, Expr, Program, Read
@@ -28,7 +27,7 @@ from einc.passes.alone import alone
 from einc.passes.chunks import CHUNK, Chunks
 from einc.passes.cost import Model, positions
 from einc.passes.demand import bound_by_demand
-from einc.passes.domain import NOTHING, Domain, conjunction, domain, either, holds, ordered
+from einc.passes.domain import Domain, conjunction, domain_of, holds, ordered
 from einc.pipeline import Context
 from einc.types import I32, DType
 
@@ -56,10 +55,7 @@ def _data_domain(e: Equation, named: dict[str, Equation], dtypes: dict[str, DTyp
     if e.monoid is None or len(e.over) != 1:
         return frozenset()
     needed: Domain = frozenset() if e.domain is None else frozenset(holds(e.domain))
-    nothing = NOTHING.get(e.monoid.name)
-    if nothing is not None:
-        inside: Domain = reduce(either, (domain(_written_out(b, named), nothing) for b in e.bodies))
-        needed = needed | inside
+    needed |= domain_of(e.monoid, (_written_out(b, named) for b in e.bodies))
     found = frozenset(ordered(p, lambda x: dtype_of(x, dtypes).is_int) for p in needed)
     return frozenset(p for p in found if _reads_along(p, e.over[0], dtypes))
 
