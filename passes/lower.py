@@ -79,6 +79,7 @@ def _guarded(plan: Plan, shapes: Mapping[str, Dims]) -> Plan:
         return replace(e, guard=conjunction(Apply("gt", (Extent(a), ZERO)) for a in others))
 
     def of(eq: Equation) -> Equation:
-        return eq.map(lambda x: bottom_up(x, lambda e: guarded(e, eq)))
+        done = eq.map(lambda x: bottom_up(x, lambda e: guarded(e, eq)))
+        return replace(done, within=eq.within)  # its tables have every chunk that the grid has
 
     return replace(plan, equations=tuple(map(of, plan.equations)))
