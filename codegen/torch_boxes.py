@@ -8,14 +8,16 @@ from itertools import product
 from math import prod
 
 # Elements of the largest tensor in a box, 2 MiB of float32: smaller ones show what it takes to dispatch an operation,
-# larger ones leave the cache.
+# larger ones leave the cache. Contractions do more with an element, and are worth twice as many.
 LARGEST = 1 << 19
+_OF_DOTS = 2
 
 WORTH_SHARING = 1 << 16  # elements of the largest tensor from which on a box is a task for a worker
 _BALANCED = 4  # boxes a worker, so that all end at about the same time
 
-_STREAMED = 1024  # positions of a walked axis that amortise what is done once a block: rescaling, dispatch
+_STREAMED = 2048  # positions of a walked axis that amortise what is done once a block: rescaling, dispatch
 _ROWS = 512  # rows that do so for what is read anew by every block of them
+_PRUNED = 512  # the same where rows stop at different places, and heads together amortise the rest
 _SQUARE = 256  # rows and columns that make a matrix product run at full speed
 
 
@@ -37,11 +39,18 @@ def box(
 
     With contractions the batch is cut first, from the outermost axis inwards, then a walked axis, then rows, and again
     below what is good for speed if it must be; without, rows are whole as long as they can be. At last the grid is cut
-    until every worker has boxes. Rows of a `pruned` domain walk what any of them needs, so there are fewer in a box.
+    until every worker has boxes. Rows of a `pruned` domain walk what any of them needs, so there are fewer in a box,
+    and rather more of the batch.
     """
+    most = _OF_DOTS * LARGEST if dots else LARGEST
     sizes = [1 if d.kind == "single" else max(d.extent, 1) for d in dims]
     shapes = [s for s in shapes if s]
-    large = [("batch", 1), ("reduced", _STREAMED)] if dots else [("reduced", LARGEST), ("row", _SQUARE), ("batch", 1)]
+    if not dots:
+        large = [("reduced", LARGEST), ("row", _SQUARE), ("batch", 1)]
+    elif pruned:
+        large = [("row", _SQUARE), ("reduced", _PRUNED), ("batch", 1)]
+    else:
+        large = [("batch", 1), ("reduced", _STREAMED)]
     stages = (
         *large, ("row", _SQUARE if pruned else _ROWS), ("row", _SQUARE), ("reduced", 512), ("column", _SQUARE),
         ("row", 16), ("reduced", 64), ("column", 16), ("row", 1), ("column", 1), ("reduced", 1),
@@ -49,7 +58,7 @@ def box(
     for kind, least in stages:
         for group in _groups(dims, kind):
             while True:
-                over = [s for s in shapes if prod(sizes[d] for d in s) > LARGEST]
+                over = [s for s in shapes if prod(sizes[d] for d in s) > most]
                 cut = [d for d in group if sizes[d] > 1 and any(d in s for s in over)]
                 if not cut or prod(sizes[d] for d in group) <= least:
                     break

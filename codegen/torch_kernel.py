@@ -253,7 +253,7 @@ class _Compiler:
         start = None if s.start is None else self.values.node(s.start)
         stop = None if s.stop is None else self.values.node(s.stop)
         for node in (start, stop):
-            self.pruned = self.pruned or bool(node and node.dims)
+            self.pruned = self.pruned or (node is not None and node.fixed is None)
             self.dims[:] = [_single(d) if node and n in node.dims else d for n, d in enumerate(self.dims)]
 
         def run(frame: Frame) -> list[range]:

@@ -593,7 +593,7 @@ def test_a_walked_axis_is_cut_before_rows_and_rows_before_heads() -> None:
     roles = [("h", 8, "batch"), ("i", 4096, "row"), ("d", 64, "whole"), ("j", 4096, "reduced")]
     shape = [Dim(name, name, extent, kind) for name, extent, kind in roles]
     sizes = box(shape, [frozenset((0, 1, 3)), frozenset((0, 1, 2))], True, False, (0, 1), 2)
-    assert math.prod((sizes[0], sizes[1], sizes[3])) <= torch_boxes.LARGEST
+    assert math.prod((sizes[0], sizes[1], sizes[3])) <= 2 * torch_boxes.LARGEST
     assert sizes[3] < 4096
     assert sizes[2] == 64
 
