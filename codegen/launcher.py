@@ -259,9 +259,9 @@ def rows_of_chains(kernel: tile.Kernel) -> frozenset[str]:
     """The row axes of a kernel's dots of narrow types, where there are several.
 
     Triton (3.6 and 3.7) gives every warp rows of its own where one dot follows another; a Hopper dot takes 16 a warp,
-    and is wrong where the tile has fewer.
+    and is wrong where the tile has fewer. Of dots with a batch axis every warp has some whole.
     """
-    dots = [v for v in tile.values_in(kernel.body) if isinstance(v, tile.Dot)]
+    dots = [v for v in tile.values_in(kernel.body) if isinstance(v, tile.Dot) and not v.batch]
     loads = [v.dtype.size for v in tile.values_in(kernel.body) if isinstance(v, tile.Load)]
     return frozenset(d.row for d in dots) if len(dots) > 1 and max(loads, default=4) <= 2 else frozenset()
 

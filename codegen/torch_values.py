@@ -353,7 +353,7 @@ class Values:
 
         dims = (left.dims | right.dims | acc.dims) - set(inner)
         self.shapes.add(dims)
-        if max(len(self.members[a]) for a in (v.row, v.column, v.inner)) > 1:
+        if v.batch or max(len(self.members[a]) for a in (v.row, v.column, v.inner)) > 1:
             self.shapes |= {left.dims, right.dims}  # which may not be matrices as they lie in memory
         return Node(acc.dtype, dims, run)
 

@@ -55,8 +55,8 @@ class Writer(ABC):
         match v:
             case tile.Ref(name=name):
                 found = frozenset(self.types[name].axes)
-            case tile.Dot(row=row, column=column):
-                found = frozenset((row, column))
+            case tile.Dot():
+                found = frozenset(v.result)
             case tile.Fold(axis=axis, args=args):
                 found = frozenset().union(*map(self.axes, args)) - {axis}
             case tile.Scan(axis=axis, args=args):

@@ -138,7 +138,8 @@ class Load:
 class Dot:
     """acc[row, column] + Σ[inner] left[row, inner] · right[inner, column], summed in the accumulator's type.
 
-    An operand may lack an axis it does not depend on; it is broadcast to it.
+    A dot with a `batch` axis is one at each position of it: acc, left and right extend over it too. An operand may lack
+    an axis it does not depend on; it is broadcast to it.
     """
 
     left: Value
@@ -147,6 +148,16 @@ class Dot:
     row: str
     column: str
     inner: str
+    batch: str = ""
+
+    @property
+    def result(self) -> tuple[str, ...]:
+        """The axes of the result, in the order that it is made in."""
+        return self.over(self.row, self.column)
+
+    def over(self, *axes: str) -> tuple[str, ...]:
+        """These axes of each dot, in the order that they have in a tile."""
+        return (self.batch, *axes) if self.batch else axes
 
 
 @dataclass(frozen=True, slots=True)

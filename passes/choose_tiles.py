@@ -11,16 +11,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import product as choices
 from math import prod
 
 from einc import tile
-from einc.passes.room import registers, shared
+from einc.passes.room import largest, registers, results, shared
 from einc.pipeline import Context
 from einc.tile import UNSIZED, WHOLE, Block, TileAxis
 
 _LEAST_DOT = 16
 _HALF = 64  # rows and columns where two dots follow each other; two bytes each are a swizzled row
 _REGISTERS = 1 << 13  # f32 elements of a result that four warps hold beside a score tile
+_CROSSED = 1 << 13  # elements of the largest value that is computed beside the dots, where those have a batch axis
 _PRODUCTS = ((128, 256, 8), (128, 128, 8), (64, 128, 4), (64, 64, 4))  # rows, columns, warps; fastest first
 _FILLED = 256  # programs that keep a machine busy to the end
 _WIDEST = {"column": 1024, "reduced": 1024}
@@ -73,6 +75,8 @@ def _dot_tiles(kernel: tile.Kernel, dots: list[tile.Dot], context: Context) -> _
     least = max((context.target.least_inner(t) for t in operands), default=_LEAST_DOT)
     widest = max((t.size for t in operands), default=4)
     narrow = context.target.vendor == "cuda" and widest <= 2
+    if any(d.batch for d in dots) and context.target.vendor != "cpu":
+        return _batched(kernel, context, least)
     walked = {a.name for a in axes.values() if a.role == "reduced"}
     chained = walked & {d.inner for d in dots} and walked & {x for d in dots for x in (d.row, d.column)}
     if chained and context.target.vendor == "cuda" and widest <= 4:
@@ -100,6 +104,22 @@ def _chained(kernel: tile.Kernel, context: Context, least: int, size: int) -> _T
         inner, stages = (inner, 2) if stages > 2 else (inner // 2, 2)
     blocks = {role: Block(_LEAST_DOT, rows) for role in ("row", "column")}
     return _Tiles(blocks | {"reduced": Block(least, max(inner, least)), "whole": Block(least, WHOLE)}, warps, stages)
+
+
+def _batched(kernel: tile.Kernel, context: Context, least: int) -> _Tiles:
+    """Tiles of dots at every position of a tile axis: the most rows, and then the most of the walked axis, that leave
+    what all dots make a quarter of the registers, and what they take an eighth of shared memory."""
+    found = _Tiles({}, 8)
+    for rows, stages, inner in choices((_HALF, _HALF // 2, _LEAST_DOT), (2, 1), (_HALF, _HALF // 2, least)):
+        blocks = {role: Block(_LEAST_DOT, rows) for role in ("row", "column")}
+        blocks |= {"reduced": Block(least, inner), "whole": Block(_LEAST_DOT, WHOLE)}
+        sizes = _sizes(_Tiles(blocks, 8), kernel, context)
+        held = results(kernel, sizes)
+        found = _Tiles(blocks, 4 if held <= context.target.registers // 8 else 8, stages)
+        room = held <= context.target.registers * 3 // 4 and largest(kernel, sizes) <= _CROSSED
+        if room and shared(kernel, sizes, stages) <= context.target.shared * 7 // 8:
+            break
+    return found
 
 
 def _fitted(tiles: _Tiles, kernel: tile.Kernel, context: Context, least: int) -> _Tiles:

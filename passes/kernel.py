@@ -1,7 +1,8 @@
 """One kernel of a plan in the making: the values of its tensors, reductions of one block, and stores.
 
 What an equation of the plan reads from another is computed in place, once a block. A sum of products whose two sides
-meet in one row, one column and one inner tile axis becomes a dot; any other reduction folds its tile.
+meet in one row, one column and one inner tile axis becomes a dot; one with a single further tile axis, which is a batch
+axis or one of two rows or columns, becomes a dot at each position of that. Any other reduction folds its tile.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from einc import ein, tile
 from einc.ein import Apply, Equation, Expr, Program, Read
 from einc.passes.builder import Axes, Builder
 from einc.passes.contraction import Contraction, Term, contraction, operand_type
+from einc.passes.sides import Sides, fills, held, sides
 from einc.pipeline import Context
 from einc.plan import Plan
 from einc.tile import Elem, Lit, TileType, Value
@@ -77,9 +79,9 @@ class Kernel:
         """The tile axes an equation's value extends over, in the order that it is made in."""
         dots = self.contractions(eq)
         if dots is not None:
-            sides = self.sides(dots[0])
-            assert sides is not None
-            return sides[:2]
+            found = self.sides(dots[0])
+            assert found is not None
+            return found.result
         return self.extends(eq.axes)
 
     def reduce(self, eq: Equation, states: list[Value], order: tuple[str, ...]) -> list[Value]:
@@ -133,7 +135,7 @@ class Kernel:
     # ---------------------------------------------------------------------------------------------------- contractions
 
     def contractions(self, eq: Equation) -> list[Contraction] | None:
-        """The bodies of a sum as contractions over one row, column and inner tile axis that the target's dot takes."""
+        """The bodies of a sum as contractions that the target's dot takes, each over the same tile axes."""
         if eq.monoid is None or eq.monoid.name != "sum":
             return None
         found: list[Contraction] = []
@@ -146,34 +148,31 @@ class Kernel:
             found.append(c)
         return found
 
-    def sides(self, c: Contraction) -> tuple[str, str, str] | None:
-        """The row, column and inner tile axis; None if one of them is several, or a batch axis extends over a tile."""
-        groups = [self.tiles(axes) for axes in (c.shape.rows, c.shape.columns, c.shape.inner)]
-        if any(len(g) != 1 for g in groups) or len(set().union(*groups)) < 3 or self.tiles(c.shape.batch):
-            return None
-        row, column, inner = (next(iter(g)) for g in groups)
-        return row, column, inner
+    def sides(self, c: Contraction) -> Sides | None:
+        """The tile axes of a dot for a contraction, or None."""
+        return sides(c.shape, self.tiles, fills(c.shape.inner, self.plan, self.context))
 
-    def tiles(self, axes: Iterable[str]) -> set[str]:
-        """The tile axes that a group of axes extends over; a position of one a program has none."""
-        return {self.b.tile_of[a] for a in axes if self.b.types[self.b.tile_of[a]].axes}
+    def tiles(self, axes: Iterable[str]) -> list[str]:
+        """The tile axes that a group of axes extends over, outermost first; a position of one a program has none."""
+        found = {self.b.tile_of[a] for a in axes if self.b.types[self.b.tile_of[a]].axes}
+        return sorted(found, key=lambda t: self.order.index(t) if t in self.order else len(self.order))
 
     def dotted(self, c: Contraction, acc: Value) -> Value:
-        sides = self.sides(c)
-        assert sides is not None
-        row, column, inner = sides
+        at = self.sides(c)
+        assert at is not None
+        rows, columns = at.over(at.row, at.inner), at.over(at.inner, at.column)
         scaled = bool(c.terms[0].outer)
         start = tile.Fill(Lit(0, accumulator(self.operand_type(c.terms[0])))) if scaled else acc
         for term in c.terms:
             operand = self.operand_type(term)
-            left = self.b.typed(_product(term.left), (row, inner), operand)
+            left = self.b.typed(_product(term.left), rows, operand)
             left = Elem("neg", (left,)) if term.negative else left
-            right = self.b.typed(_product(term.right), (inner, column), operand)
-            left, right = self.b.bind("left", left, (row, inner)), self.b.bind("right", right, (inner, column))
-            start = tile.Dot(left, right, start, row, column, inner)
+            right = self.b.typed(_product(term.right), columns, operand)
+            left, right = self.b.bind("left", left, rows), self.b.bind("right", right, columns)
+            start = tile.Dot(left, right, start, at.row, at.column, at.inner, at.batch)
         if not scaled:
             return start
-        value = self.scaled(self.b.bind("dot", start, (row, column)), c.terms[0].outer, (row, column))
+        value = self.scaled(self.b.bind("dot", start, at.result), c.terms[0].outer, at.result)
         return value if isinstance(acc, tile.Fill) else Elem("add", (acc, value))
 
     def scaled(self, value: Value, outer: tuple[Expr, ...], order: tuple[str, ...]) -> Value:
@@ -211,29 +210,6 @@ class Kernel:
         if eq.monoid is None:
             return [self.b.typed(body, order, t) for body, t in zip(eq.bodies, types, strict=True)]
         return self.reduced(eq)
-
-
-def held(plan: Plan, context: Context) -> tuple[tuple[str, ...], ...]:
-    """The axes held whole, in the groups that contractions take as one: their inner axes, their rows, their columns."""
-    groups: list[tuple[str, ...]] = []
-    for eq in plan.equations:
-        found = contraction(eq, eq.body, context.size) if eq.monoid is not None and eq.monoid.name == "sum" else None
-        sides = () if found is None else (found.shape.rows, found.shape.columns, found.shape.inner)
-        for group in sides:
-            apart = set(group).isdisjoint(a for g in groups for a in g)
-            if len(group) > 1 and set(group) <= set(plan.whole) and apart and _together(group, plan):
-                groups.append(group)
-    grouped = {a: g for g in groups for a in g}
-    return tuple(dict.fromkeys(grouped.get(a, (a,)) for a in plan.whole))
-
-
-def _together(group: tuple[str, ...], plan: Plan) -> bool:
-    """Whether every reduction and every stored tensor has all of these axes, in one place, or none."""
-    for eq in plan.equations:
-        parts = [eq.over, eq.axes] if eq.monoid is not None or eq.name in plan.stores else []
-        if any(0 < len(set(part) & set(group)) < len(group) for part in parts):
-            return False
-    return True
 
 
 def component(name: str, n: int) -> str:

@@ -21,23 +21,20 @@ from dataclasses import dataclass, replace
 from einc import ein
 from einc.ein import AxisValue, Equation, Program
 from einc.passes.alone import alone
-from einc.passes.contraction import Shape, contraction
+from einc.passes.contraction import Shape
 from einc.passes.cost import Model, positions
 from einc.passes.flow import Flow
+from einc.passes.least_tiles import WHOLE_DOT, overflow
 from einc.passes.materialise import materialised
 from einc.passes.parts import split
 from einc.passes.rewriting import drop_dead
 from einc.passes.scan import prefix
-from einc.passes.walks import can_split, upstream
+from einc.passes.sides import shapes_of
+from einc.passes.walks import can_split
 from einc.pipeline import Context, State
 from einc.plan import Plan
+from einc.types import DType
 
-_WHOLE_DOT = 512  # the longest axis held whole in a tile that others cross
-_WHOLE_SCORE = 128  # the longest axis held whole along which a contraction's results are reduced
-_WHOLE_ROW = 16384  # the longest row held whole by itself
-_TILE = 1 << 15  # elements of the largest tile value, with the least rows and the least walked block
-_RESULT = 1 << 13  # of the largest result of a dot: it and what is made of it stay in registers
-_LEAST = 16
 _MOST_EQUATIONS = 32  # of a kernel; more are not looked at together
 
 
@@ -148,9 +145,11 @@ class Search:
         if len({(p.walked, p.reverse) for p in found.values()}) > 1:
             return Apart("prefixes along several axes, or from both ends, do not share a walk")
         along = {p.scanned: p.walked for p in found.values()}
-        shapes = _shapes((eq for eq in equations if eq.name not in found), self.context)
+        shapes = shapes_of((eq for eq in equations if eq.name not in found), self.context)
         walkable = [(p.walked,) for p in found.values()] or _walkable(equations, self.context)
-        made = {walked: _plan(equations, stores, walked, along, shapes, self.context) for walked in walkable}
+        made = {
+            walked: _plan(equations, stores, walked, along, shapes, self.context, self.dtypes) for walked in walkable
+        }
         plans = [p for p in made.values() if isinstance(p, Plan)]
         reasons = [f"{_walking(walked)}: {p.reason}" for walked, p in made.items() if isinstance(p, Apart)]
         return min(plans, key=self.rank, default=Apart("; ".join(reasons)))
@@ -165,7 +164,7 @@ class Search:
 
     def walks_scores(self, plan: Plan) -> bool:
         """Does the plan walk an axis that a contraction's results extend over?"""
-        shapes = _shapes(plan.equations, self.context)
+        shapes = shapes_of(plan.equations, self.context)
         return any(set(plan.walked) & {*shape.rows, *shape.columns} for shape in shapes.values())
 
 
@@ -208,6 +207,7 @@ def _plan(
     along: Mapping[str, str],
     shapes: Mapping[str, Shape],
     context: Context,
+    dtypes: Mapping[str, DType],
 ) -> Plan | Apart:
     """The plan with these axes walked; each of `along` is an axis that runs along with one of them."""
     shape = _main(equations, shapes, context)
@@ -220,10 +220,8 @@ def _plan(
     free = tuple(dict.fromkeys(a for eq in equations for a in eq.axes if a not in (*reduced, *along)))
     lacking = {a for a in free if any(a not in eq.axes for eq in equations)}
     side_by_side = () if shape is None else shape.batch  # no tile of a contraction extends over these
-    short = tuple(a for a in free if a in lacking and a not in side_by_side and context.size(a) <= _WHOLE_DOT)
+    short = tuple(a for a in free if a in lacking and a not in side_by_side and context.size(a) <= WHOLE_DOT)
     whole = (*(a for a in reduced if a not in walked), *short)
-    if (reason := _overflow(equations, whole, walked, shapes, context)) is not None:
-        return Apart(reason)
     grid = tuple(a for a in free if a not in whole)
     if shape is not None:
         rows = tuple(a for a in shape.rows if a in grid)
@@ -231,59 +229,12 @@ def _plan(
     else:
         rows, columns = (grid, ()) if walked or whole else (grid[:-1], grid[-1:])
     batch = tuple(a for a in grid if a not in rows and a not in columns)
-    return Plan(equations, stores, batch, rows, columns, walked, whole, scanned=tuple(along))
-
-
-def _shapes(equations: Iterable[Equation], context: Context) -> dict[str, Shape]:
-    """The shapes of the equations that are contractions."""
-    sums = [eq for eq in equations if eq.monoid is not None and eq.monoid.name == "sum"]
-    found = {eq.name: contraction(eq, eq.body, context.size) for eq in sums}
-    return {name: c.shape for name, c in found.items() if c is not None}
+    plan = Plan(equations, stores, batch, rows, columns, walked, whole, scanned=tuple(along))
+    reason = overflow(plan, shapes, context, dtypes)
+    return plan if reason is None else Apart(reason)
 
 
 def _main(equations: Iterable[Equation], shapes: Mapping[str, Shape], context: Context) -> Shape | None:
     """The shape of the largest contraction."""
     found = [(positions((*eq.axes, *eq.over), context), shapes[eq.name]) for eq in equations if eq.name in shapes]
     return max(found, key=lambda f: f[0])[1] if found else None
-
-
-def _overflow(
-    equations: tuple[Equation, ...],
-    whole: tuple[str, ...],
-    walked: tuple[str, ...],
-    shapes: Mapping[str, Shape],
-    context: Context,
-) -> str | None:
-    """What does not fit with the least rows and the least walked block."""
-    longest = _WHOLE_DOT * 2 if shapes else _WHOLE_ROW
-    for a in whole:
-        if context.size(a) > longest:
-            return f"{a} would be held, and {context.size(a)} positions are too many"
-    named = {eq.name: eq for eq in equations}
-    for name, shape in shapes.items():
-        scored = {a for eq in equations if name in upstream(eq, named) for a in eq.over}
-        for side in (shape.rows, shape.columns):
-            row = tuple(a for a in side if a in whole and a in scored)
-            if positions(row, context) > _WHOLE_SCORE:
-                return f"{name} would hold {', '.join(row)}, along which it is reduced later, in one tile"
-    least = _LEAST if shapes else 1
-    across = {a for shape in shapes.values() for a in (*shape.rows, *shape.columns)}
-    for eq in equations:
-        for axes, most in _tiles(eq, shapes.get(eq.name), whole):
-            held = tuple(a for a in whole if a in axes)
-            tile = positions(held, context)
-            tile *= least if set(walked) & axes else 1
-            tile *= least if axes - set(whole) - set(walked) else 1
-            solid = held and set(walked) & axes and across & axes - set(whole) - set(walked)
-            if tile > (most // 2 if solid else most):  # beside what a dot of the kernel takes
-                return f"{eq.name} would hold all of {', '.join(held)}, and {tile} elements are too many"
-    return None
-
-
-def _tiles(eq: Equation, shape: Shape | None, whole: tuple[str, ...]) -> list[tuple[set[str], int]]:
-    """The axes of each tile that an equation needs, and its most elements: a dot's sides and result, or all axes."""
-    if shape is not None and not set(shape.batch) & set(whole):
-        rows, columns, inner = map(set, (shape.rows, shape.columns, shape.inner))
-        if all(len(g & set(whole)) + bool(g - set(whole)) == 1 for g in (rows, columns, inner)):
-            return [(rows | inner, _TILE), (inner | columns, _TILE), (rows | columns, _RESULT)]
-    return [({*eq.axes, *eq.over}, _TILE)]

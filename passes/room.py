@@ -22,6 +22,26 @@ def registers(kernel: Kernel, sizes: Extents) -> int:
     return max(*states, *results, 0, 0)
 
 
+def results(kernel: Kernel, sizes: Extents) -> int:
+    """Bytes of the results of the dots of one loop, of the loop with the most."""
+    made = [[let for _, let in _made(body) if _has_dot(let)] for body in (o.body for o in _loops(kernel.body))]
+    return max((sum(_bytes(let.types[0], sizes) for let in lets) for lets in made), default=0)
+
+
+def _has_dot(let: Let) -> bool:
+    return any(isinstance(v, Dot) for v in tile.walk_values(let.value))
+
+
+def largest(kernel: Kernel, sizes: Extents) -> int:
+    """Elements of the largest tile that is computed, but not by a dot, or folded."""
+    folded = ((*let.types[0].axes, *_axis_of(let.value)) for _, let in _made(kernel.body) if not _has_dot(let))
+    return max((prod(sizes[a] for a in axes) for axes in folded), default=0)
+
+
+def _axis_of(v: tile.Value) -> tuple[str, ...]:
+    return (v.axis,) if isinstance(v, tile.Fold) else ()
+
+
 def shared(kernel: Kernel, sizes: Extents, stages: int) -> int:
     """Bytes of what dots read: of the statements around the loops, and of the loop with the most."""
     made = dict(_made(kernel.body))

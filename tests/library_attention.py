@@ -457,10 +457,6 @@ CASES = (
         sizes=SIZES | {"k": 3, "l": 4},
         tiny=TINY | {"k": 2, "l": 2},
         long=LONG | {"k": 16, "l": 16},
-        kernels=3,
-        unfused=("T", "A"),
-        wish="two kernels without T and P in memory, one for the statistics of T and one that makes scores again: "
-        "needs a walk over h inside the walk over j, which adds one dot a head to T of all heads",
     ),
     attention(
         "mla",
