@@ -104,7 +104,10 @@ class Tiles:
         """The axes of each tile that an equation needs, and its most elements."""
         dot = self.dots.get(eq.name)
         if dot is None:
-            yield tuple(self.tiles((*eq.axes, *eq.over))), _CROSSED if self.batched else _TILE
+            tile = tuple(self.tiles((*eq.axes, *eq.over)))
+            lone = self.shapes and set(eq.axes) & set(self.plan.batch) and set(tile) <= set(self.plan.whole)
+            most = _CROSSED if self.batched else _TILE
+            yield tile, most // self.rows if lone else most  # a program's only row costs what others take for theirs
         else:
             yield dot.over(dot.row, dot.inner), _TILE
             yield dot.over(dot.inner, dot.column), _TILE
