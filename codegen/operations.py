@@ -51,6 +51,8 @@ def elem(w: Writer, op: str, args: tuple[Value, ...], order: Axes) -> Text:
 
 def infix(w: Writer, op: str, args: tuple[Value, ...], t: DType, order: Axes) -> Text:
     sign, level = _INFIX[op]
+    if op == "mul" and len(order) > 3 and _gaps(w, args[0], order)[-1:] == (2,) and _gaps(w, args[1], order) == (0,):
+        args = args[::-1]  # Triton (3.6 and 3.7) takes a sum of such products for one of matrices, and fails
     a, b = (w.over(x, order) for x in args)
     if isinstance(args[0], tile.Lit) and isinstance(args[1], tile.Lit):
         a = w.filled(args[0], ())
@@ -61,6 +63,12 @@ def infix(w: Writer, op: str, args: tuple[Value, ...], t: DType, order: Axes) ->
     if level == COMPARE:
         left, right = OR, OR
     return Text(f"{a.at(left)} {sign} {b.at(right)}", level)
+
+
+def _gaps(w: Writer, v: Value, order: Axes) -> tuple[int, ...]:
+    """Where a tile is spread to meet one over all of these axes."""
+    own = w.axes(v)
+    return tuple(n for n, a in enumerate(order) if a not in own) if own else ()
 
 
 def divide(w: Writer, op: str, args: tuple[Value, ...], order: Axes) -> Text:

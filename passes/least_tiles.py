@@ -48,19 +48,11 @@ def overflow(plan: Plan, shapes: Mapping[str, Shape], context: Context, dtypes: 
     return tiles.too_large() or tiles.too_many(dtypes)
 
 
-def rows(plan: Plan, shapes: Mapping[str, Shape], context: Context, dtypes: Mapping[str, DType], most: int) -> int:
-    """The positions of a blocked axis that share a program: as many as asked for, or as there is room for."""
-    count = most
-    while count > _LEAST and Tiles(plan, shapes, context, count).too_many(dtypes):
-        count //= 2
-    return count
-
-
 class Tiles:
-    """The tiles of a plan's kernel, with so many positions of an axis that is blocked over the grid."""
+    """The tiles of a plan's kernel."""
 
-    def __init__(self, plan: Plan, shapes: Mapping[str, Shape], context: Context, rows: int = _LEAST) -> None:
-        self.plan, self.shapes, self.context, self.rows = plan, shapes, context, rows
+    def __init__(self, plan: Plan, shapes: Mapping[str, Shape], context: Context) -> None:
+        self.plan, self.shapes, self.context = plan, shapes, context
         self.groups = tile_axes(plan, context)
         self.of = {a: t for t, group in self.groups.items() for a in group}
         self.dots = {name: s for name, shape in shapes.items() if (s := self.sides(shape)) is not None}
@@ -83,9 +75,7 @@ class Tiles:
         least = _LEAST if t in self.multiplied else 1
         if t in self.plan.whole:
             return max(least, power(prod(map(self.context.size, self.groups[t]))))
-        if t in self.plan.walked:
-            return _LEAST if self.shapes else 1
-        return self.rows if self.shapes else 1
+        return _LEAST if self.shapes else 1
 
     def too_large(self) -> str | None:
         """A tile that is."""
@@ -107,7 +97,7 @@ class Tiles:
             tile = tuple(self.tiles((*eq.axes, *eq.over)))
             lone = self.shapes and set(eq.axes) & set(self.plan.batch) and set(tile) <= set(self.plan.whole)
             most = _CROSSED if self.batched else _TILE
-            yield tile, most // self.rows if lone else most  # a program's only row costs what others take for theirs
+            yield tile, most // _LEAST if lone else most  # a program's only row costs what others take for theirs
         else:
             yield dot.over(dot.row, dot.inner), _TILE
             yield dot.over(dot.inner, dot.column), _TILE

@@ -14,7 +14,7 @@ from einc.codegen.aot import compile_ahead
 from einc.evaluate import evaluate
 from einc.execution import runner
 from einc.targets import INTERPRETER, TARGETS
-from einc.types import BF16, DType
+from einc.types import BF16, F32, DType
 from tests.library import EXAMPLES
 
 HEADS = (EXAMPLES / "attention" / "talking_heads.ein").read_text()
@@ -80,6 +80,16 @@ def test_a_contraction_of_every_role(hint: int, h: int, level: int) -> None:
     found = runner(c)(*map(torch.from_numpy, given.values()))
     for got, wanted in zip(found, evaluate(program, given, {}), strict=True):
         np.testing.assert_allclose(got.numpy(), wanted, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.aot
+def test_products_of_four_axes_compile() -> None:
+    """Triton takes `x[:, :, None, :] * y[None, :, :, :]`, summed, for a product of matrices."""
+    text = MIXED.replace("w[h, k]", "w[j, h, k]")
+    sizes = {"h": 3, "k": 3, "i": 4096, "j": 4096, "d": 64, "e": 64}
+    c = compiled(text, sizes, F32)
+    assert "w_1[None, :, :, :] * tl.permute(s, (1, 2, 0))[:, :, None, :]" in c.source
+    compile_ahead(c.emitted, TARGETS["sm_90"], sizes)
 
 
 @pytest.mark.aot
