@@ -34,6 +34,10 @@ class Plan:
         """The axes that a walk runs along."""
         return frozenset((*self.walked, *self.scanned))
 
+    def writes(self, eq: Equation) -> bool:
+        """Is any tensor of the equation written to memory?"""
+        return any(t.name in self.stores for t in eq.outputs)
+
     def is_scan(self, eq: Equation) -> bool:
         """Is the equation a reduction over the walked axis with a value at every position of it?"""
         return not self.along.isdisjoint(eq.axes) and not self.along.isdisjoint(eq.over)

@@ -73,7 +73,7 @@ class Builder:
         self.blocks = [Block(self)]
         self.finer: dict[Expr, Callable[[], tile.Value]] = {}  # ways to expressions with less rounding
         self.inverts = True  # a tile is multiplied by the inverse of what it is divided by
-        kept = {eq.name for eq in plan.equations} - set(plan.stores)
+        kept = {t.name for eq in plan.equations for t in eq.outputs} - set(plan.stores)
         self.taken = Counter([a.name for a in program.axes] + [n for n in self.dtypes if n not in kept])
         for p in program.scalars:
             self.types[p.name] = tile.TileType(self.scalar_type(p.dtype))

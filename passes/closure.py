@@ -29,24 +29,27 @@ def links(
 ) -> list[Link | NotClosed]:
     """Each reduction of a chain over the same axes, in order, as what it carries.
 
-    Earlier values are read by their names at the output axes. What reads a reduction that is not closed is not closed,
-    nor is what reads a `blurred` tensor: one made of earlier values in a way that no movement follows.
+    Earlier values are read by their names at the output axes. What reads a reduction that is not closed is not closed;
+    nor is what reads another than the first result of one that gives several, as a position, which jumps; nor what
+    reads a `blurred` tensor: one made of earlier values in a way that no movement follows.
     """
     moving: set[str] = set()
     lost: set[str] = set()
     found: list[Link | NotClosed] = []
-    taken = {eq.name for eq in chain} | {r.tensor for eq in chain for e in eq.expressions() for r in ein.reads(e)}
+    taken = {t.name for eq in chain for t in eq.outputs}
+    taken |= {r.tensor for eq in chain for e in eq.expressions() for r in ein.reads(e)}
     for eq in chain:
         read = [r for e in eq.expressions() for r in ein.reads(e)]
         mixed = next((r for r in read if r.tensor in blurred), None)
         if lost & {r.tensor for r in read}:
-            link: Link | NotClosed = NotClosed(eq, eq.body, "it depends on a reduction that needs a walk of its own")
+            link: Link | NotClosed = NotClosed(eq, eq.body, "it depends on what is only known after a walk")
         elif mixed is not None:
             link = NotClosed(eq, mixed, "it reduces values that are still changing over another axis")
         else:
             link = _Closure(eq, frozenset(moving), tuple(over), taken).link()
         found.append(link)
         (lost if isinstance(link, NotClosed) else moving).add(eq.name)
+        lost |= {t.name for t in eq.outputs[1:]}
     return centred(_hatted(found))
 
 

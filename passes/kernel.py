@@ -26,7 +26,7 @@ class Kernel:
     def __init__(self, program: Program, plan: Plan, context: Context) -> None:
         self.program, self.plan, self.context = program, plan, context
         self.b = Builder(program, plan, self.inside)
-        self.definitions = {eq.name: eq for eq in plan.equations}
+        self.definitions = {t.name: eq for eq in plan.equations for t in eq.outputs}
         self.known: dict[str, Value] = {}  # tensors and references that have a value here
         self.order: tuple[str, ...] = ()
         self.refined: Mapping[str, Callable[[], Value]] = {}  # reductions with a more exact way to compute them
@@ -60,9 +60,9 @@ class Kernel:
             value = self.b.typed(ein.substitute(eq.body, at), order, eq.outputs[0].dtype)
             return self.b.keep(read, real, self.b.convert(value, compute(eq.outputs[0].dtype)), order)
         assert all(ein.AxisValue(a) == e for a, e in at.items()), "a reduction is read where it was made"
-        (made,) = self.reduced(eq)
-        self.known[eq.name] = self.b.bind(eq.name, made, self.result_order(eq))
-        return self.known[eq.name]
+        for t, made in zip(eq.outputs, self.reduced(eq), strict=True):
+            self.known[t.name] = self.b.bind(t.name, made, self.result_order(eq))
+        return self.known[read.tensor]
 
     def reduced(self, eq: Equation) -> list[Value]:
         """A reduction over axes that are held whole: its results, by a more exact way if there is one."""
@@ -187,11 +187,13 @@ class Kernel:
     # ---------------------------------------------------------------------------------------------------------- stores
 
     def store(self, eq: Equation) -> None:
-        """Compute an equation's outputs, if they have no value yet, and write them."""
+        """Compute an equation's outputs, if they have no value yet, and write those that are wanted."""
         order = self.extends(eq.axes)
         index = tuple(self.b.composite(dim) for dim in eq.dims)
         for n, (value, dtype) in enumerate(zip(self.results(eq, order), stored_types(eq), strict=True)):
             output = eq.outputs[0 if eq.outputs[0].dtype.is_complex else n]
+            if output.name not in self.plan.stores:
+                continue
             part = n if output.dtype.is_complex else None
             converted = self.b.convert(value, dtype)
             self.b.emit(tile.Store(output.name, index, converted, TileType(dtype, order), part=part))
@@ -199,22 +201,22 @@ class Kernel:
     def store_rest(self) -> None:
         """Write what is stored and does not lie along the walked axes."""
         for eq in self.plan.equations:
-            if eq.name in self.plan.stores and self.plan.along.isdisjoint(eq.axes):
+            if self.plan.writes(eq) and self.plan.along.isdisjoint(eq.axes):
                 self.store(eq)
 
     def results(self, eq: Equation, order: tuple[str, ...]) -> list[Value]:
         """The stored values of an equation."""
         types = stored_types(eq)
         if eq.name in self.known:
-            return [self.known[component(eq.name, n)] for n in range(len(types))]
+            return [self.known[component(eq, n)] for n in range(len(types))]
         if eq.monoid is None:
             return [self.b.typed(body, order, t) for body, t in zip(eq.bodies, types, strict=True)]
         return self.reduced(eq)
 
 
-def component(name: str, n: int) -> str:
-    """The name of an equation's n-th stored value."""
-    return f"{name}#{n}" if n else name
+def component(eq: Equation, n: int) -> str:
+    """The name of an equation's n-th stored value: its tensor's, or that of a part of its one complex tensor."""
+    return eq.outputs[n].name if n < len(eq.outputs) else f"{eq.name}#{n}"
 
 
 def stored_types(eq: Equation) -> tuple[DType, ...]:

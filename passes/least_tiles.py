@@ -37,7 +37,7 @@ def overflow(plan: Plan, shapes: Mapping[str, Shape], context: Context, dtypes: 
     for a in plan.whole:
         if context.size(a) > longest:
             return f"{a} would be held, and {context.size(a)} positions are too many"
-    named = {eq.name: eq for eq in plan.equations}
+    named = {t.name: eq for eq in plan.equations for t in eq.outputs}
     for name, shape in shapes.items():
         scored = {a for eq in plan.equations if name in upstream(eq, named) for a in eq.over}
         for side in (shape.rows, shape.columns):

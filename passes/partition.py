@@ -177,11 +177,9 @@ def _walking(axes: tuple[str, ...]) -> str:
 
 
 def misread(equations: tuple[Equation, ...]) -> str | None:
-    """Which tensor made here is not a single one, or not read at its own axes without a guard; None if each is."""
-    made = {eq.name: eq for eq in equations}
+    """Which tensor made here is not read at its own axes without a guard; None if each is."""
+    made = {t.name: eq for eq in equations for t in eq.outputs}
     for eq in equations:
-        if len(eq.outputs) > 1:
-            return f"{eq.name} is one of several tensors made at once"
         if eq.within is not None and ein.tensors_of(eq.within) & made.keys():
             return f"where {eq.name} is walked is known before its kernel starts"
         for r in (r for e in eq.computed() for r in ein.reads(e)):

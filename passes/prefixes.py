@@ -41,7 +41,7 @@ def prefixes(kernel: Kernel, axis: str, eq: Equation, block: Block) -> None:
     within = b.several(f"{eq.name}_within", tile.Scan(monoid, axis, args, p.reverse), inside, types)
     known = tuple(b.bind(eq.name, v, inside) for v in b.combine(monoid, states, within))
     for n, (k, t) in enumerate(zip(monoid.results, stored_types(eq), strict=True)):
-        kernel.known[component(eq.name, n)] = rounded(b, known[k], t)
+        kernel.known[component(eq, n)] = rounded(b, known[k], t)
     ends = _last(kernel, axis, p.reverse)
     at_end = (Elem("where", (ends, v, Lit(u, t))) for v, u, t in zip(known, monoid.identity, types, strict=True))
     after = b.fold(eq, axis, tuple(at_end), inside, types)

@@ -89,7 +89,7 @@ def held(plan: Plan, context: Context) -> tuple[tuple[str, ...], ...]:
 def _together(group: tuple[str, ...], plan: Plan) -> bool:
     """Whether every reduction and every stored tensor has all of these axes, in one place, or none."""
     for eq in plan.equations:
-        parts = [eq.over, eq.axes] if eq.monoid is not None or eq.name in plan.stores else []
+        parts = [eq.over, eq.axes] if eq.monoid is not None or plan.writes(eq) else []
         if any(0 < len(set(part) & set(group)) < len(group) for part in parts):
             return False
     return True

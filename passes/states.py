@@ -243,7 +243,7 @@ class States:
                 self.finished(link, end, self.last) if link.exact is None else [self.exactly(link, end, link.exact)]
             )
             for n, (value, dtype) in enumerate(zip(values, stored_types(link.equation), strict=True)):
-                self.define(component(link.equation.name, n), rounded(self.b, value, dtype))
+                self.define(component(link.equation, n), rounded(self.b, value, dtype))
         for r in (r for link in self.chain for r in link.references if r.exact is not None):
             self.b.finer[r.value] = partial(self.mean, r, end)
 

@@ -34,19 +34,19 @@ class Walk:
 def walks(plan: Plan) -> tuple[Walk, ...]:
     """The walks of a plan, in order."""
     over = set(plan.walked)
-    named = {eq.name: eq for eq in plan.equations}
+    named = {t.name: eq for eq in plan.equations for t in eq.outputs}
     late = [eq for eq in plan.equations if over & set(eq.over) and not plan.is_scan(eq)]
-    along = [eq for eq in plan.equations if plan.along & set(eq.axes) and eq.name in plan.stores]
+    along = [eq for eq in plan.equations if plan.along & set(eq.axes) and plan.writes(eq)]
     found: list[Walk] = []
     while over and (late or along):
-        unknown = {eq.name for eq in late}
+        unknown = {t.name for eq in late for t in eq.outputs}
         chain = [written_out(eq, named, unknown) for eq in late]
         made = links(chain, plan.walked, blurred(named, unknown))
         now = [eq for eq in along if not unknown & upstream(eq, named)]
         ready = tuple(link for link in made if isinstance(link, Link))
         waiting = tuple(link for link in made if isinstance(link, NotClosed))
         needed = {n for eq in (*now, *(link.equation for link in ready)) for n in (eq.name, *upstream(eq, named))}
-        scans = tuple(eq for eq in plan.equations if eq.name in needed and plan.is_scan(eq))
+        scans = tuple(eq for eq in plan.equations if plan.is_scan(eq) and any(t.name in needed for t in eq.outputs))
         found.append(Walk(ready, tuple(now), waiting, scans))
         late = [named[link.equation.name] for link in waiting]
         along = [eq for eq in along if eq not in now]

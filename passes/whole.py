@@ -28,7 +28,7 @@ def refined(kernel: Kernel) -> dict[str, Callable[[], Value]]:
             groups.setdefault(eq.over, []).append(eq)
     found: dict[str, Callable[[], Value]] = {}
     for over, equations in groups.items():
-        names = {eq.name for eq in equations}
+        names = {t.name for eq in equations for t in eq.outputs}
         made = links([written_out(eq, kernel.definitions, names) for eq in equations], over)
         chain = tuple(link for link in made if isinstance(link, Link))
         exact = [link for link in chain if link.exact is not None]

@@ -134,8 +134,6 @@ CASES = (
         ("d",),
         {"n": 7, "d": 16},
         {"n": 8192, "d": 4096, "e": 64},
-        kernels=4,
-        wish="one kernel: needs reductions with two results, as argmax, to share one",
     ),
     Case(
         "products/matmul_chain",

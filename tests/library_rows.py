@@ -90,12 +90,7 @@ CASES = (
     rows("variance", variance),
     rows("skewness", skewness),
     rows("p_norm", lambda X, p: X.norm(p, 1), scalars={"p": 3.5}),
-    rows(
-        "top1",
-        top1,
-        kernels=2,
-        wish="one pass, the position carried beside the maximum: needs reductions with two results to share a kernel",
-    ),
+    rows("top1", top1),
     rows("cumulative_sum", lambda X: X.cumsum(1)),
     Case("rows/layernorm", NORM, layernorm, ROWS, ("c",), TINY_ROWS, LONG_ROWS),
     Case(

@@ -74,6 +74,50 @@ SHARED = {
         {"n": 70, "h": 40, "e": 19},
         (("Y",),),
     ),
+    "a router holds its experts": Shared(
+        """def f(X[n, d], W[e, d]):
+    Z[n, e] = X[n, d] * W[e, d]
+    a, i[n] = argmax[e](Z)
+    b, j[n] = argmax[e](where(e == i[n], -inf, Z))
+    c, k[n] = argmax[e](where(e == i[n] or e == j[n], -inf, Z))
+    p[n] = exp(a - logsumexp[e](Z))
+    return i, j, k, p, c
+""",
+        {"n": 8192, "d": 4096, "e": 64},
+        {"n": 70, "d": 33, "e": 9},
+        (("i", "j", "c", "k", "p"),),
+    ),
+    "a maximum is a reference beside its position": Shared(
+        """def f(X[n, d]):
+    a, i[n] = argmax[d](X)
+    s[n] = sum[d](exp(X[n, d] - a[n]))
+    return s, i
+""",
+        {"n": 8192, "d": 1 << 18},
+        {"n": 70, "d": 333},
+        (("i", "s"),),
+    ),
+    "a position waits for the end of its walk": Shared(
+        """def f(X[n, d]):
+    a, i[n] = argmax[d](X)
+    b, j[n] = argmax[d](where(d == i[n], -inf, X))
+    s[n] = sum[d](where(d == j[n], 0, X))
+    return s, b, i
+""",
+        {"n": 8192, "d": 1 << 18},
+        {"n": 70, "d": 333},
+        (("i", "b", "s"),),
+    ),
+    "the best of many is found in parts": Shared(
+        """def f(X[n, d]):
+    a, i[n] = argmin[d](X)
+    m[n] = max[d](X)
+    return m - a, i
+""",
+        {"n": 4, "d": 1 << 20},
+        {"n": 4, "d": 3333},
+        (("i", "out"),),
+    ),
 }
 
 every_one = pytest.mark.parametrize("name", SHARED)
