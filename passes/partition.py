@@ -147,10 +147,14 @@ class Search:
         along = {p.scanned: p.walked for p in found.values()}
         shapes = shapes_of((eq for eq in equations if eq.name not in found), self.context)
         walkable = [(p.walked,) for p in found.values()] or _walkable(equations, self.context)
-        made = {
-            walked: _plan(equations, stores, walked, along, shapes, self.context, self.dtypes) for walked in walkable
-        }
+
+        def walking(axes: tuple[str, ...], spread: bool = False) -> Plan | Apart:
+            return _plan(equations, stores, axes, along, shapes, self.context, self.dtypes, spread)
+
+        made = {walked: walking(walked) for walked in walkable}
         plans = [p for p in made.values() if isinstance(p, Plan)]
+        held = [p.walked for p in plans if p.whole and self.model.utilisation(p, 1) < 1]
+        plans += [p for p in (walking(walked, spread=True) for walked in held) if isinstance(p, Plan)]
         reasons = [f"{_walking(walked)}: {p.reason}" for walked, p in made.items() if isinstance(p, Apart)]
         return min(plans, key=self.rank, default=Apart("; ".join(reasons)))
 
@@ -206,8 +210,12 @@ def _plan(
     shapes: Mapping[str, Shape],
     context: Context,
     dtypes: Mapping[str, DType],
+    spread: bool = False,
 ) -> Plan | Apart:
-    """The plan with these axes walked; each of `along` is an axis that runs along with one of them."""
+    """The plan with these axes walked; each of `along` is an axis that runs along with one of them.
+
+    An axis that some equation lacks is held whole where it is short; to `spread` the work, it is in the grid.
+    """
     shape = _main(equations, shapes, context)
     reduced = tuple(dict.fromkeys(a for eq in equations for a in eq.over))
     for eq in equations:
@@ -218,7 +226,8 @@ def _plan(
     free = tuple(dict.fromkeys(a for eq in equations for a in eq.axes if a not in (*reduced, *along)))
     lacking = {a for a in free if any(a not in eq.axes for eq in equations)}
     side_by_side = () if shape is None else shape.batch  # no tile of a contraction extends over these
-    short = tuple(a for a in free if a in lacking and a not in side_by_side and context.size(a) <= WHOLE_DOT)
+    most = 0 if spread else WHOLE_DOT
+    short = tuple(a for a in free if a in lacking and a not in side_by_side and context.size(a) <= most)
     whole = (*(a for a in reduced if a not in walked), *short)
     grid = tuple(a for a in free if a not in whole)
     if shape is not None:
