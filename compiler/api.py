@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +34,6 @@ Array = Any  # a torch tensor, or whatever numpy.asarray takes
 
 LEVELS = (0, 1, 2)
 MOST_SPLITS = 1024
-_USUAL = 64  # the extent of axes that nothing says anything about
 _REMEMBERED = 1024  # calls of different shapes and types that a program keeps at hand
 
 
@@ -55,6 +55,8 @@ def compile(  # noqa: A001 - einc.compile is the name users look for
     """
     if isinstance(text, os.PathLike):
         text, name = read_text(Path(text)), name or os.fspath(text)
+    if isinstance(text, str) and re.fullmatch(r"[\w./\\ -]*[^.]\.ein", text):
+        raise CallError("this is the name of a file, and no program", fact=text, hint=f'einc.compile(Path("{text}"))')
     if not isinstance(text, str):
         raise CallError(
             "a program is text, or the path of a file",
@@ -221,8 +223,9 @@ class Program:
         """What the program is and what it costs at every level, for these operands; without any, for small ones."""
         if not operands and not named and self.text.operands:
             from einc.accounts import extents
+            from einc.request import USUAL, usual
 
-            return self._story(self._meaning, extents(self._meaning, {}, {}, _USUAL), {}, {})
+            return self._story(self._meaning, extents(self._meaning, usual(self._meaning), {}, USUAL), {}, {})
         given = self._arrange(operands, named, shaped=True)
         call = self._call(given, None)
         indices = {

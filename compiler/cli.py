@@ -194,7 +194,8 @@ def emit(
         typer.Option("--format", help="triton, or a stage of the target: ttir ttgir llir ptx cubin amdgcn hsaco."),
     ] = "triton",
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="A file; or a folder, which gets one file a kernel.")
+        str | None,
+        typer.Option("--output", "-o", metavar="PATH", help="A file; or a folder, FOLDER/, which gets one file a kernel."),
     ] = None,
     size: Sizes = [],  # noqa: B006
     dtype: DTypes = [],  # noqa: B006

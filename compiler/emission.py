@@ -8,7 +8,7 @@ from pathlib import Path
 
 from einc.api import Program
 from einc.errors import CallError
-from einc.files import write
+from einc.files import folder, write
 from einc.request import Request
 from einc.running import compile_for
 
@@ -40,11 +40,14 @@ def aot(program: Program, request: Request, form: str) -> tuple[Parts, list[dict
     return parts, notes
 
 
-def place(parts: Parts, output: Path | None) -> None:
-    """Write the parts: into a folder one file each, else one after the other to a file or standard output."""
-    if output is not None and output.is_dir():
+def place(parts: Parts, output: str | None) -> None:
+    """Write the parts: into a folder one file each, else one after the other to a file or standard output.
+
+    A path that ends in a slash is a folder, which is made if it is not there.
+    """
+    if output is not None and (output.endswith("/") or Path(output).is_dir()):
         for name, part in parts.items():
-            write(output / name, part)
+            write(folder(output) / name, part)
         return
     texts = [p for p in parts.values() if isinstance(p, str)]
     if len(texts) == len(parts):
@@ -54,7 +57,7 @@ def place(parts: Parts, output: Path | None) -> None:
     else:
         raise CallError("several binary kernels do not fit one file", fact=", ".join(parts), hint="-o FOLDER")
     if output is not None:
-        write(output, whole)
+        write(Path(output), whole)
     elif isinstance(whole, str):
         sys.stdout.write(whole)
     elif sys.stdout.isatty():

@@ -161,13 +161,18 @@ def _added(before: Level, f: Level) -> list[str]:
             found.append(f"{', '.join(k.streamed)} split in {k.splits}, merged by the transition")
     gone = [t.name for t in before.intermediates if t.name not in {x.name for x in f.intermediates}]
     if gone:
-        found.append(f"no {' or '.join(gone)} in memory")
+        found.append(f"{_listed(gone, 'no longer')} in memory")
     if len(f.kernels) != len(before.kernels):
-        found.append(f"{len(before.kernels)} kernels become {len(f.kernels)}")
+        found.append(_became(len(before.kernels), len(f.kernels)))
     return found
 
 
-def _listed(names: Sequence[str]) -> str:
+def _became(before: int, after: int) -> str:
+    return f"1 kernel becomes {after}" if before == 1 else f"{before} kernels become {after}"
+
+
+def _listed(names: Sequence[str], how: str = "") -> str:
+    """`S is`, `S and P are no longer`."""
     if len(names) == 1:
-        return f"{names[0]} is"
-    return f"{', '.join(names[:-1])} and {names[-1]} are"
+        return f"{names[0]} is {how}".rstrip()
+    return f"{', '.join(names[:-1])} and {names[-1]} are {how}".rstrip()

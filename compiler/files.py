@@ -41,6 +41,15 @@ def write(path: Path, data: str | bytes) -> None:
         raise unwritable(path, error) from None
 
 
+def folder(path: str) -> Path:
+    """The folder of that path, made if it is not there."""
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise unwritable(Path(path), error) from None
+    return Path(path)
+
+
 def unwritable(path: Path, error: OSError) -> CallError:
     return CallError(f"cannot write '{path}'", fact=reason(error), hint="pass a path that can be written to")
 

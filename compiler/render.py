@@ -34,7 +34,7 @@ def as_text(what: RenderableType) -> str:
 
 def explanation(s: Story) -> Group:
     """The whole story: what each level adds, what the program is, how it is carried, and what it costs."""
-    return Group(stage_table(s), story_table([s]), Text(report(s)))
+    return Group(Text(s.text.strip() + "\n"), stage_table(s), story_table([s]), Text(report(s)))
 
 
 def stage_table(s: Story) -> Table:
@@ -43,7 +43,8 @@ def stage_table(s: Story) -> Table:
     for name, share in (("stage", 3), ("the program says", 5), ("the compiler adds", 5)):
         table.add_column(name, ratio=share, style="bold" if name == "stage" else "")
     for stage in s.stages:
-        table.add_row(f"-O{stage.level} {stage.stage}", Text(stage.says), Text(stage.adds))
+        says = "the text above" if "\n" in stage.says else stage.says
+        table.add_row(f"-O{stage.level} {stage.stage}", Text(says), Text(stage.adds))
     return table
 
 

@@ -56,7 +56,7 @@ def shape_of(k: KernelFigures) -> str:
 
 def derivation(d: Derivation) -> Iterator[str]:
     """One reduction as mathematics."""
-    yield plain(d.equation)
+    yield from wrapped(plain(d.equation), "", "      ")
     if not d.relative and len(d.accumulators) == 1:
         walk = f"in walk {d.walk}: " if d.walk > 1 else ""
         yield from wrapped(plain(f"{walk}{d.structure};  {d.step};  merge {d.merge}"), "    ", "      ")
@@ -123,7 +123,7 @@ def _kernels(f: Level) -> Iterator[str]:
     for k in f.kernels:
         yield f"  {k.name:{width}}  {duration(k.predicted_us):>7}, limited by {LIMITS[k.limit]:16}  {_costs(k)}"
         for line in _details(k):
-            yield f"  {'':{width}}  {line}"
+            yield from wrapped(line, " " * (width + 4), " " * (width + 8))
     for t in f.intermediates:
         yield f"  between: {t.name}[{', '.join(t.axes)}] {t.dtype}, {quantity(t.bytes)}B"
 
@@ -145,7 +145,7 @@ def _costs(k: KernelFigures) -> str:
 def _details(k: KernelFigures) -> Iterator[str]:
     if k.state:
         names = ", ".join(f"{s.name}[{', '.join(s.axes)}]" if s.axes else s.name for s in k.state)
-        yield from wrapped(f"carries {names}: {quantity(k.state_bytes_per_row)}B a row")
+        yield f"carries {names}: {quantity(k.state_bytes_per_row)}B a row"
     for axis, v in k.tiles.items():
         if v.visited < v.total:
             counts = f"{v.full} full, {v.mixed} mixed, {v.total - v.visited} empty"

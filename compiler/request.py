@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,14 +18,14 @@ from einc.errors import CallError, nearest
 from einc.files import reason
 from einc.printer import print_expr
 from einc.ranges import extent_of
-from einc.tensors import fact, torch_dtype
+from einc.tensors import dtype_of, fact, torch_dtype
 
 if TYPE_CHECKING:
     import torch
 
     from einc.types import DType
 
-USUAL = 64  # the extent of an axis that nobody gives one
+USUAL, USUAL_BATCH = 64, 4  # the extent of an axis that nobody gives one
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +58,11 @@ class Request:
         """The extent of every axis: as given, as a given tensor has it, as the program's formula says, or the usual."""
         extents: dict[str, int] = {}
         scalars = dict(self.scalars)
+        unsaid = usual(program)
         for step in plan(program):
             match step:
                 case FromDimension(axis, operand, dimension, known):
-                    extents[axis] = self.sizes.get(axis, USUAL)
+                    extents[axis] = self.sizes.get(axis, unsaid[axis])
                     if operand in self.tensors and dimension < self.tensors[operand].ndim:
                         extents[axis] = self.tensors[operand].shape[dimension] // max(extent_of(known, extents), 1)
                 case FromFormula(axis, formula):
@@ -95,6 +97,16 @@ class Request:
             limit = index_limit(program, p.name, extents)
             found[p.name] = self.tensors[p.name] if p.name in self.tensors else draw(generator, f, limit)
         return found
+
+
+def usual(program: Program) -> dict[str, int]:
+    """The extent of every axis that nobody gives one: a batch axis, which all of several operands and every result
+    have and nothing is reduced over, has few positions."""
+    shapes = program.shapes()
+    tensors = [*(p.dims for p in program.operands), *(shapes[name] for name in program.results)]
+    everywhere = set.intersection(*({a for d in dims for a in d} for dims in tensors)) if tensors else set()
+    batch = everywhere - {a for e in program.equations for a in e.over} if len(program.operands) > 1 else set()
+    return {a.name: USUAL_BATCH if a.name in batch else USUAL for a in program.axes if a.extent is None}
 
 
 def _value(formula: Expr, extents: Mapping[str, int], scalars: Mapping[str, ScalarValue]) -> ScalarValue:
@@ -166,10 +178,20 @@ def read_dtypes(words: list[str]) -> dict[str, DType]:
     """`bf16`, or `Q=bf16,K=f32`; raises `ValueError` saying what is wrong."""
     found = {}
     for name, value in pairs(words):
-        if value not in types.BY_NAME:
-            raise ValueError(f"'{value}' is not a type: {', '.join(types.BY_NAME)}")
-        found[name] = types.BY_NAME[value]
+        found[name] = _dtype_called(value)
     return found
+
+
+def _dtype_called(name: str) -> DType:
+    """A type by the language's name for it, or by torch's: f32, float32, float, fp32."""
+    if name in types.BY_NAME:
+        return types.BY_NAME[name]
+    import torch
+
+    known = getattr(torch, re.sub(r"^fp(?=\d)", "float", name), None)
+    if not isinstance(known, torch.dtype):
+        raise ValueError(f"'{name}' is not a type: {', '.join(types.BY_NAME)}")
+    return dtype_of(torch.empty(0, dtype=known), name)
 
 
 def read_scalars(words: list[str]) -> dict[str, ScalarValue]:

@@ -124,7 +124,9 @@ def save(path: Path, results: Sequence[Result]) -> None:
         fact = f"results: {', '.join(r.name for r in results)}"
         raise CallError("a .npy file holds one result", fact=fact, hint=f"-o {path.with_suffix('.npz')}")
     if path.suffix not in (".npy", ".npz"):
-        raise CallError(f"results are not saved as '{path.suffix}'", hint=f"-o {path.with_suffix('.npz')}")
+        fact = "it is a folder" if path.is_dir() else "the name ends in neither .npz nor .npy"
+        instead = path / "results.npz" if path.is_dir() else path.with_suffix(".npz")
+        raise CallError(f"results are not saved as '{path}'", fact=fact, hint=f"-o {instead}")
     try:
         with path.open("wb") as file:
             if path.suffix == ".npy":

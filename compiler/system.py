@@ -32,7 +32,7 @@ def _einsum(e: Equation) -> str:
     """
     if e.monoid is None or e.monoid.name != "sum":
         return ""
-    terms = [_term(f) for f in _factors(e.body) if reads(f)]
+    terms = [_term(f, (*e.axes, *e.over)) for f in _factors(e.body) if reads(f)]
     if len(terms) < 2:
         return ""
     result = [f"({' '.join(d)})" if len(d) > 1 else "".join(d) or "1" for d in e.dims]
@@ -41,10 +41,10 @@ def _einsum(e: Equation) -> str:
     return f"{', '.join(map(' '.join, terms))} -> {' '.join(result)}"
 
 
-def _term(e: Expr) -> list[str]:
+def _term(e: Expr, order: Sequence[str]) -> list[str]:
     """The subscripts of a factor; one that is no plain axis is shown by the axes it is made of."""
     if not isinstance(e, Read):
-        return list(axes_of(e))
+        return sorted(axes_of(e), key=order.index)
     return [i.axis if isinstance(i, AxisValue) else f"({' '.join(axes_of(i)) or '·'})" for i in e.index]
 
 

@@ -121,7 +121,7 @@ def _dense(value: torch.Tensor, name: str, place: Span | None) -> torch.Tensor:
             f"operand '{name}' has no plain memory to read",
             place,
             fact=f"it is a {kind} tensor",
-            hint="pass a dense tensor: .to_dense(), .dequantize()",
+            hint="look at it with explain or source" if kind == "meta" else "pass a dense tensor: .to_dense(), .dequantize()",
         )
     return value.resolve_conj().resolve_neg()
 

@@ -37,6 +37,12 @@ def matrices() -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     return draw(2, 5, 7), draw(2, 7, 3, seed=1)
 
 
+def test_a_file_is_named_by_a_path() -> None:
+    with pytest.raises(einc.CallError, match="name of a file"):
+        einc.compile("examples/attention.ein")
+    einc.compile("...ei,...in->...ein")
+
+
 def test_import_loads_neither_torch_nor_triton() -> None:
     loaded = "import sys, einc; einc.Error; print(*{'torch', 'triton', 'lark', 'numpy'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", loaded], capture_output=True, text=True, check=True)

@@ -105,13 +105,25 @@ def test_sizes_that_do_not_fit() -> None:
     assert "no axis 'z'" in bad(1, "check", "-e", MATMUL, "-s", "z=4")
 
 
+@pytest.mark.parametrize("name", ["f16", "fp16", "float16", "half"])
+def test_types_by_their_other_names(name: str) -> None:
+    assert "f16[4, 3, 3]" in good("run", "-e", MATMUL, "--dtype", name, "-s", "i=3,j=3,k=3")
+
+
+def test_axes_without_a_size() -> None:
+    """A batch axis is short; what one operand alone has, or what is reduced, is not."""
+    assert "f32[4, 64, 64]" in good("run", "-e", MATMUL, "--no-reference")
+    assert "f32[64]" in good("run", "-e", "ij,j->i", "--no-reference")
+    assert "f32[64]" in good("run", "-e", "ij->i", "--no-reference")
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [
         (["--size", "i"], "needs an extent"),
         (["--size", "i=-4"], "needs an extent"),
         (["--size", "i=99999999999999"], "too large"),
-        (["--dtype", "float32"], "not a type"),
+        (["--dtype", "float31"], "not a type"),
         (["--level", "3"], "--level"),
         (["--lvel", "1"], "lvel"),
     ],
@@ -157,6 +169,7 @@ def test_run_loads_and_saves(tmp_path: Path) -> None:
     good("run", "-e", "ij,jk->ik", "--operand", tmp_path / "all.npz", "-o", out)
     np.testing.assert_allclose(np.load(out), a @ b)
     assert "cannot write" in bad(1, "run", "-e", "i->", "-o", tmp_path / "no" / "out.npz")
+    assert f"{tmp_path}/results.npz" in bad(1, "run", "-e", "i->", "-o", tmp_path)
     assert "cannot read" in bad(1, "run", "-e", "i->", "--operand", "A=nothing.npy")
     assert "no arrays" in bad(1, "run", "-e", "i->", "--operand", f"A={__file__}")
     assert "whose values" in bad(2, "run", "-e", "i->", "--operand", tmp_path / "a.npy")
@@ -193,6 +206,8 @@ def test_emit_triton(tmp_path: Path) -> None:
     assert good("emit", "-e", MATMUL, "--dtype", "bf16", "-o", file) == ""
     assert file.read_text() == source
     assert "cannot write" in bad(1, "emit", "-e", MATMUL, "-o", tmp_path / "no" / "file.py")
+    good("emit", "-e", MATMUL, "-o", f"{tmp_path}/fresh/")
+    assert (tmp_path / "fresh" / "einsum.py").exists()
     assert "unknown target" in bad(1, "emit", "-e", MATMUL, "--target", "sm_99")
     assert "is none of" in bad(2, "emit", "-e", MATMUL, "--format", "sass")
 
