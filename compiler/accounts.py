@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import cache
+from typing import Any, TypeVar
 
 from einc import ein, tile
 from einc.arithmetic import ScalarValue, evaluate_formula
@@ -22,13 +23,17 @@ from einc.errors import Error
 from einc.figures import Formula, Intermediate, KernelFigures, Level, State
 from einc.notation import Shapes, body, left
 from einc.passes.alone import alone
+from einc.passes.choose_tiles import choose_tiles
 from einc.passes.cost import Cost, Model
 from einc.passes.decisions import Decision, decisions
+from einc.passes.lower import lowered
 from einc.passes.walks import tensors_read, walks
+from einc.pipeline import Context
 from einc.plan import Plan
 from einc.targets import TARGETS, Target
-from einc.visits import Visits, bound_tensors, domain_picture, visited
+from einc.visits import Visits, bound_tensors, domain_picture, part_starts, visited
 
+_T = TypeVar("_T")
 _MOST_PROGRAMS = 1 << 22  # of a grid whose loop bounds are looked at one by one
 
 
@@ -42,9 +47,9 @@ def level(
     context = replace(c.context, sizes=sizes)
     plans = c.state.plans or tuple(alone(eq, program, context) for eq in program.equations)
     figures = _Figures(
-        program, Model(program, context), sizes, scalars, bound_tensors(program, schedule, scalars, operands)
+        program, Model(program, context), sizes, scalars, bound_tensors(program, schedule, sizes, scalars, operands)
     )
-    kernels = tuple(figures.kernel(k, plan) for k, plan in _paired(schedule.kernels, plans))
+    kernels = tuple(figures.kernel(k, plan, merged) for k, plan, merged in _paired(schedule.kernels, plans))
     return Level(
         level=c.context.level,
         target=c.context.target.name,
@@ -54,7 +59,7 @@ def level(
         sweeps=sweeps(plans),
         intermediates=tuple(_intermediate(b, sizes) for b in schedule.intermediates),
         not_closed=tuple({d.reduction: d.waited for k in kernels for d in k.derivations if d.waited}.values()),
-        decisions=tuple(_decided(c)),
+        decisions=tuple(_decided(c, figures)),
     )
 
 
@@ -63,11 +68,12 @@ def _machine(target: Target) -> str:
     return next((t.name for t in TARGETS.values() if t.rates == target.rates and t.vendor != "cpu"), target.name)
 
 
-def _decided(c: Compiled) -> Iterator[Decision]:
+def _decided(c: Compiled, figures: _Figures) -> Iterator[Decision]:
     """What `partition` decided, if it ran."""
     stage = next((s for s in c.stages if s.name == "partition"), None)
     if stage is not None:
-        yield from decisions(stage.state.program, c.context)
+        program = stage.state.program
+        yield from decisions(program, c.context, cache(lambda plan: figures.share(program, plan, c.context)))
 
 
 def extents(program: ein.Program, sizes: Sizes, scalars: Mapping[str, ScalarValue], usual: int = 1) -> dict[str, int]:
@@ -93,20 +99,35 @@ def sweeps(plans: Sequence[Plan]) -> dict[str, int]:
     return dict(found)
 
 
-def _paired(kernels: Sequence[tile.Kernel], plans: Sequence[Plan]) -> Iterator[tuple[tile.Kernel, Plan | None]]:
-    """Every kernel with the plan it walks for; one that merges parts, or that a pass added, has none.
+def _paired(
+    kernels: Sequence[tile.Kernel], plans: Sequence[Plan]
+) -> Iterator[tuple[tile.Kernel, Plan | None, Plan | None]]:
+    """Every kernel with the plan it walks for, and the plan whose parts it merges; one that a pass added has neither.
 
     The kernel of a plan writes its results; where its walk is in parts, the kernel before that one walks.
     """
     left = {name: p for p in plans for name in p.stores}
     owners = [next((left[b.name] for b in k.buffers if b.written and b.name in left), None) for k in kernels]
     for n, k in enumerate(kernels):
-        after = owners[n + 1] if n + 1 < len(kernels) else None
-        if owners[n] is None and after is not None and after.splits > 1:
-            yield k, after
+        own, after = owners[n], owners[n + 1] if n + 1 < len(kernels) else None
+        if own is None and after is not None and after.splits > 1:
+            yield k, after, None
+        elif own is not None and own.splits > 1:
+            yield k, None, own
         else:
-            own = owners[n]
-            yield k, None if own is None or own.splits > 1 else own
+            yield k, own, None
+
+
+def _finishing(plan: Plan) -> tuple[ein.Equation, ...]:
+    """The equations of a plan that come after its walk: nothing reduced over the walked axes depends on them."""
+    found: list[ein.Equation] = []
+    needed: set[str] = set()
+    for eq in reversed(plan.equations):
+        if eq.name in needed or set(plan.walked) & {*eq.over, *eq.axes}:
+            needed |= tensors_read(eq.expressions())
+        else:
+            found.append(eq)
+    return tuple(reversed(found))
 
 
 def _intermediate(b: tile.Buffer, sizes: Sizes) -> Intermediate:
@@ -123,18 +144,18 @@ class _Figures:
     scalars: Mapping[str, ScalarValue]
     tensors: Mapping[str, Any]
 
-    def kernel(self, k: tile.Kernel, plan: Plan | None) -> KernelFigures:
+    def kernel(self, k: tile.Kernel, plan: Plan | None, merged: Plan | None) -> KernelFigures:
         carried = list(states(k))
         moved = self.moved(k, plan)
-        splits = 1 if plan is None else plan.splits
-        tiles, domains = self.tiles(k, splits)
+        splits, split = (1, "") if plan is None else (plan.splits, plan.split)
+        tiles = self.tiles(k, splits)
         cost, work = self.cost(sum(moved.values())), 0
         if plan is not None:
             share = min((v.share for v in tiles.values()), default=1.0)
             cost, work = self.model.cost(plan, share), self.flops(plan, share)
         return KernelFigures(
             name=k.name,
-            equations=tuple(self.formulas(k, plan)),
+            equations=tuple(self.formulas(k, plan, merged)),
             moved=moved,
             reads=tuple(b.name for b in k.buffers if not b.written),
             writes=tuple(b.name for b in k.buffers if b.written),
@@ -146,29 +167,36 @@ class _Figures:
             state_bytes_per_row=sum(each(k, c, self.sizes) for c in carried),
             running=tuple(_state(k, c) for c in running_state(k)),
             tiles=tiles,
-            domains=domains,
+            domains=self.looked_at(k, domain_picture, split),
+            part_starts=self.looked_at(k, part_starts, split) if split else {},
             splits=splits,
             flops=work,
-            bytes=int(cost.bytes),
+            bytes=sum(moved.values()),
             predicted_us=1e6 * cost.seconds,
             limit=cost.limit,
         )
 
-    def formulas(self, k: tile.Kernel, plan: Plan | None) -> Iterator[Formula]:
-        if plan is None:
+    def formulas(self, k: tile.Kernel, plan: Plan | None, merged: Plan | None) -> Iterator[Formula]:
+        if merged is not None:
+            yield Formula(k.name, f"the states of {merged.splits} parts, merged", ())
+        elif plan is None:
             yield Formula(k.name, "; ".join(k.title) or k.name, ())
-            return
-        for eq in plan.equations:
+        after = () if merged is None else _finishing(merged)
+        if plan is not None:
+            later = _finishing(plan) if plan.splits > 1 else ()
+            after = tuple(eq for eq in plan.equations if eq not in later)
+        for eq in after:
             yield Formula(
                 eq.name, f"{left(eq)} = {body(eq, self.shapes())}", tuple(sorted(tensors_read(eq.expressions())))
             )
 
     def moved(self, k: tile.Kernel, plan: Plan | None) -> dict[str, int]:
         """Bytes by tensor."""
+        written = {b.name: _intermediate(b, self.sizes).bytes for b in k.buffers if b.written}
         if plan is None:
-            return {b.name: _intermediate(b, self.sizes).bytes for b in k.buffers}
+            return {b.name: _intermediate(b, self.sizes).bytes for b in k.buffers if not b.written} | written
         traffic = self.model.traffic(plan, max(len(walks(plan)), 1))
-        return {name: int(n) for name, n in traffic.items()}
+        return {name: int(n) for name, n in traffic.items() if name not in plan.stores} | written
 
     def cost(self, moved: int) -> Cost:
         """The cost of a kernel that only moves bytes."""
@@ -185,21 +213,27 @@ class _Figures:
         walked = (replace(eq, over=()) if plan.is_scan(eq) else eq for eq in plan.equations)
         return sum(int(times[eq.name] * flops(eq, dtypes, self.sizes)) for eq in walked)
 
-    def tiles(self, k: tile.Kernel, splits: int) -> tuple[dict[str, Visits], dict[str, Any]]:
-        """The blocks that loops visit, in number and as pictures, where what their bounds are made of is known.
+    def share(self, program: ein.Program, plan: Plan, context: Context) -> float:
+        """The part of the blocks of a plan's walk that a kernel of it visits."""
+        if not plan.walked or context.level < 2:
+            return 1.0
+        kernel = choose_tiles(lowered(program, plan, context), context)
+        return min((v.share for v in self.tiles(kernel).values()), default=1.0)
 
-        Each part of a walk has blocks of its own, and no picture.
-        """
+    def tiles(self, k: tile.Kernel, splits: int = 1) -> dict[str, Visits]:
+        """The blocks that loops visit, where what their bounds are made of is known; a part of a walk has its own."""
+        found = self.looked_at(k, visited)
+        return {a: replace(v, total=max(v.total // splits, v.visited)) for a, v in found.items()}
+
+    def looked_at(self, k: tile.Kernel, look: Callable[..., dict[str, _T]], parts: str = "") -> dict[str, _T]:
+        """What a function of `einc.visits` finds, or nothing where bounds are not known."""
         programs = math.prod(self.sizes.get(a, 1) for t in k.grid for a in t.axes)
         if programs > _MOST_PROGRAMS and not any(loop.start or loop.stop for loop in loops(k.body)):
-            return {}, {}
+            return {}
         try:
-            found = visited(k, self.sizes, self.scalars, self.tensors)
-            if splits > 1:
-                return {a: replace(v, total=max(v.total // splits, v.visited)) for a, v in found.items()}, {}
-            return found, domain_picture(k, self.sizes, self.scalars, self.tensors)
+            return look(k, self.sizes, self.scalars, self.tensors, **({"parts": parts} if parts else {}))
         except (KeyError, MemoryError):  # a scalar without a value; a grid too large to look at
-            return {}, {}
+            return {}
 
 
 def _state(k: tile.Kernel, c: tile.Carried) -> State:

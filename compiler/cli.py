@@ -195,7 +195,7 @@ def emit(
     ] = "triton",
     output: Annotated[
         str | None,
-        typer.Option("--output", "-o", metavar="PATH", help="A file; or a folder, FOLDER/, which gets one file a kernel."),
+        typer.Option("--output", "-o", metavar="PATH", help="A file; or a folder, which gets one file a kernel."),
     ] = None,
     size: Sizes = [],  # noqa: B006
     dtype: DTypes = [],  # noqa: B006

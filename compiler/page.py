@@ -86,10 +86,11 @@ def _tiles(s: Story) -> str:
     for n, k in enumerate(s.level.kernels):
         for axis in k.domains:
             v = k.tiles[axis]
-            if v.visited == v.total and not (v.full and v.mixed):
+            if v.visited == v.total and not (v.full and v.mixed) and axis not in k.part_starts:
                 continue
             share = f"{100 * v.share:.3g}% of {v.total} blocks"
-            caption = f"kernel {k.name}, walk over {axis}<small>{share}: {v.full} full, {v.mixed} mixed</small>"
+            cut = f"; in {k.splits} parts" if axis in k.part_starts else ""
+            caption = f"kernel {k.name}, walk over {axis}<small>{share}: {v.full} full, {v.mixed} mixed{cut}</small>"
             parts.append(
                 f"<figure><figcaption>{caption}</figcaption>{tile_map(k, axis, f'tiles-{n}-{_ident(axis)}')}</figure>"
             )
@@ -173,9 +174,9 @@ def _number(text: str) -> str:
 
 
 def _stages(s: Story) -> str:
-    rows = [
-        (_cell(f"-O{t.level} {t.stage}"), f'<td class="code">{escape(t.says)}</td>', _cell(t.adds)) for t in s.stages
-    ]
+    first = _cell("the text above") if "\n" in s.text.strip() else f'<td class="code">{escape(s.text)}</td>'
+    says = [first] + [_cell(t.says) for t in s.stages[1:]]
+    rows = [(_cell(f"-O{t.level} {t.stage}"), said, _cell(t.adds)) for t, said in zip(s.stages, says, strict=True)]
     return _section("What each level adds", [_table(("stage", "the program says", "the compiler adds"), rows)])
 
 

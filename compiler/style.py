@@ -69,6 +69,7 @@ svg text.name { font-weight: 700; }
 svg .full { fill: var(--full); } svg .empty { fill: var(--card); stroke: var(--rule); }
 .hatch-back { fill: var(--card); } .hatch-line { fill: var(--full); }
 .grid { fill: none; stroke: var(--wire); stroke-width: .5; stroke-opacity: .35; }
+.cut { fill: none; stroke: var(--text); stroke-width: 1.5; }
 .scroll { overflow-x: auto; margin: 0 0 16px; }
 table { border-collapse: collapse; width: 100%; font-size: .92rem; background: var(--card); }
 th, td { text-align: left; vertical-align: top; padding: 7px 10px; border: 1px solid var(--rule); }

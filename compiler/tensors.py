@@ -117,11 +117,9 @@ def _dense(value: torch.Tensor, name: str, place: Span | None) -> torch.Tensor:
 
     if value.layout != torch.strided or value.is_quantized or value.device.type == "meta" or value.is_nested:
         kind = "quantized" if value.is_quantized else "meta" if value.device.type == "meta" else f"{value.layout}"
+        instead = "explain and source take it" if kind == "meta" else "pass a dense tensor: .to_dense(), .dequantize()"
         raise CallError(
-            f"operand '{name}' has no plain memory to read",
-            place,
-            fact=f"it is a {kind} tensor",
-            hint="look at it with explain or source" if kind == "meta" else "pass a dense tensor: .to_dense(), .dequantize()",
+            f"operand '{name}' has no plain memory to read", place, fact=f"it is a {kind} tensor", hint=instead
         )
     return value.resolve_conj().resolve_neg()
 

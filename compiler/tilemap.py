@@ -39,6 +39,7 @@ def tile_map(k: KernelFigures, axis: str, ident: str) -> str:
         + "</g>"
         + f'<rect class="empty" x="{left}" y="{top}" width="{columns * side:.1f}" height="{rows * side:.1f}"/>'
         + "".join(_runs(cells, left, top, side, ident))
+        + _cuts(k.part_starts.get(axis), left, top, side)
         + "</svg>"
     )
 
@@ -72,6 +73,15 @@ def _runs(cells: Cells, left: float, top: float, side: float, ident: str) -> Ite
         lines = [f"M{left},{top + n * side:.1f}h{columns * side:.1f}" for n in range(rows + 1)]
         lines += [f"M{left + n * side:.1f},{top}v{rows * side:.1f}" for n in range(columns + 1)]
         yield f'<path class="grid" d="{"".join(lines)}"/>'
+
+
+def _cuts(starts: Cells | None, left: float, top: float, side: float) -> str:
+    """A line where a part of the walk starts."""
+    if starts is None:
+        return ""
+    found = np.argwhere(coarse(np.atleast_2d(starts).astype(int)))
+    lines = [f"M{left + column * side:.1f},{top + row * side:.1f}v{side:.1f}" for row, column in found if column]
+    return f'<path class="cut" d="{"".join(lines)}"/>'
 
 
 def _hatch(ident: str) -> str:

@@ -77,23 +77,34 @@ def domain_picture(
     scalars: Scalars | None = None,
     tensors: Tensors | None = None,
     at: Mapping[str, int] | None = None,
+    parts: str = "",
 ) -> dict[str, Array]:
     """By walked tile axis: `EMPTY`, `MIXED` or `FULL` for each (row block, walked block), as a matrix.
 
     `at` is the position on the other axes of the grid, 0 where it says nothing. A walk starts where its bounds say, so
-    its blocks need not be those of the matrix: what they touch counts as visited.
+    its blocks need not be those of the matrix: what they touch counts as visited. `parts` is the axis of the grid that
+    counts the parts of walks: what one of them visits is visited.
     """
     grid = _Grid(kernel, extents, scalars or {}, tensors or {})
-    where = tuple(slice(None) if a.role == "row" else (at or {}).get(a.name, 0) for a in kernel.grid)
     found: dict[str, Array] = {}
-    for w in grid.walks():
-        name, block, n = w.loop.axis.name, grid.block(w.loop.axis), grid.extent(w.loop.axis)
-        start, stop, low, high = (np.reshape(x[where], (-1, 1)) for x in (w.start, w.stop, w.full_start, w.full_stop))
-        first = np.arange(-(-n // block)) * block
-        after = np.minimum(first + block, n)
-        touched = (first < stop) & (after > start) & (start < stop)
-        picture = np.where(touched, np.where((first >= low) & (after <= high), FULL, MIXED), EMPTY)
-        found[name] = np.maximum(found.get(name, EMPTY), picture)
+    for name, picture in grid.pictures(at or {}, parts):
+        found[name] = np.maximum(found.get(name, EMPTY), picture.max(axis=0))
+    return found
+
+
+def part_starts(
+    kernel: tile.Kernel,
+    extents: Mapping[str, int],
+    scalars: Scalars | None = None,
+    tensors: Tensors | None = None,
+    parts: str = "",
+) -> dict[str, Array]:
+    """By walked tile axis: for each (row block, walked block), whether a part of the walk starts in it."""
+    grid = _Grid(kernel, extents, scalars or {}, tensors or {})
+    found: dict[str, Array] = {}
+    for name, picture in grid.pictures({}, parts):
+        visited = picture != EMPTY
+        found[name] = np.any(visited & (np.cumsum(visited, axis=2) == 1), axis=0)
     return found
 
 
@@ -105,34 +116,43 @@ def visits(
     operands: Tensors | None = None,
 ) -> dict[str, dict[str, Visits]]:
     """By kernel, then by walked tile axis. Tensors between kernels that bounds read are computed from the operands."""
-    tensors = bound_tensors(program, schedule, scalars, operands)
     whole = completed(program, Bindings(dict(extents), dict(scalars or {}))).extents
+    tensors = bound_tensors(program, schedule, whole, scalars, operands)
     return {k.name: visited(k, whole, scalars, tensors) for k in schedule.kernels}
 
 
 def bound_tensors(
-    program: ein.Program, schedule: tile.Schedule, scalars: Scalars | None = None, operands: Tensors | None = None
+    program: ein.Program,
+    schedule: tile.Schedule,
+    extents: Mapping[str, int],
+    scalars: Scalars | None = None,
+    operands: Tensors | None = None,
 ) -> dict[str, Array]:
-    """What the loop bounds of a schedule read: of the operands, and of tensors between kernels."""
+    """What the loop bounds of a schedule read: of the operands, and of tensors between kernels, as far as those that
+    are given tell."""
     given = dict(operands or {})
     wanted = {v.tensor for k in schedule.kernels for v in _bounding(k) if isinstance(v, tile.Load)}
+    known = {name: x for name, x in given.items() if name in wanted}
     inner = tuple(sorted(wanted - set(given)))
     made = {t.name for eq in program.equations for t in eq.outputs}
-    if not inner or not made.issuperset(inner) or any(p.name not in given for p in program.operands):
-        return {name: x for name, x in given.items() if name in wanted}
-    values = evaluate(_only(program, inner), given, scalars or {})
-    return {name: x for name, x in given.items() if name in wanted} | dict(zip(inner, values, strict=True))
+    needed = _only(program, inner, extents)
+    if not inner or not made.issuperset(inner) or any(p.name not in given for p in needed.operands):
+        return known
+    read = {p.name: given[p.name] for p in needed.operands}
+    return known | dict(zip(inner, evaluate(needed, read, scalars or {}), strict=True))
 
 
-def _only(program: ein.Program, results: tuple[str, ...]) -> ein.Program:
-    """The part of a program that gives these tensors."""
+def _only(program: ein.Program, results: tuple[str, ...], extents: Mapping[str, int]) -> ein.Program:
+    """The part of a program that gives these tensors, for axes of these extents."""
     live = set(results)
     kept: list[ein.Equation] = []
     for e in reversed(program.equations):
         if live & {t.name for t in e.outputs}:
             live |= {name for x in e.expressions() for name in ein.tensors_of(x)}
             kept.append(e)
-    return replace(program, equations=tuple(reversed(kept)), results=results)
+    params = tuple(p for p in program.params if not isinstance(p, ein.Operand) or p.name in live)
+    axes = tuple(replace(a, extent=ein.Const(extents[a.name])) if a.name in extents else a for a in program.axes)
+    return replace(program, params=params, axes=axes, equations=tuple(reversed(kept)), results=results)
 
 
 def _bounding(kernel: tile.Kernel) -> Iterator[tile.Value]:
@@ -207,6 +227,25 @@ class _Grid:
                 case tile.Loop():
                     yield self.walk(s)
                     self.types.update({c.name: c.type for c in s.carried})
+
+    def pictures(self, at: Mapping[str, int], parts: str) -> Iterator[tuple[str, Array]]:
+        """What each loop visits, by part of its walk, row block and walked block."""
+        dims = [k for k, a in enumerate(self.kernel.grid) if a.axes == (parts,)]
+        count = self.shape[dims[0]] if dims else 1
+        where = tuple(
+            slice(None) if a.role == "row" or a.axes == (parts,) else at.get(a.name, 0) for a in self.kernel.grid
+        )
+        for w in self.walks():
+            block, n = self.block(w.loop.axis), self.extent(w.loop.axis)
+            start, stop, low, high = (
+                np.moveaxis(x, dims, range(len(dims)))[_first(where, dims)].reshape(count, -1, 1)
+                for x in (w.start, w.stop, w.full_start, w.full_stop)
+            )
+            first = np.arange(-(-n // block)) * block
+            after = np.minimum(first + block, n)
+            touched = (first < stop) & (after > start) & (start < stop)
+            inside = (first >= low) & (after <= high)
+            yield w.loop.axis.name, np.where(touched, np.where(inside, FULL, MIXED), EMPTY)
 
     def walk(self, s: tile.Loop) -> _Walk:
         n, block = self.extent(s.axis), self.block(s.axis)
@@ -292,6 +331,11 @@ class _Grid:
         clipped = tuple(np.clip(i, 0, n - 1) for i, n in zip(index, whole.shape, strict=True))
         read = whole[clipped] if index else whole.reshape((1,) * self.rank)
         return np.where(there, read, np.zeros((), whole.dtype))
+
+
+def _first(where: tuple[slice | int, ...], dims: list[int]) -> tuple[slice | int, ...]:
+    """The subscripts, those of these dimensions first."""
+    return (*(where[d] for d in dims), *(x for d, x in enumerate(where) if d not in dims))
 
 
 def _extreme(which: str, dtype: DType) -> int | float:

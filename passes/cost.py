@@ -102,9 +102,12 @@ class Model:
         rows = max(_TILE // max(inner, 1), 1)
         return batch * max(-(-positions((*plan.rows, *plan.columns), self.context) // rows), 1)
 
-    def splits(self, plan: Plan) -> tuple[int, float]:
-        """The number of parts that a plan's walk takes least time in, and the seconds that all of it takes."""
-        whole = self.cost(plan).seconds
+    def splits(self, plan: Plan, share: float = 1.0) -> tuple[int, float]:
+        """The number of parts that a plan's walk takes least time in, and the seconds that all of it takes.
+
+        The walk visits this share of its blocks.
+        """
+        whole = self.cost(plan, share).seconds
         rates = self.context.target.rates
         most = min(positions(plan.walked, self.context) // _LEAST_PART, _MOST_PARTS) if plan.walked else 1
         if most < 2 or self.utilisation(plan, 1) == 1 or not can_split(plan):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -26,22 +27,31 @@ class Decision:
     reason: str
 
 
-def decisions(program: Program, context: Context) -> tuple[Decision, ...]:
-    """The joins in the order they were made, then what was left apart, for a program as `partition` leaves it."""
+def decisions(
+    program: Program, context: Context, share: Callable[[Plan], float] = lambda _: 1.0
+) -> tuple[Decision, ...]:
+    """The joins in the order they were made, then what was left apart, for a program as `partition` leaves it.
+
+    Times are for the `share` of the blocks that a plan's walk visits; what was decided counts all of them.
+    """
     search = Search(program, context)
+
+    def seconds(plan: Plan) -> float:
+        return search.model.splits(plan, share(plan))[1]
+
     steps = list(search.steps())
     found = []
     for before, after in pairwise(steps):
         group = [p for p in before if p not in after]
-        found.append(_decision(search, group, after[-1], joined=True))
+        found.append(_decision(seconds, group, after[-1], joined=True))
     flow = Flow(steps[-1])
-    found += [_decision(search, group, search.joined(group, flow), joined=False) for group in flow.candidates()]
+    found += [_decision(seconds, group, search.joined(group, flow), joined=False) for group in flow.candidates()]
     return tuple(found)
 
 
-def _decision(search: Search, group: list[Plan], plan: Plan | Apart, joined: bool) -> Decision:
-    apart = sum(search.seconds(p) for p in group)
+def _decision(seconds: Callable[[Plan], float], group: list[Plan], plan: Plan | Apart, joined: bool) -> Decision:
+    apart = sum(map(seconds, group))
     names = tuple(p.stores for p in group)
     if isinstance(plan, Apart):
         return Decision(names, joined, apart, None, plan.reason)
-    return Decision(names, joined, apart, search.seconds(plan), "")
+    return Decision(names, joined, apart, seconds(plan), "")

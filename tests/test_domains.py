@@ -295,9 +295,9 @@ def test_random_masks(mask: str, form: str, kind: str) -> None:
         np.testing.assert_allclose(in_torch(c, data), wanted, rtol=1e-4, atol=1e-5)
     assert c.state.schedule is not None
     kernel = c.state.schedule.kernels[-1]
-    tensors = bound_tensors(c.state.program, c.state.schedule, {}, data)
     given = {"i": N, "j": N, "d": 16, "e": 16, "n": N, "q": 5, "k": 5}
     extents = completed(c.state.program, Bindings(given, {})).extents
+    tensors = bound_tensors(c.state.program, c.state.schedule, extents, {}, data)
     picture = domain_picture(kernel, extents, {}, tensors).get("j", np.zeros((0, 0)))
     width = next((a.block.cap for a in tile_axes(kernel).values() if a.name == "j" and a.block), TILE)
     for (row, column), state in np.ndenumerate(picture):

@@ -165,3 +165,24 @@ def test_readme_quotes_what_is_printed() -> None:
     assert quoted
     for text, shown in quoted:
         assert shown in report(told(text, {"i": 4096, "j": 8192, "e": 1024}))
+
+
+def test_decisions_count_the_blocks_that_are_visited() -> None:
+    text = (EXAMPLES[0].parent.parent / "attention" / "causal.ein").read_text()
+    sizes = SIZES | {"d": 128, "e": 128}
+    s = told(text, sizes)
+    (decision,) = s.level.decisions
+    assert decision.together == pytest.approx(1e-6 * s.level.predicted_us)
+    (whole,) = told(text, sizes, level=1).level.decisions
+    assert whole.together is not None
+    assert decision.together < 0.7 * whole.together
+
+
+def test_bounds_need_only_the_operands_that_they_read() -> None:
+    text = (EXAMPLES[0].parent.parent / "attention" / "documents.ein").read_text()
+    n = 65536
+    q, document = np.broadcast_to(np.float32(0), (1, 1, n, 64)), np.arange(n, dtype="i4")[None] // (n // 8)
+    program = einc.compile(text)
+    given = dict(zip("QKV", (q, q, q), strict=True)) | {"document": document}
+    tiles = json.loads(program.explain(**given, format="json"))["kernels"][-1]["tiles"]["j"]
+    assert tiles["visited"] < tiles["total"] / 8

@@ -36,10 +36,15 @@ MOMENTS = """def moments(some_long_operand_name[i, j]):
     skew[i] = sum[j]((some_long_operand_name - m) ** 3)
     kernel_sum[i] = sum[j](exp(-(some_long_operand_name - m) ** 2))
     return skew, kernel_sum"""
+DECODING = """def decode(Q[b, h, d], K[b, h, j, d], V[b, h, j, e]):
+    S[b, h, j] = Q[b, h, d] * K[b, h, j, d] * rsqrt(|d|)
+    O[b, h, e] = softmax[j](S) * V[b, h, j, e]
+    return O"""
 HEADS = {"b": 2, "h": 8, "i": 4096, "j": 4096, "d": 64}
 PAGES: dict[str, tuple[str, dict[str, int], dict[str, Any]]] = {
     "attention": (ATTENTION, HEADS, {}),
     "causal": (CAUSAL, HEADS | {"e": 64}, {"window": 1024}),
+    "decoding": (DECODING, {"b": 1, "h": 16, "j": 65536, "d": 128, "e": 128}, {}),
     "matmul": (MATMUL, {"b": 8, "i": 4096, "j": 4096, "k": 4096}, {}),
     "layernorm": (LAYERNORM, {"i": 4096, "j": 8192, "e": 4096}, {}),
     "experts": (EXPERTS, {"t": 4096, "d": 1024, "x": 8, "f": 4096, "c": 1024}, {}),
@@ -91,6 +96,18 @@ def test_a_page_is_complete_in_itself(name: str) -> None:
     check_form(text)
     assert "before: -O0" in text
     assert "after: -O2" in text
+
+
+def test_parts_of_a_walk_are_drawn() -> None:
+    text, sizes, scalars = PAGES["decoding"]
+    s = told(text, sizes, **scalars)
+    first, second = s.level.kernels
+    assert first.part_starts["j"].shape == first.domains["j"].shape
+    assert 1 < first.part_starts["j"][0].sum() <= first.splits  # the last parts may be empty
+    assert set(second.moved) == {"o_max_part", "o_sum_part", "o_sum_2_part", "O"}
+    assert first.equations[-1].name == "O_sum_2"
+    assert second.equations[0].text == f"the states of {first.splits} parts, merged"
+    assert f"in {first.splits} parts" in page(s)
 
 
 def test_a_page_by_name() -> None:
