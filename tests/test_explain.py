@@ -175,6 +175,7 @@ def test_decisions_count_the_blocks_that_are_visited() -> None:
     assert decision.together == pytest.approx(1e-6 * s.level.predicted_us)
     (whole,) = told(text, sizes, level=1).level.decisions
     assert whole.together is not None
+    assert decision.together is not None
     assert decision.together < 0.7 * whole.together
 
 
