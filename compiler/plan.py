@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from einc.ein import Equation
+from einc.ein import Equation, Read
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +16,7 @@ class Plan:
     `stores` names the tensors written to memory. A reduction goes over walked and whole axes; the equations are real.
     A walk is in `splits` parts, counted by the axis `split`, whose states a second kernel merges; one part is the walk.
     `scanned` are axes that run along with the walked one, position by position: those of the prefixes over it.
+    `sheltered` reads are in range wherever their guards hold: these say that the call has checked them.
     """
 
     equations: tuple[Equation, ...]
@@ -28,6 +29,7 @@ class Plan:
     split: str = ""
     splits: int = 1
     scanned: tuple[str, ...] = ()
+    sheltered: frozenset[Read] = frozenset()
 
     @property
     def along(self) -> frozenset[str]:

@@ -77,6 +77,7 @@ class Builder:
         self.taken = Counter([a.name for a in program.axes] + [n for n in self.dtypes if n not in kept])
         for p in program.scalars:
             self.types[p.name] = tile.TileType(self.scalar_type(p.dtype))
+        self.sheltered = plan.sheltered
         self.shared: set[Expr] = set()
         self.share(e for eq in plan.equations for e in eq.expressions())
 
@@ -306,7 +307,8 @@ class Builder:
         index = tuple(self._index(x, dim, order) for x, dim in zip(e.index, dims, strict=True))
         mask = None if e.guard is None else self.typed(e.guard, order, BOOL)
         dtype = self.dtypes[e.tensor]
-        return tile.Load(e.tensor, index, dtype.part, needs_check(self.program, e), mask, part)
+        checked = needs_check(self.program, replace(e, guard=None) if e in self.sheltered else e)
+        return tile.Load(e.tensor, index, dtype.part, checked, mask, part)
 
     def _index(self, e: Expr, dim: tuple[str, ...], order: tuple[str, ...]) -> tile.Value:
         if len(dim) > 1 and dim in self.groups and e == composite(dim):

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from einc import tile
-from einc.ein import ZERO, Apply, Equation, Expr, Extent, Program, Read, axes_of
+from einc.ein import ZERO, Apply, Equation, Expr, Extent, Program, Read, axes_of, reads
 from einc.passes.alone import alone
 from einc.passes.domain import conjunction
 from einc.passes.kernel import Kernel
@@ -70,16 +70,21 @@ def lowered(program: Program, plan: Plan, context: Context) -> tile.Kernel:
 def _guarded(plan: Plan, shapes: Mapping[str, Dims]) -> Plan:
     """The plan with no read that is in range only where an axis has positions that neither it nor the grid has."""
     made = {eq.name for eq in plan.equations}
+    own = {r for eq in plan.equations for e in eq.expressions() for r in reads(e)}
+    sheltered: set[Read] = set()
     grid = {*plan.batch, *plan.rows, *plan.columns}
 
     def guarded(e: Expr, eq: Equation) -> Expr:
         if not isinstance(e, Read) or e.tensor in made or not is_exposed(e, shapes):
             return e
         others = (a for a in (*eq.axes, *eq.over) if a not in grid and a not in axes_of(e))
-        return replace(e, guard=conjunction(Apply("gt", (Extent(a), ZERO)) for a in others))
+        found = replace(e, guard=conjunction(Apply("gt", (Extent(a), ZERO)) for a in others))
+        sheltered.update({found} - own)
+        return found
 
     def of(eq: Equation) -> Equation:
         done = eq.map(lambda x: bottom_up(x, lambda e: guarded(e, eq)))
         return replace(done, within=eq.within)  # its tables have every chunk that the grid has
 
-    return replace(plan, equations=tuple(map(of, plan.equations)))
+    equations = tuple(map(of, plan.equations))
+    return replace(plan, equations=equations, sheltered=frozenset(sheltered))
