@@ -15,6 +15,7 @@ from einc.codegen.names import Names
 from einc.codegen.text import RESERVED, File
 from einc.ein import Const, Operand, Param, Program
 from einc.printer import print_dims
+from einc.tiletypes import multiplied
 from einc.types import DType
 
 TORCH = {
@@ -24,6 +25,9 @@ TORCH = {
     "f8e4m3": "torch.float8_e4m3fn", "f8e5m2": "torch.float8_e5m2",
     "c64": "torch.complex64", "c128": "torch.complex128",
 }  # fmt: skip
+
+
+_HOPPER = 64  # rows from which on a tile is multiplied by Hopper's dots, by four warps or more
 
 
 def launcher_name(program: Program) -> str:
@@ -256,14 +260,15 @@ def options(kernel: tile.Kernel, rows: int | None = None) -> dict[str, int]:
 
 
 def rows_of_chains(kernel: tile.Kernel) -> frozenset[str]:
-    """The row axes of a kernel's dots of narrow types, where there are several.
+    """The row axes of a kernel's dots of narrow types, where there are several and tiles may have rows for Hopper's.
 
     Triton (3.6 and 3.7) gives every warp rows of its own where one dot follows another; a Hopper dot takes 16 a warp,
     and is wrong where the tile has fewer. Of dots with a batch axis every warp has some whole.
     """
-    dots = [v for v in tile.values_in(kernel.body) if isinstance(v, tile.Dot) and not v.batch]
-    loads = [v.dtype.size for v in tile.values_in(kernel.body) if isinstance(v, tile.Load)]
-    return frozenset(d.row for d in dots) if len(dots) > 1 and max(loads, default=4) <= 2 else frozenset()
+    dots = [(d, t) for d, t in multiplied(kernel) if not d.batch]
+    caps = {a.name: a.block.cap for a in tile.tile_axes(kernel).values() if a.block}
+    rows = frozenset(d.row for d, t in dots if t.size <= 2 and caps.get(d.row, 0) >= _HOPPER)
+    return rows if len(dots) > 1 else frozenset()
 
 
 def _defaults_last(program: Program) -> list[Operand | Param]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from einc import tile
 from einc.forms import IllegalIR
@@ -75,6 +75,22 @@ def scope(kernel: tile.Kernel) -> dict[str, TileType]:
 def loop_position(axis: tile.TileAxis) -> TileType:
     """The type of a loop axis's position inside the loop."""
     return TileType(INT, (axis.name,) if axis.block else ())
+
+
+def multiplied(kernel: tile.Kernel) -> tuple[tuple[tile.Dot, DType], ...]:
+    """The dots of a kernel in order, each with the type of the elements it multiplies."""
+    return tuple(_multiplied(kernel.body, scope(kernel)))
+
+
+def _multiplied(body: tuple[tile.Statement, ...], names: dict[str, TileType]) -> Iterator[tuple[tile.Dot, DType]]:
+    for s in body:
+        if isinstance(s, tile.Loop):
+            names |= {s.axis.name: loop_position(s.axis)} | {c.name: c.type for c in s.carried}
+            yield from _multiplied(s.body, names)
+            continue
+        yield from ((v, dtype_of(v.left, names)) for v in tile.values_in((s,)) if isinstance(v, tile.Dot))
+        if isinstance(s, tile.Let):
+            names |= zip(s.names, s.types, strict=True)
 
 
 class _Verifier:

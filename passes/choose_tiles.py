@@ -15,13 +15,16 @@ from itertools import product as choices
 from math import prod
 
 from einc import tile
-from einc.passes.room import largest, registers, results, shared
+from einc.passes.room import largest, products, registers, results, shared
 from einc.pipeline import Context
 from einc.tile import UNSIZED, WHOLE, Block, TileAxis
+from einc.tiletypes import multiplied
 
 _LEAST_DOT = 16
-_HALF = 64  # rows and columns where two dots follow each other; two bytes each are a swizzled row
-_REGISTERS = 1 << 13  # f32 elements of a result that four warps hold beside a score tile
+_HALF = 64  # rows and columns where dots follow each other; two bytes each are a swizzled row
+_CHAINED = ((64, 4), (32, 8), (16, 8))  # rows and warps where dots follow each other: Hopper's, then earlier ones
+_EXACT = ((64, 8), (32, 8), (16, 8))  # the same where all of them go through vector units
+_MOST_PRODUCTS = 512  # of a thread in a dot on vector units, before CUDA 12.8's assembler spills
 _CROSSED = 1 << 13  # elements of the largest value that is computed beside the dots, where those have a batch axis
 _PRODUCTS = ((128, 256, 8), (128, 128, 8), (64, 128, 4), (64, 64, 4))  # rows, columns, warps; fastest first
 _FILLED = 256  # programs that keep a machine busy to the end
@@ -71,17 +74,16 @@ def _dot_tiles(kernel: tile.Kernel, dots: list[tile.Dot], context: Context) -> _
     in registers, and leave room for a second program that multiplies while this one takes exponentials.
     """
     axes = tile.tile_axes(kernel)
-    operands = [v.dtype for v in tile.values_in(kernel.body) if isinstance(v, tile.Load)]
-    least = max((context.target.least_inner(t) for t in operands), default=_LEAST_DOT)
-    widest = max((t.size for t in operands), default=4)
+    types = [t for _, t in multiplied(kernel)]
+    least, widest = max(map(context.target.least_inner, types)), max(t.size for t in types)
     narrow = context.target.vendor == "cuda" and widest <= 2
     if any(d.batch for d in dots) and context.target.vendor != "cpu":
         return _batched(kernel, context, least)
     walked = {a.name for a in axes.values() if a.role == "reduced"}
     chained = walked & {d.inner for d in dots} and walked & {x for d in dots for x in (d.row, d.column)}
     if chained and context.target.vendor == "cuda" and widest <= 4:
-        return _cut(_chained(kernel, context, least, widest), kernel, context, least)
-    blocks = _dot_blocks(kernel, context, least)
+        return _cut(_chained(kernel, context, least), kernel, context, least)
+    blocks = _dot_blocks(kernel, context, least, widest)
     if not narrow or len(dots) > 1 or dots[0].inner not in walked or not _is_copied(kernel, dots[0]):
         return _fitted(_Tiles(blocks, 8), kernel, context, least)
     length = context.target.dot[2]
@@ -92,18 +94,32 @@ def _dot_tiles(kernel: tile.Kernel, dots: list[tile.Dot], context: Context) -> _
     return _Tiles(blocks | sizes, warps)
 
 
-def _chained(kernel: tile.Kernel, context: Context, least: int, size: int) -> _Tiles:
-    """Tiles of dots that follow each other, over elements of so many bytes. Four bytes go through vector registers,
-    which hold half as many rows, and a step less in flight."""
+def _chained(kernel: tile.Kernel, context: Context, least: int) -> _Tiles:
+    """Tiles of dots that follow each other: the most rows that registers hold, then blocks that shared memory does.
+
+    Four bytes go through vector registers, with half as long a block, and a step less in flight.
+    """
+    types = [t.size for _, t in multiplied(kernel)]
+    inner, stages = (_HALF, 3) if max(types) <= 2 else (_HALF // 2, 2)
+    whole = {"reduced": Block(least, max(inner, least)), "whole": Block(least, WHOLE)}
+    for rows, warps in _CHAINED if min(types) <= 2 else _EXACT:
+        blocks = {"row": Block(_LEAST_DOT, rows), "column": Block(_LEAST_DOT, inner)}
+        tiles = _Tiles(blocks | whole, warps, stages)
+        if _is_held(tiles, kernel, context):
+            break
     widths = [power(prod(context.size(x) for x in a.axes)) for a in kernel.whole]
-    held = max(widths, default=64)
-    rows, stages = (_HALF, 3) if size <= 2 else (_HALF // 2, 2)
-    warps = 4 if rows * held <= _REGISTERS else 8
-    inner = _HALF
-    while (stages * inner * sum(widths) + rows * held) * size > context.target.shared and inner > least:
+    held = rows * max(widths, default=_HALF)
+    while (stages * inner * sum(widths) + held) * max(types) > context.target.shared and inner > least:
         inner, stages = (inner, 2) if stages > 2 else (inner // 2, 2)
-    blocks = {role: Block(_LEAST_DOT, rows) for role in ("row", "column")}
-    return _Tiles(blocks | {"reduced": Block(least, max(inner, least)), "whole": Block(least, WHOLE)}, warps, stages)
+    cut = {"reduced": Block(least, max(inner, least))}
+    return replace(tiles, blocks=tiles.blocks | cut, stages=stages)
+
+
+def _is_held(tiles: _Tiles, kernel: tile.Kernel, context: Context) -> bool:
+    """Whether the registers of its warps, eight have all, hold what is live, and a quarter of them the rest."""
+    sizes = _sizes(tiles, kernel, context)
+    room = context.target.registers * tiles.warps // 8 * 3 // 4
+    return registers(kernel, sizes) <= room and products(kernel, sizes, tiles.warps) <= _MOST_PRODUCTS
 
 
 def _batched(kernel: tile.Kernel, context: Context, least: int) -> _Tiles:
@@ -167,10 +183,9 @@ def _columns_of_chains(kernel: tile.Kernel, dots: list[tile.Dot]) -> frozenset[s
     Their tile gets whole swizzled rows. With narrower ones, CUDA 12.8's assembler may address it by a register that
     nothing wrote, where the tile lies at the address of an earlier one with wider rows: results are then random.
     """
-    loads = [v.dtype.size for v in tile.values_in(kernel.body) if isinstance(v, tile.Load)]
-    if len(dots) < 2 or max(loads, default=4) > 2:
+    if len(dots) < 2:
         return frozenset()
-    return frozenset(d.column for d in dots if not _is_copied(kernel, d))
+    return frozenset(d.column for d, t in multiplied(kernel) if t.size <= 2 and not _is_copied(kernel, d))
 
 
 def _is_copied(kernel: tile.Kernel, dot: tile.Dot) -> bool:
@@ -196,14 +211,12 @@ def _programs(kernel: tile.Kernel, context: Context, blocks: dict[str, int]) -> 
     return prod(-(-prod(context.size(x) for x in a.axes) // blocks.get(a.role, 1)) for a in kernel.grid)
 
 
-def _dot_blocks(kernel: tile.Kernel, context: Context, least: int) -> dict[str, Block]:
+def _dot_blocks(kernel: tile.Kernel, context: Context, least: int, widest: int) -> dict[str, Block]:
     """The target's tile, its inner length cut until the operands of every stage fit in half of shared memory.
 
     On NVIDIA's vector units, where f32 and f64 are multiplied exactly, an inner length beyond 128 bytes spills.
     """
     rows, columns, inner = context.target.dot
-    operands = [v.dtype for v in tile.values_in(kernel.body) if isinstance(v, tile.Load)]
-    widest = max((t.size for t in operands), default=4)
     if widest == 8:
         rows, columns = rows // 2, columns // 2
     if widest >= 4 and context.target.vendor == "cuda":

@@ -6,20 +6,78 @@ computed right side lies there once, and a left side of four bytes; results, sta
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from math import prod
 
 from einc import tile
 from einc.tile import Dot, Kernel, Let, Load, Loop, Ref, Statement, TileType
+from einc.tiletypes import multiplied
 
 Extents = Mapping[str, int]  # positions of a tile by its axis
 
 
 def registers(kernel: Kernel, sizes: Extents) -> int:
-    """Bytes of the largest loop's states, or of the largest dot's result where that is more."""
-    states = [sum(_bytes(c.type, sizes) for c in loop.carried) for loop in _loops(kernel.body)]
-    results = [_bytes(let.types[0], sizes) for _, let in _made(kernel.body) if isinstance(let.value, Dot)]
-    return max(*states, *results, 0, 0)
+    """Bytes of the tiles that are live after a statement, where they are most.
+
+    A loop's states are, what it does not change, and what is still to be read; an operation on elements works in
+    place. Tiles of one axis count nothing, nor do loads that dots alone read, which lie in shared memory.
+    """
+    types = {name: t for let in _lets(kernel.body) for name, t in zip(let.names, let.types, strict=True)}
+    types |= {c.name: c.type for loop in _loops(kernel.body) for c in loop.carried}
+    apart = _read_by_dots(kernel.body)
+    held = {n: _bytes(t, sizes) for n, t in types.items() if len(t.axes) > 1 and n not in apart}
+    return _peak(kernel.body, frozenset(), held)
+
+
+def products(kernel: Kernel, sizes: Extents, warps: int) -> int:
+    """The products that a thread adds up in one dot on vector units, where they are most.
+
+    The assembler reads both sides into registers as it needs them, but with too many products too early.
+    """
+    wide = [d for d, t in multiplied(kernel) if t.is_float and t.size >= 4]
+    return max((sizes[d.row] * sizes[d.column] * sizes[d.inner] // (32 * warps) for d in wide), default=0)
+
+
+def _peak(body: tuple[Statement, ...], after: frozenset[str], held: Mapping[str, int]) -> int:
+    """The most bytes live after a statement of a body, of which some names are read later."""
+    live, most = set(after), 0
+    for s in reversed(body):
+        if isinstance(s, Loop):
+            live -= {c.name for c in s.carried}
+            inside = {c.after for c in s.carried} | _refs(s.body) - _moving(s)
+            most = max(most, _peak(s.body, frozenset(live | inside), held))
+            live |= {n for n in _refs((s,)) if n in held} - {n for let in _lets(s.body) for n in let.names}
+            live -= {c.name for c in s.carried}
+        else:
+            most = max(most, sum(held.get(n, 0) for n in live))
+            live -= set(s.names) if isinstance(s, Let) else set()
+            live |= _refs((s,))
+    return max(most, sum(held.get(n, 0) for n in live))
+
+
+def _moving(loop: Loop) -> set[str]:
+    """The names bound in a loop that differ from block to block, and its states."""
+    moving = {loop.axis.name} | {c.name for c in loop.carried}
+    for s in loop.body:
+        if isinstance(s, Loop):
+            moving |= _moving(s)
+        elif isinstance(s, Let) and _refs((s,)) & moving:
+            moving |= set(s.names)
+    return moving
+
+
+def _refs(body: tuple[Statement, ...]) -> set[str]:
+    return {v.name for v in tile.values_in(body) if isinstance(v, Ref)}
+
+
+def _read_by_dots(body: tuple[Statement, ...]) -> set[str]:
+    """The loads that dots alone read."""
+    loads = {let.names[0] for let in _lets(body) if isinstance(let.value, Load)}
+    values = list(tile.values_in(body))
+    sides = Counter(x.name for v in values if isinstance(v, Dot) for x in (v.left, v.right) if isinstance(x, Ref))
+    uses = Counter(v.name for v in values if isinstance(v, Ref))
+    return {n for n in loads if sides[n] == uses[n]}
 
 
 def results(kernel: Kernel, sizes: Extents) -> int:
@@ -95,8 +153,12 @@ def _loops(body: tuple[Statement, ...]) -> Iterator[Loop]:
 
 
 def _made(body: tuple[Statement, ...]) -> Iterator[tuple[str, Let]]:
+    return ((let.names[0], let) for let in _lets(body))
+
+
+def _lets(body: tuple[Statement, ...]) -> Iterator[Let]:
     for s in body:
         if isinstance(s, Loop):
-            yield from _made(s.body)
+            yield from _lets(s.body)
         elif isinstance(s, Let):
-            yield s.names[0], s
+            yield s

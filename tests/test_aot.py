@@ -175,6 +175,23 @@ def test_nothing_is_addressed_by_a_register_that_nothing_wrote(text: str) -> Non
 
 
 @pytest.mark.aot
+def test_wide_states_have_as_few_rows_as_registers_hold() -> None:
+    text = (EXAMPLES / "attention" / "mla.ein").read_text(encoding="utf-8")
+    for kernel in ahead(text, BF16, b=2, h=128, i=1, c=512, r=64, j=65536):
+        assert kernel.spills == 0
+
+
+def test_what_no_dot_multiplies_does_not_size_its_tiles() -> None:
+    """Bounds in integers of four bytes beside dots of two: tiles have the rows of Hopper's dots."""
+    text = (EXAMPLES / "attention" / "varlen.ein").read_text(encoding="utf-8")
+    sizes = dict.fromkeys("ij", 4096) | dict.fromkeys("de", 128)
+    program = elaborate(parse(text))
+    facts = {p.name: Fact((2,) * len(p.dims), BF16 if p.dtype == F32 else p.dtype) for p in program.operands}
+    done = compile_program(elaborate(parse(text), facts), 2, TARGETS["sm_90"], sizes)
+    assert "BI = tile_size(i, 16, 64)" in done.emitted.source
+
+
+@pytest.mark.aot
 def test_tiles_follow_the_sizes_given() -> None:
     scheduled = programs.matmul(F16, block=Block(16, WHOLE))
     assert "tensor<32x16xf32" in str(artifact(compiled(scheduled, "sm_90", i=20, j=3)[0], "ttir"))
