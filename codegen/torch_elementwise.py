@@ -9,7 +9,7 @@ from math import inf, isfinite
 import torch
 from torch import Tensor
 
-from einc.codegen.torch_frames import Compute, Frame, Interval, Node, Result, unknown
+from einc.codegen.torch_frames import Compute, Frame, Interval, Node, Result, Write, unknown
 from einc.codegen.torch_ops import function, in_place
 from einc.types import DType
 
@@ -48,6 +48,36 @@ def _scratch(frame: Frame, x: Tensor, y: Tensor) -> Tensor | None:
         return None
     shape = x.shape if _fits(x, y) else y.shape if _fits(y, x) else None
     return None if shape is None else frame.scratch(shape, x.dtype)
+
+
+def write(node: Node, frame: Frame, target: Tensor) -> None:
+    """Compute a value to where it is to lie, if it takes nothing aside."""
+    if node.write is not None and frame.reuse:
+        node.write(frame, target)
+        return
+    value, owned = node.compute(frame)
+    target.copy_(as_tensor(value, frame))
+    frame.recycle(value, owned)
+
+
+def written(op: str, args: Sequence[Node], t: DType) -> Write | None:
+    """How an operation writes its result straight to memory; None where torch has no way to."""
+    if not in_place(op, t):
+        return None
+    f = function(op, t)
+
+    def run(frame: Frame, target: Tensor) -> None:
+        given = [a.compute(frame) for a in args]
+        xs = [as_tensor(x, frame) for x, _ in given]
+        same = all(x.dtype == target.dtype for x in xs) and any(x.shape == target.shape for x in xs)
+        if same and all(_covers(target.shape, x.shape) for x in xs):
+            f(*xs, out=target)
+        else:
+            target.copy_(f(*xs))
+        for x, owned in given:
+            frame.recycle(x, owned)
+
+    return run
 
 
 def unary(op: str, arg: Node) -> Compute:
@@ -140,16 +170,18 @@ def decided(run: Compute, known: Interval) -> Compute:
     return decided
 
 
-def where(condition: Node, a: Node, b: Node) -> Compute:
+def where(condition: Node, a: Node, b: Node) -> tuple[Compute, Write]:
+    """The choice as a value, and as it writes itself to memory."""
     undecided = condition.bounds is unknown  # else the interval has told already whether it is the same everywhere
     costly = not all(x.at_hand and x.dims <= condition.dims for x in (a, b))
 
-    def run(frame: Frame) -> Result:
+    def decide(frame: Frame) -> Tensor | bool:
         holds = condition.compute(frame)[0]
         if undecided and not isinstance(holds, bool) and (costly or holds.numel() > _WORTH_A_LOOK) and holds.is_cpu:
-            holds = True if bool(holds.all()) else bool(holds.any()) and holds  # cheaper than to choose
-        if isinstance(holds, bool):
-            return (a if holds else b).compute(frame)
+            return True if bool(holds.all()) else bool(holds.any()) and holds  # cheaper than to choose
+        return holds
+
+    def choose(frame: Frame, holds: Tensor) -> Result:
         (x, mine), (y, yours) = a.compute(frame), b.compute(frame)
         if isinstance(x, bool) or isinstance(y, bool):
             x, y = as_tensor(x, frame), as_tensor(y, frame)
@@ -162,7 +194,20 @@ def where(condition: Node, a: Node, b: Node) -> Compute:
         frame.recycle(y, yours)
         return found, frame.reuse
 
-    return run
+    def run(frame: Frame) -> Result:
+        holds = decide(frame)
+        return (a if holds else b).compute(frame) if isinstance(holds, bool) else choose(frame, holds)
+
+    def put(frame: Frame, target: Tensor) -> None:
+        holds = decide(frame)
+        if isinstance(holds, bool):
+            write(a if holds else b, frame, target)
+            return
+        found, owned = choose(frame, holds)
+        target.copy_(as_tensor(found, frame))
+        frame.recycle(found, owned)
+
+    return run, put
 
 
 def logic(op: str, a: Node, b: Node) -> Compute:

@@ -113,6 +113,7 @@ Result = tuple[
     "torch.Tensor | bool", bool
 ]  # a value, and whether only the receiver holds it; a bool is true everywhere
 Compute = Callable[[Frame], Result]
+Write = Callable[[Frame, "torch.Tensor"], None]  # computes to memory of the value's extents, or of larger ones
 Interval = Callable[[Sequence[int], Sequence[int]], "Bounds | None"]
 
 
@@ -127,7 +128,7 @@ class Node:
 
     `bounds` gives an interval of an integer or a truth value (0 or 1) in a box. `fixed` is a value that no box changes.
     `passes` says that the result may be the tensor that a name holds, `view` that it takes no memory of its own,
-    `at_hand` that a read is all it takes.
+    `at_hand` that a read is all it takes. `write` computes it where it is to lie, if it knows how.
     """
 
     dtype: DType
@@ -139,6 +140,7 @@ class Node:
     passes: bool = False
     view: bool = False
     at_hand: bool = False
+    write: Write | None = None
 
     @property
     def inlined(self) -> bool:

@@ -15,6 +15,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
+from einc.codegen.torch_elementwise import write
 from einc.codegen.torch_frames import Affine, Bounds, Frame, Node
 from einc.codegen.torch_ops import HELD, common_shape, held, writable
 from einc.types import DType
@@ -229,12 +230,16 @@ def _arranged(rows: Tensor, where: Tensor, along: dict[int, int], sizes: list[in
 
 def store(access: Access, value: Node) -> Callable[[Frame], None]:
     """The store of a box, where the mask holds."""
+    plain = access.affine and access.inside
 
     def run(frame: Frame) -> None:
         mask = access.mask(frame)
         if mask is False:
             return
         memory = writable(access.memory(frame))
+        if plain and mask is True:
+            write(value, frame, window(memory, access, frame))
+            return
         found, owned = value.compute(frame)
         values = torch.full((), found, device=memory.device) if isinstance(found, bool) else found
         if not access.inside and not _all_inside(access, memory, frame):

@@ -25,6 +25,7 @@ from einc.codegen.torch_elementwise import (
     ranked,
     unary,
     where,
+    written,
 )
 from einc.codegen.torch_folds import first_along, fold, scan
 from einc.codegen.torch_frames import Affine, Bounds, Compute, Frame, Interval, Node, Result, unknown
@@ -213,7 +214,8 @@ class Values:
             if decided is not None and decided[0] == decided[1]:
                 return self.constant(bool(decided[0]), BOOL)
         dims = frozenset().union(*(a.dims for a in args))
-        node = Node(result, dims, self.operation(op, args, t, known), bounds=known, passes=op in ("where", "and", "or"))
+        compute, put = where(*args) if op == "where" else (self.operation(op, args, t, known), written(op, args, t))
+        node = Node(result, dims, compute, bounds=known, passes=op in ("where", "and", "or"), write=put)
         if all(a.fixed is not None for a in args):
             value = node.compute(Frame((), 0, {}, False))[0]
             return self.constant(value, BOOL) if isinstance(value, bool) else self.fixed_at(value, result)
@@ -221,9 +223,7 @@ class Values:
         return node
 
     def operation(self, op: str, args: list[Node], t: DType, known: Interval) -> Compute:
-        """The function of an operation; a truth value that an interval decides is not computed."""
-        if op == "where":
-            return where(*args)
+        """The function of an operation, `where` apart; a truth value that an interval decides is not computed."""
         if op in ("and", "or"):
             return logic(op, *args)
         if op == "rand":
