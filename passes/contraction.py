@@ -17,6 +17,7 @@ from math import prod
 
 from einc.ein import Apply, Cast, Const, Equation, Expr, Read, axes_of
 from einc.inference import dtype_of
+from einc.passes.signs import is_finite
 from einc.types import BF16, F32, F64, INT, DType, compute, join, settle
 
 _MOST_FACTORS = 10
@@ -122,7 +123,7 @@ def _terms(e: Expr, negative: bool) -> Iterator[tuple[bool, Expr]]:
 
 
 def _factors(e: Expr) -> list[Expr] | None:
-    """The factors of a product; a divisor or a condition goes to a factor that has its axes. None if no factor has."""
+    """The factors of a product; a divisor or a condition goes to factors that have its axes. None if no factor has."""
     match e:
         case Apply(op="mul", args=(x, y)):
             left, right = _factors(x), _factors(y)
@@ -138,7 +139,16 @@ def _factors(e: Expr) -> list[Expr] | None:
 
 
 def _restricted(factors: list[Expr], domain: Expr) -> list[Expr] | None:
-    return _attach(factors, axes_of(domain), lambda f: Apply("where", (domain, f, Const(0))))
+    """The factors, 0 outside the domain: every one that may overflow there, or else any one."""
+    axes = set(axes_of(domain))
+    wild = [axes <= set(axes_of(f)) and not isinstance(f, Read) and not is_finite(f) for f in factors]
+    if any(wild):
+        return [_masked(domain, f) if w else f for f, w in zip(factors, wild, strict=True)]
+    return _attach(factors, axes_of(domain), lambda f: _masked(domain, f))
+
+
+def _masked(p: Expr, f: Expr) -> Expr:
+    return Apply("where", (p, f, Const(0)))
 
 
 def _attach(factors: list[Expr], axes: tuple[str, ...], wrap: Callable[[Expr], Expr]) -> list[Expr] | None:

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from einc import ein
-from einc.ein import ONE, ZERO, Apply, AxisValue, Cast, Const, Expr, Read
+from einc.ein import FALSE, ONE, TRUE, ZERO, Apply, AxisValue, Cast, Const, Expr, Read
 from einc.passes.signs import not_negative
 from einc.types import compute
 
@@ -27,6 +27,7 @@ Monomial = tuple[tuple[Expr, int], ...]
 Expansion = dict[Monomial, Expr]
 
 _MOST_TERMS = 64
+_ZEROS = (ZERO, Const(0.0))
 NEW = "'"
 
 
@@ -76,10 +77,20 @@ def call(op: str, *args: Expr) -> Expr:
             return ONE
         case "log", (x,) if x == ONE:
             return ZERO
+        case "log" | "log2", (Apply(op=power, args=(x,)),) if op.replace("log", "exp") == power:
+            return x
+        case "log" | "log2", (Apply(op="mul" | "div" as joined, args=(x, y)),) if _is_power(op, x) or _is_power(op, y):
+            return call("add" if joined == "mul" else "sub", call(op, x), call(op, y))
         case "pow", (x, y) if y == ONE or x == ONE:
             return x
         case "abs", (x,) if x == ONE:
             return ONE
+        case "pow", (x, Const(value=n)) if x in _ZEROS and n > 0:
+            return ZERO
+        case "eq" | "ne", (x, y) if x in _ZEROS and y in _ZEROS:
+            return TRUE if op == "eq" else FALSE
+        case "where", (p, x, y) if p in (TRUE, FALSE):
+            return x if p == TRUE else y
         case _:
             return Apply(op, args)
 
@@ -126,7 +137,7 @@ class Movement:
                 return _call_on(op, self.factor(x))
             case Apply(op="max" | "min", args=(x, y)):
                 return _same(self.shift(x), self.shift(y))
-            case Apply(op="where", args=(p, x, y)) if not self.depends(p):
+            case Apply(op="where", args=(p, x, y)) if self.stands(p):
                 return _same(*(self.shift(b) for b in (x, y) if not _infinite(b)))
             case Cast(dtype=dtype, arg=x) if dtype == compute(dtype) and dtype.is_float:
                 return self.shift(x)
@@ -136,6 +147,23 @@ class Movement:
     def constant(self, e: Expr) -> bool:
         """Free of both the references and the walked axes."""
         return not self.depends(e) and not self.varies(e)
+
+    # ------------------------------------------------------------------------------------------------------ predicates
+
+    def stands(self, p: Expr) -> bool:
+        """Whether a truth value stays what it is: both sides of a comparison move alike, or one is 0 and one scales."""
+        if not self.depends(p):
+            return True
+        match p:
+            case Apply(op="not" | "and" | "or", args=args):
+                return all(self.stands(q) for q in args)
+            case Apply(op="eq" | "ne" | "lt" | "le" | "gt" | "ge" as op, args=(x, y)):
+                if x not in _ZEROS and y not in _ZEROS and _same(self.shift(x), self.shift(y)) is not None:
+                    return True
+                c = _same(*(self.factor(e) for e in (x, y) if e not in _ZEROS))
+                return c is not None and (op in ("eq", "ne") or not_negative(c))
+            case _:
+                return False
 
     # --------------------------------------------------------------------------------------------------------- factors
 
@@ -167,8 +195,8 @@ class Movement:
             case Apply(op="max" | "min", args=(x, y)):
                 c = _same(self.factor(x), self.factor(y))
                 return c if c is not None and not_negative(c) else None
-            case Apply(op="where", args=(p, x, y)) if not self.depends(p):
-                return _same(*(self.factor(b) for b in (x, y) if b not in (ZERO, Const(0.0))))
+            case Apply(op="where", args=(p, x, y)) if self.stands(p):
+                return _same(*(self.factor(b) for b in (x, y) if b not in _ZEROS))
             case Cast(dtype=dtype, arg=x) if dtype == compute(dtype) and dtype.is_float:
                 return self.factor(x)
             case _:
@@ -180,7 +208,11 @@ class Movement:
         """Coefficients c_q, free of the walked axes, by monomials phi_q at the unmoved references, or None."""
         if not self.varies(e):
             return {(): self.after(e)}
+        e = self.parted(e)
         match e:
+            case Apply(op="where", args=(p, x, y)) if self.alone(p):
+                q = self.after(p)
+                return _sum(_within(q, self.expand(x)), _within(Apply("not", (q,)), self.expand(y)))
             case Apply(op="mul", args=(x, y)):
                 return _product(self.expand(x), self.expand(y))
             case Apply(op="pow", args=(x, Const(value=int() | float() as n))) if n in range(2, 9):
@@ -196,7 +228,40 @@ class Movement:
         s = self.shift(e)
         if s is not None:
             return {((e, 1),): ONE, (): s}
+        moved = self._affine(e)
+        if moved is not None:
+            return {((e, 1),): moved[0], (): moved[1]}
         return self._expand_wave(e) or self._expand_sum(e)
+
+    def _affine(self, e: Expr) -> tuple[Expr, Expr] | None:
+        """c and s with e' = c * e + s, where one side scales: x / m - u = c * (x / m - u) + c * u - u'."""
+        match e:
+            case Apply(op="sub", args=(x, u)) if self.alone(u) and (c := self.factor(x)) is not None:
+                return c, call("sub", call("mul", c, u), self.after(u))
+            case Apply(op="sub", args=(u, x)) if self.alone(u) and (c := self.factor(x)) is not None:
+                return c, call("sub", self.after(u), call("mul", c, u))
+            case Apply(op="add", args=(x, u)) if self.alone(u) and (c := self.factor(x)) is not None:
+                return c, call("sub", self.after(u), call("mul", c, u))
+            case _:
+                return None
+
+    def parted(self, e: Expr) -> Expr:
+        """An expression with a choice inside that references alone make, as that choice of expressions.
+
+        Sums and products expand with the choice where it is.
+        """
+        match e:
+            case Apply(op="add" | "sub" | "mul" | "div" | "neg"):
+                return e
+            case Apply(op="where", args=(p, *_)) if self.stands(p):
+                return e
+        found = (n.args[0] for n in ein.walk(e) if isinstance(n, Apply) and n.op == "where" and self.alone(n.args[0]))
+        p = next(found, None)
+        return e if p is None else Apply("where", (p, *(_settled(_chosen(e, p, n)) for n in (1, 2))))
+
+    def alone(self, e: Expr) -> bool:
+        """Whether the references move it, and nothing else does."""
+        return self.depends(e) and not self.varies(e)
 
     def _expand_wave(self, e: Expr) -> Expansion | None:
         """sin(x + s) = sin(x) cos(s) + cos(x) sin(s), and the same for the cosine."""
@@ -221,7 +286,7 @@ class Movement:
                 if c is None:
                     return None
                 return _product(self.expand(x), {((call("div", ONE, y), 1),): call("div", ONE, c)})
-            case Apply(op="where", args=(p, x, y)) if not self.depends(p):
+            case Apply(op="where", args=(p, x, y)) if self.stands(p):
                 return _sum(self._masked(p, x), self._masked(Apply("not", (p,)), y))
             case Cast(dtype=dtype, arg=x) if dtype == compute(dtype) and dtype.is_float:
                 return self.expand(x)
@@ -229,7 +294,7 @@ class Movement:
                 return None
 
     def _masked(self, p: Expr, e: Expr) -> Expansion | None:
-        if e in (ZERO, Const(0.0)):
+        if e in _ZEROS:
             return {}
         return _product({((indicator(p), 1),): ONE}, self.expand(e))
 
@@ -268,6 +333,18 @@ def written(m: Monomial) -> Expr:
     for p in masks:
         body = Apply("where", (p, body, ZERO))
     return body
+
+
+def _is_power(log: str, e: Expr) -> bool:
+    """Whether an expression is what a logarithm undoes; its logarithm is known where it is too small to be told from 0."""
+    return isinstance(e, Apply) and e.op == log.replace("log", "exp")
+
+
+def _chosen(e: Expr, p: Expr, side: int) -> Expr:
+    """The expression with one side, 1 or 2, of all that depends on a predicate."""
+    if isinstance(e, Apply) and e.op == "where" and e.args[0] == p:
+        return _chosen(e.args[side], p, side)
+    return ein.rebuild(e, lambda below: _chosen(below, p, side))
 
 
 def _settled(e: Expr) -> Expr:
@@ -310,6 +387,11 @@ def _sum(a: Expansion | None, b: Expansion | None) -> Expansion | None:
     for m, c in b.items():
         whole[m] = call("add", whole.get(m, ZERO), c)
     return whole
+
+
+def _within(p: Expr, a: Expansion | None) -> Expansion | None:
+    """The expansion where a predicate holds, and nothing elsewhere."""
+    return None if a is None else {m: call("where", p, c, ZERO) for m, c in a.items()}
 
 
 def _scaled(a: Expansion | None, c: Expr) -> Expansion | None:
