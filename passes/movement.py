@@ -151,16 +151,18 @@ class Movement:
     # ------------------------------------------------------------------------------------------------------ predicates
 
     def stands(self, p: Expr) -> bool:
-        """Whether a truth value stays what it is: both sides of a comparison move alike, or one is 0 and one scales."""
+        """Whether a truth value stays what it is: what is compared moves alike, infinity by any shift, 0 by any factor."""
         if not self.depends(p):
             return True
         match p:
             case Apply(op="not" | "and" | "or", args=args):
                 return all(self.stands(q) for q in args)
-            case Apply(op="eq" | "ne" | "lt" | "le" | "gt" | "ge" as op, args=(x, y)):
-                if x not in _ZEROS and y not in _ZEROS and _same(self.shift(x), self.shift(y)) is not None:
+            case Apply(op="eq" | "ne" | "lt" | "le" | "gt" | "ge" as op, args=args):
+                if _same(*(self.shift(e) for e in args if not _infinite(e))) is not None and not set(args) & set(
+                    _ZEROS
+                ):
                     return True
-                c = _same(*(self.factor(e) for e in (x, y) if e not in _ZEROS))
+                c = _same(*(self.factor(e) for e in args if e not in _ZEROS))
                 return c is not None and (op in ("eq", "ne") or not_negative(c))
             case _:
                 return False
@@ -211,8 +213,8 @@ class Movement:
         e = self.parted(e)
         match e:
             case Apply(op="where", args=(p, x, y)) if self.alone(p):
-                q = self.after(p)
-                return _sum(_within(q, self.expand(x)), _within(Apply("not", (q,)), self.expand(y)))
+                holds = self.after(p)
+                return _sum(_within(holds, self.expand(x)), _within(Apply("not", (holds,)), self.expand(y)))
             case Apply(op="mul", args=(x, y)):
                 return _product(self.expand(x), self.expand(y))
             case Apply(op="pow", args=(x, Const(value=int() | float() as n))) if n in range(2, 9):
@@ -255,9 +257,9 @@ class Movement:
                 return e
             case Apply(op="where", args=(p, *_)) if self.stands(p):
                 return e
-        found = (n.args[0] for n in ein.walk(e) if isinstance(n, Apply) and n.op == "where" and self.alone(n.args[0]))
-        p = next(found, None)
-        return e if p is None else Apply("where", (p, *(_settled(_chosen(e, p, n)) for n in (1, 2))))
+        choices = (n.args[0] for n in ein.walk(e) if isinstance(n, Apply) and n.op == "where")
+        found = next((p for p in choices if self.alone(p)), None)
+        return e if found is None else Apply("where", (found, *(_settled(_chosen(e, found, n)) for n in (1, 2))))
 
     def alone(self, e: Expr) -> bool:
         """Whether the references move it, and nothing else does."""
@@ -336,7 +338,7 @@ def written(m: Monomial) -> Expr:
 
 
 def _is_power(log: str, e: Expr) -> bool:
-    """Whether an expression is what a logarithm undoes; its logarithm is known where it is too small to be told from 0."""
+    """Whether a logarithm undoes it; what it was is known where it is too small to be told from 0."""
     return isinstance(e, Apply) and e.op == log.replace("log", "exp")
 
 

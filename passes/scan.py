@@ -139,11 +139,14 @@ class _Scans:
 
     def equation(self, eq: Equation) -> list[Equation]:
         """The equation, or those that give the same by prefixes."""
-        if eq.monoid is None or prefix(eq, self.whole) is not None:
+        if eq.monoid is None:
             return [eq]
+        done = prefix(eq, self.whole) is not None  # and made of others where it has a second end that f does not know
         for axis in eq.over:
             ends = self.ends(eq, axis)
-            if ends is not None and (made := self.made(eq, ends)) is not None:
+            if ends is None or (done and not (ends.lower and ends.upper)):
+                continue
+            if (made := self.made(eq, ends)) is not None:
                 return made
         return [eq]
 
