@@ -58,7 +58,7 @@ def open_reductions(program: Program) -> list[Open]:
         return found
     for over in dict.fromkeys(eq.over for eq in program.equations if eq.over):
         chain = tuple(eq for eq in program.equations if eq.monoid is None or eq.over == over)
-        if misread(chain) is None:
+        if misread(chain, {}) is None:
             plan = Plan(chain, (), walked=over)
             found += [opened(w, program.shapes()) for walk in walks(plan) for w in walk.waiting]
     return found

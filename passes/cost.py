@@ -139,9 +139,9 @@ class Model:
                 times *= -(-positions(group, self.context) // BLOCK)
             else:  # a row of the tile each
                 times *= positions(tuple(a for a in group if a not in own), self.context)
-        if set(plan.walked) & set(eq.axes):
+        if plan.along & set(eq.axes):
             times *= count
-        return times * (share if own & set(plan.walked) else 1.0)
+        return times * (share if own & plan.along else 1.0)
 
     def bytes(self, plan: Plan, count: int) -> float:
         """Bytes read from outside and stored, in so many walks."""
@@ -154,7 +154,7 @@ class Model:
         found: dict[str, float] = {}
         for name in (*sorted(outside), *plan.stores):
             axes = tuple(a for dim in self.shapes[name] for a in dim)
-            again = count if name in outside and set(plan.walked) & set(axes) else 1
+            again = count if name in outside and plan.along & set(axes) else 1
             found[name] = float(positions(axes, self.context) * self.dtypes[name].size * again)
         return found
 

@@ -59,10 +59,14 @@ class Kernel:
         if eq.monoid is None:
             value = self.b.typed(ein.substitute(eq.body, at), order, eq.outputs[0].dtype)
             return self.b.keep(read, real, self.b.convert(value, compute(eq.outputs[0].dtype)), order)
-        assert all(ein.AxisValue(a) == e for a, e in at.items()), "a reduction is read where it was made"
+        assert all(self.is_at(e, a) for a, e in at.items()), "a reduction is read where it was made"
         for t, made in zip(eq.outputs, self.reduced(eq), strict=True):
             self.known[t.name] = self.b.bind(t.name, made, self.result_order(eq))
         return self.known[read.tensor]
+
+    def is_at(self, e: Expr, axis: str) -> bool:
+        """Is it the position of an axis, or of one that runs along with it?"""
+        return isinstance(e, ein.AxisValue) and self.b.tile_of[e.axis] == self.b.tile_of[axis]
 
     def reduced(self, eq: Equation) -> list[Value]:
         """A reduction over axes that are held whole: its results, by a more exact way if there is one."""

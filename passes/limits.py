@@ -55,7 +55,9 @@ def limits(kernel: Kernel, walk: Walk) -> Limits:
         return Limits()
     needed = reduce(either, (_needed(kernel, link, a) for link in walk.links for a in link.accumulators))
     start = stop = None
-    if not walk.stores and not any(_counts(r.value, walked) for link in walk.links for r in link.references):
+    if not (walk.stores or walk.scans) and not any(
+        _counts(r.value, walked) for link in walk.links for r in link.references
+    ):
         start, stop = _span(kernel, needed)
     return replace(_full(kernel, needed), start=start, stop=stop)
 
@@ -127,11 +129,11 @@ def _needed(kernel: Kernel, link: Link, a: Accumulator) -> Domain:
 
 def _known(kernel: Kernel) -> Callable[[Expr], bool]:
     """Whether an expression is an integer or a truth value that depends on nothing this kernel computes or walks."""
-    walked = set(kernel.plan.walked)
+    walked = kernel.plan.along
 
     def known(e: Expr) -> bool:
         t = kernel.b.dtype(e)
-        if not (t.is_int or t.is_bool) or walked & set(ein.axes_of(e)):
+        if not (t.is_int or t.is_bool) or walked.intersection(ein.axes_of(e)):
             return False
         return not any(r.tensor in kernel.definitions or r.tensor not in kernel.b.shapes for r in reads(e))
 

@@ -151,16 +151,15 @@ class Movement:
     # ------------------------------------------------------------------------------------------------------ predicates
 
     def stands(self, p: Expr) -> bool:
-        """Whether a truth value stays what it is: what is compared moves alike, infinity by any shift, 0 by any factor."""
+        """Whether a truth value stays what it is: what is compared moves alike, infinity by a shift, 0 by a factor."""
         if not self.depends(p):
             return True
         match p:
             case Apply(op="not" | "and" | "or", args=args):
                 return all(self.stands(q) for q in args)
             case Apply(op="eq" | "ne" | "lt" | "le" | "gt" | "ge" as op, args=args):
-                if _same(*(self.shift(e) for e in args if not _infinite(e))) is not None and not set(args) & set(
-                    _ZEROS
-                ):
+                scales = any(e in _ZEROS for e in args)
+                if not scales and _same(*(self.shift(e) for e in args if not _infinite(e))) is not None:
                     return True
                 c = _same(*(self.factor(e) for e in args if e not in _ZEROS))
                 return c is not None and (op in ("eq", "ne") or not_negative(c))

@@ -138,13 +138,13 @@ class Search:
     def shared(self, equations: tuple[Equation, ...], stores: tuple[str, ...]) -> Plan | Apart:
         if any(t.dtype.is_complex for eq in equations for t in eq.outputs):
             return Apart("complex values are not passed on within a kernel")
-        if (reason := misread(equations)) is not None:
-            return Apart(reason)
         equations = tuple(split(eq, self.dtypes) for eq in equations)
         found = {eq.name: p for eq in equations if (p := prefix(eq, self.program)) is not None}
         if len({(p.walked, p.reverse) for p in found.values()}) > 1:
             return Apart("prefixes along several axes, or from both ends, do not share a walk")
         along = {p.scanned: p.walked for p in found.values()}
+        if (reason := misread(equations, along)) is not None:
+            return Apart(reason)
         shapes = shapes_of((eq for eq in equations if eq.name not in found), self.context)
         walkable = [(p.walked,) for p in found.values()] or _walkable(equations, self.context)
 
@@ -180,15 +180,22 @@ def _walking(axes: tuple[str, ...]) -> str:
 # Roles
 
 
-def misread(equations: tuple[Equation, ...]) -> str | None:
-    """Which tensor made here is not read at its own axes without a guard; None if each is."""
+def misread(equations: tuple[Equation, ...], along: Mapping[str, str]) -> str | None:
+    """Which tensor made here is not read at its own axes without a guard; None if each is.
+
+    Each of `along` has the positions of another axis, that it runs along with.
+    """
+
+    def places(index: Iterable[ein.Expr]) -> list[ein.Expr]:
+        return [AxisValue(along.get(e.axis, e.axis)) if isinstance(e, AxisValue) else e for e in index]
+
     made = {t.name: eq for eq in equations for t in eq.outputs}
     for eq in equations:
         if eq.within is not None and ein.tensors_of(eq.within) & made.keys():
             return f"where {eq.name} is walked is known before its kernel starts"
         for r in (r for e in eq.computed() for r in ein.reads(e)):
             source = made.get(r.tensor)
-            if source is not None and (r.guard is not None or r.index != tuple(AxisValue(a) for a in source.axes)):
+            if source is not None and (r.guard is not None or places(r.index) != places(map(AxisValue, source.axes))):
                 return f"{eq.name} reads {r.tensor} elsewhere than at the position it is made for"
             if source is not None and any(len(d) != 1 for d in source.dims):
                 return f"{r.tensor} has a composite dimension"
@@ -217,12 +224,13 @@ def _plan(
     An axis that some equation lacks is held whole where it is short; to `spread` the work, it is in the grid.
     """
     shape = _main(equations, shapes, context)
-    reduced = tuple(dict.fromkeys(a for eq in equations for a in eq.over))
+    reduced = tuple(dict.fromkeys(along.get(a, a) for eq in equations for a in eq.over))
     for eq in equations:
-        if set(walked) & set(eq.over) and not set(walked) <= set(eq.over):
+        over = {along.get(a, a) for a in eq.over}
+        if set(walked) & over and not set(walked) <= over:
             return Apart(f"{eq.name} is reduced over {', '.join(eq.over)}, a part of what is walked")
-        if set(along) & set(eq.over):
-            return Apart(f"{eq.name} is reduced over {', '.join(eq.over)}, where others have prefixes")
+        if set(along) & set(eq.over) and len(eq.over) > 1:
+            return Apart(f"{eq.name} is reduced over {', '.join(eq.over)}, along one of which others have prefixes")
     free = tuple(dict.fromkeys(a for eq in equations for a in eq.axes if a not in (*reduced, *along)))
     lacking = {a for a in free if any(a not in eq.axes for eq in equations)}
     side_by_side = () if shape is None else shape.batch  # no tile of a contraction extends over these

@@ -45,10 +45,12 @@ class Moment:
 
 
 class States:
-    """The states of a chain of links that are walked over some axes."""
+    """The states of a chain of links that are walked over some axes; or over one of `beside`, which run along."""
 
-    def __init__(self, kernel: Kernel, chain: tuple[Link, ...], over: tuple[str, ...]) -> None:
-        self.k, self.b, self.chain, self.over = kernel, kernel.b, chain, over
+    def __init__(
+        self, kernel: Kernel, chain: tuple[Link, ...], over: tuple[str, ...], beside: tuple[str, ...] = ()
+    ) -> None:
+        self.k, self.b, self.chain, self.over, self.beside = kernel, kernel.b, chain, over, beside
         self.real = F64 if self.b.wide else F32
         for r in (r for link in chain for r in link.references):
             self.b.dtypes[prime(r.name)] = self.real
@@ -137,6 +139,8 @@ class States:
 
     def seen(self, e: Expr, name: str) -> Expr:
         """The expression with the walked extent replaced by the positions seen, in proportion."""
+        for axis in self.beside:
+            e = _replaced(e, ein.Extent(axis), ein.Extent(self.over[0]))
         here = [a for a in self.over if any(n == ein.Extent(a) for n in ein.walk(e))]
         if not here:
             return e

@@ -29,7 +29,7 @@ def loop(kernel: Kernel, axis: tile.TileAxis, walk: Walk) -> States:
 
 def looped(kernel: Kernel, axis: tile.TileAxis, walk: Walk, found: Limits, exact: bool = False) -> States:
     """The loop over some positions."""
-    states = States(kernel, walk.links, axis.axes)
+    states = States(kernel, walk.links, axis.axes, kernel.plan.scanned)
     known, order = dict(kernel.known), kernel.order
     backwards = goes_backwards(kernel, walk)
     full = None if backwards else _full(kernel, axis, found)

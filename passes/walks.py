@@ -33,7 +33,7 @@ class Walk:
 @lru_cache(maxsize=1024)
 def walks(plan: Plan) -> tuple[Walk, ...]:
     """The walks of a plan, in order."""
-    over = set(plan.walked)
+    over = plan.along
     named = {t.name: eq for eq in plan.equations for t in eq.outputs}
     late = [eq for eq in plan.equations if over & set(eq.over) and not plan.is_scan(eq)]
     along = [eq for eq in plan.equations if plan.along & set(eq.axes) and plan.writes(eq)]
@@ -41,7 +41,7 @@ def walks(plan: Plan) -> tuple[Walk, ...]:
     while over and (late or along):
         unknown = {t.name for eq in late for t in eq.outputs}
         chain = [written_out(eq, named, unknown) for eq in late]
-        made = links(chain, plan.walked, blurred(named, unknown))
+        made = links(chain, (*plan.walked, *plan.scanned), blurred(named, unknown))
         now = [eq for eq in along if not unknown & upstream(eq, named)]
         ready = tuple(link for link in made if isinstance(link, Link))
         waiting = tuple(link for link in made if isinstance(link, NotClosed))
