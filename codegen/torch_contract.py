@@ -41,10 +41,10 @@ class Recipe:
 def recipe(left: Shape, right: Shape, inner: Shape) -> Recipe:
     """The recipe for tensors of these shapes; `inner` are the dims summed over."""
     dims = [d for d in range(len(left)) if d not in inner]
-    batch = tuple(d for d in dims if left[d] > 1 and right[d] > 1)
-    rows = tuple(d for d in dims if left[d] > 1 and right[d] == 1)
-    columns = tuple(d for d in dims if left[d] == 1 and right[d] > 1)
-    sizes = tuple(1 if d in inner else max(left[d], right[d]) for d in range(len(left)))
+    batch = tuple(d for d in dims if left[d] != 1 and right[d] != 1)
+    rows = tuple(d for d in dims if left[d] != 1 and right[d] == 1)
+    columns = tuple(d for d in dims if left[d] == 1 and right[d] != 1)
+    sizes = tuple(1 if d in inner else right[d] if left[d] == 1 else left[d] for d in range(len(left)))
     strides = [1] * len(left)
     step = 1
     for d in reversed((*batch, *rows, *columns)):

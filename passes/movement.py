@@ -392,7 +392,7 @@ def _sum(a: Expansion | None, b: Expansion | None) -> Expansion | None:
 
 def _within(p: Expr, a: Expansion | None) -> Expansion | None:
     """The expansion where a predicate holds, and nothing elsewhere."""
-    return None if a is None else {m: call("where", p, c, ZERO) for m, c in a.items()}
+    return None if a is None else {m: call("where", p, c, ZERO) for m, c in a.items() if c not in _ZEROS}
 
 
 def _scaled(a: Expansion | None, c: Expr) -> Expansion | None:

@@ -190,6 +190,63 @@ def test_prefixes_share_a_kernel(name: str) -> None:
             np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5)
 
 
+# Chains along an axis that begin with prefixes along it: reduced in the walk that makes them.
+REDUCED = {
+    "softmax of prefixes": (
+        "x[b, j], w[j, e]",
+        "C[b, j] = cumsum[j](x[b, j])\nO[b, e] = softmax[j](C) * w[j, e]\nL[b] = logsumexp[j](C)\nreturn O, L",
+    ),
+    "running product": (
+        "x[b, j], w[j, e]",
+        "P[b, j] = prod[t : t < j](sigmoid(x[b, t]))\nO[b, e] = P[b, j] * w[j, e]\nreturn O",
+    ),
+    "what light passes": (
+        "x[b, j], w[j, e]",
+        "T[b, j] = exp(-sum[t : t < j](abs(x[b, t])))\n"
+        "O[b, e] = sum[j](T[b, j] * (1 - exp(-abs(x[b, j]))) * w[j, e])\nreturn O",
+    ),
+    "suffixes": (
+        "x[b, j]",
+        "axis t = |j|\nC[b, j] = sum[t : t >= j](x[b, t])\nM[b] = max[j](C)\nV[b] = var[j](C)\nreturn M, V",
+    ),
+    "prefixes of weights": (
+        "x[b, j]",
+        "P[b, j] = softmax[j](x)\nF[b, j] = cumsum[j](P[b, j])\nG[b] = sum[j](F * (1 - F))\nreturn G",
+    ),
+    "masked": (
+        "x[b, j]",
+        "C[b, j] = cumsum[j](x[b, j])\nO[b] = sum[j](where(j <= b, exp(-abs(C)), 0))\nreturn O",
+    ),
+}
+
+
+def reducing(name: str, target: str, **sizes: int) -> driver.Compiled:
+    first, body = REDUCED[name]
+    return compiled(f"{first}\n{body}", 2, target, **sizes)
+
+
+@pytest.mark.parametrize("name", REDUCED)
+def test_prefixes_are_reduced_in_their_walk(name: str) -> None:
+    c = reducing(name, "sm_90", b=1 << 14, j=1 << 16, t=1 << 16, e=64)
+    assert len(kernels(c)) == 1
+    for hints in ({"b": 3, "j": 300, "e": 5}, {"b": 1 << 14, "j": 1 << 20, "t": 1 << 20, "e": 64}):
+        c = reducing(name, "interpret", **hints)
+        rng = np.random.default_rng(3)
+        shapes = {"x": (3, 300), "w": (300, 5)}
+        operands = {p.name: rng.standard_normal(shapes[p.name]).astype("f4") for p in c.program.operands}
+        wanted = evaluate(c.program, operands)
+        for backend in ("torch", "interpret"):
+            for f, w in zip(run(c, backend, operands), wanted, strict=True):
+                np.testing.assert_allclose(f, w, rtol=2e-5, atol=2e-5 * np.abs(w).max())
+
+
+@pytest.mark.aot
+@pytest.mark.parametrize("name", REDUCED)
+def test_prefixes_that_are_reduced_compile_ahead(name: str) -> None:
+    c = reducing(name, "sm_90", b=1 << 14, j=1 << 16, t=1 << 16, e=64)
+    assert compile_ahead(c.emitted, TARGETS["sm_90"], {"b": 1 << 14, "j": 1 << 16, "t": 1 << 16, "e": 64})
+
+
 @pytest.mark.aot
 @pytest.mark.parametrize("name", ["prelude", "computed", "exclusive max", "argmax", "all", "prod"])
 def test_prefixes_compile_ahead(name: str) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+import einc
 from einc import driver
 from einc.ein import Program
 from einc.evaluate import evaluate
@@ -49,6 +50,28 @@ CASCADES = {
     ),
     "p-norm": ("m[i] = max[j](abs(x))\nO[i] = sum[j]((abs(x) / m) ** 3.5)\nreturn O", 1),
     "rmsnorm-matmul": ("s[i] = sum[j](x * x)\nO[i, e] = x[i, j] * w[j, e] / sqrt(s[i])\nreturn O", 1),
+    "square of weights": ("P[i, j] = softmax[j](x)\nO[i] = sum[j](P ** 2)\nreturn O", 1),
+    "power of weights": ("P[i, j] = softmax[j](x)\nO[i] = sum[j](P ** 2.5)\nreturn O", 1),
+    "entropy of weights": (
+        "P[i, j] = softmax[j](x)\nO[i] = sum[j](where(P == 0, 0, P * log(P)))\nreturn O",
+        2,
+    ),
+    "rmsnorm of weights": (
+        "P[i, j] = softmax[j](x)\nr[i] = rsqrt(sum[j](P ** 2))\nO[i, e] = r[i] * P[i, j] * w[j, e]\nreturn O",
+        1,
+    ),
+    "guarded p-norm": (
+        "m[i] = max[j](abs(x))\nO[i] = sum[j](where(m == 0, 0, abs(x / m)) ** 5)\nreturn O",
+        1,
+    ),
+    "variance in units of a maximum": (
+        "m[i] = max[j](abs(x))\nu[i] = sum[j](x / m) / |j|\nO[i] = sum[j]((x / m - u) ** 2)\nreturn O",
+        3,
+    ),
+    "softmax about a mean": (
+        "m[i] = sum[j](x) / |j|\nO[i, e] = softmax[j](x - m) * w[j, e]\nreturn O",
+        1,
+    ),
     "skewness": ("m[i] = sum[j](x) / |j|\nO[i] = sum[j]((x - m) ** 3)\nreturn O", 4),
 }
 OPEN = {
@@ -65,6 +88,38 @@ def test_accumulators(name: str) -> None:
     assert len(c.state.plans) == 1
     assert reasons(c) == []
     assert list(accumulators(c).values())[-1] == count
+
+
+def test_choices_and_comparisons_that_move_with_their_references() -> None:
+    """Weights that are compared with 0, rows that are wholly masked, and a sum of weights that is 0 until late."""
+    c = compiled(
+        "P[i, j] = softmax[j](x)\nO[i] = sum[j](where(P == 0, 0, P * log(P)))\nN[i] = sum[j](P ** 2)\nreturn O, N"
+    )
+    assert reasons(c) == []
+    x = np.random.default_rng(4).standard_normal((5, 2500)).astype("f4")
+    x[0] = -np.inf
+    x[1, :2400] = -np.inf
+    x[2] *= 1e4
+    x[3, :1200] = -200
+    wanted = evaluate(c.program, {"x": x, "w": np.zeros((2500, 1), "f4")})
+    found = run(c, c.program, x, np.zeros((2500, 1), "f4"))
+    for f, w in zip(found, wanted, strict=True):
+        np.testing.assert_allclose(f.numpy(), w, rtol=2e-5, atol=2e-6)
+
+
+@pytest.mark.parametrize("level", [0, 1, 2])
+def test_a_mask_covers_every_factor_that_overflows_outside_it(level: int) -> None:
+    text = """def retention(Q[i, d], K[j, d], V[j, e], g[i]):
+    O[i, e] = sum[j](where(j <= i, sum[d](Q[i, d] * K[j, d]) * exp(-g[i] * (i - j)), 0) * V[j, e])
+    return O
+"""
+    rng = np.random.default_rng(6)
+    shapes = {"Q": (70, 5), "K": (400, 5), "V": (400, 3)}
+    operands = {name: rng.standard_normal(s).astype("f4") for name, s in shapes.items()}
+    operands["g"] = np.full(70, 2, "f4")
+    program = einc.compile(text, level=level)
+    wanted = program(**operands, backend="evaluate")
+    np.testing.assert_allclose(program(**operands), wanted, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", OPEN)
