@@ -211,7 +211,7 @@ class Movement:
             return {(): self.after(e)}
         e = self.parted(e)
         match e:
-            case Apply(op="where", args=(p, x, y)) if self.alone(p):
+            case Apply(op="where", args=(p, x, y)) if self.alone(p) and (self.constant(x) or self.constant(y)):
                 holds = self.after(p)
                 return _sum(_within(holds, self.expand(x)), _within(Apply("not", (holds,)), self.expand(y)))
             case Apply(op="mul", args=(x, y)):

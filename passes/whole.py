@@ -55,14 +55,15 @@ def _mean(s: States, r: Reference) -> Value:
 def _end(s: States, exact: Expr, link: Link | None) -> Moment:
     """What accumulators hold of what an exact value, of a link if of one, needs."""
     needed = {name.removesuffix(HELD) for name in ein.tensors_of(exact) if name.endswith(HELD)}
-    sources = [x for x in s.chain if x is link or needed & {a.name for a in x.accumulators}]
+    bodies = [b for x in s.chain for a in x.accumulators if a.name in needed for b in a.bodies]
+    read = {name for b in bodies for name in ein.tensors_of(b)} | {r.name for r in (link.references if link else ())}
     for total in (x for x in s.chain if not x.references and x.equation.name in s.wanted):
         last = Moment(END).of(total.equation.name)
         if last not in s.k.known:
             (value,) = s.k.folded(total.equation)
             s.define(last, s.b.bind(total.equation.name, value, s.k.result_order(total.equation)))
-    for r in (r for x in sources for r in x.references):
-        if prime(r.name) not in s.k.known:
+    for r in (r for x in s.chain for r in x.references):
+        if r.name in read and prime(r.name) not in s.k.known:
             s.define(prime(r.name), _about(s, r))
     return Moment(END, {name: _held(s, name) for name in sorted(needed)})
 

@@ -77,6 +77,37 @@ def test_references_that_scale_and_are_zero(n: int, seed: int) -> None:
     check(Cascade(text, operands, {"i": 5, "j": n}, (9999.0, 9999.0, 999.0, 999.0), seed))
 
 
+def test_a_reduction_about_a_variance_that_is_about_a_mean() -> None:
+    """What finishes the variance is carried for what reads it."""
+    text = """def cascade(x[i, j], y[i, j]):
+    m[i] = sum[j](x[i, j]) / |j|
+    v[i] = sum[j]((abs(y[i, j]) - m[i]) ** 2 * 0.008)
+    w[i] = sum[j](((x[i, j] - m[i]) ** 2 - v[i]) * 0.008)
+    return v, w
+"""
+    values = np.random.default_rng(0)
+    operands = {name: (values.integers(-8, 9, (3, 130)) / 4).astype(np.float32) for name in "xy"}
+    for seed in (0, 1):
+        check(Cascade(text, operands, {"i": 3, "j": 130}, (99.0, 199.0), seed))
+
+
+def test_a_choice_by_what_is_still_changing() -> None:
+    """A row that is chosen by a truth value of its whole, where the axis is empty or not."""
+    text = """def cascade(u[i], y[i, j]):
+    a[i] = all[j](j <= 2 * i + 1)
+    s[i, j] = where(not a[i], (y[i, j] - u[i]) ** 3, 0) * 0.125
+    P[i, j] = softmax[j](s)
+    T[i] = sum[j](P[i, j] - y[i, j] / 300)
+    return a, T
+"""
+    values = np.random.default_rng(0)
+    for n in (0, 1, 300):
+        y = (values.integers(-8, 9, (3, n)) / 4).astype(np.float32)
+        operands = {"u": np.zeros(3, np.float32), "y": y}
+        for seed in (0, 1):
+            check(Cascade(text, operands, {"i": 3, "j": n}, (0.0, 99.0), seed))
+
+
 @given(cascades())
 @settings(ANY, max_examples=500)
 def test_random_cascades(case: Cascade) -> None:

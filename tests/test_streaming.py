@@ -115,7 +115,7 @@ def test_a_mask_covers_every_factor_that_overflows_outside_it(level: int) -> Non
 """
     rng = np.random.default_rng(6)
     shapes = {"Q": (70, 5), "K": (400, 5), "V": (400, 3)}
-    operands = {name: rng.standard_normal(s).astype("f4") for name, s in shapes.items()}
+    operands: dict[str, Any] = {name: rng.standard_normal(s).astype("f4") for name, s in shapes.items()}
     operands["g"] = np.full(70, 2, "f4")
     program = einc.compile(text, level=level)
     wanted = program(**operands, backend="evaluate")
