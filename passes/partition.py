@@ -153,18 +153,29 @@ class Search:
 
         made = {walked: walking(walked) for walked in walkable}
         plans = [p for p in made.values() if isinstance(p, Plan)]
-        held = [p.walked for p in plans if p.whole and self.model.utilisation(p, 1) < 1]
-        plans += [p for p in (walking(walked, spread=True) for walked in held) if isinstance(p, Plan)]
+        held = [p for p in plans if p.whole and self.model.utilisation(p, 1) < 1]
+        spread = ((walking(p.walked, spread=True), p) for p in held)
+        plans += [p for p, other in spread if isinstance(p, Plan) and self.repeats_little(p, other)]
         reasons = [f"{_walking(walked)}: {p.reason}" for walked, p in made.items() if isinstance(p, Apart)]
-        return min(plans, key=self.rank, default=Apart("; ".join(reasons)))
+        return self.least(plans) if plans else Apart("; ".join(reasons))
 
-    def rank(self, plan: Plan) -> tuple[bool, float, bool]:
-        """Less is better: first of all a walk that can be in parts, where that is asked for; then time; then a walk.
+    def least(self, plans: Sequence[Plan]) -> Plan:
+        """The best of several: by rank, then a walk.
 
         Where nothing else tells, a walk along what a contraction scores is right for any length, a tile for this one.
         """
-        whole = self.context.splits is not None and not can_split(plan)
-        return whole, self.seconds(plan), not self.walks_scores(plan)
+        ranks = [self.rank(p) for p in plans]
+        first, *others = (p for p, rank in zip(plans, ranks, strict=True) if rank == min(ranks))
+        return next(filter(self.walks_scores, (first, *others)), first) if others else first
+
+    def rank(self, plan: Plan) -> tuple[bool, float]:
+        """Less is better: first of all a walk that can be in parts, where that is asked for; then time."""
+        return self.context.splits is not None and not can_split(plan), self.seconds(plan)
+
+    def repeats_little(self, plan: Plan, other: Plan) -> bool:
+        """Does the plan compute at most twice what another computes?"""
+        a, b = self.model.cost(plan), self.model.cost(other)
+        return a.dots <= 2 * b.dots and a.vector <= 2 * b.vector and a.special <= 2 * b.special
 
     def walks_scores(self, plan: Plan) -> bool:
         """Does the plan walk an axis that a contraction's results extend over?"""

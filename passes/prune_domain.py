@@ -56,21 +56,8 @@ def _data_domain(e: Equation, named: dict[str, Equation], dtypes: dict[str, DTyp
         return frozenset()
     needed: Domain = frozenset() if e.domain is None else frozenset(holds(e.domain))
     needed |= domain_of(e.monoid, (_written_out(b, named) for b in e.bodies))
-    needed = frozenset(_unguarded(p, needed) for p in needed)
     found = frozenset(ordered(p, lambda x: dtype_of(x, dtypes).is_int) for p in needed)
     return frozenset(p for p in found if _reads_along(p, e.over[0], dtypes))
-
-
-def _unguarded(p: Expr, known: Domain) -> Expr:
-    """The predicate without the guards that hold where all that is known does."""
-
-    def at(e: Expr) -> Expr:
-        e = ein.rebuild(e, at)
-        if isinstance(e, Read) and e.guard is not None and known.issuperset(holds(e.guard)):
-            return replace(e, guard=ein.TRUE)
-        return e
-
-    return at(p)
 
 
 def _written_out(e: Expr, named: dict[str, Equation]) -> Expr:
