@@ -120,11 +120,12 @@ def _solved(kernel: Kernel, needed: Domain) -> Iterator[tuple[Bounds, tuple[str,
 
 
 def _needed(kernel: Kernel, link: Link, a: Accumulator) -> Domain:
-    """What must hold for an accumulator to change."""
+    """What must hold for an accumulator to change; what is known of references alone says nothing of positions."""
     given = (p for p in (a.domain, link.equation.within) if p is not None)
     needed: Domain = frozenset(q for p in given for q in holds(unfolded(p, kernel.definitions)))
     needed |= domain_of(a.monoid, (unfolded(b, kernel.definitions) for b in a.bodies))
-    return frozenset(ordered(p, lambda e: kernel.b.dtype(e).is_int) for p in needed)
+    placed = (p for p in needed if all(r.tensor in kernel.b.shapes for r in reads(p)))
+    return frozenset(ordered(p, lambda e: kernel.b.dtype(e).is_int) for p in placed)
 
 
 def _known(kernel: Kernel) -> Callable[[Expr], bool]:
@@ -132,10 +133,11 @@ def _known(kernel: Kernel) -> Callable[[Expr], bool]:
     walked = kernel.plan.along
 
     def known(e: Expr) -> bool:
-        t = kernel.b.dtype(e)
-        if not (t.is_int or t.is_bool) or walked.intersection(ein.axes_of(e)):
+        made = (r.tensor in kernel.definitions or r.tensor not in kernel.b.shapes for r in reads(e))
+        if any(made) or walked.intersection(ein.axes_of(e)):
             return False
-        return not any(r.tensor in kernel.definitions or r.tensor not in kernel.b.shapes for r in reads(e))
+        t = kernel.b.dtype(e)
+        return t.is_int or t.is_bool
 
     return known
 

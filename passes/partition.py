@@ -232,7 +232,8 @@ def _plan(
 ) -> Plan | Apart:
     """The plan with these axes walked; each of `along` is an axis that runs along with one of them.
 
-    An axis that some equation lacks is held whole where it is short; to `spread` the work, it is in the grid.
+    An axis that some equation lacks is held whole where it is short; to `spread` the work, only one that a tensor
+    lacks which is stored: that one is written once, even where the axis has no positions.
     """
     shape = _main(equations, shapes, context)
     reduced = tuple(dict.fromkeys(along.get(a, a) for eq in equations for a in eq.over))
@@ -243,10 +244,10 @@ def _plan(
         if set(along) & set(eq.over) and len(eq.over) > 1:
             return Apart(f"{eq.name} is reduced over {', '.join(eq.over)}, along one of which others have prefixes")
     free = tuple(dict.fromkeys(a for eq in equations for a in eq.axes if a not in (*reduced, *along)))
-    lacking = {a for a in free if any(a not in eq.axes for eq in equations)}
+    those = [eq for eq in equations if not spread or any(t.name in stores for t in eq.outputs)]
+    lacking = {a for a in free if any(a not in eq.axes for eq in those)}
     side_by_side = () if shape is None else shape.batch  # no tile of a contraction extends over these
-    most = 0 if spread else WHOLE_DOT
-    short = tuple(a for a in free if a in lacking and a not in side_by_side and context.size(a) <= most)
+    short = tuple(a for a in free if a in lacking and a not in side_by_side and context.size(a) <= WHOLE_DOT)
     whole = (*(a for a in reduced if a not in walked), *short)
     grid = tuple(a for a in free if a not in whole)
     if shape is not None:
