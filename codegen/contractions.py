@@ -14,10 +14,10 @@ from einc.types import BOOL, F32, F64, I32, DType
 
 def dot(w: Writer, v: tile.Dot, order: Axes) -> Text:
     t = w.dtype(v.left)
-    left, right = w.full(v.left, v.over(v.row, v.inner)), w.full(v.right, v.over(v.inner, v.column))
+    left, right = w.full(v.left, v.sides.over(v.row, v.inner)), w.full(v.right, v.sides.over(v.inner, v.column))
     code = f"{left.code}, {right.code}"
     if not (isinstance(v.acc, tile.Lit | tile.Fill)):
-        code += f", {w.full(v.acc, v.result).code}"
+        code += f", {w.full(v.acc, v.sides.result).code}"
     if t == F32:
         code += ', input_precision="ieee"'
     elif t == F64:
@@ -26,7 +26,7 @@ def dot(w: Writer, v: tile.Dot, order: Axes) -> Text:
         code += ", out_dtype=tl.int32"
     elif t.bits == 8:
         code += ", max_num_imprecise_acc=0"
-    return w.arranged(Text(f"tl.dot({code})"), v.result, order)
+    return w.arranged(Text(f"tl.dot({code})"), v.sides.result, order)
 
 
 def fold(w: Writer, v: tile.Fold, order: Axes) -> Text:

@@ -56,7 +56,7 @@ class Writer(ABC):
             case tile.Ref(name=name):
                 found = frozenset(self.types[name].axes)
             case tile.Dot():
-                found = frozenset(v.result)
+                found = frozenset(v.sides.result)
             case tile.Fold(axis=axis, args=args):
                 found = frozenset().union(*map(self.axes, args)) - {axis}
             case tile.Scan(axis=axis, args=args):

@@ -135,6 +135,25 @@ class Load:
 
 
 @dataclass(frozen=True, slots=True)
+class Sides:
+    """The tile axes of a dot; of one at each position of `batch`, where that is named."""
+
+    row: str
+    column: str
+    inner: str
+    batch: str = ""
+
+    @property
+    def result(self) -> tuple[str, ...]:
+        """The tile axes of the result, in the order that it is made in."""
+        return self.over(self.row, self.column)
+
+    def over(self, *axes: str) -> tuple[str, ...]:
+        """These axes of every dot, in the order that they have in a tile."""
+        return (self.batch, *axes) if self.batch else axes
+
+
+@dataclass(frozen=True, slots=True)
 class Dot:
     """acc[row, column] + Σ[inner] left[row, inner] · right[inner, column], summed in the accumulator's type.
 
@@ -151,13 +170,9 @@ class Dot:
     batch: str = ""
 
     @property
-    def result(self) -> tuple[str, ...]:
-        """The axes of the result, in the order that it is made in."""
-        return self.over(self.row, self.column)
-
-    def over(self, *axes: str) -> tuple[str, ...]:
-        """These axes of each dot, in the order that they have in a tile."""
-        return (self.batch, *axes) if self.batch else axes
+    def sides(self) -> Sides:
+        """Its tile axes."""
+        return Sides(self.row, self.column, self.inner, self.batch)
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,7 +50,7 @@ def axes_of(v: tile.Value, names: Types) -> frozenset[str]:
         case tile.Ref(name=name):
             return frozenset(names[name].axes)
         case tile.Dot():
-            return frozenset(v.result)
+            return frozenset(v.sides.result)
         case tile.Fold(axis=axis, args=args):
             return frozenset().union(*(axes_of(a, names) for a in args)) - {axis}
         case tile.Scan(axis=axis, args=args):
@@ -173,7 +173,7 @@ class _Verifier:
 
     def dot(self, d: tile.Dot, names: dict[str, TileType]) -> None:
         left, right = axes_of(d.left, names), axes_of(d.right, names)
-        if not left <= {*d.over(d.row, d.inner)} or not right <= {*d.over(d.inner, d.column)}:
+        if not left <= {*d.sides.over(d.row, d.inner)} or not right <= {*d.sides.over(d.inner, d.column)}:
             self.fail("operands of a dot extend over other axes", d)
         element = dtype_of(d.left, names)
         if element != dtype_of(d.right, names) or accumulator(element) != dtype_of(d.acc, names):

@@ -44,14 +44,14 @@ def choose_tiles(kernel: tile.Kernel, context: Context) -> tile.Kernel:
     """The kernel with its tile sizes."""
     dots = [v for v in tile.values_in(kernel.body) if isinstance(v, tile.Dot)]
     chosen = _dot_tiles(kernel, dots, context) if dots else _Tiles(_plain_blocks(kernel, context), 4)
-    multiplied = {x for d in dots for x in (d.row, d.column, d.inner)}
+    crossed = {x for d in dots for x in (d.row, d.column, d.inner)}
     wide = _columns_of_chains(kernel, dots) if context.target.vendor == "cuda" else frozenset()
 
     def axis(a: TileAxis) -> TileAxis:
         if a.block != UNSIZED:
             return a
         block = chosen.blocks[a.role]
-        if dots and a.name not in multiplied:
+        if dots and a.name not in crossed:
             block = replace(block, least=1)
         if a.name in wide:
             block = replace(block, least=min(max(block.least, _HALF), block.cap))

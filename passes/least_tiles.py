@@ -14,11 +14,12 @@ from einc import ein
 from einc.ein import Equation
 from einc.passes.choose_tiles import power
 from einc.passes.contraction import Shape
-from einc.passes.sides import Sides, fills, sides, tile_axes
+from einc.passes.sides import fills, sides, tile_axes
 from einc.passes.walks import upstream
 from einc.pipeline import Context
 from einc.plan import Plan
 from einc.targets import TARGETS
+from einc.tile import Sides
 from einc.types import DType
 
 WHOLE_DOT = 512  # the longest axis held whole in a tile that others cross

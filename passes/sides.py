@@ -9,34 +9,15 @@ columns, over which the other side then does not vary.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from math import prod
 
 from einc.ein import Equation
 from einc.passes.contraction import Shape, contraction
 from einc.pipeline import Context
 from einc.plan import Plan
+from einc.tile import Sides
 
 _WORTH_FILLING = 8  # positions of an inner axis that is filled up to the 16 which a dot takes
-
-
-@dataclass(frozen=True, slots=True)
-class Sides:
-    """The tile axes of a dot; of one at each position of `batch`, where that is named."""
-
-    row: str
-    column: str
-    inner: str
-    batch: str = ""
-
-    @property
-    def result(self) -> tuple[str, ...]:
-        """The tile axes of the result, in the order that it is made in."""
-        return self.over(self.row, self.column)
-
-    def over(self, *axes: str) -> tuple[str, ...]:
-        """These axes of every dot, in the order that they have in a tile."""
-        return (self.batch, *axes) if self.batch else axes
 
 
 def sides(shape: Shape, tiles: Callable[[Iterable[str]], list[str]], fills: bool) -> Sides | None:
