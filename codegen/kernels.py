@@ -40,8 +40,7 @@ def kernel_source(file: File, kernel: tile.Kernel) -> tuple[Signature, list[str]
 class _Writer:
     def __init__(self, file: File, kernel: tile.Kernel) -> None:
         self.kernel = kernel
-        values = (v for root in _roots(kernel.body) for v in tile.walk_values(root))
-        folds = (v for v in values if isinstance(v, tile.Fold | tile.Scan))
+        folds = (v for v in tile.values_in(kernel.body) if isinstance(v, tile.Fold | tile.Scan))
         self.names = Names(file.names.taken | {f"{v.monoid.name}_combine" for v in folds})
         self.python: dict[tuple[str, str], str] = {}
         self.axes = tile.tile_axes(kernel)
@@ -250,7 +249,7 @@ class _Writer:
 
 def extents_of(kernel: tile.Kernel) -> tuple[str, ...]:
     """The extents that are arguments: those the kernel declares, and any other that it reads."""
-    read = (v.axis for root in _roots(kernel.body) for v in tile.walk_values(root) if isinstance(v, tile.ExtentOf))
+    read = (v.axis for v in tile.values_in(kernel.body) if isinstance(v, tile.ExtentOf))
     return tuple(dict.fromkeys((*kernel.extents, *read)))
 
 
@@ -267,7 +266,7 @@ def static_extents(kernel: tile.Kernel) -> frozenset[str]:
 
 def in_parts(kernel: tile.Kernel) -> frozenset[str]:
     """The tensors that are reached by real and imaginary parts."""
-    loads = [v for root in _roots(kernel.body) for v in tile.walk_values(root) if isinstance(v, tile.Load)]
+    loads = [v for v in tile.values_in(kernel.body) if isinstance(v, tile.Load)]
     found: list[tile.Load | tile.Store] = [*loads, *_stores(kernel.body)]
     return frozenset(x.tensor for x in found if x.part is not None)
 
@@ -279,20 +278,6 @@ def _stores(body: tuple[tile.Statement, ...]) -> Iterator[tile.Store]:
                 yield s
             case tile.Loop(body=inner):
                 yield from _stores(inner)
-
-
-def _roots(body: tuple[tile.Statement, ...]) -> Iterator[tile.Value]:
-    """Every whole expression of the statements."""
-    for s in body:
-        match s:
-            case tile.Let(value=value):
-                yield value
-            case tile.Store(index=index, value=value, mask=mask):
-                yield from (*index, value, *(() if mask is None else (mask,)))
-            case tile.Loop(carried=carried, body=inner):
-                yield from (c.init for c in carried)
-                yield from s.bounds
-                yield from _roots(inner)
 
 
 def _block_name(axis: str) -> str:
@@ -334,5 +319,5 @@ def _is_last_use(loop: tile.Loop, c: tile.Carried) -> bool:
 
 
 def _names_read(body: tuple[tile.Statement, ...]) -> set[str]:
-    read = {v.name for root in _roots(body) for v in tile.walk_values(root) if isinstance(v, tile.Ref)}
+    read = {v.name for v in tile.values_in(body) if isinstance(v, tile.Ref)}
     return read.union(*({c.after for c in s.carried} | _names_read(s.body) for s in body if isinstance(s, tile.Loop)))

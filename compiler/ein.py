@@ -149,6 +149,7 @@ def axes_of(e: Expr) -> tuple[str, ...]:
     return tuple(dict.fromkeys(n.axis for n in walk(e) if isinstance(n, AxisValue)))
 
 
+@lru_cache(maxsize=4096)
 def reads(e: Expr) -> tuple[Read, ...]:
     """Every read, in order of appearance, those inside subscripts and guards included."""
     return tuple(n for n in walk(e) if isinstance(n, Read))
@@ -256,15 +257,20 @@ class Equation:
     domain: Expr | None = None
     span: Span | None = field(default=None, compare=False, repr=False)
     within: Expr | None = None
+    axes: tuple[str, ...] = field(init=False, compare=False, repr=False)  # the output axes, in order
+    _hash: int = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "axes", tuple(axis for dim in self.dims for axis in dim))
+        parts = (self.outputs, self.dims, self.bodies, self.monoid and self.monoid.name, self.over, self.domain)
+        object.__setattr__(self, "_hash", hash((*parts, self.within)))
+
+    def __hash__(self) -> int:
+        return self._hash
 
     @property
     def name(self) -> str:
         return self.outputs[0].name
-
-    @property
-    def axes(self) -> tuple[str, ...]:
-        """The output axes, in order."""
-        return tuple(axis for dim in self.dims for axis in dim)
 
     @property
     def body(self) -> Expr:
@@ -279,10 +285,16 @@ class Equation:
         return self.computed() if self.within is None else (*self.computed(), self.within)
 
     def map(self, f: Callable[[Expr], Expr]) -> Equation:
-        """The equation with f applied to every expression in it."""
-        domain = None if self.domain is None else f(self.domain)
-        within = None if self.within is None else f(self.within)
-        return replace(self, bodies=tuple(f(b) for b in self.bodies), domain=domain, within=within)
+        """The equation with f applied to every expression in it; the equation itself where nothing changed."""
+        old = self.expressions()
+        new = tuple(map(f, old))
+        if all(a is b for a, b in zip(new, old, strict=True)):
+            return self
+        found = iter(new)
+        bodies = tuple(next(found) for _ in self.bodies)
+        domain = None if self.domain is None else next(found)
+        within = None if self.within is None else next(found)
+        return replace(self, bodies=bodies, domain=domain, within=within)
 
 
 @dataclass(frozen=True, slots=True)

@@ -357,28 +357,32 @@ def rebuild(v: Value, f: Callable[[Value], Value]) -> Value:
             return v
 
 
-def walk_values(v: Value) -> Iterator[Value]:
-    """Every value in an expression, parents first."""
-    stack = [v]
+def walk_values(*roots: Value) -> Iterator[Value]:
+    """Every value in some expressions, parents first."""
+    stack = [*reversed(roots)]
     while stack:
         node = stack.pop()
         yield node
         stack.extend(reversed(values_of(node)))
 
 
-def values_in(body: tuple[Statement, ...]) -> Iterator[Value]:
-    """Every value in the statements, those of loops included."""
+def roots(body: tuple[Statement, ...]) -> Iterator[Value]:
+    """Every whole expression of the statements, those of loops included."""
     for s in body:
         match s:
             case Let(value=value):
-                yield from walk_values(value)
+                yield value
             case Store(index=index, value=value, mask=mask):
-                for v in (*index, value, *(() if mask is None else (mask,))):
-                    yield from walk_values(v)
+                yield from (*index, value, *(() if mask is None else (mask,)))
             case Loop(carried=carried, body=inner):
-                for v in (*(c.init for c in carried), *s.bounds):
-                    yield from walk_values(v)
-                yield from values_in(inner)
+                yield from (c.init for c in carried)
+                yield from s.bounds
+                yield from roots(inner)
+
+
+def values_in(body: tuple[Statement, ...]) -> Iterator[Value]:
+    """Every value in the statements, those of loops included."""
+    return walk_values(*roots(body))
 
 
 def tile_axes(kernel: Kernel) -> dict[str, TileAxis]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
-from functools import reduce
+from functools import lru_cache, reduce
 from itertools import product as choices
 from math import prod
 
@@ -168,11 +168,8 @@ def _deal(
     if not 2 <= len(inside) <= _MOST_FACTORS:
         return None
     best: tuple[tuple[int, int], Shape, Term] | None = None
-    for sides in choices((False, True), repeat=len(inside)):
-        left = tuple(f for f, right in zip(inside, sides, strict=True) if not right)
-        right = tuple(f for f, right in zip(inside, sides, strict=True) if right)
-        shape = _shape(eq, left, right)
-        if shape is None or (wanted is not None and shape != wanted):
+    for shape, left, right in _dealings(eq.axes, eq.over, tuple(inside)):
+        if wanted is not None and shape != wanted:
             continue
         rows, columns = (prod(size(a) for a in axes) for axes in (shape.rows, shape.columns))
         rank = (min(rows, columns), -_volume(left, size) - _volume(right, size))
@@ -181,16 +178,33 @@ def _deal(
     return None if best is None else best[1:]
 
 
-def _shape(eq: Equation, left: tuple[Expr, ...], right: tuple[Expr, ...]) -> Shape | None:
+@lru_cache(maxsize=4096)
+def _dealings(
+    axes: tuple[str, ...], over: tuple[str, ...], factors: tuple[Expr, ...]
+) -> tuple[tuple[Shape, tuple[Expr, ...], tuple[Expr, ...]], ...]:
+    """Every way to deal factors to two sides that makes a contraction, whatever the extents."""
+    found = []
+    for sides in choices((False, True), repeat=len(factors)):
+        left = tuple(f for f, right in zip(factors, sides, strict=True) if not right)
+        right = tuple(f for f, right in zip(factors, sides, strict=True) if right)
+        shape = _shape(axes, over, left, right)
+        if shape is not None:
+            found.append((shape, left, right))
+    return tuple(found)
+
+
+def _shape(
+    axes: tuple[str, ...], over: tuple[str, ...], left: tuple[Expr, ...], right: tuple[Expr, ...]
+) -> Shape | None:
     on_left, on_right = ({a for f in side for a in axes_of(f)} for side in (left, right))
-    rows = tuple(a for a in eq.axes if a in on_left and a not in on_right)
-    columns = tuple(a for a in eq.axes if a in on_right and a not in on_left)
-    batch = tuple(a for a in eq.axes if a not in rows and a not in columns)
-    if not rows or not columns or not any(a in on_left and a in on_right for a in eq.over):
+    rows = tuple(a for a in axes if a in on_left and a not in on_right)
+    columns = tuple(a for a in axes if a in on_right and a not in on_left)
+    batch = tuple(a for a in axes if a not in rows and a not in columns)
+    if not rows or not columns or not any(a in on_left and a in on_right for a in over):
         return None
-    if eq.axes.index(rows[-1]) > eq.axes.index(columns[-1]):
+    if axes.index(rows[-1]) > axes.index(columns[-1]):
         return None  # the mirror image puts the last output axis, usually the contiguous one, on the columns
-    return Shape(batch, rows, columns, eq.over)
+    return Shape(batch, rows, columns, over)
 
 
 def _volume(side: tuple[Expr, ...], size: Callable[[str], int]) -> int:

@@ -7,7 +7,7 @@ from functools import lru_cache
 from itertools import combinations
 
 from einc.ein import Equation
-from einc.passes.walks import tensors_read
+from einc.passes.walks import computed_from, tensors_read
 from einc.plan import Plan
 
 
@@ -19,7 +19,7 @@ class Flow:
         self.reads = [_union(_read(eq) for eq in p.equations) for p in plans]
         maker = {t.name: n for n, p in enumerate(plans) for eq in p.equations for t in eq.outputs}
         self.sources = [_makers(read, maker, n) for n, read in enumerate(self.reads)]
-        computed = [_union(_computed_from(eq) for eq in p.equations) for p in plans]
+        computed = [_union(computed_from(eq) for eq in p.equations) for p in plans]
         self.computed = [_makers(read, maker, n) for n, read in enumerate(computed)]
         self.upstream = [_reached(n, self.sources) for n in range(len(plans))]
 
@@ -59,11 +59,6 @@ class Flow:
 @lru_cache(maxsize=4096)
 def _read(eq: Equation) -> frozenset[str]:
     return frozenset(tensors_read(eq.expressions()))
-
-
-@lru_cache(maxsize=4096)
-def _computed_from(eq: Equation) -> frozenset[str]:
-    return frozenset(tensors_read(eq.computed()))
 
 
 def _union(sets: Iterable[frozenset[str]]) -> frozenset[str]:

@@ -40,9 +40,12 @@ def overflow(plan: Plan, shapes: Mapping[str, Shape], context: Context, dtypes: 
             return f"{a} would be held, and {context.size(a)} positions are too many"
     named = {t.name: eq for eq in plan.equations for t in eq.outputs}
     for name, shape in shapes.items():
-        scored = {a for eq in plan.equations if name in upstream(eq, named) for a in eq.over}
         for side in (shape.rows, shape.columns):
-            row = tuple(a for a in side if a in plan.whole and a in scored)
+            held = [a for a in side if a in plan.whole]
+            if prod(map(context.size, held)) <= _WHOLE_SCORE:
+                continue
+            scored = {a for eq in plan.equations if name in upstream(eq, named) for a in eq.over}
+            row = [a for a in held if a in scored]
             if prod(map(context.size, row)) > _WHOLE_SCORE:
                 return f"{name} would hold {', '.join(row)}, along which it is reduced later, in one tile"
     tiles = Tiles(plan, shapes, context)

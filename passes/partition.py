@@ -86,6 +86,7 @@ class Search:
         self.program, self.context = program, context
         self.dtypes = program.dtypes()
         self.model = Model(program, context)
+        self.reals: dict[str, Equation] = {}
         self.times: dict[Plan, float] = {}
         self.known: dict[tuple[tuple[str, ...], tuple[str, ...]], Plan | Apart] = {}
 
@@ -138,7 +139,7 @@ class Search:
     def shared(self, equations: tuple[Equation, ...], stores: tuple[str, ...]) -> Plan | Apart:
         if any(t.dtype.is_complex for eq in equations for t in eq.outputs):
             return Apart("complex values are not passed on within a kernel")
-        equations = tuple(split(eq, self.dtypes) for eq in equations)
+        equations = tuple(map(self.real, equations))
         found = {eq.name: p for eq in equations if (p := prefix(eq, self.program)) is not None}
         if len({(p.walked, p.reverse) for p in found.values()}) > 1:
             return Apart("prefixes along several axes, or from both ends, do not share a walk")
@@ -158,6 +159,12 @@ class Search:
         plans += [p for p, other in spread if isinstance(p, Plan) and self.repeats_little(p, other)]
         reasons = [f"{_walking(walked)}: {p.reason}" for walked, p in made.items() if isinstance(p, Apart)]
         return self.least(plans) if plans else Apart("; ".join(reasons))
+
+    def real(self, eq: Equation) -> Equation:
+        """The equation over real numbers."""
+        if eq.name not in self.reals:
+            self.reals[eq.name] = split(eq, self.dtypes)
+        return self.reals[eq.name]
 
     def least(self, plans: Sequence[Plan]) -> Plan:
         """The best of several: by rank, then a walk.

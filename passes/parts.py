@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from einc.ein import MONOIDS, ZERO, Apply, Cast, Const, Equation, Expr, Monoid, Read, Scalar
+from einc.ein import MONOIDS, ZERO, Apply, Cast, Const, Equation, Expr, Monoid, Read, Scalar, rebuild
 from einc.errors import DTypeError
 from einc.inference import dtype_of
 from einc.types import DType
@@ -91,10 +91,11 @@ def _unwrapped(e: Expr, dtypes: Mapping[str, DType]) -> Expr:
         case Apply(op="eq" | "ne" as op, args=(x, y)) if any(dtype_of(a, dtypes).is_complex for a in (x, y)):
             (a, b), (c, d) = parts(x, dtypes), parts(y, dtypes)
             return Apply("and" if op == "eq" else "or", (Apply(op, (a, c)), Apply(op, (b, d))))
-        case Apply(op=op, args=args):
-            return Apply(op, tuple(_unwrapped(a, dtypes) for a in args), e.span)
+        case Apply():
+            return rebuild(e, lambda below: _unwrapped(below, dtypes))
         case Cast(dtype=dtype, arg=arg):
-            return Cast(dtype, parts(arg, dtypes)[0])
+            part = parts(arg, dtypes)[0]
+            return e if part is arg else Cast(dtype, part)
         case _:
             return e
 

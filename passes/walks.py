@@ -66,7 +66,7 @@ def upstream(eq: Equation, named: dict[str, Equation]) -> set[str]:
     found: set[str] = set()
     stack = [eq]
     while stack:
-        for name in tensors_read(stack.pop().computed()):
+        for name in computed_from(stack.pop()):
             if name in named and name not in found:
                 found.add(name)
                 stack.append(named[name])
@@ -77,6 +77,12 @@ def blurred(named: dict[str, Equation], unknown: Collection[str]) -> frozenset[s
     """Reductions over axes held whole that depend on unknown tensors: what they do to a movement, nobody says."""
     within = {n: e for n, e in named.items() if e.monoid is not None and n not in unknown}
     return frozenset(n for n, e in within.items() if upstream(e, named) & set(unknown))
+
+
+@lru_cache(maxsize=4096)
+def computed_from(eq: Equation) -> frozenset[str]:
+    """The names of the tensors that decide an equation's values."""
+    return frozenset(tensors_read(eq.computed()))
 
 
 def tensors_read(expressions: Iterable[Expr]) -> set[str]:
