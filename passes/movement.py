@@ -91,6 +91,8 @@ def call(op: str, *args: Expr) -> Expr:
             return TRUE if op == "eq" else FALSE
         case "where", (p, x, y) if p in (TRUE, FALSE):
             return x if p == TRUE else y
+        case "where", (_, x, y) if x == y:
+            return x
         case _:
             return Apply(op, args)
 
@@ -207,9 +209,9 @@ class Movement:
 
     def expand(self, e: Expr) -> Expansion | None:
         """Coefficients c_q, free of the walked axes, by monomials phi_q at the unmoved references, or None."""
-        if not self.varies(e):
+        e = self.parted(e) if self.varies(e) else e
+        if not self.varies(e):  # parts that vary may have cancelled
             return {(): self.after(e)}
-        e = self.parted(e)
         match e:
             case Apply(op="where", args=(p, x, y)) if self.alone(p) and (self.constant(x) or self.constant(y)):
                 holds = self.after(p)

@@ -108,6 +108,19 @@ def test_a_choice_by_what_is_still_changing() -> None:
             check(Cascade(text, operands, {"i": 3, "j": n}, (0.0, 99.0), seed))
 
 
+def test_what_varies_cancels_once_a_choice_is_made() -> None:
+    """The branches of a choice by a final value no longer vary along the axis, though what they were made of did."""
+    text = """def cascade(y[i, j]):
+    P[i, j] = softmax[j](y[i, j])
+    m[i] = sum[j : true](P[i, j]) / |j|
+    T[i] = sum[j](((P[i, j] - P[i, j]) - m[i]) ** 3 / |j|)
+    return P, T
+"""
+    y = (np.random.default_rng(0).integers(-8, 9, (3, 130)) / 4).astype(np.float32)
+    for seed in (0, 1):
+        check(Cascade(text, {"y": y}, {"i": 3, "j": 130}, (9.0, 9.0), seed))
+
+
 @given(cascades())
 @settings(ANY, max_examples=500)
 def test_random_cascades(case: Cascade) -> None:
