@@ -73,7 +73,9 @@ def _decided(c: Compiled, figures: _Figures) -> Iterator[Decision]:
     stage = next((s for s in c.stages if s.name == "partition"), None)
     if stage is not None:
         program = stage.state.program
-        yield from decisions(program, c.context, cache(lambda plan: figures.share(program, plan, c.context)))
+        yield from decisions(
+            program, c.context, c.state.plans, cache(lambda plan: figures.share(program, plan, c.context))
+        )
 
 
 def extents(program: ein.Program, sizes: Sizes, scalars: Mapping[str, ScalarValue], usual: int = 1) -> dict[str, int]:

@@ -1,7 +1,8 @@
 """What a plan costs, as far as it can be known before it runs: bytes, operations by unit, and a time.
 
-    time = launch + max(bytes / memory, dots / matrix units, operations / vector units, special functions / their rate)
-                    / the share of the processors that have a program
+    time = launch + max(bytes / memory, arithmetic) / the share of the processors that have a program
+    arithmetic = the slowest of dots / matrix units, operations / vector units, special functions / their rate, and an
+                 eighth of the others: what hides behind the slowest is not free
 
 Every tensor from outside is read once a walk it varies in, every stored one written once. An equation that lacks an
 axis of the grid is computed again in every block along it, and again in every walk that needs it; so is what a
@@ -16,7 +17,7 @@ from functools import lru_cache
 from math import ceil, prod
 
 from einc import ein
-from einc.ein import Apply, Equation, Program
+from einc.ein import Apply, Const, Equation, Program
 from einc.passes.contraction import contraction, operand_type
 from einc.passes.scan import prefix
 from einc.passes.walks import can_split, tensors_read, walks
@@ -24,6 +25,8 @@ from einc.pipeline import Context
 from einc.plan import Plan
 
 _SPECIAL = {"exp", "exp2", "log", "log2", "tanh", "erf", "sin", "cos", "tan", "sqrt", "rsqrt", "div", "pow", "rand"}
+_MULTIPLIED = 64  # the largest power that is made of products
+_UNHIDDEN = 1 / 8  # of the time that other units than the slowest take
 BLOCK = 128  # positions of a blocked grid axis that share a program
 _TILE = 4096  # elements of a program's tile where there is no dot
 _WIDEST = 1024  # positions of a walked axis in such a tile
@@ -57,13 +60,15 @@ class Work:
 
 
 class Model:
-    """The costs of one program's plans on one target; what an equation takes is worked out once."""
+    """The costs of one program's plans on one target; what an equation takes is worked out once and kept in `works`."""
 
-    def __init__(self, program: Program, context: Context) -> None:
+    def __init__(
+        self, program: Program, context: Context, works: dict[Equation, tuple[Work, ...]] | None = None
+    ) -> None:
         self.program, self.context = program, context
         self.shapes, self.dtypes = program.shapes(), program.dtypes()
         self.given = {p.name for p in program.operands}
-        self.known: dict[str, tuple[Work, ...]] = {}
+        self.known = {} if works is None else works
 
     def cost(self, plan: Plan, share: float = 1.0) -> Cost:
         """The predicted cost of a kernel that visits this share of the blocks it walks over, in parts or not."""
@@ -75,15 +80,12 @@ class Model:
                 n = self.times(plan, eq, work.axes, count, share)
                 dots, vector, special = dots + n * work.dots, vector + n * work.vector, special + n * work.special
         moved = self.bytes(plan, count)
-        units = {
-            "memory": moved / rates.memory,
-            "matrix": dots / rates.matrix,
-            "vector": vector / rates.vector,
-            "special": special / rates.special,
-        }
+        units = {"matrix": dots / rates.matrix, "vector": vector / rates.vector, "special": special / rates.special}
         slowest = max(units, key=lambda unit: units[unit])
-        seconds = units[slowest] / self.utilisation(plan, plan.splits)
-        limit = slowest if seconds >= rates.launch else "launch"
+        computing = units[slowest] + _UNHIDDEN * (sum(units.values()) - units[slowest])
+        moving = moved / rates.memory
+        seconds = max(computing, moving) / self.utilisation(plan, plan.splits)
+        limit = "launch" if seconds < rates.launch else "memory" if moving > computing else slowest
         return Cost(moved, dots, vector, special, rates.launch + seconds, limit)
 
     # ----------------------------------------------------------------------------------------------------------- parts
@@ -165,9 +167,9 @@ class Model:
 
     def works(self, eq: Equation) -> tuple[Work, ...]:
         """What there is to do for an equation: a contraction's products, and what makes their sides."""
-        if eq.name not in self.known:
-            self.known[eq.name] = tuple(self._works(eq))
-        return self.known[eq.name]
+        if eq not in self.known:
+            self.known[eq] = tuple(self._works(eq))
+        return self.known[eq]
 
     def _works(self, eq: Equation) -> Iterator[Work]:
         scans = prefix(eq, self.program) is not None
@@ -194,18 +196,18 @@ def positions(axes: tuple[str, ...], context: Context) -> int:
 
 
 def _counted(expressions: tuple[ein.Expr, ...], context: Context) -> tuple[float, float]:
+    """Vector operations and special functions of some expressions."""
     vector = special = 0.0
-    for e in expressions:
-        for n, size in _nodes(e, context):
-            if n in _SPECIAL:
+    for n in (n for e in expressions for n in ein.walk(e) if isinstance(n, Apply)):
+        size = float(positions(_axes(n), context))
+        match n:
+            case Apply(op="pow", args=(_, Const(value=int() as power))) if 0 < power <= _MULTIPLIED:
+                vector += size * (power.bit_length() + power.bit_count() - 2)  # squares, and products of them
+            case Apply(op=op) if op in _SPECIAL:
                 special += size
-            else:
+            case _:
                 vector += size
     return vector, special
-
-
-def _nodes(e: ein.Expr, context: Context) -> list[tuple[str, float]]:
-    return [(n.op, float(positions(_axes(n), context))) for n in ein.walk(e) if isinstance(n, Apply)]
 
 
 @lru_cache(maxsize=4096)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -28,23 +28,33 @@ class Decision:
 
 
 def decisions(
-    program: Program, context: Context, share: Callable[[Plan], float] = lambda _: 1.0
+    program: Program, context: Context, plans: Sequence[Plan], share: Callable[[Plan], float] = lambda _: 1.0
 ) -> tuple[Decision, ...]:
-    """The joins in the order they were made, then what was left apart, for a program as `partition` leaves it.
+    """The joins that lead to some plans, those that gain most first, then what was left apart.
 
-    Times are for the `share` of the blocks that a plan's walk visits; what was decided counts all of them.
+    The program and its plans are as `partition` leaves them. Times are for the `share` of the blocks that a plan's walk
+    visits; what was decided counts all of them.
     """
     search = Search(program, context)
+    groups = [{eq.name for eq in p.equations} for p in plans]
 
     def seconds(plan: Plan) -> float:
         return search.model.splits(plan, share(plan))[1]
 
-    steps = list(search.steps())
+    apart, together = search.begin(), search.begin(groups)
+    assert apart is not None
+    assert together is not None
+    steps = list(search.steps(apart, groups))
     found = []
     for before, after in pairwise(steps):
         group = [p for p in before if p not in after]
         found.append(_decision(seconds, group, after[-1], joined=True))
-    flow = Flow(steps[-1])
+    for names in groups:  # what gains only as a whole
+        rest = [p for p in steps[-1] if p.equations[0].name in names]
+        if len(rest) > 1:
+            whole = next(p for p in together if p.equations[0].name in names)
+            found.append(_decision(seconds, rest, whole, joined=True))
+    flow = Flow(together)
     found += [_decision(seconds, group, search.joined(group, flow), joined=False) for group in flow.candidates()]
     return tuple(found)
 

@@ -72,7 +72,7 @@ class Reads:
         bare = isinstance(e, AxisValue)
         if backwards:
             at = e if bare or inside else Apply("max", (e, ZERO))
-            exists: tuple[Expr, ...] = (Apply("lt", (e, length)),)
+            exists: tuple[Expr, ...] = (Apply("lt", (at, length)),)
         else:
             at = e if inside else Apply("min", (e, Apply("sub", (length, ONE))))
             exists = (Apply("gt", (length, ZERO)), *(() if bare else (Apply("ge", (e, ZERO)),)))

@@ -24,11 +24,15 @@ class Flow:
         self.upstream = [_reached(n, self.sources) for n in range(len(plans))]
 
     def candidates(self) -> Iterator[list[Plan]]:
-        """A kernel with each one it computes from, and with everything upstream of it; no kernel twice in between."""
+        """A kernel with each one it computes from, with everything upstream of it, and with all that compute from it.
+
+        Only such groups as no kernel outside lies in the middle of.
+        """
         for n in range(len(self.plans)):
-            direct = self.computed[n]
             above = _reached(n, self.computed)
-            for group in [*([m, n] for m in direct), *([[*above, n]] if len(above) > 1 else [])]:
+            below = [m for m, read in enumerate(self.computed) if n in read]
+            several = [[*above, n]] * (len(above) > 1) + [[n, *below]] * (len(below) > 1)
+            for group in [*([m, n] for m in self.computed[n]), *several]:
                 if self.is_convex(group):
                     yield [self.plans[k] for k in group]
 

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from einc.ein import Apply, AxisValue, Equation, Expr, Program, Read, Tensor, axes_of, reads, tensors_of
+from einc.passes.alternatives import Alternative
 from einc.passes.contraction import Contraction, contraction, operand_type
 from einc.passes.cost import BLOCK, Model, positions
 from einc.passes.products import multiplied
@@ -34,7 +35,7 @@ class _Side:
     again: bool
 
 
-def materialised(program: Program, plans: Sequence[Plan], context: Context) -> Iterator[Program]:
+def materialised(program: Program, plans: Sequence[Plan], context: Context) -> Iterator[Alternative]:
     """The program with a computed side of a contraction as an equation of its own, for each that may pay."""
     model = Model(program, context)
     for plan in plans:
@@ -43,7 +44,7 @@ def materialised(program: Program, plans: Sequence[Plan], context: Context) -> I
             if found is not None and len(found.terms) == 1:
                 for side in _sides(found, context):
                     if _may_pay(side, plan, model):
-                        yield _outlined(program, eq, found, side, model)
+                        yield Alternative(_outlined(program, eq, found, side, model))
 
 
 def _sides(c: Contraction, context: Context) -> Iterator[_Side]:

@@ -10,23 +10,25 @@ Equations can share a kernel if what one reads of another is read where it was m
 that no equation reduces is split over the grid, or held whole where some equation lacks it and it is short; of the axes
 that are reduced, one group is walked and the others are held whole.
 
-Where the program could be another one for the sake of its kernels (`materialise`), both are searched.
+Where the program could be another one for the sake of its kernels (`materialise`, `recompute`), both are searched.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from einc import ein
 from einc.ein import AxisValue, Equation, Program
 from einc.passes.alone import alone
+from einc.passes.alternatives import Alternative, Groups
 from einc.passes.contraction import Shape
-from einc.passes.cost import Model, positions
+from einc.passes.cost import Model, Work, positions
 from einc.passes.flow import Flow
 from einc.passes.least_tiles import WHOLE_DOT, overflow
 from einc.passes.materialise import materialised
 from einc.passes.parts import split
+from einc.passes.recompute import recomputed
 from einc.passes.rewriting import drop_dead
 from einc.passes.scan import prefix
 from einc.passes.sides import shapes_of
@@ -40,36 +42,46 @@ _MOST_EQUATIONS = 32  # of a kernel; more are not looked at together
 
 def partition(state: State, context: Context) -> State:
     """The state with a plan for every kernel."""
-    found = searched(drop_dead(state.program), context)
-    while (better := _better(found, context)) is not None:
+    found = _searched(Search(drop_dead(state.program), context))
+    assert found is not None
+    while (better := _better(found)) is not None:
         found = better
-    return replace(state, program=found.program, plans=tuple(Flow(found.plans).ordered()))
+    return replace(state, program=found.search.program, plans=tuple(Flow(found.plans).ordered()))
 
 
 # What a program may be turned into for the sake of its kernels, given those that it has.
-_ALTERNATIVES: tuple[Callable[[Program, Sequence[Plan], Context], Iterator[Program]], ...] = (materialised,)
+_ALTERNATIVES: tuple[Callable[[Program, Sequence[Plan], Context], Iterator[Alternative]], ...] = (
+    materialised,
+    recomputed,
+)
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """A program, the kernels found for it, and the seconds that they are predicted to take."""
+class _Found:
+    """The kernels found for a program, and the seconds that they are predicted to take."""
 
-    program: Program
+    search: Search
     plans: tuple[Plan, ...]
     seconds: float
 
 
-def searched(program: Program, context: Context) -> Found:
-    """The kernels for a program as it stands."""
-    search = Search(program, context)
-    *_, plans = search.steps()
-    return Found(program, tuple(plans), sum(map(search.seconds, plans)))
+def _searched(search: Search, begin: Groups = ()) -> _Found | None:
+    """The kernels for a program as it stands; None where those to begin with cannot be."""
+    plans = search.begin(begin)
+    if plans is None:
+        return None
+    *_, plans = search.steps(plans)
+    return _Found(search, tuple(plans), sum(map(search.seconds, plans)))
 
 
-def _better(found: Found, context: Context) -> Found | None:
+def _better(found: _Found) -> _Found | None:
     """The first alternative that takes less time, if one does."""
-    programs = (p for law in _ALTERNATIVES for p in law(found.program, found.plans, context))
-    return next((f for p in programs if (f := searched(p, context)).seconds < found.seconds), None)
+    program, context, memory = found.search.program, found.search.context, found.search.memory
+    for alternative in (a for law in _ALTERNATIVES for a in law(program, found.plans, context)):
+        other = _searched(Search(drop_dead(alternative.program), context, memory), alternative.begin)
+        if other is not None and other.seconds < found.seconds:
+            return other
+    return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,35 +91,60 @@ class Apart:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What was found for equations and kernels, in searches of programs that share them."""
+
+    reals: dict[Equation, Equation] = field(default_factory=dict)
+    works: dict[Equation, tuple[Work, ...]] = field(default_factory=dict)
+    joined: dict[tuple[tuple[Equation, ...], tuple[str, ...]], Plan | Apart] = field(default_factory=dict)
+    seconds: dict[Plan, float] = field(default_factory=dict)
+
+
 class Search:
-    """The gains of joining kernels; what was found for a set of equations is kept."""
+    """The gains of joining kernels; what is found is kept in a memory."""
 
-    def __init__(self, program: Program, context: Context) -> None:
+    def __init__(self, program: Program, context: Context, memory: Memory | None = None) -> None:
         self.program, self.context = program, context
+        self.memory = memory or Memory()
         self.dtypes = program.dtypes()
-        self.model = Model(program, context)
-        self.reals: dict[str, Equation] = {}
-        self.times: dict[Plan, float] = {}
-        self.known: dict[tuple[tuple[str, ...], tuple[str, ...]], Plan | Apart] = {}
+        self.model = Model(program, context, self.memory.works)
 
-    def steps(self) -> Iterator[list[Plan]]:
-        """The kernels to begin with, and after each join."""
+    def begin(self, groups: Groups = ()) -> list[Plan] | None:
+        """A kernel for each group of equations and for each equation in none; None where a group cannot share one."""
         plans = [alone(eq, self.program, self.context) for eq in self.program.equations]
+        flow = Flow(plans)
+        for names in groups:
+            group = [p for p in plans if p.equations[0].name in names]
+            joined = self.joined(group, flow) if len(group) > 1 else group[0] if group else None
+            if isinstance(joined, Apart):
+                return None
+            plans = [p for p in plans if p.equations[0].name not in names] + ([joined] if joined else [])
+        return plans
+
+    def steps(self, plans: list[Plan], within: Groups | None = None) -> Iterator[list[Plan]]:
+        """The kernels, and after each join what they are then; `within` some groups, if any are given."""
         yield plans
-        while (step := self.best(plans)) is not None:
+        while (step := self.best(plans, within)) is not None:
             group, joined = step
             plans = [p for p in plans if all(p is not q for q in group)] + [joined]
             yield plans
 
     def seconds(self, plan: Plan) -> float:
-        if plan not in self.times:
-            _, self.times[plan] = self.model.splits(plan)
-        return self.times[plan]
+        known = self.memory.seconds
+        if plan not in known:
+            _, known[plan] = self.model.splits(plan)
+        return known[plan]
 
-    def best(self, plans: list[Plan]) -> tuple[list[Plan], Plan] | None:
+    def best(self, plans: list[Plan], within: Groups | None = None) -> tuple[list[Plan], Plan] | None:
         """The kernels to join that gain most, and what they become; None if nothing gains."""
         flow = Flow(plans)
-        return self.most(flow.candidates(), flow) or self.most(flow.siblings(), flow)
+
+        def allowed(group: list[Plan]) -> bool:
+            names = {eq.name for p in group for eq in p.equations}
+            return within is None or any(names <= g for g in within)
+
+        return self.most(filter(allowed, flow.candidates()), flow) or self.most(filter(allowed, flow.siblings()), flow)
 
     def most(self, groups: Iterable[list[Plan]], flow: Flow) -> tuple[list[Plan], Plan] | None:
         """The group that gains most, and what it becomes."""
@@ -132,9 +169,10 @@ class Search:
         equations = tuple(eq for eq in self.program.equations if eq.name in inside)
         names = tuple(t.name for eq in equations for t in eq.outputs)
         stores = tuple(n for n in names if n in outside or n in self.program.results)
-        if (names, stores) not in self.known:
-            self.known[names, stores] = self.shared(equations, stores)
-        return self.known[names, stores]
+        known = self.memory.joined
+        if (equations, stores) not in known:
+            known[equations, stores] = self.shared(equations, stores)
+        return known[equations, stores]
 
     def shared(self, equations: tuple[Equation, ...], stores: tuple[str, ...]) -> Plan | Apart:
         if any(t.dtype.is_complex for eq in equations for t in eq.outputs):
@@ -154,17 +192,20 @@ class Search:
 
         made = {walked: walking(walked) for walked in walkable}
         plans = [p for p in made.values() if isinstance(p, Plan)]
-        held = [p for p in plans if p.whole and self.model.utilisation(p, 1) < 1]
-        spread = ((walking(p.walked, spread=True), p) for p in held)
-        plans += [p for p, other in spread if isinstance(p, Plan) and self.repeats_little(p, other)]
+        for walked, held in made.items():
+            if isinstance(held, Apart) or (held.whole and self.model.utilisation(held, 1) < 1):
+                spread = walking(walked, spread=True)
+                if isinstance(spread, Plan) and (isinstance(held, Apart) or self.repeats_little(spread, held)):
+                    plans.append(spread)
         reasons = [f"{_walking(walked)}: {p.reason}" for walked, p in made.items() if isinstance(p, Apart)]
         return self.least(plans) if plans else Apart("; ".join(reasons))
 
     def real(self, eq: Equation) -> Equation:
         """The equation over real numbers."""
-        if eq.name not in self.reals:
-            self.reals[eq.name] = split(eq, self.dtypes)
-        return self.reals[eq.name]
+        known = self.memory.reals
+        if eq not in known:
+            known[eq] = split(eq, self.dtypes)
+        return known[eq]
 
     def least(self, plans: Sequence[Plan]) -> Plan:
         """The best of several: by rank, then a walk.

@@ -88,6 +88,7 @@ PREFIXES = {
     "advanced max": "x[b, t]\naxis i = |t|\nC[b, i] = max[t : t <= 2 * i - 7](x[b, t])\nreturn C",
     "min from": "x[b, t]\naxis i = |t|\nC[b, i] = min[t : t >= 2 * i](x[b, t])\nreturn C",
     "lengths": "x[b, t], n[k]: i32\nC[b, k] = sum[t : t < n[k]](x[b, t])\nreturn C",
+    "max from": "x[b, t], n[k]: i32\nC[b, k] = max[t : t >= n[k]](x[b, t])\nreturn C",
     "interval": "x[t]\naxis i = |t|\naxis j = |t|\nC[i, j] = sum[t](where(j < t and t <= i, x[t], 0))\nreturn C",
     "interval of counts": "x[t]\naxis i = |t|\naxis j = |t|\nC[i, j] = sum[t : j <= t and t < i](x[t] > 0)\nreturn C",
     "interval that moves": "x[t], y[k]: i32\naxis i = |t|\nC[i, k] = sum[t : y[k] <= t and t + 3 <= i](x[t])\nreturn C",

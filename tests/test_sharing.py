@@ -118,6 +118,48 @@ SHARED = {
         {"n": 4, "d": 3333},
         (("i", "out"),),
     ),
+    "scores that are reduced along both of their axes are computed along each": Shared(
+        """def f(A[i, d], B[j, d]):
+    S[i, j] = 10 * A[i, d] * B[j, d]
+    L[i] = logsumexp[j](S) - sum[j : j == i](S)
+    M[j] = logsumexp[i](S)
+    return L, M
+""",
+        {"i": 16384, "j": 16384, "d": 128},
+        {"i": 70, "j": 130, "d": 9},
+        (("L",), ("M",)),
+    ),
+    "weights that must wait for a scale are computed from what was read": Shared(
+        """def f(x[i, j], v[j, e]):
+    s[i] = sqrt(mean[j](x ** 2))
+    O[i, e] = softmax[j](x / s[i]) * v[j, e]
+    return O
+""",
+        {"i": 4096, "j": 4096, "e": 64},
+        {"i": 70, "j": 130, "e": 9},
+        (("s_sum", "O_max", "O_sum"), ("O",)),
+    ),
+    "a mean is computed at both axes that it is read at": Shared(
+        """def f(X[n, c], Y[n, d]):
+    axis k = |c|
+    m[c] = mean[n](X)
+    G[c, k] = sum[n]((X[n, c] - m[c]) * (X[n, k] - m[k]))
+    return G
+""",
+        {"n": 1 << 20, "c": 128, "d": 1},
+        {"n": 130, "c": 9, "d": 1},
+        (("G",),),
+    ),
+    "a contraction shares a kernel with all that reduce it": Shared(
+        """def f(X[n, k, d], W[v, d], g[n, k]):
+    Z[n, k, v] = X[n, k, d] * W[v, d]
+    l[n] = log(sum[k](softmax[k](g[n, k]) * exp(max[v](Z) - logsumexp[v](Z))))
+    return l
+""",
+        {"n": 2048, "k": 4, "v": 8192, "d": 128},
+        {"n": 70, "k": 4, "v": 130, "d": 9},
+        (("l_max2", "l_sum2"), ("l",)),
+    ),
 }
 
 every_one = pytest.mark.parametrize("name", SHARED)
