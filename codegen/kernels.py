@@ -100,13 +100,14 @@ class _Writer:
             return
         yield "program = tl.program_id(0).to(INT)"
         counts: list[str] = []
-        section = self.kernel.section
+        section, repeated = self.kernel.section, tile.repeated(self.kernel)
         for a in grid if section > 1 else grid[1:]:
             size = self.size(a)
             counts.append(size)
             if a.block:
                 counts[-1] = self.names.fresh(f"blocks_{a.name}")
-                yield f"{counts[-1]} = tl.cdiv({size}, {self.python['block', a.name]})"
+                count = f"tl.cdiv({size}, {self.python['block', a.name]})"
+                yield f"{counts[-1]} = {f'tl.maximum({count}, 1)' if a.name in repeated else count}"
             elif not size.isidentifier():
                 counts[-1] = self.names.fresh(f"size_{a.name}")
                 yield f"{counts[-1]} = {size}"

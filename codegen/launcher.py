@@ -246,9 +246,11 @@ class _Launcher:
         """The number of programs of the grid."""
         counts = []
         names = {axis.name: block for block, axis in s.blocks}
+        repeated = tile.repeated(s.kernel)
         for a in s.kernel.grid:
             extent = self.extent(a.axes)
-            counts.append(f"{self.file.helper('blocks')}({extent}, {names[a.name]})" if a.block else extent)
+            count = f"{self.file.helper('blocks')}({extent}, {names[a.name]})" if a.block else extent
+            counts.append(f"max({count}, 1)" if a.name in repeated else count)
         return " * ".join(counts) or "1"
 
 

@@ -27,11 +27,15 @@ _QUICK = 1 << 22  # positions of all axes together that are computed before anot
 
 @dataclass(slots=True)
 class Executable:
-    """A compiled kernel: its dims, the size of a box in each, and its statements."""
+    """A compiled kernel: its dims, the size of a box in each, and its statements.
+
+    It runs although `repeated` dims have no positions.
+    """
 
     values: Values
     dims: tuple[Dim, ...]
     grid: tuple[int, ...]
+    repeated: frozenset[int]
     sizes: tuple[int, ...]
     small: bool
     steps: tuple[Step, ...]
@@ -39,7 +43,7 @@ class Executable:
     def run(self, operands: Mapping[str, Tensor], scalars: Mapping[str, ScalarValue]) -> None:
         """Compute the kernel: read and write these tensors."""
         spans = [range(self.dims[d].extent) for d in self.grid]
-        if not all(spans):
+        if not all(span or d in self.repeated for d, span in zip(self.grid, spans, strict=True)):
             return
         given = {
             name: torch.full((), literal(scalars[name], t), dtype=HELD[t.name], device=self.values.device)
@@ -137,7 +141,8 @@ class _Compiler:
         self.sizes += box(self.dims, self.values.shapes, dots, self.pruned, grid, torch.get_num_threads())
         work = prod(max(d.extent, 1) for d in self.dims)
         small = largest(self.sizes, self.values.shapes) < WORTH_SHARING and work < _QUICK
-        return Executable(self.values, tuple(self.dims), grid, tuple(self.sizes), small, steps)
+        repeated = frozenset(d for name in tile.repeated(self.kernel) for d in self.values.members[name])
+        return Executable(self.values, tuple(self.dims), grid, repeated, tuple(self.sizes), small, steps)
 
     def unroll(self) -> None:
         """Walk the offsets of small windows one by one: shifted views take no memory, windows of all offsets do."""

@@ -397,3 +397,9 @@ def tile_axes(kernel: Kernel) -> dict[str, TileAxis]:
 
     visit(kernel.body)
     return found
+
+
+def repeated(kernel: Kernel) -> frozenset[str]:
+    """The blocked axes of the grid that a stored tensor lacks: every block writes it, at worst one of no positions."""
+    stored = [{a for dim in b.dims for a in dim} for b in kernel.buffers if b.written]
+    return frozenset(a.name for a in kernel.grid if a.block and any(axes.isdisjoint(a.axes) for axes in stored))

@@ -304,9 +304,21 @@ def _plan(
     else:
         rows, columns = (grid, ()) if walked or whole else (grid[:-1], grid[-1:])
     batch = tuple(a for a in grid if a not in rows and a not in columns)
+    for eq in equations:
+        if any(t.name in stores for t in eq.outputs) and (without := _unwritten(eq, batch, (rows, columns))):
+            return Apart(f"{eq.name} would be stored at each of {', '.join(without)}, or at none")
     plan = Plan(equations, stores, batch, rows, columns, walked, whole, scanned=tuple(along))
     reason = overflow(plan, shapes, context, dtypes)
     return plan if reason is None else Apart(reason)
+
+
+def _unwritten(eq: Equation, batch: tuple[str, ...], groups: tuple[tuple[str, ...], ...]) -> list[str]:
+    """The axes of a grid that an equation lacks and without positions of which nothing would be written.
+
+    Of a group of blocked axes it may lack all: there is a block of them at least.
+    """
+    lost = [a for g in groups if set(g) & set(eq.axes) for a in g if a not in eq.axes]
+    return [a for a in batch if a not in eq.axes] + lost
 
 
 def _main(equations: Iterable[Equation], shapes: Mapping[str, Shape], context: Context) -> Shape | None:

@@ -14,8 +14,8 @@ from einc import driver
 from einc.binding import Fact, bind
 from einc.ein import Program
 from einc.evaluate import evaluate
-from einc.execution import run_in_torch
-from einc.targets import TARGETS
+from einc.execution import run_in_torch, runner
+from einc.targets import INTERPRETER, TARGETS
 from einc.types import BF16, F32, DType
 
 
@@ -187,3 +187,33 @@ def test_what_is_stored_for_a_contraction_is_as_narrow_as_its_partner() -> None:
     shared = SHARED["a gate is evaluated once"]
     for dtype in (BF16, F32):
         assert shared.compiled(2, dtype).state.program.dtypes()["Y_left"] == dtype
+
+
+@pytest.mark.parametrize("backend", ["torch", "interpret"])
+def test_what_lacks_an_axis_of_the_grid_is_written_where_that_has_no_positions(backend: str) -> None:
+    text = """def f(Q[i, d], K[j, d], V[j, e]):
+    S[i, j] = Q[i, d] * K[j, d]
+    L[i] = logsumexp[j](S)
+    O[i, e] = softmax[j](S) * V[j, e]
+    return O, L
+"""
+    sizes = {"i": 4096, "j": 4096, "e": 2048, "d": 64}
+    c = driver.compile_program(driver.elaborate(driver.parse(text, "<test>")), 2, INTERPRETER, sizes)
+    plan = c.state.plans[-1]
+    assert plan.stores == ("L", "O")
+    assert (plan.rows, plan.columns) == (("i",), ("e",))
+    operands = {"Q": torch.randn(5, 7), "K": torch.randn(9, 7), "V": torch.randn(9, 0)}
+    bindings = bind(c.program, {n: tuple(x.shape) for n, x in operands.items()}, {})
+    _, found = run_in_torch(c, operands, bindings) if backend == "torch" else runner(c)(*operands.values())
+    torch.testing.assert_close(found, (operands["Q"] @ operands["K"].T).logsumexp(1))
+
+
+def test_what_would_be_written_at_every_position_of_an_axis_has_a_kernel_of_its_own() -> None:
+    text = """def f(X[b, i, k], Y[b, k, j], Z[i, k]):
+    P[b, i, j] = X[b, i, k] * Y[b, k, j]
+    R[i] = sum[k](Z[i, k])
+    return P, R
+"""
+    sizes = {"b": 1024, "i": 64, "k": 64, "j": 64}
+    c = driver.compile_program(driver.elaborate(driver.parse(text, "<test>")), 2, TARGETS["sm_90"], sizes)
+    assert sorted(p.stores for p in c.state.plans) == [("P",), ("R",)]
