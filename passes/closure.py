@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from einc import ein
 from einc.ein import MONOIDS, ONE, ZERO, Apply, Equation, Expr, Extent, Read
 from einc.passes.centres import centred
-from einc.passes.movement import Expansion, Monomial, Movement, call, written
+from einc.passes.movement import NEW, Expansion, Monomial, Movement, call, written
 from einc.passes.signs import not_negative
 from einc.sweep import Accumulator, Link, NotClosed, Reference
 
@@ -121,19 +121,17 @@ class _Closure:
             known = self.references[e] = Reference(name, axes, e, 0, seen)
         return Read(known.name, tuple(ein.AxisValue(a) for a in axes))
 
-    def hats(self, bodies: Sequence[Expr]) -> tuple[Reference, ...]:
-        """References with 1 for nothing where they scale, 0 where they shift."""
-        scales = {
-            n.tensor
-            for b in bodies
-            for e in ein.walk(b)
-            if isinstance(e, Apply) and e.op in ("div", "mul")
-            for n in e.args
-            if isinstance(n, Read)
-        }
-        return tuple(
-            Reference(r.name, r.axes, r.value, int(r.name in scales), r.seen) for r in self.references.values()
-        )
+    def hats(self, accumulators: Sequence[Accumulator]) -> tuple[Reference, ...]:
+        """References with 1 for nothing where they scale, 0 where they shift.
+
+        They scale what they are multiplied with or divide, and what a movement is a quotient for.
+        """
+        parts = [n for a in accumulators for e in a.bodies for n in ein.walk(e) if isinstance(n, Apply)]
+        scales = [x for n in parts if n.op in ("div", "mul") for x in n.args]
+        moves = [n for a in accumulators for c, _ in a.moves for n in ein.walk(c) if isinstance(n, Apply)]
+        scales += [n.args[1] for n in moves if n.op == "div"]
+        names = {x.tensor.removesuffix(NEW) for x in scales if isinstance(x, Read)}
+        return tuple(Reference(r.name, r.axes, r.value, int(r.name in names), r.seen) for r in self.references.values())
 
     # ---------------------------------------------------------------------------------------------------------- pieces
 
@@ -156,8 +154,7 @@ class _Closure:
         return Read(self.eq.name, self.position())
 
     def finished(self, accumulators: tuple[Accumulator, ...], moved: Expr, movement: Movement) -> Link:
-        references = self.hats([b for a in accumulators for b in a.bodies])
-        return Link(self.eq, references, accumulators, movement.at_rest(moved), moved)
+        return Link(self.eq, self.hats(accumulators), accumulators, movement.at_rest(moved), moved)
 
     # --------------------------------------------------------------------------------------------------------- monoids
 

@@ -114,13 +114,12 @@ def _again(
         axes = dict(zip(above[-1].axes, r.index, strict=True))
         made += [_moved(eq, axes, new) for eq in above]
         places[r] = replace(r, tensor=new[r.tensor])
-    equations: list[Equation] = []
-    for eq in program.equations:
-        if eq.name in readers:
-            equations += made if made[0] not in equations else []
-            eq = eq.map(lambda e: bottom_up(e, lambda n: places.get(n, n)))
-        equations.append(eq)
-    return {eq.name for eq in made}, replace(program, equations=tuple(equations))
+    instead = [
+        eq.map(lambda e: bottom_up(e, lambda n: places.get(n, n))) if eq.name in readers else eq
+        for eq in program.equations
+    ]
+    first = next(n for n, (old, new) in enumerate(zip(program.equations, instead, strict=True)) if old is not new)
+    return {eq.name for eq in made}, replace(program, equations=(*instead[:first], *made, *instead[first:]))
 
 
 def _moved(eq: Equation, axes: dict[str, Expr], new: Mapping[str, str]) -> Equation:

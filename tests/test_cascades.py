@@ -121,6 +121,23 @@ def test_what_varies_cancels_once_a_choice_is_made() -> None:
         check(Cascade(text, {"y": y}, {"i": 3, "j": 130}, (9.0, 9.0), seed))
 
 
+def test_a_weight_that_a_choice_leaves_by_itself_and_that_is_zero() -> None:
+    """Where weights are of the positions that a mask leaves out, those that it keeps have 0 divided by their sum."""
+    text = """def cascade(length[i]: i32, s[i, j], w[j, e]):
+    S[i, j] = where(not (j < length[i]), s[i, j], -inf)
+    P[i, j] = softmax[j](S[i, j])
+    T[i, e] = sum[j]((where(j < length[i], P[i, j], 0) - 0.5) ** 2 * w[j, e]) / |j|
+    return T
+"""
+    values = np.random.default_rng(0)
+    operands = {
+        name: (values.integers(-8, 9, n) / 4).astype(np.float32) for name, n in {"s": (4, 17), "w": (17, 2)}.items()
+    }
+    operands["length"] = np.array([0, 5, 17, 18], np.int32)
+    for seed in (0, 1):
+        check(Cascade(text, operands, {"i": 4, "j": 17, "e": 2}, (9.0,), seed))
+
+
 @given(cascades())
 @settings(ANY, max_examples=500)
 def test_random_cascades(case: Cascade) -> None:
