@@ -17,11 +17,19 @@ from einc.passes.place_loads import place_loads
 from einc.passes.prune_domain import prune_domain
 from einc.passes.scan import scan
 from einc.passes.segment_loops import segment_loops
+from einc.passes.separate_axes import separate_axes
 from einc.passes.simplify import simplify
 from einc.passes.split_reduction import split_reduction
 from einc.pipeline import Pass, on_kernels, on_program
 
 PIPELINE: tuple[Pass, ...] = (
+    Pass(
+        "separate-axes",
+        "T[(g r)] = f(g, r);  U = h(T[g * |r| + r])  -->  T[g, r] = f(g, r);  U = h(T[g, r])",
+        "how axes lie in memory says nothing of where a value is read that never gets there",
+        on_program(lambda program, _: separate_axes(program)),
+        level=1,
+    ),
     Pass(
         "inline",
         "T[i] = f(i);  U[j] = h(T[e])  -->  U[j] = h(f(e))",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -39,7 +40,7 @@ class Shared:
     def drawn(self) -> dict[str, np.ndarray[Any, Any]]:
         rng = np.random.default_rng(4)
         operands = self.program().operands
-        shapes = {p.name: [self.small[a] for dim in p.dims for a in dim] for p in operands}
+        shapes = {p.name: [prod(self.small[a] for a in dim) for dim in p.dims] for p in operands}
         return {name: rng.standard_normal(shape).astype("f4") for name, shape in shapes.items()}
 
 
@@ -159,6 +160,28 @@ SHARED = {
         {"n": 2048, "k": 4, "v": 8192, "d": 128},
         {"n": 70, "k": 4, "v": 130, "d": 9},
         (("l_max2", "l_sum2"), ("l",)),
+    ),
+    "heads that lie in groups are read where they are made": Shared(
+        """def f(Q[b, (g r), i, d], K[b, g, j, d], V[b, g, j, e]):
+    O[b, (g r), i, e] = softmax[j](sum[d](Q[b, (g r), i, d] * K[b, g, j, d])) * V[b, g, j, e]
+    return O
+""",
+        {"b": 4, "g": 8, "r": 4, "i": 4096, "j": 4096, "d": 128, "e": 128},
+        {"b": 2, "g": 2, "r": 3, "i": 37, "j": 70, "d": 9, "e": 5},
+        (("O",),),
+    ),
+    "windows of a sequence have scores of their own": Shared(
+        """def f(Q[b, (p i), d], K[b, (p j), d], V[b, (p j), e], bias[i, j]):
+    S[b, (p i), j] = rsqrt(|d|) * Q[b, (p i), d] * K[b, (p j), d]
+    m[b, (p i)] = max[j](S[b, (p i), j] + bias[i, j])
+    P[b, (p i), j] = exp(S[b, (p i), j] + bias[i, j] - m[b, (p i)])
+    l[b, (p i)] = sum[j](P)
+    O[b, (p i), e] = P[b, (p i), j] * V[b, (p j), e] / l[b, (p i)]
+    return O, m, l
+""",
+        {"b": 8, "p": 64, "i": 49, "j": 49, "d": 32, "e": 32},
+        {"b": 2, "p": 3, "i": 7, "j": 7, "d": 5, "e": 6},
+        (("m", "l", "O"),),
     ),
 }
 
