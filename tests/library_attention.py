@@ -122,6 +122,12 @@ def learned_bias(Q: Tensor, K: Tensor, V: Tensor, bias: Tensor) -> Tensor:
     return softmax(scores(Q, K) + bias) @ V
 
 
+def windows(Q: Tensor, K: Tensor, V: Tensor, bias: Tensor) -> Tensor:
+    n = bias.shape[-1]
+    q, k, v = (x.unflatten(2, (-1, n)) for x in (Q, K, V))
+    return (softmax(scores(q, k) + bias[:, None]) @ v).flatten(2, 3)
+
+
 def softcap(Q: Tensor, K: Tensor, V: Tensor, cap: float) -> Tensor:
     return softmax(before(cap * (scores(Q, K) / cap).tanh())) @ V
 
@@ -423,6 +429,14 @@ CASES = (
     square("alibi", alibi),
     attention("t5_bias", t5_bias, {"table": "n h", "bucket": t5_bucket_table}, sizes=SIZES | {"n": 32}),
     attention("learned_bias", learned_bias, {"bias": "h i j"}),
+    attention(
+        "windows",
+        windows,
+        operands={"Q": "b h (w i) d", "K": "b h (w j) d", "V": "b h (w j) e", "bias": "h i j"},
+        sizes=SIZES | {"w": 3, "i": 49, "j": 49},
+        tiny=TINY | {"w": 3, "i": 7, "j": 7},
+        long=LONG | {"w": 64, "i": 64, "j": 64},
+    ),
     square("softcap", softcap, scalars={"cap": 1.5}),
     square("sink_logits", sink_logits, {"sink": "h"}),
     attention("softmax1", softmax1),

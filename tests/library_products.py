@@ -8,7 +8,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from tests.library import Case, Draw
 
-# ruff: noqa: N803 - matrices have capital letters everywhere
+# ruff: noqa: N803, N806 - matrices have capital letters everywhere
 
 POINTS = {"X": "i d", "Y": "j d"}
 LAYER = {"n": 37, "d": 40, "h": 53, "e": 21}
@@ -64,6 +64,11 @@ def experts(draw: Draw) -> Tensor:
 def positions(draw: Draw) -> Tensor:
     """A position along each axis of a tensor train."""
     return torch.stack([draw.integers("n", 0, draw[axis], torch.int64) for axis in "ijkl"], 1)
+
+
+def contrastive(A: Tensor, B: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    S, n = scale * A @ B.T, torch.arange(len(A), device=A.device)
+    return F.cross_entropy(S, n, reduction="none"), F.cross_entropy(S.T, n, reduction="none")
 
 
 CASES = (
@@ -198,6 +203,18 @@ CASES = (
         ("i", "j"),
         {"n": 7, "i": 5, "j": 6},
         {"n": 4096, "i": 128, "j": 128, "k": 128},
+    ),
+    Case(
+        "products/contrastive",
+        {"A": "i d", "B": "j d"},
+        contrastive,
+        {"i": 67, "j": 67, "d": 20},
+        ("j",),
+        {"i": 9, "j": 9, "d": 8},
+        {"i": 16384, "j": 16384, "d": 128},
+        {"scale": 0.3},
+        kernels=2,
+        wish="nothing more: each direction computes the scores that it reduces",
     ),
     Case(
         "products/gram",
