@@ -86,9 +86,10 @@ def _better(found: _Found) -> _Found | None:
 
 @dataclass(frozen=True, slots=True)
 class Apart:
-    """Why equations cannot share a kernel."""
+    """Why equations cannot share a kernel; whether it is that tiles would be too large."""
 
     reason: str
+    overflows: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,11 +193,9 @@ class Search:
 
         made = {walked: walking(walked) for walked in walkable}
         plans = [p for p in made.values() if isinstance(p, Plan)]
-        for walked, held in made.items():
-            if isinstance(held, Apart) or (held.whole and self.model.utilisation(held, 1) < 1):
-                spread = walking(walked, spread=True)
-                if isinstance(spread, Plan) and (isinstance(held, Apart) or self.repeats_little(spread, held)):
-                    plans.append(spread)
+        wanting = {walked: p for walked, p in made.items() if self.wants_spread(p)}
+        spread = ((walking(walked, spread=True), held) for walked, held in wanting.items())
+        plans += [p for p, held in spread if isinstance(p, Plan) and self.repeats_little(p, held)]
         reasons = [f"{_walking(walked)}: {p.reason}" for walked, p in made.items() if isinstance(p, Apart)]
         return self.least(plans) if plans else Apart("; ".join(reasons))
 
@@ -220,8 +219,16 @@ class Search:
         """Less is better: first of all a walk that can be in parts, where that is asked for; then time."""
         return self.context.splits is not None and not can_split(plan), self.seconds(plan)
 
-    def repeats_little(self, plan: Plan, other: Plan) -> bool:
-        """Does the plan compute at most twice what another computes?"""
+    def wants_spread(self, held: Plan | Apart) -> bool:
+        """Are tiles too large where short axes are held whole, or programs too few?"""
+        if isinstance(held, Apart):
+            return held.overflows
+        return bool(held.whole) and self.model.utilisation(held, 1) < 1
+
+    def repeats_little(self, plan: Plan, other: Plan | Apart) -> bool:
+        """Does the plan compute at most twice what another computes, if there is another?"""
+        if isinstance(other, Apart):
+            return True
         a, b = self.model.cost(plan), self.model.cost(other)
         return a.dots <= 2 * b.dots and a.vector <= 2 * b.vector and a.special <= 2 * b.special
 
@@ -309,7 +316,7 @@ def _plan(
             return Apart(f"{eq.name} would be stored at each of {', '.join(without)}, or at none")
     plan = Plan(equations, stores, batch, rows, columns, walked, whole, scanned=tuple(along))
     reason = overflow(plan, shapes, context, dtypes)
-    return plan if reason is None else Apart(reason)
+    return plan if reason is None else Apart(reason, overflows=True)
 
 
 def _unwritten(eq: Equation, batch: tuple[str, ...], groups: tuple[tuple[str, ...], ...]) -> list[str]:
