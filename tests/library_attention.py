@@ -124,8 +124,8 @@ def learned_bias(Q: Tensor, K: Tensor, V: Tensor, bias: Tensor) -> Tensor:
 
 def windows(Q: Tensor, K: Tensor, V: Tensor, bias: Tensor) -> Tensor:
     n = bias.shape[-1]
-    q, k, v = (x.unflatten(2, (-1, n)) for x in (Q, K, V))
-    return (softmax(scores(q, k) + bias[:, None]) @ v).flatten(2, 3)
+    q, k, v = (x.reshape(*x.shape[:2], -1, n, x.shape[-1]) for x in (Q, K, V))
+    return torch.flatten(softmax(scores(q, k) + bias[:, None]) @ v, 2, 3)
 
 
 def softcap(Q: Tensor, K: Tensor, V: Tensor, cap: float) -> Tensor:

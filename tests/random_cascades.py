@@ -322,7 +322,8 @@ class Drawing:
 
     def count(self, name: str) -> None:
         p = self.mask(1)
-        text = f"sum[j](where({p.text}, 1, 0))"
+        over = "j" if "j" in p.axes else f"j : {EVERYWHERE.text}"
+        text = f"sum[{over}](where({p.text}, 1, 0))"
         found = self.define(name, Value(text, p.axes, 300, exact=True), [a for a in "i" if a in p.axes])
         self.facts.append(Value(f"({found.text} / (1 + {found.text}))", found.axes, 1, 2))
 
