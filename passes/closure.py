@@ -35,6 +35,7 @@ def links(
     """
     moving: set[str] = set()
     lost: set[str] = set()
+    maxima = frozenset(eq.name for eq in chain if eq.monoid is not None and eq.monoid.name in ("max", "min"))
     found: list[Link | NotClosed] = []
     taken = {t.name for eq in chain for t in eq.outputs}
     taken |= {r.tensor for eq in chain for e in eq.expressions() for r in ein.reads(e)}
@@ -46,7 +47,7 @@ def links(
         elif mixed is not None:
             link = NotClosed(eq, mixed, "it reduces values that are still changing over another axis")
         else:
-            link = _Closure(eq, frozenset(moving), tuple(over), taken).link()
+            link = _Closure(eq, frozenset(moving), maxima, tuple(over), taken).link()
         found.append(link)
         (lost if isinstance(link, NotClosed) else moving).add(eq.name)
         lost |= {t.name for t in eq.outputs[1:]}
@@ -68,6 +69,7 @@ def _hatted(chain: Sequence[Link | NotClosed]) -> list[Link | NotClosed]:
 class _Closure:
     eq: Equation
     moving: frozenset[str]
+    maxima: frozenset[str]
     over: tuple[str, ...]
     taken: set[str]
     references: dict[Expr, Reference] = field(default_factory=dict)
@@ -89,7 +91,9 @@ class _Closure:
         bodies = tuple(self.named(b, outer) for b in self.eq.bodies)
         if self.eq.domain is not None and outer.depends(self.eq.domain):
             return NotClosed(self.eq, self.eq.domain, "which positions count depends on a value still changing")
-        movement = Movement(frozenset(r.name for r in self.references.values()), outer.over)
+        known = self.references.values()
+        maxima = frozenset(r.name for r in known if not self.maxima.isdisjoint(ein.tensors_of(r.value)))
+        movement = Movement(frozenset(r.name for r in known), outer.over, maxima)
         monoid = self.eq.monoid
         assert monoid is not None
         if not any(movement.depends(b) for b in bodies):

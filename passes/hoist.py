@@ -38,6 +38,7 @@ from einc.ein import (
     Tensor,
     axes_of,
     reads,
+    walk,
 )
 from einc.guards import composite
 from einc.inference import dtype_of, reduced_type
@@ -62,6 +63,7 @@ from einc.types import DType, join
 
 _LEFT = ("sum", "max", "min", "any", "all")  # monoids that something may leave
 _CHOICES = ("argmax", "argmin")
+_EXTREMES = ("max", "min")
 
 Around = Callable[[Expr], Expr]  # what is left around the value of a reduction
 Parts = tuple[Expr, Around]  # what is reduced, and that
@@ -170,11 +172,26 @@ class _Hoisting:
         assert e.monoid is not None
         match e.monoid.name:
             case "sum":
-                return _from_sum(e)
+                return self.from_sum(e)
             case "any" | "all" as name:
                 return _from_junction(e, "and" if name == "any" else "or")
             case name:
                 return self.from_extreme(e) if self.scope.type(e.body).is_float else None
+
+    def from_sum(self, e: Equation) -> Parts | None:
+        """Factors, divisors and masks; but not a maximum that divides more than once, so that no product overflows."""
+        divisors = [n.args[1] for n in walk(e.body) if isinstance(n, Apply) and n.op == "div"]
+        kept = {d for d in divisors if divisors.count(d) > 1 and self.is_maximum(d)}
+        product = taken_apart(e.body, "mul", lambda p: stays(p, e), lambda d: stays(d, e) and d not in kept)
+        return _parted(product, e)
+
+    def is_maximum(self, x: Expr) -> bool:
+        """Is it a maximum or a minimum, or made of one?"""
+        sources = [self.done[r.tensor] for r in reads(x) if r.tensor in self.done]
+        return any(
+            any(map(self.is_maximum, s.bodies)) if s.monoid is None else s.monoid.name in ("max", "min")
+            for s in sources
+        )
 
     def from_extreme(self, e: Equation) -> Parts | None:
         """Terms, scales that are not negative, and masks, from the outermost inwards."""
@@ -298,11 +315,6 @@ def masks_only(e: Equation) -> Parts | None:
     sign, product.negative = product.negative, False
     core = multiplied(product.factors)
     return (Apply("neg", (core,)) if sign else core, product.around) if product.masks else None
-
-
-def _from_sum(e: Equation) -> Parts | None:
-    product = taken_apart(e.body, "mul", lambda p: stays(p, e), lambda d: stays(d, e))
-    return _parted(product, e)
 
 
 def _from_junction(e: Equation, op: str) -> Parts | None:

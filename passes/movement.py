@@ -99,10 +99,14 @@ def call(op: str, *args: Expr) -> Expr:
 
 @dataclass(frozen=True, slots=True)
 class Movement:
-    """The movement of `references` (tensor names) while the axes `over` are walked."""
+    """The movement of `references` (tensor names) while the axes `over` are walked.
+
+    Those that are `maxima`, or made of them, keep small what they divide, which alone may be too large.
+    """
 
     references: frozenset[str]
     over: frozenset[str]
+    maxima: frozenset[str] = frozenset()
 
     def depends(self, e: Expr) -> bool:
         """Whether a reference occurs in it."""
@@ -223,7 +227,7 @@ class Movement:
                 for _ in range(int(n) - 1):
                     whole = _product(whole, base)
                 return whole
-            case Apply(op="div", args=(x, y)) if not self.varies(y):
+            case Apply(op="div", args=(x, y)) if not self.varies(y) and self.maxima.isdisjoint(ein.tensors_of(y)):
                 return _product(self.expand(x), {(): call("div", ONE, self.after(y))})
         c = self.factor(e)
         if c is not None:

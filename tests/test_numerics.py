@@ -138,6 +138,36 @@ def test_cross_entropy(offset: float, level: int, walked: bool, n: int) -> None:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
+# Norms whose squares are too large, or too small, for single precision
+
+
+def scaled(p: int) -> Callable[[Tensor], Tensor]:
+    def norm(x: Tensor) -> Tensor:
+        largest = x.abs().amax(1)
+        return largest * ((x.abs() / largest[:, None]) ** p).sum(1) ** (1 / p)
+
+    return norm
+
+
+LARGEST = "max[j](abs(x))"
+NORMS = {
+    f"{LARGEST} * sqrt(sum[j]((x / {LARGEST}) ** 2))": scaled(2),
+    f"{LARGEST} * sqrt(sum[j](x / {LARGEST} * (x / {LARGEST})))": scaled(2),
+    f"{LARGEST} * sum[j]((abs(x) / {LARGEST}) ** 3) ** 0.3333333333333333": scaled(3),
+}
+
+
+@every_size
+@every_schedule
+@pytest.mark.parametrize("body", NORMS)
+def test_scaled_norms(body: str, level: int, walked: bool, n: int) -> None:
+    x = normal(3, n) * torch.tensor([[1e30], [1.0], [1e-30]])
+    for row in (x[k : k + 1] for k in range(len(x))):
+        found = run(body, level, walked, x=row)
+        check(found, NORMS[body](row.double()), NORMS[body](row))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
 # Moments
 
 

@@ -49,6 +49,7 @@ CASCADES = {
         2,
     ),
     "p-norm": ("m[i] = max[j](abs(x))\nO[i] = sum[j]((abs(x) / m) ** 3.5)\nreturn O", 1),
+    "scaled norm": ("m[i] = max[j](abs(x))\nO[i] = m[i] * sqrt(sum[j]((x / m) ** 2))\nreturn O", 1),
     "rmsnorm-matmul": ("s[i] = sum[j](x * x)\nO[i, e] = x[i, j] * w[j, e] / sqrt(s[i])\nreturn O", 1),
     "square of weights": ("P[i, j] = softmax[j](x)\nO[i] = sum[j](P ** 2)\nreturn O", 1),
     "power of weights": ("P[i, j] = softmax[j](x)\nO[i] = sum[j](P ** 2.5)\nreturn O", 1),
