@@ -28,6 +28,7 @@ from einc.passes.flow import Flow
 from einc.passes.least_tiles import WHOLE_DOT, overflow
 from einc.passes.materialise import materialised
 from einc.passes.parts import split
+from einc.passes.pass_on import pass_on
 from einc.passes.recompute import recomputed
 from einc.passes.rewriting import drop_dead
 from einc.passes.scan import prefix
@@ -46,7 +47,8 @@ def partition(state: State, context: Context) -> State:
     assert found is not None
     while (better := _better(found)) is not None:
         found = better
-    return replace(state, program=found.search.program, plans=tuple(Flow(found.plans).ordered()))
+    program, plans = pass_on(found.search.program, found.plans)
+    return replace(state, program=program, plans=tuple(Flow(plans).ordered()))
 
 
 # What a program may be turned into for the sake of its kernels, given those that it has.

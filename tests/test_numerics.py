@@ -17,7 +17,7 @@ from torch.nn import functional as F  # noqa: N812
 from einc import driver
 from einc.binding import bind
 from einc.execution import run_in_torch, runner
-from einc.targets import INTERPRETER
+from einc.targets import INTERPRETER, TARGETS
 
 ULP = 2.0**-23
 INF = float("inf")
@@ -289,3 +289,19 @@ def test_in_the_interpreter(body: str, level: int, walked: bool) -> None:
     x = 1e5 + normal(32, 170) if moments else logits(170)
     found = run(body, level, walked, backend="interpret", x=x)
     check(found, reference(x.double()), reference(x))
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e3, -1e3])
+def test_kernels_agree_on_a_mean(offset: float) -> None:
+    """Weights are summed in one kernel and made again in another, relative to a mean that is large beside them."""
+    text = "def f(x[i, j], v[j, e]):\n    O[i, e] = softmax[j](layernorm[j](x)) * v[j, e]\n    return O\n"
+    program = driver.elaborate(driver.parse(text, "numerics"))
+    c = driver.compile_program(program, 2, TARGETS["sm_90"], {"i": 4096, "j": 4096, "e": 64})
+    assert len(c.state.plans) == 2
+    x, v = offset + 1e-2 * normal(5, 300), normal(300, 7)
+    (found,) = run_in_torch(c, {"x": x, "v": v}, bind(program, {"x": tuple(x.shape), "v": tuple(v.shape)}))
+
+    def composed(x: Tensor, v: Tensor) -> Tensor:
+        return F.layer_norm(x, x.shape[1:]).softmax(1) @ v
+
+    check(found, composed(x.double(), v.double()), composed(x, v))

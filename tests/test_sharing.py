@@ -138,7 +138,7 @@ SHARED = {
 """,
         {"i": 4096, "j": 4096, "e": 64},
         {"i": 70, "j": 130, "e": 9},
-        (("s_sum", "O_max", "O_sum"), ("O",)),
+        (("s_sum_made", "O_max", "O_sum"), ("O",)),
     ),
     "a mean is computed at both axes that it is read at": Shared(
         """def f(X[n, c], Y[n, d]):
