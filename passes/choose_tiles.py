@@ -26,6 +26,7 @@ _CHAINED = ((64, 4), (32, 8), (16, 8))  # rows and warps where dots follow each 
 _EXACT = ((64, 8), (32, 8), (16, 8))  # the same where all of them go through vector units
 _MOST_PRODUCTS = 512  # of a thread in a dot on vector units, before CUDA 12.8's assembler spills
 _CROSSED = 1 << 13  # elements of the largest value that is computed beside the dots, where those have a batch axis
+_COMPUTED = 1 << 15  # elements of the largest value that is computed beside other dots: more take minutes to assemble
 _PRODUCTS = ((128, 256, 8), (128, 128, 8), (64, 128, 4), (64, 64, 4))  # rows, columns, warps; fastest first
 _FILLED = 256  # programs that keep a machine busy to the end
 _WIDEST = {"column": 1024, "reduced": 1024}
@@ -159,15 +160,18 @@ def _sizes(tiles: _Tiles, kernel: tile.Kernel, context: Context) -> dict[str, in
 
 
 def _cut(tiles: _Tiles, kernel: tile.Kernel, context: Context, least: int) -> _Tiles:
-    """Stages, the inner length and rows cut until operands fit in shared memory."""
+    """Stages, the inner length and rows cut until operands fit in shared memory, and what is computed in registers."""
     caps, stages = {role: block.cap for role, block in tiles.blocks.items()}, tiles.stages
 
     def fitting() -> _Tiles:
         blocks = {role: replace(block, cap=caps[role]) for role, block in tiles.blocks.items()}
         return replace(tiles, blocks=blocks, stages=stages)
 
-    while shared(kernel, _sizes(fitting(), kernel, context), stages) > context.target.shared:
-        if stages > 2:
+    def is_wide() -> bool:
+        return context.target.vendor != "cpu" and largest(kernel, _sizes(fitting(), kernel, context)) > _COMPUTED
+
+    while (wide := is_wide()) or shared(kernel, _sizes(fitting(), kernel, context), stages) > context.target.shared:
+        if stages > 2 and not wide:
             stages -= 1
         else:
             cut = "reduced" if caps["reduced"] > least else "row"
