@@ -192,6 +192,21 @@ def test_what_no_dot_multiplies_does_not_size_its_tiles() -> None:
 
 
 @pytest.mark.aot
+def test_distances_beside_a_dot_stay_in_registers() -> None:
+    """A tile of three axes is computed at once: rows and positions are as many as registers hold."""
+    text = """def f(x[i, d], y[j, d], v[j, e]):
+    D[i, j] = sum[d]((x[i, d] - y[j, d]) ** 2)
+    O[i, e] = softmax[j](-D[i, j]) * v[j, e]
+    return O
+"""
+    sizes = {"i": 100, "j": 300, "d": 32, "e": 64}
+    program = elaborate(parse(text), {name: Fact((2, 2), BF16) for name in "xyv"})
+    done = compile_program(program, 2, TARGETS["sm_90"], sizes)
+    (kernel,) = compile_ahead(done.emitted, TARGETS["sm_90"], sizes)
+    assert kernel.spills == 0
+
+
+@pytest.mark.aot
 def test_tiles_follow_the_sizes_given() -> None:
     scheduled = programs.matmul(F16, block=Block(16, WHOLE))
     assert "tensor<32x16xf32" in str(artifact(compiled(scheduled, "sm_90", i=20, j=3)[0], "ttir"))
