@@ -26,7 +26,7 @@ _CHAINED = ((64, 4), (32, 8), (16, 8))  # rows and warps where dots follow each 
 _EXACT = ((64, 8), (32, 8), (16, 8))  # the same where all of them go through vector units
 _MOST_PRODUCTS = 512  # of a thread in a dot on vector units, before CUDA 12.8's assembler spills
 _CROSSED = 1 << 13  # elements of the largest value that is computed beside the dots, where those have a batch axis
-_COMPUTED = 1 << 16  # elements of the largest value that is computed beside other dots: more take minutes to assemble
+_COMPUTED = 1 << 15  # elements of the largest value computed beside dots in a loop; more take minutes to assemble
 _PRODUCTS = ((128, 256, 8), (128, 128, 8), (64, 128, 4), (64, 64, 4))  # rows, columns, warps; fastest first
 _FILLED = 256  # programs that keep a machine busy to the end
 _WIDEST = {"column": 1024, "reduced": 1024}
@@ -168,7 +168,8 @@ def _cut(tiles: _Tiles, kernel: tile.Kernel, context: Context, least: int) -> _T
         return replace(tiles, blocks=blocks, stages=stages)
 
     def is_wide() -> bool:
-        return context.target.vendor != "cpu" and largest(kernel, _sizes(fitting(), kernel, context)) > _COMPUTED
+        sizes = _sizes(fitting(), kernel, context)
+        return context.target.vendor != "cpu" and largest(kernel, sizes, walked=True) > _COMPUTED
 
     while (wide := is_wide()) or shared(kernel, _sizes(fitting(), kernel, context), stages) > context.target.shared:
         if stages > 2 and not wide:

@@ -90,10 +90,12 @@ def _has_dot(let: Let) -> bool:
     return any(isinstance(v, Dot) for v in tile.walk_values(let.value))
 
 
-def largest(kernel: Kernel, sizes: Extents) -> int:
-    """Elements of the largest tile that is computed, but not by a dot, or folded."""
-    folded = ((*let.types[0].axes, *_axis_of(let.value)) for _, let in _made(kernel.body) if not _has_dot(let))
-    return max((prod(sizes[a] for a in axes) for axes in folded), default=0)
+def largest(kernel: Kernel, sizes: Extents, walked: bool = False) -> int:
+    """Elements of the largest tile that is computed, but not by a dot, or folded; of those along loops, if `walked`."""
+    made = [(loop.axis.name, loop.body) for loop in _loops(kernel.body)] if walked else [(None, kernel.body)]
+    lets = ((along, let) for along, body in made for let in _lets(body) if not _has_dot(let))
+    folded = ((along, (*let.types[0].axes, *_axis_of(let.value))) for along, let in lets)
+    return max((prod(sizes[a] for a in axes) for along, axes in folded if along is None or along in axes), default=0)
 
 
 def _axis_of(v: tile.Value) -> tuple[str, ...]:

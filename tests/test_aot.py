@@ -199,11 +199,10 @@ def test_distances_beside_a_dot_stay_in_registers() -> None:
     O[i, e] = softmax[j](-D[i, j]) * v[j, e]
     return O
 """
-    sizes = {"i": 100, "j": 300, "d": 32, "e": 64}
+    sizes = {"i": 4096, "j": 4096, "d": 64, "e": 64}
     program = elaborate(parse(text), {name: Fact((2, 2), BF16) for name in "xyv"})
     done = compile_program(program, 2, TARGETS["sm_90"], sizes)
-    (kernel,) = compile_ahead(done.emitted, TARGETS["sm_90"], sizes)
-    assert kernel.spills == 0
+    assert {k.spills for k in compile_ahead(done.emitted, TARGETS["sm_90"], sizes)} == {0}
 
 
 @pytest.mark.aot
