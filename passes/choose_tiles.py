@@ -25,6 +25,7 @@ _HALF = 64  # rows and columns where dots follow each other; two bytes each are 
 _CHAINED = ((64, 4), (32, 8), (16, 8))  # rows and warps where dots follow each other: Hopper's, then earlier ones
 _EXACT = ((64, 8), (32, 8), (16, 8))  # the same where all of them go through vector units
 _MOST_PRODUCTS = 512  # of a thread in a dot on vector units, before CUDA 12.8's assembler spills
+_MOST_ALONE = 2048  # the same where no other dot follows
 _CROSSED = 1 << 13  # elements of the largest value that is computed beside the dots, where those have a batch axis
 _COMPUTED = 1 << 15  # elements of the largest value computed beside dots in a loop; more take minutes to assemble
 _PRODUCTS = ((128, 256, 8), (128, 128, 8), (64, 128, 4), (64, 64, 4))  # rows, columns, warps; fastest first
@@ -143,8 +144,9 @@ def _fitted(tiles: _Tiles, kernel: tile.Kernel, context: Context, least: int) ->
     """Tiles cut to the room that what is held whole leaves; rows first, until states leave 3/8 of the registers."""
     row = tiles.blocks["row"]
     while row.cap > _LEAST_DOT:
-        cut = replace(tiles, blocks=tiles.blocks | {"row": row})
-        if registers(kernel, _sizes(cut, kernel, context)) <= context.target.registers * 5 // 8:
+        sizes = _sizes(replace(tiles, blocks=tiles.blocks | {"row": row}), kernel, context)
+        held = registers(kernel, sizes) <= context.target.registers * 5 // 8
+        if held and (context.target.vendor != "cuda" or products(kernel, sizes, tiles.warps) <= _MOST_ALONE):
             break
         row = replace(row, cap=row.cap // 2)
     return _cut(replace(tiles, blocks=tiles.blocks | {"row": row}), kernel, context, least)
