@@ -12,7 +12,11 @@ Groups = Collection[Set[str]]  # names of equations that share a kernel
 
 @dataclass(frozen=True, slots=True)
 class Alternative:
-    """Another program of the same meaning, and the groups of equations that share a kernel to begin with."""
+    """Another program of the same meaning, and the groups of equations that share a kernel to begin with.
+
+    It is taken where it is predicted to take less than the share `most` of the time that the program takes as it is.
+    """
 
     program: Program
     begin: Groups = ()
+    most: float = 1.0

@@ -81,7 +81,7 @@ def _better(found: _Found) -> _Found | None:
     program, context, memory = found.search.program, found.search.context, found.search.memory
     for alternative in (a for law in _ALTERNATIVES for a in law(program, found.plans, context)):
         other = _searched(Search(drop_dead(alternative.program), context, memory), alternative.begin)
-        if other is not None and other.seconds < found.seconds:
+        if other is not None and other.seconds < alternative.most * found.seconds:
             return other
     return None
 

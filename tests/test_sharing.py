@@ -140,17 +140,6 @@ SHARED = {
         {"i": 70, "j": 130, "e": 9},
         (("s_sum_made", "O_max", "O_sum"), ("O",)),
     ),
-    "a mean is computed at both axes that it is read at": Shared(
-        """def f(X[n, c], Y[n, d]):
-    axis k = |c|
-    m[c] = mean[n](X)
-    G[c, k] = sum[n]((X[n, c] - m[c]) * (X[n, k] - m[k]))
-    return G
-""",
-        {"n": 1 << 20, "c": 128, "d": 1},
-        {"n": 130, "c": 9, "d": 1},
-        (("G",),),
-    ),
     "a contraction shares a kernel with all that reduce it": Shared(
         """def f(X[n, k, d], W[v, d], g[n, k]):
     Z[n, k, v] = X[n, k, d] * W[v, d]
