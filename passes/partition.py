@@ -2,9 +2,10 @@
 
     kernels P, Q   -->   kernel P + Q      where their equations can share one, and it is predicted to take less time
 
-Start with a kernel an equation; join a kernel with one, or with all, of those whose tensors it reads, wherever that
-gains most, until nothing gains; then kernels that read a tensor in the same way. A tensor that nothing outside the
-kernel reads is then never written.
+Start with a kernel an equation; join a kernel with one, or with all, of those whose tensors it reads, or with all that
+read its own, wherever that gains most, until nothing gains; then kernels that read a tensor in the same way. A tensor
+that nothing outside the kernel reads is then never written. One that is larger than any operand and any result, as the
+scores of two sequences are, is written only where that saves more than half of the time.
 
 Equations can share a kernel if what one reads of another is read where it was made, and every axis has a role: an axis
 that no equation reduces is split over the grid, or held whole where some equation lacks it and it is short; of the axes
@@ -38,6 +39,7 @@ from einc.pipeline import Context, State
 from einc.plan import Plan
 from einc.types import DType
 
+_FOR_MEMORY = 2.0  # times as long as with a tensor that is larger than any operand and any result, to do without it
 _MOST_EQUATIONS = 32  # of a kernel; more are not looked at together
 
 
@@ -60,11 +62,20 @@ _ALTERNATIVES: tuple[Callable[[Program, Sequence[Plan], Context], Iterator[Alter
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """The kernels found for a program, and the seconds that they are predicted to take."""
+    """The kernels found for a program, the seconds predicted for them, and how many `large` tensors they pass on."""
 
     search: Search
     plans: tuple[Plan, ...]
     seconds: float
+    large: int
+
+    def is_better(self, other: _Found, most: float) -> bool:
+        """Does it take less than the share `most` of the other's time, or not too much more for less memory?"""
+        if self.large > other.large:
+            return False
+        return self.seconds < most * other.seconds or (
+            self.large < other.large and self.seconds <= _FOR_MEMORY * other.seconds
+        )
 
 
 def _searched(search: Search, begin: Groups = ()) -> _Found | None:
@@ -73,7 +84,7 @@ def _searched(search: Search, begin: Groups = ()) -> _Found | None:
     if plans is None:
         return None
     *_, plans = search.steps(plans)
-    return _Found(search, tuple(plans), sum(map(search.seconds, plans)))
+    return _Found(search, tuple(plans), sum(map(search.seconds, plans)), sum(map(search.large, plans)))
 
 
 def _better(found: _Found) -> _Found | None:
@@ -81,7 +92,7 @@ def _better(found: _Found) -> _Found | None:
     program, context, memory = found.search.program, found.search.context, found.search.memory
     for alternative in (a for law in _ALTERNATIVES for a in law(program, found.plans, context)):
         other = _searched(Search(drop_dead(alternative.program), context, memory), alternative.begin)
-        if other is not None and other.seconds < alternative.most * found.seconds:
+        if other is not None and other.is_better(found, alternative.most):
             return other
     return None
 
@@ -112,6 +123,9 @@ class Search:
         self.memory = memory or Memory()
         self.dtypes = program.dtypes()
         self.model = Model(program, context, self.memory.works)
+        given = [tuple(a for dim in p.dims for a in dim) for p in program.operands]
+        made = [eq.axes for eq in program.equations if any(t.name in program.results for t in eq.outputs)]
+        self.largest = max((positions(axes, context) for axes in (*given, *made)), default=0)
 
     def begin(self, groups: Groups = ()) -> list[Plan] | None:
         """A kernel for each group of equations and for each equation in none; None where a group cannot share one."""
@@ -147,20 +161,41 @@ class Search:
             names = {eq.name for p in group for eq in p.equations}
             return within is None or any(names <= g for g in within)
 
-        return self.most(filter(allowed, flow.candidates()), flow) or self.most(filter(allowed, flow.siblings()), flow)
+        candidates, siblings = (list(filter(allowed, groups)) for groups in (flow.candidates(), flow.siblings()))
+        return self.most(candidates, flow) or self.most(siblings, flow) or self.least_memory(candidates, flow)
 
     def most(self, groups: Iterable[list[Plan]], flow: Flow) -> tuple[list[Plan], Plan] | None:
         """The group that gains most, and what it becomes."""
         found: tuple[list[Plan], Plan] | None = None
         most = 0.0
-        for group in groups:
-            joined = self.joined(group, flow)
-            if isinstance(joined, Apart):
-                continue
-            gain = sum(self.seconds(p) for p in group) - self.seconds(joined)
+        for group, joined in self.feasible(groups, flow):
+            gain = sum(map(self.seconds, group)) - self.seconds(joined)
             if gain > most:
                 most, found = gain, (group, joined)
         return found
+
+    def least_memory(self, groups: Iterable[list[Plan]], flow: Flow) -> tuple[list[Plan], Plan] | None:
+        """The group that loses least among those that pass on fewer large tensors as one, and what it becomes."""
+        found: tuple[list[Plan], Plan] | None = None
+        least = _FOR_MEMORY
+        for group, joined in self.feasible(groups, flow):
+            loss = self.seconds(joined) / sum(map(self.seconds, group))
+            if loss <= least and self.large(joined) < sum(map(self.large, group)):
+                least, found = loss, (group, joined)
+        return found
+
+    def feasible(self, groups: Iterable[list[Plan]], flow: Flow) -> Iterator[tuple[list[Plan], Plan]]:
+        """The groups that can share a kernel, each with that."""
+        for group in groups:
+            joined = self.joined(group, flow)
+            if isinstance(joined, Plan):
+                yield group, joined
+
+    def large(self, plan: Plan) -> int:
+        """The number of tensors that a kernel passes on to others, each larger than any operand and any result."""
+        passed = set(plan.stores) - set(self.program.results)
+        axes = [eq.axes for eq in plan.equations for t in eq.outputs if t.name in passed]
+        return sum(positions(a, self.context) > self.largest for a in axes)
 
     def joined(self, group: list[Plan], flow: Flow) -> Plan | Apart:
         """The cheapest plan for the equations of several, or why they cannot share a kernel."""
