@@ -241,16 +241,24 @@ class Movement:
         return self._expand_wave(e) or self._expand_sum(e)
 
     def _affine(self, e: Expr) -> tuple[Expr, Expr] | None:
-        """c and s with e' = c * e + s, where one side scales: x / m - u = c * (x / m - u) + c * u - u'."""
+        """c and s with e' = c * e + s, where one side scales: x / m - u = c * (x / m - u) + c * u - u'.
+
+        By maxima alone: what grows from next to nothing would leave c * u - u' to cancel.
+        """
         match e:
-            case Apply(op="sub", args=(x, u)) if self.alone(u) and (c := self.factor(x)) is not None:
+            case Apply(op="sub", args=(x, u)) if self.alone(u) and (c := self.unit(x)) is not None:
                 return c, call("sub", call("mul", c, u), self.after(u))
-            case Apply(op="sub", args=(u, x)) if self.alone(u) and (c := self.factor(x)) is not None:
+            case Apply(op="sub", args=(u, x)) if self.alone(u) and (c := self.unit(x)) is not None:
                 return c, call("sub", self.after(u), call("mul", c, u))
-            case Apply(op="add", args=(x, u)) if self.alone(u) and (c := self.factor(x)) is not None:
+            case Apply(op="add", args=(x, u)) if self.alone(u) and (c := self.unit(x)) is not None:
                 return c, call("sub", self.after(u), call("mul", c, u))
             case _:
                 return None
+
+    def unit(self, e: Expr) -> Expr | None:
+        """The factor of an expression in units of maxima, or None."""
+        c = self.factor(e)
+        return c if c is not None and {name.removesuffix(NEW) for name in ein.tensors_of(c)} <= self.maxima else None
 
     def parted(self, e: Expr) -> Expr:
         """An expression with a choice inside that references alone make, as that choice of expressions.

@@ -138,6 +138,24 @@ def test_a_weight_that_a_choice_leaves_by_itself_and_that_is_zero() -> None:
         check(Cascade(text, operands, {"i": 4, "j": 17, "e": 2}, (9.0,), seed))
 
 
+@pytest.mark.parametrize("place", range(8))
+def test_a_scale_that_grows_from_next_to_nothing(place: int) -> None:
+    """A variance of one position near the mean, until later blocks add to it: nothing cancels that it magnifies."""
+    text = """def cascade(keep[i, j]: bool, x[i, j], z[j]):
+    m[i] = sum[j](x[i, j]) / |j|
+    s[i] = sum[j : keep[i, j]]((z[j] - m[i]) ** 2 / 130)
+    T[i] = sum[j](((z[j] * s[i]) - m[i]) ** 3 / |j|)
+    return T
+"""
+    values = np.random.default_rng(place)
+    x, z = ((values.integers(-8, 9, n) / 4).astype(np.float32) for n in ((3, 130), 130))
+    keep = values.integers(0, 2, (3, 130)).astype(bool)
+    keep[0, :64] = np.arange(64) == place
+    z[place] = x[0, :64].mean()
+    for seed in (0, 1):
+        check(Cascade(text, {"keep": keep, "x": x, "z": z}, {"i": 3, "j": 130}, (99.0,), seed))
+
+
 @given(cascades())
 @settings(ANY, max_examples=500)
 def test_random_cascades(case: Cascade) -> None:
