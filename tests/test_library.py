@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -105,6 +106,27 @@ def test_fused(case: Case) -> None:
     assert c.state.schedule is not None
     assert large(c) == list(case.unfused)
     assert len(c.state.plans) == case.kernels, [k.title for k in c.state.schedule.kernels]
+
+
+SCORED = [
+    case
+    for case in CASES
+    if case.name.startswith("attention/")
+    and case.name != "attention/learned_bias"  # whose scores are no larger than the bias that is given
+    and all((dict(case.sizes) | dict(case.long)).get(axis, 0) >= LONG for axis in "ij")
+]
+
+
+@pytest.mark.parametrize("n", [1024, 4096])
+@pytest.mark.parametrize("case", SCORED, ids=[case.name for case in SCORED])
+def test_scores_of_a_single_head_are_not_stored(case: Case, n: int) -> None:
+    """Though few programs share the work, and single precision makes it long."""
+    sizes = dict.fromkeys("ijn", n) | dict.fromkeys("bh", 1)
+    known = dict(case.sizes) | dict(case.long)
+    alone = replace(case, long={axis: sizes.get(axis, extent) for axis, extent in known.items()})
+    schedule = compiled(alone, 2, TARGETS["sm_90"], torch.float32).state.schedule
+    assert schedule is not None
+    assert not [b.name for b in schedule.intermediates if {"i", "j"} <= {axis for dim in b.dims for axis in dim}]
 
 
 @every_case
