@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from einc.ein import Program, axes_of, reads
 from einc.notation import Shapes, expression
-from einc.passes.partition import misread
+from einc.passes.roles import misread
 from einc.passes.walks import walks
 from einc.plan import Plan
 from einc.sweep import NotClosed

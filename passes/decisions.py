@@ -8,7 +8,8 @@ from itertools import pairwise
 
 from einc.ein import Program
 from einc.passes.flow import Flow
-from einc.passes.partition import Apart, Search
+from einc.passes.roles import Apart
+from einc.passes.search import Search
 from einc.pipeline import Context
 from einc.plan import Plan
 
