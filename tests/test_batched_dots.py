@@ -85,8 +85,13 @@ def test_a_contraction_of_every_role(hint: int, h: int, level: int) -> None:
 @pytest.mark.aot
 def test_products_of_four_axes_compile() -> None:
     """Triton takes `x[:, :, None, :] * y[None, :, :, :]`, summed, for a product of matrices."""
-    text = MIXED.replace("w[h, k]", "w[j, h, k]")
-    sizes = {"h": 3, "k": 3, "i": 4096, "j": 4096, "d": 64, "e": 64}
+    text = """
+def f(Q[h, i, d], K[h, j, d], w[j, h, k]):
+    S[h, i, j] = Q[h, i, d] * K[h, j, d]
+    T[k, i, j] = S[h, i, j] * w[j, h, k]
+    return T
+"""
+    sizes = {"h": 3, "k": 3, "i": 4096, "j": 4096, "d": 64}
     c = compiled(text, sizes, F32)
     assert "w_1[None, :, :, :] * tl.permute(s, (1, 2, 0))[:, :, None, :]" in c.source
     compile_ahead(c.emitted, TARGETS["sm_90"], sizes)
