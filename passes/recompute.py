@@ -4,8 +4,8 @@
     kernel Q: V = h(T[e...])                            kernel Q: S[e...] = f(e...), V = h(S)
 
 S is an equation of its own, at the axes that T is read at, with what lies upstream of T and is no smaller; smaller
-tensors are read. It is an alternative, taken where the kernels are predicted to take less time (`partition`): where T
-is as long as two sequences it need not be in memory because two kernels, along one of them each, need it.
+tensors are read. It is an alternative, taken where the kernels are predicted to take clearly less (`partition`): T,
+where it is as long as two sequences, need not be in memory because two kernels, along one of them each, need it.
 """
 
 from __future__ import annotations
