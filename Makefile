@@ -34,7 +34,7 @@ aot36: $(OLD_TRITON)/.installed
 	PYTHONPATH=$(OLD_TRITON) $(BIN)/pytest -m aot
 
 slow: install aot36
-	$(BIN)/pytest -n 2 --hypothesis-profile=wide
+	$(BIN)/pytest -n auto --hypothesis-profile=wide
 
 bench: install
 	$(BIN)/python bench/speed.py

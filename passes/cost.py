@@ -30,7 +30,7 @@ _UNHIDDEN = 1 / 8  # of the time that other units than the slowest take
 BLOCK = 128  # positions of a blocked grid axis that share a program
 _TILE = 4096  # elements of a program's tile where there is no dot
 _WIDEST = 1024  # positions of a walked axis in such a tile
-_LEAST_PART = 512  # positions of a walked axis that are worth a program
+_LEAST_PART = 128  # positions of a walked axis that are worth a program
 _MOST_PARTS = 128
 
 

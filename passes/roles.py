@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from enum import Enum
 
 from einc import ein
 from einc.ein import AxisValue, Equation
@@ -18,6 +19,14 @@ from einc.passes.least_tiles import WHOLE_DOT, overflow
 from einc.pipeline import Context
 from einc.plan import Plan
 from einc.types import DType
+
+
+class Hold(Enum):
+    """Which axes are held whole, of the short ones that no equation reduces."""
+
+    LACKED = "what some equation lacks"
+    BESIDE = "of these, what is no row or column of the largest contraction"
+    UNSTORED = "what a stored tensor lacks: an axis that is written once, even where it has no positions"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,13 +74,9 @@ def planned(
     shapes: Mapping[str, Shape],
     context: Context,
     dtypes: Mapping[str, DType],
-    spread: bool = False,
+    hold: Hold = Hold.LACKED,
 ) -> Plan | Apart:
-    """The plan with these axes walked; each of `along` is an axis that runs along with one of them.
-
-    An axis that some equation lacks is held whole where it is short; to `spread` the work, only one that a tensor
-    lacks which is stored: that one is written once, even where the axis has no positions.
-    """
+    """The plan with these axes walked; each of `along` is an axis that runs along with one of them."""
     shape = _main(equations, shapes, context)
     reduced = tuple(dict.fromkeys(along.get(a, a) for eq in equations for a in eq.over))
     for eq in equations:
@@ -81,10 +86,11 @@ def planned(
         if set(along) & set(eq.over) and len(eq.over) > 1:
             return Apart(f"{eq.name} is reduced over {', '.join(eq.over)}, along one of which others have prefixes")
     free = tuple(dict.fromkeys(a for eq in equations for a in eq.axes if a not in (*reduced, *along)))
-    those = [eq for eq in equations if not spread or any(t.name in stores for t in eq.outputs)]
+    those = [eq for eq in equations if hold is not Hold.UNSTORED or any(t.name in stores for t in eq.outputs)]
     lacking = {a for a in free if any(a not in eq.axes for eq in those)}
-    side_by_side = () if shape is None else shape.batch  # no tile of a contraction extends over these
-    short = tuple(a for a in free if a in lacking and a not in side_by_side and context.size(a) <= WHOLE_DOT)
+    if shape is not None:  # no tile of a contraction extends over what it has side by side
+        lacking -= {*shape.batch, *((*shape.rows, *shape.columns) if hold is Hold.BESIDE else ())}
+    short = tuple(a for a in free if a in lacking and context.size(a) <= WHOLE_DOT)
     whole = (*(a for a in reduced if a not in walked), *short)
     grid = tuple(a for a in free if a not in whole)
     if shape is not None:

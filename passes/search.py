@@ -17,10 +17,10 @@ from einc.passes.alternatives import Groups
 from einc.passes.cost import Model, Work, positions
 from einc.passes.flow import Flow
 from einc.passes.parts import split
-from einc.passes.roles import Apart, misread, planned, walkable
+from einc.passes.roles import Apart, Hold, misread, planned, walkable
 from einc.passes.scan import prefix
 from einc.passes.sides import shapes_of
-from einc.passes.walks import can_split
+from einc.passes.walks import can_split, computed_from
 from einc.pipeline import Context
 from einc.plan import Plan
 
@@ -49,6 +49,7 @@ class Search:
         given = [tuple(a for dim in p.dims for a in dim) for p in program.operands]
         made = [eq.axes for eq in program.equations if any(t.name in program.results for t in eq.outputs)]
         self.largest = max((positions(axes, context) for axes in (*given, *made)), default=0)
+        self.crossed = _crossed(program, context)
 
     def begin(self, groups: Groups = ()) -> list[Plan] | None:
         """A kernel for each group of equations and for each equation in none; None where a group cannot share one."""
@@ -115,10 +116,13 @@ class Search:
                 yield group, joined
 
     def large(self, plan: Plan) -> int:
-        """The number of tensors that a kernel passes on to others, each larger than any operand and any result."""
+        """The number of tensors that a kernel passes on to others, each larger than any operand and any result.
+
+        One that a contraction makes of smaller ones is as large as any.
+        """
         passed = set(plan.stores) - set(self.program.results)
-        axes = [eq.axes for eq in plan.equations for t in eq.outputs if t.name in passed]
-        return sum(positions(a, self.context) > self.largest for a in axes)
+        made = {t.name: positions(eq.axes, self.context) for eq in plan.equations for t in eq.outputs}
+        return sum(made[t] > self.largest or (made[t] == self.largest and t in self.crossed) for t in passed)
 
     def joined(self, group: list[Plan], flow: Flow) -> Plan | Apart:
         """The cheapest plan for the equations of several, or why they cannot share a kernel."""
@@ -148,13 +152,14 @@ class Search:
         shapes = shapes_of((eq for eq in equations if eq.name not in found), self.context)
         groups = [(p.walked,) for p in found.values()] or walkable(equations, self.context)
 
-        def walking(axes: tuple[str, ...], spread: bool = False) -> Plan | Apart:
-            return planned(equations, stores, axes, along, shapes, self.context, self.dtypes, spread)
+        def walking(axes: tuple[str, ...], hold: Hold = Hold.LACKED) -> Plan | Apart:
+            return planned(equations, stores, axes, along, shapes, self.context, self.dtypes, hold)
 
         made = {walked: walking(walked) for walked in groups}
         plans = [p for p in made.values() if isinstance(p, Plan)]
         wanting = {walked: p for walked, p in made.items() if self.wants_spread(p)}
-        spread = ((walking(walked, spread=True), held) for walked, held in wanting.items())
+        less = (Hold.BESIDE, Hold.UNSTORED)
+        spread = ((walking(walked, hold), held) for walked, held in wanting.items() for hold in less)
         plans += [p for p, held in spread if isinstance(p, Plan) and self.repeats_little(p, held)]
         reasons = [f"{_walking(walked)}: {p.reason}" for walked, p in made.items() if isinstance(p, Apart)]
         return self.least(plans) if plans else Apart("; ".join(reasons))
@@ -196,6 +201,18 @@ class Search:
         """Does the plan walk an axis that a contraction's results extend over?"""
         shapes = shapes_of(plan.equations, self.context)
         return any(set(plan.walked) & {*shape.rows, *shape.columns} for shape in shapes.values())
+
+
+def _crossed(program: Program, context: Context) -> set[str]:
+    """What contractions make of smaller tensors, and what is computed from that position by position."""
+    size = {t: positions(tuple(a for dim in dims for a in dim), context) for t, dims in program.shapes().items()}
+    found: set[str] = set()
+    for eq in program.equations:
+        of, own = computed_from(eq), positions(eq.axes, context)
+        grows = bool(shapes_of([eq], context)) and all(size[t] < own for t in of)
+        if grows or (eq.monoid is None and any(t in found and size[t] == own for t in of)):
+            found.update(t.name for t in eq.outputs)
+    return found
 
 
 def _walking(axes: tuple[str, ...]) -> str:

@@ -163,7 +163,8 @@ def test_random_cascades(case: Cascade) -> None:
 
 
 @pytest.mark.slow
-@given(cascades(most=10))
-@settings(ANY, max_examples=20_000)
-def test_many_random_cascades(case: Cascade) -> None:
+@pytest.mark.parametrize("_batch", range(40))
+@given(case=cascades(most=10))
+@settings(ANY, max_examples=500, derandomize=False)
+def test_many_random_cascades(_batch: int, case: Cascade) -> None:
     check(case)
