@@ -163,8 +163,8 @@ def test_random_cascades(case: Cascade) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("_batch", range(40))
+@pytest.mark.parametrize("_batch", range(160))
 @given(case=cascades(most=10))
-@settings(ANY, max_examples=500, derandomize=False)
+@settings(ANY, max_examples=125, derandomize=False)
 def test_many_random_cascades(_batch: int, case: Cascade) -> None:
     check(case)
