@@ -321,7 +321,8 @@ def bench(
     else:
         program = _program(file, expression, level)
         chosen = [contests.of_program(program, _request(size, dtype, scalar), where, names, level)]
-    known, called = facts(where), " ".join(["einc bench", *sys.argv[2:]])
+    words = [word if write is None else word.replace(str(write), write.name) for word in sys.argv[2:]]
+    known, called = facts(where), " ".join(["einc bench", *words])
 
     def keep(rows: list[Row]) -> None:
         if not as_json:

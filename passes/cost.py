@@ -23,6 +23,7 @@ from einc.passes.scan import prefix
 from einc.passes.walks import can_split, tensors_read, walks
 from einc.pipeline import Context
 from einc.plan import Plan
+from einc.targets import Rates
 
 _SPECIAL = {"exp", "exp2", "log", "log2", "tanh", "erf", "sin", "cos", "tan", "sqrt", "rsqrt", "div", "pow", "rand"}
 _MULTIPLIED = 64  # the largest power that is made of products
@@ -80,9 +81,7 @@ class Model:
                 n = self.times(plan, eq, work.axes, count, share)
                 dots, vector, special = dots + n * work.dots, vector + n * work.vector, special + n * work.special
         moved = self.bytes(plan, count)
-        units = {"matrix": dots / rates.matrix, "vector": vector / rates.vector, "special": special / rates.special}
-        slowest = max(units, key=lambda unit: units[unit])
-        computing = units[slowest] + _UNHIDDEN * (sum(units.values()) - units[slowest])
+        computing, slowest = arithmetic(rates, dots, vector, special)
         moving = moved / rates.memory
         seconds = max(computing, moving) / self.utilisation(plan, plan.splits)
         limit = "launch" if seconds < rates.launch else "memory" if moving > computing else slowest
@@ -188,6 +187,13 @@ class Model:
                 return
         v, s = _counted(eq.bodies, self.context)
         yield Work(axes, 0.0, v + (positions(tuple(axes), self.context) if eq.monoid else 0), s)
+
+
+def arithmetic(rates: Rates, dots: float, vector: float, special: float) -> tuple[float, str]:
+    """Seconds of all processors for so many operations, and the unit that most of them pass in."""
+    units = {"matrix": dots / rates.matrix, "vector": vector / rates.vector, "special": special / rates.special}
+    slowest = max(units, key=lambda unit: units[unit])
+    return units[slowest] + _UNHIDDEN * (sum(units.values()) - units[slowest]), slowest
 
 
 def positions(axes: tuple[str, ...], context: Context) -> int:

@@ -25,7 +25,7 @@ from einc.guards import composite
 from einc.inference import dtype_of
 from einc.passes.alone import alone
 from einc.passes.chunks import CHUNK, Chunks
-from einc.passes.cost import Model, positions
+from einc.passes.cost import Model, arithmetic, positions
 from einc.passes.demand import bound_by_demand
 from einc.passes.domain import Domain, conjunction, domain_of, holds, ordered
 from einc.pipeline import Context
@@ -148,7 +148,7 @@ class _Pruning:
         if any(positions(tuple(a for a in e.axes if a not in chunks.own), self.context) >= long for e in extra):
             return False
         counted = [model.operations(e) for e in equations]
-        spent = sum(max(d / rates.matrix, v / rates.vector, s / rates.special) for d, v, s in counted)
+        spent = sum(arithmetic(rates, *operations)[0] for operations in counted)
         return spent >= _LEAST_GAIN * sum(model.cost(alone(e, made, self.context)).seconds for e in extra)
 
 

@@ -15,7 +15,7 @@ from dataclasses import replace
 
 from einc.ein import AxisValue, Equation, Expr, Program, Read, axes_of, reads, substitute, tensors_of
 from einc.passes.alternatives import Alternative
-from einc.passes.cost import Model, positions
+from einc.passes.cost import Model, arithmetic, positions
 from einc.passes.rewriting import bottom_up, names, renamed, unused
 from einc.passes.scan import prefix
 from einc.pipeline import Context
@@ -97,7 +97,7 @@ def _may_pay(above: Sequence[Equation], times: int, producer: Plan, model: Model
     rates, last = model.context.target.rates, above[-1]
     works = [model.operations(eq) for eq in above]
     dots, vector, special = (times * sum(w[k] for w in works) for k in range(3))
-    computing = max(dots / rates.matrix, vector / rates.vector, special / rates.special)
+    computing, _ = arithmetic(rates, dots, vector, special)
     moved = 2 * positions(last.axes, model.context) * sum(t.dtype.size for t in last.outputs)
     alone = {*producer.stores} <= {t.name for eq in above for t in eq.outputs}
     return computing < moved / rates.memory + (model.cost(producer).seconds if alone else 0)

@@ -105,6 +105,15 @@ def test_sections_replace_their_own(tmp_path: Path) -> None:
     assert "- x: q: E: no | of it" in text
 
 
+def test_a_table_says_how_it_was_made_but_not_where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "BENCHMARKS.md"
+    words = ["-e", "ij,jk->ik", "--size", "i=8,j=8,k=8", "--device", "cpu", "--quick", "--write", str(file)]
+    monkeypatch.setattr("sys.argv", ["einc", "bench", *words])
+    assert run(*words).exit_code == 0
+    assert "`einc bench -e ij,jk->ik --size i=8,j=8,k=8 --device cpu --quick --write BENCHMARKS.md`" in file.read_text()
+    assert str(tmp_path) not in file.read_text()
+
+
 def test_the_machine_is_known() -> None:
     assert {"device", "date", "torch"} <= set(facts(CPU))
     rates = target(CPU).rates
