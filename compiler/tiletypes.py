@@ -138,6 +138,8 @@ class _Verifier:
         inner[s.axis.name] = loop_position(s.axis)
         for state in s.carried:
             self.value(state.init, names)
+            if dtype_of(state.init, names) != state.type.dtype:
+                self.fail(f"state '{state.name}' is {state.type.dtype} but begins as {dtype_of(state.init, names)}", s)
             inner[state.name] = state.type
         if s.full is not None and s.full.body:
             self.ends(s, self.body(s.full.body, dict(inner)))

@@ -15,8 +15,8 @@ from dataclasses import dataclass, field, replace
 from einc import ein
 from einc.ein import MONOIDS, ONE, ZERO, Apply, Equation, Expr, Extent, Read
 from einc.passes.centres import centred
-from einc.passes.movement import NEW, Expansion, Monomial, Movement, call, written
-from einc.passes.signs import not_negative
+from einc.passes.movement import NEW, Expansion, Monomial, Movement, call, prime, written
+from einc.passes.signs import makes_no_negative, not_negative
 from einc.sweep import Accumulator, Link, NotClosed, Reference
 
 _MOST_ACCUMULATORS = 12
@@ -35,6 +35,7 @@ def links(
     """
     moving: set[str] = set()
     lost: set[str] = set()
+    positive: set[str] = set()
     maxima = frozenset(eq.name for eq in chain if eq.monoid is not None and eq.monoid.name in ("max", "min"))
     found: list[Link | NotClosed] = []
     taken = {t.name for eq in chain for t in eq.outputs}
@@ -47,10 +48,11 @@ def links(
         elif mixed is not None:
             link = NotClosed(eq, mixed, "it reduces values that are still changing over another axis")
         else:
-            link = _Closure(eq, frozenset(moving), maxima, tuple(over), taken).link()
+            link = _Closure(eq, frozenset(moving), maxima, frozenset(positive), tuple(over), taken).link()
         found.append(link)
         (lost if isinstance(link, NotClosed) else moving).add(eq.name)
         lost |= {t.name for t in eq.outputs[1:]}
+        positive |= {eq.name} if makes_no_negative(eq, positive) else set()
     return centred(_hatted(found))
 
 
@@ -70,6 +72,7 @@ class _Closure:
     eq: Equation
     moving: frozenset[str]
     maxima: frozenset[str]
+    positive: frozenset[str]
     over: tuple[str, ...]
     taken: set[str]
     references: dict[Expr, Reference] = field(default_factory=dict)
@@ -93,7 +96,9 @@ class _Closure:
             return NotClosed(self.eq, self.eq.domain, "which positions count depends on a value still changing")
         known = self.references.values()
         maxima = frozenset(r.name for r in known if not self.maxima.isdisjoint(ein.tensors_of(r.value)))
-        movement = Movement(frozenset(r.name for r in known), outer.over, maxima)
+        positive = [r.name for r in known if not_negative(r.value, self.positive)]
+        names = frozenset(r.name for r in known)
+        movement = Movement(names, outer.over, maxima, frozenset((*positive, *map(prime, positive))))
         monoid = self.eq.monoid
         assert monoid is not None
         if not any(movement.depends(b) for b in bodies):
@@ -216,7 +221,7 @@ class _Closure:
             moved = call("add", self.carried(), shift)
             return self.finished((self.accumulator(self.eq.name, bodies, shift=shift),), moved, movement)
         factor = movement.factor(bodies[0])
-        if factor is not None and not_negative(factor):
+        if factor is not None and not_negative(factor, movement.known):
             moves = ((factor, self.eq.name),)
             moved = call("mul", factor, self.carried())
             return self.finished((self.accumulator(self.eq.name, bodies, moves),), moved, movement)

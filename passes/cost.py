@@ -23,6 +23,7 @@ from einc.passes.scan import prefix
 from einc.passes.walks import can_split, tensors_read, walks
 from einc.pipeline import Context
 from einc.plan import Plan
+from einc.sweep import Accumulator
 from einc.targets import Rates
 
 _SPECIAL = {"exp", "exp2", "log", "log2", "tanh", "erf", "sin", "cos", "tan", "sqrt", "rsqrt", "div", "pow", "rand"}
@@ -111,7 +112,7 @@ class Model:
         whole = self.cost(plan, share).seconds
         rates = self.context.target.rates
         most = min(positions(plan.walked, self.context) // _LEAST_PART, _MOST_PARTS) if plan.walked else 1
-        if most < 2 or self.utilisation(plan, 1) == 1 or not can_split(plan):
+        if most < 2 or self.utilisation(plan, 1) == 1 or not can_split(plan) or not self.can_merge(plan):
             return 1, whole
         work = (whole - rates.launch) * self.utilisation(plan, 1)
         state = self.state(plan)
@@ -122,11 +123,19 @@ class Model:
         best = min(range(2, most + 1), key=seconds)
         return (best, seconds(best)) if seconds(best) < whole else (1, whole)
 
+    def can_merge(self, plan: Plan) -> bool:
+        """Do parts of a plan's one walk store states over the axes of what it stores alone, and over no others?"""
+        stored = {a for eq in plan.equations if any(t.name in plan.stores for t in eq.outputs) for a in eq.axes}
+        return all(stored.issuperset(a.axes) for a in self.accumulators(plan))
+
     def state(self, plan: Plan) -> float:
         """Bytes of the states of a plan's one walk, over all of the grid."""
+        return sum(4.0 * a.monoid.components * positions(a.axes, self.context) for a in self.accumulators(plan))
+
+    def accumulators(self, plan: Plan) -> list[Accumulator]:
+        """What a plan's one walk carries, equal ones once."""
         (walk,) = walks(plan)
-        found = {a.bodies: a for link in walk.links for a in link.accumulators}
-        return sum(4.0 * a.monoid.components * positions(a.axes, self.context) for a in found.values())
+        return list({a.bodies: a for link in walk.links for a in link.accumulators}.values())
 
     def repeats(self, plan: Plan, count: int, share: float = 1.0) -> dict[str, float]:
         """How often each equation is computed, in so many walks that visit this share of the blocks."""

@@ -14,6 +14,7 @@ structure of the expression, exp and log leading from one to the other; no deriv
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -29,6 +30,12 @@ Expansion = dict[Monomial, Expr]
 _MOST_TERMS = 64
 _ZEROS = (ZERO, Const(0.0))
 NEW = "'"
+_LOGARITHMS = {  # of the base of a power
+    ("log", "exp"): 1,
+    ("log", "exp2"): math.log(2),
+    ("log2", "exp"): math.log2(math.e),
+    ("log2", "exp2"): 1,
+}
 
 
 def prime(name: str) -> str:
@@ -75,11 +82,11 @@ def call(op: str, *args: Expr) -> Expr:
             return ZERO
         case "pow", (_, y) if y == ZERO:
             return ONE
-        case "log", (x,) if x == ONE:
+        case "log" | "log2", (x,) if x == ONE:
             return ZERO
-        case "log" | "log2", (Apply(op=power, args=(x,)),) if op.replace("log", "exp") == power:
-            return x
-        case "log" | "log2", (Apply(op="mul" | "div" as joined, args=(x, y)),) if _is_power(op, x) or _is_power(op, y):
+        case "log" | "log2", (Apply(op="exp" | "exp2" as power, args=(x,)),):
+            return call("mul", Const(_LOGARITHMS[op, power]), x)
+        case "log" | "log2", (Apply(op="mul" | "div" as joined, args=(x, y)),) if _is_power(x) or _is_power(y):
             return call("add" if joined == "mul" else "sub", call(op, x), call(op, y))
         case "pow", (x, y) if y == ONE or x == ONE:
             return x
@@ -87,8 +94,8 @@ def call(op: str, *args: Expr) -> Expr:
             return ONE
         case "pow", (x, Const(value=n)) if x in _ZEROS and n > 0:
             return ZERO
-        case "eq" | "ne", (x, y) if x in _ZEROS and y in _ZEROS:
-            return TRUE if op == "eq" else FALSE
+        case "eq" | "le" | "ge" | "ne" | "lt" | "gt", (x, y) if x in _ZEROS and y in _ZEROS:
+            return TRUE if op in ("eq", "le", "ge") else FALSE
         case "where", (p, x, y) if p in (TRUE, FALSE):
             return x if p == TRUE else y
         case "where", (_, x, y) if x == y:
@@ -101,12 +108,14 @@ def call(op: str, *args: Expr) -> Expr:
 class Movement:
     """The movement of `references` (tensor names) while the axes `over` are walked.
 
-    Those that are `maxima`, or made of them, keep small what they divide, which alone may be too large.
+    Those that are `maxima`, or made of them, keep small what they divide, which alone may be too large. What is `known`
+    not to be negative is tensors, moved or not.
     """
 
     references: frozenset[str]
     over: frozenset[str]
     maxima: frozenset[str] = frozenset()
+    known: frozenset[str] = frozenset()
 
     def depends(self, e: Expr) -> bool:
         """Whether a reference occurs in it."""
@@ -168,7 +177,7 @@ class Movement:
                 if not scales and _same(*(self.shift(e) for e in args if not _infinite(e))) is not None:
                     return True
                 c = _same(*(self.factor(e) for e in args if e not in _ZEROS))
-                return c is not None and (op in ("eq", "ne") or not_negative(c))
+                return c is not None and (op in ("eq", "ne") or not_negative(c, self.known))
             case _:
                 return False
 
@@ -201,7 +210,7 @@ class Movement:
                 return _same(self.factor(x), self.factor(y))
             case Apply(op="max" | "min", args=(x, y)):
                 c = _same(self.factor(x), self.factor(y))
-                return c if c is not None and not_negative(c) else None
+                return c if c is not None and not_negative(c, self.known) else None
             case Apply(op="where", args=(p, x, y)) if self.stands(p):
                 return _same(*(self.factor(b) for b in (x, y) if b not in _ZEROS))
             case Cast(dtype=dtype, arg=x) if dtype == compute(dtype) and dtype.is_float:
@@ -350,9 +359,9 @@ def written(m: Monomial) -> Expr:
     return body
 
 
-def _is_power(log: str, e: Expr) -> bool:
+def _is_power(e: Expr) -> bool:
     """Whether a logarithm undoes it; what it was is known where it is too small to be told from 0."""
-    return isinstance(e, Apply) and e.op == log.replace("log", "exp")
+    return isinstance(e, Apply) and e.op in ("exp", "exp2")
 
 
 def _chosen(e: Expr, p: Expr, side: int) -> Expr:

@@ -2,8 +2,8 @@
 
 Start with a kernel an equation; join a kernel with one, or with all, of those whose tensors it reads, or with all that
 read its own, wherever that gains most, until nothing gains; then kernels that read a tensor in the same way. A tensor
-that nothing outside the kernel reads is then never written. One that is larger than any operand and any result, as the
-scores of two sequences are, is written only where that saves more than half of the time.
+that nothing outside the kernel reads is then never written. One that is larger than any operand and any result, or
+that holds the scores of two sequences, is written only where that saves more than half of the time.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from einc.passes.parts import split
 from einc.passes.roles import Apart, Hold, misread, planned, walkable
 from einc.passes.scan import prefix
 from einc.passes.sides import shapes_of
-from einc.passes.walks import can_split, computed_from
+from einc.passes.walks import can_split, computed_from, upstream
 from einc.pipeline import Context
 from einc.plan import Plan
 
@@ -49,7 +49,7 @@ class Search:
         given = [tuple(a for dim in p.dims for a in dim) for p in program.operands]
         made = [eq.axes for eq in program.equations if any(t.name in program.results for t in eq.outputs)]
         self.largest = max((positions(axes, context) for axes in (*given, *made)), default=0)
-        self.crossed = _crossed(program, context)
+        self.scores = _scores(program, context)
 
     def begin(self, groups: Groups = ()) -> list[Plan] | None:
         """A kernel for each group of equations and for each equation in none; None where a group cannot share one."""
@@ -118,11 +118,11 @@ class Search:
     def large(self, plan: Plan) -> int:
         """The number of tensors that a kernel passes on to others, each larger than any operand and any result.
 
-        One that a contraction makes of smaller ones is as large as any.
+        Scores are, whatever their size.
         """
         passed = set(plan.stores) - set(self.program.results)
         made = {t.name: positions(eq.axes, self.context) for eq in plan.equations for t in eq.outputs}
-        return sum(made[t] > self.largest or (made[t] == self.largest and t in self.crossed) for t in passed)
+        return sum(made[t] > self.largest or t in self.scores for t in passed)
 
     def joined(self, group: list[Plan], flow: Flow) -> Plan | Apart:
         """The cheapest plan for the equations of several, or why they cannot share a kernel."""
@@ -203,15 +203,29 @@ class Search:
         return any(set(plan.walked) & {*shape.rows, *shape.columns} for shape in shapes.values())
 
 
-def _crossed(program: Program, context: Context) -> set[str]:
-    """What contractions make of smaller tensors, and what is computed from that position by position."""
-    size = {t: positions(tuple(a for dim in dims for a in dim), context) for t, dims in program.shapes().items()}
+def _scores(program: Program, context: Context) -> set[str]:
+    """What contractions make, at positions that no result has, for several reductions over one axis to follow in turn.
+
+    And what is computed from it position by position.
+    """
+    named = {t.name: eq for eq in program.equations for t in eq.outputs}
+    above = {name: upstream(eq, named) for name, eq in named.items()}
+    results = [set(named[name].axes) for name in program.results]
+    pointwise = {name for name, eq in named.items() if eq.monoid is None}
     found: set[str] = set()
-    for eq in program.equations:
-        of, own = computed_from(eq), positions(eq.axes, context)
-        grows = bool(shapes_of([eq], context)) and all(size[t] < own for t in of)
-        if grows or (eq.monoid is None and any(t in found and size[t] == own for t in of)):
-            found.update(t.name for t in eq.outputs)
+    for name, eq in named.items():
+        axes = set(eq.axes)
+        if any(axes <= of for of in results):
+            continue
+        if name in pointwise:
+            is_scores = any(n in found and axes == set(named[n].axes) for n in computed_from(eq))
+        else:
+            made = {name} | {n for n in pointwise if name in above[n] and axes <= set(named[n].axes)}
+            over = {n: axes & set(e.over) for n, e in named.items() if computed_from(e) & made}
+            in_turn = any(over[n] & over[m] for n in over for m in above[n] & over.keys())
+            is_scores = in_turn and bool(shapes_of([eq], context))
+        if is_scores:
+            found.add(name)
     return found
 
 

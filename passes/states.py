@@ -82,7 +82,7 @@ class States:
         """Names and types for the states of every accumulator; those of an equal one, if there is one."""
         same: dict[tuple[object, ...], tuple[str, ...]] = {}
         for a in self.accumulators():
-            key = (a.monoid.name, a.bodies, a.domain, a.axes)
+            key = (a.monoid.name, a.bodies, a.domain, a.axes, self.types(a))
             if key not in same:
                 same[key] = self.b.names(a.name.strip("|"), a.monoid.components)
                 t = order(self.equations[a.name])

@@ -108,6 +108,19 @@ def test_a_choice_by_what_is_still_changing() -> None:
             check(Cascade(text, operands, {"i": 3, "j": n}, (0.0, 99.0), seed))
 
 
+def test_a_count_of_integers_beside_one_of_floats() -> None:
+    """A number of positions that the text asks for is an integer; moments about what follows it count in floats."""
+    text = """def cascade(y[i, j], u[i]):
+    n[] = sum[j](where(j >= 0, 1, 0))
+    T[i] = sum[j : true](((y[i, j] - n[] / (1 + n[])) ** 2 - u[i]) ** 2 / 16)
+    return T
+"""
+    values = np.random.default_rng(0)
+    y, u = ((values.integers(-8, 9, n) / 4).astype(np.float32) for n in ((3, 130), (3,)))
+    for seed in (0, 1):
+        check(Cascade(text, {"y": y, "u": u}, {"i": 3, "j": 130}, (999.0,), seed))
+
+
 def test_what_varies_cancels_once_a_choice_is_made() -> None:
     """The branches of a choice by a final value no longer vary along the axis, though what they were made of did."""
     text = """def cascade(y[i, j]):
