@@ -229,3 +229,42 @@ def test_what_would_be_written_at_every_position_of_an_axis_has_a_kernel_of_its_
     sizes = {"b": 1024, "i": 64, "k": 64, "j": 64}
     c = driver.compile_program(driver.elaborate(driver.parse(text, "<test>")), 2, TARGETS["sm_90"], sizes)
     assert sorted(p.stores for p in c.state.plans) == [("P",), ("R",)]
+
+
+VALUES, BIASED = ", V[b, h, j, e]", ", V[b, h, j, e], B[i, j]"
+SCORES = {
+    "a softmax": (VALUES, "O[b, h, i, e] = softmax[j](S) * V[b, h, j, e]\nreturn O"),
+    "a causal softmax": (VALUES, "O[b, h, i, e] = softmax[j](where(j <= i, S, -inf)) * V[b, h, j, e]\nreturn O"),
+    "weights by hand": (
+        VALUES,
+        """m[b, h, i] = max[j](S)
+P[b, h, i, j] = exp(S - m)
+n[b, h, i] = sum[j](P)
+O[b, h, i, e] = P * V / n
+return O, n""",
+    ),
+    "a bias": (BIASED, "O[b, h, i, e] = softmax[j](S + B[i, j]) * V[b, h, j, e]\nreturn O"),
+    "entropy": (
+        "",
+        """P[b, h, i, j] = softmax[j](S)
+H[b, h, i] = -sum[j](where(P > 0, P * log(P), 0))
+return H""",
+    ),
+}
+
+
+@pytest.mark.parametrize("dtype", [F32, BF16], ids=str)
+@pytest.mark.parametrize("name", SCORES)
+def test_scores_are_stored_nowhere_at_any_size(name: str, dtype: DType) -> None:
+    given, body = SCORES[name]
+    lines = ["S[b, h, i, j] = Q * K * rsqrt(|d|)", *body.splitlines()]
+    text = "\n    ".join([f"def f(Q[b, h, i, d], K[b, h, j, d]{given}):", *lines])
+    program = Shared(f"{text}\n", {}, {}, ()).program(dtype)
+    for n in (32, 100, 256, 1000, 4096):
+        for b, h in ((1, 1), (1, 8), (4, 16)):
+            for d in (32, 128, 256):
+                sizes = {"b": b, "h": h, "i": n, "j": n, "d": d, "e": d}
+                schedule = driver.compile_program(program, 2, TARGETS["sm_90"], sizes).state.schedule
+                assert schedule is not None
+                kept = {x.name: {a for dim in x.dims for a in dim} for x in schedule.intermediates}
+                assert not [x for x, axes in kept.items() if {"i", "j"} <= axes], sizes

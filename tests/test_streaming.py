@@ -57,6 +57,14 @@ CASCADES = {
         "P[i, j] = softmax[j](x)\nO[i] = sum[j](where(P == 0, 0, P * log(P)))\nreturn O",
         2,
     ),
+    "entropy of what is positive": (
+        "P[i, j] = softmax[j](x)\nO[i] = sum[j](where(P > 0, P * log(P), 0))\nreturn O",
+        2,
+    ),
+    "entropy in bits": (
+        "P[i, j] = softmax[j](x)\nO[i] = sum[j](where(not (P <= 0), P * log2(P), 0))\nreturn O",
+        2,
+    ),
     "rmsnorm of weights": (
         "P[i, j] = softmax[j](x)\nr[i] = rsqrt(sum[j](P ** 2))\nO[i, e] = r[i] * P[i, j] * w[j, e]\nreturn O",
         1,
@@ -91,11 +99,10 @@ def test_accumulators(name: str) -> None:
     assert list(accumulators(c).values())[-1] == count
 
 
-def test_choices_and_comparisons_that_move_with_their_references() -> None:
+@pytest.mark.parametrize("entropy", ["where(P == 0, 0, P * log(P))", "where(P > 0, P * log2(P), 0)"])
+def test_choices_and_comparisons_that_move_with_their_references(entropy: str) -> None:
     """Weights that are compared with 0, rows that are wholly masked, and a sum of weights that is 0 until late."""
-    c = compiled(
-        "P[i, j] = softmax[j](x)\nO[i] = sum[j](where(P == 0, 0, P * log(P)))\nN[i] = sum[j](P ** 2)\nreturn O, N"
-    )
+    c = compiled(f"P[i, j] = softmax[j](x)\nO[i] = sum[j]({entropy})\nN[i] = sum[j](P ** 2)\nreturn O, N")
     assert reasons(c) == []
     x = np.random.default_rng(4).standard_normal((5, 2500)).astype("f4")
     x[0] = -np.inf
