@@ -40,7 +40,23 @@ def recomputed(program: Program, plans: Sequence[Plan], context: Context) -> Ite
             movable = all(_is_plain(eq, program) for eq in above) and all(_is_placed(r, above) for r in at)
             if movable and _may_pay(above, len(at), producer, model):
                 made, again = _again(program, own, at, above)
-                yield Alternative(again, [*(g for g in groups.values() if g is not own), own | made], _CLEARLY)
+                left = groups[id(producer)] if set(producer.stores) <= _made(above) else set()  # it has no use any more
+                others = [g for g in groups.values() if g is not own and g is not left]
+                for readers in dict.fromkeys((frozenset(own), _after(name, plan))):
+                    yield Alternative(again, [*others, readers | made], _CLEARLY)
+
+
+def _made(equations: Sequence[Equation]) -> set[str]:
+    return {t.name for eq in equations for t in eq.outputs}
+
+
+def _after(name: str, plan: Plan) -> frozenset[str]:
+    """The equations of a kernel that follow from a tensor."""
+    found: set[str] = set()
+    for eq in plan.equations:
+        if any(n == name or n in found for e in eq.expressions() for n in tensors_of(e)):
+            found.update(t.name for t in eq.outputs)
+    return frozenset(eq.name for eq in plan.equations if eq.name in found)
 
 
 def _reads(equations: Sequence[Equation]) -> dict[str, list[Read]]:
@@ -99,7 +115,7 @@ def _may_pay(above: Sequence[Equation], times: int, producer: Plan, model: Model
     dots, vector, special = (times * sum(w[k] for w in works) for k in range(3))
     computing, _ = arithmetic(rates, dots, vector, special)
     moved = 2 * positions(last.axes, model.context) * sum(t.dtype.size for t in last.outputs)
-    alone = {*producer.stores} <= {t.name for eq in above for t in eq.outputs}
+    alone = set(producer.stores) <= _made(above)
     return computing < moved / rates.memory + (model.cost(producer).seconds if alone else 0)
 
 
