@@ -113,14 +113,18 @@ def move(s: States, a: Accumulator, past: Moment) -> list[Value]:
 
 
 def _mixed(s: States, a: Accumulator, past: Moment, t: DType) -> Value:
-    """The sum of what an accumulator's moves take from each; where it holds nothing, a scale cannot be too large."""
+    """The sum of what an accumulator's moves take from each.
+
+    Where it holds nothing, a scale cannot be too large, and what scales an infinite unit cannot be 0.
+    """
     whole: Value | None = None
     for coefficient, name in a.moves:
         term = s.b.convert(past.held[name][0], t)
         if coefficient != ein.ONE:
             moved = Elem("mul", (term, _coefficient(s, coefficient, past, s.order(a), t)))
             unit = Lit(a.monoid.identity[0], t)
-            term = Elem("where", (Elem("eq", (term, unit)), unit, moved)) if s.scales(coefficient) else moved
+            guards = s.scales(coefficient) or a.monoid.name != "sum"
+            term = Elem("where", (Elem("eq", (term, unit)), unit, moved)) if guards else moved
         whole = term if whole is None else Elem("add", (whole, term))
     assert whole is not None
     return whole

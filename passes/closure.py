@@ -9,11 +9,12 @@ is carried. If the set does not close, the reduction needs the final references 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from einc import ein
-from einc.ein import MONOIDS, ONE, ZERO, Apply, Equation, Expr, Extent, Read
+from einc.ein import MONOIDS, ONE, ZERO, Apply, Const, Equation, Expr, Extent, Read
 from einc.passes.centres import centred
 from einc.passes.movement import NEW, Expansion, Monomial, Movement, call, prime, written
 from einc.passes.signs import makes_no_negative, not_negative
@@ -216,6 +217,7 @@ class _Closure:
         return ein.rebuild(e, self.unnamed)
 
     def order(self, bodies: tuple[Expr, ...], movement: Movement) -> Link | NotClosed:
+        assert self.eq.monoid is not None
         shift = movement.shift(bodies[0])
         if shift is not None:
             moved = call("add", self.carried(), shift)
@@ -223,7 +225,9 @@ class _Closure:
         factor = movement.factor(bodies[0])
         if factor is not None and not_negative(factor, movement.known):
             moves = ((factor, self.eq.name),)
-            moved = call("mul", factor, self.carried())
+            nothing = Const(-math.inf if self.eq.monoid.name in ("max", "argmax") else math.inf)
+            held = self.carried()  # of no positions, which no factor moves, 0 neither
+            moved = call("where", Apply("eq", (held, nothing)), held, call("mul", factor, held))
             return self.finished((self.accumulator(self.eq.name, bodies, moves),), moved, movement)
         return self.open(bodies[0], movement)
 

@@ -121,6 +121,22 @@ def test_a_count_of_integers_beside_one_of_floats() -> None:
         check(Cascade(text, {"y": y, "u": u}, {"i": 3, "j": 130}, (999.0,), seed))
 
 
+def test_a_maximum_of_nothing_in_units_of_nothing() -> None:
+    """Weights that are all masked add up to 0, and so does what scales by them; a maximum over no position stays."""
+    text = """def cascade(s[i, j], x[i, j], length[i]: i32):
+    P[i, j] = softmax[j](where(j < length[i], s[i, j], -inf))
+    n[i] = sum[j](P[i, j]) / 2
+    T[i] = max[j : j < length[i]](x[i, j] * n[i])
+    U[i] = min[j : j < length[i]](x[i, j] * n[i])
+    return T, U
+"""
+    values = np.random.default_rng(0)
+    s, x = ((values.integers(-8, 9, (4, 130)) / 4).astype(np.float32) for _ in range(2))
+    for seed in (0, 1):
+        length = np.array([0, 1, 65, 130], np.int32)
+        check(Cascade(text, {"s": s, "x": x, "length": length}, {"i": 4, "j": 130}, (9.0, 9.0), seed))
+
+
 def test_what_varies_cancels_once_a_choice_is_made() -> None:
     """The branches of a choice by a final value no longer vary along the axis, though what they were made of did."""
     text = """def cascade(y[i, j]):
