@@ -63,6 +63,7 @@ class Drawing:
     used: set[str] = field(default_factory=set)
     fields: list[Value] = field(default_factory=list)  # along the reduced axes
     facts: list[Value] = field(default_factory=list)  # along none of them
+    weights: list[Value] = field(default_factory=list)  # of softmaxes
     bits: list[Value] = field(default_factory=list)  # truth values
     indices: list[Value] = field(default_factory=list)  # positions along j
     results: list[tuple[str, Value]] = field(default_factory=list)
@@ -169,7 +170,7 @@ class Drawing:
             f"j <= {m} * i + {n}", f"j < {m} * i - {n}", f"{m} * i - j < {n}", f"2 * j <= i + {n}", f"j % 3 == {n % 3}",
             f"j >= {n}", f"|j| - j > {n}", f"j == {n}",
         ]  # fmt: skip
-        match self.pick(["affine", "affine", "length", "doc", "keep", "bit", "sign", "known", "index"]):
+        match self.pick(["affine", "affine", "length", "doc", "keep", "bit", "sign", "known", "index", "weight"]):
             case "length":
                 return self.comparison("j < ", self.operand("length"))
             case "doc":
@@ -182,6 +183,9 @@ class Drawing:
                 return self.comparison("0.25 < ", self.operand(self.pick(["x", "z"])))
             case "known" if self.bits:
                 return self.pick(self.bits)
+            case "weight" if self.weights and self.over == ("j",):
+                p = self.pick(self.weights)
+                return Value(f"{p.text} {self.pick(['>', '!=', '=='])} 0", p.axes, 1)
             case "index" if self.indices:
                 return self.comparison(f"j {self.pick(['<=', '!=', '=='])} ", self.pick(self.indices))
             case _:
@@ -220,7 +224,7 @@ class Drawing:
     def link(self, name: str) -> None:
         forms = {
             "total": 3, "mean": 3, "variance": 2, "largest": 2, "softmax": 3, "contract": 2, "ranked": 1, "logic": 1,
-            "count": 1, "product": 1, "map": 2, "statistic": 2,
+            "count": 1, "product": 1, "map": 2, "statistic": 2, "entropy": 1,
         }  # fmt: skip
         getattr(self, self.pick([f for f, n in forms.items() for _ in range(n)]))(name)
 
@@ -275,7 +279,8 @@ class Drawing:
         rough = 2 * s.error + 4 * most
         if self.chance(2):
             weight = Value(f"softmax[{', '.join(self.over)}]({s.text})", s.axes, 1, rough * 2)
-            self.fields.append(self.define(name, weight, self.inner(weight)))
+            self.weights.append(self.define(name, weight, self.inner(weight)))
+            self.fields.append(self.weights[-1])
             return
         m = self.reduced(f"{name}_max", "max", s, replace(s, finite=False), EVERYWHERE)
         e = Value(f"where({s.text} == -inf, 0, exp({s.text} - {m.text}))", s.axes, 1, rough)
@@ -283,9 +288,19 @@ class Drawing:
         total = self.reduced(f"{name}_sum", "sum", e, summed(e, n), EVERYWHERE)
         weight = Value(f"where({total.text} == 0, 0, {e.text} / {total.text})", s.axes, 1, rough * 2 + total.error / n)
         self.fields.append(weight)
+        self.weights.append(weight)
         if self.chance(2):
             logarithm = Value(f"log(max({total.text}, 1))", total.axes, np.log(n) + 1, total.error + 8)
             self.facts.append(self.define(f"{name}_log", logarithm, [a for a in "ie" if a in total.axes]))
+
+    def entropy(self, name: str) -> None:
+        """That of weights, if there are any."""
+        if not self.weights:
+            return self.softmax(name)
+        p = self.pick(self.weights)
+        form = self.pick(["where({0} > 0, {0} * log({0}), 0)", "where({0} == 0, 0, {0} * log2({0}))"])
+        value = Value(form.format(p.text), p.axes, 1, 4 * p.error + 4)
+        return self.facts.append(self.reduced(name, "sum", value, summed(value, self.terms)))
 
     def contract(self, name: str) -> None:
         value = self.bounded(4)
