@@ -223,6 +223,9 @@ class States:
         """Whether a coefficient depends on a reference that scales."""
         return any(r.hat and r.name in ein.tensors_of(e) for link in self.chain for r in link.references)
 
+    def maxima(self) -> set[str]:
+        return {x.equation.name for x in self.chain if x.accumulators[0].monoid.name == "max"}
+
     def finite(self, v: Value) -> Elem:
         return Elem("lt", (Elem("abs", (v,)), Lit(float("inf"), self.real)))
 
@@ -231,8 +234,7 @@ class States:
 
         A maximum can be infinite: every exponential of it is 0, but its own, which is no number, nor is the sum then.
         """
-        maxima = {x.equation.name for x in self.chain if x.accumulators[0].monoid.name == "max"}
-        of_maximum = isinstance(r.value, Read) and r.value.tensor in maxima
+        of_maximum = isinstance(r.value, Read) and r.value.tensor in self.maxima()
         found = Elem("ne", (v, Lit(float("-inf"), self.real))) if of_maximum else self.finite(v)
         return Elem("and", (found, Elem("ne", (v, Lit(0, self.real))))) if r.hat else found
 

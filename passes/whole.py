@@ -17,7 +17,7 @@ from einc.passes.movement import prime
 from einc.passes.states import END, Moment, States
 from einc.passes.walks import written_out
 from einc.sweep import Link, Reference
-from einc.tile import Fill, Lit, Value
+from einc.tile import Elem, Fill, Lit, Value
 
 
 def refined(kernel: Kernel) -> dict[str, Callable[[], Value]]:
@@ -74,7 +74,10 @@ def _about(s: States, r: Reference) -> Value:
         s.hatted(r, s.last(r.value), ())
         return s.k.known[r.name + "^"]
     order = s.k.extends(r.axes)
-    return s.b.bind(r.name, s.b.typed(s.last(r.value), order, s.real), order)
+    value = s.b.bind(r.name, s.b.typed(s.last(r.value), order, s.real), order)
+    if s.maxima().isdisjoint(ein.tensors_of(r.value)):
+        return value
+    return s.b.bind(r.name, Elem("where", (s.usable(value, r), value, Lit(0, s.real))), order)  # of nothing
 
 
 def _held(s: States, name: str) -> list[Value]:

@@ -183,8 +183,8 @@ class Drawing:
                 return self.comparison("0.25 < ", self.operand(self.pick(["x", "z"])))
             case "known" if self.bits:
                 return self.pick(self.bits)
-            case "weight" if self.weights and self.over == ("j",):
-                p = self.pick(self.weights)
+            case "weight" if plain := [w for w in self.weights if w.axes <= set("ij")]:
+                p = self.pick(plain)
                 return Value(f"{p.text} {self.pick(['>', '!=', '=='])} 0", p.axes, 1)
             case "index" if self.indices:
                 return self.comparison(f"j {self.pick(['<=', '!=', '=='])} ", self.pick(self.indices))

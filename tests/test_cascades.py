@@ -137,6 +137,24 @@ def test_a_maximum_of_nothing_in_units_of_nothing() -> None:
         check(Cascade(text, {"s": s, "x": x, "length": length}, {"i": 4, "j": 130}, (9.0, 9.0), seed))
 
 
+def test_weights_about_a_mean_where_none_counts() -> None:
+    """A row held whole, wholly masked, beside a variance that gives the mean with less rounding."""
+    text = """def cascade(x[i, j], y[i, j], length[i]: i32):
+    m[i] = sum[j](y[i, j]) / |j|
+    V[i] = sum[j]((y[i, j] - m[i]) ** 2) / |j|
+    s[i, j] = where(j < length[i], x[i, j] - m[i], -inf)
+    T[i] = max[j](s[i, j])
+    n[i] = sum[j](where(s[i, j] == -inf, 0, exp(s[i, j] - T[i])))
+    L[i] = log(max(n[i], 1))
+    return V, L
+"""
+    values = np.random.default_rng(0)
+    x, y = ((values.integers(-8, 9, (4, 17)) / 4).astype(np.float32) for _ in range(2))
+    for seed in (0, 1):
+        length = np.array([0, 1, 9, 17], np.int32)
+        check(Cascade(text, {"x": x, "y": y, "length": length}, {"i": 4, "j": 17}, (9.0, 9.0), seed))
+
+
 def test_what_varies_cancels_once_a_choice_is_made() -> None:
     """The branches of a choice by a final value no longer vary along the axis, though what they were made of did."""
     text = """def cascade(y[i, j]):
