@@ -15,7 +15,8 @@ from dataclasses import dataclass, replace
 
 from einc import ein
 from einc.ein import ONE, ZERO, Apply, Const, Equation, Expr, Extent, Read
-from einc.passes.movement import Movement, call, indicator
+from einc.passes.monomials import call, indicator
+from einc.passes.movement import Movement
 from einc.sweep import Accumulator, Link, NotClosed, Reference
 
 HELD = "#"  # after the name of an accumulator: what it holds, where its link's value has the same name

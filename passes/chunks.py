@@ -31,7 +31,7 @@ from einc.ein import (
 from einc.guards import conjoin
 from einc.inference import dtype_of, reduced_type
 from einc.passes.domain import NEGATED
-from einc.passes.movement import call
+from einc.passes.monomials import call
 from einc.passes.rewriting import names, unused
 
 CHUNK = 16  # positions that bounds do not tell apart: what a start is rounded down to

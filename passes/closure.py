@@ -16,7 +16,8 @@ from dataclasses import dataclass, field, replace
 from einc import ein
 from einc.ein import MONOIDS, ONE, ZERO, Apply, Const, Equation, Expr, Extent, Read
 from einc.passes.centres import centred
-from einc.passes.movement import NEW, Expansion, Monomial, Movement, call, prime, written
+from einc.passes.monomials import Expansion, Monomial, call, written
+from einc.passes.movement import NEW, Movement, prime
 from einc.passes.signs import makes_no_negative, not_negative
 from einc.sweep import Accumulator, Link, NotClosed, Reference
 

@@ -21,7 +21,7 @@ from einc.passes.cost import positions
 from einc.passes.domain import Domain, domain_of, either, holds, ordered
 from einc.passes.kernel import Kernel
 from einc.passes.mask_edges import extent
-from einc.passes.movement import call
+from einc.passes.monomials import call
 from einc.passes.products import multiplied
 from einc.passes.walks import Walk, unfolded
 from einc.sweep import Accumulator, Link

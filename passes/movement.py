@@ -14,94 +14,21 @@ structure of the expression, exp and log leading from one to the other; no deriv
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from einc import ein
-from einc.ein import FALSE, ONE, TRUE, ZERO, Apply, AxisValue, Cast, Const, Expr, Read
+from einc.ein import ONE, ZERO, Apply, AxisValue, Cast, Const, Expr, Read
+from einc.passes.monomials import ZEROS, Expansion, added, call, indicator, multiplied, scaled, settled, within
 from einc.passes.signs import not_negative
 from einc.types import compute
 
-# A product of powers of factors, each free of further structure; the empty product is 1.
-Monomial = tuple[tuple[Expr, int], ...]
-Expansion = dict[Monomial, Expr]
-
-_MOST_TERMS = 64
-_ZEROS = (ZERO, Const(0.0))
 NEW = "'"
-_LOGARITHMS = {  # of the base of a power
-    ("log", "exp"): 1,
-    ("log", "exp2"): math.log(2),
-    ("log2", "exp"): math.log2(math.e),
-    ("log2", "exp2"): 1,
-}
 
 
 def prime(name: str) -> str:
     """The name of a reference's value after the movement."""
     return name + NEW
-
-
-def call(op: str, *args: Expr) -> Expr:
-    """An operation with what 0 and 1 do to it, and differences of equals, carried out."""
-    match op, args:
-        case "add", (x, y) if ZERO in (x, y):
-            return y if x == ZERO else x
-        case "add", (x, y) if x == y:
-            return Apply("mul", (Const(2), x))
-        case "sub", (x, y) if y == ZERO:
-            return x
-        case "sub", (x, y) if x == ZERO:
-            return call("neg", y)
-        case "sub", (x, y) if x == y:
-            return ZERO
-        case "sub", (Apply(op="add", args=(x, y)), z) if x == z:
-            return y
-        case "sub", (x, Apply(op="add", args=(y, z))) if x == y:
-            return call("neg", z)
-        case "mul", (x, y) if ZERO in (x, y):
-            return ZERO
-        case "mul", (x, y) if ONE in (x, y):
-            return y if x == ONE else x
-        case "div", (x, y) if y == ONE or x == ZERO:
-            return x
-        case "div", (x, y) if x == y:
-            return ONE
-        case "div", (x, Apply(op="div", args=(y, z))) if x == ONE:
-            return Apply("div", (z, y))
-        case "neg", (x,) if x == ZERO:
-            return ZERO
-        case "neg", (Apply(op="neg", args=(x,)),):
-            return x
-        case "neg", (Apply(op="sub", args=(x, y)),):
-            return Apply("sub", (y, x))
-        case "exp" | "exp2" | "cos", (x,) if x == ZERO:
-            return ONE
-        case "sin", (x,) if x == ZERO:
-            return ZERO
-        case "pow", (_, y) if y == ZERO:
-            return ONE
-        case "log" | "log2", (x,) if x == ONE:
-            return ZERO
-        case "log" | "log2", (Apply(op="exp" | "exp2" as power, args=(x,)),):
-            return call("mul", Const(_LOGARITHMS[op, power]), x)
-        case "log" | "log2", (Apply(op="mul" | "div" as joined, args=(x, y)),) if _is_power(x) or _is_power(y):
-            return call("add" if joined == "mul" else "sub", call(op, x), call(op, y))
-        case "pow", (x, y) if y == ONE or x == ONE:
-            return x
-        case "abs", (x,) if x == ONE:
-            return ONE
-        case "pow", (x, Const(value=n)) if x in _ZEROS and n > 0:
-            return ZERO
-        case "eq" | "le" | "ge" | "ne" | "lt" | "gt", (x, y) if x in _ZEROS and y in _ZEROS:
-            return TRUE if op in ("eq", "le", "ge") else FALSE
-        case "where", (p, x, y) if p in (TRUE, FALSE):
-            return x if p == TRUE else y
-        case "where", (_, x, y) if x == y:
-            return x
-        case _:
-            return Apply(op, args)
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,10 +100,10 @@ class Movement:
             case Apply(op="not" | "and" | "or", args=args):
                 return all(self.stands(q) for q in args)
             case Apply(op="eq" | "ne" | "lt" | "le" | "gt" | "ge" as op, args=args):
-                scales = any(e in _ZEROS for e in args)
+                scales = any(e in ZEROS for e in args)
                 if not scales and _same(*(self.shift(e) for e in args if not _infinite(e))) is not None:
                     return True
-                c = _same(*(self.factor(e) for e in args if e not in _ZEROS))
+                c = _same(*(self.factor(e) for e in args if e not in ZEROS))
                 return c is not None and (op in ("eq", "ne") or not_negative(c, self.known))
             case _:
                 return False
@@ -212,7 +139,7 @@ class Movement:
                 c = _same(self.factor(x), self.factor(y))
                 return c if c is not None and not_negative(c, self.known) else None
             case Apply(op="where", args=(p, x, y)) if self.stands(p):
-                return _same(*(self.factor(b) for b in (x, y) if b not in _ZEROS))
+                return _same(*(self.factor(b) for b in (x, y) if b not in ZEROS))
             case Cast(dtype=dtype, arg=x) if dtype == compute(dtype) and dtype.is_float:
                 return self.factor(x)
             case _:
@@ -228,16 +155,16 @@ class Movement:
         match e:
             case Apply(op="where", args=(p, x, y)) if self.alone(p) and (self.constant(x) or self.constant(y)):
                 holds = self.after(p)
-                return _sum(_within(holds, self.expand(x)), _within(Apply("not", (holds,)), self.expand(y)))
+                return added(within(holds, self.expand(x)), within(Apply("not", (holds,)), self.expand(y)))
             case Apply(op="mul", args=(x, y)):
-                return _product(self.expand(x), self.expand(y))
+                return multiplied(self.expand(x), self.expand(y))
             case Apply(op="pow", args=(x, Const(value=int() | float() as n))) if n in range(2, 9):
                 base = whole = self.expand(x)
                 for _ in range(int(n) - 1):
-                    whole = _product(whole, base)
+                    whole = multiplied(whole, base)
                 return whole
             case Apply(op="div", args=(x, y)) if not self.varies(y) and self.maxima.isdisjoint(ein.tensors_of(y)):
-                return _product(self.expand(x), {(): call("div", ONE, self.after(y))})
+                return multiplied(self.expand(x), {(): call("div", ONE, self.after(y))})
         c = self.factor(e)
         if c is not None:
             return {((e, 1),): c}
@@ -281,7 +208,7 @@ class Movement:
                 return e
         choices = (n.args[0] for n in ein.walk(e) if isinstance(n, Apply) and n.op == "where")
         found = next((p for p in choices if self.alone(p)), None)
-        return e if found is None else Apply("where", (found, *(_settled(_chosen(e, found, n)) for n in (1, 2))))
+        return e if found is None else Apply("where", (found, *(settled(_chosen(e, found, n)) for n in (1, 2))))
 
     def alone(self, e: Expr) -> bool:
         """Whether the references move it, and nothing else does."""
@@ -300,27 +227,27 @@ class Movement:
     def _expand_sum(self, e: Expr) -> Expansion | None:
         match e:
             case Apply(op="add", args=(x, y)):
-                return _sum(self.expand(x), self.expand(y))
+                return added(self.expand(x), self.expand(y))
             case Apply(op="sub", args=(x, y)):
-                return _sum(self.expand(x), _scaled(self.expand(y), Const(-1)))
+                return added(self.expand(x), scaled(self.expand(y), Const(-1)))
             case Apply(op="neg", args=(x,)):
-                return _scaled(self.expand(x), Const(-1))
+                return scaled(self.expand(x), Const(-1))
             case Apply(op="div", args=(x, y)):
                 c = self.factor(y)
                 if c is None:
                     return None
-                return _product(self.expand(x), {((call("div", ONE, y), 1),): call("div", ONE, c)})
+                return multiplied(self.expand(x), {((call("div", ONE, y), 1),): call("div", ONE, c)})
             case Apply(op="where", args=(p, x, y)) if self.stands(p):
-                return _sum(self._masked(p, x), self._masked(Apply("not", (p,)), y))
+                return added(self._masked(p, x), self._masked(Apply("not", (p,)), y))
             case Cast(dtype=dtype, arg=x) if dtype == compute(dtype) and dtype.is_float:
                 return self.expand(x)
             case _:
                 return None
 
     def _masked(self, p: Expr, e: Expr) -> Expansion | None:
-        if e in _ZEROS:
+        if e in ZEROS:
             return {}
-        return _product({((indicator(p), 1),): ONE}, self.expand(e))
+        return multiplied({((indicator(p), 1),): ONE}, self.expand(e))
 
     def at_rest(self, e: Expr) -> Expr:
         """A coefficient c(d, d') where nothing has moved: c(d, d)."""
@@ -328,7 +255,7 @@ class Movement:
 
     def landed(self, e: Expr, drifts: Mapping[str, Expr]) -> Expr:
         """A coefficient c(d, d') where references have moved by so much: c(d, d + drift)."""
-        return _settled(self._unprimed(e, drifts))
+        return settled(self._unprimed(e, drifts))
 
     def _unprimed(self, e: Expr, drifts: Mapping[str, Expr]) -> Expr:
         if isinstance(e, Read) and e.tensor.endswith(NEW) and (name := e.tensor[: -len(NEW)]) in self.references:
@@ -337,47 +264,11 @@ class Movement:
         return ein.rebuild(e, lambda below: self._unprimed(below, drifts))
 
 
-def indicator(p: Expr) -> Expr:
-    """1 where p holds, else 0."""
-    return Apply("where", (p, ONE, ZERO))
-
-
-def written(m: Monomial) -> Expr:
-    """A monomial as an expression; its indicators become masks around the rest, so that 0 times anything is 0."""
-    whole: Expr | None = None
-    masks = []
-    for factor, power in m:
-        match factor:
-            case Apply(op="where", args=(p, x, y)) if x == ONE and y == ZERO:
-                masks.append(p)
-                continue
-        for _ in range(power):
-            whole = factor if whole is None else Apply("mul", (whole, factor))
-    body = ONE if whole is None else whole
-    for p in masks:
-        body = Apply("where", (p, body, ZERO))
-    return body
-
-
-def _is_power(e: Expr) -> bool:
-    """Whether a logarithm undoes it; what it was is known where it is too small to be told from 0."""
-    return isinstance(e, Apply) and e.op in ("exp", "exp2")
-
-
 def _chosen(e: Expr, p: Expr, side: int) -> Expr:
     """The expression with one side, 1 or 2, of all that depends on a predicate."""
     if isinstance(e, Apply) and e.op == "where" and e.args[0] == p:
         return _chosen(e.args[side], p, side)
     return ein.rebuild(e, lambda below: _chosen(below, p, side))
-
-
-def _settled(e: Expr) -> Expr:
-    """The expression with equal terms cancelled, from the leaves up."""
-    match e:
-        case Apply(op=op, args=args):
-            return call(op, *(_settled(a) for a in args))
-        case _:
-            return e
 
 
 def _infinite(e: Expr) -> bool:
@@ -394,47 +285,3 @@ def _both(op: str, x: Expr | None, y: Expr | None) -> Expr | None:
 
 def _same(*found: Expr | None) -> Expr | None:
     return found[0] if found and all(f == found[0] for f in found) else None
-
-
-def _times(a: Monomial, b: Monomial) -> Monomial:
-    powers = dict(a)
-    for factor, power in b:
-        is_mask = isinstance(factor, Apply) and factor == indicator(factor.args[0])
-        powers[factor] = 1 if is_mask else powers.get(factor, 0) + power
-    return tuple(sorted(powers.items(), key=lambda item: repr(item[0])))
-
-
-def _sum(a: Expansion | None, b: Expansion | None) -> Expansion | None:
-    if a is None or b is None:
-        return None
-    whole = dict(a)
-    for m, c in b.items():
-        whole[m] = call("add", whole.get(m, ZERO), c)
-    return whole
-
-
-def _within(p: Expr, a: Expansion | None) -> Expansion | None:
-    """The expansion where a predicate holds, and nothing elsewhere."""
-    return None if a is None else {m: call("where", p, c, ZERO) for m, c in a.items() if c not in _ZEROS}
-
-
-def _scaled(a: Expansion | None, c: Expr) -> Expansion | None:
-    if a is None:
-        return None
-    return {m: call("neg", x) if c == Const(-1) else call("mul", c, x) for m, x in a.items()}
-
-
-def _product(a: Expansion | None, b: Expansion | None) -> Expansion | None:
-    if a is None or b is None or len(a) * len(b) > _MOST_TERMS:
-        return None
-    whole: Expansion = {}
-    for m, c in a.items():
-        for n, d in b.items():
-            mn = _times(m, n)
-            whole[mn] = call("add", whole.get(mn, ZERO), call("mul", c, d))
-    return whole
-
-
-def factors_of(m: Monomial) -> Iterable[Expr]:
-    """The distinct factors of a monomial."""
-    return (factor for factor, _ in m)

@@ -19,8 +19,9 @@ from einc.passes.flow import Flow
 from einc.passes.parts import split
 from einc.passes.roles import Apart, Hold, misread, planned, walkable
 from einc.passes.scan import prefix
+from einc.passes.scores import scores
 from einc.passes.sides import shapes_of
-from einc.passes.walks import can_split, computed_from, upstream
+from einc.passes.walks import can_split
 from einc.pipeline import Context
 from einc.plan import Plan
 
@@ -49,7 +50,7 @@ class Search:
         given = [tuple(a for dim in p.dims for a in dim) for p in program.operands]
         made = [eq.axes for eq in program.equations if any(t.name in program.results for t in eq.outputs)]
         self.largest = max((positions(axes, context) for axes in (*given, *made)), default=0)
-        self.scores = _scores(program, context)
+        self.scores = scores(program, context)
 
     def begin(self, groups: Groups = ()) -> list[Plan] | None:
         """A kernel for each group of equations and for each equation in none; None where a group cannot share one."""
@@ -201,32 +202,6 @@ class Search:
         """Does the plan walk an axis that a contraction's results extend over?"""
         shapes = shapes_of(plan.equations, self.context)
         return any(set(plan.walked) & {*shape.rows, *shape.columns} for shape in shapes.values())
-
-
-def _scores(program: Program, context: Context) -> set[str]:
-    """What contractions make, at positions that no result has, for several reductions over one axis to follow in turn.
-
-    And what is computed from it position by position.
-    """
-    named = {t.name: eq for eq in program.equations for t in eq.outputs}
-    above = {name: upstream(eq, named) for name, eq in named.items()}
-    results = [set(named[name].axes) for name in program.results]
-    pointwise = {name for name, eq in named.items() if eq.monoid is None}
-    found: set[str] = set()
-    for name, eq in named.items():
-        axes = set(eq.axes)
-        if any(axes <= of for of in results):
-            continue
-        if name in pointwise:
-            is_scores = any(n in found and axes == set(named[n].axes) for n in computed_from(eq))
-        else:
-            made = {name} | {n for n in pointwise if name in above[n] and axes <= set(named[n].axes)}
-            over = {n: axes & set(e.over) for n, e in named.items() if computed_from(e) & made}
-            in_turn = any(over[n] & over[m] for n in over for m in above[n] & over.keys())
-            is_scores = in_turn and bool(shapes_of([eq], context))
-        if is_scores:
-            found.add(name)
-    return found
 
 
 def _walking(axes: tuple[str, ...]) -> str:
