@@ -20,7 +20,7 @@ from einc import ein
 from einc.ein import Apply, Const, Equation, Program
 from einc.passes.contraction import contraction, operand_type
 from einc.passes.scan import prefix
-from einc.passes.walks import can_split, tensors_read, walks
+from einc.passes.walks import can_split, tensors_read, upstream, walks
 from einc.pipeline import Context
 from einc.plan import Plan
 from einc.sweep import Accumulator
@@ -98,8 +98,11 @@ class Model:
     def programs(self, plan: Plan) -> int:
         """The number of programs that share a walk's work by their place in the grid."""
         batch = max(positions(plan.batch, self.context), 1)
-        if any(self.operations(eq)[0] for eq in plan.equations):
-            return batch * prod(max(-(-positions(g, self.context) // BLOCK), 1) for g in (plan.rows, plan.columns))
+        dots = frozenset(t.name for eq in plan.equations if self.operations(eq)[0] for t in eq.outputs)
+        if dots:
+            halves = self.context.target.vendor == "cuda" and _follow(plan.equations, dots)
+            block = BLOCK // 2 if halves else BLOCK
+            return batch * prod(max(-(-positions(g, self.context) // block), 1) for g in (plan.rows, plan.columns))
         inner = positions(plan.whole, self.context) * min(positions(plan.walked, self.context), _WIDEST)
         rows = max(_TILE // max(inner, 1), 1)
         return batch * max(-(-positions((*plan.rows, *plan.columns), self.context) // rows), 1)
@@ -223,6 +226,13 @@ def _counted(expressions: tuple[ein.Expr, ...], context: Context) -> tuple[float
             case _:
                 vector += size
     return vector, special
+
+
+@lru_cache(maxsize=1024)
+def _follow(equations: tuple[Equation, ...], dots: frozenset[str]) -> bool:
+    """Whether one dot is computed from another; such tiles have half the rows (`choose_tiles`)."""
+    named = {t.name: eq for eq in equations for t in eq.outputs}
+    return any(dots & upstream(named[name], named) for name in dots)
 
 
 @lru_cache(maxsize=4096)
