@@ -7,7 +7,7 @@ arrow contracts; calls that leave out the axes they are over are over the last a
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from einc import ein, errors
@@ -62,11 +62,11 @@ def read_expression(source: Source) -> Expression:
     node = parse_expression(source)
     strings = tuple((n, parse_terms(n.text, n.span)) for n in walk(node) if isinstance(n, Quoted))
     operands = tuple(operand_name(k) for k in range(sum(len(s.inputs) for _, s in strings)))
-    return Expression(node, strings, operands, _scalars(node, strings), source.whole())
+    return Expression(node, strings, operands, _scalars(node, strings, operands), source.whole())
 
 
-def _scalars(node: Node, strings: Sequence[tuple[Quoted, Subscripts]]) -> tuple[str, ...]:
-    """Names that are axes in no reading of the strings: numbers that the caller gives."""
+def _scalars(node: Node, strings: Sequence[tuple[Quoted, Subscripts]], operands: Collection[str]) -> tuple[str, ...]:
+    """Names that are axes in no reading of the strings: numbers that the caller gives. No operand has one of them."""
     likely, axes = dict[str, None](), dict[str, None]()
     for _, s in strings:
         likely |= _axes(choose(s))
@@ -77,6 +77,13 @@ def _scalars(node: Node, strings: Sequence[tuple[Quoted, Subscripts]]) -> tuple[
     while stack:
         n = stack.pop()
         if isinstance(n, Name) and n.name not in axes:
+            if n.name in operands:
+                raise errors.NameError(
+                    f"'{n.name}' is an operand",
+                    n.span,
+                    fact=f"the terms of strings are operands, in order: {', '.join(operands)}",
+                    hint="quote its axes where it is meant; a number has another name",
+                )
             if n.name not in found:
                 check_scalar(n, likely)
             found[n.name] = None
