@@ -296,11 +296,12 @@ class Drawing:
     def entropy(self, name: str) -> None:
         """That of weights, if there are any."""
         if not self.weights:
-            return self.softmax(name)
+            self.softmax(name)
+            return
         p = self.pick(self.weights)
         form = self.pick(["where({0} > 0, {0} * log({0}), 0)", "where({0} == 0, 0, {0} * log2({0}))"])
         value = Value(form.format(p.text), p.axes, 1, 4 * p.error + 4)
-        return self.facts.append(self.reduced(name, "sum", value, summed(value, self.terms)))
+        self.facts.append(self.reduced(name, "sum", value, summed(value, self.terms)))
 
     def contract(self, name: str) -> None:
         value = self.bounded(4)

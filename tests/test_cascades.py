@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -39,6 +41,12 @@ def check(case: Cascade) -> None:
         except Exception as failure:
             failure.add_note(f"level {level}, {sizes}\n{case.text}")
             raise
+
+
+def quarters(*shapes: tuple[int, ...]) -> list[np.ndarray[Any, np.dtype[np.float32]]]:
+    """Arrays of quarters between -2 and 2, which f32 adds and multiplies exactly."""
+    values = np.random.default_rng(0)
+    return [(values.integers(-8, 9, n) / 4).astype(np.float32) for n in shapes]
 
 
 @pytest.mark.parametrize("over", ["j : j < length[i]", "j : j <= i"])
@@ -115,8 +123,7 @@ def test_a_count_of_integers_beside_one_of_floats() -> None:
     T[i] = sum[j : true](((y[i, j] - n[] / (1 + n[])) ** 2 - u[i]) ** 2 / 16)
     return T
 """
-    values = np.random.default_rng(0)
-    y, u = ((values.integers(-8, 9, n) / 4).astype(np.float32) for n in ((3, 130), (3,)))
+    y, u = quarters((3, 130), (3,))
     for seed in (0, 1):
         check(Cascade(text, {"y": y, "u": u}, {"i": 3, "j": 130}, (999.0,), seed))
 
@@ -130,8 +137,7 @@ def test_a_maximum_of_nothing_in_units_of_nothing() -> None:
     U[i] = min[j : j < length[i]](x[i, j] * n[i])
     return T, U
 """
-    values = np.random.default_rng(0)
-    s, x = ((values.integers(-8, 9, (4, 130)) / 4).astype(np.float32) for _ in range(2))
+    s, x = quarters((4, 130), (4, 130))
     for seed in (0, 1):
         length = np.array([0, 1, 65, 130], np.int32)
         check(Cascade(text, {"s": s, "x": x, "length": length}, {"i": 4, "j": 130}, (9.0, 9.0), seed))
@@ -148,8 +154,7 @@ def test_weights_about_a_mean_where_none_counts() -> None:
     L[i] = log(max(n[i], 1))
     return V, L
 """
-    values = np.random.default_rng(0)
-    x, y = ((values.integers(-8, 9, (4, 17)) / 4).astype(np.float32) for _ in range(2))
+    x, y = quarters((4, 17), (4, 17))
     for seed in (0, 1):
         length = np.array([0, 1, 9, 17], np.int32)
         check(Cascade(text, {"x": x, "y": y, "length": length}, {"i": 4, "j": 17}, (9.0, 9.0), seed))

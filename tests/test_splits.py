@@ -225,6 +225,7 @@ SPLIT = {
     "a long product": (PRODUCT, {"i": 64, "j": 64, "k": 1 << 18}, True),
     "prefill": (ATTENTION, {"b": 4, "h": 32, "i": 4096, "j": 4096, "d": 128, "e": 128}, False),
     "many sequences": (ATTENTION, {"b": 32, "h": 32, "i": 1, "j": 8192, "d": 128, "e": 128}, False),
+    "a walk of a few parts": (ATTENTION, {"b": 1, "h": 32, "i": 1, "j": 512, "d": 128, "e": 128}, True),
     "a short walk": (ATTENTION, {"b": 1, "h": 8, "i": 1, "j": 128, "d": 64, "e": 64}, False),
     "a square product": (PRODUCT, {"i": 4096, "j": 4096, "k": 4096}, False),
 }
