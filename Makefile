@@ -51,7 +51,7 @@ clean:
 
 install: $(INSTALLED)
 
-$(INSTALLED): pyproject.toml setup.cfg constraints.txt $(FILES)
+$(INSTALLED): pyproject.toml setup.cfg setup.py constraints.txt $(FILES)
 	$(PIP) install --constraint constraints.txt setuptools wheel
 	$(PIP) install --constraint constraints.txt --no-build-isolation --editable '.[dev]'
 	@touch $@
@@ -61,7 +61,7 @@ $(FILES): FORCE
 	  $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	    { echo "einc needs Python 3.11 or newer, for example: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }; \
 	  rm -f $@; $(PYTHON) -m venv $(VENV); }
-	@ls compiler/*.py frontend/*.py frontend/*.lark frontend/*.ein passes/*.py codegen/*.py > $@.now
+	@find compiler frontend passes codegen -name '*.py' -o -name '*.lark' -o -name '*.ein' | sort > $@.now
 	@cmp -s $@.now $@ || cp $@.now $@
 	@rm -f $@.now
 
