@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from einc import tile
+from einc.base.errors import TargetError
+from einc.base.targets import Target
 from einc.codegen.kernels import Signature, extents_of, in_parts, static_extents
 from einc.codegen.launcher import options, rows_of_chains
 from einc.codegen.run import load
 from einc.codegen.triton import Emitted
-from einc.errors import TargetError
-from einc.targets import Target
 
 FORMATS = {
     "cuda": ("ttir", "ttgir", "llir", "ptx", "cubin"),

@@ -10,8 +10,8 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 
 from einc import tile
+from einc.base.types import INT
 from einc.tile import Value
-from einc.types import INT
 
 Atom = tuple[str, str]  # ("extent", axis) or ("scalar", name)
 Polynomial = dict[tuple[Atom, ...], int]  # coefficients by product of atoms

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from einc import tile
+from einc.base.types import BOOL, F32, F64, I32, DType
 from einc.codegen.text import ATOM, COMPARE, TYPES, Axes, Text
 from einc.codegen.writer import Writer
 from einc.ein import MONOIDS, Apply, Const, Expr, Monoid, Scalar, walk
 from einc.tile import TileType, Value
-from einc.types import BOOL, F32, F64, I32, DType
 
 
 def dot(w: Writer, v: tile.Dot, order: Axes) -> Text:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from einc import tile
+from einc.base.types import F32, INT, DType
 from einc.codegen import contractions, operations
 from einc.codegen.text import ATOM, COMPARE, PRODUCT, SUM, TYPES, Axes, Text, literal
 from einc.codegen.writer import Writer
 from einc.tile import Value
-from einc.types import F32, INT, DType
 
 
 class Expressions(Writer):

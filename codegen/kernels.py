@@ -6,14 +6,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from einc import tile
+from einc.base.types import DType
 from einc.codegen.expressions import Expressions
 from einc.codegen.layout import indented, wrapped
 from einc.codegen.names import Names
 from einc.codegen.operations import is_natural
 from einc.codegen.text import PRODUCT, SUM, TYPES, File
 from einc.tile import TileAxis, TileType
-from einc.tiletypes import loop_position, scope
-from einc.types import DType
+from einc.tile.typing import loop_position, scope
 
 
 @dataclass(frozen=True, slots=True)

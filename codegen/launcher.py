@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from itertools import chain
 
 from einc import tile
+from einc.base.types import DType
 from einc.binding import FromDefault, FromDimension, FromFormula, plan
 from einc.codegen import bounds
 from einc.codegen.formulas import formula
@@ -14,9 +15,8 @@ from einc.codegen.layout import indented, wrapped
 from einc.codegen.names import Names
 from einc.codegen.text import RESERVED, File
 from einc.ein import Const, Operand, Param, Program
-from einc.printer import print_dims
-from einc.tiletypes import multiplied
-from einc.types import DType
+from einc.ein.printer import print_dims
+from einc.tile.typing import multiplied
 
 TORCH = {
     "bool": "torch.bool", "i8": "torch.int8", "i16": "torch.int16", "i32": "torch.int32", "i64": "torch.int64",

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from einc import tile
+from einc.base.ops import OPS, Rule
+from einc.base.types import INT, DType
 from einc.codegen import library
 from einc.codegen.text import AND, ATOM, COMPARE, OR, PRODUCT, SIGN, SUM, Axes, Text
 from einc.codegen.writer import Writer
-from einc.ops import OPS, Rule
 from einc.tile import Value
-from einc.types import INT, DType
 
 _INFIX = {
     "add": ("+", SUM), "sub": ("-", SUM), "mul": ("*", PRODUCT), "div": ("/", PRODUCT), "exactdiv": ("//", PRODUCT),

@@ -16,7 +16,7 @@ from math import prod
 import torch
 from torch import Tensor
 
-from einc.types import DType
+from einc.base.types import DType
 
 Shape = tuple[int, ...]
 Strided = tuple[Shape, Shape]  # a shape and its strides

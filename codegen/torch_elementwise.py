@@ -9,9 +9,9 @@ from math import inf, isfinite
 import torch
 from torch import Tensor
 
+from einc.base.types import DType
 from einc.codegen.torch_frames import Compute, Frame, Interval, Node, Result, Write, unknown
 from einc.codegen.torch_ops import function, in_place
-from einc.types import DType
 
 _WORTH_A_LOOK = 1 << 14  # elements; fewer are compared in the time that a look at their minimum takes
 

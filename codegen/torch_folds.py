@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from einc.base.types import BOOL, DType
 from einc.codegen.torch_ops import HELD, function, literal, rounded, wrapped
 from einc.ein import Apply, Const, Expr, Monoid, Scalar
-from einc.types import BOOL, DType
 
 Dims = tuple[int, ...]
 Fold = Callable[[Sequence[Tensor], Dims], list[Tensor]]

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from math import prod
 from typing import TYPE_CHECKING
 
-from einc.types import DType
+from einc.base.types import DType
 
 if TYPE_CHECKING:
     import torch

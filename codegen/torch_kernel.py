@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from einc import tile
-from einc.arithmetic import ScalarValue
 from einc.codegen.torch_boxes import WORTH_SHARING, Dim, blocks, box, largest
 from einc.codegen.torch_frames import Affine, Frame, Node
 from einc.codegen.torch_memory import store
@@ -20,6 +19,7 @@ from einc.codegen.torch_ops import HELD, literal
 from einc.codegen.torch_scales import scale_early
 from einc.codegen.torch_values import Values
 from einc.codegen.torch_workers import by_one, share_out
+from einc.ein.arithmetic import ScalarValue
 
 _MOST_OFFSETS = 64  # of a window that are walked one by one
 _QUICK = 1 << 22  # positions of all axes together that are computed before another thread has begun

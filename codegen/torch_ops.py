@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from einc.philox import FOLD
-from einc.types import F32, DType
+from einc.base.types import F32, DType
+from einc.evaluate.philox import FOLD
 
 Function = Callable[..., Tensor]
 

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from einc import ein, tile
-from einc.arithmetic import ScalarValue, evaluate_formula
 from einc.binding import Bindings
 from einc.codegen.torch_kernel import Executable, executable, seeds
 from einc.codegen.torch_ops import STORED
+from einc.ein.arithmetic import ScalarValue, evaluate_formula
 
 _MOST_KEPT = 512  # schedules at known extents
 

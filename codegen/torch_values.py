@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 from einc import tile
+from einc.base.ops import OPS, Rule
+from einc.base.types import BOOL, F32, INT, DType
 from einc.codegen import torch_memory
 from einc.codegen.torch_contract import contract, contract_integers
 from einc.codegen.torch_elementwise import (
@@ -32,9 +34,7 @@ from einc.codegen.torch_frames import Affine, Bounds, Compute, Frame, Interval, 
 from einc.codegen.torch_intervals import interval
 from einc.codegen.torch_names import Name, Step, bind
 from einc.codegen.torch_ops import HELD, common_shape, convert, literal, uniform
-from einc.ops import OPS, Rule
 from einc.tile import Value
-from einc.types import BOOL, F32, INT, DType
 
 NOWHERE: frozenset[int] = frozenset()
 

@@ -9,14 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from einc import tile
+from einc.base.targets import Target
 from einc.codegen import library
 from einc.codegen.kernels import Signature, kernel_source
 from einc.codegen.launcher import launcher_name, launcher_source
 from einc.codegen.names import Names
 from einc.codegen.text import RESERVED, File
 from einc.ein import Program
-from einc.printer import print_program
-from einc.targets import Target
+from einc.ein.printer import print_program
 
 _LAUNCH = '''
 def launch(kernel, programs, *args, **meta):

@@ -10,10 +10,10 @@ from abc import ABC, abstractmethod
 from typing import Self
 
 from einc import tile
+from einc.base.types import DType
 from einc.codegen.text import ATOM, TYPES, Axes, File, Text, literal
 from einc.tile import TileType, Value
-from einc.tiletypes import dtype_of
-from einc.types import DType
+from einc.tile.typing import dtype_of
 
 
 class Writer(ABC):

@@ -14,8 +14,17 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from einc.api import Program, compile
+    from einc.base.errors import (
+        AxisError,
+        CallError,
+        DTypeError,
+        Error,
+        NameError,
+        ShapeError,
+        SyntaxError,
+        TargetError,
+    )
     from einc.einsums import einsum
-    from einc.errors import AxisError, CallError, DTypeError, Error, NameError, ShapeError, SyntaxError, TargetError
 
     __version__: str
 
@@ -44,7 +53,7 @@ def __getattr__(name: str) -> object:
         return version("einc")
     if name not in __all__:
         raise AttributeError(f"module 'einc' has no attribute {name!r}")
-    value: object = getattr(import_module(_HOME.get(name, "einc.errors")), name)
+    value: object = getattr(import_module(_HOME.get(name, "einc.base.errors")), name)
     globals()[name] = value
     return value
 

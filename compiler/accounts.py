@@ -15,11 +15,12 @@ from functools import cache
 from typing import Any, TypeVar
 
 from einc import ein, tile
-from einc.arithmetic import ScalarValue, evaluate_formula
+from einc.base.errors import Error
+from einc.base.targets import TARGETS, Target
 from einc.counts import Sizes, each, flops, loops, running_state, states
 from einc.derivation import derivations
 from einc.driver import Compiled
-from einc.errors import Error
+from einc.ein.arithmetic import ScalarValue, evaluate_formula
 from einc.figures import Formula, Intermediate, KernelFigures, Level, State
 from einc.notation import Shapes, body, left
 from einc.passes.alone import alone
@@ -29,8 +30,7 @@ from einc.passes.decisions import Decision, decisions
 from einc.passes.lower import lowered
 from einc.passes.walks import tensors_read, walks
 from einc.pipeline import Context
-from einc.plan import Plan
-from einc.targets import TARGETS, Target
+from einc.pipeline.plan import Plan
 from einc.visits import Visits, bound_tensors, domain_picture, part_starts, visited
 
 _T = TypeVar("_T")

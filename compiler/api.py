@@ -10,19 +10,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from einc import ein, targets
-from einc.arithmetic import ScalarValue
+from einc import ein
+from einc.base import targets
+from einc.base.errors import CallError
+from einc.base.files import read_text
+from einc.base.targets import Target
 from einc.binding import Bindings, Fact, bind
+from einc.binding.checks import checked_scalar
 from einc.calling import Arguments, arrange, unpacked, write
 from einc.driver import Compiled, compile_program, elaborate, parse
-from einc.errors import CallError
+from einc.ein.arithmetic import ScalarValue
+from einc.ein.printer import print_dims, print_expr
 from einc.evaluate import evaluate
 from einc.execution import place, run_in_torch, runner, target_of
-from einc.files import read_text
 from einc.gradients import connect
-from einc.printer import print_dims, print_expr
-from einc.requirements import checked_scalar
-from einc.targets import Target
 from einc.tensors import as_numpy, as_torch, device_of, is_meta, is_torch
 
 if TYPE_CHECKING:

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from einc.accounts import level
 from einc.api import compile
+from einc.base.targets import Target
 from einc.binding import bind
 from einc.contests import Contest
 from einc.driver import Compiled
 from einc.machine import target
 from einc.peers import Way
-from einc.targets import Target
 from einc.timing import race
 
 if TYPE_CHECKING:

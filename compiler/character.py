@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from einc.base.ops import ORDERINGS
 from einc.ein import Apply, Cast, Const, Equation, Expr, Program, Read, walk
-from einc.ops import ORDERINGS
 
 Degree = tuple[int, int] | None
 ALL = "*"

@@ -17,9 +17,9 @@ import typer
 
 from einc import request
 from einc.api import MOST_SPLITS, Program, compile
+from einc.base.errors import Error
+from einc.base.files import decoded, read_text
 from einc.driver import passes as passes_of
-from einc.errors import Error
-from einc.files import decoded, read_text
 from einc.illegal import IllegalIR
 from einc.request import Request
 
@@ -240,7 +240,7 @@ def explain(
 
     found = story_for(_program(file, expression, level, target, splits), _request(size, dtype, scalar))
     if html is not None:
-        from einc.files import write
+        from einc.base.files import write
         from einc.page import page
 
         write(html, page(found))

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from einc.api import Program
-from einc.arithmetic import ScalarValue
+from einc.ein.arithmetic import ScalarValue
 from einc.peers import PEERS, Peer, Tensors, Visible, direct, flex, naive, sdpa
 from einc.request import Request
 from einc.running import meaning
@@ -91,8 +91,8 @@ def of_program(program: Program, request: Request, device: torch.device, names: 
 
 
 def _torch_dtype(name: str) -> torch.dtype:
+    from einc.base.types import BY_NAME
     from einc.tensors import torch_dtype
-    from einc.types import BY_NAME
 
     return torch_dtype(BY_NAME[name])
 

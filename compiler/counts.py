@@ -6,8 +6,8 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 
 from einc import tile
+from einc.base.types import DType
 from einc.ein import Apply, Cast, Equation, Expr, reads
-from einc.types import DType
 
 Sizes = Mapping[str, int]
 

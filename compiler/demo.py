@@ -15,8 +15,8 @@ from rich.text import Text
 
 import einc
 from einc.api import LEVELS, compile
+from einc.base.errors import Error
 from einc.driver import Compiled, Stage
-from einc.errors import Error
 from einc.execution import target_of
 from einc.explain import Story
 from einc.render import code, console, listing, section, story_table

@@ -12,7 +12,7 @@ from einc.ein import Program, axes_of, reads
 from einc.notation import Shapes, expression
 from einc.passes.roles import misread
 from einc.passes.walks import walks
-from einc.plan import Plan
+from einc.pipeline.plan import Plan
 from einc.sweep import NotClosed
 from einc.transition import Derivation, Open, Writer
 

@@ -11,20 +11,21 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
-from einc import ein, errors, forms
+from einc import ein
+from einc.base import errors
+from einc.base.errors import nearest
+from einc.base.source import Source
+from einc.base.targets import Target
 from einc.binding import Fact, plan
 from einc.codegen import Emitted, emit_file
-from einc.errors import nearest
+from einc.ein.printer import print_program
 from einc.frontend import Text, form_of
 from einc.frontend import elaborate as elaborate_text
 from einc.frontend import parse as parse_source
 from einc.passes import PIPELINE
-from einc.pipeline import Context, Pass, State
-from einc.plan import Plan
-from einc.printer import print_program
-from einc.source import Source
-from einc.targets import Target
-from einc.tileprinter import print_schedule
+from einc.pipeline import Context, Pass, State, forms
+from einc.pipeline.plan import Plan
+from einc.tile.printer import print_schedule
 
 ELABORATED = "elaborate"  # the name of the stage before the first pass
 

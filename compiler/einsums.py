@@ -16,16 +16,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from einc import ein
+from einc.base.errors import CallError, ShapeError
+from einc.base.types import DType
 from einc.binding import Bindings, Fact
 from einc.calling import write
-from einc.errors import CallError, ShapeError
 from einc.frontend.einsum import Reading, bind_einsum
 from einc.gradients import connect
 from einc.operands import facts_of, on_one_device, read_operands, read_sizes
 from einc.options import check_cast, check_casting, check_optimize, check_order, read_dtype
 from einc.subscripts import read_call
 from einc.tensors import as_numpy, dtype_of, is_torch, may_overlap, overlaps_itself
-from einc.types import DType
 from einc.views import as_view, is_view
 
 if TYPE_CHECKING:

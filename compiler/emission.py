@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from einc.api import Program
-from einc.errors import CallError
-from einc.files import folder, write
+from einc.base.errors import CallError
+from einc.base.files import folder, write
 from einc.request import Request
 from einc.running import compile_for
 

@@ -8,11 +8,11 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from einc import ein
-from einc.arithmetic import ScalarValue
+from einc.base.errors import CallError, TargetError, nearest
+from einc.base.targets import INTERPRETER, TARGETS, Target
 from einc.binding import Bindings, bind, completed
 from einc.driver import Compiled, compile_program
-from einc.errors import CallError, TargetError, nearest
-from einc.targets import INTERPRETER, TARGETS, Target
+from einc.ein.arithmetic import ScalarValue
 
 if TYPE_CHECKING:
     import torch

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from einc.accounts import extents, level
-from einc.arithmetic import ScalarValue, evaluate_formula
+from einc.base.errors import Error
 from einc.character import character
 from einc.derivation import open_reductions
 from einc.driver import Compiled
 from einc.ein import Program
-from einc.errors import Error
+from einc.ein.arithmetic import ScalarValue, evaluate_formula
 from einc.figures import Level
 from einc.system import Step, boundary, optimised, parallel, step_of, walked
 from einc.transition import Open

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from einc.errors import Error
+from einc.base.errors import Error
 
 if TYPE_CHECKING:
     import torch

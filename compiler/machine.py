@@ -12,10 +12,10 @@ from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
-from einc.errors import CallError
+from einc.base.errors import CallError
+from einc.base.targets import INTERPRETER, Rates, Target
+from einc.base.types import DType
 from einc.execution import target_of
-from einc.targets import INTERPRETER, Rates, Target
-from einc.types import DType
 
 if TYPE_CHECKING:
     import torch

@@ -9,6 +9,7 @@ import html
 import math
 from collections.abc import Mapping, Sequence
 
+from einc.base.ops import ATOM, COMPARE, NOT, OPS, POWER, PRODUCT, SIGN, SUM
 from einc.ein import (
     ONE,
     ZERO,
@@ -23,7 +24,6 @@ from einc.ein import (
     Read,
     Scalar,
 )
-from einc.ops import ATOM, COMPARE, NOT, OPS, POWER, PRODUCT, SIGN, SUM
 
 Shapes = Mapping[str, tuple[tuple[str, ...], ...]]
 

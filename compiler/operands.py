@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from operator import index
 from typing import TYPE_CHECKING, Any
 
+from einc.base.errors import CallError
+from einc.base.types import DType, numpy_result
 from einc.binding import Fact
-from einc.errors import CallError
 from einc.frontend.layout import operand_name
 from einc.subscripts import Call
 from einc.tensors import as_array, as_torch, device_of, dtype_of, fact, is_torch, torch_dtype
-from einc.types import DType, numpy_result
 
 if TYPE_CHECKING:
     import torch

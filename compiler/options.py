@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from einc.errors import CallError, DTypeError, nearest
+from einc.base.errors import CallError, DTypeError, nearest
+from einc.base.types import DType, numpy_join
 from einc.tensors import dtype_of, numpy_dtype
-from einc.types import DType, numpy_join
 
 ORDERS = ("C", "F", "A", "K")
 CASTINGS = ("no", "equiv", "safe", "same_kind", "unsafe")

@@ -10,20 +10,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from einc import types
-from einc.arithmetic import ScalarValue, evaluate_formula
+from einc.base import types
+from einc.base.errors import CallError, nearest
+from einc.base.files import reason
 from einc.binding import Fact, FromDefault, FromDimension, FromFormula, plan
 from einc.ein import Expr, Operand, Program, Read, Scalar, reads, walk
-from einc.errors import CallError, nearest
-from einc.files import reason
-from einc.printer import print_expr
-from einc.ranges import extent_of
+from einc.ein.arithmetic import ScalarValue, evaluate_formula
+from einc.ein.printer import print_expr
+from einc.ein.ranges import extent_of
 from einc.tensors import dtype_of, fact, torch_dtype
 
 if TYPE_CHECKING:
     import torch
 
-    from einc.types import DType
+    from einc.base.types import DType
 
 USUAL, USUAL_BATCH = 64, 4  # the extent of an axis that nobody gives one
 

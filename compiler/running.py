@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 
 from einc.api import Program
+from einc.base.errors import CallError
+from einc.base.files import unwritable
 from einc.binding import bind
 from einc.driver import Compiled, elaborate
 from einc.ein import Program as Meaning
-from einc.errors import CallError
 from einc.explain import Story
-from einc.files import unwritable
 from einc.request import Request
 from einc.tensors import as_numpy, dtype_of, is_torch
 

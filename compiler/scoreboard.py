@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from einc.base.files import read_text, write
 from einc.bench import Row, bench
 from einc.contests import Contest
-from einc.files import read_text, write
 from einc.report import LIMITS
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-from einc.errors import CallError
+from einc.base.errors import CallError
 from einc.tensors import is_torch
 
 _LONGEST = 1000  # axes that a list is read to; no operand has as many

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from einc import types
+from einc.base import types
+from einc.base.errors import CallError, DTypeError
+from einc.base.source import Span
+from einc.base.types import DType
 from einc.binding import Fact
-from einc.errors import CallError, DTypeError
-from einc.source import Span
-from einc.types import DType
 
 if TYPE_CHECKING:
     import torch

@@ -8,9 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from einc import ein
+from einc.base.ops import PRODUCT
 from einc.ein import ONE, ZERO, Expr, Read
 from einc.notation import Shapes, body, combined, expression, left, lowered, reduction
-from einc.ops import PRODUCT
 from einc.sweep import Accumulator, Link, Reference
 from einc.terms import tidied
 

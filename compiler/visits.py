@@ -15,12 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from einc import ein, tile
-from einc.arithmetic import ScalarValue
+from einc.base.types import INT, DType
 from einc.binding import Bindings, completed
-from einc.elementwise import Value, apply, convert
+from einc.ein.arithmetic import ScalarValue
 from einc.evaluate import evaluate
-from einc.tiletypes import axes_of, dtype_of, loop_position, scope
-from einc.types import INT, DType
+from einc.evaluate.elementwise import Value, apply, convert
+from einc.tile.typing import axes_of, dtype_of, loop_position, scope
 
 Array = NDArray[Any]
 Tensors = Mapping[str, Array]

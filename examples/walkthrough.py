@@ -6,14 +6,14 @@ from typing import Any
 import numpy as np
 
 import einc
+from einc.base.targets import INTERPRETER, TARGETS
+from einc.base.types import BF16, F32
 from einc.binding import Fact, bind
 from einc.driver import compile_program, elaborate, parse
+from einc.ein.printer import print_program
 from einc.evaluate import evaluate
 from einc.explain import story
-from einc.printer import print_program
 from einc.render import as_text, story_table
-from einc.targets import INTERPRETER, TARGETS
-from einc.types import BF16, F32
 
 HERE = Path(__file__).parent
 

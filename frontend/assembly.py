@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from einc.errors import SyntaxError, nearest
+from einc.base.errors import SyntaxError, nearest
+from einc.base.source import Span
+from einc.base.types import BY_NAME, DType
 from einc.frontend.lexer import Word
 from einc.frontend.syntax import (
     Definitions,
@@ -19,8 +21,6 @@ from einc.frontend.syntax import (
     Statement,
     walk,
 )
-from einc.source import Span
-from einc.types import BY_NAME, DType
 
 Param: TypeAlias = OperandDecl | ScalarDecl
 _LONGEST_NUMBER = 400  # digits

@@ -11,11 +11,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from einc import ein
+from einc.base.errors import AxisError
+from einc.base.source import Span
 from einc.ein import Apply, AxisValue, Const, Equation, Expr, Extent, Read, Scalar
-from einc.errors import AxisError
+from einc.ein.ranges import in_range_by_form, is_closed
 from einc.frontend.values import Dims
-from einc.ranges import in_range_by_form, is_closed
-from einc.source import Span
 
 _HIGHEST = 16  # degree of a polynomial, and number of its terms, beyond which a subscript bounds nothing
 

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
+from einc.base.errors import Error
+from einc.base.source import Span
+from einc.base.types import DType, compute, settle
 from einc.ein import Cast, Equation, Expr, Read, Tensor, walk
-from einc.errors import Error
+from einc.ein.guards import composite
+from einc.ein.inference import reduced_type
 from einc.frontend.room import make_room
 from einc.frontend.values import Dims, Reduction, Result, Value, merge, without
-from einc.guards import composite
-from einc.inference import reduced_type
-from einc.source import Span
-from einc.types import DType, compute, settle
 
 _MOST_NODES = 100_000  # of syntax that is elaborated, function bodies counted at every call
 _DEEPEST = 1000  # levels of one scalar expression

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Container
 from dataclasses import dataclass, replace
 
-from einc.errors import AxisError, CallError, DTypeError
+from einc.base.errors import AxisError, CallError, DTypeError
+from einc.base.source import Span
+from einc.base.types import DType
+from einc.ein.inference import returned_dtype
 from einc.frontend import functions, sums
 from einc.frontend.cascade import Known, default_dtype
 from einc.frontend.elaborator import Elaborator
 from einc.frontend.scopes import Argument
 from einc.frontend.syntax import Call, Definition, Group, Target
 from einc.frontend.values import Dims, Reduction, Result, Value, flatten
-from einc.inference import returned_dtype
-from einc.source import Span
-from einc.types import DType
 
 
 def define(t: Elaborator, d: Definition, *, returned: bool = False) -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+from einc.base.source import Span
 from einc.ein import Expr
 from einc.frontend.cascade import Cascade
 from einc.frontend.library import Library
 from einc.frontend.scopes import Scope
 from einc.frontend.syntax import Call, Node
 from einc.frontend.values import Reduction, Result, Value
-from einc.source import Span
 
 
 class Elaborator(Protocol):

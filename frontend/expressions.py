@@ -10,9 +10,13 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from einc import ein, errors
+from einc import ein
+from einc.base import errors
+from einc.base.errors import AxisError
+from einc.base.source import Source, Span
+from einc.base.types import BOOL, FLOAT, DType, numpy_result
 from einc.binding import Fact
-from einc.errors import AxisError
+from einc.ein.inference import returned_dtype
 from einc.frontend.cascade import Cascade, default_dtype
 from einc.frontend.layout import operand_name
 from einc.frontend.library import library
@@ -27,9 +31,6 @@ from einc.frontend.translate import Translator
 from einc.frontend.undeclared import check_scalar
 from einc.frontend.usage import conditions
 from einc.frontend.values import Dims, Reduction, Result, Value, flatten
-from einc.inference import returned_dtype
-from einc.source import Source, Span
-from einc.types import BOOL, FLOAT, DType, numpy_result
 
 _RESULT = "out"
 _LONGEST_LABEL = 6

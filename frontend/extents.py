@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
-from einc.errors import AxisError, CallError, ShapeError, nearest
+from einc.base.errors import AxisError, CallError, ShapeError, nearest
+from einc.base.source import Span
 from einc.frontend.layout import Layout, Shape, listed, members, operand_name
 from einc.frontend.terms import Group, clip
-from einc.source import Span
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from einc import ein, errors
-from einc.errors import AxisError, CallError, nearest
+from einc import ein
+from einc.base import errors
+from einc.base.errors import AxisError, CallError, nearest
+from einc.base.source import Span
 from einc.frontend import definitions
 from einc.frontend.elaborator import Elaborator
 from einc.frontend.library import Entry, prelude
 from einc.frontend.scopes import Argument, Scope
 from einc.frontend.syntax import Call, Definition, Function, FunctionParam
 from einc.frontend.values import Dims, Obstacle, Result, Value, flatten, merge
-from einc.source import Span
 
 _LONGEST_CHAIN = 64  # functions that call each other
 

@@ -8,7 +8,8 @@ from importlib.resources import files
 from lark import Lark
 from lark.exceptions import UnexpectedToken
 
-from einc.errors import SyntaxError
+from einc.base.errors import SyntaxError
+from einc.base.source import Source
 from einc.frontend import mistakes
 from einc.frontend.lexer import Input, TokenLexer
 from einc.frontend.room import make_room
@@ -22,7 +23,6 @@ from einc.frontend.syntax import (
     children,
 )
 from einc.frontend.trees import Trees
-from einc.source import Source
 
 DEEPEST = 256  # operations within operations
 

@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from einc.errors import AxisError, ShapeError, nearest
+from einc.base.errors import AxisError, ShapeError, nearest
+from einc.base.source import Span
 from einc.frontend.terms import Axis, Dots, Group, Subscripts, Term, clip
-from einc.source import Span
 
 Shape = tuple[int, ...]
 DOTS = "dots"  # an axis of an ellipsis is called `dots0`, `dots1`, ... from the left of the longest

@@ -10,9 +10,9 @@ from lark import Token
 from lark.common import LexerConf
 from lark.lexer import Lexer, PatternStr
 
-from einc.errors import SyntaxError
+from einc.base.errors import SyntaxError
+from einc.base.source import Source, Span
 from einc.frontend import mistakes
-from einc.source import Source, Span
 
 DEEPEST = 256  # brackets within brackets
 

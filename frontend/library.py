@@ -9,12 +9,13 @@ from functools import cache
 from importlib.resources import files
 from typing import TypeAlias
 
-from einc import ein, errors
-from einc.errors import AxisError
+from einc import ein
+from einc.base import errors
+from einc.base.errors import AxisError
+from einc.base.ops import OPS
+from einc.base.source import Source, Span
+from einc.base.types import BY_NAME
 from einc.frontend.syntax import AxisStatement, Call, Definition, Function, Name, Node, Read, Return, walk
-from einc.ops import OPS
-from einc.source import Source, Span
-from einc.types import BY_NAME
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 
-from einc.errors import SyntaxError
-from einc.source import Source, Span
+from einc.base.errors import SyntaxError
+from einc.base.source import Source, Span
 
 _EXPRESSION = {"NAME", "NUMBER", "LPAR"}
 _OPERATORS = {"PLUS", "MINUS", "STAR", "SLASH"}

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from einc import ein
-from einc.errors import AxisError, DTypeError
+from einc.base.errors import AxisError, DTypeError
+from einc.base.ops import result_type
+from einc.base.source import Span
 from einc.frontend.cascade import check_extent
 from einc.frontend.values import Obstacle, Obstacles, Value, blocked, collect, union
-from einc.ops import result_type
-from einc.source import Span
 
 _INSIDE = {
     "pow": "a power", "floordiv": "'//'", "mod": "'%'", "and": "a condition", "or": "a condition",

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from einc import errors
+from einc.base import errors
+from einc.base.source import Span
+from einc.base.types import DType
 from einc.frontend.syntax import (
     AxisStatement,
     Call,
@@ -22,8 +24,6 @@ from einc.frontend.syntax import (
 )
 from einc.frontend.undeclared import check_misspelt, free_scalars, read_operands
 from einc.frontend.usage import likely_types
-from einc.source import Span
-from einc.types import DType
 
 
 @dataclass(frozen=True)

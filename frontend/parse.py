@@ -6,10 +6,10 @@ import re
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from einc.base.source import Source
 from einc.frontend.expressions import Expression
 from einc.frontend.outline import Outline
 from einc.frontend.terms import Subscripts
-from einc.source import Source
 
 Form: TypeAlias = Literal["einsum", "expression", "program"]
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from einc import ein, errors
+from einc import ein
+from einc.base import errors
+from einc.base.errors import DTypeError
+from einc.base.source import Span
+from einc.base.types import BOOL, F32, FLOAT, INT, DType
 from einc.binding import Fact, plan
-from einc.errors import DTypeError
 from einc.frontend import bounds
 from einc.frontend.cascade import Cascade
 from einc.frontend.definitions import define
@@ -25,8 +28,6 @@ from einc.frontend.syntax import (
 )
 from einc.frontend.translate import Translator
 from einc.frontend.values import Dims, Value, flatten
-from einc.source import Span
-from einc.types import BOOL, F32, FLOAT, INT, DType
 
 _KINDS = {"int": INT, "float": FLOAT, "bool": BOOL}
 _ANONYMOUS = "program"

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from einc import ein, errors
-from einc.errors import AxisError, DTypeError, ShapeError, nearest
+from einc import ein
+from einc.base import errors
+from einc.base.errors import AxisError, DTypeError, ShapeError, nearest
+from einc.base.types import INT
+from einc.ein.guards import composite, conjoin, implied_guard
+from einc.ein.printer import print_dims
 from einc.frontend.cascade import Known, check_extent, guard_size
 from einc.frontend.elaborator import Elaborator
 from einc.frontend.scopes import Argument
 from einc.frontend.syntax import Group, Literal, Node, Read
 from einc.frontend.values import Dims, Value, flatten, merge
-from einc.guards import composite, conjoin, implied_guard
-from einc.printer import print_dims
-from einc.types import INT
 
 
 def read(t: Elaborator, node: Read, guard: ein.Expr | None) -> Value:

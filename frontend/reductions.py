@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from einc import ein
-from einc.errors import AxisError, CallError, DTypeError
+from einc.base.errors import AxisError, CallError, DTypeError
+from einc.base.source import Span
+from einc.base.types import INT
+from einc.ein.guards import composite, conjoin
 from einc.frontend.elaborator import Elaborator
 from einc.frontend.reads import condition
 from einc.frontend.syntax import Call
 from einc.frontend.values import Reduction, Value, collect, flatten, without
-from einc.guards import composite, conjoin
-from einc.source import Span
-from einc.types import INT
 
 _POSITIONS = ("argmax", "argmin")
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from einc import errors
-from einc.errors import nearest
+from einc.base import errors
+from einc.base.errors import nearest
+from einc.base.source import Span
+from einc.base.types import DType
 from einc.frontend.cascade import Known
 from einc.frontend.values import Value
-from einc.source import Span
-from einc.types import DType
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,17 +7,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from einc import ein
+from einc.base.errors import AxisError, CallError
+from einc.base.source import Span
+from einc.base.types import F32, DType
 from einc.binding import Fact
-from einc.errors import AxisError, CallError
+from einc.ein.guards import composite
 from einc.frontend.einsum import legal_names
 from einc.frontend.extents import plain_extents
 from einc.frontend.layout import Layout, broadcast, lay_out, members, operand_name
 from einc.frontend.syntax import Quoted
 from einc.frontend.terms import Axis, Dots, Group, Subscripts, Term, choose
 from einc.frontend.values import Dims, Value, flatten, merge
-from einc.guards import composite
-from einc.source import Span
-from einc.types import F32, DType
 
 
 @dataclass(frozen=True, slots=True)

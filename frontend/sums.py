@@ -11,12 +11,12 @@ from collections.abc import Container
 from dataclasses import replace
 
 from einc import ein
-from einc.errors import AxisError
+from einc.base.errors import AxisError
+from einc.base.types import BY_NAME
 from einc.frontend.elaborator import Elaborator
 from einc.frontend.reductions import reduction
 from einc.frontend.syntax import Call, Node, Operation
 from einc.frontend.values import Reduction, Result, Value
-from einc.types import BY_NAME
 
 
 def total(t: Elaborator, node: Node, kept: Container[str]) -> Result:

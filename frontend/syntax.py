@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from einc.source import Span
-from einc.types import DType
+from einc.base.source import Span
+from einc.base.types import DType
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from einc import errors
+from einc.base import errors
+from einc.base.source import Span
 from einc.frontend.terms import Axis, Dim, Dots, Group, Subscripts, Term, clip
-from einc.source import Span
 
 _TOKEN = re.compile(r"(?P<space>\s+)|(?P<dots>\.\.\.)|(?P<arrow>->)|(?P<mark>[,()])|(?P<word>\w+)")
 _MISPLACED = {

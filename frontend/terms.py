@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from einc.source import Span
+from einc.base.source import Span
 
 
 @dataclass(frozen=True, slots=True)

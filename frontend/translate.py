@@ -5,8 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from einc import ein, errors
-from einc.errors import CallError, DTypeError, nearest
+from einc import ein
+from einc.base import errors
+from einc.base.errors import CallError, DTypeError, nearest
+from einc.base.ops import OPS
+from einc.base.source import Span
+from einc.base.types import BOOL, BY_NAME, FLOAT, INT, DType
+from einc.ein.guards import argument_guard
 from einc.frontend import functions, reads, reductions
 from einc.frontend.cascade import Cascade, bare
 from einc.frontend.library import Library
@@ -14,10 +19,6 @@ from einc.frontend.operations import operate
 from einc.frontend.scopes import Scope
 from einc.frontend.syntax import Call, Extent, Group, Literal, Name, Node, Operation, Quoted, Read
 from einc.frontend.values import Reduction, Result, Value, blocked
-from einc.guards import argument_guard
-from einc.ops import OPS
-from einc.source import Span
-from einc.types import BOOL, BY_NAME, FLOAT, INT, DType
 
 _WEAK = {bool: BOOL, int: INT, float: FLOAT}
 

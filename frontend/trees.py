@@ -8,7 +8,8 @@ from typing import Any
 
 from lark import Transformer, v_args
 
-from einc.errors import SyntaxError
+from einc.base.errors import SyntaxError
+from einc.base.source import Span
 from einc.frontend.assembly import (
     Kernel,
     Param,
@@ -43,7 +44,6 @@ from einc.frontend.syntax import (
     Statement,
     Target,
 )
-from einc.source import Span
 
 _INFIX = {
     "or": "or", "and": "and", "<": "lt", "<=": "le", ">": "gt", ">=": "ge", "==": "eq", "!=": "ne", "+": "add",

@@ -5,9 +5,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from einc import errors
+from einc.base import errors
+from einc.base.source import Span
 from einc.frontend.syntax import Group, Name, Node, OperandDecl, Read, ScalarDecl, walk
-from einc.source import Span
 
 
 def read_operands(nodes: Sequence[Node], targets: Mapping[str, object], axes: dict[str, Span]) -> Iterator[OperandDecl]:

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
+from einc.base.source import Span
+from einc.base.types import DType
 from einc.ein import Expr, Monoid
-from einc.source import Span
-from einc.types import DType
 
 Dims: TypeAlias = tuple[tuple[str, ...], ...]
 

@@ -12,13 +12,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from einc import ein, tile
+from einc.base.types import DType
 from einc.ein import Expr
 from einc.passes.builder import Block
 from einc.passes.movement import prime
 from einc.passes.states import TALLY, Moment, States
 from einc.sweep import Accumulator, Reference
 from einc.tile import Elem, Lit, Ref, Value
-from einc.types import DType
 
 Combine = Callable[[Accumulator, list[list[Value]]], list[Value]]
 

@@ -7,7 +7,7 @@ from einc.passes.contraction import contraction
 from einc.passes.parts import split
 from einc.passes.scan import prefix
 from einc.pipeline import Context
-from einc.plan import Plan
+from einc.pipeline.plan import Plan
 
 
 def alone(equation: Equation, program: Program, context: Context) -> Plan:

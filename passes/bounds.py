@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from functools import reduce
 
 from einc import ein
+from einc.base.types import I32
 from einc.ein import FALSE, ONE, TRUE, ZERO, Apply, AxisValue, Cast, Const, Expr
 from einc.passes.domain import NEGATED, is_positive
 from einc.passes.monomials import call
-from einc.types import I32
 
 _FLIPPED = {"lt": "gt", "le": "ge", "gt": "lt", "ge": "le", "eq": "eq", "ne": "ne"}
 

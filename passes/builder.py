@@ -14,15 +14,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 from einc import ein, tile
+from einc.base.ops import OPS, Rule
+from einc.base.types import BOOL, F32, F64, FLOAT, I32, I64, INT, DType, compute, join
 from einc.ein import Apply, Cast, Const, Equation, Expr, Monoid, Program, Read
-from einc.guards import composite
-from einc.inference import dtype_of as inferred
-from einc.ops import OPS, Rule
-from einc.plan import Plan
-from einc.printer import print_equation
-from einc.ranges import needs_check
-from einc.tiletypes import axes_of, dtype_of
-from einc.types import BOOL, F32, F64, FLOAT, I32, I64, INT, DType, compute, join
+from einc.ein.guards import composite
+from einc.ein.inference import dtype_of as inferred
+from einc.ein.printer import print_equation
+from einc.ein.ranges import needs_check
+from einc.pipeline.plan import Plan
+from einc.tile.typing import axes_of, dtype_of
 
 Axes = tuple[tile.TileAxis, ...]
 Inside = Callable[[Read, tuple[str, ...], DType], tile.Value | None]

@@ -18,7 +18,7 @@ from einc import tile
 from einc.passes.room import largest, products, registers, results, shared
 from einc.pipeline import Context
 from einc.tile import UNSIZED, WHOLE, Block, TileAxis
-from einc.tiletypes import multiplied
+from einc.tile.typing import multiplied
 
 _LEAST_DOT = 16
 _HALF = 64  # rows and columns where dots follow each other; two bytes each are a swizzled row

@@ -28,8 +28,8 @@ from einc.ein import (
     Program,
     Read,
 )
-from einc.guards import conjoin
-from einc.inference import dtype_of, reduced_type
+from einc.ein.guards import conjoin
+from einc.ein.inference import dtype_of, reduced_type
 from einc.passes.domain import NEGATED
 from einc.passes.monomials import call
 from einc.passes.rewriting import names, unused

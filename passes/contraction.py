@@ -15,10 +15,10 @@ from functools import lru_cache, reduce
 from itertools import product as choices
 from math import prod
 
+from einc.base.types import BF16, F32, F64, INT, DType, compute, join, settle
 from einc.ein import Apply, Cast, Const, Equation, Expr, Read, axes_of
-from einc.inference import dtype_of
+from einc.ein.inference import dtype_of
 from einc.passes.signs import is_finite
-from einc.types import BF16, F32, F64, INT, DType, compute, join, settle
 
 _MOST_FACTORS = 10
 

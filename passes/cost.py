@@ -17,14 +17,14 @@ from functools import lru_cache
 from math import ceil, prod
 
 from einc import ein
+from einc.base.targets import Rates
 from einc.ein import Apply, Const, Equation, Program
 from einc.passes.contraction import contraction, operand_type
 from einc.passes.scan import prefix
 from einc.passes.walks import can_split, tensors_read, upstream, walks
 from einc.pipeline import Context
-from einc.plan import Plan
+from einc.pipeline.plan import Plan
 from einc.sweep import Accumulator
-from einc.targets import Rates
 
 _SPECIAL = {"exp", "exp2", "log", "log2", "tanh", "erf", "sin", "cos", "tan", "sqrt", "rsqrt", "div", "pow", "rand"}
 _MULTIPLIED = 64  # the largest power that is made of products

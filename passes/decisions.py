@@ -11,7 +11,7 @@ from einc.passes.flow import Flow
 from einc.passes.roles import Apart
 from einc.passes.search import Search
 from einc.pipeline import Context
-from einc.plan import Plan
+from einc.pipeline.plan import Plan
 
 
 @dataclass(frozen=True, slots=True)

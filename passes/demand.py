@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from einc import ein
 from einc.ein import Apply, AxisValue, Const, Expr, Program, Read, Scalar
-from einc.guards import composite
+from einc.ein.guards import composite
 from einc.passes.domain import Domain, conjunction, domain, fails, holds
 
 

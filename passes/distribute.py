@@ -13,13 +13,13 @@ from collections.abc import Collection
 from dataclasses import replace
 from functools import reduce
 
+from einc.base.types import join
 from einc.ein import Apply, Equation, Expr, Program, Read, Tensor, axes_of, tensors_of
-from einc.guards import composite
-from einc.inference import dtype_of, reduced_type
+from einc.ein.guards import composite
+from einc.ein.inference import dtype_of, reduced_type
 from einc.passes.products import is_zero, taken_apart
 from einc.passes.rewriting import accumulated, names, unused
 from einc.pipeline import Context
-from einc.types import join
 
 _MOST_TERMS = 4
 

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
 
+from einc.base.types import DType
 from einc.ein import ONE, TRUE, ZERO, Apply, AxisValue, Const, Equation, Expr, Extent, Program, Read
 from einc.passes.domain import conjunction
 from einc.passes.rewriting import IDENTITIES
-from einc.types import DType
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,9 +16,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from einc import tile
+from einc.base.types import F32
 from einc.tile import Elem, Lit, Ref, TileType, Value
-from einc.tiletypes import axes_of, dtype_of, loop_position, scope
-from einc.types import F32
+from einc.tile.typing import axes_of, dtype_of, loop_position, scope
 
 _LOG2_E = Lit(1 / math.log(2), F32)
 _LOG_2 = Lit(math.log(2), F32)

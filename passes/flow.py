@@ -8,7 +8,7 @@ from itertools import combinations
 
 from einc.ein import Equation
 from einc.passes.walks import computed_from, tensors_read
-from einc.plan import Plan
+from einc.pipeline.plan import Plan
 
 
 class Flow:

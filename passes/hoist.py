@@ -23,6 +23,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import reduce
 
+from einc.base.types import DType, join
 from einc.ein import (
     FALSE,
     ZERO,
@@ -40,8 +41,8 @@ from einc.ein import (
     reads,
     walk,
 )
-from einc.guards import composite
-from einc.inference import dtype_of, reduced_type
+from einc.ein.guards import composite
+from einc.ein.inference import dtype_of, reduced_type
 from einc.passes.identities import simplify_expression
 from einc.passes.products import Product, multiplied, taken_apart
 from einc.passes.rewriting import (
@@ -59,7 +60,6 @@ from einc.passes.rewriting import (
 )
 from einc.passes.signs import is_finite, makes_no_negative, not_negative
 from einc.pipeline import Context
-from einc.types import DType, join
 
 _LEFT = ("sum", "max", "min", "any", "all")  # monoids that something may leave
 _CHOICES = ("argmax", "argmin")

@@ -18,13 +18,13 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from einc.arithmetic import evaluate_formula
+from einc.base.errors import Error
+from einc.base.types import FLOAT, DType, compute
 from einc.ein import FALSE, TRUE, ZERO, Apply, Cast, Const, Expr, Read
-from einc.errors import Error
+from einc.ein.arithmetic import evaluate_formula
 from einc.passes.arithmetic_laws import ARITHMETIC
 from einc.passes.rewriting import Scope, bottom_up, is_stored_as, within
 from einc.passes.truth_laws import TRUTH
-from einc.types import FLOAT, DType, compute
 
 _LAWS = ARITHMETIC | TRUTH
 

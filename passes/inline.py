@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import reduce
 
+from einc.base.types import I64, settle
 from einc.ein import (
     FALSE,
     ZERO,
@@ -34,12 +35,11 @@ from einc.ein import (
     reads,
     walk,
 )
-from einc.guards import argument_guard, conjoin, implied_guard, in_range_by_form
-from einc.inference import dtype_of
+from einc.ein.guards import argument_guard, conjoin, implied_guard, in_range_by_form
+from einc.ein.inference import dtype_of
+from einc.ein.ranges import is_closed, needs_check
 from einc.passes.rewriting import Dims, bottom_up, depth, drop_dead, inside, is_stored_as, merge_equal
 from einc.pipeline import Context
-from einc.ranges import is_closed, needs_check
-from einc.types import I64, settle
 
 _DEAR = frozenset({"sqrt", "rsqrt", "exp", "exp2", "log", "log2", "tanh", "erf", "sin", "cos", "tan", "rand"})
 _MOST_NODES = 24  # of a body that is repeated in several places

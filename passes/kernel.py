@@ -10,14 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 
 from einc import ein, tile
+from einc.base.types import BOOL, DType, accumulator, compute, join, settle
 from einc.ein import Apply, Equation, Expr, Program, Read
 from einc.passes.builder import Axes, Builder
 from einc.passes.contraction import Contraction, Term, contraction, operand_type
 from einc.passes.sides import fills, held, sides
 from einc.pipeline import Context
-from einc.plan import Plan
+from einc.pipeline.plan import Plan
 from einc.tile import Elem, Lit, Sides, TileType, Value
-from einc.types import BOOL, DType, accumulator, compute, join, settle
 
 
 class Kernel:

@@ -11,16 +11,16 @@ from collections.abc import Iterable, Iterator, Mapping
 from math import prod
 
 from einc import ein
+from einc.base.targets import TARGETS
+from einc.base.types import DType
 from einc.ein import Equation
 from einc.passes.choose_tiles import power
 from einc.passes.contraction import Shape
 from einc.passes.sides import fills, sides, tile_axes
 from einc.passes.walks import upstream
 from einc.pipeline import Context
-from einc.plan import Plan
-from einc.targets import TARGETS
+from einc.pipeline.plan import Plan
 from einc.tile import Sides
-from einc.types import DType
 
 WHOLE_DOT = 512  # the longest axis held whole in a tile that others cross
 _WHOLE_SCORE = 128  # the longest axis held whole along which a contraction's results are reduced

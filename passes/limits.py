@@ -14,8 +14,9 @@ from dataclasses import dataclass, replace
 from functools import reduce
 
 from einc import ein, tile
+from einc.base.types import I64, INT
 from einc.ein import MONOIDS, AxisValue, Expr, Read, reads
-from einc.guards import composite
+from einc.ein.guards import composite
 from einc.passes.bounds import Bounds, bounds
 from einc.passes.cost import positions
 from einc.passes.domain import Domain, domain_of, either, holds, ordered
@@ -26,7 +27,6 @@ from einc.passes.products import multiplied
 from einc.passes.walks import Walk, unfolded
 from einc.sweep import Accumulator, Link
 from einc.tile import Elem, ExtentOf, Lit, Value
-from einc.types import I64, INT
 
 # Positions that a start is rounded down to, so that loads along the axis stay vectors, and the least block.
 _ALIGNED = 16

@@ -23,7 +23,7 @@ from einc.passes.walk_loops import loop
 from einc.passes.walks import walks
 from einc.passes.whole import refined
 from einc.pipeline import Context, State
-from einc.plan import Plan
+from einc.pipeline.plan import Plan
 
 
 def lower(state: State, context: Context) -> State:

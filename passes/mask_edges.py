@@ -16,10 +16,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from einc import tile
+from einc.base.types import BOOL, INT, DType
 from einc.passes.builder import live
 from einc.tile import Elem, ExtentOf, Lit, Ref, TileType, Value
-from einc.tiletypes import axes_of, dtype_of, loop_position, scope
-from einc.types import BOOL, INT, DType
+from einc.tile.typing import axes_of, dtype_of, loop_position, scope
 
 
 def mask_edges(kernel: tile.Kernel) -> tile.Kernel:

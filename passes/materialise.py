@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from einc.base.types import DType
 from einc.ein import Apply, AxisValue, Equation, Expr, Program, Read, Tensor, axes_of, reads, tensors_of
 from einc.passes.alternatives import Alternative
 from einc.passes.contraction import Contraction, contraction, operand_type
@@ -22,8 +23,7 @@ from einc.passes.cost import BLOCK, Model, positions
 from einc.passes.products import multiplied
 from einc.passes.rewriting import is_exposed, names, unused
 from einc.pipeline import Context
-from einc.plan import Plan
-from einc.types import DType
+from einc.pipeline.plan import Plan
 
 
 @dataclass(frozen=True, slots=True)

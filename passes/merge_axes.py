@@ -31,7 +31,7 @@ from einc.ein import (
     axes_of,
     reads,
 )
-from einc.guards import composite
+from einc.ein.guards import composite
 from einc.passes.contraction import contraction
 from einc.passes.rewriting import bottom_up, names, unused
 from einc.pipeline import Context

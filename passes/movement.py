@@ -18,10 +18,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from einc import ein
+from einc.base.types import compute
 from einc.ein import ONE, ZERO, Apply, AxisValue, Cast, Const, Expr, Read
 from einc.passes.monomials import ZEROS, Expansion, added, call, indicator, multiplied, scaled, settled, within
 from einc.passes.signs import not_negative
-from einc.types import compute
 
 NEW = "'"
 

@@ -18,12 +18,12 @@ from dataclasses import dataclass, replace
 from functools import reduce
 from math import prod
 
+from einc.base.types import DType
 from einc.ein import ZERO, Apply, Equation, Expr, Extent, Program, Read, Tensor, axes_of, reads
-from einc.guards import composite, conjoin
+from einc.ein.guards import composite, conjoin
 from einc.passes.products import Product, is_zero, multiplied, taken_apart
 from einc.passes.rewriting import Dims, accumulated, merge_equal, names, sheltered, unused
 from einc.pipeline import Context
-from einc.types import DType
 
 _PRODUCT = {"sum": "mul", "any": "and"}
 _WORTHWHILE = 2  # times fewer multiplications

@@ -20,7 +20,7 @@ from einc.passes.recompute import recomputed
 from einc.passes.rewriting import drop_dead
 from einc.passes.search import FOR_MEMORY, Search
 from einc.pipeline import Context, State
-from einc.plan import Plan
+from einc.pipeline.plan import Plan
 
 
 def partition(state: State, context: Context) -> State:

@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+from einc.base.errors import DTypeError
+from einc.base.types import DType
 from einc.ein import MONOIDS, ZERO, Apply, Cast, Const, Equation, Expr, Monoid, Read, Scalar, rebuild
-from einc.errors import DTypeError
-from einc.inference import dtype_of
-from einc.types import DType
+from einc.ein.inference import dtype_of
 
 Parts = tuple[Expr, Expr]
 

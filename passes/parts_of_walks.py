@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from einc import tile
+from einc.base.types import INT
 from einc.ein import Program
 from einc.passes.advance import merge
 from einc.passes.choose_tiles import power
@@ -26,9 +27,8 @@ from einc.passes.walk_loops import looped, span
 from einc.passes.walks import Walk, walks
 from einc.passes.whole import refined
 from einc.pipeline import Context
-from einc.plan import Plan
+from einc.pipeline.plan import Plan
 from einc.tile import Elem, Lit, Ref, Value
-from einc.types import INT
 
 _ALIGNED = 128  # the most positions that the length of a part is rounded up to
 _TOGETHER = 32  # the most parts that are merged at once

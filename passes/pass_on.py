@@ -13,11 +13,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
+from einc.base.types import F32, settle
 from einc.ein import TRUE, AxisValue, Equation, Expr, Program, Read, Tensor, axes_of, children, reads, tensors_of
-from einc.inference import dtype_of
+from einc.ein.inference import dtype_of
 from einc.passes.rewriting import bottom_up, names, unused
-from einc.plan import Plan
-from einc.types import F32, settle
+from einc.pipeline.plan import Plan
 
 
 def pass_on(program: Program, plans: Sequence[Plan]) -> tuple[Program, tuple[Plan, ...]]:

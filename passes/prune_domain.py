@@ -20,16 +20,16 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from einc import ein
+from einc.base.types import I32, DType
 from einc.ein import Apply, AxisValue, Const, Equation, Expr, Program, Read
-from einc.guards import composite
-from einc.inference import dtype_of
+from einc.ein.guards import composite
+from einc.ein.inference import dtype_of
 from einc.passes.alone import alone
 from einc.passes.chunks import CHUNK, Chunks
 from einc.passes.cost import Model, arithmetic, positions
 from einc.passes.demand import bound_by_demand
 from einc.passes.domain import Domain, conjunction, domain_of, holds, ordered
 from einc.pipeline import Context
-from einc.types import I32, DType
 
 _LEAST_GAIN = 4.0  # times what the bounds take, that the reductions must be predicted to take
 

@@ -19,7 +19,7 @@ from einc.passes.cost import Model, arithmetic, positions
 from einc.passes.rewriting import bottom_up, names, renamed, unused
 from einc.passes.scan import prefix
 from einc.pipeline import Context
-from einc.plan import Plan
+from einc.pipeline.plan import Plan
 
 _CLEARLY = 3 / 4  # of the time that storing takes: registers for what moves with a walk are not in the prediction
 

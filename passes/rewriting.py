@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 
+from einc.base.types import DType, accumulator, compute, join
 from einc.ein import (
     FALSE,
     ONE,
@@ -26,10 +27,9 @@ from einc.ein import (
     reads,
     rebuild,
 )
-from einc.guards import argument_guard, composite, conjoin, in_range_by_form
-from einc.inference import dtype_of, reduced_type
-from einc.ranges import is_simple
-from einc.types import DType, accumulator, compute, join
+from einc.ein.guards import argument_guard, composite, conjoin, in_range_by_form
+from einc.ein.inference import dtype_of, reduced_type
+from einc.ein.ranges import is_simple
 
 Dims = tuple[tuple[str, ...], ...]
 

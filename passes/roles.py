@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from enum import Enum
 
 from einc import ein
+from einc.base.types import DType
 from einc.ein import AxisValue, Equation
 from einc.passes.contraction import Shape
 from einc.passes.cost import positions
 from einc.passes.least_tiles import WHOLE_DOT, overflow
 from einc.pipeline import Context
-from einc.plan import Plan
-from einc.types import DType
+from einc.pipeline.plan import Plan
 
 
 class Hold(Enum):

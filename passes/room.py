@@ -12,7 +12,7 @@ from math import prod
 
 from einc import tile
 from einc.tile import Dot, Kernel, Let, Load, Loop, Ref, Statement, TileType
-from einc.tiletypes import multiplied
+from einc.tile.typing import multiplied
 
 Extents = Mapping[str, int]  # positions of a tile by its axis
 

@@ -21,6 +21,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from einc.base.types import I32
 from einc.ein import (
     MONOIDS,
     TRUE,
@@ -40,8 +41,8 @@ from einc.ein import (
     axes_of,
     substitute,
 )
-from einc.guards import argument_guard, composite, conjoin
-from einc.inference import dtype_of
+from einc.ein.guards import argument_guard, composite, conjoin
+from einc.ein.inference import dtype_of
 from einc.passes.bounds import bounds
 from einc.passes.domain import conjunction, fails, holds
 from einc.passes.ends import Ends, Reads, moved, offset
@@ -50,7 +51,6 @@ from einc.passes.rewriting import IDENTITIES, Scope, accumulated, bottom_up, nam
 from einc.passes.signs import is_finite
 from einc.passes.simplify import simplify
 from einc.pipeline import Context
-from einc.types import I32
 
 
 @dataclass(frozen=True, slots=True)

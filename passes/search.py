@@ -23,7 +23,7 @@ from einc.passes.scores import scores
 from einc.passes.sides import shapes_of
 from einc.passes.walks import can_split
 from einc.pipeline import Context
-from einc.plan import Plan
+from einc.pipeline.plan import Plan
 
 FOR_MEMORY = 2.0  # times as long as with a tensor that is larger than any operand and any result, to do without it
 _MOST_EQUATIONS = 32  # of a kernel; more are not looked at together

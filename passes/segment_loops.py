@@ -12,11 +12,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 from einc import tile
+from einc.base.types import BOOL
 from einc.passes.builder import live
 from einc.passes.mask_edges import inside
 from einc.tile import Elem, Lit, Value
-from einc.tiletypes import axes_of, loop_position, scope
-from einc.types import BOOL
+from einc.tile.typing import axes_of, loop_position, scope
 
 _SWAPPED = {"gt": "lt", "ge": "le"}
 _DENIED = {"lt": "ge", "le": "gt", "gt": "le", "ge": "lt", "eq": "ne", "ne": "eq"}

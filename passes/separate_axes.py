@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from einc.ein import AxisValue, Equation, Expr, Program, Read, reads
-from einc.guards import in_range_by_form
+from einc.ein.guards import in_range_by_form
 from einc.passes.rewriting import Dims, bottom_up, names, unused
 
 

@@ -14,7 +14,7 @@ from math import prod
 from einc.ein import Equation
 from einc.passes.contraction import Shape, contraction
 from einc.pipeline import Context
-from einc.plan import Plan
+from einc.pipeline.plan import Plan
 from einc.tile import Sides
 
 _WORTH_FILLING = 8  # positions of an inner axis that is filled up to the 16 which a dot takes

@@ -18,7 +18,7 @@ import math
 from dataclasses import replace
 
 from einc.ein import FALSE, TRUE, ZERO, Apply, Cast, Const, Equation, Expr, Program, Read, axes_of
-from einc.guards import argument_guard
+from einc.ein.guards import argument_guard
 from einc.passes.domain import holds
 from einc.passes.identities import simplify_expression
 from einc.passes.rewriting import Scope, drop_dead, merge_equal, within

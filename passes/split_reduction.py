@@ -15,7 +15,7 @@ from einc.passes.alone import alone
 from einc.passes.cost import Model
 from einc.passes.walks import can_split
 from einc.pipeline import Context, State
-from einc.plan import Plan
+from einc.pipeline.plan import Plan
 
 _STEM = "split"
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from einc import ein
+from einc.base.types import F32, F64, DType
 from einc.ein import MONOIDS, Apply, Const, Equation, Expr, Read
 from einc.passes.builder import Builder
 from einc.passes.centres import HELD
@@ -20,7 +21,6 @@ from einc.passes.movement import Movement, prime
 from einc.passes.relative import at_moved, renamed
 from einc.sweep import Accumulator, Link, Reference
 from einc.tile import Elem, Lit, Ref, TileType, Value
-from einc.types import F32, F64, DType
 
 TALLY = Accumulator("|seen|", (), MONOIDS["sum"], (Const(1.0),))  # the number of positions walked
 

@@ -6,12 +6,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import reduce
 
+from einc.base.ops import ORDERINGS
+from einc.base.types import INT
 from einc.ein import FALSE, TRUE, Apply, Const, Expr, Extent, Read
-from einc.ops import ORDERINGS
 from einc.passes.arithmetic_laws import is_below, is_number
 from einc.passes.rewriting import Rule, Scope, bottom_up
 from einc.passes.signs import not_negative
-from einc.types import INT
 
 _MIRROR = {"lt": "gt", "gt": "lt", "le": "ge", "ge": "le", "eq": "eq", "ne": "ne"}
 _OPPOSITE = {"lt": "ge", "ge": "lt", "gt": "le", "le": "gt", "eq": "ne", "ne": "eq"}

@@ -6,6 +6,7 @@ from dataclasses import replace
 from functools import reduce
 
 from einc import tile
+from einc.base.types import BOOL, INT
 from einc.passes.advance import step
 from einc.passes.kernel import Kernel
 from einc.passes.limits import Limits, limits
@@ -14,7 +15,6 @@ from einc.passes.prefixes import goes_backwards, prefixes
 from einc.passes.states import States
 from einc.passes.walks import Walk
 from einc.tile import Elem, Lit, Value
-from einc.types import BOOL, INT
 
 
 def span(kernel: Kernel, walk: Walk) -> Limits:

@@ -13,7 +13,7 @@ from functools import lru_cache
 from einc import ein
 from einc.ein import Equation, Expr, Read
 from einc.passes.closure import links
-from einc.plan import Plan
+from einc.pipeline.plan import Plan
 from einc.sweep import Link, NotClosed
 
 

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import torch
 
+from einc.base.targets import INTERPRETER
 from einc.binding import bind
 from einc.codegen import emit_file, torch_boxes, torch_run
 from einc.codegen.run import launcher
-from einc.targets import INTERPRETER
-from einc.tiletypes import verify
+from einc.tile.typing import verify
 from tests.tileprograms import Scheduled
 
 Run = Callable[..., torch.Tensor]

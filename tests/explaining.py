@@ -8,12 +8,12 @@ from typing import Any
 
 import einc
 from einc import driver
+from einc.base.targets import INTERPRETER
 from einc.ein import Program
 from einc.explain import Story, story
 from einc.records import story_data
 from einc.request import Request
 from einc.running import story_for
-from einc.targets import INTERPRETER
 
 ATTENTION = 'softmax("bihd,bjhd->bhij" / sqrt(|d|)) * "bjhd->bihd"'
 MATMUL = "bik,bkj->bij"

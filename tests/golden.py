@@ -19,14 +19,14 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from einc.base.errors import Error
+from einc.base.source import Source
+from einc.base.targets import target
+from einc.base.types import BY_NAME
 from einc.binding import Fact, bind
-from einc.errors import Error
+from einc.ein.printer import print_program
 from einc.passes import PIPELINE
 from einc.pipeline import Context, State
-from einc.printer import print_program
-from einc.source import Source
-from einc.targets import target
-from einc.types import BY_NAME
 
 RULE = "---"
 ROOT = Path(__file__).parent
@@ -167,7 +167,7 @@ def derivation(text: str, name: str, flags: Flags) -> str:
 def show(state: State) -> str:
     if state.schedule is None:
         return print_program(state.program)
-    from einc.tileprinter import print_schedule
+    from einc.tile.printer import print_schedule
 
     return print_schedule(state.schedule)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from einc.base.source import Source
+from einc.base.types import F32, DType
 from einc.ein import (
     MONOIDS,
     Apply,
@@ -19,8 +21,6 @@ from einc.ein import (
     Scalar,
     Tensor,
 )
-from einc.source import Source
-from einc.types import F32, DType
 
 Term = Expr | str | bool | int | float
 

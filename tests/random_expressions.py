@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from hypothesis import strategies as st
 
+from einc.base.types import BF16, F16, F32, F64, FLOAT, INT, DType
 from einc.ein import (
     TRUE,
     Apply,
@@ -27,8 +28,7 @@ from einc.ein import (
     Read,
     Scalar,
 )
-from einc.guards import composite, conjoin, implied_guard
-from einc.types import BF16, F16, F32, F64, FLOAT, INT, DType
+from einc.ein.guards import composite, conjoin, implied_guard
 
 T = TypeVar("T")
 Dims = tuple[tuple[str, ...], ...]

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
+from einc.base.types import BF16, BOOL, C64, C128, F16, F32, F64, FLOAT, I8, I32, I64, INT, DType
 from einc.ein import (
     MONOIDS,
     Apply,
@@ -29,8 +30,7 @@ from einc.ein import (
     Read,
     Tensor,
 )
-from einc.guards import composite
-from einc.types import BF16, BOOL, C64, C128, F16, F32, F64, FLOAT, I8, I32, I64, INT, DType
+from einc.ein.guards import composite
 from tests.random_expressions import ROUNDED, Dims, Expressions, Known, Value
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -275,6 +275,6 @@ def programs(**options: Any) -> st.SearchStrategy[Program]:
 
 def texts(**options: Any) -> st.SearchStrategy[str]:
     """Programs in the language's own text."""
-    from einc.printer import print_program
+    from einc.ein.printer import print_program
 
     return programs(**options).map(print_program)

@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from einc import driver, tile
+from einc.base.targets import INTERPRETER, TARGETS
+from einc.base.types import BF16, F32, DType
 from einc.binding import Fact
 from einc.codegen.aot import compile_ahead
 from einc.evaluate import evaluate
 from einc.execution import runner
-from einc.targets import INTERPRETER, TARGETS
-from einc.types import BF16, F32, DType
 from tests.library import EXAMPLES
 
 HEADS = (EXAMPLES / "attention" / "talking_heads.ein").read_text()

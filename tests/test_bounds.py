@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from einc.base.types import BOOL, F32, I32, I64, INT
 from einc.ein import (
     Apply,
     AxisDecl,
@@ -26,10 +27,9 @@ from einc.ein import (
     Tensor,
     axes_of,
 )
+from einc.ein.inference import dtype_of
 from einc.evaluate import evaluate
-from einc.inference import dtype_of
 from einc.passes.bounds import Bounds, bounds
-from einc.types import BOOL, F32, I32, I64, INT
 
 _DTYPES = {"n": I32, "w": INT, "c": INT}
 _ROWS, _COLUMNS = 23, 29

@@ -10,10 +10,10 @@ import torch
 from hypothesis import HealthCheck, given, settings
 
 from einc import driver
+from einc.base.targets import INTERPRETER
 from einc.binding import bind
 from einc.evaluate import evaluate
 from einc.execution import run_in_torch
-from einc.targets import INTERPRETER
 from tests.random_cascades import Cascade, cascades
 
 ANY = settings(deadline=None, suppress_health_check=list(HealthCheck))

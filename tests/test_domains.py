@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from einc import driver
+from einc.base.targets import INTERPRETER, TARGETS, Target
 from einc.binding import Bindings, bind, completed
 from einc.evaluate import evaluate
 from einc.execution import run_in_torch, runner
-from einc.targets import INTERPRETER, TARGETS, Target
 from einc.tile import tile_axes
 from einc.visits import EMPTY, FULL, MIXED, Visits, bound_tensors, domain_picture, visits
 

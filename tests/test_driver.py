@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 
 import einc
+from einc.base.targets import INTERPRETER, TARGETS
+from einc.base.types import F16, F32
 from einc.binding import Fact
 from einc.driver import ELABORATED, Compiled, compile_program, elaborate, parse, passes, run_passes, size_class
-from einc.forms import IllegalIR
 from einc.passes import PIPELINE
 from einc.pipeline import Context, Pass, State
-from einc.targets import INTERPRETER, TARGETS
-from einc.types import F16, F32
+from einc.pipeline.forms import IllegalIR
 
 TEXT = 'softmax("bihd,bjhd->bhij") * "bjhd->bihd"'
 

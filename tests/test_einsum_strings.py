@@ -10,16 +10,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from einc import errors, types
+from einc.base import errors, types
+from einc.base.errors import AxisError, CallError, Error, ShapeError
+from einc.base.source import Source
+from einc.base.types import F32, DType
 from einc.binding import Fact
-from einc.errors import AxisError, CallError, Error, ShapeError
+from einc.ein.printer import print_program
 from einc.frontend.einsum import Reading, bind_einsum, elaborate_einsum
 from einc.frontend.layout import operand_name
 from einc.frontend.termparser import parse_terms
 from einc.frontend.terms import Dots, Group, Subscripts, Term, choose
-from einc.printer import print_program
-from einc.source import Source
-from einc.types import F32, DType
 
 Shape = tuple[int, ...]
 

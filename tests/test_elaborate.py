@@ -9,14 +9,15 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from einc import ein, forms
+from einc import ein
+from einc.base.errors import AxisError, Error
+from einc.base.source import Source
+from einc.base.types import BF16, BOOL, BY_NAME, C64, F16, F32, F64, I8, I32, I64, DType
 from einc.binding import Fact, bind
-from einc.errors import AxisError, Error
+from einc.ein.printer import print_program
 from einc.evaluate import evaluate
 from einc.frontend import elaborate, parse
-from einc.printer import print_program
-from einc.source import Source
-from einc.types import BF16, BOOL, BY_NAME, C64, F16, F32, F64, I8, I32, I64, DType
+from einc.pipeline import forms
 from tests.random_programs import programs
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
@@ -200,7 +201,7 @@ def test_axes_in_the_order_of_signature_statements_and_use() -> None:
 
 def guards(text: str) -> dict[str, str]:
     """The guard of each read that has one, by the read's tensor, as the printer writes it on its own."""
-    from einc.printer import print_expr
+    from einc.ein.printer import print_expr
 
     program = elaborated(text)
     reads = [r for e in program.equations for x in e.expressions() for r in ein.reads(x)]

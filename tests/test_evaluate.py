@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from einc.base.types import BOOL, C64, F16, F32, FLOAT, I8, I32, I64, INT, U8, DType
 from einc.ein import FALSE, TRUE, AxisDecl, Cast, Const, Equation, Extent, Monoid, Param, Scalar, Tensor
+from einc.ein.guards import composite
 from einc.evaluate import evaluate
-from einc.guards import composite
-from einc.types import BOOL, C64, F16, F32, FLOAT, I8, I32, I64, INT, U8, DType
 from tests.nodes import Term, add, call, mul, operand, pointwise, program, read, reduce, where
 
 Array = NDArray[Any]

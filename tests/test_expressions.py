@@ -5,14 +5,15 @@ from typing import Any, TypeAlias
 import numpy as np
 import pytest
 
-from einc import ein, forms
+from einc import ein
+from einc.base.errors import AxisError, Error, NameError
+from einc.base.source import Source
+from einc.base.types import BF16, BOOL, BY_NAME, F32, F64, I8, I32, I64, DType
 from einc.binding import Fact
-from einc.errors import AxisError, Error, NameError
+from einc.ein.printer import print_program
 from einc.evaluate import evaluate
 from einc.frontend import elaborate, parse
-from einc.printer import print_program
-from einc.source import Source
-from einc.types import BF16, BOOL, BY_NAME, F32, F64, I8, I32, I64, DType
+from einc.pipeline import forms
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 KINDS = {"f": F64, "i": I64, "b": BOOL}

@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import pytest
 
+from einc.base.types import BOOL, C64, F32, I32, INT
 from einc.ein import MONOIDS, Apply, AxisDecl, Const, Equation, Param, Program, Read, Scalar, Tensor
-from einc.forms import FORMS, IllegalIR, check, verify
 from einc.pipeline import Pass, State, on_program
-from einc.types import BOOL, C64, F32, I32, INT
+from einc.pipeline.forms import FORMS, IllegalIR, check, verify
 from tests.nodes import add, call, mul, operand, pointwise, program, read, reduce
 
 A = operand("A i k")

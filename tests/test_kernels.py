@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from einc import philox, types
+from einc.base import types
+from einc.base.types import BF16, BOOL, F8E4M3, F8E5M2, F16, F32, F64, I8, I16, I32, I64, U8, U16, U32, U64, DType
 from einc.ein import Monoid, Scalar
-from einc.types import BF16, BOOL, F8E4M3, F8E5M2, F16, F32, F64, I8, I16, I32, I64, U8, U16, U32, U64, DType
+from einc.evaluate import philox
 from tests import tileprograms as programs
 from tests.backends import TORCH, Run, close, in_pieces, normal, run_in_torch, run_in_triton
 

@@ -12,11 +12,11 @@ import torch
 from hypothesis import given, settings
 
 from einc import driver, tile
+from einc.base.targets import INTERPRETER
 from einc.binding import bind
 from einc.ein import Program
 from einc.evaluate import evaluate
 from einc.execution import execute, run_in_torch, runner
-from einc.targets import INTERPRETER
 from tests.random_programs import Case, cases
 
 _TORCH = {

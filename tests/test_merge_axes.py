@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from einc import driver, tile
+from einc.base.targets import TARGETS
+from einc.base.types import INT
 from einc.binding import bind
 from einc.evaluate import evaluate
 from einc.execution import run_in_torch, runner
-from einc.targets import TARGETS
-from einc.tiletypes import axes_of, scope
-from einc.types import INT
+from einc.tile.typing import axes_of, scope
 
 Array = np.ndarray[Any, Any]
 

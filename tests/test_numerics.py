@@ -15,9 +15,9 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from einc import driver
+from einc.base.targets import INTERPRETER, TARGETS
 from einc.binding import bind
 from einc.execution import run_in_torch, runner
-from einc.targets import INTERPRETER, TARGETS
 
 ULP = 2.0**-23
 INF = float("inf")

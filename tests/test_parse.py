@@ -7,7 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from einc.errors import Error, SyntaxError
+from einc.base.errors import Error, SyntaxError
+from einc.base.source import Source
+from einc.base.types import BF16
 from einc.frontend import parse
 from einc.frontend.grammar import parse_expression, parse_program
 from einc.frontend.parse import form_of
@@ -27,8 +29,6 @@ from einc.frontend.syntax import (
     Return,
     ScalarDecl,
 )
-from einc.source import Source
-from einc.types import BF16
 
 
 def source(text: str) -> Source:

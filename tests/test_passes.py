@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from einc import forms
+from einc.base.types import BF16, F16, F32, F64, I32, I64, U8, U32
 from einc.ein import (
     MONOIDS,
     Apply,
@@ -25,15 +25,14 @@ from einc.ein import (
     Tensor,
     substitute,
 )
+from einc.ein.printer import print_program
 from einc.evaluate import evaluate
 from einc.passes import PIPELINE
 from einc.passes.identities import simplify_expression, widens
 from einc.passes.order_contractions import order_contractions
 from einc.passes.rewriting import Scope, bottom_up, depth, unused
 from einc.passes.signs import is_finite, not_negative
-from einc.pipeline import Context, Pass, State
-from einc.printer import print_program
-from einc.types import BF16, F16, F32, F64, I32, I64, U8, U32
+from einc.pipeline import Context, Pass, State, forms
 from tests.random_programs import Case, cases
 
 ANY = settings(deadline=None, suppress_health_check=list(HealthCheck))

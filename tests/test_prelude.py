@@ -8,13 +8,13 @@ from typing import Any, TypeAlias
 import numpy as np
 import pytest
 
+from einc.base.errors import Error
+from einc.base.source import Source
+from einc.base.types import F32, F64
 from einc.binding import Fact
-from einc.errors import Error
 from einc.evaluate import evaluate
 from einc.frontend import elaborate, parse
 from einc.frontend.library import prelude
-from einc.source import Source
-from einc.types import F32, F64
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 INF = math.inf

@@ -7,12 +7,12 @@ import math
 import pytest
 from hypothesis import HealthCheck, given, settings
 
+from einc.base.source import Source
+from einc.base.types import BF16, F32, F64, FLOAT, I32, I64, INT
 from einc.ein import AxisDecl, Cast, Const, Expr, Param, Program, Scalar
+from einc.ein.guards import composite
+from einc.ein.printer import print_expr, print_program
 from einc.frontend import elaborate, parse
-from einc.guards import composite
-from einc.printer import print_expr, print_program
-from einc.source import Source
-from einc.types import BF16, F32, F64, FLOAT, I32, I64, INT
 from tests.nodes import add, call, mul, operand, pointwise, program, read, reduce, where
 from tests.random_programs import programs
 

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from einc import accounts, driver
+from einc.base.targets import TARGETS
 from einc.binding import bind
 from einc.codegen.aot import compile_ahead
 from einc.evaluate import evaluate
 from einc.execution import run_in_torch, runner
-from einc.targets import TARGETS
 from einc.tile import Scan, Schedule, tile_axes, values_in
 
 Array = np.ndarray[Any, Any]

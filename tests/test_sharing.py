@@ -12,12 +12,12 @@ import pytest
 import torch
 
 from einc import driver
+from einc.base.targets import INTERPRETER, TARGETS
+from einc.base.types import BF16, F32, DType
 from einc.binding import Fact, bind
 from einc.ein import Program
 from einc.evaluate import evaluate
 from einc.execution import run_in_torch, runner
-from einc.targets import INTERPRETER, TARGETS
-from einc.types import BF16, F32, DType
 
 
 @dataclass(frozen=True, slots=True)

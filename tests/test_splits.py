@@ -14,15 +14,15 @@ from hypothesis import HealthCheck, given, settings
 
 import einc
 from einc import driver
+from einc.base.errors import CallError
+from einc.base.targets import INTERPRETER, TARGETS
 from einc.binding import Bindings, bind
 from einc.codegen import torch_run
 from einc.codegen.torch_kernel import executable
 from einc.ein import Program
-from einc.errors import CallError
 from einc.evaluate import evaluate
 from einc.execution import run_in_torch, runner
 from einc.passes.cost import Model
-from einc.targets import INTERPRETER, TARGETS
 from tests.random_cascades import Cascade, cascades
 from tests.random_programs import Case, cases
 from tests.test_lower import agree, magnitude, precision, tensors

@@ -17,6 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from einc import tile
+from einc.base.targets import INTERPRETER
+from einc.base.types import BF16, F16, F32, I8, I32, I64, INT, U8, U16, U32, U64, DType
 from einc.binding import bind
 from einc.codegen import torch_boxes, torch_run
 from einc.codegen.torch_boxes import Dim, blocks, box
@@ -25,9 +27,7 @@ from einc.codegen.torch_workers import share_out
 from einc.driver import compile_program
 from einc.ein import MONOIDS, Operand, Param, Program
 from einc.evaluate import evaluate
-from einc.targets import INTERPRETER
 from einc.tile import Carried, Convert, Dot, ExtentOf, Fill, Fold, Lit, Loop, Ref, Statement, TileType, Value
-from einc.types import BF16, F16, F32, I8, I32, I64, INT, U8, U16, U32, U64, DType
 from tests import tileprograms as programs
 from tests.backends import TORCH, close, in_pieces, normal
 from tests.backends import run_in_torch as run

@@ -13,15 +13,15 @@ import pytest
 import torch
 
 from einc import tile
+from einc.base.targets import INTERPRETER, TARGETS
+from einc.base.types import F32, I32, U8
 from einc.codegen import emit, emit_file
 from einc.codegen.layout import WIDTH, wrapped
 from einc.codegen.names import Names, identifier
 from einc.codegen.run import launcher, load
 from einc.driver import compile_program, elaborate, parse
 from einc.ein import AxisDecl, Const, Extent, Operand
-from einc.targets import INTERPRETER, TARGETS
 from einc.tile import Block
-from einc.types import F32, I32, U8
 from tests import tileprograms as programs
 from tests.backends import close, normal
 from tests.backends import run_in_triton as run

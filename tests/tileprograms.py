@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from einc import tile
+from einc.base.types import BOOL, C64, F32, F64, FLOAT, I64, INT, DType, accumulator
 from einc.ein import (
     MONOIDS,
     Apply,
@@ -42,7 +43,6 @@ from einc.tile import (
     TileType,
     Value,
 )
-from einc.types import BOOL, C64, F32, F64, FLOAT, I64, INT, DType, accumulator
 
 Scheduled = tuple[Program, tile.Schedule]
 Dims = tuple[tuple[str, ...], ...]
@@ -127,7 +127,7 @@ def store(
 
 def kernel(p: Program, n: int, grid: Sequence[TileAxis], body: Sequence[Statement], **more: Any) -> tile.Kernel:
     """The kernel of equation n, with the buffers its body names."""
-    from einc.printer import print_equation
+    from einc.ein.printer import print_equation
 
     e = p.equations[n]
     reads = {v.tensor for v in _values(body) if isinstance(v, Load)}

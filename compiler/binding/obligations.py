@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from einc.arithmetic import ScalarValue, evaluate_formula, values_of
+from einc.base.errors import ShapeError
+from einc.base.source import Span
 from einc.ein import Apply, Cast, Const, Equation, Expr, Extent, Read, Scalar, walk
-from einc.errors import ShapeError
-from einc.printer import print_expr
-from einc.ranges import Interval, extent_of, in_range_by_form, interval, is_closed, is_simple
-from einc.source import Span
+from einc.ein.arithmetic import ScalarValue, evaluate_formula, values_of
+from einc.ein.printer import print_expr
+from einc.ein.ranges import Interval, extent_of, in_range_by_form, interval, is_closed, is_simple
 
 Extents = Mapping[str, int]
 Scalars = Mapping[str, ScalarValue]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-from einc.source import Span
+from einc.base.source import Span
 
 
 class Error(ValueError):

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from einc.elementwise import Array
+from einc.evaluate.elementwise import Array
 
 Axes = tuple[int, ...]
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from einc.errors import TargetError, nearest
-from einc.types import DType
+from einc.base.errors import TargetError, nearest
+from einc.base.types import DType
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from einc.base.types import BOOL, FLOAT, INT, DType
 from einc.ein import Apply, AxisValue, Cast, Const, Expr, Extent, Read, Scalar
-from einc.elementwise import Array, Value, apply, as_stored, convert, storage
-from einc.guards import in_range_by_form
-from einc.types import BOOL, FLOAT, INT, DType
+from einc.ein.guards import in_range_by_form
+from einc.evaluate.elementwise import Array, Value, apply, as_stored, convert, storage
 
 _RING = ("add", "sub", "mul", "neg")  # of integers: the same in every wider type, up to wrapping
 

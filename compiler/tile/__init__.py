@@ -13,8 +13,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
+from einc.base.types import DType
 from einc.ein import Monoid
-from einc.types import DType
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Axes and types

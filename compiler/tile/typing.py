@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from einc import tile
-from einc.forms import IllegalIR
-from einc.ops import OPS, Rule
+from einc.base.ops import OPS, Rule
+from einc.base.types import BOOL, F32, INT, DType, accumulator
+from einc.pipeline.forms import IllegalIR
 from einc.tile import TileType
-from einc.types import BOOL, F32, INT, DType, accumulator
 
 Types = Mapping[str, TileType]
 

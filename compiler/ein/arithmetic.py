@@ -6,9 +6,9 @@ import math
 import operator
 from collections.abc import Callable, Mapping
 
+from einc.base.errors import DTypeError, ShapeError
 from einc.ein import Apply, AxisValue, Cast, Const, Expr, Extent, Read, Scalar, walk
-from einc.errors import DTypeError, ShapeError
-from einc.printer import print_expr
+from einc.ein.printer import print_expr
 
 ScalarValue = bool | int | float
 

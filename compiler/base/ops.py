@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from einc.errors import DTypeError
-from einc.types import BOOL, FLOAT, INT, DType, join
+from einc.base.errors import DTypeError
+from einc.base.types import BOOL, FLOAT, INT, DType, join
 
 
 class Rule(Enum):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from einc.base.errors import AxisError
 from einc.ein import AxisDecl, Expr, Extent, Param, Program, Scalar, walk
-from einc.errors import AxisError
-from einc.printer import print_dims, print_expr
+from einc.ein.printer import print_dims, print_expr
 
 
 @dataclass(frozen=True, slots=True)

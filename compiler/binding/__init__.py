@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from einc.arithmetic import ScalarValue, evaluate_formula
-from einc.ein import Expr, Program
-from einc.reach import Obligation, demand, obligations
-from einc.requirements import (
+from einc.base.types import DType
+from einc.binding.checks import (
     check_dimensions,
     check_ranks,
     checked_extent,
@@ -16,8 +14,10 @@ from einc.requirements import (
     checked_scalar,
     checked_scalars,
 )
-from einc.steps import FromDefault, FromDimension, FromFormula, Step, plan
-from einc.types import DType
+from einc.binding.obligations import Obligation, demand, obligations
+from einc.binding.order import FromDefault, FromDimension, FromFormula, Step, plan
+from einc.ein import Expr, Program
+from einc.ein.arithmetic import ScalarValue, evaluate_formula
 
 __all__ = [
     "Bindings", "Fact", "FromDefault", "FromDimension", "FromFormula", "Step", "bind", "completed", "plan", "value_of",

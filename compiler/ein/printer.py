@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+from einc.base.ops import ATOM, COMPARE, OPS, POWER, SIGN, SUM, Op
+from einc.base.types import DType
 from einc.ein import (
     MONOIDS,
     TRUE,
@@ -22,10 +24,8 @@ from einc.ein import (
     Scalar,
     axes_of,
 )
-from einc.guards import argument_guard, composite, implied_guard
-from einc.inference import default_dtypes, returned_dtype
-from einc.ops import ATOM, COMPARE, OPS, POWER, SIGN, SUM, Op
-from einc.types import DType
+from einc.ein.guards import argument_guard, composite, implied_guard
+from einc.ein.inference import default_dtypes, returned_dtype
 
 Shapes = Mapping[str, tuple[tuple[str, ...], ...]]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from einc import tile
-from einc.ops import ATOM, OPS, SIGN
+from einc.base.ops import ATOM, OPS, SIGN
 from einc.tile import UNSIZED, WHOLE, Block, TileAxis, TileType, Value
 
 

@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
+from einc.base.types import DType, accumulator, join
 from einc.ein import MONOIDS, Apply, Cast, Const, Equation, Expr, Monoid, axes_of
-from einc.elementwise import Array, Value, as_stored, convert, storage
-from einc.fields import Box, Fields, Scope
-from einc.inference import dtype_of, reduced_type
-from einc.products import sum_of_products
-from einc.types import DType, accumulator, join
+from einc.ein.inference import dtype_of, reduced_type
+from einc.evaluate.elementwise import Array, Value, as_stored, convert, storage
+from einc.evaluate.fields import Box, Fields, Scope
+from einc.evaluate.products import sum_of_products
 
 _MOST = 1 << 23  # elements of the largest array evaluated at once: 64 MB of doubles
 _FEW = 1 << 20  # up to here sums of products are formed term by term, exactly as written

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from einc import ein, tile
-from einc.plan import Plan
-from einc.ranges import interval
-from einc.targets import INTERPRETER, Target
+from einc.base.targets import INTERPRETER, Target
+from einc.ein.ranges import interval
+from einc.pipeline.plan import Plan
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from einc.base.errors import DTypeError
+from einc.base.ops import OPS
+from einc.base.types import ALL, BOOL, FLOAT, INT, DType
 from einc.binding import plan
 from einc.ein import (
     Apply,
@@ -20,13 +23,10 @@ from einc.ein import (
     Tensor,
     walk,
 )
-from einc.errors import DTypeError
+from einc.ein.inference import dtype_of
+from einc.ein.printer import print_equation, print_expr
+from einc.ein.ranges import is_closed
 from einc.illegal import IllegalIR
-from einc.inference import dtype_of
-from einc.ops import OPS
-from einc.printer import print_equation, print_expr
-from einc.ranges import is_closed
-from einc.types import ALL, BOOL, FLOAT, INT, DType
 
 
 def check(program: Program) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from itertools import product
 
 from einc.ein import Apply, AxisValue, Cast, Const, Expr, Extent, Program, Read, Scalar, walk
-from einc.guards import in_range_by_form
+from einc.ein.guards import in_range_by_form
 
 __all__ = ["Interval", "extent_of", "in_range_by_form", "interval", "is_closed", "is_simple", "needs_check"]
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from einc.errors import CallError, SyntaxError
-from einc.source import Source
+from einc.base.errors import CallError, SyntaxError
+from einc.base.source import Source
 
 
 def read_text(path: Path) -> str:

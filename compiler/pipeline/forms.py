@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from einc import tile, wellformed
+from einc import tile
+from einc.base.errors import Error
 from einc.ein import Apply, AxisValue, Const, Equation, Expr, Program, Read, axes_of, reads
-from einc.errors import Error
+from einc.ein.printer import print_equation
 from einc.illegal import IllegalIR
-from einc.pipeline import Pass, State
-from einc.printer import print_equation
+from einc.pipeline import Pass, State, wellformed
 
 __all__ = ["FORMS", "Form", "IllegalIR", "check", "verify"]
 
@@ -100,7 +100,7 @@ def on_program(f: Callable[[Program], None]) -> Callable[[State], None]:
 
 def on_schedule(state: State) -> None:
     """Every kernel's names, types and axes fit together."""
-    from einc.tiletypes import verify as verify_schedule  # which needs this module's exception
+    from einc.tile.typing import verify as verify_schedule
 
     if state.schedule is None:
         raise IllegalIR("there are no kernels")

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import reduce
 
+from einc.base.ops import result_type
+from einc.base.types import BOOL, FLOAT, I64, INT, DType, accumulator, compute, join, settle
 from einc.ein import Apply, AxisValue, Cast, Const, Equation, Expr, Extent, Monoid, Read, Scalar, reads
-from einc.ops import result_type
-from einc.types import BOOL, FLOAT, I64, INT, DType, accumulator, compute, join, settle
 
 _WEAK = {"bool": BOOL, "int": INT, "float": FLOAT}
 

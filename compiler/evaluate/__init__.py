@@ -16,9 +16,9 @@ import numpy as np
 
 from einc.binding import bind
 from einc.ein import Equation, Operand, Program
-from einc.elementwise import Array, as_stored
-from einc.fields import Box, Scope, scalar
-from einc.reductions import component_types, components, identity
+from einc.evaluate.elementwise import Array, as_stored
+from einc.evaluate.fields import Box, Scope, scalar
+from einc.evaluate.reductions import component_types, components, identity
 
 
 def evaluate(

@@ -5,11 +5,11 @@ from __future__ import annotations
 import operator
 from collections.abc import Mapping
 
-from einc.arithmetic import ScalarValue, values_of
+from einc.base.errors import CallError, DTypeError, ShapeError, nearest
 from einc.ein import AxisDecl, Expr, Operand, Param, Program
-from einc.errors import CallError, DTypeError, ShapeError, nearest
-from einc.printer import print_dims, print_expr
-from einc.ranges import extent_of
+from einc.ein.arithmetic import ScalarValue, values_of
+from einc.ein.printer import print_dims, print_expr
+from einc.ein.ranges import extent_of
 
 Shape = tuple[int, ...]
 Scalars = Mapping[str, ScalarValue]

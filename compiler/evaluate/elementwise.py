@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from einc.ops import OPS, Rule, result_type
-from einc.philox import uniform
-from einc.types import INT, DType, join
+from einc.base.ops import OPS, Rule, result_type
+from einc.base.types import INT, DType, join
+from einc.evaluate.philox import uniform
 
 Array = NDArray[Any]
 

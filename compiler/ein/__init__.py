@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
-from einc.source import Span
-from einc.types import DType
+from einc.base.source import Span
+from einc.base.types import DType
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Scalar expressions

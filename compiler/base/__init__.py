@@ -1,0 +1,1 @@
+"""What everyone may name: types, operations, places, errors, targets, facts."""
