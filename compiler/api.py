@@ -17,14 +17,14 @@ from einc.base.files import read_text
 from einc.base.targets import Target
 from einc.binding import Bindings, Fact, bind
 from einc.binding.checks import checked_scalar
-from einc.calling import Arguments, arrange, unpacked, write
 from einc.driver import Compiled, compile_program, elaborate, parse
 from einc.ein.arithmetic import ScalarValue
 from einc.ein.printer import print_dims, print_expr
 from einc.evaluate import evaluate
-from einc.execution import place, run_in_torch, runner, target_of
-from einc.gradients import connect
-from einc.tensors import as_numpy, as_torch, device_of, is_meta, is_torch
+from einc.runtime.arguments import Arguments, arrange, unpacked, write
+from einc.runtime.autograd import connect
+from einc.runtime.execution import place, run_in_torch, runner, target_of
+from einc.runtime.tensors import as_numpy, as_torch, device_of, is_meta, is_torch
 
 if TYPE_CHECKING:
     import torch
@@ -223,8 +223,8 @@ class Program:
     def story(self, *operands: Array, **named: Any) -> Story:
         """What the program is and what it costs at every level, for these operands; without any, for small ones."""
         if not operands and not named and self.text.operands:
-            from einc.accounts import extents
-            from einc.request import USUAL, usual
+            from einc.explain.accounts import extents
+            from einc.trials.request import USUAL, usual
 
             return self._story(self._meaning, extents(self._meaning, usual(self._meaning), {}, USUAL), {}, {})
         given = self._arrange(operands, named, shaped=True)
@@ -278,14 +278,14 @@ class Program:
             )
         found = self.story(*operands, **named)
         if format == "json":
-            from einc.records import story_data
+            from einc.present.data import story_data
 
             return json.dumps(story_data(found), indent=2, ensure_ascii=False)
         if format == "html":
-            from einc.page import page
+            from einc.present.page import page
 
             return page(found)
-        from einc.render import as_text, explanation
+        from einc.present.terminal import as_text, explanation
 
         return as_text(explanation(found))
 

@@ -13,7 +13,7 @@ from einc.driver import compile_program, elaborate, parse
 from einc.ein.printer import print_program
 from einc.evaluate import evaluate
 from einc.explain import story
-from einc.render import as_text, story_table
+from einc.present.terminal import as_text, story_table
 
 HERE = Path(__file__).parent
 

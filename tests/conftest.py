@@ -39,7 +39,7 @@ def seeded() -> None:
 @pytest.fixture(params=["torch", "interpret"])
 def on_cpu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """What runs operands on the CPU where a call does not say: each way in turn."""
-    monkeypatch.setattr("einc.execution.ON_CPU", request.param)
+    monkeypatch.setattr("einc.runtime.execution.ON_CPU", request.param)
 
 
 def not_installed() -> list[str]:

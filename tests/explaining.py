@@ -11,9 +11,9 @@ from einc import driver
 from einc.base.targets import INTERPRETER
 from einc.ein import Program
 from einc.explain import Story, story
-from einc.records import story_data
-from einc.request import Request
-from einc.running import story_for
+from einc.present.data import story_data
+from einc.trials.request import Request
+from einc.trials.running import story_for
 
 ATTENTION = 'softmax("bihd,bjhd->bhij" / sqrt(|d|)) * "bjhd->bihd"'
 MATMUL = "bik,bkj->bij"

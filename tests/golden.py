@@ -156,9 +156,9 @@ def dump(text: str, name: str, flags: Flags) -> str:
 def derivation(text: str, name: str, flags: Flags) -> str:
     """How the reductions of a program are carried, as `einc explain` prints it."""
     import einc
-    from einc.report import derived
-    from einc.request import Request
-    from einc.running import story_for
+    from einc.present.report import derived
+    from einc.trials.request import Request
+    from einc.trials.running import story_for
 
     program = einc.compile(text, flags.level, flags.target, name)
     return "\n".join(derived(story_for(program, Request(flags.sizes)))) + "\n"

@@ -14,7 +14,7 @@ from einc.base.types import BF16, F32, DType
 from einc.binding import Fact
 from einc.codegen.aot import compile_ahead
 from einc.evaluate import evaluate
-from einc.execution import runner
+from einc.runtime.execution import runner
 from tests.library import EXAMPLES
 
 HEADS = (EXAMPLES / "attention" / "talking_heads.ein").read_text()

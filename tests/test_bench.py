@@ -10,12 +10,12 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from einc import bench, contests, scoreboard
-from einc.bench import Row, Time
-from einc.cli import app
-from einc.contests import Contest
-from einc.machine import facts, target
-from einc.peers import direct
+from einc.cli.app import app
+from einc.trials import bench, contests, scoreboard
+from einc.trials.bench import Row, Time
+from einc.trials.contests import Contest
+from einc.trials.machine import facts, target
+from einc.trials.peers import direct
 
 CPU = torch.device("cpu")
 FACTS = {"device": "a machine", "date": "2000-01-01", "torch": "2"}

@@ -15,7 +15,7 @@ import pytest
 import torch
 from typer.testing import CliRunner, Result
 
-from einc.cli import app
+from einc.cli.app import app
 from einc.passes import PIPELINE
 
 MATMUL = "bik,bkj->bij"

@@ -16,9 +16,9 @@ from einc import driver
 from einc.base.targets import INTERPRETER, TARGETS, Target
 from einc.binding import Bindings, bind, completed
 from einc.evaluate import evaluate
-from einc.execution import run_in_torch, runner
+from einc.explain.visits import EMPTY, FULL, MIXED, Visits, bound_tensors, domain_picture, visits
+from einc.runtime.execution import run_in_torch, runner
 from einc.tile import tile_axes
-from einc.visits import EMPTY, FULL, MIXED, Visits, bound_tensors, domain_picture, visits
 
 Array = np.ndarray[Any, Any]
 ATTENTION = 'softmax(where({}, "bihd,bjhd->bhij" / sqrt(|d|), -inf)) * "bjhd->bihd"'

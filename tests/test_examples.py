@@ -15,7 +15,7 @@ import pytest
 from typer.testing import CliRunner
 
 import einc
-from einc.cli import app
+from einc.cli.app import app
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "examples"

@@ -13,10 +13,10 @@ from hypothesis import given, settings
 
 import einc
 from einc import driver
-from einc.render import as_text, explanation
-from einc.report import report
-from einc.request import Request
-from einc.running import story_for
+from einc.present.report import report
+from einc.present.terminal import as_text, explanation
+from einc.trials.request import Request
+from einc.trials.running import story_for
 from tests.explaining import ATTENTION, LAYERNORM, MATMUL, data, told, told_of
 from tests.random_programs import Case, cases
 from tests.test_streaming import CASCADES, LONG, OPEN

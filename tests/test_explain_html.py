@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 
 import einc
-from einc.page import page
+from einc.present.page import page
 from tests.explaining import ATTENTION, LAYERNORM, MATMUL, told, told_of
 from tests.random_programs import Case, cases
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 
 import einc
 from einc.evaluate import evaluate
-from einc.execution import execute
+from einc.runtime.execution import execute
 from tests.random_programs import Case, cases
 from tests.test_lower import agree, magnitude, precision, tensors
 

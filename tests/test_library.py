@@ -14,8 +14,8 @@ import einc
 from einc import driver
 from einc.base.targets import INTERPRETER, TARGETS, Target
 from einc.binding import bind
-from einc.execution import run_in_torch
-from einc.tensors import fact
+from einc.runtime.execution import run_in_torch
+from einc.runtime.tensors import fact
 from tests import library_attention, library_products, library_rows
 from tests.library import EXAMPLES, FLOATS, Case, agree
 

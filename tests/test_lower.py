@@ -16,7 +16,7 @@ from einc.base.targets import INTERPRETER
 from einc.binding import bind
 from einc.ein import Program
 from einc.evaluate import evaluate
-from einc.execution import execute, run_in_torch, runner
+from einc.runtime.execution import execute, run_in_torch, runner
 from tests.random_programs import Case, cases
 
 _TORCH = {

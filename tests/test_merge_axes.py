@@ -13,7 +13,7 @@ from einc.base.targets import TARGETS
 from einc.base.types import INT
 from einc.binding import bind
 from einc.evaluate import evaluate
-from einc.execution import run_in_torch, runner
+from einc.runtime.execution import run_in_torch, runner
 from einc.tile.typing import axes_of, scope
 
 Array = np.ndarray[Any, Any]

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from einc import accounts, driver
+from einc import driver
 from einc.base.targets import TARGETS
 from einc.binding import bind
 from einc.codegen.aot import compile_ahead
 from einc.evaluate import evaluate
-from einc.execution import run_in_torch, runner
+from einc.explain import accounts
+from einc.runtime.execution import run_in_torch, runner
 from einc.tile import Scan, Schedule, tile_axes, values_in
 
 Array = np.ndarray[Any, Any]

@@ -17,7 +17,7 @@ from einc.base.types import BF16, F32, DType
 from einc.binding import Fact, bind
 from einc.ein import Program
 from einc.evaluate import evaluate
-from einc.execution import run_in_torch, runner
+from einc.runtime.execution import run_in_torch, runner
 
 
 @dataclass(frozen=True, slots=True)

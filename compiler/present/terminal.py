@@ -12,8 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from einc.explain import Story
-from einc.figures import Level, State
-from einc.report import duration, quantity, ratio, report
+from einc.explain.figures import Level, State
+from einc.present.report import duration, quantity, ratio, report
 
 WIDTH = 100
 

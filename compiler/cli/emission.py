@@ -9,8 +9,8 @@ from pathlib import Path
 from einc.api import Program
 from einc.base.errors import CallError
 from einc.base.files import folder, write
-from einc.request import Request
-from einc.running import compile_for
+from einc.trials.request import Request
+from einc.trials.running import compile_for
 
 FORMATS = ("triton", "ttir", "ttgir", "llir", "ptx", "cubin", "amdgcn", "hsaco")
 Parts = Mapping[str, str | bytes]

@@ -9,12 +9,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 from einc.ein import Program, axes_of, reads
-from einc.notation import Shapes, expression
+from einc.explain.notation import Shapes, expression
+from einc.explain.transition import Derivation, Open, Writer
 from einc.passes.roles import misread
 from einc.passes.walks import walks
 from einc.pipeline.plan import Plan
 from einc.sweep import NotClosed
-from einc.transition import Derivation, Open, Writer
 
 
 def derivations(plan: Plan, shapes: Shapes) -> tuple[Derivation, ...]:

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from einc.base.files import read_text, write
-from einc.bench import Row, bench
-from einc.contests import Contest
-from einc.report import LIMITS
+from einc.present.report import LIMITS
+from einc.trials.bench import Row, bench
+from einc.trials.contests import Contest
 
 if TYPE_CHECKING:
     import torch

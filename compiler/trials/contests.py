@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from einc.api import Program
 from einc.ein.arithmetic import ScalarValue
-from einc.peers import PEERS, Peer, Tensors, Visible, direct, flex, naive, sdpa
-from einc.request import Request
-from einc.running import meaning
-from einc.tensors import is_torch
+from einc.runtime.tensors import is_torch
+from einc.trials.peers import PEERS, Peer, Tensors, Visible, direct, flex, naive, sdpa
+from einc.trials.request import Request
+from einc.trials.running import meaning
 
 if TYPE_CHECKING:
     import torch
@@ -92,7 +92,7 @@ def of_program(program: Program, request: Request, device: torch.device, names: 
 
 def _torch_dtype(name: str) -> torch.dtype:
     from einc.base.types import BY_NAME
-    from einc.tensors import torch_dtype
+    from einc.runtime.tensors import torch_dtype
 
     return torch_dtype(BY_NAME[name])
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import asdict
 
 from einc.explain import Story
-from einc.figures import KernelFigures, Level
+from einc.explain.figures import KernelFigures, Level
+from einc.explain.transition import Derivation
+from einc.explain.visits import Visits
 from einc.passes.decisions import Decision
-from einc.transition import Derivation
-from einc.visits import Visits
 
 
 def story_data(s: Story) -> dict[str, object]:

@@ -17,12 +17,13 @@ from typing import Any, TypeVar
 from einc import ein, tile
 from einc.base.errors import Error
 from einc.base.targets import TARGETS, Target
-from einc.counts import Sizes, each, flops, loops, running_state, states
-from einc.derivation import derivations
 from einc.driver import Compiled
 from einc.ein.arithmetic import ScalarValue, evaluate_formula
-from einc.figures import Formula, Intermediate, KernelFigures, Level, State
-from einc.notation import Shapes, body, left
+from einc.explain.counts import Sizes, each, flops, loops, running_state, states
+from einc.explain.derivation import derivations
+from einc.explain.figures import Formula, Intermediate, KernelFigures, Level, State
+from einc.explain.notation import Shapes, body, left
+from einc.explain.visits import Visits, bound_tensors, domain_picture, part_starts, visited
 from einc.passes.alone import alone
 from einc.passes.choose_tiles import choose_tiles
 from einc.passes.cost import Cost, Model
@@ -31,7 +32,6 @@ from einc.passes.lower import lowered
 from einc.passes.walks import tensors_read, walks
 from einc.pipeline import Context
 from einc.pipeline.plan import Plan
-from einc.visits import Visits, bound_tensors, domain_picture, part_starts, visited
 
 _T = TypeVar("_T")
 _MOST_PROGRAMS = 1 << 22  # of a grid whose loop bounds are looked at one by one

@@ -11,16 +11,16 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from einc.accounts import extents, level
 from einc.base.errors import Error
-from einc.character import character
-from einc.derivation import open_reductions
 from einc.driver import Compiled
 from einc.ein import Program
 from einc.ein.arithmetic import ScalarValue, evaluate_formula
-from einc.figures import Level
-from einc.system import Step, boundary, optimised, parallel, step_of, walked
-from einc.transition import Open
+from einc.explain.accounts import extents, level
+from einc.explain.character import character
+from einc.explain.derivation import open_reductions
+from einc.explain.figures import Level
+from einc.explain.system import Step, boundary, optimised, parallel, step_of, walked
+from einc.explain.transition import Open
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ import numpy as np
 
 from einc.base.errors import CallError, DTypeError, nearest
 from einc.base.types import DType, numpy_join
-from einc.tensors import dtype_of, numpy_dtype
+from einc.runtime.tensors import dtype_of, numpy_dtype
 
 ORDERS = ("C", "F", "A", "K")
 CASTINGS = ("no", "equiv", "safe", "same_kind", "unsafe")

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from einc import ein
-from einc.tensors import is_torch
+from einc.runtime.tensors import is_torch
 
 Array = Any  # a NumPy array or a torch tensor; what takes one gives the same kind
 

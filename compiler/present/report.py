@@ -7,9 +7,9 @@ import textwrap
 from collections.abc import Iterator, Sequence
 
 from einc.explain import Story
-from einc.figures import KernelFigures, Level
+from einc.explain.figures import KernelFigures, Level
+from einc.explain.transition import Derivation, Open, Relative
 from einc.passes.decisions import Decision
-from einc.transition import Derivation, Open, Relative
 
 WIDTH = 98
 

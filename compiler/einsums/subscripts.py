@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 from einc.base.errors import CallError
-from einc.tensors import is_torch
+from einc.runtime.tensors import is_torch
 
 _LONGEST = 1000  # axes that a list is read to; no operand has as many
 LABELS = 52  # lists of integers hold 0 to 51, as in NumPy and PyTorch

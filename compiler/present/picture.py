@@ -11,9 +11,9 @@ import html
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from einc.figures import KernelFigures, Level
-from einc.lettering import Line, shortened, svg_text, wrapped
-from einc.report import duration, quantity
+from einc.explain.figures import KernelFigures, Level
+from einc.present.lettering import Line, shortened, svg_text, wrapped
+from einc.present.report import duration, quantity
 
 SIZE, SMALL = 12.0, 11.0
 WIDTH = 520.0

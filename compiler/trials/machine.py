@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from einc.base.errors import CallError
 from einc.base.targets import INTERPRETER, Rates, Target
 from einc.base.types import DType
-from einc.execution import target_of
+from einc.runtime.execution import target_of
 
 if TYPE_CHECKING:
     import torch

@@ -6,15 +6,15 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from einc.accounts import level
 from einc.api import compile
 from einc.base.targets import Target
 from einc.binding import bind
-from einc.contests import Contest
 from einc.driver import Compiled
-from einc.machine import target
-from einc.peers import Way
-from einc.timing import race
+from einc.explain.accounts import level
+from einc.runtime.timing import race
+from einc.trials.contests import Contest
+from einc.trials.machine import target
+from einc.trials.peers import Way
 
 if TYPE_CHECKING:
     import torch

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from einc.explain.transition import Derivation, Open
+from einc.explain.visits import Visits
 from einc.passes.decisions import Decision
-from einc.transition import Derivation, Open
-from einc.visits import Visits
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,15 +6,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from html import escape
 
 from einc.explain import Story
-from einc.figures import KernelFigures, Level
-from einc.notation import markup
+from einc.explain.figures import KernelFigures, Level
+from einc.explain.notation import markup
+from einc.explain.transition import Derivation
 from einc.passes.decisions import Decision
-from einc.picture import cascade
-from einc.render import characteristics
-from einc.report import LIMITS, duration, in_words, quantity, ratio, relative, shape_of
-from einc.style import CSS
-from einc.tilemap import tile_map
-from einc.transition import Derivation
+from einc.present.picture import cascade
+from einc.present.report import LIMITS, duration, in_words, quantity, ratio, relative, shape_of
+from einc.present.style import CSS
+from einc.present.terminal import characteristics
+from einc.present.tilemap import tile_map
 
 
 def page(s: Story) -> str:

@@ -19,19 +19,19 @@ from einc import ein
 from einc.base.errors import CallError, ShapeError
 from einc.base.types import DType
 from einc.binding import Bindings, Fact
-from einc.calling import write
+from einc.einsums.operands import facts_of, on_one_device, read_operands, read_sizes
+from einc.einsums.options import check_cast, check_casting, check_optimize, check_order, read_dtype
+from einc.einsums.subscripts import read_call
+from einc.einsums.views import as_view, is_view
 from einc.frontend.einsum import Reading, bind_einsum
-from einc.gradients import connect
-from einc.operands import facts_of, on_one_device, read_operands, read_sizes
-from einc.options import check_cast, check_casting, check_optimize, check_order, read_dtype
-from einc.subscripts import read_call
-from einc.tensors import as_numpy, dtype_of, is_torch, may_overlap, overlaps_itself
-from einc.views import as_view, is_view
+from einc.runtime.arguments import write
+from einc.runtime.autograd import connect
+from einc.runtime.tensors import as_numpy, dtype_of, is_torch, may_overlap, overlaps_itself
 
 if TYPE_CHECKING:
     import torch
 
-    from einc.execution import Place
+    from einc.runtime.execution import Place
 
 Array = Any  # a torch tensor or a NumPy array
 
@@ -108,7 +108,7 @@ def _plan(text: str, facts: tuple[Fact, ...], sizes: tuple[tuple[str, int], ...]
 def _runner(plan: Plan, where: Place) -> Callable[..., tuple[torch.Tensor, ...]]:
     """The compiled program as a function of torch tensors there."""
     from einc.driver import compile_program
-    from einc.execution import run_in_torch, runner, target_of
+    from einc.runtime.execution import run_in_torch, runner, target_of
 
     level = 2 if len(plan.program.operands) <= _FEW else 0
     compiled = compile_program(plan.program, level, target_of(where.device), plan.extents)
@@ -125,7 +125,7 @@ def _runner(plan: Plan, where: Place) -> Callable[..., tuple[torch.Tensor, ...]]
 
 def _run(plan: Plan, arrays: Sequence[Array], out: Array | None = None) -> Array:
     """The result of the compiled program as a torch tensor, or `out`, of the result's type, with the result in it."""
-    from einc.execution import place
+    from einc.runtime.execution import place
 
     tensors = on_one_device(arrays)
     run = _runner(plan, place(tensors[0].device))

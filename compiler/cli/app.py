@@ -15,13 +15,13 @@ from typing import Annotated, Any, ParamSpec
 
 import typer
 
-from einc import request
 from einc.api import MOST_SPLITS, Program, compile
 from einc.base.errors import Error
 from einc.base.files import decoded, read_text
 from einc.driver import passes as passes_of
 from einc.illegal import IllegalIR
-from einc.request import Request
+from einc.trials import request
+from einc.trials.request import Request
 
 P = ParamSpec("P")
 
@@ -147,7 +147,7 @@ def run(
     as_json: Json = False,
 ) -> None:
     """Run a program on random or given operands; print the results' shapes, norms and errors against float64."""
-    from einc.running import report, run_program, save
+    from einc.trials.running import report, run_program, save
 
     wanted = _request(size, dtype, scalar, operand)
     found = run_program(_program(file, expression, level, target, splits), wanted, seed, backend, reference)
@@ -173,7 +173,7 @@ def dump(
     as_json: Json = False,
 ) -> None:
     """Print the program after the passes that changed it."""
-    from einc.running import compile_for
+    from einc.trials.running import compile_for
 
     compiled = compile_for(_program(file, expression, level, target, splits), _request(size, dtype))
     chosen = [compiled.stage(name) for name in after] or [s for s in compiled.stages if s.changed or all_stages]
@@ -205,7 +205,7 @@ def emit(
     as_json: Json = False,
 ) -> None:
     """Write the Triton file, or what it compiles to for a target; no GPU is needed."""
-    from einc.emission import FORMATS, aot, place
+    from einc.cli.emission import FORMATS, aot, place
 
     if form not in FORMATS:
         raise typer.BadParameter(f"'{form}' is none of {', '.join(FORMATS)}", param_hint="--format")
@@ -235,17 +235,17 @@ def explain(
     ] = None,
 ) -> None:
     """Print what a program is as a system, how it is streamed, and what it costs at each optimisation level."""
-    from einc.render import console, explanation
-    from einc.running import story_for
+    from einc.present.terminal import console, explanation
+    from einc.trials.running import story_for
 
     found = story_for(_program(file, expression, level, target, splits), _request(size, dtype, scalar))
     if html is not None:
         from einc.base.files import write
-        from einc.page import page
+        from einc.present.page import page
 
         write(html, page(found))
     if as_json:
-        from einc.records import story_data
+        from einc.present.data import story_data
 
         _print_json(story_data(found))
     elif html is None:
@@ -263,7 +263,7 @@ def check(
     as_json: Json = False,
 ) -> None:
     """Say whether a program is right, and print its signature; with sizes, whether it fits operands of them."""
-    from einc.running import compile_for
+    from einc.trials.running import compile_for
 
     try:
         program = _program(file, expression, level)
@@ -307,10 +307,10 @@ def bench(
     as_json: Json = False,
 ) -> None:
     """Time a program beside what one would call instead; without a program, the standard table of this machine."""
-    from einc import contests, scoreboard
-    from einc.bench import Row
-    from einc.machine import device_called, facts
-    from einc.peers import PEERS
+    from einc.trials import contests, scoreboard
+    from einc.trials.bench import Row
+    from einc.trials.machine import device_called, facts
+    from einc.trials.peers import PEERS
 
     where = device_called(device)
     names = [name for word in against for name in word.split(",")] or ["eager"]
@@ -341,7 +341,7 @@ def bench(
 @command("einc passes --level 0")
 def passes(level: Level = 2, as_json: Json = False) -> None:
     """List the passes in the order they run, each with its law."""
-    from einc.render import console, passes_table
+    from einc.present.terminal import console, passes_table
 
     found = passes_of(level)
     if as_json:
@@ -353,7 +353,7 @@ def passes(level: Level = 2, as_json: Json = False) -> None:
 @command("einc demo")
 def demo() -> None:
     """Compile a matrix product and attention, show every stage, run both here and compare with float64."""
-    from einc.demo import main as show
+    from einc.cli.demo import main as show
 
     show()
 

@@ -17,10 +17,10 @@ import einc
 from einc.api import LEVELS, compile
 from einc.base.errors import Error
 from einc.driver import Compiled, Stage
-from einc.execution import target_of
 from einc.explain import Story
-from einc.render import code, console, listing, section, story_table
-from einc.running import relative_error
+from einc.present.terminal import code, console, listing, section, story_table
+from einc.runtime.execution import target_of
+from einc.trials.running import relative_error
 
 if TYPE_CHECKING:
     import torch

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from einc.figures import KernelFigures
-from einc.lettering import svg_text
-from einc.visits import EMPTY, FULL, MIXED
+from einc.explain.figures import KernelFigures
+from einc.explain.visits import EMPTY, FULL, MIXED
+from einc.present.lettering import svg_text
 
 Cells = NDArray[Any]
 _MOST = 64  # cells a side; finer pictures are drawn by the most that happens in each cell

@@ -18,7 +18,7 @@ from einc.ein import Expr, Operand, Program, Read, Scalar, reads, walk
 from einc.ein.arithmetic import ScalarValue, evaluate_formula
 from einc.ein.printer import print_expr
 from einc.ein.ranges import extent_of
-from einc.tensors import dtype_of, fact, torch_dtype
+from einc.runtime.tensors import dtype_of, fact, torch_dtype
 
 if TYPE_CHECKING:
     import torch

@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from einc import ein
 from einc.base.ops import PRODUCT
 from einc.ein import ONE, ZERO, Expr, Read
-from einc.notation import Shapes, body, combined, expression, left, lowered, reduction
+from einc.explain.like_terms import tidied
+from einc.explain.notation import Shapes, body, combined, expression, left, lowered, reduction
 from einc.sweep import Accumulator, Link, Reference
-from einc.terms import tidied
 
 _LETTERS = "μνρσ"
 

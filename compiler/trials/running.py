@@ -17,8 +17,8 @@ from einc.binding import bind
 from einc.driver import Compiled, elaborate
 from einc.ein import Program as Meaning
 from einc.explain import Story
-from einc.request import Request
-from einc.tensors import as_numpy, dtype_of, is_torch
+from einc.runtime.tensors import as_numpy, dtype_of, is_torch
+from einc.trials.request import Request
 
 
 @dataclass(frozen=True, slots=True)

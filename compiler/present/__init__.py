@@ -1,0 +1,1 @@
+"""That data on a terminal, as JSON, as a page."""

@@ -1,0 +1,1 @@
+"""Tensors in, tensors out: where and by what a program runs."""

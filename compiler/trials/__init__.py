@@ -1,0 +1,1 @@
+"""A program tried: made-up operands, its meaning beside it, the clock."""
