@@ -6,12 +6,12 @@ from collections.abc import Mapping
 
 from einc import ein
 from einc.binding import Fact
-from einc.frontend.einsum import elaborate_einsum
-from einc.frontend.expressions import Expression, elaborate_expression
-from einc.frontend.layout import operand_name
-from einc.frontend.outline import Outline
 from einc.frontend.parse import Text
-from einc.frontend.programs import elaborate_program
+from einc.frontend.programs.outline import Outline
+from einc.frontend.programs.programs import elaborate_program
+from einc.frontend.strings.einsum import elaborate_einsum
+from einc.frontend.strings.expressions import Expression, elaborate_expression
+from einc.frontend.strings.layout import operand_name
 
 
 def elaborate(text: Text, facts: Mapping[str, Fact] | None = None) -> ein.Program:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from einc.base.source import Source
-from einc.frontend.expressions import Expression
-from einc.frontend.outline import Outline
-from einc.frontend.terms import Subscripts
+from einc.frontend.programs.outline import Outline
+from einc.frontend.strings.expressions import Expression
+from einc.frontend.strings.terms import Subscripts
 
 Form: TypeAlias = Literal["einsum", "expression", "program"]
 
@@ -54,8 +54,8 @@ def form_of(text: str) -> Form:
 
 
 def _einsum(source: Source) -> Text:
-    from einc.frontend.layout import operand_name
-    from einc.frontend.termparser import parse_terms
+    from einc.frontend.strings.layout import operand_name
+    from einc.frontend.strings.termparser import parse_terms
 
     text = _COMMENT.sub(lambda found: " " * len(found.group()), source.text)
     subscripts = parse_terms(text, source.whole())
@@ -64,15 +64,15 @@ def _einsum(source: Source) -> Text:
 
 
 def _expression(source: Source) -> Text:
-    from einc.frontend.expressions import read_expression
+    from einc.frontend.strings.expressions import read_expression
 
     expression = read_expression(source)
     return Text(source, "expression", expression.operands, expression.scalars, expression)
 
 
 def _program(source: Source) -> Text:
-    from einc.frontend.grammar import parse_program
-    from einc.frontend.outline import outline
+    from einc.frontend.programs.outline import outline
+    from einc.frontend.syntax.grammar import parse_program
 
     found = outline(parse_program(source))
     operands, scalars = (tuple(p.name for p in some) for some in (found.operands, found.scalars))

@@ -16,10 +16,10 @@ from einc.base.source import Source
 from einc.base.types import F32, DType
 from einc.binding import Fact
 from einc.ein.printer import print_program
-from einc.frontend.einsum import Reading, bind_einsum, elaborate_einsum
-from einc.frontend.layout import operand_name
-from einc.frontend.termparser import parse_terms
-from einc.frontend.terms import Dots, Group, Subscripts, Term, choose
+from einc.frontend.strings.einsum import Reading, bind_einsum, elaborate_einsum
+from einc.frontend.strings.layout import operand_name
+from einc.frontend.strings.termparser import parse_terms
+from einc.frontend.strings.terms import Dots, Group, Subscripts, Term, choose
 
 Shape = tuple[int, ...]
 

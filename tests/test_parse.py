@@ -11,9 +11,9 @@ from einc.base.errors import Error, SyntaxError
 from einc.base.source import Source
 from einc.base.types import BF16
 from einc.frontend import parse
-from einc.frontend.grammar import parse_expression, parse_program
 from einc.frontend.parse import form_of
-from einc.frontend.syntax import (
+from einc.frontend.syntax.grammar import parse_expression, parse_program
+from einc.frontend.syntax.nodes import (
     AxisStatement,
     Call,
     Definition,

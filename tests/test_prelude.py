@@ -14,7 +14,7 @@ from einc.base.types import F32, F64
 from einc.binding import Fact
 from einc.evaluate import evaluate
 from einc.frontend import elaborate, parse
-from einc.frontend.library import prelude
+from einc.frontend.elaboration.library import prelude
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 INF = math.inf
@@ -79,7 +79,7 @@ def test_functions(name: str) -> None:
 
 def test_every_function_is_tested_and_commented() -> None:
     assert set(EXPECTED) == set(prelude())
-    text = files("einc.frontend").joinpath("prelude.ein").read_text(encoding="utf-8")
+    text = files("einc.frontend.elaboration").joinpath("prelude.ein").read_text(encoding="utf-8")
     assert len(re.findall(r"^# .+\nfn ", text, re.MULTILINE)) == len(prelude())
 
 

@@ -23,7 +23,7 @@ from einc.einsums.operands import facts_of, on_one_device, read_operands, read_s
 from einc.einsums.options import check_cast, check_casting, check_optimize, check_order, read_dtype
 from einc.einsums.subscripts import read_call
 from einc.einsums.views import as_view, is_view
-from einc.frontend.einsum import Reading, bind_einsum
+from einc.frontend.strings.einsum import Reading, bind_einsum
 from einc.runtime.arguments import write
 from einc.runtime.autograd import connect
 from einc.runtime.tensors import as_numpy, dtype_of, is_torch, may_overlap, overlaps_itself

@@ -9,8 +9,8 @@ from einc.base import errors
 from einc.base.errors import nearest
 from einc.base.source import Span
 from einc.base.types import DType
-from einc.frontend.cascade import Known
-from einc.frontend.values import Value
+from einc.frontend.elaboration.cascade import Known
+from einc.frontend.elaboration.values import Value
 
 
 @dataclass(frozen=True, slots=True)

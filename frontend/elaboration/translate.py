@@ -12,13 +12,13 @@ from einc.base.ops import OPS
 from einc.base.source import Span
 from einc.base.types import BOOL, BY_NAME, FLOAT, INT, DType
 from einc.ein.guards import argument_guard
-from einc.frontend import functions, reads, reductions
-from einc.frontend.cascade import Cascade, bare
-from einc.frontend.library import Library
-from einc.frontend.operations import operate
-from einc.frontend.scopes import Scope
-from einc.frontend.syntax import Call, Extent, Group, Literal, Name, Node, Operation, Quoted, Read
-from einc.frontend.values import Reduction, Result, Value, blocked
+from einc.frontend.elaboration import functions, reads, reductions
+from einc.frontend.elaboration.cascade import Cascade, bare
+from einc.frontend.elaboration.library import Library
+from einc.frontend.elaboration.operations import operate
+from einc.frontend.elaboration.scopes import Scope
+from einc.frontend.elaboration.values import Reduction, Result, Value, blocked
+from einc.frontend.syntax.nodes import Call, Extent, Group, Literal, Name, Node, Operation, Quoted, Read
 
 _WEAK = {bool: BOOL, int: INT, float: FLOAT}
 

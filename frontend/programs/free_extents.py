@@ -15,7 +15,7 @@ from einc.base.errors import AxisError
 from einc.base.source import Span
 from einc.ein import Apply, AxisValue, Const, Equation, Expr, Extent, Read, Scalar
 from einc.ein.ranges import in_range_by_form, is_closed
-from einc.frontend.values import Dims
+from einc.frontend.elaboration.values import Dims
 
 _HIGHEST = 16  # degree of a polynomial, and number of its terms, beyond which a subscript bounds nothing
 

@@ -8,8 +8,8 @@ from math import prod
 
 from einc.base.errors import AxisError, CallError, ShapeError, nearest
 from einc.base.source import Span
-from einc.frontend.layout import Layout, Shape, listed, members, operand_name
-from einc.frontend.terms import Group, clip
+from einc.frontend.strings.layout import Layout, Shape, listed, members, operand_name
+from einc.frontend.strings.terms import Group, clip
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,26 +10,18 @@ from lark.exceptions import UnexpectedToken
 
 from einc.base.errors import SyntaxError
 from einc.base.source import Source
-from einc.frontend import mistakes
-from einc.frontend.lexer import Input, TokenLexer
-from einc.frontend.room import make_room
-from einc.frontend.syntax import (
-    AxisStatement,
-    Definition,
-    Definitions,
-    Node,
-    ScalarDecl,
-    Statement,
-    children,
-)
-from einc.frontend.trees import Trees
+from einc.frontend.syntax import mistakes
+from einc.frontend.syntax.lexer import Input, TokenLexer
+from einc.frontend.syntax.nodes import AxisStatement, Definition, Definitions, Node, ScalarDecl, Statement, children
+from einc.frontend.syntax.recursion import make_room
+from einc.frontend.syntax.trees import Trees
 
 DEEPEST = 256  # operations within operations
 
 
 @cache
 def _parser() -> Lark:
-    grammar = files("einc.frontend").joinpath("einc.lark").read_text(encoding="utf-8")
+    grammar = files("einc.frontend.syntax").joinpath("einc.lark").read_text(encoding="utf-8")
     return Lark(grammar, parser="lalr", lexer=TokenLexer, start=["program", "expression"], transformer=Trees())
 
 

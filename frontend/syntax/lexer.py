@@ -12,7 +12,7 @@ from lark.lexer import Lexer, PatternStr
 
 from einc.base.errors import SyntaxError
 from einc.base.source import Source, Span
-from einc.frontend import mistakes
+from einc.frontend.syntax import mistakes
 
 DEEPEST = 256  # brackets within brackets
 

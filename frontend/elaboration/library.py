@@ -15,7 +15,7 @@ from einc.base.errors import AxisError
 from einc.base.ops import OPS
 from einc.base.source import Source, Span
 from einc.base.types import BY_NAME
-from einc.frontend.syntax import AxisStatement, Call, Definition, Function, Name, Node, Read, Return, walk
+from einc.frontend.syntax.nodes import AxisStatement, Call, Definition, Function, Name, Node, Read, Return, walk
 
 
 @dataclass(frozen=True)
@@ -35,9 +35,9 @@ Library: TypeAlias = Mapping[str, Entry]
 @cache
 def prelude() -> Library:
     """The functions that every program has, from `prelude.ein`."""
-    from einc.frontend.grammar import parse_program
+    from einc.frontend.syntax.grammar import parse_program
 
-    text = files("einc.frontend").joinpath("prelude.ein").read_text(encoding="utf-8")
+    text = files("einc.frontend.elaboration").joinpath("prelude.ein").read_text(encoding="utf-8")
     return {f.name: _entry(f, prelude=True) for f in parse_program(Source("prelude.ein", text)).functions}
 
 

@@ -13,10 +13,10 @@ from dataclasses import replace
 from einc import ein
 from einc.base.errors import AxisError
 from einc.base.types import BY_NAME
-from einc.frontend.elaborator import Elaborator
-from einc.frontend.reductions import reduction
-from einc.frontend.syntax import Call, Node, Operation
-from einc.frontend.values import Reduction, Result, Value
+from einc.frontend.elaboration.elaborator import Elaborator
+from einc.frontend.elaboration.reductions import reduction
+from einc.frontend.elaboration.values import Reduction, Result, Value
+from einc.frontend.syntax.nodes import Call, Node, Operation
 
 
 def total(t: Elaborator, node: Node, kept: Container[str]) -> Result:

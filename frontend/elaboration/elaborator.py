@@ -7,11 +7,11 @@ from typing import Protocol
 
 from einc.base.source import Span
 from einc.ein import Expr
-from einc.frontend.cascade import Cascade
-from einc.frontend.library import Library
-from einc.frontend.scopes import Scope
-from einc.frontend.syntax import Call, Node
-from einc.frontend.values import Reduction, Result, Value
+from einc.frontend.elaboration.cascade import Cascade
+from einc.frontend.elaboration.library import Library
+from einc.frontend.elaboration.scopes import Scope
+from einc.frontend.elaboration.values import Reduction, Result, Value
+from einc.frontend.syntax.nodes import Call, Node
 
 
 class Elaborator(Protocol):

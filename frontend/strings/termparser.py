@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from einc.base import errors
 from einc.base.source import Span
-from einc.frontend.terms import Axis, Dim, Dots, Group, Subscripts, Term, clip
+from einc.frontend.strings.terms import Axis, Dim, Dots, Group, Subscripts, Term, clip
 
 _TOKEN = re.compile(r"(?P<space>\s+)|(?P<dots>\.\.\.)|(?P<arrow>->)|(?P<mark>[,()])|(?P<word>\w+)")
 _MISPLACED = {

@@ -9,12 +9,12 @@ from einc.base.errors import AxisError, CallError, DTypeError
 from einc.base.source import Span
 from einc.base.types import DType
 from einc.ein.inference import returned_dtype
-from einc.frontend import functions, sums
-from einc.frontend.cascade import Known, default_dtype
-from einc.frontend.elaborator import Elaborator
-from einc.frontend.scopes import Argument
-from einc.frontend.syntax import Call, Definition, Group, Target
-from einc.frontend.values import Dims, Reduction, Result, Value, flatten
+from einc.frontend.elaboration import functions, sums
+from einc.frontend.elaboration.cascade import Known, default_dtype
+from einc.frontend.elaboration.elaborator import Elaborator
+from einc.frontend.elaboration.scopes import Argument
+from einc.frontend.elaboration.values import Dims, Reduction, Result, Value, flatten
+from einc.frontend.syntax.nodes import Call, Definition, Group, Target
 
 
 def define(t: Elaborator, d: Definition, *, returned: bool = False) -> None:

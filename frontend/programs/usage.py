@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 
 from einc.base.types import BOOL, I64, DType
-from einc.frontend.syntax import Call, Name, Node, Operation, Read
+from einc.frontend.syntax.nodes import Call, Name, Node, Operation, Read
 
 
 def likely_types(nodes: Iterable[Node], values: Mapping[str, Node]) -> dict[str, DType]:

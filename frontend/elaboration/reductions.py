@@ -9,10 +9,10 @@ from einc.base.errors import AxisError, CallError, DTypeError
 from einc.base.source import Span
 from einc.base.types import INT
 from einc.ein.guards import composite, conjoin
-from einc.frontend.elaborator import Elaborator
-from einc.frontend.reads import condition
-from einc.frontend.syntax import Call
-from einc.frontend.values import Reduction, Value, collect, flatten, without
+from einc.frontend.elaboration.elaborator import Elaborator
+from einc.frontend.elaboration.reads import condition
+from einc.frontend.elaboration.values import Reduction, Value, collect, flatten, without
+from einc.frontend.syntax.nodes import Call
 
 _POSITIONS = ("argmax", "argmin")
 

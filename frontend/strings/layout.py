@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from einc.base.errors import AxisError, ShapeError, nearest
 from einc.base.source import Span
-from einc.frontend.terms import Axis, Dots, Group, Subscripts, Term, clip
+from einc.frontend.strings.terms import Axis, Dots, Group, Subscripts, Term, clip
 
 Shape = tuple[int, ...]
 DOTS = "dots"  # an axis of an ellipsis is called `dots0`, `dots1`, ... from the left of the longest

@@ -12,8 +12,8 @@ from einc.base.types import DType, compute, settle
 from einc.ein import Cast, Equation, Expr, Read, Tensor, walk
 from einc.ein.guards import composite
 from einc.ein.inference import reduced_type
-from einc.frontend.room import make_room
-from einc.frontend.values import Dims, Reduction, Result, Value, merge, without
+from einc.frontend.elaboration.values import Dims, Reduction, Result, Value, merge, without
+from einc.frontend.syntax.recursion import make_room
 
 _MOST_NODES = 100_000  # of syntax that is elaborated, function bodies counted at every call
 _DEEPEST = 1000  # levels of one scalar expression

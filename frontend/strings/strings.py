@@ -12,12 +12,12 @@ from einc.base.source import Span
 from einc.base.types import F32, DType
 from einc.binding import Fact
 from einc.ein.guards import composite
-from einc.frontend.einsum import legal_names
-from einc.frontend.extents import plain_extents
-from einc.frontend.layout import Layout, broadcast, lay_out, members, operand_name
-from einc.frontend.syntax import Quoted
-from einc.frontend.terms import Axis, Dots, Group, Subscripts, Term, choose
-from einc.frontend.values import Dims, Value, flatten, merge
+from einc.frontend.elaboration.values import Dims, Value, flatten, merge
+from einc.frontend.strings.einsum import legal_names
+from einc.frontend.strings.extents import plain_extents
+from einc.frontend.strings.layout import Layout, broadcast, lay_out, members, operand_name
+from einc.frontend.strings.terms import Axis, Dots, Group, Subscripts, Term, choose
+from einc.frontend.syntax.nodes import Quoted
 
 
 @dataclass(frozen=True, slots=True)

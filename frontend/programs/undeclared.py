@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from einc.base import errors
 from einc.base.source import Span
-from einc.frontend.syntax import Group, Name, Node, OperandDecl, Read, ScalarDecl, walk
+from einc.frontend.syntax.nodes import Group, Name, Node, OperandDecl, Read, ScalarDecl, walk
 
 
 def read_operands(nodes: Sequence[Node], targets: Mapping[str, object], axes: dict[str, Span]) -> Iterator[OperandDecl]:

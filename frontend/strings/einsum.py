@@ -18,10 +18,10 @@ from einc.base.source import Source
 from einc.base.types import BOOL, F32, DType, numpy_result
 from einc.binding import Fact
 from einc.ein.guards import composite
-from einc.frontend.extents import find_extents, plain_extents
-from einc.frontend.layout import Layout, Shape, broadcast, lay_out, members, operand_name
-from einc.frontend.termparser import parse_terms
-from einc.frontend.terms import Group, Subscripts, choose
+from einc.frontend.strings.extents import find_extents, plain_extents
+from einc.frontend.strings.layout import Layout, Shape, broadcast, lay_out, members, operand_name
+from einc.frontend.strings.termparser import parse_terms
+from einc.frontend.strings.terms import Group, Subscripts, choose
 
 _LONGEST_CHAIN = 32  # factors that are multiplied one after the other; more are multiplied as a tree
 _RESERVED = frozenset({"and", "axis", "def", "false", "fn", "inf", "not", "or", "return", "true"})

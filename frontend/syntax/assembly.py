@@ -8,8 +8,8 @@ from typing import Any, TypeAlias
 from einc.base.errors import SyntaxError, nearest
 from einc.base.source import Span
 from einc.base.types import BY_NAME, DType
-from einc.frontend.lexer import Word
-from einc.frontend.syntax import (
+from einc.frontend.syntax.lexer import Word
+from einc.frontend.syntax.nodes import (
     Definitions,
     Function,
     Group,

@@ -9,8 +9,8 @@ from einc import ein
 from einc.base.errors import AxisError, DTypeError
 from einc.base.ops import result_type
 from einc.base.source import Span
-from einc.frontend.cascade import check_extent
-from einc.frontend.values import Obstacle, Obstacles, Value, blocked, collect, union
+from einc.frontend.elaboration.cascade import check_extent
+from einc.frontend.elaboration.values import Obstacle, Obstacles, Value, blocked, collect, union
 
 _INSIDE = {
     "pow": "a power", "floordiv": "'//'", "mod": "'%'", "and": "a condition", "or": "a condition",

@@ -10,7 +10,7 @@ from lark import Transformer, v_args
 
 from einc.base.errors import SyntaxError
 from einc.base.source import Span
-from einc.frontend.assembly import (
+from einc.frontend.syntax.assembly import (
     Kernel,
     Param,
     Subscripts,
@@ -22,8 +22,8 @@ from einc.frontend.assembly import (
     function,
     read_number,
 )
-from einc.frontend.lexer import Word
-from einc.frontend.syntax import (
+from einc.frontend.syntax.lexer import Word
+from einc.frontend.syntax.nodes import (
     AxisStatement,
     Call,
     Definition,

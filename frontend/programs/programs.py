@@ -10,24 +10,15 @@ from einc.base.errors import DTypeError
 from einc.base.source import Span
 from einc.base.types import BOOL, F32, FLOAT, INT, DType
 from einc.binding import Fact, plan
-from einc.frontend import bounds
-from einc.frontend.cascade import Cascade
-from einc.frontend.definitions import define
-from einc.frontend.library import library
-from einc.frontend.outline import Outline
-from einc.frontend.scopes import Scope
-from einc.frontend.syntax import (
-    AxisStatement,
-    Definition,
-    Group,
-    Name,
-    Node,
-    OperandDecl,
-    ScalarDecl,
-    Target,
-)
-from einc.frontend.translate import Translator
-from einc.frontend.values import Dims, Value, flatten
+from einc.frontend.elaboration.cascade import Cascade
+from einc.frontend.elaboration.definitions import define
+from einc.frontend.elaboration.library import library
+from einc.frontend.elaboration.scopes import Scope
+from einc.frontend.elaboration.translate import Translator
+from einc.frontend.elaboration.values import Dims, Value, flatten
+from einc.frontend.programs import free_extents
+from einc.frontend.programs.outline import Outline
+from einc.frontend.syntax.nodes import AxisStatement, Definition, Group, Name, Node, OperandDecl, ScalarDecl, Target
 
 _KINDS = {"int": INT, "float": FLOAT, "bool": BOOL}
 _ANONYMOUS = "program"
@@ -166,7 +157,7 @@ def close(
     given = dict.fromkeys(a for p in params if isinstance(p, ein.Operand) for a in flatten(p.dims))
     used = [a for a in _used(cascade.equations) if a not in given and a not in extents]
     places = {**cascade.places, **places}
-    found = bounds.find_extents(used, cascade.equations, cascade.dims, cascade.hints, places) if used else {}
+    found = free_extents.find_extents(used, cascade.equations, cascade.dims, cascade.hints, places) if used else {}
     formulas = {**extents, **found}
     order = dict.fromkeys((*given, *extents, *used))
     axes = tuple(ein.AxisDecl(a, formulas.get(a), places.get(a)) for a in order)

@@ -10,11 +10,11 @@ from einc.base.errors import AxisError, DTypeError, ShapeError, nearest
 from einc.base.types import INT
 from einc.ein.guards import composite, conjoin, implied_guard
 from einc.ein.printer import print_dims
-from einc.frontend.cascade import Known, check_extent, guard_size
-from einc.frontend.elaborator import Elaborator
-from einc.frontend.scopes import Argument
-from einc.frontend.syntax import Group, Literal, Node, Read
-from einc.frontend.values import Dims, Value, flatten, merge
+from einc.frontend.elaboration.cascade import Known, check_extent, guard_size
+from einc.frontend.elaboration.elaborator import Elaborator
+from einc.frontend.elaboration.scopes import Argument
+from einc.frontend.elaboration.values import Dims, Value, flatten, merge
+from einc.frontend.syntax.nodes import Group, Literal, Node, Read
 
 
 def read(t: Elaborator, node: Read, guard: ein.Expr | None) -> Value:

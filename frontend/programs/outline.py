@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from einc.base import errors
 from einc.base.source import Span
 from einc.base.types import DType
-from einc.frontend.syntax import (
+from einc.frontend.programs.undeclared import check_misspelt, free_scalars, read_operands
+from einc.frontend.programs.usage import likely_types
+from einc.frontend.syntax.nodes import (
     AxisStatement,
     Call,
     Definition,
@@ -22,8 +24,6 @@ from einc.frontend.syntax import (
     Target,
     walk,
 )
-from einc.frontend.undeclared import check_misspelt, free_scalars, read_operands
-from einc.frontend.usage import likely_types
 
 
 @dataclass(frozen=True)

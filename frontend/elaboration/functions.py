@@ -9,12 +9,12 @@ from einc import ein
 from einc.base import errors
 from einc.base.errors import AxisError, CallError, nearest
 from einc.base.source import Span
-from einc.frontend import definitions
-from einc.frontend.elaborator import Elaborator
-from einc.frontend.library import Entry, prelude
-from einc.frontend.scopes import Argument, Scope
-from einc.frontend.syntax import Call, Definition, Function, FunctionParam
-from einc.frontend.values import Dims, Obstacle, Result, Value, flatten, merge
+from einc.frontend.elaboration import definitions
+from einc.frontend.elaboration.elaborator import Elaborator
+from einc.frontend.elaboration.library import Entry, prelude
+from einc.frontend.elaboration.scopes import Argument, Scope
+from einc.frontend.elaboration.values import Dims, Obstacle, Result, Value, flatten, merge
+from einc.frontend.syntax.nodes import Call, Definition, Function, FunctionParam
 
 _LONGEST_CHAIN = 64  # functions that call each other
 

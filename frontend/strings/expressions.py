@@ -17,20 +17,20 @@ from einc.base.source import Source, Span
 from einc.base.types import BOOL, FLOAT, DType, numpy_result
 from einc.binding import Fact
 from einc.ein.inference import returned_dtype
-from einc.frontend.cascade import Cascade, default_dtype
-from einc.frontend.layout import operand_name
-from einc.frontend.library import library
-from einc.frontend.programs import close
-from einc.frontend.reductions import reduction
-from einc.frontend.scopes import Scope
-from einc.frontend.strings import Placed, Strings, place_strings
-from einc.frontend.syntax import Call, Name, Node, Operation, Quoted, Read, children, walk
-from einc.frontend.termparser import parse_terms
-from einc.frontend.terms import Subscripts, as_letters, choose
-from einc.frontend.translate import Translator
-from einc.frontend.undeclared import check_scalar
-from einc.frontend.usage import conditions
-from einc.frontend.values import Dims, Reduction, Result, Value, flatten
+from einc.frontend.elaboration.cascade import Cascade, default_dtype
+from einc.frontend.elaboration.library import library
+from einc.frontend.elaboration.reductions import reduction
+from einc.frontend.elaboration.scopes import Scope
+from einc.frontend.elaboration.translate import Translator
+from einc.frontend.elaboration.values import Dims, Reduction, Result, Value, flatten
+from einc.frontend.programs.programs import close
+from einc.frontend.programs.undeclared import check_scalar
+from einc.frontend.programs.usage import conditions
+from einc.frontend.strings.layout import operand_name
+from einc.frontend.strings.strings import Placed, Strings, place_strings
+from einc.frontend.strings.termparser import parse_terms
+from einc.frontend.strings.terms import Subscripts, as_letters, choose
+from einc.frontend.syntax.nodes import Call, Name, Node, Operation, Quoted, Read, children, walk
 
 _RESULT = "out"
 _LONGEST_LABEL = 6
@@ -50,7 +50,7 @@ class Expression:
 
 def read_expression(source: Source) -> Expression:
     """The expression that a text is. Raises `SyntaxError`."""
-    from einc.frontend.grammar import parse_expression
+    from einc.frontend.syntax.grammar import parse_expression
 
     if _STATEMENT.match(source.text):
         quote = re.search(r"[\"']", source.text)

@@ -1,0 +1,1 @@
+"""Einsum strings, and expressions over them."""
