@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from einc.passes.choose_tiles import choose_tiles
-from einc.passes.distribute import distribute
-from einc.passes.exp2 import exp2
-from einc.passes.hoist import hoist
-from einc.passes.inline import inline
-from einc.passes.lower import lower
-from einc.passes.mask_edges import mask_edges
-from einc.passes.merge_axes import merge_axes
-from einc.passes.order_contractions import order_contractions
-from einc.passes.order_grid import order_grid
-from einc.passes.partition import partition
-from einc.passes.place_loads import place_loads
-from einc.passes.prune_domain import prune_domain
-from einc.passes.scan import scan
-from einc.passes.segment_loops import segment_loops
-from einc.passes.separate_axes import separate_axes
-from einc.passes.simplify import simplify
-from einc.passes.split_reduction import split_reduction
+from einc.passes.equations.distribute import distribute
+from einc.passes.equations.hoist import hoist
+from einc.passes.equations.inline import inline
+from einc.passes.equations.merge_axes import merge_axes
+from einc.passes.equations.order_contractions import order_contractions
+from einc.passes.equations.prune_domain import prune_domain
+from einc.passes.equations.scan import scan
+from einc.passes.equations.separate_axes import separate_axes
+from einc.passes.equations.simplify import simplify
+from einc.passes.kernels.choose_tiles import choose_tiles
+from einc.passes.kernels.exp2 import exp2
+from einc.passes.kernels.mask_edges import mask_edges
+from einc.passes.kernels.order_grid import order_grid
+from einc.passes.kernels.place_loads import place_loads
+from einc.passes.kernels.segment_loops import segment_loops
+from einc.passes.lowering.lower import lower
+from einc.passes.planning.partition import partition
+from einc.passes.planning.split_reduction import split_reduction
 from einc.pipeline import Pass, on_kernels, on_program
 
 PIPELINE: tuple[Pass, ...] = (

@@ -29,7 +29,7 @@ from einc.ein import (
 )
 from einc.ein.inference import dtype_of
 from einc.evaluate import evaluate
-from einc.passes.bounds import Bounds, bounds
+from einc.passes.algebra.bounds import Bounds, bounds
 
 _DTYPES = {"n": I32, "w": INT, "c": INT}
 _ROWS, _COLUMNS = 23, 29

@@ -28,10 +28,10 @@ from einc.ein import (
 from einc.ein.printer import print_program
 from einc.evaluate import evaluate
 from einc.passes import PIPELINE
-from einc.passes.identities import simplify_expression, widens
-from einc.passes.order_contractions import order_contractions
-from einc.passes.rewriting import Scope, bottom_up, depth, unused
-from einc.passes.signs import is_finite, not_negative
+from einc.passes.algebra.identities import simplify_expression, widens
+from einc.passes.algebra.scope import Scope, bottom_up, depth, unused
+from einc.passes.algebra.signs import is_finite, not_negative
+from einc.passes.equations.order_contractions import order_contractions
 from einc.pipeline import Context, Pass, State, forms
 from tests.random_programs import Case, cases
 

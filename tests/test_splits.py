@@ -21,7 +21,7 @@ from einc.codegen import torch_run
 from einc.codegen.torch_kernel import executable
 from einc.ein import Program
 from einc.evaluate import evaluate
-from einc.passes.cost import Model
+from einc.passes.estimate.cost import Model
 from einc.runtime.execution import run_in_torch, runner
 from tests.random_cascades import Cascade, cascades
 from tests.random_programs import Case, cases

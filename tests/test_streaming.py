@@ -14,7 +14,7 @@ from einc import driver
 from einc.base.targets import INTERPRETER, TARGETS
 from einc.ein import Program
 from einc.evaluate import evaluate
-from einc.passes.walks import walks
+from einc.passes.streaming.walks import walks
 from einc.runtime.execution import runner
 from einc.tile import Loop
 

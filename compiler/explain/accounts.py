@@ -24,12 +24,12 @@ from einc.explain.derivation import derivations
 from einc.explain.figures import Formula, Intermediate, KernelFigures, Level, State
 from einc.explain.notation import Shapes, body, left
 from einc.explain.visits import Visits, bound_tensors, domain_picture, part_starts, visited
-from einc.passes.alone import alone
-from einc.passes.choose_tiles import choose_tiles
-from einc.passes.cost import Cost, Model
-from einc.passes.decisions import Decision, decisions
-from einc.passes.lower import lowered
-from einc.passes.walks import tensors_read, walks
+from einc.passes.estimate.cost import Cost, Model
+from einc.passes.estimate.single import alone
+from einc.passes.kernels.choose_tiles import choose_tiles
+from einc.passes.lowering.lower import lowered
+from einc.passes.planning.decisions import Decision, decisions
+from einc.passes.streaming.walks import tensors_read, walks
 from einc.pipeline import Context
 from einc.pipeline.plan import Plan
 

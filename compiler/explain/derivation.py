@@ -11,10 +11,10 @@ from dataclasses import replace
 from einc.ein import Program, axes_of, reads
 from einc.explain.notation import Shapes, expression
 from einc.explain.transition import Derivation, Open, Writer
-from einc.passes.roles import misread
-from einc.passes.walks import walks
+from einc.passes.planning.roles import misread
+from einc.passes.streaming.sweep import NotClosed
+from einc.passes.streaming.walks import walks
 from einc.pipeline.plan import Plan
-from einc.sweep import NotClosed
 
 
 def derivations(plan: Plan, shapes: Shapes) -> tuple[Derivation, ...]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from einc.explain.transition import Derivation, Open
 from einc.explain.visits import Visits
-from einc.passes.decisions import Decision
+from einc.passes.planning.decisions import Decision
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from einc.base.ops import PRODUCT
 from einc.ein import ONE, ZERO, Expr, Read
 from einc.explain.like_terms import tidied
 from einc.explain.notation import Shapes, body, combined, expression, left, lowered, reduction
-from einc.sweep import Accumulator, Link, Reference
+from einc.passes.streaming.sweep import Accumulator, Link, Reference
 
 _LETTERS = "μνρσ"
 

@@ -8,7 +8,7 @@ from einc.explain import Story
 from einc.explain.figures import KernelFigures, Level
 from einc.explain.transition import Derivation
 from einc.explain.visits import Visits
-from einc.passes.decisions import Decision
+from einc.passes.planning.decisions import Decision
 
 
 def story_data(s: Story) -> dict[str, object]:

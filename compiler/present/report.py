@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from einc.explain import Story
 from einc.explain.figures import KernelFigures, Level
 from einc.explain.transition import Derivation, Open, Relative
-from einc.passes.decisions import Decision
+from einc.passes.planning.decisions import Decision
 
 WIDTH = 98
 

@@ -1,0 +1,268 @@
+"""What predicates say of one axis: intervals that it lies in, as expressions free of it.
+
+    j <= i                    -->   j < i + 1
+    j <= i or j < prefix      -->   j < max(i + 1, prefix)      the hull of the alternatives
+    abs(i - j) < w            -->   i - w < j < i + w
+    j // c == i // c          -->   i // c * c <= j < (i // c + 1) * c
+    2 * j <= i                -->   j < i // 2 + 1
+    i < length[b]             -->   j < where(i < length[b], |j|, 0)
+
+What cannot be solved bounds nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import reduce
+
+from einc import ein
+from einc.base.types import I32
+from einc.ein import FALSE, ONE, TRUE, ZERO, Apply, AxisValue, Cast, Const, Expr
+from einc.passes.algebra.domain import NEGATED, is_positive
+from einc.passes.streaming.monomials import call
+
+_FLIPPED = {"lt": "gt", "le": "ge", "gt": "lt", "ge": "le", "eq": "eq", "ne": "ne"}
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """The axis is at least each of `lowest` and less than each of `beyond`: integers free of that axis.
+
+    Wherever it is, each of the predicates `decided` holds: within the bounds, they need not be looked at.
+    """
+
+    lowest: tuple[Expr, ...] = ()
+    beyond: tuple[Expr, ...] = ()
+    decided: tuple[Expr, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Range:
+    """Bounds of one predicate; `exact` where they are equivalent to it."""
+
+    lowest: tuple[Expr, ...]
+    beyond: tuple[Expr, ...]
+    exact: bool
+
+
+_ANYWHERE = _Range((), (), False)
+
+
+def bounds(predicates: Iterable[Expr], axis: str, whole: Expr, known: Callable[[Expr], bool]) -> Bounds:
+    """What the predicates together say of an axis that has `whole` positions.
+
+    `known` says of an expression without the axis whether it is an integer or a truth value that is there beforehand.
+    """
+    solver = _Solver(axis, whole, known)
+    found = Bounds()
+    for p in sorted(predicates, key=repr):
+        r = solver.range(p)
+        lowest = () if solver.is_free(p) else r.lowest  # where it is false, `beyond` says enough
+        decided = (p,) if r.exact else ()
+        found = Bounds(found.lowest + lowest, found.beyond + r.beyond, found.decided + decided)
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Solver:
+    axis: str
+    whole: Expr
+    known: Callable[[Expr], bool]
+
+    def is_free(self, e: Expr) -> bool:
+        return self.axis not in ein.axes_of(e)
+
+    def range(self, p: Expr) -> _Range:
+        """Where along the axis a predicate may hold."""
+        match p:
+            case Const(True):
+                return _Range((), (), True)
+            case Const(False):
+                return _Range((self.whole,), (ZERO,), True)
+            case Apply(op="and", args=(x, y)):
+                a, b = self.range(x), self.range(y)
+                return _Range(a.lowest + b.lowest, a.beyond + b.beyond, a.exact and b.exact)
+            case Apply(op="or", args=(x, y)):
+                return self.hull(x, y)
+            case Apply(op="not", args=(x,)):
+                return self.opposite(x, p)
+            case Apply(op="where", args=(c, x, y)):
+                return self.range(_any(_all(c, x), _all(Apply("not", (c,)), y)))
+            case _ if self.is_free(p):
+                return self.free(p)
+            case Apply(op=op, args=(a, b)) if op in _FLIPPED:
+                return self.comparison(op, a, b)
+            case _:
+                return _ANYWHERE
+
+    def free(self, p: Expr) -> _Range:
+        """A predicate that the axis does not matter to holds all along it, or nowhere."""
+        if not self.known(p):
+            return _ANYWHERE
+        return _Range((Apply("where", (p, ZERO, self.whole)),), (Apply("where", (p, self.whole, ZERO)),), True)
+
+    def opposite(self, x: Expr, p: Expr) -> _Range:
+        match x:
+            case Apply(op="and", args=(a, b)):
+                return self.range(_any(Apply("not", (a,)), Apply("not", (b,))))
+            case Apply(op="or", args=(a, b)):
+                return self.range(_all(Apply("not", (a,)), Apply("not", (b,))))
+            case Apply(op="not", args=(a,)):
+                return self.range(a)
+            case Apply(op=op, args=args) if op in NEGATED and not self.is_free(x):
+                return self.range(Apply(NEGATED[op], args))  # of integers, as others are not solved
+            case _:
+                return self.free(p) if self.is_free(p) else _ANYWHERE
+
+    def hull(self, x: Expr, y: Expr) -> _Range:
+        """The interval around two; equivalent to their union where both are open on the same side."""
+        for free, other in ((x, y), (y, x)):
+            if self.is_free(free) and self.known(free):
+                r = self.range(other)
+                return self.chosen(Apply("not", (free,)), r, r.exact)
+        a, b = self.range(x), self.range(y)
+        lowest = (_met("min", _met("max", *a.lowest), _met("max", *b.lowest)),) if a.lowest and b.lowest else ()
+        beyond = (_met("max", _met("min", *a.beyond), _met("min", *b.beyond)),) if a.beyond and b.beyond else ()
+        single = not (a.lowest or b.lowest) or not (a.beyond or b.beyond)
+        return _Range(lowest, beyond, a.exact and b.exact and single)
+
+    def chosen(self, p: Expr, r: _Range, exact: bool) -> _Range:
+        """The range where p holds, and everything where it does not."""
+        lowest = tuple(Apply("where", (p, e, ZERO)) for e in r.lowest)
+        return _Range(lowest, tuple(Apply("where", (p, e, self.whole)) for e in r.beyond), exact)
+
+    # ---------------------------------------------------------------------------------------------------- comparisons
+
+    def comparison(self, op: str, a: Expr, b: Expr) -> _Range:
+        """`a op b`, where one term of the difference has the axis in it."""
+        left, right = self.linear(a), self.linear(b)
+        if left is None or right is None or (left[1] is not None and right[1] not in (None, left[1])):
+            return _ANYWHERE
+        atom = left[1] if left[1] is not None else right[1]
+        factor = left[0] - right[0]
+        if atom is None or factor == 0:
+            return _ANYWHERE
+        if factor > 0:
+            return self.scaled(op, atom, Const(factor), call("sub", right[2], left[2]))
+        return self.scaled(_FLIPPED[op], atom, Const(-factor), call("sub", left[2], right[2]))
+
+    def linear(self, e: Expr) -> tuple[int, Expr | None, Expr] | None:
+        """(c, term, rest) with e = c * term + rest, where only the term has the axis in it."""
+        if self.is_free(e):
+            return 0, None, e
+        match e:
+            case Apply(op="add" | "sub" as op, args=(x, y)):
+                left, right = self.linear(x), self.linear(y)
+                if left is None or right is None or (None not in (left[1], right[1]) and left[1] != right[1]):
+                    return None
+                sign = 1 if op == "add" else -1
+                term = right[1] if left[1] is None else left[1]
+                return left[0] + sign * right[0], term, call(op, left[2], right[2])
+            case Apply(op="neg", args=(x,)):
+                inner = self.linear(x)
+                return None if inner is None else (-inner[0], inner[1], call("neg", inner[2]))
+            case Apply(op="mul", args=(Const(int() as n), x)) | Apply(op="mul", args=(x, Const(int() as n))):
+                inner = self.linear(x)
+                return None if inner is None else (n * inner[0], inner[1], call("mul", Const(n), inner[2]))
+            case Cast(dtype=t, arg=x) if t.kind == "i" and (t.bits == 0 or t.bits >= I32.bits):
+                return self.linear(x)
+            case _:
+                return 1, e, ZERO
+
+    def scaled(self, op: str, x: Expr, n: Expr, v: Expr) -> _Range:
+        """`x * n op v` for a positive n."""
+        if n == ONE:
+            return self.term(op, x, v)
+        below, above = call("floordiv", v, n), call("neg", call("floordiv", call("neg", v), n))
+        match op:
+            case "le" | "gt":
+                return self.term(op, x, below)
+            case "lt" | "ge":
+                return self.term(op, x, above)
+            case "eq":
+                return self.both(self.term("ge", x, above), self.term("le", x, below))
+            case _:
+                return _ANYWHERE
+
+    def both(self, a: _Range, b: _Range) -> _Range:
+        return _Range(a.lowest + b.lowest, a.beyond + b.beyond, a.exact and b.exact)
+
+    def term(self, op: str, x: Expr, v: Expr) -> _Range:
+        """`x op v` for one term x that has the axis in it."""
+        if op == "ne" or not self.known(v):
+            return _ANYWHERE
+        match x:
+            case AxisValue():
+                lowest = (call("add", v, Const(int(op == "gt"))),) if op in ("gt", "ge", "eq") else ()
+                beyond = (call("add", v, Const(int(op != "lt"))),) if op in ("lt", "le", "eq") else ()
+                return _Range(lowest, beyond, True)
+            case Apply(op="abs", args=(y,)):
+                return self.distance(op, y, v)
+            case Apply(op="max" | "min" as which, args=(y, z)):
+                return self.extreme(which, op, y, z, v)
+            case Apply(op="floordiv", args=(y, n)) if self.is_free(n):
+                return self.positive(n, lambda m: self.quotient(op, y, m, v))
+            case Apply(op="mul", args=(y, n)) if self.is_free(n):
+                return self.positive(n, lambda m: self.product(op, y, m, v))
+            case Apply(op="mul", args=(n, y)) if self.is_free(n):
+                return self.positive(n, lambda m: self.product(op, y, m, v))
+            case Apply(op="where", args=(c, y, z)):
+                return self.range(Apply("where", (c, Apply(op, (y, v)), Apply(op, (z, v)))))
+            case _:
+                return _ANYWHERE
+
+    def distance(self, op: str, y: Expr, v: Expr) -> _Range:
+        up, down = Apply(op, (y, v)), Apply(_FLIPPED[op], (y, call("neg", v)))
+        return self.range(_all(up, down) if op in ("lt", "le") else _any(up, down))
+
+    def extreme(self, which: str, op: str, y: Expr, z: Expr, v: Expr) -> _Range:
+        if op == "eq":
+            found = self.extreme(which, "le" if which == "max" else "ge", y, z, v)
+            return _Range(found.lowest, found.beyond, False)
+        every = (which == "max") == (op in ("lt", "le"))
+        return self.range((_all if every else _any)(Apply(op, (y, v)), Apply(op, (z, v))))
+
+    def positive(self, n: Expr, f: Callable[[Expr], _Range]) -> _Range:
+        """What f says of a positive n; of one whose sign is not known, under the condition that it is."""
+        if not self.known(n):
+            return _ANYWHERE
+        if is_positive(n):
+            return f(n)
+        return self.chosen(Apply("gt", (n, ZERO)), f(Apply("max", (n, ONE))), False)
+
+    def quotient(self, op: str, y: Expr, n: Expr, v: Expr) -> _Range:
+        """`y // n op v`."""
+        start, after = call("mul", v, n), call("mul", call("add", v, ONE), n)
+        match op:
+            case "lt" | "ge":
+                return self.comparison(op, y, start)
+            case "le":
+                return self.comparison("lt", y, after)
+            case "gt":
+                return self.comparison("ge", y, after)
+            case _:
+                return self.both(self.comparison("ge", y, start), self.comparison("lt", y, after))
+
+    def product(self, op: str, y: Expr, n: Expr, v: Expr) -> _Range:
+        """`y * n op v`."""
+        found = self.linear(y)
+        if found is None or found[1] is None or found[0] != 1:
+            return _ANYWHERE
+        return self.scaled(op, found[1], n, call("sub", v, call("mul", found[2], n)))
+
+
+def _all(x: Expr, y: Expr) -> Expr:
+    if FALSE in (x, y):
+        return FALSE
+    return Apply("and", (x, y))
+
+
+def _any(x: Expr, y: Expr) -> Expr:
+    if TRUE in (x, y):
+        return TRUE
+    return Apply("or", (x, y))
+
+
+def _met(op: str, *values: Expr) -> Expr:
+    return reduce(lambda a, b: a if a == b else Apply(op, (a, b)), values)

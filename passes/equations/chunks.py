@@ -1,0 +1,237 @@
+"""Whether a predicate may hold anywhere in a block of chunks of its axes: intervals instead of values.
+
+    doc[b, i] == doc[b, j]    -->   doc_least[b, m] <= doc_most[b, c] and doc_least[b, c] <= doc_most[b, m]
+
+An expression has a least and a greatest value over a chunk; of data along one chunked axis they are tabulated, by
+equations of their own. What is not known may be anything, so that the predicate may hold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from einc import ein
+from einc.ein import (
+    FALSE,
+    MONOIDS,
+    TRUE,
+    ZERO,
+    Apply,
+    AxisDecl,
+    AxisValue,
+    Cast,
+    Const,
+    Equation,
+    Expr,
+    Extent,
+    Program,
+    Read,
+)
+from einc.ein.guards import conjoin
+from einc.ein.inference import dtype_of, reduced_type
+from einc.passes.algebra.domain import NEGATED
+from einc.passes.algebra.scope import names, unused
+from einc.passes.streaming.monomials import call
+
+CHUNK = 16  # positions that bounds do not tell apart: what a start is rounded down to
+
+Interval = tuple[Expr, Expr]  # least and greatest value, both included
+
+
+class Chunks:
+    """Chunked axes of a program, and the tables of what chunks of data hold."""
+
+    def __init__(self, program: Program, chunked: Sequence[str]) -> None:
+        self.dtypes = program.dtypes()
+        self.taken = names(program)
+        self.extents = {a.name: a.extent for a in program.axes}
+        self.lengths = {a: self.name(f"{a}_chunk") for a in chunked}
+        self.inner = self.name("r")
+        self.equations: list[Equation] = []
+        self.tables: dict[tuple[Expr, str], Read] = {}
+
+    def name(self, wanted: str) -> str:
+        found = unused(wanted, self.taken)
+        self.taken.add(found)
+        return found
+
+    def of(self, axis: str) -> str:
+        """The axis that counts an axis's chunks."""
+        return self.lengths[axis]
+
+    @property
+    def own(self) -> set[str]:
+        return set(self.lengths.values())
+
+    def axes(self) -> tuple[AxisDecl, ...]:
+        """The axes of chunks and, if there are tables, of the positions of one."""
+        found = [
+            AxisDecl(c, Apply("floordiv", (Apply("add", (Extent(a), Const(CHUNK - 1))), Const(CHUNK))))
+            for a, c in self.lengths.items()
+        ]
+        return (*found, *([AxisDecl(self.inner, Const(CHUNK))] if self.equations else []))
+
+    # --------------------------------------------------------------------------------------------------------- truth
+
+    def possible(self, p: Expr) -> Expr:
+        """Whether the predicate may hold somewhere in the chunks; true where that is not known."""
+        match p:
+            case Const():
+                return p
+            case Apply(op="and", args=(x, y)):
+                return _all(self.possible(x), self.possible(y))
+            case Apply(op="or", args=(x, y)):
+                return _any(self.possible(x), self.possible(y))
+            case Apply(op="where", args=(c, x, y)):
+                one = _all(self.possible(c), self.possible(x))
+                return _any(one, _all(self.possible(Apply("not", (c,))), self.possible(y)))
+            case Apply(op="not", args=(x,)) if (opposite := self.opposite(x)) is not None:
+                return self.possible(opposite)
+        along = self.along(p)
+        if not along:
+            return p
+        if len(along) == 1 and ein.reads(p):
+            return self.table(p, "any", along[0])
+        match p:
+            case Apply(op=op, args=(a, b)) if op in NEGATED and self.is_exact(a) and self.is_exact(b):
+                return self.comparison(op, a, b)
+            case Read():
+                point = self.point(p)
+                return TRUE if point is None else point
+            case Apply(op="not", args=(Read() as r,)):
+                point = self.point(r)
+                return TRUE if point is None else Apply("not", (point,))
+            case _:
+                return TRUE
+
+    def opposite(self, x: Expr) -> Expr | None:
+        match x:
+            case Apply(op="and" | "or" as op, args=args):
+                return Apply("or" if op == "and" else "and", tuple(Apply("not", (a,)) for a in args))
+            case Apply(op="not", args=(y,)):
+                return y
+            case Apply(op=op, args=(a, b)) if op in NEGATED and self.is_exact(a) and self.is_exact(b):
+                return Apply(NEGATED[op], (a, b))
+            case _:
+                return None
+
+    def comparison(self, op: str, a: Expr, b: Expr) -> Expr:
+        x, y = self.interval(a), self.interval(b)
+        if x is None or y is None:
+            return TRUE
+        match op:
+            case "lt" | "le":
+                return Apply(op, (x[0], y[1]))
+            case "gt" | "ge":
+                return Apply(op, (x[1], y[0]))
+            case "eq":
+                return _all(Apply("le", (x[0], y[1])), Apply("le", (y[0], x[1])))
+            case _:
+                return _any(Apply("ne", (x[0], y[1])), Apply("ne", (x[1], y[0])))
+
+    def is_exact(self, e: Expr) -> bool:
+        return dtype_of(e, self.dtypes).is_int
+
+    def along(self, e: Expr) -> tuple[str, ...]:
+        """The chunked axes that an expression depends on."""
+        return tuple(a for a in ein.axes_of(e) if a in self.lengths)
+
+    # ----------------------------------------------------------------------------------------------------- intervals
+
+    def interval(self, e: Expr) -> Interval | None:
+        """The least and greatest value of an integer in the chunks."""
+        along = self.along(e)
+        if not along:
+            return e, e
+        match e:
+            case AxisValue(axis=axis):
+                start = call("mul", AxisValue(self.lengths[axis]), Const(CHUNK))
+                return start, call("add", start, Const(CHUNK - 1))
+            case Apply(op="floordiv", args=(AxisValue(axis=axis), Const(int() as n))) if n > 0 and n % CHUNK == 0:
+                c = AxisValue(self.lengths[axis])
+                at = c if n == CHUNK else Apply("floordiv", (c, Const(n // CHUNK)))
+                return at, at
+        if len(along) == 1 and ein.reads(e):
+            return self.table(e, "min", along[0]), self.table(e, "max", along[0])
+        match e:
+            case Read():
+                point = self.point(e)
+                return None if point is None else (point, point)
+            case Cast(dtype=t, arg=x) if t.kind == "i" and (t.bits == 0 or t.bits >= 32) and self.is_exact(x):
+                return self.interval(x)
+            case Apply(op=op, args=args):
+                known = [k for a in (args[1:] if op == "where" else args) if (k := self.interval(a)) is not None]
+                return _combined(op, known) if len(known) == len(args) - (op == "where") else None
+            case _:
+                return None
+
+    def point(self, e: Read) -> Read | None:
+        """A read whose index does not change within the chunks, at that index."""
+        if e.guard is not None:
+            return None
+        found = [self.interval(i) for i in e.index]
+        at = [x[0] for x in found if x is not None and x[0] == x[1]]
+        return replace(e, index=tuple(at)) if len(at) == len(found) else None
+
+    def table(self, e: Expr, monoid: str, axis: str) -> Read:
+        """The least or greatest value of data in each chunk of an axis, or whether it is true anywhere there."""
+        if (e, monoid) not in self.tables:
+            own = tuple(self.lengths.get(a, a) for a in ein.axes_of(e))
+            position = Apply(
+                "add", (Apply("mul", (AxisValue(self.lengths[axis]), Const(CHUNK))), AxisValue(self.inner))
+            )
+            exists = Apply("lt", (position, Extent(axis)))
+            body = _guarded(ein.substitute(e, {axis: position}), exists)
+            what = {"min": "least", "max": "most", "any": "any"}[monoid]
+            name = self.name(f"{ein.reads(e)[0].tensor}_{what}")
+            dtype = reduced_type(MONOIDS[monoid], 0, dtype_of(e, self.dtypes))
+            dims = tuple((a,) for a in own)
+            made = Equation((ein.Tensor(name, dtype),), dims, (body,), MONOIDS[monoid], (self.inner,), exists)
+            self.equations.append(made)
+            self.dtypes[name] = dtype
+            self.tables[e, monoid] = Read(name, tuple(AxisValue(a) for a in own))
+        return self.tables[e, monoid]
+
+
+def _combined(op: str, known: list[Interval]) -> Interval | None:
+    match op, known:
+        case "neg", [(low, high)]:
+            return call("neg", high), call("neg", low)
+        case "abs", [(low, high)]:
+            least = Apply("max", (Apply("max", (low, call("neg", high))), ZERO))
+            return least, Apply("max", (call("neg", low), high))
+        case "add", [a, b]:
+            return call("add", a[0], b[0]), call("add", a[1], b[1])
+        case "sub", [a, b]:
+            return call("sub", a[0], b[1]), call("sub", a[1], b[0])
+        case (("mul" | "floordiv"), [a, (Const(int() as n), _)]) if n > 0:
+            return call(op, a[0], Const(n)), call(op, a[1], Const(n))
+        case "mul", [(Const(int() as n), _), a] if n > 0:
+            return call(op, a[0], Const(n)), call(op, a[1], Const(n))
+        case "mod", [_, (Const(int() as n), _)] if n > 0:
+            return ZERO, Const(n - 1)
+        case (("max" | "min"), [a, b]):
+            return Apply(op, (a[0], b[0])), Apply(op, (a[1], b[1]))
+        case "where", [a, b]:
+            return Apply("min", (a[0], b[0])), Apply("max", (a[1], b[1]))
+        case _:
+            return None
+
+
+def _guarded(e: Expr, guard: Expr) -> Expr:
+    """The expression with its reads made only where the guard holds."""
+    inner = ein.rebuild(e, lambda below: _guarded(below, guard))
+    return replace(inner, guard=conjoin(guard, inner.guard)) if isinstance(inner, Read) else inner
+
+
+def _all(x: Expr, y: Expr) -> Expr:
+    if FALSE in (x, y):
+        return FALSE
+    return y if x == TRUE else x if y == TRUE else Apply("and", (x, y))
+
+
+def _any(x: Expr, y: Expr) -> Expr:
+    if TRUE in (x, y):
+        return TRUE
+    return y if x == FALSE else x if y == FALSE else Apply("or", (x, y))

@@ -1,0 +1,99 @@
+"""A sum of terms that are normalised differently becomes a sum for each.
+
+    sum[k]((x / d + y) * v)   -->   sum[k](x / d * v) + sum[k](y * v)      d a reduction over k
+
+Only then can d leave its sum (`hoist`), and all of it be known in one walk over k: the difference of two softmaxes
+times values is two sums that share their walk. A term that k does not move stays where it is, as in (x - mean) * v,
+which taken apart would be the difference of large numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import replace
+from functools import reduce
+
+from einc.base.types import join
+from einc.ein import Apply, Equation, Expr, Program, Read, Tensor, axes_of, tensors_of
+from einc.ein.guards import composite
+from einc.ein.inference import dtype_of, reduced_type
+from einc.passes.algebra.products import is_zero, taken_apart
+from einc.passes.algebra.scope import accumulated, names, unused
+from einc.pipeline import Context
+
+_MOST_TERMS = 4
+
+
+def distribute(program: Program, _: Context) -> Program:
+    """The program with such sums taken apart."""
+    taken, done = names(program), dict[str, Equation]()
+    for e in program.equations:
+        for part in _parts(e, program, done, taken):
+            done[part.name] = part
+            taken.add(part.name)
+    return replace(program, equations=tuple(done.values()))
+
+
+def _parts(e: Equation, program: Program, done: dict[str, Equation], taken: set[str]) -> list[Equation]:
+    """The sums of the terms and what adds them up; the equation itself where it is not to be taken apart."""
+    if e.monoid is None or e.monoid.name != "sum" or e.outputs[0].dtype.is_complex:
+        return [e]
+    found = terms(e.body, e.over)
+    if not 1 < len(found) <= _MOST_TERMS:
+        return [e]
+    if not any(_normalised(t, e, done) for t in found):
+        return [e]
+    dtypes = program.dtypes() | {t.name: t.dtype for d in done.values() for t in d.outputs}
+    own: list[Equation] = []
+    for term in found:
+        dtype = accumulated(e.monoid, term, e.outputs[0].dtype, dtypes)
+        dtype = join(dtype, reduced_type(e.monoid, 0, dtype_of(term, dtypes)))
+        name = unused(f"{e.name}_term", taken | {t.name for t in own})
+        own.append(replace(e, outputs=(Tensor(name, dtype),), bodies=(term,)))
+    index = tuple(composite(dim) for dim in e.dims)
+    reads: list[Expr] = [Read(t.name, index) for t in own]
+    total = reduce(lambda a, b: Apply("add", (a, b)), reads)
+    return [*own, replace(e, bodies=(total,), monoid=None, over=(), domain=None)]
+
+
+def terms(e: Expr, over: Collection[str]) -> list[Expr]:
+    """What an expression is the sum of, products and quotients multiplied out; each term moves with the axes."""
+    match e:
+        case Apply("add" | "sub" as op, (x, y)) if all(set(over) & set(axes_of(side)) for side in (x, y)):
+            right = terms(y, over)
+            return terms(x, over) + (right if op == "add" else [Apply("neg", (t,)) for t in right])
+        case Apply("neg", (x,)):
+            return [Apply("neg", (t,)) for t in terms(x, over)]
+        case Apply("mul", (x, y)):
+            return [Apply("mul", (s, t)) for s in terms(x, over) for t in terms(y, over)]
+        case Apply("div", (x, d)):
+            return [Apply("div", (t, d)) for t in terms(x, over)]
+        case Apply("where", (p, x, zero)) if is_zero(zero):
+            return [Apply("where", (p, t, zero)) for t in terms(x, over)]
+        case _:
+            return [e]
+
+
+def _normalised(term: Expr, e: Equation, done: dict[str, Equation]) -> bool:
+    """Does a factor or a divisor that could leave the sum depend on a reduction over the same axes?"""
+
+    def stays(x: Expr) -> bool:
+        return set(e.over).isdisjoint(axes_of(x))
+
+    product = taken_apart(term, "mul", stays, stays)
+    outer = (*product.divisors, *filter(stays, product.factors))
+    return any(_reduced(name, set(e.over), done) for x in outer for name in tensors_of(x))
+
+
+def _reduced(name: str, over: set[str], done: dict[str, Equation]) -> bool:
+    """Is the tensor made by a reduction over one of these axes, at whatever distance?"""
+    seen, stack = set[str](), [name]
+    while stack:
+        source = done.get(stack.pop())
+        if source is None or source.name in seen:
+            continue
+        if over & set(source.over):
+            return True
+        seen.add(source.name)
+        stack += [n for x in source.expressions() for n in tensors_of(x)]
+    return False

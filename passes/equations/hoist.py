@@ -1,0 +1,345 @@
+"""Let what does not move with a reduced axis leave the reduction.
+
+    sum[k](c * x / d)              -->   c * sum[k](x) / d                  c, d free of k
+    sum[k](where(p, x, 0))         -->   where(p, sum[k](x), 0)             p free of k
+    max[k](x + c), max[k](c * x)   -->   max[k](x) + c, c * max[k](x)       c free of k; a scale at least 0
+    max[k](where(p, x, c))         -->   where(p, max[k](x), c)             p, c free of k
+    argmax[k](x / c)               -->   argmax[k](x)                       c at least 0 and free of k
+    any[k](p and q)                -->   p and any[k](q)                    and likewise all[k](p or q)
+
+Over an empty axis both sides must be the identity: where that is not provable, because c may be infinite or d 0, the
+right side is put under `where(|k| == 0, identity, ...)`; under a domain, whose emptiness no extent tells, only what is
+provable leaves. It is provable for a quotient that is guarded as softmax's is, `where(l == 0, 0, x / l)` with l a sum
+over the same axis. Elsewhere the two sides differ only where the left is infinite or NaN: because c is, because d is 0,
+or because a mask kept 0 from being multiplied by what is.
+
+A contraction of weights that are divided by their sum has this shape; without the law, its loop divides every weight.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from functools import reduce
+
+from einc.base.types import DType, join
+from einc.ein import (
+    FALSE,
+    ZERO,
+    Apply,
+    AxisValue,
+    Cast,
+    Const,
+    Equation,
+    Expr,
+    Extent,
+    Program,
+    Read,
+    Tensor,
+    axes_of,
+    reads,
+    walk,
+)
+from einc.ein.guards import composite
+from einc.ein.inference import dtype_of, reduced_type
+from einc.passes.algebra.identities import simplify_expression
+from einc.passes.algebra.products import Product, multiplied, taken_apart
+from einc.passes.algebra.scope import (
+    IDENTITIES,
+    Scope,
+    accumulated,
+    bottom_up,
+    drop_dead,
+    is_exposed,
+    is_stored_as,
+    merge_equal,
+    names,
+    sheltered,
+    unused,
+)
+from einc.passes.algebra.signs import is_finite, makes_no_negative, not_negative
+from einc.pipeline import Context
+
+_LEFT = ("sum", "max", "min", "any", "all")  # monoids that something may leave
+_CHOICES = ("argmax", "argmin")
+_EXTREMES = ("max", "min")
+
+Around = Callable[[Expr], Expr]  # what is left around the value of a reduction
+Parts = tuple[Expr, Around]  # what is reduced, and that
+
+
+def hoist(program: Program, _: Context) -> Program:
+    """The program with every reduction stripped of what does not move with its axes."""
+    hoisting = _Hoisting(program)
+    for e in program.equations:
+        hoisting.equation(e)
+        hoisting.learn(e)
+    return drop_dead(merge_equal(replace(program, equations=tuple(hoisting.done.values()))))
+
+
+class _Hoisting:
+    """The equations done, by the name of their first output, and the types and names there are so far."""
+
+    def __init__(self, program: Program) -> None:
+        self.done: dict[str, Equation] = {}
+        self.dtypes = program.dtypes()
+        self.shapes = program.shapes()
+        self.scope = Scope(self.dtypes, self.shapes)
+        self.empty: dict[str, Expr | None] = {}  # what tensors are where the reduction at hand is empty
+        self.taken = names(program)
+        self.positive: set[str] = set()  # tensors whose elements are not negative
+        self.lengths = {a.name: a.extent for a in program.axes}
+
+    def equation(self, e: Equation) -> None:
+        """Add the equation as it is, or as a reduction and what is left around it."""
+        parts = self.parts(opened := self.opened(e))
+        if parts is None:
+            self.done[e.name] = e
+            return
+        e = opened
+        assert e.monoid is not None
+        core, around, holds = parts
+        name = unused(f"{e.name}_{e.monoid.name}", self.taken)
+        dims = tuple((axis,) for axis in e.axes)
+        reduced = replace(e, outputs=(Tensor(name, self.stored(e, core)),), dims=dims, bodies=(core, *e.bodies[1:]))
+        value = Read(name, tuple(AxisValue(axis) for axis in e.axes))
+        self.taken.add(name)
+        self.dtypes[name], self.shapes[name] = reduced.outputs[0].dtype, dims
+        self.done[name] = reduced
+        body = around(value) if holds else unless_empty(e, around(value))
+        if not self.never_empty(e):
+            body = self.sheltered(body, e)
+        self.done[e.name] = replace(e, bodies=(body,), monoid=None, over=(), domain=None)
+
+    def opened(self, e: Equation) -> Equation:
+        """The reduction with tensors written out that are a quotient or a mask of what does not move with its axes."""
+
+        def opened(n: Expr) -> Expr:
+            source = self.done.get(n.tensor) if isinstance(n, Read) else None
+            if not isinstance(n, Read) or source is None or source.monoid is not None or n.guard is not None:
+                return n
+            if n.index != tuple(composite(dim) for dim in source.dims) or not set(e.over) & set(source.axes):
+                return n
+            if not is_stored_as(source.body, source.outputs[0].dtype, self.dtypes):
+                return n
+            product = taken_apart(source.body, "mul", lambda p: stays(p, e), lambda d: stays(d, e))
+            return source.body if any(reads(x) for x in (*product.masks, *product.divisors)) else n
+
+        if e.monoid is None:
+            return e
+        return replace(e, bodies=tuple(bottom_up(b, opened, into_reads=False) for b in e.bodies))
+
+    def learn(self, e: Equation) -> None:
+        """Note whether the tensor that an equation makes has no negative elements."""
+        if makes_no_negative(e, self.positive):
+            self.positive.add(e.name)
+
+    def sheltered(self, body: Expr, e: Equation) -> Expr:
+        """What is left around a reduction, with no read out of range that an empty reduction did not make."""
+        body = sheltered(body, None, self.shapes)
+        if any(is_exposed(r, self.shapes) for r in reads(body)):
+            return sheltered(unless_empty(e, body), None, self.shapes)
+        return body
+
+    def stored(self, e: Equation, core: Expr) -> DType:
+        """The type of the reduction: no narrower than the whole was reduced in."""
+        assert e.monoid is not None
+        if e.monoid.name in _CHOICES:
+            return e.outputs[0].dtype
+        own = accumulated(e.monoid, core, e.outputs[0].dtype, self.dtypes)
+        whole = reduced_type(e.monoid, 0, dtype_of(e.body, self.dtypes))
+        return own if own.is_bool else join(own, whole if own.is_complex else whole.part)
+
+    def parts(self, e: Equation) -> tuple[Expr, Around, bool] | None:
+        """What leaves the reduction, and whether both sides are equal over an empty axis; None where nothing leaves."""
+        if e.monoid is not None and e.monoid.name in _CHOICES:
+            found = self.from_choice(e)
+            return None if found is None else (*found, True)
+        if e.monoid is None or e.monoid.name not in _LEFT:
+            return None
+        self.empty = {}
+        identity = IDENTITIES[e.monoid.name]
+        for candidate in (self.leaving(e), masks_only(e)):
+            if candidate is not None:
+                core, around = candidate
+                holds = self.never_empty(e) or self.when_empty(around(identity), e) == identity
+                if holds or e.domain is None:
+                    return core, around, holds
+        return None
+
+    def leaving(self, e: Equation) -> Parts | None:
+        assert e.monoid is not None
+        match e.monoid.name:
+            case "sum":
+                return self.from_sum(e)
+            case "any" | "all" as name:
+                return _from_junction(e, "and" if name == "any" else "or")
+            case name:
+                return self.from_extreme(e) if self.scope.type(e.body).is_float else None
+
+    def from_sum(self, e: Equation) -> Parts | None:
+        """Factors, divisors and masks; but not a maximum that divides more than once, so that no product overflows."""
+        divisors = [n.args[1] for n in walk(e.body) if isinstance(n, Apply) and n.op == "div"]
+        kept = {d for d in divisors if divisors.count(d) > 1 and self.is_maximum(d)}
+        product = taken_apart(e.body, "mul", lambda p: stays(p, e), lambda d: stays(d, e) and d not in kept)
+        return _parted(product, e)
+
+    def is_maximum(self, x: Expr) -> bool:
+        """Is it a maximum or a minimum, or made of one?"""
+        sources = [self.done[r.tensor] for r in reads(x) if r.tensor in self.done]
+        return any(
+            any(map(self.is_maximum, s.bodies)) if s.monoid is None else s.monoid.name in ("max", "min")
+            for s in sources
+        )
+
+    def from_extreme(self, e: Equation) -> Parts | None:
+        """Terms, scales that are not negative, and masks, from the outermost inwards."""
+        core: Expr = e.body
+        around: Around = _nothing
+        while (found := self.one_from_extreme(core, e)) is not None:
+            core, inner = found
+            around = _composed(around, inner)
+        return None if core is e.body or stays(core, e) else (core, around)
+
+    def one_from_extreme(self, x: Expr, e: Equation) -> Parts | None:
+        match x:
+            case Apply("add" | "mul" as op, (c, y)) if stays(c, e) and (op == "add" or self.scales(c)):
+                return y, lambda value: Apply(op, (c, value))
+            case Apply("add" | "sub" | "mul" | "div" as op, (y, c)) if stays(c, e) and (
+                op in ("add", "sub") or self.scales(c)
+            ):
+                return y, lambda value: Apply(op, (value, c))
+            case Apply("where", (p, y, other)) if stays(p, e) and stays(other, e):
+                return y, lambda value: Apply("where", (p, value, other))
+            case Apply("where", (p, other, y)) if stays(p, e) and stays(other, e):
+                return y, lambda value: Apply("where", (p, other, value))
+            case _:
+                return None
+
+    def from_choice(self, e: Equation) -> Parts | None:
+        """What a position is chosen by, without what does not change the choice; of equals the first is chosen."""
+        core: Expr = e.body
+        around: Around = _nothing
+        while True:
+            match core:
+                case Apply("where", (p, other, y)) | Apply("where", (p, y, other)) if stays(p, e) and stays(other, e):
+                    if e.domain is not None:
+                        break
+                    around = _composed(around, _unless(p if core.args[1] is other else Apply("not", (p,)), e))
+                    core = y
+                case Apply("div", (y, c)) if stays(c, e) and self.scales(c):
+                    core = y
+                case _:
+                    break
+        return None if core is e.body or stays(core, e) else (core, around)
+
+    def scales(self, c: Expr) -> bool:
+        """Is it not negative, so that it keeps the order of what it multiplies?"""
+        return not_negative(c, self.positive)
+
+    # -- over an empty axis
+
+    def never_empty(self, e: Equation) -> bool:
+        """Do all reduced axes have positions, whatever the operands are?"""
+        extents = (self.lengths[axis] for axis in e.over)
+        return e.domain is None and all(isinstance(n, Const) and n.value > 0 for n in extents)
+
+    def when_empty(self, value: Expr, e: Equation) -> Expr:
+        """A value where the reduction e is empty: sums over the same axes are 0 there, and so on; zeros are `ZERO`."""
+
+        def known(n: Expr) -> Expr:
+            match n:
+                case Extent(axis) if (axis,) == e.over and e.domain is None:
+                    return ZERO
+                case Read(tensor, guard=guard) if tensor in self.done:
+                    constant = self.tensor_when_empty(n, e)
+                    unguarded = guard is None or constant in (ZERO, FALSE)
+                    return constant if constant is not None and unguarded else n
+                case Apply("mul", (x, c)) if x == ZERO and is_finite(c):
+                    return ZERO
+                case Apply("mul", (c, x)) if x == ZERO and is_finite(c):
+                    return ZERO
+                case Apply("div", (Const(float() as x), c)) if math.isinf(x) and not_negative(c) and is_finite(c):
+                    return Const(x)
+                case _:
+                    return n
+
+        found = simplify_expression(bottom_up(value, known), self.scope)
+        while isinstance(found, Cast):
+            found = found.arg
+        zero = isinstance(found, Const) and found.value == 0 and found.value is not False
+        return ZERO if zero else found
+
+    def tensor_when_empty(self, read: Read, e: Equation) -> Expr | None:
+        """The constant that a tensor is wherever the reduction e is empty, if it is known to be one."""
+        d = self.done[read.tensor]
+        own = read.index == tuple(composite(dim) for dim in d.dims)
+        if d.monoid is not None:
+            empty = (
+                set(e.over) <= set(d.over) if e.domain is None else own and e.domain == d.domain and e.over == d.over
+            )
+            return IDENTITIES.get(d.monoid.name) if empty else None
+        if read.tensor not in self.empty:
+            found = self.when_empty(d.body, e) if e.domain is None and len(d.bodies) == 1 else None
+            self.empty[read.tensor] = found if isinstance(found, Const) else None
+        return self.empty[read.tensor]
+
+
+def unless_empty(e: Equation, value: Expr) -> Expr:
+    """The value, or the identity where a reduced axis has no positions."""
+    assert e.monoid is not None
+    tests: list[Expr] = [Apply("eq", (Extent(axis), ZERO)) for axis in e.over]
+    empty = reduce(lambda a, b: Apply("or", (a, b)), tests)
+    match value:
+        case Apply(op="mul", args=(c, Read() as sum_)) if e.monoid.name == "sum" and not axes_of(c) and not reads(c):
+            return Apply("mul", (Apply("where", (empty, ZERO, c)), sum_))  # a sum of nothing is 0
+        case _:
+            return Apply("where", (empty, IDENTITIES[e.monoid.name], value))
+
+
+def stays(x: Expr, e: Equation) -> bool:
+    """Is the value the same at every position of the reduced axes?"""
+    return set(e.over).isdisjoint(axes_of(x))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What leaves
+
+
+def masks_only(e: Equation) -> Parts | None:
+    """The masks of a sum, which leave whatever else may not."""
+    if e.monoid is None or e.monoid.name != "sum":
+        return None
+    product = taken_apart(e.body, "mul", lambda p: stays(p, e), lambda _: False)
+    sign, product.negative = product.negative, False
+    core = multiplied(product.factors)
+    return (Apply("neg", (core,)) if sign else core, product.around) if product.masks else None
+
+
+def _from_junction(e: Equation, op: str) -> Parts | None:
+    product = taken_apart(e.body, op, lambda p: op == "and" and stays(p, e), lambda _: False)
+    return _parted(product, e)
+
+
+def _parted(product: Product, e: Equation) -> Parts | None:
+    outer = [f for f in product.factors if stays(f, e)]
+    moving = [f for f in product.factors if not stays(f, e)]
+    if not moving or not (outer or product.masks or product.divisors):
+        return None
+    core = multiplied(moving, product.op)
+    return core, lambda value: product.around(multiplied((*outer, value), product.op))
+
+
+def _unless(p: Expr, e: Equation) -> Around:
+    """The first position where p holds; over an empty axis there is none, whatever p is."""
+    there = reduce(lambda a, b: Apply("and", (a, b)), (Apply("gt", (Extent(a), ZERO)) for a in e.over), p)
+    return lambda value: Apply("where", (there, ZERO, value))
+
+
+def _nothing(value: Expr) -> Expr:
+    return value
+
+
+def _composed(outer: Around, inner: Around) -> Around:
+    return lambda value: outer(inner(value))

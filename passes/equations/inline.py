@@ -1,0 +1,192 @@
+"""Substitute a pointwise definition into what reads it.
+
+    T[i] = f(i);  U[j] = h(T[e(j)])   -->   U[j] = h(f(e(j)))
+
+T is pointwise and is not a result. It is read once, or costs next to nothing: no function or division, except by what
+is the same everywhere, and at most one read that moves with all of T's axes. A read of T that may be out of range, or
+has a guard of its own, becomes `where(g, f(e), 0)`. The value keeps T's type: where f's own type differs, or is rounded
+when stored, a cast stands for the store. Before reads are counted, equal definitions become one, and what no result
+depends on is dropped.
+
+An intermediate costs a store, a load and a kernel; a mask or a scale that is recomputed costs an instruction.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import reduce
+
+from einc.base.types import I64, settle
+from einc.ein import (
+    FALSE,
+    ZERO,
+    Apply,
+    AxisValue,
+    Cast,
+    Const,
+    Equation,
+    Expr,
+    Extent,
+    Program,
+    Read,
+    axes_of,
+    reads,
+    walk,
+)
+from einc.ein.guards import argument_guard, conjoin, implied_guard, in_range_by_form
+from einc.ein.inference import dtype_of
+from einc.ein.ranges import is_closed, needs_check
+from einc.passes.algebra.scope import Dims, bottom_up, depth, drop_dead, inside, is_stored_as, merge_equal
+from einc.pipeline import Context
+
+_DEAR = frozenset({"sqrt", "rsqrt", "exp", "exp2", "log", "log2", "tanh", "erf", "sin", "cos", "tan", "rand"})
+_MOST_NODES = 24  # of a body that is repeated in several places
+_MOST_READS = 4
+_DEEPEST = 64  # a body that is substituted; a longer chain of definitions is stored now and then
+
+
+def inline(program: Program, _: Context) -> Program:
+    """The program without the pointwise definitions that are cheaper to substitute; the same results."""
+    program = drop_dead(merge_equal(program))
+    sites = Counter(r.tensor for e in program.equations for x in e.expressions() for r in reads(x))
+    substitution = _Substitution(program)
+    kept: list[Equation] = []
+    for written in program.equations:
+        e = substitution.equation(written)
+        once = sites[e.name] == 1 and depth(e.body) <= _DEEPEST
+        if e.monoid is None and e.name not in program.results and (once or is_cheap(e)):
+            substitution.definitions[e.name] = e
+        else:
+            kept.append(e)
+    return replace(program, equations=tuple(kept))
+
+
+def is_cheap(e: Equation) -> bool:
+    """May the body be computed again wherever it is read?"""
+    nodes = list(walk(e.body))
+    at = [n for n in nodes if isinstance(n, Read)]
+    large = [r for r in at if set(axes_of(r)) >= set(e.axes)]
+    return not any(map(is_dear, nodes)) and len(large) <= 1 and len(at) <= _MOST_READS and len(nodes) <= _MOST_NODES
+
+
+def is_dear(e: Expr) -> bool:
+    """Is it an operation that takes long, at every position anew?"""
+    match e:
+        case Apply("div" | "floordiv" | "mod", (_, b)):
+            return not is_closed(b)
+        case Apply("pow", (_, n)):
+            return n != Const(2) and not is_closed(e)
+        case Apply(op):
+            return op in _DEAR and not is_closed(e)
+        case _:
+            return False
+
+
+class _Substitution:
+    """The definitions to substitute so far, and the shapes and types of everything."""
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        self.shapes = program.shapes()
+        self.dtypes = program.dtypes()
+        self.definitions: dict[str, Equation] = {}
+
+    def equation(self, e: Equation) -> Equation:
+        domain = None if e.domain is None else self.expression(e.domain, None)
+        return replace(e, bodies=tuple(self.expression(b, e.domain) for b in e.bodies), domain=domain)
+
+    def expression(self, e: Expr, context: Expr | None) -> Expr:
+        """The expression without reads of the definitions; `context` is the guard that its place implies."""
+        match e:
+            case Apply(op, args):
+                new: list[Expr] = []
+                for k, arg in enumerate(args):
+                    new.append(self.expression(arg, argument_guard(op, args[:k], context)))
+                return e if all(a is b for a, b in zip(new, args, strict=True)) else replace(e, args=tuple(new))
+            case Cast(arg=arg):
+                below = self.expression(arg, context)
+                return e if below is arg else replace(e, arg=below)
+            case Read(tensor, index, guard):
+                at = tuple(self.expression(i, guard) for i in index)
+                under = None if guard is None else self.expression(guard, None)
+                moved = replace(e, index=at, guard=under)
+                return self.value(moved, e, context) if tensor in self.definitions else moved
+            case _:
+                return e
+
+    def value(self, read: Read, written: Read, context: Expr | None) -> Expr:
+        """What a read of a definition gives; `written` is the read before anything was substituted in it."""
+        definition = self.definitions[read.tensor]
+        checked = zip(read.index, definition.dims, needs_check(self.program, written), strict=True)
+        checks = [
+            test
+            for e, group, needed in checked
+            if needed and not vanishes(definition.body, group, self.shapes)
+            for test in inside(e, group)
+        ]
+        implied = implied_guard(written.index, definition.dims, context)
+        own = read.guard if written.guard != implied else None
+        test = reduce(conjoin, checks, own)
+        body = self.moved(definition, read, reduce(conjoin, checks, read.guard))
+        if test is None:
+            return body
+        return Apply("where", (test, body, FALSE if dtype_of(body, self.dtypes).is_bool else ZERO))
+
+    def moved(self, definition: Equation, read: Read, guard: Expr | None) -> Expr:
+        """The body at the positions read, its own reads under `guard` too, in the type it was stored as."""
+        at = _positions(definition.dims, read.index)
+        wide = {axis: e if settle(dtype_of(e, self.dtypes)) == I64 else Cast(I64, e) for axis, e in at.items()}
+        body = bottom_up(definition.body, self.mover(at, wide, guard), into_reads=False)
+        stored = definition.outputs[0].dtype
+        return body if is_stored_as(body, stored, self.dtypes) else Cast(stored, body)
+
+    def mover(self, at: Mapping[str, Expr], values: Mapping[str, Expr], guard: Expr | None) -> Callable[[Expr], Expr]:
+        """Moves a node to the positions `at`, given as `values` where no subscript takes them, and guards reads."""
+
+        def move(e: Expr) -> Expr:
+            match e:
+                case AxisValue(axis):
+                    return values[axis]
+                case Read(tensor, index, own):
+                    there = tuple(bottom_up(i, self.mover(at, at, guard), into_reads=False) for i in index)
+                    both = conjoin(guard, None if own is None else bottom_up(own, move, into_reads=False))
+                    return replace(e, index=there, guard=implied_guard(there, self.shapes[tensor], both))
+                case _:
+                    return e
+
+        return move
+
+
+def vanishes(e: Expr, group: tuple[str, ...], shapes: Mapping[str, Dims]) -> bool:
+    """Is the value 0 wherever the position in a dimension of these axes is out of range?"""
+    match e:
+        case Read(tensor, index):
+            return any(
+                own == group and in_range_by_form(at, group) for at, own in zip(index, shapes[tensor], strict=True)
+            )
+        case Const(value):
+            return value == 0
+        case Cast(arg=arg) | Apply("neg" | "abs", (arg,)):
+            return vanishes(arg, group, shapes)
+        case Apply("add" | "sub" | "max" | "min" | "or", (a, b)) | Apply("where", (_, a, b)):
+            return vanishes(a, group, shapes) and vanishes(b, group, shapes)
+        case Apply("and", (a, b)):
+            return vanishes(a, group, shapes) or vanishes(b, group, shapes)
+        case _:
+            return False
+
+
+def _positions(dims: Dims, index: tuple[Expr, ...]) -> dict[str, Expr]:
+    """The position along each axis of a tensor's dimensions that an index gives."""
+    at: dict[str, Expr] = {}
+    for group, e in zip(dims, index, strict=True):
+        if in_range_by_form(e, group):
+            at |= {axis: AxisValue(axis) for axis in group}
+            continue
+        for axis in reversed(group[1:]):
+            e, at[axis] = Apply("floordiv", (e, Extent(axis))), Apply("mod", (e, Extent(axis)))
+        if group:
+            at[group[0]] = e
+    return at

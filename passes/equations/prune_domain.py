@@ -1,0 +1,162 @@
+"""Bound reductions whose domain depends on data, by what chunks of the data may have in common.
+
+    O[b, i] = sum[j](where(doc[b, i] == doc[b, j], f, 0))
+    -->   doc_least[b, c] = min[r](doc[b, c * 16 + r])    doc_most[b, c] = max[r](doc[b, c * 16 + r])
+          O_first[b, m] = min[c : doc_least[b, c] <= most of m and least of m <= doc_most[b, c]](c * 16)
+          O_last[b, m]  = max[c : the same](c * 16 + 16)
+          O[b, i] = the same sum, within O_first[b, i // 16] <= j and j < O_last[b, i // 16]
+
+Each predicate of the domain is evaluated over intervals: whether it may hold anywhere in a chunk of rows and a chunk of
+the reduced axis. Least and greatest values of each chunk, and the first and last chunk of each row of chunks, are
+ordinary equations of O(n) memory. The predicate stays where it is, as the mask of the tiles that are visited.
+
+It pays where the reductions that the bounds are for are predicted to take much longer than the equations that give
+them. Without it every tile of a mask that reads data is visited: for packed documents, all of n * n.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from einc import ein
+from einc.base.types import I32, DType
+from einc.ein import Apply, AxisValue, Const, Equation, Expr, Program, Read
+from einc.ein.guards import composite
+from einc.ein.inference import dtype_of
+from einc.passes.algebra.domain import Domain, conjunction, domain_of, holds, ordered
+from einc.passes.equations.chunks import CHUNK, Chunks
+from einc.passes.equations.demand import bound_by_demand
+from einc.passes.estimate.cost import Model, arithmetic, positions
+from einc.passes.estimate.single import alone
+from einc.pipeline import Context
+
+_LEAST_GAIN = 4.0  # times what the bounds take, that the reductions must be predicted to take
+
+
+def prune_domain(program: Program, context: Context) -> Program:
+    """The program with bounds for the reductions whose domain depends on data, or that not all rows need."""
+    program = bound_by_demand(program)
+    named = {e.name: e for e in program.equations}
+    dtypes = program.dtypes()
+    groups: dict[tuple[str, Domain], list[Equation]] = {}
+    for e in program.equations:
+        found = _data_domain(e, named, dtypes)
+        if found:
+            groups.setdefault((e.over[0], found), []).append(e)
+    pruning = _Pruning(program, context)
+    for (axis, predicates), equations in groups.items():
+        pruning.bound(axis, predicates, equations)
+    return pruning.program
+
+
+def _data_domain(e: Equation, named: dict[str, Equation], dtypes: dict[str, DType]) -> Domain:
+    """The predicates of an equation's domain that read integers or truth values along its one reduced axis."""
+    if e.monoid is None or len(e.over) != 1:
+        return frozenset()
+    needed: Domain = frozenset() if e.domain is None else frozenset(holds(e.domain))
+    needed |= domain_of(e.monoid, (_written_out(b, named) for b in e.bodies))
+    found = frozenset(ordered(p, lambda x: dtype_of(x, dtypes).is_int) for p in needed)
+    return frozenset(p for p in found if _reads_along(p, e.over[0], dtypes))
+
+
+def _written_out(e: Expr, named: dict[str, Equation]) -> Expr:
+    """The expression with every pointwise tensor that is read at its own axes replaced by what it is."""
+    if isinstance(e, Read):
+        source = named.get(e.tensor)
+        if source is None or source.monoid is not None or e.guard is not None:
+            return e
+        if e.index != tuple(composite(dim) for dim in source.dims):
+            return e
+        return _written_out(source.bodies[[t.name for t in source.outputs].index(e.tensor)], named)
+    return ein.rebuild(e, lambda below: _written_out(below, named))
+
+
+def _reads_along(p: Expr, axis: str, dtypes: dict[str, DType]) -> bool:
+    along = [dtypes[r.tensor] for r in ein.reads(p) if axis in ein.axes_of(r)]
+    return bool(along) and all(t.is_int or t.is_bool for t in along)
+
+
+class _Pruning:
+    """The program in the making."""
+
+    def __init__(self, program: Program, context: Context) -> None:
+        self.program, self.context = program, context
+
+    def bound(self, axis: str, predicates: Domain, equations: list[Equation]) -> None:
+        """Bound these equations along the axis, if their predicates say anything of chunks and it pays."""
+        given = _defined_before(self.program, equations[0])
+        usable = sorted((p for p in predicates if ein.tensors_of(p) <= given), key=repr)
+        if not usable:
+            return
+        row = self.row_axis(usable, axis)
+        chunks = Chunks(self.program, tuple(a for a in (axis, row) if a is not None))
+        test = conjunction(t for p in usable if (t := chunks.possible(p)) != ein.TRUE)
+        if test is None or chunks.of(axis) not in ein.axes_of(test):
+            return
+        made = self.hull(axis, row, test, chunks, equations)
+        if self.pays(made, chunks, equations):
+            self.program = made
+
+    def row_axis(self, predicates: Iterable[Expr], axis: str) -> str | None:
+        """The longest other axis that no data lies along together with the reduced one."""
+        found = dict.fromkeys(a for p in predicates for a in ein.axes_of(p) if a != axis)
+        for r in (r for p in predicates for r in ein.reads(p)):
+            if axis in ein.axes_of(r):
+                for i in r.index:
+                    found.pop(i.axis, None) if isinstance(i, AxisValue) else None
+        return max(found, key=lambda a: self.context.size(a), default=None)
+
+    def hull(self, axis: str, row: str | None, test: Expr, chunks: Chunks, equations: list[Equation]) -> Program:
+        """The program with the first and the beyond of what may be needed, and the equations within them."""
+        column = chunks.of(axis)
+        axes = tuple(a for a in ein.axes_of(test) if a != column)
+        start: Expr = Apply("mul", (AxisValue(column), Const(CHUNK)))
+        at = tuple(
+            Apply("floordiv", (AxisValue(row), Const(CHUNK))) if row and a == chunks.of(row) else AxisValue(a)
+            for a in axes
+        )
+        made: list[Equation] = []
+        tests: list[Expr] = []
+        for what, monoid, body, op in (
+            ("first", "min", start, "ge"),
+            ("last", "max", Apply("add", (start, Const(CHUNK))), "lt"),
+        ):
+            name = chunks.name(f"{equations[0].name}_{what}")
+            bodies = (ein.Cast(I32, body),)
+            dims = tuple((a,) for a in axes)
+            made.append(Equation((ein.Tensor(name, I32),), dims, bodies, ein.MONOIDS[monoid], (column,), test))
+            tests.append(Apply(op, (AxisValue(axis), Read(name, at))))
+        own = {e.name: [] if e.within is None else [e.within] for e in equations}
+        bounded = {e.name: replace(e, within=conjunction((*own[e.name], *tests))) for e in equations}
+        program = self.program
+        place = min(k for k, e in enumerate(program.equations) if e.name in bounded)
+        done = tuple(bounded.get(e.name, e) for e in program.equations)
+        return replace(
+            program,
+            axes=(*program.axes, *chunks.axes()),
+            equations=(*done[:place], *chunks.equations, *made, *done[place:]),
+        )
+
+    def pays(self, made: Program, chunks: Chunks, equations: list[Equation]) -> bool:
+        """Whether the bounds take O(n) memory, and little time beside the reductions."""
+        model = Model(made, self.context)
+        rates = self.context.target.rates
+        before = {e.name for e in self.program.equations}
+        extra = [e for e in made.equations if e.name not in before]
+        long = max(self.context.size(a) for a in chunks.lengths)
+        if any(positions(tuple(a for a in e.axes if a not in chunks.own), self.context) >= long for e in extra):
+            return False
+        counted = [model.operations(e) for e in equations]
+        spent = sum(arithmetic(rates, *operations)[0] for operations in counted)
+        return spent >= _LEAST_GAIN * sum(model.cost(alone(e, made, self.context)).seconds for e in extra)
+
+
+def _defined_before(program: Program, e: Equation) -> set[str]:
+    """The tensors that there are when an equation is computed."""
+    found = {p.name for p in program.operands}
+    for other in program.equations:
+        if other.name == e.name:
+            break
+        found |= {t.name for t in other.outputs}
+    return found

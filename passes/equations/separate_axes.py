@@ -1,0 +1,67 @@
+"""Give axes that a tensor between equations has as one dimension a dimension each.
+
+    T[(g r)] = f(g, r);  U = h(T[g * |r| + r])   -->   T[g, r] = f(g, r);  U = h(T[g, r])
+    and where T is a result                      -->   S[g, r] = f(g, r);  U = h(S[g, r]);  T[(g r)] = S[g, r]
+
+Wherever T is read at such positions, and at no other. How axes lie in memory is for operands and results to say; in
+between, a composite dimension would only hide that a value is read where it is made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from einc.ein import AxisValue, Equation, Expr, Program, Read, reads
+from einc.ein.guards import in_range_by_form
+from einc.passes.algebra.scope import Dims, bottom_up, names, unused
+
+
+def separate_axes(program: Program) -> Program:
+    """The program with the axes of what it makes for itself apart."""
+    read: dict[str, list[Read]] = {}
+    for r in (r for eq in program.equations for e in eq.expressions() for r in reads(e)):
+        read.setdefault(r.tensor, []).append(r)
+    apart = [eq for eq in program.equations if any(len(dim) != 1 for dim in eq.dims) and _is_read_whole(eq, read)]
+    if not apart:
+        return program
+    taken = names(program)
+    new: dict[str, str] = {}
+    for t in (t for eq in apart for t in eq.outputs):
+        new[t.name] = unused(f"{t.name}_apart", taken) if t.name in program.results else t.name
+        taken.add(new[t.name])
+    dims = {t.name: eq.dims for eq in apart for t in eq.outputs}
+    equations = tuple(_reading(e, dims, new) for eq in program.equations for e in _made(eq, new))
+    return replace(program, equations=equations)
+
+
+def _is_read_whole(eq: Equation, read: Mapping[str, list[Read]]) -> bool:
+    """Is what an equation gives read, and always where composite dimensions have the positions of their axes?"""
+    at = [r for t in eq.outputs for r in read.get(t.name, [])]
+    return bool(at) and all(
+        in_range_by_form(e, dim) for r in at for e, dim in zip(r.index, eq.dims, strict=True) if len(dim) != 1
+    )
+
+
+def _made(eq: Equation, new: Mapping[str, str]) -> tuple[Equation, ...]:
+    """The equation with its axes apart, and what the program returns of it as it lies in memory."""
+    if eq.name not in new:
+        return (eq,)
+    outputs = tuple(replace(t, name=new[t.name]) for t in eq.outputs)
+    flat = replace(eq, outputs=outputs, dims=tuple((a,) for a in eq.axes))
+    at = tuple(map(AxisValue, eq.axes))
+    stored = [(t, u) for t, u in zip(eq.outputs, outputs, strict=True) if t.name != u.name]
+    return flat, *(Equation((t,), eq.dims, (Read(u.name, at),), span=eq.span) for t, u in stored)
+
+
+def _reading(eq: Equation, dims: Mapping[str, Dims], new: Mapping[str, str]) -> Equation:
+    """The equation reading tensors whose axes are apart."""
+
+    def read(e: Expr) -> Expr:
+        if not isinstance(e, Read) or e.tensor not in dims or len(e.index) != len(dims[e.tensor]):
+            return e
+        pairs = zip(e.index, dims[e.tensor], strict=True)
+        index = tuple(x for at, dim in pairs for x in ((at,) if len(dim) == 1 else map(AxisValue, dim)))
+        return replace(e, tensor=new[e.tensor], index=index)
+
+    return eq.map(lambda e: bottom_up(e, read))

@@ -1,0 +1,80 @@
+"""Make expressions smaller by laws of arithmetic and logic, and compute equal things once.
+
+    e                                 -->   the smaller expression of `einc.passes.identities`
+    T[i] = m[r](f);  U[i] = m[r](f)   -->   T[i] = m[r](f), and U is read as T
+    T[i] = m[r : p](identity of m)    -->   T[i] = identity
+    p and q(T[e : p])                 -->   p and q(T[e : e is in range])
+
+To a fixpoint: every law takes nodes away. Two equations that are both results stay two, the second a copy of the first.
+A guard that the place of a read implies is there for what is out of range; the read depends on fewer axes without it.
+
+What a person writes for clarity, the elaborator for generality and `inline` for uniformity is paid for at run time,
+once a position.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+from einc.ein import FALSE, TRUE, ZERO, Apply, Cast, Const, Equation, Expr, Program, Read, axes_of
+from einc.ein.guards import argument_guard
+from einc.passes.algebra.domain import holds
+from einc.passes.algebra.identities import simplify_expression
+from einc.passes.algebra.scope import Scope, drop_dead, merge_equal, within
+from einc.pipeline import Context
+
+_IDENTITIES: dict[str, tuple[Const, ...]] = {
+    "sum": (ZERO, Const(0.0)),
+    "prod": (Const(1), Const(1.0)),
+    "max": (Const(-math.inf),),
+    "min": (Const(math.inf),),
+    "any": (FALSE,),
+    "all": (TRUE,),
+}
+
+
+def simplify(program: Program, _: Context) -> Program:
+    """The program with every law applied as often as it can be; the same results."""
+    while True:
+        scope = Scope(program.dtypes(), program.shapes())
+        smaller = replace(program, equations=tuple(_equation(e, scope) for e in program.equations))
+        smaller = drop_dead(merge_equal(smaller))
+        if smaller == program:
+            return program
+        program = smaller
+
+
+def _equation(e: Equation, scope: Scope) -> Equation:
+    e = e.map(lambda x: simplify_expression(x, scope))
+    bodies = tuple(_narrowed(b, e.domain, scope) for b in e.bodies)
+    e = replace(e, bodies=bodies, domain=None if e.domain is None else _narrowed(e.domain, None, scope))
+    if e.domain == TRUE:
+        e = replace(e, domain=None)
+    if e.monoid is None or len(e.bodies) > 1:
+        return e
+    identities = _IDENTITIES[e.monoid.name]
+    if e.domain == FALSE and e.monoid.name not in ("max", "min"):  # whose identity depends on the type
+        e = replace(e, bodies=identities[:1])
+    body = e.body
+    while isinstance(body, Cast):
+        body = body.arg
+    return replace(e, bodies=(body,), monoid=None, over=(), domain=None) if body in identities else e
+
+
+def _narrowed(e: Expr, context: Expr | None, scope: Scope) -> Expr:
+    """The expression, under conditions that hold, without guards that they imply and that add axes to a read."""
+    match e:
+        case Apply(op, args):
+            under = [argument_guard(op, args[:k], context) for k in range(len(args))]
+            new = tuple(_narrowed(a, c, scope) for a, c in zip(args, under, strict=True))
+            return e if new == args else replace(e, args=new)
+        case Cast(arg=arg):
+            return replace(e, arg=_narrowed(arg, context, scope))
+        case Read(tensor, index, guard) if guard is not None and context is not None:
+            own = {a for at in index for a in axes_of(at)}
+            if own.issuperset(axes_of(guard)) or not set(holds(guard)) <= set(holds(context)):
+                return e
+            return replace(e, guard=within(index, scope.shapes[tensor]))
+        case _:
+            return e

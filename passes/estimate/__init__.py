@@ -1,0 +1,1 @@
+"""What a kernel would take, before there is one."""

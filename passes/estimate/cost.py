@@ -1,0 +1,240 @@
+"""What a plan costs, as far as it can be known before it runs: bytes, operations by unit, and a time.
+
+    time = launch + max(bytes / memory, arithmetic) / the share of the processors that have a program
+    arithmetic = the slowest of dots / matrix units, operations / vector units, special functions / their rate, and an
+                 eighth of the others: what hides behind the slowest is not free
+
+Every tensor from outside is read once a walk it varies in, every stored one written once. An equation that lacks an
+axis of the grid is computed again in every block along it, and again in every walk that needs it; so is what a
+contraction computes of its operands, a side that lacks the rows or the columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from math import ceil, prod
+
+from einc import ein
+from einc.base.targets import Rates
+from einc.ein import Apply, Const, Equation, Program
+from einc.passes.algebra.contraction import contraction, operand_type
+from einc.passes.equations.scan import prefix
+from einc.passes.streaming.sweep import Accumulator
+from einc.passes.streaming.walks import can_split, tensors_read, upstream, walks
+from einc.pipeline import Context
+from einc.pipeline.plan import Plan
+
+_SPECIAL = {"exp", "exp2", "log", "log2", "tanh", "erf", "sin", "cos", "tan", "sqrt", "rsqrt", "div", "pow", "rand"}
+_MULTIPLIED = 64  # the largest power that is made of products
+_UNHIDDEN = 1 / 8  # of the time that other units than the slowest take
+BLOCK = 128  # positions of a blocked grid axis that share a program
+_TILE = 4096  # elements of a program's tile where there is no dot
+_WIDEST = 1024  # positions of a walked axis in such a tile
+_LEAST_PART = 128  # positions of a walked axis that are worth a program
+_MOST_PARTS = 128
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Bytes moved, FLOPs on the matrix units in units of f16 ones, vector operations, special functions, seconds.
+
+    `limit` is what takes longest: `memory`, `matrix`, `vector` or `special`, or the `launch` itself.
+    """
+
+    bytes: float
+    dots: float
+    vector: float
+    special: float
+    seconds: float
+    limit: str
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """A part of an equation, computed once: its axes, FLOPs on the matrix units, vector and special operations."""
+
+    axes: frozenset[str]
+    dots: float
+    vector: float
+    special: float
+
+
+class Model:
+    """The costs of one program's plans on one target; what an equation takes is worked out once and kept in `works`."""
+
+    def __init__(
+        self, program: Program, context: Context, works: dict[Equation, tuple[Work, ...]] | None = None
+    ) -> None:
+        self.program, self.context = program, context
+        self.shapes, self.dtypes = program.shapes(), program.dtypes()
+        self.given = {p.name for p in program.operands}
+        self.known = {} if works is None else works
+
+    def cost(self, plan: Plan, share: float = 1.0) -> Cost:
+        """The predicted cost of a kernel that visits this share of the blocks it walks over, in parts or not."""
+        rates = self.context.target.rates
+        count = max(len(walks(plan)), 1)
+        dots = vector = special = 0.0
+        for eq in plan.equations:
+            for work in self.works(eq):
+                n = self.times(plan, eq, work.axes, count, share)
+                dots, vector, special = dots + n * work.dots, vector + n * work.vector, special + n * work.special
+        moved = self.bytes(plan, count)
+        computing, slowest = arithmetic(rates, dots, vector, special)
+        moving = moved / rates.memory
+        seconds = max(computing, moving) / self.utilisation(plan, plan.splits)
+        limit = "launch" if seconds < rates.launch else "memory" if moving > computing else slowest
+        return Cost(moved, dots, vector, special, rates.launch + seconds, limit)
+
+    # ----------------------------------------------------------------------------------------------------------- parts
+
+    def utilisation(self, plan: Plan, splits: int) -> float:
+        """The share of the processors that have a program, on average over the rounds that parts take."""
+        rounds = self.programs(plan) * splits / self.context.target.rates.processors
+        return min(rounds, 1.0) if splits == 1 else rounds / ceil(rounds)
+
+    def programs(self, plan: Plan) -> int:
+        """The number of programs that share a walk's work by their place in the grid."""
+        batch = max(positions(plan.batch, self.context), 1)
+        dots = frozenset(t.name for eq in plan.equations if self.operations(eq)[0] for t in eq.outputs)
+        if dots:
+            halves = self.context.target.vendor == "cuda" and _follow(plan.equations, dots)
+            block = BLOCK // 2 if halves else BLOCK
+            return batch * prod(max(-(-positions(g, self.context) // block), 1) for g in (plan.rows, plan.columns))
+        inner = positions(plan.whole, self.context) * min(positions(plan.walked, self.context), _WIDEST)
+        rows = max(_TILE // max(inner, 1), 1)
+        return batch * max(-(-positions((*plan.rows, *plan.columns), self.context) // rows), 1)
+
+    def splits(self, plan: Plan, share: float = 1.0) -> tuple[int, float]:
+        """The number of parts that a plan's walk takes least time in, and the seconds that all of it takes.
+
+        The walk visits this share of its blocks.
+        """
+        whole = self.cost(plan, share).seconds
+        rates = self.context.target.rates
+        most = min(positions(plan.walked, self.context) // _LEAST_PART, _MOST_PARTS) if plan.walked else 1
+        if most < 2 or self.utilisation(plan, 1) == 1 or not can_split(plan) or not self.can_merge(plan):
+            return 1, whole
+        work = (whole - rates.launch) * self.utilisation(plan, 1)
+        state = self.state(plan)
+
+        def seconds(n: int) -> float:
+            return 2 * rates.launch + work / self.utilisation(plan, n) + 2 * n * state / rates.memory
+
+        best = min(range(2, most + 1), key=seconds)
+        return (best, seconds(best)) if seconds(best) < whole else (1, whole)
+
+    def can_merge(self, plan: Plan) -> bool:
+        """Do parts of a plan's one walk store states over the axes of what it stores alone, and over no others?"""
+        stored = {a for eq in plan.equations if any(t.name in plan.stores for t in eq.outputs) for a in eq.axes}
+        return all(stored.issuperset(a.axes) for a in self.accumulators(plan))
+
+    def state(self, plan: Plan) -> float:
+        """Bytes of the states of a plan's one walk, over all of the grid."""
+        return sum(4.0 * a.monoid.components * positions(a.axes, self.context) for a in self.accumulators(plan))
+
+    def accumulators(self, plan: Plan) -> list[Accumulator]:
+        """What a plan's one walk carries, equal ones once."""
+        (walk,) = walks(plan)
+        return list({a.bodies: a for link in walk.links for a in link.accumulators}.values())
+
+    def repeats(self, plan: Plan, count: int, share: float = 1.0) -> dict[str, float]:
+        """How often each equation is computed, in so many walks that visit this share of the blocks."""
+        return {eq.name: self.times(plan, eq, frozenset((*eq.axes, *eq.over)), count, share) for eq in plan.equations}
+
+    def times(self, plan: Plan, eq: Equation, own: frozenset[str], count: int, share: float) -> float:
+        """How often what goes over some axes of an equation is computed."""
+        times = float(prod(self.context.size(a) for a in plan.batch if a not in own))
+        for group in (plan.rows, plan.columns):
+            if group and not own & set(group):
+                times *= -(-positions(group, self.context) // BLOCK)
+            else:  # a row of the tile each
+                times *= positions(tuple(a for a in group if a not in own), self.context)
+        if plan.along & set(eq.axes):
+            times *= count
+        return times * (share if own & plan.along else 1.0)
+
+    def bytes(self, plan: Plan, count: int) -> float:
+        """Bytes read from outside and stored, in so many walks."""
+        return sum(self.traffic(plan, count).values())
+
+    def traffic(self, plan: Plan, count: int) -> dict[str, float]:
+        """The bytes of each tensor that is read from outside or stored, in so many walks."""
+        own = {t.name for eq in plan.equations for t in eq.outputs}
+        outside = tensors_read(e for eq in plan.equations for e in eq.expressions()) - own
+        found: dict[str, float] = {}
+        for name in (*sorted(outside), *plan.stores):
+            axes = tuple(a for dim in self.shapes[name] for a in dim)
+            again = count if name in outside and plan.along & set(axes) else 1
+            found[name] = float(positions(axes, self.context) * self.dtypes[name].size * again)
+        return found
+
+    def operations(self, eq: Equation) -> tuple[float, float, float]:
+        """FLOPs on the matrix units, vector operations and special functions of an equation computed once."""
+        works = self.works(eq)
+        return sum(w.dots for w in works), sum(w.vector for w in works), sum(w.special for w in works)
+
+    def works(self, eq: Equation) -> tuple[Work, ...]:
+        """What there is to do for an equation: a contraction's products, and what makes their sides."""
+        if eq not in self.known:
+            self.known[eq] = tuple(self._works(eq))
+        return self.known[eq]
+
+    def _works(self, eq: Equation) -> Iterator[Work]:
+        scans = prefix(eq, self.program) is not None
+        axes = frozenset(eq.axes if scans else (*eq.axes, *eq.over))
+        if eq.monoid is not None and eq.monoid.name == "sum" and not scans:
+            found = contraction(eq, eq.body, self.context.size)
+            t = None if found is None else operand_type(found.terms[0], self.given, self.dtypes)
+            if found is not None and t is not None and self.context.target.takes_dot(t):
+                share = self.context.target.rates.matrix / self.context.target.dot_rate(t)
+                space = positions(tuple(axes), self.context)
+                yield Work(axes, 2.0 * space * len(found.terms) * share, 0.0, 0.0)
+                for side in (s for term in found.terms for s in (term.left, term.right)):
+                    made = tuple(f for f in side if not isinstance(f, ein.Read))
+                    if made:
+                        yield Work(frozenset(a for f in side for a in _axes(f)), 0.0, *_counted(made, self.context))
+                return
+        v, s = _counted(eq.bodies, self.context)
+        yield Work(axes, 0.0, v + (positions(tuple(axes), self.context) if eq.monoid else 0), s)
+
+
+def arithmetic(rates: Rates, dots: float, vector: float, special: float) -> tuple[float, str]:
+    """Seconds of all processors for so many operations, and the unit that most of them pass in."""
+    units = {"matrix": dots / rates.matrix, "vector": vector / rates.vector, "special": special / rates.special}
+    slowest = max(units, key=lambda unit: units[unit])
+    return units[slowest] + _UNHIDDEN * (sum(units.values()) - units[slowest]), slowest
+
+
+def positions(axes: tuple[str, ...], context: Context) -> int:
+    """The number of positions of a group of axes, by the size hints; limited, for ranks that no tensor has."""
+    return min(prod(context.size(a) for a in axes), 1 << 200)
+
+
+def _counted(expressions: tuple[ein.Expr, ...], context: Context) -> tuple[float, float]:
+    """Vector operations and special functions of some expressions."""
+    vector = special = 0.0
+    for n in (n for e in expressions for n in ein.walk(e) if isinstance(n, Apply)):
+        size = float(positions(_axes(n), context))
+        match n:
+            case Apply(op="pow", args=(_, Const(value=int() as power))) if 0 < power <= _MULTIPLIED:
+                vector += size * (power.bit_length() + power.bit_count() - 2)  # squares, and products of them
+            case Apply(op=op) if op in _SPECIAL:
+                special += size
+            case _:
+                vector += size
+    return vector, special
+
+
+@lru_cache(maxsize=1024)
+def _follow(equations: tuple[Equation, ...], dots: frozenset[str]) -> bool:
+    """Whether one dot is computed from another; such tiles have half the rows (`choose_tiles`)."""
+    named = {t.name: eq for eq in equations for t in eq.outputs}
+    return any(dots & upstream(named[name], named) for name in dots)
+
+
+@lru_cache(maxsize=4096)
+def _axes(e: ein.Expr) -> tuple[str, ...]:
+    return ein.axes_of(e)

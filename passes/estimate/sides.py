@@ -1,0 +1,76 @@
+"""The tile axes of a plan's kernel, and which of them are the sides of a dot.
+
+    sum[k] x[b, r, k] * y[b, k, c]   -->   at each b: dot(x[r, k], y[k, c])      at most one of b, r, c is two tile axes
+
+A dot may have one tile axis beside its row, column and inner one. That is a batch axis, or the outer one of two rows or
+columns, over which the other side then does not vary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from math import prod
+
+from einc.ein import Equation
+from einc.passes.algebra.contraction import Shape, contraction
+from einc.pipeline import Context
+from einc.pipeline.plan import Plan
+from einc.tile import Sides
+
+_WORTH_FILLING = 8  # positions of an inner axis that is filled up to the 16 which a dot takes
+
+
+def sides(shape: Shape, tiles: Callable[[Iterable[str]], list[str]], fills: bool) -> Sides | None:
+    """The tile axes of a dot for a contraction, or None.
+
+    `tiles` gives those that a group of axes extends over, outermost first; `fills` says whether the inner axis may be
+    filled up to what a dot takes.
+    """
+    rows, columns, inner, batch = map(tiles, (shape.rows, shape.columns, shape.inner, shape.batch))
+    several = [*rows, *columns, *inner, *batch]
+    if not rows or not columns or len(inner) != 1 or not len(set(several)) == len(several) <= 4:
+        return None
+    further = (*batch, *rows[:-1], *columns[:-1])
+    return None if further and not fills else Sides(rows[-1], columns[-1], inner[0], *further)
+
+
+def fills(inner: tuple[str, ...], plan: Plan, context: Context) -> bool:
+    """Whether an inner axis is long enough for a dot, or no result grows where it is filled up."""
+    short = set(inner) <= set(plan.whole) and prod(map(context.size, inner)) < _WORTH_FILLING
+    return not short or all(set(inner).isdisjoint(eq.axes) for eq in plan.equations if eq.monoid is not None)
+
+
+def shapes_of(equations: Iterable[Equation], context: Context) -> dict[str, Shape]:
+    """The shapes of the equations that are contractions."""
+    sums = [eq for eq in equations if eq.monoid is not None and eq.monoid.name == "sum"]
+    found = {eq.name: contraction(eq, eq.body, context.size) for eq in sums}
+    return {name: c.shape for name, c in found.items() if c is not None}
+
+
+def tile_axes(plan: Plan, context: Context) -> dict[str, tuple[str, ...]]:
+    """The axes that each tile axis of a plan's kernel is made of, by the first of them; outermost first."""
+    groups = (plan.rows, plan.columns, *held(plan, context), (*plan.walked, *plan.scanned))
+    return {g[0]: g for g in groups if g}
+
+
+def held(plan: Plan, context: Context) -> tuple[tuple[str, ...], ...]:
+    """The axes held whole, in the groups that contractions take as one: inner axes, rows, columns, batch axes."""
+    groups: list[tuple[str, ...]] = []
+    for eq in plan.equations:
+        found = contraction(eq, eq.body, context.size) if eq.monoid is not None and eq.monoid.name == "sum" else None
+        shape = None if found is None else found.shape
+        for group in () if shape is None else (shape.rows, shape.columns, shape.inner, shape.batch):
+            apart = set(group).isdisjoint(a for g in groups for a in g)
+            if len(group) > 1 and set(group) <= set(plan.whole) and apart and _together(group, plan):
+                groups.append(group)
+    grouped = {a: g for g in groups for a in g}
+    return tuple(dict.fromkeys(grouped.get(a, (a,)) for a in plan.whole))
+
+
+def _together(group: tuple[str, ...], plan: Plan) -> bool:
+    """Whether every reduction and every stored tensor has all of these axes, in one place, or none."""
+    for eq in plan.equations:
+        parts = [eq.over, eq.axes] if eq.monoid is not None or plan.writes(eq) else []
+        if any(0 < len(set(part) & set(group)) < len(group) for part in parts):
+            return False
+    return True

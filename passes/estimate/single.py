@@ -1,0 +1,31 @@
+"""The plan of a kernel for a single equation: nothing shared, nothing but tiling."""
+
+from __future__ import annotations
+
+from einc.ein import Equation, Program
+from einc.passes.algebra.complex_parts import split
+from einc.passes.algebra.contraction import contraction
+from einc.passes.equations.scan import prefix
+from einc.pipeline import Context
+from einc.pipeline.plan import Plan
+
+
+def alone(equation: Equation, program: Program, context: Context) -> Plan:
+    """The plan of a kernel for one equation.
+
+    Prefixes walk along the axis that they end at. A contraction has its rows, columns and inner axes; another reduction
+    its outputs as rows; a pointwise equation its last axis as columns and the others as rows.
+    """
+    eq = split(equation, program.dtypes())
+    stores = tuple(t.name for t in eq.outputs)
+    prefixes = prefix(eq, program) if context.level >= 1 else None
+    if prefixes is not None:
+        return Plan((eq,), stores, rows=prefixes.rows, walked=(prefixes.walked,), scanned=(prefixes.scanned,))
+    if eq.monoid is None:
+        return Plan((eq,), stores, rows=eq.axes[:-1], columns=eq.axes[-1:])
+    if eq.monoid.name == "sum":
+        found = contraction(eq, eq.body, context.size)
+        if found is not None:
+            s = found.shape
+            return Plan((eq,), stores, s.batch, s.rows, s.columns, walked=s.inner)
+    return Plan((eq,), stores, rows=eq.axes, walked=eq.over)

@@ -1,0 +1,1 @@
+"""Passes tile -> tile."""

@@ -1,0 +1,266 @@
+"""Give every blocked tile axis its range of sizes.
+
+    axis t[?]   -->   axis t[least .. cap]
+
+The launcher takes the next power of two of the extent within that range, so that a small extent wastes little and a
+change of length seldom needs another compilation. Contractions take the target's tile for its matrix units, at least 16
+a side; everything else fills the target's tile from the innermost axis outwards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import product as choices
+from math import prod
+
+from einc import tile
+from einc.passes.estimate.occupancy import largest, products, registers, results, shared
+from einc.pipeline import Context
+from einc.tile import UNSIZED, WHOLE, Block, TileAxis
+from einc.tile.typing import multiplied
+
+_LEAST_DOT = 16
+_HALF = 64  # rows and columns where dots follow each other; two bytes each are a swizzled row
+_CHAINED = ((64, 4), (32, 8), (16, 8))  # rows and warps where dots follow each other: Hopper's, then earlier ones
+_EXACT = ((64, 8), (32, 8), (16, 8))  # the same where all of them go through vector units
+_MOST_PRODUCTS = 512  # of a thread in a dot on vector units, before CUDA 12.8's assembler spills
+_MOST_ALONE = 2048  # the same where no other dot follows
+_CROSSED = 1 << 13  # elements of the largest value that is computed beside the dots, where those have a batch axis
+_COMPUTED = 1 << 15  # elements of the largest value computed beside dots in a loop; more take minutes to assemble
+_PRODUCTS = ((128, 256, 8), (128, 128, 8), (64, 128, 4), (64, 64, 4))  # rows, columns, warps; fastest first
+_FILLED = 256  # programs that keep a machine busy to the end
+_WIDEST = {"column": 1024, "reduced": 1024}
+
+
+@dataclass(frozen=True, slots=True)
+class _Tiles:
+    """The sizes of a kernel's axes by role, its warps, and the blocks in flight."""
+
+    blocks: dict[str, Block]
+    warps: int
+    stages: int = 3
+
+
+def choose_tiles(kernel: tile.Kernel, context: Context) -> tile.Kernel:
+    """The kernel with its tile sizes."""
+    dots = [v for v in tile.values_in(kernel.body) if isinstance(v, tile.Dot)]
+    chosen = _dot_tiles(kernel, dots, context) if dots else _Tiles(_plain_blocks(kernel, context), 4)
+    crossed = {x for d in dots for x in (d.row, d.column, d.inner)}
+    wide = _columns_of_chains(kernel, dots) if context.target.vendor == "cuda" else frozenset()
+
+    def axis(a: TileAxis) -> TileAxis:
+        if a.block != UNSIZED:
+            return a
+        block = chosen.blocks[a.role]
+        if dots and a.name not in crossed:
+            block = replace(block, least=1)
+        if a.name in wide:
+            block = replace(block, least=min(max(block.least, _HALF), block.cap))
+        return replace(a, block=block)
+
+    def body(statements: tuple[tile.Statement, ...]) -> tuple[tile.Statement, ...]:
+        return tuple(
+            replace(s, axis=axis(s.axis), body=body(s.body)) if isinstance(s, tile.Loop) else s for s in statements
+        )
+
+    grid, whole = tuple(axis(a) for a in kernel.grid), tuple(axis(a) for a in kernel.whole)
+    made = replace(kernel, grid=grid, whole=whole, body=body(kernel.body))
+    return replace(made, warps=chosen.warps, stages=chosen.stages)
+
+
+def _dot_tiles(kernel: tile.Kernel, dots: list[tile.Dot], context: Context) -> _Tiles:
+    """A tile for the target's matrix units.
+
+    Where one dot's result is an operand of another along the walked axis, half the rows and columns keep both results
+    in registers, and leave room for a second program that multiplies while this one takes exponentials.
+    """
+    axes = tile.tile_axes(kernel)
+    types = [t for _, t in multiplied(kernel)]
+    least, widest = max(map(context.target.least_inner, types)), max(t.size for t in types)
+    narrow = context.target.vendor == "cuda" and widest <= 2
+    if any(d.batch for d in dots) and context.target.vendor != "cpu":
+        return _batched(kernel, context, least)
+    walked = {a.name for a in axes.values() if a.role == "reduced"}
+    chained = walked & {d.inner for d in dots} and walked & {x for d in dots for x in (d.row, d.column)}
+    if chained and context.target.vendor == "cuda" and widest <= 4:
+        return _cut(_chained(kernel, context, least), kernel, context, least)
+    blocks = _dot_blocks(kernel, context, least, widest)
+    if not narrow or len(dots) > 1 or dots[0].inner not in walked or not _is_copied(kernel, dots[0]):
+        return _fitted(_Tiles(blocks, 8), kernel, context, least)
+    length = context.target.dot[2]
+    fitting = [t for t in _PRODUCTS if (t[0] + t[1]) * length * 2 * kernel.stages <= context.target.shared]
+    filling = [t for t in fitting if _programs(kernel, context, {"row": t[0], "column": t[1]}) >= _FILLED]
+    rows, columns, warps = (filling or fitting[-1:])[0]
+    sizes = {"row": Block(_LEAST_DOT, rows), "column": Block(_LEAST_DOT, columns), "reduced": Block(least, length)}
+    return _Tiles(blocks | sizes, warps)
+
+
+def _chained(kernel: tile.Kernel, context: Context, least: int) -> _Tiles:
+    """Tiles of dots that follow each other: the most rows that registers hold, then blocks that shared memory does.
+
+    Four bytes go through vector registers, with half as long a block, and a step less in flight.
+    """
+    types = [t.size for _, t in multiplied(kernel)]
+    inner, stages = (_HALF, 3) if max(types) <= 2 else (_HALF // 2, 2)
+    whole = {"reduced": Block(least, max(inner, least)), "whole": Block(least, WHOLE)}
+    for rows, warps in _CHAINED if min(types) <= 2 else _EXACT:
+        blocks = {"row": Block(_LEAST_DOT, rows), "column": Block(_LEAST_DOT, inner)}
+        tiles = _Tiles(blocks | whole, warps, stages)
+        if _is_held(tiles, kernel, context):
+            break
+    widths = [power(prod(context.size(x) for x in a.axes)) for a in kernel.whole]
+    held = rows * max(widths, default=_HALF)
+    while (stages * inner * sum(widths) + held) * max(types) > context.target.shared and inner > least:
+        inner, stages = (inner, 2) if stages > 2 else (inner // 2, 2)
+    cut = {"reduced": Block(least, max(inner, least))}
+    return replace(tiles, blocks=tiles.blocks | cut, stages=stages)
+
+
+def _is_held(tiles: _Tiles, kernel: tile.Kernel, context: Context) -> bool:
+    """Whether the registers of its warps, eight have all, hold what is live, and a quarter of them the rest."""
+    sizes = _sizes(tiles, kernel, context)
+    room = context.target.registers * tiles.warps // 8 * 3 // 4
+    return registers(kernel, sizes) <= room and products(kernel, sizes, tiles.warps) <= _MOST_PRODUCTS
+
+
+def _batched(kernel: tile.Kernel, context: Context, least: int) -> _Tiles:
+    """Tiles of dots at every position of a tile axis: the most rows, and then the most of the walked axis, that leave
+    what all dots make a quarter of the registers, and what they take an eighth of shared memory."""
+    found = _Tiles({}, 8)
+    for rows, stages, inner in choices((_HALF, _HALF // 2, _LEAST_DOT), (2, 1), (_HALF, _HALF // 2, least)):
+        blocks = {role: Block(_LEAST_DOT, rows) for role in ("row", "column")}
+        blocks |= {"reduced": Block(least, inner), "whole": Block(_LEAST_DOT, WHOLE)}
+        sizes = _sizes(_Tiles(blocks, 8), kernel, context)
+        held = results(kernel, sizes)
+        found = _Tiles(blocks, 4 if held <= context.target.registers // 8 else 8, stages)
+        room = held <= context.target.registers * 3 // 4 and largest(kernel, sizes) <= _CROSSED
+        if room and shared(kernel, sizes, stages) <= context.target.shared * 7 // 8:
+            break
+    return found
+
+
+def _fitted(tiles: _Tiles, kernel: tile.Kernel, context: Context, least: int) -> _Tiles:
+    """Tiles cut to the room that what is held whole leaves; rows first, until states leave 3/8 of the registers."""
+    row = tiles.blocks["row"]
+    while row.cap > _LEAST_DOT:
+        sizes = _sizes(replace(tiles, blocks=tiles.blocks | {"row": row}), kernel, context)
+        held = registers(kernel, sizes) <= context.target.registers * 5 // 8
+        if held and (context.target.vendor != "cuda" or products(kernel, sizes, tiles.warps) <= _MOST_ALONE):
+            break
+        row = replace(row, cap=row.cap // 2)
+    return _cut(replace(tiles, blocks=tiles.blocks | {"row": row}), kernel, context, least)
+
+
+def _sizes(tiles: _Tiles, kernel: tile.Kernel, context: Context) -> dict[str, int]:
+    """The positions of a tile along each of its axes, by the hints."""
+    found = {}
+    for a in tile.tile_axes(kernel).values():
+        cap = 1 if a.block is None else tiles.blocks[a.role].cap if a.block == UNSIZED else a.block.cap
+        found[a.name] = min(cap, power(prod(context.size(x) for x in a.axes)))
+    return found
+
+
+def _cut(tiles: _Tiles, kernel: tile.Kernel, context: Context, least: int) -> _Tiles:
+    """Stages, the inner length and rows cut until operands fit in shared memory, and what is computed in registers."""
+    caps, stages = {role: block.cap for role, block in tiles.blocks.items()}, tiles.stages
+
+    def fitting() -> _Tiles:
+        blocks = {role: replace(block, cap=caps[role]) for role, block in tiles.blocks.items()}
+        return replace(tiles, blocks=blocks, stages=stages)
+
+    def is_wide() -> bool:
+        sizes = _sizes(fitting(), kernel, context)
+        return context.target.vendor != "cpu" and largest(kernel, sizes, walked=True) > _COMPUTED
+
+    while (wide := is_wide()) or shared(kernel, _sizes(fitting(), kernel, context), stages) > context.target.shared:
+        if stages > 2 and not wide:
+            stages -= 1
+        else:
+            cut = "reduced" if caps["reduced"] > least else "row"
+            if caps[cut] <= _LEAST_DOT:
+                break
+            caps[cut] //= 2
+    return fitting()
+
+
+def _columns_of_chains(kernel: tile.Kernel, dots: list[tile.Dot]) -> frozenset[str]:
+    """The columns of what computed values of two bytes are multiplied with, after another dot.
+
+    Their tile gets whole swizzled rows. With narrower ones, CUDA 12.8's assembler may address it by a register that
+    nothing wrote, where the tile lies at the address of an earlier one with wider rows: results are then random.
+    """
+    if len(dots) < 2:
+        return frozenset()
+    return frozenset(d.column for d, t in multiplied(kernel) if t.size <= 2 and not _is_copied(kernel, d))
+
+
+def _is_copied(kernel: tile.Kernel, dot: tile.Dot) -> bool:
+    """Whether a dot's operands are as they lie in memory."""
+    loaded = {
+        name
+        for s in _statements(kernel.body)
+        if isinstance(s, tile.Let) and isinstance(s.value, tile.Load)
+        for name in s.names
+    }
+    return all(isinstance(x, tile.Ref) and x.name in loaded for x in (dot.left, dot.right))
+
+
+def _statements(body: tuple[tile.Statement, ...]) -> Iterator[tile.Statement]:
+    for s in body:
+        yield s
+        if isinstance(s, tile.Loop):
+            yield from _statements(s.body)
+
+
+def _programs(kernel: tile.Kernel, context: Context, blocks: dict[str, int]) -> int:
+    """The programs of the grid with blocks of these sizes."""
+    return prod(-(-prod(context.size(x) for x in a.axes) // blocks.get(a.role, 1)) for a in kernel.grid)
+
+
+def _dot_blocks(kernel: tile.Kernel, context: Context, least: int, widest: int) -> dict[str, Block]:
+    """The target's tile, its inner length cut until the operands of every stage fit in half of shared memory.
+
+    On NVIDIA's vector units, where f32 and f64 are multiplied exactly, an inner length beyond 128 bytes spills.
+    """
+    rows, columns, inner = context.target.dot
+    if widest == 8:
+        rows, columns = rows // 2, columns // 2
+    if widest >= 4 and context.target.vendor == "cuda":
+        inner = min(inner, 128 // widest)
+    while inner > least and (rows + columns) * inner * widest * kernel.stages > context.target.shared // 2:
+        inner //= 2
+    return {
+        "row": Block(_LEAST_DOT, rows),
+        "column": Block(_LEAST_DOT, columns),
+        "reduced": Block(least, max(inner, least)),
+        "whole": Block(least, WHOLE),
+    }
+
+
+def _plain_blocks(kernel: tile.Kernel, context: Context) -> dict[str, Block]:
+    """The innermost axis gets what its size hint asks for; the rows what is left of the tile."""
+    room = context.target.tile
+    blocks: dict[str, Block] = {}
+    axes = sorted(
+        tile.tile_axes(kernel).values(), key=lambda a: ("whole", "reduced", "column", "row", "batch").index(a.role)
+    )
+    for a in axes:
+        if a.block != UNSIZED:
+            room = max(1, room // (a.block.cap if a.block else 1))
+            continue
+        if a.role == "whole":
+            blocks[a.role] = Block(1, WHOLE)
+            room = max(1, room // power(context.size(a.axes[0])))
+            continue
+        hint = power(prod(context.size(x) for x in a.axes))
+        widest = min(room, _WIDEST.get(a.role, room) if len(axes) > 1 else room)
+        cap = max(1, min(hint, widest) if a is not axes[-1] else widest)
+        blocks[a.role] = Block(1, cap)
+        room = max(1, room // cap)
+    return blocks
+
+
+def power(n: int) -> int:
+    """The least power of two that is at least n."""
+    return 1 << max(n - 1, 0).bit_length()

@@ -1,0 +1,142 @@
+"""Walk the blocks that no mask touches without masks.
+
+    loop t: f(where p then x else y)   -->   loop t, p holds: f(x);   loop t, elsewhere: f(where p then x else y)
+
+Where p holds for the whole tile is known before the loop, as an interval of t (`limits`). Between those segments the
+states go on. It pays where a block is computed with: in loops that contract. What only reduces rows waits for memory
+and hides its masks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from einc import tile
+from einc.base.types import BOOL
+from einc.passes.kernels.mask_edges import inside
+from einc.passes.lowering.builder import live
+from einc.tile import Elem, Lit, Value
+from einc.tile.typing import axes_of, loop_position, scope
+
+_SWAPPED = {"gt": "lt", "ge": "le"}
+_DENIED = {"lt": "ge", "le": "gt", "gt": "le", "ge": "lt", "eq": "ne", "ne": "eq"}
+
+
+def segment_loops(kernel: tile.Kernel) -> tile.Kernel:
+    """The kernel with an unmasked body for every loop that gains by one."""
+    body = _segmented(kernel.body, scope(kernel))
+    return kernel if body == kernel.body else replace(kernel, body=live(body))
+
+
+def _segmented(body: tuple[tile.Statement, ...], names: dict[str, tile.TileType]) -> tuple[tile.Statement, ...]:
+    made: list[tile.Statement] = []
+    for s in body:
+        match s:
+            case tile.Let():
+                names.update(zip(s.names, s.types, strict=True))
+            case tile.Loop(axis=axis, carried=carried):
+                inner = {**names, axis.name: loop_position(axis), **{c.name: c.type for c in carried}}
+                s = replace(s, body=_segmented(s.body, dict(inner)))
+                s = replace(s, full=_full(s, inner))
+                names.update({c.name: c.type for c in carried})
+        made.append(s)
+    return tuple(made)
+
+
+def _full(loop: tile.Loop, names: dict[str, tile.TileType]) -> tile.Full | None:
+    """The loop's unmasked segment, if there is one that saves work."""
+    if loop.full is None or not any(isinstance(v, tile.Dot) for v in tile.values_in(loop.body)):
+        return None
+    edge = inside(loop.axis, loop.stop if loop.exact else None)
+    known = _Known((*loop.full.holds, edge), names)
+    body = live(known.body(loop.body), {c.after for c in loop.carried})
+    return replace(loop.full, body=body) if _masks(body) < _masks(loop.body) else None
+
+
+def _masks(body: tuple[tile.Statement, ...]) -> int:
+    """How many terms the masks of loads and selections have."""
+    count = 0
+    for v in tile.values_in(body):
+        match v:
+            case tile.Load(mask=mask) if mask is not None:
+                count += sum(1 for _ in tile.walk_values(mask))
+            case Elem(op="where", args=(mask, _, _)):
+                count += sum(1 for _ in tile.walk_values(mask))
+    return count
+
+
+class _Known:
+    """Values where some predicates hold. No value loses an axis: a mask that alone spreads a value stays."""
+
+    def __init__(self, holds: tuple[Value, ...], names: dict[str, tile.TileType]) -> None:
+        self.truths = {_normal(p): True for p in holds} | {
+            _normal(Elem(_DENIED[p.op], p.args)): False for p in holds if isinstance(p, Elem) and p.op in _DENIED
+        }
+        self.names = names
+        self.same: dict[str, Value] = {}  # names that are others where the predicates hold
+
+    def body(self, statements: tuple[tile.Statement, ...]) -> tuple[tile.Statement, ...]:
+        return tuple(self.statement(s) for s in statements)
+
+    def statement(self, s: tile.Statement) -> tile.Statement:
+        match s:
+            case tile.Let(names=names, types=types, value=value):
+                self.names.update(zip(names, types, strict=True))
+                found = self.value(value)
+                if isinstance(found, Lit) and found.dtype == BOOL and len(names) == 1:
+                    self.truths[tile.Ref(names[0])] = bool(found.value)
+                found = self.spread(found, value)
+                if isinstance(found, tile.Ref):
+                    self.same[names[0]] = found
+                return replace(s, value=found)
+            case tile.Store(value=value, mask=mask):
+                return replace(s, value=self.value(value), mask=None if mask is None else self.mask(mask))
+            case tile.Loop():
+                return s
+
+    def value(self, v: Value) -> Value:
+        """The value with what is known in it left out."""
+        truth = self.truths.get(_normal(v))
+        if truth is not None:
+            return Lit(truth, BOOL)
+        match v:
+            case tile.Ref(name=name):
+                return self.same.get(name, v)
+            case tile.Load(index=index, mask=mask):
+                found = tuple(self.value(i) for i in index)
+                return replace(v, index=found, mask=None if mask is None else self.mask(mask))
+            case Elem(op="and" | "or" as op, args=(a, b)):
+                return _joined(op, self.value(a), self.value(b))
+            case Elem(op="not", args=(a,)):
+                x = self.value(a)
+                return Lit(not x.value, BOOL) if isinstance(x, Lit) else Elem("not", (x,))
+            case Elem(op="where", args=(p, a, b)):
+                c, x, y = self.value(p), self.value(a), self.value(b)
+                chosen = (x if c.value else y) if isinstance(c, Lit) else Elem("where", (c, x, y))
+                return self.spread(chosen, Elem("where", (p, x, y)))
+            case tile.Fold(args=args) | tile.Scan(args=args):
+                return replace(v, args=tuple(self.spread(self.value(a), a) for a in args))
+            case _:
+                return tile.rebuild(v, self.value)
+
+    def mask(self, mask: Value) -> Value | None:
+        found = self.value(mask)
+        return None if found == Lit(True, BOOL) else found
+
+    def spread(self, found: Value, v: Value) -> Value:
+        """What was found for a value, if it extends over the same axes."""
+        return found if axes_of(found, self.names) == axes_of(v, self.names) else v
+
+
+def _joined(op: str, a: Value, b: Value) -> Value:
+    """A conjunction or disjunction of which a side may be known."""
+    decides = op == "or"
+    for x, y in ((a, b), (b, a)):
+        if isinstance(x, Lit):
+            return x if x.value == decides else y
+    return Elem(op, (a, b))
+
+
+def _normal(v: Value) -> Value:
+    """One form for a comparison and its mirror image."""
+    return Elem(_SWAPPED[v.op], v.args[::-1]) if isinstance(v, Elem) and v.op in _SWAPPED else v

@@ -1,0 +1,49 @@
+"""What accumulators add up, at the moved references: these are finite, which makes guards idle.
+
+where(p or x == -inf, 0, exp(x - d))   -->   exp(where(not p, x, -inf) - d')      d' finite
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from functools import reduce
+
+from einc import ein
+from einc.ein import Apply, Const, Expr, Read
+from einc.passes.algebra.domain import fails, is_nothing
+from einc.passes.streaming.movement import prime
+from einc.passes.streaming.sweep import Reference
+
+_LOWEST = Const(float("-inf"))
+
+
+def renamed(e: Expr, names: Mapping[str, str]) -> Expr:
+    """The expression with some tensors read under other names."""
+    if isinstance(e, Read) and e.tensor in names:
+        return replace(e, tensor=names[e.tensor])
+    return ein.rebuild(e, lambda below: renamed(below, names))
+
+
+def at_moved(e: Expr, references: Iterable[Reference]) -> Expr:
+    """The expression at the moved references."""
+    names = {r.name: prime(r.name) for r in references}
+    return _sunk(renamed(e, names), frozenset(names.values()))
+
+
+def _sunk(e: Expr, finite: frozenset[str]) -> Expr:
+    """Without guards against minus infinity that a finite reference makes idle; a mask beside one moves inside."""
+    e = ein.rebuild(e, lambda below: _sunk(below, finite))
+    match e:
+        case Apply(op="where", args=(p, zero, Apply(op="exp" | "exp2" as op, args=(Apply(op="sub", args=(x, d)),)))):
+            empty = Apply("ne", (x, _LOWEST))
+            rest = [q for q in fails(p) if q != empty]
+            if not is_nothing(zero, 0) or not isinstance(d, Read) or d.tensor not in finite:
+                return e
+            if len(rest) == len(fails(p)):
+                return e
+            if rest:
+                x = Apply("where", (reduce(lambda a, b: Apply("and", (a, b)), rest), x, _LOWEST))
+            return Apply(op, (Apply("sub", (x, d)),))
+        case _:
+            return e

@@ -1,0 +1,236 @@
+"""One kernel of a plan in the making: the values of its tensors, reductions of one block, and stores.
+
+What an equation of the plan reads from another is computed in place, once a block. A sum of products whose two sides
+meet in one row, one column and one inner tile axis becomes a dot; one with a single further tile axis, which is a batch
+axis or one of two rows or columns, becomes a dot at each position of that. Any other reduction folds its tile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+
+from einc import ein, tile
+from einc.base.types import BOOL, DType, accumulator, compute, join, settle
+from einc.ein import Apply, Equation, Expr, Program, Read
+from einc.passes.algebra.contraction import Contraction, Term, contraction, operand_type
+from einc.passes.estimate.sides import fills, held, sides
+from einc.passes.lowering.builder import Axes, Builder
+from einc.pipeline import Context
+from einc.pipeline.plan import Plan
+from einc.tile import Elem, Lit, Sides, TileType, Value
+
+
+class Kernel:
+    """The lowering of one plan."""
+
+    def __init__(self, program: Program, plan: Plan, context: Context) -> None:
+        self.program, self.plan, self.context = program, plan, context
+        self.b = Builder(program, plan, self.inside)
+        self.definitions = {t.name: eq for eq in plan.equations for t in eq.outputs}
+        self.known: dict[str, Value] = {}  # tensors and references that have a value here
+        self.order: tuple[str, ...] = ()
+        self.refined: Mapping[str, Callable[[], Value]] = {}  # reductions with a more exact way to compute them
+
+    def enter(self) -> tuple[Axes, Axes]:
+        """Make the axes known that are not walked: those of the grid, and those held whole."""
+        plan, b = self.plan, self.b
+        batch = tuple(b.axis((a,), "batch") for a in plan.batch)
+        blocked = tuple(b.axis(g, role) for g, role in ((plan.rows, "row"), (plan.columns, "column")) if g)
+        whole = tuple(b.axis(g, "whole") for g in held(plan, self.context))
+        b.enter((*batch, *blocked, *whole))
+        self.order = tuple(a.name for a in (*blocked, *whole))
+        return (*batch, *blocked), whole
+
+    def extends(self, axes: Iterable[str]) -> tuple[str, ...]:
+        """The tile axes that a value over some axes extends over, in order."""
+        tiles = {self.b.tile_of[a] for a in axes}
+        return tuple(t for t in self.order if t in tiles)
+
+    # ---------------------------------------------------------------------------------------------------------- values
+
+    def inside(self, read: Read, order: tuple[str, ...], real: DType) -> Value | None:
+        """The value of a tensor that this kernel computes; None for one in memory."""
+        if read.tensor in self.known:
+            return self.known[read.tensor]
+        eq = self.definitions.get(read.tensor)
+        if eq is None:
+            return None
+        at = dict(zip(eq.axes, read.index, strict=True))
+        if eq.monoid is None:
+            value = self.b.typed(ein.substitute(eq.body, at), order, eq.outputs[0].dtype)
+            return self.b.keep(read, real, self.b.convert(value, compute(eq.outputs[0].dtype)), order)
+        assert all(self.is_at(e, a) for a, e in at.items()), "a reduction is read where it was made"
+        for t, made in zip(eq.outputs, self.reduced(eq), strict=True):
+            self.known[t.name] = self.b.bind(t.name, made, self.result_order(eq))
+        return self.known[read.tensor]
+
+    def is_at(self, e: Expr, axis: str) -> bool:
+        """Is it the position of an axis, or of one that runs along with it?"""
+        return isinstance(e, ein.AxisValue) and self.b.tile_of[e.axis] == self.b.tile_of[axis]
+
+    def reduced(self, eq: Equation) -> list[Value]:
+        """A reduction over axes that are held whole: its results, by a more exact way if there is one."""
+        return [self.refined[eq.name]()] if eq.name in self.refined else self.folded(eq)
+
+    def folded(self, eq: Equation) -> list[Value]:
+        """A reduction over axes that are held whole, as it is written."""
+        assert eq.monoid is not None
+        units = zip(eq.monoid.identity, self.state_types(eq), strict=True)
+        made = self.reduce(eq, [tile.Fill(Lit(u, t)) for u, t in units], self.result_order(eq))
+        return [made[k] for k in eq.monoid.results]
+
+    def result_order(self, eq: Equation) -> tuple[str, ...]:
+        """The tile axes an equation's value extends over, in the order that it is made in."""
+        dots = self.contractions(eq)
+        if dots is not None:
+            found = self.sides(dots[0])
+            assert found is not None
+            return found.result
+        return self.extends(eq.axes)
+
+    def reduce(self, eq: Equation, states: list[Value], order: tuple[str, ...]) -> list[Value]:
+        """States combined with the reduction of this block: a dot where every body is a contraction, else a fold."""
+        assert eq.monoid is not None
+        dots = self.contractions(eq)
+        if dots is not None:
+            return [self.dotted(c, acc) for c, acc in zip(dots, states, strict=True)]
+        over = tuple(dict.fromkeys(self.b.tile_of[a] for a in eq.over))
+        inside = self.folding_order(eq, tuple(a for a in order if a not in over), over)
+        types = self.state_types(eq)
+        args = self.terms(eq, inside)
+        for axis in reversed(over):
+            args = self.b.fold(eq, axis, args, inside, types)
+        if all(isinstance(s, tile.Fill) for s in states):
+            return list(args)
+        return list(self.b.combine(eq.monoid, tuple(states), args))
+
+    def folding_order(self, eq: Equation, kept: tuple[str, ...], over: tuple[str, ...]) -> tuple[str, ...]:
+        """The order of a tile that is folded: what is folded comes last, and so lies in a thread where that is natural.
+
+        It comes first in a tile of three axes as it lies in memory: where a loop adds up folds of its last axis, Triton
+        (3.6 and 3.7) reshapes such a tile as if the order of its elements did not matter, which holds for two axes.
+        """
+        as_stored = any(isinstance(b, Read) for b in eq.bodies)
+        return (*over, *kept) if as_stored and len(kept) + len(over) > 2 else (*kept, *over)
+
+    def terms(self, eq: Equation, inside: tuple[str, ...]) -> tuple[Value, ...]:
+        """What is reduced, component by component: the identity outside the domain."""
+        assert eq.monoid is not None
+        domain = None if eq.domain is None else self.b.typed(eq.domain, inside, BOOL)
+        args: tuple[Value, ...] = ()
+        for body, t, unit in zip(eq.bodies, self.state_types(eq), eq.monoid.identity, strict=True):
+            value = self.b.widened(body, inside, t)
+            args += (value if domain is None else Elem("where", (domain, value, Lit(unit, t))),)
+        return args
+
+    def state_types(self, eq: Equation) -> tuple[DType, ...]:
+        """Sums and products accumulate wide; an order keeps its type; a carried index is i64."""
+        assert eq.monoid is not None
+        found = []
+        for body in eq.bodies:
+            t = self.b.dtype(body)
+            if eq.monoid.name in ("sum", "prod"):
+                wide = accumulator(settle(t))
+                found.append(wide if t.is_bool else join(wide, accumulator(eq.outputs[0].dtype.part)))
+            else:
+                found.append(BOOL if eq.monoid.name in ("any", "all") else compute(settle(t)))
+        return tuple(found)
+
+    # ---------------------------------------------------------------------------------------------------- contractions
+
+    def contractions(self, eq: Equation) -> list[Contraction] | None:
+        """The bodies of a sum as contractions that the target's dot takes, each over the same tile axes."""
+        if eq.monoid is None or eq.monoid.name != "sum":
+            return None
+        found: list[Contraction] = []
+        for body in eq.bodies:
+            c = contraction(eq, body, self.context.size, found[0].shape if found else None)
+            if c is None or self.sides(c) is None:
+                return None
+            if any(not self.context.target.takes_dot(self.operand_type(t)) for t in c.terms):
+                return None
+            found.append(c)
+        return found
+
+    def sides(self, c: Contraction) -> Sides | None:
+        """The tile axes of a dot for a contraction, or None."""
+        return sides(c.shape, self.tiles, fills(c.shape.inner, self.plan, self.context))
+
+    def tiles(self, axes: Iterable[str]) -> list[str]:
+        """The tile axes that a group of axes extends over, outermost first; a position of one a program has none."""
+        found = {self.b.tile_of[a] for a in axes if self.b.types[self.b.tile_of[a]].axes}
+        return sorted(found, key=lambda t: self.order.index(t) if t in self.order else len(self.order))
+
+    def dotted(self, c: Contraction, acc: Value) -> Value:
+        at = self.sides(c)
+        assert at is not None
+        rows, columns = at.over(at.row, at.inner), at.over(at.inner, at.column)
+        scaled = bool(c.terms[0].outer)
+        start = tile.Fill(Lit(0, accumulator(self.operand_type(c.terms[0])))) if scaled else acc
+        for term in c.terms:
+            operand = self.operand_type(term)
+            left = self.b.typed(_product(term.left), rows, operand)
+            left = Elem("neg", (left,)) if term.negative else left
+            right = self.b.typed(_product(term.right), columns, operand)
+            left, right = self.b.bind("left", left, rows), self.b.bind("right", right, columns)
+            start = tile.Dot(left, right, start, at.row, at.column, at.inner, at.batch)
+        if not scaled:
+            return start
+        value = self.scaled(self.b.bind("dot", start, at.result), c.terms[0].outer, at.result)
+        return value if isinstance(acc, tile.Fill) else Elem("add", (acc, value))
+
+    def scaled(self, value: Value, outer: tuple[Expr, ...], order: tuple[str, ...]) -> Value:
+        for factor in outer:
+            t = join(self.b.type_of(value), compute(settle(self.b.dtype(factor))))
+            value = Elem("mul", (self.b.convert(value, t), self.b.typed(factor, order, t)))
+        return value
+
+    def operand_type(self, term: Term) -> DType:
+        return operand_type(term, self.b.given, self.b.dtypes)
+
+    # ---------------------------------------------------------------------------------------------------------- stores
+
+    def store(self, eq: Equation) -> None:
+        """Compute an equation's outputs, if they have no value yet, and write those that are wanted."""
+        order = self.extends(eq.axes)
+        index = tuple(self.b.composite(dim) for dim in eq.dims)
+        for n, (value, dtype) in enumerate(zip(self.results(eq, order), stored_types(eq), strict=True)):
+            output = eq.outputs[0 if eq.outputs[0].dtype.is_complex else n]
+            if output.name not in self.plan.stores:
+                continue
+            part = n if output.dtype.is_complex else None
+            converted = self.b.convert(value, dtype)
+            self.b.emit(tile.Store(output.name, index, converted, TileType(dtype, order), part=part))
+
+    def store_rest(self) -> None:
+        """Write what is stored and does not lie along the walked axes."""
+        for eq in self.plan.equations:
+            if self.plan.writes(eq) and self.plan.along.isdisjoint(eq.axes):
+                self.store(eq)
+
+    def results(self, eq: Equation, order: tuple[str, ...]) -> list[Value]:
+        """The stored values of an equation."""
+        types = stored_types(eq)
+        if eq.name in self.known:
+            return [self.known[component(eq, n)] for n in range(len(types))]
+        if eq.monoid is None:
+            return [self.b.typed(body, order, t) for body, t in zip(eq.bodies, types, strict=True)]
+        return self.reduced(eq)
+
+
+def component(eq: Equation, n: int) -> str:
+    """The name of an equation's n-th stored value: its tensor's, or that of a part of its one complex tensor."""
+    return eq.outputs[n].name if n < len(eq.outputs) else f"{eq.name}#{n}"
+
+
+def stored_types(eq: Equation) -> tuple[DType, ...]:
+    """The type each result is stored as: one an output, or the two parts of a complex output."""
+    first = eq.outputs[0].dtype
+    return (first.part, first.part) if first.is_complex else tuple(t.dtype for t in eq.outputs)
+
+
+def _product(factors: tuple[Expr, ...]) -> Expr:
+    whole = factors[0]
+    for f in factors[1:]:
+        whole = Apply("mul", (whole, f))
+    return whole

@@ -1,0 +1,178 @@
+"""Where a loop over a walked axis starts and stops: the part of it that its reductions need, for this tile's rows.
+
+    loop j: state = ...   -->   loop j from min[rows](e) to max[rows](e'): state = ...      domain: e <= j < e'
+
+The bounds are computed once, before the loop, from the rows of the tile, so they may read data: a length, an offset. Of
+several walked axes the outermost is bounded, as is their position as a whole. Between max[rows](e) and min[rows](e')
+the domain holds for every row, so that no mask need be computed there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import reduce
+
+from einc import ein, tile
+from einc.base.types import I64, INT
+from einc.ein import MONOIDS, AxisValue, Expr, Read, reads
+from einc.ein.guards import composite
+from einc.passes.algebra.bounds import Bounds, bounds
+from einc.passes.algebra.domain import Domain, domain_of, either, holds, ordered
+from einc.passes.algebra.products import multiplied
+from einc.passes.estimate.cost import positions
+from einc.passes.kernels.mask_edges import extent
+from einc.passes.lowering.kernel import Kernel
+from einc.passes.streaming.monomials import call
+from einc.passes.streaming.sweep import Accumulator, Link
+from einc.passes.streaming.walks import Walk, unfolded
+from einc.tile import Elem, ExtentOf, Lit, Value
+
+# Positions that a start is rounded down to, so that loads along the axis stay vectors, and the least block.
+_ALIGNED = 16
+
+Limit = Value | None
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The first position that a loop has to visit and the one it may stop before; None where nothing bounds it.
+
+    `full` is where every row needs what it visits: from the greatest of its first values to the least of its others
+    all of `holds` are true. It is None where at most one position is like that.
+    """
+
+    start: Limit = None
+    stop: Limit = None
+    full: tuple[tuple[Value, ...], tuple[Value, ...]] | None = ((), ())
+    holds: tuple[Expr, ...] = ()
+
+
+def limits(kernel: Kernel, walk: Walk) -> Limits:
+    """What bounds a walk."""
+    walked = kernel.plan.walked
+    if positions(walked, kernel.context) <= _ALIGNED or not walk.links:
+        return Limits()
+    needed = reduce(either, (_needed(kernel, link, a) for link in walk.links for a in link.accumulators))
+    start = stop = None
+    if not (walk.stores or walk.scans) and not any(
+        _counts(r.value, walked) for link in walk.links for r in link.references
+    ):
+        start, stop = _span(kernel, needed)
+    return replace(_full(kernel, needed), start=start, stop=stop)
+
+
+def _counts(e: Expr, walked: tuple[str, ...]) -> bool:
+    """Whether a value depends on how many positions have been seen, and not only on whether there are any."""
+    match e:
+        case ein.Extent(axis=axis):
+            return axis in walked
+        case ein.Apply(op="eq" | "ne", args=(ein.Extent(), ein.Const(0))):
+            return False
+        case _:
+            return any(_counts(below, walked) for below in ein.children(e))
+
+
+def _span(kernel: Kernel, needed: Domain) -> tuple[Limit, Limit]:
+    """From the first position that any row needs up to the last."""
+    start = stop = None
+    for found, inner in _solved(kernel, needed):
+        for e in found.lowest:
+            start = _met("max", start, _times(_over_rows(kernel, e, "min"), inner))
+        for e in found.beyond:
+            stop = _met("min", stop, _times(_over_rows(kernel, e, "max"), inner))
+    name = kernel.b.tile_of[kernel.plan.walked[0]]
+    if start is not None:
+        clipped = Elem("max", (start, Lit(0, INT)))
+        aligned = Elem("mul", (Elem("floordiv", (clipped, Lit(_ALIGNED, INT))), Lit(_ALIGNED, INT)))
+        start = kernel.b.bind(f"{name}_start", aligned, ())
+    if stop is not None:
+        stop = kernel.b.bind(f"{name}_stop", Elem("min", (stop, extent(kernel.plan.walked))), ())
+    return start, stop
+
+
+def _full(kernel: Kernel, needed: Domain) -> Limits:
+    """Where the predicates that come to bounds hold for all rows."""
+    lowest: list[Value] = []
+    beyond: list[Value] = []
+    holds: list[Expr] = []
+    for p in sorted(needed, key=repr):
+        for found, inner in _solved(kernel, frozenset((p,))):
+            if {call("add", e, ein.ONE) for e in found.lowest} & set(found.beyond) and not inner:
+                return Limits(full=None)
+            if found.decided and p not in holds:
+                lowest += [_times(_over_rows(kernel, e, "max"), inner) for e in found.lowest]
+                beyond += [_times(_over_rows(kernel, e, "min"), inner) for e in found.beyond]
+                holds.append(p)
+    return Limits(full=(tuple(lowest), tuple(beyond)), holds=tuple(holds))
+
+
+def _solved(kernel: Kernel, needed: Domain) -> Iterator[tuple[Bounds, tuple[str, ...]]]:
+    """The bounds of the walked axes as one, then of the outermost, each with the axes inside a step of it."""
+    walked = kernel.plan.walked
+    known = _known(kernel)
+    if len(walked) > 1:
+        flat = " ".join(walked)
+        whole = {composite(walked): AxisValue(flat)}
+        extent = multiplied(ein.Extent(a) for a in walked)
+        yield bounds((_replaced(p, whole) for p in needed), flat, extent, known), ()
+    yield bounds(needed, walked[0], ein.Extent(walked[0]), known), walked[1:]
+
+
+def _needed(kernel: Kernel, link: Link, a: Accumulator) -> Domain:
+    """What must hold for an accumulator to change; what is known of references alone says nothing of positions."""
+    given = (p for p in (a.domain, link.equation.within) if p is not None)
+    needed: Domain = frozenset(q for p in given for q in holds(unfolded(p, kernel.definitions)))
+    needed |= domain_of(a.monoid, (unfolded(b, kernel.definitions) for b in a.bodies))
+    placed = (p for p in needed if all(r.tensor in kernel.b.shapes for r in reads(p)))
+    return frozenset(ordered(p, lambda e: kernel.b.dtype(e).is_int) for p in placed)
+
+
+def _known(kernel: Kernel) -> Callable[[Expr], bool]:
+    """Whether an expression is an integer or a truth value that depends on nothing this kernel computes or walks."""
+    walked = kernel.plan.along
+
+    def known(e: Expr) -> bool:
+        made = (r.tensor in kernel.definitions or r.tensor not in kernel.b.shapes for r in reads(e))
+        if any(made) or walked.intersection(ein.axes_of(e)):
+            return False
+        t = kernel.b.dtype(e)
+        return t.is_int or t.is_bool
+
+    return known
+
+
+def _over_rows(kernel: Kernel, e: Expr, monoid: str) -> Value:
+    """The least or greatest value over the positions of the tile. What is read is worked with in 64 bits."""
+    b = kernel.b
+    wide = b.dtype(e).bits == I64.bits or (reads(e) and not isinstance(e, Read))
+    value = b.typed(_widened(kernel, e) if wide else e, kernel.order, I64 if wide else INT)
+    for axis in kernel.order:
+        if axis in b.axes_of(value):
+            value = tile.Fold(MONOIDS[monoid], axis, (value,))
+    if not wide:
+        return value
+    length = b.convert(extent(kernel.plan.walked), I64)
+    return b.convert(Elem("max", (Elem("min", (value, length)), Lit(0, I64))), INT)
+
+
+def _widened(kernel: Kernel, e: Expr) -> Expr:
+    if isinstance(e, Read) and kernel.b.dtype(e).is_int:
+        return ein.Cast(I64, e)
+    return ein.rebuild(e, lambda below: _widened(kernel, below))
+
+
+def _replaced(e: Expr, by: dict[Expr, AxisValue]) -> Expr:
+    if not isinstance(e, AxisValue) and e in by:
+        return by[e]
+    return ein.rebuild(e, lambda below: _replaced(below, by))
+
+
+def _times(v: Value, axes: tuple[str, ...]) -> Value:
+    for axis in axes:
+        v = Elem("mul", (v, ExtentOf(axis)))
+    return v
+
+
+def _met(op: str, a: Limit, b: Value) -> Value:
+    return b if a is None else Elem(op, (a, b))

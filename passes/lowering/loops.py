@@ -1,0 +1,70 @@
+"""One walk of a kernel as a loop: the states of its links, and the prefixes and stores of what lies along it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import reduce
+
+from einc import tile
+from einc.base.types import BOOL, INT
+from einc.passes.kernels.mask_edges import extent
+from einc.passes.lowering.advance import step
+from einc.passes.lowering.kernel import Kernel
+from einc.passes.lowering.limits import Limits, limits
+from einc.passes.lowering.prefixes import goes_backwards, prefixes
+from einc.passes.lowering.states import States
+from einc.passes.streaming.walks import Walk
+from einc.tile import Elem, Lit, Value
+
+
+def span(kernel: Kernel, walk: Walk) -> Limits:
+    """What bounds a walk: at levels that prune, the domain of its reductions."""
+    return limits(kernel, walk) if kernel.context.level >= 2 else Limits(full=None)
+
+
+def loop(kernel: Kernel, axis: tile.TileAxis, walk: Walk) -> States:
+    """The loop over all that the walk visits; its states, which hold their final values from here on."""
+    return looped(kernel, axis, walk, span(kernel, walk))
+
+
+def looped(kernel: Kernel, axis: tile.TileAxis, walk: Walk, found: Limits, exact: bool = False) -> States:
+    """The loop over some positions."""
+    states = States(kernel, walk.links, axis.axes, kernel.plan.scanned)
+    known, order = dict(kernel.known), kernel.order
+    backwards = goes_backwards(kernel, walk)
+    full = None if backwards else _full(kernel, axis, found)
+    with kernel.b.loop(axis, found.start, found.stop, exact, backwards) as block:
+        kernel.order = (*order, axis.name)
+        for eq in walk.scans:
+            prefixes(kernel, axis.name, eq, block)
+        states.allocate(kernel.result_order)
+        step(states, block)
+        for eq in walk.stores:
+            kernel.store(eq)
+        if full is not None:
+            block.full = replace(full, holds=tuple(kernel.b.typed(p, kernel.order, BOOL) for p in found.holds))
+    kernel.known, kernel.order = known, order
+    return states
+
+
+def _full(kernel: Kernel, axis: tile.TileAxis, found: Limits) -> tile.Full | None:
+    """The positions of a loop at which its domain holds for all rows."""
+    if found.full is None:
+        return None
+    lowest, beyond = found.full
+    start, stop = found.start or Lit(0, INT), found.stop or extent(axis.axes)
+    if not lowest and not beyond:
+        return tile.Full(stop)
+    first: Value | None = None
+    if lowest:
+        first = reduce(_greater, (*(Elem("min", (e, stop)) for e in lowest), start))
+        first = kernel.b.bind(f"{axis.name}_full_start", first, ())
+    last = stop
+    if beyond:
+        last = reduce(lambda x, y: Elem("min", (x, y)), (*beyond, stop))
+        last = kernel.b.bind(f"{axis.name}_full_stop", _greater(last, Lit(0, INT)), ())
+    return tile.Full(last, first)
+
+
+def _greater(x: Value, y: Value) -> Value:
+    return Elem("max", (x, y))

@@ -1,0 +1,90 @@
+"""Plans to kernels: tiles of abstract size, one loop for every walk over the walked axes.
+
+    T[o...] = monoid[r...](f)   -->   loop r...: state = move(state) + fold(f);  T = finish(state)
+    sum[r](f * A[e])            -->   sum[r](f * A[e : |r| > 0])      the call checks e only where there are positions
+
+A load is thus in bounds, or masked, whenever its kernel runs, and may be moved to where no position of r is walked.
+Masks, tile sizes and the way to memory are left to `mask-edges`, `choose-tiles` and `place-loads`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from einc import tile
+from einc.ein import ZERO, Apply, Equation, Expr, Extent, Program, Read, axes_of, reads
+from einc.passes.algebra.domain import conjunction
+from einc.passes.algebra.scope import Dims, bottom_up, is_exposed
+from einc.passes.estimate.single import alone
+from einc.passes.lowering.held_rows import refined
+from einc.passes.lowering.kernel import Kernel
+from einc.passes.lowering.loops import loop
+from einc.passes.lowering.split_walks import in_parts
+from einc.passes.streaming.walks import walks
+from einc.pipeline import Context, State
+from einc.pipeline.plan import Plan
+
+
+def lower(state: State, context: Context) -> State:
+    """One kernel a plan, two if its walk is in parts; without plans, one an equation.
+
+    Tensors that are not results live between kernels, and so do the states of parts.
+    """
+    program = state.program
+    plans = state.plans or tuple(alone(eq, program, context) for eq in program.equations)
+    stored = {name for plan in plans for name in plan.stores}
+    between = [
+        tile.Buffer(t.name, eq.dims, t.dtype)
+        for eq in program.equations
+        for t in eq.outputs
+        if t.name in stored and t.name not in program.results
+    ]
+    taken = {*program.dtypes(), *(a.name for a in program.axes)}
+    kernels: list[tile.Kernel] = []
+    for plan in (_guarded(plan, program.shapes()) for plan in plans):
+        if plan.splits > 1:
+            pair, states = in_parts(program, plan, context, taken)
+            kernels += pair
+            between += states
+            taken |= {b.name for b in states}
+        else:
+            kernels.append(lowered(program, plan, context))
+    return State(program, tile.Schedule(tuple(kernels), tuple(between)), state.plans)
+
+
+def lowered(program: Program, plan: Plan, context: Context) -> tile.Kernel:
+    """The kernel of a plan."""
+    kernel = Kernel(program, plan, context)
+    grid, whole = kernel.enter()
+    kernel.refined = refined(kernel)
+    if plan.walked:
+        axis = kernel.b.axis(plan.walked, "reduced")
+        kernel.b.run_along(plan.scanned, axis)
+        for walk in walks(plan):
+            loop(kernel, axis, walk).finish()
+    kernel.store_rest()
+    return kernel.b.kernel(plan, grid, whole)
+
+
+def _guarded(plan: Plan, shapes: Mapping[str, Dims]) -> Plan:
+    """The plan with no read that is in range only where an axis has positions that neither it nor the grid has."""
+    made = {eq.name for eq in plan.equations}
+    own = {r for eq in plan.equations for e in eq.expressions() for r in reads(e)}
+    sheltered: set[Read] = set()
+    grid = {*plan.batch, *plan.rows, *plan.columns}
+
+    def guarded(e: Expr, eq: Equation) -> Expr:
+        if not isinstance(e, Read) or e.tensor in made or not is_exposed(e, shapes):
+            return e
+        others = (a for a in (*eq.axes, *eq.over) if a not in grid and a not in axes_of(e))
+        found = replace(e, guard=conjunction(Apply("gt", (Extent(a), ZERO)) for a in others))
+        sheltered.update({found} - own)
+        return found
+
+    def of(eq: Equation) -> Equation:
+        done = eq.map(lambda x: bottom_up(x, lambda e: guarded(e, eq)))
+        return replace(done, within=eq.within)  # its tables have every chunk that the grid has
+
+    equations = tuple(map(of, plan.equations))
+    return replace(plan, equations=equations, sheltered=frozenset(sheltered))

@@ -1,0 +1,56 @@
+"""Prefixes along a walked axis: one block after another, with the monoid's total of all blocks before carried.
+
+    C[i] = monoid[t : t <= i](f(t))   -->   loop t: C = combine(total, prefixes(f));  total = C at the end of the block
+
+A suffix, over t >= i, walks from the last block to the first.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from einc import tile
+from einc.ein import MONOIDS, Equation
+from einc.passes.equations.scan import prefix
+from einc.passes.lowering.builder import Block
+from einc.passes.lowering.kernel import Kernel, component, stored_types
+from einc.passes.lowering.states import rounded
+from einc.passes.streaming.walks import Walk
+from einc.tile import Elem, Lit, Ref, TileType, Value
+
+
+def goes_backwards(kernel: Kernel, walk: Walk) -> bool:
+    """Whether the walk makes suffixes."""
+    found = (prefix(eq, kernel.program) for eq in walk.scans)
+    return any(p is not None and p.reverse for p in found)
+
+
+def prefixes(kernel: Kernel, axis: str, eq: Equation, block: Block) -> None:
+    """Make an equation's prefixes within a loop over the axis known; carry its total."""
+    b, p = kernel.b, prefix(eq, kernel.program)
+    monoid = eq.monoid
+    assert p is not None
+    assert monoid is not None
+    eq = replace(eq, domain=p.domain)
+    rows = tuple(t for t in kernel.order if t != axis and t in {b.tile_of[a] for a in eq.axes})
+    inside, types = (*rows, axis), kernel.state_types(eq)
+    names = b.names(eq.name, monoid.components)
+    b.types.update({name: TileType(t, rows) for name, t in zip(names, types, strict=True)})
+    args = tuple(b.bind(f"{eq.name}_term", a, inside) for a in kernel.terms(eq, inside))
+    states: tuple[Value, ...] = tuple(Ref(n) for n in names)
+    within = b.several(f"{eq.name}_within", tile.Scan(monoid, axis, args, p.reverse), inside, types)
+    known = tuple(b.bind(eq.name, v, inside) for v in b.combine(monoid, states, within))
+    for n, (k, t) in enumerate(zip(monoid.results, stored_types(eq), strict=True)):
+        kernel.known[component(eq, n)] = rounded(b, known[k], t)
+    ends = _last(kernel, axis, p.reverse)
+    at_end = (Elem("where", (ends, v, Lit(u, t))) for v, u, t in zip(known, monoid.identity, types, strict=True))
+    after = b.fold(eq, axis, tuple(at_end), inside, types)
+    for name, t, unit, value in zip(names, types, monoid.identity, after, strict=True):
+        block.carry(name, TileType(t, rows), tile.Fill(Lit(unit, t)), value)
+
+
+def _last(kernel: Kernel, axis: str, reverse: bool) -> Value:
+    """Where a block of the axis ends. A total added up beside the prefixes that it enters, Triton does not compile."""
+    position = Ref(axis)
+    last = tile.Fold(MONOIDS["min" if reverse else "max"], axis, (position,))
+    return Elem("eq", (position, kernel.b.bind(f"{axis}_last", last, ())))

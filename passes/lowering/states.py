@@ -1,0 +1,270 @@
+"""What the links of a walk carry in a kernel, and the values that links have by it.
+
+Accumulators that are equal are carried once. A **moment** is a time in the walk: what the accumulators hold then, and a
+mark that tells the values of that time from those of another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+
+from einc import ein
+from einc.base.types import F32, F64, DType
+from einc.ein import MONOIDS, Apply, Const, Equation, Expr, Read
+from einc.passes.algebra.domain import ordered
+from einc.passes.lowering.at_references import at_moved, renamed
+from einc.passes.lowering.builder import Builder
+from einc.passes.lowering.kernel import Kernel, component, stored_types
+from einc.passes.streaming.exact_means import HELD
+from einc.passes.streaming.movement import Movement, prime
+from einc.passes.streaming.sweep import Accumulator, Link, Reference
+from einc.tile import Elem, Lit, Ref, TileType, Value
+
+TALLY = Accumulator("|seen|", (), MONOIDS["sum"], (Const(1.0),))  # the number of positions walked
+
+END = "end"
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """A time in a walk; or several, one a position `along` a tile axis."""
+
+    mark: str
+    held: dict[str, list[Value]] = field(default_factory=dict)
+    along: tuple[str, ...] = ()
+
+    def of(self, name: str) -> str:
+        """What a link's value then is called."""
+        return f"{name}@{self.mark}"
+
+    def before(self, reference: str) -> str:
+        """What a reference's value then is called, if this moment is past."""
+        return f"{reference}@before {self.mark}"
+
+
+class States:
+    """The states of a chain of links that are walked over some axes; or over one of `beside`, which run along."""
+
+    def __init__(
+        self, kernel: Kernel, chain: tuple[Link, ...], over: tuple[str, ...], beside: tuple[str, ...] = ()
+    ) -> None:
+        self.k, self.b, self.chain, self.over, self.beside = kernel, kernel.b, chain, over, beside
+        self.real = F64 if self.b.wide else F32
+        for r in (r for link in chain for r in link.references):
+            self.b.dtypes[prime(r.name)] = self.real
+        self.wanted = {r.tensor for link in chain for x in link.references for r in ein.reads(x.value)}
+        self.names: dict[str, tuple[str, ...]] = {}
+        self.equations: dict[str, Equation] = {}
+        self.counts = any(r.seen for link in chain for r in link.references)
+        if self.counts:
+            self.equations[TALLY.name] = Equation((ein.Tensor("seen", F32),), (), TALLY.bodies, TALLY.monoid, over)
+        for link in chain:
+            self.equations |= {a.name: self.share(link, a) for a in link.accumulators}
+        self.b.share(body for eq in self.equations.values() for body in eq.bodies)
+
+    def share(self, link: Link, a: Accumulator) -> Equation:
+        """What an accumulator takes from a block, as a reduction at the moved references."""
+        stored = link.equation.outputs[0].dtype
+        moved = (at_moved(body, link.references) for body in a.bodies)
+        bodies = tuple(ordered(body, lambda e: self.b.dtype(e).is_int) for body in moved)
+        dims = tuple((x,) for x in a.axes)
+        return Equation((ein.Tensor(a.name, stored),), dims, bodies, a.monoid, link.equation.over, a.domain)
+
+    # ---------------------------------------------------------------------------------------------------------- states
+
+    def accumulators(self) -> list[Accumulator]:
+        """All of them, in order; the number of positions first, where a reference needs it."""
+        return [TALLY] * self.counts + [a for link in self.chain for a in link.accumulators]
+
+    def allocate(self, order: Callable[[Equation], tuple[str, ...]]) -> None:
+        """Names and types for the states of every accumulator; those of an equal one, if there is one."""
+        same: dict[tuple[object, ...], tuple[str, ...]] = {}
+        for a in self.accumulators():
+            key = (a.monoid.name, a.bodies, a.domain, a.axes, self.types(a))
+            if key not in same:
+                same[key] = self.b.names(a.name.strip("|"), a.monoid.components)
+                t = order(self.equations[a.name])
+                self.b.types.update((n, TileType(d, t)) for n, d in zip(same[key], self.types(a), strict=True))
+            self.names[a.name] = same[key]
+
+    def types(self, a: Accumulator) -> tuple[DType, ...]:
+        """The element types of an accumulator's components."""
+        return self.k.state_types(self.equations[a.name])
+
+    def order(self, a: Accumulator) -> tuple[str, ...]:
+        """The tile axes of its states."""
+        return self.b.types[self.names[a.name][0]].axes
+
+    def held(self, mark: str) -> Moment:
+        """The moment at which accumulators hold what their states do."""
+        return Moment(mark, {a: [Ref(s) for s in names] for a, names in self.names.items()})
+
+    def units(self) -> dict[str, Lit]:
+        """What each state is where nothing has been walked."""
+        parts = ((self.names[a.name], a.monoid.identity, self.types(a)) for a in self.accumulators())
+        return {n: Lit(u, t) for names, units, types in parts for n, u, t in zip(names, units, types, strict=True)}
+
+    # ---------------------------------------------------------------------------------------------------------- values
+
+    def define(self, name: str, value: Value) -> None:
+        self.k.known[name] = value
+        self.b.dtypes[name] = self.b.type_of(value)
+
+    def settle(self, link: Link, at: Moment) -> None:
+        """Define what a link's value would be at a moment, if a reference follows it."""
+        if link.equation.name in self.wanted:
+            self.define(at.of(link.equation.name), self.finished(link, at, lambda e: self.at(e, at))[0])
+
+    def at(self, e: Expr, moment: Moment) -> Expr:
+        """The expression reading links as they are at a moment."""
+        return renamed(e, {x.equation.name: moment.of(x.equation.name) for x in self.chain})
+
+    def moving(self, e: Expr, past: Moment) -> Expr:
+        """A transition's part, from where references were at a past moment."""
+        return renamed(e, {r.name: past.before(r.name) for x in self.chain for r in x.references})
+
+    def reference(self, r: Reference, at: Moment, order: tuple[str, ...]) -> Value:
+        """What a reference would be at a moment, usable or not: the same to the last bit in every kernel."""
+        e = self.at(r.value, at)
+        return self.divided(self.seen(e, at.of(TALLY.name)) if r.seen else e, order)
+
+    def divided(self, e: Expr, order: tuple[str, ...]) -> Value:
+        """The value of an expression in which quotients are rounded once."""
+        self.b.inverts = False
+        value = self.b.typed(e, order, self.real)
+        self.b.inverts = True
+        return value
+
+    def seen(self, e: Expr, name: str) -> Expr:
+        """The expression with the walked extent replaced by the positions seen, in proportion."""
+        for axis in self.beside:
+            e = _replaced(e, ein.Extent(axis), ein.Extent(self.over[0]))
+        here = [a for a in self.over if any(n == ein.Extent(a) for n in ein.walk(e))]
+        if not here:
+            return e
+        share: Expr = Read(name, ())
+        for other in self.over:
+            if other != here[0]:
+                share = Apply("div", (share, ein.Extent(other)))
+        return _replaced(e, ein.Extent(here[0]), share)
+
+    def finished(self, link: Link, at: Moment, read: Callable[[Expr], Expr]) -> list[Value]:
+        """The link's results from its accumulators; `read` says where the links that references follow stand."""
+        eq, monoid = link.equation, link.accumulators[0].monoid
+        held = at.held[link.accumulators[0].name]
+        finish = self.landed(link)
+        if finish == Read(eq.name, tuple(ein.AxisValue(x) for x in eq.axes)):
+            return [held[n] for n in monoid.results]
+        known = dict(self.k.known)
+        values = {r.name: read(r.value) for r in link.references}
+        for r in (r for r in link.references if r.hat):
+            e = read(r.value)
+            values |= self.hatted(r, self.seen(e, at.of(TALLY.name)) if r.seen and at.mark != END else e, at.along)
+        for a in link.accumulators:
+            self.define(a.name + HELD, at.held[a.name][0])
+        finish = renamed(finish, {a.name: a.name + HELD for a in link.accumulators})
+        result = self.b.typed(_substituted(finish, values), self.k.order, self.types(link.accumulators[0])[0])
+        self.k.known = known
+        return [[result, *held[1:]][n] for n in monoid.results]
+
+    def exactly(self, link: Link, end: Moment, exact: Expr) -> Value:
+        """The link's value after the walk with least rounding."""
+        known = dict(self.k.known)
+        values = {r.name: self.last(r.value) for r in link.references}
+        for r in (r for link in self.chain for r in link.references if r.hat and r.name in values):
+            values |= self.hatted(r, values[r.name], end.along)
+        self.hold(exact, end)
+        exact = self.last(_substituted(exact, values))
+        result = self.b.typed(exact, self.k.order, self.types(link.accumulators[0])[0])
+        self.k.known = known
+        return result
+
+    def mean(self, r: Reference, end: Moment) -> Value:
+        """A reference that is a mean, after the walk with least rounding."""
+        assert r.exact is not None
+        known = dict(self.k.known)
+        self.hold(r.exact, end)
+        order = self.k.extends(r.axes)
+        result = self.b.bind(f"{r.name}_exact", self.divided(self.last(r.exact), order), order)
+        self.k.known = known
+        return result
+
+    def hold(self, e: Expr, at: Moment) -> None:
+        """Define what an expression reads of what accumulators hold."""
+        for name in ein.tensors_of(e):
+            if name.endswith(HELD):
+                self.define(name, at.held[name.removesuffix(HELD)][0])
+
+    def last(self, e: Expr) -> Expr:
+        """The expression reading links as references had them last, where their final values are others."""
+        names = {x.equation.name: f"{x.equation.name}@{END}" for x in self.chain}
+        return renamed(e, {name: last for name, last in names.items() if last in self.k.known})
+
+    def landed(self, link: Link) -> Expr:
+        """The value where references are what they are, by accumulators relative to their hats where they have one."""
+        if not any(r.hat for r in link.references):
+            return link.finish
+        shifting = frozenset(r.name for r in link.references if not r.hat)
+        return Movement(shifting, frozenset()).at_rest(link.moved)
+
+    def hatted(self, r: Reference, value: Expr, along: tuple[str, ...]) -> dict[str, Expr]:
+        """A reference as accumulators have it, and after a movement to where it is, if that is finite."""
+        order = (*along, *self.k.extends(r.axes))
+        there = self.b.bind(f"{r.name}_there", self.b.typed(value, order, self.real), order)
+        here = self.b.bind(f"{r.name}_hat", Elem("where", (self.usable(there, r), there, Lit(r.hat, self.real))), order)
+        self.define(r.name + "^", here)
+        self.define(prime(r.name) + "^", Elem("where", (self.finite(there), there, here)))
+        index = tuple(ein.AxisValue(a) for a in r.axes)
+        return {name: Read(name + "^", index) for name in (r.name, prime(r.name))}
+
+    def scales(self, e: Expr) -> bool:
+        """Whether a coefficient depends on a reference that scales."""
+        return any(r.hat and r.name in ein.tensors_of(e) for link in self.chain for r in link.references)
+
+    def maxima(self) -> set[str]:
+        return {x.equation.name for x in self.chain if x.accumulators[0].monoid.name == "max"}
+
+    def finite(self, v: Value) -> Elem:
+        return Elem("lt", (Elem("abs", (v,)), Lit(float("inf"), self.real)))
+
+    def usable(self, v: Value, r: Reference) -> Value:
+        """Whether accumulators can be relative to this value of a reference; its hat stands for one that is not.
+
+        A maximum can be infinite: every exponential of it is 0, but its own, which is no number, nor is the sum then.
+        """
+        of_maximum = isinstance(r.value, Read) and r.value.tensor in self.maxima()
+        found = Elem("ne", (v, Lit(float("-inf"), self.real))) if of_maximum else self.finite(v)
+        return Elem("and", (found, Elem("ne", (v, Lit(0, self.real))))) if r.hat else found
+
+    def finish(self) -> None:
+        """After the walk: every link's value, rounded as it would be stored."""
+        end = self.held(END)
+        if any(link.exact is not None for link in self.chain):  # references stay what they were last
+            for link in self.chain:
+                self.settle(link, end)
+        for link in self.chain:
+            values = (
+                self.finished(link, end, self.last) if link.exact is None else [self.exactly(link, end, link.exact)]
+            )
+            for n, (value, dtype) in enumerate(zip(values, stored_types(link.equation), strict=True)):
+                self.define(component(link.equation, n), rounded(self.b, value, dtype))
+        for r in (r for link in self.chain for r in link.references if r.exact is not None):
+            self.b.finer[r.value] = partial(self.mean, r, end)
+
+
+def rounded(b: Builder, value: Value, dtype: DType) -> Value:
+    """The value as it would be stored, where that is narrower."""
+    t = b.type_of(value)
+    return b.convert(value, dtype) if dtype.is_float and t.is_float and dtype.bits < t.bits else value
+
+
+def _substituted(e: Expr, values: Mapping[str, Expr]) -> Expr:
+    if isinstance(e, Read) and e.tensor in values:
+        return values[e.tensor]
+    return ein.rebuild(e, lambda below: _substituted(below, values))
+
+
+def _replaced(e: Expr, old: Expr, new: Expr) -> Expr:
+    return new if e == old else ein.rebuild(e, lambda below: _replaced(below, old, new))

@@ -1,0 +1,82 @@
+"""Which kernels read from which: the flow of tensors that joining kernels must not turn into a circle."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
+from itertools import combinations
+
+from einc.ein import Equation
+from einc.passes.streaming.walks import computed_from, tensors_read
+from einc.pipeline.plan import Plan
+
+
+class Flow:
+    """The flow among some kernels, each known by its number."""
+
+    def __init__(self, plans: Sequence[Plan]) -> None:
+        self.plans = tuple(plans)
+        self.reads = [_union(_read(eq) for eq in p.equations) for p in plans]
+        maker = {t.name: n for n, p in enumerate(plans) for eq in p.equations for t in eq.outputs}
+        self.sources = [_makers(read, maker, n) for n, read in enumerate(self.reads)]
+        computed = [_union(computed_from(eq) for eq in p.equations) for p in plans]
+        self.computed = [_makers(read, maker, n) for n, read in enumerate(computed)]
+        self.upstream = [_reached(n, self.sources) for n in range(len(plans))]
+
+    def candidates(self) -> Iterator[list[Plan]]:
+        """A kernel with each one it computes from, with everything upstream of it, and with all that compute from it.
+
+        Only such groups as no kernel outside lies in the middle of.
+        """
+        for n in range(len(self.plans)):
+            above = _reached(n, self.computed)
+            below = [m for m, read in enumerate(self.computed) if n in read]
+            several = [[*above, n]] * (len(above) > 1) + [[n, *below]] * (len(below) > 1)
+            for group in [*([m, n] for m in self.computed[n]), *several]:
+                if self.is_convex(group):
+                    yield [self.plans[k] for k in group]
+
+    def siblings(self) -> Iterator[list[Plan]]:
+        """Two kernels that read a tensor alike: over the same axes, and not both contractions, which need a tile."""
+        spaces = [({*p.batch, *p.rows, *p.columns}, {*p.walked, *p.whole}) for p in self.plans]
+        contracts = [bool(p.columns and p.walked) for p in self.plans]
+        for n, m in combinations(range(len(self.plans)), 2):
+            alike = spaces[n] == spaces[m] and self.reads[n] & self.reads[m]
+            if alike and not (contracts[n] and contracts[m]) and self.is_convex([n, m]):
+                yield [self.plans[n], self.plans[m]]
+
+    def is_convex(self, group: Iterable[int]) -> bool:
+        """Whether nothing outside the group both reads from it and is read by it."""
+        inside = set(group)
+        above = {k for n in inside for k in self.upstream[n]} - inside
+        return not any(inside & set(self.upstream[k]) for k in above)
+
+    def ordered(self) -> Iterator[Plan]:
+        """The kernels, each after those it reads from."""
+        done: list[int] = []
+        while len(done) < len(self.plans):
+            ready = (n for n in range(len(self.plans)) if n not in done and set(self.sources[n]) <= set(done))
+            done.append(next(ready))
+            yield self.plans[done[-1]]
+
+
+@lru_cache(maxsize=4096)
+def _read(eq: Equation) -> frozenset[str]:
+    return frozenset(tensors_read(eq.expressions()))
+
+
+def _union(sets: Iterable[frozenset[str]]) -> frozenset[str]:
+    return frozenset[str]().union(*sets)
+
+
+def _makers(read: frozenset[str], maker: dict[str, int], own: int) -> list[int]:
+    """The kernels that make what is read, without the reader."""
+    return list(dict.fromkeys(maker[name] for name in sorted(read) if maker.get(name, own) != own))
+
+
+def _reached(n: int, sources: list[list[int]]) -> list[int]:
+    """Everything upstream of a kernel, nearest first."""
+    found = list(sources[n])
+    for m in found:
+        found += [k for k in sources[m] if k not in found]
+    return found

@@ -1,0 +1,94 @@
+"""Store what a contraction computes of its operands, where every block of its other side would compute it again.
+
+    Y[n, e] = sum[h](f(G[n, h], U[n, h]) * D[h, e])   -->   F[n, h] = f(G, U);  Y[n, e] = sum[h](F * D)
+
+F is stored in the type that the contraction rounds its operands to, so that every value is the same to the last bit. It
+is an alternative, taken where its kernels are predicted to take less time (`partition`): the kernel that makes the
+ingredients can then make F of them before they leave its registers. What streams does not pass through memory: f
+reads nothing that is made in the contraction's own kernel.
+
+A gated layer would otherwise write two tensors in f32, and evaluate its gate once for every block of the outputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from einc.base.types import DType
+from einc.ein import Apply, AxisValue, Equation, Expr, Program, Read, Tensor, axes_of, reads, tensors_of
+from einc.passes.algebra.contraction import Contraction, contraction, operand_type
+from einc.passes.algebra.products import multiplied
+from einc.passes.algebra.scope import is_exposed, names, unused
+from einc.passes.estimate.cost import BLOCK, Model, positions
+from einc.passes.planning.alternatives import Alternative
+from einc.pipeline import Context
+from einc.pipeline.plan import Plan
+
+
+@dataclass(frozen=True, slots=True)
+class _Side:
+    """A side of a contraction: its name, its factors, and whether several blocks of the other side need it."""
+
+    name: str
+    factors: tuple[Expr, ...]
+    again: bool
+
+
+def materialised(program: Program, plans: Sequence[Plan], context: Context) -> Iterator[Alternative]:
+    """The program with a computed side of a contraction as an equation of its own, for each that may pay."""
+    model = Model(program, context)
+    for plan in plans:
+        for eq in (e for e in plan.equations if e.monoid is not None and e.monoid.name == "sum"):
+            found = contraction(eq, eq.body, context.size)
+            if found is not None and len(found.terms) == 1:
+                for side in _sides(found, context):
+                    if _may_pay(side, plan, model):
+                        yield Alternative(_outlined(program, eq, found, side, model))
+
+
+def _sides(c: Contraction, context: Context) -> Iterator[_Side]:
+    (term,) = c.terms
+    yield _Side("left", term.left, positions(c.shape.columns, context) > BLOCK)
+    yield _Side("right", term.right, positions(c.shape.rows, context) > BLOCK)
+
+
+def _may_pay(side: _Side, plan: Plan, model: Model) -> bool:
+    """Is it computed again, or of several tensors; and from memory, where computing is what takes the time?"""
+    if len(side.factors) == 1 and isinstance(side.factors[0], Read):
+        return False
+    own = {t.name for eq in plan.equations for t in eq.outputs}
+    read = {name for f in side.factors for name in tensors_of(f)}
+    made = read - model.given
+    if made & own or any(is_exposed(r, model.shapes) for f in side.factors for r in reads(f)):
+        return False
+    if any(model.dtypes[name].is_complex for name in read):
+        return False
+    return len(made) > 1 or (side.again and (bool(made) or model.cost(plan).limit in ("vector", "special")))
+
+
+def _outlined(program: Program, eq: Equation, c: Contraction, side: _Side, model: Model) -> Program:
+    """The program with the side of a contraction, one of its equations, as an equation before it."""
+    (term,) = c.terms
+    whole = multiplied(side.factors)
+    axes = tuple(a for a in _order(c, side) if a in axes_of(whole))
+    dims = tuple((a,) for a in axes)
+    name = unused(f"{eq.name}_{side.name}", names(program))
+    stored = Equation((Tensor(name, _type(c, model)),), dims, (whole,), span=eq.span)
+    read = Read(name, tuple(AxisValue(a) for a in axes))
+    left, right = ((read,), term.right) if side.name == "left" else (term.left, (read,))
+    body = multiplied((*term.outer, *left, *right))
+    last = replace(eq, bodies=(Apply("neg", (body,)) if term.negative else body,))
+    before = [e for e in program.equations if e.name != eq.name]
+    at = next(n for n, e in enumerate(program.equations) if e.name == eq.name)
+    return replace(program, equations=(*before[:at], stored, last, *before[at:]))
+
+
+def _order(c: Contraction, side: _Side) -> tuple[str, ...]:
+    """The axes of a side as it is best read: what is contiguous in the tile last."""
+    s = c.shape
+    return (*s.batch, *s.rows, *s.inner) if side.name == "left" else (*s.batch, *s.inner, *s.columns)
+
+
+def _type(c: Contraction, model: Model) -> DType:
+    return operand_type(c.terms[0], model.given, model.dtypes)

@@ -1,0 +1,77 @@
+"""Decide which equations share a kernel, by predicted time.
+
+    kernels P, Q   -->   kernel P + Q      where their equations can share one, and it is predicted to take less time
+
+`search` finds the kernels of a program as it stands, `roles` what the axes are in one. Where the program could be
+another one for the sake of its kernels (`materialise`, `recompute`), both are searched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from einc.ein import Program
+from einc.passes.algebra.scope import drop_dead
+from einc.passes.planning.alternatives import Alternative, Groups
+from einc.passes.planning.flow import Flow
+from einc.passes.planning.materialise import materialised
+from einc.passes.planning.pass_on import pass_on
+from einc.passes.planning.recompute import recomputed
+from einc.passes.planning.search import FOR_MEMORY, Search
+from einc.pipeline import Context, State
+from einc.pipeline.plan import Plan
+
+
+def partition(state: State, context: Context) -> State:
+    """The state with a plan for every kernel."""
+    found = _searched(Search(drop_dead(state.program), context))
+    assert found is not None
+    while (better := _better(found)) is not None:
+        found = better
+    program, plans = pass_on(found.search.program, found.plans)
+    return replace(state, program=program, plans=tuple(Flow(plans).ordered()))
+
+
+# What a program may be turned into for the sake of its kernels, given those that it has.
+_ALTERNATIVES: tuple[Callable[[Program, Sequence[Plan], Context], Iterator[Alternative]], ...] = (
+    materialised,
+    recomputed,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """The kernels found for a program, the seconds predicted for them, and how many `large` tensors they pass on."""
+
+    search: Search
+    plans: tuple[Plan, ...]
+    seconds: float
+    large: int
+
+    def is_better(self, other: _Found, most: float) -> bool:
+        """Does it take less than the share `most` of the other's time, or not too much more for less memory?"""
+        if self.large > other.large:
+            return False
+        return self.seconds < most * other.seconds or (
+            self.large < other.large and self.seconds <= FOR_MEMORY * other.seconds
+        )
+
+
+def _searched(search: Search, begin: Groups = ()) -> _Found | None:
+    """The kernels for a program as it stands; None where those to begin with cannot be."""
+    plans = search.begin(begin)
+    if plans is None:
+        return None
+    *_, plans = search.steps(plans)
+    return _Found(search, tuple(plans), sum(map(search.seconds, plans)), sum(map(search.large, plans)))
+
+
+def _better(found: _Found) -> _Found | None:
+    """The first alternative that takes less time, if one does."""
+    program, context, memory = found.search.program, found.search.context, found.search.memory
+    for alternative in (a for law in _ALTERNATIVES for a in law(program, found.plans, context)):
+        other = _searched(Search(drop_dead(alternative.program), context, memory), alternative.begin)
+        if other is not None and other.is_better(found, alternative.most):
+            return other
+    return None

@@ -1,0 +1,82 @@
+"""Pass on between kernels what is made of a reduction, not the reduction.
+
+    kernel P: T[i] = sum[j](f)             -->   kernel P: T[i] = sum[j](f), M[i] = T[i] / |j|
+    kernel Q: V[i, j] = h(T[i] / |j|)            kernel Q: V[i, j] = h(M[i])
+
+T is not a result, and all that reads it outside P does so within one expression of T, extents and scalars. It is worked
+out once, not in every block; and the mean that P has is more exact than that of a total which was rounded to be stored,
+so that what P made of it and what Q makes of it fit together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from einc.base.types import F32, settle
+from einc.ein import TRUE, AxisValue, Equation, Expr, Program, Read, Tensor, axes_of, children, reads, tensors_of
+from einc.ein.inference import dtype_of
+from einc.passes.algebra.scope import bottom_up, names, unused
+from einc.pipeline.plan import Plan
+
+
+def pass_on(program: Program, plans: Sequence[Plan]) -> tuple[Program, tuple[Plan, ...]]:
+    """The program and its plans, where kernels store what others make of a reduction in its place."""
+    for plan in plans:
+        for eq in plan.equations:
+            made = _made_of(eq, plan, plans, program)
+            if made is not None:
+                return pass_on(*_passing(program, plans, plan, eq, made))
+    return program, tuple(plans)
+
+
+def _made_of(eq: Equation, plan: Plan, plans: Sequence[Plan], program: Program) -> Expr | None:
+    """What all other kernels make of a reduction, if that is one thing and not the reduction itself."""
+    if eq.monoid is None or len(eq.outputs) > 1 or eq.name in program.results or not plan.writes(eq):
+        return None
+    outside = [e for p in plans if p is not plan for other in p.equations for e in other.expressions()]
+    found = {made for e in outside for made in _around(eq, e)}
+    made = found.pop() if len(found) == 1 else None
+    single = made is not None and settle(dtype_of(made, program.dtypes())) == eq.outputs[0].dtype == F32
+    return made if single and not isinstance(made, Read) else None
+
+
+def _around(eq: Equation, e: Expr) -> Iterator[Expr]:
+    """The largest parts of an expression that are made of an equation's tensor alone, at its own axes."""
+    if eq.name not in tensors_of(e):
+        return
+    own, tensor = tuple(map(AxisValue, eq.axes)), eq.name
+    plain = all(r.tensor == tensor and r.index == own and r.guard in (None, TRUE) for r in reads(e))
+    if isinstance(e, Read) or (plain and set(axes_of(e)) <= set(eq.axes)):
+        yield _bare(e)
+        return
+    for below in children(e):
+        yield from _around(eq, below)
+
+
+def _bare(e: Expr) -> Expr:
+    """The expression without guards that always hold."""
+    return bottom_up(e, lambda n: replace(n, guard=None) if isinstance(n, Read) and n.guard == TRUE else n)
+
+
+def _passing(
+    program: Program, plans: Sequence[Plan], plan: Plan, eq: Equation, made: Expr
+) -> tuple[Program, tuple[Plan, ...]]:
+    """The program and the plans with the reduction's kernel storing what the others make of it."""
+    name = unused(f"{eq.name}_made", names(program))
+    passed = Equation((Tensor(name, F32),), tuple((a,) for a in eq.axes), (made,), span=eq.span)
+    read = Read(name, tuple(map(AxisValue, eq.axes)))
+    inside = {e.name for e in plan.equations}
+
+    def reading(e: Equation) -> Equation:
+        return e if e.name in inside else e.map(lambda x: bottom_up(x, lambda n: read if _bare(n) == made else n))
+
+    def with_it(equations: Sequence[Equation]) -> tuple[Equation, ...]:
+        return tuple(x for e in equations for x in ((e, passed) if e.name == eq.name else (e,)))
+
+    own = replace(
+        plan, equations=with_it(plan.equations), stores=tuple(name if n == eq.name else n for n in plan.stores)
+    )
+    others = {id(p): replace(p, equations=tuple(map(reading, p.equations))) for p in plans if p is not plan}
+    equations = with_it(tuple(map(reading, program.equations)))
+    return replace(program, equations=equations), tuple(others.get(id(p), own) for p in plans)

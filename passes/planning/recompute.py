@@ -1,0 +1,147 @@
+"""Compute again, where it is read, what another kernel would have to store.
+
+    kernel P: T[i...] = f(i...), U = g(T)      -->      kernel P: T[i...] = f(i...), U = g(T)
+    kernel Q: V = h(T[e...])                            kernel Q: S[e...] = f(e...), V = h(S)
+
+S is an equation of its own, at the axes that T is read at, with what lies upstream of T and is no smaller; smaller
+tensors are read. It is an alternative, taken where the kernels are predicted to take clearly less (`partition`): T,
+where it is as long as two sequences, need not be in memory because two kernels, along one of them each, need it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
+
+from einc.ein import AxisValue, Equation, Expr, Program, Read, axes_of, reads, substitute, tensors_of
+from einc.passes.algebra.scope import bottom_up, names, renamed, unused
+from einc.passes.equations.scan import prefix
+from einc.passes.estimate.cost import Model, arithmetic, positions
+from einc.passes.planning.alternatives import Alternative
+from einc.pipeline import Context
+from einc.pipeline.plan import Plan
+
+_CLEARLY = 3 / 4  # of the time that storing takes: registers for what moves with a walk are not in the prediction
+
+
+def recomputed(program: Program, plans: Sequence[Plan], context: Context) -> Iterator[Alternative]:
+    """The program with a tensor computed once more in a kernel that reads it, for each that may pay."""
+    model = Model(program, context)
+    maker = {t.name: eq for eq in program.equations for t in eq.outputs}
+    plan_of = {eq.name: p for p in plans for eq in p.equations}
+    groups = {id(p): {eq.name for eq in p.equations} for p in plans}
+    for plan in plans:
+        own = groups[id(plan)]
+        for name, at in _reads([eq for eq in program.equations if eq.name in own]).items():
+            producer = plan_of[maker[name].name] if name in maker else plan
+            if producer is plan:
+                continue
+            above = _upstream(maker[name], maker, context)
+            movable = all(_is_plain(eq, program) for eq in above) and all(_is_placed(r, above) for r in at)
+            if movable and _may_pay(above, len(at), producer, model):
+                made, again = _again(program, own, at, above)
+                left = groups[id(producer)] if set(producer.stores) <= _made(above) else set()  # it has no use any more
+                others = [g for g in groups.values() if g is not own and g is not left]
+                for readers in dict.fromkeys((frozenset(own), _after(name, plan))):
+                    yield Alternative(again, [*others, readers | made], _CLEARLY)
+
+
+def _made(equations: Sequence[Equation]) -> set[str]:
+    return {t.name for eq in equations for t in eq.outputs}
+
+
+def _after(name: str, plan: Plan) -> frozenset[str]:
+    """The equations of a kernel that follow from a tensor."""
+    found: set[str] = set()
+    for eq in plan.equations:
+        if any(n == name or n in found for e in eq.expressions() for n in tensors_of(e)):
+            found.update(t.name for t in eq.outputs)
+    return frozenset(eq.name for eq in plan.equations if eq.name in found)
+
+
+def _reads(equations: Sequence[Equation]) -> dict[str, list[Read]]:
+    """The places at which equations read each tensor, those apart that decide where a walk goes."""
+    bounds = {name for eq in equations if eq.within is not None for name in tensors_of(eq.within)}
+    found: dict[str, list[Read]] = {}
+    for r in dict.fromkeys(r for eq in equations for e in eq.computed() for r in reads(e)):
+        if r.tensor not in bounds:
+            found.setdefault(r.tensor, []).append(r)
+    return found
+
+
+def _upstream(eq: Equation, maker: Mapping[str, Equation], context: Context) -> list[Equation]:
+    """The equation after those that it is computed from, as far as they are no smaller."""
+    least = positions(eq.axes, context)
+    found: dict[str, Equation] = {}
+
+    def visit(e: Equation) -> None:
+        for source in (maker[name] for x in e.expressions() for name in tensors_of(x) if name in maker):
+            if source.name not in found and positions(source.axes, context) >= least:
+                visit(source)
+        found[e.name] = e
+
+    visit(eq)
+    return list(found.values())
+
+
+def _is_plain(eq: Equation, program: Program) -> bool:
+    """Is it an equation that can be had at other axes: real, without composite dimensions, and no prefixes?"""
+    is_real = not any(t.dtype.is_complex for t in eq.outputs)
+    return is_real and all(len(d) == 1 for d in eq.dims) and prefix(eq, program) is None
+
+
+def _is_placed(r: Read, above: Sequence[Equation]) -> bool:
+    """Is the last of some equations read at axes, each once, that none of them has for others?
+
+    And is each of them read by the rest at its own?
+    """
+    if r.guard is not None or not all(isinstance(x, AxisValue) for x in r.index) or len(set(r.index)) < len(r.index):
+        return False
+    own = set(above[-1].axes)
+    others = {a for eq in above for a in (*eq.axes, *eq.over)} - own
+    bound = {a for eq in above for a in eq.over}
+    at = {a for x in r.index for a in axes_of(x)}
+    if r.index != tuple(map(AxisValue, above[-1].axes)) and (at & others or bound & own):
+        return False
+    made = {t.name: eq for eq in above for t in eq.outputs}
+    inner = [x for eq in above for e in eq.expressions() for x in reads(e) if x.tensor in made]
+    return all(x.guard is None and x.index == tuple(map(AxisValue, made[x.tensor].axes)) for x in inner)
+
+
+def _may_pay(above: Sequence[Equation], times: int, producer: Plan, model: Model) -> bool:
+    """Does computing the last of some equations so often take less than to write it and read it, or than its kernel?"""
+    rates, last = model.context.target.rates, above[-1]
+    works = [model.operations(eq) for eq in above]
+    dots, vector, special = (times * sum(w[k] for w in works) for k in range(3))
+    computing, _ = arithmetic(rates, dots, vector, special)
+    moved = 2 * positions(last.axes, model.context) * sum(t.dtype.size for t in last.outputs)
+    alone = set(producer.stores) <= _made(above)
+    return computing < moved / rates.memory + (model.cost(producer).seconds if alone else 0)
+
+
+def _again(
+    program: Program, readers: Collection[str], at: Sequence[Read], above: Sequence[Equation]
+) -> tuple[set[str], Program]:
+    """The names of new equations, and the program in which the readers read what these make for them alone."""
+    taken = names(program)
+    made: list[Equation] = []
+    places: dict[Expr, Expr] = {}
+    for r in at:
+        new = {t.name: unused(f"{t.name}_again", taken) for eq in above for t in eq.outputs}
+        taken.update(new.values())
+        axes = dict(zip(above[-1].axes, r.index, strict=True))
+        made += [_moved(eq, axes, new) for eq in above]
+        places[r] = replace(r, tensor=new[r.tensor])
+    instead = [
+        eq.map(lambda e: bottom_up(e, lambda n: places.get(n, n))) if eq.name in readers else eq
+        for eq in program.equations
+    ]
+    first = next(n for n, (old, new) in enumerate(zip(program.equations, instead, strict=True)) if old is not new)
+    return {eq.name for eq in made}, replace(program, equations=(*instead[:first], *made, *instead[first:]))
+
+
+def _moved(eq: Equation, axes: dict[str, Expr], new: Mapping[str, str]) -> Equation:
+    """The equation at other axes, its tensors and those that it reads under new names."""
+    outputs = tuple(replace(t, name=new[t.name]) for t in eq.outputs)
+    dims = tuple(axes_of(axes.get(a, AxisValue(a))) for a in eq.axes)
+    return renamed(replace(eq.map(lambda e: substitute(e, axes)), outputs=outputs, dims=dims), new)

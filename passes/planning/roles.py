@@ -1,0 +1,122 @@
+"""The roles of axes in a kernel that some equations share, or why they cannot share one.
+
+Equations can share a kernel if what one reads of another is read where it was made, and every axis has a role: an axis
+that no equation reduces is split over the grid, or held whole where some equation lacks it and it is short; of the axes
+that are reduced, one group is walked and the others are held whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+
+from einc import ein
+from einc.base.types import DType
+from einc.ein import AxisValue, Equation
+from einc.passes.algebra.contraction import Shape
+from einc.passes.estimate.cost import positions
+from einc.passes.estimate.fit import WHOLE_DOT, overflow
+from einc.pipeline import Context
+from einc.pipeline.plan import Plan
+
+
+class Hold(Enum):
+    """Which axes are held whole, of the short ones that no equation reduces."""
+
+    LACKED = "what some equation lacks"
+    BESIDE = "of these, what is no row or column of the largest contraction"
+    UNSTORED = "what a stored tensor lacks: an axis that is written once, even where it has no positions"
+
+
+@dataclass(frozen=True, slots=True)
+class Apart:
+    """Why equations cannot share a kernel; whether it is that tiles would be too large."""
+
+    reason: str
+    overflows: bool = False
+
+
+def misread(equations: tuple[Equation, ...], along: Mapping[str, str]) -> str | None:
+    """Which tensor made here is not read at its own axes without a guard; None if each is.
+
+    Each of `along` has the positions of another axis, that it runs along with.
+    """
+
+    def places(index: Iterable[ein.Expr]) -> list[ein.Expr]:
+        return [AxisValue(along.get(e.axis, e.axis)) if isinstance(e, AxisValue) else e for e in index]
+
+    made = {t.name: eq for eq in equations for t in eq.outputs}
+    for eq in equations:
+        if eq.within is not None and ein.tensors_of(eq.within) & made.keys():
+            return f"where {eq.name} is walked is known before its kernel starts"
+        for r in (r for e in eq.computed() for r in ein.reads(e)):
+            source = made.get(r.tensor)
+            if source is not None and (r.guard is not None or places(r.index) != places(map(AxisValue, source.axes))):
+                return f"{eq.name} reads {r.tensor} elsewhere than at the position it is made for"
+            if source is not None and any(len(d) != 1 for d in source.dims):
+                return f"{r.tensor} has a composite dimension"
+    return None
+
+
+def walkable(equations: tuple[Equation, ...], context: Context) -> list[tuple[str, ...]]:
+    """The groups of axes that may be walked: none, or what some equation reduces."""
+    groups = list(dict.fromkeys(eq.over for eq in equations if eq.over))
+    groups.sort(key=lambda g: -positions(g, context))
+    return [(), *groups]
+
+
+def planned(
+    equations: tuple[Equation, ...],
+    stores: tuple[str, ...],
+    walked: tuple[str, ...],
+    along: Mapping[str, str],
+    shapes: Mapping[str, Shape],
+    context: Context,
+    dtypes: Mapping[str, DType],
+    hold: Hold = Hold.LACKED,
+) -> Plan | Apart:
+    """The plan with these axes walked; each of `along` is an axis that runs along with one of them."""
+    shape = _main(equations, shapes, context)
+    reduced = tuple(dict.fromkeys(along.get(a, a) for eq in equations for a in eq.over))
+    for eq in equations:
+        over = {along.get(a, a) for a in eq.over}
+        if set(walked) & over and not set(walked) <= over:
+            return Apart(f"{eq.name} is reduced over {', '.join(eq.over)}, a part of what is walked")
+        if set(along) & set(eq.over) and len(eq.over) > 1:
+            return Apart(f"{eq.name} is reduced over {', '.join(eq.over)}, along one of which others have prefixes")
+    free = tuple(dict.fromkeys(a for eq in equations for a in eq.axes if a not in (*reduced, *along)))
+    those = [eq for eq in equations if hold is not Hold.UNSTORED or any(t.name in stores for t in eq.outputs)]
+    lacking = {a for a in free if any(a not in eq.axes for eq in those)}
+    if shape is not None:  # no tile of a contraction extends over what it has side by side
+        lacking -= {*shape.batch, *((*shape.rows, *shape.columns) if hold is Hold.BESIDE else ())}
+    short = tuple(a for a in free if a in lacking and context.size(a) <= WHOLE_DOT)
+    whole = (*(a for a in reduced if a not in walked), *short)
+    grid = tuple(a for a in free if a not in whole)
+    if shape is not None:
+        rows = tuple(a for a in shape.rows if a in grid)
+        columns = tuple(a for a in shape.columns if a in grid)
+    else:
+        rows, columns = (grid, ()) if walked or whole else (grid[:-1], grid[-1:])
+    batch = tuple(a for a in grid if a not in rows and a not in columns)
+    for eq in equations:
+        if any(t.name in stores for t in eq.outputs) and (without := _unwritten(eq, batch, (rows, columns))):
+            return Apart(f"{eq.name} would be stored at each of {', '.join(without)}, or at none")
+    plan = Plan(equations, stores, batch, rows, columns, walked, whole, scanned=tuple(along))
+    reason = overflow(plan, shapes, context, dtypes)
+    return plan if reason is None else Apart(reason, overflows=True)
+
+
+def _unwritten(eq: Equation, batch: tuple[str, ...], groups: tuple[tuple[str, ...], ...]) -> list[str]:
+    """The axes of a grid that an equation lacks and without positions of which nothing would be written.
+
+    Of a group of blocked axes it may lack all: there is a block of them at least.
+    """
+    lost = [a for g in groups if set(g) & set(eq.axes) for a in g if a not in eq.axes]
+    return [a for a in batch if a not in eq.axes] + lost
+
+
+def _main(equations: Iterable[Equation], shapes: Mapping[str, Shape], context: Context) -> Shape | None:
+    """The shape of the largest contraction."""
+    found = [(positions((*eq.axes, *eq.over), context), shapes[eq.name]) for eq in equations if eq.name in shapes]
+    return max(found, key=lambda f: f[0])[1] if found else None

@@ -1,0 +1,37 @@
+"""Which tensors are scores: a contraction makes them, and reductions over one axis of theirs follow in turn.
+
+    S[i, j] = sum[d](Q[i, d] * K[j, d]);  m[i] = max[j](S);  n[i] = sum[j](exp(S - m))          S, and exp(S - m)
+
+No result has their positions, so that they would be in memory for the sake of the kernels alone: they grow with the
+product of two sequences.
+"""
+
+from __future__ import annotations
+
+from einc.ein import Program
+from einc.passes.estimate.sides import shapes_of
+from einc.passes.streaming.walks import computed_from, upstream
+from einc.pipeline import Context
+
+
+def scores(program: Program, context: Context) -> set[str]:
+    """The scores of a program, by name, with what is computed from them position by position."""
+    named = {t.name: eq for eq in program.equations for t in eq.outputs}
+    above = {name: upstream(eq, named) for name, eq in named.items()}
+    results = [set(named[name].axes) for name in program.results]
+    pointwise = {name for name, eq in named.items() if eq.monoid is None}
+    found: set[str] = set()
+    for name, eq in named.items():
+        axes = set(eq.axes)
+        if any(axes <= of for of in results):
+            continue
+        if name in pointwise:
+            is_scores = any(n in found and axes == set(named[n].axes) for n in computed_from(eq))
+        else:
+            made = {name} | {n for n in pointwise if name in above[n] and axes <= set(named[n].axes)}
+            over = {n: axes & set(e.over) for n, e in named.items() if computed_from(e) & made}
+            in_turn = any(over[n] & over[m] for n in over for m in above[n] & over.keys())
+            is_scores = in_turn and bool(shapes_of([eq], context))
+        if is_scores:
+            found.add(name)
+    return found

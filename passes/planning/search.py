@@ -1,0 +1,208 @@
+"""Search for the kernels of a program, by predicted time.
+
+Start with a kernel an equation; join a kernel with one, or with all, of those whose tensors it reads, or with all that
+read its own, wherever that gains most, until nothing gains; then kernels that read a tensor in the same way. A tensor
+that nothing outside the kernel reads is then never written. One that is larger than any operand and any result, or
+that holds the scores of two sequences, is written only where that saves more than half of the time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from einc.ein import Equation, Program
+from einc.passes.algebra.complex_parts import split
+from einc.passes.equations.scan import prefix
+from einc.passes.estimate.cost import Model, Work, positions
+from einc.passes.estimate.sides import shapes_of
+from einc.passes.estimate.single import alone
+from einc.passes.planning.alternatives import Groups
+from einc.passes.planning.flow import Flow
+from einc.passes.planning.roles import Apart, Hold, misread, planned, walkable
+from einc.passes.planning.scores import scores
+from einc.passes.streaming.walks import can_split
+from einc.pipeline import Context
+from einc.pipeline.plan import Plan
+
+FOR_MEMORY = 2.0  # times as long as with a tensor that is larger than any operand and any result, to do without it
+_MOST_EQUATIONS = 32  # of a kernel; more are not looked at together
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What was found for equations and kernels, in searches of programs that share them."""
+
+    reals: dict[Equation, Equation] = field(default_factory=dict)
+    works: dict[Equation, tuple[Work, ...]] = field(default_factory=dict)
+    joined: dict[tuple[tuple[Equation, ...], tuple[str, ...]], Plan | Apart] = field(default_factory=dict)
+    seconds: dict[Plan, float] = field(default_factory=dict)
+
+
+class Search:
+    """The gains of joining kernels; what is found is kept in a memory."""
+
+    def __init__(self, program: Program, context: Context, memory: Memory | None = None) -> None:
+        self.program, self.context = program, context
+        self.memory = memory or Memory()
+        self.dtypes = program.dtypes()
+        self.model = Model(program, context, self.memory.works)
+        given = [tuple(a for dim in p.dims for a in dim) for p in program.operands]
+        made = [eq.axes for eq in program.equations if any(t.name in program.results for t in eq.outputs)]
+        self.largest = max((positions(axes, context) for axes in (*given, *made)), default=0)
+        self.scores = scores(program, context)
+
+    def begin(self, groups: Groups = ()) -> list[Plan] | None:
+        """A kernel for each group of equations and for each equation in none; None where a group cannot share one."""
+        plans = [alone(eq, self.program, self.context) for eq in self.program.equations]
+        flow = Flow(plans)
+        for names in groups:
+            group = [p for p in plans if p.equations[0].name in names]
+            joined = self.joined(group, flow) if len(group) > 1 else group[0] if group else None
+            if isinstance(joined, Apart):
+                return None
+            plans = [p for p in plans if p.equations[0].name not in names] + ([joined] if joined else [])
+        return plans
+
+    def steps(self, plans: list[Plan], within: Groups | None = None) -> Iterator[list[Plan]]:
+        """The kernels, and after each join what they are then; `within` some groups, if any are given."""
+        yield plans
+        while (step := self.best(plans, within)) is not None:
+            group, joined = step
+            plans = [p for p in plans if all(p is not q for q in group)] + [joined]
+            yield plans
+
+    def seconds(self, plan: Plan) -> float:
+        known = self.memory.seconds
+        if plan not in known:
+            _, known[plan] = self.model.splits(plan)
+        return known[plan]
+
+    def best(self, plans: list[Plan], within: Groups | None = None) -> tuple[list[Plan], Plan] | None:
+        """The kernels to join that gain most, and what they become; None if nothing gains."""
+        flow = Flow(plans)
+
+        def allowed(group: list[Plan]) -> bool:
+            names = {eq.name for p in group for eq in p.equations}
+            return within is None or any(names <= g for g in within)
+
+        candidates, siblings = (list(filter(allowed, groups)) for groups in (flow.candidates(), flow.siblings()))
+        return self.most(candidates, flow) or self.most(siblings, flow) or self.least_memory(candidates, flow)
+
+    def most(self, groups: Iterable[list[Plan]], flow: Flow) -> tuple[list[Plan], Plan] | None:
+        """The group that gains most, and what it becomes."""
+        found: tuple[list[Plan], Plan] | None = None
+        most = 0.0
+        for group, joined in self.feasible(groups, flow):
+            gain = sum(map(self.seconds, group)) - self.seconds(joined)
+            if gain > most:
+                most, found = gain, (group, joined)
+        return found
+
+    def least_memory(self, groups: Iterable[list[Plan]], flow: Flow) -> tuple[list[Plan], Plan] | None:
+        """The group that loses least among those that pass on fewer large tensors as one, and what it becomes."""
+        found: tuple[list[Plan], Plan] | None = None
+        least = FOR_MEMORY
+        for group, joined in self.feasible(groups, flow):
+            loss = self.seconds(joined) / sum(map(self.seconds, group))
+            if loss <= least and self.large(joined) < sum(map(self.large, group)):
+                least, found = loss, (group, joined)
+        return found
+
+    def feasible(self, groups: Iterable[list[Plan]], flow: Flow) -> Iterator[tuple[list[Plan], Plan]]:
+        """The groups that can share a kernel, each with that."""
+        for group in groups:
+            joined = self.joined(group, flow)
+            if isinstance(joined, Plan):
+                yield group, joined
+
+    def large(self, plan: Plan) -> int:
+        """The number of tensors that a kernel passes on to others, each larger than any operand and any result.
+
+        Scores are, whatever their size.
+        """
+        passed = set(plan.stores) - set(self.program.results)
+        made = {t.name: positions(eq.axes, self.context) for eq in plan.equations for t in eq.outputs}
+        return sum(made[t] > self.largest or t in self.scores for t in passed)
+
+    def joined(self, group: list[Plan], flow: Flow) -> Plan | Apart:
+        """The cheapest plan for the equations of several, or why they cannot share a kernel."""
+        inside = {eq.name for p in group for eq in p.equations}
+        if len(inside) > _MOST_EQUATIONS:
+            return Apart(f"{len(inside)} equations are too many for one kernel")
+        own = {id(p) for p in group}
+        outside = {name for p, read in zip(flow.plans, flow.reads, strict=True) if id(p) not in own for name in read}
+        equations = tuple(eq for eq in self.program.equations if eq.name in inside)
+        names = tuple(t.name for eq in equations for t in eq.outputs)
+        stores = tuple(n for n in names if n in outside or n in self.program.results)
+        known = self.memory.joined
+        if (equations, stores) not in known:
+            known[equations, stores] = self.shared(equations, stores)
+        return known[equations, stores]
+
+    def shared(self, equations: tuple[Equation, ...], stores: tuple[str, ...]) -> Plan | Apart:
+        if any(t.dtype.is_complex for eq in equations for t in eq.outputs):
+            return Apart("complex values are not passed on within a kernel")
+        equations = tuple(map(self.real, equations))
+        found = {eq.name: p for eq in equations if (p := prefix(eq, self.program)) is not None}
+        if len({(p.walked, p.reverse) for p in found.values()}) > 1:
+            return Apart("prefixes along several axes, or from both ends, do not share a walk")
+        along = {p.scanned: p.walked for p in found.values()}
+        if (reason := misread(equations, along)) is not None:
+            return Apart(reason)
+        shapes = shapes_of((eq for eq in equations if eq.name not in found), self.context)
+        groups = [(p.walked,) for p in found.values()] or walkable(equations, self.context)
+
+        def walking(axes: tuple[str, ...], hold: Hold = Hold.LACKED) -> Plan | Apart:
+            return planned(equations, stores, axes, along, shapes, self.context, self.dtypes, hold)
+
+        made = {walked: walking(walked) for walked in groups}
+        plans = [p for p in made.values() if isinstance(p, Plan)]
+        wanting = {walked: p for walked, p in made.items() if self.wants_spread(p)}
+        less = (Hold.BESIDE, Hold.UNSTORED)
+        spread = ((walking(walked, hold), held) for walked, held in wanting.items() for hold in less)
+        plans += [p for p, held in spread if isinstance(p, Plan) and self.repeats_little(p, held)]
+        reasons = [f"{_walking(walked)}: {p.reason}" for walked, p in made.items() if isinstance(p, Apart)]
+        return self.least(plans) if plans else Apart("; ".join(reasons))
+
+    def real(self, eq: Equation) -> Equation:
+        """The equation over real numbers."""
+        known = self.memory.reals
+        if eq not in known:
+            known[eq] = split(eq, self.dtypes)
+        return known[eq]
+
+    def least(self, plans: Sequence[Plan]) -> Plan:
+        """The best of several: by rank, then a walk.
+
+        Where nothing else tells, a walk along what a contraction scores is right for any length, a tile for this one.
+        """
+        ranks = [self.rank(p) for p in plans]
+        first, *others = (p for p, rank in zip(plans, ranks, strict=True) if rank == min(ranks))
+        return next(filter(self.walks_scores, (first, *others)), first) if others else first
+
+    def rank(self, plan: Plan) -> tuple[bool, float]:
+        """Less is better: first of all a walk that can be in parts, where that is asked for; then time."""
+        return self.context.splits is not None and not can_split(plan), self.seconds(plan)
+
+    def wants_spread(self, held: Plan | Apart) -> bool:
+        """Are tiles too large where short axes are held whole, or programs too few?"""
+        if isinstance(held, Apart):
+            return held.overflows
+        return bool(held.whole) and self.model.utilisation(held, 1) < 1
+
+    def repeats_little(self, plan: Plan, other: Plan | Apart) -> bool:
+        """Does the plan compute at most twice what another computes, if there is another?"""
+        if isinstance(other, Apart):
+            return True
+        a, b = self.model.cost(plan), self.model.cost(other)
+        return a.dots <= 2 * b.dots and a.vector <= 2 * b.vector and a.special <= 2 * b.special
+
+    def walks_scores(self, plan: Plan) -> bool:
+        """Does the plan walk an axis that a contraction's results extend over?"""
+        shapes = shapes_of(plan.equations, self.context)
+        return any(set(plan.walked) & {*shape.rows, *shape.columns} for shape in shapes.values())
+
+
+def _walking(axes: tuple[str, ...]) -> str:
+    return f"walking {', '.join(axes)}" if axes else "walking nothing"

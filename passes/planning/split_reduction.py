@@ -1,0 +1,58 @@
+"""Walk a long axis in parts where the grid alone leaves most of the machine idle.
+
+    loop r: s = step(s)   -->   for each part p of r:  loop r in p: s = step(s);  then  loop p: s = merge(s, S[p])
+
+A walk of which nothing is written on the way, and whose reductions all stream, can be in parts: merging is associative,
+so that only rounding tells. The number of parts is the one predicted to take least time, or the one asked for.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from einc import ein
+from einc.passes.estimate.cost import Model
+from einc.passes.estimate.single import alone
+from einc.passes.streaming.walks import can_split
+from einc.pipeline import Context, State
+from einc.pipeline.plan import Plan
+
+_STEM = "split"
+
+
+def split_reduction(state: State, context: Context) -> State:
+    """The state with the number of parts of every plan's walk; an axis of the program counts the parts."""
+    if context.level < 2 and context.splits is None:
+        return state
+    model = Model(state.program, context)
+    plans = state.plans or tuple(alone(eq, state.program, context) for eq in state.program.equations)
+    counts = [_parts(plan, model) for plan in plans]
+    if not set(counts) - {1}:
+        return state
+    axes = _axes(state.program, set(counts) - {1})
+    counted = tuple(ein.AxisDecl(name, ein.Const(n)) for n, name in axes.items())
+    program = replace(state.program, axes=(*state.program.axes, *counted))
+    chosen = [p if n == 1 else replace(p, split=axes[n], splits=n) for p, n in zip(plans, counts, strict=True)]
+    return replace(state, program=program, plans=tuple(chosen))
+
+
+def _parts(plan: Plan, model: Model) -> int:
+    """The number of parts that a walk is asked to be in, else the one that takes least time."""
+    asked = model.context.splits
+    if asked is not None:
+        return asked if can_split(plan) else 1
+    return model.splits(plan)[0]
+
+
+def _axes(program: ein.Program, counts: set[int]) -> dict[int, str]:
+    """An axis for each number of parts."""
+    taken = {*program.dtypes(), *(a.name for a in program.axes)}
+    found: dict[int, str] = {}
+    for n in sorted(counts):
+        name, k = _STEM, 0
+        while name in taken:
+            k += 1
+            name = f"{_STEM}_{k}"
+        taken.add(name)
+        found[n] = name
+    return found

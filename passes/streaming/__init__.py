@@ -1,0 +1,1 @@
+"""Closure under movement."""

@@ -1,0 +1,111 @@
+"""The walks a kernel makes over its walked axes: which reductions share one, and which tensors are written in it.
+
+Reductions whose bodies follow the references they read share a walk (`closure`); one that does not waits for final
+values and for the next walk. A tensor along the walked axes is written in the first walk that knows all that it reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+from einc import ein
+from einc.ein import Equation, Expr, Read
+from einc.passes.streaming.closure import links
+from einc.passes.streaming.sweep import Link, NotClosed
+from einc.pipeline.plan import Plan
+
+
+@dataclass(frozen=True, slots=True)
+class Walk:
+    """One loop: the links that stream in it, the equations whose tensors are written in it, and what had to wait.
+
+    `scans` are the prefixes that those need.
+    """
+
+    links: tuple[Link, ...]
+    stores: tuple[Equation, ...]
+    waiting: tuple[NotClosed, ...]
+    scans: tuple[Equation, ...] = ()
+
+
+@lru_cache(maxsize=1024)
+def walks(plan: Plan) -> tuple[Walk, ...]:
+    """The walks of a plan, in order."""
+    over = plan.along
+    named = {t.name: eq for eq in plan.equations for t in eq.outputs}
+    late = [eq for eq in plan.equations if over & set(eq.over) and not plan.is_scan(eq)]
+    along = [eq for eq in plan.equations if plan.along & set(eq.axes) and plan.writes(eq)]
+    found: list[Walk] = []
+    while over and (late or along):
+        unknown = {t.name for eq in late for t in eq.outputs}
+        chain = [written_out(eq, named, unknown) for eq in late]
+        made = links(chain, (*plan.walked, *plan.scanned), blurred(named, unknown))
+        now = [eq for eq in along if not unknown & upstream(eq, named)]
+        ready = tuple(link for link in made if isinstance(link, Link))
+        waiting = tuple(link for link in made if isinstance(link, NotClosed))
+        needed = {n for eq in (*now, *(link.equation for link in ready)) for n in (eq.name, *upstream(eq, named))}
+        scans = tuple(eq for eq in plan.equations if plan.is_scan(eq) and any(t.name in needed for t in eq.outputs))
+        found.append(Walk(ready, tuple(now), waiting, scans))
+        late = [named[link.equation.name] for link in waiting]
+        along = [eq for eq in along if eq not in now]
+    return tuple(found)
+
+
+def can_split(plan: Plan) -> bool:
+    """Whether the plan makes one walk, in which every reduction streams and nothing is written: it can be in parts."""
+    if not plan.walked:
+        return False
+    found = walks(plan)
+    return len(found) == 1 and not (found[0].stores or found[0].waiting or found[0].scans)
+
+
+def upstream(eq: Equation, named: dict[str, Equation]) -> set[str]:
+    """The tensors among these that an equation reads, directly or through others of them."""
+    found: set[str] = set()
+    stack = [eq]
+    while stack:
+        for name in computed_from(stack.pop()):
+            if name in named and name not in found:
+                found.add(name)
+                stack.append(named[name])
+    return found
+
+
+def blurred(named: dict[str, Equation], unknown: Collection[str]) -> frozenset[str]:
+    """Reductions over axes held whole that depend on unknown tensors: what they do to a movement, nobody says."""
+    within = {n: e for n, e in named.items() if e.monoid is not None and n not in unknown}
+    return frozenset(n for n, e in within.items() if upstream(e, named) & set(unknown))
+
+
+@lru_cache(maxsize=4096)
+def computed_from(eq: Equation) -> frozenset[str]:
+    """The names of the tensors that decide an equation's values."""
+    return frozenset(tensors_read(eq.computed()))
+
+
+def tensors_read(expressions: Iterable[Expr]) -> set[str]:
+    """The names of all tensors read in some expressions."""
+    return {name for e in expressions for name in ein.tensors_of(e)}
+
+
+def unfolded(e: Expr, named: dict[str, Equation]) -> Expr:
+    """The expression with every pointwise tensor among these replaced by what it is."""
+    if isinstance(e, Read) and e.tensor in named and named[e.tensor].monoid is None:
+        source = named[e.tensor]
+        return unfolded(ein.substitute(source.body, dict(zip(source.axes, e.index, strict=True))), named)
+    return ein.rebuild(e, lambda below: unfolded(below, named))
+
+
+def written_out(eq: Equation, named: dict[str, Equation], unknown: Collection[str]) -> Equation:
+    """The equation with pointwise tensors that depend on unknown ones replaced by what they are."""
+    through = {n for n, e in named.items() if e.monoid is None and upstream(e, named) & set(unknown)}
+
+    def out(e: Expr) -> Expr:
+        if isinstance(e, Read) and e.tensor in through:
+            source = named[e.tensor]
+            return out(ein.substitute(source.body, dict(zip(source.axes, e.index, strict=True))))
+        return ein.rebuild(e, out)
+
+    return replace(eq, bodies=tuple(out(b) for b in eq.bodies)) if through else eq
