@@ -3,7 +3,7 @@
 Torch and Triton are imported by `run`, `interpret` and `aot` when they are first needed.
 """
 
-from einc.codegen.launcher import launcher_name
-from einc.codegen.triton import Emitted, emit, emit_file
+from einc.codegen.emit.launcher import launcher_name
+from einc.codegen.triton.file import Emitted, emit, emit_file
 
 __all__ = ["Emitted", "emit", "emit_file", "launcher_name"]

@@ -66,7 +66,7 @@ title("9. Compiled ahead of time for a GPU that is not here")
 half = elaborate(text, {name: Fact(shape, BF16) for name, shape in shapes.items()})
 ahead = compile_program(half, 2, TARGETS["sm_90"], bindings.extents)
 try:
-    from einc.codegen.aot import artifact, compile_ahead
+    from einc.codegen.run.aot import artifact, compile_ahead
 
     for kernel in compile_ahead(ahead.emitted, TARGETS["sm_90"], bindings.extents):
         lines = str(artifact(kernel, "ptx")).count("\n")

@@ -11,8 +11,9 @@ import torch
 
 from einc.base.targets import INTERPRETER
 from einc.binding import bind
-from einc.codegen import emit_file, torch_boxes, torch_run
-from einc.codegen.run import launcher
+from einc.codegen import emit_file
+from einc.codegen.executor import boxes, run
+from einc.codegen.run.load import launcher
 from einc.tile.typing import verify
 from tests.tileprograms import Scheduled
 
@@ -41,7 +42,7 @@ def run_in_torch(scheduled: Scheduled, *args: Any, out: torch.Tensor | None = No
     given = dict(zip((p.name for p in program.operands), args, strict=True))
     bindings = bind(program, {name: tuple(x.shape) for name, x in given.items()}, scalars)
     into = None if out is None else {program.results[0]: out}
-    return torch_run.run(program, schedule, given, bindings, into)[0]
+    return run.run(program, schedule, given, bindings, into)[0]
 
 
 @contextmanager
@@ -50,9 +51,9 @@ def in_pieces(largest: int = 60) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch_boxes, "LARGEST", largest)
         patch.setattr(torch_boxes, "WORTH_SHARING", largest // 2)
-        torch_run.forget()
+        run.forget()
         yield
-    torch_run.forget()
+    run.forget()
 
 
 def close(got: torch.Tensor, wanted: torch.Tensor, tolerance: float = 1e-5) -> None:

@@ -13,7 +13,7 @@ from einc.base.targets import INTERPRETER, TARGETS, Target, target
 from einc.base.types import BF16, BOOL, F8E4M3, F8E5M2, F16, F32, F64, I8, I32, I64, U8, U16, DType, accumulator
 from einc.binding import Fact
 from einc.codegen import emit_file
-from einc.codegen.aot import FORMATS, CompiledKernel, artifact, compile_ahead
+from einc.codegen.run.aot import FORMATS, CompiledKernel, artifact, compile_ahead
 from einc.driver import compile_program, elaborate, parse
 from einc.tile import WHOLE, Block
 from tests import tileprograms as programs

@@ -12,7 +12,7 @@ from einc import driver, tile
 from einc.base.targets import INTERPRETER, TARGETS
 from einc.base.types import BF16, F32, DType
 from einc.binding import Fact
-from einc.codegen.aot import compile_ahead
+from einc.codegen.run.aot import compile_ahead
 from einc.evaluate import evaluate
 from einc.runtime.execution import runner
 from tests.library import EXAMPLES

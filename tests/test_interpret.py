@@ -14,8 +14,8 @@ import triton
 import triton.language as tl
 from triton.language import core
 
-from einc.codegen import interpret
-from einc.codegen.run import launch
+from einc.codegen.run import interpret
+from einc.codegen.run.load import launch
 
 
 @triton.jit

@@ -11,7 +11,7 @@ import torch
 from einc import driver
 from einc.base.targets import TARGETS
 from einc.binding import bind
-from einc.codegen.aot import compile_ahead
+from einc.codegen.run.aot import compile_ahead
 from einc.evaluate import evaluate
 from einc.explain import accounts
 from einc.runtime.execution import run_in_torch, runner

@@ -20,10 +20,10 @@ from einc import tile
 from einc.base.targets import INTERPRETER
 from einc.base.types import BF16, F16, F32, I8, I32, I64, INT, U8, U16, U32, U64, DType
 from einc.binding import bind
-from einc.codegen import torch_boxes, torch_run
-from einc.codegen.torch_boxes import Dim, blocks, box
-from einc.codegen.torch_frames import Affine
-from einc.codegen.torch_workers import share_out
+from einc.codegen.executor import boxes, run
+from einc.codegen.executor.boxes import Dim, blocks, box
+from einc.codegen.executor.frames import Affine
+from einc.codegen.executor.workers import share_out
 from einc.driver import compile_program
 from einc.ein import MONOIDS, Operand, Param, Program
 from einc.evaluate import evaluate
@@ -54,7 +54,7 @@ def check(case: Case, level: int) -> None:
     compiled = compile_program(program, level, INTERPRETER, case.sizes)
     bindings = bind(program, {name: tuple(x.shape) for name, x in given.items()}, case.scalars)
     assert compiled.state.schedule is not None
-    found = torch_run.run(compiled.state.program, compiled.state.schedule, given, bindings)
+    found = run.run(compiled.state.program, compiled.state.schedule, given, bindings)
     wanted = evaluate(program, case.operands, case.scalars)
     for name, got, value in zip(program.results, found, wanted, strict=True):
         agree(got, value, precision(program, name), magnitude(value))
@@ -343,7 +343,7 @@ def test_a_walked_axis_is_cut_before_rows_and_rows_before_heads() -> None:
     roles = [("h", 8, "batch"), ("i", 4096, "row"), ("d", 64, "whole"), ("j", 4096, "reduced")]
     shape = [Dim(name, name, extent, kind) for name, extent, kind in roles]
     sizes = box(shape, [frozenset((0, 1, 3)), frozenset((0, 1, 2))], True, False, (0, 1), 2)
-    assert math.prod((sizes[0], sizes[1], sizes[3])) <= 2 * torch_boxes.LARGEST
+    assert math.prod((sizes[0], sizes[1], sizes[3])) <= 2 * boxes.LARGEST
     assert sizes[3] < 4096
     assert sizes[2] == 64
 

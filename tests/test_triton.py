@@ -16,9 +16,9 @@ from einc import tile
 from einc.base.targets import INTERPRETER, TARGETS
 from einc.base.types import F32, I32, U8
 from einc.codegen import emit, emit_file
-from einc.codegen.layout import WIDTH, wrapped
-from einc.codegen.names import Names, identifier
-from einc.codegen.run import launcher, load
+from einc.codegen.emit.layout import WIDTH, wrapped
+from einc.codegen.emit.names import Names, identifier
+from einc.codegen.run.load import launcher, load
 from einc.driver import compile_program, elaborate, parse
 from einc.ein import AxisDecl, Const, Extent, Operand
 from einc.tile import Block

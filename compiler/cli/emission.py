@@ -21,7 +21,7 @@ def aot(program: Program, request: Request, form: str) -> tuple[Parts, list[dict
     compiled = compile_for(program, request)
     if form == "triton":
         return {f"{compiled.program.name}.py": compiled.source}, []
-    from einc.codegen.aot import artifact, compile_ahead
+    from einc.codegen.run.aot import artifact, compile_ahead
 
     kernels = compile_ahead(compiled.emitted, compiled.context.target, compiled.context.sizes)
     parts = {f"{k.name}.{form}": artifact(k, form) for k in kernels}

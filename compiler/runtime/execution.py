@@ -85,7 +85,7 @@ def runner(compiled: Compiled) -> Runner:
 
     None stands for a scalar that has a default. `device` is where a program without operands runs.
     """
-    from einc.codegen.run import launcher
+    from einc.codegen.run.load import launcher
 
     program = compiled.program
     launch = launcher(compiled.source, compiled.emitted.launcher)
@@ -115,7 +115,7 @@ def run_in_torch(
 
     `device` is where a program without operands runs.
     """
-    from einc.codegen.torch_run import run
+    from einc.codegen.executor.run import run
 
     schedule = compiled.state.schedule
     assert schedule is not None

@@ -13,9 +13,9 @@ from torch import Tensor
 from einc import tile
 from einc.base.ops import OPS, Rule
 from einc.base.types import BOOL, F32, INT, DType
-from einc.codegen import torch_memory
-from einc.codegen.torch_contract import contract, contract_integers
-from einc.codegen.torch_elementwise import (
+from einc.codegen.executor import memory
+from einc.codegen.executor.contract import contract, contract_integers
+from einc.codegen.executor.elementwise import (
     as_tensor,
     binary,
     computed,
@@ -29,11 +29,11 @@ from einc.codegen.torch_elementwise import (
     where,
     written,
 )
-from einc.codegen.torch_folds import first_along, fold, scan
-from einc.codegen.torch_frames import Affine, Bounds, Compute, Frame, Interval, Node, Result, unknown
-from einc.codegen.torch_intervals import interval
-from einc.codegen.torch_names import Name, Step, bind
-from einc.codegen.torch_ops import HELD, common_shape, convert, literal, uniform
+from einc.codegen.executor.folds import first_along, fold, scan
+from einc.codegen.executor.frames import Affine, Bounds, Compute, Frame, Interval, Node, Result, unknown
+from einc.codegen.executor.intervals import interval
+from einc.codegen.executor.names import Name, Step, bind
+from einc.codegen.executor.ops import HELD, common_shape, convert, literal, uniform
 from einc.tile import Value
 
 NOWHERE: frozenset[int] = frozenset()
@@ -269,15 +269,13 @@ class Values:
 
     # Memory ----------------------------------------------------------------------------------------------------------
 
-    def access(
-        self, tensor: str, part: int | None, index: tuple[Value, ...], mask: Value | None
-    ) -> torch_memory.Access:
+    def access(self, tensor: str, part: int | None, index: tuple[Value, ...], mask: Value | None) -> memory.Access:
         """Where a load or store reaches; what keeps an index in range is checked anyhow, and no term of the mask."""
         nodes = tuple(self.node(i) for i in index)
         kept = [self.node(term) for term in _terms(mask) if not self.is_range_check(tensor, term, index)]
         dims = [prod(self.extents[a] for a in dim) for dim in self.buffers[tensor].dims]
         inside = all(self.is_inside(n, extent) for n, extent in zip(nodes, dims, strict=True))
-        return torch_memory.Access(tensor, part, nodes, tuple(n for n in kept if n.fixed is not True), inside)
+        return memory.Access(tensor, part, nodes, tuple(n for n in kept if n.fixed is not True), inside)
 
     def is_inside(self, index: Node, extent: int) -> bool:
         """Does an index run forwards, and inside its dimension, in every box?"""
@@ -305,9 +303,9 @@ class Values:
         if not view:
             self.shapes.add(access.dims)
         self.slide(access)
-        return self.convert(Node(stored, access.dims, torch_memory.load(access, stored), view=view), v.dtype)
+        return self.convert(Node(stored, access.dims, memory.load(access, stored), view=view), v.dtype)
 
-    def slide(self, access: torch_memory.Access) -> None:
+    def slide(self, access: memory.Access) -> None:
         """Note the dims that move a window along others, as r does in `T[x + r]`."""
         for node in access.index:
             if node.affine is not None and len(node.affine.coefs) > 1:

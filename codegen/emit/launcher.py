@@ -8,12 +8,12 @@ from itertools import chain
 from einc import tile
 from einc.base.types import DType
 from einc.binding import FromDefault, FromDimension, FromFormula, plan
-from einc.codegen import bounds
-from einc.codegen.formulas import formula
-from einc.codegen.kernels import Signature, extents_of, in_parts
-from einc.codegen.layout import indented, wrapped
-from einc.codegen.names import Names
-from einc.codegen.text import RESERVED, File
+from einc.codegen.emit import index_width
+from einc.codegen.emit.formulas import formula
+from einc.codegen.emit.layout import indented, wrapped
+from einc.codegen.emit.names import Names
+from einc.codegen.emit.text import RESERVED, File
+from einc.codegen.triton.kernels import Signature, extents_of, in_parts
 from einc.ein import Const, Operand, Param, Program
 from einc.ein.printer import print_dims
 from einc.tile.typing import multiplied
@@ -189,7 +189,7 @@ class _Launcher:
     def index_type(self) -> Iterator[str]:
         atoms = {("extent", a.name): self.known[f"|{a.name}|"] for a in self.program.axes}
         atoms |= {("scalar", p.name): self.known[p.name] for p in self.program.scalars}
-        positions = [bounds.written(p, atoms) for p in bounds.largest(self.schedule)]
+        positions = [index_width.written(p, atoms) for p in index_width.largest(self.schedule)]
         tensors = [self.address.get(name, self.tensor[name]) for name in self.used()]
         inside = ", ".join([f"({', '.join(positions)}{',' if len(positions) == 1 else ''})", *tensors])
         yield from wrapped(f"INT = {self.file.helper('index_type')}({inside})")

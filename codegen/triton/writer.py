@@ -11,7 +11,7 @@ from typing import Self
 
 from einc import tile
 from einc.base.types import DType
-from einc.codegen.text import ATOM, TYPES, Axes, File, Text, literal
+from einc.codegen.emit.text import ATOM, TYPES, Axes, File, Text, literal
 from einc.tile import TileType, Value
 from einc.tile.typing import dtype_of
 

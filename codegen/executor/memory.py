@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from einc.base.types import DType
-from einc.codegen.torch_elementwise import write
-from einc.codegen.torch_frames import Affine, Bounds, Frame, Node
-from einc.codegen.torch_ops import HELD, common_shape, held, writable
+from einc.codegen.executor.elementwise import write
+from einc.codegen.executor.frames import Affine, Bounds, Frame, Node
+from einc.codegen.executor.ops import HELD, common_shape, held, writable
 
 _MOST_STRIDES = 64  # of one tensor in all calls of a kernel that are remembered
 _MOST_PADDING = 4  # a padded copy may have this many times the elements of the window; beyond that it is gathered

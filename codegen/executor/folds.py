@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from einc.base.types import BOOL, DType
-from einc.codegen.torch_ops import HELD, function, literal, rounded, wrapped
+from einc.codegen.executor.ops import HELD, function, literal, rounded, wrapped
 from einc.ein import Apply, Const, Expr, Monoid, Scalar
 
 Dims = tuple[int, ...]

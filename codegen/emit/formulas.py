@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from einc.codegen.text import ATOM, COMPARE, PRODUCT, SIGN, SUM, File, Text
+from einc.codegen.emit.text import ATOM, COMPARE, PRODUCT, SIGN, SUM, File, Text
 from einc.ein import Apply, Cast, Const, Expr, Extent, Scalar
 
 _INFIX = {

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from einc import tile
-from einc.codegen.torch_frames import Frame, Node
+from einc.codegen.executor.frames import Frame, Node
 from einc.tile import Value
 
 Step = Callable[[Frame], None]

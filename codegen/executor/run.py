@@ -12,8 +12,8 @@ from torch import Tensor
 
 from einc import ein, tile
 from einc.binding import Bindings
-from einc.codegen.torch_kernel import Executable, executable, seeds
-from einc.codegen.torch_ops import STORED
+from einc.codegen.executor.kernel import Executable, executable, seeds
+from einc.codegen.executor.ops import STORED
 from einc.ein.arithmetic import ScalarValue, evaluate_formula
 
 _MOST_KEPT = 512  # schedules at known extents

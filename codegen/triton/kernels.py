@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 from einc import tile
 from einc.base.types import DType
-from einc.codegen.expressions import Expressions
-from einc.codegen.layout import indented, wrapped
-from einc.codegen.names import Names
-from einc.codegen.operations import is_natural
-from einc.codegen.text import PRODUCT, SUM, TYPES, File
+from einc.codegen.emit.layout import indented, wrapped
+from einc.codegen.emit.names import Names
+from einc.codegen.emit.text import PRODUCT, SUM, TYPES, File
+from einc.codegen.triton.expressions import Expressions
+from einc.codegen.triton.operations import is_natural
 from einc.tile import TileAxis, TileType
 from einc.tile.typing import loop_position, scope
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 from einc import tile
 from einc.base.types import BOOL, F32, F64, I32, DType
-from einc.codegen.text import ATOM, COMPARE, TYPES, Axes, Text
-from einc.codegen.writer import Writer
+from einc.codegen.emit.text import ATOM, COMPARE, TYPES, Axes, Text
+from einc.codegen.triton.writer import Writer
 from einc.ein import MONOIDS, Apply, Const, Expr, Monoid, Scalar, walk
 from einc.tile import TileType, Value
 

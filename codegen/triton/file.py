@@ -10,11 +10,11 @@ from dataclasses import dataclass
 
 from einc import tile
 from einc.base.targets import Target
-from einc.codegen import library
-from einc.codegen.kernels import Signature, kernel_source
-from einc.codegen.launcher import launcher_name, launcher_source
-from einc.codegen.names import Names
-from einc.codegen.text import RESERVED, File
+from einc.codegen.emit import library
+from einc.codegen.emit.launcher import launcher_name, launcher_source
+from einc.codegen.emit.names import Names
+from einc.codegen.emit.text import RESERVED, File
+from einc.codegen.triton.kernels import Signature, kernel_source
 from einc.ein import Program
 from einc.ein.printer import print_program
 

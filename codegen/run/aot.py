@@ -14,10 +14,10 @@ from typing import Any
 from einc import tile
 from einc.base.errors import TargetError
 from einc.base.targets import Target
-from einc.codegen.kernels import Signature, extents_of, in_parts, static_extents
-from einc.codegen.launcher import options, rows_of_chains
-from einc.codegen.run import load
-from einc.codegen.triton import Emitted
+from einc.codegen.emit.launcher import options, rows_of_chains
+from einc.codegen.run.load import load
+from einc.codegen.triton.file import Emitted
+from einc.codegen.triton.kernels import Signature, extents_of, in_parts, static_extents
 
 FORMATS = {
     "cuda": ("ttir", "ttgir", "llir", "ptx", "cubin"),

@@ -5,9 +5,9 @@ from __future__ import annotations
 from einc import tile
 from einc.base.ops import OPS, Rule
 from einc.base.types import INT, DType
-from einc.codegen import library
-from einc.codegen.text import AND, ATOM, COMPARE, OR, PRODUCT, SIGN, SUM, Axes, Text
-from einc.codegen.writer import Writer
+from einc.codegen.emit import library
+from einc.codegen.emit.text import AND, ATOM, COMPARE, OR, PRODUCT, SIGN, SUM, Axes, Text
+from einc.codegen.triton.writer import Writer
 from einc.tile import Value
 
 _INFIX = {

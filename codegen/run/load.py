@@ -10,7 +10,7 @@ from functools import lru_cache
 from types import ModuleType
 from typing import Any
 
-from einc.codegen.names import identifier
+from einc.codegen.emit.names import identifier
 
 _LOCK = threading.Lock()
 
@@ -41,7 +41,7 @@ def launch(kernel: Any, programs: int, *args: Any, **meta: Any) -> None:
         return
     device = args[0].device
     if device.type == "cpu":
-        from einc.codegen import interpret
+        from einc.codegen.run import interpret
 
         interpret.run(kernel, programs, *args, **meta)
         return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from einc.codegen.torch_frames import Bounds, Interval, Node, unknown
+from einc.codegen.executor.frames import Bounds, Interval, Node, unknown
 
 _SWAPPED = {"gt": "lt", "ge": "le"}
 

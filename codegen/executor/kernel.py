@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 
 from einc import tile
-from einc.codegen.torch_boxes import WORTH_SHARING, Dim, blocks, box, largest
-from einc.codegen.torch_frames import Affine, Frame, Node
-from einc.codegen.torch_memory import store
-from einc.codegen.torch_names import Step, bind, looks_first, repeated
-from einc.codegen.torch_ops import HELD, literal
-from einc.codegen.torch_scales import scale_early
-from einc.codegen.torch_values import Values
-from einc.codegen.torch_workers import by_one, share_out
+from einc.codegen.executor.boxes import WORTH_SHARING, Dim, blocks, box, largest
+from einc.codegen.executor.frames import Affine, Frame, Node
+from einc.codegen.executor.memory import store
+from einc.codegen.executor.names import Step, bind, looks_first, repeated
+from einc.codegen.executor.ops import HELD, literal
+from einc.codegen.executor.scales import scale_early
+from einc.codegen.executor.values import Values
+from einc.codegen.executor.workers import by_one, share_out
 from einc.ein.arithmetic import ScalarValue
 
 _MOST_OFFSETS = 64  # of a window that are walked one by one

@@ -21,7 +21,7 @@ from triton.language import core
 from triton.runtime.interpreter import InterpretedFunction, TensorHandle
 from triton.runtime.jit import JITFunction, mangle_type
 
-from einc.codegen.arrays import PLACE, Tensor, bits_of, bound, from_array
+from einc.codegen.run.arrays import PLACE, Tensor, bits_of, bound, from_array
 
 # ---------------------------------------------------------------------------------------------------------------------
 # What a kernel sees

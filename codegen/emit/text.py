@@ -7,8 +7,8 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 
 from einc import tile
-from einc.codegen import library
-from einc.codegen.names import Names
+from einc.codegen.emit import library
+from einc.codegen.emit.names import Names
 
 TYPES = {
     "bool": "tl.int1", "i8": "tl.int8", "i16": "tl.int16", "i32": "tl.int32", "i64": "tl.int64",

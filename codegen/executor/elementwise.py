@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from einc.base.types import DType
-from einc.codegen.torch_frames import Compute, Frame, Interval, Node, Result, Write, unknown
-from einc.codegen.torch_ops import function, in_place
+from einc.codegen.executor.frames import Compute, Frame, Interval, Node, Result, Write, unknown
+from einc.codegen.executor.ops import function, in_place
 
 _WORTH_A_LOOK = 1 << 14  # elements; fewer are compared in the time that a look at their minimum takes
 

@@ -1,0 +1,1 @@
+"""Text of Python that every generator writes."""

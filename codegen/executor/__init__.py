@@ -1,0 +1,1 @@
+"""Tiles executed by torch; emits nothing."""

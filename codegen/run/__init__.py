@@ -1,0 +1,1 @@
+"""Emitted files loaded, interpreted, compiled ahead."""

@@ -1,0 +1,1 @@
+"""A tile kernel in Triton."""
