@@ -49,8 +49,8 @@ def run_in_torch(scheduled: Scheduled, *args: Any, out: torch.Tensor | None = No
 def in_pieces(largest: int = 60) -> Iterator[None]:
     """Boxes so small that every axis is cut."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(torch_boxes, "LARGEST", largest)
-        patch.setattr(torch_boxes, "WORTH_SHARING", largest // 2)
+        patch.setattr(boxes, "LARGEST", largest)
+        patch.setattr(boxes, "WORTH_SHARING", largest // 2)
         run.forget()
         yield
     run.forget()

@@ -20,9 +20,10 @@ from einc import tile
 from einc.base.targets import INTERPRETER
 from einc.base.types import BF16, F16, F32, I8, I32, I64, INT, U8, U16, U32, U64, DType
 from einc.binding import bind
-from einc.codegen.executor import boxes, run
+from einc.codegen.executor import boxes
 from einc.codegen.executor.boxes import Dim, blocks, box
 from einc.codegen.executor.frames import Affine
+from einc.codegen.executor.run import run as execute
 from einc.codegen.executor.workers import share_out
 from einc.driver import compile_program
 from einc.ein import MONOIDS, Operand, Param, Program
@@ -54,7 +55,7 @@ def check(case: Case, level: int) -> None:
     compiled = compile_program(program, level, INTERPRETER, case.sizes)
     bindings = bind(program, {name: tuple(x.shape) for name, x in given.items()}, case.scalars)
     assert compiled.state.schedule is not None
-    found = run.run(compiled.state.program, compiled.state.schedule, given, bindings)
+    found = execute(compiled.state.program, compiled.state.schedule, given, bindings)
     wanted = evaluate(program, case.operands, case.scalars)
     for name, got, value in zip(program.results, found, wanted, strict=True):
         agree(got, value, precision(program, name), magnitude(value))
