@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from tests.support.places import ROOT
+
 settings.register_profile("steady", derandomize=True)
 settings.register_profile("wide", derandomize=False)
 settings.load_profile("steady")
 
-ROOT = Path(__file__).parent.parent
 PACKAGES = {"einc": "compiler", "einc.frontend": "frontend", "einc.passes": "passes", "einc.codegen": "codegen"}
 SUFFIXES = {".py", ".lark", ".ein"}
 
@@ -50,7 +51,7 @@ def not_installed() -> list[str]:
     missing = []
     for package, folder in PACKAGES.items():
         installed = tree.joinpath(*package.split(".")[1:])
-        for file in sorted((ROOT / folder).iterdir()):
-            if file.suffix in SUFFIXES and not (installed / file.name).exists():
-                missing.append(f"{folder}/{file.name}")
+        for file in sorted((ROOT / folder).rglob("*")):
+            if file.suffix in SUFFIXES and not (installed / file.relative_to(ROOT / folder)).exists():
+                missing.append(str(file.relative_to(ROOT)))
     return missing

@@ -1,0 +1,245 @@
+"""Kernels compiled ahead of time for machines that are not here."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from einc.base.errors import TargetError
+from einc.base.targets import INTERPRETER, TARGETS, Target, target
+from einc.base.types import BF16, BOOL, F8E4M3, F8E5M2, F16, F32, F64, I8, I32, I64, U8, U16, DType, accumulator
+from einc.binding import Fact
+from einc.codegen import emit_file
+from einc.codegen.run.aot import FORMATS, CompiledKernel, artifact, compile_ahead
+from einc.driver import compile_program, elaborate, parse
+from einc.tile import WHOLE, Block
+from tests.support import tileprograms as programs
+from tests.support.places import EXAMPLES
+from tests.support.sass import disassembled, unwritten
+from tests.support.tileprograms import Scheduled
+
+GPUS = ["sm_80", "sm_90", "sm_100", "gfx942", "gfx950"]
+UNARY = (
+    "neg",
+    "abs",
+    "sqrt",
+    "rsqrt",
+    "exp",
+    "exp2",
+    "log",
+    "log2",
+    "tanh",
+    "erf",
+    "sin",
+    "cos",
+    "tan",
+    "floor",
+    "round",
+)
+CHAINS = (
+    "def f(Q[i, d], K[j, d], V[j, e]):\n    O[i, e] = sum[j](softmax[j](sum[d](Q * K)) * V[j, e])\n    return O\n",
+    "def f(X[i, d], W[d, j], U[j, e]):\n    O[i, e] = sum[j](relu(sum[d](X * W)) * U)\n    return O\n",
+)
+UNITS = {"cuda": ("mma.sync", "wgmma", "tcgen05"), "hip": ("mfma",)}
+
+
+def compiled(scheduled: Scheduled, name: str, **sizes: int) -> tuple[CompiledKernel, ...]:
+    machine = target(name)
+    return compile_ahead(emit_file(*scheduled, machine), machine, sizes)
+
+
+@pytest.mark.aot
+@pytest.mark.parametrize("name", GPUS)
+def test_every_stage_is_there_with_what_it_needs(name: str) -> None:
+    (kernel,) = compiled(programs.matmul(BF16, block=Block(16, 64)), name)
+    assert tuple(kernel.stages) == FORMATS[TARGETS[name].vendor]
+    assert 0 < kernel.registers <= 512
+    assert kernel.spills == 0
+    assert 0 < kernel.shared <= TARGETS[name].shared
+    assert kernel.warps == 4
+    assert _uses_matrix_units(kernel, TARGETS[name])
+    assert isinstance(artifact(kernel, FORMATS[TARGETS[name].vendor][-1]), bytes)
+    assert "tt.dot" in str(artifact(kernel, "ttir"))
+
+
+PROGRAMS: dict[str, Callable[[], Scheduled]] = {
+    "statistics": programs.softmax_statistics,
+    "argmax": lambda: programs.reduction("argmax"),
+    "sum of f64": lambda: programs.reduction("sum", F64),
+    "any": lambda: programs.reduction("any", BOOL),
+    "max of u8": lambda: programs.reduction("max", U8),
+    "product of i64": lambda: programs.reduction("prod", I64),
+    "gather": programs.gather,
+    "flattened": programs.flattened,
+    "transposed": programs.transposed,
+    "complex": programs.complex_product,
+    "rand": lambda: programs.random(6),
+    "scalars": programs.scaled,
+    "two kernels": programs.two_kernels,
+    "names": lambda: programs.renamed("größe"),
+}
+
+
+@pytest.mark.aot
+@pytest.mark.parametrize("name", ["sm_90", "gfx942"])
+@pytest.mark.parametrize("what", PROGRAMS)
+def test_every_kind_of_kernel_compiles(what: str, name: str) -> None:
+    for kernel in compiled(PROGRAMS[what](), name):
+        assert kernel.spills == 0
+
+
+@pytest.mark.aot
+@pytest.mark.parametrize("dtype", [F32, F64], ids=str)
+@pytest.mark.parametrize("name", ["sm_90", "gfx942"])
+def test_every_function_compiles(dtype: DType, name: str) -> None:
+    for op in UNARY:
+        compiled(programs.elementwise(op, dtype), name)
+    for op in ("max", "pow", "div"):
+        compiled(programs.elementwise(op, dtype, 2), name)
+
+
+@pytest.mark.aot
+@pytest.mark.parametrize("name", ["sm_90", "gfx942"])
+def test_integer_division_and_powers_compile(name: str) -> None:
+    for op in ("floordiv", "mod", "pow"):
+        for dtype in (I32, U8):
+            compiled(programs.elementwise(op, dtype, 2), name)
+
+
+@pytest.mark.aot
+@pytest.mark.parametrize("name", GPUS)
+def test_the_table_of_contractions_is_true(name: str) -> None:
+    machine = TARGETS[name]
+    for dtype in (F16, BF16, F32, F64, I8, F8E4M3, F8E5M2):
+        least = machine.least_inner(dtype)
+        small = programs.matmul(dtype, accumulator(dtype), Block(16, 16), Block(least, least))
+        if machine.takes_dot(dtype):
+            compiled(small, name)
+        else:
+            with pytest.raises(TargetError):
+                compiled(small, name)
+    for dtype in (U8, U16, I32, BOOL):
+        assert not machine.takes_dot(dtype)
+
+
+@pytest.mark.aot
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.ein")), ids=lambda p: p.stem)
+def test_examples_compile(path: Path) -> None:
+    """Every example, with operands in bf16, one kernel an equation."""
+    text = parse(path.read_text(encoding="utf-8"), path.name)
+    operands = elaborate(text).operands
+    facts = {p.name: Fact((2,) * len(p.dims), BF16 if p.dtype == F32 else p.dtype) for p in operands}
+    for name in ("sm_90", "gfx942"):
+        compiled_program = compile_program(elaborate(text, facts), 0, TARGETS[name])
+        kernels = compile_ahead(compiled_program.emitted, TARGETS[name], {})
+        assert all(k.registers and k.shared <= TARGETS[name].shared for k in kernels)
+
+
+def ahead(text: str, dtype: DType, splits: int | None = None, **sizes: int) -> tuple[CompiledKernel, ...]:
+    """The kernels of a program at level 2 for operands of a type and sizes, compiled for sm_90."""
+    program = elaborate(parse(text))
+    facts = {p.name: Fact((2,) * len(p.dims), dtype) for p in program.operands}
+    done = compile_program(elaborate(parse(text), facts), 2, TARGETS["sm_90"], sizes, splits=splits)
+    return compile_ahead(done.emitted, TARGETS["sm_90"], sizes)
+
+
+@pytest.mark.aot
+def test_the_elements_of_a_tile_keep_their_order() -> None:
+    """Triton may reshape a tile whose last axis is added up in a loop; of three axes, that would mix the others up."""
+    text = "def f(x[i, j], w[j, e]):\n    y[i, e] = rmsnorm[j](x) * w[j, e]\n    return y\n"
+    merged = ahead(text, BF16, splits=2, i=1024, j=4096, e=1024)[-1]
+    stacked = ahead("def f(x[i, k, j]):\n    y[i, k] = sum[j](x)\n    return y\n", F32, i=64, j=1 << 20, k=64)[-1]
+    for kernel in (merged, stacked):
+        assert not re.search(r"tt.reshape .* allow_reorder.*tensor<\d+x\d+x\d+x\d+x", str(artifact(kernel, "ttgir")))
+
+
+@pytest.mark.aot
+def test_every_warp_of_a_chain_of_dots_has_rows_of_its_own() -> None:
+    text = (EXAMPLES / "products" / "lora.ein").read_text(encoding="utf-8")
+    for rows in (37, 4096):
+        (kernel,) = ahead(text, BF16, n=rows, d=40, k=24, r=6)
+        assert kernel.warps == 4  # for blocks of 64 rows
+        assert "warpsPerCTA = [4, 1], instrShape = [16, 16, 16]" in str(artifact(kernel, "ttgir"))
+
+
+@pytest.mark.aot
+@pytest.mark.parametrize("text", CHAINS, ids=["attention", "layers"])
+def test_nothing_is_addressed_by_a_register_that_nothing_wrote(text: str) -> None:
+    """CUDA 12.8's assembler did so for the second of two dots, where its tile had narrower rows than the first's."""
+    for sizes in ({"d": 64, "e": 32, "j": 53}, {"d": 40, "e": 21, "j": 1000}, {"d": 128, "e": 16, "j": 63}):
+        for kernel in ahead(text, F16, i=sizes["j"], **sizes):
+            assert unwritten(disassembled(artifact(kernel, "cubin"))) == []
+
+
+@pytest.mark.aot
+def test_wide_states_have_as_few_rows_as_registers_hold() -> None:
+    text = (EXAMPLES / "attention" / "mla.ein").read_text(encoding="utf-8")
+    for kernel in ahead(text, BF16, b=2, h=128, i=1, c=512, r=64, j=65536):
+        assert kernel.spills == 0
+
+
+def test_what_no_dot_multiplies_does_not_size_its_tiles() -> None:
+    """Bounds in integers of four bytes beside dots of two: tiles have the rows of Hopper's dots."""
+    text = (EXAMPLES / "attention" / "varlen.ein").read_text(encoding="utf-8")
+    sizes = dict.fromkeys("ij", 4096) | dict.fromkeys("de", 128)
+    program = elaborate(parse(text))
+    facts = {p.name: Fact((2,) * len(p.dims), BF16 if p.dtype == F32 else p.dtype) for p in program.operands}
+    done = compile_program(elaborate(parse(text), facts), 2, TARGETS["sm_90"], sizes)
+    assert "BI = tile_size(i, 16, 64)" in done.emitted.source
+
+
+@pytest.mark.aot
+def test_distances_beside_a_dot_stay_in_registers() -> None:
+    """A tile of three axes is computed at once: rows and positions are as many as registers hold."""
+    text = """def f(x[i, d], y[j, d], v[j, e]):
+    D[i, j] = sum[d]((x[i, d] - y[j, d]) ** 2)
+    O[i, e] = softmax[j](-D[i, j]) * v[j, e]
+    return O
+"""
+    sizes = {"i": 4096, "j": 4096, "d": 64, "e": 64}
+    program = elaborate(parse(text), {name: Fact((2, 2), BF16) for name in "xyv"})
+    done = compile_program(program, 2, TARGETS["sm_90"], sizes)
+    assert {k.spills for k in compile_ahead(done.emitted, TARGETS["sm_90"], sizes)} == {0}
+
+
+@pytest.mark.aot
+def test_tiles_follow_the_sizes_given() -> None:
+    scheduled = programs.matmul(F16, block=Block(16, WHOLE))
+    assert "tensor<32x16xf32" in str(artifact(compiled(scheduled, "sm_90", i=20, j=3)[0], "ttir"))
+    assert "tensor<128x128xf32" in str(artifact(compiled(scheduled, "sm_90")[0], "ttir"))
+
+
+@pytest.mark.aot
+def test_contiguous_dimensions_are_read_in_wide_words() -> None:
+    (kernel,) = compiled(programs.elementwise_rows(F32), "sm_90")
+    assert re.search(r"ld\.global\.v[24]", str(artifact(kernel, "ptx")))
+
+
+@pytest.mark.aot
+def test_too_much_shared_memory_is_an_error() -> None:
+    with pytest.raises(TargetError) as caught:
+        compiled(programs.matmul(F16, block=Block(256, 256), inner=Block(128, 128)), "gfx942")
+    assert "needs more shared memory than gfx942 has" in str(caught.value)
+    assert "of 65536" in str(caught.value)
+
+
+@pytest.mark.aot
+def test_a_type_that_the_target_lacks_is_an_error() -> None:
+    with pytest.raises(TargetError, match="does not compile for sm_80") as caught:
+        compiled(programs.conversion(F32, F8E4M3), "sm_80")
+    assert "fp8e4nv not supported" in str(caught.value)
+
+
+def test_only_gpus_and_their_forms_are_compiled_for() -> None:
+    with pytest.raises(TargetError, match="nothing is compiled ahead for 'interpret'"):
+        compile_ahead(emit_file(*programs.matmul(), INTERPRETER), INTERPRETER)
+    with pytest.raises(TargetError, match="there is no 'hsaco' of this target"):
+        artifact(CompiledKernel("k", {"ptx": ""}, 0, 0, 0, 4), "hsaco")
+
+
+def _uses_matrix_units(kernel: CompiledKernel, machine: Target) -> bool:
+    assembly = str(artifact(kernel, "ptx" if machine.vendor == "cuda" else "amdgcn"))
+    return any(unit in assembly for unit in UNITS[machine.vendor])

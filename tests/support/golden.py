@@ -1,0 +1,185 @@
+"""Golden files: flags on the first line, a text, a rule, and what the text must give.
+
+    # after=hoist level=1 size i=16,j=32
+    def f(...): ...
+    ---
+    def f(...): ...
+
+`after=PASS` expects the dump after that pass of the pipeline (`(unchanged)` if the pass changed nothing), with the
+passes before it run at `level`, for the extents `size` and the machine `target`; `pass=PASS` runs that pass alone;
+`operands A=f32[2,3]` gives facts about operands. `check` expects the error of parsing and elaborating the text, and
+`call A=f32[2,3] window=3` that of a call with these operands and scalars; `ok` where there is none. `explain` expects
+how the reductions are carried, for the extents `size`.
+`pytest --bless` writes what the text gives; a person reads the difference.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from einc.base.errors import Error
+from einc.base.source import Source
+from einc.base.targets import target
+from einc.base.types import BY_NAME
+from einc.binding import Fact, bind
+from einc.ein.printer import print_program
+from einc.passes import PIPELINE
+from einc.pipeline import Context, State
+from tests.support.places import GOLDEN
+
+RULE = "---"
+_OPERAND = re.compile(r"(\w+)=(\w+)\[([\d,]*)\]")
+_SCALAR = re.compile(r"(\w+)=(-?[\w.]+)")
+
+ScalarValue = bool | int | float
+
+
+@dataclass(frozen=True)
+class Flags:
+    """The first line, taken apart."""
+
+    verb: str = ""
+    stage: str = ""
+    level: int = 2
+    target: str = "interpret"
+    sizes: dict[str, int] = field(default_factory=dict)
+    facts: dict[str, Fact] = field(default_factory=dict)
+    scalars: dict[str, ScalarValue] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Golden:
+    """One file."""
+
+    path: Path
+    first: str
+    text: str
+    expected: str
+
+    @property
+    def flags(self) -> Flags:
+        return parse_flags(self.first)
+
+
+def collect() -> list[Path]:
+    """Every golden file under `tests`."""
+    found = [p for suffix in ("txt", "ein") for p in GOLDEN.rglob(f"*.{suffix}")]
+    return sorted(p for p in found if _split(p) is not None)
+
+
+def read(path: Path) -> Golden:
+    parts = _split(path)
+    if parts is None:
+        raise ValueError(f"{path}: no flags on the first line, or no '{RULE}'")
+    return Golden(path, *parts)
+
+
+def _split(path: Path) -> tuple[str, str, str] | None:
+    """The first line, the text and the expectation, or None where the file is no golden file."""
+    whole = path.read_text(encoding="utf-8")
+    first, _, rest = whole.partition("\n")
+    if not first.startswith("# ") or f"{RULE}\n" not in rest:
+        return None
+    text, _, expected = rest.rpartition(f"{RULE}\n")
+    return first, text.removesuffix("\n"), expected
+
+
+def bless(golden: Golden) -> None:
+    """Write what the text gives as what it must give."""
+    golden.path.write_text(f"{golden.first}\n{golden.text}\n{RULE}\n{outcome(golden)}", encoding="utf-8")
+
+
+def parse_flags(line: str) -> Flags:
+    """`# after=hoist level=1 size i=16,j=32 operands A=f32[2,3]`; raises `ValueError` for anything else."""
+    words = line.removeprefix("#").split()
+    verb, stage, level, machine = "", "", 2, "interpret"
+    sizes: dict[str, int] = {}
+    facts: dict[str, Fact] = {}
+    scalars: dict[str, ScalarValue] = {}
+    for word in words:
+        key, _, value = word.partition("=")
+        if word in ("check", "call", "explain"):
+            verb = word
+        elif key in ("after", "pass"):
+            verb, stage = key, value
+        elif key == "level":
+            level = int(value)
+        elif key == "target":
+            machine = value
+        elif operand := _OPERAND.fullmatch(word):
+            shape = tuple(int(n) for n in operand[3].split(",") if n)
+            facts[operand[1]] = Fact(shape, BY_NAME[operand[2]])
+        elif verb == "call" and (scalar := _SCALAR.fullmatch(word)):
+            scalars[scalar[1]] = _scalar(scalar[2])
+        elif "size" in words[: words.index(word)] and re.fullmatch(r"\w+=\d+(,\w+=\d+)*", word):
+            sizes |= {name: int(n) for name, _, n in (part.partition("=") for part in word.split(","))}
+        elif word not in ("size", "operands"):
+            raise ValueError(f"unknown flag '{word}' in '{line}'")
+    if not verb:
+        raise ValueError(f"'{line}' says nothing to do: after=, pass=, check, call or explain")
+    return Flags(verb, stage, level, machine, sizes, facts, scalars)
+
+
+def _scalar(text: str) -> ScalarValue:
+    if text in ("true", "false"):
+        return text == "true"
+    return int(text) if re.fullmatch(r"-?\d+", text) else float(text)
+
+
+def outcome(golden: Golden) -> str:
+    """What the text gives: a dump or an error, ending in a line break."""
+    flags = golden.flags
+    if flags.verb in ("after", "pass"):
+        return dump(golden.text, golden.path.name, flags)
+    if flags.verb == "explain":
+        return derivation(golden.text, golden.path.name, flags)
+    return complaint(golden.text, golden.path.name, flags)
+
+
+def dump(text: str, name: str, flags: Flags) -> str:
+    """The program or schedule after a stage; `(unchanged)` where the stage changed nothing."""
+    from einc.frontend import elaborate, parse
+
+    context = Context(flags.level, target(flags.target), flags.sizes)
+    before = after = State(elaborate(parse(Source(name, text)), flags.facts or None))
+    for stage in PIPELINE:
+        last = stage.name == flags.stage
+        if last or (flags.verb == "after" and stage.level <= flags.level):
+            before, after = after, stage.run(after, context)
+        if last:
+            return "(unchanged)\n" if before == after else show(after)
+    raise ValueError(f"no pass is named '{flags.stage}'")
+
+
+def derivation(text: str, name: str, flags: Flags) -> str:
+    """How the reductions of a program are carried, as `einc explain` prints it."""
+    import einc
+    from einc.present.report import derived
+    from einc.trials.request import Request
+    from einc.trials.running import story_for
+
+    program = einc.compile(text, flags.level, flags.target, name)
+    return "\n".join(derived(story_for(program, Request(flags.sizes)))) + "\n"
+
+
+def show(state: State) -> str:
+    if state.schedule is None:
+        return print_program(state.program)
+    from einc.tile.printer import print_schedule
+
+    return print_schedule(state.schedule)
+
+
+def complaint(text: str, name: str, flags: Flags) -> str:
+    """The error that the text or a call of it ends in."""
+    from einc.frontend import elaborate, parse
+
+    try:
+        program = elaborate(parse(Source(name, text)), flags.facts or None)
+        if flags.verb == "call":
+            bind(program, {name: fact.shape for name, fact in flags.facts.items()}, flags.scalars)
+    except Error as error:
+        return f"{error}\n"
+    return "ok\n"

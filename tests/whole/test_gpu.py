@@ -1,0 +1,85 @@
+"""On a GPU: random programs, contractions in every type, and kernels whose loads are shared, against float64."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+
+import einc
+from einc.evaluate import evaluate
+from einc.runtime.execution import execute
+from tests.passes.test_lower import agree, magnitude, precision, tensors
+from tests.support.random_programs import Case, cases
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here"),
+]
+
+FLOATS = {torch.float64: 2.0**-52, torch.float32: 2.0**-23, torch.float16: 2.0**-10, torch.bfloat16: 2.0**-7}
+
+
+def near(found: torch.Tensor, wanted: torch.Tensor, ulp: float, terms: int) -> None:
+    """Within the rounding of a sum of that many terms in sequence, relative to the largest result, and of its store."""
+    error = (found.double() - wanted).abs().max().item()
+    assert error <= 4 * ulp * terms**0.5 * wanted.abs().max().item()
+
+
+@pytest.mark.parametrize("level", [0, 2])
+@given(case=cases())
+@settings(max_examples=25, deadline=None)
+def test_random_programs(level: int, case: Case) -> None:
+    program = case.program
+    wanted = evaluate(program, case.operands, case.scalars)
+    found = execute(program, [t.cuda() for t in tensors(case)], case.scalars, case.sizes, level)
+    for name, got, value in zip(program.results, found, wanted, strict=True):
+        agree(got.cpu(), value, precision(program, name), magnitude(value))
+
+
+@pytest.mark.parametrize("dtype", FLOATS, ids=str)
+@pytest.mark.parametrize(("i", "j", "k"), [(1, 1, 1), (37, 129, 65), (128, 256, 512), (5, 1000, 33)])
+def test_matrix_products(dtype: torch.dtype, i: int, j: int, k: int) -> None:
+    a, b = torch.randn(i, k, dtype=dtype, device="cuda"), torch.randn(k, j, dtype=dtype, device="cuda")
+    near(einc.einsum("ik,kj->ij", a, b), a.double() @ b.double(), FLOATS[dtype], k)
+    near(einc.einsum("ki,kj->ji", a.T, b), (a.double() @ b.double()).T, FLOATS[dtype], k)
+
+
+def test_integers_are_exact() -> None:
+    a = torch.randint(-99, 99, (65, 70), dtype=torch.int8, device="cuda")
+    assert torch.equal(einc.einsum("ik,jk->ij", a, a), (a.double() @ a.double().T).to(torch.int64).to(torch.int8))
+    wide = a.to(torch.int64)
+    assert torch.equal(einc.einsum("ik,jk->ij", wide, wide), (a.double() @ a.double().T).to(torch.int64))
+
+
+@pytest.mark.parametrize("level", [0, 1, 2])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
+def test_attention(level: int, dtype: torch.dtype) -> None:
+    q, k, v = (torch.randn(2, n, 3, 64, dtype=dtype, device="cuda") for n in (200, 333, 333))
+    attend = einc.compile('softmax("bihd,bjhd->bhij" / sqrt(|d|)) * "bjhd->bihd"', level=level)
+    score = torch.einsum("bihd,bjhd->bhij", q.double(), k.double()) / 8
+    wanted = torch.einsum("bhij,bjhd->bihd", score.softmax(-1), v.double())
+    near(attend(q, k, v), wanted, FLOATS[dtype], 64)
+
+
+def test_a_load_shared_with_a_dot_is_not_overwritten() -> None:
+    """A ring of buffers sized for the sum of squares alone is a race with the dot: seen as changing errors."""
+    normalised = einc.compile("def f(x[i, j], w[j, e]):\n    y[i, e]: bf16 = rmsnorm[j](x) * w[j, e]\n    return y\n")
+    x = torch.randn(1024, 4096, dtype=torch.bfloat16, device="cuda")
+    w = torch.randn(4096, 1024, dtype=torch.bfloat16, device="cuda")
+    wanted = torch.nn.functional.rms_norm(x.double(), (4096,)) @ w.double()
+    for _ in range(5):
+        near(normalised(x, w), wanted, FLOATS[torch.bfloat16], 1)
+
+
+def test_lengths_do_not_recompile() -> None:
+    """A program emitted once serves every length: nothing in the source or its tiles depends on it beyond its class."""
+    attend = einc.compile('softmax("bihd,bjhd->bhij") * "bjhd->bihd"')
+    sources = set()
+    for n in (130, 190, 250):
+        q, k, v = (torch.randn(1, n, 2, 64, device="cuda") for _ in range(3))
+        sources.add(attend.source(q, k, v))
+        score = torch.einsum("bihd,bjhd->bhij", q.double(), k.double())
+        wanted = torch.einsum("bhij,bjhd->bihd", score.softmax(-1), v.double())
+        near(attend(q, k, v), wanted, FLOATS[torch.float32], n)
+    assert len(sources) == 1
