@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 from einc import ein
 from einc.base import targets
 from einc.base.errors import CallError
+from einc.base.facts import Fact
 from einc.base.files import read_text
 from einc.base.targets import Target
-from einc.binding import Bindings, Fact, bind
+from einc.binding import Bindings, bind
 from einc.binding.checks import checked_scalar
 from einc.driver import Compiled, compile_program, elaborate, parse
 from einc.ein.arithmetic import ScalarValue

@@ -14,9 +14,10 @@ from functools import cached_property, lru_cache
 from einc import ein
 from einc.base import errors
 from einc.base.errors import nearest
+from einc.base.facts import Fact
 from einc.base.source import Source
 from einc.base.targets import Target
-from einc.binding import Fact, plan
+from einc.binding import plan
 from einc.codegen import Emitted, emit_file
 from einc.ein.printer import print_program
 from einc.frontend import Text, form_of
@@ -25,6 +26,7 @@ from einc.frontend import parse as parse_source
 from einc.passes import PIPELINE
 from einc.pipeline import Context, Pass, State, forms
 from einc.pipeline.plan import Plan
+from einc.tile.blocks import size_class
 from einc.tile.printer import print_schedule
 
 ELABORATED = "elaborate"  # the name of the stage before the first pass
@@ -117,11 +119,6 @@ class Compiled:
 def passes(level: int) -> tuple[Pass, ...]:
     """The passes that run at an optimisation level, in order."""
     return tuple(p for p in PIPELINE if p.level <= level)
-
-
-def size_class(extent: int) -> int:
-    """What decisions see of an extent: the next power of two, 0 and 1 apart from the rest."""
-    return extent if extent < 2 else 1 << (extent - 1).bit_length()
 
 
 @lru_cache(maxsize=512)

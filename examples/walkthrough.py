@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 
 import einc
+from einc.base.facts import Fact
 from einc.base.targets import INTERPRETER, TARGETS
 from einc.base.types import BF16, F32
-from einc.binding import Fact, bind
+from einc.binding import bind
 from einc.driver import compile_program, elaborate, parse
 from einc.ein.printer import print_program
 from einc.evaluate import evaluate

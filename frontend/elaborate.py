@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from einc import ein
-from einc.binding import Fact
+from einc.base.facts import Fact
 from einc.frontend.parse import Text
 from einc.frontend.programs.outline import Outline
 from einc.frontend.programs.programs import elaborate_program

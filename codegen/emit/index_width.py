@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from einc import tile
 from einc.base.types import INT
 from einc.tile import Value
+from einc.tile.walk import tile_axes, values_of
 
 Atom = tuple[str, str]  # ("extent", axis) or ("scalar", name)
 Polynomial = dict[tuple[Atom, ...], int]  # coefficients by product of atoms
@@ -45,7 +46,7 @@ class _Kernel:
         self.found: list[Polynomial] = []
 
     def bounds(self) -> list[Polynomial]:
-        for axis in tile.tile_axes(self.kernel).values():
+        for axis in tile_axes(self.kernel).values():
             extent = _product(tuple(("extent", a) for a in axis.axes))
             self.known[axis.name] = _sum(extent, {(): -1})
             self.found.append(extent)
@@ -74,15 +75,15 @@ class _Kernel:
                 self.found += [self.bound(v)] if v.op != "sub" else [self.bound(x) for x in v.args]
                 self.visit(tuple(self.inner(v)))
             else:
-                self.visit(tile.values_of(v))
+                self.visit(values_of(v))
 
     def inner(self, v: Value) -> Iterator[Value]:
         """The operands of a sum of products that are neither."""
-        for x in tile.values_of(v):
+        for x in values_of(v):
             if isinstance(x, tile.Elem) and x.op in ("add", "sub", "mul"):
                 yield from self.inner(x)
             else:
-                yield from tile.values_of(x)
+                yield from values_of(x)
 
     def bound(self, v: Value) -> Polynomial:
         """A bound on the size of an integer; 0 of what is not of the index type."""

@@ -17,6 +17,7 @@ from einc.codegen.triton.kernels import Signature, extents_of, in_parts
 from einc.ein import Const, Operand, Param, Program
 from einc.ein.printer import print_dims
 from einc.tile.typing import multiplied
+from einc.tile.walk import repeated_axes, tile_axes
 
 TORCH = {
     "bool": "torch.bool", "i8": "torch.int8", "i16": "torch.int16", "i32": "torch.int32", "i64": "torch.int64",
@@ -246,7 +247,7 @@ class _Launcher:
         """The number of programs of the grid."""
         counts = []
         names = {axis.name: block for block, axis in s.blocks}
-        repeated = tile.repeated(s.kernel)
+        repeated = repeated_axes(s.kernel)
         for a in s.kernel.grid:
             extent = self.extent(a.axes)
             count = f"{self.file.helper('blocks')}({extent}, {names[a.name]})" if a.block else extent
@@ -268,7 +269,7 @@ def rows_of_chains(kernel: tile.Kernel) -> frozenset[str]:
     and is wrong where the tile has fewer. Of dots with a batch axis every warp has some whole.
     """
     dots = [(d, t) for d, t in multiplied(kernel) if not d.batch]
-    caps = {a.name: a.block.cap for a in tile.tile_axes(kernel).values() if a.block}
+    caps = {a.name: a.block.cap for a in tile_axes(kernel).values() if a.block}
     rows = frozenset(d.row for d, t in dots if t.size <= 2 and caps.get(d.row, 0) >= _HOPPER)
     return rows if len(dots) > 1 else frozenset()
 

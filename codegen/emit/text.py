@@ -10,13 +10,6 @@ from einc import tile
 from einc.codegen.emit import library
 from einc.codegen.emit.names import Names
 
-TYPES = {
-    "bool": "tl.int1", "i8": "tl.int8", "i16": "tl.int16", "i32": "tl.int32", "i64": "tl.int64",
-    "u8": "tl.uint8", "u16": "tl.uint16", "u32": "tl.uint32", "u64": "tl.uint64",
-    "f16": "tl.float16", "bf16": "tl.bfloat16", "f32": "tl.float32", "f64": "tl.float64",
-    "f8e4m3": "tl.float8e4nv", "f8e5m2": "tl.float8e5", "int": "INT",
-}  # fmt: skip
-
 Axes = tuple[str, ...]  # tile axes in the order of a tile's dimensions
 
 # How tightly Python's operators bind, loosest first.

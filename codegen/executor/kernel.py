@@ -20,6 +20,7 @@ from einc.codegen.executor.scales import scale_early
 from einc.codegen.executor.values import Values
 from einc.codegen.executor.workers import by_one, share_out
 from einc.ein.arithmetic import ScalarValue
+from einc.tile.walk import repeated_axes, tile_axes, values_in
 
 _MOST_OFFSETS = 64  # of a window that are walked one by one
 _QUICK = 1 << 22  # positions of all axes together that are computed before another thread has begun
@@ -87,7 +88,7 @@ def seeds(kernel: tile.Kernel) -> frozenset[str]:
     """The integer scalars that serve only as seeds: values of theirs need no kernel of their own."""
     every: list[str] = []
     alone: list[str] = []
-    for v in tile.values_in(kernel.body):
+    for v in values_in(kernel.body):
         match v:
             case tile.ScalarArg(name=name):
                 every.append(name)
@@ -114,7 +115,7 @@ class _Compiler:
         positions: dict[str, Affine] = {}
         members: dict[str, tuple[int, ...]] = {}
         in_grid = {a.name for a in kernel.grid}
-        for axis in tile.tile_axes(kernel).values():
+        for axis in tile_axes(kernel).values():
             groups = [axis.axes] if axis.name in bounded else [(a,) for a in axis.axes]
             first = len(dims)
             for group in groups:
@@ -136,18 +137,18 @@ class _Compiler:
     def compiled(self) -> Executable:
         steps = self.body(self.statements)
         self.unroll()
-        dots = any(isinstance(v, tile.Dot) for v in tile.values_in(self.kernel.body))
+        dots = any(isinstance(v, tile.Dot) for v in values_in(self.kernel.body))
         grid = tuple(d for a in self.kernel.grid for d in self.values.members[a.name])
         self.sizes += box(self.dims, self.values.shapes, dots, self.pruned, grid, torch.get_num_threads())
         work = prod(max(d.extent, 1) for d in self.dims)
         small = largest(self.sizes, self.values.shapes) < WORTH_SHARING and work < _QUICK
-        repeated = frozenset(d for name in tile.repeated(self.kernel) for d in self.values.members[name])
+        repeated = frozenset(d for name in repeated_axes(self.kernel) for d in self.values.members[name])
         return Executable(self.values, tuple(self.dims), grid, repeated, tuple(self.sizes), small, steps)
 
     def unroll(self) -> None:
         """Walk the offsets of small windows one by one: shifted views take no memory, windows of all offsets do."""
-        folds = [v.monoid for v in tile.values_in(self.kernel.body) if isinstance(v, tile.Fold)]
-        scanned = {v.axis for v in tile.values_in(self.kernel.body) if isinstance(v, tile.Scan)}
+        folds = [v.monoid for v in values_in(self.kernel.body) if isinstance(v, tile.Fold)]
+        scanned = {v.axis for v in values_in(self.kernel.body) if isinstance(v, tile.Scan)}
         offsets = [
             n for n in self.values.sliding if self.dims[n].kind == "reduced" and self.dims[n].tile not in scanned
         ]

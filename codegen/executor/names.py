@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from einc import tile
 from einc.codegen.executor.frames import Frame, Node
 from einc.tile import Value
+from einc.tile.walk import walk_values
 
 Step = Callable[[Frame], None]
 
@@ -60,7 +61,7 @@ def looks_first(body: Sequence[tile.Statement]) -> list[tile.Statement]:
         if not isinstance(s, tile.Let) or not all(t.dtype.is_bool for t in s.types):
             placed.append(s)
             continue
-        needs = {v.name for v in tile.walk_values(s.value) if isinstance(v, tile.Ref)}
+        needs = {v.name for v in walk_values(s.value) if isinstance(v, tile.Ref)}
         before = [n for n, p in enumerate(placed) if needs & _bound(p)]
         placed.insert(before[-1] + 1 if before else 0, s)
     return placed
@@ -82,8 +83,8 @@ def repeated(body: Iterable[tile.Statement]) -> dict[Value, Name | None]:
         v
         for s in body
         for root in _roots(s)
-        for v in tile.walk_values(root)
-        if isinstance(v, tile.Elem | tile.Convert) and any(isinstance(n, tile.Ref) for n in tile.walk_values(v))
+        for v in walk_values(root)
+        if isinstance(v, tile.Elem | tile.Convert) and any(isinstance(n, tile.Ref) for n in walk_values(v))
     )
     return {v: None for v, n in count.items() if n > 1}
 

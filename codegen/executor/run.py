@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from einc import ein, tile
-from einc.binding import Bindings
+from einc.binding import Bindings, completed
 from einc.codegen.executor.kernel import Executable, executable, seeds
 from einc.codegen.executor.ops import STORED
-from einc.ein.arithmetic import ScalarValue, evaluate_formula
+from einc.ein.arithmetic import ScalarValue
 
 _MOST_KEPT = 512  # schedules at known extents
 
@@ -94,18 +94,6 @@ def _fixed(program: ein.Program, schedule: tile.Schedule) -> tuple[str, ...]:
         if len(_integers) > _MOST_KEPT:
             _integers.popitem(last=False)
     return found[1]
-
-
-def completed(program: ein.Program, bindings: Bindings) -> Bindings:
-    """The bindings with the extents of axes that passes have added, in the order they were."""
-    added = [a for a in program.axes if a.name not in bindings.extents]
-    if not added:
-        return bindings
-    extents = dict(bindings.extents)
-    for a in added:
-        assert a.extent is not None
-        extents[a.name] = int(evaluate_formula(a.extent, extents, bindings.scalars))
-    return Bindings(extents, bindings.scalars)
 
 
 def _launches(

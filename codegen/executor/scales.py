@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from einc import tile
 from einc.tile import Elem, Let, Loop, Ref, Statement, Store, Value
+from einc.tile.walk import rebuild, values_of
 
 _Lets = Mapping[str, Value]
 
@@ -65,7 +66,7 @@ def _uses(v: Value, numbers: _Lets) -> Iterator[tuple[str, Value | None]]:
             yield name, _number(c, numbers)
             yield from _uses(c, numbers)
         case _:
-            for below in tile.values_of(v):
+            for below in values_of(v):
                 yield from _uses(below, numbers)
 
 
@@ -77,11 +78,11 @@ def _number(v: Value, numbers: _Lets) -> Value | None:
         case tile.Lit() | tile.ExtentOf() | tile.ScalarArg():
             return v
         case Elem() | tile.Convert():
-            below = [_number(a, numbers) for a in tile.values_of(v)]
+            below = [_number(a, numbers) for a in values_of(v)]
             if any(b is None for b in below):
                 return None
             found = iter(below)
-            return tile.rebuild(v, lambda _: next(found) or v)
+            return rebuild(v, lambda _: next(found) or v)
         case _:
             return None
 
@@ -92,7 +93,7 @@ def _moved(s: Statement, factors: _Lets) -> Statement:
             case Elem(op="mul", args=(_, Ref(name=name) as kept)) | Elem(op="mul", args=(Ref(name=name) as kept, _)):
                 if name in factors:
                     return kept
-        return tile.rebuild(v, change)
+        return rebuild(v, change)
 
     match s:
         case Let(names=(name,), value=value) if name in factors:

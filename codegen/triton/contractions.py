@@ -6,10 +6,13 @@ from collections.abc import Iterator
 
 from einc import tile
 from einc.base.types import BOOL, F32, F64, I32, DType
-from einc.codegen.emit.text import ATOM, COMPARE, TYPES, Axes, Text
+from einc.codegen.emit.text import ATOM, COMPARE, Axes, Text
+from einc.codegen.triton.types import TYPES
 from einc.codegen.triton.writer import Writer
-from einc.ein import MONOIDS, Apply, Const, Expr, Monoid, Scalar, walk
+from einc.ein import Apply, Const, Expr, Monoid, Scalar, walk
+from einc.ein.monoids import MONOIDS
 from einc.tile import TileType, Value
+from einc.tile.walk import walk_values
 
 
 def dot(w: Writer, v: tile.Dot, order: Axes) -> Text:
@@ -96,7 +99,7 @@ def fold_one(w: Writer, monoid: Monoid, t: DType, arg: Text, at: int) -> Text:
 def operand_order(w: Writer, v: tile.Fold, result: Axes) -> Axes:
     """The order of a fold's operand: as its largest tile lies, if that gives the result's order."""
     inside = frozenset((*result, v.axis))
-    lying = [w.types[n.name].axes for a in v.args for n in tile.walk_values(a) if isinstance(n, tile.Ref)]
+    lying = [w.types[n.name].axes for a in v.args for n in walk_values(a) if isinstance(n, tile.Ref)]
     for axes in lying:
         if frozenset(axes) == inside and tuple(a for a in axes if a != v.axis) == result:
             return axes

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from einc import tile
 from einc.base.types import F32, INT, DType
-from einc.codegen.emit.text import ATOM, COMPARE, PRODUCT, SUM, TYPES, Axes, Text, literal
+from einc.codegen.emit.text import ATOM, COMPARE, PRODUCT, SUM, Axes, Text, literal
 from einc.codegen.triton import contractions, operations
+from einc.codegen.triton.types import TYPES
 from einc.codegen.triton.writer import Writer
 from einc.tile import Value
 

@@ -9,11 +9,13 @@ from einc import tile
 from einc.base.types import DType
 from einc.codegen.emit.layout import indented, wrapped
 from einc.codegen.emit.names import Names
-from einc.codegen.emit.text import PRODUCT, SUM, TYPES, File
+from einc.codegen.emit.text import PRODUCT, SUM, File
 from einc.codegen.triton.expressions import Expressions
 from einc.codegen.triton.operations import is_natural
+from einc.codegen.triton.types import TYPES
 from einc.tile import TileAxis, TileType
 from einc.tile.typing import loop_position, scope
+from einc.tile.walk import repeated_axes, tile_axes, values_in
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +42,10 @@ def kernel_source(file: File, kernel: tile.Kernel) -> tuple[Signature, list[str]
 class _Writer:
     def __init__(self, file: File, kernel: tile.Kernel) -> None:
         self.kernel = kernel
-        folds = (v for v in tile.values_in(kernel.body) if isinstance(v, tile.Fold | tile.Scan))
+        folds = (v for v in values_in(kernel.body) if isinstance(v, tile.Fold | tile.Scan))
         self.names = Names(file.names.taken | {f"{v.monoid.name}_combine" for v in folds})
         self.python: dict[tuple[str, str], str] = {}
-        self.axes = tile.tile_axes(kernel)
+        self.axes = tile_axes(kernel)
         name = file.names.fresh(f"{kernel.name}_kernel", ascii_only=True)
         self.signature = self._arguments(name)
         self.write = Expressions(file, {b.name: b for b in kernel.buffers}, self.python)
@@ -100,7 +102,7 @@ class _Writer:
             return
         yield "program = tl.program_id(0).to(INT)"
         counts: list[str] = []
-        section, repeated = self.kernel.section, tile.repeated(self.kernel)
+        section, repeated = self.kernel.section, repeated_axes(self.kernel)
         for a in grid if section > 1 else grid[1:]:
             size = self.size(a)
             counts.append(size)
@@ -250,7 +252,7 @@ class _Writer:
 
 def extents_of(kernel: tile.Kernel) -> tuple[str, ...]:
     """The extents that are arguments: those the kernel declares, and any other that it reads."""
-    read = (v.axis for v in tile.values_in(kernel.body) if isinstance(v, tile.ExtentOf))
+    read = (v.axis for v in values_in(kernel.body) if isinstance(v, tile.ExtentOf))
     return tuple(dict.fromkeys((*kernel.extents, *read)))
 
 
@@ -260,14 +262,14 @@ def static_extents(kernel: tile.Kernel) -> frozenset[str]:
     That the tile is full is then known, and its masks vanish. Rows held whole by themselves keep theirs, as they come
     in all lengths.
     """
-    if not any(isinstance(v, tile.Dot) for v in tile.values_in(kernel.body)):
+    if not any(isinstance(v, tile.Dot) for v in values_in(kernel.body)):
         return frozenset()
     return frozenset(axis for a in kernel.whole for axis in a.axes)
 
 
 def in_parts(kernel: tile.Kernel) -> frozenset[str]:
     """The tensors that are reached by real and imaginary parts."""
-    loads = [v for v in tile.values_in(kernel.body) if isinstance(v, tile.Load)]
+    loads = [v for v in values_in(kernel.body) if isinstance(v, tile.Load)]
     found: list[tile.Load | tile.Store] = [*loads, *_stores(kernel.body)]
     return frozenset(x.tensor for x in found if x.part is not None)
 
@@ -320,5 +322,5 @@ def _is_last_use(loop: tile.Loop, c: tile.Carried) -> bool:
 
 
 def _names_read(body: tuple[tile.Statement, ...]) -> set[str]:
-    read = {v.name for v in tile.values_in(body) if isinstance(v, tile.Ref)}
+    read = {v.name for v in values_in(body) if isinstance(v, tile.Ref)}
     return read.union(*({c.after for c in s.carried} | _names_read(s.body) for s in body if isinstance(s, tile.Loop)))

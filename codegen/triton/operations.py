@@ -9,6 +9,7 @@ from einc.codegen.emit import library
 from einc.codegen.emit.text import AND, ATOM, COMPARE, OR, PRODUCT, SIGN, SUM, Axes, Text
 from einc.codegen.triton.writer import Writer
 from einc.tile import Value
+from einc.tile.walk import walk_values
 
 _INFIX = {
     "add": ("+", SUM), "sub": ("-", SUM), "mul": ("*", PRODUCT), "div": ("/", PRODUCT), "exactdiv": ("//", PRODUCT),
@@ -156,4 +157,4 @@ def is_natural(w: Writer, v: Value) -> bool:
 
 def _is_raw(v: Value) -> bool:
     """Made of extents, scalar arguments and literals only: as wide as the caller's integers."""
-    return all(isinstance(n, tile.ExtentOf | tile.ScalarArg | tile.Lit | tile.Elem) for n in tile.walk_values(v))
+    return all(isinstance(n, tile.ExtentOf | tile.ScalarArg | tile.Lit | tile.Elem) for n in walk_values(v))

@@ -11,9 +11,11 @@ from typing import Self
 
 from einc import tile
 from einc.base.types import DType
-from einc.codegen.emit.text import ATOM, TYPES, Axes, File, Text, literal
+from einc.codegen.emit.text import ATOM, Axes, File, Text, literal
+from einc.codegen.triton.types import TYPES
 from einc.tile import TileType, Value
 from einc.tile.typing import dtype_of
+from einc.tile.walk import values_of
 
 
 class Writer(ABC):
@@ -62,7 +64,7 @@ class Writer(ABC):
             case tile.Scan(axis=axis, args=args):
                 found = frozenset((axis,)).union(*map(self.axes, args))
             case _:
-                found = frozenset().union(*map(self.axes, tile.values_of(v)))
+                found = frozenset().union(*map(self.axes, values_of(v)))
         self._axes[id(v)] = v, found  # with the value, lest another takes its place in memory
         return found
 

@@ -65,3 +65,10 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """`did you mean 'x'?` for the closest known name, or nothing."""
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
     return f"did you mean '{close[0]}'?" if close else ""
+
+
+class IllegalIR(AssertionError):
+    """A pass or the elaborator made a program that has not the form it promises; the message prints the node.
+
+    The compiler's own bug, and so no `Error`.
+    """

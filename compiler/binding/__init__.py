@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from einc.base.types import DType
 from einc.binding.checks import (
     check_dimensions,
     check_ranks,
@@ -25,14 +24,6 @@ __all__ = [
 
 
 @dataclass(frozen=True, slots=True)
-class Fact:
-    """What is known of an operand: its shape and element type."""
-
-    shape: tuple[int, ...]
-    dtype: DType
-
-
-@dataclass(frozen=True, slots=True)
 class Bindings:
     """The extent of every axis and the value of every scalar parameter at one call."""
 
@@ -42,6 +33,8 @@ class Bindings:
 
 def completed(program: Program, bindings: Bindings) -> Bindings:
     """The bindings with the extents of axes that passes have added, whose formulas need those."""
+    if all(a.name in bindings.extents for a in program.axes):
+        return bindings
     extents = dict(bindings.extents)
     for a in program.axes:
         if a.name not in extents and a.extent is not None:

@@ -16,11 +16,9 @@ from typing import Annotated, Any, ParamSpec
 import typer
 
 from einc.api import MOST_SPLITS, Program, compile
-from einc.base.errors import Error
+from einc.base.errors import Error, IllegalIR
 from einc.base.files import decoded, read_text
 from einc.driver import passes as passes_of
-from einc.illegal import IllegalIR
-from einc.trials import request
 from einc.trials.request import Request
 
 P = ParamSpec("P")
@@ -97,12 +95,14 @@ def _program(
 def _request(
     sizes: list[str], dtypes: list[str], scalars: list[str] | None = None, operands: list[str] | None = None
 ) -> Request:
+    from einc.cli import words
+
     try:
         return Request(
-            request.read_sizes(sizes),
-            request.read_dtypes(dtypes),
-            request.read_scalars(scalars or []),
-            request.read_tensors(operands or []),
+            words.read_sizes(sizes),
+            words.read_dtypes(dtypes),
+            words.read_scalars(scalars or []),
+            words.read_tensors(operands or []),
         )
     except Error:
         raise

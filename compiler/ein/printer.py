@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from einc.base.ops import ATOM, COMPARE, OPS, POWER, SIGN, SUM, Op
 from einc.base.types import DType
 from einc.ein import (
-    MONOIDS,
     TRUE,
     Apply,
     AxisValue,
@@ -26,6 +25,7 @@ from einc.ein import (
 )
 from einc.ein.guards import argument_guard, composite, implied_guard
 from einc.ein.inference import default_dtypes, returned_dtype
+from einc.ein.monoids import MONOIDS
 
 Shapes = Mapping[str, tuple[tuple[str, ...], ...]]
 

@@ -17,8 +17,9 @@ import numpy as np
 
 from einc import ein
 from einc.base.errors import CallError, ShapeError
+from einc.base.facts import Fact
 from einc.base.types import DType
-from einc.binding import Bindings, Fact
+from einc.binding import Bindings
 from einc.einsums.operands import facts_of, on_one_device, read_operands, read_sizes
 from einc.einsums.options import check_cast, check_casting, check_optimize, check_order, read_dtype
 from einc.einsums.subscripts import read_call

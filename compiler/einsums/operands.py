@@ -7,8 +7,8 @@ from operator import index
 from typing import TYPE_CHECKING, Any
 
 from einc.base.errors import CallError
+from einc.base.facts import Fact
 from einc.base.types import DType, numpy_result
-from einc.binding import Fact
 from einc.einsums.subscripts import Call
 from einc.frontend.strings.layout import operand_name
 from einc.runtime.tensors import as_array, as_torch, device_of, dtype_of, fact, is_torch, torch_dtype

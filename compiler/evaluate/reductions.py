@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from einc.base.types import DType, accumulator, join
-from einc.ein import MONOIDS, Apply, Cast, Const, Equation, Expr, Monoid, axes_of
+from einc.ein import Apply, Cast, Const, Equation, Expr, Monoid, axes_of
 from einc.ein.inference import dtype_of, reduced_type
+from einc.ein.monoids import MONOIDS
 from einc.evaluate.elementwise import Array, Value, as_stored, convert, storage
 from einc.evaluate.fields import Box, Fields, Scope
 from einc.evaluate.products import sum_of_products

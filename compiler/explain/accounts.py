@@ -32,6 +32,7 @@ from einc.passes.planning.decisions import Decision, decisions
 from einc.passes.streaming.walks import tensors_read, walks
 from einc.pipeline import Context
 from einc.pipeline.plan import Plan
+from einc.tile.walk import tile_axes
 
 _T = TypeVar("_T")
 _MOST_PROGRAMS = 1 << 22  # of a grid whose loop bounds are looked at one by one
@@ -239,5 +240,5 @@ class _Figures:
 
 
 def _state(k: tile.Kernel, c: tile.Carried) -> State:
-    known = tile.tile_axes(k)
+    known = tile_axes(k)
     return State(c.name, c.type.dtype.name, tuple(x for a in c.type.axes if a in known for x in known[a].axes))

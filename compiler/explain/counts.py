@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from einc import tile
 from einc.base.types import DType
 from einc.ein import Apply, Cast, Equation, Expr, reads
+from einc.tile.walk import tile_axes, walk_values
 
 Sizes = Mapping[str, int]
 
@@ -72,13 +73,13 @@ def _behind(name: str, lets: Mapping[str, tile.Value]) -> set[str]:
         if name not in found:
             found.add(name)
             if name in lets:
-                pending += [v.name for v in tile.walk_values(lets[name]) if isinstance(v, tile.Ref)]
+                pending += [v.name for v in walk_values(lets[name]) if isinstance(v, tile.Ref)]
     return found
 
 
 def each(k: tile.Kernel, c: tile.Carried, sizes: Sizes) -> int:
     """Bytes of a state for one position of the grid."""
     grid = {a.name for a in k.grid}
-    axes = {name: t for name, t in tile.tile_axes(k).items() if name not in grid}
+    axes = {name: t for name, t in tile_axes(k).items() if name not in grid}
     extent = math.prod(sizes.get(x, 1) for a in c.type.axes if a in axes for x in axes[a].axes)
     return c.type.dtype.size * extent

@@ -21,6 +21,7 @@ from einc.ein.arithmetic import ScalarValue
 from einc.evaluate import evaluate
 from einc.evaluate.elementwise import Value, apply, convert
 from einc.tile.typing import axes_of, dtype_of, loop_position, scope
+from einc.tile.walk import walk_values
 
 Array = NDArray[Any]
 Tensors = Mapping[str, Array]
@@ -161,7 +162,7 @@ def _bounding(kernel: tile.Kernel) -> Iterator[tile.Value]:
     stack = [v for s in kernel.body if isinstance(s, tile.Loop) for v in (s.start, s.stop) if v is not None]
     seen: set[str] = set()
     while stack:
-        for v in tile.walk_values(stack.pop()):
+        for v in walk_values(stack.pop()):
             yield v
             if isinstance(v, tile.Ref) and v.name in bound and v.name not in seen:
                 seen.add(v.name)
@@ -266,7 +267,7 @@ class _Grid:
         for s in body:
             if isinstance(s, tile.Let):
                 types.update(zip(s.names, s.types, strict=True))
-                for v in tile.walk_values(s.value):
+                for v in walk_values(s.value):
                     if isinstance(v, tile.Elem) and v.op == "where" and axis.name in axes_of(v.args[0], types):
                         return True
         return False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from math import prod
 
 from einc import ein, tile
 from einc.base.targets import INTERPRETER, Target
@@ -77,3 +78,8 @@ def on_kernels(f: Callable[[tile.Kernel, Context], tile.Kernel]) -> Callable[[St
         return replace(state, schedule=replace(state.schedule, kernels=kernels))
 
     return run
+
+
+def positions(axes: tuple[str, ...], context: Context) -> int:
+    """The number of positions of a group of axes, by the size hints; limited, for ranks that no tensor has."""
+    return min(prod(context.size(a) for a in axes), 1 << 200)

@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from einc import tile
-from einc.base.errors import Error
+from einc.base.errors import Error, IllegalIR
 from einc.ein import Apply, AxisValue, Const, Equation, Expr, Program, Read, axes_of, reads
 from einc.ein.printer import print_equation
-from einc.illegal import IllegalIR
 from einc.pipeline import Pass, State, wellformed
+from einc.tile.walk import tile_axes, values_in
 
 __all__ = ["FORMS", "Form", "IllegalIR", "check", "verify"]
 
@@ -100,7 +100,7 @@ def on_program(f: Callable[[Program], None]) -> Callable[[State], None]:
 
 def on_schedule(state: State) -> None:
     """Every kernel's names, types and axes fit together."""
-    from einc.tile.typing import verify as verify_schedule
+    from einc.tile.verifier import verify as verify_schedule
 
     if state.schedule is None:
         raise IllegalIR("there are no kernels")
@@ -116,13 +116,13 @@ def _kernels(f: Callable[[tile.Kernel], None]) -> Callable[[State], None]:
 
 
 def _sized(kernel: tile.Kernel) -> None:
-    for axis in tile.tile_axes(kernel).values():
+    for axis in tile_axes(kernel).values():
         if axis.block == tile.UNSIZED:
             raise IllegalIR(f"kernel {kernel.name}: tile axis {axis.name} has no size")
 
 
 def _placed(kernel: tile.Kernel) -> None:
-    for v in tile.values_in(kernel.body):
+    for v in values_in(kernel.body):
         if isinstance(v, tile.Load) and not v.via:
             raise IllegalIR(f"kernel {kernel.name}: a load of {v.tensor} is not placed")
 

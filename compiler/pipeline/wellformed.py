@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from einc.base.errors import DTypeError
+from einc.base.errors import DTypeError, IllegalIR
 from einc.base.ops import OPS
 from einc.base.types import ALL, BOOL, FLOAT, INT, DType
 from einc.binding import plan
@@ -26,7 +26,6 @@ from einc.ein import (
 from einc.ein.inference import dtype_of
 from einc.ein.printer import print_equation, print_expr
 from einc.ein.ranges import is_closed
-from einc.illegal import IllegalIR
 
 
 def check(program: Program) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from einc import ein
 from einc.base.errors import CallError, DTypeError, ShapeError, nearest
-from einc.binding import Fact
+from einc.base.facts import Fact
 from einc.ein.ranges import extent_of
 from einc.runtime.tensors import as_array, as_numpy, as_torch, dtype_of, fact, is_torch, may_overlap, overlaps_itself
 

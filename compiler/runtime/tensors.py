@@ -15,9 +15,9 @@ import numpy as np
 
 from einc.base import types
 from einc.base.errors import CallError, DTypeError
+from einc.base.facts import Fact
 from einc.base.source import Span
 from einc.base.types import DType
-from einc.binding import Fact
 
 if TYPE_CHECKING:
     import torch

@@ -10,8 +10,7 @@ Nodes are frozen. `einc.tileprinter` writes them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from einc.base.types import DType
 from einc.ein import Monoid
@@ -323,83 +322,3 @@ class Schedule:
 
     kernels: tuple[Kernel, ...]
     intermediates: tuple[Buffer, ...]
-
-
-def values_of(v: Value) -> tuple[Value, ...]:
-    """The values directly below."""
-    match v:
-        case Elem(args=args) | Fold(args=args) | Scan(args=args):
-            return args
-        case Convert(arg=arg):
-            return (arg,)
-        case Load(index=index, mask=mask):
-            return index if mask is None else (*index, mask)
-        case Dot(left=left, right=right, acc=acc):
-            return (left, right, acc)
-        case Fill(value=value):
-            return (value,)
-        case _:
-            return ()
-
-
-def rebuild(v: Value, f: Callable[[Value], Value]) -> Value:
-    """The same value over f of those directly below."""
-    match v:
-        case Elem(args=args) | Fold(args=args) | Scan(args=args):
-            return replace(v, args=tuple(f(a) for a in args))
-        case Convert(arg=arg):
-            return replace(v, arg=f(arg))
-        case Load(index=index, mask=mask):
-            return replace(v, index=tuple(f(i) for i in index), mask=None if mask is None else f(mask))
-        case Dot(left=left, right=right, acc=acc):
-            return replace(v, left=f(left), right=f(right), acc=f(acc))
-        case _:
-            return v
-
-
-def walk_values(*roots: Value) -> Iterator[Value]:
-    """Every value in some expressions, parents first."""
-    stack = [*reversed(roots)]
-    while stack:
-        node = stack.pop()
-        yield node
-        stack.extend(reversed(values_of(node)))
-
-
-def roots(body: tuple[Statement, ...]) -> Iterator[Value]:
-    """Every whole expression of the statements, those of loops included."""
-    for s in body:
-        match s:
-            case Let(value=value):
-                yield value
-            case Store(index=index, value=value, mask=mask):
-                yield from (*index, value, *(() if mask is None else (mask,)))
-            case Loop(carried=carried, body=inner):
-                yield from (c.init for c in carried)
-                yield from s.bounds
-                yield from roots(inner)
-
-
-def values_in(body: tuple[Statement, ...]) -> Iterator[Value]:
-    """Every value in the statements, those of loops included."""
-    return walk_values(*roots(body))
-
-
-def tile_axes(kernel: Kernel) -> dict[str, TileAxis]:
-    """Every tile axis of a kernel by name: the grid's, then the loops' in order."""
-    found = {a.name: a for a in (*kernel.grid, *kernel.whole)}
-
-    def visit(body: tuple[Statement, ...]) -> None:
-        for s in body:
-            if isinstance(s, Loop):
-                found[s.axis.name] = s.axis
-                visit(s.body)
-
-    visit(kernel.body)
-    return found
-
-
-def repeated(kernel: Kernel) -> frozenset[str]:
-    """The blocked axes of the grid that a stored tensor lacks: every block writes it, at worst one of no positions."""
-    stored = [{a for dim in b.dims for a in dim} for b in kernel.buffers if b.written]
-    return frozenset(a.name for a in kernel.grid if a.block and any(axes.isdisjoint(a.axes) for axes in stored))

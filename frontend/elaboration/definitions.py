@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-from einc.base.errors import AxisError, CallError, DTypeError
+from einc.base.errors import AxisError, CallError
 from einc.base.source import Span
 from einc.base.types import DType
 from einc.ein.inference import returned_dtype
 from einc.frontend.elaboration import functions, sums
 from einc.frontend.elaboration.cascade import Known, default_dtype
 from einc.frontend.elaboration.elaborator import Elaborator
-from einc.frontend.elaboration.scopes import Argument
+from einc.frontend.elaboration.targets import apart, check_stored, written_dims
 from einc.frontend.elaboration.values import Dims, Reduction, Result, Value, flatten
-from einc.frontend.syntax.nodes import Call, Definition, Group, Target
+from einc.frontend.syntax.nodes import Call, Definition, Target
 
 
 def define(t: Elaborator, d: Definition, *, returned: bool = False) -> None:
@@ -31,15 +30,8 @@ def define(t: Elaborator, d: Definition, *, returned: bool = False) -> None:
 def _give(t: Elaborator, target: Target, dims: Dims, result: Result, span: Span, *, returned: bool = False) -> None:
     result = apart(t, result, dims)
     dtype = target.dtype or (_returned(t, result) if returned else None) or default_dtype(result)
-    _check_stored(target, dtype, result, span)
+    check_stored(target, dtype, result, span)
     t.scope.tensors[target.name] = t.cascade.give(target.name, dims, result, dtype, span)
-
-
-def apart(t: Elaborator, result: Result, dims: Dims) -> Result:
-    """The result; bound to a tensor of its own if it reduces over an axis that stands on the left too."""
-    if isinstance(result, Reduction) and set(result.over) & set(flatten(dims)):
-        return t.bound(result)
-    return result
 
 
 def _returned(t: Elaborator, result: Result) -> DType | None:
@@ -48,45 +40,6 @@ def _returned(t: Elaborator, result: Result) -> DType | None:
         return None
     bodies = [b.expr for b in result.bodies]
     return returned_dtype(result.monoid, bodies, t.cascade.dtypes, t.cascade.operands)
-
-
-def written_dims(t: Elaborator, target: Target) -> Dims:
-    """The dimensions on the left, each axis once."""
-    dims: list[tuple[str, ...]] = []
-    seen: set[str] = set()
-    for dim in target.index or ():
-        names = dim.axes if isinstance(dim, Group) else (dim,)
-        axes = tuple(t.scope.single(n.name, n.span) for n in names)
-        for name, axis in zip(names, axes, strict=True):
-            if axis in seen:
-                raise AxisError(
-                    f"axis '{name.name}' is on the left twice",
-                    t.scope.at(name.span),
-                    fact="each position of a tensor is defined once",
-                    hint="use two axes and compare them: where(i == j, x, 0)",
-                )
-            seen.add(axis)
-        dims.append(axes)
-    return tuple(dims)
-
-
-def _check_stored(target: Target, dtype: DType, result: Result, span: Span) -> None:
-    """A store loses no imaginary part, and truth values come from truth values."""
-    given = result.dtype if isinstance(result, Value) else default_dtype(replace(result, dtype=None))
-    if given.is_complex and not dtype.is_complex:
-        raise DTypeError(
-            f"'{target.name}: {dtype}' would lose the imaginary part",
-            span,
-            fact=f"the value has type {given}",
-            hint="take the real part: re(x)",
-        )
-    if dtype.is_bool and not given.is_bool:
-        raise DTypeError(
-            f"'{target.name}: bool' is given no truth value",
-            span,
-            fact=f"the value has type {given}",
-            hint="compare it: x != 0",
-        )
 
 
 def _define_several(t: Elaborator, d: Definition, *, returned: bool) -> None:
@@ -157,44 +110,3 @@ def _count(n: int) -> str:
 
 # ---------------------------------------------------------------------------------------------------------------------
 # In functions
-
-
-@dataclass(frozen=True, slots=True)
-class _AllBut:
-    """Every axis except these."""
-
-    axes: frozenset[str]
-
-    def __contains__(self, axis: object) -> bool:
-        return axis not in self.axes
-
-
-def local(t: Elaborator, d: Definition) -> None:
-    """A definition in a function. Axes that the function does not see are carried along, in front of those it lists."""
-    if len(d.targets) > 1:
-        raise CallError("a definition in a function has one name", t.scope.at(d.span), hint="define them one by one")
-    (target,) = d.targets
-    if target.index is None:
-        result = t.result(d.value)
-        if isinstance(result, Value) and target.dtype is None and functions.is_plain(result.expr):
-            t.scope.arguments[target.name] = Argument(replace(result, obstacles={}))
-            return
-        known = _give_local(t, target, result.shape, result, d.span)
-        t.scope.tensors[target.name] = replace(known, whole=True)
-        return
-    listed = written_dims(t, target)
-    visible = frozenset(flatten(t.scope.axes.values())) - set(flatten(listed))
-    kept: Container[str] = _AllBut(visible)
-    result = sums.total(t, d.value, kept)
-    hidden = tuple(dim for dim in result.shape if dim and not set(dim) & set(flatten(listed)))
-    known = _give_local(t, target, (*hidden, *listed), result, d.span)
-    t.scope.tensors[target.name] = replace(known, hidden=len(hidden))
-
-
-def _give_local(t: Elaborator, target: Target, dims: Dims, result: Result, span: Span) -> Known:
-    dtype = target.dtype or default_dtype(result)
-    _check_stored(target, dtype, result, t.scope.at(span))
-    dims = tuple(dim for dim in dims if dim)
-    result = apart(t, result, dims)
-    name = t.cascade.fresh(t.named(target.name))
-    return t.cascade.give(name, dims, result, dtype, t.scope.at(span))

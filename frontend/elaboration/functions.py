@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from einc import ein
 from einc.base import errors
 from einc.base.errors import AxisError, CallError, nearest
 from einc.base.source import Span
-from einc.frontend.elaboration import definitions
+from einc.frontend.elaboration import sums
+from einc.frontend.elaboration.cascade import Known, default_dtype
 from einc.frontend.elaboration.elaborator import Elaborator
 from einc.frontend.elaboration.library import Entry, prelude
 from einc.frontend.elaboration.scopes import Argument, Scope
+from einc.frontend.elaboration.targets import apart, check_stored, written_dims
 from einc.frontend.elaboration.values import Dims, Obstacle, Result, Value, flatten, merge
-from einc.frontend.syntax.nodes import Call, Definition, Function, FunctionParam
+from einc.frontend.syntax.nodes import Call, Definition, Function, FunctionParam, Target
 
 _LONGEST_CHAIN = 64  # functions that call each other
 
@@ -46,7 +48,7 @@ def expand(t: Elaborator, node: Call, guard: ein.Expr | None) -> tuple[Result, .
     inner = t.within(scope, prelude() if known.prelude else None)  # which no program changes
     for s in known.function.body[:-1]:
         assert isinstance(s, Definition)
-        definitions.local(inner, s)
+        define_local(inner, s)
     results = tuple(inner.result(v) for v in known.results)
     return tuple(_returned(r, node, named, given, span, local) for r in results)
 
@@ -164,3 +166,44 @@ def _returned(
     inside = f"{node.function}(…)"
     obstacles = {a: Obstacle(inside, span) for a in result.axes if a not in named}
     return replace(result, dims=ordered, obstacles=obstacles, span=span)
+
+
+@dataclass(frozen=True, slots=True)
+class _AllBut:
+    """Every axis except these."""
+
+    axes: frozenset[str]
+
+    def __contains__(self, axis: object) -> bool:
+        return axis not in self.axes
+
+
+def define_local(t: Elaborator, d: Definition) -> None:
+    """A definition in a function. Axes that the function does not see are carried along, in front of those it lists."""
+    if len(d.targets) > 1:
+        raise CallError("a definition in a function has one name", t.scope.at(d.span), hint="define them one by one")
+    (target,) = d.targets
+    if target.index is None:
+        result = t.result(d.value)
+        if isinstance(result, Value) and target.dtype is None and is_plain(result.expr):
+            t.scope.arguments[target.name] = Argument(replace(result, obstacles={}))
+            return
+        known = _give_local(t, target, result.shape, result, d.span)
+        t.scope.tensors[target.name] = replace(known, whole=True)
+        return
+    listed = written_dims(t, target)
+    visible = frozenset(flatten(t.scope.axes.values())) - set(flatten(listed))
+    kept: Container[str] = _AllBut(visible)
+    result = sums.total(t, d.value, kept)
+    hidden = tuple(dim for dim in result.shape if dim and not set(dim) & set(flatten(listed)))
+    known = _give_local(t, target, (*hidden, *listed), result, d.span)
+    t.scope.tensors[target.name] = replace(known, hidden=len(hidden))
+
+
+def _give_local(t: Elaborator, target: Target, dims: Dims, result: Result, span: Span) -> Known:
+    dtype = target.dtype or default_dtype(result)
+    check_stored(target, dtype, result, t.scope.at(span))
+    dims = tuple(dim for dim in dims if dim)
+    result = apart(t, result, dims)
+    name = t.cascade.fresh(t.named(target.name))
+    return t.cascade.give(name, dims, result, dtype, t.scope.at(span))

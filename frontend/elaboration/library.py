@@ -9,12 +9,12 @@ from functools import cache
 from importlib.resources import files
 from typing import TypeAlias
 
-from einc import ein
 from einc.base import errors
 from einc.base.errors import AxisError
 from einc.base.ops import OPS
 from einc.base.source import Source, Span
 from einc.base.types import BY_NAME
+from einc.ein.monoids import MONOIDS
 from einc.frontend.syntax.nodes import AxisStatement, Call, Definition, Function, Name, Node, Read, Return, walk
 
 
@@ -45,7 +45,7 @@ def library(functions: Sequence[Function]) -> Library:
     """The prelude and the functions of a program, which may replace those of the prelude."""
     own: dict[str, Entry] = {}
     for f in functions:
-        if f.name in BY_NAME or f.name in ein.MONOIDS or (f.name in OPS and not OPS[f.name].infix):
+        if f.name in BY_NAME or f.name in MONOIDS or (f.name in OPS and not OPS[f.name].infix):
             raise errors.NameError(f"'{f.name}' is a function of the language", f.span, hint="choose another name")
         if f.name in own:
             raise errors.NameError(

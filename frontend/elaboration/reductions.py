@@ -9,6 +9,7 @@ from einc.base.errors import AxisError, CallError, DTypeError
 from einc.base.source import Span
 from einc.base.types import INT
 from einc.ein.guards import composite, conjoin
+from einc.ein.monoids import MONOIDS
 from einc.frontend.elaboration.elaborator import Elaborator
 from einc.frontend.elaboration.reads import condition
 from einc.frontend.elaboration.values import Reduction, Value, collect, flatten, without
@@ -31,7 +32,7 @@ def reduce(t: Elaborator, node: Call, guard: ein.Expr | None) -> Reduction:
         _check_there(t, over, bodies, node, span)
     if node.function in _POSITIONS and len(bodies) == 1:
         bodies.append(Value(composite(over), INT, span, (), tuple(over)))
-    return reduction(ein.MONOIDS[node.function], over, bodies, domain, span)
+    return reduction(MONOIDS[node.function], over, bodies, domain, span)
 
 
 def reduction(

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Container
 from dataclasses import replace
 
-from einc import ein
 from einc.base.errors import AxisError
 from einc.base.types import BY_NAME
+from einc.ein.monoids import MONOIDS
 from einc.frontend.elaboration.elaborator import Elaborator
 from einc.frontend.elaboration.reductions import reduction
 from einc.frontend.elaboration.values import Reduction, Result, Value
@@ -52,4 +52,4 @@ def summed(t: Elaborator, result: Result, kept: Container[str]) -> Result:
                 hint=f"write sum[{axis}](…) where the sum is meant, or put '{axis}' on the left",
             )
     plain = replace(result, obstacles={})
-    return reduction(ein.MONOIDS["sum"], missing, [plain], None, result.span)
+    return reduction(MONOIDS["sum"], missing, [plain], None, result.span)

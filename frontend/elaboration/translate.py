@@ -12,6 +12,7 @@ from einc.base.ops import OPS
 from einc.base.source import Span
 from einc.base.types import BOOL, BY_NAME, FLOAT, INT, DType
 from einc.ein.guards import argument_guard
+from einc.ein.monoids import MONOIDS
 from einc.frontend.elaboration import functions, reads, reductions
 from einc.frontend.elaboration.cascade import Cascade, bare
 from einc.frontend.elaboration.library import Library
@@ -163,7 +164,7 @@ class Translator:
     # -- calls
 
     def is_function(self, name: str) -> bool:
-        return name in BY_NAME or name in ein.MONOIDS or name in self.library or (name in OPS and not OPS[name].infix)
+        return name in BY_NAME or name in MONOIDS or name in self.library or (name in OPS and not OPS[name].infix)
 
     def axes_for(self, node: Call, _guard: ein.Expr | None) -> Call:
         """The call with the axes that it leaves out, where they may be left out."""
@@ -174,7 +175,7 @@ class Translator:
         if name in BY_NAME:
             self._no_axes(node)
             return self.cast(node, self.result(self._counted(node, 1)[0], guard))
-        if name in ein.MONOIDS and (node.axes is not None or name not in OPS or len(node.args) == 1):
+        if name in MONOIDS and (node.axes is not None or name not in OPS or len(node.args) == 1):
             return reductions.reduce(self, node, guard)
         if name in OPS and not OPS[name].infix and name != "neg":
             self._no_axes(node)
@@ -225,7 +226,7 @@ class Translator:
         name, span = node.function, self.scope.at(node.span)
         if name in self.scope.tensors:
             return errors.NameError(f"'{name}' is a tensor, not a function", span, hint=f"read it: {name}[…]")
-        known = [*self.library, *ein.MONOIDS, *BY_NAME, *(n for n, op in OPS.items() if not op.infix)]
+        known = [*self.library, *MONOIDS, *BY_NAME, *(n for n, op in OPS.items() if not op.infix)]
         meant = {
             "int": "i64",
             "float": "f32",

@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from einc import ein
 from einc.base import errors
 from einc.base.errors import DTypeError
+from einc.base.facts import Fact
 from einc.base.source import Span
 from einc.base.types import BOOL, F32, FLOAT, INT, DType
-from einc.binding import Fact, plan
+from einc.binding import plan
 from einc.frontend.elaboration.cascade import Cascade
 from einc.frontend.elaboration.definitions import define
 from einc.frontend.elaboration.library import library

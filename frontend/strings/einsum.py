@@ -14,10 +14,11 @@ from functools import reduce
 
 from einc import ein
 from einc.base.errors import CallError
+from einc.base.facts import Fact
 from einc.base.source import Source
 from einc.base.types import BOOL, F32, DType, numpy_result
-from einc.binding import Fact
 from einc.ein.guards import composite
+from einc.ein.monoids import MONOIDS
 from einc.frontend.strings.extents import find_extents, plain_extents
 from einc.frontend.strings.layout import Layout, Shape, broadcast, lay_out, members, operand_name
 from einc.frontend.strings.termparser import parse_terms
@@ -121,7 +122,7 @@ def build(layout: Layout, dtypes: Sequence[DType], sizes: Mapping[str, int], dty
     out = dims(layout.output)
     kept = {axis for dim in out for axis in dim}
     over = tuple(dict.fromkeys(a for o in operands for d in o.dims for a in d if a not in kept))
-    monoid = ein.MONOIDS["any" if result == BOOL else "sum"] if over else None
+    monoid = MONOIDS["any" if result == BOOL else "sum"] if over else None
     body = _product(factors, "and" if result == BOOL else "mul")
     return ein.Program(
         "einsum",

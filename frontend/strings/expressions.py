@@ -13,10 +13,11 @@ from dataclasses import dataclass, field, replace
 from einc import ein
 from einc.base import errors
 from einc.base.errors import AxisError
+from einc.base.facts import Fact
 from einc.base.source import Source, Span
 from einc.base.types import BOOL, FLOAT, DType, numpy_result
-from einc.binding import Fact
 from einc.ein.inference import returned_dtype
+from einc.ein.monoids import MONOIDS
 from einc.frontend.elaboration.cascade import Cascade, default_dtype
 from einc.frontend.elaboration.library import library
 from einc.frontend.elaboration.reductions import reduction
@@ -208,13 +209,13 @@ class ExpressionTranslator(Translator):
         body = replace(body, obstacles={})
         if not over:
             return _shaped(body, placed.output, span)
-        r = reduction(ein.MONOIDS["any" if truths else "sum"], over, [body], None, span)
+        r = reduction(MONOIDS["any" if truths else "sum"], over, [body], None, span)
         label = placed.label if len(factors) == len(placed.reads) and len(placed.label) <= _LONGEST_LABEL else "sum"
         return replace(r, dims=placed.output, positions=(), label=label)
 
     def axes_for(self, node: Call, guard: ein.Expr | None) -> Call:
         """A call without axes is over the last axis of its first argument."""
-        takes = node.function in ein.MONOIDS or bool(self.library[node.function].function.axes)
+        takes = node.function in MONOIDS or bool(self.library[node.function].function.axes)
         if node.axes is not None or not takes or not node.args:
             return node
         value = self.value(node.args[0], guard)

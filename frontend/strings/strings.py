@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from einc import ein
 from einc.base.errors import AxisError, CallError
+from einc.base.facts import Fact
 from einc.base.source import Span
 from einc.base.types import F32, DType
-from einc.binding import Fact
 from einc.ein.guards import composite
 from einc.frontend.elaboration.values import Dims, Value, flatten, merge
 from einc.frontend.strings.einsum import legal_names

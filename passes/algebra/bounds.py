@@ -20,7 +20,7 @@ from einc import ein
 from einc.base.types import I32
 from einc.ein import FALSE, ONE, TRUE, ZERO, Apply, AxisValue, Cast, Const, Expr
 from einc.passes.algebra.domain import NEGATED, is_positive
-from einc.passes.streaming.monomials import call
+from einc.passes.algebra.folding import call
 
 _FLIPPED = {"lt": "gt", "le": "ge", "gt": "lt", "ge": "le", "eq": "eq", "ne": "ne"}
 

@@ -12,8 +12,9 @@ from dataclasses import replace
 
 from einc.base.errors import DTypeError
 from einc.base.types import DType
-from einc.ein import MONOIDS, ZERO, Apply, Cast, Const, Equation, Expr, Monoid, Read, Scalar, rebuild
+from einc.ein import ZERO, Apply, Cast, Const, Equation, Expr, Monoid, Read, Scalar, rebuild
 from einc.ein.inference import dtype_of
+from einc.ein.monoids import MONOIDS
 
 Parts = tuple[Expr, Expr]
 

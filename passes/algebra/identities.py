@@ -22,8 +22,10 @@ from einc.base.errors import Error
 from einc.base.types import FLOAT, DType, compute
 from einc.ein import FALSE, TRUE, ZERO, Apply, Cast, Const, Expr, Read
 from einc.ein.arithmetic import evaluate_formula
+from einc.ein.rewriting import bottom_up
 from einc.passes.algebra.arithmetic_laws import ARITHMETIC
-from einc.passes.algebra.scope import Scope, bottom_up, is_stored_as, within
+from einc.passes.algebra.exposure import within
+from einc.passes.algebra.scope import Scope, is_stored_as
 from einc.passes.algebra.truth_laws import TRUTH
 
 _LAWS = ARITHMETIC | TRUTH

@@ -9,8 +9,9 @@ from functools import reduce
 from einc.base.ops import ORDERINGS
 from einc.base.types import INT
 from einc.ein import FALSE, TRUE, Apply, Const, Expr, Extent, Read
+from einc.ein.rewriting import bottom_up
 from einc.passes.algebra.arithmetic_laws import is_below, is_number
-from einc.passes.algebra.scope import Rule, Scope, bottom_up
+from einc.passes.algebra.scope import Rule, Scope
 from einc.passes.algebra.signs import not_negative
 
 _MIRROR = {"lt": "gt", "gt": "lt", "le": "ge", "ge": "le", "eq": "eq", "ne": "ne"}

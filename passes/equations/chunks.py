@@ -12,27 +12,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from einc import ein
-from einc.ein import (
-    FALSE,
-    MONOIDS,
-    TRUE,
-    ZERO,
-    Apply,
-    AxisDecl,
-    AxisValue,
-    Cast,
-    Const,
-    Equation,
-    Expr,
-    Extent,
-    Program,
-    Read,
-)
+from einc.ein import FALSE, TRUE, ZERO, Apply, AxisDecl, AxisValue, Cast, Const, Equation, Expr, Extent, Program, Read
 from einc.ein.guards import conjoin
 from einc.ein.inference import dtype_of, reduced_type
+from einc.ein.monoids import MONOIDS
+from einc.ein.rewriting import names, unused
 from einc.passes.algebra.domain import NEGATED
-from einc.passes.algebra.scope import names, unused
-from einc.passes.streaming.monomials import call
+from einc.passes.algebra.folding import call
 
 CHUNK = 16  # positions that bounds do not tell apart: what a start is rounded down to
 

@@ -17,8 +17,9 @@ from einc.base.types import join
 from einc.ein import Apply, Equation, Expr, Program, Read, Tensor, axes_of, tensors_of
 from einc.ein.guards import composite
 from einc.ein.inference import dtype_of, reduced_type
+from einc.ein.rewriting import names, unused
 from einc.passes.algebra.products import is_zero, taken_apart
-from einc.passes.algebra.scope import accumulated, names, unused
+from einc.passes.algebra.scope import accumulated
 from einc.pipeline import Context
 
 _MOST_TERMS = 4

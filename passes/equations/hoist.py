@@ -43,21 +43,11 @@ from einc.ein import (
 )
 from einc.ein.guards import composite
 from einc.ein.inference import dtype_of, reduced_type
+from einc.ein.rewriting import bottom_up, drop_dead, merge_equal, names, unused
+from einc.passes.algebra.exposure import is_exposed, sheltered
 from einc.passes.algebra.identities import simplify_expression
 from einc.passes.algebra.products import Product, multiplied, taken_apart
-from einc.passes.algebra.scope import (
-    IDENTITIES,
-    Scope,
-    accumulated,
-    bottom_up,
-    drop_dead,
-    is_exposed,
-    is_stored_as,
-    merge_equal,
-    names,
-    sheltered,
-    unused,
-)
+from einc.passes.algebra.scope import IDENTITIES, Scope, accumulated, is_stored_as
 from einc.passes.algebra.signs import is_finite, makes_no_negative, not_negative
 from einc.pipeline import Context
 

@@ -38,7 +38,9 @@ from einc.ein import (
 from einc.ein.guards import argument_guard, conjoin, implied_guard, in_range_by_form
 from einc.ein.inference import dtype_of
 from einc.ein.ranges import is_closed, needs_check
-from einc.passes.algebra.scope import Dims, bottom_up, depth, drop_dead, inside, is_stored_as, merge_equal
+from einc.ein.rewriting import bottom_up, depth, drop_dead, merge_equal
+from einc.passes.algebra.exposure import Dims, inside
+from einc.passes.algebra.scope import is_stored_as
 from einc.pipeline import Context
 
 _DEAR = frozenset({"sqrt", "rsqrt", "exp", "exp2", "log", "log2", "tanh", "erf", "sin", "cos", "tan", "rand"})

@@ -32,8 +32,8 @@ from einc.ein import (
     reads,
 )
 from einc.ein.guards import composite
+from einc.ein.rewriting import bottom_up, names, unused
 from einc.passes.algebra.contraction import contraction
-from einc.passes.algebra.scope import bottom_up, names, unused
 from einc.pipeline import Context
 
 

@@ -21,8 +21,10 @@ from math import prod
 from einc.base.types import DType
 from einc.ein import ZERO, Apply, Equation, Expr, Extent, Program, Read, Tensor, axes_of, reads
 from einc.ein.guards import composite, conjoin
+from einc.ein.rewriting import merge_equal, names, unused
+from einc.passes.algebra.exposure import Dims, sheltered
 from einc.passes.algebra.products import Product, is_zero, multiplied, taken_apart
-from einc.passes.algebra.scope import Dims, accumulated, merge_equal, names, sheltered, unused
+from einc.passes.algebra.scope import accumulated
 from einc.pipeline import Context
 
 _PRODUCT = {"sum": "mul", "any": "and"}

@@ -24,12 +24,13 @@ from einc.base.types import I32, DType
 from einc.ein import Apply, AxisValue, Const, Equation, Expr, Program, Read
 from einc.ein.guards import composite
 from einc.ein.inference import dtype_of
+from einc.ein.monoids import MONOIDS
 from einc.passes.algebra.domain import Domain, conjunction, domain_of, holds, ordered
 from einc.passes.equations.chunks import CHUNK, Chunks
 from einc.passes.equations.demand import bound_by_demand
-from einc.passes.estimate.cost import Model, arithmetic, positions
+from einc.passes.estimate.cost import Model, arithmetic
 from einc.passes.estimate.single import alone
-from einc.pipeline import Context
+from einc.pipeline import Context, positions
 
 _LEAST_GAIN = 4.0  # times what the bounds take, that the reductions must be predicted to take
 
@@ -125,7 +126,7 @@ class _Pruning:
             name = chunks.name(f"{equations[0].name}_{what}")
             bodies = (ein.Cast(I32, body),)
             dims = tuple((a,) for a in axes)
-            made.append(Equation((ein.Tensor(name, I32),), dims, bodies, ein.MONOIDS[monoid], (column,), test))
+            made.append(Equation((ein.Tensor(name, I32),), dims, bodies, MONOIDS[monoid], (column,), test))
             tests.append(Apply(op, (AxisValue(axis), Read(name, at))))
         own = {e.name: [] if e.within is None else [e.within] for e in equations}
         bounded = {e.name: replace(e, within=conjunction((*own[e.name], *tests))) for e in equations}

@@ -23,7 +23,6 @@ from dataclasses import dataclass, replace
 
 from einc.base.types import I32
 from einc.ein import (
-    MONOIDS,
     TRUE,
     ZERO,
     Apply,
@@ -43,9 +42,11 @@ from einc.ein import (
 )
 from einc.ein.guards import argument_guard, composite, conjoin
 from einc.ein.inference import dtype_of
+from einc.ein.monoids import MONOIDS
+from einc.ein.rewriting import bottom_up, names, unused
 from einc.passes.algebra.bounds import bounds
 from einc.passes.algebra.domain import conjunction, fails, holds
-from einc.passes.algebra.scope import IDENTITIES, Scope, accumulated, bottom_up, names, unused
+from einc.passes.algebra.scope import IDENTITIES, Scope, accumulated
 from einc.passes.algebra.signs import is_finite
 from einc.passes.equations.ends import Ends, Reads, moved, offset
 from einc.passes.equations.inline import inline

@@ -14,7 +14,8 @@ from dataclasses import replace
 
 from einc.ein import AxisValue, Equation, Expr, Program, Read, reads
 from einc.ein.guards import in_range_by_form
-from einc.passes.algebra.scope import Dims, bottom_up, names, unused
+from einc.ein.rewriting import bottom_up, names, unused
+from einc.passes.algebra.exposure import Dims
 
 
 def separate_axes(program: Program) -> Program:

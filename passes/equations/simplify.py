@@ -19,9 +19,11 @@ from dataclasses import replace
 
 from einc.ein import FALSE, TRUE, ZERO, Apply, Cast, Const, Equation, Expr, Program, Read, axes_of
 from einc.ein.guards import argument_guard
+from einc.ein.rewriting import drop_dead, merge_equal
 from einc.passes.algebra.domain import holds
+from einc.passes.algebra.exposure import within
 from einc.passes.algebra.identities import simplify_expression
-from einc.passes.algebra.scope import Scope, drop_dead, merge_equal, within
+from einc.passes.algebra.scope import Scope
 from einc.pipeline import Context
 
 _IDENTITIES: dict[str, tuple[Const, ...]] = {

@@ -23,7 +23,7 @@ from einc.passes.algebra.contraction import contraction, operand_type
 from einc.passes.equations.scan import prefix
 from einc.passes.streaming.sweep import Accumulator
 from einc.passes.streaming.walks import can_split, tensors_read, upstream, walks
-from einc.pipeline import Context
+from einc.pipeline import Context, positions
 from einc.pipeline.plan import Plan
 
 _SPECIAL = {"exp", "exp2", "log", "log2", "tanh", "erf", "sin", "cos", "tan", "sqrt", "rsqrt", "div", "pow", "rand"}
@@ -206,11 +206,6 @@ def arithmetic(rates: Rates, dots: float, vector: float, special: float) -> tupl
     units = {"matrix": dots / rates.matrix, "vector": vector / rates.vector, "special": special / rates.special}
     slowest = max(units, key=lambda unit: units[unit])
     return units[slowest] + _UNHIDDEN * (sum(units.values()) - units[slowest]), slowest
-
-
-def positions(axes: tuple[str, ...], context: Context) -> int:
-    """The number of positions of a group of axes, by the size hints; limited, for ranks that no tensor has."""
-    return min(prod(context.size(a) for a in axes), 1 << 200)
 
 
 def _counted(expressions: tuple[ein.Expr, ...], context: Context) -> tuple[float, float]:

@@ -13,6 +13,7 @@ from math import prod
 from einc import tile
 from einc.tile import Dot, Kernel, Let, Load, Loop, Ref, Statement, TileType
 from einc.tile.typing import multiplied
+from einc.tile.walk import values_in, walk_values
 
 Extents = Mapping[str, int]  # positions of a tile by its axis
 
@@ -68,13 +69,13 @@ def _moving(loop: Loop) -> set[str]:
 
 
 def _refs(body: tuple[Statement, ...]) -> set[str]:
-    return {v.name for v in tile.values_in(body) if isinstance(v, Ref)}
+    return {v.name for v in values_in(body) if isinstance(v, Ref)}
 
 
 def _read_by_dots(body: tuple[Statement, ...]) -> set[str]:
     """The loads that dots alone read."""
     loads = {let.names[0] for let in _lets(body) if isinstance(let.value, Load)}
-    values = list(tile.values_in(body))
+    values = list(values_in(body))
     sides = Counter(x.name for v in values if isinstance(v, Dot) for x in (v.left, v.right) if isinstance(x, Ref))
     uses = Counter(v.name for v in values if isinstance(v, Ref))
     return {n for n in loads if sides[n] == uses[n]}
@@ -87,7 +88,7 @@ def results(kernel: Kernel, sizes: Extents) -> int:
 
 
 def _has_dot(let: Let) -> bool:
-    return any(isinstance(v, Dot) for v in tile.walk_values(let.value))
+    return any(isinstance(v, Dot) for v in walk_values(let.value))
 
 
 def largest(kernel: Kernel, sizes: Extents, walked: bool = False) -> int:
@@ -113,7 +114,7 @@ def _operands(
     body: tuple[Statement, ...], made: Mapping[str, Let], moving: str | None, sizes: Extents, stages: int
 ) -> int:
     """Bytes of the operands of dots directly in a body; where a loop moves them, of every stage."""
-    dots = [v for s in body if not isinstance(s, Loop) for v in tile.values_in((s,)) if isinstance(v, Dot)]
+    dots = [v for s in body if not isinstance(s, Loop) for v in values_in((s,)) if isinstance(v, Dot)]
     taken: dict[str, int] = {}
     for d in dots:
         for side, right in ((d.left, False), (d.right, True)):
@@ -136,7 +137,7 @@ def _loaded(name: str, made: Mapping[str, Let]) -> set[str]:
         if at in seen or at not in made or isinstance(made[at].value, Dot):
             continue
         seen.add(at)
-        values = list(tile.values_in((made[at],)))
+        values = list(values_in((made[at],)))
         if any(isinstance(v, Load) for v in values):
             found.add(at)
         stack += [v.name for v in values if isinstance(v, Ref)]

@@ -19,6 +19,7 @@ from einc.passes.estimate.occupancy import largest, products, registers, results
 from einc.pipeline import Context
 from einc.tile import UNSIZED, WHOLE, Block, TileAxis
 from einc.tile.typing import multiplied
+from einc.tile.walk import tile_axes, values_in
 
 _LEAST_DOT = 16
 _HALF = 64  # rows and columns where dots follow each other; two bytes each are a swizzled row
@@ -44,7 +45,7 @@ class _Tiles:
 
 def choose_tiles(kernel: tile.Kernel, context: Context) -> tile.Kernel:
     """The kernel with its tile sizes."""
-    dots = [v for v in tile.values_in(kernel.body) if isinstance(v, tile.Dot)]
+    dots = [v for v in values_in(kernel.body) if isinstance(v, tile.Dot)]
     chosen = _dot_tiles(kernel, dots, context) if dots else _Tiles(_plain_blocks(kernel, context), 4)
     crossed = {x for d in dots for x in (d.row, d.column, d.inner)}
     wide = _columns_of_chains(kernel, dots) if context.target.vendor == "cuda" else frozenset()
@@ -75,7 +76,7 @@ def _dot_tiles(kernel: tile.Kernel, dots: list[tile.Dot], context: Context) -> _
     Where one dot's result is an operand of another along the walked axis, half the rows and columns keep both results
     in registers, and leave room for a second program that multiplies while this one takes exponentials.
     """
-    axes = tile.tile_axes(kernel)
+    axes = tile_axes(kernel)
     types = [t for _, t in multiplied(kernel)]
     least, widest = max(map(context.target.least_inner, types)), max(t.size for t in types)
     narrow = context.target.vendor == "cuda" and widest <= 2
@@ -155,7 +156,7 @@ def _fitted(tiles: _Tiles, kernel: tile.Kernel, context: Context, least: int) ->
 def _sizes(tiles: _Tiles, kernel: tile.Kernel, context: Context) -> dict[str, int]:
     """The positions of a tile along each of its axes, by the hints."""
     found = {}
-    for a in tile.tile_axes(kernel).values():
+    for a in tile_axes(kernel).values():
         cap = 1 if a.block is None else tiles.blocks[a.role].cap if a.block == UNSIZED else a.block.cap
         found[a.name] = min(cap, power(prod(context.size(x) for x in a.axes)))
     return found
@@ -243,7 +244,7 @@ def _plain_blocks(kernel: tile.Kernel, context: Context) -> dict[str, Block]:
     room = context.target.tile
     blocks: dict[str, Block] = {}
     axes = sorted(
-        tile.tile_axes(kernel).values(), key=lambda a: ("whole", "reduced", "column", "row", "batch").index(a.role)
+        tile_axes(kernel).values(), key=lambda a: ("whole", "reduced", "column", "row", "batch").index(a.role)
     )
     for a in axes:
         if a.block != UNSIZED:

@@ -19,6 +19,7 @@ from einc import tile
 from einc.base.types import F32
 from einc.tile import Elem, Lit, Ref, TileType, Value
 from einc.tile.typing import axes_of, dtype_of, loop_position, scope
+from einc.tile.walk import rebuild, values_in, values_of, walk_values
 
 _LOG2_E = Lit(1 / math.log(2), F32)
 _LOG_2 = Lit(math.log(2), F32)
@@ -28,7 +29,7 @@ Names = dict[str, TileType]
 
 def exp2(kernel: tile.Kernel) -> tile.Kernel:
     """The kernel with its exponentials taken to base 2."""
-    if not any(isinstance(v, Elem) and v.op == "exp" for v in tile.values_in(kernel.body)):
+    if not any(isinstance(v, Elem) and v.op == "exp" for v in values_in(kernel.body)):
         return kernel
     return replace(kernel, body=tuple(_statements(kernel.body, scope(kernel))))
 
@@ -55,7 +56,7 @@ def _statements(body: tuple[tile.Statement, ...], names: Names) -> Iterator[tile
 
 
 def _powers(v: Value, names: Names) -> Value:
-    made = tile.rebuild(v, lambda below: _powers(below, names))
+    made = rebuild(v, lambda below: _powers(below, names))
     match made:
         case Elem(op="exp", args=(x,)) if dtype_of(x, names) == F32 and axes_of(x, names):
             return Elem("exp2", (Elem("mul", (x, _LOG2_E)),))
@@ -69,7 +70,7 @@ def _read(s: tile.Statement, left: dict[str, Value]) -> tile.Statement:
         return s
 
     def value(v: Value) -> Value:
-        return left.get(v.name, v) if isinstance(v, Ref) else tile.rebuild(v, value)
+        return left.get(v.name, v) if isinstance(v, Ref) else rebuild(v, value)
 
     match s:
         case tile.Let():
@@ -111,11 +112,11 @@ class _Units:
         )
 
     def elements(self) -> Iterator[Elem]:
-        return (v for s in self.lets for v in tile.walk_values(s.value) if isinstance(v, Elem))
+        return (v for s in self.lets for v in walk_values(s.value) if isinstance(v, Elem))
 
     def found(self) -> Iterator[str]:
         """Tiles that are a multiple of another by a number, of which a maximum or minimum is taken, masked or not."""
-        for v in (v for s in self.lets for v in tile.walk_values(s.value)):
+        for v in (v for s in self.lets for v in walk_values(s.value)):
             match v:
                 case tile.Fold(monoid=monoid, args=(Ref(name=name),)) if monoid.name in ("max", "min"):
                     match self.values.get(name):
@@ -147,7 +148,7 @@ class _Units:
                 return False
 
     def mentions(self, v: Value) -> bool:
-        return any(isinstance(x, Ref) and x.name in self.kept for x in tile.walk_values(v))
+        return any(isinstance(x, Ref) and x.name in self.kept for x in walk_values(v))
 
     def follows(self, v: Value) -> bool:
         """Is it in the units that the kept names are in?"""
@@ -176,7 +177,7 @@ class _Units:
             case Elem(op="eq" | "ne", args=(x, y)) if self.is_fixed(y) and self.follows(x):
                 return True
             case _:
-                return all(map(self.is_free, tile.values_of(v)))
+                return all(map(self.is_free, values_of(v)))
 
     def rescaled(self, s: tile.Statement) -> tile.Statement:
         """A statement of the body in these units."""
@@ -191,4 +192,4 @@ class _Units:
     def powers(self, v: Value) -> Value:
         if isinstance(v, Elem) and v.op == "exp" and self.follows(v.args[0]):
             return Elem("exp2", v.args)
-        return tile.rebuild(v, self.powers)
+        return rebuild(v, self.powers)

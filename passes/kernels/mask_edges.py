@@ -20,6 +20,7 @@ from einc.base.types import BOOL, INT, DType
 from einc.passes.lowering.builder import live
 from einc.tile import Elem, ExtentOf, Lit, Ref, TileType, Value
 from einc.tile.typing import axes_of, dtype_of, loop_position, scope
+from einc.tile.walk import tile_axes
 
 
 def mask_edges(kernel: tile.Kernel) -> tile.Kernel:
@@ -42,7 +43,7 @@ class _Masks:
         self.kernel = kernel
         self.names = scope(kernel)
         self.ragged: set[str] = set()
-        self.axes = tile.tile_axes(kernel).keys()
+        self.axes = tile_axes(kernel).keys()
         self.dims = {b.name: b.dims for b in kernel.buffers}
         self.values: dict[str, Value] = {}  # what names are bound to, masked
         self.ranked = dict(_ranked(kernel.body))

@@ -13,13 +13,14 @@ from math import prod
 
 from einc import tile
 from einc.pipeline import Context
+from einc.tile.walk import values_in
 
 _SECTION = 8  # blocks of rows
 
 
 def order_grid(kernel: tile.Kernel, context: Context) -> tile.Kernel:
     """The kernel with its grid in sections, if it has many blocks along both axes of a contraction."""
-    if len(kernel.grid) < 2 or not any(isinstance(v, tile.Dot) for v in tile.values_in(kernel.body)):
+    if len(kernel.grid) < 2 or not any(isinstance(v, tile.Dot) for v in values_in(kernel.body)):
         return kernel
     counts = [_count(a, context) for a in kernel.grid[-2:]]
     return replace(kernel, section=_SECTION) if min(counts) >= 2 * _SECTION else kernel

@@ -17,6 +17,7 @@ from dataclasses import replace
 
 from einc import tile
 from einc.tile import Ref, Value
+from einc.tile.walk import rebuild, values_in
 
 
 def place_loads(kernel: tile.Kernel) -> tile.Kernel:
@@ -43,7 +44,7 @@ def _split(loop: tile.Loop) -> tuple[list[tile.Statement], tile.Loop]:
     inside: list[tile.Statement] = []
     finals = {c.after for c in loop.carried}
     for s in inner:
-        refs = {v.name for v in tile.values_in((s,)) if isinstance(v, tile.Ref)}
+        refs = {v.name for v in values_in((s,)) if isinstance(v, tile.Ref)}
         if isinstance(s, tile.Let) and not refs & moving and not finals & set(s.names):
             before.append(s)
             continue
@@ -67,14 +68,14 @@ def _placed(body: tuple[tile.Statement, ...]) -> tuple[tile.Statement, ...]:
 
 
 def _by_pointer(v: Value) -> Value:
-    made = tile.rebuild(v, _by_pointer)
+    made = rebuild(v, _by_pointer)
     return replace(made, via="pointer") if isinstance(made, tile.Load) else made
 
 
 def _separated(body: tuple[tile.Statement, ...]) -> tuple[tile.Statement, ...]:
     """The statements of a loop with a load of its own for every dot that shares one with other work."""
-    uses = Counter(v.name for v in tile.values_in(body) if isinstance(v, Ref))
-    dots = [v for v in tile.values_in(body) if isinstance(v, tile.Dot)]
+    uses = Counter(v.name for v in values_in(body) if isinstance(v, Ref))
+    dots = [v for v in values_in(body) if isinstance(v, tile.Dot)]
     multiplied = Counter(side.name for d in dots for side in (d.left, d.right) if isinstance(side, Ref))
     split: list[tile.Statement] = []
     own: dict[Value, Value] = {}
@@ -91,7 +92,7 @@ def _separated(body: tuple[tile.Statement, ...]) -> tuple[tile.Statement, ...]:
 
 
 def _over_own(v: Value, own: dict[Value, Value]) -> Value:
-    made = tile.rebuild(v, lambda below: _over_own(below, own))
+    made = rebuild(v, lambda below: _over_own(below, own))
     if isinstance(made, tile.Dot):
         return replace(made, left=own.get(made.left, made.left), right=own.get(made.right, made.right))
     return made

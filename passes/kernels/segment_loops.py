@@ -17,6 +17,7 @@ from einc.passes.kernels.mask_edges import inside
 from einc.passes.lowering.builder import live
 from einc.tile import Elem, Lit, Value
 from einc.tile.typing import axes_of, loop_position, scope
+from einc.tile.walk import rebuild, values_in, walk_values
 
 _SWAPPED = {"gt": "lt", "ge": "le"}
 _DENIED = {"lt": "ge", "le": "gt", "gt": "le", "ge": "lt", "eq": "ne", "ne": "eq"}
@@ -45,7 +46,7 @@ def _segmented(body: tuple[tile.Statement, ...], names: dict[str, tile.TileType]
 
 def _full(loop: tile.Loop, names: dict[str, tile.TileType]) -> tile.Full | None:
     """The loop's unmasked segment, if there is one that saves work."""
-    if loop.full is None or not any(isinstance(v, tile.Dot) for v in tile.values_in(loop.body)):
+    if loop.full is None or not any(isinstance(v, tile.Dot) for v in values_in(loop.body)):
         return None
     edge = inside(loop.axis, loop.stop if loop.exact else None)
     known = _Known((*loop.full.holds, edge), names)
@@ -56,12 +57,12 @@ def _full(loop: tile.Loop, names: dict[str, tile.TileType]) -> tile.Full | None:
 def _masks(body: tuple[tile.Statement, ...]) -> int:
     """How many terms the masks of loads and selections have."""
     count = 0
-    for v in tile.values_in(body):
+    for v in values_in(body):
         match v:
             case tile.Load(mask=mask) if mask is not None:
-                count += sum(1 for _ in tile.walk_values(mask))
+                count += sum(1 for _ in walk_values(mask))
             case Elem(op="where", args=(mask, _, _)):
-                count += sum(1 for _ in tile.walk_values(mask))
+                count += sum(1 for _ in walk_values(mask))
     return count
 
 
@@ -117,7 +118,7 @@ class _Known:
             case tile.Fold(args=args) | tile.Scan(args=args):
                 return replace(v, args=tuple(self.spread(self.value(a), a) for a in args))
             case _:
-                return tile.rebuild(v, self.value)
+                return rebuild(v, self.value)
 
     def mask(self, mask: Value) -> Value | None:
         found = self.value(mask)

@@ -23,6 +23,7 @@ from einc.ein.printer import print_equation
 from einc.ein.ranges import needs_check
 from einc.pipeline.plan import Plan
 from einc.tile.typing import axes_of, dtype_of
+from einc.tile.walk import tile_axes, values_in
 
 Axes = tuple[tile.TileAxis, ...]
 Inside = Callable[[Read, tuple[str, ...], DType], tile.Value | None]
@@ -359,7 +360,7 @@ class Builder:
         own = {eq.name for eq in plan.equations}
         sources = [eq for eq in self.program.equations if eq.name in own]
         body = live(tuple(self.blocks[0].statements))
-        values = tuple(tile.values_in(body))
+        values = tuple(values_in(body))
         touched = {v.tensor for v in values if isinstance(v, tile.Load)}
         written = set(plan.stores)
         buffers = [
@@ -370,7 +371,7 @@ class Builder:
         title = tuple(print_equation(eq, True, self.shapes) for eq in sources)
         kernel = tile.Kernel(plan.stores[-1], title, tuple(buffers), (), (), grid, body, whole)
         used = {v.axis for v in values if isinstance(v, tile.ExtentOf)}
-        used |= {a for t in tile.tile_axes(kernel).values() for a in t.axes}
+        used |= {a for t in tile_axes(kernel).values() for a in t.axes}
         scalars = {v.name for v in values if isinstance(v, tile.ScalarArg)}
         return replace(
             kernel,
@@ -437,7 +438,7 @@ def _literal(value: bool | float, t: DType) -> bool | int | float:
 def live(body: tuple[tile.Statement, ...], wanted: AbstractSet[str] = frozenset()) -> tuple[tile.Statement, ...]:
     """The statements without bindings that nothing reads, those of wanted names apart."""
     while True:
-        read = {v.name for v in tile.values_in(body) if isinstance(v, tile.Ref)} | wanted | set(_carried(body))
+        read = {v.name for v in values_in(body) if isinstance(v, tile.Ref)} | wanted | set(_carried(body))
         kept = _without(body, read)
         if kept == body:
             return body

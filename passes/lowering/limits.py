@@ -15,17 +15,18 @@ from functools import reduce
 
 from einc import ein, tile
 from einc.base.types import I64, INT
-from einc.ein import MONOIDS, AxisValue, Expr, Read, reads
+from einc.ein import AxisValue, Expr, Read, reads
 from einc.ein.guards import composite
+from einc.ein.monoids import MONOIDS
 from einc.passes.algebra.bounds import Bounds, bounds
 from einc.passes.algebra.domain import Domain, domain_of, either, holds, ordered
+from einc.passes.algebra.folding import call
 from einc.passes.algebra.products import multiplied
-from einc.passes.estimate.cost import positions
 from einc.passes.kernels.mask_edges import extent
 from einc.passes.lowering.kernel import Kernel
-from einc.passes.streaming.monomials import call
 from einc.passes.streaming.sweep import Accumulator, Link
 from einc.passes.streaming.walks import Walk, unfolded
+from einc.pipeline import positions
 from einc.tile import Elem, ExtentOf, Lit, Value
 
 # Positions that a start is rounded down to, so that loads along the axis stay vectors, and the least block.

@@ -14,8 +14,9 @@ from dataclasses import replace
 
 from einc import tile
 from einc.ein import ZERO, Apply, Equation, Expr, Extent, Program, Read, axes_of, reads
+from einc.ein.rewriting import bottom_up
 from einc.passes.algebra.domain import conjunction
-from einc.passes.algebra.scope import Dims, bottom_up, is_exposed
+from einc.passes.algebra.exposure import Dims, is_exposed
 from einc.passes.estimate.single import alone
 from einc.passes.lowering.held_rows import refined
 from einc.passes.lowering.kernel import Kernel

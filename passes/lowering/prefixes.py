@@ -10,7 +10,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from einc import tile
-from einc.ein import MONOIDS, Equation
+from einc.ein import Equation
+from einc.ein.monoids import MONOIDS
 from einc.passes.equations.scan import prefix
 from einc.passes.lowering.builder import Block
 from einc.passes.lowering.kernel import Kernel, component, stored_types

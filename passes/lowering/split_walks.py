@@ -15,8 +15,7 @@ from dataclasses import replace
 from einc import tile
 from einc.base.types import INT
 from einc.ein import Program
-from einc.passes.algebra.scope import unused
-from einc.passes.estimate.cost import positions
+from einc.ein.rewriting import unused
 from einc.passes.kernels.choose_tiles import power
 from einc.passes.kernels.mask_edges import extent
 from einc.passes.lowering.advance import merge
@@ -26,9 +25,10 @@ from einc.passes.lowering.limits import Limit
 from einc.passes.lowering.loops import looped, span
 from einc.passes.lowering.states import Moment, States
 from einc.passes.streaming.walks import Walk, walks
-from einc.pipeline import Context
+from einc.pipeline import Context, positions
 from einc.pipeline.plan import Plan
 from einc.tile import Elem, Lit, Ref, Value
+from einc.tile.walk import values_in
 
 _ALIGNED = 128  # the most positions that the length of a part is rounded up to
 _TOGETHER = 32  # the most parts that are merged at once
@@ -91,7 +91,7 @@ def _merged(program: Program, plan: Plan, walk: Walk, context: Context, parts: P
     states.finish()
     kernel.store_rest()
     made = b.kernel(plan, grid, whole)
-    used = {v.name for v in tile.values_in(made.body) if isinstance(v, Ref)}
+    used = {v.name for v in values_in(made.body) if isinstance(v, Ref)}
     made = b.kernel(plan, grid, tuple(a for a in whole if a.name in used))
     title = f"from the states of {plan.splits} parts of {', '.join(plan.walked)}:"
     return replace(made, title=(title, *made.title))

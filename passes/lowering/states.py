@@ -12,7 +12,8 @@ from functools import partial
 
 from einc import ein
 from einc.base.types import F32, F64, DType
-from einc.ein import MONOIDS, Apply, Const, Equation, Expr, Read
+from einc.ein import Apply, Const, Equation, Expr, Read
+from einc.ein.monoids import MONOIDS
 from einc.passes.algebra.domain import ordered
 from einc.passes.lowering.at_references import at_moved, renamed
 from einc.passes.lowering.builder import Builder

@@ -17,12 +17,13 @@ from dataclasses import dataclass, replace
 
 from einc.base.types import DType
 from einc.ein import Apply, AxisValue, Equation, Expr, Program, Read, Tensor, axes_of, reads, tensors_of
+from einc.ein.rewriting import names, unused
 from einc.passes.algebra.contraction import Contraction, contraction, operand_type
+from einc.passes.algebra.exposure import is_exposed
 from einc.passes.algebra.products import multiplied
-from einc.passes.algebra.scope import is_exposed, names, unused
-from einc.passes.estimate.cost import BLOCK, Model, positions
+from einc.passes.estimate.cost import BLOCK, Model
 from einc.passes.planning.alternatives import Alternative
-from einc.pipeline import Context
+from einc.pipeline import Context, positions
 from einc.pipeline.plan import Plan
 
 

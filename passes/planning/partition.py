@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from einc.ein import Program
-from einc.passes.algebra.scope import drop_dead
+from einc.ein.rewriting import drop_dead
 from einc.passes.planning.alternatives import Alternative, Groups
 from einc.passes.planning.flow import Flow
 from einc.passes.planning.materialise import materialised

@@ -16,7 +16,7 @@ from dataclasses import replace
 from einc.base.types import F32, settle
 from einc.ein import TRUE, AxisValue, Equation, Expr, Program, Read, Tensor, axes_of, children, reads, tensors_of
 from einc.ein.inference import dtype_of
-from einc.passes.algebra.scope import bottom_up, names, unused
+from einc.ein.rewriting import bottom_up, names, unused
 from einc.pipeline.plan import Plan
 
 

@@ -14,11 +14,11 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from einc.ein import AxisValue, Equation, Expr, Program, Read, axes_of, reads, substitute, tensors_of
-from einc.passes.algebra.scope import bottom_up, names, renamed, unused
+from einc.ein.rewriting import bottom_up, names, renamed, unused
 from einc.passes.equations.scan import prefix
-from einc.passes.estimate.cost import Model, arithmetic, positions
+from einc.passes.estimate.cost import Model, arithmetic
 from einc.passes.planning.alternatives import Alternative
-from einc.pipeline import Context
+from einc.pipeline import Context, positions
 from einc.pipeline.plan import Plan
 
 _CLEARLY = 3 / 4  # of the time that storing takes: registers for what moves with a walk are not in the prediction

@@ -15,9 +15,8 @@ from einc import ein
 from einc.base.types import DType
 from einc.ein import AxisValue, Equation
 from einc.passes.algebra.contraction import Shape
-from einc.passes.estimate.cost import positions
 from einc.passes.estimate.fit import WHOLE_DOT, overflow
-from einc.pipeline import Context
+from einc.pipeline import Context, positions
 from einc.pipeline.plan import Plan
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from einc.ein import Equation, Program
 from einc.passes.algebra.complex_parts import split
 from einc.passes.equations.scan import prefix
-from einc.passes.estimate.cost import Model, Work, positions
+from einc.passes.estimate.cost import Model, Work
 from einc.passes.estimate.sides import shapes_of
 from einc.passes.estimate.single import alone
 from einc.passes.planning.alternatives import Groups
@@ -22,7 +22,7 @@ from einc.passes.planning.flow import Flow
 from einc.passes.planning.roles import Apart, Hold, misread, planned, walkable
 from einc.passes.planning.scores import scores
 from einc.passes.streaming.walks import can_split
-from einc.pipeline import Context
+from einc.pipeline import Context, positions
 from einc.pipeline.plan import Plan
 
 FOR_MEMORY = 2.0  # times as long as with a tensor that is larger than any operand and any result, to do without it

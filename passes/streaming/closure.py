@@ -14,10 +14,12 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from einc import ein
-from einc.ein import MONOIDS, ONE, ZERO, Apply, Const, Equation, Expr, Extent, Read
+from einc.ein import ONE, ZERO, Apply, Const, Equation, Expr, Extent, Read
+from einc.ein.monoids import MONOIDS
+from einc.passes.algebra.folding import call
 from einc.passes.algebra.signs import makes_no_negative, not_negative
 from einc.passes.streaming.exact_means import centred
-from einc.passes.streaming.monomials import Expansion, Monomial, call, written
+from einc.passes.streaming.monomials import Expansion, Monomial, written
 from einc.passes.streaming.movement import NEW, Movement, prime
 from einc.passes.streaming.sweep import Accumulator, Link, NotClosed, Reference
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 
 from einc import ein
 from einc.ein import ONE, ZERO, Apply, Const, Equation, Expr, Extent, Read
-from einc.passes.streaming.monomials import call, indicator
+from einc.passes.algebra.folding import call, indicator
 from einc.passes.streaming.movement import Movement
 from einc.passes.streaming.sweep import Accumulator, Link, NotClosed, Reference
 

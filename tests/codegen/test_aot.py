@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from einc.base.errors import TargetError
+from einc.base.facts import Fact
 from einc.base.targets import INTERPRETER, TARGETS, Target, target
 from einc.base.types import BF16, BOOL, F8E4M3, F8E5M2, F16, F32, F64, I8, I32, I64, U8, U16, DType, accumulator
-from einc.binding import Fact
 from einc.codegen import emit_file
 from einc.codegen.run.aot import FORMATS, CompiledKernel, artifact, compile_ahead
 from einc.driver import compile_program, elaborate, parse

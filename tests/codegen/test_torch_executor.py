@@ -26,13 +26,14 @@ from einc.codegen.executor.frames import Affine
 from einc.codegen.executor.run import run as execute
 from einc.codegen.executor.workers import share_out
 from einc.driver import compile_program
-from einc.ein import MONOIDS, Operand, Param, Program
+from einc.ein import Operand, Param, Program
+from einc.ein.monoids import MONOIDS
 from einc.evaluate import evaluate
 from einc.tile import Carried, Convert, Dot, ExtentOf, Fill, Fold, Lit, Loop, Ref, Statement, TileType, Value
-from tests.passes.test_lower import agree, magnitude, precision, tensors
 from tests.support import tileprograms as programs
 from tests.support.backends import TORCH, close, in_pieces, normal
 from tests.support.backends import run_in_torch as run
+from tests.support.compiled import agree, magnitude, precision, tensors
 from tests.support.random_programs import Case, cases
 from tests.support.tileprograms import Scheduled, axis, dims, elem, inside, let, load, store
 

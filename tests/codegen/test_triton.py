@@ -114,7 +114,7 @@ def test_names_are_unique() -> None:
 # ---------------------------------------------------------------------------------------------------------------------
 # The file
 
-GOLDEN = {
+FILES = {
     "matmul": programs.matmul,
     "statistics": programs.softmax_statistics,
     "argmax": lambda: programs.reduction("argmax"),
@@ -126,10 +126,10 @@ GOLDEN = {
 }
 
 
-@pytest.mark.parametrize("name", GOLDEN)
+@pytest.mark.parametrize("name", FILES)
 def test_files_read_as_expected(name: str, request: pytest.FixtureRequest) -> None:
     path = EMITTED / f"{name}.py.txt"
-    source = emit(*GOLDEN[name](), TARGETS["sm_90"])
+    source = emit(*FILES[name](), TARGETS["sm_90"])
     if request.config.getoption("--bless"):
         path.write_text(source, encoding="utf-8")
     assert source == path.read_text(encoding="utf-8")

@@ -5,13 +5,14 @@ from __future__ import annotations
 import pytest
 
 import einc
+from einc.base.facts import Fact
 from einc.base.targets import INTERPRETER, TARGETS
 from einc.base.types import F16, F32
-from einc.binding import Fact
-from einc.driver import ELABORATED, Compiled, compile_program, elaborate, parse, passes, run_passes, size_class
+from einc.driver import ELABORATED, Compiled, compile_program, elaborate, parse, passes, run_passes
 from einc.passes import PIPELINE
 from einc.pipeline import Context, Pass, State
 from einc.pipeline.forms import IllegalIR
+from einc.tile.blocks import size_class
 
 TEXT = 'softmax("bihd,bjhd->bhij") * "bjhd->bihd"'
 

@@ -8,7 +8,8 @@ from dataclasses import replace
 import pytest
 
 from einc.base.types import BOOL, C64, F32, I32, INT
-from einc.ein import MONOIDS, Apply, AxisDecl, Const, Equation, Param, Program, Read, Scalar, Tensor
+from einc.ein import Apply, AxisDecl, Const, Equation, Param, Program, Read, Scalar, Tensor
+from einc.ein.monoids import MONOIDS
 from einc.pipeline import Pass, State, on_program
 from einc.pipeline.forms import FORMS, IllegalIR, check, verify
 from tests.support.nodes import add, call, mul, operand, pointwise, program, read, reduce

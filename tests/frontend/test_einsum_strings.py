@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from einc.base import errors, types
 from einc.base.errors import AxisError, CallError, Error, ShapeError
+from einc.base.facts import Fact
 from einc.base.source import Source
 from einc.base.types import F32, DType
-from einc.binding import Fact
 from einc.ein.printer import print_program
 from einc.frontend.strings.einsum import Reading, bind_einsum, elaborate_einsum
 from einc.frontend.strings.layout import operand_name

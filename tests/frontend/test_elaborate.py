@@ -11,9 +11,10 @@ from hypothesis import HealthCheck, given, settings
 
 from einc import ein
 from einc.base.errors import AxisError, Error
+from einc.base.facts import Fact
 from einc.base.source import Source
 from einc.base.types import BF16, BOOL, BY_NAME, C64, F16, F32, F64, I8, I32, I64, DType
-from einc.binding import Fact, bind
+from einc.binding import bind
 from einc.ein.printer import print_program
 from einc.evaluate import evaluate
 from einc.frontend import elaborate, parse

@@ -7,9 +7,9 @@ import pytest
 
 from einc import ein
 from einc.base.errors import AxisError, Error, NameError
+from einc.base.facts import Fact
 from einc.base.source import Source
 from einc.base.types import BF16, BOOL, BY_NAME, F32, F64, I8, I32, I64, DType
-from einc.binding import Fact
 from einc.ein.printer import print_program
 from einc.evaluate import evaluate
 from einc.frontend import elaborate, parse

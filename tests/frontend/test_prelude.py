@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from einc.base.errors import Error
+from einc.base.facts import Fact
 from einc.base.source import Source
 from einc.base.types import F32, F64
-from einc.binding import Fact
 from einc.evaluate import evaluate
 from einc.frontend import elaborate, parse
 from einc.frontend.elaboration.library import prelude

@@ -9,12 +9,13 @@ import pytest
 import torch
 
 from einc import driver, tile
+from einc.base.facts import Fact
 from einc.base.targets import INTERPRETER, TARGETS
 from einc.base.types import BF16, F32, DType
-from einc.binding import Fact
 from einc.codegen.run.aot import compile_ahead
 from einc.evaluate import evaluate
 from einc.runtime.execution import runner
+from einc.tile.walk import values_in
 from tests.support.places import EXAMPLES
 
 HEADS = (EXAMPLES / "attention" / "talking_heads.ein").read_text()
@@ -41,7 +42,7 @@ def compiled(text: str, sizes: dict[str, int], dtype: DType, level: int = 2, nam
 
 def dots(c: driver.Compiled) -> list[tile.Dot]:
     assert c.state.schedule is not None
-    return [v for k in c.state.schedule.kernels for v in tile.values_in(k.body) if isinstance(v, tile.Dot)]
+    return [v for k in c.state.schedule.kernels for v in values_in(k.body) if isinstance(v, tile.Dot)]
 
 
 def test_heads_that_talk_take_one_kernel_of_dots() -> None:
@@ -50,7 +51,7 @@ def test_heads_that_talk_take_one_kernel_of_dots() -> None:
     (kernel,) = c.state.schedule.kernels
     assert c.state.schedule.intermediates == ()
     assert {d.batch for d in dots(c)} == {"h", "i", "l"}
-    folded = [v.axis for v in tile.values_in(kernel.body) if isinstance(v, tile.Fold)]
+    folded = [v.axis for v in values_in(kernel.body) if isinstance(v, tile.Fold)]
     assert set(folded) == {"j"}
 
 

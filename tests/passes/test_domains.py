@@ -18,7 +18,7 @@ from einc.binding import Bindings, bind, completed
 from einc.evaluate import evaluate
 from einc.explain.visits import EMPTY, FULL, MIXED, Visits, bound_tensors, domain_picture, visits
 from einc.runtime.execution import run_in_torch, runner
-from einc.tile import tile_axes
+from einc.tile.walk import tile_axes
 
 Array = np.ndarray[Any, Any]
 ATTENTION = 'softmax(where({}, "bihd,bjhd->bhij" / sqrt(|d|), -inf)) * "bjhd->bihd"'

@@ -15,6 +15,7 @@ from einc.binding import bind
 from einc.evaluate import evaluate
 from einc.runtime.execution import run_in_torch, runner
 from einc.tile.typing import axes_of, scope
+from einc.tile.walk import tile_axes, values_in, walk_values
 
 Array = np.ndarray[Any, Any]
 
@@ -105,13 +106,13 @@ def test_decoding_reads_a_key_once_for_its_heads(name: str) -> None:
     c = compiled(name, 2, DECODING, "sm_90")
     assert c.state.schedule is not None
     kernel = c.state.schedule.kernels[0]
-    (rows,) = (a for a in tile.tile_axes(kernel).values() if a.role == "row")
+    (rows,) = (a for a in tile_axes(kernel).values() if a.role == "row")
     assert rows.axes == ("r", "i")
-    names = scope(kernel) | {a.name: tile.TileType(INT, (a.name,)) for a in tile.tile_axes(kernel).values() if a.block}
-    loads = [v for v in tile.values_in(kernel.body) if isinstance(v, tile.Load) and v.tensor in "KV"]
+    names = scope(kernel) | {a.name: tile.TileType(INT, (a.name,)) for a in tile_axes(kernel).values() if a.block}
+    loads = [v for v in values_in(kernel.body) if isinstance(v, tile.Load) and v.tensor in "KV"]
     assert len(loads) == 2
     for load in loads:
-        read = {v.name for index in load.index for v in tile.walk_values(index) if isinstance(v, tile.Ref)}
+        read = {v.name for index in load.index for v in walk_values(index) if isinstance(v, tile.Ref)}
         assert "r" not in read
         assert rows.name not in frozenset().union(*(axes_of(x, names) for x in load.index))
 

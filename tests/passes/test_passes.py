@@ -10,7 +10,6 @@ from hypothesis import HealthCheck, given, settings
 
 from einc.base.types import BF16, F16, F32, F64, I32, I64, U8, U32
 from einc.ein import (
-    MONOIDS,
     Apply,
     AxisDecl,
     AxisValue,
@@ -25,11 +24,13 @@ from einc.ein import (
     Tensor,
     substitute,
 )
+from einc.ein.monoids import MONOIDS
 from einc.ein.printer import print_program
+from einc.ein.rewriting import bottom_up, depth, unused
 from einc.evaluate import evaluate
 from einc.passes import PIPELINE
 from einc.passes.algebra.identities import simplify_expression, widens
-from einc.passes.algebra.scope import Scope, bottom_up, depth, unused
+from einc.passes.algebra.scope import Scope
 from einc.passes.algebra.signs import is_finite, not_negative
 from einc.passes.equations.order_contractions import order_contractions
 from einc.pipeline import Context, Pass, State, forms

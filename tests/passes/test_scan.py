@@ -15,7 +15,8 @@ from einc.codegen.run.aot import compile_ahead
 from einc.evaluate import evaluate
 from einc.explain import accounts
 from einc.runtime.execution import run_in_torch, runner
-from einc.tile import Scan, Schedule, tile_axes, values_in
+from einc.tile import Scan, Schedule
+from einc.tile.walk import tile_axes, values_in
 
 Array = np.ndarray[Any, Any]
 

@@ -12,9 +12,10 @@ import pytest
 import torch
 
 from einc import driver
+from einc.base.facts import Fact
 from einc.base.targets import INTERPRETER, TARGETS
 from einc.base.types import BF16, F32, DType
-from einc.binding import Fact, bind
+from einc.binding import bind
 from einc.ein import Program
 from einc.evaluate import evaluate
 from einc.runtime.execution import run_in_torch, runner

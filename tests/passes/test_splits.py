@@ -16,14 +16,13 @@ import einc
 from einc import driver
 from einc.base.errors import CallError
 from einc.base.targets import INTERPRETER, TARGETS
-from einc.binding import Bindings, bind
-from einc.codegen.executor import run
+from einc.binding import Bindings, bind, completed
 from einc.codegen.executor.kernel import executable
 from einc.ein import Program
 from einc.evaluate import evaluate
 from einc.passes.estimate.cost import Model
 from einc.runtime.execution import run_in_torch, runner
-from tests.passes.test_lower import agree, magnitude, precision, tensors
+from tests.support.compiled import agree, magnitude, precision, tensors
 from tests.support.random_cascades import Cascade, cascades
 from tests.support.random_programs import Case, cases
 
@@ -167,7 +166,7 @@ def states_of(c: driver.Compiled, bindings: Bindings, given: Arrays) -> dict[str
     """The states that every part of the walk leaves."""
     schedule = c.state.schedule
     assert schedule is not None
-    extents = run.completed(c.state.program, bindings).extents
+    extents = completed(c.state.program, bindings).extents
     between = {b.name: [math.prod(extents[a] for a in dim) for dim in b.dims] for b in schedule.intermediates}
     types = {"f32": torch.float32, "i64": torch.int64, "bool": torch.bool}
     states = {b.name: torch.empty(between[b.name], dtype=types[b.dtype.name]) for b in schedule.intermediates}

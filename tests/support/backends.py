@@ -14,7 +14,7 @@ from einc.binding import bind
 from einc.codegen import emit_file
 from einc.codegen.executor import boxes, run
 from einc.codegen.run.load import launcher
-from einc.tile.typing import verify
+from einc.tile.verifier import verify
 from tests.support.tileprograms import Scheduled
 
 Run = Callable[..., torch.Tensor]

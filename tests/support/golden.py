@@ -20,10 +20,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from einc.base.errors import Error
+from einc.base.facts import Fact
 from einc.base.source import Source
 from einc.base.targets import target
 from einc.base.types import BY_NAME
-from einc.binding import Fact, bind
+from einc.binding import bind
 from einc.ein.printer import print_program
 from einc.passes import PIPELINE
 from einc.pipeline import Context, State

@@ -5,7 +5,6 @@ from __future__ import annotations
 from einc.base.source import Source
 from einc.base.types import F32, DType
 from einc.ein import (
-    MONOIDS,
     Apply,
     AxisDecl,
     AxisValue,
@@ -21,6 +20,7 @@ from einc.ein import (
     Scalar,
     Tensor,
 )
+from einc.ein.monoids import MONOIDS
 
 Term = Expr | str | bool | int | float
 

@@ -16,21 +16,9 @@ import numpy as np
 from hypothesis import strategies as st
 
 from einc.base.types import BF16, BOOL, C64, C128, F16, F32, F64, FLOAT, I8, I32, I64, INT, DType
-from einc.ein import (
-    MONOIDS,
-    Apply,
-    AxisDecl,
-    Const,
-    Equation,
-    Expr,
-    Extent,
-    Operand,
-    Param,
-    Program,
-    Read,
-    Tensor,
-)
+from einc.ein import Apply, AxisDecl, Const, Equation, Expr, Extent, Operand, Param, Program, Read, Tensor
 from einc.ein.guards import composite
+from einc.ein.monoids import MONOIDS
 from tests.support.random_expressions import ROUNDED, Dims, Expressions, Known, Value
 
 Array = np.ndarray[Any, np.dtype[Any]]

@@ -8,7 +8,6 @@ from typing import Any
 from einc import tile
 from einc.base.types import BOOL, C64, F32, F64, FLOAT, I64, INT, DType, accumulator
 from einc.ein import (
-    MONOIDS,
     Apply,
     AxisDecl,
     AxisValue,
@@ -23,6 +22,7 @@ from einc.ein import (
     Scalar,
     Tensor,
 )
+from einc.ein.monoids import MONOIDS
 from einc.tile import (
     Block,
     Carried,
@@ -43,6 +43,7 @@ from einc.tile import (
     TileType,
     Value,
 )
+from einc.tile.walk import walk_values
 
 Scheduled = tuple[Program, tile.Schedule]
 Dims = tuple[tuple[str, ...], ...]
@@ -151,7 +152,7 @@ def _values(body: Sequence[Statement]) -> list[Value]:
                 roots += [*s.index, s.value, *([] if s.mask is None else [s.mask])]
             case Loop():
                 roots += [c.init for c in s.carried] + _values(s.body)
-    return [v for root in roots for v in tile.walk_values(root)]
+    return [v for root in roots for v in walk_values(root)]
 
 
 def _loops(body: Sequence[Statement]) -> list[TileAxis]:

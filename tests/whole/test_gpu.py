@@ -9,7 +9,7 @@ from hypothesis import given, settings
 import einc
 from einc.evaluate import evaluate
 from einc.runtime.execution import execute
-from tests.passes.test_lower import agree, magnitude, precision, tensors
+from tests.support.compiled import agree, magnitude, precision, tensors
 from tests.support.random_programs import Case, cases
 
 pytestmark = [

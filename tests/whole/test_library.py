@@ -17,7 +17,8 @@ from einc.binding import bind
 from einc.runtime.execution import run_in_torch
 from einc.runtime.tensors import fact
 from tests.support import library_attention, library_products, library_rows
-from tests.support.library import EXAMPLES, FLOATS, Case, agree
+from tests.support.library import FLOATS, Case, agree
+from tests.support.places import EXAMPLES
 
 CASES: tuple[Case, ...] = (*library_attention.CASES, *library_rows.CASES, *library_products.CASES)
 LONG = 1024  # positions; axes shorter than that are not long

@@ -1,0 +1,51 @@
+"""Where something stands in an expression: exposed, or sheltered by a guard, and what holds inside."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import reduce
+
+from einc.ein import ONE, ZERO, Apply, Cast, Expr, Extent, Read
+from einc.ein.guards import argument_guard, conjoin, in_range_by_form
+from einc.ein.ranges import is_simple
+
+Dims = tuple[tuple[str, ...], ...]
+
+
+def inside(e: Expr, group: tuple[str, ...]) -> tuple[Expr, Expr]:
+    """The conditions that an index is within a dimension of these axes."""
+    extents: list[Expr] = [Extent(axis) for axis in group] or [ONE]
+    return Apply("le", (ZERO, e)), Apply("lt", (e, reduce(lambda a, b: Apply("mul", (a, b)), extents)))
+
+
+def within(index: Sequence[Expr], dims: Dims) -> Expr | None:
+    """The condition that simple subscripts are in range; None where that is certain by their form."""
+    unsure = [(at, dim) for at, dim in zip(index, dims, strict=True) if not in_range_by_form(at, dim) and is_simple(at)]
+    return reduce(conjoin, [t for at, dim in unsure for t in inside(at, dim)], None)
+
+
+def is_exposed(e: Read, shapes: Mapping[str, Dims]) -> bool:
+    """Does the read rely on a check at the call, which is made only where the equation it stands in has positions?"""
+    pairs = zip(e.index, shapes[e.tensor], strict=True)
+    return e.guard is None and any(is_simple(at) and not in_range_by_form(at, dim) for at, dim in pairs)
+
+
+def sheltered(e: Expr, context: Expr | None, shapes: Mapping[str, Dims]) -> Expr:
+    """The expression with exposed reads under the guard that their place implies, in a context that has a guard."""
+    match e:
+        case Apply(op, args):
+            new: list[Expr] = []
+            for k, arg in enumerate(args):
+                new.append(sheltered(arg, argument_guard(op, args[:k], context), shapes))
+            return e if all(a is b for a, b in zip(new, args, strict=True)) else replace(e, args=tuple(new))
+        case Cast(arg=arg):
+            below = sheltered(arg, context, shapes)
+            return e if below is arg else replace(e, arg=below)
+        case Read(index=index, guard=guard):
+            inner = context if guard is None else guard
+            at = tuple(sheltered(i, inner, shapes) for i in index)
+            under = context if is_exposed(e, shapes) else guard
+            return replace(e, index=at, guard=under)
+        case _:
+            return e

@@ -1,0 +1,49 @@
+"""Results of compiled programs beside their meaning: as near as the types on the way allow."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from einc.ein import Program
+from tests.support.random_programs import Case
+
+_TORCH = {
+    "bool": torch.bool, "i8": torch.int8, "i32": torch.int32, "i64": torch.int64,
+    "f16": torch.float16, "bf16": torch.bfloat16, "f32": torch.float32, "f64": torch.float64,
+    "c64": torch.complex64, "c128": torch.complex128,
+}  # fmt: skip
+
+
+# Relative error of a few dozen operations, each rounded once: 64 units in the last place of the stored type.
+_ULPS = 64
+
+
+def tensors(case: Case) -> list[torch.Tensor]:
+    """The operands as torch tensors of their declared types."""
+    return [torch.from_numpy(np.asarray(case.operands[p.name])).to(_TORCH[p.dtype.name]) for p in case.program.operands]
+
+
+def precision(program: Program, name: str) -> float:
+    """One unit in the last place, relative: of the result's type, or of the narrowest arithmetic on the way to it."""
+    dtypes = program.dtypes()
+    floats = [t for t in dtypes.values() if (t.is_float or t.is_complex) and t.bits > 0]
+    wide = all(t.part.bits == 64 for t in floats)
+    return {"f16": 2.0**-10, "bf16": 2.0**-7}.get(dtypes[name].name, 2.0**-52 if wide else 2.0**-23)
+
+
+def magnitude(value: np.ndarray[Any, Any]) -> float:
+    """The size of the largest finite value, at least that of the values programs are drawn with."""
+    finite = np.abs(value[np.isfinite(value)]) if value.dtype.kind in "fc" else np.zeros(0)
+    return float(max(finite.max(initial=0.0), 16.0))
+
+
+def agree(got: torch.Tensor, wanted: np.ndarray[Any, Any], ulp: float, scale: float) -> None:
+    """Equal, or as near as units in the last place and the magnitudes in the program allow."""
+    if got.is_floating_point() or got.is_complex():
+        found = got.to(torch.complex128 if got.is_complex() else torch.float64).numpy()
+        np.testing.assert_allclose(found, wanted, rtol=_ULPS * ulp, atol=_ULPS * ulp * scale)
+    else:
+        np.testing.assert_array_equal(got.numpy(), wanted)
