@@ -6,7 +6,7 @@ import json
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,28 +15,25 @@ from einc.base import targets
 from einc.base.errors import CallError
 from einc.base.facts import Fact
 from einc.base.files import read_text
-from einc.base.targets import Target
 from einc.binding import Bindings, bind
-from einc.binding.checks import checked_scalar
-from einc.driver import Compiled, compile_program, elaborate, parse
+from einc.driver import Compiled, elaborate, parse
 from einc.ein.arithmetic import ScalarValue
 from einc.ein.printer import print_dims, print_expr
 from einc.evaluate import evaluate
-from einc.runtime.arguments import Arguments, arrange, unpacked, write
+from einc.runtime.arguments import Arguments, arrange
 from einc.runtime.autograd import connect
-from einc.runtime.execution import place, run_in_torch, runner, target_of
+from einc.runtime.execution import Outputs, Place, place
+from einc.runtime.prepared import Options, Prepared, deciding, prepared
+from einc.runtime.results import unpacked, write
 from einc.runtime.tensors import as_numpy, as_torch, device_of, is_meta, is_torch
 
 if TYPE_CHECKING:
-    import torch
-
     from einc.explain import Story
 
 Array = Any  # a torch tensor, or whatever numpy.asarray takes
 
 LEVELS = (0, 1, 2)
 MOST_SPLITS = 1024
-_REMEMBERED = 1024  # calls of different shapes and types that a program keeps at hand
 
 
 def compile(  # noqa: A001 - einc.compile is the name users look for
@@ -69,47 +66,16 @@ def compile(  # noqa: A001 - einc.compile is the name users look for
         raise CallError(f"there is no optimisation level {level!r}", fact="levels are 0, 1 and 2", hint="level=2")
     if splits is not None and (type(splits) is not int or not 1 <= splits <= MOST_SPLITS):
         raise CallError(f"a walk is not in {splits!r:.40} parts", fact=f"1 to {MOST_SPLITS} are", hint="splits=8")
-    return Program(text, name, level, None if target is None else targets.target(target), verify, splits)
-
-
-@dataclass(frozen=True, slots=True)
-class _Call:
-    """What a call with operands of given shapes and types comes to."""
-
-    program: ein.Program
-    bindings: Bindings
-    compiled: Compiled
-
-    def checked(self, given: Arguments) -> dict[str, ScalarValue]:
-        """The scalars that the caller gave, each as its parameter's kind; the launcher finds the others."""
-        return {
-            p.name: checked_scalar(p, given.scalars[p.name]) for p in self.program.scalars if p.name in given.scalars
-        }
-
-    def bound(self, given: Arguments) -> Bindings:
-        """The extents, and all scalars of this call; those remembered may be another call's."""
-        if not self.program.scalars:
-            return self.bindings
-        shapes = {name: f.shape for name, f in zip(given.names, given.facts, strict=True)}
-        return bind(self.program, shapes, given.scalars)
+    return Program(text, name, Options(level, None if target is None else targets.target(target), verify, splits))
 
 
 class Program:
     """A compiled text. Call it with tensors; ask it for its `source`, its `dump` at a stage, its `explain`."""
 
-    def __init__(
-        self,
-        text: str,
-        name: str | None,
-        level: int,
-        target: Target | None,
-        verify: bool = True,
-        splits: int | None = None,
-    ) -> None:
-        self.text = parse(text, name)
-        self._level, self._target, self._verify, self._splits = level, target, verify, splits
-        self._calls: dict[object, _Call] = {}
+    def __init__(self, text: str, name: str | None, options: Options) -> None:
+        self.text, self.options = parse(text, name), options
         self._meaning = elaborate(self.text)
+        self._deciding = deciding(self._meaning)
         self._signature = signature(self._meaning)
 
     def __call__(self, *operands: Array, out: Any = None, backend: str | None = None, **named: Any) -> Any:
@@ -127,19 +93,16 @@ class Program:
         tensors = [as_torch(a) for a in given.arrays]
         home = device_of(tensors, given.names)
         where = place(home, backend)
-        device = where.device
-        call = self._call(given, device)
-        values: dict[str, Any] = {n: t.to(device) for n, t in zip(given.names, tensors, strict=True)}
+        call = self._prepared(given, where)
+        values = {n: t.to(where.device) for n, t in zip(given.names, tensors, strict=True)}
 
-        def run(into: tuple[torch.Tensor, ...] | None) -> tuple[torch.Tensor, ...]:
-            if where.backend == "torch":
-                return run_in_torch(call.compiled, values, call.bound(given), into, device)
-            args = map((values | call.checked(given)).get, (p.name for p in call.program.params))
-            found = runner(call.compiled)(*args, out=into, device=device)
-            return found if device == home else tuple(t.to(home) for t in found)
+        def run(into: Outputs | None) -> Outputs:
+            found = call.run(values, given.scalars, into)
+            return found if where.device == home else tuple(t.to(home) for t in found)
 
         if out is not None:
-            return write(out, call.program, call.bindings.extents, tensors if device == home else None, run)
+            reachable = tensors if where.device == home else None
+            return write(out, call.program, call.bindings.extents, reachable, run)
         torch_operands = [a for a in given.arrays if is_torch(a)]
         results = connect(run(None), torch_operands) if torch_operands else run(None)
         return unpacked(results, bool(torch_operands))
@@ -147,28 +110,20 @@ class Program:
     def _arrange(self, operands: tuple[Array, ...], named: Mapping[str, Any], shaped: bool = False) -> Arguments:
         return arrange(self.text.operands, self.text.scalars, self._signature, operands, named, shaped)
 
-    def _call(self, given: Arguments, device: torch.device | None) -> _Call:
-        """The compiled program for these operands; what was found for equal shapes, types and integers is kept."""
-        facts = given.facts
-        key = (facts, tuple((n, type(v), v) for n, v in given.scalars.items() if not isinstance(v, float)), device)
-        try:
-            found = self._calls.get(key)
-        except TypeError:  # a scalar that is no number at all: `bind` will say so
-            found = None
-        if found is None:
-            named = dict(zip(given.names, facts, strict=True))
-            program = elaborate(self.text, named)
-            bindings = bind(program, {name: f.shape for name, f in named.items()}, given.scalars)
-            target = self._target or (targets.INTERPRETER if device is None else target_of(device))
-            found = _Call(program, bindings, self._compile(program, bindings.extents, target))
-            if len(self._calls) >= _REMEMBERED:
-                self._calls.clear()
-            self._calls[key] = found
-        return found
+    def _prepared(self, given: Arguments, where: Place) -> Prepared:
+        """What runs a call with these operands there."""
+        deciding = {n: v for n, v in given.scalars.items() if n in self._deciding and isinstance(v, bool | int | float)}
+        return prepared(self.text, given.facts, deciding, where, self.options, lambda: self._bound(given))
+
+    def _bound(self, given: Arguments) -> tuple[ein.Program, Bindings]:
+        """What the text means for these operands, and every extent and scalar of the call."""
+        named = dict(zip(given.names, given.facts, strict=True))
+        program = elaborate(self.text, named)
+        return program, bind(program, {name: f.shape for name, f in named.items()}, given.scalars)
 
     def _evaluate(self, given: Arguments, out: Any) -> Any:
         if out is not None:
-            raise CallError("the evaluator takes no out", fact='backend="evaluate"', hint="leave out= away")
+            raise CallError("the evaluator takes no out", fact='backend="evaluate"', hint="leave out the argument out=")
         named = dict(zip(given.names, given.facts, strict=True))
         arrays = {name: as_numpy(as_torch(a).cpu()) for name, a in zip(given.names, given.arrays, strict=True)}
         results = evaluate(elaborate(self.text, named), arrays, given.scalars)
@@ -184,20 +139,9 @@ class Program:
     def __repr__(self) -> str:
         return f"<einc.Program {self}>"
 
-    def _compile(
-        self,
-        program: ein.Program,
-        extents: Mapping[str, int] | None,
-        target: Target | None = None,
-        level: int | None = None,
-    ) -> Compiled:
-        target = target or self._target or targets.INTERPRETER
-        level = self._level if level is None else level
-        return compile_program(program, level, target, extents, self._verify, self._splits)
-
     def compiled_for(self, facts: Mapping[str, Fact], extents: Mapping[str, int]) -> Compiled:
         """Every stage of the compilation, for operands that need not be there; `extents` are of all axes."""
-        return self._compile(elaborate(self.text, facts), extents)
+        return self.options.compile(elaborate(self.text, facts), extents)
 
     def compiled(self, *operands: Array, **named: Any) -> Compiled:
         """Every stage of the compilation, for these operands; without any, for float32 operands of no known size.
@@ -205,10 +149,12 @@ class Program:
         Operands on the meta device, which have a shape and no memory, will do.
         """
         if not operands and not named:
-            return self._compile(self._meaning, None)
+            return self.options.compile(self._meaning, None)
         given = self._arrange(operands, named, shaped=True)
+        program, bindings = self._bound(given)
         held = {n: a for n, a in zip(given.names, given.arrays, strict=True) if is_torch(a) and not is_meta(a)}
-        return self._call(given, device_of(list(held.values()), list(held)) if held else None).compiled
+        where = place(device_of(list(held.values()), list(held))) if held else None
+        return self.options.compile(program, bindings.extents, where)
 
     def dump(self, stage: str | None = None, *operands: Array, **named: Any) -> str:
         """The program after a pass, as text; without a name, the list of stages and which of them changed it."""
@@ -229,13 +175,13 @@ class Program:
 
             return self._story(self._meaning, extents(self._meaning, usual(self._meaning), {}, USUAL), {}, {})
         given = self._arrange(operands, named, shaped=True)
-        call = self._call(given, None)
+        program, bindings = self._bound(given)
         indices = {
             name: as_numpy(as_torch(a).cpu())
             for name, a, f in zip(given.names, given.arrays, given.facts, strict=True)
             if (f.dtype.is_int or f.dtype.is_bool) and not is_meta(a)
         }
-        return self._story(call.program, call.bindings.extents, given.scalars, indices)
+        return self._story(program, bindings.extents, given.scalars, indices)
 
     def story_for(
         self, facts: Mapping[str, Fact], extents: Mapping[str, int], scalars: Mapping[str, ScalarValue] | None = None
@@ -252,8 +198,8 @@ class Program:
     ) -> Story:
         from einc.explain import story
 
-        levels = [self._compile(program, extents, level=n) for n in LEVELS]
-        return story(self.text.source.text, levels, extents, self._level, scalars, operands)
+        levels = [replace(self.options, level=n).compile(program, extents) for n in LEVELS]
+        return story(self.text.source.text, levels, extents, self.options.level, scalars, operands)
 
     def explain(self, *operands: Array, format: str = "text", **named: Any) -> str:  # noqa: A002
         """What the program is, how it is streamed, and what it costs: as text, as JSON or as a page.

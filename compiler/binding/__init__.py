@@ -20,6 +20,7 @@ from einc.ein.arithmetic import ScalarValue, evaluate_formula
 
 __all__ = [
     "Bindings", "Fact", "FromDefault", "FromDimension", "FromFormula", "Step", "bind", "completed", "plan", "value_of",
+    "with_scalars",
 ]  # fmt: skip
 
 
@@ -69,6 +70,15 @@ def bind(
         if all(found.extents[axis] > 0 for axis in axes):  # else nothing of the equation is ever evaluated
             for what in owed:
                 demand(what, found.extents, found.scalars)
+    return Bindings(found.extents, {p.name: found.scalars[p.name] for p in program.scalars})
+
+
+def with_scalars(program: Program, bindings: Bindings, scalars: Mapping[str, ScalarValue]) -> Bindings:
+    """The extents of one call with the scalars of another, which agree in all that extents are made of."""
+    found = Bindings(bindings.extents, checked_scalars(program, scalars))
+    for step in _prepared(program).steps:
+        if isinstance(step, FromDefault):
+            _take(step, program, {}, found)
     return Bindings(found.extents, {p.name: found.scalars[p.name] for p in program.scalars})
 
 

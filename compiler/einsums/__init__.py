@@ -7,16 +7,16 @@ NumPy arrays, numbers and nested lists give NumPy results; one torch tensor amon
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from einc import ein
-from einc.base.errors import CallError, ShapeError
+from einc.base.errors import ShapeError
 from einc.base.facts import Fact
 from einc.base.types import DType
 from einc.binding import Bindings
@@ -25,14 +25,10 @@ from einc.einsums.options import check_cast, check_casting, check_optimize, chec
 from einc.einsums.subscripts import read_call
 from einc.einsums.views import as_view, is_view
 from einc.frontend.strings.einsum import Reading, bind_einsum
-from einc.runtime.arguments import write
 from einc.runtime.autograd import connect
-from einc.runtime.tensors import as_numpy, dtype_of, is_torch, may_overlap, overlaps_itself
-
-if TYPE_CHECKING:
-    import torch
-
-    from einc.runtime.execution import Place
+from einc.runtime.prepared import Options, prepared
+from einc.runtime.results import check_out, write
+from einc.runtime.tensors import as_numpy, dtype_of, is_torch, may_overlap
 
 Array = Any  # a torch tensor or a NumPy array
 
@@ -74,7 +70,7 @@ def einsum(
     if out is not None:
         return _into(out, plan, arrays, casting)
     if plan.view:
-        return _finished(as_view(plan.program, plan.extents, arrays[0]), "K", arrays)
+        return _finished(as_view(plan.program, plan.bindings.extents, arrays[0]), "K", arrays)
     return _finished(_run(plan, arrays), order, arrays)
 
 
@@ -87,10 +83,18 @@ class Plan:
     """What calls with operands of the same shapes and types come to; compared by identity."""
 
     program: ein.Program
-    extents: Mapping[str, int]
+    bindings: Bindings
     shape: tuple[int, ...]
     dtype: DType
     view: bool
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(p.name for p in self.program.operands)
+
+    @property
+    def options(self) -> Options:
+        return Options(level=2 if len(self.program.operands) <= _FEW else 0)
 
 
 @lru_cache(maxsize=4096)
@@ -102,26 +106,7 @@ def _plan(text: str, facts: tuple[Fact, ...], sizes: tuple[tuple[str, int], ...]
     if prod(shape) >= _MOST:
         fact = f"its shape is {shape}"
         raise ShapeError("the result would be too large", program.span, fact=fact, hint="pass smaller extents")
-    return Plan(program, extents, shape, equation.outputs[0].dtype, is_view(program))
-
-
-@lru_cache(maxsize=4096)
-def _runner(plan: Plan, where: Place) -> Callable[..., tuple[torch.Tensor, ...]]:
-    """The compiled program as a function of torch tensors there."""
-    from einc.driver import compile_program
-    from einc.runtime.execution import run_in_torch, runner, target_of
-
-    level = 2 if len(plan.program.operands) <= _FEW else 0
-    compiled = compile_program(plan.program, level, target_of(where.device), plan.extents)
-    if where.backend != "torch":
-        return runner(compiled)
-    names = [p.name for p in plan.program.operands]
-    bindings = Bindings(dict(plan.extents), {})
-
-    def run(*tensors: torch.Tensor, out: tuple[torch.Tensor, ...] | None = None) -> tuple[torch.Tensor, ...]:
-        return run_in_torch(compiled, dict(zip(names, tensors, strict=True)), bindings, out)
-
-    return run
+    return Plan(program, Bindings(extents, {}), shape, equation.outputs[0].dtype, is_view(program))
 
 
 def _run(plan: Plan, arrays: Sequence[Array], out: Array | None = None) -> Array:
@@ -129,10 +114,11 @@ def _run(plan: Plan, arrays: Sequence[Array], out: Array | None = None) -> Array
     from einc.runtime.execution import place
 
     tensors = on_one_device(arrays)
-    run = _runner(plan, place(tensors[0].device))
+    call = prepared(plan, (), {}, place(tensors[0].device), plan.options, lambda: (plan.program, plan.bindings))
+    values = dict(zip(plan.names, tensors, strict=True))
     if out is not None:
-        return write(out, plan.program, plan.extents, tensors, lambda into: run(*tensors, out=into))
-    return connect(run(*tensors), [a for a in arrays if is_torch(a)])[0]
+        return write(out, plan.program, plan.bindings.extents, tensors, lambda into: call.run(values, out=into))
+    return connect(call.run(values), [a for a in arrays if is_torch(a)])[0]
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -156,33 +142,14 @@ def _fortran(arrays: Sequence[Array]) -> bool:
 
 def _into(out: Array, plan: Plan, arrays: Sequence[Array], casting: str) -> Array:
     """Write the result into `out`, which may overlap the operands."""
-    _check_out(out, plan, arrays)
+    check_out("'out'", out, plan.shape, torch=any(map(is_torch, arrays)))
     own = dtype_of(out, "out")
     check_cast("the result", plan.dtype, own, casting)
     if not plan.view and own == plan.dtype:
         return _run(plan, arrays, out)
-    value = as_view(plan.program, plan.extents, arrays[0]) if plan.view else _run(plan, arrays)
+    value = as_view(plan.program, plan.bindings.extents, arrays[0]) if plan.view else _run(plan, arrays)
     if is_torch(out):
         out.copy_(value.clone() if may_overlap(value, out) else value)
     else:
         np.copyto(out, as_numpy(value) if is_torch(value) else value, casting="unsafe")
     return out
-
-
-def _check_out(out: Array, plan: Plan, arrays: Sequence[Array]) -> None:
-    on_torch = any(map(is_torch, arrays))
-    if not (is_torch(out) if on_torch else isinstance(out, np.ndarray)):
-        raise CallError(
-            "'out' is not an array of the operands' kind",
-            fact=f"it is a {type(out).__name__}",
-            hint=f"pass a {'torch tensor' if on_torch else 'NumPy array'} of shape {plan.shape}",
-        )
-    if tuple(out.shape) != plan.shape:
-        fact = f"it has shape {tuple(out.shape)}, the result {plan.shape}"
-        raise ShapeError("'out' does not have the shape of the result", fact=fact, hint="pass an 'out' of that shape")
-    if on_torch:
-        unfit = "it requires a gradient" * out.requires_grad or "its positions share memory" * overlaps_itself(out)
-    else:
-        unfit = "it is read-only" * (not out.flags.writeable)
-    if unfit:
-        raise CallError("'out' cannot be written to", fact=unfit, hint="pass memory of its own")

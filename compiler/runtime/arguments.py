@@ -1,24 +1,18 @@
-"""A call's arguments as operands and scalars, by position or by name; results written where the caller wants them."""
+"""A call's arguments as operands and scalars, by position or by name."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from einc import ein
-from einc.base.errors import CallError, DTypeError, ShapeError, nearest
+from einc.base.errors import CallError, nearest
 from einc.base.facts import Fact
-from einc.ein.ranges import extent_of
-from einc.runtime.tensors import as_array, as_numpy, as_torch, dtype_of, fact, is_torch, may_overlap, overlaps_itself
-
-if TYPE_CHECKING:
-    import torch
+from einc.runtime.tensors import as_array, fact, is_torch
 
 Array = Any  # a torch tensor or a NumPy array
-Tensors = tuple["torch.Tensor", ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,83 +73,3 @@ def _plain(value: object) -> object:
         array: Any = value
         return array.item() if array.ndim == 0 else value
     return value
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Results
-
-
-def unpacked(results: Tensors, torch: bool) -> Any:
-    """One result, or the tuple of several; of NumPy's kind unless operands were torch's, without dims a number."""
-    found: tuple[Any, ...] = results if torch else tuple(as_numpy(t)[()] for t in results)
-    return found[0] if len(found) == 1 else found
-
-
-def write(
-    out: Any,
-    program: ein.Program,
-    extents: Mapping[str, int],
-    operands: Sequence[torch.Tensor] | None,
-    run: Callable[[Tensors | None], Tensors],
-) -> Any:
-    """Run with the results written to `out`, which is returned: a tensor, or a sequence of as many as there are.
-
-    `run` takes tensors to write to, or None. Results go straight to memory that torch can address and that shares
-    nothing with an operand or another result; else, or where `operands` is None, they are computed aside, then copied.
-    """
-    count = len(program.results)
-    wanted = tuple(out) if isinstance(out, tuple | list) else (out,)
-    if len(wanted) != count:
-        raise CallError(
-            f"out holds {len(wanted)} tensor{'s' * (len(wanted) != 1)}, but the program gives {count}",
-            fact=f"results: {', '.join(program.results)}",
-            hint=f"pass a tuple of {count}" if count > 1 else "pass one tensor",
-        )
-    for name, array in zip(program.results, wanted, strict=True):
-        _check_out(name, array, program, extents)
-    views = [as_torch(a) if is_torch(a) or a.size else None for a in wanted]
-    if operands is not None and _direct(wanted, views, operands):
-        run(tuple(v for v in views if v is not None))
-        return out
-    for array, result in zip(wanted, run(None), strict=True):
-        if is_torch(array):
-            array.detach().copy_(result)
-        else:
-            np.copyto(array, as_numpy(result))
-    return out
-
-
-def _direct(wanted: Sequence[Array], views: Sequence[torch.Tensor | None], operands: Sequence[torch.Tensor]) -> bool:
-    """May a kernel write to these views while it reads the operands?"""
-    seen = list(operands)
-    for array, view in zip(wanted, views, strict=True):
-        if view is None or (not is_torch(array) and not np.may_share_memory(array, view.numpy())):
-            return False
-        if any(view.device != t.device or may_overlap(view, t) for t in seen):
-            return False
-        seen.append(view)
-    return True
-
-
-def _check_out(name: str, array: Array, program: ein.Program, extents: Mapping[str, int]) -> None:
-    if not (is_torch(array) or isinstance(array, np.ndarray)):
-        raise CallError(
-            f"out for '{name}' is not a tensor",
-            fact=f"it is a {type(array).__name__}",
-            hint="pass a torch tensor or a NumPy array",
-        )
-    shape = tuple(extent_of(d, extents) for d in program.shapes()[name])
-    if tuple(array.shape) != shape:
-        fact = f"it has shape {tuple(array.shape)}, the result {shape}"
-        raise ShapeError(f"out does not have the shape of '{name}'", fact=fact, hint=f"pass a tensor of shape {shape}")
-    dtype, own = program.dtypes()[name], dtype_of(array, "out")
-    if own != dtype:
-        fact = f"it has elements of type {own}, the result {dtype}"
-        raise DTypeError(f"out does not have the type of '{name}'", fact=fact, hint=f"pass a tensor of type {dtype}")
-    unfit = "its positions share memory" if overlaps_itself(array) else ""
-    if is_torch(array):
-        unfit = "it requires a gradient" if array.requires_grad and array.is_leaf else unfit
-    else:
-        unfit = unfit if array.flags.writeable else "it is read-only"
-    if unfit:
-        raise CallError(f"out for '{name}' cannot be written to", fact=unfit, hint="pass memory of its own")

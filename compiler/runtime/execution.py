@@ -1,23 +1,25 @@
-"""A program run on torch tensors: on the GPU they are on, else by torch operations over the same tiles."""
+"""Where a program runs and by what: kernels on the GPU that its operands are on, else torch over the same tiles."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from einc import ein
 from einc.base.errors import CallError, TargetError, nearest
 from einc.base.targets import INTERPRETER, TARGETS, Target
-from einc.binding import Bindings, bind, completed
-from einc.driver import Compiled, compile_program
+from einc.binding import Bindings, with_scalars
+from einc.driver import Compiled
 from einc.ein.arithmetic import ScalarValue
 
 if TYPE_CHECKING:
     import torch
 
-Runner = Callable[..., tuple["torch.Tensor", ...]]
+Tensors = Mapping[str, "torch.Tensor"]
+Scalars = Mapping[str, ScalarValue]
+Outputs = tuple["torch.Tensor", ...]
+Launch = Callable[[Tensors, Scalars, Outputs | None], Outputs]
 
 BACKENDS = ("triton", "interpret", "torch", "evaluate")
 ON_CPU = "torch"  # what runs operands on the CPU, unless a call says otherwise
@@ -79,71 +81,36 @@ def place(home: torch.device, backend: str | None = None) -> Place:
     return Place(backend, torch.device("cuda", torch.cuda.current_device()))
 
 
-@lru_cache(maxsize=1024)
-def runner(compiled: Compiled) -> Runner:
-    """The compiled program as a function of its parameters in order; `out` is a tuple of results, or None.
-
-    None stands for a scalar that has a default. `device` is where a program without operands runs.
-    """
+def launch_in_triton(compiled: Compiled, bindings: Bindings, where: Place) -> Launch:  # noqa: ARG001 - finds its extents
+    """What runs the emitted file, on a GPU or in Triton's interpreter; its launcher finds extents and defaults."""
     from einc.codegen.run.load import launcher
 
     program = compiled.program
     launch = launcher(compiled.source, compiled.emitted.launcher)
     optional = [isinstance(p, ein.Param) and p.default is not None for p in program.params]
-    order = sorted(range(len(optional)), key=lambda k: optional[k])  # a launcher's defaults come last
+    order = [program.params[k].name for k in sorted(range(len(optional)), key=lambda k: optional[k])]
     single = len(program.results) == 1
+    device = {} if program.operands else {"device": where.device}
 
-    def run(
-        *args: Any, out: tuple[torch.Tensor, ...] | None = None, device: torch.device | None = None
-    ) -> tuple[torch.Tensor, ...]:
+    def run(tensors: Tensors, scalars: Scalars, out: Outputs | None) -> Outputs:
+        values: Mapping[str, Any] = {**tensors, **scalars}
         into = out[0] if out is not None and single else out
-        where = {} if program.operands else {"device": device}
-        found = launch(*(args[k] for k in order), out=into, **where)
+        found = launch(*map(values.get, order), out=into, **device)  # None stands for a default
         return (found,) if single else tuple(found)
 
     return run
 
 
-def run_in_torch(
-    compiled: Compiled,
-    tensors: Mapping[str, torch.Tensor],
-    bindings: Bindings,
-    out: tuple[torch.Tensor, ...] | None = None,
-    device: torch.device | None = None,
-) -> tuple[torch.Tensor, ...]:
-    """The results of the compiled kernels by torch operations, vectorised over the grid; `out` takes them, if given.
+def launch_in_torch(compiled: Compiled, bindings: Bindings, where: Place) -> Launch:
+    """What runs the compiled kernels by torch operations, vectorised over the grid."""
+    from einc.codegen.executor.run import executor
 
-    `device` is where a program without operands runs.
-    """
-    from einc.codegen.executor.run import run
-
-    schedule = compiled.state.schedule
+    program, schedule = compiled.state.program, compiled.state.schedule
     assert schedule is not None
-    into = None if out is None else dict(zip(compiled.program.results, out, strict=True))
-    final = compiled.state.program
-    return run(final, schedule, tensors, completed(final, bindings), into, device)
+    prepared = executor(program, schedule, bindings, where.device)
 
+    def run(tensors: Tensors, scalars: Scalars, out: Outputs | None) -> Outputs:
+        own = with_scalars(compiled.program, bindings, scalars).scalars if compiled.program.scalars else {}
+        return prepared.run(tensors, own, out or ())
 
-def execute(
-    program: ein.Program,
-    tensors: Sequence[torch.Tensor],
-    scalars: Mapping[str, ScalarValue] | None = None,
-    extents: Mapping[str, int] | None = None,
-    level: int = 2,
-    out: tuple[torch.Tensor, ...] | None = None,
-    backend: str | None = None,
-) -> tuple[torch.Tensor, ...]:
-    """The results of a program on its operands, in order, all on one device; shapes are checked by the caller.
-
-    `extents` are those of the call, which schedules are chosen by.
-    """
-    import torch
-
-    where = place(tensors[0].device if tensors else torch.device("cpu"), backend)
-    compiled = compile_program(program, level, target_of(where.device), extents)
-    given = dict(zip((p.name for p in program.operands), tensors, strict=True))
-    if where.backend == "torch":
-        bindings = bind(program, {name: tuple(x.shape) for name, x in given.items()}, scalars)
-        return run_in_torch(compiled, given, bindings, out, where.device)
-    values: dict[str, Any] = given | dict(scalars or {})
-    return runner(compiled)(*(values.get(p.name) for p in program.params), out=out, device=where.device)
+    return run

@@ -23,7 +23,7 @@ from einc.binding import bind
 from einc.codegen.executor import boxes
 from einc.codegen.executor.boxes import Dim, blocks, box
 from einc.codegen.executor.frames import Affine
-from einc.codegen.executor.run import run as execute
+from einc.codegen.executor.run import executor
 from einc.codegen.executor.workers import share_out
 from einc.driver import compile_program
 from einc.ein import Operand, Param, Program
@@ -56,7 +56,8 @@ def check(case: Case, level: int) -> None:
     compiled = compile_program(program, level, INTERPRETER, case.sizes)
     bindings = bind(program, {name: tuple(x.shape) for name, x in given.items()}, case.scalars)
     assert compiled.state.schedule is not None
-    found = execute(compiled.state.program, compiled.state.schedule, given, bindings)
+    made = executor(compiled.state.program, compiled.state.schedule, bindings, torch.device("cpu"))
+    found = made.run(given, bindings.scalars, ())
     wanted = evaluate(program, case.operands, case.scalars)
     for name, got, value in zip(program.results, found, wanted, strict=True):
         agree(got, value, precision(program, name), magnitude(value))

@@ -14,8 +14,8 @@ from einc.base.targets import INTERPRETER, TARGETS
 from einc.base.types import BF16, F32, DType
 from einc.codegen.run.aot import compile_ahead
 from einc.evaluate import evaluate
-from einc.runtime.execution import runner
 from einc.tile.walk import values_in
+from tests.support.compiled import runner
 from tests.support.places import EXAMPLES
 
 HEADS = (EXAMPLES / "attention" / "talking_heads.ein").read_text()

@@ -13,7 +13,7 @@ from einc import driver
 from einc.base.targets import INTERPRETER
 from einc.binding import bind
 from einc.evaluate import evaluate
-from einc.runtime.execution import run_in_torch
+from tests.support.compiled import run_in_torch
 from tests.support.random_cascades import Cascade, cascades
 
 ANY = settings(deadline=None, suppress_health_check=list(HealthCheck))

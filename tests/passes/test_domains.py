@@ -17,8 +17,8 @@ from einc.base.targets import INTERPRETER, TARGETS, Target
 from einc.binding import Bindings, bind, completed
 from einc.evaluate import evaluate
 from einc.explain.visits import EMPTY, FULL, MIXED, Visits, bound_tensors, domain_picture, visits
-from einc.runtime.execution import run_in_torch, runner
 from einc.tile.walk import tile_axes
+from tests.support.compiled import run_in_torch, runner
 
 Array = np.ndarray[Any, Any]
 ATTENTION = 'softmax(where({}, "bihd,bjhd->bhij" / sqrt(|d|), -inf)) * "bjhd->bihd"'

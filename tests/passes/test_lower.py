@@ -15,9 +15,8 @@ from einc.base.targets import INTERPRETER
 from einc.binding import bind
 from einc.ein import Program
 from einc.evaluate import evaluate
-from einc.runtime.execution import execute, run_in_torch, runner
 from einc.tile.walk import values_in, walk_values
-from tests.support.compiled import agree, magnitude, precision, tensors
+from tests.support.compiled import agree, execute, magnitude, precision, run_in_torch, runner, tensors
 from tests.support.random_programs import Case, cases
 
 
@@ -26,7 +25,7 @@ def check(case: Case, level: int) -> None:
     program: Program = case.program
     scalars: Mapping[str, Any] = case.scalars
     wanted = evaluate(program, case.operands, scalars)
-    found = execute(program, tensors(case), scalars, case.sizes, level, backend="interpret")
+    found = execute(program, tensors(case), scalars, level, backend="interpret")
     for name, got, value in zip(program.results, found, wanted, strict=True):
         agree(got, value, precision(program, name), magnitude(value))
 

@@ -13,9 +13,9 @@ from einc.base.targets import TARGETS
 from einc.base.types import INT
 from einc.binding import bind
 from einc.evaluate import evaluate
-from einc.runtime.execution import run_in_torch, runner
 from einc.tile.typing import axes_of, scope
 from einc.tile.walk import tile_axes, values_in, walk_values
+from tests.support.compiled import run_in_torch, runner
 
 Array = np.ndarray[Any, Any]
 

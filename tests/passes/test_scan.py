@@ -14,9 +14,9 @@ from einc.binding import bind
 from einc.codegen.run.aot import compile_ahead
 from einc.evaluate import evaluate
 from einc.explain import accounts
-from einc.runtime.execution import run_in_torch, runner
 from einc.tile import Scan, Schedule
 from einc.tile.walk import tile_axes, values_in
+from tests.support.compiled import run_in_torch, runner
 
 Array = np.ndarray[Any, Any]
 

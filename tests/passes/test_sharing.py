@@ -18,7 +18,7 @@ from einc.base.types import BF16, F32, DType
 from einc.binding import bind
 from einc.ein import Program
 from einc.evaluate import evaluate
-from einc.runtime.execution import run_in_torch, runner
+from tests.support.compiled import run_in_torch, runner
 
 
 @dataclass(frozen=True, slots=True)

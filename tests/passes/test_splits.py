@@ -21,8 +21,7 @@ from einc.codegen.executor.kernel import executable
 from einc.ein import Program
 from einc.evaluate import evaluate
 from einc.passes.estimate.cost import Model
-from einc.runtime.execution import run_in_torch, runner
-from tests.support.compiled import agree, magnitude, precision, tensors
+from tests.support.compiled import agree, magnitude, precision, run_in_torch, runner, tensors
 from tests.support.random_cascades import Cascade, cascades
 from tests.support.random_programs import Case, cases
 

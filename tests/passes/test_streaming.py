@@ -15,8 +15,8 @@ from einc.base.targets import INTERPRETER, TARGETS
 from einc.ein import Program
 from einc.evaluate import evaluate
 from einc.passes.streaming.walks import walks
-from einc.runtime.execution import runner
 from einc.tile import Loop
+from tests.support.compiled import runner
 
 LONG = {"i": 1 << 14, "j": 1 << 20, "e": 4096, "d": 64}  # hints: j is too long to be held whole, i fills a machine
 

@@ -12,8 +12,10 @@ import torch
 from einc.base.targets import INTERPRETER
 from einc.binding import bind
 from einc.codegen import emit_file
-from einc.codegen.executor import boxes, run
+from einc.codegen.executor import boxes
+from einc.codegen.executor.run import executor
 from einc.codegen.run.load import launcher
+from einc.runtime.prepared import forget
 from einc.tile.verifier import verify
 from tests.support.tileprograms import Scheduled
 
@@ -41,8 +43,8 @@ def run_in_torch(scheduled: Scheduled, *args: Any, out: torch.Tensor | None = No
     verify(schedule)
     given = dict(zip((p.name for p in program.operands), args, strict=True))
     bindings = bind(program, {name: tuple(x.shape) for name, x in given.items()}, scalars)
-    into = None if out is None else {program.results[0]: out}
-    return run.run(program, schedule, given, bindings, into)[0]
+    into = () if out is None else (out,)
+    return executor(program, schedule, bindings, torch.device("cpu")).run(given, bindings.scalars, into)[0]
 
 
 @contextmanager
@@ -51,9 +53,9 @@ def in_pieces(largest: int = 60) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(boxes, "LARGEST", largest)
         patch.setattr(boxes, "WORTH_SHARING", largest // 2)
-        run.forget()
+        forget()
         yield
-    run.forget()
+    forget()
 
 
 def close(got: torch.Tensor, wanted: torch.Tensor, tolerance: float = 1e-5) -> None:

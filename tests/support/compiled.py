@@ -1,13 +1,19 @@
-"""Results of compiled programs beside their meaning: as near as the types on the way allow."""
+"""Compiled programs run, and their results beside what they mean: as near as the types on the way allow."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
+from einc.binding import Bindings, bind
+from einc.driver import Compiled
 from einc.ein import Program
+from einc.runtime.execution import Outputs, Place, launch_in_torch, launch_in_triton, place
+from einc.runtime.prepared import Options, prepared
+from einc.runtime.tensors import fact
 from tests.support.random_programs import Case
 
 _TORCH = {
@@ -47,3 +53,46 @@ def agree(got: torch.Tensor, wanted: np.ndarray[Any, Any], ulp: float, scale: fl
         np.testing.assert_allclose(found, wanted, rtol=_ULPS * ulp, atol=_ULPS * ulp * scale)
     else:
         np.testing.assert_array_equal(got.numpy(), wanted)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Runs
+
+CPU = torch.device("cpu")
+
+
+def run_in_torch(
+    compiled: Compiled, tensors: Mapping[str, torch.Tensor], bindings: Bindings, out: Outputs | None = None
+) -> Outputs:
+    """The results of compiled kernels, by torch operations."""
+    return launch_in_torch(compiled, bindings, Place("torch", CPU))(tensors, bindings.scalars, out)
+
+
+def runner(compiled: Compiled) -> Callable[..., Outputs]:
+    """The emitted file in Triton's interpreter, as a function of the parameters; None stands for a default."""
+    launch = launch_in_triton(compiled, Bindings({}, {}), Place("interpret", CPU))
+    names = [p.name for p in compiled.program.params]
+
+    def run(*args: Any, out: Outputs | None = None) -> Outputs:
+        return launch(dict(zip(names, args, strict=True)), {}, out)
+
+    return run
+
+
+def execute(
+    program: Program,
+    tensors: Sequence[torch.Tensor],
+    scalars: Mapping[str, Any] | None = None,
+    level: int = 2,
+    backend: str | None = None,
+) -> Outputs:
+    """The results of a program on its operands, in order, as a call of it runs."""
+    given = dict(zip((p.name for p in program.operands), tensors, strict=True))
+    where = place(tensors[0].device if tensors else CPU, backend)
+    shapes = {name: tuple(x.shape) for name, x in given.items()}
+    facts = tuple(fact(t, name) for name, t in given.items())
+
+    def meaning() -> tuple[Program, Bindings]:
+        return program, bind(program, shapes, scalars)
+
+    return prepared(program, facts, scalars or {}, where, Options(level), meaning).run(given, scalars)

@@ -8,8 +8,7 @@ from hypothesis import given, settings
 
 import einc
 from einc.evaluate import evaluate
-from einc.runtime.execution import execute
-from tests.support.compiled import agree, magnitude, precision, tensors
+from tests.support.compiled import agree, execute, magnitude, precision, tensors
 from tests.support.random_programs import Case, cases
 
 pytestmark = [
@@ -32,7 +31,7 @@ def near(found: torch.Tensor, wanted: torch.Tensor, ulp: float, terms: int) -> N
 def test_random_programs(level: int, case: Case) -> None:
     program = case.program
     wanted = evaluate(program, case.operands, case.scalars)
-    found = execute(program, [t.cuda() for t in tensors(case)], case.scalars, case.sizes, level)
+    found = execute(program, [t.cuda() for t in tensors(case)], case.scalars, level)
     for name, got, value in zip(program.results, found, wanted, strict=True):
         agree(got.cpu(), value, precision(program, name), magnitude(value))
 

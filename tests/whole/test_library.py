@@ -14,9 +14,9 @@ import einc
 from einc import driver
 from einc.base.targets import INTERPRETER, TARGETS, Target
 from einc.binding import bind
-from einc.runtime.execution import run_in_torch
 from einc.runtime.tensors import fact
 from tests.support import library_attention, library_products, library_rows
+from tests.support.compiled import run_in_torch
 from tests.support.library import FLOATS, Case, agree
 from tests.support.places import EXAMPLES
 

@@ -17,7 +17,7 @@ from torch.nn import functional as F  # noqa: N812
 from einc import driver
 from einc.base.targets import INTERPRETER, TARGETS
 from einc.binding import bind
-from einc.runtime.execution import run_in_torch, runner
+from tests.support.compiled import run_in_torch, runner
 
 ULP = 2.0**-23
 INF = float("inf")

@@ -1,0 +1,121 @@
+"""A call, prepared: found once for operands of the same shapes and types, and kept.
+
+    facts  -->  program, bindings  -->  kernels for a target  -->  launch
+
+Every call goes through here, however it was asked for: a compiled text, an einsum, a row of a benchmark.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from einc import ein
+from einc.base.facts import Fact
+from einc.base.targets import INTERPRETER, Target
+from einc.binding import Bindings
+from einc.binding.checks import checked_scalar
+from einc.driver import Compiled, compile_program
+from einc.runtime.execution import Launch, Outputs, Place, launch_in_torch, launch_in_triton, target_of
+
+if TYPE_CHECKING:
+    import torch
+
+_MOST_KEPT = 4096
+
+_kept: OrderedDict[Hashable, Prepared] = OrderedDict()
+_lock = threading.RLock()
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a user asks of the compiler; `target` None stands for the machine that the operands are on."""
+
+    level: int = 2
+    target: Target | None = None
+    verify: bool = True
+    splits: int | None = None
+
+    def compile(self, program: ein.Program, extents: Mapping[str, int] | None, where: Place | None = None) -> Compiled:
+        """The program compiled for extents, and for the place that it runs at if no target was named."""
+        target = self.target or (INTERPRETER if where is None else target_of(where.device))
+        return compile_program(program, self.level, target, extents, self.verify, self.splits)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prepared:
+    """What calls with operands of the same shapes and types, and the same integers that count, have in common."""
+
+    program: ein.Program
+    bindings: Bindings
+    compiled: Compiled
+    launch: Launch
+
+    def run(
+        self,
+        tensors: Mapping[str, torch.Tensor],
+        scalars: Mapping[str, Any] | None = None,
+        out: Outputs | None = None,
+    ) -> Outputs:
+        """The results in order, for operands where the call was prepared for; `out` takes them, if given."""
+        known = scalars or {}
+        given = {p.name: checked_scalar(p, known[p.name]) for p in self.program.scalars if p.name in known}
+        return self.launch(tensors, given, out)
+
+
+def prepared(
+    source: Hashable,
+    facts: tuple[Fact, ...],
+    scalars: Mapping[str, Any],
+    where: Place,
+    options: Options,
+    meaning: Callable[[], tuple[ein.Program, Bindings]],
+) -> Prepared:
+    """The call of `source`, whatever makes a program of facts, with such operands and integers.
+
+    `meaning` gives the program and its bindings, and raises `einc.Error` where the operands do not fit; what is wrong
+    is not kept. `scalars` are those that extents and kernels depend on (`deciding`); others may differ between calls.
+    """
+    key = (source, facts, tuple((n, type(v), v) for n, v in scalars.items()), where, options)
+    return _kept.get(key) or _prepare(key, where, options, meaning)
+
+
+def _prepare(
+    key: Hashable, where: Place, options: Options, meaning: Callable[[], tuple[ein.Program, Bindings]]
+) -> Prepared:
+    with _lock:  # one thread compiles what several ask for
+        if key not in _kept:
+            program, bindings = meaning()
+            compiled = options.compile(program, bindings.extents, where)
+            launch = launch_in_torch if where.backend == "torch" else launch_in_triton
+            _kept[key] = Prepared(program, bindings, compiled, launch(compiled, bindings, where))
+            if len(_kept) > _MOST_KEPT:
+                _kept.popitem(last=False)
+        return _kept[key]
+
+
+def deciding(program: ein.Program) -> frozenset[str]:
+    """The scalars that extents, checks and kernels depend on: those in formulas, all others but floats and seeds."""
+    formulas = [e for e in (*(a.extent for a in program.axes), *(p.default for p in program.scalars)) if e is not None]
+    extents = {n.name for e in formulas for n in ein.walk(e) if isinstance(n, ein.Scalar)}
+    found: set[str] = set()
+    for root in (e for eq in program.equations for e in eq.expressions()):
+        stack = [root]
+        while stack:
+            match stack.pop():
+                case ein.Scalar(name):
+                    found.add(name)
+                case ein.Apply("rand", (ein.Scalar() | ein.Cast(arg=ein.Scalar()), *rest)):
+                    stack += rest
+                case node:
+                    stack += ein.children(node)
+    return frozenset(extents | {p.name for p in program.scalars if not p.dtype.is_float and p.name in found})
+
+
+def forget() -> None:
+    """Drop everything that was kept."""
+    with _lock:
+        _kept.clear()
