@@ -170,8 +170,7 @@ class Program:
     def story(self, *operands: Array, **named: Any) -> Story:
         """What the program is and what it costs at every level, for these operands; without any, for small ones."""
         if not operands and not named and self.text.operands:
-            from einc.explain.accounts import extents
-            from einc.trials.request import USUAL, usual
+            from einc.explain.sizes import USUAL, extents, usual
 
             return self._story(self._meaning, extents(self._meaning, usual(self._meaning), {}, USUAL), {}, {})
         given = self._arrange(operands, named, shaped=True)

@@ -15,10 +15,11 @@ from einc.base.errors import Error
 from einc.driver import Compiled
 from einc.ein import Program
 from einc.ein.arithmetic import ScalarValue, evaluate_formula
-from einc.explain.accounts import extents, level
+from einc.explain.accounts import level
 from einc.explain.character import character
 from einc.explain.derivation import open_reductions
 from einc.explain.figures import Level
+from einc.explain.sizes import extents
 from einc.explain.system import Step, boundary, optimised, parallel, step_of, walked
 from einc.explain.transition import Open
 

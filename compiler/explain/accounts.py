@@ -15,14 +15,14 @@ from functools import cache
 from typing import Any, TypeVar
 
 from einc import ein, tile
-from einc.base.errors import Error
 from einc.base.targets import TARGETS, Target
 from einc.driver import Compiled
-from einc.ein.arithmetic import ScalarValue, evaluate_formula
+from einc.ein.arithmetic import ScalarValue
 from einc.explain.counts import Sizes, each, flops, loops, running_state, states
 from einc.explain.derivation import derivations
 from einc.explain.figures import Formula, Intermediate, KernelFigures, Level, State
 from einc.explain.notation import Shapes, body, left
+from einc.explain.sizes import extents
 from einc.explain.visits import Visits, bound_tensors, domain_picture, part_starts, visited
 from einc.passes.estimate.cost import Cost, Model
 from einc.passes.estimate.single import alone
@@ -77,18 +77,6 @@ def _decided(c: Compiled, figures: _Figures) -> Iterator[Decision]:
         yield from decisions(
             program, c.context, c.state.plans, cache(lambda plan: figures.share(program, plan, c.context))
         )
-
-
-def extents(program: ein.Program, sizes: Sizes, scalars: Mapping[str, ScalarValue], usual: int = 1) -> dict[str, int]:
-    """The extent of every axis, those included that passes made; the usual one where nothing says."""
-    found = dict(sizes)
-    for a in program.axes:
-        if a.name not in found:
-            try:
-                found[a.name] = usual if a.extent is None else int(evaluate_formula(a.extent, found, scalars))
-            except (Error, KeyError):
-                found[a.name] = usual
-    return found
 
 
 def sweeps(plans: Sequence[Plan]) -> dict[str, int]:

@@ -15,14 +15,13 @@ from einc.ein import Expr, Operand, Program, Read, Scalar, reads, walk
 from einc.ein.arithmetic import ScalarValue, evaluate_formula
 from einc.ein.printer import print_expr
 from einc.ein.ranges import extent_of
+from einc.explain.sizes import usual
 from einc.runtime.tensors import fact, torch_dtype
 
 if TYPE_CHECKING:
     import torch
 
     from einc.base.types import DType
-
-USUAL, USUAL_BATCH = 64, 4  # the extent of an axis that nobody gives one
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,16 +93,6 @@ class Request:
             limit = index_limit(program, p.name, extents)
             found[p.name] = self.tensors[p.name] if p.name in self.tensors else draw(generator, f, limit)
         return found
-
-
-def usual(program: Program) -> dict[str, int]:
-    """The extent of every axis that nobody gives one: a batch axis, which all of several operands and every result
-    have and nothing is reduced over, has few positions."""
-    shapes = program.shapes()
-    tensors = [*(p.dims for p in program.operands), *(shapes[name] for name in program.results)]
-    everywhere = set.intersection(*({a for d in dims for a in d} for dims in tensors)) if tensors else set()
-    batch = everywhere - {a for e in program.equations for a in e.over} if len(program.operands) > 1 else set()
-    return {a.name: USUAL_BATCH if a.name in batch else USUAL for a in program.axes if a.extent is None}
 
 
 def _value(formula: Expr, extents: Mapping[str, int], scalars: Mapping[str, ScalarValue]) -> ScalarValue:
