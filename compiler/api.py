@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 Array = Any  # a torch tensor, or whatever numpy.asarray takes
 
 LEVELS = (0, 1, 2)
+_FORMATS = ("text", "json", "html")  # of an explanation
 MOST_SPLITS = 1024
 
 
@@ -78,15 +79,23 @@ class Program:
         self._deciding = deciding(self._meaning)
         self._signature = signature(self._meaning)
 
-    def __call__(self, *operands: Array, out: Any = None, backend: str | None = None, **named: Any) -> Any:
+    def __call__(self, /, *operands: Array, out: Any = None, backend: str | None = None, **named: Any) -> Any:
         """The result, or the tuple of several.
 
         Tensors by position, in the order of the text, or by name; scalars after them, or by name. NumPy arrays and
         numbers give NumPy arrays, torch tensors give torch tensors on their device. `out` takes the results, and may
         overlap the operands. `backend` chooses how to run: `triton` on a GPU; `torch`, the same tiles by torch
         operations; `interpret`, the kernels' source in Triton's interpreter; `evaluate`, the meaning of the text, in
-        double precision. Without one, operands on a GPU run there, and others by torch.
+        double precision. Without one, operands on a GPU run there, and others by torch. Where a parameter of the
+        program is called `out` or `backend`, the keyword is that parameter's; `run` tells them apart.
         """
+        own = self._own(out=out, backend=backend)
+        return self.run(operands, named | own, **({"out": out, "backend": backend} | dict.fromkeys(own)))
+
+    def run(
+        self, operands: Sequence[Array], named: Mapping[str, Any], out: Any = None, backend: str | None = None
+    ) -> Any:
+        """The call with the program's arguments apart from its options, whatever they are called."""
         given = self._arrange(operands, named)
         if backend == "evaluate":
             return self._evaluate(given, out)
@@ -107,7 +116,12 @@ class Program:
         results = connect(run(None), torch_operands) if torch_operands else run(None)
         return unpacked(results, bool(torch_operands))
 
-    def _arrange(self, operands: tuple[Array, ...], named: Mapping[str, Any], shaped: bool = False) -> Arguments:
+    def _own(self, **options: Any) -> dict[str, Any]:
+        """The options of a call that were given and have the name of a parameter."""
+        known = (*self.text.operands, *self.text.scalars)
+        return {name: value for name, value in options.items() if name in known and value is not None}
+
+    def _arrange(self, operands: Sequence[Array], named: Mapping[str, Any], shaped: bool = False) -> Arguments:
         return arrange(self.text.operands, self.text.scalars, self._signature, operands, named, shaped)
 
     def _prepared(self, given: Arguments, where: Place) -> Prepared:
@@ -143,7 +157,7 @@ class Program:
         """Every stage of the compilation, for operands that need not be there; `extents` are of all axes."""
         return self.options.compile(elaborate(self.text, facts), extents)
 
-    def compiled(self, *operands: Array, **named: Any) -> Compiled:
+    def compiled(self, /, *operands: Array, **named: Any) -> Compiled:
         """Every stage of the compilation, for these operands; without any, for float32 operands of no known size.
 
         Operands on the meta device, which have a shape and no memory, will do.
@@ -156,18 +170,18 @@ class Program:
         where = place(device_of(list(held.values()), list(held))) if held else None
         return self.options.compile(program, bindings.extents, where)
 
-    def dump(self, stage: str | None = None, *operands: Array, **named: Any) -> str:
+    def dump(self, stage: str | None = None, /, *operands: Array, **named: Any) -> str:
         """The program after a pass, as text; without a name, the list of stages and which of them changed it."""
         found = self.compiled(*operands, **named)
         if stage is not None:
             return found.stage(stage).full
         return "".join(f"{s.name}{'' if s.changed else ' (unchanged)'}\n" for s in found.stages)
 
-    def source(self, *operands: Array, **named: Any) -> str:
+    def source(self, /, *operands: Array, **named: Any) -> str:
         """The Triton file: kernels and launcher, complete in itself."""
         return self.compiled(*operands, **named).source
 
-    def story(self, *operands: Array, **named: Any) -> Story:
+    def story(self, /, *operands: Array, **named: Any) -> Story:
         """What the program is and what it costs at every level, for these operands; without any, for small ones."""
         if not operands and not named and self.text.operands:
             from einc.explain.sizes import USUAL, extents, usual
@@ -200,7 +214,7 @@ class Program:
         levels = [replace(self.options, level=n).compile(program, extents) for n in LEVELS]
         return story(self.text.source.text, levels, extents, self.options.level, scalars, operands)
 
-    def explain(self, *operands: Array, format: str = "text", **named: Any) -> str:  # noqa: A002
+    def explain(self, /, *operands: Array, format: str = "text", **named: Any) -> str:  # noqa: A002
         """What the program is, how it is streamed, and what it costs: as text, as JSON or as a page.
 
         `format="json"` gives, for this program's level at the top and for every level under `levels`:
@@ -218,7 +232,9 @@ class Program:
         Beside them stands what the program is: `boundary`, `kind`, `einsums`, `parallel`, `story` and so on.
         `format="html"` gives one page that needs nothing else, with the cascade before and after as a picture.
         """
-        if format not in ("text", "json", "html"):
+        if own := self._own(format=None if format in _FORMATS else format):
+            named, format = named | own, "text"  # noqa: A001
+        if format not in _FORMATS:
             raise CallError(
                 f"there is no format {format!r}", fact="formats are text, json and html", hint='format="text"'
             )

@@ -11,7 +11,7 @@ from einc.binding import FromDefault, FromDimension, FromFormula, plan
 from einc.codegen.emit import index_width
 from einc.codegen.emit.formulas import formula
 from einc.codegen.emit.layout import indented, wrapped
-from einc.codegen.emit.names import Names
+from einc.codegen.emit.names import OF_LAUNCHERS, Names
 from einc.codegen.emit.text import RESERVED, File
 from einc.codegen.triton.kernels import Signature, extents_of, in_parts
 from einc.ein import Const, Operand, Param, Program
@@ -48,7 +48,7 @@ class _Launcher:
         self, file: File, program: Program, schedule: tile.Schedule, signatures: tuple[Signature, ...]
     ) -> None:
         self.file, self.program, self.schedule, self.signatures = file, program, schedule, signatures
-        self.names = Names({*file.names.taken, "out", "device"})
+        self.names = Names(OF_LAUNCHERS, around=file.names)
         self.tensor: dict[str, str] = {}
         self.known: dict[str, str] = {}  # extents as `|i|`, and scalars
         self.parameter = {p.name: self._named(p) for p in program.params}
@@ -62,6 +62,7 @@ class _Launcher:
             self.known[f"|{axis.name}|"] = self.names.fresh(axis.name)
         self.address = dict(self.tensor)  # a complex tensor is reached as a real one
         self.sizes: dict[str, str] = {}
+        self.blocks: dict[str, str] = {}  # variables that hold tile sizes, by what kernels call those
 
     def _named(self, p: Operand | Param) -> str:
         name = self.names.fresh(p.name)
@@ -198,7 +199,7 @@ class _Launcher:
     # Launches --------------------------------------------------------------------------------------------------------
 
     def launch(self, s: Signature) -> Iterator[str]:
-        yield from self.blocks(s)
+        yield from self.tile_sizes(s)
         tensors = [self.address.get(b.name, self.tensor[b.name]) for b in s.kernel.buffers]
         parts = in_parts(s.kernel)
         strides = [
@@ -209,7 +210,7 @@ class _Launcher:
         dtypes = dict(s.kernel.scalars)
         extents = [self.known[f"|{a}|"] for a in extents_of(s.kernel)]
         scalars = [f"int({self.known[n]})" if dtypes[n].is_bool else self.known[n] for n in dtypes]
-        named = [f"{block}={block}" for block, _ in s.blocks]
+        named = [f"{block}={self.block(block)}" for block, _ in s.blocks]
         lines = [
             [self.programs(s)],
             tensors,
@@ -221,9 +222,15 @@ class _Launcher:
         yield from (f"       {', '.join(line)}," for line in lines[1:-1] if line)
         yield f"       {', '.join(lines[-1])})"
 
-    def blocks(self, s: Signature) -> Iterator[str]:
+    def block(self, name: str) -> str:
+        """The variable of what kernels call by a name."""
+        if name not in self.blocks:
+            self.blocks[name] = self.names.fresh(name)
+        return self.blocks[name]
+
+    def tile_sizes(self, s: Signature) -> Iterator[str]:
         """Tile sizes, where they are not still what a kernel before has had."""
-        for block, axis in s.blocks:
+        for block, axis in ((self.block(name), axis) for name, axis in s.blocks):
             assert axis.block is not None
             least, cap = axis.block.least, axis.block.cap
             size = str(cap)
@@ -237,7 +244,7 @@ class _Launcher:
     def options(self, s: Signature) -> dict[str, str]:
         """Launch options that are not Triton's defaults."""
         found = {name: str(n) for name, n in options(s.kernel).items()}
-        rows = [block for block, axis in s.blocks if axis.name in rows_of_chains(s.kernel)]
+        rows = [self.block(block) for block, axis in s.blocks if axis.name in rows_of_chains(s.kernel)]
         if rows and s.kernel.warps > 4:
             least = rows[0] if len(rows) == 1 else f"min({', '.join(rows)})"
             found["num_warps"] = f"{s.kernel.warps} if {least} >= {16 * s.kernel.warps} else 4"
@@ -246,7 +253,7 @@ class _Launcher:
     def programs(self, s: Signature) -> str:
         """The number of programs of the grid."""
         counts = []
-        names = {axis.name: block for block, axis in s.blocks}
+        names = {axis.name: self.block(block) for block, axis in s.blocks}
         repeated = repeated_axes(s.kernel)
         for a in s.kernel.grid:
             extent = self.extent(a.axes)

@@ -1,27 +1,55 @@
-"""Python names for the user's: readable, valid, unique."""
+"""Python names for the user's: readable, valid, and apart from every name that emitted code has of its own.
+
+Every name of an emitted file is given by a `Names`, its file's or that of one function of it, and none twice; what is
+written without being asked for is reserved. So no name of a user meets one that is generated, whatever they are.
+"""
 
 from __future__ import annotations
 
+import builtins
 import keyword
 import unicodedata
 from collections.abc import Iterable
 
+# What emitted code calls things by without asking, in use or not: Python's names, modules, and its own variables.
+OWN = frozenset(dir(builtins)) | {"_", "torch", "triton", "tl", "math", "launch", "program", "INT"}
+OF_LAUNCHERS = frozenset({"out", "device"})
+
+# Names that a kernel's arguments cannot have: options of a launch, and what Triton's binder calls things by.
+OF_TRITON = frozenset(
+    "num_warps num_stages num_ctas maxnreg grid warmup debug instrumentation_mode stream options params backend "
+    "specialization specialize_impl JITCallable dynamic_func _semantic _generator _builder".split()
+)
+
 
 class Names:
-    """The names taken in one scope of emitted code."""
+    """The names taken in one scope of emitted code.
 
-    def __init__(self, taken: Iterable[str] = ()) -> None:
-        self.taken = set(taken)
+    A function's scope lies within its file's: neither takes a name of the other, whichever was first.
+    """
+
+    def __init__(self, reserved: Iterable[str] = (), around: Names | None = None) -> None:
+        self.taken = set(reserved)
+        self.around = around
+        self.inner: set[str] = set()  # taken in the scopes within this one
 
     def fresh(self, wanted: str, ascii_only: bool = False) -> str:
         """The wanted name if it is free, else numbered."""
         stem = name = identifier(wanted, ascii_only)
         number = 1
-        while name in self.taken:
+        while not self.is_free(name):
             number += 1
             name = f"{stem}_{number}"
         self.taken.add(name)
+        if self.around is not None:
+            self.around.inner.add(name)
         return name
+
+    def is_free(self, name: str) -> bool:
+        """Does nothing have this name, in this scope, within it or around it?"""
+        return (
+            name not in self.taken and name not in self.inner and (self.around is None or name not in self.around.taken)
+        )
 
 
 def identifier(text: str, ascii_only: bool = False) -> str:
@@ -29,8 +57,8 @@ def identifier(text: str, ascii_only: bool = False) -> str:
     text = unicodedata.normalize("NFKC", text)
     if not text.isascii() or not text.isidentifier():
         text = "".join(c if _fits(c, ascii_only) else f"u{ord(c):04x}" for c in text)
-    if not text.isidentifier():
-        text = f"_{text}"
+    if not text.isidentifier() or text.startswith("__"):  # those with two are Python's
+        text = f"u{text}" if text.startswith("_") else f"_{text}"
     return f"{text}_" if keyword.iskeyword(text) else text
 
 

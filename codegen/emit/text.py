@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from einc import tile
 from einc.codegen.emit import library
-from einc.codegen.emit.names import Names
+from einc.codegen.emit.names import OWN, Names
 
 Axes = tuple[str, ...]  # tile axes in the order of a tile's dimensions
 
@@ -31,11 +31,7 @@ class Text:
 
 
 # Names that no kernel, launcher or variable takes: Python's and the file's own, whether in use or not.
-RESERVED = library.NAMES | {
-    *("torch", "triton", "tl", "math", "launch", "program", "INT"),
-    *("abs", "bool", "float", "int", "max", "min", "range", "round", "sum", "tuple", "zip"),
-    *("square", "cube", *(f"power_{n}" for n in range(65))),
-}
+RESERVED = OWN | library.NAMES | {"square", "cube", *(f"power_{n}" for n in range(65))}
 
 
 @dataclass(slots=True)

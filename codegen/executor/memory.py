@@ -123,9 +123,14 @@ def load(access: Access, dtype: DType) -> Callable[[Frame], tuple[Tensor, bool]]
         values = held(found, dtype)
         if mask is not True:
             return torch.where(mask, values, nothing.to(memory.device)), frame.reuse
-        return values, frame.reuse and (values is not found or not access.affine)
+        return values, frame.reuse and not (access.affine and _share(values, found))
 
     return run
+
+
+def _share(values: Tensor, found: Tensor) -> bool:
+    """Are values, as they are computed, still those in memory? u64 is held by its bits."""
+    return values is found or values.data_ptr() == found.data_ptr()
 
 
 def _affine(access: Access, memory: Tensor, frame: Frame) -> Tensor:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from einc import tile
 from einc.base.types import DType
 from einc.codegen.emit.layout import indented, wrapped
-from einc.codegen.emit.names import Names
+from einc.codegen.emit.names import OF_TRITON, Names
 from einc.codegen.emit.text import PRODUCT, SUM, File
 from einc.codegen.triton.expressions import Expressions
 from einc.codegen.triton.operations import is_natural
@@ -42,8 +42,7 @@ def kernel_source(file: File, kernel: tile.Kernel) -> tuple[Signature, list[str]
 class _Writer:
     def __init__(self, file: File, kernel: tile.Kernel) -> None:
         self.kernel = kernel
-        folds = (v for v in values_in(kernel.body) if isinstance(v, tile.Fold | tile.Scan))
-        self.names = Names(file.names.taken | {f"{v.monoid.name}_combine" for v in folds})
+        self.names = Names(OF_TRITON, around=file.names)
         self.python: dict[tuple[str, str], str] = {}
         self.axes = tile_axes(kernel)
         name = file.names.fresh(f"{kernel.name}_kernel", ascii_only=True)

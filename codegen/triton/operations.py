@@ -149,7 +149,8 @@ def is_natural(w: Writer, v: Value) -> bool:
         case tile.Elem(op="abs"):
             return True
         case tile.Convert(dtype=dtype, arg=arg):
-            wraps = dtype.is_int and 0 < dtype.bits < (w.dtype(arg).bits or 64)
+            have = w.dtype(arg)
+            wraps = dtype.is_int and 0 < dtype.bits < (have.bits or 64) + (have.kind == "u")
             return dtype.kind == "u" or (is_natural(w, arg) and not wraps)
         case _:
             return w.dtype(v).kind in "ub"

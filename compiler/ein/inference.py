@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import reduce
 
-from einc.base.ops import result_type
-from einc.base.types import BOOL, FLOAT, I64, INT, DType, accumulator, compute, join, settle
-from einc.ein import Apply, AxisValue, Cast, Const, Equation, Expr, Extent, Monoid, Read, Scalar, reads
+from einc.base.ops import OPS, Rule, result_type
+from einc.base.types import BOOL, FLOAT, I64, INT, U64, DType, accumulator, compute, join, settle
+from einc.ein import Apply, AxisValue, Cast, Const, Equation, Expr, Extent, Monoid, Read, Scalar, reads, rebuild
 
 _WEAK = {"bool": BOOL, "int": INT, "float": FLOAT}
+_CARRIES = (Rule.JOIN, Rule.ARITHMETIC, Rule.SELECT, Rule.INTEGER)  # of operations whose type their arguments give
 
 
 def dtype_of(e: Expr, dtypes: Mapping[str, DType]) -> DType:
@@ -29,6 +30,42 @@ def dtype_of(e: Expr, dtypes: Mapping[str, DType]) -> DType:
             return dtype
         case Apply(op, args):
             return result_type(op, tuple(dtype_of(a, dtypes) for a in args))
+
+
+def is_position(t: DType) -> bool:
+    """Is it a type that positions have: weak, or of 64 bits, so that no arithmetic on them wraps?"""
+    return t in (INT, I64)
+
+
+def position(e: Expr, dtypes: Mapping[str, DType]) -> Expr:
+    """An integer as a subscript: what it is computed from becomes 64 bits wide before it is computed with.
+
+    t * 3 + 1   -->   i64(t) * 3 + 1      t: u8
+    """
+    match e:
+        case Apply("where", (condition, a, b)):
+            return Apply("where", (condition, position(a, dtypes), position(b, dtypes)), e.span)
+        case Apply(op) if OPS[op].rule in _CARRIES:
+            return rebuild(e, lambda x: position(x, dtypes))
+        case Const() | AxisValue() | Extent() | Scalar():
+            return e
+        case _:
+            return e if is_position(dtype_of(e, dtypes)) else Cast(I64, e)
+
+
+def exact(e: Expr, dtypes: Mapping[str, DType]) -> Expr:
+    """An equal integer to calculate with: parts that are computed in a narrow type, and may wrap there, stay together.
+
+        t * 3 + j // 2   -->   i64(t * 3 + j // 2)      t: u8
+        s + t * 3        -->   s + i64(t * 3)           s: i64
+
+    u64 stays as it is: there is no wider type.
+    """
+    t = dtype_of(e, dtypes)
+    if not t.is_int or is_position(t):
+        carries = isinstance(e, Apply) and OPS[e.op].rule in _CARRIES
+        return rebuild(e, lambda x: exact(x, dtypes)) if carries else e
+    return e if t == U64 else Cast(I64, e)
 
 
 def reduced_type(monoid: Monoid, component: int, body: DType) -> DType:

@@ -23,7 +23,7 @@ from einc.ein import (
     Tensor,
     walk,
 )
-from einc.ein.inference import dtype_of
+from einc.ein.inference import dtype_of, is_position
 from einc.ein.printer import print_equation, print_expr
 from einc.ein.ranges import is_closed
 
@@ -162,7 +162,8 @@ def _expression(e: Expr, inside: frozenset[str], scope: _Scope) -> None:
     for n in walk(e):
         if isinstance(n, Read):
             for i in n.index:
-                _typed(i, "iu", "a subscript", scope.dtypes)
+                if not is_position(t := dtype_of(i, scope.dtypes)):
+                    raise IllegalIR(f"a subscript of type {t}: {print_expr(i)}")
             if n.guard is not None:
                 _typed(n.guard, "b", "a guard", scope.dtypes)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from unicodedata import normalize
 
 import numpy as np
 
@@ -45,7 +46,8 @@ def arrange(
             f"{len(given)} arguments are given, but the program takes {what}", fact=signature, hint="leave out the rest"
         )
     values = dict(zip(known, given, strict=False))
-    for name, value in named.items():
+    for keyword, value in named.items():
+        name = _meant(keyword, known)
         if name not in known:
             hint = nearest(name, known) or "leave it out"
             raise CallError(f"the program has no operand or scalar '{name}'", fact=signature, hint=hint)
@@ -65,6 +67,14 @@ def arrange(
     arrays = tuple(as_array(values[name], name, shaped=shaped) for name in operands)
     facts = tuple(fact(a, name) for name, a in zip(operands, arrays, strict=True))
     return Arguments(tuple(operands), arrays, facts, {name: _plain(values[name]) for name in scalars if name in values})
+
+
+def _meant(keyword: str, known: Sequence[str]) -> str:
+    """The parameter of this name; Python writes a keyword's letters in one form (NFKC), a program keeps them."""
+    if keyword in known:
+        return keyword
+    alike = [name for name in known if normalize("NFKC", name) == keyword]
+    return alike[0] if len(alike) == 1 else keyword
 
 
 def _plain(value: object) -> object:

@@ -8,7 +8,7 @@ from einc import tile
 from einc.base.ops import OPS, Rule
 from einc.base.types import BOOL, F32, INT, DType
 from einc.tile import TileType
-from einc.tile.walk import values_in, values_of
+from einc.tile.walk import tile_axes, values_in, values_of
 
 Types = Mapping[str, TileType]
 
@@ -63,6 +63,24 @@ def scope(kernel: tile.Kernel) -> dict[str, TileType]:
     """The names that hold throughout a kernel: its grid's positions and its scalars."""
     names = {a.name: TileType(INT, (a.name,) if a.block else ()) for a in (*kernel.grid, *kernel.whole)}
     return names | {name: TileType(dtype) for name, dtype in kernel.scalars}
+
+
+def bound_names(kernel: tile.Kernel) -> set[str]:
+    """Every name of a kernel: those of `scope`, of loops' axes and states, and what statements bind."""
+    found = {*scope(kernel), *tile_axes(kernel)}
+
+    def visit(body: tuple[tile.Statement, ...]) -> None:
+        for s in body:
+            match s:
+                case tile.Let(names=names):
+                    found.update(names)
+                case tile.Loop(carried=carried, body=inner, full=full):
+                    found.update(c.name for c in carried)
+                    visit(inner)
+                    visit(() if full is None else full.body)
+
+    visit(kernel.body)
+    return found
 
 
 def loop_position(axis: tile.TileAxis) -> TileType:

@@ -76,9 +76,9 @@ def run_program(
     if backend is None and torch.cuda.is_available():
         operands = {name: t.cuda() for name, t in operands.items()}
     start = time.perf_counter()
-    results = _several(program(**operands, **request.scalars, backend=backend))
+    results = _several(program.run((), {**operands, **request.scalars}, backend=backend))
     seconds = time.perf_counter() - start
-    exact = _several(program(**operands, **request.scalars, backend="evaluate")) if reference else None
+    exact = _several(program.run((), {**operands, **request.scalars}, backend="evaluate")) if reference else None
     return [
         _result(name, value, None if exact is None else exact[k], seconds)
         for k, (name, value) in enumerate(zip(found.results, results, strict=True))

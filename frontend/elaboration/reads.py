@@ -9,6 +9,7 @@ from einc.base import errors
 from einc.base.errors import AxisError, DTypeError, ShapeError, nearest
 from einc.base.types import INT
 from einc.ein.guards import composite, conjoin, implied_guard
+from einc.ein.inference import position
 from einc.ein.printer import print_dims
 from einc.frontend.elaboration.cascade import Known, check_extent, guard_size
 from einc.frontend.elaboration.elaborator import Elaborator
@@ -113,13 +114,13 @@ def _index(t: Elaborator, node: Node, guard: ein.Expr | None) -> Value:
             fact=f"{node.span.text} has type {value.dtype}",
             hint=f"i64({node.span.text})" if value.dtype.is_float else "use an integer",
         )
-    return _positioned(value)
+    return _positioned(value, position(value.expr, t.cascade.dtypes))
 
 
-def _positioned(value: Value) -> Value:
+def _positioned(value: Value, expr: ein.Expr) -> Value:
     """In a subscript every axis is an axis of the read, not a mere position."""
     dims = tuple((a,) for a in value.axes)
-    return Value(value.expr, value.dtype, value.span, dims, (), {}, value.depth, value.size)
+    return Value(expr, value.dtype, value.span, dims, (), {}, value.depth, value.size)
 
 
 def _reread(t: Elaborator, argument: Argument, node: Read, guard: ein.Expr | None) -> Value:

@@ -12,13 +12,14 @@ What cannot be solved bounds nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import reduce
 
 from einc import ein
-from einc.base.types import I32
+from einc.base.types import I32, I64, U64, DType
 from einc.ein import FALSE, ONE, TRUE, ZERO, Apply, AxisValue, Cast, Const, Expr
+from einc.ein.inference import dtype_of, exact, is_position
 from einc.passes.algebra.domain import NEGATED, is_positive
 from einc.passes.algebra.folding import call
 
@@ -49,12 +50,15 @@ class _Range:
 _ANYWHERE = _Range((), (), False)
 
 
-def bounds(predicates: Iterable[Expr], axis: str, whole: Expr, known: Callable[[Expr], bool]) -> Bounds:
+def bounds(
+    predicates: Iterable[Expr], axis: str, whole: Expr, known: Callable[[Expr], bool], dtypes: Mapping[str, DType]
+) -> Bounds:
     """What the predicates together say of an axis that has `whole` positions.
 
     `known` says of an expression without the axis whether it is an integer or a truth value that is there beforehand.
+    The bounds are computed in 64 bits; what a predicate computes in a narrower type, they have in it (`exact`).
     """
-    solver = _Solver(axis, whole, known)
+    solver = _Solver(axis, whole, known, dtypes)
     found = Bounds()
     for p in sorted(predicates, key=repr):
         r = solver.range(p)
@@ -69,6 +73,7 @@ class _Solver:
     axis: str
     whole: Expr
     known: Callable[[Expr], bool]
+    dtypes: Mapping[str, DType]
 
     def is_free(self, e: Expr) -> bool:
         return self.axis not in ein.axes_of(e)
@@ -136,7 +141,9 @@ class _Solver:
 
     def comparison(self, op: str, a: Expr, b: Expr) -> _Range:
         """`a op b`, where one term of the difference has the axis in it."""
-        left, right = self.linear(a), self.linear(b)
+        if U64 in (dtype_of(a, self.dtypes), dtype_of(b, self.dtypes)):
+            return _ANYWHERE
+        left, right = self.linear(exact(a, self.dtypes)), self.linear(exact(b, self.dtypes))
         if left is None or right is None or (left[1] is not None and right[1] not in (None, left[1])):
             return _ANYWHERE
         atom = left[1] if left[1] is not None else right[1]
@@ -165,7 +172,9 @@ class _Solver:
             case Apply(op="mul", args=(Const(int() as n), x)) | Apply(op="mul", args=(x, Const(int() as n))):
                 inner = self.linear(x)
                 return None if inner is None else (n * inner[0], inner[1], call("mul", Const(n), inner[2]))
-            case Cast(dtype=t, arg=x) if t.kind == "i" and (t.bits == 0 or t.bits >= I32.bits):
+            case Cast(dtype=t, arg=x) if t == I64 and is_position(dtype_of(x, self.dtypes)):
+                return self.linear(x)
+            case Cast(dtype=t, arg=AxisValue() | Cast() as x) if t.kind == "i" and t.bits >= I32.bits:
                 return self.linear(x)
             case _:
                 return 1, e, ZERO
@@ -194,8 +203,8 @@ class _Solver:
             return _ANYWHERE
         match x:
             case AxisValue():
-                lowest = (call("add", v, Const(int(op == "gt"))),) if op in ("gt", "ge", "eq") else ()
-                beyond = (call("add", v, Const(int(op != "lt"))),) if op in ("lt", "le", "eq") else ()
+                lowest = (v if op != "gt" else self.after(v),) if op in ("gt", "ge", "eq") else ()
+                beyond = (v if op == "lt" else self.after(v),) if op in ("lt", "le", "eq") else ()
                 return _Range(lowest, beyond, True)
             case Apply(op="abs", args=(y,)):
                 return self.distance(op, y, v)
@@ -211,6 +220,11 @@ class _Solver:
                 return self.range(Apply("where", (c, Apply(op, (y, v)), Apply(op, (z, v)))))
             case _:
                 return _ANYWHERE
+
+    def after(self, v: Expr) -> Expr:
+        """The position after one; after one from data, which may be the greatest integer, at most that after all."""
+        wide = any(dtype_of(r, self.dtypes) == I64 for r in ein.reads(v))
+        return call("add", Apply("min", (v, self.whole)) if wide else v, ONE)
 
     def distance(self, op: str, y: Expr, v: Expr) -> _Range:
         up, down = Apply(op, (y, v)), Apply(_FLIPPED[op], (y, call("neg", v)))

@@ -12,9 +12,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from einc import ein
+from einc.base.types import I64, U64, DType
 from einc.ein import FALSE, TRUE, ZERO, Apply, AxisDecl, AxisValue, Cast, Const, Equation, Expr, Extent, Program, Read
 from einc.ein.guards import conjoin
-from einc.ein.inference import dtype_of, reduced_type
+from einc.ein.inference import dtype_of, exact, is_position, reduced_type
 from einc.ein.monoids import MONOIDS
 from einc.ein.rewriting import names, unused
 from einc.passes.algebra.domain import NEGATED
@@ -103,6 +104,8 @@ class Chunks:
                 return None
 
     def comparison(self, op: str, a: Expr, b: Expr) -> Expr:
+        if U64 in (dtype_of(a, self.dtypes), dtype_of(b, self.dtypes)):
+            return TRUE
         x, y = self.interval(a), self.interval(b)
         if x is None or y is None:
             return TRUE
@@ -144,11 +147,13 @@ class Chunks:
             case Read():
                 point = self.point(e)
                 return None if point is None else (point, point)
-            case Cast(dtype=t, arg=x) if t.kind == "i" and (t.bits == 0 or t.bits >= 32) and self.is_exact(x):
+            case Cast(dtype=t, arg=x) if t == I64 and self.is_exact(x):
                 return self.interval(x)
             case Apply(op=op, args=args):
                 known = [k for a in (args[1:] if op == "where" else args) if (k := self.interval(a)) is not None]
-                return _combined(op, known) if len(known) == len(args) - (op == "where") else None
+                wide = [(exact(low, self.dtypes), exact(high, self.dtypes)) for low, high in known]
+                whole = _combined(op, wide) if len(wide) == len(args) - (op == "where") else None
+                return whole if whole is None else _in_type(whole, dtype_of(e, self.dtypes))
             case _:
                 return None
 
@@ -178,6 +183,15 @@ class Chunks:
             self.dtypes[name] = dtype
             self.tables[e, monoid] = Read(name, tuple(AxisValue(a) for a in own))
         return self.tables[e, monoid]
+
+
+def _in_type(whole: Interval, t: DType) -> Interval:
+    """The interval of what is computed in a type: all of the type where the ideal values leave it, since they wrap."""
+    if is_position(t):
+        return whole
+    least, most = (0, (1 << t.bits) - 1) if t.kind == "u" else (-(1 << t.bits - 1), (1 << t.bits - 1) - 1)
+    fits = Apply("and", (Apply("ge", (whole[0], Const(least))), Apply("le", (whole[1], Const(most)))))
+    return Apply("where", (fits, whole[0], Const(least))), Apply("where", (fits, whole[1], Const(most)))
 
 
 def _combined(op: str, known: list[Interval]) -> Interval | None:

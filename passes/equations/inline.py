@@ -18,7 +18,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import reduce
 
-from einc.base.types import I64, settle
 from einc.ein import (
     FALSE,
     ZERO,
@@ -139,20 +138,19 @@ class _Substitution:
     def moved(self, definition: Equation, read: Read, guard: Expr | None) -> Expr:
         """The body at the positions read, its own reads under `guard` too, in the type it was stored as."""
         at = _positions(definition.dims, read.index)
-        wide = {axis: e if settle(dtype_of(e, self.dtypes)) == I64 else Cast(I64, e) for axis, e in at.items()}
-        body = bottom_up(definition.body, self.mover(at, wide, guard), into_reads=False)
+        body = bottom_up(definition.body, self.mover(at, guard), into_reads=False)
         stored = definition.outputs[0].dtype
         return body if is_stored_as(body, stored, self.dtypes) else Cast(stored, body)
 
-    def mover(self, at: Mapping[str, Expr], values: Mapping[str, Expr], guard: Expr | None) -> Callable[[Expr], Expr]:
-        """Moves a node to the positions `at`, given as `values` where no subscript takes them, and guards reads."""
+    def mover(self, at: Mapping[str, Expr], guard: Expr | None) -> Callable[[Expr], Expr]:
+        """Moves a node to these positions, and guards reads."""
 
         def move(e: Expr) -> Expr:
             match e:
                 case AxisValue(axis):
-                    return values[axis]
+                    return at[axis]
                 case Read(tensor, index, own):
-                    there = tuple(bottom_up(i, self.mover(at, at, guard), into_reads=False) for i in index)
+                    there = tuple(bottom_up(i, self.mover(at, guard), into_reads=False) for i in index)
                     both = conjoin(guard, None if own is None else bottom_up(own, move, into_reads=False))
                     return replace(e, index=there, guard=implied_guard(there, self.shapes[tensor], both))
                 case _:

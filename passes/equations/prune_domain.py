@@ -26,6 +26,7 @@ from einc.ein.guards import composite
 from einc.ein.inference import dtype_of
 from einc.ein.monoids import MONOIDS
 from einc.passes.algebra.domain import Domain, conjunction, domain_of, holds, ordered
+from einc.passes.algebra.scope import is_stored_as
 from einc.passes.equations.chunks import CHUNK, Chunks
 from einc.passes.equations.demand import bound_by_demand
 from einc.passes.estimate.cost import Model, arithmetic
@@ -56,12 +57,12 @@ def _data_domain(e: Equation, named: dict[str, Equation], dtypes: dict[str, DTyp
     if e.monoid is None or len(e.over) != 1:
         return frozenset()
     needed: Domain = frozenset() if e.domain is None else frozenset(holds(e.domain))
-    needed |= domain_of(e.monoid, (_written_out(b, named) for b in e.bodies))
+    needed |= domain_of(e.monoid, (_written_out(b, named, dtypes) for b in e.bodies))
     found = frozenset(ordered(p, lambda x: dtype_of(x, dtypes).is_int) for p in needed)
     return frozenset(p for p in found if _reads_along(p, e.over[0], dtypes))
 
 
-def _written_out(e: Expr, named: dict[str, Equation]) -> Expr:
+def _written_out(e: Expr, named: dict[str, Equation], dtypes: dict[str, DType]) -> Expr:
     """The expression with every pointwise tensor that is read at its own axes replaced by what it is."""
     if isinstance(e, Read):
         source = named.get(e.tensor)
@@ -69,8 +70,10 @@ def _written_out(e: Expr, named: dict[str, Equation]) -> Expr:
             return e
         if e.index != tuple(composite(dim) for dim in source.dims):
             return e
-        return _written_out(source.bodies[[t.name for t in source.outputs].index(e.tensor)], named)
-    return ein.rebuild(e, lambda below: _written_out(below, named))
+        k = [t.name for t in source.outputs].index(e.tensor)
+        body, stored = _written_out(source.bodies[k], named, dtypes), source.outputs[k].dtype
+        return body if is_stored_as(body, stored, dtypes) or not stored.is_int else ein.Cast(stored, body)
+    return ein.rebuild(e, lambda below: _written_out(below, named, dtypes))
 
 
 def _reads_along(p: Expr, axis: str, dtypes: dict[str, DType]) -> bool:

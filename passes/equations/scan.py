@@ -38,6 +38,7 @@ from einc.ein import (
     Read,
     Tensor,
     axes_of,
+    reads,
     substitute,
 )
 from einc.ein.guards import argument_guard, composite, conjoin
@@ -240,12 +241,13 @@ class _Scans:
         """The side on which a condition bounds the axis, and the last position there."""
         if axis not in axes_of(p):
             return None
-        found = bounds((p,), axis, Extent(axis), lambda e: dtype_of(e, self.scope.dtypes).kind in "ib")
+        dtypes = self.scope.dtypes
+        found = bounds((p,), axis, Extent(axis), lambda e: dtype_of(e, dtypes).kind in "ib", dtypes)
         match found.lowest, found.beyond, found.decided:
             case (e,), (), (_,):
-                return "ge", moved(e, 0)
+                return "ge", moved(_from_zero(e), 0)
             case (), (e,), (_,):
-                return "le", moved(e, -1)
+                return "le", moved(_from_zero(e), -1)
             case _:
                 return None
 
@@ -365,6 +367,11 @@ class _Scans:
         name = unused(wanted, self.taken)
         self.taken.add(name)
         return Tensor(name, accumulated(eq.monoid, body, eq.outputs[0].dtype, self.scope.dtypes))
+
+
+def _from_zero(e: Expr) -> Expr:
+    """An end that, read from data, is no lower than where positions begin: the least integer has none before it."""
+    return Apply("max", (e, ZERO)) if reads(e) and not isinstance(e, Cast) else e
 
 
 def _is_unit(e: Expr, unit: float) -> bool:

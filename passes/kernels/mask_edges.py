@@ -16,21 +16,17 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from einc import tile
-from einc.base.types import BOOL, INT, DType
+from einc.base.types import BOOL, I64, INT, DType
+from einc.ein.rewriting import unused
 from einc.passes.lowering.builder import live
 from einc.tile import Elem, ExtentOf, Lit, Ref, TileType, Value
-from einc.tile.typing import axes_of, dtype_of, loop_position, scope
+from einc.tile.typing import axes_of, bound_names, dtype_of, loop_position, scope
 from einc.tile.walk import tile_axes
 
 
 def mask_edges(kernel: tile.Kernel) -> tile.Kernel:
     """The kernel with its masks."""
     return _Masks(kernel).kernel_masked()
-
-
-def edge(axis: str) -> str:
-    """The name that says which positions of a tile axis exist."""
-    return f"{axis}_in"
 
 
 def inside(axis: tile.TileAxis, stop: Value | None = None) -> Value:
@@ -44,6 +40,7 @@ class _Masks:
         self.names = scope(kernel)
         self.ragged: set[str] = set()
         self.axes = tile_axes(kernel).keys()
+        self.edges = _edges(kernel)
         self.dims = {b.name: b.dims for b in kernel.buffers}
         self.values: dict[str, Value] = {}  # what names are bound to, masked
         self.ranked = dict(_ranked(kernel.body))
@@ -58,8 +55,8 @@ class _Masks:
             return []
         self.ragged.add(axis.name)
         type_ = TileType(BOOL, (axis.name,))
-        self.names[edge(axis.name)] = type_
-        return [tile.Let((edge(axis.name),), (type_,), inside(axis, stop))]
+        self.names[self.edges[axis.name]] = type_
+        return [tile.Let((self.edges[axis.name],), (type_,), inside(axis, stop))]
 
     def body(self, statements: tuple[tile.Statement, ...]) -> tuple[tile.Statement, ...]:
         return tuple(self.statement(s) for s in statements)
@@ -75,7 +72,7 @@ class _Masks:
                 self.values[names[0]] = masked
                 return replace(s, value=masked)
             case tile.Store(type=type_, mask=mask):
-                terms: list[Value] = [Ref(edge(a)) for a in type_.axes if a in self.ragged]
+                terms: list[Value] = [Ref(self.edges[a]) for a in type_.axes if a in self.ragged]
                 return replace(s, mask=conjunction(terms if mask is None else [mask, *terms]))
             case tile.Loop(axis=axis, carried=carried, body=body, stop=stop, exact=exact):
                 self.names[axis.name] = loop_position(axis)
@@ -113,7 +110,7 @@ class _Masks:
         index = tuple(self.value(i) for i in v.index)
         terms = [] if v.mask is None else [self.value(v.mask)]
         extends = frozenset().union(*(axes_of(x, self.names) for x in (*index, *terms)))
-        terms = [*(Ref(edge(a)) for a in self.kernel_order(extends)), *terms]
+        terms = [*(Ref(self.edges[a]) for a in self.kernel_order(extends)), *terms]
         certain = {term for mask in terms for term in _terms(mask)}
         for i, dim, checked in zip(index, self.dims[v.tensor], v.checked, strict=True):
             if checked:
@@ -123,6 +120,7 @@ class _Masks:
     def range_of(self, i: Value, dim: tuple[str, ...]) -> list[Value]:
         """The conditions that an index is in range, but those that hold by its form."""
         t, bound = self.dtype(i), extent(dim)
+        assert t in (INT, I64), "an index is as wide as an extent"
         upper = Elem("lt", (i, bound if t == INT else tile.Convert(t, bound)))
         return [upper] if self.is_natural(i) else [Elem("ge", (i, Lit(0, t))), upper]
 
@@ -133,6 +131,8 @@ class _Masks:
                 return name in self.axes
             case Lit(value=value):
                 return float(value) >= 0
+            case tile.Convert(dtype=t, arg=arg) if t == INT:
+                return self.dtype(arg).kind == "u"
             case Elem(op="add" | "mul" | "floordiv" | "mod", args=args):
                 return all(self.is_natural(a) for a in args)
             case _:
@@ -145,16 +145,16 @@ class _Masks:
         """The value, and the unit at positions of the axis that do not exist."""
         if axis not in self.ragged or (unit.value == 0 and self.vanishes(v, axis)) or self.is_sunk(v, axis, unit):
             return v
-        return Elem("where", (Ref(edge(axis)), v, unit))
+        return Elem("where", (Ref(self.edges[axis]), v, unit))
 
     def sunk(self, v: Value, axis: str, unit: Lit) -> Value:
         """The value with the unit at positions of the axis that do not exist, in the mask that it has."""
         infinite = Lit(float("-inf") if unit.value == "lowest" else float("inf"), unit.dtype)
         match v:
             case Elem(op="where", args=(mask, x, other)) if other == infinite:
-                return Elem("where", (Elem("and", (Ref(edge(axis)), mask)), x, other))
+                return Elem("where", (Elem("and", (Ref(self.edges[axis]), mask)), x, other))
             case _:
-                return Elem("where", (Ref(edge(axis)), v, infinite))
+                return Elem("where", (Ref(self.edges[axis]), v, infinite))
 
     def is_sunk(self, v: Value, axis: str, unit: Lit) -> bool:
         """Whether the value is bound to one that is already the unit outside the axis."""
@@ -166,7 +166,7 @@ class _Masks:
             case Ref(name=name) if name in self.values:
                 return self.vanishes(self.values[name], axis)
             case tile.Load(mask=mask):
-                return mask is not None and Ref(edge(axis)) in _terms(mask)
+                return mask is not None and Ref(self.edges[axis]) in _terms(mask)
             case Elem(op="exp" | "exp2", args=(x,)):
                 return self.is_lowest(x, axis)
             case tile.Convert(arg=arg) | Elem(op="neg", args=(arg,)):
@@ -203,6 +203,15 @@ class _Masks:
                 return x == y and bound == float("-inf")
             case _:
                 return False
+
+
+def _edges(kernel: tile.Kernel) -> dict[str, str]:
+    """By tile axis, the name of what says which of its positions exist; none that the kernel has."""
+    taken, found = bound_names(kernel), dict[str, str]()
+    for axis in tile_axes(kernel):
+        found[axis] = unused(f"{axis}_in", taken)
+        taken.add(found[axis])
+    return found
 
 
 def _ranked(body: tuple[tile.Statement, ...]) -> Iterator[tuple[str, tuple[str, str]]]:

@@ -16,13 +16,15 @@ from collections import Counter
 from dataclasses import replace
 
 from einc import tile
+from einc.ein.rewriting import unused
 from einc.tile import Ref, Value
+from einc.tile.typing import bound_names
 from einc.tile.walk import rebuild, values_in
 
 
 def place_loads(kernel: tile.Kernel) -> tile.Kernel:
     """The kernel with its loads placed."""
-    return replace(kernel, body=_placed(_hoisted(kernel.body)))
+    return replace(kernel, body=_placed(_hoisted(kernel.body), bound_names(kernel)))
 
 
 def _hoisted(body: tuple[tile.Statement, ...]) -> tuple[tile.Statement, ...]:
@@ -54,12 +56,12 @@ def _split(loop: tile.Loop) -> tuple[list[tile.Statement], tile.Loop]:
     return before, replace(loop, body=tuple(inside))
 
 
-def _placed(body: tuple[tile.Statement, ...]) -> tuple[tile.Statement, ...]:
+def _placed(body: tuple[tile.Statement, ...], taken: set[str]) -> tuple[tile.Statement, ...]:
     placed: list[tile.Statement] = []
     for s in body:
         match s:
             case tile.Loop():
-                placed.append(replace(s, body=_separated(_placed(s.body))))
+                placed.append(replace(s, body=_separated(_placed(s.body, taken), taken)))
             case tile.Let(value=value):
                 placed.append(replace(s, value=_by_pointer(value)))
             case tile.Store(value=value):
@@ -72,7 +74,7 @@ def _by_pointer(v: Value) -> Value:
     return replace(made, via="pointer") if isinstance(made, tile.Load) else made
 
 
-def _separated(body: tuple[tile.Statement, ...]) -> tuple[tile.Statement, ...]:
+def _separated(body: tuple[tile.Statement, ...], taken: set[str]) -> tuple[tile.Statement, ...]:
     """The statements of a loop with a load of its own for every dot that shares one with other work."""
     uses = Counter(v.name for v in values_in(body) if isinstance(v, Ref))
     dots = [v for v in values_in(body) if isinstance(v, tile.Dot)]
@@ -82,8 +84,10 @@ def _separated(body: tuple[tile.Statement, ...]) -> tuple[tile.Statement, ...]:
     for s in body:
         match s:
             case tile.Let(names=(name,), value=tile.Load() as load) if 0 < multiplied[name] < uses[name]:
-                own[Ref(name)] = Ref(f"{name}_dot")
-                split += [replace(s, names=(f"{name}_dot",)), replace(s, value=replace(load, apart=True))]
+                again = unused(f"{name}_dot", taken)
+                taken.add(again)
+                own[Ref(name)] = Ref(again)
+                split += [replace(s, names=(again,)), replace(s, value=replace(load, apart=True))]
             case tile.Let(value=value):
                 split.append(replace(s, value=_over_own(value, own)))
             case _:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 
 from einc import ein, tile
 from einc.base.ops import OPS, Rule
-from einc.base.types import BOOL, F32, F64, FLOAT, I32, I64, INT, DType, compute, join
+from einc.base.types import BOOL, F32, F64, FLOAT, I32, I64, INT, U64, DType, compute, join
 from einc.ein import Apply, Cast, Const, Equation, Expr, Monoid, Program, Read
 from einc.ein.guards import composite
 from einc.ein.inference import dtype_of as inferred
@@ -314,6 +314,20 @@ class Builder:
     def _index(self, e: Expr, dim: tuple[str, ...], order: tuple[str, ...]) -> tile.Value:
         if len(dim) > 1 and dim in self.groups and e == composite(dim):
             return tile.Ref(self.groups[dim])
+        return self.place(e, order)
+
+    def place(self, e: Expr, order: tuple[str, ...]) -> tile.Value:
+        """A subscript, in the index type where no value of it can wrap there: alone, or moved on from where it is read.
+
+        A sum of a read integer and a position that leaves the index type is negative, and so is no position.
+        """
+        match e:
+            case Cast(dtype=t, arg=arg) if t == I64 and fits_index(self.dtype(arg)):
+                return self.convert(self._value(arg, order, F32), INT)
+            case Apply(op="add", args=(a, b)) if _is_place(a) or _is_place(b):
+                read = b if _is_place(a) else a
+                if isinstance(read, Cast) and fits_index(self.dtype(read.arg)):
+                    return tile.Elem("add", (self.place(a, order), self.place(b, order)))
         return self._value(e, order, F32)
 
     def _operation(self, e: Apply, order: tuple[str, ...], real: DType) -> tile.Value:
@@ -334,6 +348,8 @@ class Builder:
             t = INT
         if t == INT and op in ("mul", "pow") and _may_be_long(e):
             t = I64
+        if rule is Rule.TRUTH and U64 in types and t.is_int and len(set(types)) > 1:
+            return self._with_u64(op, e.args, order)
         if rule is Rule.TRUTH and t.is_int and len(set(types)) > 1:
             t = INT if all(map(_fits_position, e.args, types)) else I64
         args = tuple(self._as(a, order, t) for a in e.args)
@@ -343,6 +359,15 @@ class Builder:
             inverse = tile.Elem("div", (tile.Lit(1.0, t), args[1]))
             return tile.Elem("mul", (args[0], self.bind("inverse", inverse, order)))
         return arithmetic(op, args, t)
+
+    def _with_u64(self, op: str, args: tuple[Expr, ...], order: tuple[str, ...]) -> tile.Value:
+        """A comparison of u64 with another integer, in i64: what is not in that is greater than all that is."""
+        a, b = (self._as(x, order, I64) for x in args)
+        first = self.dtype(args[0]) == U64
+        below = tile.Elem("lt", (a if first else b, tile.Lit(0, I64)))
+        if op == "ne" or op in (("gt", "ge") if first else ("lt", "le")):
+            return tile.Elem("or", (below, tile.Elem(op, (a, b))))
+        return tile.Elem("and", (tile.Elem("not", (below,)), tile.Elem(op, (a, b))))
 
     def _is_spread(self, args: tuple[tile.Value, ...]) -> bool:
         """Whether the first argument extends over more than its rows, and the second is the same all over it."""
@@ -413,9 +438,25 @@ def _may_be_long(e: Apply) -> bool:
     return any(isinstance(a, Const) and abs(a.value) >= _NARROW for a in e.args)
 
 
+def fits_index(t: DType) -> bool:
+    """Whether every value of a strong integer type is one of the index type, however narrow that is at a launch."""
+    return t.is_int and 0 < t.bits + (t.kind == "u") <= I32.bits
+
+
+def _is_place(e: Expr) -> bool:
+    """Is it a position of an axis, or a part of one?"""
+    match e:
+        case ein.AxisValue():
+            return True
+        case Apply(op="floordiv" | "mod", args=(x, Const(value=n))):
+            return n > 0 and _is_place(x)
+        case _:
+            return False
+
+
 def _fits_position(e: Expr, t: DType) -> bool:
     """Whether an integer's every value is one of the index type."""
-    return abs(e.value) < 1 << 31 if isinstance(e, Const) else t in (INT, I32) or t.bits < 32
+    return abs(e.value) < 1 << 31 if isinstance(e, Const) else t == INT or fits_index(t)
 
 
 def _literal_type(value: bool | float, real: DType) -> DType:

@@ -15,7 +15,7 @@ from functools import reduce
 
 from einc import ein, tile
 from einc.base.types import I64, INT
-from einc.ein import AxisValue, Expr, Read, reads
+from einc.ein import AxisValue, Expr, reads
 from einc.ein.guards import composite
 from einc.ein.monoids import MONOIDS
 from einc.passes.algebra.bounds import Bounds, bounds
@@ -23,6 +23,7 @@ from einc.passes.algebra.domain import Domain, domain_of, either, holds, ordered
 from einc.passes.algebra.folding import call
 from einc.passes.algebra.products import multiplied
 from einc.passes.kernels.mask_edges import extent
+from einc.passes.lowering.builder import fits_index
 from einc.passes.lowering.kernel import Kernel
 from einc.passes.streaming.sweep import Accumulator, Link
 from einc.passes.streaming.walks import Walk, unfolded
@@ -111,13 +112,13 @@ def _full(kernel: Kernel, needed: Domain) -> Limits:
 def _solved(kernel: Kernel, needed: Domain) -> Iterator[tuple[Bounds, tuple[str, ...]]]:
     """The bounds of the walked axes as one, then of the outermost, each with the axes inside a step of it."""
     walked = kernel.plan.walked
-    known = _known(kernel)
+    known, dtypes = _known(kernel), kernel.b.dtypes
     if len(walked) > 1:
         flat = " ".join(walked)
         whole = {composite(walked): AxisValue(flat)}
         extent = multiplied(ein.Extent(a) for a in walked)
-        yield bounds((_replaced(p, whole) for p in needed), flat, extent, known), ()
-    yield bounds(needed, walked[0], ein.Extent(walked[0]), known), walked[1:]
+        yield bounds((_replaced(p, whole) for p in needed), flat, extent, known, dtypes), ()
+    yield bounds(needed, walked[0], ein.Extent(walked[0]), known, dtypes), walked[1:]
 
 
 def _needed(kernel: Kernel, link: Link, a: Accumulator) -> Domain:
@@ -146,8 +147,8 @@ def _known(kernel: Kernel) -> Callable[[Expr], bool]:
 def _over_rows(kernel: Kernel, e: Expr, monoid: str) -> Value:
     """The least or greatest value over the positions of the tile. What is read is worked with in 64 bits."""
     b = kernel.b
-    wide = b.dtype(e).bits == I64.bits or (reads(e) and not isinstance(e, Read))
-    value = b.typed(_widened(kernel, e) if wide else e, kernel.order, I64 if wide else INT)
+    wide = b.dtype(e).bits == I64.bits and not (isinstance(e, ein.Cast) and fits_index(b.dtype(e.arg)))
+    value = b.typed(e, kernel.order, I64) if wide else b.place(e, kernel.order)
     for axis in kernel.order:
         if axis in b.axes_of(value):
             value = tile.Fold(MONOIDS[monoid], axis, (value,))
@@ -155,12 +156,6 @@ def _over_rows(kernel: Kernel, e: Expr, monoid: str) -> Value:
         return value
     length = b.convert(extent(kernel.plan.walked), I64)
     return b.convert(Elem("max", (Elem("min", (value, length)), Lit(0, I64))), INT)
-
-
-def _widened(kernel: Kernel, e: Expr) -> Expr:
-    if isinstance(e, Read) and kernel.b.dtype(e).is_int:
-        return ein.Cast(I64, e)
-    return ein.rebuild(e, lambda below: _widened(kernel, below))
 
 
 def _replaced(e: Expr, by: dict[Expr, AxisValue]) -> Expr:

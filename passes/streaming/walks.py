@@ -93,9 +93,15 @@ def tensors_read(expressions: Iterable[Expr]) -> set[str]:
 def unfolded(e: Expr, named: dict[str, Equation]) -> Expr:
     """The expression with every pointwise tensor among these replaced by what it is."""
     if isinstance(e, Read) and e.tensor in named and named[e.tensor].monoid is None:
-        source = named[e.tensor]
-        return unfolded(ein.substitute(source.body, dict(zip(source.axes, e.index, strict=True))), named)
+        return unfolded(_value(named[e.tensor], e), named)
     return ein.rebuild(e, lambda below: unfolded(below, named))
+
+
+def _value(source: Equation, read: Read) -> Expr:
+    """What a pointwise equation gives at a read of it; integers in the type that they would be stored in."""
+    value = ein.substitute(source.body, dict(zip(source.axes, read.index, strict=True)))
+    stored = source.outputs[0].dtype
+    return ein.Cast(stored, value) if stored.is_int and isinstance(value, ein.Apply) else value
 
 
 def written_out(eq: Equation, named: dict[str, Equation], unknown: Collection[str]) -> Equation:
@@ -104,8 +110,7 @@ def written_out(eq: Equation, named: dict[str, Equation], unknown: Collection[st
 
     def out(e: Expr) -> Expr:
         if isinstance(e, Read) and e.tensor in through:
-            source = named[e.tensor]
-            return out(ein.substitute(source.body, dict(zip(source.axes, e.index, strict=True))))
+            return out(_value(named[e.tensor], e))
         return ein.rebuild(e, out)
 
     return replace(eq, bodies=tuple(out(b) for b in eq.bodies)) if through else eq

@@ -83,7 +83,7 @@ def known(e: Expr) -> bool:
 
 
 def solved(p: Expr) -> Bounds:
-    return bounds([p], "j", Extent("j"), known)
+    return bounds([p], "j", Extent("j"), known, _DTYPES)
 
 
 def admitted(p: Expr, found: Bounds, w: int, c: int, seed: int) -> tuple[Any, Any]:

@@ -29,6 +29,7 @@ from einc.ein import (
     Scalar,
 )
 from einc.ein.guards import composite, conjoin, implied_guard
+from einc.ein.inference import dtype_of, position
 
 T = TypeVar("T")
 Dims = tuple[tuple[str, ...], ...]
@@ -95,6 +96,13 @@ class Expressions:
     def extent(self, dim: tuple[str, ...]) -> int:
         return prod(self.sizes[a] for a in dim)
 
+    @property
+    def dtypes(self) -> dict[str, DType]:
+        """The types of tensors and scalars by name."""
+        return {n: known.dtype for n, known in self.tensors.items()} | {
+            p.name: p.dtype for p in self.params if isinstance(p, Param)
+        }
+
     def readable(self, kind: str) -> list[str]:
         return [name for name, known in self.tensors.items() if known.kind == kind]
 
@@ -126,11 +134,13 @@ class Expressions:
     def gathers(self, axes: tuple[str, ...]) -> list[Expr]:
         """Positions that depend on data, or that only the run time can bound."""
         at_hand = [(n, self.tensors[n].dims) for n in self.readable("i")]
-        found: list[Expr] = [
+        reads: list[Expr] = [
             Read(n, tuple(composite(dim) for dim in dims))
             for n, dims in at_hand
             if {a for d in dims for a in d} <= set(axes)
         ]
+        moved: list[Expr] = [Apply("sub", (Apply("mul", (Const(99), r)), Const(98))) for r in reads[:1]]
+        found = [position(e, self.dtypes) for e in (*reads, *moved)]
         return found + ([Apply("mul", (AxisValue(axes[0]), AxisValue(axes[-1])))] if axes else [])
 
     def value(self, kind: str, axes: tuple[str, ...], depth: int, guard: Expr | None = None) -> Value:
@@ -233,6 +243,8 @@ class Expressions:
             return replace(a, expr=Apply(form, (a.expr, Const(self.pick([2, 3])))))
         b = self.value("i", axes, depth, guard)
         degree = a.degree + b.degree if form == "mul" else max(a.degree, b.degree)
+        if form == "sub" and dtype_of(Apply(form, (a.expr, b.expr)), self.dtypes).kind == "u":
+            form = "add"  # what wraps is too large for floats
         return a if degree > 3 else Value(Apply(form, (a.expr, b.expr)), degree)
 
     def truth(self, axes: tuple[str, ...], depth: int, guard: Expr | None) -> Value:

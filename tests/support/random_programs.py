@@ -15,18 +15,58 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from einc.base.types import BF16, BOOL, C64, C128, F16, F32, F64, FLOAT, I8, I32, I64, INT, DType
+from einc.base.types import (
+    BF16,
+    BOOL,
+    C64,
+    C128,
+    F16,
+    F32,
+    F64,
+    FLOAT,
+    I8,
+    I16,
+    I32,
+    I64,
+    INT,
+    U8,
+    U16,
+    U32,
+    U64,
+    DType,
+)
 from einc.ein import Apply, AxisDecl, Const, Equation, Expr, Extent, Operand, Param, Program, Read, Tensor
 from einc.ein.guards import composite
 from einc.ein.monoids import MONOIDS
+from einc.ein.rewriting import unused
 from tests.support.random_expressions import ROUNDED, Dims, Expressions, Known, Value
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
 _LETTERS = "ijklmn"
+_INTEGERS = (I16, U8, U16, U32, U64)
 _MOST_POSITIONS = 400  # of an equation's iteration space
 _NUMPY = {F16: "float16", BF16: "float32", F32: "float32", F64: "float64", I8: "int8", I32: "int32", I64: "int64"}
+_NUMPY |= {I16: "int16", U8: "uint8", U16: "uint16", U32: "uint32", U64: "uint64"}
 _NUMPY |= {BOOL: "bool", C64: "complex64", C128: "complex128"}
+
+
+# What a program's names may be instead: such as generated code has, words of Python and Triton, letters that are alike.
+_WORLDS: tuple[dict[str, str], ...] = (
+    {},
+    {
+        "i": "c", "j": "c_in", "k": "BC", "l": "INT", "m": "c0", "n": "C", "x": "c_mixed", "A": "a", "B": "a_1",
+        "C": "size_c", "D": "b", "scale": "num_warps", "window": "out", "T0": "T0_kernel", "T1": "t0", "T2": "blocks_c",
+    },
+    {
+        "i": "k", "j": "K", "k": "BK", "l": "k_in", "m": "k0", "n": "k_mixed", "x": "size_k", "A": "tl", "B": "triton",
+        "C": "torch", "D": "lambda", "scale": "device", "window": "INT", "T0": "program", "T1": "max_combine",
+    },
+    {
+        "i": "\u00b5", "j": "\u03bc", "k": "ﬁ", "l": "fi", "m": "ß", "n": "x" * 70, "x": "y" * 70,
+        "A": "ℓ", "B": "_", "C": "__name__", "D": "launch", "scale": "\u2126", "window": "\u03a9", "T0": "float", "T1": "t0", "T2": "where_",
+    },
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -45,23 +85,29 @@ class _Programs(Expressions):
 
     derived: list[AxisDecl] = field(default_factory=list)
     equations: list[Equation] = field(default_factory=list)
+    names: dict[str, str] = field(default_factory=dict)
+
+    def called(self, name: str) -> str:
+        """What stands for a name in this program."""
+        return self.names.get(name, name)
 
     # -- the signature
 
     def signature(self, zero: bool) -> None:
+        self.names = self.pick([{}, *_WORLDS])
         extents = [2, 3, 1, 4, 5, *([0] if zero else [])]
         for axis in _LETTERS[: self.draw(st.integers(2, 4))]:
-            self.sizes[axis] = self.pick(extents)
+            self.sizes[self.called(axis)] = self.pick(extents)
         for name in "ABCD"[: self.draw(st.integers(1, 4))]:
-            self.operand(name, self.some(tuple(self.sizes), 0, 3), self.operand_type())
+            self.operand(self.called(name), self.some(tuple(self.sizes), 0, 3), self.operand_type())
         if self.chance(3):
-            self.params.append(Param("scale", FLOAT, self.pick([None, Const(0.5)])))
+            self.params.append(Param(self.called("scale"), FLOAT, self.pick([None, Const(0.5)])))
         if self.chance(3):
-            self.params.append(Param("window", INT, self.pick([None, Const(2)])))
+            self.params.append(Param(self.called("window"), INT, self.pick([None, Const(2)])))
         self.bind_axes()
 
     def operand_type(self) -> DType:
-        of_kind = {"f": [F32, F32, BF16, F16, F64], "i": [I32, I64, I8], "b": [BOOL], "c": [C64, C128]}
+        of_kind = {"f": [F32, F32, BF16, F16, F64], "i": [I32, I64, I8, *_INTEGERS], "b": [BOOL], "c": [C64, C128]}
         return self.pick(of_kind[self.pick("fff" + self.kinds)])
 
     def operand(self, name: str, axes: tuple[str, ...], dtype: DType) -> None:
@@ -83,13 +129,14 @@ class _Programs(Expressions):
         composite = {axis for known in self.tensors.values() for dim in known.dims for axis in dim} - bound
         for axis in [a for a in self.sizes if a not in bound]:
             if axis in composite or self.chance(2):
-                self.operand(f"{axis.upper()}_", (axis,), self.operand_type())
+                taken = {*self.tensors, *self.sizes, *(p.name for p in self.params)}
+                self.operand(unused(f"{axis.upper()}_", taken), (axis,), self.operand_type())
             else:
                 self.derived.append(AxisDecl(axis, Const(self.sizes[axis])))
         for axis in [a for a in self.sizes if self.sizes[a] > 0][:1]:
             if self.chance(3):
-                self.sizes["x"] = self.sizes[axis] - 1
-                self.derived.append(AxisDecl("x", Apply("sub", (Extent(axis), Const(1)))))
+                self.sizes[self.called("x")] = self.sizes[axis] - 1
+                self.derived.append(AxisDecl(self.called("x"), Apply("sub", (Extent(axis), Const(1)))))
 
     # -- equations
 
@@ -217,7 +264,7 @@ class _Programs(Expressions):
 
     def case(self, equations: int) -> Case:
         for n in range(equations):
-            self.equation(f"T{n}")
+            self.equation(self.called(f"T{n}"))
         last = self.equations[-1].name
         others = [e.name for e in self.equations[:-1]]
         results = (last, *self.some(others, 0, 2)) if self.chance(2) else (last,)
@@ -234,7 +281,7 @@ class _Programs(Expressions):
         if p.dtype.is_bool:
             return values.integers(0, 2, shape).astype(bool)
         if p.dtype.is_int:
-            return values.integers(-1, 5, shape).astype(_NUMPY[p.dtype])
+            return values.integers(0 if p.dtype.kind == "u" else -1, 5, shape).astype(_NUMPY[p.dtype])
         quarters = values.integers(-8, 9, shape) / 4
         if p.dtype.is_complex:
             quarters = quarters + 1j * (values.integers(-8, 9, shape) / 4)
