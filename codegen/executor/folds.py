@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from einc.base.types import BOOL, DType
-from einc.codegen.executor.ops import HELD, function, literal, rounded, wrapped
-from einc.ein import Apply, Const, Expr, Monoid, Scalar
+from einc.codegen.executor.ops import HELD, convert, function, literal, rounded, wrapped
+from einc.ein import Apply, Cast, Const, Expr, Monoid, Scalar
 
 Dims = tuple[int, ...]
 Fold = Callable[[Sequence[Tensor], Dims], list[Tensor]]
@@ -154,7 +154,7 @@ def _doubled(monoid: Monoid, types: tuple[DType, ...]) -> Callable[[list[Tensor]
             ends = both([x[..., :-step] for x in parts], [x[..., step:] for x in parts])
             parts = [torch.cat([x[..., :step], end], -1) for x, end in zip(parts, ends, strict=True)]
             step *= 2
-        return parts
+        return parts if step > 1 else [x.clone() for x in parts]
 
     return run
 
@@ -177,6 +177,11 @@ def _value(e: Expr, known: dict[str, Tensor], kinds: dict[str, DType]) -> tuple[
         case Const(value=value):
             t = BOOL if isinstance(value, bool) else kinds["a0"]
             return torch.full((), literal(value, t), dtype=HELD[t.name], device=known["a0"].device), t
+        case Cast(dtype=t, arg=Const(value=value)):
+            return torch.full((), literal(value, t), dtype=HELD[t.name], device=known["a0"].device), t
+        case Cast(dtype=t, arg=arg):
+            x, have = _value(arg, known, kinds)
+            return convert(x, have, t), t
         case Apply(op="where", args=(c, a, b)):
             (condition, _), (x, t), (y, _) = (_value(arg, known, kinds) for arg in (c, a, b))
             return torch.where(condition, x, y), t

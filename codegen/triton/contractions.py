@@ -9,7 +9,7 @@ from einc.base.types import BOOL, F32, F64, I32, DType
 from einc.codegen.emit.text import ATOM, COMPARE, Axes, Text
 from einc.codegen.triton.types import TYPES
 from einc.codegen.triton.writer import Writer
-from einc.ein import Apply, Const, Expr, Monoid, Scalar, walk
+from einc.ein import Apply, Cast, Const, Expr, Monoid, Scalar, walk
 from einc.ein.monoids import MONOIDS
 from einc.tile import TileType, Value
 from einc.tile.walk import walk_values
@@ -148,6 +148,10 @@ def _as_value(e: Expr, bound: dict[Expr, Value], types: tuple[DType, ...]) -> Va
             return tile.Ref(name)
         case Const(value=value):
             return tile.Lit(value, BOOL if isinstance(value, bool) else types[0])
+        case Cast(dtype=dtype, arg=Const(value=value)):
+            return tile.Lit(value, dtype)
+        case Cast(dtype=dtype, arg=arg):
+            return tile.Convert(dtype, _as_value(arg, bound, types))
         case Apply(op=op, args=args):
             return tile.Elem(op, tuple(_as_value(a, bound, types) for a in args))
         case _:

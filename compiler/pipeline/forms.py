@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from einc import tile
@@ -65,19 +65,19 @@ def _is_trivial(e: Expr) -> bool:
             return False
 
 
-def factors(e: Expr) -> Iterator[Expr]:
-    """The factors of a product, left to right; a division's numerator and denominator are factors too."""
+def factors(e: Expr) -> tuple[list[frozenset[str]], list[frozenset[str]]]:
+    """The axes of the factors of a product, left to right, and those of its divisors."""
     match e:
         case Apply("mul", (a, b)):
-            yield from factors(a)
-            yield from factors(b)
+            (over, under), (more, below) = factors(a), factors(b)
+            return over + more, under + below
         case Apply("neg", (a,)):
-            yield from factors(a)
+            return factors(a)
         case Apply("div", (a, b)):
-            yield from factors(a)
-            yield b
+            over, under = factors(a)
+            return over, [*under, frozenset(axes_of(b))]
         case _:
-            yield e
+            return [frozenset(axes_of(e))], []
 
 
 def _binary(program: Program) -> None:
@@ -87,7 +87,10 @@ def _binary(program: Program) -> None:
 
 
 def _check_binary(e: Equation) -> None:
-    moving = [axes for f in factors(e.body) if reads(f) and (axes := set(axes_of(f)) & set(e.over))]
+    """A divisor belongs to a factor that has its axes; it is one of its own where none has."""
+    over, under = factors(e.body)
+    over += [d for d in under if not any(d <= f for f in over)]
+    moving = [axes for f in over if (axes := f & set(e.over))]
     private = any(axes - set().union(*moving[:k], *moving[k + 1 :]) for k, axes in enumerate(moving))
     if len(moving) > 2 and private:
         raise IllegalIR(f"a sum over an axis of one factor of several: {print_equation(e)}")

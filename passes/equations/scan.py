@@ -20,6 +20,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from einc.base.types import I32
 from einc.ein import (
@@ -48,23 +49,25 @@ from einc.ein.rewriting import bottom_up, names, unused
 from einc.passes.algebra.bounds import bounds
 from einc.passes.algebra.domain import conjunction, fails, holds
 from einc.passes.algebra.scope import IDENTITIES, Scope, accumulated
-from einc.passes.algebra.signs import is_finite
+from einc.passes.algebra.signs import is_finite, makes_no_negative
 from einc.passes.equations.ends import Ends, Reads, moved, offset
 from einc.passes.equations.inline import inline
 from einc.passes.equations.simplify import simplify
+from einc.passes.streaming.running import Along, End, Running, is_along, knows_its_end, running
 from einc.pipeline import Context
 
 
 @dataclass(frozen=True, slots=True)
 class Prefix:
-    """What an equation `T[..., i] = monoid[t : t <= i and domain](f)` is where f and the domain are free of i and
-    |t| = |i|: prefixes along t, one for every i; with t >= i, suffixes."""
+    """What an equation `T[..., i] = monoid[t : t <= i and domain](f)` is where the domain is free of i and |t| = |i|:
+    prefixes along t, one for every i; with t >= i, suffixes. Where f is not free of i, it follows it (`running`)."""
 
     scanned: str
     walked: str
     rows: tuple[str, ...]
     reverse: bool
     domain: Expr | None
+    running: Running | None = None
 
 
 def prefix(eq: Equation, program: Program) -> Prefix | None:
@@ -76,21 +79,98 @@ def prefix(eq: Equation, program: Program) -> Prefix | None:
     for n, p in enumerate(terms):
         match p:
             case Apply("le" | "ge" as op, (AxisValue(t), AxisValue(i))) if t == walked and i in eq.axes:
-                rest = [q for k, q in enumerate(terms) if k != n]
-                if i not in _axes((*eq.bodies, *rest)) and _is_alike(program, i, t):
-                    rows = tuple(a for a in eq.axes if a != i)
-                    return Prefix(i, t, rows, op == "ge", conjunction(rest))
+                rest = conjunction([q for k, q in enumerate(terms) if k != n])
+                if (rest is not None and i in axes_of(rest)) or not _is_alike(program, i, t):
+                    continue
+                found = Prefix(i, t, tuple(a for a in eq.axes if a != i), op == "ge", rest)
+                if i not in _axes(eq.bodies):
+                    return found
+                if (followed := _followed(eq, found, program)) is not None:
+                    return replace(found, running=followed)
     return None
+
+
+def _followed(eq: Equation, found: Prefix, program: Program) -> Running | None:
+    """What prefixes that know their end carry, if it follows that."""
+    end = End(found.scanned, found.walked, found.reverse)
+    if eq.domain is None or not knows_its_end(eq, end):
+        return None
+    length = _length(program, found.walked)
+    return running(replace(eq, domain=found.domain), end, _along(program, eq.name, length, found.reverse))
+
+
+@lru_cache(maxsize=256)
+def _along(program: Program, name: str, length: Expr, reverse: bool) -> Along:
+    """What is known of the tensors made before one, along axes of a length, walked from one end."""
+    along = Along()
+    for eq in program.equations:
+        if eq.name == name:
+            break
+        if any(t.dtype.is_complex for t in eq.outputs):
+            continue
+        places: list[tuple[str, int]] = []
+        for k, dim in enumerate(eq.dims):
+            if len(dim) == 1 and _length(program, dim[0]) == length and _runs(eq, dim[0], reverse, along, program):
+                places += [(t.name, k) for t in eq.outputs]
+        is_order = eq.monoid is not None and eq.monoid.name in ("max", "min")
+        along = Along(
+            along.places.union(places),
+            along.greatest.union([eq.name] if is_order and eq.monoid == MONOIDS["max"] else []),
+            along.orders.union([eq.name] if is_order else []),
+            along.positive.union([eq.name] if makes_no_negative(eq, along.positive) else []),
+        )
+    return along
+
+
+def _runs(eq: Equation, axis: str, reverse: bool, along: Along, program: Program) -> bool:
+    """Does an equation's value along an axis go on as a walk from one end does?"""
+    if eq.monoid is None:
+        return is_along(eq.body, axis, along)
+    found = prefix(eq, program)
+    return found is not None and found.scanned == axis and found.reverse == reverse
 
 
 def scan(program: Program, context: Context) -> Program:
     """The program with its prefixes in their form, and with what is made of prefixes read from them."""
     scans = _Scans(program, context)
-    made = tuple(e for eq in program.equations for e in scans.equation(eq))
-    if made == program.equations:
-        return program
-    changed = replace(program, equations=made, axes=(*program.axes, *scans.axes))
-    return simplify(inline(changed, context), context)
+    for eq in program.equations:
+        scans.done += scans.equation(eq)
+    changed = _with_one_walk(replace(program, equations=tuple(scans.done), axes=(*program.axes, *scans.axes)))
+    return program if changed == program else simplify(inline(changed, context), context)
+
+
+def _with_one_walk(program: Program) -> Program:
+    """The program with prefixes along axes of one length written over one axis."""
+    walked: dict[Expr, str] = {}
+
+    def over_one(eq: Equation) -> Equation:
+        found = prefix(eq, program)
+        if found is None:
+            return eq
+        axis = walked.setdefault(_length(program, found.walked), found.walked)
+        if axis not in (*eq.axes, *_axes(eq.expressions())):
+            eq = replace(eq.map(lambda e: substitute(e, {found.walked: AxisValue(axis)})), over=(axis,))
+        return _unguarded(eq, program)
+
+    return replace(program, equations=tuple(map(over_one, program.equations)))
+
+
+def _unguarded(eq: Equation, program: Program) -> Equation:
+    """The equation with no read guarded by what axes of one length say: that a position is in range."""
+    shapes = program.shapes()
+
+    def free(n: Expr) -> Expr:
+        if not isinstance(n, Read) or n.guard is None:
+            return n
+        inside = [
+            Apply("lt", (at, Extent(dim[0])))
+            for at, dim in zip(n.index, shapes[n.tensor], strict=True)
+            if len(dim) == 1 and isinstance(at, AxisValue) and _is_alike(program, at.axis, dim[0])
+        ]
+        left = conjunction([p for p in holds(n.guard) if p not in inside and p != TRUE])
+        return replace(n, guard=left or (None if len(inside) == len(n.index) else TRUE))
+
+    return eq.map(lambda e: bottom_up(e, free))
 
 
 def _axes(expressions: Iterable[Expr]) -> set[str]:
@@ -137,6 +217,7 @@ class _Scans:
         self.scope = Scope(program.dtypes(), program.shapes())
         self.taken = names(program)
         self.axes: list[AxisDecl] = []
+        self.done: list[Equation] = []
         self.places: dict[str, str] = {}  # an axis as long as another, by that
 
     def equation(self, eq: Equation) -> list[Equation]:
@@ -150,11 +231,32 @@ class _Scans:
                 continue
             if (made := self.made(eq, ends)) is not None:
                 return made
-        return [eq]
+        return [eq] if done else self.following(eq) or [eq]
 
     @property
     def whole(self) -> Program:
-        return replace(self.program, axes=(*self.program.axes, *self.axes))
+        """The program as far as it is made, and as it was from there on."""
+        made = {eq.name for eq in self.done}
+        equations = (*self.done, *(eq for eq in self.program.equations if eq.name not in made))
+        return replace(self.program, equations=equations, axes=(*self.program.axes, *self.axes))
+
+    def following(self, eq: Equation) -> list[Equation] | None:
+        """The equation as prefixes whose body knows where they end, if it follows that."""
+        if len(eq.over) > 1:
+            return None
+        eq, (axis,) = _unguarded(eq, self.whole), eq.over
+        terms, bodies = self.restricted(eq)
+        for p in terms:
+            side, e = self.end(p, axis) or ("", ZERO)
+            i, _ = offset(e)
+            if i in eq.axes and _is_alike(self.whole, i, axis):
+                own = tuple(a for a in eq.axes if a != i)
+                lower, upper = ((e,) if side == s else () for s in ("ge", "le"))
+                ends = Ends(axis, bodies, tuple(q for q in terms if q != p), own, lower, upper)
+                made = self.in_place(eq, ends)
+                if made is not None and prefix(made[0], self.whole) is not None:
+                    return made
+        return None
 
     def ends(self, eq: Equation, axis: str) -> Ends | None:
         """The ends of a reduced axis that the body does not know."""

@@ -240,8 +240,12 @@ def _dot_blocks(kernel: tile.Kernel, context: Context, least: int, widest: int) 
 
 
 def _plain_blocks(kernel: tile.Kernel, context: Context) -> dict[str, Block]:
-    """The innermost axis gets what its size hint asks for; the rows what is left of the tile."""
-    room = context.target.tile
+    """The innermost axis gets what its size hint asks for; the rows what is left of the tile.
+
+    Prefixes of several components are that many tiles at once.
+    """
+    carried = max((len(v.args) for v in values_in(kernel.body) if isinstance(v, tile.Scan)), default=1)
+    room = context.target.tile // power(carried)
     blocks: dict[str, Block] = {}
     axes = sorted(
         tile_axes(kernel).values(), key=lambda a: ("whole", "reduced", "column", "row", "batch").index(a.role)

@@ -225,6 +225,10 @@ class Builder:
                     return known[name]
                 case Apply(op=op, args=args):
                     return tile.Elem(op, tuple(value(x) for x in args))
+                case Const(value=literal):
+                    return tile.Lit(literal, _literal_type(literal, F32))
+                case Cast(dtype=dtype, arg=arg):
+                    return self.convert(value(arg), dtype)
                 case _:
                     raise AssertionError(f"a monoid combines with {e}")
 

@@ -93,7 +93,7 @@ class Kernel:
         assert eq.monoid is not None
         dots = self.contractions(eq)
         if dots is not None:
-            return [self.dotted(c, acc) for c, acc in zip(dots, states, strict=True)]
+            return [self.dotted(eq, c, acc) for c, acc in zip(dots, states, strict=True)]
         over = tuple(dict.fromkeys(self.b.tile_of[a] for a in eq.over))
         inside = self.folding_order(eq, tuple(a for a in order if a not in over), over)
         types = self.state_types(eq)
@@ -147,7 +147,7 @@ class Kernel:
             c = contraction(eq, body, self.context.size, found[0].shape if found else None)
             if c is None or self.sides(c) is None:
                 return None
-            if any(not self.context.target.takes_dot(self.operand_type(t)) for t in c.terms):
+            if any(not self.context.target.takes_dot(self.operand_type(t, eq)) for t in c.terms):
                 return None
             found.append(c)
         return found
@@ -161,14 +161,14 @@ class Kernel:
         found = {self.b.tile_of[a] for a in axes if self.b.types[self.b.tile_of[a]].axes}
         return sorted(found, key=lambda t: self.order.index(t) if t in self.order else len(self.order))
 
-    def dotted(self, c: Contraction, acc: Value) -> Value:
+    def dotted(self, eq: Equation, c: Contraction, acc: Value) -> Value:
         at = self.sides(c)
         assert at is not None
         rows, columns = at.over(at.row, at.inner), at.over(at.inner, at.column)
         scaled = bool(c.terms[0].outer)
-        start = tile.Fill(Lit(0, accumulator(self.operand_type(c.terms[0])))) if scaled else acc
+        start = tile.Fill(Lit(0, accumulator(self.operand_type(c.terms[0], eq)))) if scaled else acc
         for term in c.terms:
-            operand = self.operand_type(term)
+            operand = self.operand_type(term, eq)
             left = self.b.typed(_product(term.left), rows, operand)
             left = Elem("neg", (left,)) if term.negative else left
             right = self.b.typed(_product(term.right), columns, operand)
@@ -185,8 +185,10 @@ class Kernel:
             value = Elem("mul", (self.b.convert(value, t), self.b.typed(factor, order, t)))
         return value
 
-    def operand_type(self, term: Term) -> DType:
-        return operand_type(term, self.b.given, self.b.dtypes)
+    def operand_type(self, term: Term, eq: Equation) -> DType:
+        """The type that a dot multiplies in: the sum's own, where that is wider than what products add up to."""
+        found, whole = operand_type(term, self.b.given, self.b.dtypes), self.state_types(eq)[0]
+        return found if term.outer or accumulator(found) == whole else whole
 
     # ---------------------------------------------------------------------------------------------------------- stores
 

@@ -10,10 +10,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 from einc import tile
-from einc.ein import Equation
+from einc.base.types import DType
+from einc.ein import Equation, Monoid
 from einc.ein.monoids import MONOIDS
 from einc.passes.equations.scan import prefix
 from einc.passes.lowering.builder import Block
+from einc.passes.lowering.following import Following
 from einc.passes.lowering.kernel import Kernel, component, stored_types
 from einc.passes.lowering.states import rounded
 from einc.passes.streaming.walks import Walk
@@ -29,25 +31,35 @@ def goes_backwards(kernel: Kernel, walk: Walk) -> bool:
 def prefixes(kernel: Kernel, axis: str, eq: Equation, block: Block) -> None:
     """Make an equation's prefixes within a loop over the axis known; carry its total."""
     b, p = kernel.b, prefix(eq, kernel.program)
-    monoid = eq.monoid
     assert p is not None
-    assert monoid is not None
     eq = replace(eq, domain=p.domain)
     rows = tuple(t for t in kernel.order if t != axis and t in {b.tile_of[a] for a in eq.axes})
-    inside, types = (*rows, axis), kernel.state_types(eq)
+    inside = (*rows, axis)
+    follows = None if p.running is None else Following(kernel, eq, p.running, inside)
+    monoid, args, types = _plain(kernel, eq, inside) if follows is None else follows.terms()
     names = b.names(eq.name, monoid.components)
     b.types.update({name: TileType(t, rows) for name, t in zip(names, types, strict=True)})
-    args = tuple(b.bind(f"{eq.name}_term", a, inside) for a in kernel.terms(eq, inside))
     states: tuple[Value, ...] = tuple(Ref(n) for n in names)
     within = b.several(f"{eq.name}_within", tile.Scan(monoid, axis, args, p.reverse), inside, types)
     known = tuple(b.bind(eq.name, v, inside) for v in b.combine(monoid, states, within))
-    for n, (k, t) in enumerate(zip(monoid.results, stored_types(eq), strict=True)):
-        kernel.known[component(eq, n)] = rounded(b, known[k], t)
+    found = [known[k] for k in monoid.results] if follows is None else follows.results(known)
+    for n, (v, t) in enumerate(zip(found, stored_types(eq), strict=True)):
+        kernel.known[component(eq, n)] = rounded(b, v, t)
     ends = _last(kernel, axis, p.reverse)
-    at_end = (Elem("where", (ends, v, Lit(u, t))) for v, u, t in zip(known, monoid.identity, types, strict=True))
-    after = b.fold(eq, axis, tuple(at_end), inside, types)
+    units = monoid.identity if follows is None else follows.zeros()
+    at_end = tuple(Elem("where", (ends, v, Lit(u, t))) for v, u, t in zip(known, units, types, strict=True))
+    after = b.fold(eq, axis, at_end, inside, types) if follows is None else follows.chosen(axis, at_end)
     for name, t, unit, value in zip(names, types, monoid.identity, after, strict=True):
         block.carry(name, TileType(t, rows), tile.Fill(Lit(unit, t)), value)
+
+
+def _plain(
+    kernel: Kernel, eq: Equation, inside: tuple[str, ...]
+) -> tuple[Monoid, tuple[Value, ...], tuple[DType, ...]]:
+    """The monoid of prefixes that do not know their ends, what it combines, and the types of that."""
+    assert eq.monoid is not None
+    args = tuple(kernel.b.bind(f"{eq.name}_term", a, inside) for a in kernel.terms(eq, inside))
+    return eq.monoid, args, kernel.state_types(eq)
 
 
 def _last(kernel: Kernel, axis: str, reverse: bool) -> Value:

@@ -7,7 +7,7 @@ that are reduced, one group is walked and the others are held whole.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 
@@ -55,6 +55,16 @@ def misread(equations: tuple[Equation, ...], along: Mapping[str, str]) -> str | 
                 return f"{eq.name} reads {r.tensor} elsewhere than at the position it is made for"
             if source is not None and any(len(d) != 1 for d in source.dims):
                 return f"{r.tensor} has a composite dimension"
+    return None
+
+
+def crossing(equations: tuple[Equation, ...], along: Mapping[str, str], prefixes: Collection[str]) -> str | None:
+    """Which equation, none of the prefixes, has two axes that run along with each other; None if none has."""
+    for eq in equations:
+        places = [along.get(a, a) for a in (*eq.axes, *eq.over)]
+        both = next((a for a in places if a in along.values() and places.count(a) > 1), None)
+        if both is not None and eq.name not in prefixes:
+            return f"{eq.name} has every two positions along {both}, which others have prefixes along"
     return None
 
 

@@ -19,7 +19,7 @@ from einc.passes.estimate.sides import shapes_of
 from einc.passes.estimate.single import alone
 from einc.passes.planning.alternatives import Groups
 from einc.passes.planning.flow import Flow
-from einc.passes.planning.roles import Apart, Hold, misread, planned, walkable
+from einc.passes.planning.roles import Apart, Hold, crossing, misread, planned, walkable
 from einc.passes.planning.scores import scores
 from einc.passes.streaming.walks import can_split
 from einc.pipeline import Context, positions
@@ -148,7 +148,7 @@ class Search:
         if len({(p.walked, p.reverse) for p in found.values()}) > 1:
             return Apart("prefixes along several axes, or from both ends, do not share a walk")
         along = {p.scanned: p.walked for p in found.values()}
-        if (reason := misread(equations, along)) is not None:
+        if (reason := misread(equations, along) or crossing(equations, along, found)) is not None:
             return Apart(reason)
         shapes = shapes_of((eq for eq in equations if eq.name not in found), self.context)
         groups = [(p.walked,) for p in found.values()] or walkable(equations, self.context)

@@ -60,6 +60,20 @@ def links(
     return centred(_hatted(found))
 
 
+def closed(
+    eq: Equation,
+    references: Collection[str],
+    maxima: Collection[str],
+    positive: Collection[str],
+    over: Sequence[str],
+) -> Link | None:
+    """A reduction that reads references by name as what it carries, if that follows them."""
+    taken = {t.name for t in eq.outputs} | {r.tensor for e in eq.expressions() for r in ein.reads(e)}
+    closure = _Closure(eq, frozenset(references), frozenset(maxima), frozenset(positive), tuple(over), taken)
+    link = closure.link()
+    return link if isinstance(link, Link) else None
+
+
 def _hatted(chain: Sequence[Link | NotClosed]) -> list[Link | NotClosed]:
     """Every reference with one hat, whichever links read it: 1 if it scales anything."""
     scales = {r.name for link in chain if isinstance(link, Link) for r in link.references if r.hat}

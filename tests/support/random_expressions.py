@@ -163,6 +163,26 @@ class Expressions:
         literals: dict[str, list[Expr]] = {"f": real, "i": [Const(1)], "b": [TRUE], "c": [Const(2)]}
         return Value(self.pick(literals[kind]))
 
+    def weight(self, axes: tuple[str, ...]) -> Value:
+        """A factor that positions, extents and scalars decide, and no tensor."""
+        i, j, k = (AxisValue(self.pick(axes)) for _ in range(3))
+        far = Apply("sub", (i, j))
+        exact: list[Expr] = [
+            i,
+            far,
+            Apply("add", (Apply("add", (i, j)), k)),
+            Apply("where", (Apply("le", (i, j)), k, Const(0))),
+        ]
+        exact += [Cast(F32, Apply("le", (i, j))), Extent(i.axis), *self.scalars(INT), *self.scalars(FLOAT)]
+        base: Expr = self.pick([Const(0.5), Const(2), *self.scalars(FLOAT)])
+        rounded: list[Expr] = [
+            Apply("rand", (Const(7), i, j)),
+            Apply("pow", (base, i)),
+            Apply("pow", (Const(0.5), far)),
+        ]
+        rounded += [Apply("div", (Const(1), Apply("add", (Apply("add", (i, j)), Const(1)))))]
+        return Value(self.pick(exact), 2) if self.chance(2) else Value(self.pick(rounded), ROUNDED)
+
     def scalars(self, dtype: DType) -> list[Expr]:
         return [Scalar(p.name) for p in self.params if isinstance(p, Param) and p.dtype == dtype]
 

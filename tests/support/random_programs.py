@@ -191,7 +191,7 @@ class _Programs(Expressions):
         self.give(name, out, known, kind, dtype, bodies=(value.expr,), **reducing(monoid, over, where))
 
     def contract(self, name: str) -> None:
-        """A sum of a product of reads, the food of dots and contraction orders."""
+        """A sum of a product of reads and of factors of positions, the food of dots and contraction orders."""
         out, over = self.space(1)
         kind = "c" if "c" in self.kinds and self.readable("c") and self.chance(3) else "f"
         axes = (*out, *over)
@@ -200,6 +200,9 @@ class _Programs(Expressions):
             [self.read(self.pick(names), axes, None) for _ in range(self.draw(st.integers(2, 4)))] if names else []
         )
         factors = factors or [self.leaf(kind, axes, None)]
+        if self.chance(3):
+            factors += [self.weight(axes) for _ in range(self.draw(st.integers(1, 3)))]
+            factors = self.draw(st.permutations(factors))
         body, degree = factors[0].expr, sum(f.degree for f in factors)
         for f in factors[1:]:
             body = Apply("mul", (body, f.expr))
