@@ -229,7 +229,8 @@ class Program:
         - `flops`, `bytes`, `intensity`, `predicted_us` in total; `decisions`, which kernels were joined or left apart,
           with predicted times; `not_closed`, reductions with the `part` that does not follow and the `reason`.
 
-        Beside them stands what the program is: `boundary`, `kind`, `einsums`, `parallel`, `story` and so on.
+        Beside them stands what the program is: `boundary`, `kind`, `einsums`, `products` (the types that contractions
+        multiply in, and why), `parallel`, `story` and so on.
         `format="html"` gives one page that needs nothing else, with the cascade before and after as a picture.
         """
         if own := self._own(format=None if format in _FORMATS else format):

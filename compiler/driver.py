@@ -19,6 +19,7 @@ from einc.base.source import Source
 from einc.base.targets import Target
 from einc.binding import plan
 from einc.codegen import Emitted, emit_file
+from einc.ein.origins import fixed
 from einc.ein.printer import print_program
 from einc.frontend import Text, form_of
 from einc.frontend import elaborate as elaborate_text
@@ -148,7 +149,7 @@ def elaborate(text: Text, facts: Mapping[str, Fact] | None = None) -> ein.Progra
 
 def run_passes(program: ein.Program, context: Context, verify: bool = True) -> tuple[Stage, ...]:
     """Every stage of a program; `verify` checks the form of each that the passes around it promise and need."""
-    state = State(program)
+    state = State(fixed(program))
     stages = [Stage(ELABORATED, state, True)]
     for p in passes(context.level):
         after = p.run(state, context)

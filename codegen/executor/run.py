@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from math import prod
 
@@ -16,6 +17,11 @@ from einc.codegen.executor.ops import STORED
 from einc.ein.arithmetic import ScalarValue
 
 Outputs = tuple[Tensor, ...]
+
+
+def _as_written(home: torch.device) -> AbstractContextManager[object]:
+    """Where torch computes in the types that it is given."""
+    return torch.autocast(home.type, enabled=False) if torch.is_autocast_enabled(home.type) else nullcontext()
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,16 +45,18 @@ class Executor:
     def run(self, operands: Mapping[str, Tensor], scalars: Mapping[str, ScalarValue], out: Outputs) -> Outputs:
         """The results in order; `out` takes them, where it holds a tensor.
 
-        Operands have the program's types, and the shapes that the extents were found from.
+        Operands have the program's types, and the shapes that the extents were found from. What a contraction
+        multiplies in is the program's to say: `torch.autocast` has no part in it.
         """
         tensors = {**operands, **dict(zip(self.results, out, strict=False))}
-        for launch in self.launches:
-            for name, shape, dtype in launch.makes:
-                if name not in tensors:
-                    tensors[name] = torch.empty(shape, dtype=dtype, device=self.device)
-            launch.kernel.run({name: tensors[name] for name in launch.touches}, scalars)
-            for name in launch.drops:
-                del tensors[name]
+        with _as_written(self.device):
+            for launch in self.launches:
+                for name, shape, dtype in launch.makes:
+                    if name not in tensors:
+                        tensors[name] = torch.empty(shape, dtype=dtype, device=self.device)
+                launch.kernel.run({name: tensors[name] for name in launch.touches}, scalars)
+                for name in launch.drops:
+                    del tensors[name]
         return tuple([tensors[name] for name in self.results])
 
 

@@ -216,6 +216,8 @@ class Equation:
 
     `within` says where a reduction may look for what it needs: outside it every body is the identity of the monoid, or
     nobody reads what it gives. It restricts nothing; a kernel may take its bounds from it.
+
+    `product` is the type that a contraction multiplies in, once that is settled (`einc.ein.origins`).
     """
 
     outputs: tuple[Tensor, ...]
@@ -226,13 +228,16 @@ class Equation:
     domain: Expr | None = None
     span: Span | None = field(default=None, compare=False, repr=False)
     within: Expr | None = None
+    product: DType | None = None
     axes: tuple[str, ...] = field(init=False, compare=False, repr=False)  # the output axes, in order
     _hash: int = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "axes", tuple(axis for dim in self.dims for axis in dim))
+        if self.monoid is None:
+            object.__setattr__(self, "product", None)
         parts = (self.outputs, self.dims, self.bodies, self.monoid and self.monoid.name, self.over, self.domain)
-        object.__setattr__(self, "_hash", hash((*parts, self.within)))
+        object.__setattr__(self, "_hash", hash((*parts, self.within, self.product)))
 
     def __hash__(self) -> int:
         return self._hash

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from functools import reduce
+from collections.abc import Mapping, Sequence
 
 from einc.base.ops import OPS, Rule, result_type
-from einc.base.types import BOOL, FLOAT, I64, INT, U64, DType, accumulator, compute, join, settle
-from einc.ein import Apply, AxisValue, Cast, Const, Equation, Expr, Extent, Monoid, Read, Scalar, reads, rebuild
+from einc.base.types import BOOL, FLOAT, I64, INT, U64, DType, accumulator, compute, settle
+from einc.ein import Apply, AxisValue, Cast, Const, Equation, Expr, Extent, Monoid, Read, Scalar, rebuild
 
 _WEAK = {"bool": BOOL, "int": INT, "float": FLOAT}
 _CARRIES = (Rule.JOIN, Rule.ARITHMETIC, Rule.SELECT, Rule.INTEGER)  # of operations whose type their arguments give
@@ -97,35 +96,3 @@ def default_dtypes(monoid: Monoid | None, bodies: Sequence[Expr], dtypes: Mappin
 def default_dtype(equation: Equation, dtypes: Mapping[str, DType]) -> DType:
     """The default type of the first output."""
     return default_dtypes(equation.monoid, equation.bodies, dtypes)[0]
-
-
-def returned_dtype(
-    monoid: Monoid | None, bodies: Sequence[Expr], dtypes: Mapping[str, DType], operands: Collection[str]
-) -> DType | None:
-    """The default type of a contraction that the program returns: the 16-bit type of the operands that it multiplies.
-
-    A contraction is a sum of a product with two or more factors that read tensors. Operands decide before what is
-    computed from them, which is rounded to its partner's type. None for everything else, and for wider types.
-    """
-    if monoid is None or monoid.name != "sum":
-        return None
-    factors = [f for f in _factors(bodies[0]) if reads(f)]
-    given = [dtypes[f.tensor] for f in factors if isinstance(f, Read) and f.tensor in operands]
-    given += [f.dtype for f in factors if isinstance(f, Cast)]
-    given = given or [dtypes[f.tensor] for f in factors if isinstance(f, Read)]
-    if len(factors) < 2 or not given:
-        return None
-    joined = reduce(join, given)
-    return joined if joined.is_float and joined.bits == 16 else None
-
-
-def _factors(e: Expr) -> Iterator[Expr]:
-    """The factors of a product, those of a division's numerator and under a sign included."""
-    match e:
-        case Apply("mul", (a, b)):
-            yield from _factors(a)
-            yield from _factors(b)
-        case Apply("neg", (a,)) | Apply("div", (a, _)):
-            yield from _factors(a)
-        case _:
-            yield e

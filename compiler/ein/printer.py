@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from einc.base.ops import ATOM, COMPARE, OPS, POWER, SIGN, SUM, Op
-from einc.base.types import DType
+from einc.base.types import DType, settle
 from einc.ein import (
     TRUE,
     Apply,
@@ -24,8 +24,9 @@ from einc.ein import (
     axes_of,
 )
 from einc.ein.guards import argument_guard, composite, implied_guard
-from einc.ein.inference import default_dtypes, returned_dtype
+from einc.ein.inference import default_dtypes
 from einc.ein.monoids import MONOIDS
+from einc.ein.origins import Origin, learn, parameters, value_origins
 
 Shapes = Mapping[str, tuple[tuple[str, ...], ...]]
 
@@ -36,17 +37,21 @@ def print_program(program: Program) -> str:
     params = ", ".join(_param(p, shapes) for p in program.params)
     lines = [f"def {program.name}({params}):"]
     lines += [f"    axis {a.name} = {print_expr(a.extent)}" for a in program.axes if a.extent is not None]
+    known = parameters(program)
     for e in program.equations:
-        lines.append("    " + print_equation(e, _default_types(e, program, dtypes) == _types(e), shapes))
+        lines.append("    " + print_equation(e, _default_types(e, program, dtypes, known) == _types(e), shapes))
+        learn(e, known, dtypes, program.results)
     lines.append(f"    return {', '.join(program.results)}")
     return "\n".join(lines) + "\n"
 
 
-def _default_types(e: Equation, program: Program, dtypes: Mapping[str, DType]) -> tuple[DType, ...]:
-    """The types of the outputs where none are written."""
-    operands = {p.name for p in program.operands}
-    narrow = returned_dtype(e.monoid, e.bodies, dtypes, operands) if e.name in program.results else None
-    return default_dtypes(e.monoid, e.bodies, dtypes) if narrow is None else (narrow,)
+def _default_types(
+    e: Equation, program: Program, dtypes: Mapping[str, DType], known: Mapping[str, Origin]
+) -> tuple[DType, ...]:
+    """The types of the outputs where none are written: of a definition that is returned, those of its values."""
+    if all(t.name not in program.results for t in e.outputs):
+        return default_dtypes(e.monoid, e.bodies, dtypes)
+    return tuple(settle(o.type) for o in value_origins(e.monoid, e.over, e.axes, e.bodies, known))
 
 
 def _types(e: Equation) -> tuple[object, ...]:

@@ -15,6 +15,7 @@ from einc.base.errors import Error
 from einc.driver import Compiled
 from einc.ein import Program
 from einc.ein.arithmetic import ScalarValue, evaluate_formula
+from einc.ein.origins import contractions
 from einc.explain.accounts import level
 from einc.explain.character import character
 from einc.explain.derivation import open_reductions
@@ -38,6 +39,7 @@ class Stage:
 class Story:
     """A program as a system: its boundary, its mathematics, its state, its parallelism, and figures by level.
 
+    `products` says of each contraction what type it multiplies in, and what decides that.
     `chosen` is the level it was asked for; `not_closed` names the reductions that need a walk of their own wherever
     their equations end up.
     """
@@ -47,6 +49,7 @@ class Story:
     boundary: str
     kind: str
     einsums: tuple[str, ...]
+    products: dict[str, str]
     dependences: int
     optimised: str
     parallel: str
@@ -98,6 +101,7 @@ def story(
         boundary=boundary(program, steps),
         kind=kind.kind,
         einsums=tuple(s.einsum for s in steps if s.einsum),
+        products={name: str(found) for name, found in contractions(compiled[-1].program)},
         dependences=sum(1 for s in steps for name in s.reads if name not in {p.name for p in program.operands}),
         optimised=optimised(pipeline, reuse),
         parallel=parallel(program),

@@ -19,6 +19,7 @@ def story_data(s: Story) -> dict[str, object]:
         "boundary": s.boundary,
         "kind": s.kind,
         "einsums": list(s.einsums),
+        "products": s.products,
         "dependences": s.dependences,
         "optimised": s.optimised,
         "parallel": s.parallel,

@@ -65,6 +65,7 @@ def characteristics(s: Story) -> list[tuple[str, str]]:
         ("boundary", s.boundary),
         ("function, mathematical kind", s.kind),
         ("einsum form", _einsums(s)),
+        ("contractions multiply in", "\n".join(f"{name}: {of}" for name, of in s.products.items()) or "none"),
         ("internal state", _state(s.levels[-1])),
         ("what is optimised", s.optimised),
         ("parallel strategy", s.parallel),

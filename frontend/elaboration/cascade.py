@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 
 from einc.base.errors import Error
@@ -11,7 +11,8 @@ from einc.base.source import Span
 from einc.base.types import DType, compute, settle
 from einc.ein import Cast, Equation, Expr, Read, Tensor, walk
 from einc.ein.guards import composite
-from einc.ein.inference import reduced_type
+from einc.ein.inference import default_dtypes, reduced_type
+from einc.ein.origins import Origin, given, origin, value_origins
 from einc.frontend.elaboration.values import Dims, Reduction, Result, Value, merge, without
 from einc.frontend.syntax.recursion import make_room
 
@@ -25,7 +26,8 @@ class Known:
     """A tensor that may be read: its name in the cascade, dimensions and type.
 
     The first `hidden` dimensions are those of a function's caller, which subscripts in the function do not mention;
-    `whole` tensors of a function were defined without brackets, and take none.
+    `whole` tensors of a function were defined without brackets, and take none. A `cast` one was given its type by the
+    text though it would be kept in that anyway: each of its reads says so.
     """
 
     name: str
@@ -33,19 +35,24 @@ class Known:
     dtype: DType
     hidden: int = 0
     whole: bool = False
+    cast: bool = False
+
+    def read(self, read: Read) -> Expr:
+        """What a read of it is."""
+        return Cast(self.dtype, read) if self.cast else read
 
 
 @dataclass(slots=True)
 class Cascade:
     """What elaboration appends to. `taken` are all names in use, `dims` those of every tensor so far, `hints` what
-    extents axes have that functions brought in, `places` the calls that did."""
+    extents axes have that functions brought in, `places` the calls that did, `origins` where values come from."""
 
     taken: set[str] = field(default_factory=set)
     equations: list[Equation] = field(default_factory=list)
     hints: dict[str, list[Expr]] = field(default_factory=dict)
     dims: dict[str, Dims] = field(default_factory=dict)
     dtypes: dict[str, DType] = field(default_factory=dict)
-    operands: set[str] = field(default_factory=set)
+    origins: dict[str, Origin] = field(default_factory=dict)
     places: dict[str, Span] = field(default_factory=dict)
     nodes: int = 0
 
@@ -71,20 +78,40 @@ class Cascade:
 
     def declare(self, name: str, dims: Dims, dtype: DType) -> Known:
         """An operand."""
-        self.operands.add(name)
-        return self._know(name, dims, dtype)
+        return self._know(name, dims, dtype, given(name, dtype))
 
-    def _know(self, name: str, dims: Dims, dtype: DType) -> Known:
-        self.dims[name], self.dtypes[name] = dims, dtype
+    def number(self, name: str, dtype: DType) -> None:
+        """A scalar parameter."""
+        self.dtypes[name], self.origins[name] = dtype, Origin(dtype)
+
+    def _know(self, name: str, dims: Dims, dtype: DType, origin: Origin) -> Known:
+        self.dims[name], self.dtypes[name], self.origins[name] = dims, dtype, origin
         return Known(name, dims, dtype)
 
-    def give(self, name: str, dims: Dims, result: Result, dtype: DType, span: Span) -> Known:
-        """Append the equation that gives a tensor."""
-        (known,) = self.give_all([name], dims, result, [dtype], span)
+    def value_type(self, result: Result, dims: Dims) -> DType:
+        """The type that a result has as a value, whatever it is computed and kept in."""
+        if isinstance(result, Value):
+            return settle(origin(result.expr, self.origins).type)
+        if result.dtype is not None:
+            return result.dtype
+        axes, bodies = tuple(axis for dim in dims for axis in dim), [b.expr for b in result.bodies]
+        return settle(value_origins(result.monoid, result.over, axes, bodies, self.origins)[0].type)
+
+    def give(self, name: str, dims: Dims, result: Result, dtype: DType, span: Span, *, written: bool = False) -> Known:
+        """Append the equation that gives a tensor; `written` says that the text names its type."""
+        written = written or (isinstance(result, Reduction) and result.dtype is not None)
+        (known,) = self.give_all([name], dims, result, [dtype], span, written=[written])
         return known
 
     def give_all(
-        self, names: Sequence[str], dims: Dims, result: Result, dtypes: Sequence[DType], span: Span
+        self,
+        names: Sequence[str],
+        dims: Dims,
+        result: Result,
+        dtypes: Sequence[DType],
+        span: Span,
+        *,
+        written: Sequence[bool],
     ) -> tuple[Known, ...]:
         """Append the equation that gives several tensors, the components of one reduction."""
         outputs = tuple(Tensor(name, dtype) for name, dtype in zip(names, dtypes, strict=True))
@@ -94,7 +121,14 @@ class Cascade:
         else:
             equation = Equation(outputs, dims, (result.expr,), span=span)
         self.equations.append(equation)
-        return tuple(self._know(o.name, dims, o.dtype) for o in outputs)
+        made = value_origins(equation.monoid, equation.over, equation.axes, equation.bodies, self.origins)
+        usual = default_dtypes(equation.monoid, equation.bodies, self.dtypes)
+        found = []
+        for t, o, default, says in zip(outputs, made, usual, written, strict=True):
+            cast = says and t.dtype.is_float and t.dtype != settle(o.type)
+            own = given(f"{t.name}: {t.dtype}", t.dtype) if cast else o
+            found.append(replace(self._know(t.name, dims, t.dtype, own), cast=cast and t.dtype == default))
+        return tuple(found)
 
     def bind(self, name: str, result: Result, span: Span) -> Value:
         """The result as a tensor of its own, read at its own axes."""
@@ -113,7 +147,7 @@ def default_dtype(result: Result) -> DType:
 def bare(known: Known, span: Span) -> Value:
     """A tensor at the axes it was defined with."""
     read = Read(known.name, tuple(composite(dim) for dim in known.dims), None, span)
-    return Value(read, known.dtype, span, merge(known.dims))
+    return Value(known.read(read), known.dtype, span, merge(known.dims))
 
 
 def check_extent(depth: int, size: int, span: Span) -> None:

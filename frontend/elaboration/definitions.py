@@ -6,18 +6,16 @@ from dataclasses import replace
 
 from einc.base.errors import AxisError, CallError
 from einc.base.source import Span
-from einc.base.types import DType
-from einc.ein.inference import returned_dtype
 from einc.frontend.elaboration import functions, sums
-from einc.frontend.elaboration.cascade import Known, default_dtype
+from einc.frontend.elaboration.cascade import default_dtype
 from einc.frontend.elaboration.elaborator import Elaborator
 from einc.frontend.elaboration.targets import apart, check_stored, written_dims
-from einc.frontend.elaboration.values import Dims, Reduction, Result, Value, flatten
+from einc.frontend.elaboration.values import Dims, Reduction, Result, flatten
 from einc.frontend.syntax.nodes import Call, Definition, Target
 
 
 def define(t: Elaborator, d: Definition, *, returned: bool = False) -> None:
-    """Append the equations of a program's definition; a contraction that is `returned` has its operands' type."""
+    """Append the equations of a program's definition; what is `returned` has the type of its value."""
     if len(d.targets) > 1:
         _define_several(t, d, returned=returned)
         return
@@ -29,17 +27,10 @@ def define(t: Elaborator, d: Definition, *, returned: bool = False) -> None:
 
 def _give(t: Elaborator, target: Target, dims: Dims, result: Result, span: Span, *, returned: bool = False) -> None:
     result = apart(t, result, dims)
-    dtype = target.dtype or (_returned(t, result) if returned else None) or default_dtype(result)
+    dtype = target.dtype or (t.cascade.value_type(result, dims) if returned else default_dtype(result))
     check_stored(target, dtype, result, span)
-    t.scope.tensors[target.name] = t.cascade.give(target.name, dims, result, dtype, span)
-
-
-def _returned(t: Elaborator, result: Result) -> DType | None:
-    """The type of a contraction that the program returns."""
-    if isinstance(result, Value) or result.dtype is not None:
-        return None
-    bodies = [b.expr for b in result.bodies]
-    return returned_dtype(result.monoid, bodies, t.cascade.dtypes, t.cascade.operands)
+    written = target.dtype is not None
+    t.scope.tensors[target.name] = t.cascade.give(target.name, dims, result, dtype, span, written=written)
 
 
 def _define_several(t: Elaborator, d: Definition, *, returned: bool) -> None:
@@ -54,7 +45,7 @@ def _define_several(t: Elaborator, d: Definition, *, returned: bool) -> None:
     dims = [None if target.index is None else written_dims(t, target) for target in d.targets]
     first = results[0]
     if isinstance(first, Reduction) and len(first.monoid.results) > 1:
-        _define_components(t, d, dims, first)
+        _define_components(t, d, dims, first, returned=returned)
         return
     for target, own, result in zip(d.targets, dims, results, strict=True):
         result = result if own is None else sums.summed(t, result, flatten(own))
@@ -72,7 +63,7 @@ def _several(t: Elaborator, d: Definition) -> tuple[Result, ...]:
     return (result,)
 
 
-def _define_components(t: Elaborator, d: Definition, dims: list[Dims | None], r: Reduction) -> None:
+def _define_components(t: Elaborator, d: Definition, dims: list[Dims | None], r: Reduction, *, returned: bool) -> None:
     """The components of one reduction as the outputs of one equation."""
     shape = r.shape if dims[0] is None else dims[0]
     if any((r.shape if own is None else own) != shape for own in dims):
@@ -95,13 +86,12 @@ def _define_components(t: Elaborator, d: Definition, dims: list[Dims | None], r:
             d.span,
             hint=f"put '{missing[0]}' on the left",
         )
-    dtypes = [
-        target.dtype or default_dtype(replace(r, monoid=replace(r.monoid, results=(k,))))
-        for k, target in enumerate(d.targets)
-    ]
-    t.cascade.give_all([target.name for target in d.targets], shape, r, dtypes, d.span)
-    for target, dtype in zip(d.targets, dtypes, strict=True):
-        t.scope.tensors[target.name] = Known(target.name, shape, dtype)
+    parts = [replace(r, monoid=replace(r.monoid, results=(k,))) for k in range(len(d.targets))]
+    usual = [t.cascade.value_type(part, shape) if returned else default_dtype(part) for part in parts]
+    dtypes = [target.dtype or own for target, own in zip(d.targets, usual, strict=True)]
+    names, written = [target.name for target in d.targets], [target.dtype is not None for target in d.targets]
+    for known in t.cascade.give_all(names, shape, r, dtypes, d.span, written=written):
+        t.scope.tensors[known.name] = known
 
 
 def _count(n: int) -> str:

@@ -206,4 +206,4 @@ def _give_local(t: Elaborator, target: Target, dims: Dims, result: Result, span:
     dims = tuple(dim for dim in dims if dim)
     result = apart(t, result, dims)
     name = t.cascade.fresh(t.named(target.name))
-    return t.cascade.give(name, dims, result, dtype, t.scope.at(span))
+    return t.cascade.give(name, dims, result, dtype, t.scope.at(span), written=target.dtype is not None)

@@ -10,7 +10,7 @@ from einc.base.errors import AxisError, DTypeError
 from einc.base.ops import result_type
 from einc.base.source import Span
 from einc.frontend.elaboration.cascade import check_extent
-from einc.frontend.elaboration.values import Obstacle, Obstacles, Value, blocked, collect, union
+from einc.frontend.elaboration.values import Obstacle, Obstacles, Value, blocked, collect, multiplied, union
 
 _INSIDE = {
     "pow": "a power", "floordiv": "'//'", "mod": "'%'", "and": "a condition", "or": "a condition",
@@ -58,14 +58,15 @@ def _obstacles(op: str, values: Sequence[Value], span: Span) -> Obstacles:
     """What of the arguments an implicit sum cannot be taken over any more."""
     match op:
         case "mul" | "neg" | "re" | "im":
-            return union(values)
+            return multiplied(values)
         case "div":
             below = replace(values[1], obstacles=blocked(values[1], "a denominator", values[1].span))
-            return union([below, values[0]])
+            return multiplied([below, values[0]])
         case "add" | "sub":
             a, b = (set(v.axes) for v in values)
-            lacking = Obstacle("a sum, some of whose terms lack it,", span)
-            return {**dict.fromkeys(a ^ b, lacking), **union(values)}
+            inner = union(values)
+            lacking = Obstacle("a sum, some of whose terms lack it,", span, alone=False)
+            return {**inner, **{axis: replace(inner.get(axis, lacking), alone=False) for axis in a ^ b}}
         case _:
             inside = _INSIDE.get(op, f"{op}(…)")
             return union([replace(v, obstacles=blocked(v, inside, span)) for v in values])

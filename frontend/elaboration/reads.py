@@ -32,7 +32,7 @@ def read(t: Elaborator, node: Read, guard: ein.Expr | None) -> Value:
     own = known.dims[: known.hidden]
     index = (*(composite(dim) for dim in own), *(v.expr for v in values))
     under = implied_guard(index, known.dims, guard) if node.guard is None else inner
-    expr = ein.Read(known.name, index, under, t.scope.at(node.span))
+    expr = known.read(ein.Read(known.name, index, under, t.scope.at(node.span)))
     dims = merge(own, *(v.dims for v in values))
     depth, size = 1 + max((v.depth for v in values), default=0), 1 + guard_size(under) + sum(v.size for v in values)
     check_extent(depth, size, t.scope.at(node.span))

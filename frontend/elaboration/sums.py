@@ -2,7 +2,10 @@
 
     O[i] = A[i, k] * B[k] + C[i]   -->   O[i] = sum[k](A[i, k] * B[k]) + C[i]
 
-The axis must pass through: products, quotients by what is free of it, signs and casts are linear in it.
+The axis must pass through: products, quotients by what is free of it, signs and casts are linear in it. One factor of
+a term that has it so is enough, whatever else has it too, since then there is only one thing that may be summed:
+
+    O[i] = relu(A[i, k]) * V[k]        -->   O[i] = sum[k](relu(A[i, k]) * V[k])
 """
 
 from __future__ import annotations
@@ -17,6 +20,9 @@ from einc.frontend.elaboration.elaborator import Elaborator
 from einc.frontend.elaboration.reductions import reduction
 from einc.frontend.elaboration.values import Reduction, Result, Value
 from einc.frontend.syntax.nodes import Call, Node, Operation
+
+_ALONE = "a missing axis is summed over a whole term, and only if a factor of the term has it outside of functions"
+_LACKING = "terms that lack the axis may be meant to count once, or at each of its positions"
 
 
 def total(t: Elaborator, node: Node, kept: Container[str]) -> Result:
@@ -48,7 +54,7 @@ def summed(t: Elaborator, result: Result, kept: Container[str]) -> Result:
             raise AxisError(
                 f"axis '{axis}' is not on the left, and inside {obstacle.inside} it is not summed implicitly",
                 t.scope.at(obstacle.span),
-                fact="a missing axis is summed over a whole term, through products, signs and casts only",
+                fact=_ALONE if obstacle.alone else _LACKING,
                 hint=f"write sum[{axis}](…) where the sum is meant, or put '{axis}' on the left",
             )
     plain = replace(result, obstacles={})

@@ -15,10 +15,14 @@ Dims: TypeAlias = tuple[tuple[str, ...], ...]
 
 @dataclass(frozen=True, slots=True)
 class Obstacle:
-    """Why an axis cannot be summed over here: `inside` says what the axis sits in."""
+    """Why an axis cannot be summed over here: `inside` says what the axis sits in.
+
+    What is `alone` can be, once it is multiplied by something that has the axis outside of functions.
+    """
 
     inside: str
     span: Span
+    alone: bool = True
 
 
 Obstacles: TypeAlias = Mapping[str, Obstacle]
@@ -123,6 +127,13 @@ def union(values: Iterable[Value]) -> Obstacles:
         for axis, obstacle in v.obstacles.items():
             found.setdefault(axis, obstacle)
     return found
+
+
+def multiplied(values: Sequence[Value]) -> Obstacles:
+    """The obstacles of a product: an axis that one of its factors has outside of functions is that of all of it."""
+    free = {a for v in values for a in v.axes if a not in v.obstacles}
+    lasting = {a: o for v in values for a, o in v.obstacles.items() if not o.alone}
+    return {a: lasting.get(a, o) for a, o in union(values).items() if a in lasting or a not in free}
 
 
 def blocked(value: Value, inside: str, span: Span) -> Obstacles:

@@ -54,6 +54,7 @@ def _params(
         else:
             params.append(_scalar(p, Translator(cascade, Scope(axes, dict(scalars), {}), {})))
             scalars[p.name] = _KINDS[p.kind]
+            cascade.number(p.name, _KINDS[p.kind])
     return tuple(params), scalars
 
 

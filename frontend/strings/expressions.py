@@ -16,14 +16,13 @@ from einc.base.errors import AxisError
 from einc.base.facts import Fact
 from einc.base.source import Source, Span
 from einc.base.types import BOOL, FLOAT, DType, numpy_result
-from einc.ein.inference import returned_dtype
 from einc.ein.monoids import MONOIDS
-from einc.frontend.elaboration.cascade import Cascade, default_dtype
+from einc.frontend.elaboration.cascade import Cascade
 from einc.frontend.elaboration.library import library
 from einc.frontend.elaboration.reductions import reduction
 from einc.frontend.elaboration.scopes import Scope
 from einc.frontend.elaboration.translate import Translator
-from einc.frontend.elaboration.values import Dims, Reduction, Result, Value, flatten
+from einc.frontend.elaboration.values import Dims, Result, Value, flatten
 from einc.frontend.programs.programs import close
 from einc.frontend.programs.undeclared import check_scalar
 from einc.frontend.programs.usage import conditions
@@ -104,12 +103,16 @@ def elaborate_expression(e: Expression, facts: Mapping[str, Fact] | None) -> ein
     cascade = Cascade(taken={*names})
     for o in strings.operands:
         cascade.declare(o.name, o.dims, o.dtype)
+    for name in e.scalars:
+        cascade.number(name, FLOAT)
     result_name = cascade.fresh(_RESULT)
     axes = {a: (a,) for a in strings.axes}
     scope = Scope(axes, dict.fromkeys(e.scalars, FLOAT), {}, prefix=result_name)
     t = ExpressionTranslator(cascade, scope, library(()), strings)
     result = t.result(e.node)
-    dtype = _dtype(e, strings, cascade, result)
+    alone = isinstance(e.node, Quoted)  # which has the type that NumPy gives it
+    joined = numpy_result([o.dtype for o in strings.operands]) if alone else None
+    dtype = joined or cascade.value_type(result, result.shape)
     cascade.give(result_name, result.shape, result, dtype, e.span)
     params: tuple[ein.Operand | ein.Param, ...] = (*strings.operands, *(ein.Param(s, FLOAT) for s in e.scalars))
     return close("expression", params, cascade, {}, (result_name,), places=strings.axes, span=e.span)
@@ -124,16 +127,6 @@ def _likely_types(e: Expression) -> dict[str, DType]:
             found[operand_name(k)] = BOOL
         k += len(s.inputs)
     return found
-
-
-def _dtype(e: Expression, strings: Strings, cascade: Cascade, result: Result) -> DType:
-    """A string alone has the type NumPy gives it; a contraction that of its operands; the rest what programs give."""
-    if isinstance(e.node, Quoted):
-        return numpy_result([o.dtype for o in strings.operands])
-    if isinstance(result, Reduction) and result.dtype is None:
-        narrow = returned_dtype(result.monoid, [b.expr for b in result.bodies], cascade.dtypes, cascade.operands)
-        return narrow or default_dtype(result)
-    return default_dtype(result)
 
 
 @dataclass(frozen=True)

@@ -179,9 +179,9 @@ class _Split:
         name = unused(f"{self.whole.name}_{'_'.join(_title(f) for f in factors)}", self.taken)
         dims = tuple((axis,) for axis in axes)
         stored = accumulated(self.monoid, body, self.whole.outputs[0].dtype, self.dtypes)
-        self.made.append(
-            Equation((Tensor(name, stored),), dims, (body,), self.monoid, tuple(over), span=self.whole.span)
-        )
+        whole, outputs = self.whole, (Tensor(name, stored),)
+        made = Equation(outputs, dims, (body,), self.monoid, tuple(over), span=whole.span, product=whole.product)
+        self.made.append(made)
         self.taken.add(name)
         self.dtypes[name], self.shapes[name] = stored, dims
         self.over = [a for a in self.over if a not in over]

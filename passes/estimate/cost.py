@@ -19,6 +19,7 @@ from math import ceil, prod
 from einc import ein
 from einc.base.targets import Rates
 from einc.ein import Apply, Const, Equation, Program
+from einc.ein.origins import Products
 from einc.passes.algebra.contraction import contraction, operand_type
 from einc.passes.equations.scan import prefix
 from einc.passes.streaming.sweep import Accumulator
@@ -70,6 +71,7 @@ class Model:
         self.program, self.context = program, context
         self.shapes, self.dtypes = program.shapes(), program.dtypes()
         self.given = {p.name for p in program.operands}
+        self.products = Products(program)
         self.known = {} if works is None else works
 
     def cost(self, plan: Plan, share: float = 1.0) -> Cost:
@@ -187,7 +189,7 @@ class Model:
         axes = frozenset(eq.axes if scans else (*eq.axes, *eq.over))
         if eq.monoid is not None and eq.monoid.name == "sum" and not scans:
             found = contraction(eq, eq.body, self.context.size)
-            t = None if found is None else operand_type(found.terms[0], self.given, self.dtypes)
+            t = None if found is None else operand_type(found.terms[0], self.products.product(eq), self.dtypes)
             if found is not None and t is not None and self.context.target.takes_dot(t):
                 share = self.context.target.rates.matrix / self.context.target.dot_rate(t)
                 space = positions(tuple(axes), self.context)

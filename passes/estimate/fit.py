@@ -14,7 +14,7 @@ from einc import ein
 from einc.base.targets import TARGETS
 from einc.base.types import DType
 from einc.ein import Equation
-from einc.passes.algebra.contraction import Shape
+from einc.ein.dealing import Shape
 from einc.passes.estimate.sides import fills, sides, tile_axes
 from einc.passes.kernels.choose_tiles import power
 from einc.passes.streaming.walks import upstream

@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterable
 from math import prod
 
 from einc.ein import Equation
-from einc.passes.algebra.contraction import Shape, contraction
+from einc.ein.dealing import Shape
+from einc.passes.algebra.contraction import contraction
 from einc.pipeline import Context
 from einc.pipeline.plan import Plan
 from einc.tile import Sides

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from einc import ein, tile
 from einc.base.types import BOOL, DType, accumulator, compute, join, settle
 from einc.ein import Apply, Equation, Expr, Program, Read
+from einc.ein.origins import Products
 from einc.passes.algebra.contraction import Contraction, Term, contraction, operand_type
 from einc.passes.estimate.sides import fills, held, sides
 from einc.passes.lowering.builder import Axes, Builder
@@ -26,6 +27,7 @@ class Kernel:
     def __init__(self, program: Program, plan: Plan, context: Context) -> None:
         self.program, self.plan, self.context = program, plan, context
         self.b = Builder(program, plan, self.inside)
+        self.origins = Products(program)
         self.definitions = {t.name: eq for eq in plan.equations for t in eq.outputs}
         self.known: dict[str, Value] = {}  # tensors and references that have a value here
         self.order: tuple[str, ...] = ()
@@ -147,7 +149,8 @@ class Kernel:
             c = contraction(eq, body, self.context.size, found[0].shape if found else None)
             if c is None or self.sides(c) is None:
                 return None
-            if any(not self.context.target.takes_dot(self.operand_type(t, eq)) for t in c.terms):
+            types = {self.operand_type(eq, t) for t in c.terms}
+            if not all(map(self.context.target.takes_dot, types)) or not self.holds(eq, types):
                 return None
             found.append(c)
         return found
@@ -161,22 +164,33 @@ class Kernel:
         found = {self.b.tile_of[a] for a in axes if self.b.types[self.b.tile_of[a]].axes}
         return sorted(found, key=lambda t: self.order.index(t) if t in self.order else len(self.order))
 
+    def holds(self, eq: Equation, types: Iterable[DType]) -> bool:
+        """Whether dots over these types sum as wide as the equation does; of floats, a wider sum is made of them."""
+        return all(t.is_float or accumulator(t) == own for t in types for own in self.state_types(eq))
+
     def dotted(self, eq: Equation, c: Contraction, acc: Value) -> Value:
         at = self.sides(c)
         assert at is not None
         rows, columns = at.over(at.row, at.inner), at.over(at.inner, at.column)
-        scaled = bool(c.terms[0].outer)
-        start = tile.Fill(Lit(0, accumulator(self.operand_type(c.terms[0], eq)))) if scaled else acc
+        summed = accumulator(self.operand_type(eq, c.terms[0]))
+        scaled = bool(c.terms[0].outer) or summed != self.b.type_of(acc)
+        start = tile.Fill(Lit(0, summed)) if scaled else acc
         for term in c.terms:
-            operand = self.operand_type(term, eq)
+            operand = self.operand_type(eq, term)
             left = self.b.typed(_product(term.left), rows, operand)
-            left = Elem("neg", (left,)) if term.negative else left
+            left = Elem("neg", (left,)) if term.negative and operand.is_float else left
             right = self.b.typed(_product(term.right), columns, operand)
             left, right = self.b.bind("left", left, rows), self.b.bind("right", right, columns)
+            if term.negative and operand.is_int:  # whose least number has no opposite
+                zero = tile.Fill(Lit(0, summed))
+                made = tile.Dot(left, right, zero, at.row, at.column, at.inner, at.batch)
+                start = Elem("sub", (start, self.b.bind("dot", made, at.result)))
+                continue
             start = tile.Dot(left, right, start, at.row, at.column, at.inner, at.batch)
         if not scaled:
             return start
         value = self.scaled(self.b.bind("dot", start, at.result), c.terms[0].outer, at.result)
+        value = self.b.convert(value, self.b.type_of(acc))
         return value if isinstance(acc, tile.Fill) else Elem("add", (acc, value))
 
     def scaled(self, value: Value, outer: tuple[Expr, ...], order: tuple[str, ...]) -> Value:
@@ -185,10 +199,8 @@ class Kernel:
             value = Elem("mul", (self.b.convert(value, t), self.b.typed(factor, order, t)))
         return value
 
-    def operand_type(self, term: Term, eq: Equation) -> DType:
-        """The type that a dot multiplies in: the sum's own, where that is wider than what products add up to."""
-        found, whole = operand_type(term, self.b.given, self.b.dtypes), self.state_types(eq)[0]
-        return found if term.outer or accumulator(found) == whole else whole
+    def operand_type(self, eq: Equation, term: Term) -> DType:
+        return operand_type(term, self.origins.product(eq), self.b.dtypes)
 
     # ---------------------------------------------------------------------------------------------------------- stores
 

@@ -71,7 +71,8 @@ class States:
         moved = (at_moved(body, link.references) for body in a.bodies)
         bodies = tuple(ordered(body, lambda e: self.b.dtype(e).is_int) for body in moved)
         dims = tuple((x,) for x in a.axes)
-        return Equation((ein.Tensor(a.name, stored),), dims, bodies, a.monoid, link.equation.over, a.domain)
+        outputs, eq = (ein.Tensor(a.name, stored),), link.equation
+        return Equation(outputs, dims, bodies, a.monoid, eq.over, a.domain, product=eq.product)
 
     # ---------------------------------------------------------------------------------------------------------- states
 
@@ -83,7 +84,7 @@ class States:
         """Names and types for the states of every accumulator; those of an equal one, if there is one."""
         same: dict[tuple[object, ...], tuple[str, ...]] = {}
         for a in self.accumulators():
-            key = (a.monoid.name, a.bodies, a.domain, a.axes, self.types(a))
+            key = (a.monoid.name, a.bodies, a.domain, a.axes, self.types(a), self.equations[a.name].product)
             if key not in same:
                 same[key] = self.b.names(a.name.strip("|"), a.monoid.components)
                 t = order(self.equations[a.name])

@@ -75,7 +75,7 @@ def _outlined(program: Program, eq: Equation, c: Contraction, side: _Side, model
     axes = tuple(a for a in _order(c, side) if a in axes_of(whole))
     dims = tuple((a,) for a in axes)
     name = unused(f"{eq.name}_{side.name}", names(program))
-    stored = Equation((Tensor(name, _type(c, model)),), dims, (whole,), span=eq.span)
+    stored = Equation((Tensor(name, _type(eq, c, model)),), dims, (whole,), span=eq.span)
     read = Read(name, tuple(AxisValue(a) for a in axes))
     left, right = ((read,), term.right) if side.name == "left" else (term.left, (read,))
     body = multiplied((*term.outer, *left, *right))
@@ -91,5 +91,5 @@ def _order(c: Contraction, side: _Side) -> tuple[str, ...]:
     return (*s.batch, *s.rows, *s.inner) if side.name == "left" else (*s.batch, *s.inner, *s.columns)
 
 
-def _type(c: Contraction, model: Model) -> DType:
-    return operand_type(c.terms[0], model.given, model.dtypes)
+def _type(eq: Equation, c: Contraction, model: Model) -> DType:
+    return operand_type(c.terms[0], model.products.product(eq), model.dtypes)

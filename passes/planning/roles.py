@@ -14,7 +14,7 @@ from enum import Enum
 from einc import ein
 from einc.base.types import DType
 from einc.ein import AxisValue, Equation
-from einc.passes.algebra.contraction import Shape
+from einc.ein.dealing import Shape
 from einc.passes.estimate.fit import WHOLE_DOT, overflow
 from einc.pipeline import Context, positions
 from einc.pipeline.plan import Plan

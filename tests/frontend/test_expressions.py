@@ -230,7 +230,7 @@ def test_operands_of_extent_1_have_an_empty_group() -> None:
         ('"ij,jk->ik"', ("i8", "i32"), I32),
         ('"ij,jk->ik"', ("bool", "bool"), BOOL),
         ('softmax("ij,kj->ik") * "kj->ij"', ("bf16",) * 3, BF16),
-        ('softmax("ij,kj->ik")', ("bf16", "bf16"), F32),
+        ('softmax("ij,kj->ik")', ("bf16", "bf16"), BF16),
         ('bf16("ij,jk->ik" + "ik")', ("bf16",) * 3, BF16),
         ('"ij" > 0', ("f32",), BOOL),
         ('argmax("ij")', ("f32",), I64),

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
+import einc
 from einc import driver
 from einc.base.targets import INTERPRETER, TARGETS
 from einc.binding import bind
@@ -54,6 +55,37 @@ def check(found: Tensor, wanted: Tensor, torchs: Tensor) -> None:
     """At most twice the error of torch in single precision, or 4 units in the last place of the largest result."""
     error, theirs = ((x.double() - wanted).abs().max().item() for x in (found, torchs))
     assert error <= max(2 * theirs, 4 * ULP * wanted.abs().max().item())
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Sigmoids
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize(("name", "torchs"), [("sigmoid", torch.sigmoid), ("silu", F.silu)])
+def test_sigmoids_keep_their_digits_however_small(
+    name: str, torchs: Callable[[Tensor], Tensor], dtype: torch.dtype
+) -> None:
+    """The error is relative, as small as that of exp allows, down to the least number of full precision."""
+    info = torch.finfo(dtype)
+    lowest = np.log(info.tiny) * 0.99
+    x = torch.linspace(lowest, -lowest, 4001, dtype=dtype)[None]
+    wide = x.numpy().astype(np.longdouble)
+    wanted = (1 if name == "sigmoid" else wide) / (1 + np.exp(-wide))
+    function = einc.compile(f"def f(x[i, j]):\n    return {name}(x)")
+    found = function(x).numpy()
+    assert (np.abs(found - wanted) <= (2 + abs(lowest)) * info.eps * np.abs(wanted)).all()
+    ends = torch.tensor([[-INF, -1e4, -800.0, 0.0, 800.0, 1e4, INF]], dtype=dtype)
+    for backend in ("torch", "interpret"):
+        torch.testing.assert_close(function(ends, backend=backend), torchs(ends), equal_nan=True)
+
+
+@pytest.mark.parametrize("name", ["sigmoid", "silu"])
+def test_a_sigmoid_is_one_exponential_and_one_quotient(name: str) -> None:
+    program = driver.elaborate(driver.parse(f"T[i, j] = {name}(x[i, j])"))
+    source = driver.compile_program(program, 2, TARGETS["sm_90"]).source
+    kernel = source.split("@triton.jit\ndef T_kernel")[1].split("\n\n\n")[0]
+    assert [kernel.count(word) for word in ("tl.exp", " / ", "tl.where")] == [1, 1, 0]
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -1,0 +1,263 @@
+"""The types of values as a program's reader sees them, and the one type that each contraction multiplies in.
+
+A value has the type of the operand that it is read from, of the contraction that it is, of what a reduction reduces,
+and else PyTorch's promotion of its parts; numbers, positions and extents give way. What is kept on the way is wider.
+
+A contraction multiplies in one type:
+
+    operand * operand            their join
+    operand * computed           the operand's
+    computed * computed          the narrowest float type, of 16 bits or more, of the operands that either is made of
+
+A cast that the text writes counts as an operand. 8-bit floats multiply as such only where both sides are operands of
+that type; beside something computed they are bf16, which holds each of their values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import reduce
+from typing import Literal
+
+from einc.base.ops import OPS, Rule, result_type
+from einc.base.types import BF16, BOOL, F32, FLOAT, I64, DType, join, settle
+from einc.ein import Apply, Cast, Equation, Expr, Monoid, Program, Read, Scalar, axes_of
+from einc.ein.dealing import MOST_FACTORS, dealings, factors_of, terms_of
+from einc.ein.inference import default_dtypes, dtype_of, reduced_type
+
+Source = tuple[str, DType]  # an operand, or a cast as it is written, with its type
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """What a value is: its type, weak ones included; the operand or cast that it is, None where it is computed; and
+    every operand and cast of floats that it is made of, at whatever distance."""
+
+    type: DType
+    own: Source | None = None
+    sources: frozenset[Source] = frozenset()
+
+    @property
+    def own_type(self) -> DType | None:
+        """The float type that it multiplies in as it is."""
+        return None if self.own is None or not _is_real(self.own[1]) else self.own[1]
+
+
+@dataclass(frozen=True, slots=True)
+class Multiplying:
+    """The type that a contraction multiplies in, and what decided it."""
+
+    dtype: DType
+    rule: Literal["operands", "operand", "computed"]
+    sources: tuple[str, ...]
+
+    def __str__(self) -> str:
+        names = ", ".join(self.sources) or "numbers alone"
+        match self.rule:
+            case "operands":
+                return f"{self.dtype}, of the operands {names}"
+            case "operand":
+                return f"{self.dtype}, of the operand {names}, which the other side is brought to"
+            case "computed":
+                return f"{self.dtype}, the narrowest that its computed sides are made of, by {names}"
+
+
+Origins = Mapping[str, Origin]
+
+
+def given(name: str, dtype: DType) -> Origin:
+    """The origin of an operand."""
+    source = (name, dtype)
+    return Origin(dtype, source, frozenset((source,)) if _is_real(dtype) else frozenset())
+
+
+def origin(e: Expr, known: Origins) -> Origin:
+    """The origin of an expression, given those of tensors and scalars by name."""
+    match e:
+        case Scalar(name) | Read(tensor=name):
+            return known[name]
+        case Cast(dtype=dtype):
+            return given(f"{dtype}(…)", dtype)
+        case Apply("neg" | "re" | "im" as op, (x,)):
+            below = origin(x, known)
+            own = None if below.own is None else (below.own[0], _result(op, (below.own[1],)))
+            return replace(below, type=_result(op, (below.type,)), own=own)
+        case Apply(op, args):
+            parts = [origin(a, known) for a in args]
+            return Origin(_result(op, tuple(p.type for p in parts)), None, _union(parts))
+        case _:
+            return Origin(dtype_of(e, {}))
+
+
+def _result(op: str, types: tuple[DType, ...]) -> DType:
+    """The type of an operation; functions and quotients of integers that are stored are f32."""
+    found = result_type(op, types)
+    strong = any((t.is_int and t.bits) or t.is_bool for t in types)
+    return F32 if found == FLOAT and strong and OPS[op].rule is Rule.FLOATING and FLOAT not in types else found
+
+
+def _union(parts: Sequence[Origin]) -> frozenset[Source]:
+    return frozenset[Source]().union(*(p.sources for p in parts))
+
+
+def _is_real(t: DType) -> bool:
+    return t.is_float or t.is_complex
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Contractions
+
+
+def multiplying(
+    monoid: Monoid | None, over: tuple[str, ...], axes: tuple[str, ...], body: Expr, known: Origins
+) -> Multiplying | None:
+    """The type in which a sum of products of floats multiplies; None for everything else."""
+    if monoid is None or monoid.name != "sum":
+        return None
+    found: list[Multiplying] = []
+    for _, term in terms_of(body):
+        meetings = list(_meetings(term, over, axes, known))
+        if not meetings:
+            return None
+        found += meetings
+    first = found[0]
+    joined = reduce(join, (m.dtype for m in found))
+    return next((m for m in found if m.dtype == joined), replace(first, dtype=joined))
+
+
+def _meetings(term: Expr, over: tuple[str, ...], axes: tuple[str, ...], known: Origins) -> Iterator[Multiplying]:
+    """How the sides of a product meet, for each way to deal its factors to two; where there is none, each is a side."""
+    factors = tuple(f for f in factors_of(term) if not set(over).isdisjoint(axes_of(f)))
+    if not len(factors) >= 2:
+        return
+    origins = {f: origin(f, known) for f in factors}
+    if not any(_is_real(o.type) for o in origins.values()):
+        return
+    dealt = dealings(axes, over, factors) if len(factors) <= MOST_FACTORS else ()
+    for _, left, right in dealt:
+        yield meeting([_side([origins[f] for f in side]) for side in (left, right)])
+    if not dealt:
+        yield meeting(list(origins.values()))
+
+
+def _side(factors: Sequence[Origin]) -> Origin:
+    if len(factors) == 1:
+        return factors[0]
+    return Origin(reduce(join, (f.type for f in factors)), None, _union(factors))
+
+
+def meeting(sides: Sequence[Origin]) -> Multiplying:
+    """The type in which sides multiply, of which one at least is of floats."""
+    owned = [(s.own[0], t) for s in sides if s.own is not None and (t := s.own_type) is not None]
+    if not owned:
+        return _narrowest(_union(sides))
+    t = reduce(join, (t for _, t in owned)).part
+    names = tuple(dict.fromkeys(name for name, _ in owned))
+    if len(owned) == len(sides):
+        return Multiplying(t, "operands", names)
+    return Multiplying(BF16 if t.bits == 8 else t, "operand", names)
+
+
+def _narrowest(sources: frozenset[Source]) -> Multiplying:
+    wide = [(name, t.part) for name, t in sorted(sources, key=lambda s: s[0]) if t.part.bits >= 16]
+    if not wide:
+        return Multiplying(BF16 if sources else F32, "computed", tuple(sorted(name for name, _ in sources)))
+    least = min(t.bits for _, t in wide)
+    narrow = [(name, t) for name, t in wide if t.bits == least]
+    return Multiplying(reduce(join, (t for _, t in narrow)), "computed", tuple(name for name, _ in narrow))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Equations
+
+
+def value_origins(
+    monoid: Monoid | None, over: tuple[str, ...], axes: tuple[str, ...], bodies: Sequence[Expr], known: Origins
+) -> tuple[Origin, ...]:
+    """The origins of what an equation gives, one for each output, before anything is said about how it is stored."""
+    made = [origin(b, known) for b in bodies]
+    if monoid is None:
+        return tuple(made)
+    product = multiplying(monoid, over, axes, bodies[0], known)
+    types = [_reduced(monoid, k, made[min(k, len(made) - 1)].type, product) for k in monoid.results]
+    return tuple(Origin(t, None, _union(made)) for t in types)
+
+
+def _reduced(monoid: Monoid, component: int, body: DType, product: Multiplying | None) -> DType:
+    if monoid.name in ("any", "all"):
+        return BOOL
+    if monoid.name in ("argmax", "argmin") and component:
+        return I64
+    if _is_real(body):
+        return product.dtype if product is not None and body.is_float else settle(body)
+    return reduced_type(monoid, component, body)
+
+
+def stored_origin(made: Origin, name: str, dtype: DType, default: DType) -> Origin:
+    """The origin of a tensor: what is stored in a type that it would not have by default was cast to it."""
+    if dtype in (default, settle(made.type)):
+        return made
+    return given(f"{name}: {dtype}", dtype)
+
+
+def parameters(program: Program) -> dict[str, Origin]:
+    """The origins of what a program is given."""
+    operands = {p.name for p in program.operands}
+    return {p.name: given(p.name, p.dtype) if p.name in operands else Origin(p.dtype) for p in program.params}
+
+
+def origins_of(program: Program) -> dict[str, Origin]:
+    """The origin of every operand, scalar and tensor of a program."""
+    known, dtypes = parameters(program), program.dtypes()
+    for e in program.equations:
+        learn(e, known, dtypes, program.results)
+    return known
+
+
+def learn(e: Equation, known: dict[str, Origin], dtypes: Mapping[str, DType], results: Sequence[str]) -> None:
+    """Note the origins of what an equation gives; a result is read as it is returned."""
+    defaults = default_dtypes(e.monoid, e.bodies, dtypes)
+    made = value_origins(e.monoid, e.over, e.axes, e.bodies, known)
+    for t, o, default in zip(e.outputs, made, defaults, strict=True):
+        usual = settle(o.type) if any(u.name in results for u in e.outputs) else default
+        known[t.name] = stored_origin(o, t.name, t.dtype, usual)
+
+
+def contractions(program: Program) -> Iterator[tuple[str, Multiplying]]:
+    """The contractions of floats, by name: what each multiplies in, and why."""
+    known = origins_of(program)
+    for e in program.equations:
+        found = multiplying(e.monoid, e.over, e.axes, e.body, known)
+        if found is not None:
+            yield e.name, found
+
+
+class Products:
+    """The types that the contractions of a program multiply in: those they have been given, or what the rule says."""
+
+    def __init__(self, program: Program) -> None:
+        self._program = program
+        self._known: _Anything | None = None
+
+    def product(self, e: Equation) -> DType | None:
+        """The type that an equation multiplies floats in; what it reads that is none of the program's is computed."""
+        if e.product is not None or e.monoid is None or e.monoid.name != "sum":
+            return e.product
+        if self._known is None:
+            self._known = _Anything(origins_of(self._program))
+        found = multiplying(e.monoid, e.over, e.axes, e.body, self._known)
+        return None if found is None else found.dtype
+
+
+class _Anything(dict[str, Origin]):
+    """Origins by name; of a name that only a kernel knows, that of a float computed there."""
+
+    def __missing__(self, _name: str) -> Origin:
+        return Origin(F32)
+
+
+def fixed(program: Program) -> Program:
+    """The program with the type that each contraction multiplies in, which then holds whatever becomes of its sides."""
+    products = Products(program)
+    return replace(program, equations=tuple(replace(e, product=products.product(e)) for e in program.equations))
