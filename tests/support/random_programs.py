@@ -64,7 +64,8 @@ _WORLDS: tuple[dict[str, str], ...] = (
     },
     {
         "i": "\u00b5", "j": "\u03bc", "k": "ﬁ", "l": "fi", "m": "ß", "n": "x" * 70, "x": "y" * 70,
-        "A": "ℓ", "B": "_", "C": "__name__", "D": "launch", "scale": "\u2126", "window": "\u03a9", "T0": "float", "T1": "t0", "T2": "where_",
+        "A": "ℓ", "B": "_", "C": "__name__", "D": "launch",
+        "scale": "\u2126", "window": "\u03a9", "T0": "float", "T1": "t0", "T2": "where_",
     },
 )  # fmt: skip
 
