@@ -61,6 +61,7 @@ class Call:
     function: str
     axes: tuple[Name, ...] | None
     domain: Node | None
+    within: Node | None
     args: tuple[Node, ...]
     span: Span = field(compare=False, repr=False)
 
@@ -90,8 +91,8 @@ def children(node: Node) -> tuple[Node, ...]:
     match node:
         case Read(index=index, guard=guard):
             return index if guard is None else (*index, guard)
-        case Call(axes=axes, domain=domain, args=args):
-            return (*(axes or ()), *(() if domain is None else (domain,)), *args)
+        case Call(axes=axes, domain=domain, within=within, args=args):
+            return (*(axes or ()), *(n for n in (domain, within) if n is not None), *args)
         case Operation(args=args):
             return args
         case Group(axes=names):
