@@ -18,7 +18,7 @@ from einc.base.files import read_text
 from einc.base.targets import Target
 from einc.binding import Bindings, bind
 from einc.binding.checks import checked_scalar
-from einc.driver import Compiled, compile_program, elaborate, parse
+from einc.driver import Compiled, compile_program, elaborate, given, parse
 from einc.ein.arithmetic import ScalarValue
 from einc.ein.printer import print_dims, print_expr
 from einc.evaluate import evaluate
@@ -110,6 +110,7 @@ class Program:
         self._level, self._target, self._verify, self._splits = level, target, verify, splits
         self._calls: dict[object, _Call] = {}
         self._meaning = elaborate(self.text)
+        self._begin = given(self.text, self._meaning)
         self._signature = signature(self._meaning)
 
     def __call__(self, *operands: Array, out: Any = None, backend: str | None = None, **named: Any) -> Any:
@@ -193,7 +194,7 @@ class Program:
     ) -> Compiled:
         target = target or self._target or targets.INTERPRETER
         level = self._level if level is None else level
-        return compile_program(program, level, target, extents, self._verify, self._splits)
+        return compile_program(program, level, target, extents, self._verify, self._splits, self._begin)
 
     def compiled_for(self, facts: Mapping[str, Fact], extents: Mapping[str, int]) -> Compiled:
         """Every stage of the compilation, for operands that need not be there; `extents` are of all axes."""
@@ -211,7 +212,10 @@ class Program:
         return self._call(given, device_of(list(held.values()), list(held)) if held else None).compiled
 
     def dump(self, stage: str | None = None, *operands: Array, **named: Any) -> str:
-        """The program after a pass, as text; without a name, the list of stages and which of them changed it."""
+        """The program after a pass, as text that compiles again, its kernels included once there are any.
+
+        Without a name, the list of stages and which of them changed it.
+        """
         found = self.compiled(*operands, **named)
         if stage is not None:
             return found.stage(stage).full
@@ -252,7 +256,8 @@ class Program:
     ) -> Story:
         from einc.explain import story
 
-        levels = [self._compile(program, extents, level=n) for n in LEVELS]
+        chosen = LEVELS if self._begin is None else (self._level,)  # kernels that are given are those of every level
+        levels = [self._compile(program, extents, level=n) for n in chosen]
         return story(self.text.source.text, levels, extents, self._level, scalars, operands)
 
     def explain(self, *operands: Array, format: str = "text", **named: Any) -> str:  # noqa: A002

@@ -28,7 +28,7 @@ from einc.frontend.tiles.values import Known, Values
 from einc.tile import Buffer, Lit, TileAxis, TileType, Value
 from einc.tile.typing import scope
 
-HEAD = re.compile(r"^(kernel[ \t]+\w+|kernels([ \t]+after[ \t]+\S+)?)[ \t]*(#.*)?$", re.MULTILINE)
+_AFTER = re.compile(r"kernels\s+after\s+([^\s#]+)")
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +53,8 @@ def read_kernels(source: Source, start: int) -> Kernels:
     lines = read_lines(source, start)
     after, place = "", lines[0].span
     if lines[0].starts("kernels"):
-        after = source.text[place.start : place.end].removeprefix("kernels").strip().removeprefix("after").strip()
+        named = _AFTER.match(source.text, place.start)
+        after, place = (named[1], source.span(*named.span(1))) if named else ("", place)
         lines = lines[1:]
     reader = _Reader()
     for line in lines:
