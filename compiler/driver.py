@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
-from einc import ein
+from einc import ein, tile
 from einc.base import errors
 from einc.base.errors import nearest
 from einc.base.facts import Fact
@@ -209,7 +209,13 @@ def run_passes(
 
 @lru_cache(maxsize=1024)
 def _compile(
-    program: ein.Program, level: int, target: Target, sizes: Sizes, verify: bool, splits: int | None, begin: Given | None
+    program: ein.Program,
+    level: int,
+    target: Target,
+    sizes: Sizes,
+    verify: bool,
+    splits: int | None,
+    begin: Given | None,
 ) -> Compiled:
     context = Context(level, target, dict(sizes), splits)
     return Compiled(context, run_passes(program, context, verify, begin))
@@ -224,8 +230,9 @@ def compile_program(
     splits: int | None = None,
     begin: Given | None = None,
 ) -> Compiled:
-    """The compiled program, from the kernels on that it begins with, if there are any. `extents` are hints: programs that differ in no size class share one result.
+    """The compiled program, from the kernels on that it begins with, if there are any.
 
+    `extents` are hints: programs that differ in no size class share one result.
     `splits` asks for walks over reduced axes in so many parts, wherever that is possible.
     """
     sizes = tuple(sorted((axis, size_class(n)) for axis, n in (extents or {}).items()))

@@ -1,4 +1,4 @@
-"""What makes a tile value illegal, and the error that says so: the statement, the fact that decided, one thing to try."""
+"""What makes a tile value illegal, and the error that says so: the statement, what decided, and one thing to try."""
 
 from __future__ import annotations
 
@@ -56,12 +56,11 @@ class Checker:
                 return v.dtype, self.load(v)
             case tile.Dot():
                 return self.dot(v)
-            case tile.Fold(axis=axis, args=args):
+            case tile.Fold(axis=axis):
                 dtype, axes = self.folded(v)
                 return dtype, axes - {axis}
-            case tile.Scan(axis=axis, args=args):
-                dtype, axes = self.folded(v)
-                return dtype, axes
+            case tile.Scan():
+                return self.folded(v)
 
     def operation(self, v: tile.Elem) -> tuple[DType, Axes]:
         found = [self.value(a) for a in v.args]
@@ -109,7 +108,8 @@ class Checker:
     def index(self, tensor: str, index: tuple[Value, ...]) -> Axes:
         rank = len(self.buffers[tensor].dims)
         if len(index) != rank:
-            self.fail(f"'{tensor}' has another number of dimensions", AxisError, f"{rank}, not {len(index)}", "index each")
+            fact = f"it has {rank}, and {len(index)} stand here"
+            self.fail(f"'{tensor}' has another number of dimensions", AxisError, fact, "give each an index")
         found = [self.value(i) for i in index]
         for t, _ in found:
             if not t.is_int:
@@ -125,7 +125,8 @@ class Checker:
         ):
             if not axes <= {*allowed}:
                 fact = f"the {side} one over {', '.join(sorted(axes))}, not {', '.join(allowed)}"
-                self.fail("an operand of a dot extends over other axes", AxisError, fact, "dot[rows, columns : inner](x, y)")
+                hint = "dot[rows, columns : inner](x, y)"
+                self.fail("an operand of a dot extends over other axes", AxisError, fact, hint)
         if left != right or accumulator(left) != acc:
             fact = f"{left}, {right}, and the accumulator {acc}"
             self.fail("a dot's operands do not fit in type", DTypeError, fact, "convert one, or the accumulator")

@@ -4,6 +4,8 @@
     acc + dot[i, e : j](x, y)                 the axes of the result, then the inner one; no acc is zero
     max[j](x)   prefixes sum[j](x)            a fold; a scan (`suffixes` in reverse)
     0   (0: i64)   fill(0)                    a literal, one with its type, a tile of one value
+
+Where a name over axes is bound to a literal, it is a tile of it.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ class Notation:
         return self.value(bare(v, self.names, *(wanted or (None,))), LOOSE)
 
     def bound(self, v: Value, types: tuple[TileType, ...]) -> str:
-        """The value that names of these types are bound to; over axes, a literal is a tile of it."""
+        """The value that names of these types are bound to."""
         wanted = tuple(t.dtype for t in types)
         if not types[0].axes:
             return self.text(v, *wanted)

@@ -12,6 +12,8 @@
           m_next[i]: f32 = max(m, top)
           m = m_next                              the state after a block
         store M[i] = m as f32[i]
+
+What is not written is as usual: the role of an axis by its place, four warps, three stages, no sections.
 """
 
 from __future__ import annotations
@@ -76,7 +78,8 @@ def _monoid(m: Monoid) -> str:
     gives = ", ".join(map(str, m.results))
     ordered = "" if m.commutative else " in order"
     undone = "" if m.inverse is None else f" undone by {print_expr(m.inverse)}"
-    return f"monoid {m.name} from {units} combines {', '.join(map(print_expr, m.combine))} gives {gives}{ordered}{undone}"
+    combine = ", ".join(map(print_expr, m.combine))
+    return f"monoid {m.name} from {units} combines {combine} gives {gives}{ordered}{undone}"
 
 
 def _buffers(buffers: Iterable[tile.Buffer]) -> str:

@@ -32,7 +32,8 @@ class _Verifier:
         names = scope(self.kernel)
         if len(names) < len(self.kernel.grid) + len(self.kernel.whole) + len(self.kernel.scalars):
             self.fail("an axis or a scalar of the kernel is there twice", self.kernel, NameError, hint="name each once")
-        self.body(self.kernel.body, names, frozenset(a.name for a in (*self.kernel.grid, *self.kernel.whole) if a.block))
+        there = (*self.kernel.grid, *self.kernel.whole)
+        self.body(self.kernel.body, names, frozenset(a.name for a in there if a.block))
 
     def fail(self, what: str, at: object, kind: type[Error] = Error, fact: str = "", hint: str = "") -> NoReturn:
         raise Fault(at, what, kind, fact=fact, hint=hint, kernel=self.kernel.name)
@@ -59,7 +60,8 @@ class _Verifier:
             self.declared(type_, s, axes)
             if not isinstance(s.value, tile.Fill) and frozenset(type_.axes) != extends:
                 have = f"its value extends over {', '.join(sorted(extends))}" if extends else "its value has no axes"
-                self.fail(f"'{name}' is declared over other axes than its value has", s, AxisError, have, "declare those")
+                message = f"'{name}' is declared over other axes than its value has"
+                self.fail(message, s, AxisError, have, "declare those")
             if len(s.names) == 1 and type_.dtype != dtype:
                 hint = f"declare it {dtype}, or convert the value: {type_.dtype}(…)"
                 self.fail(f"'{name}' is declared {type_.dtype}", s, DTypeError, f"its value is {dtype}", hint)
@@ -128,8 +130,10 @@ class _Verifier:
         """Every state has its value at the end of the loop's body."""
         for state in s.carried:
             if inner.get(state.after) != state.type:
-                fact = "its segment does not bind it" if state.after not in inner else f"'{state.after}' has another type"
-                self.fail(f"state '{state.name}' has no value of its type after a block", s, DTypeError, fact, "bind it")
+                bound = state.after in inner
+                fact = f"'{state.after}' {'has another type' if bound else 'is not bound'}"
+                message = f"state '{state.name}' has no value of its type after a block"
+                self.fail(message, s, DTypeError, fact, "bind it to one")
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -173,10 +177,12 @@ class _Fit:
         dims, dtype = self.known[b.name]
         if (b.dims, b.dtype) != (dims, dtype):
             wanted = f"{b.name}{print_dims(dims)}: {dtype}"
-            self.fail(k, f"'{b.name}' is declared otherwise", ShapeError, f"it is {wanted}, not {shown}", f"write {wanted}")
+            fact = f"it is {wanted}, not {shown}"
+            self.fail(k, f"'{b.name}' is declared otherwise", ShapeError, fact, f"write {wanted}")
         if b.written and b.name not in self.places:
             fact = f"results are {', '.join(self.program.results)}"
-            self.fail(k, f"'{b.name}' is no result, and not between kernels", NameError, fact, f"between kernels: {shown}")
+            hint = f"declare it: between kernels: {shown}"
+            self.fail(k, f"'{b.name}' is no result, and not between kernels", NameError, fact, hint)
         if not b.written and b.name not in self.there:
             self.fail(k, f"'{b.name}' is read before a kernel writes it", NameError, "", "put that kernel first")
 
@@ -185,7 +191,8 @@ class _Fit:
             declared = self.scalars.get(name)
             if declared is None or declared.kind != dtype.kind:
                 fact = "no such parameter" if declared is None else f"it is {name}: {declared}"
-                self.fail(k, f"'{name}: {dtype}' is no scalar of the program", NameError, fact, "take one of its scalars")
+                message = f"'{name}: {dtype}' is no scalar of the program"
+                self.fail(k, message, NameError, fact, "take one of its scalars")
         named = {*k.extents, *(a for t in tile_axes(k).values() for a in t.axes)}
         named |= {v.axis for v in values_in(k.body) if isinstance(v, tile.ExtentOf)}
         for axis in sorted(named - self.axes):

@@ -56,14 +56,17 @@ class Read:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """`f(x, ...)`; `f[axes](x, ...)` and `f[axes : p](x, ...)` where `axes` is not None. Casts are calls of a type."""
+    """`f(x, ...)`; `f[axes](x, ...)` and `f[axes : p within q](x, ...)` where `axes` is not None.
+
+    Casts are calls of a type.
+    """
 
     function: str
     axes: tuple[Name, ...] | None
     domain: Node | None
-    within: Node | None
     args: tuple[Node, ...]
     span: Span = field(compare=False, repr=False)
+    within: Node | None = None
 
 
 @dataclass(frozen=True, slots=True)

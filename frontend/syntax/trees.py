@@ -116,7 +116,8 @@ class Trees(Transformer[Word, Any]):
         *args, end = rest
         axes = None if over is None else tuple(axis_name(i, "an operation is over") for i in over.items)
         domain, within = (None, None) if over is None else (over.guard, over.within)
-        return Call(str(name), axes, domain, within, tuple(a for a in args if a is not None), name.span.to(end.span))
+        span = name.span.to(end.span)
+        return Call(str(name), axes, domain, tuple(a for a in args if a is not None), span, within)
 
     # -- statements
 

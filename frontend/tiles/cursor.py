@@ -7,7 +7,6 @@ from typing import NoReturn, TypeVar
 
 from einc.base import errors
 from einc.base.errors import SyntaxError, nearest
-from einc.base.source import Span
 from einc.base.types import BY_NAME, FLOAT, INT, DType
 from einc.frontend.tiles.lines import Line, Token
 
@@ -105,4 +104,5 @@ _LISTED = 40  # names that an error lists at most
 def unknown(what: str, name: Token, known: Collection[str], hint: str = "one of these") -> errors.NameError:
     """The error where a name stands for nothing."""
     fact = f"there {'is' if len(known) == 1 else 'are'} {', '.join(known)}" if 0 < len(known) <= _LISTED else ""
-    return errors.NameError(f"there is no {what} '{name.text}'", name.span, fact=fact, hint=nearest(name.text, known) or hint)
+    close = nearest(name.text, known) or hint
+    return errors.NameError(f"there is no {what} '{name.text}'", name.span, fact=fact, hint=close)

@@ -138,7 +138,9 @@ class _Head:
     scalars: list[tuple[str, DType]] = field(default_factory=list)
     grid: tuple[TileAxis, ...] = ()
     whole: tuple[TileAxis, ...] = ()
-    numbers: dict[str, int] = field(default_factory=dict)
+    warps: int = tile.WARPS
+    stages: int = tile.STAGES
+    section: int = 1
     has_grid: bool = False
     body: Sequence[Line] = ()
 
@@ -159,14 +161,17 @@ class _Head:
                 if c.take("in"):
                     c.expect("sections")
                     c.expect("of")
-                    self.numbers["section"] = c.integer("how many blocks are a section")
+                    self.section = c.integer("how many blocks are a section")
             case "whole":
                 self.whole = c.several(lambda: tile_axis(c, "whole"))
-            case "warps" | "stages":
-                self.numbers[word] = c.integer()
+            case "warps":
+                self.warps = c.integer("how many warps run a program")
+            case "stages":
+                self.stages = c.integer("how many blocks are in flight")
             case _:
                 c.at = 0
-                c.wrong("'reads', 'writes', 'takes', 'grid', 'whole', 'warps' or 'stages'; statements stand further right")
+                words = "'reads', 'writes', 'takes', 'grid', 'whole', 'warps' or 'stages'"
+                c.wrong(f"{words}; statements stand further right")
         c.end()
         self.body = [*self.body, *line.below]
 
@@ -181,8 +186,19 @@ class _Head:
         self.scalars.append((name, c.dtype()))
 
     def kernel(self, name: str, body: tuple[tile.Statement, ...] = ()) -> tile.Kernel:
-        fixed = (tuple(self.buffers), tuple(self.extents), tuple(self.scalars))
-        return tile.Kernel(name, tuple(self.title), *fixed, self.grid, body, self.whole, **self.numbers)
+        return tile.Kernel(
+            name,
+            tuple(self.title),
+            tuple(self.buffers),
+            tuple(self.extents),
+            tuple(self.scalars),
+            self.grid,
+            body,
+            self.whole,
+            self.warps,
+            self.stages,
+            self.section,
+        )
 
 
 def _unit(v: Value, c: Cursor) -> bool | int | str:
@@ -204,7 +220,7 @@ def _expression(v: Value, c: Cursor) -> ein.Expr:
         case tile.Elem(op=op, args=args):
             return ein.Apply(op, tuple(_expression(a, c) for a in args))
         case _:
-            c.wrong("operations on a0, b0, … before this")
+            raise SyntaxError("a monoid combines by operations on a0, b0, …", c.line.span, hint="a0 * b0 + b1")
 
 
 def _buffer(c: Cursor, written: bool) -> Buffer:

@@ -5,13 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Literal
 
-from einc.base.errors import SyntaxError
 from einc.base.source import Source, Span
 from einc.frontend.syntax import mistakes
-
-Kind = Literal["name", "number", "mark", "end"]
 
 _TOKEN = re.compile(
     r"(?P<skip>[ \t\f]+|#.*)"
@@ -24,7 +20,9 @@ _BREAK = re.compile(r"\r\n?|\n")
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    kind: Kind
+    """`kind` is `name`, `number`, `mark`, or `end` behind the last of a line."""
+
+    kind: str
     text: str
     span: Span
 
@@ -85,5 +83,5 @@ def _tokens(source: Source, at: int, end: int) -> Iterator[Token]:
         if found is None:
             raise mistakes.character(source, at)
         kind, at = found.lastgroup, found.end()
-        if kind == "name" or kind == "number" or kind == "mark":
-            yield Token(kind, found.group(), Span(source, found.start(), at))
+        if kind != "skip":
+            yield Token(kind or "mark", found.group(), Span(source, found.start(), at))

@@ -96,7 +96,7 @@ class Body:
         if len(bound) != components:
             count = f"{components} name{'s' * (components > 1)}"
             raise SyntaxError(f"this value has {count}, not {len(bound)}", c.line.span, hint=f"bind {count}")
-        for (name, t) in bound:
+        for name, t in bound:
             names[name.text] = t
         return Let(tuple(name.text for name, _ in bound), types, value)
 
@@ -146,9 +146,10 @@ class Body:
 
     def carried(self, after: Sequence[After], before: list[Statement], inner: Names) -> tuple[Carried, ...]:
         """The states of a loop: the last bindings before it, which are taken away, and what each becomes."""
-        begun = before[len(before) - len(after) :] if len(after) <= len(before) else []
+        first = len(before) - len(after)
         found = []
-        for a, s in zip(after, begun or [None] * len(after), strict=True):
+        for k, a in enumerate(after, first):
+            s = before[k] if k >= 0 else None
             if not isinstance(s, Let) or s.names != (a.state.text,):
                 raise SyntaxError(
                     f"'{a.state.text}' has no value before the loop",
@@ -180,7 +181,7 @@ class Body:
         stop = values.read(INT)
         inner = names | {loop.axis.name: loop_position(loop.axis)} | {s.name: s.type for s in loop.carried}
         bound = {n: t for s in loop.body if isinstance(s, Let) for n, t in zip(s.names, s.types, strict=True)}
-        holds = ()
+        holds: tuple[tile.Value, ...] = ()
         if c.take(","):
             c.expect("where")
             holding = self.values(c, inner | bound)

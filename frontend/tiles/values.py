@@ -92,7 +92,7 @@ class Values:
             raise self.too_deep(self.cursor.token)
         value = self.prefixed(least)
         while (op := _INFIX.get(self.cursor.token.text)) is not None and op.binding >= least:
-            left, right = sides(op)
+            _, right = sides(op)
             self.cursor.next()
             if op.name == "add" and self.cursor.ahead("dot", "["):
                 value = self.dot(value)
