@@ -16,7 +16,7 @@ from einc.base.errors import CallError
 from einc.base.facts import Fact
 from einc.base.files import read_text
 from einc.binding import Bindings, bind
-from einc.driver import Compiled, elaborate, parse
+from einc.driver import Compiled, elaborate, given, parse
 from einc.ein.arithmetic import ScalarValue
 from einc.ein.printer import print_dims, print_expr
 from einc.evaluate import evaluate
@@ -74,8 +74,9 @@ class Program:
     """A compiled text. Call it with tensors; ask it for its `source`, its `dump` at a stage, its `explain`."""
 
     def __init__(self, text: str, name: str | None, options: Options) -> None:
-        self.text, self.options = parse(text, name), options
+        self.text = parse(text, name)
         self._meaning = elaborate(self.text)
+        self.options = replace(options, begin=given(self.text, self._meaning))
         self._deciding = deciding(self._meaning)
         self._signature = signature(self._meaning)
 
@@ -171,7 +172,10 @@ class Program:
         return self.options.compile(program, bindings.extents, where)
 
     def dump(self, stage: str | None = None, /, *operands: Array, **named: Any) -> str:
-        """The program after a pass, as text; without a name, the list of stages and which of them changed it."""
+        """The program after a pass, as text that compiles again, its kernels included once there are any.
+
+        Without a name, the list of stages and which of them changed it.
+        """
         found = self.compiled(*operands, **named)
         if stage is not None:
             return found.stage(stage).full
@@ -211,7 +215,9 @@ class Program:
     ) -> Story:
         from einc.explain import story
 
-        levels = [replace(self.options, level=n).compile(program, extents) for n in LEVELS]
+        begin = self.options.begin
+        chosen = LEVELS if begin is None else (self.options.level,)  # kernels that are given are those of every level
+        levels = [replace(self.options, level=n).compile(program, extents) for n in chosen]
         return story(self.text.source.text, levels, extents, self.options.level, scalars, operands)
 
     def explain(self, /, *operands: Array, format: str = "text", **named: Any) -> str:  # noqa: A002

@@ -2,6 +2,7 @@
 
     text --parse--> Text --elaborate(facts)--> ein.Program --passes--> tile.Schedule --emit--> Triton source
 
+A text with kernels begins at the pass that they come after.
 Everything in between is kept as a stage, to be looked at. Nothing here knows tensors, only facts about them.
 """
 
@@ -11,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
-from einc import ein
+from einc import ein, tile
 from einc.base import errors
 from einc.base.errors import nearest
 from einc.base.facts import Fact
@@ -28,6 +29,7 @@ from einc.passes import PIPELINE
 from einc.pipeline import Context, Pass, State, forms
 from einc.pipeline.plan import Plan
 from einc.tile.blocks import size_class
+from einc.tile.faults import Fault
 from einc.tile.printer import print_schedule
 
 ELABORATED = "elaborate"  # the name of the stage before the first pass
@@ -46,16 +48,21 @@ class Stage:
     @property
     def text(self) -> str:
         """The equations, or the kernels once there are any; `(unchanged)` where the pass did nothing."""
-        if not self.changed:
-            return "(unchanged)\n"
-        return self.full
+        return self.brief if self.changed else "(unchanged)\n"
 
     @property
-    def full(self) -> str:
+    def brief(self) -> str:
         """The same, whether changed or not; plans of kernels stand under the equations as comments."""
         if self.state.schedule is not None:
             return print_schedule(self.state.schedule)
         return print_program(self.state.program) + "".join(map(_print_plan, self.state.plans))
+
+    @property
+    def full(self) -> str:
+        """Text that compiles again: the equations, and below them the kernels once there are any."""
+        if self.state.schedule is None:
+            return self.brief
+        return f"{print_program(self.state.program)}\nkernels after {self.name}\n{self.brief}\n"
 
 
 def _print_plan(p: Plan) -> str:
@@ -117,9 +124,43 @@ class Compiled:
         return "\n".join(f"-- {s.name}\n{s.text}" for s in chosen)
 
 
-def passes(level: int) -> tuple[Pass, ...]:
-    """The passes that run at an optimisation level, in order."""
-    return tuple(p for p in PIPELINE if p.level <= level)
+@dataclass(frozen=True, slots=True)
+class Given:
+    """Kernels that a text has, and the pass that they come after."""
+
+    schedule: tile.Schedule
+    after: str
+
+
+def passes(level: int, after: str | None = None) -> tuple[Pass, ...]:
+    """The passes that run at an optimisation level, in order; those that come after one, where it is named."""
+    done = 0 if after is None else 1 + next(k for k, p in enumerate(PIPELINE) if p.name == after)
+    return tuple(p for p in PIPELINE[done:] if p.level <= level)
+
+
+def given(text: Text, program: ein.Program) -> Given | None:
+    """The kernels of a text, if it has any. Raises `Error` where they cannot come after the pass that it names."""
+    if text.kernels is None:
+        return None
+    from einc.frontend.tiles.check import as_error
+
+    names = [p.name for p in PIPELINE]
+    first = next(k for k, p in enumerate(PIPELINE) if "lowered" in p.gives)
+    after, kernels = text.kernels.after or names[-1], text.kernels
+    if after not in names[first:]:
+        raise errors.NameError(
+            f"no kernels come after '{after}'",
+            kernels.place,
+            fact=f"they come after {', '.join(names[first:])}",
+            hint=nearest(after, names[first:]) or "one of these",
+        )
+    try:
+        for p in PIPELINE[first : names.index(after) + 1]:
+            for name in p.gives:
+                forms.FORMS[name].check(State(program, kernels.schedule))
+    except Fault as fault:
+        raise as_error(fault, kernels) from None
+    return Given(kernels.schedule, after)
 
 
 @lru_cache(maxsize=512)
@@ -137,7 +178,7 @@ def _elaborate(text: Text, facts: tuple[tuple[str, Fact], ...] | None) -> ein.Pr
 
 def relevant(text: Text, facts: Mapping[str, Fact]) -> dict[str, Fact]:
     """What elaboration may depend on: ranks and types of a program's operands; of a string's, extents as well."""
-    if text.form != "program":
+    if text.form in ("einsum", "expression"):
         return dict(facts)
     return {name: Fact((2,) * len(f.shape), f.dtype) for name, f in facts.items()}
 
@@ -147,11 +188,16 @@ def elaborate(text: Text, facts: Mapping[str, Fact] | None = None) -> ein.Progra
     return _elaborate(text, None if facts is None else tuple(relevant(text, facts).items()))
 
 
-def run_passes(program: ein.Program, context: Context, verify: bool = True) -> tuple[Stage, ...]:
-    """Every stage of a program; `verify` checks the form of each that the passes around it promise and need."""
-    state = State(fixed(program))
-    stages = [Stage(ELABORATED, state, True)]
-    for p in passes(context.level):
+def run_passes(
+    program: ein.Program, context: Context, verify: bool = True, begin: Given | None = None
+) -> tuple[Stage, ...]:
+    """Every stage of a program, from the kernels on that it begins with, if there are any.
+
+    `verify` checks the form of each that the passes around it promise and need.
+    """
+    state = State(fixed(program), None if begin is None else begin.schedule)
+    stages = [Stage(ELABORATED if begin is None else begin.after, state, True)]
+    for p in passes(context.level, None if begin is None else begin.after):
         after = p.run(state, context)
         if verify:
             forms.check(p, state, after)
@@ -164,10 +210,16 @@ def run_passes(program: ein.Program, context: Context, verify: bool = True) -> t
 
 @lru_cache(maxsize=1024)
 def _compile(
-    program: ein.Program, level: int, target: Target, sizes: Sizes, verify: bool, splits: int | None
+    program: ein.Program,
+    level: int,
+    target: Target,
+    sizes: Sizes,
+    verify: bool,
+    splits: int | None,
+    begin: Given | None,
 ) -> Compiled:
     context = Context(level, target, dict(sizes), splits)
-    return Compiled(context, run_passes(program, context, verify))
+    return Compiled(context, run_passes(program, context, verify, begin))
 
 
 def compile_program(
@@ -177,10 +229,12 @@ def compile_program(
     extents: Mapping[str, int] | None = None,
     verify: bool = True,
     splits: int | None = None,
+    begin: Given | None = None,
 ) -> Compiled:
-    """The compiled program. `extents` are hints: programs that differ in no size class share one result.
+    """The compiled program, from the kernels on that it begins with, if there are any.
 
+    `extents` are hints: programs that differ in no size class share one result.
     `splits` asks for walks over reduced axes in so many parts, wherever that is possible.
     """
     sizes = tuple(sorted((axis, size_class(n)) for axis, n in (extents or {}).items()))
-    return _compile(program, level, target, sizes, verify, splits)
+    return _compile(program, level, target, sizes, verify, splits, begin)

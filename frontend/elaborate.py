@@ -15,14 +15,20 @@ from einc.frontend.strings.layout import operand_name
 
 
 def elaborate(text: Text, facts: Mapping[str, Fact] | None = None) -> ein.Program:
-    """The program of a text. Without facts operands are f32, and an ellipsis stands for no axes.
+    """The program of a text; its kernels are checked against it. Without facts operands are f32, and an ellipsis
+    stands for no axes.
 
     Raises `Error` at the place in the text that is wrong. Of an einsum string or an expression, the program holds for
     all extents that are 1 where those of the facts are.
     """
     match text.content:
         case Outline():
-            return elaborate_program(text.content, facts)
+            program = elaborate_program(text.content, facts)
+            if text.kernels is not None:
+                from einc.frontend.tiles.check import check_kernels
+
+                check_kernels(text.kernels, program)
+            return program
         case Expression():
             return elaborate_expression(text.content, facts)
         case _:

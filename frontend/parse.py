@@ -1,20 +1,28 @@
-"""A text, parsed: which of the three forms it has, and the operands and scalars that a call gives."""
+"""A text, parsed: which of the forms it has, and the operands and scalars that a call gives.
+
+Three forms are the language's: einsum strings, expressions, programs. A program may have its kernels below it.
+"""
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
+from einc.base.errors import SyntaxError
 from einc.base.source import Source
 from einc.frontend.programs.outline import Outline
 from einc.frontend.strings.expressions import Expression
 from einc.frontend.strings.terms import Subscripts
 
-Form: TypeAlias = Literal["einsum", "expression", "program"]
+if TYPE_CHECKING:
+    from einc.frontend.tiles.kernels import Kernels
+
+Form: TypeAlias = Literal["einsum", "expression", "program", "kernels"]
 
 _COMMENT = re.compile(r"#[^\n]*")
 _PROGRAM = re.compile(r"[=\[\]:+*/|]|^[ \t]*(def|fn|axis|return)\s", re.MULTILINE)
+_KERNELS = re.compile(r"^(kernel[ \t]+\w+|kernels([ \t]+after[ \t]+\S+)?)[ \t]*(#.*)?$", re.MULTILINE)
 _CALL = re.compile(r"[^\W\d]\w+\(")
 
 
@@ -30,6 +38,7 @@ class Text:
     operands: tuple[str, ...]
     scalars: tuple[str, ...]
     content: Subscripts | Expression | Outline
+    kernels: Kernels | None = None
 
 
 def parse(source: Source) -> Text:
@@ -41,10 +50,17 @@ def parse(source: Source) -> Text:
             return _expression(source)
         case "program":
             return _program(source)
+        case "kernels":
+            return _kernels(source)
 
 
 def form_of(text: str) -> Form:
-    """An expression has quotes; an einsum string none of the marks that every program has; the rest are programs."""
+    """An expression has quotes; an einsum string none of the marks that every program has; the rest are programs.
+
+    Kernels stand below a program, from a line of their own on.
+    """
+    if "kernel" in text and _KERNELS.search(text) and _PROGRAM.search(text):
+        return "kernels"
     bare = _COMMENT.sub("", text)
     if '"' in bare or "'" in bare:
         return "expression"
@@ -77,3 +93,20 @@ def _program(source: Source) -> Text:
     found = outline(parse_program(source))
     operands, scalars = (tuple(p.name for p in some) for some in (found.operands, found.scalars))
     return Text(source, "program", operands, scalars, found)
+
+
+def _kernels(source: Source) -> Text:
+    from einc.frontend.tiles.kernels import read_kernels
+
+    found = _KERNELS.search(source.text)
+    assert found is not None
+    above = Source(source.name, source.text[: found.start()])
+    if not _COMMENT.sub("", above.text).strip():
+        raise SyntaxError(
+            "there is no program above the kernels",
+            source.span(found.start(), found.end()),
+            fact="it says what they compute, and what a call of them takes",
+            hint="put it there: einc dump writes both",
+        )
+    kernels = read_kernels(source, found.start())
+    return replace(_program(above), source=source, form="kernels", kernels=kernels)

@@ -62,6 +62,16 @@ OPS: dict[str, Op] = {
     **{name: Op(name, arity, rule) for name, arity, rule in _CALLS},
 }
 
+
+def sides(op: Op) -> tuple[int, int]:
+    """How strongly the left and right side of an infix operation must bind to stand without parentheses."""
+    if op.binding == POWER:
+        return ATOM, SIGN
+    if op.binding == COMPARE:
+        return SUM, SUM
+    return op.binding, op.binding + 1
+
+
 ORDERINGS = ("lt", "le", "gt", "ge")
 LINEAR = ("neg", "re", "im")  # unary operations that pass through a sum
 

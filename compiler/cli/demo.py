@@ -119,15 +119,15 @@ def _stages(compiled: Compiled) -> Iterator[tuple[str, str]]:
         if not stage.changed:
             continue
         if before is None:
-            yield f"the equations ({stage.name})", stage.full
+            yield f"the equations ({stage.name})", stage.brief
         elif stage.state.program != before.state.program:
-            yield f"the equations after {stage.name}", stage.full
+            yield f"the equations after {stage.name}", stage.brief
         elif stage.state.schedule is None:
-            yield f"the kernels planned ({stage.name})", changes(before.full, stage.full)
+            yield f"the kernels planned ({stage.name})", changes(before.brief, stage.brief)
         elif before.state.schedule is None:
-            yield f"the kernels ({stage.name})", stage.full
+            yield f"the kernels ({stage.name})", stage.brief
         else:
-            yield f"after {stage.name}: the lines it changed", changes(before.full, stage.full)
+            yield f"after {stage.name}: the lines it changed", changes(before.brief, stage.brief)
         before = stage
 
 

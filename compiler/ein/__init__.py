@@ -207,7 +207,7 @@ class Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Equation:
-    """`T[dims] = monoid[over : domain](bodies)`, or pointwise `T[dims] = body` where `monoid` is None.
+    """`T[dims] = monoid[over : domain within bound](bodies)`, or pointwise `T[dims] = body` where `monoid` is None.
 
     `dims` are the output's dimensions, each a group of axes, outermost first: `O[b, (g r), i]` has three.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from einc.base.ops import ATOM, COMPARE, OPS, POWER, SIGN, SUM, Op
+from einc.base.ops import ATOM, OPS, SIGN, Op, sides
 from einc.base.types import DType, settle
 from einc.ein import (
     TRUE,
@@ -78,17 +78,8 @@ def print_equation(e: Equation, default_types: bool = False, shapes: Shapes | No
         return f"{left} = {print_expr(e.body, shapes)}"
     bodies = ", ".join(print_expr(b, shapes, e.domain) for b in _written(e))
     domain = " : true" if _repeats(e) else "" if e.domain is None else f" : {print_expr(e.domain, shapes)}"
-    parts = [] if e.within is None else _conjuncts(e.within)
-    within = f"  # within {' and '.join(print_expr(p, shapes) for p in parts)}" if parts else ""
-    return f"{left} = {e.monoid.name}[{', '.join(e.over)}{domain}]({bodies}){within}"
-
-
-def _conjuncts(p: Expr) -> list[Expr]:
-    match p:
-        case Apply("and", (x, y)):
-            return _conjuncts(x) + _conjuncts(y)
-        case _:
-            return [p]
+    within = "" if e.within is None else f" within {print_expr(e.within, shapes)}"
+    return f"{left} = {e.monoid.name}[{', '.join(e.over)}{domain}{within}]({bodies})"
 
 
 def _repeats(e: Equation) -> bool:
@@ -149,7 +140,7 @@ class _Writer:
             if op.name == "neg" and isinstance(args[0], Const):  # `-2` is a literal
                 return f"-({parts[0][0]})", op.binding
             return f"{op.infix}{space}{_within(parts[0], op.binding)}", op.binding
-        left, right = _sides(op)
+        left, right = sides(op)
         return f"{_within(parts[0], left)} {op.infix} {_within(parts[1], right)}", op.binding
 
     def read(self, e: Read, context: Expr | None) -> str:
@@ -169,15 +160,6 @@ def _within(part: tuple[str, int], least: int) -> str:
     """The text, in parentheses if it binds less than `least`."""
     text, binding = part
     return f"({text})" if binding < least else text
-
-
-def _sides(op: Op) -> tuple[int, int]:
-    """How strongly the left and right side of an infix operation must bind to stand without parentheses."""
-    if op.binding == POWER:
-        return ATOM, SIGN
-    if op.binding == COMPARE:
-        return SUM, SUM
-    return op.binding, op.binding + 1
 
 
 def _literal(value: bool | int | float) -> tuple[str, int]:

@@ -46,7 +46,10 @@ def level(
     assert schedule is not None
     sizes = extents(program, sizes, scalars)
     context = replace(c.context, sizes=sizes)
-    plans = c.state.plans or tuple(alone(eq, program, context) for eq in program.equations)
+    began_as_kernels = c.stages[0].state.schedule is not None  # nobody has planned them
+    plans = c.state.plans
+    if not plans and not began_as_kernels:
+        plans = tuple(alone(eq, program, context) for eq in program.equations)
     figures = _Figures(
         program, Model(program, context), sizes, scalars, bound_tensors(program, schedule, sizes, scalars, operands)
     )

@@ -6,10 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from einc import tile
-from einc.base.errors import Error, IllegalIR
+from einc.base.errors import AxisError, Error, IllegalIR
 from einc.ein import Apply, AxisValue, Const, Equation, Expr, Program, Read, axes_of, reads
 from einc.ein.printer import print_equation
 from einc.pipeline import Pass, State, wellformed
+from einc.tile.faults import Fault
 from einc.tile.walk import tile_axes, values_in
 
 __all__ = ["FORMS", "Form", "IllegalIR", "check", "verify"]
@@ -104,10 +105,12 @@ def on_program(f: Callable[[Program], None]) -> Callable[[State], None]:
 def on_schedule(state: State) -> None:
     """Every kernel's names, types and axes fit together."""
     from einc.tile.verifier import verify as verify_schedule
+    from einc.tile.verifier import verify_for
 
     if state.schedule is None:
         raise IllegalIR("there are no kernels")
     verify_schedule(state.schedule)
+    verify_for(state.program, state.schedule)
 
 
 def _kernels(f: Callable[[tile.Kernel], None]) -> Callable[[State], None]:
@@ -121,13 +124,15 @@ def _kernels(f: Callable[[tile.Kernel], None]) -> Callable[[State], None]:
 def _sized(kernel: tile.Kernel) -> None:
     for axis in tile_axes(kernel).values():
         if axis.block == tile.UNSIZED:
-            raise IllegalIR(f"kernel {kernel.name}: tile axis {axis.name} has no size")
+            size = f"give it blocks: {axis.name}[16..64]"
+            raise Fault(kernel, f"tile axis '{axis.name}' has no size", AxisError, hint=size, kernel=kernel.name)
 
 
 def _placed(kernel: tile.Kernel) -> None:
     for v in values_in(kernel.body):
         if isinstance(v, tile.Load) and not v.via:
-            raise IllegalIR(f"kernel {kernel.name}: a load of {v.tensor} is not placed")
+            where = "say how it reaches memory: by pointer"
+            raise Fault(kernel, f"a load of '{v.tensor}' is not placed", Error, hint=where, kernel=kernel.name)
 
 
 FORMS: dict[str, Form] = {

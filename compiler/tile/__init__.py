@@ -284,6 +284,9 @@ Statement = Let | Loop | Store
 # Kernels
 
 
+WARPS, STAGES = 4, 3  # where nothing else is chosen
+
+
 @dataclass(frozen=True, slots=True)
 class Buffer:
     """A tensor that a kernel touches: its dimensions as groups of `ein` axes, its type in memory."""
@@ -311,8 +314,8 @@ class Kernel:
     grid: tuple[TileAxis, ...]
     body: tuple[Statement, ...]
     whole: tuple[TileAxis, ...] = ()
-    warps: int = 4
-    stages: int = 3
+    warps: int = WARPS
+    stages: int = STAGES
     section: int = 1
 
 

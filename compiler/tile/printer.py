@@ -1,42 +1,96 @@
-"""Kernels as text a person reads: one statement a line, tile axes in brackets, masks after `where`."""
+"""Kernels as text a person reads, and that reads back to equal ones: a statement a line, masks after `where`.
+
+    kernel M                                      its equations follow, each after `--`
+      reads X[i, j]: f32                          buffers, with their dimensions as groups of axes
+      writes M[i]: f32
+      takes |i|, |j|                              extents and scalars
+      grid row i[1..16]                           tile axes: what they are to the kernel, their blocks
+        m[i]: f32 = lowest                        a state of the loop before its first block
+        loop j[1..16]
+          x[i, j]: f32 = load X[i, j]
+          top[i]: f32 = max[j](x)
+          m_next[i]: f32 = max(m, top)
+          m = m_next                              the state after a block
+        store M[i] = m as f32[i]
+
+What is not written is as usual: the role of an axis by its place, four warps, three stages, no sections.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import groupby
 
 from einc import tile
-from einc.base.ops import ATOM, OPS, SIGN
+from einc.base.types import INT
+from einc.ein import Monoid
+from einc.ein.monoids import MONOIDS
+from einc.ein.printer import print_dims, print_expr
 from einc.tile import UNSIZED, WHOLE, Block, TileAxis, TileType, Value
+from einc.tile.notation import Notation, part
+from einc.tile.typing import loop_position, scope
+from einc.tile.walk import values_in
+
+ROLES = {"grid": "row", "whole": "whole", "loop": "reduced"}  # of a blocked axis there, where none is written
+UNBLOCKED = "batch"  # the role of a grid's axis without a block
 
 
 def print_schedule(schedule: tile.Schedule) -> str:
-    """Every kernel, then what lives in memory between them."""
-    parts = [print_kernel(k) for k in schedule.kernels]
+    """The monoids that the kernels have of their own, every kernel, then what lives in memory between them."""
+    parts = [_monoid(m) for m in _own_monoids(schedule)]
+    parts += [print_kernel(k) for k in schedule.kernels]
     if schedule.intermediates:
-        shown = (f"{b.name}[{', '.join(_group(d) for d in b.dims)}]: {b.dtype}" for b in schedule.intermediates)
-        parts.append("between kernels: " + ", ".join(shown))
+        parts.append("between kernels: " + _buffers(schedule.intermediates))
     return "\n".join(parts)
 
 
 def print_kernel(kernel: tile.Kernel) -> str:
-    """The kernel's equations, its grid, and its statements."""
+    """The kernel's equations, its arguments, its grid, and its statements."""
     lines = [f"kernel {kernel.name}"]
     lines += [f"  -- {line}" for line in kernel.title]
-    sections = f" in sections of {kernel.section}" if kernel.section > 1 else ""
-    lines.append("  grid " + (", ".join(_axis(a) for a in kernel.grid) or "1") + sections)
+    for written, some in groupby(kernel.buffers, lambda b: b.written):
+        lines.append(f"  {'writes' if written else 'reads'} {_buffers(some)}")
+    if kernel.extents or kernel.scalars:
+        arguments = [f"|{a}|" for a in kernel.extents] + [f"{name}: {t}" for name, t in kernel.scalars]
+        lines.append(f"  takes {', '.join(arguments)}")
+    sections = f" in sections of {kernel.section}" if kernel.section != 1 else ""
+    lines.append("  grid " + (", ".join(_axis(a, "grid") for a in kernel.grid) or "1") + sections)
     if kernel.whole:
-        lines.append("  whole " + ", ".join(_axis(a) for a in kernel.whole))
-    lines += [f"    {line}" for line in _statements(kernel.body)]
+        lines.append("  whole " + ", ".join(_axis(a, "whole") for a in kernel.whole))
+    if kernel.warps != tile.WARPS:
+        lines.append(f"  warps {kernel.warps}")
+    if kernel.stages != tile.STAGES:
+        lines.append(f"  stages {kernel.stages}")
+    body = _Body(Notation(scope(kernel), {b.name: b.dtype.part for b in kernel.buffers}))
+    lines += [f"    {line}" for line in body.statements(kernel.body)]
     return "\n".join(lines)
 
 
-def _group(dim: tuple[str, ...]) -> str:
-    return dim[0] if len(dim) == 1 else f"({' '.join(dim)})"
+def _own_monoids(schedule: tile.Schedule) -> list[Monoid]:
+    values = (v for k in schedule.kernels for v in values_in(k.body))
+    monoids = (v.monoid for v in values if isinstance(v, tile.Fold | tile.Scan))
+    return [m for m in dict.fromkeys(monoids) if MONOIDS.get(m.name) != m]
 
 
-def _axis(a: TileAxis) -> str:
-    name = a.name if len(a.axes) == 1 else f"{a.name}={_group(a.axes)}"
-    return name + _block(a.block)
+def _monoid(m: Monoid) -> str:
+    units = ", ".join(str(u).lower() for u in m.identity)
+    gives = ", ".join(map(str, m.results))
+    ordered = "" if m.commutative else " in order"
+    undone = "" if m.inverse is None else f" undone by {print_expr(m.inverse)}"
+    combine = ", ".join(map(print_expr, m.combine))
+    return f"monoid {m.name} from {units} combines {combine} gives {gives}{ordered}{undone}"
+
+
+def _buffers(buffers: Iterable[tile.Buffer]) -> str:
+    return ", ".join(f"{b.name}{print_dims(b.dims)}: {b.dtype}" for b in buffers)
+
+
+def _axis(a: TileAxis, place: str) -> str:
+    usual = UNBLOCKED if place == "grid" and a.block is None else ROLES[place]
+    role = "" if a.role == usual else f"{a.role} "
+    group = "" if a.axes == (a.name,) else f"={print_dims((a.axes,))[1:-1]}"
+    return f"{role}{a.name}{group}{_block(a.block)}"
 
 
 def _block(block: Block | None) -> str:
@@ -44,87 +98,61 @@ def _block(block: Block | None) -> str:
         return ""
     if block == UNSIZED:
         return "[?]"
-    if block.cap == WHOLE:
-        return "[whole]"
-    return f"[{block.cap}]" if block.least == block.cap else f"[{block.least}..{block.cap}]"
+    most = "whole" if block.cap == WHOLE else str(block.cap)
+    return f"[{most}]" if block.least == block.cap else f"[{block.least}..{most}]"
 
 
-def _statements(body: tuple[tile.Statement, ...]) -> Iterator[str]:
-    for s in body:
-        match s:
-            case tile.Let(names=names, types=types, value=value):
-                yield f"{', '.join(map(_typed, names, types))} = {_value(value)}"
-            case tile.Store(tensor=tensor, index=index, value=value, mask=mask, part=part, type=type_):
-                masked = "" if mask is None else f" where {_value(mask)}"
-                yield f"store {tensor}{_part(part)}[{_list(index)}] = {_value(value)} as {type_.dtype}{masked}"
-            case tile.Loop(axis=axis, carried=carried, body=inner, exact=exact, reverse=reverse, full=full):
-                for c in carried:
-                    yield f"{_typed(c.name, c.type)} = {_value(c.init)}"
-                how = (" exactly" if exact else "") + (" backwards" if reverse else "")
-                yield f"loop {_axis(axis)}{_span(s.start, s.stop)}{how}"
-                yield from (f"  {line}" for line in _statements(inner))
-                for c in carried:
-                    yield f"  {c.name} = {c.after}"
-                if full is not None:
-                    holds = f" where {', '.join(map(_value, full.holds))}" if full.holds else ""
-                    yield f"full {_axis(axis)}{_span(full.start, full.stop)}{holds}"
-                    yield from (f"  {line}" for line in _statements(full.body))
+@dataclass(frozen=True, slots=True)
+class _Body:
+    """The statements of a block, written where these names hold."""
 
+    write: Notation
 
-def _span(start: Value | None, stop: Value | None) -> str:
-    return ("" if start is None else f" from {_value(start)}") + ("" if stop is None else f" to {_value(stop)}")
+    def statements(self, body: tuple[tile.Statement, ...]) -> Iterator[str]:
+        names = dict(self.write.names)
+        here = _Body(Notation(names, self.write.elements))
+        for s in body:
+            match s:
+                case tile.Let():
+                    yield f"{', '.join(map(_typed, s.names, s.types))} = {here.write.bound(s.value, s.types)}"
+                    names |= zip(s.names, s.types, strict=True)
+                case tile.Store():
+                    yield here.store(s)
+                case tile.Loop():
+                    yield from here.loop(s)
+                    names |= {c.name: c.type for c in s.carried}
+
+    def store(self, s: tile.Store) -> str:
+        index = ", ".join(self.write.text(i, INT) for i in s.index)
+        value = self.write.text(s.value, s.type.dtype)
+        masked = "" if s.mask is None else f" where {self.write.text(s.mask)}"
+        return f"store {s.tensor}{part(s.part)}[{index}] = {value} as {s.type.dtype}{_over(s.type)}{masked}"
+
+    def loop(self, s: tile.Loop) -> Iterator[str]:
+        for c in s.carried:
+            yield f"{_typed(c.name, c.type)} = {self.write.bound(c.init, (c.type,))}"
+        how = (" exactly" if s.exact else "") + (" backwards" if s.reverse else "")
+        yield f"loop {_axis(s.axis, 'loop')}{self.span(s.start, s.stop)}{how}"
+        names = {s.axis.name: loop_position(s.axis)} | {c.name: c.type for c in s.carried}
+        inside = _Body(Notation({**self.write.names, **names}, self.write.elements))
+        yield from (f"  {line}" for line in inside.statements(s.body))
+        for c in s.carried:
+            yield f"  {c.name} = {c.after}"
+        if s.full is not None:
+            bound = {n: t for x in s.body if isinstance(x, tile.Let) for n, t in zip(x.names, x.types, strict=True)}
+            known = Notation({**inside.write.names, **bound}, self.write.elements)
+            holds = f", where {', '.join(map(known.text, s.full.holds))}" if s.full.holds else ""
+            yield f"full {s.axis.name}{self.span(s.full.start, s.full.stop)}{holds}"
+            yield from (f"  {line}" for line in inside.statements(s.full.body))
+
+    def span(self, start: Value | None, stop: Value | None) -> str:
+        begin = "" if start is None else f" from {self.write.text(start, INT)}"
+        return begin + ("" if stop is None else f" to {self.write.text(stop, INT)}")
 
 
 def _typed(name: str, t: TileType) -> str:
-    axes = f"[{', '.join(t.axes)}]" if t.axes else ""
-    return f"{name}{axes}: {t.dtype}"
+    return f"{name}{_over(t)}: {t.dtype}"
 
 
-def _part(part: int | None) -> str:
-    return "" if part is None else (".re", ".im")[part]
-
-
-def _list(values: tuple[Value, ...]) -> str:
-    return ", ".join(_value(v) for v in values)
-
-
-def _value(v: Value, binding: int = 0) -> str:
-    match v:
-        case tile.Ref(name=name) | tile.ScalarArg(name=name):
-            return name
-        case tile.Lit(value=bool() as value):
-            return "true" if value else "false"
-        case tile.Lit(value=value):
-            return str(value)
-        case tile.ExtentOf(axis=axis):
-            return f"|{axis}|"
-        case tile.Convert(dtype=dtype, arg=arg):
-            return f"{dtype}({_value(arg)})"
-        case tile.Fill(value=value):
-            return _value(value)
-        case tile.Load(tensor=tensor, index=index, mask=mask, part=part, via=via, apart=apart):
-            masked = "" if mask is None else f" where {_value(mask)}"
-            by = f" by {via}" if via else ""
-            by += " apart" if apart else ""
-            return f"load {tensor}{_part(part)}[{_list(index)}]{by}{masked}"
-        case tile.Dot(left=left, right=right, acc=acc, inner=inner):
-            return f"{_value(acc)} + dot[{inner}]({_value(left)}, {_value(right)})"
-        case tile.Fold(monoid=monoid, axis=axis, args=args):
-            return f"{monoid.name}[{axis}]({_list(args)})"
-        case tile.Scan(monoid=monoid, axis=axis, args=args, reverse=reverse):
-            return f"{'suffixes' if reverse else 'prefixes'} {monoid.name}[{axis}]({_list(args)})"
-        case tile.Elem(op=op, args=args):
-            return _element(op, args, binding)
-
-
-def _element(op: str, args: tuple[Value, ...], binding: int) -> str:
-    spec = OPS[op]
-    if not spec.infix:
-        return f"{op}({_list(args)})"
-    if spec.arity == 1:
-        space = " " if spec.infix.isalpha() else ""
-        text = f"{spec.infix}{space}{_value(args[0], SIGN if spec.infix == '-' else spec.binding)}"
-    else:
-        left, right = _value(args[0], spec.binding), _value(args[1], min(spec.binding + 1, ATOM))
-        text = f"{left} {spec.infix} {right}"
-    return f"({text})" if spec.binding < binding else text
+def _over(t: TileType) -> str:
+    return f"[{', '.join(t.axes)}]" if t.axes else ""

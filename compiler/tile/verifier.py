@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from typing import NoReturn
+
 from einc import tile
-from einc.base.errors import IllegalIR
-from einc.base.types import accumulator
+from einc.base.errors import AxisError, DTypeError, Error, NameError, ShapeError
+from einc.ein import Program
+from einc.ein.printer import print_dims
 from einc.tile import TileType
-from einc.tile.typing import axes_of, dtype_of, loop_position, scope
-from einc.tile.walk import walk_values
+from einc.tile.faults import Axes, Checker, Fault
+from einc.tile.typing import loop_position, scope
+from einc.tile.walk import tile_axes, values_in
+
+Names = dict[str, TileType]
 
 
 def verify(schedule: tile.Schedule) -> None:
@@ -23,84 +29,172 @@ class _Verifier:
         self.buffers = {b.name: b for b in kernel.buffers}
 
     def run(self) -> None:
-        self.body(self.kernel.body, scope(self.kernel))
+        names = scope(self.kernel)
+        if len(names) < len(self.kernel.grid) + len(self.kernel.whole) + len(self.kernel.scalars):
+            self.fail("an axis or a scalar of the kernel is there twice", self.kernel, NameError, hint="name each once")
+        there = (*self.kernel.grid, *self.kernel.whole)
+        self.body(self.kernel.body, names, frozenset(a.name for a in there if a.block))
 
-    def fail(self, what: str, node: object) -> None:
-        raise IllegalIR(f"kernel {self.kernel.name}: {what}: {node}")
+    def fail(self, what: str, at: object, kind: type[Error] = Error, fact: str = "", hint: str = "") -> NoReturn:
+        raise Fault(at, what, kind, fact=fact, hint=hint, kernel=self.kernel.name)
 
-    def body(self, statements: tuple[tile.Statement, ...], names: dict[str, TileType]) -> dict[str, TileType]:
+    def check(self, names: Names, at: object) -> Checker:
+        return Checker(self.kernel.name, self.buffers, names, at)
+
+    def body(self, statements: tuple[tile.Statement, ...], names: Names, axes: Axes) -> Names:
         for s in statements:
             match s:
                 case tile.Let():
-                    self.let(s, names)
+                    self.let(s, names, axes)
                 case tile.Loop():
-                    self.loop(s, names)
+                    self.loop(s, names, axes)
                 case tile.Store():
-                    for v in (*s.index, s.value, *([s.mask] if s.mask is not None else [])):
-                        self.value(v, names)
-                    if dtype_of(s.value, names) != s.type.dtype:
-                        self.fail("a store of another type than its value", s)
-                    self.buffer(s.tensor, len(s.index), s)
+                    self.store(s, names, axes)
         return names
 
-    def let(self, s: tile.Let, names: dict[str, TileType]) -> None:
-        self.value(s.value, names)
-        extends = axes_of(s.value, names)
+    def let(self, s: tile.Let, names: Names, axes: Axes) -> None:
+        dtype, extends = self.check(names, s).value(s.value)
         for name, type_ in zip(s.names, s.types, strict=True):
             if name in names:
-                self.fail(f"'{name}' is bound twice", s)
+                self.fail(f"'{name}' is bound twice", s, NameError, hint="give the second a name of its own")
+            self.declared(type_, s, axes)
             if not isinstance(s.value, tile.Fill) and frozenset(type_.axes) != extends:
-                self.fail(f"'{name}' is declared over {type_.axes} but extends over {sorted(extends)}", s)
-            if len(s.names) == 1 and type_.dtype != dtype_of(s.value, names):
-                self.fail(f"'{name}' is declared {type_.dtype} but is {dtype_of(s.value, names)}", s)
+                have = f"its value extends over {', '.join(sorted(extends))}" if extends else "its value has no axes"
+                message = f"'{name}' is declared over other axes than its value has"
+                self.fail(message, s, AxisError, have, "declare those")
+            if len(s.names) == 1 and type_.dtype != dtype:
+                hint = f"declare it {dtype}, or convert the value: {type_.dtype}(…)"
+                self.fail(f"'{name}' is declared {type_.dtype}", s, DTypeError, f"its value is {dtype}", hint)
             names[name] = type_
 
-    def loop(self, s: tile.Loop, names: dict[str, TileType]) -> None:
-        for v in s.bounds:
-            self.value(v, names)
-        inner = dict(names)
-        inner[s.axis.name] = loop_position(s.axis)
+    def declared(self, t: TileType, at: object, axes: Axes) -> None:
+        """A type extends over tile axes that are there, each once."""
+        for axis in t.axes:
+            if axis not in axes:
+                known = f"there are {', '.join(sorted(axes))}" if axes else "there are none"
+                self.fail(f"there is no blocked tile axis '{axis}' here", at, AxisError, known, "leave it out")
+        if len(set(t.axes)) < len(t.axes):
+            self.fail("a tile extends over an axis twice", at, AxisError, hint="name each axis once")
+
+    def store(self, s: tile.Store, names: Names, axes: Axes) -> None:
+        check = self.check(names, s)
+        element = check.element(s.tensor, s.part)
+        if not self.buffers[s.tensor].written:
+            self.fail(f"'{s.tensor}' is only read", s, NameError, hint="list it in 'writes'")
+        dtype, extends = check.value(s.value)
+        if dtype != s.type.dtype or element != dtype:
+            fact = f"the value is {dtype}, stored as {s.type.dtype}, and elements of '{s.tensor}' are {element}"
+            self.fail("a store of another type than its value", s, DTypeError, fact, f"convert it: {element}(…)")
+        extends |= check.index(s.tensor, s.index) | (frozenset() if s.mask is None else check.mask(s.mask))
+        self.declared(s.type, s, axes)
+        if not extends <= {*s.type.axes}:
+            fact = f"value, index and mask extend over {', '.join(sorted(extends))}"
+            self.fail("a store over other axes than it says", s, AxisError, fact, "name those")
+
+    # Loops -----------------------------------------------------------------------------------------------------------
+
+    def loop(self, s: tile.Loop, names: Names, axes: Axes) -> None:
+        self.bounds(s, names)
+        if s.axis.name in names:
+            self.fail(f"'{s.axis.name}' is an axis already", s, AxisError, hint="walk another one")
+        inner = names | {s.axis.name: loop_position(s.axis)}
+        over = axes | {s.axis.name} if s.axis.block else axes
         for state in s.carried:
-            self.value(state.init, names)
-            if dtype_of(state.init, names) != state.type.dtype:
-                self.fail(f"state '{state.name}' is {state.type.dtype} but begins as {dtype_of(state.init, names)}", s)
+            dtype, extends = self.check(names, s).value(state.init)
+            self.declared(state.type, s, axes)
+            if dtype != state.type.dtype or not extends <= {*state.type.axes}:
+                fact = f"it begins as {dtype} over {', '.join(sorted(extends)) or 'no axes'}"
+                self.fail(f"state '{state.name}' is {state.type.dtype}", s, DTypeError, fact, "begin it as what it is")
+            if state.name in names:
+                self.fail(f"'{state.name}' is bound twice", s, NameError, hint="give the state a name of its own")
             inner[state.name] = state.type
-        if s.full is not None and s.full.body:
-            self.ends(s, self.body(s.full.body, dict(inner)))
-        self.ends(s, self.body(s.body, inner))
+        after = self.body(s.body, dict(inner), over)
+        self.ends(s, after)
+        if s.full is not None:
+            for p in s.full.holds:
+                self.check(after, s).mask(p)
+            if s.full.body:
+                self.ends(s, self.body(s.full.body, inner, over))
         names |= {state.name: state.type for state in s.carried}
 
-    def ends(self, s: tile.Loop, inner: dict[str, TileType]) -> None:
+    def bounds(self, s: tile.Loop, names: Names) -> None:
+        for v in s.bounds:
+            dtype, axes = self.check(names, s).value(v)
+            if not dtype.is_int or axes:
+                fact = f"it is {dtype} over {', '.join(sorted(axes)) or 'no axes'}"
+                self.fail("a loop's bound is one integer a program", s, DTypeError, fact, "fold it: max[i](x)")
+        if s.reverse and s.start is not None:
+            self.fail("a loop that goes backwards begins at 0", s, ShapeError, hint="leave out 'from'")
+
+    def ends(self, s: tile.Loop, inner: Names) -> None:
         """Every state has its value at the end of the loop's body."""
         for state in s.carried:
-            if state.after not in inner or inner[state.after] != state.type:
-                self.fail(f"state '{state.name}' has no value of its type after a block", state)
+            if inner.get(state.after) != state.type:
+                bound = state.after in inner
+                fact = f"'{state.after}' {'has another type' if bound else 'is not bound'}"
+                message = f"state '{state.name}' has no value of its type after a block"
+                self.fail(message, s, DTypeError, fact, "bind it to one")
 
-    def buffer(self, name: str, rank: int, node: object) -> None:
-        if name not in self.buffers:
-            self.fail(f"'{name}' is not a buffer", node)
-        if len(self.buffers[name].dims) != rank:
-            self.fail(f"'{name}' has {len(self.buffers[name].dims)} dimensions", node)
 
-    def value(self, v: tile.Value, names: dict[str, TileType]) -> None:
-        for node in walk_values(v):
-            match node:
-                case tile.Ref(name=name) | tile.ScalarArg(name=name) if name not in names:
-                    self.fail(f"'{name}' is not bound here", v)
-                case tile.Load(tensor=tensor, index=index):
-                    self.buffer(tensor, len(index), node)
-                case tile.Elem(op=op, args=args) if op not in ("where", "rand"):
-                    if len({dtype_of(a, names) for a in args}) > 1:
-                        self.fail(f"arguments of '{op}' differ in type", node)
-                case tile.Dot():
-                    self.dot(node, names)
-                case _:
-                    pass
+# ---------------------------------------------------------------------------------------------------------------------
+# Against the program
 
-    def dot(self, d: tile.Dot, names: dict[str, TileType]) -> None:
-        left, right = axes_of(d.left, names), axes_of(d.right, names)
-        if not left <= {*d.sides.over(d.row, d.inner)} or not right <= {*d.sides.over(d.inner, d.column)}:
-            self.fail("operands of a dot extend over other axes", d)
-        element = dtype_of(d.left, names)
-        if element != dtype_of(d.right, names) or accumulator(element) != dtype_of(d.acc, names):
-            self.fail("a dot's operands and accumulator do not fit in type", d)
+
+def verify_for(program: Program, schedule: tile.Schedule) -> None:
+    """Kernels touch the tensors of a program as it has them, each after the kernel that writes it, and write every
+    result. Raises `IllegalIR` on the first kernel that does not."""
+    _Fit(program, schedule).run()
+
+
+class _Fit:
+    def __init__(self, program: Program, schedule: tile.Schedule) -> None:
+        self.program, self.schedule = program, schedule
+        shapes = program.shapes()
+        self.known = {name: (shapes[name], t) for name, t in program.dtypes().items() if name in shapes}
+        self.known |= {b.name: (b.dims, b.dtype) for b in schedule.intermediates}
+        self.axes = {a.name for a in program.axes}
+        self.scalars = {p.name: p.dtype for p in program.scalars}
+        self.there = {p.name for p in program.operands}
+        self.places = {*program.results, *(b.name for b in schedule.intermediates)}
+
+    def run(self) -> None:
+        for k in self.schedule.kernels:
+            self.arguments(k)
+            for b in k.buffers:
+                self.buffer(k, b)
+            self.there |= {b.name for b in k.buffers if b.written}
+        for name in self.program.results:
+            if name not in self.there:
+                self.fail(None, f"no kernel writes the result '{name}'", NameError, "", "store it in one of them")
+
+    def fail(self, at: object, what: str, kind: type[Error], fact: str, hint: str) -> NoReturn:
+        raise Fault(at, what, kind, fact=fact, hint=hint, kernel=getattr(at, "name", ""))
+
+    def buffer(self, k: tile.Kernel, b: tile.Buffer) -> None:
+        shown = f"{b.name}{print_dims(b.dims)}: {b.dtype}"
+        if b.name not in self.known:
+            self.fail(k, f"there is no tensor '{b.name}'", NameError, shown, f"declare it: between kernels: {shown}")
+        dims, dtype = self.known[b.name]
+        if (b.dims, b.dtype) != (dims, dtype):
+            wanted = f"{b.name}{print_dims(dims)}: {dtype}"
+            fact = f"it is {wanted}, not {shown}"
+            self.fail(k, f"'{b.name}' is declared otherwise", ShapeError, fact, f"write {wanted}")
+        if b.written and b.name not in self.places:
+            fact = f"results are {', '.join(self.program.results)}"
+            hint = f"declare it: between kernels: {shown}"
+            self.fail(k, f"'{b.name}' is no result, and not between kernels", NameError, fact, hint)
+        if not b.written and b.name not in self.there:
+            self.fail(k, f"'{b.name}' is read before a kernel writes it", NameError, "", "put that kernel first")
+
+    def arguments(self, k: tile.Kernel) -> None:
+        for name, dtype in k.scalars:
+            declared = self.scalars.get(name)
+            if declared is None or declared.kind != dtype.kind:
+                fact = "no such parameter" if declared is None else f"it is {name}: {declared}"
+                message = f"'{name}: {dtype}' is no scalar of the program"
+                self.fail(k, message, NameError, fact, "take one of its scalars")
+        named = {*k.extents, *(a for t in tile_axes(k).values() for a in t.axes)}
+        named |= {v.axis for v in values_in(k.body) if isinstance(v, tile.ExtentOf)}
+        for axis in sorted(named - self.axes):
+            fact = f"axes are {', '.join(sorted(self.axes))}"
+            self.fail(k, f"there is no axis '{axis}' in the program", NameError, fact, "declare it: axis n = …")

@@ -117,7 +117,8 @@ class Cascade:
         outputs = tuple(Tensor(name, dtype) for name, dtype in zip(names, dtypes, strict=True))
         if isinstance(result, Reduction):
             exprs = tuple(b.expr for b in result.bodies)
-            equation = Equation(outputs, dims, exprs, result.monoid, result.over, result.domain, span)
+            reduced = (result.monoid, result.over, result.domain)
+            equation = Equation(outputs, dims, exprs, *reduced, span, result.within)
         else:
             equation = Equation(outputs, dims, (result.expr,), span=span)
         self.equations.append(equation)

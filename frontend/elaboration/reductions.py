@@ -1,4 +1,4 @@
-"""Reductions that are written out, `op[axes : domain](x)`, and those that a missing axis means."""
+"""Reductions that are written out, `op[axes : domain within bound](x)`, and those that a missing axis means."""
 
 from __future__ import annotations
 
@@ -19,12 +19,13 @@ _POSITIONS = ("argmax", "argmin")
 
 
 def reduce(t: Elaborator, node: Call, guard: ein.Expr | None) -> Reduction:
-    """`op[axes : domain](x)`, or with positions of its own, `argmax[axes](x, position)`."""
+    """`op[axes : domain within bound](x)`, or with positions of its own, `argmax[axes](x, position)`."""
     node = t.axes_for(node, guard)
     span = t.scope.at(node.span)
     over = _over(t, node, span)
     outer = None if guard is None or set(ein.axes_of(guard)) & set(over) else guard
     domain = None if node.domain is None else condition(t, node.domain, outer)
+    within = None if node.within is None else condition(t, node.within, outer)
     inner = conjoin(outer, domain)
     _check_arguments(node, span)
     bodies = [t.value(arg, inner) for arg in node.args]
@@ -32,19 +33,24 @@ def reduce(t: Elaborator, node: Call, guard: ein.Expr | None) -> Reduction:
         _check_there(t, over, bodies, node, span)
     if node.function in _POSITIONS and len(bodies) == 1:
         bodies.append(Value(composite(over), INT, span, (), tuple(over)))
-    return reduction(MONOIDS[node.function], over, bodies, domain, span)
+    return reduction(MONOIDS[node.function], over, bodies, domain, span, within)
 
 
 def reduction(
-    monoid: ein.Monoid, over: tuple[str, ...], bodies: Sequence[Value], domain: ein.Expr | None, span: Span
+    monoid: ein.Monoid,
+    over: tuple[str, ...],
+    bodies: Sequence[Value],
+    domain: ein.Expr | None,
+    span: Span,
+    within: ein.Expr | None = None,
 ) -> Reduction:
     """The reduction of bodies over axes. Raises `DTypeError` for bodies that the monoid does not combine."""
     _check_types(monoid, bodies, span)
     dims, positions = collect(bodies)
-    beyond = () if domain is None else ein.axes_of(domain)
+    beyond = [a for p in (domain, within) if p is not None for a in ein.axes_of(p)]
     positions = tuple(dict.fromkeys((*positions, *(a for a in beyond if a not in flatten(dims)))))
     left = tuple(a for a in positions if a not in over)
-    return Reduction(monoid, over, tuple(bodies), domain, span, without(dims, over), left, monoid.name)
+    return Reduction(monoid, over, tuple(bodies), domain, span, without(dims, over), left, monoid.name, None, within)
 
 
 def _over(t: Elaborator, node: Call, span: Span) -> tuple[str, ...]:

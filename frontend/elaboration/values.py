@@ -59,7 +59,7 @@ class Value:
 
 @dataclass(frozen=True, slots=True)
 class Reduction:
-    """`monoid[over : domain](bodies)`, to become an equation of its own or the right side of a definition.
+    """`monoid[over : domain within bound](bodies)`, to become an equation of its own or the right side of a definition.
 
     `label` is what a tensor of it is named after; `dtype` the type it is stored as, if a cast says so.
     """
@@ -73,6 +73,7 @@ class Reduction:
     positions: tuple[str, ...]
     label: str
     dtype: DType | None = None
+    within: Expr | None = None
 
     @property
     def axes(self) -> tuple[str, ...]:

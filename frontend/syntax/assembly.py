@@ -29,10 +29,11 @@ _LARGEST_MIDDLE = 500  # nodes
 
 @dataclass(frozen=True, slots=True)
 class Subscripts:
-    """What stands between the brackets after a name, up to the `]`."""
+    """What stands between the brackets after a name, up to the `]`: `[items : guard within bound]`."""
 
     items: tuple[Node, ...]
     guard: Node | None
+    within: Node | None
     end: Span
 
 
@@ -119,7 +120,19 @@ def axis_name(node: Node, what: str) -> Name:
     raise SyntaxError(f"{what} axes, each by its name", node.span, hint="name the axes: sum[j, k](x)")
 
 
+def check_no_bound(at: Subscripts, what: str) -> None:
+    """Raise `SyntaxError` where a `within` stands that is no reduction's."""
+    if at.within is not None:
+        raise SyntaxError(
+            f"{what} has no 'within'",
+            at.within.span,
+            fact="only a reduction says where it may be looked for",
+            hint="leave it out, or guard the read: T[i : p]",
+        )
+
+
 def dims_of(at: Subscripts, where: str) -> tuple[Group | Name, ...]:
+    check_no_bound(at, where)
     if at.guard is not None:
         raise SyntaxError(f"{where} has no guard", at.guard.span, hint="guard the read: T[i : p]")
     return tuple(_dim(i, where) for i in at.items)

@@ -18,6 +18,7 @@ DEEPEST = 256  # brackets within brackets
 
 _MARK = "\ufeff"  # that some editors begin a file with
 _OPENING, _CLOSING = {"(": ")", "[": "]"}, {")": "(", "]": "["}
+_LAST = frozenset(("NAME", "NUMBER", "TRUE", "FALSE", "INF", "RPAR", "RSQB"))  # tokens that an operand ends in
 
 
 class Word(Token):
@@ -62,6 +63,7 @@ class TokenLexer(Lexer):
         at = line = 0  # where we are, and where this line began
         fresh = True  # no token of this line yet
         end = 0  # of the last token
+        last, ended = "", False  # its kind, and whether an operand ends in it
         while at < len(text):
             found = self.scan.match(text, at)
             if found is None:
@@ -84,8 +86,10 @@ class TokenLexer(Lexer):
             if kind is None:
                 kind = self.marks[word]
                 _track(word, span, data.open)
-            elif kind == "NAME":
+            elif kind == "NAME" and (word != "within" or (ended and data.open and data.open[-1].text == "[")):
                 kind = self.keywords.get(word, kind)
+            ended = kind in _LAST or (kind == "BAR" and last == "NAME")
+            last = kind
             yield _word(kind, span)
         if data.open:
             raise mistakes.unclosed(data.open[-1])

@@ -56,13 +56,17 @@ class Read:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """`f(x, ...)`; `f[axes](x, ...)` and `f[axes : p](x, ...)` where `axes` is not None. Casts are calls of a type."""
+    """`f(x, ...)`; `f[axes](x, ...)` and `f[axes : p within q](x, ...)` where `axes` is not None.
+
+    Casts are calls of a type.
+    """
 
     function: str
     axes: tuple[Name, ...] | None
     domain: Node | None
     args: tuple[Node, ...]
     span: Span = field(compare=False, repr=False)
+    within: Node | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +94,8 @@ def children(node: Node) -> tuple[Node, ...]:
     match node:
         case Read(index=index, guard=guard):
             return index if guard is None else (*index, guard)
-        case Call(axes=axes, domain=domain, args=args):
-            return (*(axes or ()), *(() if domain is None else (domain,)), *args)
+        case Call(axes=axes, domain=domain, within=within, args=args):
+            return (*(axes or ()), *(n for n in (domain, within) if n is not None), *args)
         case Operation(args=args):
             return args
         case Group(axes=names):

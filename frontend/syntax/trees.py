@@ -16,6 +16,7 @@ from einc.frontend.syntax.assembly import (
     Subscripts,
     assemble,
     axis_name,
+    check_no_bound,
     check_repeated,
     dims_of,
     dtype_named,
@@ -104,17 +105,19 @@ class Trees(Transformer[Word, Any]):
         return value
 
     def subscripts(self, *parts: Any) -> Subscripts:
-        *items, guard, end = parts
-        return Subscripts(tuple(i for i in items if i is not None), guard, end.span)
+        *items, guard, within, end = parts
+        return Subscripts(tuple(i for i in items if i is not None), guard, within, end.span)
 
     def read(self, name: Word, at: Subscripts) -> Node:
+        check_no_bound(at, "a read")
         return Read(str(name), at.items, at.guard, name.span.to(at.end))
 
     def call(self, name: Word, over: Subscripts | None, *rest: Any) -> Node:
         *args, end = rest
         axes = None if over is None else tuple(axis_name(i, "an operation is over") for i in over.items)
-        domain = None if over is None else over.guard
-        return Call(str(name), axes, domain, tuple(a for a in args if a is not None), name.span.to(end.span))
+        domain, within = (None, None) if over is None else (over.guard, over.within)
+        span = name.span.to(end.span)
+        return Call(str(name), axes, domain, tuple(a for a in args if a is not None), span, within)
 
     # -- statements
 

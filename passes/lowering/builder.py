@@ -23,7 +23,7 @@ from einc.ein.printer import print_equation
 from einc.ein.ranges import needs_check
 from einc.pipeline.plan import Plan
 from einc.tile.typing import axes_of, dtype_of
-from einc.tile.walk import tile_axes, values_in
+from einc.tile.walk import tile_axes, values_in, walk_values
 
 Axes = tuple[tile.TileAxis, ...]
 Inside = Callable[[Read, tuple[str, ...], DType], tile.Value | None]
@@ -502,5 +502,20 @@ def _without(body: tuple[tile.Statement, ...], read: set[str]) -> tuple[tile.Sta
     for s in body:
         if isinstance(s, tile.Let) and not read & set(s.names):
             continue
-        kept.append(replace(s, body=_without(s.body, read)) if isinstance(s, tile.Loop) else s)
+        kept.append(_loop_without(s, read) if isinstance(s, tile.Loop) else s)
     return tuple(kept)
+
+
+def _loop_without(s: tile.Loop, read: set[str]) -> tile.Loop:
+    """The loop without bindings that nothing reads, and without what is known to hold of them."""
+    body = _without(s.body, read)
+    if s.full is None or body == s.body:
+        return replace(s, body=body)
+    gone = set(_bound(s.body)) - set(_bound(body))
+    names = ({v.name for v in walk_values(p) if isinstance(v, tile.Ref)} for p in s.full.holds)
+    holds = tuple(p for p, named in zip(s.full.holds, names, strict=True) if gone.isdisjoint(named))
+    return replace(s, body=body, full=replace(s.full, holds=holds))
+
+
+def _bound(body: tuple[tile.Statement, ...]) -> Iterator[str]:
+    return (name for s in body if isinstance(s, tile.Let) for name in s.names)

@@ -1,0 +1,57 @@
+"""Tile axes from text: `row i[16..64]`, `g_r=(g r)[?]`."""
+
+from __future__ import annotations
+
+from einc.base.errors import SyntaxError
+from einc.frontend.tiles.cursor import Cursor
+from einc.tile import UNSIZED, WHOLE, Block, TileAxis
+from einc.tile.printer import ROLES, UNBLOCKED
+
+_BEHIND = ("from", "to", "exactly", "backwards", "in")  # words that follow an axis
+
+
+def tile_axis(c: Cursor, place: str) -> TileAxis:
+    """A tile axis of the grid, of those held whole, or of a loop."""
+    role = c.next().text if _has_role(c) else ""
+    name = c.name("a tile axis").text
+    axes = group(c) if c.take("=") else (name,)
+    block = _block(c) if c.take("[") else None
+    usual = UNBLOCKED if place == "grid" and block is None else ROLES[place]
+    return TileAxis(name, axes, role or usual, block)
+
+
+def _has_role(c: Cursor) -> bool:
+    """Does a role stand before the name of the axis, and not a word behind it?"""
+    behind = any(c.ahead("", word) for word in _BEHIND)
+    return c.ahead("", "") and (not behind or c.ahead("", "", "[") or c.ahead("", "", "="))
+
+
+def group(c: Cursor) -> tuple[str, ...]:
+    """A dimension: `i`, `(g r)`, or `1`, which has no axes."""
+    if c.take("1"):
+        return ()
+    if not c.take("("):
+        return (c.name("an axis").text,)
+    found = []
+    while not c.take(")"):
+        found.append(c.name("an axis, or ')'").text)
+    return tuple(found)
+
+
+def _block(c: Cursor) -> Block:
+    """`16..64]`, `16..whole]`, `16]`, `?]`."""
+    place = c.token.span
+    if c.take("?"):
+        c.expect("]")
+        return UNSIZED
+    least = WHOLE if c.take("whole") else c.integer("the number of positions in a block")
+    most = least
+    if c.take(".."):
+        most = WHOLE if c.take("whole") else c.integer("the most positions in a block, or 'whole'")
+    c.expect("]")
+    for size in (least, most):
+        if size < 1 or size & (size - 1):
+            raise SyntaxError(f"a block of {size} positions", place, fact="blocks are powers of two", hint="16..64")
+    if most < least:
+        raise SyntaxError("a block's most is less than its least", place, hint=f"{most}..{least}")
+    return Block(least, most)

@@ -1,0 +1,23 @@
+"""Whether the kernels of a text are legal, and those of the program above them; what is not is the writer's error."""
+
+from __future__ import annotations
+
+from einc.base.errors import Error
+from einc.ein import Program
+from einc.frontend.tiles.kernels import Kernels
+from einc.tile.faults import Fault
+from einc.tile.verifier import verify, verify_for
+
+
+def check_kernels(kernels: Kernels, program: Program) -> None:
+    """Raises `Error` at the first kernel or statement that is not."""
+    try:
+        verify(kernels.schedule)
+        verify_for(program, kernels.schedule)
+    except Fault as fault:
+        raise as_error(fault, kernels) from None
+
+
+def as_error(fault: Fault, kernels: Kernels) -> Error:
+    """What is wrong with kernels, at its place in their text."""
+    return fault.kind(fault.message, kernels.place_of(fault.at), fact=fault.fact, hint=fault.hint)
