@@ -135,9 +135,8 @@ class Checker:
     def folded(self, v: tile.Fold | tile.Scan) -> tuple[DType, Axes]:
         found = [self.value(a) for a in v.args]
         axes = NO_AXES.union(*(a for _, a in found))
-        if v.axis not in axes:
-            have = f"it extends over {', '.join(sorted(axes))}" if axes else "it has no axes"
-            self.fail(f"what is folded does not extend over '{v.axis}'", AxisError, have, "fold one of its axes")
+        if v.axis not in self.names:  # what does not extend over it is the same at each of its positions
+            self.fail(f"there is no tile axis '{v.axis}' to fold", AxisError, hint="fold one of the kernel's")
         if len(v.args) != v.monoid.components:
             fact = f"{v.monoid.components} components, {len(v.args)} arguments"
             self.fail(f"'{v.monoid.name}' has another number of arguments", AxisError, fact, "give it one a component")

@@ -14,15 +14,10 @@ from einc.ein import Program
 from einc.runtime.execution import Outputs, Place, launch_in_torch, launch_in_triton, place
 from einc.runtime.prepared import Options, prepared
 from einc.runtime.tensors import fact
+from tests.support.backends import TORCH
 from tests.support.random_programs import Case
 
-_TORCH = {
-    "bool": torch.bool, "i8": torch.int8, "i32": torch.int32, "i64": torch.int64,
-    "f16": torch.float16, "bf16": torch.bfloat16, "f32": torch.float32, "f64": torch.float64,
-    "c64": torch.complex64, "c128": torch.complex128,
-}  # fmt: skip
-
-
+_TORCH = TORCH | {"c64": torch.complex64, "c128": torch.complex128}
 # Relative error of a few dozen operations, each rounded once: 64 units in the last place of the stored type.
 _ULPS = 64
 
