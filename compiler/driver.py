@@ -9,7 +9,7 @@ Everything in between is kept as a stage, to be looked at. Nothing here knows te
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 
 from einc import ein, tile
@@ -33,6 +33,7 @@ from einc.tile.faults import Fault
 from einc.tile.printer import print_schedule
 
 ELABORATED = "elaborate"  # the name of the stage before the first pass
+_LEAST_SHARED = 8192  # bytes: operands of dots of the smallest tiles
 
 Sizes = tuple[tuple[str, int], ...]  # a size class by axis, sorted: what decisions may depend on
 
@@ -105,6 +106,19 @@ class Compiled:
     def source(self) -> str:
         """The complete Triton file."""
         return self.emitted.source
+
+    def tightened(self) -> Compiled | None:
+        """The same program in kernels that take less: tiles as for a target of less shared memory; None if none do."""
+        c = self.context
+        if self.stages[0].name != ELABORATED:
+            return None  # the text gives the kernels
+        shared = c.target.shared
+        while (shared := shared * 3 // 4) >= _LEAST_SHARED:
+            target = replace(c.target, shared=shared)
+            made = _compile(self.program, c.level, target, tuple(sorted(c.sizes.items())), True, c.splits, None)
+            if made.source != self.source:
+                return made
+        return None
 
     def stage(self, name: str) -> Stage:
         """The stage of that name; raises `einc.NameError` for any other."""

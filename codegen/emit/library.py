@@ -37,6 +37,12 @@ def floor_mod(a, b):
     r = a % b
     return tl.where((r != 0) & ((r < 0) != (b < 0)), r + b, r)
 ''',
+    "opaque": '''
+@triton.jit
+def opaque(x):
+    """The same tile: that a sum of one term is taken hides from Triton what it was computed from."""
+    return tl.sum(tl.expand_dims(x, -1), -1)
+''',
     "tan": """
 @triton.jit
 def tan(x):

@@ -20,10 +20,15 @@ _FLIPPED = {"lowest": -math.inf, "highest": math.inf}
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """An expression and how tightly its outermost operator binds."""
+    """An expression and how tightly its outermost operator binds.
+
+    A `constant` is made of literals and extents alone. Where Triton knows the extents as it compiles, that is a number
+    of Python's and no tensor: `~` of a truth is then -2 or -1, and there is no `.to`.
+    """
 
     code: str
     level: int = ATOM
+    constant: bool = False
 
     def at(self, level: int) -> str:
         """The code, in parentheses where it binds more loosely than that."""
@@ -60,12 +65,12 @@ def literal(v: tile.Lit) -> Text:
     """A literal as Python writes it, in the range of its type."""
     value = _bounded(v)
     if isinstance(value, bool):
-        return Text(str(value))
+        return Text(str(value), constant=True)
     if isinstance(value, int):
-        return Text(str(value), ATOM if value >= 0 else SIGN)
+        return Text(str(value), ATOM if value >= 0 else SIGN, constant=True)
     if math.isfinite(value):
-        return Text(repr(value), ATOM if value >= 0 else SIGN)
-    return Text(f'float("{value}")')
+        return Text(repr(value), ATOM if value >= 0 else SIGN, constant=True)
+    return Text(f'float("{value}")', constant=True)
 
 
 def _bounded(v: tile.Lit) -> bool | int | float:

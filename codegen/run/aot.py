@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from einc import tile
-from einc.base.errors import TargetError
+from einc.base.errors import RoomError, TargetError
 from einc.base.targets import Target
 from einc.codegen.emit.launcher import options, rows_of_chains
+from einc.codegen.run.compiling import quietly
 from einc.codegen.run.load import load
 from einc.codegen.triton.file import Emitted
 from einc.codegen.triton.kernels import Signature, extents_of, in_parts, static_extents
@@ -52,7 +53,8 @@ def compile_ahead(
 
     Operands are taken to be aligned to 16 bytes and contiguous. `sizes` are extents that tile sizes and strides follow,
     as at a launch; without one, tiles are as large as they get and the extent is a multiple of 16.
-    Raises `TargetError` for a kernel that the target cannot compile, or that needs more shared memory than it has.
+    Raises `TargetError` for a kernel that the target cannot compile, `RoomError` for one that needs more shared memory
+    than it has.
     """
     if target.vendor not in FORMATS:
         raise TargetError(
@@ -61,7 +63,7 @@ def compile_ahead(
             hint="name a GPU: sm_90, for example",
         )
     module = load(emitted.source, emitted.launcher)
-    return tuple(_compiled(getattr(module, s.name), s, target, sizes or {}) for s in emitted.kernels)
+    return tuple(_compiled(getattr(module, s.name), s, target, sizes or {}, emitted.source) for s in emitted.kernels)
 
 
 def artifact(kernel: CompiledKernel, form: str) -> str | bytes:
@@ -73,11 +75,11 @@ def artifact(kernel: CompiledKernel, form: str) -> str | bytes:
     )
 
 
-def _compiled(kernel: Any, s: Signature, target: Target, sizes: Mapping[str, int]) -> CompiledKernel:
-    result = _through_triton(kernel, s, target, sizes)
+def _compiled(kernel: Any, s: Signature, target: Target, sizes: Mapping[str, int], source: str) -> CompiledKernel:
+    result = quietly(_through_triton, s.name, target.name, source)(kernel, s, target, sizes)
     shared = int(result.metadata.shared)
     if shared > target.shared:
-        raise TargetError(
+        raise RoomError(
             f"kernel '{s.name}' needs more shared memory than {target.name} has",
             fact=f"{shared} bytes of {target.shared}",
             hint="smaller tiles, or narrower types",
@@ -101,18 +103,11 @@ def _through_triton(kernel: Any, s: Signature, target: Target, sizes: Mapping[st
         )
     types, constants, attributes = _arguments(s, sizes)
     rows = [block_size(axis, sizes) for _, axis in s.blocks if axis.name in rows_of_chains(s.kernel)]
-    try:
-        return compile(
-            ASTSource(kernel, signature=types, constexprs=constants, attrs=attributes),
-            target=GPUTarget(target.vendor, target.arch, target.warp),
-            options={**options(s.kernel, min(rows, default=None)), "enable_fp_fusion": True},
-        )
-    except Exception as error:  # Triton raises what it likes; which of our types it was is for the user to know
-        raise TargetError(
-            f"kernel '{s.name}' does not compile for {target.name}",
-            fact=_last_line(error),
-            hint="another target, or operands of another type",
-        ) from error
+    return compile(
+        ASTSource(kernel, signature=types, constexprs=constants, attrs=attributes),
+        target=GPUTarget(target.vendor, target.arch, target.warp),
+        options={**options(s.kernel, min(rows, default=None)), "enable_fp_fusion": True},
+    )
 
 
 def _arguments(
@@ -182,8 +177,3 @@ def _hip_registers(amdgcn: str | bytes) -> tuple[int, int]:
     found = [re.search(rf"\.{name}:\s+(\d+)", str(amdgcn)) for name in ("vgpr_count", "vgpr_spill_count")]
     registers, spills = (int(m[1]) if m else 0 for m in found)
     return registers, spills
-
-
-def _last_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__

@@ -10,7 +10,9 @@ from functools import lru_cache
 from types import ModuleType
 from typing import Any
 
+from einc.base.errors import RoomError
 from einc.codegen.emit.names import identifier
+from einc.codegen.run.compiling import watch
 
 _LOCK = threading.Lock()
 
@@ -26,6 +28,7 @@ def load(source: str, name: str) -> ModuleType:
     module.__file__ = filename
     exec(compile(source, filename, "exec", dont_inherit=True), module.__dict__)  # what `einc.codegen.triton` wrote
     module.__dict__["launch"] = launch
+    watch(module, source)
     return module
 
 
@@ -36,7 +39,10 @@ def launcher(source: str, name: str) -> Callable[..., Any]:
 
 
 def launch(kernel: Any, programs: int, *args: Any, **meta: Any) -> None:
-    """Run a kernel over a 1-D grid: interpreted for tensors on the CPU, compiled for others."""
+    """Run a kernel over a 1-D grid: interpreted for tensors on the CPU, compiled for others.
+
+    Raises `RoomError` for one that needs more of the machine than it has.
+    """
     if not programs:
         return
     device = args[0].device
@@ -46,9 +52,17 @@ def launch(kernel: Any, programs: int, *args: Any, **meta: Any) -> None:
         interpret.run(kernel, programs, *args, **meta)
         return
     import torch
+    from triton.runtime.errors import OutOfResources
 
-    if device.index == torch.cuda.current_device():
-        kernel[(programs,)](*args, **meta)
-        return
-    with torch.cuda.device(device):
-        kernel[(programs,)](*args, **meta)
+    try:
+        if device.index == torch.cuda.current_device():
+            kernel[(programs,)](*args, **meta)
+            return
+        with torch.cuda.device(device):
+            kernel[(programs,)](*args, **meta)
+    except OutOfResources as error:
+        raise RoomError(
+            f"kernel '{kernel.fn.__name__}' needs more {error.name} than this GPU has",
+            fact=f"{error.required} of {error.limit}",
+            hint="smaller extents of what a tile holds whole, or narrower types",
+        ) from error

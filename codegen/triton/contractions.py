@@ -17,8 +17,8 @@ from einc.tile.walk import walk_values
 
 def dot(w: Writer, v: tile.Dot, order: Axes) -> Text:
     t = w.dtype(v.left)
-    left, right = w.full(v.left, v.sides.over(v.row, v.inner)), w.full(v.right, v.sides.over(v.inner, v.column))
-    code = f"{left.code}, {right.code}"
+    sides = ((v.left, v.sides.over(v.row, v.inner)), (v.right, v.sides.over(v.inner, v.column)))
+    code = ", ".join(side(w, x, axes).code for x, axes in sides)
     if not (isinstance(v.acc, tile.Lit | tile.Fill)):
         code += f", {w.full(v.acc, v.sides.result).code}"
     if t == F32:
@@ -30,6 +30,17 @@ def dot(w: Writer, v: tile.Dot, order: Axes) -> Text:
     elif t.bits == 8:
         code += ", max_num_imprecise_acc=0"
     return w.arranged(Text(f"tl.dot({code})"), v.sides.result, order)
+
+
+def side(w: Writer, v: Value, axes: Axes) -> Text:
+    """A side of a dot.
+
+    Triton lays a side of 64 bits out by the narrowest type that it sees it computed from, and fails where that has
+    fewer than 32: beside tensors of such types it is shown no further than the side itself.
+    """
+    text = w.full(v, axes)
+    narrow = any(0 < b.dtype.part.bits < 32 for b in w.buffers.values())
+    return Text(f"{w.file.helper('opaque')}({text.code})") if narrow and w.dtype(v) == F64 else text
 
 
 def fold(w: Writer, v: tile.Fold, order: Axes) -> Text:

@@ -22,7 +22,7 @@ class Expressions(Writer):
             case tile.Lit():
                 return literal(v)
             case tile.ExtentOf(axis=axis):
-                return Text(self.name("extent", axis))
+                return Text(self.name("extent", axis), constant=True)
             case tile.ScalarArg(name=name):
                 text = Text(self.name("scalar", name))
                 return Text(f"{text.code} != 0", COMPARE) if self.types[name].dtype.is_bool else text
@@ -49,12 +49,12 @@ class Expressions(Writer):
             return text
         if dtype.is_bool:
             wide = Text(f"{text.at(ATOM)}.to(tl.float32)") if have.bits == 8 and have.is_float else text
-            return Text(f"{wide.at(SUM)} != 0", COMPARE)
-        if isinstance(arg, tile.ScalarArg | tile.ExtentOf):
-            return Text(f"tl.cast({text.code}, {TYPES[dtype.name]})")
-        if _via_f32(have, dtype):
-            text = Text(f"{text.at(ATOM)}.to(tl.float32)")
-        return Text(f"{text.at(ATOM)}.to({TYPES[dtype.name]})")
+            return Text(f"{wide.at(SUM)} != 0", COMPARE, text.constant)
+        called = text.constant or isinstance(arg, tile.ScalarArg)
+        first, *rest = (F32, dtype) if _via_f32(have, dtype) else (dtype,)
+        wanted = TYPES[first.name]
+        code = f"tl.cast({text.code}, {wanted})" if called else f"{text.at(ATOM)}.to({wanted})"
+        return Text("".join([code, *(f".to({TYPES[t.name]})" for t in rest)]))
 
     # Memory ----------------------------------------------------------------------------------------------------------
 

@@ -63,7 +63,7 @@ def infix(w: Writer, op: str, args: tuple[Value, ...], t: DType, order: Axes) ->
     left, right = level, level + 1
     if level == COMPARE:
         left, right = OR, OR
-    return Text(f"{a.at(left)} {sign} {b.at(right)}", level)
+    return Text(f"{a.at(left)} {sign} {b.at(right)}", level, a.constant and b.constant)
 
 
 def _gaps(w: Writer, v: Value, order: Axes) -> tuple[int, ...]:
@@ -77,7 +77,7 @@ def divide(w: Writer, op: str, args: tuple[Value, ...], order: Axes) -> Text:
     if all(is_natural(w, a) for a in args):
         sign = "//" if op == "floordiv" else "%"
         a, b = (w.over(x, order) for x in args)
-        return Text(f"{a.at(PRODUCT)} {sign} {b.at(SIGN)}", PRODUCT)
+        return Text(f"{a.at(PRODUCT)} {sign} {b.at(SIGN)}", PRODUCT, a.constant and b.constant)
     called = w.file.helper("floor_div" if op == "floordiv" else "floor_mod")
     return Text(f"{called}({', '.join(w.strict(a, order).code for a in args)})")
 
@@ -85,7 +85,7 @@ def divide(w: Writer, op: str, args: tuple[Value, ...], order: Axes) -> Text:
 def extreme(w: Writer, op: str, args: tuple[Value, ...], t: DType, order: Axes) -> Text:
     if t.is_bool:
         return infix(w, "or" if op == "max" else "and", args, t, order)
-    plain = t == INT and not all(isinstance(a, tile.Lit) for a in args)
+    plain = t == INT and not all(w.over(a, order).constant for a in args)
     inside = ", ".join((w.over(a, order) if plain else w.strict(a, order)).code for a in args)
     return Text(f"tl.{op}imum({inside}{f', {_PROPAGATE}' if t.is_float else ''})")
 

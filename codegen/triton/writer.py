@@ -87,11 +87,11 @@ class Writer(ABC):
 
     def full(self, v: Value, target: Axes) -> Text:
         """The value as a tile over all of the target's axes."""
-        text = self.over(v, target)
+        if isinstance(v, tile.Lit) and target:
+            return self.filled(v, target)
+        text = self.strict(v, target)
         if self.axes(v) == frozenset(target):
             return text
-        if isinstance(v, tile.Lit):
-            return self.filled(v, target)
         return Text(f"tl.broadcast_to({text.code}, {self.shape(target)})")
 
     def filled(self, v: tile.Lit, axes: Axes) -> Text:
@@ -111,5 +111,8 @@ class Writer(ABC):
         return Text(f"tl.permute({text.code}, ({', '.join(str(have.index(a)) for a in want)}))")
 
     def strict(self, v: Value, order: Axes) -> Text:
-        """The value where Triton would guess a literal's type."""
-        return self.filled(v, ()) if isinstance(v, tile.Lit) else self.over(v, order)
+        """The value where Triton would guess a constant's type, or takes tensors only."""
+        if isinstance(v, tile.Lit):
+            return self.filled(v, ())
+        text = self.over(v, order)
+        return Text(f"tl.cast({text.code}, {TYPES[self.dtype(v).name]})") if text.constant else text

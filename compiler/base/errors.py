@@ -61,6 +61,10 @@ class TargetError(Error):
     """A target that is not known, or that cannot run the kernel (shared memory, dtype)."""
 
 
+class RoomError(TargetError):
+    """A kernel that needs more of a multiprocessor than there is; smaller tiles may need less."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """`did you mean 'x'?` for the closest known name, or nothing."""
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)

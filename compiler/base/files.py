@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 from einc.base.errors import CallError, SyntaxError
 from einc.base.source import Source
+
+STANDARD = "-"  # what stands for standard input where a file is read, and for standard output where one is written
 
 
 def read_text(path: Path) -> str:
@@ -34,11 +37,25 @@ def decoded(data: bytes, name: str) -> str:
 
 
 def write(path: Path, data: str | bytes) -> None:
-    """The whole file at once."""
+    """The whole file at once; `-` is standard output."""
+    if str(path) == STANDARD:
+        _print(data)
+        return
     try:
         path.write_bytes(data.encode() if isinstance(data, str) else data)
     except OSError as error:
         raise unwritable(path, error) from None
+
+
+def _print(data: str | bytes) -> None:
+    if isinstance(data, str):
+        sys.stdout.write(data)
+    elif sys.stdout.isatty():
+        raise CallError("binary data is not for a terminal", hint="-o FILE")
+    else:
+        sys.stdout.flush()
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
 
 
 def folder(path: str) -> Path:

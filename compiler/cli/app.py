@@ -17,7 +17,7 @@ import typer
 
 from einc.api import MOST_SPLITS, Program, compile
 from einc.base.errors import Error, IllegalIR
-from einc.base.files import decoded, read_text
+from einc.base.files import STANDARD, decoded, read_text
 from einc.driver import passes as passes_of
 from einc.trials.request import Request
 
@@ -35,7 +35,10 @@ File = Annotated[str | None, typer.Argument(metavar="FILE", help="A program's fi
 Expression = Annotated[str | None, typer.Option("--expression", "-e", metavar="TEXT", help="The program itself.")]
 Sizes = Annotated[list[str], typer.Option("--size", "-s", metavar="i=4096,d=128", help="Extents of axes.")]
 DTypes = Annotated[
-    list[str], typer.Option("--dtype", metavar="TYPE|Q=TYPE", help="Type of all float operands, or of one.")
+    list[str],
+    typer.Option(
+        "--dtype", metavar="TYPE|Q=TYPE", help="Type of one operand, or of all floats that have none in the text."
+    ),
 ]
 Scalars = Annotated[list[str], typer.Option("--scalar", metavar="window=128", help="Values of scalar parameters.")]
 Level = Annotated[int, typer.Option("--level", "-O", min=0, max=2, help="Optimisation level.")]
@@ -65,6 +68,12 @@ def command(example: str) -> Callable[[Callable[P, None]], Callable[P, None]]:
                 raise typer.Exit(1) from None
             except KeyboardInterrupt:
                 raise typer.Exit(130) from None
+            except (MemoryError, RuntimeError) as error:  # NumPy's and torch's words for it
+                if not (isinstance(error, MemoryError) or "memory" in str(error)):
+                    raise
+                reason = str(error).partition("\n")[0]
+                print(f"there is not enough memory\n  {reason}\n  try: smaller extents: --size i=64", file=sys.stderr)
+                raise typer.Exit(1) from None
             except BrokenPipeError:  # the reader has gone: nothing to say, nowhere to say it
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
                 raise typer.Exit(1) from None
@@ -86,7 +95,7 @@ def _program(
         raise typer.BadParameter("give a file, - for standard input, or -e TEXT" + "; not both" * (file is not None))
     if text is not None:
         return compile(text, level, target, splits=splits)
-    if file == "-":
+    if file == STANDARD:
         return compile(decoded(sys.stdin.buffer.read(), "<stdin>"), level, target, "<stdin>", splits=splits)
     assert file is not None
     return compile(read_text(Path(file)), level, target, file, splits=splits)
@@ -110,8 +119,20 @@ def _request(
         raise typer.BadParameter(str(error)) from None
 
 
-def _print(text: str) -> None:
-    sys.stdout.write(text if text.endswith("\n") else text + "\n")
+def _print(text: str, beside: Path | str | None = None) -> None:
+    """Print to standard output, or to standard error where a file that goes there is written beside it."""
+    to = sys.stderr if _is_standard(beside) else sys.stdout
+    to.write(text if text.endswith("\n") else text + "\n")
+
+
+def _is_standard(output: Path | str | None) -> bool:
+    return output is not None and str(output) == STANDARD
+
+
+def _apart(as_json: bool, output: Path | str | None, option: str) -> None:
+    """See that standard output is not asked to hold JSON and a file as well."""
+    if as_json and _is_standard(output):
+        raise typer.BadParameter(f"--json and {option} - would both go to standard output", param_hint=option)
 
 
 def _print_json(data: object) -> None:
@@ -141,7 +162,8 @@ def run(
         typer.Option(help="triton, torch, interpret or evaluate; without it triton on a GPU, else torch."),
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Save the results: .npz, or .npy for a single one.")
+        Path | None,
+        typer.Option("--output", "-o", help="Save the results: .npz, or .npy for a single one; - prints them so."),
     ] = None,
     reference: Annotated[bool, typer.Option(help="Compare with the evaluation in float64.")] = True,
     as_json: Json = False,
@@ -149,6 +171,7 @@ def run(
     """Run a program on random or given operands; print the results' shapes, norms and errors against float64."""
     from einc.trials.running import report, run_program, save
 
+    _apart(as_json, output, "--output")
     wanted = _request(size, dtype, scalar, operand)
     found = run_program(_program(file, expression, level, target, splits), wanted, seed, backend, reference)
     if output is not None:
@@ -156,7 +179,7 @@ def run(
     if as_json:
         _print_json([r.data() for r in found])
     else:
-        _print(report(found))
+        _print(report(found), output)
 
 
 @command("einc dump examples/attention.ein --after hoist")
@@ -167,6 +190,7 @@ def dump(
     all_stages: Annotated[bool, typer.Option("--all", help="After every pass, changed or not.")] = False,
     size: Sizes = [],  # noqa: B006
     dtype: DTypes = [],  # noqa: B006
+    scalar: Scalars = [],  # noqa: B006
     level: Level = 2,
     splits: Splits = None,
     target: TargetName = None,
@@ -175,7 +199,7 @@ def dump(
     """Print the program after the passes that changed it."""
     from einc.trials.running import compile_for
 
-    compiled = compile_for(_program(file, expression, level, target, splits), _request(size, dtype))
+    compiled = compile_for(_program(file, expression, level, target, splits), _request(size, dtype, scalar))
     chosen = [compiled.stage(name) for name in after] or [s for s in compiled.stages if s.changed or all_stages]
     if as_json:
         _print_json([{"stage": s.name, "changed": s.changed, "text": s.full} for s in chosen])
@@ -195,10 +219,16 @@ def emit(
     ] = "triton",
     output: Annotated[
         str | None,
-        typer.Option("--output", "-o", metavar="PATH", help="A file; or a folder, which gets one file a kernel."),
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="PATH",
+            help="A file, - for standard output, or a folder, which gets one file a kernel.",
+        ),
     ] = None,
     size: Sizes = [],  # noqa: B006
     dtype: DTypes = [],  # noqa: B006
+    scalar: Scalars = [],  # noqa: B006
     level: Level = 2,
     splits: Splits = None,
     target: Annotated[str, typer.Option(metavar="sm_90", help="The machine to make code for.")] = "sm_90",
@@ -209,7 +239,8 @@ def emit(
 
     if form not in FORMATS:
         raise typer.BadParameter(f"'{form}' is none of {', '.join(FORMATS)}", param_hint="--format")
-    wanted = _request(size, dtype)
+    _apart(as_json, output, "--output")
+    wanted = _request(size, dtype, scalar)
     parts, notes = aot(_program(file, expression, level, target, splits), wanted, form)
     if as_json:
         _print_json(notes)
@@ -238,6 +269,7 @@ def explain(
     from einc.present.terminal import console, explanation
     from einc.trials.running import story_for
 
+    _apart(as_json, html, "--html")
     found = story_for(_program(file, expression, level, target, splits), _request(size, dtype, scalar))
     if html is not None:
         from einc.base.files import write
@@ -312,6 +344,7 @@ def bench(
     from einc.trials.machine import device_called, facts
     from einc.trials.peers import PEERS
 
+    _apart(as_json, write, "--write")
     where = device_called(device)
     names = [name for word in against for name in word.split(",")] or ["eager"]
     if unknown := [name for name in names if name not in PEERS]:
@@ -326,16 +359,18 @@ def bench(
 
     def keep(rows: list[Row]) -> None:
         if not as_json:
-            _print(scoreboard.lines(rows[-1]))
+            _print(scoreboard.lines(rows[-1]), write)
             sys.stdout.flush()
-        if write is not None:  # what there is of the table, should it be cut short
+        if write is not None and not _is_standard(write):  # what there is of the table, should it be cut short
             scoreboard.save(write, scoreboard.section(known, rows, called))
 
     if not as_json:
-        _print(scoreboard.heading())
+        _print(scoreboard.heading(), write)
     rows = scoreboard.rows(chosen, where, 0.1 if quick else 0.3, keep)
     if as_json:
         _print_json(scoreboard.data(known, rows))
+    elif _is_standard(write):
+        _print(scoreboard.section(known, rows, called))
 
 
 @command("einc passes --level 0")

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from einc.api import Program
-from einc.base.errors import CallError
-from einc.base.files import folder, write
+from einc.base.errors import CallError, RoomError
+from einc.base.files import STANDARD, folder, write
+from einc.driver import Compiled
 from einc.trials.request import Request
 from einc.trials.running import compile_for
+
+if TYPE_CHECKING:
+    from einc.codegen.run.aot import CompiledKernel
 
 FORMATS = ("triton", "ttir", "ttgir", "llir", "ptx", "cubin", "amdgcn", "hsaco")
 Parts = Mapping[str, str | bytes]
@@ -21,9 +25,9 @@ def aot(program: Program, request: Request, form: str) -> tuple[Parts, list[dict
     compiled = compile_for(program, request)
     if form == "triton":
         return {f"{compiled.program.name}.py": compiled.source}, []
-    from einc.codegen.run.aot import artifact, compile_ahead
+    from einc.codegen.run.aot import artifact
 
-    kernels = compile_ahead(compiled.emitted, compiled.context.target, compiled.context.sizes)
+    kernels = compiled_ahead(compiled)
     parts = {f"{k.name}.{form}": artifact(k, form) for k in kernels}
     notes: list[dict[str, object]] = [
         {
@@ -40,12 +44,28 @@ def aot(program: Program, request: Request, form: str) -> tuple[Parts, list[dict
     return parts, notes
 
 
+def compiled_ahead(compiled: Compiled) -> tuple[CompiledKernel, ...]:
+    """The kernels of a program compiled for its target, with smaller tiles where they need more than it has."""
+    from einc.codegen.run.aot import compile_ahead
+
+    target = compiled.context.target
+    while True:
+        try:
+            return compile_ahead(compiled.emitted, target, compiled.context.sizes)
+        except RoomError:
+            smaller = compiled.tightened()
+            if smaller is None:
+                raise
+            compiled = smaller
+
+
 def place(parts: Parts, output: str | None) -> None:
     """Write the parts: into a folder one file each, else one after the other to a file or standard output.
 
     A path that ends in a slash is a folder, which is made if it is not there.
     """
-    if output is not None and (output.endswith("/") or Path(output).is_dir()):
+    output = output or STANDARD
+    if output != STANDARD and (output.endswith("/") or Path(output).is_dir()):
         for name, part in parts.items():
             write(folder(output) / name, part)
         return
@@ -56,11 +76,4 @@ def place(parts: Parts, output: str | None) -> None:
         (whole,) = parts.values()
     else:
         raise CallError("several binary kernels do not fit one file", fact=", ".join(parts), hint="-o FOLDER")
-    if output is not None:
-        write(Path(output), whole)
-    elif isinstance(whole, str):
-        sys.stdout.write(whole)
-    elif sys.stdout.isatty():
-        raise CallError("a binary kernel is not for a terminal", hint="-o FILE")
-    else:
-        sys.stdout.buffer.write(whole)
+    write(Path(output), whole)

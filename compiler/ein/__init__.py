@@ -273,12 +273,15 @@ class Equation:
 
 @dataclass(frozen=True, slots=True)
 class Operand:
-    """A tensor parameter: each dimension is a group of axes, outermost first (`(g r)` is two, `1` is none)."""
+    """A tensor parameter: each dimension is a group of axes, outermost first (`(g r)` is two, `1` is none).
+
+    Where its type is `declared`, the text says it, and no other may be given."""
 
     name: str
     dims: tuple[tuple[str, ...], ...]
     dtype: DType
     span: Span | None = field(default=None, compare=False, repr=False)
+    declared: bool = field(default=False, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from einc import ein
-from einc.base.errors import CallError, TargetError, nearest
+from einc.base.errors import CallError, RoomError, TargetError, nearest
 from einc.base.targets import INTERPRETER, TARGETS, Target
 from einc.binding import Bindings, with_scalars
 from einc.driver import Compiled
@@ -82,21 +82,33 @@ def place(home: torch.device, backend: str | None = None) -> Place:
 
 
 def launch_in_triton(compiled: Compiled, bindings: Bindings, where: Place) -> Launch:  # noqa: ARG001 - finds its extents
-    """What runs the emitted file, on a GPU or in Triton's interpreter; its launcher finds extents and defaults."""
+    """What runs the emitted file, on a GPU or in Triton's interpreter; its launcher finds extents and defaults.
+
+    Where its kernels need more than the machine has, it is compiled again in smaller tiles, and stays so.
+    """
     from einc.codegen.run.load import launcher
 
     program = compiled.program
-    launch = launcher(compiled.source, compiled.emitted.launcher)
+    fitting, launch = compiled, launcher(compiled.source, compiled.emitted.launcher)
     optional = [isinstance(p, ein.Param) and p.default is not None for p in program.params]
     order = [program.params[k].name for k in sorted(range(len(optional)), key=lambda k: optional[k])]
     single = len(program.results) == 1
     device = {} if program.operands else {"device": where.device}
 
     def run(tensors: Tensors, scalars: Scalars, out: Outputs | None) -> Outputs:
+        nonlocal fitting, launch
         values: Mapping[str, Any] = {**tensors, **scalars}
         into = out[0] if out is not None and single else out
-        found = launch(*map(values.get, order), out=into, **device)  # None stands for a default
-        return (found,) if single else tuple(found)
+        while True:
+            try:
+                found = launch(*map(values.get, order), out=into, **device)  # None stands for a default
+            except RoomError:
+                smaller = fitting.tightened()
+                if smaller is None:
+                    raise
+                fitting, launch = smaller, launcher(smaller.source, smaller.emitted.launcher)
+            else:
+                return (found,) if single else tuple(found)
 
     return run
 

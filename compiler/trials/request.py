@@ -13,9 +13,8 @@ from einc.base.facts import Fact
 from einc.binding import FromDefault, FromDimension, FromFormula, plan
 from einc.ein import Expr, Operand, Program, Read, Scalar, reads, walk
 from einc.ein.arithmetic import ScalarValue, evaluate_formula
-from einc.ein.printer import print_expr
 from einc.ein.ranges import extent_of
-from einc.explain.sizes import usual
+from einc.explain.sizes import USUAL_BATCH, usual
 from einc.runtime.tensors import fact, torch_dtype
 
 if TYPE_CHECKING:
@@ -26,7 +25,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """Extents by axis, element types by operand (or, under the empty name, of all floats), scalars and tensors."""
+    """Extents by axis, element types by operand (or, under the empty name, of all floats whose type the text leaves
+    open), scalars and tensors."""
 
     sizes: Mapping[str, int] = field(default_factory=dict)
     dtypes: Mapping[str, DType] = field(default_factory=dict)
@@ -51,7 +51,8 @@ class Request:
                     )
 
     def extents(self, program: Program) -> dict[str, int]:
-        """The extent of every axis: as given, as a given tensor has it, as the program's formula says, or the usual."""
+        """The extent of every axis: as given, as a given tensor has it, as the program's formula says, or the usual,
+        also where the formula needs a scalar that has no value."""
         extents: dict[str, int] = {}
         scalars = dict(self.scalars)
         unsaid = usual(program)
@@ -61,11 +62,13 @@ class Request:
                     extents[axis] = self.sizes.get(axis, unsaid[axis])
                     if operand in self.tensors and dimension < self.tensors[operand].ndim:
                         extents[axis] = self.tensors[operand].shape[dimension] // max(extent_of(known, extents), 1)
-                case FromFormula(axis, formula):
-                    extents[axis] = max(int(_value(formula, extents, scalars)), 0)
+                case FromFormula(axis, formula) if _has_value(formula, scalars):
+                    extents[axis] = max(int(evaluate_formula(formula, extents, scalars)), 0)
+                case FromFormula(axis):
+                    extents[axis] = USUAL_BATCH
                 case FromDefault(name, formula):
-                    if name not in scalars:
-                        scalars[name] = _value(formula, extents, scalars)
+                    if name not in scalars and _has_value(formula, scalars):
+                        scalars[name] = evaluate_formula(formula, extents, scalars)
         return extents
 
     def complete(self, program: Program) -> bool:
@@ -80,7 +83,8 @@ class Request:
     def _fact(self, p: Operand, extents: Mapping[str, int]) -> Fact:
         if p.name in self.tensors:
             return fact(self.tensors[p.name], p.name)
-        dtype = self.dtypes.get(p.name, self.dtypes.get("", p.dtype) if p.dtype.is_float else p.dtype)
+        usual = self.dtypes.get("", p.dtype) if p.dtype.is_float and not p.declared else p.dtype
+        dtype = self.dtypes.get(p.name, usual)
         return Fact(tuple(extent_of(d, extents) for d in p.dims), dtype)
 
     def operands(self, program: Program, seed: int = 0) -> dict[str, torch.Tensor | np.ndarray[Any, Any]]:
@@ -95,13 +99,8 @@ class Request:
         return found
 
 
-def _value(formula: Expr, extents: Mapping[str, int], scalars: Mapping[str, ScalarValue]) -> ScalarValue:
-    for n in walk(formula):
-        if isinstance(n, Scalar) and n.name not in scalars:
-            raise CallError(
-                f"scalar '{n.name}' is missing", fact=f"{print_expr(formula)} needs it", hint=f"--scalar {n.name}=…"
-            )
-    return evaluate_formula(formula, extents, scalars)
+def _has_value(formula: Expr, scalars: Mapping[str, ScalarValue]) -> bool:
+    return all(n.name in scalars for n in walk(formula) if isinstance(n, Scalar))
 
 
 def index_limit(program: Program, operand: str, extents: Mapping[str, int]) -> int:

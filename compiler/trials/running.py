@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -12,7 +13,7 @@ import numpy as np
 
 from einc.api import Program
 from einc.base.errors import CallError
-from einc.base.files import unwritable
+from einc.base.files import STANDARD, write
 from einc.binding import bind
 from einc.driver import Compiled, elaborate
 from einc.ein import Program as Meaning
@@ -119,19 +120,20 @@ def report(results: Sequence[Result]) -> str:
 
 
 def save(path: Path, results: Sequence[Result]) -> None:
-    """The results as `.npz`, by name; a single one as `.npy` where the path says so."""
-    if path.suffix == ".npy" and len(results) > 1:
+    """The results as `.npz`, by name; a single one as `.npy` where the path says so, or is `-`, standard output."""
+    form = path.suffix
+    if str(path) == STANDARD:
+        form = ".npy" if len(results) == 1 else ".npz"
+    if form == ".npy" and len(results) > 1:
         fact = f"results: {', '.join(r.name for r in results)}"
         raise CallError("a .npy file holds one result", fact=fact, hint=f"-o {path.with_suffix('.npz')}")
-    if path.suffix not in (".npy", ".npz"):
+    if form not in (".npy", ".npz"):
         fact = "it is a folder" if path.is_dir() else "the name ends in neither .npz nor .npy"
         instead = path / "results.npz" if path.is_dir() else path.with_suffix(".npz")
         raise CallError(f"results are not saved as '{path}'", fact=fact, hint=f"-o {instead}")
-    try:
-        with path.open("wb") as file:
-            if path.suffix == ".npy":
-                np.save(file, results[0].values)
-            else:
-                np.savez(file, **{r.name: r.values for r in results})  # type: ignore[arg-type]  # an option's name
-    except OSError as error:
-        raise unwritable(path, error) from None
+    file = io.BytesIO()
+    if form == ".npy":
+        np.save(file, results[0].values)
+    else:
+        np.savez(file, **{r.name: r.values for r in results})  # type: ignore[arg-type]  # an option's name
+    write(path, file.getvalue())

@@ -67,7 +67,7 @@ def _operand(p: OperandDecl, fact: Fact | None, usual: DType) -> ein.Operand:
             hint="convert the operand, or leave the type out to take any",
         )
     dtype = p.dtype or (usual if fact is None else fact.dtype)
-    return ein.Operand(p.name, _dims(p.dims), dtype, p.span)
+    return ein.Operand(p.name, _dims(p.dims), dtype, p.span, declared=p.dtype is not None)
 
 
 def _dims(dims: Sequence[Group | Name]) -> Dims:

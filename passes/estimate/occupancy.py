@@ -1,7 +1,9 @@
 """What a kernel of contractions takes of a multiprocessor: shared memory for operands, registers for states.
 
 What a side of a dot is loaded from lies in shared memory, once for every stage in flight if the loop moves it; a
-computed right side lies there once, and a left side of four bytes; results, states and the rest are in registers.
+computed right side lies there once, and a left side of four bytes; results, states and the rest are in registers. A
+tile of three axes or more goes through shared memory when its threads hold it in another order, and a fold when several
+warps hold its row.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from math import prod
 
 from einc import tile
-from einc.tile import Dot, Kernel, Let, Load, Loop, Ref, Statement, TileType
+from einc.tile import Dot, Fold, Kernel, Let, Load, Loop, Ref, Statement, TileType
 from einc.tile.typing import multiplied
 from einc.tile.walk import values_in, walk_values
 
@@ -103,11 +105,32 @@ def _axis_of(v: tile.Value) -> tuple[str, ...]:
     return (v.axis,) if isinstance(v, tile.Fold) else ()
 
 
-def shared(kernel: Kernel, sizes: Extents, stages: int) -> int:
-    """Bytes of what dots read: of the statements around the loops, and of the loop with the most."""
+def shared(kernel: Kernel, sizes: Extents, stages: int, warps: int) -> int:
+    """Bytes of what dots read and what is exchanged: of the statements around the loops, and of the loop with the most.
+
+    Around the loops dots come after what is exchanged; in a loop the next block's operands are there meanwhile.
+    """
     made = dict(_made(kernel.body))
     outside = _operands(kernel.body, made, None, sizes, stages)
-    return outside + max((_operands(o.body, made, o.axis.name, sizes, stages) for o in _loops(kernel.body)), default=0)
+    inside = (
+        _operands(o.body, made, o.axis.name, sizes, stages) + _exchanged(o.body, sizes, warps)
+        for o in _loops(kernel.body)
+    )
+    return max(outside + max(inside, default=0), _exchanged(kernel.body, sizes, warps))
+
+
+def _exchanged(body: tuple[Statement, ...], sizes: Extents, warps: int) -> int:
+    """The most bytes that a value computed directly in a body takes to be exchanged between threads."""
+    most = 0
+    for let in (s for s in body if isinstance(s, Let) and not _has_dot(s)):
+        folded = {v.axis for v in walk_values(let.value) if isinstance(v, Fold)}
+        result = sum(_bytes(t, sizes) for t in let.types)
+        whole = result * prod(sizes[a] for a in folded)
+        if len({*let.types[0].axes, *folded}) > 2:
+            most = max(most, whole)
+        elif folded:
+            most = max(most, min(whole, result * warps))
+    return most
 
 
 def _operands(

@@ -136,7 +136,7 @@ def _batched(kernel: tile.Kernel, context: Context, least: int) -> _Tiles:
         held = results(kernel, sizes)
         found = _Tiles(blocks, 4 if held <= context.target.registers // 8 else 8, stages)
         room = held <= context.target.registers * 3 // 4 and largest(kernel, sizes) <= _CROSSED
-        if room and shared(kernel, sizes, stages) <= context.target.shared * 7 // 8:
+        if room and shared(kernel, sizes, stages, found.warps) <= context.target.shared * 7 // 8:
             break
     return found
 
@@ -163,26 +163,38 @@ def _sizes(tiles: _Tiles, kernel: tile.Kernel, context: Context) -> dict[str, in
 
 
 def _cut(tiles: _Tiles, kernel: tile.Kernel, context: Context, least: int) -> _Tiles:
-    """Stages, the inner length and rows cut until operands fit in shared memory, and what is computed in registers."""
-    caps, stages = {role: block.cap for role, block in tiles.blocks.items()}, tiles.stages
-
-    def fitting() -> _Tiles:
-        blocks = {role: replace(block, cap=caps[role]) for role, block in tiles.blocks.items()}
-        return replace(tiles, blocks=blocks, stages=stages)
+    """Stages, the inner length, rows and columns cut until what dots read fits in shared memory, and what is computed
+    in registers."""
+    narrow = context.target.vendor == "cuda" and _columns_of_chains(kernel, [d for d, _ in multiplied(kernel)])
+    floors = {"reduced": least, "row": _LEAST_DOT, "column": _HALF if narrow else _LEAST_DOT}
 
     def is_wide() -> bool:
-        sizes = _sizes(fitting(), kernel, context)
+        sizes = _sizes(tiles, kernel, context)
         return context.target.vendor != "cpu" and largest(kernel, sizes, walked=True) > _COMPUTED
 
-    while (wide := is_wide()) or shared(kernel, _sizes(fitting(), kernel, context), stages) > context.target.shared:
-        if stages > 2 and not wide:
-            stages -= 1
+    def taken(t: _Tiles) -> int:
+        return shared(kernel, _sizes(t, kernel, context), t.stages, t.warps)
+
+    while (wide := is_wide()) or taken(tiles) > context.target.shared:
+        fewer = replace(tiles, stages=tiles.stages - 1)
+        smaller = {role: _halved(tiles, role) for role, floor in floors.items() if tiles.blocks[role].cap > floor}
+        if tiles.stages > 2 and not wide:
+            tiles = fewer
+        elif "reduced" in smaller:
+            tiles = smaller["reduced"]
+        elif smaller:
+            tiles = min(smaller.values(), key=taken)
+        elif tiles.stages > 1 and not wide and taken(fewer) > context.target.shared:
+            tiles = fewer  # with few rows, operands of one stage are in registers
         else:
-            cut = "reduced" if caps["reduced"] > least else "row"
-            if caps[cut] <= _LEAST_DOT:
-                break
-            caps[cut] //= 2
-    return fitting()
+            break
+    return tiles
+
+
+def _halved(tiles: _Tiles, role: str) -> _Tiles:
+    """The tiles with half the positions along the axes of a role."""
+    block = tiles.blocks[role]
+    return replace(tiles, blocks=tiles.blocks | {role: replace(block, cap=block.cap // 2)})
 
 
 def _columns_of_chains(kernel: tile.Kernel, dots: list[tile.Dot]) -> frozenset[str]:

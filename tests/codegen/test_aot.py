@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis.strategies import DataObject, data, sampled_from
 
-from einc.base.errors import TargetError
+from einc.base.errors import RoomError, TargetError
 from einc.base.facts import Fact
 from einc.base.targets import INTERPRETER, TARGETS, Target, target
 from einc.base.types import BF16, BOOL, F8E4M3, F8E5M2, F16, F32, F64, I8, I32, I64, U8, U16, DType, accumulator
+from einc.cli.emission import compiled_ahead
 from einc.codegen import emit_file
+from einc.codegen.run import aot
 from einc.codegen.run.aot import FORMATS, CompiledKernel, artifact, compile_ahead
-from einc.driver import compile_program, elaborate, parse
+from einc.codegen.triton.kernels import extents_of
+from einc.driver import Compiled, compile_program, elaborate, parse
+from einc.ein import Program
 from einc.tile import WHOLE, Block
 from tests.support import tileprograms as programs
 from tests.support.places import EXAMPLES
+from tests.support.random_cascades import Cascade, cascades
+from tests.support.random_programs import Case, cases
 from tests.support.sass import disassembled, unwritten
 from tests.support.tileprograms import Scheduled
 
@@ -43,6 +52,7 @@ CHAINS = (
     "def f(Q[i, d], K[j, d], V[j, e]):\n    O[i, e] = sum[j](softmax[j](sum[d](Q * K)) * V[j, e])\n    return O\n",
     "def f(X[i, d], W[d, j], U[j, e]):\n    O[i, e] = sum[j](relu(sum[d](X * W)) * U)\n    return O\n",
 )
+ANY = settings(deadline=None, suppress_health_check=list(HealthCheck))
 UNITS = {"cuda": ("mma.sync", "wgmma", "tcgen05"), "hip": ("mfma",)}
 
 
@@ -140,10 +150,14 @@ def test_examples_compile(path: Path) -> None:
 
 def ahead(text: str, dtype: DType, splits: int | None = None, **sizes: int) -> tuple[CompiledKernel, ...]:
     """The kernels of a program at level 2 for operands of a type and sizes, compiled for sm_90."""
-    program = elaborate(parse(text))
-    facts = {p.name: Fact((2,) * len(p.dims), dtype) for p in program.operands}
-    done = compile_program(elaborate(parse(text), facts), 2, TARGETS["sm_90"], sizes, splits=splits)
-    return compile_ahead(done.emitted, TARGETS["sm_90"], sizes)
+    return compile_ahead(program_ahead(text, dtype, "sm_90", splits, **sizes).emitted, TARGETS["sm_90"], sizes)
+
+
+def program_ahead(text: str, dtype: DType, name: str, splits: int | None = None, **sizes: int) -> Compiled:
+    """A program at level 2 for a target, for operands of these sizes, and of a type where the text says none."""
+    operands = elaborate(parse(text)).operands
+    facts = {p.name: Fact((2,) * len(p.dims), p.dtype if p.declared else dtype) for p in operands}
+    return compile_program(elaborate(parse(text), facts), 2, TARGETS[name], sizes, splits=splits)
 
 
 @pytest.mark.aot
@@ -216,6 +230,131 @@ def test_tiles_follow_the_sizes_given() -> None:
 def test_contiguous_dimensions_are_read_in_wide_words() -> None:
     (kernel,) = compiled(programs.elementwise_rows(F32), "sm_90")
     assert re.search(r"ld\.global\.v[24]", str(artifact(kernel, "ptx")))
+
+
+CONSTANTS = {
+    "not": "where(not (|d| == 3), x[i, d], 0)",
+    "not of both": "where(not (|d| == 3 or |i| == 5), x[i, d], 0)",
+    "and a mask": "where(not (|d| == 3) and d <= i, x[i, d], 0)",
+    "a truth as a number": "f32(|d| == 3) * x[i, d]",
+    "an extent as a number": "bf16(|d| // 2) * x[i, d] + f16(|i| % 7)",
+    "arithmetic": "f32(-|d| + abs(|i| - 4) + max(|d|, |i|) * min(|d|, 7)) * x[i, d]",
+    "a choice": "f32(where(|d| == 3, |i|, |d|)) * x[i, d]",
+    "powers and divisions": "f32(|d| ** 2 + (3 - |i|) // |d| + (2 - |d|) % |i|) * x[i, d]",
+}
+
+
+@pytest.mark.aot
+@pytest.mark.parametrize("term", CONSTANTS.values(), ids=CONSTANTS)
+def test_extents_may_be_compiled_in(term: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Triton compiles in an extent of 1, and the emitter a head's width: operators then meet numbers of Python's."""
+    monkeypatch.setattr(aot, "static_extents", lambda kernel: frozenset(extents_of(kernel)))
+    for kernel in ahead(f"def f(x[i, d]):\n    y[i] = sum[d]({term})\n    return y\n", F32, i=64, d=32):
+        assert kernel.spills == 0
+
+
+def test_no_operator_but_a_comparison_or_a_sum_meets_an_extent_alone() -> None:
+    """The kernel of grouped causal attention over normalised rows, whose widths are compiled in."""
+    text = """def f(Q[b, h, i, d], K[b, g, j, d], V[b, g, j, e]):
+    q[b, h, i, d] = rmsnorm[d](Q)
+    k[b, g, j, d] = rmsnorm[d](K)
+    S[b, h, i, j] = q[b, h, i, d] * k[b, h // (|h| / |g|), j, d]
+    O[b, h, i, e] = softmax[j](where(j <= i, S, -inf)) * V[b, h // (|h| / |g|), j, e]
+    return O
+"""
+    source = program_ahead(text, BF16, "sm_90", b=2, h=8, g=2, i=512, j=512, d=64, e=64).source
+    assert "== 0" in source
+    assert not re.search(r"~\(?size_\w+|\(size_\w+ [^(),]*\)\.to\(", source)
+
+
+@pytest.mark.aot
+@pytest.mark.parametrize("narrow", ["bool", "i8"])
+def test_sides_of_64_bits_may_be_made_of_narrow_values(narrow: str) -> None:
+    weight = "where(m[i, k], A[i, k], 0)" if narrow == "bool" else "f64(m[i, k]) * A[i, k]"
+    text = f"def f(A[i, k]: f64, B[k, j]: f64, m[i, k]: {narrow}):\n"
+    text += f"    C[i, j] = sum[k]({weight} * B[k, j])\n    return C\n"
+    done = program_ahead(text, F64, "sm_80", i=64, j=128, k=40)
+    assert [k.name for k in compiled_ahead(done)] == ["C_kernel"]
+
+
+def compiles(program: Program, level: int, machine: Target, sizes: Mapping[str, int]) -> None:
+    done = compile_program(program, level, machine, sizes)
+    assert all(k.shared <= machine.shared for k in compile_ahead(done.emitted, machine, sizes))
+
+
+@pytest.mark.aot
+@given(case=cases(most=2))
+@settings(ANY, max_examples=4)
+def test_random_programs_compile(case: Case) -> None:
+    compiles(case.program, 2, TARGETS["sm_90"], case.sizes)
+
+
+@pytest.mark.aot
+@given(case=cascades(most=2), dtype=sampled_from((BF16, F32, F64)))
+@settings(ANY, max_examples=4)
+def test_random_cascades_compile(case: Cascade, dtype: DType) -> None:
+    compiles(typed(case, dtype), 2, TARGETS["sm_90"], case.sizes)
+
+
+@pytest.mark.aot
+@pytest.mark.slow
+@pytest.mark.parametrize("known", [False, True], ids=["", "extents compiled in"])
+@pytest.mark.parametrize("name", ["sm_90", "gfx942"])
+@pytest.mark.parametrize("level", [0, 2])
+@given(data=data())
+@settings(ANY, max_examples=60, derandomize=False)
+def test_many_random_programs_compile(known: bool, name: str, level: int, data: DataObject) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        if known:
+            patch.setattr(aot, "static_extents", lambda kernel: frozenset(extents_of(kernel)))
+        case = data.draw(cases())
+        compiles(case.program, level, TARGETS[name], case.sizes)
+        cascade = data.draw(cascades())
+        wider = {a: n * data.draw(sampled_from((1, 16))) for a, n in cascade.sizes.items()}
+        compiles(typed(cascade, data.draw(sampled_from((BF16, F16, F32, F64)))), level, TARGETS[name], wider)
+
+
+def typed(case: Cascade, dtype: DType) -> Program:
+    """The program of a cascade for operands of a type where they are floats."""
+    text = parse(case.text)
+    operands = elaborate(text).operands
+    return elaborate(text, {p.name: Fact((2,) * len(p.dims), p.dtype if p.declared else dtype) for p in operands})
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Room
+
+SEPARABLE = """def f(X[n, x, c], D[r, c], W[c, k]):
+    axis y = 2 * |x| + |r| - 2
+    T[n, y, c] = sum[r](where((y - r) % 2 == 0, X[n, (y - r) // 2, c], 0) * D[r, c])
+    Y[n, y, k] = T[n, y, c] * W[c, k]
+    return Y
+"""
+NORMED = "def f(x[i, j], w[j, e]):\n    y[i, e] = sum[j](layernorm[j](x) * w[j, e])\n    return y\n"
+ROOMY = {
+    "transposed convolution": (SEPARABLE, {"n": 8, "x": 512, "c": 256, "k": 256, "r": 4, "y": 1026}),
+    "wide rows": (NORMED, {"i": 4096, "j": 1024, "e": 1024}),
+}
+
+
+@pytest.mark.aot
+@pytest.mark.parametrize("name", ["sm_90", "gfx942"])
+@pytest.mark.parametrize("what", ROOMY)
+def test_tiles_leave_room_for_what_is_exchanged(what: str, name: str) -> None:
+    text, sizes = ROOMY[what]
+    done = program_ahead(text, BF16, name, **sizes)
+    assert all(k.shared <= TARGETS[name].shared for k in compile_ahead(done.emitted, TARGETS[name], sizes))
+
+
+@pytest.mark.aot
+def test_kernels_that_need_too_much_are_made_smaller() -> None:
+    """Tiles chosen for a machine with more shared memory than there turns out to be."""
+    machine = replace(TARGETS["sm_90"], shared=49_152)
+    done = program_ahead(NORMED, BF16, "sm_90", i=512, j=256, e=256)
+    with pytest.raises(RoomError, match="needs more shared memory than sm_90 has"):
+        compile_ahead(done.emitted, machine, done.context.sizes)
+    there = replace(done, context=replace(done.context, target=machine))
+    assert all(k.shared <= machine.shared for k in compiled_ahead(there))
 
 
 @pytest.mark.aot

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -247,6 +248,41 @@ def test_demo_fits_a_terminal() -> None:
     assert "what sets them apart" in shown
     ways = 1 if torch.cuda.is_available() else 2
     assert shown.count("error against float64") == 2 * 2 * ways  # at two levels
+
+
+def test_a_dash_is_standard_output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert good("emit", "-e", MATMUL, "-o", "-") == good("emit", "-e", MATMUL)
+    assert good("explain", "-e", MATMUL, "--html", "-").startswith("<!doctype html>")
+    result = einc("run", "-e", "ij->i", "-s", "i=3,j=4", "-o", "-")
+    assert np.load(io.BytesIO(result.stdout_bytes)).shape == (3,)
+    assert "f32[3]" in result.stderr
+    table = einc("bench", "-e", "i->i", "--quick", "--device", "cpu", "-s", "i=8", "--write", "-")
+    assert table.stdout.startswith("## ")
+    assert "i=8" in table.stderr
+    assert list(tmp_path.iterdir()) == []
+    for command, option in (("emit", "-o"), ("run", "-o"), ("explain", "--html"), ("bench", "--write")):
+        assert "both go to standard output" in bad(2, command, "-e", "i->i", option, "-", "--json")
+
+
+def test_a_type_that_the_text_says_is_kept() -> None:
+    text = "def f(A[i]: f32, B[i], C[i]: f64):\n    D[i] = A * B * C\n    return D\n"
+    assert "A[i]: f32, B[i]: bf16, C[i]: f64" in good("emit", "-e", text, "--dtype", "bf16")
+    assert "A[i]: f32, B[i]: f16, C[i]: f64" in good("emit", "-e", text, "--dtype", "B=f16")
+    assert "operand 'A' is f32, but bf16 was given" in bad(1, "check", "-e", text, "--dtype", "A=bf16")
+
+
+def test_what_need_not_know_a_scalar_does_without() -> None:
+    text = "def f(A[(g c)], n: int):\n    axis g = n\n    B[g] = A[(g c)]\n    return B\n"
+    for command in ("check", "dump", "emit", "explain"):
+        assert good(command, "-e", text)
+        assert good(command, "-e", text, "--scalar", "n=4")
+    assert "scalar 'n' is missing" in bad(1, "run", "-e", text)
+
+
+def test_memory_that_there_is_not() -> None:
+    assert "there is not enough memory" in bad(1, "run", "-e", "ij->i", "-s", "i=99999999999")
+    assert "there is not enough memory" in bad(1, "run", "-e", "i,j->ij", "-s", "i=9999999,j=9999999", "--no-reference")
 
 
 # ---------------------------------------------------------------------------------------------------------------------

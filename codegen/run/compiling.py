@@ -1,0 +1,128 @@
+"""Triton's compiler called so that what it writes does not reach the terminal: a kernel that fails is one error."""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from tempfile import TemporaryFile
+from types import ModuleType
+from typing import IO, ParamSpec, TypeVar
+
+from einc.base.errors import TargetError
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_OUTPUTS = (1, 2)  # the file descriptors of standard output and standard error, which MLIR and LLVM write to
+_TELLING = re.compile(r"Assertion [`'].*|(?:LLVM ERROR|fatal|error)\s*:\s*\S.*")
+_QUOTED = re.compile(r"\w+\(([\"'])(.*)\1\)", re.DOTALL)  # an exception that became the message of another
+_PLACE = re.compile(r"<einc [^>]*>\W{1,2}(\d+)\b")
+_LONGEST = 200  # characters of a reason that are shown
+
+
+def watch(module: ModuleType, source: str) -> None:
+    """See that the kernels of a loaded file fail with one error where a launch compiles them."""
+    from triton.runtime.jit import JITFunction
+
+    for name, kernel in module.__dict__.items():
+        if isinstance(kernel, JITFunction) and name == kernel.fn.__name__:
+            kernel._do_compile = quietly(kernel._do_compile, name, "this GPU", source)
+
+
+def quietly(compiler: Callable[P, T], kernel: str, where: str, source: str) -> Callable[P, T]:
+    """The function that compiles a kernel, raising `TargetError` where it fails.
+
+    What it writes in the meantime is shown if it succeeds; if it fails, it is searched for the reason.
+    """
+
+    @functools.wraps(compiler)
+    def compiled(*args: P.args, **kwargs: P.kwargs) -> T:
+        from triton.runtime.errors import OutOfResources
+
+        with _diverted() as said:
+            try:
+                return compiler(*args, **kwargs)
+            except (OutOfResources, TargetError):
+                raise
+            except Exception as error:  # Triton raises what it likes; which of our types it was is for the user to know
+                written = "".join(_taken(file) for file in said)
+                line = _line(error, written, source)
+                raise TargetError(
+                    f"kernel '{kernel}' does not compile for {where}",
+                    fact="\n  ".join([*([f"at: {line}"] if line else []), _reason(error, written)]),
+                    hint="another target, or operands of another type",
+                ) from error
+
+    return compiled
+
+
+@contextmanager
+def _diverted() -> Iterator[list[IO[bytes]]]:
+    """Standard output and error go to files, and from these on to where they went before if all goes well."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    try:
+        before = [os.dup(fd) for fd in _OUTPUTS]
+    except OSError:  # a process without them has nothing to be kept quiet
+        yield []
+        return
+    shown = False
+    with TemporaryFile() as printed, TemporaryFile() as warned:
+        files: list[IO[bytes]] = [printed, warned]
+        try:
+            for fd, file in zip(_OUTPUTS, files, strict=True):
+                os.dup2(file.fileno(), fd)
+            yield files
+            shown = True
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            for fd, old, file in zip(_OUTPUTS, before, files, strict=True):
+                os.dup2(old, fd)
+                os.close(old)
+                if shown:
+                    os.write(fd, _taken(file).encode())
+
+
+def _taken(file: IO[bytes]) -> str:
+    file.seek(0)
+    return file.read().decode(errors="replace")
+
+
+def _causes(error: BaseException) -> list[BaseException]:
+    """An error and what it came from, the innermost last."""
+    found = [error]
+    while (cause := found[-1].__cause__) is not None and cause not in found:
+        found.append(cause)
+    return found
+
+
+def _reason(error: Exception, written: str) -> str:
+    """The first line that tells something: of what was written, else of the innermost error."""
+    cause = _causes(error)[-1]
+    text = str(getattr(cause, "error_message", None) or cause)
+    if quoted := _QUOTED.fullmatch(text.strip()):
+        text = quoted[2]
+    telling = _TELLING.search(written) or _TELLING.search(text)
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    found = telling[0] if telling else lines[0] if lines else type(cause).__name__
+    return found if len(found) <= _LONGEST else f"{found[: _LONGEST - 1]}…"
+
+
+def _line(error: Exception, written: str, source: str) -> str:
+    """The line of the emitted file that an error is about, or nothing."""
+    for e in _causes(error):  # of nested ones, the outermost is the kernel's
+        place, text = getattr(getattr(e, "node", None), "lineno", None), getattr(e, "src", None)
+        if isinstance(place, int) and isinstance(text, str):
+            return _at(text, place)
+    place_of = _PLACE.search(written)
+    return _at(source, int(place_of[1])) if place_of else ""
+
+
+def _at(text: str, line: int) -> str:
+    lines = text.splitlines()
+    return lines[line - 1].strip() if 0 < line <= len(lines) else ""
