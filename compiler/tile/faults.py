@@ -116,7 +116,17 @@ class Checker:
                 self.fail("an index is no integer", DTypeError, f"it is {t}", "convert it: int(x)")
         return NO_AXES.union(*(axes for _, axes in found))
 
+    def blocked(self, axis: str) -> None:
+        """There is a tile axis of this name, with more than one position a program."""
+        t = self.names.get(axis)
+        if t is None or t.axes != (axis,):
+            found = ", ".join(sorted(n for n, t in self.names.items() if t.axes == (n,)))
+            fact = f"there are {found}" if found else "there are none"
+            self.fail(f"there is no blocked tile axis '{axis}' here", AxisError, fact, "name one of the kernel's")
+
     def dot(self, d: tile.Dot) -> tuple[DType, Axes]:
+        for axis in (*d.sides.result, d.inner):
+            self.blocked(axis)
         (left, rows), (right, columns), (acc, over) = map(self.value, (d.left, d.right, d.acc))
         for side, axes, allowed in (
             ("left", rows, d.sides.over(d.row, d.inner)),
@@ -135,8 +145,7 @@ class Checker:
     def folded(self, v: tile.Fold | tile.Scan) -> tuple[DType, Axes]:
         found = [self.value(a) for a in v.args]
         axes = NO_AXES.union(*(a for _, a in found))
-        if v.axis not in self.names:  # what does not extend over it is the same at each of its positions
-            self.fail(f"there is no tile axis '{v.axis}' to fold", AxisError, hint="fold one of the kernel's")
+        self.blocked(v.axis)
         if len(v.args) != v.monoid.components:
             fact = f"{v.monoid.components} components, {len(v.args)} arguments"
             self.fail(f"'{v.monoid.name}' has another number of arguments", AxisError, fact, "give it one a component")

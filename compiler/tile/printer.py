@@ -34,6 +34,8 @@ from einc.tile.walk import values_in
 
 ROLES = {"grid": "row", "whole": "whole", "loop": "reduced"}  # of a blocked axis there, where none is written
 UNBLOCKED = "batch"  # the role of a grid's axis without a block
+ROLE_WORDS = ("batch", "row", "column", "whole", "reduced")
+BEHIND = ("from", "to", "exactly", "backwards", "in")  # words that follow an axis; one called so shows its role
 
 
 def print_schedule(schedule: tile.Schedule) -> str:
@@ -88,7 +90,7 @@ def _buffers(buffers: Iterable[tile.Buffer]) -> str:
 
 def _axis(a: TileAxis, place: str) -> str:
     usual = UNBLOCKED if place == "grid" and a.block is None else ROLES[place]
-    role = "" if a.role == usual else f"{a.role} "
+    role = "" if a.role == usual and a.name not in (*ROLE_WORDS, *BEHIND) else f"{a.role} "
     group = "" if a.axes == (a.name,) else f"={print_dims((a.axes,))[1:-1]}"
     return f"{role}{a.name}{group}{_block(a.block)}"
 

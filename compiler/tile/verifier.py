@@ -80,7 +80,7 @@ class _Verifier:
         check = self.check(names, s)
         element = check.element(s.tensor, s.part)
         if not self.buffers[s.tensor].written:
-            self.fail(f"'{s.tensor}' is only read", s, NameError, hint="list it in 'writes'")
+            self.fail(f"'{s.tensor}' is only read", s, NameError, hint="store to what the kernel writes")
         dtype, extends = check.value(s.value)
         if dtype != s.type.dtype or element != dtype:
             fact = f"the value is {dtype}, stored as {s.type.dtype}, and elements of '{s.tensor}' are {element}"

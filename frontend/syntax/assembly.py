@@ -23,6 +23,8 @@ from einc.frontend.syntax.nodes import (
 )
 
 Param: TypeAlias = OperandDecl | ScalarDecl
+# What other languages call types of elements.
+MEANT = {"int": "i64", "float": "f32", "float32": "f32", "float16": "f16", "bfloat16": "bf16", "float64": "f64"}
 _LONGEST_NUMBER = 400  # digits
 _LARGEST_MIDDLE = 500  # nodes
 
@@ -154,10 +156,9 @@ def dtype_named(kind: Word | None) -> DType | None:
         return None
     if kind in BY_NAME:
         return BY_NAME[kind]
-    known = {"int": "i64", "float": "f32", "float32": "f32", "float16": "f16", "bfloat16": "bf16", "float64": "f64"}
     raise SyntaxError(
         f"'{kind}' is no type of elements",
         kind.span,
         fact=f"types: {', '.join(BY_NAME)}",
-        hint=known.get(str(kind)) or nearest(str(kind), BY_NAME) or "one of these",
+        hint=MEANT.get(str(kind)) or nearest(str(kind), BY_NAME) or "one of these",
     )

@@ -5,14 +5,12 @@ from __future__ import annotations
 from einc.base.errors import SyntaxError
 from einc.frontend.tiles.cursor import Cursor
 from einc.tile import UNSIZED, WHOLE, Block, TileAxis
-from einc.tile.printer import ROLES, UNBLOCKED
-
-_BEHIND = ("from", "to", "exactly", "backwards", "in")  # words that follow an axis
+from einc.tile.printer import BEHIND, ROLE_WORDS, ROLES, UNBLOCKED
 
 
 def tile_axis(c: Cursor, place: str) -> TileAxis:
     """A tile axis of the grid, of those held whole, or of a loop."""
-    role = c.next().text if _has_role(c) else ""
+    role = _role(c) if _has_role(c) else ""
     name = c.name("a tile axis").text
     axes = group(c) if c.take("=") else (name,)
     block = _block(c) if c.take("[") else None
@@ -20,10 +18,17 @@ def tile_axis(c: Cursor, place: str) -> TileAxis:
     return TileAxis(name, axes, role or usual, block)
 
 
+def _role(c: Cursor) -> str:
+    word = c.next()
+    if word.text not in ROLE_WORDS:
+        fact = f"an axis is {', '.join(ROLE_WORDS)}"
+        raise SyntaxError(f"'{word.text}' is nothing that a tile axis is", word.span, fact=fact, hint="one of these")
+    return word.text
+
+
 def _has_role(c: Cursor) -> bool:
     """Does a role stand before the name of the axis, and not a word behind it?"""
-    behind = any(c.ahead("", word) for word in _BEHIND)
-    return c.ahead("", "") and (not behind or c.ahead("", "", "[") or c.ahead("", "", "="))
+    return c.ahead("", "") and (c.token.text in ROLE_WORDS or not any(c.ahead("", word) for word in BEHIND))
 
 
 def group(c: Cursor) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from typing import NoReturn, TypeVar
 from einc.base import errors
 from einc.base.errors import SyntaxError, nearest
 from einc.base.types import BY_NAME, FLOAT, INT, DType
+from einc.frontend.syntax.assembly import MEANT
 from einc.frontend.tiles.lines import Line, Token
 
 _T = TypeVar("_T")
@@ -67,7 +68,7 @@ class Cursor:
                 f"'{token.text}' is no type of elements",
                 token.span,
                 fact=f"types: {', '.join(_TYPES)}",
-                hint=nearest(token.text, _TYPES) or "one of these",
+                hint=MEANT.get(token.text) or nearest(token.text, _TYPES) or "one of these",
             )
         return _TYPES[token.text]
 

@@ -6,7 +6,8 @@
     def f(...): ...
 
 `after=PASS` expects the dump after that pass of the pipeline (`(unchanged)` if the pass changed nothing), with the
-passes before it run at `level`, for the extents `size` and the machine `target`; `pass=PASS` runs that pass alone;
+passes before it run at `level`, for the extents `size` and the machine `target`; `pass=PASS` runs that pass alone,
+on the kernels of a text that has some, in a `.tile` file;
 `operands A=f32[2,3]` gives facts about operands. `check` expects the error of parsing and elaborating the text, and
 `call A=f32[2,3] window=3` that of a call with these operands and scalars; `ok` where there is none. `explain` expects
 how the reductions are carried, for the extents `size`.
@@ -25,7 +26,6 @@ from einc.base.source import Source
 from einc.base.targets import target
 from einc.base.types import BY_NAME
 from einc.binding import bind
-from einc.ein.printer import print_program
 from einc.passes import PIPELINE
 from einc.pipeline import Context, State
 from tests.support.places import GOLDEN
@@ -66,7 +66,7 @@ class Golden:
 
 def collect() -> list[Path]:
     """Every golden file under `tests`."""
-    found = [p for suffix in ("txt", "ein") for p in GOLDEN.rglob(f"*.{suffix}")]
+    found = [p for suffix in ("txt", "ein", "tile") for p in GOLDEN.rglob(f"*.{suffix}")]
     return sorted(p for p in found if _split(p) is not None)
 
 
@@ -144,7 +144,9 @@ def dump(text: str, name: str, flags: Flags) -> str:
     from einc.frontend import elaborate, parse
 
     context = Context(flags.level, target(flags.target), flags.sizes)
-    before = after = State(elaborate(parse(Source(name, text)), flags.facts or None))
+    parsed = parse(Source(name, text))
+    kernels = None if parsed.kernels is None else parsed.kernels.schedule
+    before = after = State(elaborate(parsed, flags.facts or None), kernels)
     for stage in PIPELINE:
         last = stage.name == flags.stage
         if last or (flags.verb == "after" and stage.level <= flags.level):
@@ -166,19 +168,21 @@ def derivation(text: str, name: str, flags: Flags) -> str:
 
 
 def show(state: State) -> str:
-    if state.schedule is None:
-        return print_program(state.program)
-    from einc.tile.printer import print_schedule
+    """The equations with the plans of their kernels, or the kernels once there are any."""
+    from einc.driver import Stage
 
-    return print_schedule(state.schedule)
+    return Stage("", state, True).brief.rstrip("\n") + "\n"
 
 
 def complaint(text: str, name: str, flags: Flags) -> str:
     """The error that the text or a call of it ends in."""
+    from einc.driver import given
     from einc.frontend import elaborate, parse
 
     try:
-        program = elaborate(parse(Source(name, text)), flags.facts or None)
+        parsed = parse(Source(name, text))
+        program = elaborate(parsed, flags.facts or None)
+        given(parsed, program)
         if flags.verb == "call":
             bind(program, {name: fact.shape for name, fact in flags.facts.items()}, flags.scalars)
     except Error as error:
