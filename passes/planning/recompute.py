@@ -4,8 +4,9 @@
     kernel Q: V = h(T[e...])                            kernel Q: S[e...] = f(e...), V = h(S)
 
 S is an equation of its own, at the axes that T is read at, with what lies upstream of T and is no smaller; smaller
-tensors are read. It is an alternative, taken where the kernels are predicted to take clearly less (`partition`): T,
-where it is as long as two sequences, need not be in memory because two kernels, along one of them each, need it.
+tensors are read, and so is what is `compared`. It is an alternative, taken where the kernels are predicted to take
+clearly less (`partition`): T, where it is as long as two sequences, need not be in memory because two kernels, along
+one of them each, need it.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from einc.ein.rewriting import bottom_up, names, renamed, unused
 from einc.passes.equations.scan import prefix
 from einc.passes.estimate.cost import Model, arithmetic
 from einc.passes.planning.alternatives import Alternative
+from einc.passes.planning.compared import compared
 from einc.pipeline import Context, positions
 from einc.pipeline.plan import Plan
 
@@ -30,6 +32,7 @@ def recomputed(program: Program, plans: Sequence[Plan], context: Context) -> Ite
     maker = {t.name: eq for eq in program.equations for t in eq.outputs}
     plan_of = {eq.name: p for p in plans for eq in p.equations}
     groups = {id(p): {eq.name for eq in p.equations} for p in plans}
+    once = compared(program)
     for plan in plans:
         own = groups[id(plan)]
         for name, at in _reads([eq for eq in program.equations if eq.name in own]).items():
@@ -37,7 +40,8 @@ def recomputed(program: Program, plans: Sequence[Plan], context: Context) -> Ite
             if producer is plan:
                 continue
             above = _upstream(maker[name], maker, context)
-            movable = all(_is_plain(eq, program) for eq in above) and all(_is_placed(r, above) for r in at)
+            movable = once.isdisjoint(_made(above)) and all(_is_plain(eq, program) for eq in above)
+            movable = movable and all(_is_placed(r, above) for r in at)
             if movable and _may_pay(above, len(at), producer, model):
                 made, again = _again(program, own, at, above)
                 left = groups[id(producer)] if set(producer.stores) <= _made(above) else set()  # it has no use any more

@@ -18,6 +18,7 @@ from einc.passes.estimate.cost import Model, Work
 from einc.passes.estimate.sides import shapes_of
 from einc.passes.estimate.single import alone
 from einc.passes.planning.alternatives import Groups
+from einc.passes.planning.compared import compared, computes_again
 from einc.passes.planning.flow import Flow
 from einc.passes.planning.roles import Apart, Hold, crossing, misread, planned, walkable
 from einc.passes.planning.scores import scores
@@ -51,6 +52,7 @@ class Search:
         made = [eq.axes for eq in program.equations if any(t.name in program.results for t in eq.outputs)]
         self.largest = max((positions(axes, context) for axes in (*given, *made)), default=0)
         self.scores = scores(program, context)
+        self.compared = compared(program)
 
     def begin(self, groups: Groups = ()) -> list[Plan] | None:
         """A kernel for each group of equations and for each equation in none; None where a group cannot share one."""
@@ -154,7 +156,9 @@ class Search:
         groups = [(p.walked,) for p in found.values()] or walkable(equations, self.context)
 
         def walking(axes: tuple[str, ...], hold: Hold = Hold.LACKED) -> Plan | Apart:
-            return planned(equations, stores, axes, along, shapes, self.context, self.dtypes, hold)
+            plan = planned(equations, stores, axes, along, shapes, self.context, self.dtypes, hold)
+            again = computes_again(plan, self.compared) if isinstance(plan, Plan) else None
+            return plan if again is None else Apart(f"{again}, which is compared with itself, would be computed again")
 
         made = {walked: walking(walked) for walked in groups}
         plans = [p for p in made.values() if isinstance(p, Plan)]
