@@ -5,11 +5,13 @@
     T[o] = m[t : t <= e(o)](f(t))      -->   S[p] = m[t : t <= p](f(t));  T[o] = where(e >= 0, S[min(e, |t| - 1)], unit)
     D[o] = sum[t : l < t <= e](f(t))   -->   S as before;  D[o] = where(l <= e, S[e] - S[l], 0)
     T[i] = m[t, k : t <= i](f(t, k))   -->   U[t] = m[k](f(t, k));  T[i] = m[t : t <= i](U[t])
+    C[i] = m[t : t <= i](f(t; M[i]))   -->   one walk whose total follows M      (`running`)
 
-And likewise for t >= i, from the other end. The bound must have an axis that f does not know, or nothing is gained. A
-difference is for sums whose two ends have different such axes; where one axis has both ends, the window between them is
-short or is walked from end to end. It is exact for integers; of floats it is as good as the larger prefix. Terms of
-minus infinity, as of a gate that is shut, are left out of S, and count where the last of them lies in the interval; an
+And likewise for t >= i, from the other end. Elsewhere the bound must have an axis that f does not know, or nothing is
+gained. Prefixes along axes of one length walk one axis, so that those that read others can share the walk. A difference
+is for sums whose two ends have different such axes; where one axis has both ends, the window between them is short or
+is walked from end to end. It is exact for integers; of floats it is as good as the larger prefix. Terms of minus
+infinity, as of a gate that is shut, are left out of S, and count where the last of them lies in the interval; an
 interval behind a term that is plus infinity or NaN is NaN.
 
 A decay between any two positions has this shape: n**3 work that is n.
@@ -156,11 +158,11 @@ def _with_one_walk(program: Program) -> Program:
 
 
 def _unguarded(eq: Equation, program: Program) -> Equation:
-    """The equation with no read guarded by what axes of one length say: that a position is in range."""
-    shapes = program.shapes()
+    """The equation with no read of what others make guarded by what axes of one length say: that it is in range."""
+    shapes, given = program.shapes(), {p.name for p in program.operands}
 
     def free(n: Expr) -> Expr:
-        if not isinstance(n, Read) or n.guard is None:
+        if not isinstance(n, Read) or n.guard is None or n.tensor in given:
             return n
         inside = [
             Apply("lt", (at, Extent(dim[0])))
