@@ -98,6 +98,9 @@ class _Launcher:
             "the tensor to write it to" if len(self.program.results) == 1 else "the tuple of tensors to write them to"
         )
         yield f"`out` is {taken}, with any strides."
+        for p in self.program.params:
+            if self.parameter[p.name] != p.name:
+                yield f"`{self.parameter[p.name]}` is the program's {p.name}."
         yield '"""'
 
     def declared(self, name: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import builtins
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -31,7 +32,7 @@ NAMES = [  # an axis that is walked, one of the result, a scalar
 ]  # fmt: skip
 
 
-def operands(*shapes: tuple[int, ...]) -> list[np.ndarray]:
+def operands(*shapes: tuple[int, ...]) -> list[np.ndarray[Any, np.dtype[np.float32]]]:
     generator = np.random.default_rng(0)
     return [generator.standard_normal(s).astype(np.float32) for s in shapes]
 
@@ -93,7 +94,7 @@ def test_a_parameter_may_have_the_name_of_an_option(name: str) -> None:
     (a,) = operands((4, 3))
     program = einc.compile(f"def f(A[i, k], {name}: float):\n    Y[i] = {name} * A[i, k]\n    return Y\n")
     expected = einc.compile("def f(A[i, k], s: float):\n    Y[i] = s * A[i, k]\n    return Y\n")(a, 2.5)
-    given = {name: 2.5}
+    given: dict[str, Any] = {name: 2.5}
     np.testing.assert_array_equal(program(a, **given), expected)
     np.testing.assert_array_equal(program.run((a,), given, backend="interpret"), expected)
     assert program.source(a, **given) == program.source(a, 2.5)
@@ -105,7 +106,8 @@ def test_an_option_that_is_no_parameter_stays_one() -> None:
     (a,) = operands((4, 3))
     out = np.empty(4, np.float32)
     program = einc.compile("def f(A[i, k], backend: float):\n    Y[i] = backend * A[i, k]\n    return Y\n")
-    assert program(a, backend=2.0, out=out) is out
+    given: dict[str, Any] = {"backend": 2.0}
+    assert program(a, **given, out=out) is out
     np.testing.assert_array_equal(out, program(a, 2.0))
 
 
@@ -125,7 +127,7 @@ def test_keywords_are_found_as_python_writes_them() -> None:
     program = einc.compile("def f(A[i], µ: float):\n    Y[i] = µ * A[i]\n    return Y\n")  # the sign, not the letter
     np.testing.assert_array_equal(program(a, µ=2.0), 2 * a)
     two = einc.compile("def f(A[i], ﬁ: float, fi: float):\n    Y[i] = ﬁ * A[i] + fi\n    return Y\n")
-    given = {"ﬁ": 2.0, "fi": 4.0}  # which Python would take for one
+    given: dict[str, Any] = {"ﬁ": 2.0, "fi": 4.0}  # which Python would take for one
     np.testing.assert_array_equal(two(a, **given), 2 * a + 4)
 
 
@@ -133,8 +135,17 @@ def test_launchers_keep_their_parameters_apart() -> None:
     """The emitted file by itself: tile sizes, extents and the caller's names are variables of one function."""
     given = [as_torch(x) for x in operands((5, 9), (9, 300))]
     program = einc.compile("def f(A[i, k], B[k, BK]):\n    BI[i, BK] = A[i, k] * B[k, BK]\n    return BI\n")
-    hygienic(program.source(*given))
+    source = program.source(*given)
+    hygienic(source)
+    assert "`" not in source.replace("`out` is", "")  # every parameter is called what it is in the program
     np.testing.assert_allclose(program(*given, backend="interpret"), given[0] @ given[1], rtol=1e-5, atol=1e-5)
+
+
+def test_a_launcher_says_what_its_parameters_are() -> None:
+    program = einc.compile("def f(A[i], max: float, s: float):\n    Y[i] = A[i] * max + s\n    return Y\n")
+    source = program.source(*operands((4,)), 2.0, 3.0)
+    assert "def f(A, max_2, s, *, out=None):" in source
+    assert "`max_2` is the program's max.\n" in source
 
 
 def test_scopes_share_no_name() -> None:
