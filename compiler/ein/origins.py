@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from functools import reduce
 from typing import Literal
 
-from einc.base.ops import OPS, Rule, result_type
+from einc.base.ops import LINEAR, OPS, Rule, result_type
 from einc.base.types import BF16, BOOL, F32, FLOAT, I64, DType, join, settle
 from einc.ein import Apply, Cast, Equation, Expr, Monoid, Program, Read, Scalar, axes_of
 from einc.ein.dealing import MOST_FACTORS, dealings, factors_of, terms_of
@@ -72,22 +72,30 @@ def given(name: str, dtype: DType) -> Origin:
     return Origin(dtype, source, frozenset((source,)) if _is_real(dtype) else frozenset())
 
 
-def origin(e: Expr, known: Origins) -> Origin:
-    """The origin of an expression, given those of tensors and scalars by name."""
+def origin(e: Expr, known: Origins, seen: dict[Expr, Origin] | None = None) -> Origin:
+    """The origin of an expression, given those of tensors and scalars by name; `seen` keeps those of operations."""
     match e:
         case Scalar(name) | Read(tensor=name):
             return known[name]
         case Cast(dtype=dtype):
             return given(f"{dtype}(…)", dtype)
-        case Apply("neg" | "re" | "im" as op, (x,)):
-            below = origin(x, known)
-            own = None if below.own is None else (below.own[0], _result(op, (below.own[1],)))
-            return replace(below, type=_result(op, (below.type,)), own=own)
-        case Apply(op, args):
-            parts = [origin(a, known) for a in args]
-            return Origin(_result(op, tuple(p.type for p in parts)), None, _union(parts))
+        case Apply():
+            seen = {} if seen is None else seen
+            if e not in seen:
+                seen[e] = _operation(e, known, seen)
+            return seen[e]
         case _:
             return Origin(dtype_of(e, {}))
+
+
+def _operation(e: Apply, known: Origins, seen: dict[Expr, Origin]) -> Origin:
+    parts = [origin(a, known, seen) for a in e.args]
+    dtype = _result(e.op, tuple(p.type for p in parts))
+    if e.op not in LINEAR:
+        return Origin(dtype, None, _union(parts))
+    (below,) = parts
+    own = None if below.own is None else (below.own[0], _result(e.op, (below.own[1],)))
+    return Origin(dtype, own, below.sources)
 
 
 def _result(op: str, types: tuple[DType, ...]) -> DType:
@@ -110,14 +118,19 @@ def _is_real(t: DType) -> bool:
 
 
 def multiplying(
-    monoid: Monoid | None, over: tuple[str, ...], axes: tuple[str, ...], body: Expr, known: Origins
+    monoid: Monoid | None,
+    over: tuple[str, ...],
+    axes: tuple[str, ...],
+    body: Expr,
+    known: Origins,
+    seen: dict[Expr, Origin] | None = None,
 ) -> Multiplying | None:
     """The type in which a sum of products of floats multiplies; None for everything else."""
     if monoid is None or monoid.name != "sum":
         return None
     found: list[Multiplying] = []
     for _, term in terms_of(body):
-        meetings = list(_meetings(term, over, axes, known))
+        meetings = list(_meetings(term, over, axes, known, {} if seen is None else seen))
         if not meetings:
             return None
         found += meetings
@@ -126,12 +139,14 @@ def multiplying(
     return next((m for m in found if m.dtype == joined), replace(first, dtype=joined))
 
 
-def _meetings(term: Expr, over: tuple[str, ...], axes: tuple[str, ...], known: Origins) -> Iterator[Multiplying]:
+def _meetings(
+    term: Expr, over: tuple[str, ...], axes: tuple[str, ...], known: Origins, seen: dict[Expr, Origin]
+) -> Iterator[Multiplying]:
     """How the sides of a product meet, for each way to deal its factors to two; where there is none, each is a side."""
     factors = tuple(f for f in factors_of(term) if not set(over).isdisjoint(axes_of(f)))
     if not len(factors) >= 2:
         return
-    origins = {f: origin(f, known) for f in factors}
+    origins = {f: origin(f, known, seen) for f in factors}
     if not any(_is_real(o.type) for o in origins.values()):
         return
     dealt = dealings(axes, over, factors) if len(factors) <= MOST_FACTORS else ()
@@ -176,12 +191,20 @@ def value_origins(
     monoid: Monoid | None, over: tuple[str, ...], axes: tuple[str, ...], bodies: Sequence[Expr], known: Origins
 ) -> tuple[Origin, ...]:
     """The origins of what an equation gives, one for each output, before anything is said about how it is stored."""
-    made = [origin(b, known) for b in bodies]
+    return _made(monoid, over, axes, bodies, known)[0]
+
+
+def _made(
+    monoid: Monoid | None, over: tuple[str, ...], axes: tuple[str, ...], bodies: Sequence[Expr], known: Origins
+) -> tuple[tuple[Origin, ...], Multiplying | None]:
+    """The same, and how it multiplies."""
+    seen: dict[Expr, Origin] = {}
+    made = [origin(b, known, seen) for b in bodies]
     if monoid is None:
-        return tuple(made)
-    product = multiplying(monoid, over, axes, bodies[0], known)
+        return tuple(made), None
+    product = multiplying(monoid, over, axes, bodies[0], known, seen)
     types = [_reduced(monoid, k, made[min(k, len(made) - 1)].type, product) for k in monoid.results]
-    return tuple(Origin(t, None, _union(made)) for t in types)
+    return tuple(Origin(t, None, _union(made)) for t in types), product
 
 
 def _reduced(monoid: Monoid, component: int, body: DType, product: Multiplying | None) -> DType:
@@ -194,41 +217,31 @@ def _reduced(monoid: Monoid, component: int, body: DType, product: Multiplying |
     return reduced_type(monoid, component, body)
 
 
-def stored_origin(made: Origin, name: str, dtype: DType, default: DType) -> Origin:
-    """The origin of a tensor: what is stored in a type that it would not have by default was cast to it."""
-    if dtype in (default, settle(made.type)):
-        return made
-    return given(f"{name}: {dtype}", dtype)
-
-
 def parameters(program: Program) -> dict[str, Origin]:
     """The origins of what a program is given."""
     operands = {p.name for p in program.operands}
     return {p.name: given(p.name, p.dtype) if p.name in operands else Origin(p.dtype) for p in program.params}
 
 
-def origins_of(program: Program) -> dict[str, Origin]:
-    """The origin of every operand, scalar and tensor of a program."""
-    known, dtypes = parameters(program), program.dtypes()
-    for e in program.equations:
-        learn(e, known, dtypes, program.results)
-    return known
+def learn(e: Equation, known: dict[str, Origin], dtypes: Mapping[str, DType], results: Sequence[str]) -> DType | None:
+    """Note the origins of what an equation gives, and give the type that it multiplies in.
 
-
-def learn(e: Equation, known: dict[str, Origin], dtypes: Mapping[str, DType], results: Sequence[str]) -> None:
-    """Note the origins of what an equation gives; a result is read as it is returned."""
-    defaults = default_dtypes(e.monoid, e.bodies, dtypes)
-    made = value_origins(e.monoid, e.over, e.axes, e.bodies, known)
-    for t, o, default in zip(e.outputs, made, defaults, strict=True):
-        usual = settle(o.type) if any(u.name in results for u in e.outputs) else default
-        known[t.name] = stored_origin(o, t.name, t.dtype, usual)
+    A result is read as it is returned. What is stored in a type that it would not have by default was cast to it.
+    """
+    made, product = _made(e.monoid, e.over, e.axes, e.bodies, known)
+    returned = any(t.name in results for t in e.outputs)
+    for k, (t, o) in enumerate(zip(e.outputs, made, strict=True)):
+        usual = t.dtype == settle(o.type) or (not returned and t.dtype == default_dtypes(e.monoid, e.bodies, dtypes)[k])
+        known[t.name] = o if usual else given(f"{t.name}: {t.dtype}", t.dtype)
+    return None if product is None else product.dtype
 
 
 def contractions(program: Program) -> Iterator[tuple[str, Multiplying]]:
     """The contractions of floats, by name: what each multiplies in, and why."""
-    known = origins_of(program)
+    known, dtypes = parameters(program), program.dtypes()
     for e in program.equations:
         found = multiplying(e.monoid, e.over, e.axes, e.body, known)
+        learn(e, known, dtypes, program.results)
         if found is not None:
             yield e.name, found
 
@@ -245,7 +258,9 @@ class Products:
         if e.product is not None or e.monoid is None or e.monoid.name != "sum":
             return e.product
         if self._known is None:
-            self._known = _Anything(origins_of(self._program))
+            self._known = _Anything(parameters(self._program))
+            for definition in self._program.equations:
+                learn(definition, self._known, self._program.dtypes(), self._program.results)
         found = multiplying(e.monoid, e.over, e.axes, e.body, self._known)
         return None if found is None else found.dtype
 
@@ -259,5 +274,8 @@ class _Anything(dict[str, Origin]):
 
 def fixed(program: Program) -> Program:
     """The program with the type that each contraction multiplies in, which then holds whatever becomes of its sides."""
-    products = Products(program)
-    return replace(program, equations=tuple(replace(e, product=products.product(e)) for e in program.equations))
+    known, dtypes, equations = parameters(program), program.dtypes(), []
+    for e in program.equations:
+        product = learn(e, known, dtypes, program.results)
+        equations.append(e if product is None or e.product is not None else replace(e, product=product))
+    return replace(program, equations=tuple(equations))

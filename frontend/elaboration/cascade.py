@@ -123,12 +123,14 @@ class Cascade:
             equation = Equation(outputs, dims, (result.expr,), span=span)
         self.equations.append(equation)
         made = value_origins(equation.monoid, equation.over, equation.axes, equation.bodies, self.origins)
-        usual = default_dtypes(equation.monoid, equation.bodies, self.dtypes)
         found = []
-        for t, o, default, says in zip(outputs, made, usual, written, strict=True):
-            cast = says and t.dtype.is_float and t.dtype != settle(o.type)
-            own = given(f"{t.name}: {t.dtype}", t.dtype) if cast else o
-            found.append(replace(self._know(t.name, dims, t.dtype, own), cast=cast and t.dtype == default))
+        for k, (t, o) in enumerate(zip(outputs, made, strict=True)):
+            known = self._know(t.name, dims, t.dtype, o)
+            if written[k] and t.dtype.is_float and t.dtype != settle(o.type):
+                self.origins[t.name] = given(f"{t.name}: {t.dtype}", t.dtype)
+                usual = default_dtypes(equation.monoid, equation.bodies, self.dtypes)[k]
+                known = replace(known, cast=t.dtype == usual)
+            found.append(known)
         return tuple(found)
 
     def bind(self, name: str, result: Result, span: Span) -> Value:

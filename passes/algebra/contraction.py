@@ -16,7 +16,7 @@ from math import prod
 
 from einc.base.types import BOOL, I8, DType, accumulator, join, settle
 from einc.ein import Apply, Cast, Const, Equation, Expr, Read, axes_of
-from einc.ein.dealing import MOST_FACTORS, Shape, dealings, terms_of
+from einc.ein.dealing import MOST_FACTORS, Dealing, Shape, dealings, terms_of
 from einc.ein.inference import dtype_of
 from einc.passes.algebra.identities import widens
 from einc.passes.algebra.signs import is_finite
@@ -155,15 +155,17 @@ def _deal(
     inside = [f for f in factors if over & set(axes_of(f))]
     if not 2 <= len(inside) <= MOST_FACTORS:
         return None
-    best: tuple[tuple[int, int], Shape, Term] | None = None
-    for shape, left, right in dealings(eq.axes, eq.over, tuple(inside)):
-        if wanted is not None and shape != wanted:
-            continue
+    found = [d for d in dealings(eq.axes, eq.over, tuple(inside)) if wanted is None or d[0] == wanted]
+    if not found:
+        return None
+
+    def rank(dealt: Dealing) -> tuple[int, int]:
+        shape, left, right = dealt
         rows, columns = (prod(size(a) for a in axes) for axes in (shape.rows, shape.columns))
-        rank = (min(rows, columns), -_volume(left, size) - _volume(right, size))
-        if best is None or rank > best[0]:
-            best = rank, shape, Term(negative, outer, left, right)
-    return None if best is None else best[1:]
+        return min(rows, columns), -_volume(left, size) - _volume(right, size)
+
+    shape, left, right = found[0] if len(found) == 1 else max(found, key=rank)
+    return shape, Term(negative, outer, left, right)
 
 
 def _volume(side: tuple[Expr, ...], size: Callable[[str], int]) -> int:
