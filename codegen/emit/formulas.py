@@ -1,4 +1,7 @@
-"""Formulas over extents and scalars as Python expressions, as `einc.arithmetic` evaluates them."""
+"""Formulas over extents and scalars as Python expressions, as `einc.arithmetic` evaluates them.
+
+Floats follow IEEE: where Python raises, functions of the library have the value.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +9,19 @@ import math
 from collections.abc import Mapping
 
 from einc.codegen.emit.text import ATOM, COMPARE, PRODUCT, SIGN, SUM, File, Text
-from einc.ein import Apply, Cast, Const, Expr, Extent, Scalar
+from einc.ein import Apply, Cast, Const, Expr, Extent, Scalar, walk
 
 _INFIX = {
-    "add": ("+", SUM), "sub": ("-", SUM), "mul": ("*", PRODUCT), "div": ("/", PRODUCT),
-    "floordiv": ("//", PRODUCT), "mod": ("%", PRODUCT),
+    "add": ("+", SUM), "sub": ("-", SUM), "mul": ("*", PRODUCT), "floordiv": ("//", PRODUCT), "mod": ("%", PRODUCT),
     "lt": ("<", COMPARE), "le": ("<=", COMPARE), "gt": (">", COMPARE), "ge": (">=", COMPARE),
     "eq": ("==", COMPARE), "ne": ("!=", COMPARE),
 }  # fmt: skip
-_MATH = ("exp", "exp2", "log", "log2", "tanh", "erf", "sin", "cos", "tan", "floor", "ceil")
+_TOTAL = ("tanh", "erf")  # functions that Python has a value of everywhere
+_REAL = ("sqrt", "exp", "exp2", "log", "log2", "sin", "cos", "tan")
+_HELPERS = {
+    "div": "quotient", "floordiv": "floor_quotient", "mod": "remainder", "pow": "power", "exactdiv": "exact_quotient",
+    "max": "larger", "min": "smaller", "rsqrt": "inverse_root",
+}  # fmt: skip
 
 
 def formula(e: Expr, names: Mapping[str, str], file: File) -> Text:
@@ -31,31 +38,42 @@ def formula(e: Expr, names: Mapping[str, str], file: File) -> Text:
         case Scalar(name=name):
             return Text(names[name])
         case Cast(dtype=dtype, arg=arg):
-            return Text(f"{'bool' if dtype.is_bool else 'int' if dtype.is_int else 'float'}({below(arg)})")
-        case Apply(op=op, args=(a, b)) if op in _INFIX:
+            to = "bool" if dtype.is_bool else file.helper("truncated") if dtype.is_int else "float"
+            return Text(f"{to}({below(arg)})")
+        case Apply(op=op, args=(a, b)) if op in _INFIX and (op not in ("floordiv", "mod") or _divides(a, b)):
             sign, level = _INFIX[op]
             left = SUM if level == COMPARE else level
             return Text(f"{below(a, left)} {sign} {below(b, left if level == COMPARE else level + 1)}", level)
         case Apply(op="and" | "or" as op, args=(a, b)):
             return Text(f"({below(a)} {op} {below(b)})")
-        case Apply(op="pow", args=(a, b)):
-            return Text(f"{below(a, ATOM)}**{below(b, ATOM)}", PRODUCT)
         case Apply(op="neg", args=(a,)):
             return Text(f"-{below(a, ATOM)}", SIGN)
         case Apply(op="not", args=(a,)):
             return Text(f"(not {below(a)})")
         case Apply(op="where", args=(condition, a, b)):
             return Text(f"({below(a)} if {below(condition)} else {below(b)})")
-        case Apply(op="exactdiv", args=(a, b)):
-            return Text(f"{file.helper('exact_quotient')}({below(a)}, {below(b)})")
-        case Apply(op="max" | "min" | "abs" | "round" as op, args=args):
-            return Text(f"{op}({', '.join(below(a) for a in args)})")
-        case Apply(op="sqrt" | "rsqrt" as op, args=(a,)):
-            return Text(f"{below(a, ATOM)}**{'0.5' if op == 'sqrt' else '-0.5'}", PRODUCT)
-        case Apply(op=op, args=(a,)) if op in _MATH:
+        case Apply(op="abs", args=(a,)):
+            return Text(f"abs({below(a)})")
+        case Apply(op="floor" | "ceil" | "round" as op, args=(a,)):
+            return Text(f"{file.helper('rounded')}({op if op == 'round' else f'math.{op}'}, {below(a)})")
+        case Apply(op=op, args=args) if op in _HELPERS:
+            return Text(f"{file.helper(_HELPERS[op])}({', '.join(below(a) for a in args)})")
+        case Apply(op=op, args=(a,)) if op in _TOTAL:
             return Text(f"math.{op}({below(a)})")
+        case Apply(op=op, args=(a,)) if op in _REAL:
+            return Text(f"{file.helper('real')}(math.{op}, {below(a)})")
         case _:
             raise AssertionError(f"{e} is no formula of a call")
+
+
+def _divides(a: Expr, b: Expr) -> bool:
+    """Are both made of extents and integers, of which Python's division is the right one?"""
+    inexact = ("div", "pow", "sqrt", "rsqrt", *_TOTAL, *_REAL)
+    nodes = (n for e in (a, b) for n in walk(e))
+    return not any(
+        isinstance(n, Scalar | Cast) or getattr(n, "op", "") in inexact or isinstance(getattr(n, "value", 0), float)
+        for n in nodes
+    )
 
 
 def _constant(value: bool | int | float) -> Text:

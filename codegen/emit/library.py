@@ -22,6 +22,13 @@ def minimum(a, b):
 def times(a, b):
     return a * b
 """,
+    "where_counted": '''
+@triton.jit
+def where_counted(x, counts, AXIS: tl.constexpr):
+    """A side of a dot, 0 at positions that count for no row, or column, of the other side's tile."""
+    anywhere = tl.expand_dims(tl.max(counts.to(tl.int32), AXIS), AXIS + 1 if AXIS == len(x.shape) - 2 else AXIS - 1)
+    return tl.where(anywhere > 0, x, tl.zeros_like(x))
+''',
     "floor_div": '''
 @triton.jit
 def floor_div(a, b):
@@ -135,6 +142,70 @@ def exact_quotient(a, b):
         raise ValueError(f"{a} / {b} is not exact")
     return a // b
 ''',
+    "real": '''
+def real(function, x):
+    """A function of a float where Python raises too: infinite at a pole or beyond the largest float, else NaN."""
+    try:
+        return function(x)
+    except OverflowError:
+        return math.inf
+    except ValueError:
+        return -math.inf if x == 0 else math.nan
+''',
+    "inverse_root": '''
+def inverse_root(x):
+    """1 / sqrt(x), infinite at 0."""
+    return math.copysign(math.inf, x) if x == 0 else 1 / math.sqrt(x) if x > 0 else math.nan
+''',
+    "quotient": '''
+def quotient(a, b):
+    """The quotient of floats; by 0 it is infinite, of 0 by 0 no number."""
+    if b != 0:
+        return a / b
+    return math.nan if a == 0 or a != a else math.copysign(math.inf, a) * math.copysign(1, b)
+''',
+    "floor_quotient": '''
+def floor_quotient(a, b):
+    """The quotient rounded down."""
+    return quotient(a, b) if b == 0 and float in (type(a), type(b)) else a // b
+''',
+    "remainder": '''
+def remainder(a, b):
+    """The remainder with the sign of the divisor; of floats by 0 no number."""
+    return math.nan if b == 0 and float in (type(a), type(b)) else a % b
+''',
+    "power": '''
+def power(a, b):
+    """a to the power b: of integers an integer, of floats what IEEE says."""
+    if type(a) is not float and type(b) is not float:
+        return a**b if b >= 0 else int(a in (1, -1)) * (a if b % 2 else 1)
+    try:
+        return math.pow(a, b)
+    except (OverflowError, ValueError):
+        if a < 0 and b != math.floor(b):
+            return math.nan
+        return math.copysign(math.inf, a) if b % 2 == 1 else math.inf
+''',
+    "larger": '''
+def larger(a, b):
+    """The greater of two numbers; a NaN wins."""
+    return a if a != a or a > b else b
+''',
+    "smaller": '''
+def smaller(a, b):
+    """The smaller of two numbers; a NaN wins."""
+    return a if a != a or a < b else b
+''',
+    "rounded": '''
+def rounded(function, x):
+    """A float rounded by a function; integers, infinities and NaN are what they are."""
+    return float(function(x)) if isinstance(x, float) and math.isfinite(x) else x
+''',
+    "truncated": '''
+def truncated(x):
+    """A number without its fraction; 0 for what is not finite."""
+    return int(x) if math.isfinite(x) else 0
+''',
     "checked_extent": '''
 def checked_extent(axis, n):
     """The extent of an axis, which must not be negative."""
@@ -144,7 +215,7 @@ def checked_extent(axis, n):
 ''',
 }
 NAMES = frozenset(_SOURCES)
-_NEEDS = {"signed_power": ("integer_power",)}
+_NEEDS = {"signed_power": ("integer_power",), "floor_quotient": ("quotient",)}
 
 
 def needs(name: str) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import product
 from math import prod
 
 import torch
@@ -151,6 +152,28 @@ def _product(x: Tensor, y: Tensor, into: Tensor | None, scale: float) -> Tensor:
 
 def _dense(shape: Shape) -> Shape:
     return shape[1] * shape[2], shape[2], 1
+
+
+def excluded(counts: Tensor, other: Tensor) -> bool:
+    """Is there anything in the other side of a contraction that only counts where this one does?"""
+    return not bool(torch.isfinite(other).all()) and not bool(counts.all())
+
+
+def uncounted(side: Tensor, other: Tensor, counts: Tensor, inner: Shape, sizes: Shape) -> tuple[Tensor, Tensor]:
+    """A side of a contraction without what is infinite or NaN in it; and the sum of products of that where the other
+    side `counts`, which alone take part."""
+    wild = ~torch.isfinite(side)
+    tensors = [x.expand([n if d in inner else x.shape[d] for d, n in enumerate(sizes)]) for x in (side, other)]
+    inside = (wild & counts).expand([sizes[d] if d in inner else -1 for d in range(counts.ndim)])
+    total = torch.zeros((), dtype=side.dtype)
+    for place in product(*(range(sizes[d]) for d in inner)):
+        at = [slice(None)] * side.ndim
+        for d, k in zip(inner, place, strict=True):
+            at[d] = slice(k, k + 1)
+        if bool(inside[tuple(at)].any()):
+            x, y = (t[tuple(at)] for t in tensors)
+            total = total + torch.where(inside[tuple(at)], x * y, 0)
+    return side.masked_fill(wild, 0), total
 
 
 def contract_integers(left: Tensor, right: Tensor, inner: Shape, sizes: Shape, t: DType, wide: torch.dtype) -> Tensor:

@@ -14,7 +14,7 @@ from einc import tile
 from einc.base.ops import OPS, Rule
 from einc.base.types import BOOL, F32, INT, DType
 from einc.codegen.executor import memory
-from einc.codegen.executor.contract import contract, contract_integers
+from einc.codegen.executor.contract import contract, contract_integers, excluded, uncounted
 from einc.codegen.executor.elementwise import (
     as_tensor,
     binary,
@@ -327,6 +327,7 @@ class Values:
     def dot(self, v: tile.Dot, factor: Node | None = None) -> Node:
         """A contraction, times a number where one is given."""
         left, right, acc = self.node(v.left), self.node(v.right), self.node(v.acc)
+        left_in, right_in = (None if p is None else self.node(p) for p in (v.left_in, v.right_in))
         inner = self.members[v.inner]
         t, wide = left.dtype, HELD[acc.dtype.name]
         zero = self.constant(literal(0, acc.dtype), acc.dtype).fixed
@@ -341,7 +342,16 @@ class Values:
             into = None if start is zero else cast(Tensor, start)
             if t.is_float:
                 times = scale if scale is not None else float(computed(cast(Node, factor), frame))
+                beside: list[Tensor] = []
+                if left_in is not None and excluded(counts := ranked(computed(left_in, frame), frame), y):
+                    y, apart = uncounted(y, x, counts, inner, sizes)
+                    beside.append(apart)
+                if right_in is not None and excluded(counts := ranked(computed(right_in, frame), frame), x):
+                    x, apart = uncounted(x, y, counts, inner, sizes)
+                    beside.append(apart)
                 found = contract(x, y, inner, sizes, into, owned, frame.scratch, times)
+                for apart in beside:
+                    found = found + apart * times
             else:
                 found = contract_integers(x, y, inner, sizes, t, wide)
                 found = found if into is None else found + into

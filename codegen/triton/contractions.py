@@ -17,8 +17,9 @@ from einc.tile.walk import walk_values
 
 def dot(w: Writer, v: tile.Dot, order: Axes) -> Text:
     t = w.dtype(v.left)
-    sides = ((v.left, v.sides.over(v.row, v.inner)), (v.right, v.sides.over(v.inner, v.column)))
-    code = ", ".join(side(w, x, axes).code for x, axes in sides)
+    sides = (v.sides.over(v.row, v.inner), v.sides.over(v.inner, v.column))
+    left, right = (side(w, x, axes) for x, axes in zip((v.left, v.right), sides, strict=True))
+    code = ", ".join(counted(w, v, left, right))
     if not (isinstance(v.acc, tile.Lit | tile.Fill)):
         code += f", {w.full(v.acc, v.sides.result).code}"
     if t == F32:
@@ -41,6 +42,17 @@ def side(w: Writer, v: Value, axes: Axes) -> Text:
     text = w.full(v, axes)
     narrow = any(0 < b.dtype.part.bits < 32 for b in w.buffers.values())
     return Text(f"{w.file.helper('opaque')}({text.code})") if narrow and w.dtype(v) == F64 else text
+
+
+def counted(w: Writer, v: tile.Dot, left: Text, right: Text) -> tuple[str, str]:
+    """Both sides as they are multiplied: one that counts where the other says so is 0 where no row, or column, does."""
+    sides = [left.code, right.code]
+    last = len(v.sides.result) - 1
+    for p, axes, side, over in ((v.left_in, (v.row, v.inner), 1, last - 1), (v.right_in, (v.inner, v.column), 0, last)):
+        if p is not None:
+            counts = w.full(p, v.sides.over(*axes)).code
+            sides[side] = f"{w.file.helper('where_counted')}({sides[side]}, {counts}, {over})"
+    return sides[0], sides[1]
 
 
 def fold(w: Writer, v: tile.Fold, order: Axes) -> Text:

@@ -67,8 +67,6 @@ _REAL: dict[str, Callable[[float], float]] = {
     "sqrt": math.sqrt, "rsqrt": lambda x: 1 / math.sqrt(x), "exp": math.exp, "exp2": math.exp2, "log": math.log,
     "log2": math.log2, "tanh": math.tanh, "erf": math.erf, "sin": math.sin, "cos": math.cos, "tan": math.tan,
 }  # fmt: skip
-# Where Python raises and IEEE has a value: at the edge of the domain (log 0, 1/sqrt 0) and beyond the largest double.
-_AT_ZERO = {"log": -math.inf, "log2": -math.inf, "rsqrt": math.inf}
 
 
 def _apply(
@@ -118,7 +116,9 @@ def _real(op: str, x: float) -> float:
     except OverflowError:
         return math.inf
     except (ValueError, ZeroDivisionError):
-        return _AT_ZERO.get(op, math.nan) if x == 0 else math.nan
+        if x == 0 and op == "rsqrt":
+            return math.copysign(math.inf, x)
+        return -math.inf if x == 0 and op in ("log", "log2") else math.nan
 
 
 def _quotient(a: float, b: float) -> float:
@@ -135,10 +135,10 @@ def _power(a: ScalarValue, b: ScalarValue) -> ScalarValue:
         return int(a) if a in (1, -1) and b % 2 else int(a in (1, -1))
     try:
         return math.pow(a, b)
-    except OverflowError:
-        return -math.inf if a < 0 and b % 2 == 1 else math.inf
-    except ValueError:
-        return math.inf if a == 0 else math.nan
+    except (OverflowError, ValueError):
+        if a < 0 and b != math.floor(b):
+            return math.nan
+        return math.copysign(math.inf, a) if b % 2 == 1 else math.inf
 
 
 def _divide(e: Apply, op: str, a: ScalarValue, b: ScalarValue, context: Callable[[], str]) -> ScalarValue:

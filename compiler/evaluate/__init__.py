@@ -4,7 +4,8 @@ Floats of any width are float64 and complex numbers complex128, never rounded to
 the ideal one. Integers have exactly their types and wrap. Sums and products of integers accumulate in at least i32 and
 the type they are stored in, and the sums, differences and products that such a body directly consists of are done in
 that type too. Integer division by zero gives 0. A read whose guard is false, or whose index is out of range, is 0. An
-empty reduction gives the identity of its monoid: `max` of nothing is -inf, `argmax` of nothing the greatest i64.
+empty reduction gives the identity of its monoid: `max` of nothing is -inf, `argmax` of nothing the greatest i64. What a
+mask excludes from a reduction is not looked at (`einc.exclusion`).
 """
 
 from __future__ import annotations
@@ -33,7 +34,9 @@ def evaluate(
     values = {name: scalar(v) for name, v in bindings.scalars.items()}
     with np.errstate(all="ignore"):
         tensors = {p.name: _operand(p, given[p.name]) for p in program.operands}
-        scope = Scope(tensors, program.shapes(), program.dtypes(), bindings.extents, values)
+        named = {t.name: e for e in program.equations for t in e.outputs}
+        finite = all(np.isfinite(x).all() for x in tensors.values() if x.dtype.kind in "fc")
+        scope = Scope(tensors, program.shapes(), program.dtypes(), bindings.extents, values, named, finite)
         for e in program.equations:
             tensors.update(_equation(e, scope))
     return tuple(tensors[name] for name in program.results)

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from einc.base.types import BOOL, FLOAT, INT, DType
-from einc.ein import Apply, AxisValue, Cast, Const, Expr, Extent, Read, Scalar
+from einc.ein import Apply, AxisValue, Cast, Const, Equation, Expr, Extent, Read, Scalar
+from einc.ein.exclusion import guarded
 from einc.ein.guards import in_range_by_form
 from einc.evaluate.elementwise import Array, Value, apply, as_stored, convert, storage
 
@@ -45,13 +46,25 @@ class Box:
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """What names stand for: tensors, their dimensions and types, extents, and scalars (arrays, inside a monoid)."""
+    """What names stand for: tensors, their dimensions and types, extents, and scalars (arrays, inside a monoid).
+
+    `equations` are those that the tensors come from; `finite` says that all operands are.
+    """
 
     tensors: dict[str, Array]
     dims: Mapping[str, tuple[tuple[str, ...], ...]]
     dtypes: Mapping[str, DType]
     extents: Mapping[str, int]
     scalars: Mapping[str, Value]
+    equations: Mapping[str, Equation] = field(default_factory=dict)
+    finite: bool = True
+    guards: dict[Equation, Equation] = field(default_factory=dict)
+
+    def guarded(self, e: Equation) -> Equation:
+        """The equation with what its masks exclude left out, worked out once."""
+        if e not in self.guards:
+            self.guards[e] = guarded(e, self.equations, self.dtypes)
+        return self.guards[e]
 
 
 def scalar(value: bool | int | float) -> Value:

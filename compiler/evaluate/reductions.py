@@ -67,15 +67,22 @@ def components(e: Equation, box: Box, scope: Scope) -> list[Array]:
 
 
 def _at_once(e: Equation, box: Box, scope: Scope) -> list[Array] | None:
-    total = box.size(_dense(e))
+    guards = scope.guarded(e)
+    total = box.size(_dense(guards))
     if total > _FEW and e.monoid == MONOIDS["sum"]:
         (t,) = component_types(e, scope.dtypes)
         factors = _factors(e.body, scope.dtypes, t.is_int)
         if len(factors) > 1 and max(box.size(axes_of(f)) for f in factors) <= _MOST:
-            found = _contracted(e, factors, t, Fields(box, scope))
+            found = _contracted(e, factors, t, Fields(box, scope), guards is not e)
             if found is not None:
                 return [found]
-    return _reduced(e, Fields(box, scope)) if total <= _MOST else None
+    if total > _MOST:
+        return None
+    fields = Fields(box, scope)
+    terms = None if guards is not e and not scope.finite else _terms(e, fields)
+    if terms is None or (guards is not e and any(np.isnan(x).any() for x in terms)):
+        terms = _terms(guards, fields)
+    return _reduced(e, terms, fields)
 
 
 def _dense(e: Equation) -> tuple[str, ...]:
@@ -95,15 +102,19 @@ def _widest(e: Equation, box: Box) -> str:
 # Term by term
 
 
-def _reduced(e: Equation, fields: Fields) -> list[Array]:
+def _terms(e: Equation, fields: Fields) -> list[Array]:
     types = component_types(e, fields.scope.dtypes)
     adds = e.monoid is not None and e.monoid.name in ("sum", "prod")
-    terms = [
+    return [
         convert(fields.value(b, t if adds and t.is_int else None), t).array
         for b, t in zip(e.bodies, types, strict=True)
     ]
+
+
+def _reduced(e: Equation, terms: list[Array], fields: Fields) -> list[Array]:
     if e.monoid is None:
         return terms
+    types = component_types(e, fields.scope.dtypes)
     if e.domain is not None:
         inside = fields.truth(e.domain)
         terms = [np.where(inside, x, unit) for x, unit in zip(terms, identity(e.monoid, types), strict=True)]
@@ -191,10 +202,14 @@ def _factors(e: Expr, dtypes: Mapping[str, DType], integer: bool) -> list[Expr]:
             return [e]
 
 
-def _contracted(e: Equation, factors: list[Expr], t: DType, fields: Fields) -> Array | None:
-    """The sum by matrix products; None where the order of operations would show, at infinities and NaNs."""
+def _contracted(e: Equation, factors: list[Expr], t: DType, fields: Fields, guarded: bool) -> Array | None:
+    """The sum by matrix products; None where the order of operations, or guards, would show: at infinities and NaNs."""
     arrays = [as_stored(fields.value(f, t if t.is_int else None).array, t) for f in factors]
-    if not t.is_int and (len(factors) > 2 or e.domain is not None) and not all(np.isfinite(x).all() for x in arrays):
+    if (
+        not t.is_int
+        and (len(factors) > 2 or e.domain is not None or guarded)
+        and not all(np.isfinite(x).all() for x in arrays)
+    ):
         return None
     if e.domain is not None:
         arrays = _restricted(arrays, fields.truth(e.domain))

@@ -158,6 +158,9 @@ class Dot:
 
     A dot with a `batch` axis is one at each position of it: acc, left and right extend over it too. An operand may lack
     an axis it does not depend on; it is broadcast to it.
+
+    Where `left_in` is false, left is 0 and contributes nothing, whatever right holds; and so for `right_in`. A kernel
+    may take that for whole tiles: it reads nothing of right at positions where no row of left counts.
     """
 
     left: Value
@@ -167,6 +170,8 @@ class Dot:
     column: str
     inner: str
     batch: str = ""
+    left_in: Value | None = None
+    right_in: Value | None = None
 
     @property
     def sides(self) -> Sides:

@@ -61,7 +61,8 @@ def _wanted_below(v: Value, names: Types, wanted: tuple[Wanted, ...]) -> tuple[W
             return (*(INT for _ in index), BOOL)
         case Dot(left=left, right=right):
             side = _first((left, right), names)
-            return side, side, wanted[0] if side is None else accumulator(side)
+            counting = (BOOL for p in (v.left_in, v.right_in) if p is not None)
+            return side, side, wanted[0] if side is None else accumulator(side), *counting
         case Fold(args=args) | Scan(args=args):
             return tuple(wanted[k] if k < len(wanted) else None for k in range(len(args)))
         case _:

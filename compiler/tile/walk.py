@@ -17,8 +17,8 @@ def values_of(v: Value) -> tuple[Value, ...]:
             return (arg,)
         case Load(index=index, mask=mask):
             return index if mask is None else (*index, mask)
-        case Dot(left=left, right=right, acc=acc):
-            return (left, right, acc)
+        case Dot(left=left, right=right, acc=acc, left_in=left_in, right_in=right_in):
+            return (left, right, acc, *(p for p in (left_in, right_in) if p is not None))
         case Fill(value=value):
             return (value,)
         case _:
@@ -34,8 +34,10 @@ def rebuild(v: Value, f: Callable[[Value], Value]) -> Value:
             return replace(v, arg=f(arg))
         case Load(index=index, mask=mask):
             return replace(v, index=tuple(f(i) for i in index), mask=None if mask is None else f(mask))
-        case Dot(left=left, right=right, acc=acc):
-            return replace(v, left=f(left), right=f(right), acc=f(acc))
+        case Dot(left=left, right=right, acc=acc, left_in=left_in, right_in=right_in):
+            x, y, z = f(left), f(right), f(acc)
+            inside = (None if p is None else f(p) for p in (left_in, right_in))
+            return Dot(x, y, z, v.row, v.column, v.inner, v.batch, *inside)
         case _:
             return v
 

@@ -248,10 +248,13 @@ class Values:
             fact = f"its result has {len(result)} axes"
             hint = "dot[rows, columns : inner](x, y), or dot[batch, rows, columns : inner](x, y)"
             raise SyntaxError("a dot gives rows and columns", name.span, fact=fact, hint=hint)
-        args = self.arguments()
+        c.expect("(")
+        args = c.several(lambda: (self.value(LOOSE), self.value(LOOSE) if c.take("counting") else None))
+        c.expect(")")
         self.check_count(name, args, 2)
+        (left, left_in), (right, right_in) = args
         *batch, row, column = result
-        return tile.Dot(args[0], args[1], acc, row, column, inner, *batch)
+        return tile.Dot(left, right, acc, row, column, inner, *batch, left_in=left_in, right_in=right_in)
 
     def load(self) -> Value:
         """`load T[i, j?]: f16 by pointer apart where p`."""

@@ -169,11 +169,26 @@ class _Hoisting:
                 return self.from_extreme(e) if self.scope.type(e.body).is_float else None
 
     def from_sum(self, e: Equation) -> Parts | None:
-        """Factors, divisors and masks; but not a maximum that divides more than once, so that no product overflows."""
+        """Factors, divisors and masks; but not what keeps a sum from overflowing.
+
+        That is a maximum that divides more than once, and what divides a single factor, unless that is its sum: there
+        is little to gain where nothing is contracted.
+        """
         divisors = [n.args[1] for n in walk(e.body) if isinstance(n, Apply) and n.op == "div"]
         kept = {d for d in divisors if divisors.count(d) > 1 and self.is_maximum(d)}
+        whole = taken_apart(e.body, "mul", lambda p: stays(p, e), lambda d: stays(d, e))
+        if sum(not stays(f, e) for f in whole.factors) == 1:
+            kept |= {d for d in divisors if not self.is_total(d, e)}
         product = taken_apart(e.body, "mul", lambda p: stays(p, e), lambda d: stays(d, e) and d not in kept)
         return _parted(product, e)
+
+    def is_total(self, d: Expr, e: Equation) -> bool:
+        """Is it made of a sum over the same axes, as what normalises weights is?"""
+        sources = [self.done[r.tensor] for r in reads(d) if r.tensor in self.done]
+        return any(
+            self.is_total(s.body, e) if s.monoid is None else s.monoid.name == "sum" and set(e.over) <= set(s.over)
+            for s in sources
+        )
 
     def is_maximum(self, x: Expr) -> bool:
         """Is it a maximum or a minimum, or made of one?"""

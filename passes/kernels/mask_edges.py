@@ -93,10 +93,12 @@ class _Masks:
                 units = [Lit(u, self.dtype(a)) for u, a in zip(monoid.identity, args, strict=True)]
                 found = (self.value(a) for a in args)
                 return replace(v, args=tuple(self.within(axis, a, u) for a, u in zip(found, units, strict=True)))
-            case tile.Dot(left=left, right=right, inner=inner):
+            case tile.Dot(left=left, right=right, inner=inner, left_in=left_in, right_in=right_in):
                 x, y = self.value(left), self.value(right)
                 return replace(
                     v,
+                    left_in=None if left_in is None else self.value(left_in),
+                    right_in=None if right_in is None else self.value(right_in),
                     left=self.within(inner, x, Lit(0, self.dtype(x))),
                     right=self.within(inner, y, Lit(0, self.dtype(y))),
                 )

@@ -61,6 +61,8 @@ def _masks(body: tuple[tile.Statement, ...]) -> int:
         match v:
             case tile.Load(mask=mask) if mask is not None:
                 count += sum(1 for _ in walk_values(mask))
+            case tile.Dot(left_in=left_in, right_in=right_in):
+                count += sum(1 for p in (left_in, right_in) if p is not None for _ in walk_values(p))
             case Elem(op="where", args=(mask, _, _)):
                 count += sum(1 for _ in walk_values(mask))
     return count
@@ -115,6 +117,10 @@ class _Known:
                 c, x, y = self.value(p), self.value(a), self.value(b)
                 chosen = (x if c.value else y) if isinstance(c, Lit) else Elem("where", (c, x, y))
                 return self.spread(chosen, Elem("where", (p, x, y)))
+            case tile.Dot(left=left, right=right, acc=acc, left_in=left_in, right_in=right_in):
+                inside = (None if p is None else self.mask(p) for p in (left_in, right_in))
+                x, y, z = (self.value(a) for a in (left, right, acc))
+                return tile.Dot(x, y, z, v.row, v.column, v.inner, v.batch, *inside)
             case tile.Fold(args=args) | tile.Scan(args=args):
                 return replace(v, args=tuple(self.spread(self.value(a), a) for a in args))
             case _:

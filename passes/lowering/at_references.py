@@ -15,7 +15,7 @@ from einc.passes.algebra.domain import fails, is_nothing
 from einc.passes.streaming.movement import prime
 from einc.passes.streaming.sweep import Reference
 
-_LOWEST = Const(float("-inf"))
+LOWEST = Const(float("-inf"))
 
 
 def renamed(e: Expr, names: Mapping[str, str]) -> Expr:
@@ -31,19 +31,30 @@ def at_moved(e: Expr, references: Iterable[Reference]) -> Expr:
     return _sunk(renamed(e, names), frozenset(names.values()))
 
 
+def is_bare(e: Expr, name: str) -> bool:
+    """Is a tensor read in it wherever it is looked at, and not in a branch of a choice only?"""
+    match e:
+        case Read(tensor=tensor) if tensor == name:
+            return True
+        case Apply(op="where", args=(p, _, _)):
+            return is_bare(p, name)
+        case _:
+            return any(is_bare(below, name) for below in ein.children(e))
+
+
 def _sunk(e: Expr, finite: frozenset[str]) -> Expr:
     """Without guards against minus infinity that a finite reference makes idle; a mask beside one moves inside."""
     e = ein.rebuild(e, lambda below: _sunk(below, finite))
     match e:
         case Apply(op="where", args=(p, zero, Apply(op="exp" | "exp2" as op, args=(Apply(op="sub", args=(x, d)),)))):
-            empty = Apply("ne", (x, _LOWEST))
+            empty = Apply("ne", (x, LOWEST))
             rest = [q for q in fails(p) if q != empty]
             if not is_nothing(zero, 0) or not isinstance(d, Read) or d.tensor not in finite:
                 return e
             if len(rest) == len(fails(p)):
                 return e
             if rest:
-                x = Apply("where", (reduce(lambda a, b: Apply("and", (a, b)), rest), x, _LOWEST))
+                x = Apply("where", (reduce(lambda a, b: Apply("and", (a, b)), rest), x, LOWEST))
             return Apply(op, (Apply("sub", (x, d)),))
         case _:
             return e

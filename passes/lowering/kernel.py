@@ -12,10 +12,14 @@ from collections.abc import Callable, Iterable, Mapping
 from einc import ein, tile
 from einc.base.types import BOOL, DType, accumulator, compute, join, settle
 from einc.ein import Apply, Equation, Expr, Program, Read
+from einc.ein.domains import Domains
+from einc.ein.exclusion import Exclusion
 from einc.ein.origins import Products
 from einc.passes.algebra.contraction import Contraction, Term, contraction, operand_type
+from einc.passes.algebra.domain import ordered
 from einc.passes.estimate.sides import fills, held, sides
 from einc.passes.lowering.builder import Axes, Builder
+from einc.passes.lowering.counted import Counted, telling
 from einc.pipeline import Context
 from einc.pipeline.plan import Plan
 from einc.tile import Elem, Lit, Sides, TileType, Value
@@ -31,6 +35,7 @@ class Kernel:
         self.definitions = {t.name: eq for eq in plan.equations for t in eq.outputs}
         self.known: dict[str, Value] = {}  # tensors and references that have a value here
         self.order: tuple[str, ...] = ()
+        self.named = {t.name: eq for eq in program.equations for t in eq.outputs}
         self.refined: Mapping[str, Callable[[], Value]] = {}  # reductions with a more exact way to compute them
 
     def enter(self) -> tuple[Axes, Axes]:
@@ -121,7 +126,7 @@ class Kernel:
         domain = None if eq.domain is None else self.b.typed(eq.domain, inside, BOOL)
         args: tuple[Value, ...] = ()
         for body, t, unit in zip(eq.bodies, self.state_types(eq), eq.monoid.identity, strict=True):
-            value = self.b.widened(body, inside, t)
+            value = self.b.widened(self.counted(eq, body), inside, t)
             args += (value if domain is None else Elem("where", (domain, value, Lit(unit, t))),)
         return args
 
@@ -175,23 +180,41 @@ class Kernel:
         summed = accumulator(self.operand_type(eq, c.terms[0]))
         scaled = bool(c.terms[0].outer) or summed != self.b.type_of(acc)
         start = tile.Fill(Lit(0, summed)) if scaled else acc
+        counted = Counted(self.exclusion(c.shape.inner), self.tiles, lambda e: self.b.dtype(e).is_int)
         for term in c.terms:
             operand = self.operand_type(eq, term)
-            left = self.b.typed(_product(term.left), rows, operand)
+            first, second = counted.sides(_product(term.left), _product(term.right), rows, columns)
+            left = self.b.typed(first.value, rows, operand)
             left = Elem("neg", (left,)) if term.negative and operand.is_float else left
-            right = self.b.typed(_product(term.right), columns, operand)
+            right = self.b.typed(second.value, columns, operand)
             left, right = self.b.bind("left", left, rows), self.b.bind("right", right, columns)
             if term.negative and operand.is_int:  # whose least number has no opposite
                 zero = tile.Fill(Lit(0, summed))
                 made = tile.Dot(left, right, zero, at.row, at.column, at.inner, at.batch)
                 start = Elem("sub", (start, self.b.bind("dot", made, at.result)))
                 continue
-            start = tile.Dot(left, right, start, at.row, at.column, at.inner, at.batch)
+            inside = (self.truth(first.inside, rows), self.truth(second.inside, columns))
+            start = tile.Dot(left, right, start, at.row, at.column, at.inner, at.batch, *inside)
         if not scaled:
             return start
         value = self.scaled(self.b.bind("dot", start, at.result), c.terms[0].outer, at.result)
         value = self.b.convert(value, self.b.type_of(acc))
         return value if isinstance(acc, tile.Fill) else Elem("add", (acc, value))
+
+    def exclusion(self, over: Iterable[str]) -> Exclusion:
+        """What a reduction over some axes does not read, as it can be told here."""
+        read = {r.tensor for eq in self.plan.equations for e in eq.expressions() for r in ein.reads(e)}
+        stored = read | (self.b.dtypes.keys() if self.context.level == 0 else self.b.given)
+        told = telling(self.named, self.definitions, self.plan.along, stored - self.definitions.keys())
+        return Exclusion(frozenset(over), Domains(self.named), self.b.dtypes, told)
+
+    def counted(self, eq: Equation, body: Expr) -> Expr:
+        """A body without what does not count, its comparisons as bounds have them; itself where all of it does."""
+        found = self.exclusion(eq.over).guarded(body)
+        return body if found is body else ordered(found, lambda x: self.b.dtype(x).is_int)
+
+    def truth(self, p: Expr | None, order: tuple[str, ...]) -> Value | None:
+        return None if p is None else self.b.bind("inside", self.b.typed(p, order, BOOL), order)
 
     def scaled(self, value: Value, outer: tuple[Expr, ...], order: tuple[str, ...]) -> Value:
         for factor in outer:

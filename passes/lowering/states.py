@@ -8,20 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
+from functools import partial, reduce
 
 from einc import ein
-from einc.base.types import F32, F64, DType
+from einc.base.types import F32, F64, INT, DType
 from einc.ein import Apply, Const, Equation, Expr, Read
 from einc.ein.monoids import MONOIDS
-from einc.passes.algebra.domain import ordered
-from einc.passes.lowering.at_references import at_moved, renamed
+from einc.passes.algebra.domain import conjunction, ordered
+from einc.passes.lowering.at_references import LOWEST, at_moved, is_bare, renamed
 from einc.passes.lowering.builder import Builder
 from einc.passes.lowering.kernel import Kernel, component, stored_types
 from einc.passes.streaming.exact_means import HELD
 from einc.passes.streaming.movement import Movement, prime
 from einc.passes.streaming.sweep import Accumulator, Link, Reference
-from einc.tile import Elem, Lit, Ref, TileType, Value
+from einc.tile import Elem, ExtentOf, Lit, Ref, TileType, Value
 
 TALLY = Accumulator("|seen|", (), MONOIDS["sum"], (Const(1.0),))  # the number of positions walked
 
@@ -55,6 +55,7 @@ class States:
         self.real = F64 if self.b.wide else F32
         for r in (r for link in chain for r in link.references):
             self.b.dtypes[prime(r.name)] = self.real
+            self.b.dtypes.setdefault(r.name, self.real)
         self.wanted = {r.tensor for link in chain for x in link.references for r in ein.reads(x.value)}
         self.names: dict[str, tuple[str, ...]] = {}
         self.equations: dict[str, Equation] = {}
@@ -63,7 +64,7 @@ class States:
             self.equations[TALLY.name] = Equation((ein.Tensor("seen", F32),), (), TALLY.bodies, TALLY.monoid, over)
         for link in chain:
             self.equations |= {a.name: self.share(link, a) for a in link.accumulators}
-        self.b.share(body for eq in self.equations.values() for body in eq.bodies)
+        self.b.share(self.k.counted(eq, body) for eq in self.equations.values() for body in eq.bodies)
 
     def share(self, link: Link, a: Accumulator) -> Equation:
         """What an accumulator takes from a block, as a reduction at the moved references."""
@@ -72,7 +73,17 @@ class States:
         bodies = tuple(ordered(body, lambda e: self.b.dtype(e).is_int) for body in moved)
         dims = tuple((x,) for x in a.axes)
         outputs, eq = (ein.Tensor(a.name, stored),), link.equation
-        return Equation(outputs, dims, bodies, a.monoid, eq.over, a.domain, product=eq.product)
+        domain = self.domain(link, a, bodies[0])
+        return Equation(outputs, dims, bodies, a.monoid, eq.over, domain, product=eq.product)
+
+    def domain(self, link: Link, a: Accumulator, moved: Expr) -> Expr | None:
+        """What the positions are that count, with what a body that is idle of guards no more tells of those."""
+        exclusion = self.k.exclusion(link.equation.over)
+        if a.monoid.name != "sum" or exclusion.guarded(a.bodies[0]) is a.bodies[0]:
+            return a.domain
+        lost = exclusion.zero(a.bodies[0]) - exclusion.zero(moved)
+        masks = sorted((p for p in lost if isinstance(p, Apply) and p.op == "ne" and LOWEST in p.args), key=repr)
+        return conjunction([*(() if a.domain is None else (a.domain,)), *masks])
 
     # ---------------------------------------------------------------------------------------------------------- states
 
@@ -240,6 +251,27 @@ class States:
         found = Elem("ne", (v, Lit(float("-inf"), self.real))) if of_maximum else self.finite(v)
         return Elem("and", (found, Elem("ne", (v, Lit(0, self.real))))) if r.hat else found
 
+    def undefined(self, link: Link, value: Value) -> Value:
+        """The value, NaN where it is about a reference that is infinite: inf - inf is none at what is as far out.
+
+        In the walk another reference stands for such a one, with which what is infinite would count as 0.
+        """
+        if link.accumulators[0].monoid.name != "sum" or link.equation.domain is not None:
+            return value
+        counted = self.k.exclusion(link.equation.over).guarded
+        bodies = [counted(b) for a in link.accumulators for b in a.bodies]
+        for r in link.references:
+            if r.hat or not any(is_bare(b, r.name) for b in bodies):
+                continue
+            m = self.b.typed(self.last(r.value), self.k.extends(r.axes), self.b.type_of(value))
+            m = self.b.bind(f"{r.name}_last", m, self.k.extends(r.axes))
+            infinite = Elem("eq", (Elem("abs", (m,)), Lit(float("inf"), self.b.type_of(value))))
+            walked = [Elem("gt", (ExtentOf(a), Lit(0, INT))) for a in link.equation.over]
+            value = Elem(
+                "where", (reduce(lambda p, q: Elem("and", (p, q)), walked, infinite), Elem("sub", (m, m)), value)
+            )
+        return value
+
     def finish(self) -> None:
         """After the walk: every link's value, rounded as it would be stored."""
         end = self.held(END)
@@ -250,6 +282,7 @@ class States:
             values = (
                 self.finished(link, end, self.last) if link.exact is None else [self.exactly(link, end, link.exact)]
             )
+            values = [self.undefined(link, values[0]), *values[1:]]
             for n, (value, dtype) in enumerate(zip(values, stored_types(link.equation), strict=True)):
                 self.define(component(link.equation, n), rounded(self.b, value, dtype))
         for r in (r for link in self.chain for r in link.references if r.exact is not None):

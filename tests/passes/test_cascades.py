@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -211,6 +212,18 @@ def test_a_scale_that_grows_from_next_to_nothing(place: int) -> None:
 @given(cascades())
 @settings(ANY, max_examples=500)
 def test_random_cascades(case: Cascade) -> None:
+    check(case)
+
+
+@given(cascades())
+@settings(ANY, max_examples=60)
+def test_random_cascades_over_what_no_mask_lets_in(case: Cascade) -> None:
+    """What is NaN at the last positions is so in the results that look there, and in no others."""
+    w = case.operands.get("w")
+    if w is not None and len(w) > 1:
+        w = w.copy()
+        w[-(1 + case.seed % 3) :] = np.nan
+        case = replace(case, operands=case.operands | {"w": w})
     check(case)
 
 

@@ -147,6 +147,29 @@ def test_a_row_with_an_infinite_logit(place: int, level: int, walked: bool) -> N
     assert not found[1].isnan().any()
 
 
+@every_schedule
+def test_what_is_written_by_hand_follows_ieee(level: int, walked: bool) -> None:
+    """Of a row that is wholly -inf, or has a +inf, inf - inf is NaN; a logarithm of a sum has its limits there."""
+    x = normal(4, 300)
+    x[0], x[1, 5], x[2, 7] = -INF, INF, -INF
+    shifted = "exp(x - max[j](x))"
+    for body in (f"{shifted} / sum[j]({shifted})", f"max[j](x) + log(sum[j]({shifted}))", "var[j](x)"):
+        found = run(body, level, walked, x=x).reshape(4, -1)
+        assert found.isnan().any(1).tolist() == [True, True, body == "var[j](x)", False]
+    assert run("logsumexp[j](x)", level, walked, x=x)[:2].tolist() == [-INF, INF]
+    assert run("sum[j](where(x == -inf, 0, exp(x - max[j](x))))", level, walked, x=x)[0] == 0
+
+
+@every_schedule
+@pytest.mark.parametrize("divisor", ["y", "max[j](y)", "y[i, 0]"])
+def test_a_divisor_that_keeps_a_sum_finite(divisor: str, level: int, walked: bool) -> None:
+    """Near the largest float a sum is finite where the text divides first."""
+    x, y = 2e38 + 1e37 * normal(3, 300), torch.full((3, 300), 2.0**100)
+    wanted = layernorm((x / y).double())
+    found = run(f"layernorm[j](x / ({divisor}))", level, walked, x=x, y=y)
+    assert (found - wanted).abs().max() < 1e-2
+
+
 @every_way
 @every_level
 @pytest.mark.parametrize("scale", [0.01, 1.0, 30.0, 3000.0])

@@ -1,0 +1,167 @@
+"""What a mask excludes from a reduction contributes nothing, whatever lies there: at every level, on every backend."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from einc import driver
+from einc.base.targets import INTERPRETER, TARGETS
+from einc.binding import bind
+from einc.evaluate import evaluate
+from einc.tile import Dot, Loop
+from einc.tile.walk import values_in
+from tests.support.compiled import run_in_torch, runner
+
+Array = np.ndarray[Any, Any]
+ROWS, COLUMNS, DEPTH = 6, 70, 16
+LENGTH = np.array([5, 33, 0], np.int32)
+SIGNATURE = (
+    "def f(Q[b, i, d], K[b, j, d], V[b, j, e], X[b, i, j], length[b]: i32, keep[b, i, j]: bool, page[b, c]: i64):\n"
+    "    S[b, i, j] = Q[b, i, d] * K[b, j, d]\n"
+)
+WEIGHTED = {
+    "softmax": "P[b, i, j] = softmax[j](where({}, S, -inf))",
+    "additive": "P[b, i, j] = softmax[j](S + where({}, 0, -inf))",
+    "retention": "P[b, i, j] = where({}, S, 0)",
+    "other": "P[b, i, j] = where(not ({}), 0, exp(tanh(S)))",
+    "product": "P[b, i, j] = f32({}) * tanh(where({}, S, 0))",
+    "nested": "P[b, i, j] = where(j >= 2, softmax[j](where({}, S, -inf)), 0)",
+}
+REDUCED = {
+    "dot": "O[b, i, e] = P * V[b, j, e]",
+    "at once": "O[b, i, e] = sum[j](P * exp(V[b, j, e]))",
+    "logarithm": "O[b, i, e] = sum[j](P * log(abs(V[b, j, e])))",
+    "quotient": "O[b, i, e] = sum[j](P / V[b, j, e])",
+    "largest": "O[b, i, e] = max[j](P * V[b, j, e])",
+    "two": "O[b, i, e] = sum[j](P * V[b, j, e] * tanh(V[b, j, e]))",
+    "gathered": "O[b, i, e] = sum[j](P * V[b, page[b, j // 16] * 16 + j % 16, e])",
+}
+EXCLUDED = {
+    "entropy": "O[b, i] = entropy[j](where({}, X, -inf))",
+    "logarithm": "O[b, i] = logsumexp[j](X + where({}, 0, -inf))",
+    "largest": "O[b, i] = max[j](X + where({}, 0, -inf))",
+    "place": "O[b, i] = argmax[j](X + where({}, 0, -inf))",
+    "least": "O[b, i] = min[j](X - where({}, 0, -inf))",
+    "any": "O[b, i] = any[j]({} and X > 0.5)",
+    "moments": "O[b, i] = sum[j](where({}, (X - 1) ** 2, 0))",
+    "domain": "O[b, i] = sum[j : {}](X * X)",
+    "powers": "O[b, i] = prod[j](where({}, X, 1))",
+}
+MASKS = {
+    "length": "j < length[b]",
+    "causal": "j <= i + 2 and j < length[b]",
+    "data": "keep[b, i, j] and j < length[b]",
+}
+levels = pytest.mark.parametrize(
+    ("level", "walked", "splits"), [(0, False, 1), (1, True, 1), (2, True, 1), (2, True, 3)]
+)
+
+
+def operands(poison: float, middle: bool = True) -> dict[str, Array]:
+    """Values up to a length, and something else after it, where no row looks; and in the middle, where some do."""
+    rng = np.random.default_rng(0)
+
+    def normal(*shape: int) -> Array:
+        return rng.standard_normal(shape).astype("f4")
+
+    b = len(LENGTH)
+    found = {
+        "Q": normal(b, ROWS, DEPTH) / 4, "K": normal(b, COLUMNS, DEPTH), "V": normal(b, COLUMNS, DEPTH),
+        "X": normal(b, ROWS, COLUMNS), "length": LENGTH, "keep": rng.integers(0, 2, (b, ROWS, COLUMNS)) > 0,
+        "page": np.tile(np.arange(5), (b, 1)),
+    }  # fmt: skip
+    for row, n in enumerate(LENGTH):
+        for name in "KV":
+            found[name][row, n:] = poison
+        found["X"][row, :, n:] = poison
+        found["page"][row, -(-n // 16) :] = 1 << 40
+    if middle:
+        found["V"][1, 4] = poison
+    return found
+
+
+def check(text: str, given: dict[str, Array], level: int, walked: bool, splits: int, backends: str = "torch") -> None:
+    program = driver.elaborate(driver.parse(text, "exclusion"))
+    given = {p.name: given[p.name] for p in program.operands}
+    wanted = evaluate(program, given)[0]
+    assert np.isfinite(wanted[0].astype(float)).all()
+    tensors = {name: torch.from_numpy(x) for name, x in given.items()}
+    bindings = bind(program, {name: tuple(x.shape) for name, x in tensors.items()})
+    hints = bindings.extents | ({"j": 1 << 20} if walked else {})
+    c = driver.compile_program(program, level, INTERPRETER, hints, splits=splits)
+    found = [run_in_torch(c, tensors, bindings, None)[0]]
+    if "interpret" in backends:
+        found.append(runner(c)(*tensors.values())[0])
+    for x in found:
+        np.testing.assert_allclose(x.double().numpy(), wanted, rtol=1e-4, atol=1e-5)
+
+
+@levels
+@pytest.mark.parametrize("poison", [np.nan, np.inf])
+@pytest.mark.parametrize("mask", MASKS)
+@pytest.mark.parametrize("form", WEIGHTED)
+def test_weights(form: str, mask: str, poison: float, level: int, walked: bool, splits: int) -> None:
+    text = f"{SIGNATURE}    {WEIGHTED[form].replace('{}', MASKS[mask])}\n    {REDUCED['dot']}\n    return O\n"
+    check(text, operands(poison), level, walked, splits)
+
+
+@levels
+@pytest.mark.parametrize("reduced", REDUCED)
+@pytest.mark.parametrize("form", ["softmax", "additive", "retention"])
+def test_what_is_weighted(form: str, reduced: str, level: int, walked: bool, splits: int) -> None:
+    text = f"{SIGNATURE}    {WEIGHTED[form].replace('{}', MASKS['causal'])}\n    {REDUCED[reduced]}\n    return O\n"
+    check(text, operands(np.nan), level, walked, splits)
+
+
+@levels
+@pytest.mark.parametrize("mask", MASKS)
+@pytest.mark.parametrize("form", EXCLUDED)
+def test_what_is_left_out(form: str, mask: str, level: int, walked: bool, splits: int) -> None:
+    text = f"{SIGNATURE}    {EXCLUDED[form].replace('{}', MASKS[mask])}\n    return O\n"
+    check(text, operands(np.nan), level, walked, splits)
+
+
+@pytest.mark.parametrize("mask", MASKS)
+@pytest.mark.parametrize("form", ["softmax", "additive", "retention"])
+def test_in_the_interpreter(form: str, mask: str) -> None:
+    text = f"{SIGNATURE}    {WEIGHTED[form].replace('{}', MASKS[mask])}\n    {REDUCED['dot']}\n    return O\n"
+    check(text, operands(np.nan, middle=False), 2, True, 1, "torch interpret")
+
+
+def test_an_additive_mask_from_memory() -> None:
+    """What an operand holds -inf at is excluded as what the text says is."""
+    text = "def f(S[i, j], M[i, j], V[j, e]):\n    O[i, e] = softmax[j](S + M) * V[j, e]\n    return O\n"
+    rng = np.random.default_rng(0)
+    s, v = rng.standard_normal((4, 70)).astype("f4"), rng.standard_normal((70, 16)).astype("f4")
+    m = np.where(np.arange(70) <= np.arange(4)[:, None] + 5, 0, -np.inf).astype("f4")
+    v[7] = np.nan
+    for level in (0, 1, 2):
+        program = driver.elaborate(driver.parse(text, "exclusion"))
+        (wanted,) = evaluate(program, {"S": s, "M": m, "V": v})
+        assert np.isnan(wanted).any(1).tolist() == [False, False, True, True]
+        tensors = {"S": torch.from_numpy(s), "M": torch.from_numpy(m), "V": torch.from_numpy(v)}
+        c = driver.compile_program(program, level, INTERPRETER, {"i": 64, "j": 1 << 20, "e": 16})
+        (found,) = run_in_torch(c, tensors, bind(program, {name: tuple(x.shape) for name, x in tensors.items()}), None)
+        np.testing.assert_allclose(found.double().numpy(), wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_full_blocks_have_no_guards() -> None:
+    """Blocks of which every position counts multiply as they would without a mask."""
+    text = 'softmax(where(j <= i, "bihd,bjhd->bhij" / sqrt(|d|), -inf)) * "bjhd->bihd"'
+    program = driver.elaborate(driver.parse(text, "exclusion"))
+    sizes = {"b": 2, "h": 4, "i": 4096, "j": 4096, "d": 64, "e": 64}
+    c = driver.compile_program(program, 2, TARGETS["sm_90"], sizes, splits=1)
+    assert c.state.schedule is not None
+    (loop,) = [s for s in c.state.schedule.kernels[-1].body if isinstance(s, Loop)]
+    assert loop.full is not None
+    assert loop.full.body is not None
+
+    def guarded(body: Any) -> list[bool]:
+        return [v.left_in is not None for v in values_in(body) if isinstance(v, Dot)]
+
+    assert guarded(loop.body) == [False, True]
+    assert guarded(loop.full.body) == [False, False]
