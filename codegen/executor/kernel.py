@@ -81,7 +81,7 @@ def executable(
     kernel: tile.Kernel, extents: Mapping[str, int], scalars: Mapping[str, ScalarValue], device: torch.device
 ) -> Executable:
     """The kernel compiled for these extents and integers; floats and seeds are taken at each run."""
-    return _Compiler(kernel, dict(extents), scalars, device).compiled()
+    return Compiler(kernel, dict(extents), scalars, device).compiled()
 
 
 def seeds(kernel: tile.Kernel) -> frozenset[str]:
@@ -99,8 +99,13 @@ def seeds(kernel: tile.Kernel) -> frozenset[str]:
     return frozenset(n for n in alone if alone.count(n) == every.count(n))
 
 
-class _Compiler:
-    """The compilation of one kernel."""
+class Compiler:
+    """The compilation of one kernel, into boxes none of which leaves an extent.
+
+    `parts`, `boxed` and `span` are what cuts it; `makes` is what its values are made by.
+    """
+
+    makes: type[Values] = Values
 
     def __init__(
         self, kernel: tile.Kernel, extents: dict[str, int], scalars: Mapping[str, ScalarValue], device: torch.device
@@ -110,40 +115,49 @@ class _Compiler:
         self.sizes: list[int] = []  # of a box, once the statements are known; loops read it when they run
         self.statements = scale_early(kernel.body)
         self.pruned = False
-        bounded = _bounded(kernel.body)
+        self.bounded = _bounded(kernel.body)
         dims: list[Dim] = []
         positions: dict[str, Affine] = {}
         members: dict[str, tuple[int, ...]] = {}
         in_grid = {a.name for a in kernel.grid}
         for axis in tile_axes(kernel).values():
-            groups = [axis.axes] if axis.name in bounded else [(a,) for a in axis.axes]
             first = len(dims)
-            for group in groups:
+            for name, extent in self.parts(axis):
                 kind = axis.role if axis.block is not None else "batch" if axis.name in in_grid else "single"
-                dims.append(Dim(axis.name, group[0], prod(extents[a] for a in group), kind))
+                dims.append(Dim(axis.name, name, extent, kind))
             members[axis.name] = tuple(range(first, len(dims)))
             strides = [prod(d.extent for d in dims[n + 1 :]) for n in members[axis.name]]
             factors = zip(members[axis.name], strides, strict=True)
             positions[axis.name] = Affine(0, tuple((d, s) for d, s in factors if dims[d].extent != 1 and s))
         self.dims = dims
+        self.grid = tuple(d for a in kernel.grid for d in members[a.name])
         fixed = {n: cast("int | bool", scalars[n]) for n, t in kernel.scalars if not t.is_float}
         for name in seeds(kernel):
             fixed.pop(name, None)
-        self.values = Values(
+        self.values = self.makes(
             positions, members, tuple(max(d.extent, 1) for d in dims), extents, fixed, dict(kernel.scalars),
             {b.name: b for b in kernel.buffers}, device,
         )  # fmt: skip
 
+    def parts(self, axis: tile.TileAxis) -> list[tuple[str, int]]:
+        """The dims of a tile axis, by the first of the axes in each, and how many positions they have."""
+        groups = [axis.axes] if axis.name in self.bounded else [(a,) for a in axis.axes]
+        return [(g[0], prod(self.extents[a] for a in g)) for g in groups]
+
     def compiled(self) -> Executable:
+        """The kernel as it is run."""
         steps = self.body(self.statements)
-        self.unroll()
-        dots = any(isinstance(v, tile.Dot) for v in values_in(self.kernel.body))
-        grid = tuple(d for a in self.kernel.grid for d in self.values.members[a.name])
-        self.sizes += box(self.dims, self.values.shapes, dots, self.pruned, grid, torch.get_num_threads())
+        self.sizes += self.boxed()
         work = prod(max(d.extent, 1) for d in self.dims)
         small = largest(self.sizes, self.values.shapes) < WORTH_SHARING and work < _QUICK
         repeated = frozenset(d for name in repeated_axes(self.kernel) for d in self.values.members[name])
-        return Executable(self.values, tuple(self.dims), grid, repeated, tuple(self.sizes), small, steps)
+        return Executable(self.values, tuple(self.dims), self.grid, repeated, tuple(self.sizes), small, steps)
+
+    def boxed(self) -> Sequence[int]:
+        """The most positions of each dim in a box."""
+        self.unroll()
+        dots = any(isinstance(v, tile.Dot) for v in values_in(self.kernel.body))
+        return box(self.dims, self.values.shapes, dots, self.pruned, self.grid, torch.get_num_threads())
 
     def unroll(self) -> None:
         """Walk the offsets of small windows one by one: shifted views take no memory, windows of all offsets do."""

@@ -71,17 +71,32 @@ class _Masks:
                     masked = self.sunk(masked, axis, Lit(unit, types[0].dtype))
                 self.values[names[0]] = masked
                 return replace(s, value=masked)
-            case tile.Store(type=type_, mask=mask):
-                terms: list[Value] = [Ref(self.edges[a]) for a in type_.axes if a in self.ragged]
-                return replace(s, mask=conjunction(terms if mask is None else [mask, *terms]))
-            case tile.Loop(axis=axis, carried=carried, body=body, stop=stop, exact=exact):
-                self.names[axis.name] = loop_position(axis)
-                self.names.update({c.name: c.type for c in carried})
-                edges = self.edge_of(axis, stop if exact else None)
-                return replace(s, body=(*edges, *self.body(body)))
+            case tile.Store(index=index, value=value, type=type_, mask=mask):
+                terms = [] if mask is None else [self.value(mask)]
+                terms += [Ref(self.edges[a]) for a in type_.axes if a in self.ragged]
+                at = tuple(self.value(i) for i in index)
+                return replace(s, index=at, value=self.value(value), mask=conjunction(terms))
+            case tile.Loop():
+                return self.loop(s)
+
+    def loop(self, s: tile.Loop) -> tile.Loop:
+        """The loop with what it starts from, its bounds and its body masked."""
+        carried = tuple(replace(c, init=self.value(c.init)) for c in s.carried)
+        start, stop = (None if v is None else self.value(v) for v in (s.start, s.stop))
+        full = s.full
+        if full is not None:
+            first = None if full.start is None else self.value(full.start)
+            full = replace(full, start=first, stop=self.value(full.stop))
+        self.names[s.axis.name] = loop_position(s.axis)
+        self.names.update({c.name: c.type for c in carried})
+        edges = self.edge_of(s.axis, stop if s.exact else None)
+        body = (*edges, *self.body(s.body))
+        if full is not None:
+            full = replace(full, holds=tuple(self.value(p) for p in full.holds))
+        return replace(s, carried=carried, body=body, start=start, stop=stop, full=full)
 
     def value(self, v: Value) -> Value:
-        """The value with the loads, folds and dots in it masked."""
+        """The value with the loads, folds, prefixes and dots in it masked."""
         match v:
             case tile.Load():
                 return self.load(v)
@@ -101,6 +116,7 @@ class _Masks:
                     right_in=None if right_in is None else self.value(right_in),
                     left=self.within(inner, x, Lit(0, self.dtype(x))),
                     right=self.within(inner, y, Lit(0, self.dtype(y))),
+                    acc=self.value(v.acc),
                 )
             case _:
                 return v

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 
 from einc import driver
 from einc.base.targets import INTERPRETER
-from einc.binding import bind
+from einc.binding import Bindings, bind
 from einc.evaluate import evaluate
 from tests.support.compiled import run_in_torch
 from tests.support.random_cascades import Cascade, cascades
@@ -22,7 +23,10 @@ LONG = {"i": 64, "j": 1 << 20, "k": 64, "e": 64}  # hints that make j too long t
 ULP = 2.0**-23
 
 
-def check(case: Cascade) -> None:
+Run = Callable[[driver.Compiled, dict[str, torch.Tensor], Bindings], tuple[torch.Tensor, ...]]
+
+
+def check(case: Cascade, run: Run = run_in_torch) -> None:
     """Every level gives what the text means, compiled for the sizes it has and for long ones."""
     program = driver.elaborate(driver.parse(case.text, "cascade"))
     wanted = evaluate(program, case.operands)
@@ -32,7 +36,7 @@ def check(case: Cascade) -> None:
     for level, sizes in ((0, case.sizes), (1, first), (2, second)):
         try:
             compiled = driver.compile_program(program, level, INTERPRETER, sizes, verify=level == 2)
-            found = run_in_torch(compiled, operands, bindings, None)
+            found = run(compiled, operands, bindings)
             for got, exact, error in zip(found, wanted, case.errors, strict=True):
                 assert got.shape == exact.shape
                 if exact.dtype.kind == "f":

@@ -7,7 +7,7 @@ composite dimensions; extents 0 and 1.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from math import inf, prod
 from typing import Any
@@ -94,10 +94,9 @@ class _Programs(Expressions):
 
     # -- the signature
 
-    def signature(self, zero: bool) -> None:
+    def signature(self, extents: Sequence[int], least: int) -> None:
         self.names = self.pick([{}, *_WORLDS])
-        extents = [2, 3, 1, 4, 5, *([0] if zero else [])]
-        for axis in _LETTERS[: self.draw(st.integers(2, 4))]:
+        for axis in _LETTERS[: self.draw(st.integers(least, 4))]:
             self.sizes[self.called(axis)] = self.pick(extents)
         for name in "ABCD"[: self.draw(st.integers(1, 4))]:
             self.operand(self.called(name), self.some(tuple(self.sizes), 0, 3), self.operand_type())
@@ -209,6 +208,27 @@ class _Programs(Expressions):
             body = Apply("mul", (body, f.expr))
         self.give(name, out, Value(body, degree), kind, **reducing("sum", over, None))
 
+    def product(self, name: str) -> None:
+        """A sum of products of two sides, one or both of them computed: the food of dots."""
+        rows, columns, *over = self.some(tuple(self.sizes), 3, 4)
+        both = [self.side((rows, *over)), self.side((*over, columns))]
+        body = Value(Apply("mul", (both[0].expr, both[1].expr)), ROUNDED, both[0].finite and both[1].finite)
+        self.give(name, (rows, columns), body, "f", F32, **reducing("sum", tuple(over), None))
+
+    def side(self, axes: tuple[str, ...]) -> Value:
+        """What varies over all of these axes: a tensor of theirs if there is one, or a curve through what there is."""
+        wide = [n for n in self.readable("f") if self.tensors[n].dtype in (F32, F64)]  # what is narrow rounds the other
+        own = [n for n in wide if self.tensors[n].finite and self.over(n) == axes]
+        if own and self.chance(2):
+            return Value(self.own(self.pick(own)), ROUNDED)
+        read = self.value("f", axes, 1)
+        position = Apply("mul", (Const(0.25), composite(axes)))
+        return Value(self.curve(Apply("add", (read.expr, position))), ROUNDED, read.finite)
+
+    def over(self, name: str) -> tuple[str, ...]:
+        """The axes a tensor was defined with."""
+        return tuple(a for dim in self.tensors[name].dims for a in dim)
+
     def rank(self, name: str) -> None:
         out, over = self.space(1)
         value = self.value("f", (*out, *over), 2)
@@ -266,9 +286,11 @@ class _Programs(Expressions):
 
     # -- the whole
 
-    def case(self, equations: int) -> Case:
+    def case(self, equations: int, product: bool) -> Case:
         for n in range(equations):
             self.equation(self.called(f"T{n}"))
+        if product:
+            self.product(self.called(f"T{equations}"))
         last = self.equations[-1].name
         others = [e.name for e in self.equations[:-1]]
         results = (last, *self.some(others, 0, 2)) if self.chance(2) else (last,)
@@ -299,12 +321,21 @@ def reducing(monoid: str, over: tuple[str, ...], domain: Expr | None) -> dict[st
 
 @st.composite
 def cases(
-    draw: Callable[[st.SearchStrategy[Any]], Any], *, most: int = 4, kinds: str = "fibc", zero_extents: bool = True
+    draw: Callable[[st.SearchStrategy[Any]], Any],
+    *,
+    most: int = 4,
+    kinds: str = "fibc",
+    zero_extents: bool = True,
+    extents: Sequence[int] = (2, 3, 1, 4, 5),
+    product: bool = False,
 ) -> Case:
-    """A program of up to `most` definitions with values. `kinds`: any of f(loat) i(nteger) b(ool) c(omplex)."""
+    """A program of up to `most` definitions with values. `kinds`: any of f(loat) i(nteger) b(ool) c(omplex).
+
+    Axes have one of these `extents`, or 0. One more definition may be a `product` of matrices.
+    """
     drawing = _Programs(draw, kinds)
-    drawing.signature(zero_extents)
-    return drawing.case(draw(st.integers(1, most)))
+    drawing.signature([*extents, *([0] if zero_extents else [])], 3 if product else 2)
+    return drawing.case(draw(st.integers(1, most)), product)
 
 
 def programs(**options: Any) -> st.SearchStrategy[Program]:
