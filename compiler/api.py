@@ -229,11 +229,13 @@ class Program:
           `accumulators`, a map from reduction to what it carries before equal ones are shared (`name`, `body`, `axes`,
           and `moves`: the coefficient of each accumulator in its value after a movement); `state`, what is carried
           after sharing (`name`, `dtype`, `axes`), and `state_bytes_per_row`; `tiles` by walked axis (`visited`, of
-          which `full` without a mask and `mixed` with one, of `total`); `splits`; `flops`, `bytes`, `intensity`,
+          which `full` without a mask and `mixed` with one, of `total`; estimates where `sample` is true); `splits`;
+          `flops`, `bytes`, `intensity`,
           `predicted_us` and its `limit` (memory, matrix, vector, special, launch); `reads`, `writes`; `derivation`;
         - `sweeps`, from streamed axis to passes over it; `intermediates` with `axes`, `shape`, `dtype` and `bytes`;
         - `flops`, `bytes`, `intensity`, `predicted_us` in total; `decisions`, which kernels were joined or left apart,
-          with predicted times; `not_closed`, reductions with the `part` that does not follow and the `reason`.
+          with predicted times and the tensors `spared` from being stored; `not_closed`, reductions with the `part` that
+          does not follow and the `reason`.
 
         Beside them stands what the program is: `boundary`, `kind`, `einsums`, `products` (the types that contractions
         multiply in, and why), `parallel`, `story` and so on.

@@ -16,8 +16,8 @@ _INFIX = {
     "lt": ("<", COMPARE), "le": ("<=", COMPARE), "gt": (">", COMPARE), "ge": (">=", COMPARE),
     "eq": ("==", COMPARE), "ne": ("!=", COMPARE),
 }  # fmt: skip
-_TOTAL = ("tanh", "erf")  # functions that Python has a value of everywhere
-_REAL = ("sqrt", "exp", "exp2", "log", "log2", "sin", "cos", "tan")
+_TOTAL = ("tanh", "erf", "atan2")  # functions that Python has a value of everywhere
+_REAL = ("sqrt", "exp", "exp2", "log", "log2", "sin", "cos", "tan", "log1p", "expm1")
 _HELPERS = {
     "div": "quotient", "floordiv": "floor_quotient", "mod": "remainder", "pow": "power", "exactdiv": "exact_quotient",
     "max": "larger", "min": "smaller", "rsqrt": "inverse_root",
@@ -58,8 +58,8 @@ def formula(e: Expr, names: Mapping[str, str], file: File) -> Text:
             return Text(f"{file.helper('rounded')}({op if op == 'round' else f'math.{op}'}, {below(a)})")
         case Apply(op=op, args=args) if op in _HELPERS:
             return Text(f"{file.helper(_HELPERS[op])}({', '.join(below(a) for a in args)})")
-        case Apply(op=op, args=(a,)) if op in _TOTAL:
-            return Text(f"math.{op}({below(a)})")
+        case Apply(op=op, args=args) if op in _TOTAL:
+            return Text(f"math.{op}({', '.join(below(a) for a in args)})")
         case Apply(op=op, args=(a,)) if op in _REAL:
             return Text(f"{file.helper('real')}(math.{op}, {below(a)})")
         case _:

@@ -64,6 +64,44 @@ def tanh(x):
     q = ((s + 112.811678491632931402) * s + 2235.48839060100448583) * s + 4844.06305325125486048
     return tl.where(tl.abs(x) < 0.625, x + x * s * (p / q), 1.0 - 2.0 / (tl.exp(2.0 * x) + 1.0))
 ''',
+    "log1p": '''
+@triton.jit
+def log1p(x):
+    """log(1 + x): near 0 the series of the area tangent at x / (2 + x), elsewhere the logarithm."""
+    s = x / (2.0 + x)
+    z = s * s
+    p = ((((z / 21 + 1.0 / 19) * z + 1.0 / 17) * z + 1.0 / 15) * z + 1.0 / 13) * z + 1.0 / 11
+    p = ((((p * z + 1.0 / 9) * z + 1.0 / 7) * z + 1.0 / 5) * z + 1.0 / 3) * z
+    return tl.where((x > -0.29) & (x < 0.41), 2.0 * s + 2.0 * s * p, tl.log(1.0 + x))
+''',
+    "expm1": '''
+@triton.jit
+def expm1(x):
+    """exp(x) - 1: near 0 by way of tanh(x / 2), so that no digits cancel."""
+    t = tanh(0.5 * x)
+    found = tl.where(tl.abs(x) < 1.0, 2.0 * t / (1.0 - t), tl.exp(x) - 1.0)
+    return tl.where(x == 0, x, found)
+''',
+    "atan2": '''
+@triton.jit
+def atan2(y, x):
+    """The angle of the point (x, y): a sixteenth of the circle by a rational approximation, then mirrored."""
+    a, b = tl.abs(x), tl.abs(y)
+    small, large = tl.minimum(a, b), tl.maximum(a, b)
+    r = tl.where(small == large, tl.where(large == 0, 0.0, 1.0), small / large)
+    steep = r > 0.41421356237309503
+    t = tl.where(steep, (r - 1.0) / (r + 1.0), r)
+    z = t * t
+    p = ((-0.84047005192358869593 * z - 8.7848712076487907168) * z - 21.634825278767008364) * z - 14.647836554593470317
+    q = ((z + 15.423701030671906577) * z + 62.284029891818045891) * z + 91.270581634559767099
+    q = q * z + 43.943509663780423659
+    angle = t + t * (z * (p / q))
+    angle = tl.where(steep, 0.7853981633974483 + angle, angle)
+    angle = tl.where(b > a, 1.5707963267948966 - angle, angle)
+    angle = tl.where((x < 0) | ((x == 0) & (1.0 / x < 0)), 3.141592653589793 - angle, angle)
+    angle = tl.where((y < 0) | ((y == 0) & (1.0 / y < 0)), -1.0 * angle, angle)
+    return tl.where((x != x) | (y != y), x + y, angle)
+''',
     "round_even": '''
 @triton.jit
 def round_even(x):
@@ -150,7 +188,7 @@ def real(function, x):
     except OverflowError:
         return math.inf
     except ValueError:
-        return -math.inf if x == 0 else math.nan
+        return -math.inf if x == (-1 if function is math.log1p else 0) else math.nan
 ''',
     "inverse_root": '''
 def inverse_root(x):
@@ -215,7 +253,7 @@ def checked_extent(axis, n):
 ''',
 }
 NAMES = frozenset(_SOURCES)
-_NEEDS = {"signed_power": ("integer_power",), "floor_quotient": ("quotient",)}
+_NEEDS = {"signed_power": ("integer_power",), "floor_quotient": ("quotient",), "expm1": ("tanh",)}
 
 
 def needs(name: str) -> tuple[str, ...]:

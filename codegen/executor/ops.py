@@ -104,6 +104,7 @@ _PLAIN: dict[str, Function] = {
     "neg": torch.neg, "abs": torch.abs, "floor": torch.floor, "ceil": torch.ceil, "round": torch.round,
     "sqrt": torch.sqrt, "rsqrt": torch.rsqrt, "exp": torch.exp, "exp2": torch.exp2, "log": torch.log,
     "log2": torch.log2, "tanh": torch.tanh, "erf": torch.erf, "sin": torch.sin, "cos": torch.cos, "tan": torch.tan,
+    "log1p": torch.log1p, "expm1": torch.expm1, "atan2": torch.atan2,
 }  # fmt: skip
 _TRUTH: dict[str, Function] = {
     "lt": torch.lt, "le": torch.le, "gt": torch.gt, "ge": torch.ge, "eq": torch.eq, "ne": torch.ne,

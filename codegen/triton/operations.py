@@ -20,7 +20,9 @@ _CALLS = {
     name: f"tl.{name}"
     for name in ("sqrt", "rsqrt", "exp", "exp2", "log", "log2", "erf", "sin", "cos", "abs", "floor", "ceil")
 }
-_LIBRARY = {"tanh": "tanh", "tan": "tan", "round": "round_even"}
+_LIBRARY = {
+    "tanh": "tanh", "tan": "tan", "round": "round_even", "log1p": "log1p", "expm1": "expm1", "atan2": "atan2",
+}  # fmt: skip
 _KNOWN_POWERS = frozenset((*range(1, 65), *range(-64, 0)))
 _PROPAGATE = "propagate_nan=tl.PropagateNan.ALL"
 
@@ -45,7 +47,7 @@ def elem(w: Writer, op: str, args: tuple[Value, ...], order: Axes) -> Text:
     if op in ("neg", "not"):
         sign = "-" if op == "neg" else "~"
         return Text(f"{sign}{w.strict(args[0], order).at(ATOM)}", SIGN)
-    inside = w.strict(args[0], order).code
+    inside = ", ".join(w.strict(a, order).code for a in args)
     called = _CALLS.get(op) or w.file.helper(_LIBRARY[op])
     return Text(f"{called}({inside})")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 
 from einc.base.source import Span
@@ -66,9 +65,41 @@ class RoomError(TargetError):
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """`did you mean 'x'?` for the closest known name, or nothing."""
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
-    return f"did you mean '{close[0]}'?" if close else ""
+    """`did you mean 'x'?` for a known name that this one misspells, shortens or lengthens, or nothing."""
+    names = list(known)
+    shared = (k for k in names if min(len(k), len(name)) > 2 and (k.startswith(name) or name.startswith(k)))
+    return misspelt(name, names) or next((f"did you mean '{k}'?" for k in shared), "")
+
+
+def misspelt(name: str, known: Iterable[str]) -> str:
+    """`did you mean 'x'?` for the known name that is a slip of the hand away, or nothing.
+
+    One edit in three letters is a slip, two in six or more; of shorter names, a letter struck twice.
+    """
+    most = min(len(name) // 3, 2)
+    distances = {k: _edits(name.lower(), k.lower(), most) for k in known}
+    close = min(distances, key=distances.__getitem__, default=None)
+    if close is not None and distances[close] <= most:
+        return f"did you mean '{close}'?"
+    struck = (k for k in distances if len(set(name)) == 1 and set(name) == set(k))
+    return next((f"did you mean '{k}'?" for k in struck), "")
+
+
+def _edits(a: str, b: str, most: int) -> int:
+    """The least number of letters changed, added, left out or swapped with the next; anything above `most` is more."""
+    if abs(len(a) - len(b)) > most:
+        return most + 1
+    before: list[int] = []
+    last = list(range(len(b) + 1))
+    for i, x in enumerate(a, 1):
+        row = [i]
+        for j, y in enumerate(b, 1):
+            cost = min(row[j - 1] + 1, last[j] + 1, last[j - 1] + (x != y))
+            if i > 1 and j > 1 and x == b[j - 2] and y == a[i - 2]:
+                cost = min(cost, before[j - 2] + 1)
+            row.append(cost)
+        before, last = last, row
+    return last[-1]
 
 
 class IllegalIR(AssertionError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from enum import Enum
 
@@ -21,6 +22,7 @@ class Rule(Enum):
     INTEGER = "the join of the arguments, which are integers"
     RANDOM = "f32, from integers"
     PART = "the part of a complex argument"
+    SIZE = "the argument's; of a complex one, that of its parts; a boolean counts as an integer"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +49,13 @@ _INFIX = (
     ("floordiv", "//", Rule.ARITHMETIC, PRODUCT), ("mod", "%", Rule.ARITHMETIC, PRODUCT),
     ("pow", "**", Rule.ARITHMETIC, POWER),
 )  # fmt: skip
-_FLOATING = ("sqrt", "rsqrt", "exp", "exp2", "log", "log2", "tanh", "erf", "sin", "cos", "tan")
+_FLOATING = ("sqrt", "rsqrt", "exp", "exp2", "log", "log2", "tanh", "erf", "sin", "cos", "tan", "log1p", "expm1")
 _CALLS = (
     *((name, 1, Rule.FLOATING) for name in _FLOATING),
-    ("abs", 1, Rule.ARITHMETIC), ("floor", 1, Rule.JOIN), ("ceil", 1, Rule.JOIN), ("round", 1, Rule.JOIN),
+    ("atan2", 2, Rule.FLOATING), ("abs", 1, Rule.SIZE),
+    ("floor", 1, Rule.JOIN), ("ceil", 1, Rule.JOIN), ("round", 1, Rule.JOIN),
     ("max", 2, Rule.JOIN), ("min", 2, Rule.JOIN), ("where", 3, Rule.SELECT), ("rand", -1, Rule.RANDOM),
-    ("re", 1, Rule.PART), ("im", 1, Rule.PART),
+    ("re", 1, Rule.PART), ("im", 1, Rule.PART), ("conj", 1, Rule.ARITHMETIC),
 )  # fmt: skip
 
 OPS: dict[str, Op] = {
@@ -72,8 +75,10 @@ def sides(op: Op) -> tuple[int, int]:
     return op.binding, op.binding + 1
 
 
+TRANSCENDENTAL = frozenset((*_FLOATING, "atan2"))  # and roots: what takes many instructions
+CONSTANTS = {"pi": math.pi}  # names that have a value where nothing else has the name
 ORDERINGS = ("lt", "le", "gt", "ge")
-LINEAR = ("neg", "re", "im")  # unary operations that pass through a sum
+LINEAR = ("neg", "re", "im", "conj")  # unary operations that pass through a sum
 
 
 def result_type(name: str, args: tuple[DType, ...]) -> DType:
@@ -89,7 +94,7 @@ def result_type(name: str, args: tuple[DType, ...]) -> DType:
         case Rule.JOIN:
             return _real(name, joined)
         case Rule.ARITHMETIC:
-            if name in ("floordiv", "mod", "abs"):
+            if name in ("floordiv", "mod"):
                 _real(name, joined)
             return INT if joined.is_bool else joined
         case Rule.FLOATING:
@@ -116,6 +121,8 @@ def result_type(name: str, args: tuple[DType, ...]) -> DType:
             return joined if op.rule is Rule.INTEGER else FLOAT
         case Rule.PART:
             return joined.part
+        case Rule.SIZE:
+            return INT if joined.is_bool else joined.part
 
 
 def _need(name: str, holds: bool, got: DType, wanted: str) -> None:

@@ -13,7 +13,7 @@ from einc.binding.checks import (
     checked_scalar,
     checked_scalars,
 )
-from einc.binding.obligations import Obligation, demand, obligations
+from einc.binding.obligations import Obligation, choices, demand, obligations
 from einc.binding.order import FromDefault, FromDimension, FromFormula, Step, plan
 from einc.ein import Expr, Program
 from einc.ein.arithmetic import ScalarValue, evaluate_formula
@@ -99,7 +99,9 @@ def _prepared(program: Program) -> _Call:
     found = _CALLS.get(id(program))
     if found is None:
         dims = program.shapes()
-        owed = tuple(((*e.axes, *e.over), obligations(e, dims)) for e in program.equations)
+        owed = tuple(
+            o for e in program.equations for o in (((), choices(e)), ((*e.axes, *e.over), obligations(e, dims)))
+        )
         found = _Call(program, plan(program), tuple((axes, o) for axes, o in owed if o))
         if len(_CALLS) >= _REMEMBERED:
             _CALLS.clear()

@@ -36,6 +36,15 @@ class Divides:
 
 
 @dataclass(frozen=True, slots=True)
+class Some:
+    """There is a position to choose from: axes that an argmax goes over are not empty."""
+
+    monoid: str
+    over: tuple[str, ...]
+    place: Span | None
+
+
+@dataclass(frozen=True, slots=True)
 class Within:
     """An index of an unguarded read stays in the dimension that has these axes."""
 
@@ -45,7 +54,7 @@ class Within:
     place: Span | None
 
 
-Obligation = Exact | Divides | Within
+Obligation = Exact | Divides | Some | Within
 
 
 def obligations(e: Equation, dims: Dims) -> tuple[Obligation, ...]:
@@ -76,6 +85,8 @@ def demand(what: Obligation, extents: Extents, scalars: Scalars) -> None:
     match what:
         case Exact(division):
             evaluate_formula(division, extents, scalars)
+        case Some(monoid, over, place):
+            _check_some(monoid, over, place, extents)
         case Divides():
             _check_divisor(what, extents, scalars)
         case Within(read, k, group):
@@ -83,6 +94,24 @@ def demand(what: Obligation, extents: Extents, scalars: Scalars) -> None:
             if reach is not None and (reach[0] < 0 or reach[1] >= extent_of(group, extents)):
                 known = values_of(read.index[k], extents, scalars)
                 raise _out_of_range(what, reach, extent_of(group, extents), known)
+
+
+def choices(e: Equation) -> tuple[Obligation, ...]:
+    """What they must satisfy even for an equation without positions: there is something to choose from."""
+    if e.monoid is None or e.monoid.name not in ("argmax", "argmin"):
+        return ()
+    return (Some(e.monoid.name, e.over, e.span),)
+
+
+def _check_some(monoid: str, over: tuple[str, ...], place: Span | None, extents: Extents) -> None:
+    empty = next((axis for axis in over if extents[axis] == 0), None)
+    if empty is not None:
+        raise ShapeError(
+            f"'{monoid}' has nothing to choose from",
+            place,
+            fact=f"axis '{empty}' has extent 0",
+            hint=f"pass operands for which |{empty}| is at least 1",
+        )
 
 
 def _certain(e: Expr) -> Iterator[Expr]:
@@ -118,13 +147,16 @@ def _check_divisor(what: Divides, extents: Extents, scalars: Scalars) -> None:
 def _out_of_range(found: Within, reach: Interval, limit: int, known: str) -> ShapeError:
     read, k, place = found.read, found.dimension, found.place
     index, text = read.index[k], print_expr(read.index[k])
+    size = " * ".join(f"|{axis}|" for axis in found.group) or "1"
     what = f"{print_expr(read)} is out of range: dimension {k} of {read.tensor} has extent {limit}"
     if is_closed(index):
         there = f"positions are 0 to {limit - 1}" if limit else "there are no positions"
+        known = "" if isinstance(index, Scalar) else known
         fact = there if isinstance(index, Const) else f"{there}, and {text} = {reach[0]}{known}"
-        return ShapeError(f"{what}, the index is {reach[0]}", place, fact=fact, hint=f"pass a longer {read.tensor}")
+        grows = reach[0] >= 0 or any(isinstance(n, Extent) for n in walk(index))
+        hint = f"pass a longer {read.tensor}" if grows else f"count from 0: the last is {size} - 1"
+        return ShapeError(f"{what}, the index is {reach[0]}", place, fact=fact, hint=hint)
     below = reach[0] < 0
-    size = " * ".join(f"|{axis}|" for axis in found.group) or "1"
     return ShapeError(
         f"{what}, the index reaches {reach[0] if below else reach[1]}",
         place,

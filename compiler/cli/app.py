@@ -1,4 +1,4 @@
-"""The command line: run, time, dump, emit, explain and check programs; list the passes; show the demo.
+"""The command line: run, time, dump, emit, explain and check programs; list the passes and functions; show the demo.
 
 Exit status: 0; 1 where the program or its operands are wrong, with the diagnostic on stderr; 2 for wrong usage.
 """
@@ -383,6 +383,19 @@ def passes(level: Level = 2, as_json: Json = False) -> None:
         _print_json([{"name": p.name, "level": p.level, "law": p.law, "why": p.why} for p in found])
     else:
         console().print(passes_table((p.name, str(p.level), p.law, p.why) for p in found))
+
+
+@command("einc functions")
+def functions(as_json: Json = False) -> None:
+    """List the functions that a program may call, each with what it gives."""
+    from einc.explain.vocabulary import vocabulary
+    from einc.present.terminal import console, functions_table
+
+    found = vocabulary()
+    if as_json:
+        _print_json([{"name": w.name, "form": w.form, "says": w.says, "kind": w.kind} for w in found])
+    else:
+        console().print(functions_table((w.kind, w.form, w.says) for w in found))
 
 
 @command("einc demo")

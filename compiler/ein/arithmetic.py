@@ -66,7 +66,10 @@ _COMPARE: dict[str, Callable[[ScalarValue, ScalarValue], bool]] = {
 _REAL: dict[str, Callable[[float], float]] = {
     "sqrt": math.sqrt, "rsqrt": lambda x: 1 / math.sqrt(x), "exp": math.exp, "exp2": math.exp2, "log": math.log,
     "log2": math.log2, "tanh": math.tanh, "erf": math.erf, "sin": math.sin, "cos": math.cos, "tan": math.tan,
+    "log1p": math.log1p, "expm1": math.expm1,
 }  # fmt: skip
+# Where Python raises and IEEE has a value: at the edge of the domain (log 0).
+_AT_EDGE = {"log": (0, -math.inf), "log2": (0, -math.inf), "log1p": (-1, -math.inf)}
 
 
 def _apply(
@@ -91,6 +94,8 @@ def _apply(
             return _power(a, b)
         case "neg", [a]:
             return -a
+        case "atan2", [a, b]:
+            return math.atan2(a, b)
         case "abs", [a]:
             return abs(a)
         case (("floor" | "ceil" | "round"), [a]):
@@ -118,7 +123,8 @@ def _real(op: str, x: float) -> float:
     except (ValueError, ZeroDivisionError):
         if x == 0 and op == "rsqrt":
             return math.copysign(math.inf, x)
-        return -math.inf if x == 0 and op in ("log", "log2") else math.nan
+        edge, value = _AT_EDGE.get(op, (0, math.nan))
+        return value if x == edge else math.nan
 
 
 def _quotient(a: float, b: float) -> float:

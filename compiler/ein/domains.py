@@ -22,7 +22,9 @@ Domain = frozenset[Expr]  # predicates, all of which must hold
 EVERYWHERE: Domain = frozenset()
 _TRUTH = ("lt", "le", "gt", "ge", "eq", "ne", "and", "or", "not")
 _OPPOSITE = {"eq": "ne", "ne": "eq"}
-_OF_ZERO = ("abs", "sqrt", "tanh", "erf", "sin", "tan", "floor", "ceil", "round", "neg")  # 0 at 0
+_OF_ZERO = (  # 0 at 0
+    "abs", "sqrt", "tanh", "erf", "sin", "tan", "log1p", "expm1", "floor", "ceil", "round", "neg", "conj",
+)  # fmt: skip
 _UNITS = {"sum": 0.0, "max": -math.inf, "min": math.inf, "any": 0.0}  # what reductions over nothing give
 
 

@@ -77,6 +77,8 @@ def apply(op: str, args: Sequence[Value], wide: DType | None = None) -> Value:
             return Value(np.asarray(uniform(seed, index)), t)
         case Rule.PART:
             return Value(np.asarray(arrays[0].real if op == "re" else arrays[0].imag), t)
+        case Rule.SIZE:
+            return Value(np.asarray(np.abs(arrays[0] if arrays[0].dtype.kind == "c" else as_stored(arrays[0], t))), t)
         case _:
             return Value(np.asarray(_NUMERIC[op](*(as_stored(x, t) for x in arrays))), t)
 
@@ -115,8 +117,9 @@ _LOGIC: dict[str, Callable[..., Array]] = {"and": np.logical_and, "or": np.logic
 _NUMERIC: dict[str, Callable[..., Array]] = {
     "add": np.add, "sub": np.subtract, "mul": np.multiply, "div": np.true_divide, "exactdiv": _floor_divide,
     "floordiv": _floor_divide, "mod": np.remainder, "pow": _pow, "neg": np.negative,
-    "abs": np.abs, "floor": _whole(np.floor), "ceil": _whole(np.ceil), "round": _whole(np.rint),
+    "conj": np.conj, "floor": _whole(np.floor), "ceil": _whole(np.ceil), "round": _whole(np.rint),
     "max": np.maximum, "min": np.minimum,
     "sqrt": np.sqrt, "rsqrt": lambda x: 1 / np.sqrt(x), "exp": np.exp, "exp2": np.exp2, "log": np.log,
     "log2": np.log2, "tanh": np.tanh, "erf": _erf, "sin": np.sin, "cos": np.cos, "tan": np.tan,
+    "log1p": np.log1p, "expm1": np.expm1, "atan2": np.arctan2,
 }  # fmt: skip

@@ -35,7 +35,6 @@ from einc.pipeline.plan import Plan
 from einc.tile.walk import tile_axes
 
 _T = TypeVar("_T")
-_MOST_PROGRAMS = 1 << 22  # of a grid whose loop bounds are looked at one by one
 
 
 def level(
@@ -78,7 +77,7 @@ def _decided(c: Compiled, figures: _Figures) -> Iterator[Decision]:
     if stage is not None:
         program = stage.state.program
         yield from decisions(
-            program, c.context, c.state.plans, cache(lambda plan: figures.share(program, plan, c.context))
+            program, c.context, stage.state.plans, cache(lambda plan: figures.share(program, plan, c.context))
         )
 
 
@@ -221,12 +220,9 @@ class _Figures:
 
     def looked_at(self, k: tile.Kernel, look: Callable[..., dict[str, _T]], parts: str = "") -> dict[str, _T]:
         """What a function of `einc.visits` finds, or nothing where bounds are not known."""
-        programs = math.prod(self.sizes.get(a, 1) for t in k.grid for a in t.axes)
-        if programs > _MOST_PROGRAMS and not any(loop.start or loop.stop for loop in loops(k.body)):
-            return {}
         try:
             return look(k, self.sizes, self.scalars, self.tensors, **({"parts": parts} if parts else {}))
-        except (KeyError, MemoryError):  # a scalar without a value; a grid too large to look at
+        except KeyError:  # a scalar without a value
             return {}
 
 

@@ -154,7 +154,7 @@ def _apply(op: str, args: list[_Value], causes: dict[str, None]) -> _Value:
     match op, args:
         case (("add" | "sub"), [a, b]):
             return _either(a, b)
-        case (("neg" | "re" | "im"), [a]):
+        case (("neg" | "re" | "im" | "conj"), [a]):
             return a
         case "mul", [a, b]:
             return _product(a, b)

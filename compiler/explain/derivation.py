@@ -22,13 +22,13 @@ def derivations(plan: Plan, shapes: Shapes) -> tuple[Derivation, ...]:
     order = [eq.name for eq in plan.equations]
     found: dict[str, Derivation] = {}
     for chain in chains(plan):
-        waited: dict[str, Open] = {}
+        waited: dict[str, NotClosed] = {}  # in the walk before its own: what waits longer does so for others that wait
         for n, walk in enumerate(walks(chain), 1):
             for link in walk.links:
                 name = link.equation.name
-                found[name] = Writer(link, shapes).derivation(n, waited.get(name))
-            for w in walk.waiting:
-                waited.setdefault(w.equation.name, opened(w, shapes))
+                last = waited.get(name)
+                found[name] = Writer(link, shapes).derivation(n, None if last is None else opened(last, shapes))
+            waited |= {w.equation.name: w for w in walk.waiting}
     return tuple(sorted(found.values(), key=lambda d: order.index(d.reduction)))
 
 
@@ -53,12 +53,11 @@ def _walking(plan: Plan, over: tuple[str, ...]) -> Plan:
 def open_reductions(program: Program) -> list[Open]:
     """What is not closed, whichever equations share a kernel: the reductions over one group of axes at a time, where
     they read each other in place."""
-    found: list[Open] = []
     if any(t.dtype.is_complex for eq in program.equations for t in eq.outputs):
-        return found
+        return []
+    found: dict[str, NotClosed] = {}
     for over in dict.fromkeys(eq.over for eq in program.equations if eq.over):
         chain = tuple(eq for eq in program.equations if eq.monoid is None or eq.over == over)
         if misread(chain, {}) is None:
-            plan = Plan(chain, (), walked=over)
-            found += [opened(w, program.shapes()) for walk in walks(plan) for w in walk.waiting]
-    return found
+            found |= {w.equation.name: w for walk in walks(Plan(chain, (), walked=over)) for w in walk.waiting}
+    return [opened(w, program.shapes()) for w in found.values()]

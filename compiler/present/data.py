@@ -59,6 +59,7 @@ def _decision_data(d: Decision) -> dict[str, object]:
         "apart_us": 1e6 * d.apart,
         "together_us": None if d.together is None else 1e6 * d.together,
         "reason": d.reason,
+        "spared": list(d.spared),
     }
 
 
@@ -89,5 +90,5 @@ def _accumulators(d: Derivation) -> list[dict[str, object]]:
     return [{"name": a.name, "body": a.body, "axes": list(a.axes), "moves": a.moves} for a in d.accumulators]
 
 
-def _tiles(v: Visits) -> dict[str, int]:
-    return {"visited": v.visited, "full": v.full, "mixed": v.mixed, "total": v.total}
+def _tiles(v: Visits) -> dict[str, int | bool]:
+    return {"visited": v.visited, "full": v.full, "mixed": v.mixed, "total": v.total, "sample": v.sample}

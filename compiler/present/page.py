@@ -11,7 +11,7 @@ from einc.explain.notation import markup
 from einc.explain.transition import Derivation
 from einc.passes.planning.decisions import Decision
 from einc.present.picture import cascade
-from einc.present.report import LIMITS, duration, in_words, quantity, ratio, relative, shape_of
+from einc.present.report import LIMITS, duration, in_words, purpose, quantity, ratio, relative, shape_of
 from einc.present.style import CSS
 from einc.present.terminal import characteristics
 from einc.present.tilemap import tile_map
@@ -88,7 +88,7 @@ def _tiles(s: Story) -> str:
             v = k.tiles[axis]
             if v.visited == v.total and not (v.full and v.mixed) and axis not in k.part_starts:
                 continue
-            share = f"{100 * v.share:.3g}% of {v.total} blocks"
+            share = f"{'about ' if v.sample else ''}{100 * v.share:.3g}% of {v.total} blocks"
             cut = f"; in {k.splits} parts" if axis in k.part_starts else ""
             caption = f"kernel {k.name}, walk over {axis}<small>{share}: {v.full} full, {v.mixed} mixed{cut}</small>"
             parts.append(
@@ -232,7 +232,8 @@ def _decided(decisions: Sequence[Decision]) -> Iterator[str]:
             f"<span>{duration(1e6 * t)}</span>"
             for label, t, chosen in (("apart", d.apart, not d.joined), ("together", d.together, d.joined))
         )
-        yield f'<div class="card">{title}<div class="bars">{bars}</div></div>'
+        note = f'<p class="note">{escape(f"Together{purpose(d)}.")}</p>' if d.joined and d.slower else ""
+        yield f'<div class="card">{title}<div class="bars">{bars}</div>{note}</div>'
 
 
 def _count(n: int, what: str) -> str:

@@ -149,7 +149,8 @@ def _details(k: KernelFigures) -> Iterator[str]:
     for axis, v in k.tiles.items():
         if v.visited < v.total:
             counts = f"{v.full} full, {v.mixed} mixed, {v.total - v.visited} empty"
-            yield f"visits {v.visited} of {v.total} blocks of {axis}: {counts}"
+            about = "about " if v.sample else ""
+            yield f"visits {about}{v.visited} of {v.total} blocks of {axis}: {counts}"
     if k.splits > 1:
         yield f"in {k.splits} splits"
 
@@ -158,7 +159,8 @@ def _decided(decisions: Sequence[Decision]) -> Iterator[str]:
     for d in decisions:
         names = " and ".join(", ".join(kernel) for kernel in d.kernels)
         if d.joined and d.together is not None:
-            yield from wrapped(f"joined {names}: {duration(1e6 * d.apart)} → {duration(1e6 * d.together)}")
+            times = f"{duration(1e6 * d.apart)} → {duration(1e6 * d.together)}"
+            yield from wrapped(f"joined {names}: {times}{', which' * d.slower}{purpose(d)}")
         elif d.together is None:
             yield from wrapped(f"apart: {names}, which cannot share a kernel:")
             for reason in d.reason.split("; "):
@@ -166,6 +168,15 @@ def _decided(decisions: Sequence[Decision]) -> Iterator[str]:
         else:
             times = f"{duration(1e6 * d.apart)} apart, {duration(1e6 * d.together)} together"
             yield from wrapped(f"apart: {names}, as {times}")
+
+
+def purpose(d: Decision) -> str:
+    """What a join that takes longer is for."""
+    if not d.slower:
+        return ""
+    if d.spared:
+        return f" is slower, but {', '.join(d.spared)} {'is' if len(d.spared) == 1 else 'are'} then not stored"
+    return " is slower by itself, and part of a larger join that pays"
 
 
 # ---------------------------------------------------------------------------------------------------------------------

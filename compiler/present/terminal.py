@@ -149,6 +149,17 @@ def code(title: str, text: str) -> Group:
     return Group(Rule(Text(title), align="left", style="dim"), listing(text, "python"))
 
 
+def functions_table(rows: Iterable[tuple[str, str, str]]) -> Table:
+    """The functions of the language: where each comes from, how it is written, what it gives."""
+    table = Table(expand=True)
+    table.add_column("kind", no_wrap=True)
+    table.add_column("function", style="bold", ratio=3)
+    table.add_column("gives", ratio=5)
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    return table
+
+
 def passes_table(rows: Iterable[tuple[str, str, str, str]]) -> Table:
     """The pipeline: name, level, law and reason of each pass."""
     table = Table(show_lines=True, expand=True)

@@ -28,7 +28,8 @@ def tile_map(k: KernelFigures, axis: str, ident: str) -> str:
     width, height = max(left + columns * side, 150.0) + 8, top + rows * side + 8
     v = k.tiles[axis]
     title = f"blocks of {axis} that kernel {k.name} visits"
-    said = f"{v.visited} of {v.total} blocks are visited: {v.full} full, {v.mixed} mixed."
+    about = "About " if v.sample else ""
+    said = f"{about}{v.visited} of {v.total} blocks are visited: {v.full} full, {v.mixed} mixed."
     return (
         f'<svg viewBox="0 0 {width:.0f} {height:.0f}" style="max-width:{width:.0f}px" role="img" class="tiles" '
         f'aria-labelledby="{ident}-t {ident}-d"><title id="{ident}-t">{html.escape(title)}</title>'

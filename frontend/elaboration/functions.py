@@ -16,6 +16,7 @@ from einc.frontend.elaboration.library import Entry, prelude
 from einc.frontend.elaboration.scopes import Argument, Scope
 from einc.frontend.elaboration.targets import apart, check_stored, written_dims
 from einc.frontend.elaboration.values import Dims, Obstacle, Result, Value, flatten, merge
+from einc.frontend.syntax.mistakes import recurrence
 from einc.frontend.syntax.nodes import Call, Definition, Function, FunctionParam, Target
 
 _LONGEST_CHAIN = 64  # functions that call each other
@@ -61,7 +62,7 @@ def _check_chain(t: Elaborator, name: str, span: Span) -> None:
             f"the function '{name}' calls itself",
             span,
             fact=cycle,
-            hint="write the recurrence as a reduction: sum[t](where(t <= j, x[t], 0))",
+            hint=recurrence("a recurrence"),
         )
     if len(chain) > _LONGEST_CHAIN:
         raise errors.NameError(

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from einc import ein
 from einc.base.errors import AxisError, DTypeError
-from einc.base.ops import result_type
+from einc.base.ops import LINEAR, result_type
 from einc.base.source import Span
 from einc.frontend.elaboration.cascade import check_extent
 from einc.frontend.elaboration.values import Obstacle, Obstacles, Value, blocked, collect, multiplied, union
@@ -57,7 +57,7 @@ def _of_extents(e: ein.Expr) -> bool:
 def _obstacles(op: str, values: Sequence[Value], span: Span) -> Obstacles:
     """What of the arguments an implicit sum cannot be taken over any more."""
     match op:
-        case "mul" | "neg" | "re" | "im":
+        case _ if op == "mul" or op in LINEAR:
             return multiplied(values)
         case "div":
             below = replace(values[1], obstacles=blocked(values[1], "a denominator", values[1].span))
@@ -79,5 +79,5 @@ def _wrong_type(e: DTypeError, op: str, values: Sequence[Value], span: Span) -> 
         return DTypeError(e.message, wrong.span, hint=f"compare it: {wrong.span.text} != 0")
     types = ", ".join(dict.fromkeys(str(v.dtype) for v in values))
     fact = f"{'the arguments have' if len(values) > 1 else 'the argument has'} type {types}"
-    size = "take the real part, re(x), or the size, re(x) ** 2 + im(x) ** 2"
+    size = "take the real part, re(x), or the size, abs(x)"
     return DTypeError(e.message, span, fact=fact, hint=size if any(v.dtype.is_complex for v in values) else "")

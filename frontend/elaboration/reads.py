@@ -27,6 +27,8 @@ def read(t: Elaborator, node: Read, guard: ein.Expr | None) -> Value:
     if known is None:
         raise _unknown(t, node)
     _check_count(t, node, known)
+    if guard is None and node.guard is None:
+        _check_sign(t, node, known)
     inner = guard if node.guard is None else condition(t, node.guard, guard)
     values = [_index(t, item, inner) for item in node.index]
     own = known.dims[: known.hidden]
@@ -98,6 +100,19 @@ def _check_count(t: Elaborator, node: Read, known: Known) -> None:
 
 def _count(n: int, what: str) -> str:
     return f"{n} {what}{'s' * (n != 1)}"
+
+
+def _check_sign(t: Elaborator, node: Read, known: Known) -> None:
+    """No subscript is written as a negative number."""
+    for dim, item in zip(known.dims[known.hidden :], node.index, strict=False):
+        if isinstance(item, Literal) and not isinstance(item.value, float) and item.value < 0:
+            size = " * ".join(f"|{axis}|" for axis in dim) or "1"
+            raise ShapeError(
+                f"the subscript {item.value} is before the start",
+                t.scope.at(item.span),
+                fact="subscripts count from 0, and do not wrap around",
+                hint=f"count from the end: {size} - {-item.value}",
+            )
 
 
 def _index(t: Elaborator, node: Node, guard: ein.Expr | None) -> Value:

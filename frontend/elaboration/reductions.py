@@ -106,7 +106,7 @@ def _check_types(monoid: ein.Monoid, bodies: Sequence[Value], span: Span) -> Non
         raise DTypeError(
             f"'{monoid.name}' needs an order, which {dtype} has not",
             span,
-            hint="order by size: re(x) ** 2 + im(x) ** 2",
+            hint="order by size: abs(x)",
         )
     if len(bodies) > 1 and not bodies[1].dtype.is_int:
         raise DTypeError(f"a position is an integer, not {bodies[1].dtype}", bodies[1].span, hint="i64(x)")

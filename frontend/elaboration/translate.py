@@ -8,11 +8,12 @@ from dataclasses import dataclass, replace
 from einc import ein
 from einc.base import errors
 from einc.base.errors import CallError, DTypeError, nearest
-from einc.base.ops import OPS
+from einc.base.ops import CONSTANTS, OPS
 from einc.base.source import Span
 from einc.base.types import BOOL, BY_NAME, FLOAT, INT, DType
 from einc.ein.guards import argument_guard
 from einc.ein.monoids import MONOIDS
+from einc.ein.printer import print_dims
 from einc.frontend.elaboration import functions, reads, reductions
 from einc.frontend.elaboration.cascade import Cascade, bare
 from einc.frontend.elaboration.library import Library
@@ -20,6 +21,7 @@ from einc.frontend.elaboration.operations import operate
 from einc.frontend.elaboration.scopes import Scope
 from einc.frontend.elaboration.values import Reduction, Result, Value, blocked
 from einc.frontend.syntax.nodes import Call, Extent, Group, Literal, Name, Node, Operation, Quoted, Read
+from einc.frontend.syntax.synonyms import meant
 
 _WEAK = {bool: BOOL, int: INT, float: FLOAT}
 
@@ -95,15 +97,19 @@ class Translator:
             return Value(ein.Scalar(name), scope.scalars[name], span)
         if name in scope.tensors:
             if name in scope.axes:
+                read = name + print_dims(scope.tensors[name].dims)
                 raise errors.NameError(
                     f"'{name}' is a tensor and an axis",
                     span,
-                    hint=f"give the tensor its brackets, {name}[…], or rename one of them",
+                    fact="without brackets, either could be meant",
+                    hint=f"write {read} to read the tensor; to use the position on the axis, rename one of the two",
                 )
             return bare(scope.tensors[name], span)
         if name in scope.axes:
             axis = scope.single(name, span)
             return Value(ein.AxisValue(axis), INT, span, (), (axis,))
+        if name in CONSTANTS:
+            return Value(ein.Const(CONSTANTS[name]), FLOAT, span)
         raise self._unknown(name, span)
 
     def _unknown(self, name: str, span: Span) -> errors.Error:
@@ -227,17 +233,8 @@ class Translator:
         if name in self.scope.tensors:
             return errors.NameError(f"'{name}' is a tensor, not a function", span, hint=f"read it: {name}[…]")
         known = [*self.library, *MONOIDS, *BY_NAME, *(n for n, op in OPS.items() if not op.infix)]
-        meant = {
-            "int": "i64",
-            "float": "f32",
-            "pow": "x ** y",
-            "dot": "a product of reads",
-            "matmul": "a product of reads",
-        }
         return errors.NameError(
-            f"there is no function '{name}'",
-            span,
-            hint=(f"write {meant[name]}" if name in meant else nearest(name, known)) or f"define it: fn {name}(x) = …",
+            f"there is no function '{name}'", span, hint=meant(name, known) or f"define it: fn {name}(x) = …"
         )
 
 

@@ -6,10 +6,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from einc.base import errors
+from einc.base.ops import CONSTANTS
 from einc.base.source import Span
 from einc.base.types import DType
 from einc.frontend.programs.undeclared import check_misspelt, free_scalars, read_operands
 from einc.frontend.programs.usage import likely_types
+from einc.frontend.syntax.mistakes import recurrence
 from einc.frontend.syntax.nodes import (
     AxisStatement,
     Call,
@@ -63,7 +65,7 @@ def outline(tree: Definitions) -> Outline:
     scalars = {p.name for p in params if isinstance(p, ScalarDecl)}
     axes = _axes(params, tree.body, nodes, tensors | scalars)
     if tree.params is None:
-        params = (*read_operands(nodes, targets, axes), *free_scalars(nodes, {*tensors, *axes}))
+        params = (*read_operands(nodes, targets, axes), *free_scalars(nodes, {*tensors, *axes, *CONSTANTS}))
     _check_names(params, targets, axes, extents)
     ordered = _ordered(definitions, targets)
     types = likely_types(nodes, {name: d.value for name, (d, _) in targets.items()})
@@ -209,7 +211,7 @@ def _cycle(path: Sequence[Definition], back: Definition) -> errors.Error:
         f"'{names[0]}' is defined by itself",
         back.targets[0].span,
         fact=" reads ".join(f"'{n}'" for n in (names if len(names) < 8 else [*names[:6], "…", names[-1]])),
-        hint="write a recurrence as a reduction over what came before: sum[t](where(t <= j, x[t], 0))",
+        hint=recurrence("it"),
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from einc.base import errors
@@ -56,21 +55,13 @@ def free_scalars(nodes: Sequence[Node], known: set[str]) -> Iterator[ScalarDecl]
 
 def check_scalar(n: Name, known: Iterable[str]) -> None:
     """A name that nothing defines is a scalar of the caller's, unless it is nearly a known name."""
-    close = [k for k in known if len(set(n.name)) == 1 and set(n.name) == set(k)]
-    close += difflib.get_close_matches(n.name, list(known), n=1, cutoff=0.75) if len(n.name) > 2 else []
-    if close:
-        raise errors.NameError(
-            f"'{n.name}' is not defined",
-            n.span,
-            fact=f"names here: {', '.join(known)}",
-            hint=f"did you mean '{close[0]}'?",
-        )
+    hint = errors.misspelt(n.name, known)
+    if hint:
+        raise errors.NameError(f"'{n.name}' is not defined", n.span, fact=f"names here: {', '.join(known)}", hint=hint)
 
 
 def check_misspelt(n: Name, others: set[str]) -> None:
     """A name that only subscripts have is an axis, unless it is nearly that of a scalar or tensor."""
-    close = difflib.get_close_matches(n.name, others, n=1, cutoff=0.75) if len(n.name) > 2 else []
-    if close:
-        raise errors.NameError(
-            f"'{n.name}' is not defined", n.span, fact="it is in subscripts only", hint=f"did you mean '{close[0]}'?"
-        )
+    hint = errors.misspelt(n.name, sorted(others)) if len(n.name) > 2 else ""
+    if hint:
+        raise errors.NameError(f"'{n.name}' is not defined", n.span, fact="it is in subscripts only", hint=hint)

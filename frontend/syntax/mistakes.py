@@ -112,6 +112,15 @@ def unexpected(kind: str, place: Span, accepts: Collection[str], before: str) ->
     return SyntaxError(message, place, fact=f"expected {_expected(accepts)}", hint=hint)
 
 
+def recurrence(what: str) -> str:
+    """How to write what is defined by its own earlier values, as far as that can be written."""
+    return (
+        f"write {what} as a reduction over what came before: sum[t](where(t <= i, x[t], 0)), of a decay "
+        "sum[t](where(t <= i, a ** (i - t) * x[t], 0)); so do max, min and prod; what else a step does to its own "
+        "last value cannot be written"
+    )
+
+
 def _message(kind: str, place: Span, accepts: Collection[str]) -> str:
     if kind == "_NEWLINE":
         return "the line ends too early"

@@ -7,16 +7,18 @@ Leaves are `re` and `im` of reads; a real expression is its own real part and ha
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 
 from einc.base.errors import DTypeError
 from einc.base.types import DType
-from einc.ein import ZERO, Apply, Cast, Const, Equation, Expr, Monoid, Read, Scalar, rebuild
+from einc.ein import ONE, ZERO, Apply, Cast, Const, Equation, Expr, Monoid, Read, Scalar, rebuild
 from einc.ein.inference import dtype_of
 from einc.ein.monoids import MONOIDS
 
 Parts = tuple[Expr, Expr]
+_INFINITE = Const(math.inf)
 
 
 def call(op: str, *args: Expr) -> Expr:
@@ -42,6 +44,9 @@ def parts(e: Expr, dtypes: Mapping[str, DType]) -> Parts:
         case Cast(dtype=dtype, arg=arg):
             re, im = parts(arg, dtypes)
             return Cast(dtype.part, re), ZERO if im == ZERO else Cast(dtype.part, im)
+        case Apply(op="conj", args=(x,)):
+            re, im = parts(x, dtypes)
+            return re, call("neg", im)
         case Apply(op="neg", args=(x,)):
             re, im = parts(x, dtypes)
             return call("neg", re), call("neg", im)
@@ -82,6 +87,18 @@ def _quotient(x: Parts, y: Parts) -> Parts:
     return call("div", re, size), call("div", im, size)
 
 
+def _size(x: Parts) -> Expr:
+    """The absolute value, by way of the quotient of the parts, which does not overflow where their squares would."""
+    a, b = (Apply("abs", (p,)) for p in x)
+    if x[1] == ZERO:
+        return a
+    large, small = Apply("max", (a, b)), Apply("min", (a, b))
+    r = Apply("div", (small, large))
+    size = Apply("mul", (large, Apply("sqrt", (Apply("add", (ONE, Apply("mul", (r, r)))),))))
+    infinite = Apply("or", (Apply("eq", (a, _INFINITE)), Apply("eq", (b, _INFINITE))))
+    return Apply("where", (infinite, _INFINITE, Apply("where", (Apply("eq", (large, ZERO)), ZERO, size))))
+
+
 def _unwrapped(e: Expr, dtypes: Mapping[str, DType]) -> Expr:
     """A real expression with the parts and comparisons of complex ones inside it written out."""
     match e:
@@ -89,6 +106,10 @@ def _unwrapped(e: Expr, dtypes: Mapping[str, DType]) -> Expr:
             return parts(x, dtypes)[0 if op == "re" else 1]
         case Apply(op="re" | "im"):
             return e
+        case Apply(op="conj", args=(x,)):
+            return _unwrapped(x, dtypes)
+        case Apply(op="abs", args=(x,)) if dtype_of(x, dtypes).is_complex:
+            return _size(parts(x, dtypes))
         case Apply(op="eq" | "ne" as op, args=(x, y)) if any(dtype_of(a, dtypes).is_complex for a in (x, y)):
             (a, b), (c, d) = parts(x, dtypes), parts(y, dtypes)
             return Apply("and" if op == "eq" else "or", (Apply(op, (a, c)), Apply(op, (b, d))))

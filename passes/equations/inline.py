@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import reduce
 
+from einc.base.ops import TRANSCENDENTAL
 from einc.ein import (
     FALSE,
     ZERO,
@@ -42,7 +43,7 @@ from einc.passes.algebra.exposure import Dims, inside
 from einc.passes.algebra.scope import is_stored_as
 from einc.pipeline import Context
 
-_DEAR = frozenset({"sqrt", "rsqrt", "exp", "exp2", "log", "log2", "tanh", "erf", "sin", "cos", "tan", "rand"})
+_DEAR = TRANSCENDENTAL | {"rand"}
 _MOST_NODES = 24  # of a body that is repeated in several places
 _MOST_READS = 4
 _DEEPEST = 64  # a body that is substituted; a longer chain of definitions is stored now and then

@@ -17,6 +17,7 @@ from functools import lru_cache
 from math import ceil, prod
 
 from einc import ein
+from einc.base.ops import TRANSCENDENTAL
 from einc.base.targets import Rates
 from einc.ein import Apply, Const, Equation, Program
 from einc.ein.origins import Products
@@ -27,7 +28,7 @@ from einc.passes.streaming.walks import can_split, tensors_read, upstream, walks
 from einc.pipeline import Context, positions
 from einc.pipeline.plan import Plan
 
-_SPECIAL = {"exp", "exp2", "log", "log2", "tanh", "erf", "sin", "cos", "tan", "sqrt", "rsqrt", "div", "pow", "rand"}
+_SPECIAL = TRANSCENDENTAL | {"div", "pow", "rand"}
 _MULTIPLIED = 64  # the largest power that is made of products
 _UNHIDDEN = 1 / 8  # of the time that other units than the slowest take
 BLOCK = 128  # positions of a blocked grid axis that share a program

@@ -18,7 +18,8 @@ from einc.pipeline.plan import Plan
 class Decision:
     """Kernels, each as what it stores, that were joined or left apart: predicted seconds apart and together.
 
-    `together` is None where they cannot share a kernel, for `reason`.
+    `together` is None where they cannot share a kernel, for `reason`. `spared` are tensors that are not stored once
+    they are joined: for the sake of those, or of the joins that it leads to, a join may take longer.
     """
 
     kernels: tuple[tuple[str, ...], ...]
@@ -26,6 +27,12 @@ class Decision:
     apart: float
     together: float | None
     reason: str
+    spared: tuple[str, ...] = ()
+
+    @property
+    def slower(self) -> bool:
+        """Do they take longer together?"""
+        return self.together is not None and self.together > self.apart
 
 
 def decisions(
@@ -42,10 +49,7 @@ def decisions(
     def seconds(plan: Plan) -> float:
         return search.model.splits(plan, share(plan))[1]
 
-    apart, together = search.begin(), search.begin(groups)
-    assert apart is not None
-    assert together is not None
-    steps = list(search.steps(apart, groups))
+    steps = list(search.steps(search.separate(), groups))
     found = []
     for before, after in pairwise(steps):
         group = [p for p in before if p not in after]
@@ -53,9 +57,9 @@ def decisions(
     for names in groups:  # what gains only as a whole
         rest = [p for p in steps[-1] if p.equations[0].name in names]
         if len(rest) > 1:
-            whole = next(p for p in together if p.equations[0].name in names)
+            whole = next(p for p in plans if p.equations[0].name in names)
             found.append(_decision(seconds, rest, whole, joined=True))
-    flow = Flow(together)
+    flow = Flow(plans)
     found += [_decision(seconds, group, search.joined(group, flow), joined=False) for group in flow.candidates()]
     return tuple(found)
 
@@ -65,4 +69,5 @@ def _decision(seconds: Callable[[Plan], float], group: list[Plan], plan: Plan | 
     names = tuple(p.stores for p in group)
     if isinstance(plan, Apart):
         return Decision(names, joined, apart, None, plan.reason)
-    return Decision(names, joined, apart, seconds(plan), "")
+    spared = tuple(name for stored in names for name in stored if name not in plan.stores)
+    return Decision(names, joined, apart, seconds(plan), "", spared)

@@ -54,9 +54,13 @@ class Search:
         self.scores = scores(program, context)
         self.compared = compared(program)
 
+    def separate(self) -> list[Plan]:
+        """A kernel for each equation."""
+        return [alone(eq, self.program, self.context) for eq in self.program.equations]
+
     def begin(self, groups: Groups = ()) -> list[Plan] | None:
         """A kernel for each group of equations and for each equation in none; None where a group cannot share one."""
-        plans = [alone(eq, self.program, self.context) for eq in self.program.equations]
+        plans = self.separate()
         flow = Flow(plans)
         for names in groups:
             group = [p for p in plans if p.equations[0].name in names]

@@ -10,7 +10,7 @@ is carried. If the set does not close, the reduction needs the final references 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from einc import ein
@@ -28,14 +28,26 @@ _ORDERS = ("max", "min", "argmax", "argmin")
 SEEN = "seen"
 
 
+def _read(eq: Equation) -> frozenset[str]:
+    """The tensors that an equation reads."""
+    return frozenset(name for e in eq.expressions() for name in ein.tensors_of(e))
+
+
 def links(
-    chain: Sequence[Equation], over: Sequence[str], blurred: Collection[str] = frozenset()
+    chain: Sequence[Equation],
+    over: Sequence[str],
+    blurred: Collection[str] = frozenset(),
+    sources: Callable[[Equation], Collection[str]] = _read,
+    written: Callable[[Equation], Equation] = lambda eq: eq,
 ) -> list[Link | NotClosed]:
     """Each reduction of a chain over the same axes, in order, as what it carries.
 
     Earlier values are read by their names at the output axes. What reads a reduction that is not closed is not closed;
     nor is what reads another than the first result of one that gives several, as a position, which jumps; nor what
     reads a `blurred` tensor: one made of earlier values in a way that no movement follows.
+
+    `written` gives an equation in terms of its `sources` alone. What was written so grows with every equation between,
+    so it is asked for only where those could do.
     """
     moving: set[str] = set()
     lost: set[str] = set()
@@ -43,20 +55,18 @@ def links(
     maxima = frozenset(eq.name for eq in chain if eq.monoid is not None and eq.monoid.name in ("max", "min"))
     found: list[Link | NotClosed] = []
     taken = {t.name for eq in chain for t in eq.outputs}
-    taken |= {r.tensor for eq in chain for e in eq.expressions() for r in ein.reads(e)}
+    taken |= {name for eq in chain for name in sources(eq)}
     for eq in chain:
-        read = [r for e in eq.expressions() for r in ein.reads(e)]
-        mixed = next((r for r in read if r.tensor in blurred), None)
-        if lost & {r.tensor for r in read}:
-            link: Link | NotClosed = NotClosed(eq, eq.body, "it depends on what is only known after a walk")
-        elif mixed is not None:
-            link = NotClosed(eq, mixed, "it reduces values that are still changing over another axis")
+        if lost.isdisjoint(sources(eq)):
+            whole = written(eq)
+            closure = _Closure(whole, frozenset(moving), maxima, frozenset(positive), tuple(over), taken)
+            link = _mixed(whole, blurred) or closure.link()
+            positive |= {eq.name} if makes_no_negative(whole, positive) else set()
         else:
-            link = _Closure(eq, frozenset(moving), maxima, frozenset(positive), tuple(over), taken).link()
+            link = NotClosed(eq, eq.body, "it depends on what is only known after a walk")
         found.append(link)
         (lost if isinstance(link, NotClosed) else moving).add(eq.name)
         lost |= {t.name for t in eq.outputs[1:]}
-        positive |= {eq.name} if makes_no_negative(eq, positive) else set()
     return centred(_hatted(found))
 
 
@@ -72,6 +82,13 @@ def closed(
     closure = _Closure(eq, frozenset(references), frozenset(maxima), frozenset(positive), tuple(over), taken)
     link = closure.link()
     return link if isinstance(link, Link) else None
+
+
+def _mixed(eq: Equation, blurred: Collection[str]) -> NotClosed | None:
+    found = next((r for e in eq.expressions() for r in ein.reads(e) if r.tensor in blurred), None)
+    if found is None:
+        return None
+    return NotClosed(eq, found, "it reduces values that are still changing over another axis")
 
 
 def _hatted(chain: Sequence[Link | NotClosed]) -> list[Link | NotClosed]:

@@ -40,8 +40,14 @@ def walks(plan: Plan) -> tuple[Walk, ...]:
     found: list[Walk] = []
     while over and (late or along):
         unknown = {t.name for eq in late for t in eq.outputs}
-        chain = [written_out(eq, named, unknown) for eq in late]
-        made = links(chain, (*plan.walked, *plan.scanned), blurred(named, unknown))
+        open_ = between(named, unknown)
+        made = links(
+            late,
+            (*plan.walked, *plan.scanned),
+            blurred(named, unknown),
+            lambda eq: sources(eq, named, open_),  # noqa: B023
+            lambda eq: written_out(eq, named, unknown),  # noqa: B023
+        )
         now = [eq for eq in along if not unknown & upstream(eq, named)]
         ready = tuple(link for link in made if isinstance(link, Link))
         waiting = tuple(link for link in made if isinstance(link, NotClosed))
@@ -104,9 +110,25 @@ def _value(source: Equation, read: Read) -> Expr:
     return ein.Cast(stored, value) if stored.is_int and isinstance(value, ein.Apply) else value
 
 
+def between(named: dict[str, Equation], unknown: Collection[str]) -> frozenset[str]:
+    """The pointwise tensors that depend on unknown ones."""
+    return frozenset(n for n, e in named.items() if e.monoid is None and upstream(e, named) & set(unknown))
+
+
+def sources(eq: Equation, named: dict[str, Equation], through: Collection[str]) -> frozenset[str]:
+    """The tensors that an equation reads, directly or through tensors that are written out."""
+    found: set[str] = set()
+    stack = [eq]
+    while stack:
+        for name in tensors_read(stack.pop().expressions()) - found:
+            found.add(name)
+            stack += [named[name]] if name in through else []
+    return frozenset(found - set(through))
+
+
 def written_out(eq: Equation, named: dict[str, Equation], unknown: Collection[str]) -> Equation:
     """The equation with pointwise tensors that depend on unknown ones replaced by what they are."""
-    through = {n for n, e in named.items() if e.monoid is None and upstream(e, named) & set(unknown)}
+    through = between(named, unknown)
 
     def out(e: Expr) -> Expr:
         if isinstance(e, Read) and e.tensor in through:

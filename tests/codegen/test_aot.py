@@ -47,6 +47,8 @@ UNARY = (
     "tan",
     "floor",
     "round",
+    "log1p",
+    "expm1",
 )
 CHAINS = (
     "def f(Q[i, d], K[j, d], V[j, e]):\n    O[i, e] = sum[j](softmax[j](sum[d](Q * K)) * V[j, e])\n    return O\n",
@@ -107,7 +109,7 @@ def test_every_kind_of_kernel_compiles(what: str, name: str) -> None:
 def test_every_function_compiles(dtype: DType, name: str) -> None:
     for op in UNARY:
         compiled(programs.elementwise(op, dtype), name)
-    for op in ("max", "pow", "div"):
+    for op in ("max", "pow", "div", "atan2"):
         compiled(programs.elementwise(op, dtype, 2), name)
 
 

@@ -164,6 +164,7 @@ UNARY = {
     "neg": torch.neg, "abs": torch.abs, "sqrt": torch.sqrt, "rsqrt": torch.rsqrt, "exp": torch.exp, "exp2": torch.exp2,
     "log": torch.log, "log2": torch.log2, "tanh": torch.tanh, "erf": torch.erf, "sin": torch.sin, "cos": torch.cos,
     "tan": torch.tan, "floor": torch.floor, "ceil": torch.ceil, "round": torch.round,
+    "log1p": torch.log1p, "expm1": torch.expm1,
 }  # fmt: skip
 NUMBERS = [BOOL, I8, I16, I32, I64, U8, U16, U32, U64, F8E4M3, F8E5M2, F16, BF16, F32, F64]
 
@@ -172,8 +173,8 @@ NUMBERS = [BOOL, I8, I16, I32, I64, U8, U16, U32, U64, F8E4M3, F8E5M2, F16, BF16
 @pytest.mark.parametrize("op", UNARY)
 def test_unary_operations(run: Run, op: str, dtype: DType) -> None:
     x = torch.cat([normal(400, dtype=torch.float64) * 4, torch.arange(-8, 8) / 2, torch.tensor([1e-8, 30.0, 1e4])])
-    x = (x.abs() + 1e-3 if op in ("sqrt", "rsqrt", "log", "log2") else x).to(TORCH[dtype.name])
-    if op in ("exp", "exp2"):
+    x = (x.abs() + 1e-3 if op in ("sqrt", "rsqrt", "log", "log2", "log1p") else x).to(TORCH[dtype.name])
+    if op in ("exp", "exp2", "expm1"):
         x = x.clamp(-40, 40)
     exact = UNARY[op](x.double())
     got = run(programs.elementwise(op, dtype), x).double()

@@ -25,8 +25,8 @@ from einc.frontend.tiles.kernels import read_kernels
 from einc.tile import Block, Dot, Fill, Fold, Let, Lit, Load, Ref, Scan, Store, TileType
 from einc.tile.printer import print_schedule
 from tests.compiler.test_evaluate import RECURRENCE
+from tests.library.cases import agree
 from tests.support import tileprograms
-from tests.support.library import agree
 from tests.support.random_programs import programs
 from tests.support.tileprograms import Scheduled, axis, conj, elem, inside, kernel, let, load
 from tests.whole.test_library import CASES, compiled

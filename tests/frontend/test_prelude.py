@@ -24,8 +24,9 @@ BIG = np.array([[1000.0, 999.0, -1000.0, 0.0, 5.0]])
 
 
 def call(text: str, x: Array, y: Array | None = None) -> Array:
-    """`T[i, j] = text` or `T[i] = text` over the operands x and y, both [i, j]."""
-    program = f"def f(x[i, j], y[i, j]):\n    T = {text}\n    return T"
+    """`T[i, j] = text` or `T[i] = text` over the operands x and y, both [i, j]; of several results, the first."""
+    line = text if " = " in text else f"T = {text}"
+    program = f"def f(x[i, j], y[i, j]):\n    {line}\n    return T"
     fact = Fact(x.shape, F64)
     given = {"x": x, "y": x if y is None else y}
     (result,) = evaluate(elaborate(parse(Source("<test>", program)), {"x": fact, "y": fact}), given)
@@ -60,6 +61,24 @@ EXPECTED: dict[str, tuple[str, Array]] = {
     "l2norm": ("l2norm[j](x)", X / np.sqrt((X**2).sum(1, keepdims=True))),
     "cosine": ("cosine[j](x, y)", (X * Y).sum(1) / np.sqrt((X**2).sum(1) * (Y**2).sum(1))),
     "cumsum": ("cumsum[j](x)", X.cumsum(1)),
+    "suffix_sum": ("suffix_sum[j](x)", X[:, ::-1].cumsum(1)[:, ::-1]),
+    "softmax_sink": (
+        "softmax_sink[j](x, y[i, 0])",
+        np.exp(X) / (np.exp(X).sum(1, keepdims=True) + np.exp(Y[:, :1])),
+    ),
+    "next_max": ("T[i], p[i] = next_max[j](x, max[j](x), argmax[j](x))", np.sort(X, 1)[:, -2]),
+    "logsigmoid": ("logsigmoid(x)", -np.log1p(np.exp(-X))),
+    "mish": ("mish(x)", X * np.tanh(np.log1p(np.exp(X)))),
+    "elu": ("elu(x, 0.5)", np.where(X > 0, X, np.expm1(X) / 2)),
+    "leaky_relu": ("leaky_relu(x)", np.where(X > 0, X, X / 100)),
+    "sign": ("sign(x)", np.sign(X)),
+    "square": ("square(x)", X * X),
+    "pow": ("pow(abs(x), y)", np.abs(X) ** Y),
+    "sinh": ("sinh(x)", np.sinh(X)),
+    "cosh": ("cosh(x)", np.cosh(X)),
+    "atan": ("atan(x)", np.arctan(X)),
+    "asin": ("asin(tanh(x))", np.arcsin(np.tanh(X))),
+    "acos": ("acos(tanh(x))", np.arccos(np.tanh(X))),
     "sigmoid": ("sigmoid(x)", 1 / (1 + np.exp(-X))),
     "silu": ("silu(x)", X / (1 + np.exp(-X))),
     "gelu": ("gelu(x)", X * (1 + erf(X / math.sqrt(2))) / 2),

@@ -322,6 +322,9 @@ class Drawing:
 
     def ranked(self, name: str) -> None:
         """argmax of exact values: which is largest does not depend on rounding; equal ones, on order."""
+        if not self.sizes["j"]:  # of which there is no greatest
+            self.map(name)
+            return
         value = self.operand(self.pick(["x", "z"]))
         if self.chance(2):
             value = where(self.mask(0), value, Value("-9", frozenset(), 9, exact=True))

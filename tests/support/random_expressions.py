@@ -248,6 +248,9 @@ class Expressions:
                 Apply("rsqrt", (one_plus,)),
                 Apply("log", (one_plus,)),
                 Apply("erf", (x,)),
+                Apply("log1p", (Apply("abs", (x,)),)),
+                Apply("expm1", (Apply("min", (x, Const(1))),)),
+                Apply("atan2", (x, one_plus)),
                 Apply("cos", (x,)),
             ]
         )

@@ -137,13 +137,15 @@ def test_wrong_usage(words: list[str], says: str) -> None:
 # Commands
 
 
-@pytest.mark.parametrize("command", ["run", "dump", "emit", "explain", "check", "passes", "demo"])
+@pytest.mark.parametrize("command", ["run", "dump", "emit", "explain", "check", "passes", "functions", "demo"])
 def test_help_has_an_example(command: str) -> None:
     assert f"Example: einc {command}" in " ".join(good(command, "--help").split())
 
 
 def test_help_lists_the_commands() -> None:
-    assert all(name in good("--help") for name in ("run", "dump", "emit", "explain", "check", "passes", "demo"))
+    assert all(
+        name in good("--help") for name in ("run", "dump", "emit", "explain", "check", "passes", "functions", "demo")
+    )
 
 
 def test_run_prints_errors_against_float64() -> None:
@@ -233,6 +235,12 @@ def test_explain(tmp_path: Path) -> None:
     assert story["sizes"] == {"b": 2, "i": 64, "k": 32, "j": 64}
     assert good("explain", "-e", MATMUL, "--html", tmp_path / "story.html") == ""
     assert (tmp_path / "story.html").read_text(encoding="utf-8").startswith("<!doctype html>")
+
+
+def test_functions() -> None:
+    names = [w["name"] for w in json.loads(good("functions", "--json"))]
+    assert {"softmax", "log1p", "bf16", "argmax", "next_max"} <= set(names)
+    assert all(name in good("functions") for name in ("softmax[j, …](x)", "atan2(y, x)", "argmax[j](x)"))
 
 
 def test_passes() -> None:

@@ -16,12 +16,13 @@ from einc import driver
 from einc.base.targets import INTERPRETER, TARGETS, Target
 from einc.binding import bind
 from einc.runtime.tensors import fact
-from tests.support import library_attention, library_products, library_rows, padded
+from tests.library import attention, products, rows
+from tests.library.cases import FLOATS, Case, Sizes, agree
+from tests.support import padded
 from tests.support.compiled import run_in_torch
-from tests.support.library import FLOATS, Case, Sizes, agree
 from tests.support.places import EXAMPLES
 
-CASES: tuple[Case, ...] = (*library_attention.CASES, *library_rows.CASES, *library_products.CASES)
+CASES: tuple[Case, ...] = (*attention.CASES, *rows.CASES, *products.CASES)
 LONG = 1024  # positions; axes shorter than that are not long
 
 every_case = pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from tests.support.library import Case, Draw
+from tests.library.cases import Case, Draw
 
 # ruff: noqa: N803, N806 - matrices have capital letters everywhere
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from tests.support.library import Case, Draw, Maker, Result, Sizes
+from tests.library.cases import Case, Draw, Maker, Result, Sizes
 
 # ruff: noqa: N803, N806 - queries, keys and values have capital letters everywhere
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from tests.support.library import Case, Draw, Result
+from tests.library.cases import Case, Draw, Result
 
 # ruff: noqa: N803 - matrices have capital letters everywhere
 
@@ -69,6 +69,11 @@ def top1(X: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return value, index, X.softmax(1).gather(1, index[:, None])[:, 0]
 
 
+def top4(X: Tensor) -> tuple[Tensor, Tensor]:
+    value, index = X.sort(dim=1, descending=True, stable=True)
+    return value[:, :4], index[:, :4]
+
+
 def cross_entropy(X: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
     return F.cross_entropy(X, label, ignore_index=-1), F.cross_entropy(X, label, ignore_index=-1, reduction="none")
 
@@ -91,6 +96,7 @@ CASES = (
     rows("skewness", skewness),
     rows("p_norm", lambda X, p: X.norm(p, 1), scalars={"p": 3.5}),
     rows("top1", top1),
+    rows("top4", top4),
     rows("cumulative_sum", lambda X: X.cumsum(1)),
     Case("rows/layernorm", NORM, layernorm, ROWS, ("c",), TINY_ROWS, LONG_ROWS),
     Case(
