@@ -192,6 +192,24 @@ def test_dump_shows_what_changed() -> None:
     assert stages[0]["stage"] == "elaborate"
 
 
+def test_kernels_that_are_dumped_are_a_program() -> None:
+    shown = good("dump", "-e", MATMUL, "--after", "place-loads", "--target", "sm_90")
+    assert "\nkernels after place-loads\nkernel " in shown
+    assert good("dump", "-", "--after", "place-loads", given=shown) == shown
+    assert "error" in good("run", "-", "--size", "i=5,j=6,k=7", given=shown)
+    assert good("check", "-", given=shown) == good("check", "-e", MATMUL)
+    emitted = [good("emit", *words, given=given) for words, given in ((["-"], shown), (["-e", MATMUL], None))]
+    assert emitted[0] == emitted[1]
+    sizes = ("--size", "i=64,j=64,k=64", "--target", "sm_90", "--json")
+    told = [
+        json.loads(good("explain", *words, *sizes, given=given))
+        for words, given in ((["-"], shown), (["-e", MATMUL], None))
+    ]
+    assert told[0]["flops"] == told[1]["flops"] > 0
+    assert told[0]["kernels"] == told[1]["kernels"]
+    assert "no kernels come after 'hoist'" in bad(1, "run", "-", given=shown.replace("place-loads", "hoist"))
+
+
 def test_what_is_dumped_is_a_program() -> None:
     text = 'softmax("bihd,bjhd->bhij") * "bjhd->bihd"'
     shown = good("dump", "-e", text, "--after", "hoist")
