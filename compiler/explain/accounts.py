@@ -22,6 +22,7 @@ from einc.explain.counts import Sizes, each, flops, loops, running_state, states
 from einc.explain.derivation import derivations
 from einc.explain.figures import Formula, Intermediate, KernelFigures, Level, State
 from einc.explain.notation import Shapes, body, left
+from einc.explain.plans import plans_of
 from einc.explain.sizes import extents
 from einc.explain.visits import Visits, bound_tensors, domain_picture, part_starts, visited
 from einc.passes.estimate.cost import Cost, Model
@@ -45,9 +46,10 @@ def level(
     assert schedule is not None
     sizes = extents(program, sizes, scalars)
     context = replace(c.context, sizes=sizes)
-    began_as_kernels = c.stages[0].state.schedule is not None  # nobody has planned them
     plans = c.state.plans
-    if not plans and not began_as_kernels:
+    if not plans and c.stages[0].state.schedule is not None:
+        plans = plans_of(program, schedule)
+    elif not plans:
         plans = tuple(alone(eq, program, context) for eq in program.equations)
     figures = _Figures(
         program, Model(program, context), sizes, scalars, bound_tensors(program, schedule, sizes, scalars, operands)

@@ -25,7 +25,7 @@ Wanted = DType | None
 
 def typed(v: Value, names: Types, *wanted: Wanted) -> Value:
     """The value with a type for every literal that is `UNTYPED`; `wanted` are the types of its components."""
-    return _each(v, names, wanted, lambda lit, t: replace(lit, dtype=t) if lit.dtype is UNTYPED else lit)
+    return _Places(names, lambda lit, t: replace(lit, dtype=t) if lit.dtype is UNTYPED else lit).each(v, wanted)
 
 
 def bare(v: Value, names: Types, *wanted: Wanted) -> Value:
@@ -33,80 +33,87 @@ def bare(v: Value, names: Types, *wanted: Wanted) -> Value:
 
     One that a name is spelled like keeps its type, which tells it from the name.
     """
-    return _each(v, names, wanted, lambda lit, t: _untyped(lit, t, names))
+
+    def untyped(lit: Lit, told: DType) -> Lit:
+        return replace(lit, dtype=UNTYPED) if lit.dtype == told and lit.value not in names else lit
+
+    return _Places(names, untyped).each(v, wanted)
 
 
-def _untyped(lit: Lit, told: DType, names: Types) -> Lit:
-    return replace(lit, dtype=UNTYPED) if lit.dtype == told and lit.value not in names else lit
+class _Places:
+    """The places of literals in a value, each changed by f of it and the type that its place has."""
 
+    def __init__(self, names: Types, f: Callable[[Lit, DType], Lit]) -> None:
+        self.names, self.f = names, f
+        self.known: dict[int, Wanted] = {}  # what `told` has found, by identity
 
-def _each(v: Value, names: Types, wanted: tuple[Wanted, ...], f: Callable[[Lit, DType], Lit]) -> Value:
-    """The value with f of each literal and the type that its place has."""
-    if isinstance(v, Lit):
-        return f(v, wanted[0] or _KINDS[v.kind])
-    if isinstance(v, Fill):
-        return replace(v, value=f(v.value, wanted[0] or _KINDS[v.value.kind]))
-    below = iter(_wanted_below(v, names, wanted))
-    return rebuild(v, lambda part: _each(part, names, (next(below),), f))
+    def each(self, v: Value, wanted: tuple[Wanted, ...]) -> Value:
+        if isinstance(v, Lit):
+            return self.f(v, wanted[0] or _KINDS[v.kind])
+        if isinstance(v, Fill):
+            return replace(v, value=self.f(v.value, wanted[0] or _KINDS[v.value.kind]))
+        below = iter(self.below(v, wanted))
+        return rebuild(v, lambda part: self.each(part, (next(below),)))
 
-
-def _wanted_below(v: Value, names: Types, wanted: tuple[Wanted, ...]) -> tuple[Wanted, ...]:
-    """The types that the values directly below are wanted as, in the order that `rebuild` takes them."""
-    match v:
-        case Elem(op=op, args=args):
-            return _arguments(op, args, names, wanted[0])
-        case Convert():
-            return (None,)
-        case Load(index=index):
-            return (*(INT for _ in index), BOOL)
-        case Dot(left=left, right=right):
-            side = _first((left, right), names)
-            counting = (BOOL for p in (v.left_in, v.right_in) if p is not None)
+    def below(self, v: Value, wanted: tuple[Wanted, ...]) -> tuple[Wanted, ...]:
+        """The types that the values directly below are wanted as, in the order that `rebuild` takes them."""
+        match v:
+            case Elem(op=op, args=args):
+                return self.arguments(op, args, wanted[0])
+            case Convert():
+                return (None,)
+            case Load(index=index):
+                return (*(INT for _ in index), BOOL)
+            case Dot(left=left, right=right):
+                side = self.first((left, right))
+                counting = (BOOL for p in (v.left_in, v.right_in) if p is not None)
             return side, side, wanted[0] if side is None else accumulator(side), *counting
-        case Fold(args=args) | Scan(args=args):
-            return tuple(wanted[k] if k < len(wanted) else None for k in range(len(args)))
-        case _:
-            return ()
+            case Fold(args=args) | Scan(args=args):
+                return tuple(wanted[k] if k < len(wanted) else None for k in range(len(args)))
+            case _:
+                return ()
 
+    def arguments(self, op: str, args: tuple[Value, ...], wanted: Wanted) -> tuple[Wanted, ...]:
+        if op == "where":
+            chosen = self.first(args[1:]) or wanted
+            return (BOOL, *(chosen for _ in args[1:]))
+        rule = OPS[op].rule
+        if rule is Rule.LOGIC:
+            one: Wanted = BOOL
+        elif rule is Rule.RANDOM:
+            one = INT
+        else:
+            one = self.first(args) or (None if rule is Rule.TRUTH else wanted)
+        return tuple(one for _ in args)
 
-def _arguments(op: str, args: tuple[Value, ...], names: Types, wanted: Wanted) -> tuple[Wanted, ...]:
-    if op == "where":
-        chosen = _first(args[1:], names) or wanted
-        return (BOOL, *(chosen for _ in args[1:]))
-    rule = OPS[op].rule
-    if rule is Rule.LOGIC:
-        one: Wanted = BOOL
-    elif rule is Rule.RANDOM:
-        one = INT
-    else:
-        one = _first(args, names) or (None if rule is Rule.TRUTH else wanted)
-    return tuple(one for _ in args)
+    def first(self, values: Iterable[Value]) -> Wanted:
+        return next((t for t in map(self.told, values) if t is not None), None)
 
+    def told(self, v: Value) -> Wanted:
+        """The type of a value, where something other than a literal tells."""
+        if id(v) not in self.known:
+            self.known[id(v)] = self.found(v)
+        return self.known[id(v)]
 
-def _first(values: Iterable[Value], names: Types) -> Wanted:
-    return next((t for t in (_told(v, names) for v in values) if t is not None), None)
-
-
-def _told(v: Value, names: Types) -> Wanted:
-    """The type of a value, where something other than a literal tells."""
-    match v:
-        case Lit() | Fill():
-            return None
-        case Ref(name=name) | ScalarArg(name=name):
-            return names[name].dtype if name in names else None
-        case ExtentOf():
-            return INT
-        case Load(dtype=dtype) | Convert(dtype=dtype):
-            return dtype
-        case Dot(left=left, right=right, acc=acc):
-            side = _first((left, right), names)
-            return _told(acc, names) if side is None else accumulator(side)
-        case Fold(args=args) | Scan(args=args):
-            return _told(args[0], names)
-        case Elem(op="where", args=args):
-            return _first(args[1:], names)
-        case Elem(op=op, args=args):
-            rule = OPS[op].rule
-            if rule in (Rule.TRUTH, Rule.LOGIC):
-                return BOOL
-            return F32 if rule is Rule.RANDOM else _first(args, names)
+    def found(self, v: Value) -> Wanted:
+        match v:
+            case Lit() | Fill():
+                return None
+            case Ref(name=name) | ScalarArg(name=name):
+                return self.names[name].dtype if name in self.names else None
+            case ExtentOf():
+                return INT
+            case Load(dtype=dtype) | Convert(dtype=dtype):
+                return dtype
+            case Dot(left=left, right=right, acc=acc):
+                side = self.first((left, right))
+                return self.told(acc) if side is None else accumulator(side)
+            case Fold(args=args) | Scan(args=args):
+                return self.told(args[0])
+            case Elem(op="where", args=args):
+                return self.first(args[1:])
+            case Elem(op=op, args=args):
+                rule = OPS[op].rule
+                if rule in (Rule.TRUTH, Rule.LOGIC):
+                    return BOOL
+                return F32 if rule is Rule.RANDOM else self.first(args)

@@ -20,6 +20,7 @@ from einc.driver import Compiled, compile_program, elaborate, parse
 from einc.ein import Monoid, Program
 from einc.ein.monoids import MONOIDS
 from einc.ein.origins import fixed
+from einc.explain.plans import plans_of
 from einc.frontend.syntax.recursion import make_room
 from einc.frontend.tiles.kernels import read_kernels
 from einc.tile import Block, Dot, Fill, Fold, Let, Lit, Load, Ref, Scan, Store, TileType
@@ -31,7 +32,7 @@ from tests.support.random_programs import programs
 from tests.support.tileprograms import Scheduled, axis, conj, elem, inside, kernel, let, load
 from tests.whole.test_library import CASES, compiled
 
-SAMPLE = ("attention/causal", "attention/paged", "attention/documents", "products/moe_router", "rows/layernorm_matmul")
+SAMPLE = ("attention/paged", "attention/forgetting", "rows/layernorm_matmul")
 
 
 def read(schedule: tile.Schedule) -> tile.Schedule:
@@ -162,7 +163,7 @@ def test_deep_values_read_back() -> None:
 # What the compiler makes
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
 @given(programs())
 def test_every_stage_of_random_programs_reads_back(p: Program) -> None:
     for level in (0, 2):
@@ -174,6 +175,8 @@ def test_every_stage_reads_back(name: str) -> None:
     case = next(c for c in CASES if c.name == name)
     c = compiled(case, 2, TARGETS["sm_90"], torch.float16 if torch.float16 in case.dtypes else case.dtypes[0])
     check_stages(c)
+    assert c.state.schedule is not None
+    assert c.state.plans == plans_of(c.state.program, c.state.schedule)
     for stage in c.stages:
         if stage.state.schedule is not None:
             assert again(c, stage).state.schedule == c.state.schedule
@@ -188,26 +191,26 @@ def test_every_stage_of_the_library_reads_back(case: Any, level: int) -> None:
             check_stages(compiled(case, level, TARGETS[name], dtype))
 
 
-def runs(case: Any, name: str) -> None:
+def runs(case: Any) -> None:
     """The text after each pass does what the program does."""
     operands = case.given(case.tiny, torch.float32)
     wanted = case.wanted(operands)
     stages = einc.compile(case.path).compiled(**operands, **case.scalars).stages
     for stage in stages:
-        if stage.changed and name in ("", stage.name):
+        if stage.changed:
             found = einc.compile(stage.full)(**operands, **case.scalars)
             agree(case, case.tiny, torch.float32, found, wanted)
 
 
-@pytest.mark.parametrize("name", SAMPLE)
+@pytest.mark.parametrize("name", ["attention/paged", "rows/layernorm_matmul"])
 def test_the_text_after_each_pass_runs(name: str) -> None:
-    runs(next(c for c in CASES if c.name == name), "")
+    runs(next(c for c in CASES if c.name == name))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
 def test_the_text_after_each_pass_runs_throughout_the_library(case: Any) -> None:
-    runs(case, "")
+    runs(case)
 
 
 def test_walks_in_parts_read_back_and_run() -> None:
@@ -215,7 +218,7 @@ def test_walks_in_parts_read_back_and_run() -> None:
     x, v = torch.randn(3, 200, dtype=torch.float64), torch.randn(200, 5, dtype=torch.float64)
     split = einc.compile(text, splits=4)
     assert "axis split = 4" in split.dump("lower", x, v)
-    for stage in split.compiled(x, v).stages:
+    for stage in (s for s in split.compiled(x, v).stages if s.changed and s.state.schedule is not None):
         torch.testing.assert_close(einc.compile(stage.full)(x, v), x.softmax(1) @ v)
 
 

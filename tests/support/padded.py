@@ -147,7 +147,7 @@ class _Blocks(Compiler):
     def parts(self, axis: tile.TileAxis) -> list[tuple[str, int]]:
         """All of a tile axis, as many positions as its blocks have; a loop may begin anywhere, and end beyond them."""
         n, block = prod(self.extents[a] for a in axis.axes), self.block(axis.name)
-        blocks = max(-(-n // block), axis.name in {*tile.repeated(self.kernel), *(a.name for a in self.kernel.whole)})
+        blocks = max(-(-n // block), axis.name in {*repeated_axes(self.kernel), *(a.name for a in self.kernel.whole)})
         looped = axis.name not in {a.name for a in (*self.kernel.grid, *self.kernel.whole)}
         return [(axis.axes[0] if axis.axes else axis.name, (blocks + (looped and axis.block is not None)) * block)]
 

@@ -195,6 +195,23 @@ def test_dump_shows_what_changed() -> None:
     assert stages[0]["stage"] == "elaborate"
 
 
+def test_kernels_that_are_dumped_are_a_program() -> None:
+    shown = good("dump", "-e", MATMUL, "--after", "place-loads", "--target", "sm_90")
+    assert "\nkernels after place-loads\nkernel " in shown
+    assert good("dump", "-", "--after", "place-loads", given=shown) == shown
+    assert "error" in good("run", "-", "--size", "i=5,j=6,k=7", given=shown)
+    assert good("check", "-", given=shown) == good("check", "-e", MATMUL)
+    assert good("emit", "-", given=shown) == good("emit", "-e", MATMUL)
+    words = ("--size", "i=64,j=64,k=64", "--target", "sm_90", "--json")
+    told, wanted = (
+        json.loads(good("explain", "-", *words, given=shown)),
+        json.loads(good("explain", "-e", MATMUL, *words)),
+    )
+    assert told["flops"] == wanted["flops"] > 0
+    assert told["kernels"] == wanted["kernels"]
+    assert "no kernels come after 'hoist'" in bad(1, "run", "-", given=shown.replace("place-loads", "hoist"))
+
+
 def test_what_is_dumped_is_a_program() -> None:
     text = 'softmax("bihd,bjhd->bhij") * "bjhd->bihd"'
     shown = good("dump", "-e", text, "--after", "hoist")
