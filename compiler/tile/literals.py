@@ -67,7 +67,7 @@ class _Places:
             case Dot(left=left, right=right):
                 side = self.first((left, right))
                 counting = (BOOL for p in (v.left_in, v.right_in) if p is not None)
-            return side, side, wanted[0] if side is None else accumulator(side), *counting
+                return side, side, wanted[0] if side is None else accumulator(side), *counting
             case Fold(args=args) | Scan(args=args):
                 return tuple(wanted[k] if k < len(wanted) else None for k in range(len(args)))
             case _:

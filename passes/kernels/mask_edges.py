@@ -7,7 +7,8 @@
 
 A load gives 0 where its mask is false, so a sum over loaded values needs no mask of its own. A value whose maximum is
 taken is minus infinity outside, so that its exponential relative to a finite reference needs none either. Rows and
-columns that overhang compute values that nobody stores.
+columns that overhang compute values that nobody stores. So it is wherever a value stands: in a binding, in a store, in
+what a loop starts from or is bounded by.
 """
 
 from __future__ import annotations

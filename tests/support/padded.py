@@ -29,7 +29,7 @@ from einc.driver import Compiled
 from einc.ein.arithmetic import ScalarValue
 from einc.passes.kernels.mask_edges import extent
 from einc.tile import Elem, Lit, Ref, Value
-from einc.tile.walk import tile_axes
+from einc.tile.walk import repeated_axes, tile_axes
 from tests.support.poison import poison, poisoned
 
 _FEW = 16  # positions of an axis that is cut into blocks
