@@ -10,7 +10,7 @@ from einc import driver
 from einc.base.facts import Fact
 from einc.base.types import BY_NAME
 from einc.ein.printer import print_program
-from tests.test_language import TEXT
+from tests.frontend.test_language import TEXT
 
 
 def rows(mark: str) -> list[tuple[str, ...]]:
