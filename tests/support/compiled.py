@@ -11,6 +11,7 @@ import torch
 from einc.binding import Bindings, bind
 from einc.driver import Compiled
 from einc.ein import Program
+from einc.ein.origins import contractions
 from einc.runtime.execution import Outputs, Place, launch_in_torch, launch_in_triton, place
 from einc.runtime.prepared import Options, prepared
 from einc.runtime.tensors import fact
@@ -18,6 +19,7 @@ from tests.support.backends import TORCH
 from tests.support.random_programs import Case
 
 _TORCH = TORCH | {"c64": torch.complex64, "c128": torch.complex128}
+_NARROW = {"f16": 2.0**-10, "bf16": 2.0**-7}
 # Relative error of a few dozen operations, each rounded once: 64 units in the last place of the stored type.
 _ULPS = 64
 
@@ -30,9 +32,11 @@ def tensors(case: Case) -> list[torch.Tensor]:
 def precision(program: Program, name: str) -> float:
     """One unit in the last place, relative: of the result's type, or of the narrowest arithmetic on the way to it."""
     dtypes = program.dtypes()
+    narrow = {t for _, product in contractions(program) if (t := product.dtype.name) in _NARROW}
     floats = [t for t in dtypes.values() if (t.is_float or t.is_complex) and t.bits > 0]
     wide = all(t.part.bits == 64 for t in floats)
-    return {"f16": 2.0**-10, "bf16": 2.0**-7}.get(dtypes[name].name, 2.0**-52 if wide else 2.0**-23)
+    own = _NARROW.get(dtypes[name].name, 2.0**-52 if wide else 2.0**-23)
+    return max(own, *(_NARROW[t] for t in narrow)) if narrow else own
 
 
 def magnitude(value: np.ndarray[Any, Any]) -> float:
