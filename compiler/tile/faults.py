@@ -138,9 +138,9 @@ class Checker:
                 fact = f"the {side} one over {', '.join(sorted(axes))}, not {', '.join(allowed)}"
                 hint = "dot[rows, columns : inner](x, y)"
                 self.fail("an operand of a dot extends over other axes", AxisError, fact, hint)
-        for p, over in ((d.left_in, d.sides.over(d.row, d.inner)), (d.right_in, d.sides.over(d.inner, d.column))):
-            if p is not None and not self.mask(p) <= {*over}:
-                fact = f"it takes {', '.join(over)}"
+        for p, own in ((d.left_in, d.sides.over(d.row, d.inner)), (d.right_in, d.sides.over(d.inner, d.column))):
+            if p is not None and not self.mask(p) <= {*own}:
+                fact = f"it takes {', '.join(own)}"
                 self.fail("where a side of a dot counts is told over other axes", AxisError, fact, "fold the others")
         if left != right or accumulator(left) != acc:
             fact = f"{left}, {right}, and the accumulator {acc}"

@@ -251,10 +251,10 @@ class Values:
         c.expect("(")
         args = c.several(lambda: (self.value(LOOSE), self.value(LOOSE) if c.take("counting") else None))
         c.expect(")")
-        self.check_count(name, args, 2)
+        self.check_count(name, tuple(x for x, _ in args), 2)
         (left, left_in), (right, right_in) = args
         *batch, row, column = result
-        return tile.Dot(left, right, acc, row, column, inner, *batch, left_in=left_in, right_in=right_in)
+        return tile.Dot(left, right, acc, row, column, inner, "".join(batch), left_in, right_in)
 
     def load(self) -> Value:
         """`load T[i, j?]: f16 by pointer apart where p`."""

@@ -19,7 +19,6 @@ from einc.binding import Bindings, completed
 from einc.driver import Compiled, compile_program, elaborate, parse
 from einc.ein import Monoid, Program
 from einc.ein.monoids import MONOIDS
-from einc.ein.origins import fixed
 from einc.ein.printer import print_program
 from einc.explain.plans import plans_of
 from einc.frontend.syntax.recursion import make_room
@@ -49,11 +48,16 @@ def again(c: Compiled, stage: driver.Stage) -> Compiled:
     return compile_program(program, c.context.level, c.context.target, extents, begin=begin)
 
 
+def unsettled(program: Program) -> Program:
+    """The program without the types that contractions multiply in, which a text leaves to be settled anew."""
+    return replace(program, equations=tuple(replace(e, product=None) for e in program.equations))
+
+
 def check_stages(c: Compiled) -> None:
     """Every stage reads back equal, and from kernels on the passes that remain give the same."""
     for stage in c.stages:
         text = parse(stage.full)
-        assert fixed(elaborate(text)) == stage.state.program
+        assert unsettled(elaborate(text)) == unsettled(stage.state.program)
         if stage.state.schedule is None:
             assert text.kernels is None
         else:
