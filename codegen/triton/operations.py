@@ -1,4 +1,4 @@
-"""Elementwise operations of `einc.ops` as Triton expressions."""
+"""Elementwise operations of `einc.base.ops` as Triton expressions."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ An **equation** gives one or more tensors over the output axes i. With a monoid 
 axes r, restricted to the domain p; without one it is pointwise. Scalar expressions read tensors at axis expressions,
 under guards. All nodes are frozen and compared by value; source spans do not count.
 
-The text form of each node is what `einc.printer` writes and the parser reads back.
+The text form of each node is what `einc.ein.printer` writes and the parser reads back.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class Read:
 
 @dataclass(frozen=True, slots=True)
 class Apply:
-    """An operation of `einc.ops` applied to arguments."""
+    """An operation of `einc.base.ops` applied to arguments."""
 
     op: str
     args: tuple[Expr, ...]

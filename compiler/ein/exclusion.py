@@ -5,7 +5,7 @@
     where(p, x, -inf) + y        -->   where(p, x, -inf) + where(p, y, 0)
 
 A position that a mask excludes contributes nothing, whatever lies there: 0 * NaN and inf - inf do not come up. Masks
-are found through the tensors that are read (`einc.domains`), and guard reads where they can. Parts that do not vary
+are found through the tensors that are read (`ein.domains`), and guard reads where they can. Parts that do not vary
 along the reduced axes are there whatever position is looked at: they follow IEEE, unless the mask does not vary either.
 """
 

@@ -1,6 +1,6 @@
 """The story of a program, computed from its IR: what it is, what each level adds to it, and what that costs.
 
-Data first: `story` gives a `Story`; `einc.records` makes JSON of it, `einc.render` tables and `einc.page` a page.
+Data first: `story` gives a `Story`; `einc.present` makes JSON, tables and a page of it.
 """
 
 from __future__ import annotations

@@ -221,7 +221,7 @@ class _Figures:
         return {a: replace(v, total=max(v.total // splits, v.visited)) for a, v in found.items()}
 
     def looked_at(self, k: tile.Kernel, look: Callable[..., dict[str, _T]], parts: str = "") -> dict[str, _T]:
-        """What a function of `einc.visits` finds, or nothing where bounds are not known."""
+        """What a function of `einc.explain.visits` finds, or nothing where bounds are not known."""
         try:
             return look(k, self.sizes, self.scalars, self.tensors, **({"parts": parts} if parts else {}))
         except KeyError:  # a scalar without a value

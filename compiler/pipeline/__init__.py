@@ -52,7 +52,7 @@ class Pass:
     """A total function on states with its law.
 
     `law` is the rewrite on one line, `why` the reason on another; `level` is the least optimisation level that runs it;
-    `needs` and `gives` name the forms (see `einc.forms`) that hold before and after.
+    `needs` and `gives` name the forms (see `einc.pipeline.forms`) that hold before and after.
     """
 
     name: str

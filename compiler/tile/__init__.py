@@ -5,7 +5,7 @@ blocks; grid axes give a program its block (or its single position), loop axes a
 tile over an ordered tuple of tile axes; values are broadcast by axis name. Statements bind names once; a loop carries
 named states from one block to the next.
 
-Nodes are frozen. `einc.tileprinter` writes them.
+Nodes are frozen. `einc.tile.printer` writes them.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ class ScalarArg:
 
 @dataclass(frozen=True, slots=True)
 class Elem:
-    """An operation of `einc.ops`, position by position. Arguments are broadcast by axis name and have one type, except
+    """An operation of `einc.base.ops`, position by position. Arguments are broadcast by axis name and have one type, except
     for `where`'s condition; conversions are explicit."""
 
     op: str

@@ -71,7 +71,7 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """A written operator, by its name in `einc.ops`, with one or two arguments."""
+    """A written operator, by its name in `einc.base.ops`, with one or two arguments."""
 
     op: str
     args: tuple[Node, ...]

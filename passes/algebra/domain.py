@@ -4,7 +4,7 @@
 
 `where(p, x, -inf)` under a maximum, `where(p, x, 0)` and the exp of the former under a sum have the domain p, and so
 has `x + where(p, 0, -inf)`. A product has the domain of each factor, as the others do not count elsewhere
-(`einc.exclusion`); a sum needs what any of its terms needs. What `einc.domains` does not list keeps its mask: a minimum
+(`ein.exclusion`); a sum needs what any of its terms needs. What `ein.domains` does not list keeps its mask: a minimum
 of x where p, else -inf, or a tanh of it.
 """
 
