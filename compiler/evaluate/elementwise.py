@@ -1,4 +1,4 @@
-"""What each operation of `einc.base.ops` means on NumPy arrays: floats in double precision, integers exactly as typed."""
+"""What each operation of `base.ops` means on NumPy arrays: floats in double precision, integers exactly as typed."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ class KernelFigures:
 
     `moved` are the bytes of each tensor that it reads or writes in memory. `running` are the states of which one's
     update depends on another. `domains` are the blocks of walked axes by row: `EMPTY`, `MIXED` or `FULL` of
-    `einc.explain.visits`; `part_starts` says in which of them a part of the walk starts. `limit` is what the predicted time is
+    `visits`; `part_starts` says in which of them a part of the walk starts. `limit` is what the predicted time is
     spent on.
     """
 

@@ -99,7 +99,7 @@ class ScalarArg:
 
 @dataclass(frozen=True, slots=True)
 class Elem:
-    """An operation of `einc.base.ops`, position by position. Arguments are broadcast by axis name and have one type, except
+    """An operation of `base.ops`, position by position. Arguments are broadcast by axis name and have one type, except
     for `where`'s condition; conversions are explicit."""
 
     op: str
