@@ -17,9 +17,10 @@ from einc.base.targets import INTERPRETER, TARGETS
 from einc.base.types import BF16, BOOL, F16, F32, F64, I32, I64, INT
 from einc.binding import Bindings, completed
 from einc.driver import Compiled, compile_program, elaborate, parse
-from einc.ein import Monoid, Program
+from einc.ein import Cast, Expr, Monoid, Program, Read
 from einc.ein.monoids import MONOIDS
 from einc.ein.printer import print_program
+from einc.ein.rewriting import bottom_up
 from einc.explain.plans import plans_of
 from einc.frontend.syntax.recursion import make_room
 from einc.frontend.tiles.kernels import read_kernels
@@ -49,8 +50,20 @@ def again(c: Compiled, stage: driver.Stage) -> Compiled:
 
 
 def unsettled(program: Program) -> Program:
-    """The program without the types that contractions multiply in, which a text leaves to be settled anew."""
-    return replace(program, equations=tuple(replace(e, product=None) for e in program.equations))
+    """The program without what a text leaves to be settled anew: the types that contractions multiply in, and with
+    them the casts of tensors to the types that they are stored in."""
+    dtypes = program.dtypes()
+
+    def bare(e: Expr) -> Expr:
+        match e:
+            case Cast(dtype, Read(tensor=name) as read) if dtypes[name] == dtype:
+                return read
+            case _:
+                return e
+
+    return replace(
+        program, equations=tuple(replace(e.map(lambda b: bottom_up(b, bare)), product=None) for e in program.equations)
+    )
 
 
 def check_stages(c: Compiled) -> None:
