@@ -67,7 +67,7 @@ class Stage:
 
 
 def _print_plan(p: Plan) -> str:
-    parts = [f"# kernel {', '.join(p.stores)}: computes {', '.join(e.name for e in p.equations)}"]
+    parts = [f"# kernel {', '.join(p.stores)}: computes {', '.join(p.equations)}"]
     for verb, axes in (
         ("one position of", p.batch),
         ("blocks of", (*p.rows, *p.columns)),

@@ -11,6 +11,7 @@ from einc.passes.equations.prune_domain import prune_domain
 from einc.passes.equations.scan import scan
 from einc.passes.equations.separate_axes import separate_axes
 from einc.passes.equations.simplify import simplify
+from einc.passes.equations.split_complex import split_complex
 from einc.passes.kernels.choose_tiles import choose_tiles
 from einc.passes.kernels.exp2 import exp2
 from einc.passes.kernels.mask_edges import mask_edges
@@ -86,11 +87,17 @@ PIPELINE: tuple[Pass, ...] = (
         level=2,
     ),
     Pass(
+        "split-complex",
+        "A * B  -->  complex(re(A) * re(B) - im(A) * im(B), re(A) * im(B) + im(A) * re(B))",
+        "a machine multiplies real numbers, and real matrices",
+        on_program(lambda program, _: split_complex(program)),
+        gives=("real",),
+    ),
+    Pass(
         "partition",
         "kernels P, Q  -->  kernel P + Q      where it is predicted to take less time",
         "what two equations pass on in registers is neither written nor read",
         partition,
-        level=1,
     ),
     Pass(
         "split-reduction",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from einc.base.errors import DTypeError
-from einc.base.types import BOOL, FLOAT, INT, DType, join
+from einc.base.types import BOOL, C64, FLOAT, INT, DType, join
 
 
 class Rule(Enum):
@@ -22,6 +22,7 @@ class Rule(Enum):
     INTEGER = "the join of the arguments, which are integers"
     RANDOM = "f32, from integers"
     PART = "the part of a complex argument"
+    COMPLEX = "the complex type whose parts hold the arguments, which are real"
     SIZE = "the argument's; of a complex one, that of its parts; a boolean counts as an integer"
 
 
@@ -55,7 +56,7 @@ _CALLS = (
     ("atan2", 2, Rule.FLOATING), ("abs", 1, Rule.SIZE),
     ("floor", 1, Rule.JOIN), ("ceil", 1, Rule.JOIN), ("round", 1, Rule.JOIN),
     ("max", 2, Rule.JOIN), ("min", 2, Rule.JOIN), ("where", 3, Rule.SELECT), ("rand", -1, Rule.RANDOM),
-    ("re", 1, Rule.PART), ("im", 1, Rule.PART), ("conj", 1, Rule.ARITHMETIC),
+    ("re", 1, Rule.PART), ("im", 1, Rule.PART), ("conj", 1, Rule.ARITHMETIC), ("complex", 2, Rule.COMPLEX),
 )  # fmt: skip
 
 OPS: dict[str, Op] = {
@@ -121,6 +122,8 @@ def result_type(name: str, args: tuple[DType, ...]) -> DType:
             return joined if op.rule is Rule.INTEGER else FLOAT
         case Rule.PART:
             return joined.part
+        case Rule.COMPLEX:
+            return join(_real(name, joined), C64)
         case Rule.SIZE:
             return INT if joined.is_bool else joined.part
 

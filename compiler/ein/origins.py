@@ -23,6 +23,7 @@ from typing import Literal
 from einc.base.ops import LINEAR, OPS, Rule, result_type
 from einc.base.types import BF16, BOOL, F32, FLOAT, I64, DType, join, settle
 from einc.ein import Apply, Cast, Equation, Expr, Monoid, Program, Read, Scalar, axes_of
+from einc.ein.components import parts_of
 from einc.ein.dealing import MOST_FACTORS, dealings, factors_of, terms_of
 from einc.ein.inference import default_dtypes, dtype_of, reduced_type
 
@@ -129,11 +130,13 @@ def multiplying(
     if monoid is None or monoid.name != "sum":
         return None
     found: list[Multiplying] = []
-    for _, term in terms_of(body):
+    for _, term in (t for part in parts_of(body) for t in terms_of(part)):
         meetings = list(_meetings(term, over, axes, known, {} if seen is None else seen))
         if not meetings:
             return None
         found += meetings
+    if not found:
+        return None
     first = found[0]
     joined = reduce(join, (m.dtype for m in found))
     return next((m for m in found if m.dtype == joined), replace(first, dtype=joined))

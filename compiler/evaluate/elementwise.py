@@ -77,6 +77,8 @@ def apply(op: str, args: Sequence[Value], wide: DType | None = None) -> Value:
             return Value(np.asarray(uniform(seed, index)), t)
         case Rule.PART:
             return Value(np.asarray(arrays[0].real if op == "re" else arrays[0].imag), t)
+        case Rule.COMPLEX:
+            return Value(_complex(*arrays), t)
         case Rule.SIZE:
             return Value(np.asarray(np.abs(arrays[0] if arrays[0].dtype.kind == "c" else as_stored(arrays[0], t))), t)
         case _:
@@ -103,6 +105,13 @@ def _pow(a: Array, b: Array) -> Array:
 
 def _floor_divide(a: Array, b: Array) -> Array:
     return np.asarray(a // b)
+
+
+def _complex(re: Array, im: Array) -> Array:
+    """Part by part: the sum with i times the other has NaN where one is infinite."""
+    found = np.empty(np.broadcast_shapes(re.shape, im.shape), np.complex128)
+    found.real, found.imag = re, im
+    return found
 
 
 def _whole(f: Callable[[Array], Array]) -> Callable[[Array], Array]:

@@ -20,19 +20,17 @@ from einc.driver import Compiled
 from einc.ein.arithmetic import ScalarValue
 from einc.explain.counts import Sizes, each, flops, loops, running_state, states
 from einc.explain.derivation import derivations
-from einc.explain.figures import Formula, Intermediate, KernelFigures, Level, State
+from einc.explain.figures import Decision, Formula, Intermediate, KernelFigures, Level, State
 from einc.explain.notation import Shapes, body, left
 from einc.explain.plans import plans_of
 from einc.explain.sizes import extents
 from einc.explain.visits import Visits, bound_tensors, domain_picture, part_starts, visited
 from einc.passes.estimate.cost import Cost, Model
-from einc.passes.estimate.single import alone
 from einc.passes.kernels.choose_tiles import choose_tiles
 from einc.passes.lowering.lower import lowered
-from einc.passes.planning.decisions import Decision, decisions
 from einc.passes.streaming.walks import tensors_read, walks
 from einc.pipeline import Context
-from einc.pipeline.plan import Plan
+from einc.pipeline.plan import Planned
 from einc.tile.walk import tile_axes
 
 _T = TypeVar("_T")
@@ -46,15 +44,12 @@ def level(
     assert schedule is not None
     sizes = extents(program, sizes, scalars)
     context = replace(c.context, sizes=sizes)
-    plans = c.state.plans
-    if not plans and c.stages[0].state.schedule is not None:
-        plans = plans_of(program, schedule)
-    elif not plans:
-        plans = tuple(alone(eq, program, context) for eq in program.equations)
+    plans = [p.of(program) for p in c.state.plans or plans_of(program, schedule)]
     figures = _Figures(
         program, Model(program, context), sizes, scalars, bound_tensors(program, schedule, sizes, scalars, operands)
     )
-    kernels = tuple(figures.kernel(k, plan, merged) for k, plan, merged in _paired(schedule.kernels, plans))
+    of = {p.name: p for p in plans}
+    kernels = tuple(figures.kernel(k, *_roles(k, of.get(k.plan))) for k in schedule.kernels)
     return Level(
         level=c.context.level,
         target=c.context.target.name,
@@ -74,16 +69,25 @@ def _machine(target: Target) -> str:
 
 
 def _decided(c: Compiled, figures: _Figures) -> Iterator[Decision]:
-    """What `partition` decided, if it ran."""
-    stage = next((s for s in c.stages if s.name == "partition"), None)
-    if stage is not None:
-        program = stage.state.program
-        yield from decisions(
-            program, c.context, stage.state.plans, cache(lambda plan: figures.share(program, plan, c.context))
-        )
+    """What `partition` compared, by the model that it decided by; only the blocks that walks visit count."""
+    model = Model(c.state.program, c.context)
+
+    @cache
+    def seconds(plan: Planned) -> float:
+        return model.splits(plan, figures.share(plan, c.context))[1]
+
+    for join in c.state.joins:
+        names = tuple(p.stores for p in join.kernels)
+        apart = sum(map(seconds, join.kernels))
+        if isinstance(join.made, str):
+            yield Decision(names, join.taken, apart, None, join.made)
+        else:
+            stores = join.made.stores
+            spared = tuple(name for stored in names for name in stored if name not in stores)
+            yield Decision(names, join.taken, apart, seconds(join.made), "", spared)
 
 
-def sweeps(plans: Sequence[Plan]) -> dict[str, int]:
+def sweeps(plans: Sequence[Planned]) -> dict[str, int]:
     """How often each streamed axis is passed over; one that is reduced where nothing is walked is passed once."""
     found: Counter[str] = Counter()
     for p in plans:
@@ -94,26 +98,12 @@ def sweeps(plans: Sequence[Plan]) -> dict[str, int]:
     return dict(found)
 
 
-def _paired(
-    kernels: Sequence[tile.Kernel], plans: Sequence[Plan]
-) -> Iterator[tuple[tile.Kernel, Plan | None, Plan | None]]:
-    """Every kernel with the plan it walks for, and the plan whose parts it merges; one that a pass added has neither.
-
-    The kernel of a plan writes its results; where its walk is in parts, the kernel before that one walks.
-    """
-    left = {name: p for p in plans for name in p.stores}
-    owners = [next((left[b.name] for b in k.buffers if b.written and b.name in left), None) for k in kernels]
-    for n, k in enumerate(kernels):
-        own, after = owners[n], owners[n + 1] if n + 1 < len(kernels) else None
-        if own is None and after is not None and after.splits > 1:
-            yield k, after, None
-        elif own is not None and own.splits > 1:
-            yield k, None, own
-        else:
-            yield k, own, None
+def _roles(k: tile.Kernel, plan: Planned | None) -> tuple[Planned | None, Planned | None]:
+    """The plan that a kernel walks for, and the plan whose parts it merges; one that a pass added has neither."""
+    return (None, plan) if k.merges else (plan, None)
 
 
-def _finishing(plan: Plan) -> tuple[ein.Equation, ...]:
+def _finishing(plan: Planned) -> tuple[ein.Equation, ...]:
     """The equations of a plan that come after its walk: nothing reduced over the walked axes depends on them."""
     found: list[ein.Equation] = []
     needed: set[str] = set()
@@ -139,7 +129,7 @@ class _Figures:
     scalars: Mapping[str, ScalarValue]
     tensors: Mapping[str, Any]
 
-    def kernel(self, k: tile.Kernel, plan: Plan | None, merged: Plan | None) -> KernelFigures:
+    def kernel(self, k: tile.Kernel, plan: Planned | None, merged: Planned | None) -> KernelFigures:
         carried = list(states(k))
         moved = self.moved(k, plan)
         splits, split = (1, "") if plan is None else (plan.splits, plan.split)
@@ -171,7 +161,7 @@ class _Figures:
             limit=cost.limit,
         )
 
-    def formulas(self, k: tile.Kernel, plan: Plan | None, merged: Plan | None) -> Iterator[Formula]:
+    def formulas(self, k: tile.Kernel, plan: Planned | None, merged: Planned | None) -> Iterator[Formula]:
         if merged is not None:
             yield Formula(k.name, f"the states of {merged.splits} parts, merged", ())
         elif plan is None:
@@ -185,7 +175,7 @@ class _Figures:
                 eq.name, f"{left(eq)} = {body(eq, self.shapes())}", tuple(sorted(tensors_read(eq.expressions())))
             )
 
-    def moved(self, k: tile.Kernel, plan: Plan | None) -> dict[str, int]:
+    def moved(self, k: tile.Kernel, plan: Planned | None) -> dict[str, int]:
         """Bytes by tensor."""
         written = {b.name: _intermediate(b, self.sizes).bytes for b in k.buffers if b.written}
         if plan is None:
@@ -202,17 +192,17 @@ class _Figures:
     def shapes(self) -> Shapes:
         return self.program.shapes()
 
-    def flops(self, plan: Plan, share: float) -> int:
+    def flops(self, plan: Planned, share: float) -> int:
         times = self.model.repeats(plan, max(len(walks(plan)), 1), share)
         dtypes = self.program.dtypes()
         walked = (replace(eq, over=()) if plan.is_scan(eq) else eq for eq in plan.equations)
         return sum(int(times[eq.name] * flops(eq, dtypes, self.sizes)) for eq in walked)
 
-    def share(self, program: ein.Program, plan: Plan, context: Context) -> float:
+    def share(self, plan: Planned, context: Context) -> float:
         """The part of the blocks of a plan's walk that a kernel of it visits."""
         if not plan.walked or context.level < 2:
             return 1.0
-        kernel = choose_tiles(lowered(program, plan, context), context)
+        kernel = choose_tiles(lowered(self.program, plan, context), context)
         return min((v.share for v in self.tiles(kernel).values()), default=1.0)
 
     def tiles(self, k: tile.Kernel, splits: int = 1) -> dict[str, Visits]:

@@ -22,7 +22,7 @@ def flops(e: Equation, dtypes: Mapping[str, DType], sizes: Sizes) -> int:
     return each * math.prod(sizes.get(a, 1) for a in (*e.axes, *e.over))
 
 
-_FREE = ("where", "and", "or", "not", "lt", "le", "gt", "ge", "eq", "ne", "re", "im", "conj")
+_FREE = ("where", "and", "or", "not", "lt", "le", "gt", "ge", "eq", "ne", "re", "im", "conj", "complex")
 
 
 def _operations(e: Expr, dtypes: Mapping[str, DType]) -> int:

@@ -14,10 +14,10 @@ from einc.explain.transition import Derivation, Open, Writer
 from einc.passes.planning.roles import misread
 from einc.passes.streaming.sweep import NotClosed
 from einc.passes.streaming.walks import walks
-from einc.pipeline.plan import Plan
+from einc.pipeline.plan import Planned
 
 
-def derivations(plan: Plan, shapes: Shapes) -> tuple[Derivation, ...]:
+def derivations(plan: Planned, shapes: Shapes) -> tuple[Derivation, ...]:
     """Every reduction of a plan, in the order of its equations."""
     order = [eq.name for eq in plan.equations]
     found: dict[str, Derivation] = {}
@@ -38,14 +38,14 @@ def opened(n: NotClosed, shapes: Shapes) -> Open:
     return Open(n.equation.name, expression(n.part, shapes), tuple(still), n.reason)
 
 
-def chains(plan: Plan) -> list[Plan]:
+def chains(plan: Planned) -> list[Planned]:
     """The reductions over each group of axes, with what is computed between them, as plans that walk them."""
     walked = [plan] if plan.walked else []
     held = dict.fromkeys(eq.over for eq in plan.equations if eq.over and not set(plan.walked) & set(eq.over))
     return walked + [_walking(plan, over) for over in held]
 
 
-def _walking(plan: Plan, over: tuple[str, ...]) -> Plan:
+def _walking(plan: Planned, over: tuple[str, ...]) -> Planned:
     chain = tuple(eq for eq in plan.equations if eq.monoid is None or eq.over == over)
     return replace(plan, equations=chain, walked=over, stores=())
 
@@ -59,5 +59,7 @@ def open_reductions(program: Program) -> list[Open]:
     for over in dict.fromkeys(eq.over for eq in program.equations if eq.over):
         chain = tuple(eq for eq in program.equations if eq.monoid is None or eq.over == over)
         if misread(chain, {}) is None:
-            found |= {w.equation.name: w for walk in walks(Plan(chain, (), walked=over)) for w in walk.waiting}
+            found |= {
+                w.equation.name: w for walk in walks(Planned(chain, stores=(), walked=over)) for w in walk.waiting
+            }
     return [opened(w, program.shapes()) for w in found.values()]

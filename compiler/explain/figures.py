@@ -7,7 +7,27 @@ from typing import Any
 
 from einc.explain.transition import Derivation, Open
 from einc.explain.visits import Visits
-from einc.passes.planning.decisions import Decision
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Kernels, each as what it stores, that were joined or left apart: predicted seconds apart and together.
+
+    `together` is None where they cannot share a kernel, for `reason`. `spared` are tensors that are not stored once
+    they are joined: for the sake of those, or of the joins that it leads to, a join may take longer.
+    """
+
+    kernels: tuple[tuple[str, ...], ...]
+    joined: bool
+    apart: float
+    together: float | None
+    reason: str
+    spared: tuple[str, ...] = ()
+
+    @property
+    def slower(self) -> bool:
+        """Do they take longer together?"""
+        return self.together is not None and self.together > self.apart
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from einc import tile
 from einc.ein import Const, Equation, Program
 from einc.explain.counts import loops
-from einc.passes.algebra.complex_parts import split
 from einc.passes.streaming.walks import tensors_read
 from einc.pipeline.plan import Plan
 
@@ -19,42 +18,48 @@ def plans_of(program: Program, schedule: tile.Schedule) -> tuple[Plan, ...]:
 
 
 def _plans(program: Program, kernels: Sequence[tile.Kernel]) -> Iterator[Plan]:
+    walkers = {k.parts_of: k for k in kernels if k.parts_of}
     made = program.dtypes()
-    walkers = {b.name: k for k in kernels for b in k.buffers if b.written and b.name not in made}
     for k in kernels:
         stores = tuple(b.name for b in k.buffers if b.written)
-        if not set(stores) <= made.keys():
+        if k.parts_of or not set(stores) <= made.keys():
             continue
-        walker = next((walkers[b.name] for b in k.buffers if b.name in walkers), k)
+        walker = walkers[k.name] if k.merges else k
         given = {b.name for b in (*walker.buffers, *k.buffers) if not b.written}
-        equations = _computed(program, stores, given)
-        yield _plan(program, walker, equations, stores, walker is not k)
+        yield _plan(program, walker, _computed(program, stores, given), stores)
 
 
 def _computed(program: Program, stores: Sequence[str], given: set[str]) -> tuple[Equation, ...]:
     """The equations that the tensors stored are computed by, from those that are given."""
     needed, found = set(stores), []
-    dtypes = program.dtypes()
     for eq in reversed(program.equations):
         if needed & {t.name for t in eq.outputs}:
-            found.append(split(eq, dtypes))
+            found.append(eq)
             needed |= tensors_read(eq.expressions()) - given
     return tuple(reversed(found))
 
 
-def _plan(
-    program: Program, k: tile.Kernel, equations: tuple[Equation, ...], stores: tuple[str, ...], in_parts: bool
-) -> Plan:
+def _plan(program: Program, k: tile.Kernel, equations: tuple[Equation, ...], stores: tuple[str, ...]) -> Plan:
     own = {a for eq in equations for a in (*eq.axes, *eq.over)}
 
     def axes(role: str) -> tuple[str, ...]:
         return tuple(a for t in (*k.grid, *k.whole) if t.role == role for a in t.axes if a in own)
 
-    parts = next((a for t in k.grid for a in t.axes if a not in own), "") if in_parts else ""
+    parts = next((a for t in k.grid for a in t.axes if a not in own), "") if k.parts_of else ""
     extent = next((a.extent for a in program.axes if a.name == parts), None)
-    walked = next((loop.axis.axes for loop in loops(k.body)), ())
-    count = int(extent.value) if isinstance(extent, Const) else 1
-    placed = (axes("batch"), axes("row"), axes("column"), walked, axes("whole"))
-    known = {a for group in placed for a in group}
-    scanned = dict.fromkeys(a for eq in equations for a in eq.axes if a not in known)
-    return Plan(equations, stores, *placed, parts, count, tuple(scanned))
+    placed = {
+        "batch": axes("batch"),
+        "rows": axes("row"),
+        "columns": axes("column"),
+        "walked": next((loop.axis.axes for loop in loops(k.body)), ()),
+        "whole": axes("whole"),
+    }
+    known = {a for group in placed.values() for a in group}
+    return Plan(
+        tuple(eq.name for eq in equations),
+        stores=stores,
+        split=parts,
+        splits=int(extent.value) if isinstance(extent, Const) else 1,
+        scanned=tuple(dict.fromkeys(a for eq in equations for a in eq.axes if a not in known)),
+        **placed,
+    )

@@ -35,6 +35,7 @@ _CALLS = {
     "where": "x where the condition holds, else y; reads in the other are not made",
     "rand": "a number in [0, 1) for a seed and an index: the same at every level and on every machine",
     "re": "the real part", "im": "the imaginary part", "conj": "the complex conjugate",
+    "complex": "the complex number of a real and an imaginary part",
 }  # fmt: skip
 _ARGUMENTS = {"atan2": "y, x", "max": "x, y, …", "min": "x, y, …", "where": "condition, x, y", "rand": "seed, i, …"}
 _REDUCTIONS = {

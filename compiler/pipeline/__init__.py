@@ -9,7 +9,7 @@ from math import prod
 from einc import ein, tile
 from einc.base.targets import INTERPRETER, Target
 from einc.ein.ranges import interval
-from einc.pipeline.plan import Plan
+from einc.pipeline.plan import Join, Plan
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +40,16 @@ class Context:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """The program between two passes: its equations, the plan of each kernel once it is decided, then the kernels."""
+    """The program between two passes: its equations, the plan of each kernel once it is decided, then the kernels.
+
+    Plans name equations, which are the program's alone. `joins` are what was compared when the plans were made: those
+    that led to them, then those that were not taken.
+    """
 
     program: ein.Program
     schedule: tile.Schedule | None = None
     plans: tuple[Plan, ...] = ()
+    joins: tuple[Join, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

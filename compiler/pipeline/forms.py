@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 from einc import tile
 from einc.base.errors import AxisError, Error, IllegalIR
-from einc.ein import Apply, AxisValue, Const, Equation, Expr, Program, Read, axes_of, reads
+from einc.ein import Apply, AxisValue, Const, Equation, Expr, Program, Read, axes_of, reads, walk
+from einc.ein.components import parts_of
+from einc.ein.inference import dtype_of
 from einc.ein.printer import print_equation
 from einc.pipeline import Pass, State, wellformed
 from einc.tile.faults import Fault
@@ -97,6 +99,17 @@ def _check_binary(e: Equation) -> None:
         raise IllegalIR(f"a sum over an axis of one factor of several: {print_equation(e)}")
 
 
+def _real(program: Program) -> None:
+    """Complex values are made at the root of a body, of real parts, and taken apart where they are read."""
+    dtypes = program.dtypes()
+    for e in program.equations:
+        found = {n for body in e.computed() for part in parts_of(body) for n in walk(part)}
+        apart = {n.args[0] for n in found if isinstance(n, Apply) and n.op in ("re", "im")}
+        complexes = {n for n in found if dtype_of(n, dtypes).is_complex}
+        if apart != complexes or not all(isinstance(n, Read) for n in apart):
+            raise IllegalIR(f"a complex value inside a body: {print_equation(e)}")
+
+
 def on_program(f: Callable[[Program], None]) -> Callable[[State], None]:
     """A check of equations as a check of states."""
     return lambda state: f(state.program)
@@ -141,6 +154,7 @@ FORMS: dict[str, Form] = {
     ),
     "inlined": Form("no pointwise definition merely renames a read, a constant or a position", on_program(_inlined)),
     "binary-contractions": Form("no factor of three or more alone has a summed axis", on_program(_binary)),
+    "real": Form("complex values are made at the root of a body, of real parts, and read by parts", on_program(_real)),
     "lowered": Form("there are kernels, whose names, types and axes fit together", on_schedule),
     "sized-tiles": Form("every blocked axis has a range of sizes", _kernels(_sized)),
     "placed-loads": Form("every load knows how it reaches memory", _kernels(_placed)),

@@ -1,25 +1,25 @@
-"""What one kernel computes, and what each axis is to it."""
+"""Which equations share a kernel, and what each axis is to it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
-from einc.ein import Equation, Read
+from einc.ein import Equation, Program, Read
+from einc.ein.components import components
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """Equations that share a kernel, each after those it reads, and the roles of their axes.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Roles:
+    """What axes and tensors are to a kernel.
 
     `batch` axes have one position a program; `rows` and `columns` are blocked over the grid, each group flattened into
     one tile axis; `walked` is the group that the kernel walks block by block; each of `whole` is held in one block.
-    `stores` names the tensors written to memory. A reduction goes over walked and whole axes; the equations are real.
+    `stores` names the tensors written to memory. A reduction goes over walked and whole axes.
     A walk is in `splits` parts, counted by the axis `split`, whose states a second kernel merges; one part is the walk.
     `scanned` are axes that run along with the walked one, position by position: those of the prefixes over it.
-    `sheltered` reads are in range wherever their guards hold: these say that the call has checked them.
     """
 
-    equations: tuple[Equation, ...]
     stores: tuple[str, ...]
     batch: tuple[str, ...] = ()
     rows: tuple[str, ...] = ()
@@ -29,7 +29,11 @@ class Plan:
     split: str = ""
     splits: int = 1
     scanned: tuple[str, ...] = ()
-    sheltered: frozenset[Read] = frozenset()
+
+    @property
+    def name(self) -> str:
+        """What the kernel is called: the last tensor that it stores."""
+        return self.stores[-1]
 
     @property
     def along(self) -> frozenset[str]:
@@ -43,3 +47,47 @@ class Plan:
     def is_scan(self, eq: Equation) -> bool:
         """Is the equation a reduction over the walked axis with a value at every position of it?"""
         return not self.along.isdisjoint(eq.axes) and not self.along.isdisjoint(eq.over)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan(Roles):
+    """The equations of a program that share a kernel, by name, in its order."""
+
+    equations: tuple[str, ...]
+
+    def of(self, program: Program) -> Planned:
+        """The plan beside its equations, as they are in a program whose bodies are real."""
+        named = {eq.name: eq for eq in program.equations}
+        return Planned(tuple(components(named[name]) for name in self.equations), **_roles(self))
+
+
+@dataclass(frozen=True, slots=True)
+class Planned(Roles):
+    """Equations that share a kernel, each after those it reads; what is complex is a body for each part.
+
+    `sheltered` reads are in range wherever their guards hold: these say that the call has checked them.
+    """
+
+    equations: tuple[Equation, ...]
+    sheltered: frozenset[Read] = frozenset()
+
+    @property
+    def plan(self) -> Plan:
+        """The same by the names of the equations."""
+        return Plan(tuple(eq.name for eq in self.equations), **_roles(self))
+
+
+@dataclass(frozen=True, slots=True)
+class Join:
+    """Kernels that were looked at together, and the one that they would be, or why not; whether it was taken."""
+
+    kernels: tuple[Planned, ...]
+    made: Planned | str
+    taken: bool = False
+
+
+_ROLES = tuple(f.name for f in fields(Roles))
+
+
+def _roles(r: Roles) -> dict[str, Any]:
+    return {name: getattr(r, name) for name in _ROLES}

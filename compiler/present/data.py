@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict
 
 from einc.explain import Story
-from einc.explain.figures import KernelFigures, Level
+from einc.explain.figures import Decision, KernelFigures, Level
 from einc.explain.transition import Derivation
 from einc.explain.visits import Visits
-from einc.passes.planning.decisions import Decision
 
 
 def story_data(s: Story) -> dict[str, object]:

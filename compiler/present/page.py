@@ -6,10 +6,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from html import escape
 
 from einc.explain import Story
-from einc.explain.figures import KernelFigures, Level
+from einc.explain.figures import Decision, KernelFigures, Level
 from einc.explain.notation import markup
 from einc.explain.transition import Derivation
-from einc.passes.planning.decisions import Decision
 from einc.present.picture import cascade
 from einc.present.report import LIMITS, duration, in_words, purpose, quantity, ratio, relative, shape_of
 from einc.present.style import CSS

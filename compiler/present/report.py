@@ -7,9 +7,8 @@ import textwrap
 from collections.abc import Iterator, Sequence
 
 from einc.explain import Story
-from einc.explain.figures import KernelFigures, Level
+from einc.explain.figures import Decision, KernelFigures, Level
 from einc.explain.transition import Derivation, Open, Relative
-from einc.passes.planning.decisions import Decision
 
 WIDTH = 98
 

@@ -309,6 +309,8 @@ class Kernel:
     `title` quotes the equations it computes; `extents` and `scalars` are the run-time arguments beside the buffers;
     `warps` run a program, and loops keep the loads of `stages` blocks in flight. Where a `section` is more than 1, so
     many blocks of the last grid axis but one are taken together, for one block of the last after another.
+    It is for the plan of its name. Where a walk is in parts there are two: one leaves the states of every part, which
+    are `parts_of` the plan, and one `merges` them.
     """
 
     name: str
@@ -322,6 +324,13 @@ class Kernel:
     warps: int = WARPS
     stages: int = STAGES
     section: int = 1
+    parts_of: str = ""
+    merges: bool = False
+
+    @property
+    def plan(self) -> str:
+        """The name of the plan that it is for."""
+        return self.parts_of or self.name
 
 
 @dataclass(frozen=True, slots=True)

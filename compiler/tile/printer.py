@@ -49,7 +49,8 @@ def print_schedule(schedule: tile.Schedule) -> str:
 
 def print_kernel(kernel: tile.Kernel) -> str:
     """The kernel's equations, its arguments, its grid, and its statements."""
-    lines = [f"kernel {kernel.name}"]
+    role = f" for the parts of {kernel.parts_of}" if kernel.parts_of else " from its parts" if kernel.merges else ""
+    lines = [f"kernel {kernel.name}{role}"]
     lines += [f"  -- {line}" for line in kernel.title]
     for written, some in groupby(kernel.buffers, lambda b: b.written):
         lines.append(f"  {'writes' if written else 'reads'} {_buffers(some)}")

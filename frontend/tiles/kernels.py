@@ -111,8 +111,9 @@ class _Reader:
     def kernel(self, c: Cursor) -> tile.Kernel:
         c.expect("kernel")
         name = c.name("the name of a kernel")
-        c.end()
         head = _Head()
+        head.role(c)
+        c.end()
         for line in c.line.below:
             head.line(line)
         if not head.has_grid:
@@ -141,8 +142,21 @@ class _Head:
     warps: int = tile.WARPS
     stages: int = tile.STAGES
     section: int = 1
+    parts_of: str = ""
+    merges: bool = False
     has_grid: bool = False
     body: Sequence[Line] = ()
+
+    def role(self, c: Cursor) -> None:
+        """`kernel O_parts for the parts of O`, `kernel O from its parts`."""
+        if c.take("for"):
+            for word in ("the", "parts", "of"):
+                c.expect(word)
+            self.parts_of = c.name("the name of a plan").text
+        elif c.take("from"):
+            c.expect("its")
+            c.expect("parts")
+            self.merges = True
 
     def line(self, line: Line) -> None:
         if line.title is not None:
@@ -198,6 +212,8 @@ class _Head:
             self.warps,
             self.stages,
             self.section,
+            self.parts_of,
+            self.merges,
         )
 
 

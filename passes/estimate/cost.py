@@ -26,7 +26,7 @@ from einc.passes.equations.scan import prefix
 from einc.passes.streaming.sweep import Accumulator
 from einc.passes.streaming.walks import can_split, tensors_read, upstream, walks
 from einc.pipeline import Context, positions
-from einc.pipeline.plan import Plan
+from einc.pipeline.plan import Planned
 
 _SPECIAL = TRANSCENDENTAL | {"div", "pow", "rand"}
 _MULTIPLIED = 64  # the largest power that is made of products
@@ -75,7 +75,7 @@ class Model:
         self.products = Products(program)
         self.known = {} if works is None else works
 
-    def cost(self, plan: Plan, share: float = 1.0) -> Cost:
+    def cost(self, plan: Planned, share: float = 1.0) -> Cost:
         """The predicted cost of a kernel that visits this share of the blocks it walks over, in parts or not."""
         rates = self.context.target.rates
         count = max(len(walks(plan)), 1)
@@ -93,12 +93,12 @@ class Model:
 
     # ----------------------------------------------------------------------------------------------------------- parts
 
-    def utilisation(self, plan: Plan, splits: int) -> float:
+    def utilisation(self, plan: Planned, splits: int) -> float:
         """The share of the processors that have a program, on average over the rounds that parts take."""
         rounds = self.programs(plan) * splits / self.context.target.rates.processors
         return min(rounds, 1.0) if splits == 1 else rounds / ceil(rounds)
 
-    def programs(self, plan: Plan) -> int:
+    def programs(self, plan: Planned) -> int:
         """The number of programs that share a walk's work by their place in the grid."""
         batch = max(positions(plan.batch, self.context), 1)
         dots = frozenset(t.name for eq in plan.equations if self.operations(eq)[0] for t in eq.outputs)
@@ -110,7 +110,7 @@ class Model:
         rows = max(_TILE // max(inner, 1), 1)
         return batch * max(-(-positions((*plan.rows, *plan.columns), self.context) // rows), 1)
 
-    def splits(self, plan: Plan, share: float = 1.0) -> tuple[int, float]:
+    def splits(self, plan: Planned, share: float = 1.0) -> tuple[int, float]:
         """The number of parts that a plan's walk takes least time in, and the seconds that all of it takes.
 
         The walk visits this share of its blocks.
@@ -129,25 +129,25 @@ class Model:
         best = min(range(2, most + 1), key=seconds)
         return (best, seconds(best)) if seconds(best) < whole else (1, whole)
 
-    def can_merge(self, plan: Plan) -> bool:
+    def can_merge(self, plan: Planned) -> bool:
         """Do parts of a plan's one walk store states over the axes of what it stores alone, and over no others?"""
         stored = {a for eq in plan.equations if any(t.name in plan.stores for t in eq.outputs) for a in eq.axes}
         return all(stored.issuperset(a.axes) for a in self.accumulators(plan))
 
-    def state(self, plan: Plan) -> float:
+    def state(self, plan: Planned) -> float:
         """Bytes of the states of a plan's one walk, over all of the grid."""
         return sum(4.0 * a.monoid.components * positions(a.axes, self.context) for a in self.accumulators(plan))
 
-    def accumulators(self, plan: Plan) -> list[Accumulator]:
+    def accumulators(self, plan: Planned) -> list[Accumulator]:
         """What a plan's one walk carries, equal ones once."""
         (walk,) = walks(plan)
         return list({a.bodies: a for link in walk.links for a in link.accumulators}.values())
 
-    def repeats(self, plan: Plan, count: int, share: float = 1.0) -> dict[str, float]:
+    def repeats(self, plan: Planned, count: int, share: float = 1.0) -> dict[str, float]:
         """How often each equation is computed, in so many walks that visit this share of the blocks."""
         return {eq.name: self.times(plan, eq, frozenset((*eq.axes, *eq.over)), count, share) for eq in plan.equations}
 
-    def times(self, plan: Plan, eq: Equation, own: frozenset[str], count: int, share: float) -> float:
+    def times(self, plan: Planned, eq: Equation, own: frozenset[str], count: int, share: float) -> float:
         """How often what goes over some axes of an equation is computed."""
         times = float(prod(self.context.size(a) for a in plan.batch if a not in own))
         for group in (plan.rows, plan.columns):
@@ -159,11 +159,11 @@ class Model:
             times *= count
         return times * (share if own & plan.along else 1.0)
 
-    def bytes(self, plan: Plan, count: int) -> float:
+    def bytes(self, plan: Planned, count: int) -> float:
         """Bytes read from outside and stored, in so many walks."""
         return sum(self.traffic(plan, count).values())
 
-    def traffic(self, plan: Plan, count: int) -> dict[str, float]:
+    def traffic(self, plan: Planned, count: int) -> dict[str, float]:
         """The bytes of each tensor that is read from outside or stored, in so many walks."""
         own = {t.name for eq in plan.equations for t in eq.outputs}
         outside = tensors_read(e for eq in plan.equations for e in eq.expressions()) - own

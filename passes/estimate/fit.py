@@ -19,7 +19,7 @@ from einc.passes.estimate.sides import fills, sides, tile_axes
 from einc.passes.kernels.choose_tiles import power
 from einc.passes.streaming.walks import upstream
 from einc.pipeline import Context
-from einc.pipeline.plan import Plan
+from einc.pipeline.plan import Planned
 from einc.tile import Sides
 
 WHOLE_DOT = 512  # the longest axis held whole in a tile that others cross
@@ -32,7 +32,7 @@ _RESULTS = 3 << 14  # of all results together where a dot has a batch axis: thre
 _LEAST = 16
 
 
-def overflow(plan: Plan, shapes: Mapping[str, Shape], context: Context, dtypes: Mapping[str, DType]) -> str | None:
+def overflow(plan: Planned, shapes: Mapping[str, Shape], context: Context, dtypes: Mapping[str, DType]) -> str | None:
     """What does not fit, where equations are contractions of these shapes; None if all does."""
     longest = WHOLE_DOT * 2 if shapes else _WHOLE_ROW
     for a in plan.whole:
@@ -55,7 +55,7 @@ def overflow(plan: Plan, shapes: Mapping[str, Shape], context: Context, dtypes: 
 class Tiles:
     """The tiles of a plan's kernel."""
 
-    def __init__(self, plan: Plan, shapes: Mapping[str, Shape], context: Context) -> None:
+    def __init__(self, plan: Planned, shapes: Mapping[str, Shape], context: Context) -> None:
         self.plan, self.shapes, self.context = plan, shapes, context
         self.groups = tile_axes(plan, context)
         self.of = {a: t for t, group in self.groups.items() for a in group}

@@ -15,7 +15,7 @@ from einc.ein import Equation
 from einc.ein.dealing import Shape
 from einc.passes.algebra.contraction import contraction
 from einc.pipeline import Context
-from einc.pipeline.plan import Plan
+from einc.pipeline.plan import Planned
 from einc.tile import Sides
 
 _WORTH_FILLING = 8  # positions of an inner axis that is filled up to the 16 which a dot takes
@@ -35,7 +35,7 @@ def sides(shape: Shape, tiles: Callable[[Iterable[str]], list[str]], fills: bool
     return None if further and not fills else Sides(rows[-1], columns[-1], inner[0], *further)
 
 
-def fills(inner: tuple[str, ...], plan: Plan, context: Context) -> bool:
+def fills(inner: tuple[str, ...], plan: Planned, context: Context) -> bool:
     """Whether an inner axis is long enough for a dot, or no result grows where it is filled up."""
     short = set(inner) <= set(plan.whole) and prod(map(context.size, inner)) < _WORTH_FILLING
     return not short or all(set(inner).isdisjoint(eq.axes) for eq in plan.equations if eq.monoid is not None)
@@ -48,13 +48,13 @@ def shapes_of(equations: Iterable[Equation], context: Context) -> dict[str, Shap
     return {name: c.shape for name, c in found.items() if c is not None}
 
 
-def tile_axes(plan: Plan, context: Context) -> dict[str, tuple[str, ...]]:
+def tile_axes(plan: Planned, context: Context) -> dict[str, tuple[str, ...]]:
     """The axes that each tile axis of a plan's kernel is made of, by the first of them; outermost first."""
     groups = (plan.rows, plan.columns, *held(plan, context), (*plan.walked, *plan.scanned))
     return {g[0]: g for g in groups if g}
 
 
-def held(plan: Plan, context: Context) -> tuple[tuple[str, ...], ...]:
+def held(plan: Planned, context: Context) -> tuple[tuple[str, ...], ...]:
     """The axes held whole, in the groups that contractions take as one: inner axes, rows, columns, batch axes."""
     groups: list[tuple[str, ...]] = []
     for eq in plan.equations:
@@ -68,7 +68,7 @@ def held(plan: Plan, context: Context) -> tuple[tuple[str, ...], ...]:
     return tuple(dict.fromkeys(grouped.get(a, (a,)) for a in plan.whole))
 
 
-def _together(group: tuple[str, ...], plan: Plan) -> bool:
+def _together(group: tuple[str, ...], plan: Planned) -> bool:
     """Whether every reduction and every stored tensor has all of these axes, in one place, or none."""
     for eq in plan.equations:
         parts = [eq.over, eq.axes] if eq.monoid is not None or plan.writes(eq) else []

@@ -3,29 +3,29 @@
 from __future__ import annotations
 
 from einc.ein import Equation, Program
-from einc.passes.algebra.complex_parts import split
+from einc.ein.components import components
 from einc.passes.algebra.contraction import contraction
 from einc.passes.equations.scan import prefix
 from einc.pipeline import Context
-from einc.pipeline.plan import Plan
+from einc.pipeline.plan import Planned
 
 
-def alone(equation: Equation, program: Program, context: Context) -> Plan:
+def alone(equation: Equation, program: Program, context: Context) -> Planned:
     """The plan of a kernel for one equation.
 
     Prefixes walk along the axis that they end at. A contraction has its rows, columns and inner axes; another reduction
     its outputs as rows; a pointwise equation its last axis as columns and the others as rows.
     """
-    eq = split(equation, program.dtypes())
+    eq = components(equation)
     stores = tuple(t.name for t in eq.outputs)
     prefixes = prefix(eq, program) if context.level >= 1 else None
     if prefixes is not None:
-        return Plan((eq,), stores, rows=prefixes.rows, walked=(prefixes.walked,), scanned=(prefixes.scanned,))
+        return Planned((eq,), stores=stores, rows=prefixes.rows, walked=(prefixes.walked,), scanned=(prefixes.scanned,))
     if eq.monoid is None:
-        return Plan((eq,), stores, rows=eq.axes[:-1], columns=eq.axes[-1:])
+        return Planned((eq,), stores=stores, rows=eq.axes[:-1], columns=eq.axes[-1:])
     if eq.monoid.name == "sum":
         found = contraction(eq, eq.body, context.size)
         if found is not None:
             s = found.shape
-            return Plan((eq,), stores, s.batch, s.rows, s.columns, walked=s.inner)
-    return Plan((eq,), stores, rows=eq.axes, walked=eq.over)
+            return Planned((eq,), stores=stores, batch=s.batch, rows=s.rows, columns=s.columns, walked=s.inner)
+    return Planned((eq,), stores=stores, rows=eq.axes, walked=eq.over)

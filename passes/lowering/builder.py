@@ -21,7 +21,7 @@ from einc.ein.guards import composite
 from einc.ein.inference import dtype_of as inferred
 from einc.ein.printer import print_equation
 from einc.ein.ranges import needs_check
-from einc.pipeline.plan import Plan
+from einc.pipeline.plan import Planned
 from einc.tile.typing import axes_of, dtype_of
 from einc.tile.walk import tile_axes, values_in, walk_values
 
@@ -57,7 +57,7 @@ class Builder:
     `inside` gives the value of a tensor that the kernel itself computes, None for one in memory.
     """
 
-    def __init__(self, program: Program, plan: Plan, inside: Inside) -> None:
+    def __init__(self, program: Program, plan: Planned, inside: Inside) -> None:
         self.program = program
         self.inside = inside
         self.given = {p.name for p in program.operands}
@@ -384,7 +384,7 @@ class Builder:
 
     # The kernel ------------------------------------------------------------------------------------------------------
 
-    def kernel(self, plan: Plan, grid: Axes, whole: Axes) -> tile.Kernel:
+    def kernel(self, plan: Planned, grid: Axes, whole: Axes) -> tile.Kernel:
         """What has been built, without bindings that nothing uses, with the arguments it needs."""
         own = {eq.name for eq in plan.equations}
         sources = [eq for eq in self.program.equations if eq.name in own]
@@ -398,7 +398,7 @@ class Builder:
             if name in touched or name in written
         ]
         title = tuple(print_equation(eq, True, self.shapes) for eq in sources)
-        kernel = tile.Kernel(plan.stores[-1], title, tuple(buffers), (), (), grid, body, whole)
+        kernel = tile.Kernel(plan.name, title, tuple(buffers), (), (), grid, body, whole)
         used = {v.axis for v in values if isinstance(v, tile.ExtentOf)}
         used |= {a for t in tile_axes(kernel).values() for a in t.axes}
         scalars = {v.name for v in values if isinstance(v, tile.ScalarArg)}

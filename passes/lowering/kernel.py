@@ -21,14 +21,14 @@ from einc.passes.estimate.sides import fills, held, sides
 from einc.passes.lowering.builder import Axes, Builder
 from einc.passes.lowering.counted import Counted, telling
 from einc.pipeline import Context
-from einc.pipeline.plan import Plan
+from einc.pipeline.plan import Planned
 from einc.tile import Elem, Lit, Sides, TileType, Value
 
 
 class Kernel:
     """The lowering of one plan."""
 
-    def __init__(self, program: Program, plan: Plan, context: Context) -> None:
+    def __init__(self, program: Program, plan: Planned, context: Context) -> None:
         self.program, self.plan, self.context = program, plan, context
         self.b = Builder(program, plan, self.inside)
         self.origins = Products(program)

@@ -17,24 +17,22 @@ from einc.ein import ZERO, Apply, Equation, Expr, Extent, Program, Read, axes_of
 from einc.ein.rewriting import bottom_up
 from einc.passes.algebra.domain import conjunction
 from einc.passes.algebra.exposure import Dims, is_exposed
-from einc.passes.estimate.single import alone
 from einc.passes.lowering.held_rows import refined
 from einc.passes.lowering.kernel import Kernel
 from einc.passes.lowering.loops import loop
 from einc.passes.lowering.split_walks import in_parts
 from einc.passes.streaming.walks import walks
 from einc.pipeline import Context, State
-from einc.pipeline.plan import Plan
+from einc.pipeline.plan import Planned
 
 
 def lower(state: State, context: Context) -> State:
-    """One kernel a plan, two if its walk is in parts; without plans, one an equation.
+    """One kernel a plan, two if its walk is in parts.
 
     Tensors that are not results live between kernels, and so do the states of parts.
     """
     program = state.program
-    plans = state.plans or tuple(alone(eq, program, context) for eq in program.equations)
-    stored = {name for plan in plans for name in plan.stores}
+    stored = {name for plan in state.plans for name in plan.stores}
     between = [
         tile.Buffer(t.name, eq.dims, t.dtype)
         for eq in program.equations
@@ -43,7 +41,7 @@ def lower(state: State, context: Context) -> State:
     ]
     taken = {*program.dtypes(), *(a.name for a in program.axes)}
     kernels: list[tile.Kernel] = []
-    for plan in (_guarded(plan, program.shapes()) for plan in plans):
+    for plan in (_guarded(plan.of(program), program.shapes()) for plan in state.plans):
         if plan.splits > 1:
             pair, states = in_parts(program, plan, context, taken)
             kernels += pair
@@ -51,10 +49,10 @@ def lower(state: State, context: Context) -> State:
             taken |= {b.name for b in states}
         else:
             kernels.append(lowered(program, plan, context))
-    return State(program, tile.Schedule(tuple(kernels), tuple(between)), state.plans)
+    return replace(state, schedule=tile.Schedule(tuple(kernels), tuple(between)))
 
 
-def lowered(program: Program, plan: Plan, context: Context) -> tile.Kernel:
+def lowered(program: Program, plan: Planned, context: Context) -> tile.Kernel:
     """The kernel of a plan."""
     kernel = Kernel(program, plan, context)
     grid, whole = kernel.enter()
@@ -68,7 +66,7 @@ def lowered(program: Program, plan: Plan, context: Context) -> tile.Kernel:
     return kernel.b.kernel(plan, grid, whole)
 
 
-def _guarded(plan: Plan, shapes: Mapping[str, Dims]) -> Plan:
+def _guarded(plan: Planned, shapes: Mapping[str, Dims]) -> Planned:
     """The plan with no read that is in range only where an axis has positions that neither it nor the grid has."""
     made = {eq.name for eq in plan.equations}
     own = {r for eq in plan.equations for e in eq.expressions() for r in reads(e)}

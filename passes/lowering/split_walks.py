@@ -26,7 +26,7 @@ from einc.passes.lowering.loops import looped, span
 from einc.passes.lowering.states import Moment, States
 from einc.passes.streaming.walks import Walk, walks
 from einc.pipeline import Context, positions
-from einc.pipeline.plan import Plan
+from einc.pipeline.plan import Planned
 from einc.tile import Elem, Lit, Ref, Value
 from einc.tile.walk import values_in
 
@@ -37,7 +37,7 @@ Parts = dict[str, tuple[tile.Buffer, ...]]  # where the states of the parts lie 
 
 
 def in_parts(
-    program: Program, plan: Plan, context: Context, taken: Iterable[str]
+    program: Program, plan: Planned, context: Context, taken: Iterable[str]
 ) -> tuple[tuple[tile.Kernel, tile.Kernel], tuple[tile.Buffer, ...]]:
     """The two kernels of a plan, and what lies between them, under names that are not taken."""
     (walk,) = walks(plan)
@@ -46,7 +46,7 @@ def in_parts(
     return (first, _merged(program, plan, walk, context, parts)), tuple(between)
 
 
-def _each(program: Program, plan: Plan, walk: Walk, context: Context, taken: set[str]) -> tuple[tile.Kernel, Parts]:
+def _each(program: Program, plan: Planned, walk: Walk, context: Context, taken: set[str]) -> tuple[tile.Kernel, Parts]:
     """The kernel that stores the states of every part."""
     inner = replace(plan, batch=(*plan.batch, plan.split), stores=())
     kernel = Kernel(program, inner, context)
@@ -69,10 +69,10 @@ def _each(program: Program, plan: Plan, walk: Walk, context: Context, taken: set
     made = b.kernel(replace(inner, stores=tuple(s.name for buffers in stored.values() for s in buffers)), grid, whole)
     title = f"the states that each of {plan.splits} parts of {', '.join(plan.walked)} leaves:"
     parts = {a.name: stored[states.names[a.name]] for a in states.accumulators()}
-    return replace(made, name=f"{plan.stores[-1]}_parts", title=(title, *made.title)), parts
+    return replace(made, name=f"{plan.name}_parts", title=(title, *made.title), parts_of=plan.name), parts
 
 
-def _merged(program: Program, plan: Plan, walk: Walk, context: Context, parts: Parts) -> tile.Kernel:
+def _merged(program: Program, plan: Planned, walk: Walk, context: Context, parts: Parts) -> tile.Kernel:
     """The kernel that merges the states of the parts, and goes on from there."""
     kernel = Kernel(program, replace(plan, walked=(plan.split,)), context)
     b = kernel.b
@@ -94,7 +94,7 @@ def _merged(program: Program, plan: Plan, walk: Walk, context: Context, parts: P
     used = {v.name for v in values_in(made.body) if isinstance(v, Ref)}
     made = b.kernel(plan, grid, tuple(a for a in whole if a.name in used))
     title = f"from the states of {plan.splits} parts of {', '.join(plan.walked)}:"
-    return replace(made, title=(title, *made.title))
+    return replace(made, title=(title, *made.title), merges=True)
 
 
 def _loaded(kernel: Kernel, states: States, parts: Parts, axis: str) -> Moment:
@@ -112,7 +112,7 @@ def _loaded(kernel: Kernel, states: States, parts: Parts, axis: str) -> Moment:
     return Moment("part", held, (axis,))
 
 
-def _part(kernel: Kernel, plan: Plan, start: Limit, stop: Limit) -> tuple[Value, Value]:
+def _part(kernel: Kernel, plan: Planned, start: Limit, stop: Limit) -> tuple[Value, Value]:
     """Where this program's part of what its tile visits starts and stops."""
     b, name = kernel.b, "_".join(plan.walked)
     first = Lit(0, INT) if start is None else start
@@ -125,7 +125,7 @@ def _part(kernel: Kernel, plan: Plan, start: Limit, stop: Limit) -> tuple[Value,
     return begin, b.bind(f"{name}_last", Elem("min", (Elem("add", (begin, each)), last)), ())
 
 
-def _alignment(kernel: Kernel, plan: Plan) -> int:
+def _alignment(kernel: Kernel, plan: Planned) -> int:
     """Positions that a part's length is a multiple of: as many as a block where parts have several, else fewer."""
     unit = _ALIGNED
     longest = positions(plan.walked, kernel.context) // plan.splits

@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterator, Mapping
 from einc import ein
 from einc.ein import Apply, Equation, Expr, Program
 from einc.passes.streaming.walks import Walk, computed_from, upstream, walks
-from einc.pipeline.plan import Plan
+from einc.pipeline.plan import Planned
 
 _COMPARES = frozenset({"lt", "le", "gt", "ge", "eq", "ne"})
 
@@ -45,7 +45,7 @@ def _rounds(eq: Equation) -> bool:
     return sums and not all(t.dtype.is_int or t.dtype.is_bool for t in eq.outputs)
 
 
-def computes_again(plan: Plan, names: Collection[str]) -> str | None:
+def computes_again(plan: Planned, names: Collection[str]) -> str | None:
     """Which of some tensors a kernel would compute in several of its walks; None if it computes none again."""
     named = {t.name: eq for eq in plan.equations for t in eq.outputs}
     inside = [n for n in names if n in named and not plan.along.isdisjoint(named[n].axes)]
@@ -55,7 +55,7 @@ def computes_again(plan: Plan, names: Collection[str]) -> str | None:
     return next((n for n in sorted(inside) if sum(n in made for made in needed) > 1), None)
 
 
-def _computed(walk: Walk, plan: Plan, named: Mapping[str, Equation]) -> set[str]:
+def _computed(walk: Walk, plan: Planned, named: Mapping[str, Equation]) -> set[str]:
     """What is computed along a walk, which is not what other walks have reduced."""
     stack = [*walk.stores, *walk.scans, *(link.equation for link in walk.links)]
     found = {t.name for eq in stack for t in eq.outputs}

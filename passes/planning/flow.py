@@ -8,13 +8,13 @@ from itertools import combinations
 
 from einc.ein import Equation
 from einc.passes.streaming.walks import computed_from, tensors_read
-from einc.pipeline.plan import Plan
+from einc.pipeline.plan import Planned
 
 
 class Flow:
     """The flow among some kernels, each known by its number."""
 
-    def __init__(self, plans: Sequence[Plan]) -> None:
+    def __init__(self, plans: Sequence[Planned]) -> None:
         self.plans = tuple(plans)
         self.reads = [_union(_read(eq) for eq in p.equations) for p in plans]
         maker = {t.name: n for n, p in enumerate(plans) for eq in p.equations for t in eq.outputs}
@@ -23,7 +23,7 @@ class Flow:
         self.computed = [_makers(read, maker, n) for n, read in enumerate(computed)]
         self.upstream = [_reached(n, self.sources) for n in range(len(plans))]
 
-    def candidates(self) -> Iterator[list[Plan]]:
+    def candidates(self) -> Iterator[list[Planned]]:
         """A kernel with each one it computes from, with everything upstream of it, and with all that compute from it.
 
         Only such groups as no kernel outside lies in the middle of.
@@ -36,7 +36,7 @@ class Flow:
                 if self.is_convex(group):
                     yield [self.plans[k] for k in group]
 
-    def siblings(self) -> Iterator[list[Plan]]:
+    def siblings(self) -> Iterator[list[Planned]]:
         """Two kernels that read a tensor alike: over the same axes, and not both contractions, which need a tile."""
         spaces = [({*p.batch, *p.rows, *p.columns}, {*p.walked, *p.whole}) for p in self.plans]
         contracts = [bool(p.columns and p.walked) for p in self.plans]
@@ -51,7 +51,7 @@ class Flow:
         above = {k for n in inside for k in self.upstream[n]} - inside
         return not any(inside & set(self.upstream[k]) for k in above)
 
-    def ordered(self) -> Iterator[Plan]:
+    def ordered(self) -> Iterator[Planned]:
         """The kernels, each after those it reads from."""
         done: list[int] = []
         while len(done) < len(self.plans):

@@ -24,7 +24,7 @@ from einc.passes.algebra.products import multiplied
 from einc.passes.estimate.cost import BLOCK, Model
 from einc.passes.planning.alternatives import Alternative
 from einc.pipeline import Context, positions
-from einc.pipeline.plan import Plan
+from einc.pipeline.plan import Planned
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class _Side:
     again: bool
 
 
-def materialised(program: Program, plans: Sequence[Plan], context: Context) -> Iterator[Alternative]:
+def materialised(program: Program, plans: Sequence[Planned], context: Context) -> Iterator[Alternative]:
     """The program with a computed side of a contraction as an equation of its own, for each that may pay."""
     model = Model(program, context)
     for plan in plans:
@@ -44,7 +44,7 @@ def materialised(program: Program, plans: Sequence[Plan], context: Context) -> I
             found = contraction(eq, eq.body, context.size)
             if found is not None and len(found.terms) == 1:
                 for side in _sides(found, context):
-                    if _may_pay(side, plan, model):
+                    if _may_pay(side, eq, plan, model):
                         yield Alternative(_outlined(program, eq, found, side, model))
 
 
@@ -54,16 +54,16 @@ def _sides(c: Contraction, context: Context) -> Iterator[_Side]:
     yield _Side("right", term.right, positions(c.shape.rows, context) > BLOCK)
 
 
-def _may_pay(side: _Side, plan: Plan, model: Model) -> bool:
+def _may_pay(side: _Side, eq: Equation, plan: Planned, model: Model) -> bool:
     """Is it computed again, or of several tensors; and from memory, where computing is what takes the time?"""
     if len(side.factors) == 1 and isinstance(side.factors[0], Read):
         return False
-    own = {t.name for eq in plan.equations for t in eq.outputs}
+    own = {t.name for e in plan.equations for t in e.outputs}
     read = {name for f in side.factors for name in tensors_of(f)}
     made = read - model.given
     if made & own or any(is_exposed(r, model.shapes) for f in side.factors for r in reads(f)):
         return False
-    if any(model.dtypes[name].is_complex for name in read):
+    if any(model.dtypes[name].is_complex for name in (eq.name, *read)):
         return False
     return len(made) > 1 or (side.again and (bool(made) or model.cost(plan).limit in ("vector", "special")))
 

@@ -10,31 +10,37 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 
 from einc.ein import Program
 from einc.ein.rewriting import drop_dead
+from einc.passes.estimate.single import alone
 from einc.passes.planning.alternatives import Alternative, Groups
 from einc.passes.planning.flow import Flow
 from einc.passes.planning.materialise import materialised
 from einc.passes.planning.pass_on import pass_on
 from einc.passes.planning.recompute import recomputed
-from einc.passes.planning.search import FOR_MEMORY, Search
+from einc.passes.planning.search import FOR_MEMORY, Search, after
 from einc.pipeline import Context, State
-from einc.pipeline.plan import Plan
+from einc.pipeline.plan import Join, Planned
 
 
 def partition(state: State, context: Context) -> State:
-    """The state with a plan for every kernel."""
+    """The state with a plan for every kernel, and what was compared on the way; a kernel an equation at level 0."""
+    if context.level == 0:
+        return replace(state, plans=tuple(alone(eq, state.program, context).plan for eq in state.program.equations))
     found = _searched(Search(drop_dead(state.program), context))
     assert found is not None
     while (better := _better(found)) is not None:
         found = better
-    program, plans = pass_on(found.search.program, found.plans)
-    return replace(state, program=program, plans=tuple(Flow(plans).ordered()))
+    joins = (*found.joins, *found.search.left(found.plans))
+    program, plans = pass_on(found.search.program, [p.plan for p in found.plans])
+    ordered = Flow([p.of(program) for p in plans]).ordered()
+    return replace(state, program=program, plans=tuple(p.plan for p in ordered), joins=joins)
 
 
 # What a program may be turned into for the sake of its kernels, given those that it has.
-_ALTERNATIVES: tuple[Callable[[Program, Sequence[Plan], Context], Iterator[Alternative]], ...] = (
+_ALTERNATIVES: tuple[Callable[[Program, Sequence[Planned], Context], Iterator[Alternative]], ...] = (
     materialised,
     recomputed,
 )
@@ -42,10 +48,12 @@ _ALTERNATIVES: tuple[Callable[[Program, Sequence[Plan], Context], Iterator[Alter
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """The kernels found for a program, the seconds predicted for them, and how many `large` tensors they pass on."""
+    """The kernels found for a program and the joins that led there, the seconds predicted for them, and how many
+    `large` tensors they pass on."""
 
     search: Search
-    plans: tuple[Plan, ...]
+    joins: tuple[Join, ...]
+    plans: tuple[Planned, ...]
     seconds: float
     large: int
 
@@ -60,11 +68,13 @@ class _Found:
 
 def _searched(search: Search, begin: Groups = ()) -> _Found | None:
     """The kernels for a program as it stands; None where those to begin with cannot be."""
-    plans = search.begin(begin)
-    if plans is None:
+    separate = search.separate()
+    joins = search.begin(separate, begin)
+    if joins is None:
         return None
-    *_, plans = search.steps(plans)
-    return _Found(search, tuple(plans), sum(map(search.seconds, plans)), sum(map(search.large, plans)))
+    joins += search.steps(reduce(after, joins, separate))
+    plans = reduce(after, joins, separate)
+    return _Found(search, tuple(joins), tuple(plans), sum(map(search.seconds, plans)), sum(map(search.large, plans)))
 
 
 def _better(found: _Found) -> _Found | None:

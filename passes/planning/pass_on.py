@@ -23,18 +23,18 @@ from einc.pipeline.plan import Plan
 def pass_on(program: Program, plans: Sequence[Plan]) -> tuple[Program, tuple[Plan, ...]]:
     """The program and its plans, where kernels store what others make of a reduction in its place."""
     for plan in plans:
-        for eq in plan.equations:
-            made = _made_of(eq, plan, plans, program)
+        for eq in (eq for eq in program.equations if eq.name in plan.equations):
+            made = _made_of(eq, plan, program)
             if made is not None:
                 return pass_on(*_passing(program, plans, plan, eq, made))
     return program, tuple(plans)
 
 
-def _made_of(eq: Equation, plan: Plan, plans: Sequence[Plan], program: Program) -> Expr | None:
+def _made_of(eq: Equation, plan: Plan, program: Program) -> Expr | None:
     """What all other kernels make of a reduction, if that is one thing and not the reduction itself."""
     if eq.monoid is None or len(eq.outputs) > 1 or eq.name in program.results or not plan.writes(eq):
         return None
-    outside = [e for p in plans if p is not plan for other in p.equations for e in other.expressions()]
+    outside = [e for other in program.equations if other.name not in plan.equations for e in other.expressions()]
     found = {made for e in outside for made in _around(eq, e)}
     made = found.pop() if len(found) == 1 else None
     single = made is not None and settle(dtype_of(made, program.dtypes())) == eq.outputs[0].dtype == F32
@@ -66,17 +66,16 @@ def _passing(
     name = unused(f"{eq.name}_made", names(program))
     passed = Equation((Tensor(name, F32),), tuple((a,) for a in eq.axes), (made,), span=eq.span)
     read = Read(name, tuple(map(AxisValue, eq.axes)))
-    inside = {e.name for e in plan.equations}
 
     def reading(e: Equation) -> Equation:
-        return e if e.name in inside else e.map(lambda x: bottom_up(x, lambda n: read if _bare(n) == made else n))
+        return e.map(lambda x: bottom_up(x, lambda n: read if _bare(n) == made else n))
 
-    def with_it(equations: Sequence[Equation]) -> tuple[Equation, ...]:
-        return tuple(x for e in equations for x in ((e, passed) if e.name == eq.name else (e,)))
-
+    equations = [e if e.name in plan.equations else reading(e) for e in program.equations]
+    at = next(n for n, e in enumerate(equations) if e.name == eq.name) + 1
     own = replace(
-        plan, equations=with_it(plan.equations), stores=tuple(name if n == eq.name else n for n in plan.stores)
+        plan,
+        equations=tuple(x for n in plan.equations for x in ((n, name) if n == eq.name else (n,))),
+        stores=tuple(name if n == eq.name else n for n in plan.stores),
     )
-    others = {id(p): replace(p, equations=tuple(map(reading, p.equations))) for p in plans if p is not plan}
-    equations = with_it(tuple(map(reading, program.equations)))
-    return replace(program, equations=equations), tuple(others.get(id(p), own) for p in plans)
+    changed = replace(program, equations=(*equations[:at], passed, *equations[at:]))
+    return changed, tuple(own if p is plan else p for p in plans)

@@ -21,12 +21,12 @@ from einc.passes.estimate.cost import Model, arithmetic
 from einc.passes.planning.alternatives import Alternative
 from einc.passes.planning.compared import compared
 from einc.pipeline import Context, positions
-from einc.pipeline.plan import Plan
+from einc.pipeline.plan import Planned
 
 _CLEARLY = 3 / 4  # of the time that storing takes: registers for what moves with a walk are not in the prediction
 
 
-def recomputed(program: Program, plans: Sequence[Plan], context: Context) -> Iterator[Alternative]:
+def recomputed(program: Program, plans: Sequence[Planned], context: Context) -> Iterator[Alternative]:
     """The program with a tensor computed once more in a kernel that reads it, for each that may pay."""
     model = Model(program, context)
     maker = {t.name: eq for eq in program.equations for t in eq.outputs}
@@ -54,7 +54,7 @@ def _made(equations: Sequence[Equation]) -> set[str]:
     return {t.name for eq in equations for t in eq.outputs}
 
 
-def _after(name: str, plan: Plan) -> frozenset[str]:
+def _after(name: str, plan: Planned) -> frozenset[str]:
     """The equations of a kernel that follow from a tensor."""
     found: set[str] = set()
     for eq in plan.equations:
@@ -112,7 +112,7 @@ def _is_placed(r: Read, above: Sequence[Equation]) -> bool:
     return all(x.guard is None and x.index == tuple(map(AxisValue, made[x.tensor].axes)) for x in inner)
 
 
-def _may_pay(above: Sequence[Equation], times: int, producer: Plan, model: Model) -> bool:
+def _may_pay(above: Sequence[Equation], times: int, producer: Planned, model: Model) -> bool:
     """Does computing the last of some equations so often take less than to write it and read it, or than its kernel?"""
     rates, last = model.context.target.rates, above[-1]
     works = [model.operations(eq) for eq in above]

@@ -17,7 +17,7 @@ from einc.ein import AxisValue, Equation
 from einc.ein.dealing import Shape
 from einc.passes.estimate.fit import WHOLE_DOT, overflow
 from einc.pipeline import Context, positions
-from einc.pipeline.plan import Plan
+from einc.pipeline.plan import Planned
 
 
 class Hold(Enum):
@@ -84,7 +84,7 @@ def planned(
     context: Context,
     dtypes: Mapping[str, DType],
     hold: Hold = Hold.LACKED,
-) -> Plan | Apart:
+) -> Planned | Apart:
     """The plan with these axes walked; each of `along` is an axis that runs along with one of them."""
     shape = _main(equations, shapes, context)
     reduced = tuple(dict.fromkeys(along.get(a, a) for eq in equations for a in eq.over))
@@ -111,7 +111,16 @@ def planned(
     for eq in equations:
         if any(t.name in stores for t in eq.outputs) and (without := _unwritten(eq, batch, (rows, columns))):
             return Apart(f"{eq.name} would be stored at each of {', '.join(without)}, or at none")
-    plan = Plan(equations, stores, batch, rows, columns, walked, whole, scanned=tuple(along))
+    plan = Planned(
+        equations,
+        stores=stores,
+        batch=batch,
+        rows=rows,
+        columns=columns,
+        walked=walked,
+        whole=whole,
+        scanned=tuple(along),
+    )
     reason = overflow(plan, shapes, context, dtypes)
     return plan if reason is None else Apart(reason, overflows=True)
 

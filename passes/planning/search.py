@@ -12,7 +12,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from einc.ein import Equation, Program
-from einc.passes.algebra.complex_parts import split
 from einc.passes.equations.scan import prefix
 from einc.passes.estimate.cost import Model, Work
 from einc.passes.estimate.sides import shapes_of
@@ -24,7 +23,7 @@ from einc.passes.planning.roles import Apart, Hold, crossing, misread, planned, 
 from einc.passes.planning.scores import scores
 from einc.passes.streaming.walks import can_split
 from einc.pipeline import Context, positions
-from einc.pipeline.plan import Plan
+from einc.pipeline.plan import Join, Planned
 
 FOR_MEMORY = 2.0  # times as long as with a tensor that is larger than any operand and any result, to do without it
 _MOST_EQUATIONS = 32  # of a kernel; more are not looked at together
@@ -34,10 +33,9 @@ _MOST_EQUATIONS = 32  # of a kernel; more are not looked at together
 class Memory:
     """What was found for equations and kernels, in searches of programs that share them."""
 
-    reals: dict[Equation, Equation] = field(default_factory=dict)
     works: dict[Equation, tuple[Work, ...]] = field(default_factory=dict)
-    joined: dict[tuple[tuple[Equation, ...], tuple[str, ...]], Plan | Apart] = field(default_factory=dict)
-    seconds: dict[Plan, float] = field(default_factory=dict)
+    joined: dict[tuple[tuple[Equation, ...], tuple[str, ...]], Planned | Apart] = field(default_factory=dict)
+    seconds: dict[Planned, float] = field(default_factory=dict)
 
 
 class Search:
@@ -54,50 +52,52 @@ class Search:
         self.scores = scores(program, context)
         self.compared = compared(program)
 
-    def separate(self) -> list[Plan]:
+    def separate(self) -> list[Planned]:
         """A kernel for each equation."""
         return [alone(eq, self.program, self.context) for eq in self.program.equations]
 
-    def begin(self, groups: Groups = ()) -> list[Plan] | None:
-        """A kernel for each group of equations and for each equation in none; None where a group cannot share one."""
-        plans = self.separate()
+    def begin(self, plans: Sequence[Planned], groups: Groups = ()) -> list[Join] | None:
+        """The joins that give each group of equations a kernel; None where one cannot share it."""
         flow = Flow(plans)
+        found = []
         for names in groups:
             group = [p for p in plans if p.equations[0].name in names]
-            joined = self.joined(group, flow) if len(group) > 1 else group[0] if group else None
-            if isinstance(joined, Apart):
-                return None
-            plans = [p for p in plans if p.equations[0].name not in names] + ([joined] if joined else [])
-        return plans
+            if len(group) > 1:
+                joined = self.joined(group, flow)
+                if isinstance(joined, Apart):
+                    return None
+                found.append(Join(tuple(group), joined, taken=True))
+        return found
 
-    def steps(self, plans: list[Plan], within: Groups | None = None) -> Iterator[list[Plan]]:
-        """The kernels, and after each join what they are then; `within` some groups, if any are given."""
-        yield plans
-        while (step := self.best(plans, within)) is not None:
+    def steps(self, plans: list[Planned]) -> Iterator[Join]:
+        """The joins that gain most, one after the other, until nothing gains."""
+        while (step := self.best(plans)) is not None:
             group, joined = step
-            plans = [p for p in plans if all(p is not q for q in group)] + [joined]
-            yield plans
+            yield (join := Join(tuple(group), joined, taken=True))
+            plans = after(plans, join)
 
-    def seconds(self, plan: Plan) -> float:
+    def left(self, plans: Sequence[Planned]) -> Iterator[Join]:
+        """The joins that were not taken."""
+        flow = Flow(plans)
+        for group in flow.candidates():
+            joined = self.joined(group, flow)
+            yield Join(tuple(group), joined.reason if isinstance(joined, Apart) else joined)
+
+    def seconds(self, plan: Planned) -> float:
         known = self.memory.seconds
         if plan not in known:
             _, known[plan] = self.model.splits(plan)
         return known[plan]
 
-    def best(self, plans: list[Plan], within: Groups | None = None) -> tuple[list[Plan], Plan] | None:
+    def best(self, plans: list[Planned]) -> tuple[list[Planned], Planned] | None:
         """The kernels to join that gain most, and what they become; None if nothing gains."""
         flow = Flow(plans)
+        candidates = list(flow.candidates())
+        return self.most(candidates, flow) or self.most(flow.siblings(), flow) or self.least_memory(candidates, flow)
 
-        def allowed(group: list[Plan]) -> bool:
-            names = {eq.name for p in group for eq in p.equations}
-            return within is None or any(names <= g for g in within)
-
-        candidates, siblings = (list(filter(allowed, groups)) for groups in (flow.candidates(), flow.siblings()))
-        return self.most(candidates, flow) or self.most(siblings, flow) or self.least_memory(candidates, flow)
-
-    def most(self, groups: Iterable[list[Plan]], flow: Flow) -> tuple[list[Plan], Plan] | None:
+    def most(self, groups: Iterable[list[Planned]], flow: Flow) -> tuple[list[Planned], Planned] | None:
         """The group that gains most, and what it becomes."""
-        found: tuple[list[Plan], Plan] | None = None
+        found: tuple[list[Planned], Planned] | None = None
         most = 0.0
         for group, joined in self.feasible(groups, flow):
             gain = sum(map(self.seconds, group)) - self.seconds(joined)
@@ -105,9 +105,9 @@ class Search:
                 most, found = gain, (group, joined)
         return found
 
-    def least_memory(self, groups: Iterable[list[Plan]], flow: Flow) -> tuple[list[Plan], Plan] | None:
+    def least_memory(self, groups: Iterable[list[Planned]], flow: Flow) -> tuple[list[Planned], Planned] | None:
         """The group that loses least among those that pass on fewer large tensors as one, and what it becomes."""
-        found: tuple[list[Plan], Plan] | None = None
+        found: tuple[list[Planned], Planned] | None = None
         least = FOR_MEMORY
         for group, joined in self.feasible(groups, flow):
             loss = self.seconds(joined) / sum(map(self.seconds, group))
@@ -115,14 +115,14 @@ class Search:
                 least, found = loss, (group, joined)
         return found
 
-    def feasible(self, groups: Iterable[list[Plan]], flow: Flow) -> Iterator[tuple[list[Plan], Plan]]:
+    def feasible(self, groups: Iterable[list[Planned]], flow: Flow) -> Iterator[tuple[list[Planned], Planned]]:
         """The groups that can share a kernel, each with that."""
         for group in groups:
             joined = self.joined(group, flow)
-            if isinstance(joined, Plan):
+            if isinstance(joined, Planned):
                 yield group, joined
 
-    def large(self, plan: Plan) -> int:
+    def large(self, plan: Planned) -> int:
         """The number of tensors that a kernel passes on to others, each larger than any operand and any result.
 
         Scores are, whatever their size.
@@ -131,7 +131,7 @@ class Search:
         made = {t.name: positions(eq.axes, self.context) for eq in plan.equations for t in eq.outputs}
         return sum(made[t] > self.largest or t in self.scores for t in passed)
 
-    def joined(self, group: list[Plan], flow: Flow) -> Plan | Apart:
+    def joined(self, group: list[Planned], flow: Flow) -> Planned | Apart:
         """The cheapest plan for the equations of several, or why they cannot share a kernel."""
         inside = {eq.name for p in group for eq in p.equations}
         if len(inside) > _MOST_EQUATIONS:
@@ -146,10 +146,9 @@ class Search:
             known[equations, stores] = self.shared(equations, stores)
         return known[equations, stores]
 
-    def shared(self, equations: tuple[Equation, ...], stores: tuple[str, ...]) -> Plan | Apart:
+    def shared(self, equations: tuple[Equation, ...], stores: tuple[str, ...]) -> Planned | Apart:
         if any(t.dtype.is_complex for eq in equations for t in eq.outputs):
             return Apart("complex values are not passed on within a kernel")
-        equations = tuple(map(self.real, equations))
         found = {eq.name: p for eq in equations if (p := prefix(eq, self.program)) is not None}
         if len({(p.walked, p.reverse) for p in found.values()}) > 1:
             return Apart("prefixes along several axes, or from both ends, do not share a walk")
@@ -159,28 +158,21 @@ class Search:
         shapes = shapes_of((eq for eq in equations if eq.name not in found), self.context)
         groups = [(p.walked,) for p in found.values()] or walkable(equations, self.context)
 
-        def walking(axes: tuple[str, ...], hold: Hold = Hold.LACKED) -> Plan | Apart:
+        def walking(axes: tuple[str, ...], hold: Hold = Hold.LACKED) -> Planned | Apart:
             plan = planned(equations, stores, axes, along, shapes, self.context, self.dtypes, hold)
-            again = computes_again(plan, self.compared) if isinstance(plan, Plan) else None
+            again = computes_again(plan, self.compared) if isinstance(plan, Planned) else None
             return plan if again is None else Apart(f"{again}, which is compared with itself, would be computed again")
 
         made = {walked: walking(walked) for walked in groups}
-        plans = [p for p in made.values() if isinstance(p, Plan)]
+        plans = [p for p in made.values() if isinstance(p, Planned)]
         wanting = {walked: p for walked, p in made.items() if self.wants_spread(p)}
         less = (Hold.BESIDE, Hold.UNSTORED)
         spread = ((walking(walked, hold), held) for walked, held in wanting.items() for hold in less)
-        plans += [p for p, held in spread if isinstance(p, Plan) and self.repeats_little(p, held)]
+        plans += [p for p, held in spread if isinstance(p, Planned) and self.repeats_little(p, held)]
         reasons = [f"{_walking(walked)}: {p.reason}" for walked, p in made.items() if isinstance(p, Apart)]
         return self.least(plans) if plans else Apart("; ".join(reasons))
 
-    def real(self, eq: Equation) -> Equation:
-        """The equation over real numbers."""
-        known = self.memory.reals
-        if eq not in known:
-            known[eq] = split(eq, self.dtypes)
-        return known[eq]
-
-    def least(self, plans: Sequence[Plan]) -> Plan:
+    def least(self, plans: Sequence[Planned]) -> Planned:
         """The best of several: by rank, then a walk.
 
         Where nothing else tells, a walk along what a contraction scores is right for any length, a tile for this one.
@@ -189,27 +181,33 @@ class Search:
         first, *others = (p for p, rank in zip(plans, ranks, strict=True) if rank == min(ranks))
         return next(filter(self.walks_scores, (first, *others)), first) if others else first
 
-    def rank(self, plan: Plan) -> tuple[bool, float]:
+    def rank(self, plan: Planned) -> tuple[bool, float]:
         """Less is better: first of all a walk that can be in parts, where that is asked for; then time."""
         return self.context.splits is not None and not can_split(plan), self.seconds(plan)
 
-    def wants_spread(self, held: Plan | Apart) -> bool:
+    def wants_spread(self, held: Planned | Apart) -> bool:
         """Are tiles too large where short axes are held whole, or programs too few?"""
         if isinstance(held, Apart):
             return held.overflows
         return bool(held.whole) and self.model.utilisation(held, 1) < 1
 
-    def repeats_little(self, plan: Plan, other: Plan | Apart) -> bool:
+    def repeats_little(self, plan: Planned, other: Planned | Apart) -> bool:
         """Does the plan compute at most twice what another computes, if there is another?"""
         if isinstance(other, Apart):
             return True
         a, b = self.model.cost(plan), self.model.cost(other)
         return a.dots <= 2 * b.dots and a.vector <= 2 * b.vector and a.special <= 2 * b.special
 
-    def walks_scores(self, plan: Plan) -> bool:
+    def walks_scores(self, plan: Planned) -> bool:
         """Does the plan walk an axis that a contraction's results extend over?"""
         shapes = shapes_of(plan.equations, self.context)
         return any(set(plan.walked) & {*shape.rows, *shape.columns} for shape in shapes.values())
+
+
+def after(plans: Iterable[Planned], join: Join) -> list[Planned]:
+    """The kernels that there are once some have been joined."""
+    assert not isinstance(join.made, str)
+    return [*(p for p in plans if all(p is not q for q in join.kernels)), join.made]
 
 
 def _walking(axes: tuple[str, ...]) -> str:

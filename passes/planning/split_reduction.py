@@ -12,10 +12,9 @@ from dataclasses import replace
 
 from einc import ein
 from einc.passes.estimate.cost import Model
-from einc.passes.estimate.single import alone
 from einc.passes.streaming.walks import can_split
 from einc.pipeline import Context, State
-from einc.pipeline.plan import Plan
+from einc.pipeline.plan import Planned
 
 _STEM = "split"
 
@@ -25,18 +24,17 @@ def split_reduction(state: State, context: Context) -> State:
     if context.level < 2 and context.splits is None:
         return state
     model = Model(state.program, context)
-    plans = state.plans or tuple(alone(eq, state.program, context) for eq in state.program.equations)
-    counts = [_parts(plan, model) for plan in plans]
+    counts = [_parts(plan.of(state.program), model) for plan in state.plans]
     if not set(counts) - {1}:
         return state
     axes = _axes(state.program, set(counts) - {1})
     counted = tuple(ein.AxisDecl(name, ein.Const(n)) for n, name in axes.items())
     program = replace(state.program, axes=(*state.program.axes, *counted))
-    chosen = [p if n == 1 else replace(p, split=axes[n], splits=n) for p, n in zip(plans, counts, strict=True)]
+    chosen = [p if n == 1 else replace(p, split=axes[n], splits=n) for p, n in zip(state.plans, counts, strict=True)]
     return replace(state, program=program, plans=tuple(chosen))
 
 
-def _parts(plan: Plan, model: Model) -> int:
+def _parts(plan: Planned, model: Model) -> int:
     """The number of parts that a walk is asked to be in, else the one that takes least time."""
     asked = model.context.splits
     if asked is not None:

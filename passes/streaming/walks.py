@@ -14,7 +14,7 @@ from einc import ein
 from einc.ein import Equation, Expr, Read
 from einc.passes.streaming.closure import links
 from einc.passes.streaming.sweep import Link, NotClosed
-from einc.pipeline.plan import Plan
+from einc.pipeline.plan import Planned
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class Walk:
 
 
 @lru_cache(maxsize=1024)
-def walks(plan: Plan) -> tuple[Walk, ...]:
+def walks(plan: Planned) -> tuple[Walk, ...]:
     """The walks of a plan, in order."""
     over = plan.along
     named = {t.name: eq for eq in plan.equations for t in eq.outputs}
@@ -59,7 +59,7 @@ def walks(plan: Plan) -> tuple[Walk, ...]:
     return tuple(found)
 
 
-def can_split(plan: Plan) -> bool:
+def can_split(plan: Planned) -> bool:
     """Whether the plan makes one walk, in which every reduction streams and nothing is written: it can be in parts."""
     if not plan.walked:
         return False

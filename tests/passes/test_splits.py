@@ -235,7 +235,7 @@ def test_parts_are_as_many_as_pay(name: str) -> None:
     text, sizes, wanted = SPLIT[name]
     program = driver.elaborate(driver.parse(text, "<test>"))
     c = driver.compile_program(program, 2, TARGETS["sm_90"], sizes)
-    (plan,) = c.state.plans
+    (plan,) = (p.of(c.state.program) for p in c.state.plans)
     assert kernels(c) == (2 if wanted else 1)
     assert (plan.splits > 1) == wanted
     assert Model(c.state.program, c.context).utilisation(plan, plan.splits) > 0.9 or name == "a short walk"

@@ -30,13 +30,13 @@ def compiled(body: str, level: int = 2, target: str = "interpret", **sizes: int)
 
 def accumulators(c: driver.Compiled) -> dict[str, int]:
     """The number of accumulators of each reduction over j that streams, by the result it belongs to."""
-    links = [link for plan in c.state.plans for walk in walks(plan) for link in walk.links]
+    links = [link for plan in c.state.plans for walk in walks(plan.of(c.state.program)) for link in walk.links]
     return {link.equation.name: len(link.accumulators) for link in links}
 
 
 def reasons(c: driver.Compiled) -> list[str]:
     """Why reductions had to wait for a walk of their own."""
-    return [w.reason for plan in c.state.plans for walk in walks(plan) for w in walk.waiting]
+    return [w.reason for plan in c.state.plans for walk in walks(plan.of(c.state.program)) for w in walk.waiting]
 
 
 CASCADES = {

@@ -16,9 +16,8 @@ from einc.base.types import DType
 from einc.evaluate.elementwise import Value, apply
 from einc.explain import grid
 from einc.explain.derivation import open_reductions
+from einc.explain.figures import Decision
 from einc.explain.visits import Visits, visited
-from einc.passes.planning import search
-from einc.passes.planning.decisions import Decision, decisions
 from einc.passes.streaming import walks
 from einc.passes.streaming.walks import written_out
 from einc.present.report import purpose
@@ -186,17 +185,19 @@ def test_a_chain_is_written_out_as_far_as_it_is_looked_at(monkeypatch: pytest.Mo
     assert written(12, monkeypatch) <= 4 * written(6, monkeypatch)
 
 
-def test_what_was_decided_is_told_whatever_led_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A kernel of more equations than are looked at together, as one is that passing on made longer."""
-    program = driver.elaborate(driver.parse(normalised(1), "<test>"))
+def test_what_was_compared_leads_to_the_kernels() -> None:
+    """A kernel may have equations that were not there when it was joined, such as one that another reads."""
+    program = driver.elaborate(driver.parse(normalised(3), "<test>"))
     compiled = driver.compile_program(program, 2, TARGETS["sm_90"], {"i": 4096, "j": 4096})
     state = compiled.stage("partition").state
-    assert [len(p.equations) for p in state.plans] == [len(state.program.equations)]
-    monkeypatch.setattr(search, "_MOST_EQUATIONS", 2)
-    found = decisions(state.program, compiled.context, state.plans)
-    last = [d for d in found if d.joined][-1]
-    assert last.together is not None
-    assert last.together < last.apart
+    groups = {frozenset([eq.name]) for eq in state.program.equations}
+    for join in (join for join in state.joins if join.taken):
+        parts = {frozenset(p.plan.equations) for p in join.kernels}
+        assert len(parts) > 1
+        assert parts <= groups
+        groups = groups - parts | {frozenset().union(*parts)}
+    assert all(any(group <= {*p.equations} for p in state.plans) for group in groups)
+    assert len(state.plans) == len([g for g in groups if len(g) > 1])
 
 
 # ---------------------------------------------------------------------------------------------------------------------
