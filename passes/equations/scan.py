@@ -21,8 +21,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from functools import lru_cache
+from dataclasses import replace
 
 from einc.base.types import I32
 from einc.ein import (
@@ -51,85 +50,12 @@ from einc.ein.rewriting import bottom_up, names, unused
 from einc.passes.algebra.bounds import bounds
 from einc.passes.algebra.domain import conjunction, fails, holds
 from einc.passes.algebra.scope import IDENTITIES, Scope, accumulated
-from einc.passes.algebra.signs import is_finite, makes_no_negative
+from einc.passes.algebra.signs import is_finite
 from einc.passes.equations.ends import Ends, Reads, moved, offset
 from einc.passes.equations.inline import inline
 from einc.passes.equations.simplify import simplify
-from einc.passes.streaming.running import Along, End, Running, is_along, knows_its_end, running
+from einc.passes.streaming.prefix import is_alike, length_of, prefix
 from einc.pipeline import Context
-
-
-@dataclass(frozen=True, slots=True)
-class Prefix:
-    """What an equation `T[..., i] = monoid[t : t <= i and domain](f)` is where the domain is free of i and |t| = |i|:
-    prefixes along t, one for every i; with t >= i, suffixes. Where f is not free of i, it follows it (`running`)."""
-
-    scanned: str
-    walked: str
-    rows: tuple[str, ...]
-    reverse: bool
-    domain: Expr | None
-    running: Running | None = None
-
-
-def prefix(eq: Equation, program: Program) -> Prefix | None:
-    """The prefixes that an equation makes; None if it makes none."""
-    if eq.monoid is None or len(eq.over) != 1 or eq.domain is None:
-        return None
-    (walked,) = eq.over
-    terms = holds(eq.domain)
-    for n, p in enumerate(terms):
-        match p:
-            case Apply("le" | "ge" as op, (AxisValue(t), AxisValue(i))) if t == walked and i in eq.axes:
-                rest = conjunction([q for k, q in enumerate(terms) if k != n])
-                if (rest is not None and i in axes_of(rest)) or not _is_alike(program, i, t):
-                    continue
-                found = Prefix(i, t, tuple(a for a in eq.axes if a != i), op == "ge", rest)
-                if i not in _axes(eq.bodies):
-                    return found
-                if (followed := _followed(eq, found, program)) is not None:
-                    return replace(found, running=followed)
-    return None
-
-
-def _followed(eq: Equation, found: Prefix, program: Program) -> Running | None:
-    """What prefixes that know their end carry, if it follows that."""
-    end = End(found.scanned, found.walked, found.reverse)
-    if eq.domain is None or not knows_its_end(eq, end):
-        return None
-    length = _length(program, found.walked)
-    return running(replace(eq, domain=found.domain), end, _along(program, eq.name, length, found.reverse))
-
-
-@lru_cache(maxsize=256)
-def _along(program: Program, name: str, length: Expr, reverse: bool) -> Along:
-    """What is known of the tensors made before one, along axes of a length, walked from one end."""
-    along = Along()
-    for eq in program.equations:
-        if eq.name == name:
-            break
-        if any(t.dtype.is_complex for t in eq.outputs):
-            continue
-        places: list[tuple[str, int]] = []
-        for k, dim in enumerate(eq.dims):
-            if len(dim) == 1 and _length(program, dim[0]) == length and _runs(eq, dim[0], reverse, along, program):
-                places += [(t.name, k) for t in eq.outputs]
-        is_order = eq.monoid is not None and eq.monoid.name in ("max", "min")
-        along = Along(
-            along.places.union(places),
-            along.greatest.union([eq.name] if is_order and eq.monoid == MONOIDS["max"] else []),
-            along.orders.union([eq.name] if is_order else []),
-            along.positive.union([eq.name] if makes_no_negative(eq, along.positive) else []),
-        )
-    return along
-
-
-def _runs(eq: Equation, axis: str, reverse: bool, along: Along, program: Program) -> bool:
-    """Does an equation's value along an axis go on as a walk from one end does?"""
-    if eq.monoid is None:
-        return is_along(eq.body, axis, along)
-    found = prefix(eq, program)
-    return found is not None and found.scanned == axis and found.reverse == reverse
 
 
 def scan(program: Program, context: Context) -> Program:
@@ -149,7 +75,7 @@ def _with_one_walk(program: Program) -> Program:
         found = prefix(eq, program)
         if found is None:
             return eq
-        axis = walked.setdefault(_length(program, found.walked), found.walked)
+        axis = walked.setdefault(length_of(program, found.walked), found.walked)
         if axis not in (*eq.axes, *_axes(eq.expressions())):
             eq = replace(eq.map(lambda e: substitute(e, {found.walked: AxisValue(axis)})), over=(axis,))
         return _unguarded(eq, program)
@@ -167,16 +93,12 @@ def _unguarded(eq: Equation, program: Program) -> Equation:
         inside = [
             Apply("lt", (at, Extent(dim[0])))
             for at, dim in zip(n.index, shapes[n.tensor], strict=True)
-            if len(dim) == 1 and isinstance(at, AxisValue) and _is_alike(program, at.axis, dim[0])
+            if len(dim) == 1 and isinstance(at, AxisValue) and is_alike(program, at.axis, dim[0])
         ]
         left = conjunction([p for p in holds(n.guard) if p not in inside and p != TRUE])
         return replace(n, guard=left or (None if len(inside) == len(n.index) else TRUE))
 
     return eq.map(lambda e: bottom_up(e, free))
-
-
-def _axes(expressions: Iterable[Expr]) -> set[str]:
-    return {a for e in expressions for a in axes_of(e)}
 
 
 def _contexts(e: Expr, own: Read, context: Expr | None) -> Iterator[Expr | None]:
@@ -199,18 +121,8 @@ def _contexts(e: Expr, own: Read, context: Expr | None) -> Iterator[Expr | None]
             pass
 
 
-def _length(program: Program, axis: str) -> Expr:
-    """The extent of an axis, by the axis that it is declared to be as long as."""
-    declared = {a.name: a.extent for a in program.axes}
-    extent: Expr = Extent(axis)
-    while isinstance(extent, Extent) and (formula := declared.get(extent.axis)) is not None:
-        extent = formula
-    return extent
-
-
-def _is_alike(program: Program, a: str, b: str) -> bool:
-    """Have two axes the same extent, whatever the operands are?"""
-    return _length(program, a) == _length(program, b)
+def _axes(expressions: Iterable[Expr]) -> set[str]:
+    return {a for e in expressions for a in axes_of(e)}
 
 
 class _Scans:
@@ -251,7 +163,7 @@ class _Scans:
         for p in terms:
             side, e = self.end(p, axis) or ("", ZERO)
             i, _ = offset(e)
-            if i in eq.axes and _is_alike(self.whole, i, axis):
+            if i in eq.axes and is_alike(self.whole, i, axis):
                 own = tuple(a for a in eq.axes if a != i)
                 lower, upper = ((e,) if side == s else () for s in ("ge", "le"))
                 ends = Ends(axis, bodies, tuple(q for q in terms if q != p), own, lower, upper)
@@ -334,7 +246,7 @@ class _Scans:
             left = [p for p in holds(n.guard) if p not in holding]
             dims = self.scope.shapes[n.tensor]
             certain = all(
-                len(dim) == 1 and isinstance(at, AxisValue) and _is_alike(self.whole, at.axis, dim[0])
+                len(dim) == 1 and isinstance(at, AxisValue) and is_alike(self.whole, at.axis, dim[0])
                 for at, dim in zip(n.index, dims, strict=True)
             )
             return replace(n, guard=conjunction(left) or (None if certain else TRUE))
@@ -392,7 +304,7 @@ class _Scans:
         if len(ends.lower) + len(ends.upper) > 1:
             return None
         i, step = offset((*ends.lower, *ends.upper)[0])
-        alike = i is not None and _is_alike(self.whole, i, ends.walked)
+        alike = i is not None and is_alike(self.whole, i, ends.walked)
         backwards = bool(ends.lower)
         if i is None or {i, *ends.own} != set(eq.axes) or i in ends.own:
             return None
@@ -454,7 +366,7 @@ class _Scans:
     def position(self, ends: Ends) -> str:
         """An axis as long as the walked one: one of the ends, if it is, or a new one."""
         for e in (*ends.upper, *ends.lower):
-            if isinstance(e, AxisValue) and e.axis not in ends.own and _is_alike(self.whole, e.axis, ends.walked):
+            if isinstance(e, AxisValue) and e.axis not in ends.own and is_alike(self.whole, e.axis, ends.walked):
                 return e.axis
         return self.place(ends.walked)
 

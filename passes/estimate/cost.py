@@ -22,7 +22,7 @@ from einc.base.targets import Rates
 from einc.ein import Apply, Const, Equation, Program
 from einc.ein.origins import Products
 from einc.passes.algebra.contraction import contraction, operand_type
-from einc.passes.equations.scan import prefix
+from einc.passes.streaming.prefix import prefix
 from einc.passes.streaming.sweep import Accumulator
 from einc.passes.streaming.walks import can_split, tensors_read, upstream, walks
 from einc.pipeline import Context, positions

@@ -5,7 +5,7 @@ from __future__ import annotations
 from einc.ein import Equation, Program
 from einc.passes.algebra.complex_parts import split
 from einc.passes.algebra.contraction import contraction
-from einc.passes.equations.scan import prefix
+from einc.passes.streaming.prefix import prefix
 from einc.pipeline import Context
 from einc.pipeline.plan import Plan
 

@@ -13,9 +13,9 @@ from dataclasses import replace
 
 from einc import tile
 from einc.base.types import BOOL
-from einc.passes.kernels.mask_edges import inside
-from einc.passes.lowering.builder import live
 from einc.tile import Elem, Lit, Value
+from einc.tile.live import live
+from einc.tile.masks import inside
 from einc.tile.typing import axes_of, loop_position, scope
 from einc.tile.walk import rebuild, values_in, walk_values
 

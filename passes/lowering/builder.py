@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
@@ -22,8 +21,9 @@ from einc.ein.inference import dtype_of as inferred
 from einc.ein.printer import print_equation
 from einc.ein.ranges import needs_check
 from einc.pipeline.plan import Plan
+from einc.tile.live import live
 from einc.tile.typing import axes_of, dtype_of
-from einc.tile.walk import tile_axes, values_in, walk_values
+from einc.tile.walk import tile_axes, values_in
 
 Axes = tuple[tile.TileAxis, ...]
 Inside = Callable[[Read, tuple[str, ...], DType], tile.Value | None]
@@ -478,44 +478,3 @@ def _literal(value: bool | float, t: DType) -> bool | int | float:
         lowest = -(1 << (t.bits - 1)) if t.kind == "i" else 0
         return (int(value) - lowest) % (1 << t.bits) + lowest
     return int(value) if t.is_int else float(value)
-
-
-def live(body: tuple[tile.Statement, ...], wanted: AbstractSet[str] = frozenset()) -> tuple[tile.Statement, ...]:
-    """The statements without bindings that nothing reads, those of wanted names apart."""
-    while True:
-        read = {v.name for v in values_in(body) if isinstance(v, tile.Ref)} | wanted | set(_carried(body))
-        kept = _without(body, read)
-        if kept == body:
-            return body
-        body = kept
-
-
-def _carried(body: tuple[tile.Statement, ...]) -> Iterator[str]:
-    for s in body:
-        if isinstance(s, tile.Loop):
-            yield from (c.after for c in s.carried)
-            yield from _carried(s.body)
-
-
-def _without(body: tuple[tile.Statement, ...], read: set[str]) -> tuple[tile.Statement, ...]:
-    kept: list[tile.Statement] = []
-    for s in body:
-        if isinstance(s, tile.Let) and not read & set(s.names):
-            continue
-        kept.append(_loop_without(s, read) if isinstance(s, tile.Loop) else s)
-    return tuple(kept)
-
-
-def _loop_without(s: tile.Loop, read: set[str]) -> tile.Loop:
-    """The loop without bindings that nothing reads, and without what is known to hold of them."""
-    body = _without(s.body, read)
-    if s.full is None or body == s.body:
-        return replace(s, body=body)
-    gone = set(_bound(s.body)) - set(_bound(body))
-    names = ({v.name for v in walk_values(p) if isinstance(v, tile.Ref)} for p in s.full.holds)
-    holds = tuple(p for p, named in zip(s.full.holds, names, strict=True) if gone.isdisjoint(named))
-    return replace(s, body=body, full=replace(s.full, holds=holds))
-
-
-def _bound(body: tuple[tile.Statement, ...]) -> Iterator[str]:
-    return (name for s in body if isinstance(s, tile.Let) for name in s.names)

@@ -22,13 +22,13 @@ from einc.passes.algebra.bounds import Bounds, bounds
 from einc.passes.algebra.domain import Domain, domain_of, either, holds, ordered
 from einc.passes.algebra.folding import call
 from einc.passes.algebra.products import multiplied
-from einc.passes.kernels.mask_edges import extent
 from einc.passes.lowering.builder import fits_index
 from einc.passes.lowering.kernel import Kernel
 from einc.passes.streaming.sweep import Accumulator, Link
 from einc.passes.streaming.walks import Walk, unfolded
 from einc.pipeline import positions
 from einc.tile import Elem, ExtentOf, Lit, Value
+from einc.tile.masks import extent
 
 # Positions that a start is rounded down to, so that loads along the axis stay vectors, and the least block.
 _ALIGNED = 16

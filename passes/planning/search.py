@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 
 from einc.ein import Equation, Program
 from einc.passes.algebra.complex_parts import split
-from einc.passes.equations.scan import prefix
 from einc.passes.estimate.cost import Model, Work
 from einc.passes.estimate.sides import shapes_of
 from einc.passes.estimate.single import alone
@@ -22,6 +21,7 @@ from einc.passes.planning.compared import compared, computes_again
 from einc.passes.planning.flow import Flow
 from einc.passes.planning.roles import Apart, Hold, crossing, misread, planned, walkable
 from einc.passes.planning.scores import scores
+from einc.passes.streaming.prefix import prefix
 from einc.passes.streaming.walks import can_split
 from einc.pipeline import Context, positions
 from einc.pipeline.plan import Plan
