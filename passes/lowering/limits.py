@@ -22,8 +22,8 @@ from einc.passes.algebra.bounds import Bounds, bounds
 from einc.passes.algebra.domain import Domain, domain_of, either, holds, ordered
 from einc.passes.algebra.folding import call
 from einc.passes.algebra.products import multiplied
-from einc.passes.lowering.builder import fits_index
 from einc.passes.lowering.kernel import Kernel
+from einc.passes.lowering.operations import fits_index
 from einc.passes.streaming.sweep import Accumulator, Link
 from einc.passes.streaming.walks import Walk, unfolded
 from einc.pipeline import positions
