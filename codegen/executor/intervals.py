@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from einc.codegen.executor.frames import Bounds, Interval, Node, unknown
+from einc.base.types import DType
+from einc.codegen.executor.frames import Affine, Bounds, Interval, Node, unknown
 
 _SWAPPED = {"gt": "lt", "ge": "le"}
 
@@ -105,3 +106,27 @@ _RULES: dict[str, Callable[..., Bounds | None]] = {
     "not": lambda a: (1 - a[1], 1 - a[0]),
     "where": _hull,
 }
+
+
+def affine_form(op: str, args: list[Node], lo: list[int], hi: tuple[int, ...]) -> Affine | None:
+    """An operation on positions as an affine form, if it is one in this box."""
+    forms = [a.affine for a in args]
+    match op, forms:
+        case "add" | "sub", [Affine() as a, Affine() as b]:
+            return a.plus(b, 1 if op == "add" else -1)
+        case "neg", [Affine() as a]:
+            return a.times(-1)
+        case "mul", [Affine() as a, Affine() as b] if not (a.coefs and b.coefs):
+            return b.times(a.const) if not a.coefs else a.times(b.const)
+        case "floordiv" | "mod" | "exactdiv", [Affine() as a, Affine(n, ())] if n > 0:
+            parts = a.divided(n, lo, hi)
+            return None if parts is None else parts[op == "mod"]
+        case _:
+            return None
+
+
+def holds(t: DType, values: Bounds) -> bool:
+    """Are all of these integers in the type?"""
+    bits = t.bits or 64
+    low, high = (0, 1 << bits) if t.kind == "u" else (-(1 << bits - 1), 1 << bits - 1)
+    return low <= values[0] and values[1] < min(high, 1 << 63)

@@ -20,9 +20,11 @@ def conjunction(terms: list[Value]) -> Value | None:
     return whole
 
 
-def conjuncts(mask: Value) -> list[Value]:
-    """The masks that a mask is a conjunction of."""
+def conjuncts(mask: Value | None) -> list[Value]:
+    """The terms that hold where a mask does; none where there is none."""
     match mask:
+        case None:
+            return []
         case Elem(op="and", args=(x, y)):
             return conjuncts(x) + conjuncts(y)
         case _:

@@ -181,7 +181,7 @@ class _Masks:
             case Ref(name=name) if name in self.values:
                 return self.vanishes(self.values[name], axis)
             case tile.Load(mask=mask):
-                return mask is not None and Ref(self.edges[axis]) in conjuncts(mask)
+                return Ref(self.edges[axis]) in conjuncts(mask)
             case Elem(op="exp" | "exp2", args=(x,)):
                 return self.is_lowest(x, axis)
             case tile.Convert(arg=arg) | Elem(op="neg", args=(arg,)):
