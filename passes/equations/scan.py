@@ -20,7 +20,7 @@ A decay between any two positions has this shape: n**3 work that is n.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from einc.base.types import I32
@@ -40,19 +40,18 @@ from einc.ein import (
     Read,
     Tensor,
     axes_of,
-    reads,
     substitute,
 )
-from einc.ein.guards import argument_guard, composite, conjoin
+from einc.ein.guards import conjoin
 from einc.ein.inference import dtype_of
 from einc.ein.monoids import MONOIDS
 from einc.ein.rewriting import bottom_up, names, unused
-from einc.passes.algebra.bounds import bounds
-from einc.passes.algebra.domain import conjunction, fails, holds
-from einc.passes.algebra.scope import IDENTITIES, Scope, accumulated
+from einc.passes.algebra.domain import conjunction, holds
+from einc.passes.algebra.scope import Scope, accumulated
 from einc.passes.algebra.signs import is_finite
 from einc.passes.equations.ends import Ends, Reads, moved, offset
 from einc.passes.equations.inline import inline
+from einc.passes.equations.restrictions import end, restricted
 from einc.passes.equations.simplify import simplify
 from einc.passes.streaming.prefix import is_alike, length_of, prefix
 from einc.pipeline import Context
@@ -101,26 +100,6 @@ def _unguarded(eq: Equation, program: Program) -> Equation:
     return eq.map(lambda e: bottom_up(e, free))
 
 
-def _contexts(e: Expr, own: Read, context: Expr | None) -> Iterator[Expr | None]:
-    """What holds at every read of a tensor, None for nothing; nothing does at one that is not at its own axes."""
-    match e:
-        case Read(tensor, index, guard):
-            inner = conjoin(context, guard)
-            if tensor == own.tensor:
-                yield inner if index == own.index else None
-            for x in index:
-                yield from _contexts(x, own, inner)
-            if guard is not None:
-                yield from _contexts(guard, own, context)
-        case Apply(op, args):
-            for k, arg in enumerate(args):
-                yield from _contexts(arg, own, argument_guard(op, args[:k], context))
-        case Cast(arg=arg):
-            yield from _contexts(arg, own, context)
-        case _:
-            pass
-
-
 def _axes(expressions: Iterable[Expr]) -> set[str]:
     return {a for e in expressions for a in axes_of(e)}
 
@@ -159,9 +138,9 @@ class _Scans:
         if len(eq.over) > 1:
             return None
         eq, (axis,) = _unguarded(eq, self.whole), eq.over
-        terms, bodies = self.restricted(eq)
+        terms, bodies = restricted(eq, self.program, self.whole, self.scope.shapes)
         for p in terms:
-            side, e = self.end(p, axis) or ("", ZERO)
+            side, e = end(p, axis, self.scope.dtypes) or ("", ZERO)
             i, _ = offset(e)
             if i in eq.axes and is_alike(self.whole, i, axis):
                 own = tuple(a for a in eq.axes if a != i)
@@ -174,8 +153,8 @@ class _Scans:
 
     def ends(self, eq: Equation, axis: str) -> Ends | None:
         """The ends of a reduced axis that the body does not know."""
-        terms, bodies = self.restricted(eq)
-        solved = {p: self.end(p, axis) for p in terms}
+        terms, bodies = restricted(eq, self.program, self.whole, self.scope.shapes)
+        solved = {p: end(p, axis, self.scope.dtypes) for p in terms}
         known = _axes((*bodies, *(p for p in terms if solved[p] is None)))
         ends = {p: e for p, e in solved.items() if e is not None and not _axes((e[1],)) <= known}
         reduced = set(eq.over)
@@ -186,86 +165,6 @@ class _Scans:
         lower, upper = (tuple(e for s, e in ends.values() if s == side) for side in ("ge", "le"))
         own = tuple(a for a in eq.axes if a in known)
         return Ends(axis, bodies, tuple(p for p in terms if p not in ends), own, lower, upper)
-
-    def restricted(self, eq: Equation) -> tuple[tuple[Expr, ...], tuple[Expr, ...]]:
-        """The conditions under which a position counts, and what is reduced there, free of guards that they imply."""
-        assert eq.monoid is not None
-        terms = () if eq.domain is None else holds(eq.domain)
-        bodies = eq.bodies
-        unit = IDENTITIES[eq.monoid.name].value if eq.monoid.name in IDENTITIES else None
-        if len(bodies) == 1 and unit is not None:
-            more, body = self.peeled(bodies[0], unit)
-            terms, bodies = (*terms, *more), (body,)
-        terms = tuple(dict.fromkeys(terms))
-        holding = self.needed(eq).union(terms)
-        return terms, tuple(self.freed(b, holding) for b in bodies)
-
-    def needed(self, eq: Equation) -> frozenset[Expr]:
-        """Conditions that hold wherever the equation's value is read."""
-        if len(eq.outputs) > 1 or eq.name in self.program.results:
-            return frozenset()
-        own = Read(eq.name, tuple(composite(dim) for dim in eq.dims))
-        places = [
-            frozenset() if context is None else frozenset(holds(context))
-            for e in self.program.equations
-            for x, outer in (*((b, e.domain) for b in e.bodies), *(() if e.domain is None else ((e.domain, None),)))
-            for context in _contexts(x, own, outer)
-        ]
-        return frozenset.intersection(*places) if places else frozenset()
-
-    def peeled(self, e: Expr, unit: float) -> tuple[tuple[Expr, ...], Expr]:
-        """The conditions without which an expression is the unit, and the expression where they hold."""
-        match e:
-            case Apply("where", (p, x, y)) if _is_unit(y, unit):
-                terms, inner = self.peeled(x, unit)
-                return (*holds(p), *terms), inner
-            case Apply("where", (p, x, y)) if _is_unit(x, unit):
-                terms, inner = self.peeled(y, unit)
-                return (*fails(p), *terms), inner
-            case Apply("neg", (x,)) if unit == 0 and unit is not False:
-                terms, inner = self.peeled(x, unit)
-                return terms, Apply("neg", (inner,))
-            case Apply("mul", (x, y)) if unit == 0 and unit is not False:
-                (some, left), (more, right) = self.peeled(x, unit), self.peeled(y, unit)
-                return (*some, *more), Apply("mul", (left, right))
-            case Apply("div", (x, y)) if unit == 0 and unit is not False:
-                terms, inner = self.peeled(x, unit)
-                return terms, Apply("div", (inner, y))
-            case Cast(dtype, x) if dtype.is_float:
-                terms, inner = self.peeled(x, unit)
-                return terms, Cast(dtype, inner)
-            case _:
-                return (), e
-
-    def freed(self, e: Expr, holding: frozenset[Expr]) -> Expr:
-        """The expression with no read guarded by what holds anyhow."""
-
-        def free(n: Expr) -> Expr:
-            if not isinstance(n, Read) or n.guard is None:
-                return n
-            left = [p for p in holds(n.guard) if p not in holding]
-            dims = self.scope.shapes[n.tensor]
-            certain = all(
-                len(dim) == 1 and isinstance(at, AxisValue) and is_alike(self.whole, at.axis, dim[0])
-                for at, dim in zip(n.index, dims, strict=True)
-            )
-            return replace(n, guard=conjunction(left) or (None if certain else TRUE))
-
-        return bottom_up(e, free)
-
-    def end(self, p: Expr, axis: str) -> tuple[str, Expr] | None:
-        """The side on which a condition bounds the axis, and the last position there."""
-        if axis not in axes_of(p):
-            return None
-        dtypes = self.scope.dtypes
-        found = bounds((p,), axis, Extent(axis), lambda e: dtype_of(e, dtypes).kind in "ib", dtypes)
-        match found.lowest, found.beyond, found.decided:
-            case (e,), (), (_,):
-                return "ge", moved(_from_zero(e), 0)
-            case (), (e,), (_,):
-                return "le", moved(_from_zero(e), -1)
-            case _:
-                return None
 
     # ---------------------------------------------------------------------------------------------------------- laws
 
@@ -383,14 +282,3 @@ class _Scans:
         name = unused(wanted, self.taken)
         self.taken.add(name)
         return Tensor(name, accumulated(eq.monoid, body, eq.outputs[0].dtype, self.scope.dtypes))
-
-
-def _from_zero(e: Expr) -> Expr:
-    """An end that, read from data, is no lower than where positions begin: the least integer has none before it."""
-    return Apply("max", (e, ZERO)) if reads(e) and not isinstance(e, Cast) else e
-
-
-def _is_unit(e: Expr, unit: float) -> bool:
-    while isinstance(e, Cast):
-        e = e.arg
-    return isinstance(e, Const) and isinstance(e.value, bool) == isinstance(unit, bool) and e.value == unit
