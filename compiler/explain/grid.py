@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from einc import tile
-from einc.base.types import INT, DType
+from einc.base.types import DType
 from einc.ein.arithmetic import ScalarValue
 from einc.evaluate.elementwise import Value, apply, convert
 from einc.tile.blocks import block_size
@@ -245,8 +245,4 @@ def _extreme(which: str, dtype: DType) -> int | float:
     """The value of `lowest` or `highest`."""
     if dtype.is_float:
         return -np.inf if which == "lowest" else np.inf
-    bits = dtype.bits or 64
-    signed = dtype.kind == "i" or dtype == INT
-    if which == "lowest":
-        return -(1 << (bits - 1)) if signed else 0
-    return (1 << (bits - 1)) - 1 if signed else (1 << bits) - 1
+    return dtype.limits[which == "highest"]

@@ -75,6 +75,6 @@ def literal(value: bool | float, t: DType) -> bool | int | float:
     if t.is_bool:
         return bool(value)
     if t.is_int and t.bits:
-        lowest = -(1 << (t.bits - 1)) if t.kind == "i" else 0
+        lowest = t.limits[0]
         return (int(value) - lowest) % (1 << t.bits) + lowest
     return int(value) if t.is_int else float(value)
