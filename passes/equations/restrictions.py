@@ -12,7 +12,6 @@ from einc.ein import (
     Apply,
     AxisValue,
     Cast,
-    Const,
     Equation,
     Expr,
     Extent,
@@ -26,7 +25,7 @@ from einc.ein.inference import dtype_of
 from einc.ein.rewriting import bottom_up
 from einc.passes.algebra.bounds import bounds
 from einc.passes.algebra.domain import conjunction, fails, holds
-from einc.passes.algebra.scope import IDENTITIES
+from einc.passes.algebra.scope import IDENTITIES, is_unit
 from einc.passes.equations.ends import moved
 from einc.passes.streaming.prefix import is_alike
 
@@ -67,10 +66,10 @@ def _needed(eq: Equation, program: Program) -> frozenset[Expr]:
 def _peeled(e: Expr, unit: float) -> tuple[tuple[Expr, ...], Expr]:
     """The conditions without which an expression is the unit, and the expression where they hold."""
     match e:
-        case Apply("where", (p, x, y)) if _is_unit(y, unit):
+        case Apply("where", (p, x, y)) if is_unit(y, unit):
             terms, inner = _peeled(x, unit)
             return (*holds(p), *terms), inner
-        case Apply("where", (p, x, y)) if _is_unit(x, unit):
+        case Apply("where", (p, x, y)) if is_unit(x, unit):
             terms, inner = _peeled(y, unit)
             return (*fails(p), *terms), inner
         case Apply("neg", (x,)) if unit == 0 and unit is not False:
@@ -145,9 +144,3 @@ def _contexts(e: Expr, own: Read, context: Expr | None) -> Iterator[Expr | None]
 def _from_zero(e: Expr) -> Expr:
     """An end that, read from data, is no lower than where positions begin: the least integer has none before it."""
     return Apply("max", (e, ZERO)) if reads(e) and not isinstance(e, Cast) else e
-
-
-def _is_unit(e: Expr, unit: float) -> bool:
-    while isinstance(e, Cast):
-        e = e.arg
-    return isinstance(e, Const) and isinstance(e.value, bool) == isinstance(unit, bool) and e.value == unit

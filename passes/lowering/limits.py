@@ -18,6 +18,7 @@ from einc.base.types import I64, INT
 from einc.ein import AxisValue, Expr, reads
 from einc.ein.guards import composite
 from einc.ein.monoids import MONOIDS
+from einc.ein.rewriting import replaced
 from einc.passes.algebra.bounds import Bounds, bounds
 from einc.passes.algebra.domain import Domain, domain_of, either, holds, ordered
 from einc.passes.algebra.folding import call
@@ -117,7 +118,7 @@ def _solved(kernel: Kernel, needed: Domain) -> Iterator[tuple[Bounds, tuple[str,
         flat = " ".join(walked)
         whole = {composite(walked): AxisValue(flat)}
         extent = multiplied(ein.Extent(a) for a in walked)
-        yield bounds((_replaced(p, whole) for p in needed), flat, extent, known, dtypes), ()
+        yield bounds((replaced(p, whole) for p in needed), flat, extent, known, dtypes), ()
     yield bounds(needed, walked[0], ein.Extent(walked[0]), known, dtypes), walked[1:]
 
 
@@ -156,12 +157,6 @@ def _over_rows(kernel: Kernel, e: Expr, monoid: str) -> Value:
         return value
     length = b.convert(extent(kernel.plan.walked), I64)
     return b.convert(Elem("max", (Elem("min", (value, length)), Lit(0, I64))), INT)
-
-
-def _replaced(e: Expr, by: dict[Expr, AxisValue]) -> Expr:
-    if not isinstance(e, AxisValue) and e in by:
-        return by[e]
-    return ein.rebuild(e, lambda below: _replaced(below, by))
 
 
 def _times(v: Value, axes: tuple[str, ...]) -> Value:
