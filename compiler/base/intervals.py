@@ -52,10 +52,10 @@ def compared(op: str, difference: Interval) -> Interval:
     """The interval of a comparison, given that of the difference of its sides."""
     low, high = difference
     match op:
-        case "gt" | "ge":
-            always, never = (low > 0, high <= 0) if op == "gt" else (low >= 0, high < 0)
         case "lt" | "le":
             always, never = (high < 0, low >= 0) if op == "lt" else (high <= 0, low > 0)
+        case "gt" | "ge":
+            always, never = (low > 0, high <= 0) if op == "gt" else (low >= 0, high < 0)
         case _:
             always, never = low == high == 0, not low <= 0 <= high
             if op == "ne":
