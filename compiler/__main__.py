@@ -1,5 +1,5 @@
 """`python -m einc` is the command line."""
 
-from einc.cli.app import main
+from einc.cli.commands import main
 
 main()

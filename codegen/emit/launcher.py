@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from itertools import chain
 
 from einc import tile
@@ -12,12 +12,11 @@ from einc.codegen.emit import index_width
 from einc.codegen.emit.formulas import formula
 from einc.codegen.emit.layout import indented, wrapped
 from einc.codegen.emit.names import OF_LAUNCHERS, Names
+from einc.codegen.emit.signature import Signature, extents_of, in_parts
 from einc.codegen.emit.text import RESERVED, File
-from einc.codegen.triton.kernels import Signature, extents_of, in_parts
 from einc.ein import Const, Operand, Param, Program
 from einc.ein.printer import print_dims
-from einc.tile.typing import multiplied
-from einc.tile.walk import repeated_axes, tile_axes
+from einc.tile.walk import repeated_axes
 
 TORCH = {
     "bool": "torch.bool", "i8": "torch.int8", "i16": "torch.int16", "i32": "torch.int32", "i64": "torch.int64",
@@ -27,8 +26,7 @@ TORCH = {
     "c64": "torch.complex64", "c128": "torch.complex128",
 }  # fmt: skip
 
-
-_HOPPER = 64  # rows from which on a tile is multiplied by Hopper's dots, by four warps or more
+Options = Callable[[Signature, Callable[[str], str]], Mapping[str, str]]  # of a launch, where tile sizes are called so
 
 
 def launcher_name(program: Program) -> str:
@@ -37,17 +35,18 @@ def launcher_name(program: Program) -> str:
 
 
 def launcher_source(
-    file: File, program: Program, schedule: tile.Schedule, signatures: tuple[Signature, ...]
+    file: File, program: Program, schedule: tile.Schedule, signatures: tuple[Signature, ...], options: Options
 ) -> list[str]:
     """The lines of the launcher, after those of the kernels."""
-    return _Launcher(file, program, schedule, signatures).lines()
+    return _Launcher(file, program, schedule, signatures, options).lines()
 
 
 class _Launcher:
     def __init__(
-        self, file: File, program: Program, schedule: tile.Schedule, signatures: tuple[Signature, ...]
+        self, file: File, program: Program, schedule: tile.Schedule, signatures: tuple[Signature, ...], options: Options
     ) -> None:
         self.file, self.program, self.schedule, self.signatures = file, program, schedule, signatures
+        self.options = options
         self.names = Names(OF_LAUNCHERS, around=file.names)
         self.tensor: dict[str, str] = {}
         self.known: dict[str, str] = {}  # extents as `|i|`, and scalars
@@ -219,7 +218,7 @@ class _Launcher:
             tensors,
             strides,
             extents + scalars,
-            [*named, "INT=INT", *(f"{k}={n}" for k, n in self.options(s).items())],
+            [*named, "INT=INT", *(f"{k}={n}" for k, n in self.options(s, self.block).items())],
         ]
         yield f"launch({s.name}, {lines[0][0]},"
         yield from (f"       {', '.join(line)}," for line in lines[1:-1] if line)
@@ -244,15 +243,6 @@ class _Launcher:
                 yield f"{block} = {size}"
             self.sizes[block] = size
 
-    def options(self, s: Signature) -> dict[str, str]:
-        """Launch options that are not Triton's defaults."""
-        found = {name: str(n) for name, n in options(s.kernel).items()}
-        rows = [self.block(block) for block, axis in s.blocks if axis.name in rows_of_chains(s.kernel)]
-        if rows and s.kernel.warps > 4:
-            least = rows[0] if len(rows) == 1 else f"min({', '.join(rows)})"
-            found["num_warps"] = f"{s.kernel.warps} if {least} >= {16 * s.kernel.warps} else 4"
-        return found
-
     def programs(self, s: Signature) -> str:
         """The number of programs of the grid."""
         counts = []
@@ -263,25 +253,6 @@ class _Launcher:
             count = f"{self.file.helper('blocks')}({extent}, {names[a.name]})" if a.block else extent
             counts.append(f"max({count}, 1)" if a.name in repeated else count)
         return " * ".join(counts) or "1"
-
-
-def options(kernel: tile.Kernel, rows: int | None = None) -> dict[str, int]:
-    """Launch options that are not Triton's defaults, where the chained dots of the kernel have so many rows."""
-    warps = kernel.warps if rows is None or rows >= 16 * kernel.warps else min(kernel.warps, 4)
-    wanted = {"num_warps": (warps, 4), "num_stages": (kernel.stages, 3)}
-    return {name: value for name, (value, default) in wanted.items() if value != default}
-
-
-def rows_of_chains(kernel: tile.Kernel) -> frozenset[str]:
-    """The row axes of a kernel's dots of narrow types, where there are several and tiles may have rows for Hopper's.
-
-    Triton (3.6 and 3.7) gives every warp rows of its own where one dot follows another; a Hopper dot takes 16 a warp,
-    and is wrong where the tile has fewer. Of dots with a batch axis every warp has some whole.
-    """
-    dots = [(d, t) for d, t in multiplied(kernel) if not d.batch]
-    caps = {a.name: a.block.cap for a in tile_axes(kernel).values() if a.block}
-    rows = frozenset(d.row for d, t in dots if t.size <= 2 and caps.get(d.row, 0) >= _HOPPER)
-    return rows if len(dots) > 1 else frozenset()
 
 
 def _defaults_last(program: Program) -> list[Operand | Param]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 
 from einc import tile
+from einc.base.types import I32
 from einc.codegen.emit import library
 from einc.codegen.emit.names import OWN, Names
 
@@ -80,8 +81,7 @@ def _bounded(v: tile.Lit) -> bool | int | float:
             return _FLIPPED[v.value]
         if t.is_bool:
             return v.value == "highest"
-        bits = t.bits or 32
-        low, high = (0, (1 << bits) - 1) if t.kind == "u" else (-(1 << bits - 1), (1 << bits - 1) - 1)
+        low, high = (t if t.bits else I32).limits
         return low if v.value == "lowest" else high
     if t.is_bool:
         return bool(v.value)

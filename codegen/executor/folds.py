@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from einc.base.ops import COMPARISONS
 from einc.base.types import BOOL, DType
 from einc.codegen.executor.ops import HELD, convert, function, literal, rounded, wrapped
 from einc.ein import Apply, Cast, Const, Expr, Monoid, Scalar
@@ -188,7 +189,7 @@ def _value(e: Expr, known: dict[str, Tensor], kinds: dict[str, DType]) -> tuple[
         case Apply(op=op, args=args):
             found = [_value(arg, known, kinds) for arg in args]
             t = found[0][1]
-            truth = op in ("lt", "le", "gt", "ge", "eq", "ne", "and", "or", "not")
+            truth = op in (*COMPARISONS, "and", "or", "not")
             return function(op, t)(*(x for x, _ in found)), BOOL if truth else t
         case _:
             raise AssertionError(f"a monoid combines with {e}")

@@ -71,10 +71,7 @@ def literal(value: bool | float | str, t: DType) -> bool | int | float:
             return math.inf if high else -math.inf
         if t.is_bool:
             return high
-        bits = t.bits or 64
-        if t.kind == "u":
-            return 0 if not high else -1 if bits == 64 else (1 << bits) - 1
-        return (1 << bits - 1) - 1 if high else -(1 << bits - 1)
+        return -1 if high and t.name == "u64" else t.limits[high]
     if t.is_int:
         n = int(value) & ((1 << (t.bits or 64)) - 1)
         signed = t.kind != "u" or t.bits == 64

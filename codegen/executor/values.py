@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from math import inf, prod
 from typing import cast
@@ -14,7 +13,6 @@ from einc import tile
 from einc.base.ops import OPS, Rule
 from einc.base.types import BOOL, F32, INT, DType
 from einc.codegen.executor import memory
-from einc.codegen.executor.contract import contract, contract_integers, excluded, uncounted
 from einc.codegen.executor.elementwise import (
     as_tensor,
     binary,
@@ -24,17 +22,17 @@ from einc.codegen.executor.elementwise import (
     is_lowest,
     logic,
     power,
-    ranked,
     unary,
     where,
     written,
 )
-from einc.codegen.executor.folds import first_along, fold, scan
-from einc.codegen.executor.frames import Affine, Bounds, Compute, Frame, Interval, Node, Result, unknown
-from einc.codegen.executor.intervals import interval
+from einc.codegen.executor.frames import Affine, Compute, Frame, Interval, Node, Result, unknown
+from einc.codegen.executor.intervals import affine_form, holds, interval
 from einc.codegen.executor.names import Name, Step, bind
-from einc.codegen.executor.ops import HELD, common_shape, convert, literal, uniform
+from einc.codegen.executor.ops import HELD, convert, literal, uniform
+from einc.codegen.executor.reductions import Components, contracted, reduced, scanned
 from einc.tile import Value
+from einc.tile.masks import conjuncts
 
 NOWHERE: frozenset[int] = frozenset()
 
@@ -203,11 +201,11 @@ class Values:
         t = args[-1].dtype
         result = BOOL if OPS[op].rule in (Rule.TRUTH, Rule.LOGIC) else F32 if op == "rand" else t
         whole = [0] * len(self.whole), self.whole
-        affine = _affine(op, args, *whole) if t.is_int and op != "where" else None
-        if affine is not None and _holds(t, affine.bounds(*whole)):
+        affine = affine_form(op, args, *whole) if t.is_int and op != "where" else None
+        if affine is not None and holds(t, affine.bounds(*whole)):
             return self.affine(affine, t)
         known = interval(op, args)
-        if known is not unknown and t.is_int and not _holds(t, known(*whole) or (0, 0)):
+        if known is not unknown and t.is_int and not holds(t, known(*whole) or (0, 0)):
             known = unknown  # it may wrap
         if result.is_bool:
             decided = known(*whole)
@@ -250,7 +248,7 @@ class Values:
         if have == t:
             return arg
         whole = [0] * len(self.whole), self.whole
-        if arg.affine is not None and t.is_int and _holds(t, arg.affine.bounds(*whole)):
+        if arg.affine is not None and t.is_int and holds(t, arg.affine.bounds(*whole)):
             return self.affine(arg.affine, t)
         if isinstance(arg.fixed, Tensor):
             return self.fixed_at(convert(arg.fixed, have, t), t)
@@ -272,7 +270,7 @@ class Values:
     def access(self, tensor: str, part: int | None, index: tuple[Value, ...], mask: Value | None) -> memory.Access:
         """Where a load or store reaches; what keeps an index in range is checked anyhow, and no term of the mask."""
         nodes = tuple(self.node(i) for i in index)
-        kept = [self.node(term) for term in _terms(mask) if not self.is_range_check(tensor, term, index)]
+        kept = [self.node(term) for term in conjuncts(mask) if not self.is_range_check(tensor, term, index)]
         dims = [prod(self.extents[a] for a in dim) for dim in self.buffers[tensor].dims]
         inside = all(self.is_inside(n, extent) for n, extent in zip(nodes, dims, strict=True))
         return memory.Access(tensor, part, nodes, tuple(n for n in kept if n.fixed is not True), inside)
@@ -327,138 +325,23 @@ class Values:
     def dot(self, v: tile.Dot, factor: Node | None = None) -> Node:
         """A contraction, times a number where one is given."""
         left, right, acc = self.node(v.left), self.node(v.right), self.node(v.acc)
-        left_in, right_in = (None if p is None else self.node(p) for p in (v.left_in, v.right_in))
+        counted = tuple(None if p is None else self.node(p) for p in (v.left_in, v.right_in))
         inner = self.members[v.inner]
-        t, wide = left.dtype, HELD[acc.dtype.name]
         zero = self.constant(literal(0, acc.dtype), acc.dtype).fixed
-        known = 1.0 if factor is None else factor.fixed
-        scale = None if known is None else float(known)
-
-        def run(frame: Frame) -> Result:
-            sizes = tuple([frame.hi[d] - frame.lo[d] if d in inner else 1 for d in range(len(frame.hi))])
-            start, owned = acc.compute(frame)
-            (x, mine), (y, yours) = left.compute(frame), right.compute(frame)
-            x, y = ranked(as_tensor(x, frame), frame), ranked(as_tensor(y, frame), frame)
-            into = None if start is zero else cast(Tensor, start)
-            if t.is_float:
-                times = scale if scale is not None else float(computed(cast(Node, factor), frame))
-                beside: list[Tensor] = []
-                if left_in is not None and excluded(counts := ranked(computed(left_in, frame), frame), y):
-                    y, apart = uncounted(y, x, counts, inner, sizes)
-                    beside.append(apart)
-                if right_in is not None and excluded(counts := ranked(computed(right_in, frame), frame), x):
-                    x, apart = uncounted(x, y, counts, inner, sizes)
-                    beside.append(apart)
-                found = contract(x, y, inner, sizes, into, owned, frame.scratch, times)
-                for apart in beside:
-                    found = found + apart * times
-            else:
-                found = contract_integers(x, y, inner, sizes, t, wide)
-                found = found if into is None else found + into
-            frame.recycle(x, mine)
-            frame.recycle(y, yours)
-            return found, frame.reuse
-
         dims = (left.dims | right.dims | acc.dims) - set(inner)
         self.shapes.add(dims)
         if v.batch or max(len(self.members[a]) for a in (v.row, v.column, v.inner)) > 1:
             self.shapes |= {left.dims, right.dims}  # which may not be matrices as they lie in memory
-        return Node(acc.dtype, dims, run)
+        return Node(acc.dtype, dims, contracted(left, right, acc, counted, inner, zero, factor))
 
-    def fold(self, v: tile.Fold) -> Callable[[Frame], list[Result]]:
-        """The components of a reduction over a tile axis, and whether they are the receiver's."""
-        args = [self.node(a) for a in v.args]
-        dims = self.members[v.axis]
-        types = tuple(a.dtype for a in args)
-        last = args[-1].affine if len(args) == 2 and len(dims) == 1 else None
-        ranked_by = last is not None and dict(last.coefs).get(dims[0], 0) > 0
-        reduce = (first_along(v.monoid, types) if ranked_by else None) or fold(v.monoid, types)
-        over = frozenset(dims)
-        units = [
-            torch.full((), literal(u, a.dtype), dtype=HELD[a.dtype.name], device=self.device)
-            for u, a in zip(v.monoid.identity, args, strict=True)
-        ]
-        self.shapes |= {a.dims for a in args if not a.view} | {a.dims - over for a in args}
+    def fold(self, v: tile.Fold) -> Components:
+        """The components of a reduction over a tile axis."""
+        args, dims = [self.node(a) for a in v.args], self.members[v.axis]
+        self.shapes |= {a.dims for a in args if not a.view} | {a.dims.difference(dims) for a in args}
+        return reduced(v.monoid, args, dims, self.device)
 
-        def run(frame: Frame) -> list[Result]:
-            sizes = [frame.hi[d] - frame.lo[d] for d in dims]
-            if not all(sizes):
-                return [(u, False) for u in units]
-            given = [a.compute(frame) for a in args]
-            if all(n == 1 for n in sizes):
-                return given
-            if len(given) == 1:
-                whole, owned = given[0]
-                found = reduce([_spread(as_tensor(whole, frame), frame, over)], dims)
-                if owned:
-                    frame.recycle(whole, owned)
-                return [(found[0], frame.reuse)]
-            parts = [_spread(as_tensor(x, frame), frame, over) for x, _ in given]
-            if len(parts) > 1:
-                shape = common_shape(parts)
-                parts = [x.expand(shape) for x in parts]
-            found = reduce(parts, dims)
-            for x, owned in given:
-                frame.recycle(x, owned)
-            return [(x, frame.reuse) for x in found]
-
-        return run
-
-    def scan(self, v: tile.Scan) -> Callable[[Frame], list[Result]]:
-        """The components of the prefixes along a tile axis, all of them the receiver's."""
-        args = [self.node(a) for a in v.args]
-        dims = self.members[v.axis]
-        over = frozenset(dims)
-        prefixes = scan(v.monoid, tuple(a.dtype for a in args), v.reverse)
-        self.shapes |= {a.dims | over for a in args}
-
-        def run(frame: Frame) -> list[Result]:
-            parts = [_spread(as_tensor(a.compute(frame)[0], frame), frame, over) for a in args]
-            if len(parts) > 1:
-                shape = common_shape(parts)
-                parts = [x.expand(shape) for x in parts]
-            return [(x, frame.reuse) for x in prefixes(parts, dims)]
-
-        return run
-
-
-def _spread(x: Tensor, frame: Frame, over: frozenset[int]) -> Tensor:
-    """The tensor at its full size along the dims to be reduced."""
-    x = ranked(x, frame)
-    shape, lo, hi = x.shape, frame.lo, frame.hi
-    if all(shape[d] == hi[d] - lo[d] for d in over):
-        return x
-    return x.expand([hi[d] - lo[d] if d in over else n for d, n in enumerate(shape)])
-
-
-def _affine(op: str, args: list[Node], lo: list[int], hi: tuple[int, ...]) -> Affine | None:
-    forms = [a.affine for a in args]
-    match op, forms:
-        case "add" | "sub", [Affine() as a, Affine() as b]:
-            return a.plus(b, 1 if op == "add" else -1)
-        case "neg", [Affine() as a]:
-            return a.times(-1)
-        case "mul", [Affine() as a, Affine() as b] if not (a.coefs and b.coefs):
-            return b.times(a.const) if not a.coefs else a.times(b.const)
-        case "floordiv" | "mod" | "exactdiv", [Affine() as a, Affine(n, ())] if n > 0:
-            parts = a.divided(n, lo, hi)
-            return None if parts is None else parts[op == "mod"]
-        case _:
-            return None
-
-
-def _holds(t: DType, values: Bounds) -> bool:
-    """Are all of these integers in the type?"""
-    bits = t.bits or 64
-    low, high = (0, 1 << bits) if t.kind == "u" else (-(1 << bits - 1), 1 << bits - 1)
-    return low <= values[0] and values[1] < min(high, 1 << 63)
-
-
-def _terms(mask: Value | None) -> Iterable[Value]:
-    match mask:
-        case None:
-            return ()
-        case tile.Elem(op="and", args=(x, y)):
-            return (*_terms(x), *_terms(y))
-        case _:
-            return (mask,)
+    def scan(self, v: tile.Scan) -> Components:
+        """The components of the prefixes along a tile axis."""
+        args, dims = [self.node(a) for a in v.args], self.members[v.axis]
+        self.shapes |= {a.dims.union(dims) for a in args}
+        return scanned(v.monoid, args, dims, v.reverse)

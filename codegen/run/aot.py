@@ -14,11 +14,12 @@ from typing import Any
 from einc import tile
 from einc.base.errors import RoomError, TargetError
 from einc.base.targets import Target
-from einc.codegen.emit.launcher import options, rows_of_chains
+from einc.codegen.emit.signature import Signature, extents_of, in_parts, static_extents
 from einc.codegen.run.compiling import quietly
 from einc.codegen.run.load import load
 from einc.codegen.triton.file import Emitted
-from einc.codegen.triton.kernels import Signature, extents_of, in_parts, static_extents
+from einc.codegen.triton.options import options, rows_of_chains
+from einc.tile.blocks import block_size
 
 FORMATS = {
     "cuda": ("ttir", "ttgir", "llir", "ptx", "cubin"),
@@ -102,7 +103,7 @@ def _through_triton(kernel: Any, s: Signature, target: Target, sizes: Mapping[st
             hint="unset TRITON_INTERPRET",
         )
     types, constants, attributes = _arguments(s, sizes)
-    rows = [block_size(axis, sizes) for _, axis in s.blocks if axis.name in rows_of_chains(s.kernel)]
+    rows = [_tile_size(axis, sizes) for _, axis in s.blocks if axis.name in rows_of_chains(s.kernel)]
     return compile(
         ASTSource(kernel, signature=types, constexprs=constants, attrs=attributes),
         target=GPUTarget(target.vendor, target.arch, target.warp),
@@ -143,20 +144,18 @@ def _arguments(
         for name, (_, dtype) in zip(s.scalars, s.kernel.scalars, strict=True)
     }
     for block, tiled in s.blocks:
-        types[block], constants[block] = "constexpr", block_size(tiled, sizes)
+        types[block], constants[block] = "constexpr", _tile_size(tiled, sizes)
     types["INT"], constants["INT"] = "constexpr", tl.int32
     place = {name: n for n, name in enumerate(types)}
     return types, constants, {(place[name],): [["tt.divisibility", 16]] for name in aligned}
 
 
-def block_size(axis: tile.TileAxis, sizes: Mapping[str, int]) -> int:
+def _tile_size(axis: tile.TileAxis, sizes: Mapping[str, int]) -> int:
     """The launcher's tile size; where an extent is not known, the largest, or `_WHOLE` for a whole axis."""
     assert axis.block is not None
-    least, cap = axis.block.least, axis.block.cap
     if any(a not in sizes for a in axis.axes):
-        return max(least, _WHOLE) if cap == tile.WHOLE else cap
-    extent = prod(sizes[a] for a in axis.axes)
-    return min(max(1 << max(extent - 1, 0).bit_length(), least), cap)
+        return max(axis.block.least, _WHOLE) if axis.block.cap == tile.WHOLE else axis.block.cap
+    return block_size(axis.block, prod(sizes[a] for a in axis.axes))
 
 
 def _cuda_registers(cubin: str | bytes) -> tuple[int, int]:

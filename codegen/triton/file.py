@@ -13,8 +13,10 @@ from einc.base.targets import Target
 from einc.codegen.emit import library
 from einc.codegen.emit.launcher import launcher_name, launcher_source
 from einc.codegen.emit.names import Names
+from einc.codegen.emit.signature import Signature
 from einc.codegen.emit.text import RESERVED, File
-from einc.codegen.triton.kernels import Signature, kernel_source
+from einc.codegen.triton.kernels import kernel_source
+from einc.codegen.triton.options import written
 from einc.ein import Program
 from einc.ein.printer import print_program
 
@@ -44,13 +46,13 @@ def emit(program: Program, schedule: tile.Schedule, target: Target) -> str:
 def emit_file(program: Program, schedule: tile.Schedule, target: Target) -> Emitted:
     """The file with what a caller of its kernels needs to know."""
     file = File(Names((*RESERVED, launcher_name(program))))
-    written = [kernel_source(file, kernel) for kernel in schedule.kernels]
-    signatures = tuple(signature for signature, _ in written)
-    launcher = launcher_source(file, program, schedule, signatures)
+    functions = [kernel_source(file, kernel) for kernel in schedule.kernels]
+    signatures = tuple(signature for signature, _ in functions)
+    launcher = launcher_source(file, program, schedule, signatures, written)
     parts = [_LAUNCH.strip("\n")]
     parts += library.definitions(file.library)
     parts += [source for _, source in file.made.values()]
-    parts += ["\n".join(lines) for _, lines in written]
+    parts += ["\n".join(lines) for _, lines in functions]
     parts.append("\n".join(launcher))
     body = "\n\n\n".join(parts)
     header = "\n".join(f"# {line}".rstrip() for line in (*_title(target), *print_program(program).splitlines()))

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from einc import tile
 from einc.base.types import DType
 from einc.codegen.emit.layout import indented, wrapped
 from einc.codegen.emit.names import OF_TRITON, Names
+from einc.codegen.emit.signature import Signature, extents_of, static_extents
 from einc.codegen.emit.text import PRODUCT, SUM, File
 from einc.codegen.triton.expressions import Expressions
 from einc.codegen.triton.operations import is_natural
@@ -16,20 +16,6 @@ from einc.codegen.triton.types import TYPES
 from einc.tile import TileAxis, TileType
 from einc.tile.typing import loop_position, scope
 from einc.tile.walk import repeated_axes, tile_axes, values_in
-
-
-@dataclass(frozen=True, slots=True)
-class Signature:
-    """A kernel as its launcher sees it. Arguments in order: a pointer a buffer, the strides of all their dimensions,
-    extents, scalars; then, by name, the tile sizes and `INT`."""
-
-    name: str
-    kernel: tile.Kernel
-    pointers: tuple[str, ...]
-    strides: tuple[tuple[str, ...], ...]
-    extents: tuple[str, ...]
-    scalars: tuple[str, ...]
-    blocks: tuple[tuple[str, TileAxis], ...]
 
 
 def kernel_source(file: File, kernel: tile.Kernel) -> tuple[Signature, list[str]]:
@@ -247,39 +233,6 @@ class _Writer:
     def stop(self, a: TileAxis) -> str:
         sizes = [self.python["extent", axis] for axis in a.axes]
         return " * ".join([f"tl.cast({sizes[0]}, INT)", *sizes[1:]]) if sizes else "1"
-
-
-def extents_of(kernel: tile.Kernel) -> tuple[str, ...]:
-    """The extents that are arguments: those the kernel declares, and any other that it reads."""
-    read = (v.axis for v in values_in(kernel.body) if isinstance(v, tile.ExtentOf))
-    return tuple(dict.fromkeys((*kernel.extents, *read)))
-
-
-def static_extents(kernel: tile.Kernel) -> frozenset[str]:
-    """The extents that are compiled in: those that lie within a tile of a contraction, such as a head's width.
-
-    That the tile is full is then known, and its masks vanish. Rows held whole by themselves keep theirs, as they come
-    in all lengths.
-    """
-    if not any(isinstance(v, tile.Dot) for v in values_in(kernel.body)):
-        return frozenset()
-    return frozenset(axis for a in kernel.whole for axis in a.axes)
-
-
-def in_parts(kernel: tile.Kernel) -> frozenset[str]:
-    """The tensors that are reached by real and imaginary parts."""
-    loads = [v for v in values_in(kernel.body) if isinstance(v, tile.Load)]
-    found: list[tile.Load | tile.Store] = [*loads, *_stores(kernel.body)]
-    return frozenset(x.tensor for x in found if x.part is not None)
-
-
-def _stores(body: tuple[tile.Statement, ...]) -> Iterator[tile.Store]:
-    for s in body:
-        match s:
-            case tile.Store():
-                yield s
-            case tile.Loop(body=inner):
-                yield from _stores(inner)
 
 
 def _block_name(axis: str) -> str:

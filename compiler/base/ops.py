@@ -79,6 +79,9 @@ def sides(op: Op) -> tuple[int, int]:
 TRANSCENDENTAL = frozenset((*_FLOATING, "atan2"))  # and roots: what takes many instructions
 CONSTANTS = {"pi": math.pi}  # names that have a value where nothing else has the name
 ORDERINGS = ("lt", "le", "gt", "ge")
+COMPARISONS = (*ORDERINGS, "eq", "ne")
+MIRRORED = dict(zip(COMPARISONS, ("gt", "ge", "lt", "le", "eq", "ne"), strict=True))  # with the sides exchanged
+DENIED = dict(zip(COMPARISONS, ("ge", "gt", "le", "lt", "ne", "eq"), strict=True))  # of a NaN only `eq` and `ne`
 LINEAR = ("neg", "re", "im", "conj")  # unary operations that pass through a sum
 
 

@@ -43,6 +43,12 @@ class DType:
         return self.kind == "b"
 
     @property
+    def limits(self) -> tuple[int, int]:
+        """The least and greatest integer of an integer type; positions are as in 64 bits."""
+        bits = self.bits or 64
+        return (0, (1 << bits) - 1) if self.kind == "u" else (-(1 << bits - 1), (1 << bits - 1) - 1)
+
+    @property
     def part(self) -> DType:
         """The type of the real and imaginary part of a complex type; any other type is its own part."""
         return {"c64": F32, "c128": F64}.get(self.name, self)

@@ -6,11 +6,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from einc.base.errors import ShapeError
+from einc.base.intervals import Interval
 from einc.base.source import Span
 from einc.ein import Apply, Cast, Const, Equation, Expr, Extent, Read, Scalar, walk
 from einc.ein.arithmetic import ScalarValue, evaluate_formula, values_of
 from einc.ein.printer import print_expr
-from einc.ein.ranges import Interval, extent_of, in_range_by_form, interval, is_closed, is_simple
+from einc.ein.ranges import extent_of, in_range_by_form, interval, is_closed, is_simple
 
 Extents = Mapping[str, int]
 Scalars = Mapping[str, ScalarValue]

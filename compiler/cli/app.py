@@ -1,7 +1,4 @@
-"""The command line: run, time, dump, emit, explain and check programs; list the passes and functions; show the demo.
-
-Exit status: 0; 1 where the program or its operands are wrong, with the diagnostic on stderr; 2 for wrong usage.
-"""
+"""What commands of the command line have in common: options, what is asked for, and how failures end."""
 
 from __future__ import annotations
 
@@ -11,14 +8,13 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, ParamSpec
+from typing import Annotated, ParamSpec
 
 import typer
 
 from einc.api import MOST_SPLITS, Program, compile
 from einc.base.errors import Error, IllegalIR
 from einc.base.files import STANDARD, decoded, read_text
-from einc.driver import passes as passes_of
 from einc.trials.request import Request
 
 P = ParamSpec("P")
@@ -87,7 +83,7 @@ def command(example: str) -> Callable[[Callable[P, None]], Callable[P, None]]:
 # What is asked for
 
 
-def _program(
+def program_of(
     file: str | None, text: str | None, level: int = 2, target: str | None = None, splits: int | None = None
 ) -> Program:
     """The program that a file, standard input or `-e` holds."""
@@ -101,7 +97,7 @@ def _program(
     return compile(read_text(Path(file)), level, target, file, splits=splits)
 
 
-def _request(
+def requested(
     sizes: list[str], dtypes: list[str], scalars: list[str] | None = None, operands: list[str] | None = None
 ) -> Request:
     from einc.cli import words
@@ -119,293 +115,21 @@ def _request(
         raise typer.BadParameter(str(error)) from None
 
 
-def _print(text: str, beside: Path | str | None = None) -> None:
+def say(text: str, beside: Path | str | None = None) -> None:
     """Print to standard output, or to standard error where a file that goes there is written beside it."""
-    to = sys.stderr if _is_standard(beside) else sys.stdout
+    to = sys.stderr if is_standard(beside) else sys.stdout
     to.write(text if text.endswith("\n") else text + "\n")
 
 
-def _is_standard(output: Path | str | None) -> bool:
+def is_standard(output: Path | str | None) -> bool:
     return output is not None and str(output) == STANDARD
 
 
-def _apart(as_json: bool, output: Path | str | None, option: str) -> None:
+def keep_apart(as_json: bool, output: Path | str | None, option: str) -> None:
     """See that standard output is not asked to hold JSON and a file as well."""
-    if as_json and _is_standard(output):
+    if as_json and is_standard(output):
         raise typer.BadParameter(f"--json and {option} - would both go to standard output", param_hint=option)
 
 
-def _print_json(data: object) -> None:
-    _print(json.dumps(data, indent=2, ensure_ascii=False))
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Commands
-
-
-@command("einc run examples/attention.ein --size i=256,j=256,d=64 --dtype bf16")
-def run(
-    file: File = None,
-    expression: Expression = None,
-    size: Sizes = [],  # noqa: B006 - typer copies defaults
-    dtype: DTypes = [],  # noqa: B006
-    scalar: Scalars = [],  # noqa: B006
-    operand: Annotated[
-        list[str], typer.Option("--operand", metavar="Q=q.npy", help="Operands from .npy and .npz files.")
-    ] = [],  # noqa: B006
-    seed: Annotated[int, typer.Option(min=0, help="Of the random operands.")] = 0,
-    level: Level = 2,
-    splits: Splits = None,
-    target: TargetName = None,
-    backend: Annotated[
-        str | None,
-        typer.Option(help="triton, torch, interpret or evaluate; without it triton on a GPU, else torch."),
-    ] = None,
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", help="Save the results: .npz, or .npy for a single one; - prints them so."),
-    ] = None,
-    reference: Annotated[bool, typer.Option(help="Compare with the evaluation in float64.")] = True,
-    as_json: Json = False,
-) -> None:
-    """Run a program on random or given operands; print the results' shapes, norms and errors against float64."""
-    from einc.trials.running import report, run_program, save
-
-    _apart(as_json, output, "--output")
-    wanted = _request(size, dtype, scalar, operand)
-    found = run_program(_program(file, expression, level, target, splits), wanted, seed, backend, reference)
-    if output is not None:
-        save(output, found)
-    if as_json:
-        _print_json([r.data() for r in found])
-    else:
-        _print(report(found), output)
-
-
-@command("einc dump examples/attention.ein --after hoist")
-def dump(
-    file: File = None,
-    expression: Expression = None,
-    after: Annotated[list[str], typer.Option("--after", metavar="PASS", help="Only after this pass.")] = [],  # noqa: B006
-    all_stages: Annotated[bool, typer.Option("--all", help="After every pass, changed or not.")] = False,
-    size: Sizes = [],  # noqa: B006
-    dtype: DTypes = [],  # noqa: B006
-    scalar: Scalars = [],  # noqa: B006
-    level: Level = 2,
-    splits: Splits = None,
-    target: TargetName = None,
-    as_json: Json = False,
-) -> None:
-    """Print the program after the passes that changed it."""
-    from einc.trials.running import compile_for
-
-    compiled = compile_for(_program(file, expression, level, target, splits), _request(size, dtype, scalar))
-    chosen = [compiled.stage(name) for name in after] or [s for s in compiled.stages if s.changed or all_stages]
-    if as_json:
-        _print_json([{"stage": s.name, "changed": s.changed, "text": s.full} for s in chosen])
-    elif len(after) == 1:
-        _print(chosen[0].full)
-    else:
-        _print("\n".join(f"-- {s.name}\n{s.text}" for s in chosen))
-
-
-@command("einc emit examples/attention.ein --dtype bf16 --size d=128 --target sm_90 --format ptx -o attention.ptx")
-def emit(
-    file: File = None,
-    expression: Expression = None,
-    form: Annotated[
-        str,
-        typer.Option("--format", help="triton, or a stage of the target: ttir ttgir llir ptx cubin amdgcn hsaco."),
-    ] = "triton",
-    output: Annotated[
-        str | None,
-        typer.Option(
-            "--output",
-            "-o",
-            metavar="PATH",
-            help="A file, - for standard output, or a folder, which gets one file a kernel.",
-        ),
-    ] = None,
-    size: Sizes = [],  # noqa: B006
-    dtype: DTypes = [],  # noqa: B006
-    scalar: Scalars = [],  # noqa: B006
-    level: Level = 2,
-    splits: Splits = None,
-    target: Annotated[str, typer.Option(metavar="sm_90", help="The machine to make code for.")] = "sm_90",
-    as_json: Json = False,
-) -> None:
-    """Write the Triton file, or what it compiles to for a target; no GPU is needed."""
-    from einc.cli.emission import FORMATS, aot, place
-
-    if form not in FORMATS:
-        raise typer.BadParameter(f"'{form}' is none of {', '.join(FORMATS)}", param_hint="--format")
-    _apart(as_json, output, "--output")
-    wanted = _request(size, dtype, scalar)
-    parts, notes = aot(_program(file, expression, level, target, splits), wanted, form)
-    if as_json:
-        _print_json(notes)
-    elif notes:
-        print(*(f"{n['kernel']}: {n['resources']}" for n in notes), sep="\n", file=sys.stderr)
-    if not as_json or output is not None:
-        place(parts, output)
-
-
-@command("einc explain examples/attention.ein --size i=4096,j=4096,d=64 --html attention.html")
-def explain(
-    file: File = None,
-    expression: Expression = None,
-    size: Sizes = [],  # noqa: B006
-    dtype: DTypes = [],  # noqa: B006
-    scalar: Scalars = [],  # noqa: B006
-    level: Level = 2,
-    splits: Splits = None,
-    target: TargetName = None,
-    as_json: Json = False,
-    html: Annotated[
-        Path | None, typer.Option("--html", metavar="FILE", help="Write one page with pictures instead.")
-    ] = None,
-) -> None:
-    """Print what a program is as a system, how it is streamed, and what it costs at each optimisation level."""
-    from einc.present.terminal import console, explanation
-    from einc.trials.running import story_for
-
-    _apart(as_json, html, "--html")
-    found = story_for(_program(file, expression, level, target, splits), _request(size, dtype, scalar))
-    if html is not None:
-        from einc.base.files import write
-        from einc.present.page import page
-
-        write(html, page(found))
-    if as_json:
-        from einc.present.data import story_data
-
-        _print_json(story_data(found))
-    elif html is None:
-        console().print(explanation(found))
-
-
-@command("einc check examples/attention.ein --size i=100,j=50")
-def check(
-    file: File = None,
-    expression: Expression = None,
-    size: Sizes = [],  # noqa: B006
-    dtype: DTypes = [],  # noqa: B006
-    scalar: Scalars = [],  # noqa: B006
-    level: Level = 2,
-    as_json: Json = False,
-) -> None:
-    """Say whether a program is right, and print its signature; with sizes, whether it fits operands of them."""
-    from einc.trials.running import compile_for
-
-    try:
-        program = _program(file, expression, level)
-        compile_for(program, _request(size, dtype, scalar))
-    except Error as error:
-        if not as_json:
-            raise
-        _print_json(diagnostic(error))
-        raise typer.Exit(1) from None
-    if as_json:
-        _print_json({"ok": True, "signature": str(program)})
-    else:
-        _print(f"ok: {program}")
-
-
-def diagnostic(error: Error) -> dict[str, Any]:
-    """An error as data."""
-    place = None
-    if error.span is not None:
-        span = error.span
-        place = {"file": span.source.name, "line": span.line, "column": span.column, "text": span.text}
-    kind = type(error).__name__
-    return {"ok": False, "kind": kind, "message": error.message, "at": place, "fact": error.fact, "hint": error.hint}
-
-
-@command("einc bench examples/attention.ein --size b=1,i=4096,h=8,j=4096,d=64 --against sdpa")
-def bench(
-    file: File = None,
-    expression: Expression = None,
-    size: Sizes = [],  # noqa: B006
-    dtype: DTypes = [],  # noqa: B006
-    scalar: Scalars = [],  # noqa: B006
-    level: Level = 2,
-    device: Annotated[str | None, typer.Option(help="cpu or cuda; without it a GPU if there is one.")] = None,
-    against: Annotated[list[str], typer.Option(metavar="PEER", help="sdpa, flex, cublas, eager or compile.")] = [],  # noqa: B006
-    only: Annotated[str, typer.Option(metavar="TEXT", help="Of the standard table, rows whose name holds this.")] = "",
-    quick: Annotated[bool, typer.Option("--quick", help="A shorter table, and less time a row.")] = False,
-    write: Annotated[
-        Path | None, typer.Option("--write", metavar="BENCHMARKS.md", help="Put the table into a file.")
-    ] = None,
-    as_json: Json = False,
-) -> None:
-    """Time a program beside what one would call instead; without a program, the standard table of this machine."""
-    from einc.trials import contests, scoreboard
-    from einc.trials.bench import Row
-    from einc.trials.machine import device_called, facts
-    from einc.trials.peers import PEERS
-
-    _apart(as_json, write, "--write")
-    where = device_called(device)
-    names = [name for word in against for name in word.split(",")] or ["eager"]
-    if unknown := [name for name in names if name not in PEERS]:
-        raise typer.BadParameter(f"'{unknown[0]}' is none of {', '.join(PEERS)}", param_hint="--against")
-    if file is None and expression is None:
-        chosen = [c for c in contests.standard(where.type, quick) if only in c.name]
-    else:
-        program = _program(file, expression, level)
-        chosen = [contests.of_program(program, _request(size, dtype, scalar), where, names, level)]
-    words = [word if write is None else word.replace(str(write), write.name) for word in sys.argv[2:]]
-    known, called = facts(where), " ".join(["einc bench", *words])
-
-    def keep(rows: list[Row]) -> None:
-        if not as_json:
-            _print(scoreboard.lines(rows[-1]), write)
-            sys.stdout.flush()
-        if write is not None and not _is_standard(write):  # what there is of the table, should it be cut short
-            scoreboard.save(write, scoreboard.section(known, rows, called))
-
-    if not as_json:
-        _print(scoreboard.heading(), write)
-    rows = scoreboard.rows(chosen, where, 0.1 if quick else 0.3, keep)
-    if as_json:
-        _print_json(scoreboard.data(known, rows))
-    elif _is_standard(write):
-        _print(scoreboard.section(known, rows, called))
-
-
-@command("einc passes --level 0")
-def passes(level: Level = 2, as_json: Json = False) -> None:
-    """List the passes in the order they run, each with its law."""
-    from einc.present.terminal import console, passes_table
-
-    found = passes_of(level)
-    if as_json:
-        _print_json([{"name": p.name, "level": p.level, "law": p.law, "why": p.why} for p in found])
-    else:
-        console().print(passes_table((p.name, str(p.level), p.law, p.why) for p in found))
-
-
-@command("einc functions")
-def functions(as_json: Json = False) -> None:
-    """List the functions that a program may call, each with what it gives."""
-    from einc.explain.vocabulary import vocabulary
-    from einc.present.terminal import console, functions_table
-
-    found = vocabulary()
-    if as_json:
-        _print_json([{"name": w.name, "form": w.form, "says": w.says, "kind": w.kind} for w in found])
-    else:
-        console().print(functions_table((w.kind, w.form, w.says) for w in found))
-
-
-@command("einc demo")
-def demo() -> None:
-    """Compile a matrix product and attention, show every stage, run both here and compare with float64."""
-    from einc.cli.demo import main as show
-
-    show()
-
-
-def main() -> None:
-    """The `einc` command."""
-    app()
+def say_json(data: object) -> None:
+    say(json.dumps(data, indent=2, ensure_ascii=False))

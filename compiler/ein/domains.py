@@ -14,14 +14,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import reduce
 
+from einc.base.ops import COMPARISONS, DENIED
 from einc.ein import FALSE, Apply, AxisValue, Cast, Const, Equation, Expr, Extent, Read, axes_of, children, substitute
 from einc.ein.guards import in_range_by_form
 
 Domain = frozenset[Expr]  # predicates, all of which must hold
 
 EVERYWHERE: Domain = frozenset()
-_TRUTH = ("lt", "le", "gt", "ge", "eq", "ne", "and", "or", "not")
-_OPPOSITE = {"eq": "ne", "ne": "eq"}
+_TRUTH = (*COMPARISONS, "and", "or", "not")
 _OF_ZERO = (  # 0 at 0
     "abs", "sqrt", "tanh", "erf", "sin", "tan", "log1p", "expm1", "floor", "ceil", "round", "neg", "conj",
 )  # fmt: skip
@@ -212,7 +212,7 @@ def fails(p: Expr) -> tuple[Expr, ...]:
             return fails(x) + fails(y)
         case Apply(op="not", args=(x,)):
             return holds(x)
-        case Apply(op=op, args=args) if op in _OPPOSITE:
-            return (Apply(_OPPOSITE[op], args),)
+        case Apply(op="eq" | "ne" as op, args=args):
+            return (Apply(DENIED[op], args),)
         case _:
             return (Apply("not", (p,)),)

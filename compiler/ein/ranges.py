@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from itertools import product
 
+from einc.base.intervals import Interval, applied, within
 from einc.ein import Apply, AxisValue, Cast, Const, Expr, Extent, Program, Read, Scalar, walk
 from einc.ein.guards import in_range_by_form
 
-__all__ = ["Interval", "extent_of", "in_range_by_form", "interval", "is_closed", "is_simple", "needs_check"]
-
-Interval = tuple[int, int]  # least and greatest value, both included
+__all__ = ["extent_of", "in_range_by_form", "interval", "is_closed", "is_simple", "needs_check"]
 
 _EXACT = ("add", "sub", "mul", "floordiv", "mod", "neg", "exactdiv")
 
@@ -69,94 +67,11 @@ def interval(e: Expr, extents: Mapping[str, int], scalars: Mapping[str, int | fl
             return (0, extents[axis] - 1) if extents.get(axis, 0) > 0 else None
         case Cast(dtype, arg):
             below = interval(arg, extents, scalars)
-            return below if below is not None and _holds(dtype.kind, dtype.bits, below) else None
+            return below if below is not None and dtype.is_int and within(below, dtype.limits) else None
         case Apply(op, args):
-            known = [interval(a, extents, scalars) for a in args]
-            return _apply(op, known)
+            return applied(op, [interval(a, extents, scalars) for a in args])
         case Read():
             return None
-
-
-def _holds(kind: str, bits: int, values: Interval) -> bool:
-    low, high = {"i": (-(1 << bits - 1), (1 << bits - 1) - 1), "u": (0, (1 << bits) - 1)}.get(kind, (1, 0))
-    return low <= values[0] and values[1] <= high
-
-
-def _apply(op: str, known: list[Interval | None]) -> Interval | None:
-    if op == "where":
-        return _where(*known)
-    if op in ("and", "or"):
-        return _logic(op, *known)
-    args = [k for k in known if k is not None]
-    if len(args) < len(known):
-        return None
-    match op, args:
-        case "neg", [(low, high)]:
-            return -high, -low
-        case "not", [(low, high)]:
-            return 1 - high, 1 - low
-        case "abs", [(low, high)]:
-            return (0 if low <= 0 <= high else min(abs(low), abs(high))), max(abs(low), abs(high))
-        case "add", [a, b]:
-            return a[0] + b[0], a[1] + b[1]
-        case "sub", [a, b]:
-            return a[0] - b[1], a[1] - b[0]
-        case "mul", [a, b]:
-            return _hull(x * y for x, y in product(a, b))
-        case ("max" | "min") as which, [a, b]:
-            pick = max if which == "max" else min
-            return pick(a[0], b[0]), pick(a[1], b[1])
-        case ("floordiv" | "exactdiv" | "mod") as which, [a, b]:
-            return _divide(which, a, b)
-        case ("lt" | "le" | "gt" | "ge" | "eq" | "ne") as which, [a, b]:
-            return _compare(which, a, b)
-        case _:
-            return None
-
-
-def _hull(values: Iterable[int]) -> Interval:
-    found = tuple(values)
-    return min(found), max(found)
-
-
-def _divide(op: str, a: Interval, b: Interval) -> Interval | None:
-    if b[0] <= 0 <= b[1]:
-        return None
-    if op != "mod":
-        return _hull(x // y for x, y in product(a, b))
-    if b[0] == b[1] and a[0] // b[0] == a[1] // b[0]:  # one period: the remainder moves with the dividend
-        return _hull((a[0] % b[0], a[1] % b[0]))
-    return (0, b[1] - 1) if b[0] > 0 else (b[0] + 1, 0)
-
-
-def _compare(op: str, a: Interval, b: Interval) -> Interval:
-    if op in ("gt", "ge"):
-        op, a, b = {"gt": "lt", "ge": "le"}[op], b, a
-    match op:
-        case "lt":
-            always, never = a[1] < b[0], a[0] >= b[1]
-        case "le":
-            always, never = a[1] <= b[0], a[0] > b[1]
-        case _:
-            always, never = a[0] == a[1] == b[0] == b[1], a[1] < b[0] or b[1] < a[0]
-            if op == "ne":
-                always, never = never, always
-    return int(always), int(not never)
-
-
-def _logic(op: str, a: Interval | None, b: Interval | None) -> Interval:
-    """One side known to decide is enough."""
-    p, q = a or (0, 1), b or (0, 1)
-    pick = min if op == "and" else max
-    return pick(p[0], q[0]), pick(p[1], q[1])
-
-
-def _where(condition: Interval | None, a: Interval | None, b: Interval | None) -> Interval | None:
-    if condition == (1, 1):
-        return a
-    if condition == (0, 0):
-        return b
-    return None if a is None or b is None else (min(a[0], b[0]), max(a[1], b[1]))
 
 
 def needs_check(program: Program, read: Read) -> tuple[bool, ...]:

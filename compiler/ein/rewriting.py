@@ -44,13 +44,30 @@ def depth(e: Expr) -> int:
     return deepest[id(e)]
 
 
-def renamed(e: Equation, names: Mapping[str, str]) -> Equation:
-    """The equation with tensors read under other names."""
+def replaced(e: Expr, others: Mapping[Expr, Expr]) -> Expr:
+    """The expression with others for some of its parts, the largest first."""
+    return others[e] if e in others else rebuild(e, lambda below: replaced(below, others))
+
+
+def read_as(e: Expr, values: Mapping[str, Expr]) -> Expr:
+    """The expression with values for what it reads of some tensors."""
+    if isinstance(e, Read) and e.tensor in values:
+        return values[e.tensor]
+    return rebuild(e, lambda below: read_as(below, values))
+
+
+def reading(e: Expr, names: Mapping[str, str]) -> Expr:
+    """The expression with some tensors read under other names."""
 
     def rename(n: Expr) -> Expr:
         return replace(n, tensor=names[n.tensor]) if isinstance(n, Read) and n.tensor in names else n
 
-    return e.map(lambda x: bottom_up(x, rename)) if names else e
+    return bottom_up(e, rename) if names else e
+
+
+def renamed(e: Equation, names: Mapping[str, str]) -> Equation:
+    """The equation with tensors read under other names."""
+    return e.map(lambda x: reading(x, names)) if names else e
 
 
 def drop_dead(program: Program) -> Program:

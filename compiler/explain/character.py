@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from einc.base.ops import ORDERINGS
+from einc.base.ops import COMPARISONS
 from einc.ein import Apply, Cast, Const, Equation, Expr, Program, Read, walk
 
 Degree = tuple[int, int] | None
 ALL = "*"
 
 _MULTIPLES = ("linear", "bilinear", "trilinear")
-_CONDITIONS = (*ORDERINGS, "eq", "ne", "and", "or", "not")
+_CONDITIONS = (*COMPARISONS, "and", "or", "not")
 _POWERS = {2: "quadratic", 3: "cubic"}
 
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 
 from einc import tile
+from einc.base.ops import COMPARISONS
 from einc.base.types import DType
 from einc.ein import Apply, Cast, Equation, Expr, reads
 from einc.tile.walk import tile_axes, walk_values
@@ -22,7 +23,7 @@ def flops(e: Equation, dtypes: Mapping[str, DType], sizes: Sizes) -> int:
     return each * math.prod(sizes.get(a, 1) for a in (*e.axes, *e.over))
 
 
-_FREE = ("where", "and", "or", "not", "lt", "le", "gt", "ge", "eq", "ne", "re", "im", "conj", "complex")
+_FREE = ("where", "and", "or", "not", *COMPARISONS, "re", "im", "conj", "complex")
 
 
 def _operations(e: Expr, dtypes: Mapping[str, DType]) -> int:

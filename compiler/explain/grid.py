@@ -15,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from einc import tile
-from einc.base.types import INT, DType
+from einc.base.types import DType
 from einc.ein.arithmetic import ScalarValue
 from einc.evaluate.elementwise import Value, apply, convert
+from einc.tile.blocks import block_size
 from einc.tile.typing import axes_of, dtype_of, loop_position, scope
 from einc.tile.walk import walk_values
 
@@ -50,10 +51,8 @@ def extent_of(axis: tile.TileAxis, extents: Mapping[str, int]) -> int:
 
 
 def block_of(axis: tile.TileAxis, extents: Mapping[str, int]) -> int:
-    """The tile size that a launch chooses: the next power of two of the extent within the block's range."""
-    if axis.block is None:
-        return 1
-    return min(max(1 << max(extent_of(axis, extents) - 1, 0).bit_length(), axis.block.least), axis.block.cap)
+    """The positions of a tile along an axis at a launch."""
+    return 1 if axis.block is None else block_size(axis.block, extent_of(axis, extents))
 
 
 def blocks_of(axis: tile.TileAxis, extents: Mapping[str, int]) -> int:
@@ -246,8 +245,4 @@ def _extreme(which: str, dtype: DType) -> int | float:
     """The value of `lowest` or `highest`."""
     if dtype.is_float:
         return -np.inf if which == "lowest" else np.inf
-    bits = dtype.bits or 64
-    signed = dtype.kind == "i" or dtype == INT
-    if which == "lowest":
-        return -(1 << (bits - 1)) if signed else 0
-    return (1 << (bits - 1)) - 1 if signed else (1 << bits) - 1
+    return dtype.limits[which == "highest"]

@@ -9,7 +9,7 @@ import html
 import math
 from collections.abc import Mapping, Sequence
 
-from einc.base.ops import ATOM, COMPARE, NOT, OPS, POWER, PRODUCT, SIGN, SUM
+from einc.base.ops import ATOM, COMPARE, DENIED, NOT, OPS, POWER, PRODUCT, SIGN, SUM
 from einc.ein import (
     ONE,
     ZERO,
@@ -33,7 +33,6 @@ _INFIX = {
     "or": "∨", "and": "∧", "lt": "<", "le": "≤", "gt": ">", "ge": "≥", "eq": "=", "ne": "≠",
     "add": "+", "sub": "−", "mul": "·", "div": "/", "exactdiv": "/", "floordiv": "÷", "mod": "mod",
 }  # fmt: skip
-_NEGATED = {"lt": "ge", "le": "gt", "gt": "le", "ge": "lt", "eq": "ne", "ne": "eq"}
 _RAISED = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 _LOWERED = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
 
@@ -152,8 +151,8 @@ def _power(base: str, n: Expr, shapes: Shapes) -> str:
 
 def _negation(p: Expr, shapes: Shapes) -> Part:
     match p:
-        case Apply(op, args) if op in _NEGATED:
-            return _operation(_NEGATED[op], args, shapes)
+        case Apply(op, args) if op in DENIED:
+            return _operation(DENIED[op], args, shapes)
         case Apply("not", (q,)):
             return _part(q, shapes)
         case Apply("or" | "and" as op, (q, r)):

@@ -17,13 +17,12 @@ from dataclasses import dataclass
 from functools import reduce
 
 from einc import ein
+from einc.base.ops import DENIED, MIRRORED
 from einc.base.types import I32, I64, U64, DType
 from einc.ein import FALSE, ONE, TRUE, ZERO, Apply, AxisValue, Cast, Const, Expr
 from einc.ein.inference import dtype_of, exact, is_position
-from einc.passes.algebra.domain import NEGATED, is_positive
+from einc.passes.algebra.domain import is_positive
 from einc.passes.algebra.folding import call
-
-_FLIPPED = {"lt": "gt", "le": "ge", "gt": "lt", "ge": "le", "eq": "eq", "ne": "ne"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +95,7 @@ class _Solver:
                 return self.range(_any(_all(c, x), _all(Apply("not", (c,)), y)))
             case _ if self.is_free(p):
                 return self.free(p)
-            case Apply(op=op, args=(a, b)) if op in _FLIPPED:
+            case Apply(op=op, args=(a, b)) if op in MIRRORED:
                 return self.comparison(op, a, b)
             case _:
                 return _ANYWHERE
@@ -115,8 +114,8 @@ class _Solver:
                 return self.range(_all(Apply("not", (a,)), Apply("not", (b,))))
             case Apply(op="not", args=(a,)):
                 return self.range(a)
-            case Apply(op=op, args=args) if op in NEGATED and not self.is_free(x):
-                return self.range(Apply(NEGATED[op], args))  # of integers, as others are not solved
+            case Apply(op=op, args=args) if op in DENIED and not self.is_free(x):
+                return self.range(Apply(DENIED[op], args))  # of integers, as others are not solved
             case _:
                 return self.free(p) if self.is_free(p) else _ANYWHERE
 
@@ -152,7 +151,7 @@ class _Solver:
             return _ANYWHERE
         if factor > 0:
             return self.scaled(op, atom, Const(factor), call("sub", right[2], left[2]))
-        return self.scaled(_FLIPPED[op], atom, Const(-factor), call("sub", left[2], right[2]))
+        return self.scaled(MIRRORED[op], atom, Const(-factor), call("sub", left[2], right[2]))
 
     def linear(self, e: Expr) -> tuple[int, Expr | None, Expr] | None:
         """(c, term, rest) with e = c * term + rest, where only the term has the axis in it."""
@@ -227,7 +226,7 @@ class _Solver:
         return call("add", Apply("min", (v, self.whole)) if wide else v, ONE)
 
     def distance(self, op: str, y: Expr, v: Expr) -> _Range:
-        up, down = Apply(op, (y, v)), Apply(_FLIPPED[op], (y, call("neg", v)))
+        up, down = Apply(op, (y, v)), Apply(MIRRORED[op], (y, call("neg", v)))
         return self.range(_all(up, down) if op in ("lt", "le") else _any(up, down))
 
     def extreme(self, which: str, op: str, y: Expr, z: Expr, v: Expr) -> _Range:

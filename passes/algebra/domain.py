@@ -14,16 +14,15 @@ from collections.abc import Callable, Iterable
 from functools import reduce
 
 from einc import ein
+from einc.base.ops import DENIED
 from einc.ein import Apply, Const, Expr, Monoid
 from einc.ein.domains import EVERYWHERE, Domain, Domains, conjunction, either, fails, holds, is_positive
 from einc.passes.algebra.scope import IDENTITIES
 
 __all__ = [
-    "NEGATED", "Domain", "conjunction", "domain", "domain_of", "either", "fails", "holds", "is_nothing", "is_positive",
+    "Domain", "conjunction", "domain", "domain_of", "either", "fails", "holds", "is_nothing", "is_positive",
     "ordered",
 ]  # fmt: skip
-
-NEGATED = {"lt": "ge", "le": "gt", "gt": "le", "ge": "lt", "eq": "ne", "ne": "eq"}  # of a NaN only `eq` and `ne`
 
 
 def domain_of(monoid: Monoid, bodies: Iterable[Expr]) -> Domain:
@@ -46,7 +45,7 @@ def ordered(e: Expr, is_int: Callable[[Expr], bool]) -> Expr:
     """The expression with one comparison for the denial of another, of integers: not (a > b) --> a <= b."""
     e = ein.rebuild(e, lambda below: ordered(below, is_int))
     match e:
-        case Apply(op="not", args=(Apply(op=op, args=(a, b)),)) if op in NEGATED and is_int(a) and is_int(b):
-            return Apply(NEGATED[op], (a, b))
+        case Apply(op="not", args=(Apply(op=op, args=(a, b)),)) if op in DENIED and is_int(a) and is_int(b):
+            return Apply(DENIED[op], (a, b))
         case _:
             return e

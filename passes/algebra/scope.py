@@ -33,6 +33,13 @@ IDENTITIES: dict[str, Const] = {
 }
 
 
+def is_unit(e: Expr, unit: float) -> bool:
+    """Is the expression that constant, whatever type it is in?"""
+    while isinstance(e, Cast):
+        e = e.arg
+    return isinstance(e, Const) and isinstance(e.value, bool) == isinstance(unit, bool) and e.value == unit
+
+
 @dataclass(frozen=True, slots=True)
 class Scope:
     """The types and dimensions of the tensors there are, which decide what laws hold; they grow with new tensors."""

@@ -6,16 +6,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import reduce
 
-from einc.base.ops import ORDERINGS
+from einc.base.ops import COMPARISONS, DENIED, MIRRORED, ORDERINGS
 from einc.base.types import INT
 from einc.ein import FALSE, TRUE, Apply, Const, Expr, Extent, Read
 from einc.ein.rewriting import bottom_up
 from einc.passes.algebra.arithmetic_laws import is_below, is_number
 from einc.passes.algebra.scope import Rule, Scope
 from einc.passes.algebra.signs import not_negative
-
-_MIRROR = {"lt": "gt", "gt": "lt", "le": "ge", "ge": "le", "eq": "eq", "ne": "ne"}
-_OPPOSITE = {"lt": "ge", "ge": "lt", "gt": "le", "le": "gt", "eq": "ne", "ne": "eq"}
 
 
 def _where(_: Scope, e: Apply) -> Expr | None:
@@ -76,10 +73,10 @@ def _not(scope: Scope, e: Apply) -> Expr | None:
     match e.args[0]:
         case Apply("not", (p,)):
             return p
-        case Apply(op, (a, b)) if op in _OPPOSITE:
+        case Apply(op, (a, b)) if op in DENIED:
             if op in ORDERINGS and not (scope.exact(a) and scope.exact(b)):
                 return None  # of a NaN, neither a < b nor a >= b
-            return Apply(_OPPOSITE[op], (a, b))
+            return Apply(DENIED[op], (a, b))
         case _:
             return None
 
@@ -147,7 +144,7 @@ def _isolated(scope: Scope, e: Apply) -> Expr | None:
     """The constant to the right of the comparison, and all of it: 0 <= i - 1 is i >= 1."""
     match e.args:
         case (Const() as c, x) if not isinstance(x, Const):
-            return replace(e, op=_MIRROR[e.op], args=(x, c))
+            return replace(e, op=MIRRORED[e.op], args=(x, c))
         case (Apply("add" | "sub" as op, (x, Const(int() as c))), Const(int() as d)) if scope.type(x) == INT:
             return replace(e, args=(x, Const(d - c if op == "add" else d + c)))
         case _:
@@ -166,5 +163,5 @@ def _compared(op: str, e: Expr, c: Expr) -> Expr | None:
 
 
 TRUTH: dict[str, Rule] = {
-    "where": _where, "not": _not, "and": _junction, "or": _junction, **dict.fromkeys(_OPPOSITE, _compare)
+    "where": _where, "not": _not, "and": _junction, "or": _junction, **dict.fromkeys(COMPARISONS, _compare)
 }  # fmt: skip

@@ -12,13 +12,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from einc import ein
+from einc.base.ops import DENIED
 from einc.base.types import I64, U64, DType
 from einc.ein import FALSE, TRUE, ZERO, Apply, AxisDecl, AxisValue, Cast, Const, Equation, Expr, Extent, Program, Read
 from einc.ein.guards import conjoin
 from einc.ein.inference import dtype_of, exact, is_position, reduced_type
 from einc.ein.monoids import MONOIDS
 from einc.ein.rewriting import names, unused
-from einc.passes.algebra.domain import NEGATED
 from einc.passes.algebra.folding import call
 
 CHUNK = 16  # positions that bounds do not tell apart: what a start is rounded down to
@@ -81,7 +81,7 @@ class Chunks:
         if len(along) == 1 and ein.reads(p):
             return self.table(p, "any", along[0])
         match p:
-            case Apply(op=op, args=(a, b)) if op in NEGATED and self.is_exact(a) and self.is_exact(b):
+            case Apply(op=op, args=(a, b)) if op in DENIED and self.is_exact(a) and self.is_exact(b):
                 return self.comparison(op, a, b)
             case Read():
                 point = self.point(p)
@@ -98,8 +98,8 @@ class Chunks:
                 return Apply("or" if op == "and" else "and", tuple(Apply("not", (a,)) for a in args))
             case Apply(op="not", args=(y,)):
                 return y
-            case Apply(op=op, args=(a, b)) if op in NEGATED and self.is_exact(a) and self.is_exact(b):
-                return Apply(NEGATED[op], (a, b))
+            case Apply(op=op, args=(a, b)) if op in DENIED and self.is_exact(a) and self.is_exact(b):
+                return Apply(DENIED[op], (a, b))
             case _:
                 return None
 
@@ -189,7 +189,7 @@ def _in_type(whole: Interval, t: DType) -> Interval:
     """The interval of what is computed in a type: all of the type where the ideal values leave it, since they wrap."""
     if is_position(t):
         return whole
-    least, most = (0, (1 << t.bits) - 1) if t.kind == "u" else (-(1 << t.bits - 1), (1 << t.bits - 1) - 1)
+    least, most = t.limits
     fits = Apply("and", (Apply("ge", (whole[0], Const(least))), Apply("le", (whole[1], Const(most)))))
     return Apply("where", (fits, whole[0], Const(least))), Apply("where", (fits, whole[1], Const(most)))
 

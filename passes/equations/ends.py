@@ -88,7 +88,7 @@ def _unit(monoid: str, t: DType) -> bool | int | float:
         return unit
     if t.is_bool:
         return unit > 0
-    low, high = (0, (1 << t.bits) - 1) if t.kind == "u" else (-(1 << t.bits - 1), (1 << t.bits - 1) - 1)
+    low, high = t.limits
     return low if monoid == "max" else high
 
 

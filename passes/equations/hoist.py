@@ -18,19 +18,15 @@ A contraction of weights that are divided by their sum has this shape; without t
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import replace
 from functools import reduce
 
 from einc.base.types import DType, join
 from einc.ein import (
-    FALSE,
     ZERO,
     Apply,
     AxisValue,
-    Cast,
-    Const,
     Equation,
     Expr,
     Extent,
@@ -45,15 +41,14 @@ from einc.ein.guards import composite
 from einc.ein.inference import dtype_of, reduced_type
 from einc.ein.rewriting import bottom_up, drop_dead, merge_equal, names, unused
 from einc.passes.algebra.exposure import is_exposed, sheltered
-from einc.passes.algebra.identities import simplify_expression
 from einc.passes.algebra.products import Product, multiplied, taken_apart
 from einc.passes.algebra.scope import IDENTITIES, Scope, accumulated, is_stored_as
-from einc.passes.algebra.signs import is_finite, makes_no_negative, not_negative
+from einc.passes.algebra.signs import makes_no_negative, not_negative
+from einc.passes.equations.emptiness import Emptiness, unless_empty
 from einc.pipeline import Context
 
 _LEFT = ("sum", "max", "min", "any", "all")  # monoids that something may leave
 _CHOICES = ("argmax", "argmin")
-_EXTREMES = ("max", "min")
 
 Around = Callable[[Expr], Expr]  # what is left around the value of a reduction
 Parts = tuple[Expr, Around]  # what is reduced, and that
@@ -76,10 +71,9 @@ class _Hoisting:
         self.dtypes = program.dtypes()
         self.shapes = program.shapes()
         self.scope = Scope(self.dtypes, self.shapes)
-        self.empty: dict[str, Expr | None] = {}  # what tensors are where the reduction at hand is empty
+        self.empty = Emptiness(program, self.done, self.scope)
         self.taken = names(program)
         self.positive: set[str] = set()  # tensors whose elements are not negative
-        self.lengths = {a.name: a.extent for a in program.axes}
 
     def equation(self, e: Equation) -> None:
         """Add the equation as it is, or as a reduction and what is left around it."""
@@ -98,7 +92,7 @@ class _Hoisting:
         self.dtypes[name], self.shapes[name] = reduced.outputs[0].dtype, dims
         self.done[name] = reduced
         body = around(value) if holds else unless_empty(e, around(value))
-        if not self.never_empty(e):
+        if not self.empty.is_never(e):
             body = self.sheltered(body, e)
         self.done[e.name] = replace(e, bodies=(body,), monoid=None, over=(), domain=None)
 
@@ -148,12 +142,12 @@ class _Hoisting:
             return None if found is None else (*found, True)
         if e.monoid is None or e.monoid.name not in _LEFT:
             return None
-        self.empty = {}
+        self.empty.begin()
         identity = IDENTITIES[e.monoid.name]
         for candidate in (self.leaving(e), masks_only(e)):
             if candidate is not None:
                 core, around = candidate
-                holds = self.never_empty(e) or self.when_empty(around(identity), e) == identity
+                holds = self.empty.is_never(e) or self.empty.value(around(identity), e) == identity
                 if holds or e.domain is None:
                     return core, around, holds
         return None
@@ -242,65 +236,6 @@ class _Hoisting:
     def scales(self, c: Expr) -> bool:
         """Is it not negative, so that it keeps the order of what it multiplies?"""
         return not_negative(c, self.positive)
-
-    # -- over an empty axis
-
-    def never_empty(self, e: Equation) -> bool:
-        """Do all reduced axes have positions, whatever the operands are?"""
-        extents = (self.lengths[axis] for axis in e.over)
-        return e.domain is None and all(isinstance(n, Const) and n.value > 0 for n in extents)
-
-    def when_empty(self, value: Expr, e: Equation) -> Expr:
-        """A value where the reduction e is empty: sums over the same axes are 0 there, and so on; zeros are `ZERO`."""
-
-        def known(n: Expr) -> Expr:
-            match n:
-                case Extent(axis) if (axis,) == e.over and e.domain is None:
-                    return ZERO
-                case Read(tensor, guard=guard) if tensor in self.done:
-                    constant = self.tensor_when_empty(n, e)
-                    unguarded = guard is None or constant in (ZERO, FALSE)
-                    return constant if constant is not None and unguarded else n
-                case Apply("mul", (x, c)) if x == ZERO and is_finite(c):
-                    return ZERO
-                case Apply("mul", (c, x)) if x == ZERO and is_finite(c):
-                    return ZERO
-                case Apply("div", (Const(float() as x), c)) if math.isinf(x) and not_negative(c) and is_finite(c):
-                    return Const(x)
-                case _:
-                    return n
-
-        found = simplify_expression(bottom_up(value, known), self.scope)
-        while isinstance(found, Cast):
-            found = found.arg
-        zero = isinstance(found, Const) and found.value == 0 and found.value is not False
-        return ZERO if zero else found
-
-    def tensor_when_empty(self, read: Read, e: Equation) -> Expr | None:
-        """The constant that a tensor is wherever the reduction e is empty, if it is known to be one."""
-        d = self.done[read.tensor]
-        own = read.index == tuple(composite(dim) for dim in d.dims)
-        if d.monoid is not None:
-            empty = (
-                set(e.over) <= set(d.over) if e.domain is None else own and e.domain == d.domain and e.over == d.over
-            )
-            return IDENTITIES.get(d.monoid.name) if empty else None
-        if read.tensor not in self.empty:
-            found = self.when_empty(d.body, e) if e.domain is None and len(d.bodies) == 1 else None
-            self.empty[read.tensor] = found if isinstance(found, Const) else None
-        return self.empty[read.tensor]
-
-
-def unless_empty(e: Equation, value: Expr) -> Expr:
-    """The value, or the identity where a reduced axis has no positions."""
-    assert e.monoid is not None
-    tests: list[Expr] = [Apply("eq", (Extent(axis), ZERO)) for axis in e.over]
-    empty = reduce(lambda a, b: Apply("or", (a, b)), tests)
-    match value:
-        case Apply(op="mul", args=(c, Read() as sum_)) if e.monoid.name == "sum" and not axes_of(c) and not reads(c):
-            return Apply("mul", (Apply("where", (empty, ZERO, c)), sum_))  # a sum of nothing is 0
-        case _:
-            return Apply("where", (empty, IDENTITIES[e.monoid.name], value))
 
 
 def stays(x: Expr, e: Equation) -> bool:

@@ -20,9 +20,8 @@ A decay between any two positions has this shape: n**3 work that is n.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from functools import lru_cache
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from einc.base.types import I32
 from einc.ein import (
@@ -41,95 +40,21 @@ from einc.ein import (
     Read,
     Tensor,
     axes_of,
-    reads,
     substitute,
 )
-from einc.ein.guards import argument_guard, composite, conjoin
+from einc.ein.guards import conjoin
 from einc.ein.inference import dtype_of
 from einc.ein.monoids import MONOIDS
 from einc.ein.rewriting import bottom_up, names, unused
-from einc.passes.algebra.bounds import bounds
-from einc.passes.algebra.domain import conjunction, fails, holds
-from einc.passes.algebra.scope import IDENTITIES, Scope, accumulated
-from einc.passes.algebra.signs import is_finite, makes_no_negative
+from einc.passes.algebra.domain import conjunction, holds
+from einc.passes.algebra.scope import Scope, accumulated
+from einc.passes.algebra.signs import is_finite
 from einc.passes.equations.ends import Ends, Reads, moved, offset
 from einc.passes.equations.inline import inline
+from einc.passes.equations.restrictions import end, restricted
 from einc.passes.equations.simplify import simplify
-from einc.passes.streaming.running import Along, End, Running, is_along, knows_its_end, running
+from einc.passes.streaming.prefix import is_alike, length_of, prefix
 from einc.pipeline import Context
-
-
-@dataclass(frozen=True, slots=True)
-class Prefix:
-    """What an equation `T[..., i] = monoid[t : t <= i and domain](f)` is where the domain is free of i and |t| = |i|:
-    prefixes along t, one for every i; with t >= i, suffixes. Where f is not free of i, it follows it (`running`)."""
-
-    scanned: str
-    walked: str
-    rows: tuple[str, ...]
-    reverse: bool
-    domain: Expr | None
-    running: Running | None = None
-
-
-def prefix(eq: Equation, program: Program) -> Prefix | None:
-    """The prefixes that an equation makes; None if it makes none."""
-    if eq.monoid is None or len(eq.over) != 1 or eq.domain is None:
-        return None
-    (walked,) = eq.over
-    terms = holds(eq.domain)
-    for n, p in enumerate(terms):
-        match p:
-            case Apply("le" | "ge" as op, (AxisValue(t), AxisValue(i))) if t == walked and i in eq.axes:
-                rest = conjunction([q for k, q in enumerate(terms) if k != n])
-                if (rest is not None and i in axes_of(rest)) or not _is_alike(program, i, t):
-                    continue
-                found = Prefix(i, t, tuple(a for a in eq.axes if a != i), op == "ge", rest)
-                if i not in _axes(eq.bodies):
-                    return found
-                if (followed := _followed(eq, found, program)) is not None:
-                    return replace(found, running=followed)
-    return None
-
-
-def _followed(eq: Equation, found: Prefix, program: Program) -> Running | None:
-    """What prefixes that know their end carry, if it follows that."""
-    end = End(found.scanned, found.walked, found.reverse)
-    if eq.domain is None or not knows_its_end(eq, end):
-        return None
-    length = _length(program, found.walked)
-    return running(replace(eq, domain=found.domain), end, _along(program, eq.name, length, found.reverse))
-
-
-@lru_cache(maxsize=256)
-def _along(program: Program, name: str, length: Expr, reverse: bool) -> Along:
-    """What is known of the tensors made before one, along axes of a length, walked from one end."""
-    along = Along()
-    for eq in program.equations:
-        if eq.name == name:
-            break
-        if any(t.dtype.is_complex for t in eq.outputs):
-            continue
-        places: list[tuple[str, int]] = []
-        for k, dim in enumerate(eq.dims):
-            if len(dim) == 1 and _length(program, dim[0]) == length and _runs(eq, dim[0], reverse, along, program):
-                places += [(t.name, k) for t in eq.outputs]
-        is_order = eq.monoid is not None and eq.monoid.name in ("max", "min")
-        along = Along(
-            along.places.union(places),
-            along.greatest.union([eq.name] if is_order and eq.monoid == MONOIDS["max"] else []),
-            along.orders.union([eq.name] if is_order else []),
-            along.positive.union([eq.name] if makes_no_negative(eq, along.positive) else []),
-        )
-    return along
-
-
-def _runs(eq: Equation, axis: str, reverse: bool, along: Along, program: Program) -> bool:
-    """Does an equation's value along an axis go on as a walk from one end does?"""
-    if eq.monoid is None:
-        return is_along(eq.body, axis, along)
-    found = prefix(eq, program)
-    return found is not None and found.scanned == axis and found.reverse == reverse
 
 
 def scan(program: Program, context: Context) -> Program:
@@ -149,7 +74,7 @@ def _with_one_walk(program: Program) -> Program:
         found = prefix(eq, program)
         if found is None:
             return eq
-        axis = walked.setdefault(_length(program, found.walked), found.walked)
+        axis = walked.setdefault(length_of(program, found.walked), found.walked)
         if axis not in (*eq.axes, *_axes(eq.expressions())):
             eq = replace(eq.map(lambda e: substitute(e, {found.walked: AxisValue(axis)})), over=(axis,))
         return _unguarded(eq, program)
@@ -167,7 +92,7 @@ def _unguarded(eq: Equation, program: Program) -> Equation:
         inside = [
             Apply("lt", (at, Extent(dim[0])))
             for at, dim in zip(n.index, shapes[n.tensor], strict=True)
-            if len(dim) == 1 and isinstance(at, AxisValue) and _is_alike(program, at.axis, dim[0])
+            if len(dim) == 1 and isinstance(at, AxisValue) and is_alike(program, at.axis, dim[0])
         ]
         left = conjunction([p for p in holds(n.guard) if p not in inside and p != TRUE])
         return replace(n, guard=left or (None if len(inside) == len(n.index) else TRUE))
@@ -177,40 +102,6 @@ def _unguarded(eq: Equation, program: Program) -> Equation:
 
 def _axes(expressions: Iterable[Expr]) -> set[str]:
     return {a for e in expressions for a in axes_of(e)}
-
-
-def _contexts(e: Expr, own: Read, context: Expr | None) -> Iterator[Expr | None]:
-    """What holds at every read of a tensor, None for nothing; nothing does at one that is not at its own axes."""
-    match e:
-        case Read(tensor, index, guard):
-            inner = conjoin(context, guard)
-            if tensor == own.tensor:
-                yield inner if index == own.index else None
-            for x in index:
-                yield from _contexts(x, own, inner)
-            if guard is not None:
-                yield from _contexts(guard, own, context)
-        case Apply(op, args):
-            for k, arg in enumerate(args):
-                yield from _contexts(arg, own, argument_guard(op, args[:k], context))
-        case Cast(arg=arg):
-            yield from _contexts(arg, own, context)
-        case _:
-            pass
-
-
-def _length(program: Program, axis: str) -> Expr:
-    """The extent of an axis, by the axis that it is declared to be as long as."""
-    declared = {a.name: a.extent for a in program.axes}
-    extent: Expr = Extent(axis)
-    while isinstance(extent, Extent) and (formula := declared.get(extent.axis)) is not None:
-        extent = formula
-    return extent
-
-
-def _is_alike(program: Program, a: str, b: str) -> bool:
-    """Have two axes the same extent, whatever the operands are?"""
-    return _length(program, a) == _length(program, b)
 
 
 class _Scans:
@@ -247,11 +138,11 @@ class _Scans:
         if len(eq.over) > 1:
             return None
         eq, (axis,) = _unguarded(eq, self.whole), eq.over
-        terms, bodies = self.restricted(eq)
+        terms, bodies = restricted(eq, self.program, self.whole, self.scope.shapes)
         for p in terms:
-            side, e = self.end(p, axis) or ("", ZERO)
+            side, e = end(p, axis, self.scope.dtypes) or ("", ZERO)
             i, _ = offset(e)
-            if i in eq.axes and _is_alike(self.whole, i, axis):
+            if i in eq.axes and is_alike(self.whole, i, axis):
                 own = tuple(a for a in eq.axes if a != i)
                 lower, upper = ((e,) if side == s else () for s in ("ge", "le"))
                 ends = Ends(axis, bodies, tuple(q for q in terms if q != p), own, lower, upper)
@@ -262,8 +153,8 @@ class _Scans:
 
     def ends(self, eq: Equation, axis: str) -> Ends | None:
         """The ends of a reduced axis that the body does not know."""
-        terms, bodies = self.restricted(eq)
-        solved = {p: self.end(p, axis) for p in terms}
+        terms, bodies = restricted(eq, self.program, self.whole, self.scope.shapes)
+        solved = {p: end(p, axis, self.scope.dtypes) for p in terms}
         known = _axes((*bodies, *(p for p in terms if solved[p] is None)))
         ends = {p: e for p, e in solved.items() if e is not None and not _axes((e[1],)) <= known}
         reduced = set(eq.over)
@@ -274,86 +165,6 @@ class _Scans:
         lower, upper = (tuple(e for s, e in ends.values() if s == side) for side in ("ge", "le"))
         own = tuple(a for a in eq.axes if a in known)
         return Ends(axis, bodies, tuple(p for p in terms if p not in ends), own, lower, upper)
-
-    def restricted(self, eq: Equation) -> tuple[tuple[Expr, ...], tuple[Expr, ...]]:
-        """The conditions under which a position counts, and what is reduced there, free of guards that they imply."""
-        assert eq.monoid is not None
-        terms = () if eq.domain is None else holds(eq.domain)
-        bodies = eq.bodies
-        unit = IDENTITIES[eq.monoid.name].value if eq.monoid.name in IDENTITIES else None
-        if len(bodies) == 1 and unit is not None:
-            more, body = self.peeled(bodies[0], unit)
-            terms, bodies = (*terms, *more), (body,)
-        terms = tuple(dict.fromkeys(terms))
-        holding = self.needed(eq).union(terms)
-        return terms, tuple(self.freed(b, holding) for b in bodies)
-
-    def needed(self, eq: Equation) -> frozenset[Expr]:
-        """Conditions that hold wherever the equation's value is read."""
-        if len(eq.outputs) > 1 or eq.name in self.program.results:
-            return frozenset()
-        own = Read(eq.name, tuple(composite(dim) for dim in eq.dims))
-        places = [
-            frozenset() if context is None else frozenset(holds(context))
-            for e in self.program.equations
-            for x, outer in (*((b, e.domain) for b in e.bodies), *(() if e.domain is None else ((e.domain, None),)))
-            for context in _contexts(x, own, outer)
-        ]
-        return frozenset.intersection(*places) if places else frozenset()
-
-    def peeled(self, e: Expr, unit: float) -> tuple[tuple[Expr, ...], Expr]:
-        """The conditions without which an expression is the unit, and the expression where they hold."""
-        match e:
-            case Apply("where", (p, x, y)) if _is_unit(y, unit):
-                terms, inner = self.peeled(x, unit)
-                return (*holds(p), *terms), inner
-            case Apply("where", (p, x, y)) if _is_unit(x, unit):
-                terms, inner = self.peeled(y, unit)
-                return (*fails(p), *terms), inner
-            case Apply("neg", (x,)) if unit == 0 and unit is not False:
-                terms, inner = self.peeled(x, unit)
-                return terms, Apply("neg", (inner,))
-            case Apply("mul", (x, y)) if unit == 0 and unit is not False:
-                (some, left), (more, right) = self.peeled(x, unit), self.peeled(y, unit)
-                return (*some, *more), Apply("mul", (left, right))
-            case Apply("div", (x, y)) if unit == 0 and unit is not False:
-                terms, inner = self.peeled(x, unit)
-                return terms, Apply("div", (inner, y))
-            case Cast(dtype, x) if dtype.is_float:
-                terms, inner = self.peeled(x, unit)
-                return terms, Cast(dtype, inner)
-            case _:
-                return (), e
-
-    def freed(self, e: Expr, holding: frozenset[Expr]) -> Expr:
-        """The expression with no read guarded by what holds anyhow."""
-
-        def free(n: Expr) -> Expr:
-            if not isinstance(n, Read) or n.guard is None:
-                return n
-            left = [p for p in holds(n.guard) if p not in holding]
-            dims = self.scope.shapes[n.tensor]
-            certain = all(
-                len(dim) == 1 and isinstance(at, AxisValue) and _is_alike(self.whole, at.axis, dim[0])
-                for at, dim in zip(n.index, dims, strict=True)
-            )
-            return replace(n, guard=conjunction(left) or (None if certain else TRUE))
-
-        return bottom_up(e, free)
-
-    def end(self, p: Expr, axis: str) -> tuple[str, Expr] | None:
-        """The side on which a condition bounds the axis, and the last position there."""
-        if axis not in axes_of(p):
-            return None
-        dtypes = self.scope.dtypes
-        found = bounds((p,), axis, Extent(axis), lambda e: dtype_of(e, dtypes).kind in "ib", dtypes)
-        match found.lowest, found.beyond, found.decided:
-            case (e,), (), (_,):
-                return "ge", moved(_from_zero(e), 0)
-            case (), (e,), (_,):
-                return "le", moved(_from_zero(e), -1)
-            case _:
-                return None
 
     # ---------------------------------------------------------------------------------------------------------- laws
 
@@ -392,7 +203,7 @@ class _Scans:
         if len(ends.lower) + len(ends.upper) > 1:
             return None
         i, step = offset((*ends.lower, *ends.upper)[0])
-        alike = i is not None and _is_alike(self.whole, i, ends.walked)
+        alike = i is not None and is_alike(self.whole, i, ends.walked)
         backwards = bool(ends.lower)
         if i is None or {i, *ends.own} != set(eq.axes) or i in ends.own:
             return None
@@ -454,7 +265,7 @@ class _Scans:
     def position(self, ends: Ends) -> str:
         """An axis as long as the walked one: one of the ends, if it is, or a new one."""
         for e in (*ends.upper, *ends.lower):
-            if isinstance(e, AxisValue) and e.axis not in ends.own and _is_alike(self.whole, e.axis, ends.walked):
+            if isinstance(e, AxisValue) and e.axis not in ends.own and is_alike(self.whole, e.axis, ends.walked):
                 return e.axis
         return self.place(ends.walked)
 
@@ -471,14 +282,3 @@ class _Scans:
         name = unused(wanted, self.taken)
         self.taken.add(name)
         return Tensor(name, accumulated(eq.monoid, body, eq.outputs[0].dtype, self.scope.dtypes))
-
-
-def _from_zero(e: Expr) -> Expr:
-    """An end that, read from data, is no lower than where positions begin: the least integer has none before it."""
-    return Apply("max", (e, ZERO)) if reads(e) and not isinstance(e, Cast) else e
-
-
-def _is_unit(e: Expr, unit: float) -> bool:
-    while isinstance(e, Cast):
-        e = e.arg
-    return isinstance(e, Const) and isinstance(e.value, bool) == isinstance(unit, bool) and e.value == unit

@@ -14,26 +14,16 @@ once a position.
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 
-from einc.ein import FALSE, TRUE, ZERO, Apply, Cast, Const, Equation, Expr, Program, Read, axes_of
+from einc.ein import FALSE, TRUE, Apply, Cast, Equation, Expr, Program, Read, axes_of
 from einc.ein.guards import argument_guard
 from einc.ein.rewriting import drop_dead, merge_equal
 from einc.passes.algebra.domain import holds
 from einc.passes.algebra.exposure import within
 from einc.passes.algebra.identities import simplify_expression
-from einc.passes.algebra.scope import Scope
+from einc.passes.algebra.scope import IDENTITIES, Scope, is_unit
 from einc.pipeline import Context
-
-_IDENTITIES: dict[str, tuple[Const, ...]] = {
-    "sum": (ZERO, Const(0.0)),
-    "prod": (Const(1), Const(1.0)),
-    "max": (Const(-math.inf),),
-    "min": (Const(math.inf),),
-    "any": (FALSE,),
-    "all": (TRUE,),
-}
 
 
 def simplify(program: Program, _: Context) -> Program:
@@ -55,13 +45,13 @@ def _equation(e: Equation, scope: Scope) -> Equation:
         e = replace(e, domain=None)
     if e.monoid is None or len(e.bodies) > 1:
         return e
-    identities = _IDENTITIES[e.monoid.name]
+    identity = IDENTITIES[e.monoid.name]
     if e.domain == FALSE and e.monoid.name not in ("max", "min"):  # whose identity depends on the type
-        e = replace(e, bodies=identities[:1])
+        e = replace(e, bodies=(identity,))
     body = e.body
     while isinstance(body, Cast):
         body = body.arg
-    return replace(e, bodies=(body,), monoid=None, over=(), domain=None) if body in identities else e
+    return replace(e, bodies=(body,), monoid=None, over=(), domain=None) if is_unit(body, identity.value) else e
 
 
 def _narrowed(e: Expr, context: Expr | None, scope: Scope) -> Expr:

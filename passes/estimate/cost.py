@@ -22,7 +22,7 @@ from einc.base.targets import Rates
 from einc.ein import Apply, Const, Equation, Program
 from einc.ein.origins import Products
 from einc.passes.algebra.contraction import contraction, operand_type
-from einc.passes.equations.scan import prefix
+from einc.passes.streaming.prefix import prefix
 from einc.passes.streaming.sweep import Accumulator
 from einc.passes.streaming.walks import can_split, tensors_read, upstream, walks
 from einc.pipeline import Context, positions
@@ -198,7 +198,8 @@ class Model:
                 for side in (s for term in found.terms for s in (term.left, term.right)):
                     made = tuple(f for f in side if not isinstance(f, ein.Read))
                     if made:
-                        yield Work(frozenset(a for f in side for a in _axes(f)), 0.0, *_counted(made, self.context))
+                        along = frozenset(a for f in side for a in ein.axes_of(f))
+                        yield Work(along, 0.0, *_counted(made, self.context))
                 return
         v, s = _counted(eq.bodies, self.context)
         yield Work(axes, 0.0, v + (positions(tuple(axes), self.context) if eq.monoid else 0), s)
@@ -215,7 +216,7 @@ def _counted(expressions: tuple[ein.Expr, ...], context: Context) -> tuple[float
     """Vector operations and special functions of some expressions."""
     vector = special = 0.0
     for n in (n for e in expressions for n in ein.walk(e) if isinstance(n, Apply)):
-        size = float(positions(_axes(n), context))
+        size = float(positions(ein.axes_of(n), context))
         match n:
             case Apply(op="pow", args=(_, Const(value=int() as power))) if 0 < power <= _MULTIPLIED:
                 vector += size * (power.bit_length() + power.bit_count() - 2)  # squares, and products of them
@@ -231,8 +232,3 @@ def _follow(equations: tuple[Equation, ...], dots: frozenset[str]) -> bool:
     """Whether one dot is computed from another; such tiles have half the rows (`choose_tiles`)."""
     named = {t.name: eq for eq in equations for t in eq.outputs}
     return any(dots & upstream(named[name], named) for name in dots)
-
-
-@lru_cache(maxsize=4096)
-def _axes(e: ein.Expr) -> tuple[str, ...]:
-    return ein.axes_of(e)

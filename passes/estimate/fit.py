@@ -16,11 +16,11 @@ from einc.base.types import DType
 from einc.ein import Equation
 from einc.ein.dealing import Shape
 from einc.passes.estimate.sides import fills, sides, tile_axes
-from einc.passes.kernels.choose_tiles import power
 from einc.passes.streaming.walks import upstream
 from einc.pipeline import Context
 from einc.pipeline.plan import Planned
 from einc.tile import Sides
+from einc.tile.blocks import power
 
 WHOLE_DOT = 512  # the longest axis held whole in a tile that others cross
 _WHOLE_SCORE = 128  # the longest axis held whole along which a contraction's results are reduced

@@ -5,7 +5,7 @@ from __future__ import annotations
 from einc.ein import Equation, Program
 from einc.ein.components import components
 from einc.passes.algebra.contraction import contraction
-from einc.passes.equations.scan import prefix
+from einc.passes.streaming.prefix import prefix
 from einc.pipeline import Context
 from einc.pipeline.plan import Planned
 

@@ -18,6 +18,7 @@ from einc import tile
 from einc.passes.estimate.occupancy import largest, products, registers, results, shared
 from einc.pipeline import Context
 from einc.tile import UNSIZED, WHOLE, Block, TileAxis
+from einc.tile.blocks import power
 from einc.tile.typing import multiplied
 from einc.tile.walk import tile_axes, values_in
 
@@ -276,8 +277,3 @@ def _plain_blocks(kernel: tile.Kernel, context: Context) -> dict[str, Block]:
         blocks[a.role] = Block(1, cap)
         room = max(1, room // cap)
     return blocks
-
-
-def power(n: int) -> int:
-    """The least power of two that is at least n."""
-    return 1 << max(n - 1, 0).bit_length()

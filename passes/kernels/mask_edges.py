@@ -19,8 +19,9 @@ from dataclasses import replace
 from einc import tile
 from einc.base.types import BOOL, I64, INT, DType
 from einc.ein.rewriting import unused
-from einc.passes.lowering.builder import live
-from einc.tile import Elem, ExtentOf, Lit, Ref, TileType, Value
+from einc.tile import Elem, Lit, Ref, TileType, Value
+from einc.tile.live import live
+from einc.tile.masks import conjunction, conjuncts, extent, inside
 from einc.tile.typing import axes_of, bound_names, dtype_of, loop_position, scope
 from einc.tile.walk import tile_axes
 
@@ -28,11 +29,6 @@ from einc.tile.walk import tile_axes
 def mask_edges(kernel: tile.Kernel) -> tile.Kernel:
     """The kernel with its masks."""
     return _Masks(kernel).kernel_masked()
-
-
-def inside(axis: tile.TileAxis, stop: Value | None = None) -> Value:
-    """Which positions of a tile axis exist, before a stop if there is one."""
-    return Elem("lt", (Ref(axis.name), extent(axis.axes) if stop is None else stop))
 
 
 class _Masks:
@@ -130,7 +126,7 @@ class _Masks:
         terms = [] if v.mask is None else [self.value(v.mask)]
         extends = frozenset().union(*(axes_of(x, self.names) for x in (*index, *terms)))
         terms = [*(Ref(self.edges[a]) for a in self.kernel_order(extends)), *terms]
-        certain = {term for mask in terms for term in _terms(mask)}
+        certain = {term for mask in terms for term in conjuncts(mask)}
         for i, dim, checked in zip(index, self.dims[v.tensor], v.checked, strict=True):
             if checked:
                 terms += [term for term in self.range_of(i, dim) if term not in certain]
@@ -185,7 +181,7 @@ class _Masks:
             case Ref(name=name) if name in self.values:
                 return self.vanishes(self.values[name], axis)
             case tile.Load(mask=mask):
-                return mask is not None and Ref(self.edges[axis]) in _terms(mask)
+                return Ref(self.edges[axis]) in conjuncts(mask)
             case Elem(op="exp" | "exp2", args=(x,)):
                 return self.is_lowest(x, axis)
             case tile.Convert(arg=arg) | Elem(op="neg", args=(arg,)):
@@ -244,27 +240,3 @@ def _ranked(body: tuple[tile.Statement, ...]) -> Iterator[tuple[str, tuple[str, 
                 unit = monoid.identity[0]
                 if isinstance(unit, str) and name in types and types[name].dtype.is_float and axis in types[name].axes:
                     yield name, (axis, unit)
-
-
-def conjunction(terms: list[Value]) -> Value | None:
-    """All of the terms hold; None when there are none."""
-    whole: Value | None = None
-    for term in terms:
-        whole = term if whole is None else Elem("and", (whole, term))
-    return whole
-
-
-def _terms(mask: Value) -> list[Value]:
-    match mask:
-        case Elem(op="and", args=(x, y)):
-            return _terms(x) + _terms(y)
-        case _:
-            return [mask]
-
-
-def extent(axes: tuple[str, ...]) -> Value:
-    """The number of positions of a group of axes."""
-    whole: Value = Lit(1, INT)
-    for axis in axes:
-        whole = ExtentOf(axis) if whole == Lit(1, INT) else Elem("mul", (whole, ExtentOf(axis)))
-    return whole

@@ -12,15 +12,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 from einc import tile
+from einc.base.ops import DENIED, MIRRORED
 from einc.base.types import BOOL
-from einc.passes.kernels.mask_edges import inside
-from einc.passes.lowering.builder import live
 from einc.tile import Elem, Lit, Value
+from einc.tile.live import live
+from einc.tile.masks import inside
 from einc.tile.typing import axes_of, loop_position, scope
 from einc.tile.walk import rebuild, values_in, walk_values
-
-_SWAPPED = {"gt": "lt", "ge": "le"}
-_DENIED = {"lt": "ge", "le": "gt", "gt": "le", "ge": "lt", "eq": "ne", "ne": "eq"}
 
 
 def segment_loops(kernel: tile.Kernel) -> tile.Kernel:
@@ -73,7 +71,7 @@ class _Known:
 
     def __init__(self, holds: tuple[Value, ...], names: dict[str, tile.TileType]) -> None:
         self.truths = {_normal(p): True for p in holds} | {
-            _normal(Elem(_DENIED[p.op], p.args)): False for p in holds if isinstance(p, Elem) and p.op in _DENIED
+            _normal(Elem(DENIED[p.op], p.args)): False for p in holds if isinstance(p, Elem) and p.op in DENIED
         }
         self.names = names
         self.same: dict[str, Value] = {}  # names that are others where the predicates hold
@@ -146,4 +144,4 @@ def _joined(op: str, a: Value, b: Value) -> Value:
 
 def _normal(v: Value) -> Value:
     """One form for a comparison and its mirror image."""
-    return Elem(_SWAPPED[v.op], v.args[::-1]) if isinstance(v, Elem) and v.op in _SWAPPED else v
+    return Elem(MIRRORED[v.op], v.args[::-1]) if isinstance(v, Elem) and v.op in ("gt", "ge") else v

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from einc import ein, tile
 from einc.base.types import DType
 from einc.ein import Expr
-from einc.passes.lowering.builder import Block
+from einc.passes.lowering.statements import Block
 from einc.passes.lowering.states import TALLY, Moment, States
 from einc.passes.streaming.movement import prime
 from einc.passes.streaming.sweep import Accumulator, Reference

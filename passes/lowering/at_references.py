@@ -5,12 +5,12 @@ where(p or x == -inf, 0, exp(x - d))   -->   exp(where(not p, x, -inf) - d')    
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Iterable
 from functools import reduce
 
 from einc import ein
 from einc.ein import Apply, Const, Expr, Read
+from einc.ein.rewriting import reading
 from einc.passes.algebra.domain import fails, is_nothing
 from einc.passes.streaming.movement import prime
 from einc.passes.streaming.sweep import Reference
@@ -18,17 +18,10 @@ from einc.passes.streaming.sweep import Reference
 LOWEST = Const(float("-inf"))
 
 
-def renamed(e: Expr, names: Mapping[str, str]) -> Expr:
-    """The expression with some tensors read under other names."""
-    if isinstance(e, Read) and e.tensor in names:
-        return replace(e, tensor=names[e.tensor])
-    return ein.rebuild(e, lambda below: renamed(below, names))
-
-
 def at_moved(e: Expr, references: Iterable[Reference]) -> Expr:
     """The expression at the moved references."""
     names = {r.name: prime(r.name) for r in references}
-    return _sunk(renamed(e, names), frozenset(names.values()))
+    return _sunk(reading(e, names), frozenset(names.values()))
 
 
 def is_bare(e: Expr, name: str) -> bool:

@@ -17,10 +17,11 @@ from einc.base.types import F32, F64, I64, DType, settle
 from einc.ein import ONE, ZERO, Apply, Cast, Const, Equation, Expr, Monoid, Read, Scalar
 from einc.ein.inference import dtype_of
 from einc.ein.monoids import MONOIDS
+from einc.ein.rewriting import replaced
 from einc.passes.algebra.domain import ordered
 from einc.passes.lowering.at_references import at_moved
-from einc.passes.lowering.builder import Block
 from einc.passes.lowering.kernel import Kernel
+from einc.passes.lowering.statements import Block
 from einc.passes.streaming.movement import NEW, Movement, prime
 from einc.passes.streaming.running import Running
 from einc.passes.streaming.sweep import Accumulator, Reference
@@ -156,7 +157,7 @@ class Following:
         first: Value = Ref(f"a{held[a.name]}")
 
         def value(e: Expr) -> Value:
-            return self.b.typed(_replaced(e, others), (), t)
+            return self.b.typed(replaced(e, others), (), t)
 
         if a.shift is not None and a.shift != ZERO:
             return Elem("add", (first, value(a.shift)))
@@ -206,10 +207,6 @@ class Following:
 
 def _moves(a: Accumulator) -> tuple[Expr, ...]:
     return (*(c for c, _ in a.moves), *(() if a.shift is None else (a.shift,)))
-
-
-def _replaced(e: Expr, others: Mapping[Expr, Expr]) -> Expr:
-    return others[e] if e in others else ein.rebuild(e, lambda below: _replaced(below, others))
 
 
 def _as_expr(v: Value) -> Expr:

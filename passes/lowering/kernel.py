@@ -18,8 +18,9 @@ from einc.ein.origins import Products
 from einc.passes.algebra.contraction import Contraction, Term, contraction, operand_type
 from einc.passes.algebra.domain import ordered
 from einc.passes.estimate.sides import fills, held, sides
-from einc.passes.lowering.builder import Axes, Builder
+from einc.passes.lowering.builder import Builder
 from einc.passes.lowering.counted import Counted, telling
+from einc.passes.lowering.statements import Axes
 from einc.pipeline import Context
 from einc.pipeline.plan import Planned
 from einc.tile import Elem, Lit, Sides, TileType, Value

@@ -18,17 +18,18 @@ from einc.base.types import I64, INT
 from einc.ein import AxisValue, Expr, reads
 from einc.ein.guards import composite
 from einc.ein.monoids import MONOIDS
+from einc.ein.rewriting import replaced
 from einc.passes.algebra.bounds import Bounds, bounds
 from einc.passes.algebra.domain import Domain, domain_of, either, holds, ordered
 from einc.passes.algebra.folding import call
 from einc.passes.algebra.products import multiplied
-from einc.passes.kernels.mask_edges import extent
-from einc.passes.lowering.builder import fits_index
 from einc.passes.lowering.kernel import Kernel
+from einc.passes.lowering.operations import fits_index
 from einc.passes.streaming.sweep import Accumulator, Link
 from einc.passes.streaming.walks import Walk, unfolded
 from einc.pipeline import positions
 from einc.tile import Elem, ExtentOf, Lit, Value
+from einc.tile.masks import extent
 
 # Positions that a start is rounded down to, so that loads along the axis stay vectors, and the least block.
 _ALIGNED = 16
@@ -117,7 +118,7 @@ def _solved(kernel: Kernel, needed: Domain) -> Iterator[tuple[Bounds, tuple[str,
         flat = " ".join(walked)
         whole = {composite(walked): AxisValue(flat)}
         extent = multiplied(ein.Extent(a) for a in walked)
-        yield bounds((_replaced(p, whole) for p in needed), flat, extent, known, dtypes), ()
+        yield bounds((replaced(p, whole) for p in needed), flat, extent, known, dtypes), ()
     yield bounds(needed, walked[0], ein.Extent(walked[0]), known, dtypes), walked[1:]
 
 
@@ -156,12 +157,6 @@ def _over_rows(kernel: Kernel, e: Expr, monoid: str) -> Value:
         return value
     length = b.convert(extent(kernel.plan.walked), I64)
     return b.convert(Elem("max", (Elem("min", (value, length)), Lit(0, I64))), INT)
-
-
-def _replaced(e: Expr, by: dict[Expr, AxisValue]) -> Expr:
-    if not isinstance(e, AxisValue) and e in by:
-        return by[e]
-    return ein.rebuild(e, lambda below: _replaced(below, by))
 
 
 def _times(v: Value, axes: tuple[str, ...]) -> Value:

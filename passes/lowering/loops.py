@@ -7,7 +7,6 @@ from functools import reduce
 
 from einc import tile
 from einc.base.types import BOOL, INT
-from einc.passes.kernels.mask_edges import extent
 from einc.passes.lowering.advance import step
 from einc.passes.lowering.kernel import Kernel
 from einc.passes.lowering.limits import Limits, limits
@@ -15,6 +14,7 @@ from einc.passes.lowering.prefixes import goes_backwards, prefixes
 from einc.passes.lowering.states import States
 from einc.passes.streaming.walks import Walk
 from einc.tile import Elem, Lit, Value
+from einc.tile.masks import extent
 
 
 def span(kernel: Kernel, walk: Walk) -> Limits:

@@ -13,11 +13,11 @@ from einc import tile
 from einc.base.types import DType
 from einc.ein import Equation, Monoid
 from einc.ein.monoids import MONOIDS
-from einc.passes.equations.scan import prefix
-from einc.passes.lowering.builder import Block
 from einc.passes.lowering.following import Following
 from einc.passes.lowering.kernel import Kernel, component, stored_types
+from einc.passes.lowering.statements import Block
 from einc.passes.lowering.states import rounded
+from einc.passes.streaming.prefix import prefix
 from einc.passes.streaming.walks import Walk
 from einc.tile import Elem, Lit, Ref, TileType, Value
 

@@ -16,8 +16,6 @@ from einc import tile
 from einc.base.types import INT
 from einc.ein import Program
 from einc.ein.rewriting import unused
-from einc.passes.kernels.choose_tiles import power
-from einc.passes.kernels.mask_edges import extent
 from einc.passes.lowering.advance import merge
 from einc.passes.lowering.held_rows import refined
 from einc.passes.lowering.kernel import Kernel
@@ -28,6 +26,8 @@ from einc.passes.streaming.walks import Walk, walks
 from einc.pipeline import Context, positions
 from einc.pipeline.plan import Planned
 from einc.tile import Elem, Lit, Ref, Value
+from einc.tile.blocks import power
+from einc.tile.masks import extent
 from einc.tile.walk import values_in
 
 _ALIGNED = 128  # the most positions that the length of a part is rounded up to

@@ -6,7 +6,7 @@ mark that tells the values of that time from those of another.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial, reduce
 
@@ -14,8 +14,9 @@ from einc import ein
 from einc.base.types import F32, F64, INT, DType
 from einc.ein import Apply, Const, Equation, Expr, Read
 from einc.ein.monoids import MONOIDS
+from einc.ein.rewriting import read_as, reading, replaced
 from einc.passes.algebra.domain import conjunction, ordered
-from einc.passes.lowering.at_references import LOWEST, at_moved, is_bare, renamed
+from einc.passes.lowering.at_references import LOWEST, at_moved, is_bare
 from einc.passes.lowering.builder import Builder
 from einc.passes.lowering.kernel import Kernel, component, stored_types
 from einc.passes.streaming.exact_means import HELD
@@ -132,11 +133,11 @@ class States:
 
     def at(self, e: Expr, moment: Moment) -> Expr:
         """The expression reading links as they are at a moment."""
-        return renamed(e, {x.equation.name: moment.of(x.equation.name) for x in self.chain})
+        return reading(e, {x.equation.name: moment.of(x.equation.name) for x in self.chain})
 
     def moving(self, e: Expr, past: Moment) -> Expr:
         """A transition's part, from where references were at a past moment."""
-        return renamed(e, {r.name: past.before(r.name) for x in self.chain for r in x.references})
+        return reading(e, {r.name: past.before(r.name) for x in self.chain for r in x.references})
 
     def reference(self, r: Reference, at: Moment, order: tuple[str, ...]) -> Value:
         """What a reference would be at a moment, usable or not: the same to the last bit in every kernel."""
@@ -153,7 +154,7 @@ class States:
     def seen(self, e: Expr, name: str) -> Expr:
         """The expression with the walked extent replaced by the positions seen, in proportion."""
         for axis in self.beside:
-            e = _replaced(e, ein.Extent(axis), ein.Extent(self.over[0]))
+            e = replaced(e, {ein.Extent(axis): ein.Extent(self.over[0])})
         here = [a for a in self.over if any(n == ein.Extent(a) for n in ein.walk(e))]
         if not here:
             return e
@@ -161,7 +162,7 @@ class States:
         for other in self.over:
             if other != here[0]:
                 share = Apply("div", (share, ein.Extent(other)))
-        return _replaced(e, ein.Extent(here[0]), share)
+        return replaced(e, {ein.Extent(here[0]): share})
 
     def finished(self, link: Link, at: Moment, read: Callable[[Expr], Expr]) -> list[Value]:
         """The link's results from its accumulators; `read` says where the links that references follow stand."""
@@ -177,8 +178,8 @@ class States:
             values |= self.hatted(r, self.seen(e, at.of(TALLY.name)) if r.seen and at.mark != END else e, at.along)
         for a in link.accumulators:
             self.define(a.name + HELD, at.held[a.name][0])
-        finish = renamed(finish, {a.name: a.name + HELD for a in link.accumulators})
-        result = self.b.typed(_substituted(finish, values), self.k.order, self.types(link.accumulators[0])[0])
+        finish = reading(finish, {a.name: a.name + HELD for a in link.accumulators})
+        result = self.b.typed(read_as(finish, values), self.k.order, self.types(link.accumulators[0])[0])
         self.k.known = known
         return [[result, *held[1:]][n] for n in monoid.results]
 
@@ -189,7 +190,7 @@ class States:
         for r in (r for link in self.chain for r in link.references if r.hat and r.name in values):
             values |= self.hatted(r, values[r.name], end.along)
         self.hold(exact, end)
-        exact = self.last(_substituted(exact, values))
+        exact = self.last(read_as(exact, values))
         result = self.b.typed(exact, self.k.order, self.types(link.accumulators[0])[0])
         self.k.known = known
         return result
@@ -213,7 +214,7 @@ class States:
     def last(self, e: Expr) -> Expr:
         """The expression reading links as references had them last, where their final values are others."""
         names = {x.equation.name: f"{x.equation.name}@{END}" for x in self.chain}
-        return renamed(e, {name: last for name, last in names.items() if last in self.k.known})
+        return reading(e, {name: last for name, last in names.items() if last in self.k.known})
 
     def landed(self, link: Link) -> Expr:
         """The value where references are what they are, by accumulators relative to their hats where they have one."""
@@ -293,13 +294,3 @@ def rounded(b: Builder, value: Value, dtype: DType) -> Value:
     """The value as it would be stored, where that is narrower."""
     t = b.type_of(value)
     return b.convert(value, dtype) if dtype.is_float and t.is_float and dtype.bits < t.bits else value
-
-
-def _substituted(e: Expr, values: Mapping[str, Expr]) -> Expr:
-    if isinstance(e, Read) and e.tensor in values:
-        return values[e.tensor]
-    return ein.rebuild(e, lambda below: _substituted(below, values))
-
-
-def _replaced(e: Expr, old: Expr, new: Expr) -> Expr:
-    return new if e == old else ein.rebuild(e, lambda below: _replaced(below, old, new))

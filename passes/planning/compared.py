@@ -12,11 +12,10 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 
 from einc import ein
+from einc.base.ops import COMPARISONS
 from einc.ein import Apply, Equation, Expr, Program
 from einc.passes.streaming.walks import Walk, computed_from, upstream, walks
 from einc.pipeline.plan import Planned
-
-_COMPARES = frozenset({"lt", "le", "gt", "ge", "eq", "ne"})
 
 
 def compared(program: Program) -> frozenset[str]:
@@ -33,7 +32,7 @@ def _comparisons(e: Expr) -> Iterator[tuple[frozenset[str], frozenset[str]]]:
     """The tensors on both sides of every comparison."""
     for n in ein.walk(e):
         match n:
-            case Apply(op=op, args=(a, b)) if op in _COMPARES and ein.reads(a) and ein.reads(b):
+            case Apply(op=op, args=(a, b)) if op in COMPARISONS and ein.reads(a) and ein.reads(b):
                 yield ein.tensors_of(a), ein.tensors_of(b)
             case _:
                 pass

@@ -16,10 +16,10 @@ from dataclasses import replace
 
 from einc.ein import AxisValue, Equation, Expr, Program, Read, axes_of, reads, substitute, tensors_of
 from einc.ein.rewriting import bottom_up, names, renamed, unused
-from einc.passes.equations.scan import prefix
 from einc.passes.estimate.cost import Model, arithmetic
 from einc.passes.planning.alternatives import Alternative
 from einc.passes.planning.compared import compared
+from einc.passes.streaming.prefix import prefix
 from einc.pipeline import Context, positions
 from einc.pipeline.plan import Planned
 

@@ -12,7 +12,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from einc.ein import Equation, Program
-from einc.passes.equations.scan import prefix
 from einc.passes.estimate.cost import Model, Work
 from einc.passes.estimate.sides import shapes_of
 from einc.passes.estimate.single import alone
@@ -21,6 +20,7 @@ from einc.passes.planning.compared import compared, computes_again
 from einc.passes.planning.flow import Flow
 from einc.passes.planning.roles import Apart, Hold, crossing, misread, planned, walkable
 from einc.passes.planning.scores import scores
+from einc.passes.streaming.prefix import prefix
 from einc.passes.streaming.walks import can_split
 from einc.pipeline import Context, positions
 from einc.pipeline.plan import Join, Planned

@@ -25,7 +25,6 @@ from einc.passes.streaming.sweep import Accumulator, Link, NotClosed, Reference
 
 _MOST_ACCUMULATORS = 12
 _ORDERS = ("max", "min", "argmax", "argmin")
-SEEN = "seen"
 
 
 def _read(eq: Equation) -> frozenset[str]:

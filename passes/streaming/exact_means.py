@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 
 from einc import ein
 from einc.ein import ONE, ZERO, Apply, Const, Equation, Expr, Extent, Read
+from einc.ein.rewriting import read_as
 from einc.passes.algebra.folding import call, indicator
 from einc.passes.streaming.movement import Movement
 from einc.passes.streaming.sweep import Accumulator, Link, NotClosed, Reference
@@ -44,7 +45,7 @@ def centred(chain: Sequence[Link | NotClosed]) -> list[Link | NotClosed]:
         moment = None if mean is None else _moment(mean, r, closed)
         if mean is None or moment is None:
             continue
-        off = _replaced(r.value, mean.total.name, moment)
+        off = read_as(r.value, {mean.total.name: moment})
         drifts[r.value] = _where_finite(off, ZERO)
         if not r.hat and mean.total.outputs[0].dtype.is_float:
             own = Read(mean.total.name, moment.index)
@@ -150,12 +151,6 @@ def _held(e: Expr, carried: Mapping[str, Accumulator], over: tuple[str, ...]) ->
         a = carried[e.tensor]
         return _extents(over) if a.bodies == (ONE,) and a.domain is None else replace(e, tensor=e.tensor + HELD)
     return ein.rebuild(e, lambda below: _held(below, carried, over))
-
-
-def _replaced(e: Expr, name: str, new: Expr) -> Expr:
-    if isinstance(e, Read) and e.tensor == name:
-        return new
-    return ein.rebuild(e, lambda below: _replaced(below, name, new))
 
 
 def _where_finite(e: Expr, other: Expr) -> Expr:

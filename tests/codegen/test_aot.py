@@ -17,9 +17,9 @@ from einc.base.targets import INTERPRETER, TARGETS, Target, target
 from einc.base.types import BF16, BOOL, F8E4M3, F8E5M2, F16, F32, F64, I8, I32, I64, U8, U16, DType, accumulator
 from einc.cli.emission import compiled_ahead
 from einc.codegen import emit_file
+from einc.codegen.emit.signature import extents_of
 from einc.codegen.run import aot
 from einc.codegen.run.aot import FORMATS, CompiledKernel, artifact, compile_ahead
-from einc.codegen.triton.kernels import extents_of
 from einc.driver import Compiled, compile_program, elaborate, parse
 from einc.ein import Program
 from einc.tile import WHOLE, Block

@@ -9,11 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from einc.base.errors import AxisError, CallError, DTypeError, ShapeError
+from einc.base.intervals import Interval
 from einc.base.types import BOOL, FLOAT, I32, INT
 from einc.binding import Bindings, FromDefault, FromDimension, FromFormula, bind, plan, value_of
 from einc.ein import AxisDecl, Const, Expr, Param, Scalar
 from einc.ein.guards import composite
-from einc.ein.ranges import Interval, interval, is_simple, needs_check
+from einc.ein.ranges import interval, is_simple, needs_check
 from tests.support.nodes import add, call, mul, operand, pointwise, program, read, reduce, where
 
 # -- the plan

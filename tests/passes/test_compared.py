@@ -9,13 +9,12 @@ import pytest
 import torch
 
 from einc import driver
-from einc.base.targets import TARGETS
 from einc.binding import bind
 from einc.evaluate import evaluate
 from einc.passes.planning.compared import compared
 from einc.tile import Dot
 from einc.tile.walk import values_in
-from tests.support.compiled import run_in_torch, runner
+from tests.support.compiled import compiled, definition, run_in_torch, runner
 
 Array = np.ndarray[Any, Any]
 
@@ -40,13 +39,6 @@ HINTS: tuple[dict[str, int], ...] = (
 )
 
 
-def compiled(name: str, level: int, splits: int | None, hints: dict[str, int], target: str) -> driver.Compiled:
-    first, *lines = PROGRAMS[name].splitlines()
-    source = f"def f({first}):\n" + "".join(f"    {line}\n" for line in lines)
-    program = driver.elaborate(driver.parse(source, "<test>"))
-    return driver.compile_program(program, level, TARGETS[target], hints, splits=splits)
-
-
 def drawn(c: driver.Compiled, seed: int) -> dict[str, Array]:
     rng = np.random.default_rng(seed)
     sizes = {"i": 13, "j": int(rng.integers(5, 50)), "d": int(rng.integers(1, 50)), "e": 5}
@@ -58,7 +50,7 @@ def drawn(c: driver.Compiled, seed: int) -> dict[str, Array]:
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_exactly_k_are_kept(name: str, splits: int | None, level: int) -> None:
     for seed, hints in enumerate(HINTS):
-        c = compiled(name, level, splits, hints, "interpret")
+        c = compiled(definition(PROGRAMS[name]), level, "interpret", splits, **hints)
         operands = drawn(c, seed)
         tensors = {n: torch.from_numpy(x) for n, x in operands.items()}
         found = [run_in_torch(c, tensors, bind(c.program, {n: x.shape for n, x in operands.items()}, {}), None)]
@@ -75,7 +67,7 @@ def test_exactly_k_are_kept(name: str, splits: int | None, level: int) -> None:
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_scores_are_computed_in_one_place(name: str, target: str, splits: int | None) -> None:
     for hints in HINTS:
-        c = compiled(name, 2, splits, hints, target)
+        c = compiled(definition(PROGRAMS[name]), 2, target, splits, **hints)
         assert "S" in compared(c.program)
         assert c.state.schedule is not None
         dots = [v for k in c.state.schedule.kernels for v in values_in(k.body) if isinstance(v, Dot) and v.inner == "d"]

@@ -13,12 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from einc import driver
-from einc.base.targets import INTERPRETER, TARGETS, Target
+from einc.base.targets import INTERPRETER, Target
 from einc.binding import Bindings, bind, completed
 from einc.evaluate import evaluate
 from einc.explain.visits import EMPTY, FULL, MIXED, Visits, bound_tensors, domain_picture, visits
 from einc.tile.walk import tile_axes
-from tests.support.compiled import run_in_torch, runner
+from tests.support.compiled import compiled, run_in_torch, runner
 
 Array = np.ndarray[Any, Any]
 ATTENTION = 'softmax(where({}, "bihd,bjhd->bhij" / sqrt(|d|), -inf)) * "bjhd->bihd"'
@@ -28,9 +28,9 @@ TILE = 16
 N = 150
 
 
-def compiled(text: str, level: int = 2, target: Target = TARGETS["sm_90"], **sizes: int) -> driver.Compiled:
-    program = driver.elaborate(driver.parse(text, "<test>"))
-    return driver.compile_program(program, level, target, SIZES | sizes, splits=1)
+def in_one_part(text: str, level: int = 2, target: str | Target = "sm_90", **sizes: int) -> driver.Compiled:
+    """A program compiled with walks in one part."""
+    return compiled(text, level, target, 1, **SIZES | sizes)
 
 
 def seen(c: driver.Compiled, operands: dict[str, Array] | None = None, **extents: int) -> Visits:
@@ -42,23 +42,23 @@ def seen(c: driver.Compiled, operands: dict[str, Array] | None = None, **extents
 
 
 def test_without_optimisation_everything_is_visited() -> None:
-    assert seen(compiled(ATTENTION.format("j <= i"), level=1)).share == 1
+    assert seen(in_one_part(ATTENTION.format("j <= i"), level=1)).share == 1
 
 
 def test_causal_attention_visits_half() -> None:
     rows = SIZES["i"] / 128
-    assert 1 / 2 < seen(compiled(ATTENTION.format("j <= i"))).share <= 1 / 2 + 1 / rows
+    assert 1 / 2 < seen(in_one_part(ATTENTION.format("j <= i"))).share <= 1 / 2 + 1 / rows
 
 
 @pytest.mark.parametrize("window", [1, 100, 256, 1000])
 def test_a_window_visits_its_width(window: int) -> None:
     n = SIZES["j"]
-    share = seen(compiled(ATTENTION.format(f"j <= i and i - j < {window}"))).share
+    share = seen(in_one_part(ATTENTION.format(f"j <= i and i - j < {window}"))).share
     assert share <= window / n + 2 * 128 / n
 
 
 def test_a_picture_of_the_tiles() -> None:
-    c = compiled(ATTENTION.format("j <= i"))
+    c = in_one_part(ATTENTION.format("j <= i"))
     assert c.state.schedule is not None
     picture = domain_picture(c.state.schedule.kernels[0], SIZES | {"i": 512, "j": 512})["j"]
     rows, columns = picture.shape
@@ -152,7 +152,7 @@ def hull_tiles(allowed: Array, width: int = TILE) -> int:
 
 @pytest.mark.parametrize(("form", "mask"), [(f, m) for m in MASKS for f in FORMS if f == "masked" or m in EVERY_FORM])
 def test_a_mask_bounds_the_walk(mask: str, form: str) -> None:
-    c = compiled(program(form, mask), 2, SMALL, d=16, e=16, i=N, j=N)
+    c = in_one_part(program(form, mask), 2, SMALL, d=16, e=16, i=N, j=N)
     given = operands()
     (wanted,) = evaluate(c.program, given)
     assert c.state.schedule is not None
@@ -169,7 +169,7 @@ def test_a_mask_bounds_the_walk(mask: str, form: str) -> None:
     "mask", ["j <= i or j < length[i]", "j // chunk <= i // chunk", "abs(i - j) < 20", "j < i - 100"]
 )
 def test_a_mask_in_the_interpreter(mask: str) -> None:
-    c = compiled(program("masked", mask), 2, SMALL, d=16, e=16, i=N, j=N)
+    c = in_one_part(program("masked", mask), 2, SMALL, d=16, e=16, i=N, j=N)
     given = operands()
     (wanted,) = evaluate(c.program, given)
     np.testing.assert_allclose(interpreted(c, given), wanted, rtol=1e-4, atol=1e-5)
@@ -183,7 +183,7 @@ def test_a_neighbourhood_in_two_dimensions() -> None:
         "    A[y, x, u, v] = where(abs(y - u) <= r and abs(x - v) <= r, S, -inf)\n"
         "    O[y, x, e] = softmax[u, v](A) * V[u, v, e]\n    return O\n"
     )
-    c = compiled(text, 2, SMALL, **dict.fromkeys("yxuv", 64), d=16, e=16)
+    c = in_one_part(text, 2, SMALL, **dict.fromkeys("yxuv", 64), d=16, e=16)
     n = 20
     rng = np.random.default_rng(7)
     given = {name: rng.standard_normal((n, n, 16)).astype("f4") for name in "QKV"}
@@ -230,7 +230,7 @@ def documents(mask: str) -> str:
 @pytest.mark.parametrize("kind", PACKED)
 @pytest.mark.parametrize("mask", DATA)
 def test_data_bounds_the_walk(mask: str, kind: str) -> None:
-    c = compiled(documents(mask), 2, SMALL, **LONG)
+    c = in_one_part(documents(mask), 2, SMALL, **LONG)
     x = PACKED[kind]
     whole = operands() | {"doc": x.astype("i4"), "allowed": TABLE, "kept": KEPT}
     given = {p.name: whole[p.name] for p in c.program.operands}
@@ -290,7 +290,7 @@ def test_random_masks(mask: str, form: str, kind: str) -> None:
     both = driver.elaborate(driver.parse(f"{text}    return O, B\n", "<test>"))
     wanted, allowed = evaluate(both, {p.name: whole[p.name] for p in both.operands})
     for level in (0, 1, 2):
-        c = compiled(f"{text}    return O\n", level, SMALL, **LONG)
+        c = in_one_part(f"{text}    return O\n", level, SMALL, **LONG)
         data = {p.name: whole[p.name] for p in c.program.operands}
         np.testing.assert_allclose(in_torch(c, data), wanted, rtol=1e-4, atol=1e-5)
     assert c.state.schedule is not None
@@ -307,7 +307,7 @@ def test_random_masks(mask: str, form: str, kind: str) -> None:
 
 @pytest.mark.parametrize("mask", ["doc[i] == doc[j] and j <= i", "allowed[i // 32, j // 32]"])
 def test_data_bounds_the_walk_in_the_interpreter(mask: str) -> None:
-    c = compiled(documents(mask), 2, SMALL, **LONG)
+    c = in_one_part(documents(mask), 2, SMALL, **LONG)
     whole = operands() | {"doc": PACKED["documents"].astype("i4"), "allowed": TABLE, "kept": KEPT}
     given = {p.name: whole[p.name] for p in c.program.operands}
     (wanted,) = evaluate(c.program, given)

@@ -6,16 +6,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
-from einc import driver, tile
-from einc.base.targets import TARGETS
+from einc import tile
 from einc.base.types import INT
-from einc.binding import bind
 from einc.evaluate import evaluate
 from einc.tile.typing import axes_of, scope
 from einc.tile.walk import tile_axes, values_in, walk_values
-from tests.support.compiled import run_in_torch, runner
+from tests.support.compiled import compiled, definition, run
 
 Array = np.ndarray[Any, Any]
 
@@ -61,22 +58,8 @@ PROGRAMS = {
 }
 
 
-def compiled(name: str, level: int, sizes: dict[str, int], target: str = "interpret") -> driver.Compiled:
-    first, *lines = [line.strip() for line in PROGRAMS[name].splitlines()]
-    source = f"def f({first}):\n" + "".join(f"    {line}\n" for line in lines)
-    return driver.compile_program(driver.elaborate(driver.parse(source, "<test>")), level, TARGETS[target], sizes)
-
-
 def sizes_of(i: int, h: int = 6, g: int = 2) -> dict[str, int]:
     return {"b": 2, "h": h, "g": g, "r": h // g, "i": i, "j": 37, "d": 24, "e": 20}
-
-
-def run(c: driver.Compiled, backend: str, operands: dict[str, Array]) -> list[Array]:
-    tensors = {name: torch.from_numpy(x) for name, x in operands.items()}
-    if backend == "torch":
-        bindings = bind(c.program, {name: x.shape for name, x in operands.items()})
-        return [x.numpy() for x in run_in_torch(c, tensors, bindings, None)]
-    return [x.numpy() for x in runner(c)(*(tensors[p.name] for p in c.program.params))]
 
 
 @pytest.mark.parametrize("backend", ["torch", "interpret"])
@@ -87,7 +70,7 @@ def test_values(name: str, i: int, level: int, backend: str) -> None:
     if backend == "interpret" and (level == 1 or i == 3):
         return
     sizes = sizes_of(i)
-    c = compiled(name, level, sizes)
+    c = compiled(definition(PROGRAMS[name]), level, "interpret", None, **sizes)
     rng = np.random.default_rng(0)
     operands = {
         p.name: rng.standard_normal([int(np.prod([sizes[a] for a in dim])) for dim in p.dims]).astype("f4")
@@ -103,7 +86,7 @@ DECODING = {"b": 8, "h": 32, "g": 8, "r": 4, "i": 1, "j": 8192, "d": 128, "e": 1
 
 @pytest.mark.parametrize("name", ["quotient", "composite", "causal", "biased"])
 def test_decoding_reads_a_key_once_for_its_heads(name: str) -> None:
-    c = compiled(name, 2, DECODING, "sm_90")
+    c = compiled(definition(PROGRAMS[name]), 2, "sm_90", None, **DECODING)
     assert c.state.schedule is not None
     kernel = c.state.schedule.kernels[0]
     (rows,) = (a for a in tile_axes(kernel).values() if a.role == "row")
@@ -118,10 +101,10 @@ def test_decoding_reads_a_key_once_for_its_heads(name: str) -> None:
 
 
 def test_a_long_prompt_is_left_alone() -> None:
-    c = compiled("quotient", 2, DECODING | {"i": 8192}, "sm_90")
+    c = compiled(definition(PROGRAMS["quotient"]), 2, "sm_90", None, **DECODING | {"i": 8192})
     assert "r" not in {a.name for a in c.state.program.axes}
 
 
 def test_what_a_call_is_told_stays() -> None:
-    c = compiled("quotient", 2, DECODING)
+    c = compiled(definition(PROGRAMS["quotient"]), 2, "interpret", None, **DECODING)
     assert [p.dims for p in c.state.program.operands] == [p.dims for p in c.program.operands]

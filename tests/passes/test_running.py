@@ -11,7 +11,8 @@ from einc import driver
 from einc.base.targets import TARGETS
 from einc.codegen.run.aot import compile_ahead
 from einc.evaluate import evaluate
-from tests.passes.test_scan import compiled, kernels, run, scans, visits
+from tests.passes.test_scan import kernels, scans, visits
+from tests.support.compiled import compiled, definition, run
 
 Array = np.ndarray[Any, Any]
 
@@ -79,7 +80,7 @@ OPEN = {
 
 
 def program(text: str, level: int, target: str = "interpret", n: int = 64, b: int = 3) -> driver.Compiled:
-    return compiled(text, level, target, b=b, t=n, i=n, e=4)
+    return compiled(definition(text), level, target, b=b, t=n, i=n, e=4)
 
 
 def drawn(c: driver.Compiled, n: int, dtype: str = "f4", seed: int = 7) -> dict[str, Array]:

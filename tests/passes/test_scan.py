@@ -6,36 +6,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from einc import driver
 from einc.base.targets import TARGETS
-from einc.binding import bind
 from einc.codegen.run.aot import compile_ahead
 from einc.evaluate import evaluate
 from einc.explain import accounts
 from einc.tile import Scan, Schedule
 from einc.tile.walk import tile_axes, values_in
-from tests.support.compiled import run_in_torch, runner
+from tests.support.compiled import compiled, definition, run
 
 Array = np.ndarray[Any, Any]
-
-
-def compiled(text: str, level: int, target: str = "interpret", **sizes: int) -> driver.Compiled:
-    """A program of its lines, the first of which is its signature."""
-    first, *lines = [line.strip() for line in text.strip().splitlines()]
-    source = f"def f({first}):\n" + "".join(f"    {line}\n" for line in lines)
-    return driver.compile_program(driver.elaborate(driver.parse(source, "<test>")), level, TARGETS[target], sizes)
-
-
-def run(c: driver.Compiled, backend: str, operands: dict[str, Array], **scalars: int) -> list[Array]:
-    tensors = {name: torch.from_numpy(x) for name, x in operands.items()}
-    if backend == "torch":
-        bindings = bind(c.program, {name: x.shape for name, x in operands.items()}, scalars)
-        found = run_in_torch(c, tensors, bindings, None)
-    else:
-        found = runner(c)(*(tensors[p.name] if p.name in tensors else scalars[p.name] for p in c.program.params))
-    return [x.numpy() for x in found]
 
 
 def kernels(c: driver.Compiled) -> list[str]:
@@ -112,7 +93,7 @@ def drawn(c: driver.Compiled, n: int) -> dict[str, Array]:
 
 
 def check(name: str, level: int, backend: str, n: int) -> None:
-    c = compiled(PREFIXES[name], level, b=3, t=n, i=n, j=n)
+    c = compiled(definition(PREFIXES[name]), level, b=3, t=n, i=n, j=n)
     operands = drawn(c, n)
     (wanted,) = evaluate(c.program, operands)
     (found,) = run(c, backend, operands)
@@ -138,7 +119,7 @@ def test_short_axes(name: str, backend: str, n: int) -> None:
 @pytest.mark.parametrize("level", [1, 2])
 @pytest.mark.parametrize("name", PREFIXES)
 def test_work_is_linear(name: str, level: int) -> None:
-    c = compiled(PREFIXES[name], level, b=1, t=1 << 14, i=1 << 14, j=1 << 14, c=1, s=1, k=1 << 14)
+    c = compiled(definition(PREFIXES[name]), level, b=1, t=1 << 14, i=1 << 14, j=1 << 14, c=1, s=1, k=1 << 14)
     sizes = dict.fromkeys((a.name for a in c.state.program.axes), 1 << 14) | dict.fromkeys("bcs", 1)
     two = name in ("interval", "interval that moves", "interval of counts", "own lengths")
     assert visits(c.state.schedule, sizes) <= (1 << 28 if two else 1 << 14)
@@ -154,7 +135,7 @@ return O"""
 
 @pytest.mark.parametrize("level", [1, 2])
 def test_attention_that_forgets_is_a_scan_and_a_fused_kernel(level: int) -> None:
-    c = compiled(FORGETTING, level, "sm_90", b=2, h=16, i=4096, j=4096, t=4096, d=64, e=64)
+    c = compiled(definition(FORGETTING), level, "sm_90", b=2, h=16, i=4096, j=4096, t=4096, d=64, e=64)
     assert len(kernels(c)) == 2
     assert c.state.schedule is not None
     assert [b.dims for b in c.state.schedule.intermediates] == [(("b",), ("h",), ("t_2",))] * 2
@@ -165,7 +146,7 @@ def test_attention_that_forgets_is_a_scan_and_a_fused_kernel(level: int) -> None
 @pytest.mark.parametrize("level", [0, 2])
 def test_attention_that_forgets(backend: str, level: int) -> None:
     n = 83
-    c = compiled(FORGETTING, level, b=1, h=2, i=n, j=n, t=n, d=16, e=16)
+    c = compiled(definition(FORGETTING), level, b=1, h=2, i=n, j=n, t=n, d=16, e=16)
     rng = np.random.default_rng(0)
     operands = {name: rng.standard_normal((1, 2, n, 16)).astype("f4") for name in "QKV"}
     operands["logf"] = -np.log1p(np.exp(-rng.standard_normal((1, 2, n)) - 2)).astype("f4")
@@ -185,8 +166,8 @@ JOINED = {
 @pytest.mark.parametrize("name", JOINED)
 def test_prefixes_share_a_kernel(name: str) -> None:
     text = f"x[b, t]\naxis i = |t|\n{JOINED[name]}"
-    assert len(kernels(compiled(text, 2, "sm_90", b=64, t=8192, i=8192))) == 1
-    c = compiled(text, 2, b=3, t=45, i=45)
+    assert len(kernels(compiled(definition(text), 2, "sm_90", b=64, t=8192, i=8192))) == 1
+    c = compiled(definition(text), 2, b=3, t=45, i=45)
     operands = drawn(c, 45)
     for backend in ("torch", "interpret"):
         for found, wanted in zip(run(c, backend, operands), evaluate(c.program, operands), strict=True):
@@ -225,7 +206,7 @@ REDUCED = {
 
 def reducing(name: str, target: str, **sizes: int) -> driver.Compiled:
     first, body = REDUCED[name]
-    return compiled(f"{first}\n{body}", 2, target, **sizes)
+    return compiled(definition(f"{first}\n{body}"), 2, target, **sizes)
 
 
 @pytest.mark.parametrize("name", REDUCED)
@@ -253,7 +234,7 @@ def test_prefixes_that_are_reduced_compile_ahead(name: str) -> None:
 @pytest.mark.aot
 @pytest.mark.parametrize("name", ["prelude", "computed", "exclusive max", "argmax", "all", "prod"])
 def test_prefixes_compile_ahead(name: str) -> None:
-    c = compiled(PREFIXES[name], 2, "sm_90", b=64, t=8192, i=8192)
+    c = compiled(definition(PREFIXES[name]), 2, "sm_90", b=64, t=8192, i=8192)
     (kernel,) = compile_ahead(c.emitted, TARGETS["sm_90"], dict.fromkeys(("b", "t", "i", "t2"), 8192))
     assert kernel.spills == 0
 
@@ -261,6 +242,6 @@ def test_prefixes_compile_ahead(name: str) -> None:
 @pytest.mark.parametrize("level", [1, 2])
 def test_explain_counts_linear_work(level: int) -> None:
     sizes = {"b": 64, "t": 8192}
-    c = compiled(PREFIXES["prelude"], level, "sm_90", **sizes)
+    c = compiled(definition(PREFIXES["prelude"]), level, "sm_90", **sizes)
     figures = accounts.level(c, sizes | {"t2": 8192}, {})
     assert [k.flops for k in figures.kernels] == [64 * 8192]

@@ -13,12 +13,12 @@ import torch
 
 from einc import driver
 from einc.base.facts import Fact
-from einc.base.targets import INTERPRETER, TARGETS
+from einc.base.targets import TARGETS
 from einc.base.types import BF16, F32, DType
 from einc.binding import bind
 from einc.ein import Program
 from einc.evaluate import evaluate
-from tests.support.compiled import run_in_torch, runner
+from tests.support.compiled import compiled, run_in_torch, runner
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,7 +211,7 @@ def test_what_lacks_an_axis_of_the_grid_is_written_where_that_has_no_positions(b
     return O, L
 """
     sizes = {"i": 4096, "j": 4096, "e": 2048, "d": 64}
-    c = driver.compile_program(driver.elaborate(driver.parse(text, "<test>")), 2, INTERPRETER, sizes)
+    c = compiled(text, 2, "interpret", None, **sizes)
     plan = c.state.plans[-1]
     assert plan.stores == ("L", "O")
     assert (plan.rows, plan.columns) == (("i",), ("e",))
@@ -228,7 +228,7 @@ def test_what_would_be_written_at_every_position_of_an_axis_has_a_kernel_of_its_
     return P, R
 """
     sizes = {"b": 1024, "i": 64, "k": 64, "j": 64}
-    c = driver.compile_program(driver.elaborate(driver.parse(text, "<test>")), 2, TARGETS["sm_90"], sizes)
+    c = compiled(text, 2, "sm_90", None, **sizes)
     assert sorted(p.stores for p in c.state.plans) == [("P",), ("R",)]
 
 

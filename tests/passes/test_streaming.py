@@ -16,16 +16,14 @@ from einc.ein import Program
 from einc.evaluate import evaluate
 from einc.passes.streaming.walks import walks
 from einc.tile import Loop
-from tests.support.compiled import runner
+from tests.support.compiled import compiled, definition, runner
 
 LONG = {"i": 1 << 14, "j": 1 << 20, "e": 4096, "d": 64}  # hints: j is too long to be held whole, i fills a machine
 
 
-def compiled(body: str, level: int = 2, target: str = "interpret", **sizes: int) -> driver.Compiled:
+def as_if_long(body: str, level: int = 2, target: str = "interpret", **sizes: int) -> driver.Compiled:
     """A program of x[i, j] and w[j, e] compiled as if j were long."""
-    lines = "".join(f"    {line}\n" for line in body.splitlines())
-    text = driver.parse(f"def f(x[i, j], w[j, e]):\n{lines}", "<test>")
-    return driver.compile_program(driver.elaborate(text), level, TARGETS[target], LONG | sizes)
+    return compiled(definition(f"x[i, j], w[j, e]\n{body}"), level, target, **LONG | sizes)
 
 
 def accumulators(c: driver.Compiled) -> dict[str, int]:
@@ -93,7 +91,7 @@ OPEN = {
 @pytest.mark.parametrize("name", CASCADES)
 def test_accumulators(name: str) -> None:
     body, count = CASCADES[name]
-    c = compiled(body, target="sm_90")
+    c = as_if_long(body, target="sm_90")
     assert len(c.state.plans) == 1
     assert reasons(c) == []
     assert list(accumulators(c).values())[-1] == count
@@ -102,7 +100,7 @@ def test_accumulators(name: str) -> None:
 @pytest.mark.parametrize("entropy", ["where(P == 0, 0, P * log(P))", "where(P > 0, P * log2(P), 0)"])
 def test_choices_and_comparisons_that_move_with_their_references(entropy: str) -> None:
     """Weights that are compared with 0, rows that are wholly masked, and a sum of weights that is 0 until late."""
-    c = compiled(f"P[i, j] = softmax[j](x)\nO[i] = sum[j]({entropy})\nN[i] = sum[j](P ** 2)\nreturn O, N")
+    c = as_if_long(f"P[i, j] = softmax[j](x)\nO[i] = sum[j]({entropy})\nN[i] = sum[j](P ** 2)\nreturn O, N")
     assert reasons(c) == []
     x = np.random.default_rng(4).standard_normal((5, 2500)).astype("f4")
     x[0] = -np.inf
@@ -132,7 +130,7 @@ def test_a_mask_covers_every_factor_that_overflows_outside_it(level: int) -> Non
 
 @pytest.mark.parametrize("name", OPEN)
 def test_what_does_not_close_says_so(name: str) -> None:
-    c = compiled(OPEN[name], target="sm_90")
+    c = as_if_long(OPEN[name], target="sm_90")
     assert any("neither shifts nor scales" in reason for reason in reasons(c))
 
 
@@ -145,7 +143,7 @@ def run(c: driver.Compiled, program: Program, x: np.ndarray[Any, Any], w: np.nda
 @pytest.mark.parametrize("name", [*CASCADES, *OPEN])
 def test_values(name: str, level: int) -> None:
     body = CASCADES[name][0] if name in CASCADES else OPEN[name]
-    c = compiled(body, level)
+    c = as_if_long(body, level)
     rng = np.random.default_rng(0)
     x, w = rng.standard_normal((5, 2500)).astype("f4"), rng.standard_normal((2500, 3)).astype("f4")
     (wanted,) = evaluate(c.program, {"x": x, "w": w})
@@ -156,7 +154,7 @@ def test_values(name: str, level: int) -> None:
 @pytest.mark.parametrize("level", [1, 2])
 def test_softmax_at_the_edges(level: int) -> None:
     """Logits of 1e4 of either sign, rows wholly masked, and rows whose first blocks are."""
-    c = compiled("O[i, e] = softmax[j](x) * w[j, e]\nreturn O", level)
+    c = as_if_long("O[i, e] = softmax[j](x) * w[j, e]\nreturn O", level)
     rng = np.random.default_rng(1)
     x, w = rng.standard_normal((6, 2500)).astype("f4"), rng.standard_normal((2500, 3)).astype("f4")
     x[0] += 1e4
@@ -178,7 +176,7 @@ def test_a_streamed_variance_is_as_good_as_one_of_two_passes(offset: float) -> N
     wanted = x.astype("f8").var(1)
     errors = []
     for level in (0, 2):
-        c = compiled(body, level)
+        c = as_if_long(body, level)
         (found,) = run(c, c.program, x, np.zeros((5000, 1), "f4"))
         errors.append(np.abs(found.numpy() - wanted).max())
     two_passes, streamed = errors
@@ -192,7 +190,7 @@ P[i, j, e] = softmax[j](S)
 A[i, j] = sum[e](P)
 O[i] = sum[j](A ** 2)
 return O"""
-    c = compiled(body, target="interpret", e=4)
+    c = as_if_long(body, target="interpret", e=4)
     assert any("over another axis" in reason for reason in reasons(c))
     rng = np.random.default_rng(0)
     x, w = rng.standard_normal((5, 2500)).astype("f4"), rng.standard_normal((2500, 3)).astype("f4")
@@ -226,7 +224,7 @@ def test_a_mask_bounds_the_loop() -> None:
 @pytest.mark.parametrize(("mask", "count"), [("j <= i", 2), ("j <= i and i - j < 9", 3), ("true", 2), ("j == i", 1)])
 def test_blocks_that_count_wholly_need_no_mask(mask: str, count: int) -> None:
     text = f'softmax(where({mask}, "bihd,bjhd->bhij", -inf)) * "bjhd->bihd"'
-    c = driver.compile_program(driver.elaborate(driver.parse(text, "<test>")), 2, TARGETS["sm_90"], SIZES)
+    c = compiled(text, 2, "sm_90", **SIZES)
     loops = c.source.split(" in tl.range(")[1:]
     assert len(loops) == count
     masked = ["j_in" in loop.split("    tl.store(")[0] for loop in loops]

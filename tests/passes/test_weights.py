@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from einc.evaluate import evaluate
-from tests.passes.test_scan import compiled, run
+from tests.support.compiled import compiled, definition, run
 
 _THREE = "A[n, i], B[n, j], C[n, k]\n"
 # By name: a signature, and a definition of O.
@@ -37,7 +37,7 @@ SIZES = {"n": 3, "i": 5, "j": 6, "k": 7}
 @pytest.mark.parametrize("name", PRODUCTS)
 def test_products(name: str, level: int) -> None:
     for hints in (SIZES, dict.fromkeys(SIZES, 64)):
-        c = compiled(f"{PRODUCTS[name]}\nreturn O", level, "interpret", **hints)
+        c = compiled(definition(f"{PRODUCTS[name]}\nreturn O"), level, "interpret", **hints)
         rng = np.random.default_rng(0)
         types = {p.name: "c8" if p.dtype.is_complex else f"{p.dtype.kind}{p.dtype.size}" for p in c.program.operands}
         operands = {
@@ -55,7 +55,8 @@ def test_products(name: str, level: int) -> None:
 @pytest.mark.parametrize("types", [("", ""), (": bf16", ": i32"), (": f16", "")])
 def test_a_sum_stored_wider_than_its_operands(types: tuple[str, str], level: int) -> None:
     a, b = types
-    c = compiled(f"A[k, i]{a}, B[k, j]{b}\nO[i, j]: f64 = sum[k](A[k, i] * B[k, j])\nreturn O", level, i=64, j=64, k=64)
+    text = f"A[k, i]{a}, B[k, j]{b}\nO[i, j]: f64 = sum[k](A[k, i] * B[k, j])\nreturn O"
+    c = compiled(definition(text), level, i=64, j=64, k=64)
     assert c.state.schedule is not None
     if not a:
         rng = np.random.default_rng(0)

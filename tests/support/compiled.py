@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from einc.base.targets import TARGETS, Target
 from einc.binding import Bindings, bind
-from einc.driver import Compiled
+from einc.driver import Compiled, compile_program, elaborate, parse
 from einc.ein import Program
 from einc.ein.origins import contractions
 from einc.runtime.execution import Outputs, Place, launch_in_torch, launch_in_triton, place
@@ -17,6 +18,8 @@ from einc.runtime.prepared import Options, prepared
 from einc.runtime.tensors import fact
 from tests.support.backends import TORCH
 from tests.support.random_programs import Case
+
+Array = np.ndarray[Any, Any]
 
 _TORCH = TORCH | {"c64": torch.complex64, "c128": torch.complex128}
 _NARROW = {"f16": 2.0**-10, "bf16": 2.0**-7}
@@ -55,6 +58,24 @@ def agree(got: torch.Tensor, wanted: np.ndarray[Any, Any], ulp: float, scale: fl
 
 
 # ---------------------------------------------------------------------------------------------------------------------
+# Compiling
+
+
+def definition(text: str) -> str:
+    """The program of some lines, the first of which is its signature."""
+    first, *lines = [line.strip() for line in text.strip().splitlines()]
+    return f"def f({first}):\n" + "".join(f"    {line}\n" for line in lines)
+
+
+def compiled(
+    text: str, level: int = 2, target: str | Target = "interpret", splits: int | None = None, **sizes: int
+) -> Compiled:
+    """A program compiled for a target, as if its axes were so long."""
+    machine = TARGETS[target] if isinstance(target, str) else target
+    return compile_program(elaborate(parse(text, "<test>")), level, machine, sizes, splits=splits)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
 # Runs
 
 CPU = torch.device("cpu")
@@ -76,6 +97,18 @@ def runner(compiled: Compiled) -> Callable[..., Outputs]:
         return launch(dict(zip(names, args, strict=True)), {}, out)
 
     return run
+
+
+def run(compiled: Compiled, backend: str, operands: Mapping[str, Array], **scalars: int) -> list[Array]:
+    """The results of a compiled program on arrays, by torch or in Triton's interpreter."""
+    given = {name: torch.from_numpy(x) for name, x in operands.items()}
+    if backend == "torch":
+        bindings = bind(compiled.program, {name: x.shape for name, x in operands.items()}, scalars)
+        found = run_in_torch(compiled, given, bindings)
+    else:
+        params = (p.name for p in compiled.program.params)
+        found = runner(compiled)(*(given[name] if name in given else scalars[name] for name in params))
+    return [x.numpy() for x in found]
 
 
 def execute(

@@ -27,8 +27,9 @@ from einc.codegen.executor.ops import HELD, STORED, common_shape, held, literal,
 from einc.codegen.executor.values import Values
 from einc.driver import Compiled
 from einc.ein.arithmetic import ScalarValue
-from einc.passes.kernels.mask_edges import extent
 from einc.tile import Elem, Lit, Ref, Value
+from einc.tile.blocks import block_size
+from einc.tile.masks import extent
 from einc.tile.walk import repeated_axes, tile_axes
 from tests.support.poison import poison, poisoned
 
@@ -77,7 +78,7 @@ def size(a: tile.TileAxis, extents: Mapping[str, int]) -> int:
     assert a.block is not None
     n = prod(extents[x] for x in a.axes)
     most = a.block.cap if a.block.cap == tile.WHOLE else min(a.block.cap, _FEW)
-    return max(min(1 << (n - 1).bit_length(), most), a.block.least)
+    return block_size(tile.Block(a.block.least, max(most, a.block.least)), n)
 
 
 def _segmented(body: Sequence[tile.Statement], sizes: Mapping[str, int]) -> Iterator[tile.Statement]:

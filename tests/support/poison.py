@@ -17,8 +17,8 @@ from dataclasses import replace
 
 from einc import tile
 from einc.base.types import BOOL, DType
-from einc.passes.kernels.mask_edges import conjunction, inside
 from einc.tile import Elem, Lit, Ref, Value
+from einc.tile.masks import conjunction, inside
 from einc.tile.typing import dtype_of, loop_position, scope
 from einc.tile.walk import rebuild
 

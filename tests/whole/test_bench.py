@@ -10,7 +10,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from einc.cli.app import app
+from einc.cli.commands import app
 from einc.trials import bench, contests, scoreboard
 from einc.trials.bench import Row, Time
 from einc.trials.contests import Contest

@@ -16,7 +16,7 @@ import pytest
 import torch
 from typer.testing import CliRunner, Result
 
-from einc.cli.app import app
+from einc.cli.commands import app
 from einc.passes import PIPELINE
 
 MATMUL = "bik,bkj->bij"
@@ -337,6 +337,6 @@ def test_interruption_is_quiet(tmp_path: Path) -> None:
 def test_completion_is_offered() -> None:
     assert "--install-completion" in good("--help")
     asked = {"_EINC_COMPLETE": "complete_bash", "COMP_WORDS": "einc ex", "COMP_CWORD": "1"}
-    command = [sys.executable, "-c", "import sys; sys.argv = ['einc']; from einc.cli.app import main; main()"]
+    command = [sys.executable, "-c", "import sys; sys.argv = ['einc']; from einc.cli.commands import main; main()"]
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **asked}, check=False)
     assert "explain" in done.stdout

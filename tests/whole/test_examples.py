@@ -15,7 +15,7 @@ import pytest
 from typer.testing import CliRunner
 
 import einc
-from einc.cli.app import app
+from einc.cli.commands import app
 from tests.support.places import EXAMPLES, ROOT
 
 README = ROOT / "README.md"

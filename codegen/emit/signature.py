@@ -1,0 +1,57 @@
+"""A kernel as whoever launches it sees it: its arguments in order, and what they are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from einc import tile
+from einc.tile import TileAxis
+from einc.tile.walk import values_in
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """A kernel as its launcher sees it. Arguments in order: a pointer a buffer, the strides of all their dimensions,
+    extents, scalars; then, by name, the tile sizes and `INT`."""
+
+    name: str
+    kernel: tile.Kernel
+    pointers: tuple[str, ...]
+    strides: tuple[tuple[str, ...], ...]
+    extents: tuple[str, ...]
+    scalars: tuple[str, ...]
+    blocks: tuple[tuple[str, TileAxis], ...]
+
+
+def extents_of(kernel: tile.Kernel) -> tuple[str, ...]:
+    """The extents that are arguments: those the kernel declares, and any other that it reads."""
+    read = (v.axis for v in values_in(kernel.body) if isinstance(v, tile.ExtentOf))
+    return tuple(dict.fromkeys((*kernel.extents, *read)))
+
+
+def static_extents(kernel: tile.Kernel) -> frozenset[str]:
+    """The extents that are compiled in: those that lie within a tile of a contraction, such as a head's width.
+
+    That the tile is full is then known, and its masks vanish. Rows held whole by themselves keep theirs, as they come
+    in all lengths.
+    """
+    if not any(isinstance(v, tile.Dot) for v in values_in(kernel.body)):
+        return frozenset()
+    return frozenset(axis for a in kernel.whole for axis in a.axes)
+
+
+def in_parts(kernel: tile.Kernel) -> frozenset[str]:
+    """The tensors that are reached by real and imaginary parts."""
+    loads = [v for v in values_in(kernel.body) if isinstance(v, tile.Load)]
+    found: list[tile.Load | tile.Store] = [*loads, *_stores(kernel.body)]
+    return frozenset(x.tensor for x in found if x.part is not None)
+
+
+def _stores(body: tuple[tile.Statement, ...]) -> Iterator[tile.Store]:
+    for s in body:
+        match s:
+            case tile.Store():
+                yield s
+            case tile.Loop(body=inner):
+                yield from _stores(inner)

@@ -1,0 +1,39 @@
+"""Which positions of tile axes exist: masks, as conjunctions of terms."""
+
+from __future__ import annotations
+
+from einc import tile
+from einc.base.types import INT
+from einc.tile import Elem, ExtentOf, Lit, Ref, Value
+
+
+def inside(axis: tile.TileAxis, stop: Value | None = None) -> Value:
+    """Which positions of a tile axis exist, before a stop if there is one."""
+    return Elem("lt", (Ref(axis.name), extent(axis.axes) if stop is None else stop))
+
+
+def conjunction(terms: list[Value]) -> Value | None:
+    """All of the terms hold; None when there are none."""
+    whole: Value | None = None
+    for term in terms:
+        whole = term if whole is None else Elem("and", (whole, term))
+    return whole
+
+
+def conjuncts(mask: Value | None) -> list[Value]:
+    """The terms that hold where a mask does; none where there is none."""
+    match mask:
+        case None:
+            return []
+        case Elem(op="and", args=(x, y)):
+            return conjuncts(x) + conjuncts(y)
+        case _:
+            return [mask]
+
+
+def extent(axes: tuple[str, ...]) -> Value:
+    """The number of positions of a group of axes."""
+    whole: Value = Lit(1, INT)
+    for axis in axes:
+        whole = ExtentOf(axis) if whole == Lit(1, INT) else Elem("mul", (whole, ExtentOf(axis)))
+    return whole
