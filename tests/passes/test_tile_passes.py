@@ -38,7 +38,7 @@ NAMES = [p.name for p in PIPELINE]
 LOWERED = next(p.name for p in PIPELINE if "lowered" in p.gives)
 PASSES = NAMES[NAMES.index(LOWERED) + 1 :]
 MASKED = PASSES[PASSES.index("mask-edges") :]
-SAMPLE = ("attention/causal", "attention/decoding", "attention/forgetting", "attention/paged", "products/gram")
+SAMPLE = ("attention/causal", "attention/decoding", "attention/paged", "products/swiglu")
 ULP = 2.0**-52
 
 
@@ -124,13 +124,13 @@ targets = st.sampled_from(["interpret", "sm_90"])
 
 
 @given(case=cases(most=3), level=levels, long=st.booleans())
-@settings(ANY, max_examples=40)
+@settings(ANY, max_examples=30)
 def test_random_programs(case: Case, level: int, long: bool) -> None:
     check_program(case, level, long)
 
 
 @given(case=cascades(), level=levels, long=st.booleans(), target=targets)
-@settings(ANY, max_examples=25)
+@settings(ANY, max_examples=8)
 def test_random_cascades(case: Cascade, level: int, long: bool, target: str) -> None:
     check_cascade(case, level, long, target)
 
