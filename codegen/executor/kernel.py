@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
-from typing import cast
+from typing import assert_never, cast
 
 import torch
 from torch import Tensor
@@ -195,6 +195,8 @@ class Compiler:
             case tile.Store():
                 access = self.values.access(s.tensor, s.part, s.index, s.mask)
                 return [store(access, self.values.node(s.value))]
+            case _:
+                assert_never(s)
 
     def let(self, s: tile.Let) -> list[Step]:
         """Bind a value; one that is affine or fixed is made where it is used."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import assert_never
 
 from einc import tile
 from einc.codegen.executor.frames import Frame, Node
@@ -97,3 +98,5 @@ def _roots(s: tile.Statement) -> Iterable[Value]:
             return (*index, value) if mask is None else (*index, value, mask)
         case tile.Loop(carried=carried):
             return (c.init for c in carried)
+        case _:
+            assert_never(s)

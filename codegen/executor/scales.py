@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from typing import assert_never
 
 from einc import tile
 from einc.tile import Elem, Let, Loop, Ref, Statement, Store, Value
@@ -55,6 +56,8 @@ def _roots(s: Statement) -> tuple[Value, ...]:
         case Loop(carried=carried, start=start, stop=stop):
             bounds = (v for v in (start, stop) if v is not None)
             return (*(c.init for c in carried), *(Ref(c.after) for c in carried), *bounds)
+        case _:
+            assert_never(s)
 
 
 def _uses(v: Value, numbers: _Lets) -> Iterator[tuple[str, Value | None]]:
@@ -109,3 +112,5 @@ def _moved(s: Statement, factors: _Lets) -> Statement:
                 carried=tuple(replace(c, init=change(c.init)) for c in s.carried),
                 body=tuple(_moved(inner, factors) for inner in s.body),
             )
+        case _:
+            assert_never(s)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import assert_never
 
 from einc import tile
 from einc.base.types import DType
@@ -159,6 +160,8 @@ class _Writer:
                     yield from wrapped(self.write.store(s))
                 case tile.Loop():
                     yield from self.loop(s)
+                case _:
+                    assert_never(s)
 
     def let(self, s: tile.Let, renamed: dict[str, str]) -> str:
         axes = s.types[0].axes

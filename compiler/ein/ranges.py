@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from itertools import product
+from typing import assert_never
 
 from einc.ein import Apply, AxisValue, Cast, Const, Expr, Extent, Program, Read, Scalar, walk
 from einc.ein.guards import in_range_by_form
@@ -75,6 +76,8 @@ def interval(e: Expr, extents: Mapping[str, int], scalars: Mapping[str, int | fl
             return _apply(op, known)
         case Read():
             return None
+        case _:
+            assert_never(e)
 
 
 def _holds(kind: str, bits: int, values: Interval) -> bool:

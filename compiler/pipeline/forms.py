@@ -41,7 +41,7 @@ def check(p: Pass, before: State, after: State, held: Iterable[str] = ()) -> Non
 
     What it has not touched is as legal as it was. Raises `IllegalIR` naming the pass and the node.
     """
-    touched = ("well-formed",) if after.program != before.program else ()
+    touched: tuple[str, ...] = ("well-formed",) if after.program != before.program else ()
     where = f"after '{p.name}'"
     if after.schedule != before.schedule:
         touched += _of_kernels(after)
@@ -167,9 +167,7 @@ FORMS: dict[str, Form] = {
         "names defined once and before use, axes declared, ranks and types fit", on_program(wellformed.check)
     ),
     "inlined": Form("no pointwise definition merely renames a read, a constant or a position", on_program(_inlined)),
-    "binary-contractions": Form(
-        "no factor of three or more alone has a summed axis", on_program(_binary), lasts=True
-    ),
+    "binary-contractions": Form("no factor of three or more alone has a summed axis", on_program(_binary), lasts=True),
     "lowered": Form("there are kernels, whose names, types and axes fit together", on_schedule),
     "sized-tiles": Form("every blocked axis has a range of sizes", _kernels(_sized), lasts=True),
     "placed-loads": Form("every load knows how it reaches memory", _kernels(_placed), lasts=True),

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from typing import assert_never
 
 from einc.base.ops import OPS, Rule
 from einc.base.types import BOOL, F32, INT, DType, accumulator
@@ -117,3 +118,5 @@ class _Places:
                 if rule in (Rule.TRUTH, Rule.LOGIC):
                     return BOOL
                 return F32 if rule is Rule.RANDOM else self.first(args)
+            case _:
+                assert_never(v)

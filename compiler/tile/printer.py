@@ -21,6 +21,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
+from typing import assert_never
 
 from einc import tile
 from einc.base.types import INT
@@ -123,6 +124,8 @@ class _Body:
                 case tile.Loop():
                     yield from here.loop(s)
                     names |= {c.name: c.type for c in s.carried}
+                case _:
+                    assert_never(s)
 
     def store(self, s: tile.Store) -> str:
         index = ", ".join(self.write.text(i, INT) for i in s.index)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import assert_never
 
 from einc import tile
 from einc.base.ops import OPS, Rule
@@ -32,6 +33,8 @@ def dtype_of(v: tile.Value, names: Types) -> DType:
             return dtype_of(args[0], names)
         case tile.Fill(value=value):
             return value.dtype
+        case _:
+            assert_never(v)
 
 
 def _element(op: str, args: tuple[tile.Value, ...], names: Types) -> DType:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import assert_never
 
 from einc.tile import Convert, Dot, Elem, Fill, Fold, Kernel, Let, Load, Loop, Scan, Statement, Store, TileAxis, Value
 
@@ -63,6 +64,8 @@ def roots(body: tuple[Statement, ...]) -> Iterator[Value]:
                 yield from (c.init for c in carried)
                 yield from s.bounds
                 yield from roots(inner)
+            case _:
+                assert_never(s)
 
 
 def values_in(body: tuple[Statement, ...]) -> Iterator[Value]:

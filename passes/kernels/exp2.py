@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import assert_never
 
 from einc import tile
 from einc.base.types import F32
@@ -53,6 +54,8 @@ def _statements(body: tuple[tile.Statement, ...], names: Names) -> Iterator[tile
                 left |= {
                     c.name: Elem("mul", (Ref(c.name), _LOG_2)) for c in carried if units.pay and c.name in units.kept
                 }
+            case _:
+                assert_never(s)
 
 
 def _powers(v: Value, names: Names) -> Value:
@@ -81,6 +84,8 @@ def _read(s: tile.Statement, left: dict[str, Value]) -> tile.Statement:
         case tile.Loop(carried=carried, body=body):
             started = tuple(replace(c, init=value(c.init)) for c in carried)
             return replace(s, carried=started, body=tuple(_read(x, left) for x in body))
+        case _:
+            assert_never(s)
 
 
 class _Units:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import assert_never
 
 from einc import tile
 from einc.base.types import BOOL, I64, INT, DType
@@ -79,6 +80,8 @@ class _Masks:
                 return replace(s, index=at, value=self.value(value), mask=conjunction(terms))
             case tile.Loop():
                 return self.loop(s)
+            case _:
+                assert_never(s)
 
     def loop(self, s: tile.Loop) -> tile.Loop:
         """The loop with what it starts from, its bounds and its body masked."""

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
+from typing import assert_never
 
 from einc import tile
 from einc.ein.rewriting import unused
@@ -66,6 +67,8 @@ def _placed(body: tuple[tile.Statement, ...], taken: set[str]) -> tuple[tile.Sta
                 placed.append(replace(s, value=_by_pointer(value)))
             case tile.Store(value=value):
                 placed.append(replace(s, value=_by_pointer(value)))
+            case _:
+                assert_never(s)
     return tuple(placed)
 
 

@@ -10,6 +10,7 @@ and hides its masks.
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import assert_never
 
 from einc import tile
 from einc.base.types import BOOL
@@ -96,6 +97,8 @@ class _Known:
                 return replace(s, value=self.value(value), mask=None if mask is None else self.mask(mask))
             case tile.Loop():
                 return s
+            case _:
+                assert_never(s)
 
     def value(self, v: Value) -> Value:
         """The value with what is known in it left out."""

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from typing import assert_never
 
 from einc import ein, tile
 from einc.base.ops import OPS, Rule
@@ -283,6 +284,8 @@ class Builder:
                 return self.convert(self._value(arg, order, compute(dtype) if dtype.is_float else F32), dtype)
             case Read() | Apply():
                 return self._bound(e, order, real)
+            case _:
+                assert_never(e)
 
     def _bound(self, e: Read | Apply, order: tuple[str, ...], real: DType) -> tile.Value:
         for block in self.blocks:

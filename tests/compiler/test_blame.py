@@ -88,7 +88,6 @@ def sized(kernel: tile.Kernel) -> tile.Kernel:
     return replace(kernel, grid=tuple(replace(a, block=UNSIZED) if a.block else a for a in kernel.grid))
 
 
-
 OF_KERNELS: dict[str, tuple[str, Callable[[State], State]]] = {  # and the first pass behind which each is a break
     "no name": ("lower", of_values(lambda _: Ref("nothing"))),
     "another type": ("lower", of_values(lambda v: tile.Convert(BOOL, v))),
@@ -113,10 +112,8 @@ def places() -> Iterator[tuple[str, Callable[[State], State], int]]:
 
 
 @pytest.mark.parametrize(("what", "f", "at"), [pytest.param(*p, id=f"{p[0]}, {p[2]}") for p in places()])
-def test_what_breaks_is_named(
-    what: str, f: Callable[[State], State], at: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_breaks_is_named(what: str, f: Callable[[State], State], at: int, monkeypatch: pytest.MonkeyPatch) -> None:
     bad = Pass("break", what, "to see it caught", lambda state, _: f(state))
     monkeypatch.setattr("einc.driver.PIPELINE", (*PIPELINE[:at], bad, *PIPELINE[at:]))
-    with pytest.raises(IllegalIR, match="^after 'break': "):
+    with pytest.raises(IllegalIR, match=r"^after 'break': "):
         run_passes(PROGRAM, Context())

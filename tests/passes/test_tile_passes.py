@@ -17,7 +17,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from einc import driver, ein, tile
+from einc import driver, ein
 from einc.base.targets import INTERPRETER, TARGETS
 from einc.base.types import C128, F64, DType
 from einc.binding import Bindings, bind
