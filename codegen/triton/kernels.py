@@ -15,8 +15,8 @@ from einc.codegen.triton.expressions import Expressions
 from einc.codegen.triton.operations import is_natural
 from einc.codegen.triton.types import TYPES
 from einc.tile import TileAxis, TileType
-from einc.tile.typing import loop_position, scope
-from einc.tile.walk import repeated_axes, tile_axes, values_in
+from einc.tile.typing import scope
+from einc.tile.walk import loop_position, repeated_axes, tile_axes, values_in, walk
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,17 +272,8 @@ def static_extents(kernel: tile.Kernel) -> frozenset[str]:
 def in_parts(kernel: tile.Kernel) -> frozenset[str]:
     """The tensors that are reached by real and imaginary parts."""
     loads = [v for v in values_in(kernel.body) if isinstance(v, tile.Load)]
-    found: list[tile.Load | tile.Store] = [*loads, *_stores(kernel.body)]
+    found: list[tile.Load | tile.Store] = [*loads, *(s for s, _ in walk(kernel.body) if isinstance(s, tile.Store))]
     return frozenset(x.tensor for x in found if x.part is not None)
-
-
-def _stores(body: tuple[tile.Statement, ...]) -> Iterator[tile.Store]:
-    for s in body:
-        match s:
-            case tile.Store():
-                yield s
-            case tile.Loop(body=inner):
-                yield from _stores(inner)
 
 
 def _block_name(axis: str) -> str:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 
 from einc import tile
 from einc.base.types import DType
 from einc.ein import Apply, Cast, Equation, Expr, reads
-from einc.tile.walk import tile_axes, walk_values
+from einc.tile.walk import loops, tile_axes, walk_values
 
 Sizes = Mapping[str, int]
 
@@ -38,14 +38,6 @@ def _operations(e: Expr, dtypes: Mapping[str, DType]) -> int:
 
 # ---------------------------------------------------------------------------------------------------------------------
 # States
-
-
-def loops(body: Sequence[tile.Statement]) -> Iterator[tile.Loop]:
-    """Every loop, outer ones first."""
-    for s in body:
-        if isinstance(s, tile.Loop):
-            yield s
-            yield from loops(s.body)
 
 
 def states(k: tile.Kernel) -> Iterator[tile.Carried]:

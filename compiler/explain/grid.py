@@ -18,8 +18,8 @@ from einc import tile
 from einc.base.types import INT, DType
 from einc.ein.arithmetic import ScalarValue
 from einc.evaluate.elementwise import Value, apply, convert
-from einc.tile.typing import axes_of, dtype_of, loop_position, scope
-from einc.tile.walk import walk_values
+from einc.tile.typing import axes_of, dtype_of, scope
+from einc.tile.walk import loop_position, walk_values
 
 Array = NDArray[Any]
 Tensors = Mapping[str, Array]

@@ -30,8 +30,8 @@ from einc.ein.monoids import MONOIDS
 from einc.ein.printer import print_dims, print_expr
 from einc.tile import UNSIZED, WHOLE, Block, TileAxis, TileType, Value
 from einc.tile.notation import Notation, part
-from einc.tile.typing import loop_position, scope
-from einc.tile.walk import values_in
+from einc.tile.typing import scope
+from einc.tile.walk import loop_position, values_in
 
 ROLES = {"grid": "row", "whole": "whole", "loop": "reduced"}  # of a blocked axis there, where none is written
 UNBLOCKED = "batch"  # the role of a grid's axis without a block

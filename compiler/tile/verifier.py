@@ -10,8 +10,8 @@ from einc.ein import Program
 from einc.ein.printer import print_dims
 from einc.tile import TileType
 from einc.tile.faults import Axes, Checker, Fault
-from einc.tile.typing import loop_position, scope
-from einc.tile.walk import tile_axes, values_in
+from einc.tile.typing import scope
+from einc.tile.walk import loop_position, tile_axes, values_in
 
 Names = dict[str, TileType]
 

@@ -22,8 +22,8 @@ from einc.base.types import BOOL, I64, INT, DType
 from einc.ein.rewriting import unused
 from einc.passes.lowering.builder import live
 from einc.tile import Elem, ExtentOf, Lit, Ref, TileType, Value
-from einc.tile.typing import axes_of, bound_names, dtype_of, loop_position, scope
-from einc.tile.walk import tile_axes
+from einc.tile.typing import axes_of, bound_names, dtype_of, scope
+from einc.tile.walk import loop_position, loops, tile_axes
 
 
 def mask_edges(kernel: tile.Kernel) -> tile.Kernel:
@@ -237,16 +237,16 @@ def _edges(kernel: tile.Kernel) -> dict[str, str]:
 
 
 def _ranked(body: tuple[tile.Statement, ...]) -> Iterator[tuple[str, tuple[str, str]]]:
-    """Names of floats that a maximum or minimum over an axis is taken of: the axis, and the unit."""
-    types = {n: t for s in body if isinstance(s, tile.Let) for n, t in zip(s.names, s.types, strict=True)}
-    for s in body:
-        match s:
-            case tile.Loop(body=inner):
-                yield from _ranked(inner)
-            case tile.Let(value=tile.Fold(monoid=monoid, axis=axis, args=(Ref(name=name),))):
-                unit = monoid.identity[0]
-                if isinstance(unit, str) and name in types and types[name].dtype.is_float and axis in types[name].axes:
-                    yield name, (axis, unit)
+    """Names of floats that a maximum or minimum over an axis is taken of beside them: the axis, and the unit."""
+    for beside in (body, *(loop.body for loop in loops(body))):
+        made = [s for s in beside if isinstance(s, tile.Let)]
+        types = {n: t for s in made for n, t in zip(s.names, s.types, strict=True)}
+        for s in made:
+            match s.value:
+                case tile.Fold(monoid=monoid, axis=axis, args=(Ref(name=name),)) if name in types:
+                    unit, t = monoid.identity[0], types[name]
+                    if isinstance(unit, str) and t.dtype.is_float and axis in t.axes:
+                        yield name, (axis, unit)
 
 
 def conjunction(terms: list[Value]) -> Value | None:

@@ -17,8 +17,8 @@ from einc.base.types import BOOL
 from einc.passes.kernels.mask_edges import inside
 from einc.passes.lowering.builder import live
 from einc.tile import Elem, Lit, Value
-from einc.tile.typing import axes_of, loop_position, scope
-from einc.tile.walk import rebuild, values_in, walk_values
+from einc.tile.typing import axes_of, scope
+from einc.tile.walk import Scope, rebuild, rewritten, values_in, walk_values
 
 _SWAPPED = {"gt": "lt", "ge": "le"}
 _DENIED = {"lt": "ge", "le": "gt", "gt": "le", "ge": "lt", "eq": "ne", "ne": "eq"}
@@ -26,23 +26,12 @@ _DENIED = {"lt": "ge", "le": "gt", "gt": "le", "ge": "lt", "eq": "ne", "ne": "eq
 
 def segment_loops(kernel: tile.Kernel) -> tile.Kernel:
     """The kernel with an unmasked body for every loop that gains by one."""
-    body = _segmented(kernel.body, scope(kernel))
+    body = rewritten(kernel.body, _segmented, Scope(scope(kernel)))
     return kernel if body == kernel.body else replace(kernel, body=live(body))
 
 
-def _segmented(body: tuple[tile.Statement, ...], names: dict[str, tile.TileType]) -> tuple[tile.Statement, ...]:
-    made: list[tile.Statement] = []
-    for s in body:
-        match s:
-            case tile.Let():
-                names.update(zip(s.names, s.types, strict=True))
-            case tile.Loop(axis=axis, carried=carried):
-                inner = {**names, axis.name: loop_position(axis), **{c.name: c.type for c in carried}}
-                s = replace(s, body=_segmented(s.body, dict(inner)))
-                s = replace(s, full=_full(s, inner))
-                names.update({c.name: c.type for c in carried})
-        made.append(s)
-    return tuple(made)
+def _segmented(s: tile.Statement, here: Scope) -> tuple[tile.Statement, ...]:
+    return (replace(s, full=_full(s, here.inside(s).names)) if isinstance(s, tile.Loop) else s,)
 
 
 def _full(loop: tile.Loop, names: dict[str, tile.TileType]) -> tile.Full | None:

@@ -24,7 +24,7 @@ from einc.ein.printer import print_equation
 from einc.ein.ranges import needs_check
 from einc.pipeline.plan import Plan
 from einc.tile.typing import axes_of, dtype_of
-from einc.tile.walk import tile_axes, values_in, walk_values
+from einc.tile.walk import loops, tile_axes, values_in, walk_values
 
 Axes = tuple[tile.TileAxis, ...]
 Inside = Callable[[Read, tuple[str, ...], DType], tile.Value | None]
@@ -486,18 +486,15 @@ def _literal(value: bool | float, t: DType) -> bool | int | float:
 def live(body: tuple[tile.Statement, ...], wanted: AbstractSet[str] = frozenset()) -> tuple[tile.Statement, ...]:
     """The statements without bindings that nothing reads, those of wanted names apart."""
     while True:
-        read = {v.name for v in values_in(body) if isinstance(v, tile.Ref)} | wanted | set(_carried(body))
+        read = (
+            {v.name for v in values_in(body) if isinstance(v, tile.Ref)}
+            | wanted
+            | {c.after for loop in loops(body) for c in loop.carried}
+        )
         kept = _without(body, read)
         if kept == body:
             return body
         body = kept
-
-
-def _carried(body: tuple[tile.Statement, ...]) -> Iterator[str]:
-    for s in body:
-        if isinstance(s, tile.Loop):
-            yield from (c.after for c in s.carried)
-            yield from _carried(s.body)
 
 
 def _without(body: tuple[tile.Statement, ...], read: set[str]) -> tuple[tile.Statement, ...]:
