@@ -74,8 +74,10 @@ def _bound(s: tile.Statement) -> set[str]:
             return set(names)
         case tile.Loop(carried=carried):
             return {c.name for c in carried}
-        case _:
+        case tile.Store():
             return set()
+        case _:
+            assert_never(s)
 
 
 def repeated(body: Iterable[tile.Statement]) -> dict[Value, Name | None]:

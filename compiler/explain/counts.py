@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from typing import assert_never
 
 from einc import tile
 from einc.base.types import DType
-from einc.ein import Apply, Cast, Equation, Expr, reads
+from einc.ein import Apply, AxisValue, Cast, Const, Equation, Expr, Extent, Read, Scalar, reads
 from einc.tile.walk import loops, tile_axes, walk_values
 
 Sizes = Mapping[str, int]
@@ -32,8 +33,10 @@ def _operations(e: Expr, dtypes: Mapping[str, DType]) -> int:
             return own + sum(_operations(a, dtypes) for a in args)
         case Cast(arg=arg):
             return _operations(arg, dtypes)
-        case _:
+        case Read() | Const() | AxisValue() | Extent() | Scalar():
             return 0
+        case _:
+            assert_never(e)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import Any
+from typing import Any, assert_never
 
 import numpy as np
 from numpy.typing import NDArray
@@ -154,6 +154,10 @@ class Grid:
                 case tile.Loop():
                     yield self.walk(s)
                     self.types.update({c.name: c.type for c in s.carried})
+                case tile.Store():
+                    pass
+                case _:
+                    assert_never(s)
 
     def walk(self, s: tile.Loop) -> Walk:
         n, block = self.extent(s.axis), self.block(s.axis)

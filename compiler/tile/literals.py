@@ -71,8 +71,10 @@ class _Places:
                 return side, side, wanted[0] if side is None else accumulator(side), *counting
             case Fold(args=args) | Scan(args=args):
                 return tuple(wanted[k] if k < len(wanted) else None for k in range(len(args)))
-            case _:
+            case Ref() | Lit() | ExtentOf() | ScalarArg() | Fill():
                 return ()
+            case _:
+                assert_never(v)
 
     def arguments(self, op: str, args: tuple[Value, ...], wanted: Wanted) -> tuple[Wanted, ...]:
         if op == "where":

@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import reduce
+from typing import assert_never
 
 from einc.base.ops import TRANSCENDENTAL
 from einc.ein import (
@@ -28,8 +29,10 @@ from einc.ein import (
     Const,
     Equation,
     Expr,
+    Extent,
     Program,
     Read,
+    Scalar,
     axes_of,
     reads,
     walk,
@@ -114,8 +117,10 @@ class _Substitution:
                 under = None if guard is None else self.expression(guard, None)
                 moved = replace(e, index=at, guard=under)
                 return self.value(moved, e, context) if tensor in self.definitions else moved
-            case _:
+            case Const() | AxisValue() | Extent() | Scalar():
                 return e
+            case _:
+                assert_never(e)
 
     def value(self, read: Read, written: Read, context: Expr | None) -> Expr:
         """What a read of a definition gives; `written` is the read before anything was substituted in it."""

@@ -23,6 +23,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import assert_never
 
 from einc.base.types import I32
 from einc.ein import (
@@ -39,6 +40,7 @@ from einc.ein import (
     Monoid,
     Program,
     Read,
+    Scalar,
     Tensor,
     axes_of,
     reads,
@@ -195,8 +197,10 @@ def _contexts(e: Expr, own: Read, context: Expr | None) -> Iterator[Expr | None]
                 yield from _contexts(arg, own, argument_guard(op, args[:k], context))
         case Cast(arg=arg):
             yield from _contexts(arg, own, context)
-        case _:
+        case Const() | AxisValue() | Extent() | Scalar():
             pass
+        case _:
+            assert_never(e)
 
 
 def _length(program: Program, axis: str) -> Expr:

@@ -122,8 +122,10 @@ class _Masks:
                     right=self.within(inner, y, Lit(0, self.dtype(y))),
                     acc=self.value(v.acc),
                 )
-            case _:
+            case Ref() | Lit() | ExtentOf() | tile.ScalarArg() | tile.Fill():
                 return v
+            case _:
+                assert_never(v)
 
     def dtype(self, v: Value) -> DType:
         return dtype_of(v, self.names)
