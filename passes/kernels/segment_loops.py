@@ -45,17 +45,21 @@ def _full(loop: tile.Loop, names: dict[str, tile.TileType]) -> tile.Full | None:
 
 
 def _masks(body: tuple[tile.Statement, ...]) -> int:
-    """How many terms the masks of loads and selections have."""
-    count = 0
-    for v in values_in(body):
-        match v:
-            case tile.Load(mask=mask) if mask is not None:
-                count += sum(1 for _ in walk_values(mask))
-            case tile.Dot(left_in=left_in, right_in=right_in):
-                count += sum(1 for p in (left_in, right_in) if p is not None for _ in walk_values(p))
-            case Elem(op="where", args=(mask, _, _)):
-                count += sum(1 for _ in walk_values(mask))
-    return count
+    """How many terms the masks of loads, dots and selections have."""
+    return sum(1 for v in values_in(body) for mask in _masks_of(v) or () if mask is not None for _ in walk_values(mask))
+
+
+def _masks_of(v: Value) -> tuple[Value | None, ...] | None:
+    """What may mask a load, a dot or a selection; None of what else there is."""
+    match v:
+        case tile.Load(mask=mask):
+            return (mask,)
+        case tile.Dot(left_in=left_in, right_in=right_in):
+            return left_in, right_in
+        case Elem(op="where", args=(mask, _, _)):
+            return (mask,)
+        case _:
+            return None
 
 
 class _Known:

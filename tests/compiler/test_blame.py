@@ -108,7 +108,8 @@ def places() -> Iterator[tuple[str, Callable[[State], State], int]]:
     for what, f in OF_EQUATIONS.items():
         yield from ((what, f, at) for at in (0, 1, NAMES.index("hoist"), LOWER))
     for what, (after, f) in OF_KERNELS.items():
-        yield from ((what, f, at) for at in range(NAMES.index(after) + 1, len(NAMES) + 1))
+        first, last = NAMES.index(after) + 1, len(NAMES)
+        yield from ((what, f, at) for at in sorted({first, (first + last) // 2, last}))
 
 
 @pytest.mark.parametrize(("what", "f", "at"), [pytest.param(*p, id=f"{p[0]}, {p[2]}") for p in places()])
