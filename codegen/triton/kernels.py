@@ -16,7 +16,7 @@ from einc.codegen.triton.operations import is_natural
 from einc.codegen.triton.types import TYPES
 from einc.tile import TileAxis, TileType
 from einc.tile.typing import scope
-from einc.tile.walk import loop_position, repeated_axes, tile_axes, values_in, walk
+from einc.tile.walk import each, loop_position, repeated_axes, tile_axes, values_in
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,7 +272,7 @@ def static_extents(kernel: tile.Kernel) -> frozenset[str]:
 def in_parts(kernel: tile.Kernel) -> frozenset[str]:
     """The tensors that are reached by real and imaginary parts."""
     loads = [v for v in values_in(kernel.body) if isinstance(v, tile.Load)]
-    found: list[tile.Load | tile.Store] = [*loads, *(s for s, _ in walk(kernel.body) if isinstance(s, tile.Store))]
+    found: list[tile.Load | tile.Store] = [*loads, *(s for s in each(kernel.body) if isinstance(s, tile.Store))]
     return frozenset(x.tensor for x in found if x.part is not None)
 
 

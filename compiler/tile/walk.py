@@ -36,6 +36,8 @@ from einc.tile import (
 def values_of(v: Value) -> tuple[Value, ...]:
     """The values directly below."""
     match v:
+        case Ref() | Lit() | ExtentOf() | ScalarArg():
+            return ()
         case Elem(args=args) | Fold(args=args) | Scan(args=args):
             return args
         case Convert(arg=arg):
@@ -46,8 +48,6 @@ def values_of(v: Value) -> tuple[Value, ...]:
             return (left, right, acc, *(p for p in (left_in, right_in) if p is not None))
         case Fill(value=value):
             return (value,)
-        case Ref() | Lit() | ExtentOf() | ScalarArg():
-            return ()
         case _:
             assert_never(v)
 
@@ -55,6 +55,8 @@ def values_of(v: Value) -> tuple[Value, ...]:
 def rebuild(v: Value, f: Callable[[Value], Value]) -> Value:
     """The same value over f of those directly below."""
     match v:
+        case Ref() | Lit() | ExtentOf() | ScalarArg() | Fill():
+            return v
         case Elem(args=args) | Fold(args=args) | Scan(args=args):
             return replace(v, args=tuple(f(a) for a in args))
         case Convert(arg=arg):
@@ -65,8 +67,6 @@ def rebuild(v: Value, f: Callable[[Value], Value]) -> Value:
             x, y, z = f(left), f(right), f(acc)
             inside = (None if p is None else f(p) for p in (left_in, right_in))
             return Dot(x, y, z, v.row, v.column, v.inner, v.batch, *inside)
-        case Ref() | Lit() | ExtentOf() | ScalarArg() | Fill():
-            return v
         case _:
             assert_never(v)
 
@@ -130,6 +130,14 @@ def walk(
         here.bind(s)
 
 
+def each(body: Iterable[Statement]) -> Iterator[Statement]:
+    """Every statement, a loop before those in it: the walk for those who do not ask where one stands."""
+    for s in body:
+        yield s
+        if isinstance(s, Loop):
+            yield from each(s.body)
+
+
 def rewritten(
     body: Iterable[Statement], f: Callable[[Statement, Scope], Iterable[Statement]], scope: Scope | None = None
 ) -> tuple[Statement, ...]:
@@ -186,17 +194,17 @@ def over_values(s: Statement, f: Callable[[Value], Value]) -> Statement:
 
 def roots(body: tuple[Statement, ...]) -> Iterator[Value]:
     """Every whole expression of the statements, those of loops included."""
-    return (v for s, _ in walk(body) for v in own_values(s))
+    return (v for s in each(body) for v in own_values(s))
 
 
 def loops(body: Iterable[Statement]) -> Iterator[Loop]:
     """Every loop, outer ones first."""
-    return (s for s, _ in walk(body) if isinstance(s, Loop))
+    return (s for s in each(body) if isinstance(s, Loop))
 
 
 def lets(body: Iterable[Statement]) -> Iterator[Let]:
     """Every binding, those of loops included."""
-    return (s for s, _ in walk(body) if isinstance(s, Let))
+    return (s for s in each(body) if isinstance(s, Let))
 
 
 def values_in(body: tuple[Statement, ...]) -> Iterator[Value]:
