@@ -25,18 +25,12 @@ from einc.tile.walk import Scope, over_values, rebuild, rewritten, values_in
 def place_loads(kernel: tile.Kernel) -> tile.Kernel:
     """The kernel with its loads placed."""
     taken = bound_names(kernel)
-
-    def own(s: tile.Statement, _: Scope) -> tuple[tile.Statement, ...]:
-        return (replace(s, body=_separated(s.body, taken)) if isinstance(s, tile.Loop) else s,)
-
-    placed = (over_values(s, _by_pointer) for s in rewritten(kernel.body, _hoisted))
-    return replace(kernel, body=rewritten(placed, own))
+    placed = rewritten(kernel.body, lambda s, _: _placed(s, taken) if isinstance(s, tile.Loop) else (s,))
+    return replace(kernel, body=tuple(over_values(s, _by_pointer) for s in placed))
 
 
-def _hoisted(s: tile.Statement, _: Scope) -> tuple[tile.Statement, ...]:
-    """The bindings that can be made before a loop, and the loop without them."""
-    if not isinstance(s, tile.Loop):
-        return (s,)
+def _placed(s: tile.Loop, taken: set[str]) -> tuple[tile.Statement, ...]:
+    """The bindings that can be made before a loop, and the loop without them, where each dot has loads of its own."""
     moving = {s.axis.name} | {c.name for c in s.carried}
     before: list[tile.Statement] = []
     inside: list[tile.Statement] = []
@@ -50,7 +44,7 @@ def _hoisted(s: tile.Statement, _: Scope) -> tuple[tile.Statement, ...]:
         there.bind(x)
         moving |= there.names.keys()
         inside.append(x)
-    return (*before, replace(s, body=tuple(inside)))
+    return (*before, replace(s, body=_separated(tuple(inside), taken)))
 
 
 def _by_pointer(v: Value) -> Value:
