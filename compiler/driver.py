@@ -207,14 +207,19 @@ def run_passes(
 ) -> tuple[Stage, ...]:
     """Every stage of a program, from the kernels on that it begins with, if there are any.
 
-    `verify` checks the form of each that the passes around it promise and need.
+    `verify` checks what every pass leaves, before the next one sees it.
     """
     state = State(fixed(program), None if begin is None else begin.schedule)
     stages = [Stage(ELABORATED if begin is None else begin.after, state, True)]
-    for p in passes(context.level, None if begin is None else begin.after):
+    left = passes(context.level, None if begin is None else begin.after)
+    held = [name for p in passes(context.level) if p not in left for name in p.gives]
+    if verify and left:
+        forms.admit(left[0], state)
+    for p in left:
         after = p.run(state, context)
         if verify:
-            forms.check(p, state, after)
+            forms.check(p, state, after, held)
+            held += p.gives
         stages.append(Stage(p.name, after, after != state))
         if len(after.program.axes) > len(state.program.axes):
             context = context.knowing(after.program.axes[len(state.program.axes) :])

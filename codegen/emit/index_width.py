@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from typing import assert_never
 
 from einc import tile
 from einc.base.types import INT
@@ -67,6 +68,8 @@ class _Kernel:
                 case tile.Loop(carried=carried, body=inner):
                     self.visit((*(c.init for c in carried), *s.bounds))
                     self.body(inner)
+                case _:
+                    assert_never(s)
 
     def visit(self, roots: tuple[Value, ...]) -> None:
         """Note the bounds of sums and products that are no part of a larger one."""

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from einc import tile
 from einc.tile import TileAxis
-from einc.tile.walk import values_in
+from einc.tile.walk import each, values_in
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,14 +43,5 @@ def static_extents(kernel: tile.Kernel) -> frozenset[str]:
 def in_parts(kernel: tile.Kernel) -> frozenset[str]:
     """The tensors that are reached by real and imaginary parts."""
     loads = [v for v in values_in(kernel.body) if isinstance(v, tile.Load)]
-    found: list[tile.Load | tile.Store] = [*loads, *_stores(kernel.body)]
+    found: list[tile.Load | tile.Store] = [*loads, *(s for s in each(kernel.body) if isinstance(s, tile.Store))]
     return frozenset(x.tensor for x in found if x.part is not None)
-
-
-def _stores(body: tuple[tile.Statement, ...]) -> Iterator[tile.Store]:
-    for s in body:
-        match s:
-            case tile.Store():
-                yield s
-            case tile.Loop(body=inner):
-                yield from _stores(inner)

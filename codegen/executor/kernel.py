@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
-from typing import cast
+from typing import assert_never, cast
 
 import torch
 from torch import Tensor
@@ -20,7 +20,7 @@ from einc.codegen.executor.scales import scale_early
 from einc.codegen.executor.values import Values
 from einc.codegen.executor.workers import by_one, share_out
 from einc.ein.arithmetic import ScalarValue
-from einc.tile.walk import repeated_axes, tile_axes, values_in
+from einc.tile.walk import loops, repeated_axes, tile_axes, values_in
 
 _MOST_OFFSETS = 64  # of a window that are walked one by one
 _QUICK = 1 << 22  # positions of all axes together that are computed before another thread has begun
@@ -195,6 +195,8 @@ class Compiler:
             case tile.Store():
                 access = self.values.access(s.tensor, s.part, s.index, s.mask)
                 return [store(access, self.values.node(s.value))]
+            case _:
+                assert_never(s)
 
     def let(self, s: tile.Let) -> list[Step]:
         """Bind a value; one that is affine or fixed is made where it is used."""
@@ -295,10 +297,4 @@ def _least(value: Tensor | bool, which: Callable[[Tensor], Tensor]) -> int:
 
 def _bounded(body: Sequence[tile.Statement]) -> frozenset[str]:
     """The tile axes of which some loop walks only a part: they stay one index."""
-    found: set[str] = set()
-    for s in body:
-        if isinstance(s, tile.Loop):
-            found |= _bounded(s.body)
-            if s.start is not None or s.stop is not None:
-                found.add(s.axis.name)
-    return frozenset(found)
+    return frozenset(s.axis.name for s in loops(body) if s.start is not None or s.stop is not None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import assert_never
 
 from einc import tile
 from einc.codegen.executor.frames import Frame, Node
@@ -73,8 +74,10 @@ def _bound(s: tile.Statement) -> set[str]:
             return set(names)
         case tile.Loop(carried=carried):
             return {c.name for c in carried}
-        case _:
+        case tile.Store():
             return set()
+        case _:
+            assert_never(s)
 
 
 def repeated(body: Iterable[tile.Statement]) -> dict[Value, Name | None]:
@@ -97,3 +100,5 @@ def _roots(s: tile.Statement) -> Iterable[Value]:
             return (*index, value) if mask is None else (*index, value, mask)
         case tile.Loop(carried=carried):
             return (c.init for c in carried)
+        case _:
+            assert_never(s)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from math import inf, prod
-from typing import cast
+from typing import assert_never, cast
 
 import torch
 from torch import Tensor
@@ -153,6 +153,8 @@ class Values:
                 chosen = monoid.results[0]
                 one = self.node(args[chosen])
                 return Node(one.dtype, one.dims.union(self.members[axis]), lambda f: prefixes(f)[chosen], passes=True)
+            case _:
+                assert_never(v)
 
     def constant(self, value: bool | int | float, t: DType) -> Node:
         if t.is_bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import assert_never
+
 from einc import tile
 from einc.base.types import F32, INT, DType
 from einc.codegen.emit.text import ATOM, COMPARE, PRODUCT, SUM, Axes, Text, literal
@@ -40,6 +42,8 @@ class Expressions(Writer):
                 return contractions.fold(self, v, order)
             case tile.Scan():
                 return contractions.scan(self, v, order)
+            case _:
+                assert_never(v)
 
     def convert(self, dtype: DType, arg: Value, order: Axes) -> Text:
         if isinstance(arg, tile.Lit):

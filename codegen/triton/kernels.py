@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import assert_never
 
 from einc import tile
 from einc.base.types import DType
@@ -14,8 +15,8 @@ from einc.codegen.triton.expressions import Expressions
 from einc.codegen.triton.operations import is_natural
 from einc.codegen.triton.types import TYPES
 from einc.tile import TileAxis, TileType
-from einc.tile.typing import loop_position, scope
-from einc.tile.walk import repeated_axes, tile_axes, values_in
+from einc.tile.typing import scope
+from einc.tile.walk import loop_position, repeated_axes, tile_axes, values_in
 
 
 def kernel_source(file: File, kernel: tile.Kernel) -> tuple[Signature, list[str]]:
@@ -145,6 +146,8 @@ class _Writer:
                     yield from wrapped(self.write.store(s))
                 case tile.Loop():
                     yield from self.loop(s)
+                case _:
+                    assert_never(s)
 
     def let(self, s: tile.Let, renamed: dict[str, str]) -> str:
         axes = s.types[0].axes

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import assert_never
 
 from einc.base.errors import ShapeError
 from einc.base.intervals import Interval
 from einc.base.source import Span
-from einc.ein import Apply, Cast, Const, Equation, Expr, Extent, Read, Scalar, walk
+from einc.ein import Apply, AxisValue, Cast, Const, Equation, Expr, Extent, Read, Scalar, walk
 from einc.ein.arithmetic import ScalarValue, evaluate_formula, values_of
 from einc.ein.printer import print_expr
 from einc.ein.ranges import extent_of, in_range_by_form, interval, is_closed, is_simple
@@ -130,6 +131,10 @@ def _certain(e: Expr) -> Iterator[Expr]:
                 stack.append(arg)
             case Read(index=index, guard=guard):
                 stack.extend(reversed(index) if guard is None else (guard,))
+            case Const() | AxisValue() | Extent() | Scalar():
+                pass
+            case _:
+                assert_never(n)
 
 
 def _check_divisor(what: Divides, extents: Extents, scalars: Scalars) -> None:

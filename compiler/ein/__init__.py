@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from typing import assert_never
 
 from einc.base.source import Span
 from einc.base.types import DType
@@ -112,8 +113,10 @@ def children(e: Expr) -> tuple[Expr, ...]:
             return (arg,)
         case Read(index=index, guard=guard):
             return index if guard is None else (*index, guard)
-        case _:
+        case Const() | AxisValue() | Extent() | Scalar():
             return ()
+        case _:
+            assert_never(e)
 
 
 def rebuild(e: Expr, f: Callable[[Expr], Expr]) -> Expr:
@@ -130,8 +133,10 @@ def rebuild(e: Expr, f: Callable[[Expr], Expr]) -> Expr:
             under = None if guard is None else f(guard)
             same = under is guard and all(a is b for a, b in zip(at, index, strict=True))
             return e if same else replace(e, index=at, guard=under)
-        case _:
+        case Const() | AxisValue() | Extent() | Scalar():
             return e
+        case _:
+            assert_never(e)
 
 
 def walk(e: Expr) -> Iterator[Expr]:

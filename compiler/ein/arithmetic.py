@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable, Mapping
+from typing import assert_never
 
 from einc.base.errors import DTypeError, ShapeError
 from einc.ein import Apply, AxisValue, Cast, Const, Expr, Extent, Read, Scalar, walk
@@ -34,6 +35,8 @@ def evaluate_formula(e: Expr, extents: Mapping[str, int], scalars: Mapping[str, 
             return _apply(e, op, values, extents, scalars)
         case AxisValue() | Read():
             raise DTypeError(f"{print_expr(e)} is no constant of the call", getattr(e, "span", None))
+        case _:
+            assert_never(e)
 
 
 def values_of(e: Expr, extents: Mapping[str, int], scalars: Mapping[str, ScalarValue]) -> str:

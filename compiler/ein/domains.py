@@ -13,9 +13,24 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import reduce
+from typing import assert_never
 
 from einc.base.ops import COMPARISONS, DENIED
-from einc.ein import FALSE, Apply, AxisValue, Cast, Const, Equation, Expr, Extent, Read, axes_of, children, substitute
+from einc.ein import (
+    FALSE,
+    Apply,
+    AxisValue,
+    Cast,
+    Const,
+    Equation,
+    Expr,
+    Extent,
+    Read,
+    Scalar,
+    axes_of,
+    children,
+    substitute,
+)
 from einc.ein.guards import in_range_by_form
 
 Domain = frozenset[Expr]  # predicates, all of which must hold
@@ -55,8 +70,10 @@ class Domains:
                 return self._of_infinity(op, args, nothing)
             case Apply(op="exp" | "exp2", args=(x,)) if nothing == 1:
                 return self.of(x, 0)
-            case _:
+            case Apply() | AxisValue() | Extent() | Scalar():
                 return EVERYWHERE
+            case _:
+                assert_never(e)
 
     def _of_zero(self, op: str, args: tuple[Expr, ...]) -> Domain:
         match op, args:

@@ -34,6 +34,20 @@ def in_range_by_form(index: Expr, group: Sequence[str]) -> bool:
     return index == composite(group)
 
 
+def positions(dims: Sequence[tuple[str, ...]], index: Sequence[Expr]) -> dict[str, Expr]:
+    """The position along each axis of a tensor's dimensions that an index gives."""
+    at: dict[str, Expr] = {}
+    for group, e in zip(dims, index, strict=True):
+        if in_range_by_form(e, group):
+            at |= {axis: AxisValue(axis) for axis in group}
+            continue
+        for axis in reversed(group[1:]):
+            e, at[axis] = Apply("floordiv", (e, Extent(axis))), Apply("mod", (e, Extent(axis)))
+        if group:
+            at[group[0]] = e
+    return at
+
+
 def conjoin(outer: Expr | None, inner: Expr | None) -> Expr | None:
     """Both guards; None is no guard."""
     if outer is None or inner is None:

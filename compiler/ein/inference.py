@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import assert_never
 
 from einc.base.ops import OPS, Rule, result_type
 from einc.base.types import BOOL, FLOAT, I64, INT, U64, DType, accumulator, compute, settle
@@ -29,6 +30,8 @@ def dtype_of(e: Expr, dtypes: Mapping[str, DType]) -> DType:
             return dtype
         case Apply(op, args):
             return result_type(op, tuple(dtype_of(a, dtypes) for a in args))
+        case _:
+            assert_never(e)
 
 
 def is_position(t: DType) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import assert_never
 
 from einc.base.ops import ATOM, OPS, SIGN, Op, sides
 from einc.base.types import DType, settle
@@ -128,6 +129,8 @@ class _Writer:
                 return self.read(e, guard), ATOM
             case Apply(op, args):
                 return self.apply(OPS[op], args, guard)
+            case _:
+                assert_never(e)
 
     def apply(self, op: Op, args: tuple[Expr, ...], guard: Expr | None) -> tuple[str, int]:
         parts: list[tuple[str, int]] = []

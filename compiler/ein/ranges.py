@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from typing import assert_never
 
 from einc.base.intervals import Interval, applied, within
 from einc.ein import Apply, AxisValue, Cast, Const, Expr, Extent, Program, Read, Scalar, walk
@@ -72,6 +73,8 @@ def interval(e: Expr, extents: Mapping[str, int], scalars: Mapping[str, int | fl
             return applied(op, [interval(a, extents, scalars) for a in args])
         case Read():
             return None
+        case _:
+            assert_never(e)
 
 
 def needs_check(program: Program, read: Read) -> tuple[bool, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, assert_never
 
 import numpy as np
 
@@ -104,6 +104,8 @@ class Fields:
             case Apply(op, args):
                 below = wide if op in _RING else None
                 return apply(op, [self.value(a, below) for a in args], below)
+            case _:
+                assert_never(e)
 
     def truth(self, e: Expr) -> Array:
         """A predicate's values."""

@@ -18,7 +18,7 @@ from einc import ein, tile
 from einc.base.targets import TARGETS, Target
 from einc.driver import Compiled
 from einc.ein.arithmetic import ScalarValue
-from einc.explain.counts import Sizes, each, flops, loops, running_state, states
+from einc.explain.counts import Sizes, each, flops, running_state, states
 from einc.explain.derivation import derivations
 from einc.explain.figures import Decision, Formula, Intermediate, KernelFigures, Level, State
 from einc.explain.notation import Shapes, body, left
@@ -31,7 +31,7 @@ from einc.passes.lowering.lower import lowered
 from einc.passes.streaming.walks import tensors_read, walks
 from einc.pipeline import Context
 from einc.pipeline.plan import Planned
-from einc.tile.walk import tile_axes
+from einc.tile.walk import loops, tile_axes
 
 _T = TypeVar("_T")
 

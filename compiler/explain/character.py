@@ -7,9 +7,10 @@ in any other way. `ALL` stands for all operands together, so that A·B has degre
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import assert_never
 
 from einc.base.ops import COMPARISONS
-from einc.ein import Apply, Cast, Const, Equation, Expr, Program, Read, walk
+from einc.ein import Apply, AxisValue, Cast, Const, Equation, Expr, Extent, Program, Read, Scalar, walk
 
 Degree = tuple[int, int] | None
 ALL = "*"
@@ -139,8 +140,10 @@ def _expr(e: Expr, values: dict[str, _Value], causes: dict[str, None]) -> _Value
             return _product_with(values[tensor], selected)
         case Apply(op, args):
             return _apply(op, [_expr(a, values, causes) for a in args], causes)
-        case _:
+        case AxisValue() | Extent() | Scalar():
             return _Value({})
+        case _:
+            assert_never(e)
 
 
 def _product_with(v: _Value, selected: list[_Value]) -> _Value:

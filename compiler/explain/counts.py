@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from typing import assert_never
 
 from einc import tile
 from einc.base.ops import COMPARISONS
 from einc.base.types import DType
-from einc.ein import Apply, Cast, Equation, Expr, reads
-from einc.tile.walk import tile_axes, walk_values
+from einc.ein import Apply, AxisValue, Cast, Const, Equation, Expr, Extent, Read, Scalar, reads
+from einc.tile.walk import loops, tile_axes, walk_values
 
 Sizes = Mapping[str, int]
 
@@ -33,20 +34,14 @@ def _operations(e: Expr, dtypes: Mapping[str, DType]) -> int:
             return own + sum(_operations(a, dtypes) for a in args)
         case Cast(arg=arg):
             return _operations(arg, dtypes)
-        case _:
+        case Read() | Const() | AxisValue() | Extent() | Scalar():
             return 0
+        case _:
+            assert_never(e)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
 # States
-
-
-def loops(body: Sequence[tile.Statement]) -> Iterator[tile.Loop]:
-    """Every loop, outer ones first."""
-    for s in body:
-        if isinstance(s, tile.Loop):
-            yield s
-            yield from loops(s.body)
 
 
 def states(k: tile.Kernel) -> Iterator[tile.Carried]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import Any
+from typing import Any, assert_never
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,8 +19,8 @@ from einc.base.types import DType
 from einc.ein.arithmetic import ScalarValue
 from einc.evaluate.elementwise import Value, apply, convert
 from einc.tile.blocks import block_size
-from einc.tile.typing import axes_of, dtype_of, loop_position, scope
-from einc.tile.walk import walk_values
+from einc.tile.typing import axes_of, dtype_of, scope
+from einc.tile.walk import loop_position, walk_values
 
 Array = NDArray[Any]
 Tensors = Mapping[str, Array]
@@ -153,6 +153,10 @@ class Grid:
                 case tile.Loop():
                     yield self.walk(s)
                     self.types.update({c.name: c.type for c in s.carried})
+                case tile.Store():
+                    pass
+                case _:
+                    assert_never(s)
 
     def walk(self, s: tile.Loop) -> Walk:
         n, block = self.extent(s.axis), self.block(s.axis)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import html
 import math
 from collections.abc import Mapping, Sequence
+from typing import assert_never
 
 from einc.base.ops import ATOM, COMPARE, DENIED, NOT, OPS, POWER, PRODUCT, SIGN, SUM
 from einc.ein import (
@@ -88,6 +89,8 @@ def _part(e: Expr, shapes: Shapes) -> Part:
             return _read(tensor, index, shapes), ATOM
         case Apply(op, args):
             return _apply(op, args, shapes)
+        case _:
+            assert_never(e)
 
 
 def _literal(value: bool | int | float) -> Part:

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 
 from einc import tile
 from einc.ein import Const, Equation, Program
-from einc.explain.counts import loops
 from einc.passes.streaming.walks import tensors_read
 from einc.pipeline.plan import Plan
+from einc.tile.walk import loops
 
 
 def plans_of(program: Program, schedule: tile.Schedule) -> tuple[Plan, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from einc import tile
@@ -15,26 +15,52 @@ from einc.pipeline import Pass, State, wellformed
 from einc.tile.faults import Fault
 from einc.tile.walk import tile_axes, values_in
 
-__all__ = ["FORMS", "Form", "IllegalIR", "check", "verify"]
+__all__ = ["FORMS", "Form", "IllegalIR", "admit", "check", "verify"]
 
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """A property of a state. `check` raises `IllegalIR` naming the node that lacks it."""
+    """A property of a state. `check` raises `IllegalIR` naming the node that lacks it.
+
+    One that `lasts` holds after every later pass too: what comes of the kernels needs it.
+    """
 
     meaning: str
     check: Callable[[State], None]
+    lasts: bool = False
 
 
-def check(p: Pass, before: State, after: State) -> None:
-    """The forms that a pass needs hold before it and those it gives after it, `well-formed` always.
+def admit(p: Pass, state: State) -> None:
+    """A state that nothing has checked is well-formed, and has the forms that the pass to run on it needs.
 
     Raises `IllegalIR` naming the pass and the node.
     """
-    for name in ("well-formed", *p.needs):
-        _demand(name, before, f"before '{p.name}'")
-    for name in ("well-formed", *p.gives):
-        _demand(name, after, f"after '{p.name}'")
+    _demand(("well-formed", *_of_kernels(state), *p.needs), state, f"before '{p.name}'")
+
+
+def check(p: Pass, before: State, after: State, held: Iterable[str] = ()) -> None:
+    """What a pass leaves is legal, has the forms that it gives and those of `held` that last, and the same signature.
+
+    What it has not touched is as legal as it was. Raises `IllegalIR` naming the pass and the node.
+    """
+    touched: tuple[str, ...] = ("well-formed",) if after.program != before.program else ()
+    where = f"after '{p.name}'"
+    if after.schedule != before.schedule:
+        touched += _of_kernels(after)
+    _demand((*touched, *p.gives, *(name for name in held if FORMS[name].lasts)), after, where)
+    was, given = _signature(before.program), _signature(after.program)
+    if given != was:
+        raise IllegalIR(f"{where}: another signature: {given}, which was {was}")
+
+
+def _of_kernels(state: State) -> tuple[str, ...]:
+    return () if state.schedule is None else ("lowered",)
+
+
+def _signature(program: Program) -> tuple[object, ...]:
+    """What callers know: parameters and results by name, in order, and the types of results."""
+    dtypes = program.dtypes()
+    return tuple(p.name for p in program.params), tuple((name, dtypes[name]) for name in program.results)
 
 
 def verify(program: Program, *names: str) -> None:
@@ -43,13 +69,14 @@ def verify(program: Program, *names: str) -> None:
         FORMS[name].check(State(program))
 
 
-def _demand(name: str, state: State, where: str) -> None:
-    try:
-        FORMS[name].check(state)
-    except IllegalIR as bug:
-        raise IllegalIR(f"{where}: not {name}: {bug}") from None
-    except Error as error:  # a check met what only a user may do wrong
-        raise IllegalIR(f"{where}: not {name}: {error.message}") from error
+def _demand(names: Iterable[str], state: State, where: str) -> None:
+    for name in dict.fromkeys(names):
+        try:
+            FORMS[name].check(state)
+        except AssertionError as bug:  # `IllegalIR`, or a node that the check does not know
+            raise IllegalIR(f"{where}: not {name}: {bug}") from bug
+        except Error as error:  # a check met what only a user may do wrong
+            raise IllegalIR(f"{where}: not {name}: {error.message}") from error
 
 
 def _inlined(program: Program) -> None:
@@ -153,9 +180,11 @@ FORMS: dict[str, Form] = {
         "names defined once and before use, axes declared, ranks and types fit", on_program(wellformed.check)
     ),
     "inlined": Form("no pointwise definition merely renames a read, a constant or a position", on_program(_inlined)),
-    "binary-contractions": Form("no factor of three or more alone has a summed axis", on_program(_binary)),
-    "real": Form("complex values are made at the root of a body, of real parts, and read by parts", on_program(_real)),
+    "binary-contractions": Form("no factor of three or more alone has a summed axis", on_program(_binary), lasts=True),
+    "real": Form(
+        "complex values are made at the root of a body, of real parts, and read by parts", on_program(_real), lasts=True
+    ),
     "lowered": Form("there are kernels, whose names, types and axes fit together", on_schedule),
-    "sized-tiles": Form("every blocked axis has a range of sizes", _kernels(_sized)),
-    "placed-loads": Form("every load knows how it reaches memory", _kernels(_placed)),
+    "sized-tiles": Form("every blocked axis has a range of sizes", _kernels(_sized), lasts=True),
+    "placed-loads": Form("every load knows how it reaches memory", _kernels(_placed), lasts=True),
 }

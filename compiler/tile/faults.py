@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NoReturn
+from typing import NoReturn, assert_never
 
 from einc import tile
 from einc.base.errors import AxisError, DTypeError, Error, IllegalIR, NameError
@@ -62,8 +62,15 @@ class Checker:
             case tile.Scan(axis=axis):
                 dtype, axes = self.folded(v)
                 return dtype, axes | {axis}
+            case _:
+                assert_never(v)
 
     def operation(self, v: tile.Elem) -> tuple[DType, Axes]:
+        if v.op not in OPS:
+            self.fail(f"there is no operation '{v.op}'", NameError, hint="`einc functions` lists them")
+        if len(v.args) != OPS[v.op].arity and not (OPS[v.op].arity < 0 and v.args):
+            fact = f"it takes {OPS[v.op].arity}"
+            self.fail(f"'{v.op}' has {len(v.args)} arguments", AxisError, fact, "give it as many")
         found = [self.value(a) for a in v.args]
         axes = NO_AXES.union(*(a for _, a in found))
         types = [t for t, _ in found]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from typing import assert_never
 
 from einc.base.ops import OPS, Rule
 from einc.base.types import BOOL, F32, INT, DType, accumulator
@@ -70,8 +71,10 @@ class _Places:
                 return side, side, wanted[0] if side is None else accumulator(side), *counting
             case Fold(args=args) | Scan(args=args):
                 return tuple(wanted[k] if k < len(wanted) else None for k in range(len(args)))
-            case _:
+            case Ref() | Lit() | ExtentOf() | ScalarArg() | Fill():
                 return ()
+            case _:
+                assert_never(v)
 
     def arguments(self, op: str, args: tuple[Value, ...], wanted: Wanted) -> tuple[Wanted, ...]:
         if op == "where":
@@ -117,3 +120,5 @@ class _Places:
                 if rule in (Rule.TRUTH, Rule.LOGIC):
                     return BOOL
                 return F32 if rule is Rule.RANDOM else self.first(args)
+            case _:
+                assert_never(v)

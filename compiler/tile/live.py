@@ -7,24 +7,18 @@ from collections.abc import Set as AbstractSet
 from dataclasses import replace
 
 from einc import tile
-from einc.tile.walk import values_in, walk_values
+from einc.tile.walk import loops, values_in, walk_values
 
 
 def live(body: tuple[tile.Statement, ...], wanted: AbstractSet[str] = frozenset()) -> tuple[tile.Statement, ...]:
     """The statements without bindings that nothing reads, those of wanted names apart."""
     while True:
-        read = {v.name for v in values_in(body) if isinstance(v, tile.Ref)} | wanted | set(_carried(body))
+        read = {v.name for v in values_in(body) if isinstance(v, tile.Ref)} | wanted
+        read |= {c.after for loop in loops(body) for c in loop.carried}
         kept = _without(body, read)
         if kept == body:
             return body
         body = kept
-
-
-def _carried(body: tuple[tile.Statement, ...]) -> Iterator[str]:
-    for s in body:
-        if isinstance(s, tile.Loop):
-            yield from (c.after for c in s.carried)
-            yield from _carried(s.body)
 
 
 def _without(body: tuple[tile.Statement, ...], read: set[str]) -> tuple[tile.Statement, ...]:

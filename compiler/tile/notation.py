@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import assert_never
 
 from einc import tile
 from einc.base.ops import ATOM, OPS, SIGN, SUM, Op, sides
@@ -68,6 +69,8 @@ class Notation:
                 return f"{'suffixes' if reverse else 'prefixes'} {monoid.name}[{axis}]({self.several(args)})"
             case tile.Elem(op=op, args=args):
                 return self.operation(OPS[op], args, binding)
+            case _:
+                assert_never(v)
 
     def several(self, values: tuple[Value, ...]) -> str:
         return ", ".join(self.value(v, LOOSE) for v in values)

@@ -21,6 +21,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
+from typing import assert_never
 
 from einc import tile
 from einc.base.types import INT
@@ -29,8 +30,8 @@ from einc.ein.monoids import MONOIDS
 from einc.ein.printer import print_dims, print_expr
 from einc.tile import UNSIZED, WHOLE, Block, TileAxis, TileType, Value
 from einc.tile.notation import Notation, part
-from einc.tile.typing import loop_position, scope
-from einc.tile.walk import values_in
+from einc.tile.typing import scope
+from einc.tile.walk import loop_position, values_in
 
 ROLES = {"grid": "row", "whole": "whole", "loop": "reduced"}  # of a blocked axis there, where none is written
 UNBLOCKED = "batch"  # the role of a grid's axis without a block
@@ -124,6 +125,8 @@ class _Body:
                 case tile.Loop():
                     yield from here.loop(s)
                     names |= {c.name: c.type for c in s.carried}
+                case _:
+                    assert_never(s)
 
     def store(self, s: tile.Store) -> str:
         index = ", ".join(self.write.text(i, INT) for i in s.index)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from typing import assert_never
 
 from einc import tile
 from einc.base.ops import OPS, Rule
 from einc.base.types import BOOL, F32, INT, DType
 from einc.tile import TileType
-from einc.tile.walk import tile_axes, values_in, values_of
+from einc.tile.walk import Scope, own_values, tile_axes, values_of, walk, walk_values
 
 Types = Mapping[str, TileType]
 
@@ -32,6 +33,8 @@ def dtype_of(v: tile.Value, names: Types) -> DType:
             return dtype_of(args[0], names)
         case tile.Fill(value=value):
             return value.dtype
+        case _:
+            assert_never(v)
 
 
 def _element(op: str, args: tuple[tile.Value, ...], names: Types) -> DType:
@@ -67,38 +70,17 @@ def scope(kernel: tile.Kernel) -> dict[str, TileType]:
 
 def bound_names(kernel: tile.Kernel) -> set[str]:
     """Every name of a kernel: those of `scope`, of loops' axes and states, and what statements bind."""
-    found = {*scope(kernel), *tile_axes(kernel)}
-
-    def visit(body: tuple[tile.Statement, ...]) -> None:
-        for s in body:
-            match s:
-                case tile.Let(names=names):
-                    found.update(names)
-                case tile.Loop(carried=carried, body=inner, full=full):
-                    found.update(c.name for c in carried)
-                    visit(inner)
-                    visit(() if full is None else full.body)
-
-    visit(kernel.body)
-    return found
-
-
-def loop_position(axis: tile.TileAxis) -> TileType:
-    """The type of a loop axis's position inside the loop."""
-    return TileType(INT, (axis.name,) if axis.block else ())
+    there = Scope()
+    for s, _ in walk(kernel.body, full=True):
+        there.bind(s)
+    return {*scope(kernel), *tile_axes(kernel), *there.names}
 
 
 def multiplied(kernel: tile.Kernel) -> tuple[tuple[tile.Dot, DType], ...]:
     """The dots of a kernel in order, each with the type of the elements it multiplies."""
-    return tuple(_multiplied(kernel.body, scope(kernel)))
-
-
-def _multiplied(body: tuple[tile.Statement, ...], names: dict[str, TileType]) -> Iterator[tuple[tile.Dot, DType]]:
-    for s in body:
-        if isinstance(s, tile.Loop):
-            names |= {s.axis.name: loop_position(s.axis)} | {c.name: c.type for c in s.carried}
-            yield from _multiplied(s.body, names)
-            continue
-        yield from ((v, dtype_of(v.left, names)) for v in values_in((s,)) if isinstance(v, tile.Dot))
-        if isinstance(s, tile.Let):
-            names |= zip(s.names, s.types, strict=True)
+    return tuple(
+        (v, dtype_of(v.left, here.names))
+        for s, here in walk(kernel.body, Scope(scope(kernel)))
+        for v in walk_values(*own_values(s))
+        if isinstance(v, tile.Dot)
+    )

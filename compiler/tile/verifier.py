@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NoReturn
+from typing import NoReturn, assert_never
 
 from einc import tile
 from einc.base.errors import AxisError, DTypeError, Error, NameError, ShapeError
@@ -10,8 +10,8 @@ from einc.ein import Program
 from einc.ein.printer import print_dims
 from einc.tile import TileType
 from einc.tile.faults import Axes, Checker, Fault
-from einc.tile.typing import loop_position, scope
-from einc.tile.walk import tile_axes, values_in
+from einc.tile.typing import scope
+from einc.tile.walk import loop_position, tile_axes, values_in
 
 Names = dict[str, TileType]
 
@@ -27,6 +27,7 @@ class _Verifier:
     def __init__(self, kernel: tile.Kernel) -> None:
         self.kernel = kernel
         self.buffers = {b.name: b for b in kernel.buffers}
+        self.stored: set[str] = set()
 
     def run(self) -> None:
         names = scope(self.kernel)
@@ -34,6 +35,9 @@ class _Verifier:
             self.fail("an axis or a scalar of the kernel is there twice", self.kernel, NameError, hint="name each once")
         there = (*self.kernel.grid, *self.kernel.whole)
         self.body(self.kernel.body, names, frozenset(a.name for a in there if a.block))
+        for b in self.kernel.buffers:
+            if b.written and b.name not in self.stored:
+                self.fail(f"nothing is stored in '{b.name}'", self.kernel, NameError, hint="store it, or leave it out")
 
     def fail(self, what: str, at: object, kind: type[Error] = Error, fact: str = "", hint: str = "") -> NoReturn:
         raise Fault(at, what, kind, fact=fact, hint=hint, kernel=self.kernel.name)
@@ -50,6 +54,8 @@ class _Verifier:
                     self.loop(s, names, axes)
                 case tile.Store():
                     self.store(s, names, axes)
+                case _:
+                    assert_never(s)
         return names
 
     def let(self, s: tile.Let, names: Names, axes: Axes) -> None:
@@ -81,6 +87,7 @@ class _Verifier:
         element = check.element(s.tensor, s.part)
         if not self.buffers[s.tensor].written:
             self.fail(f"'{s.tensor}' is only read", s, NameError, hint="store to what the kernel writes")
+        self.stored.add(s.tensor)
         dtype, extends = check.value(s.value)
         if dtype != s.type.dtype or element != dtype:
             fact = f"the value is {dtype}, stored as {s.type.dtype}, and elements of '{s.tensor}' are {element}"

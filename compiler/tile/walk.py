@@ -2,15 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import assert_never
 
-from einc.tile import Convert, Dot, Elem, Fill, Fold, Kernel, Let, Load, Loop, Scan, Statement, Store, TileAxis, Value
+from einc.base.types import INT
+from einc.tile import (
+    Convert,
+    Dot,
+    Elem,
+    ExtentOf,
+    Fill,
+    Fold,
+    Kernel,
+    Let,
+    Lit,
+    Load,
+    Loop,
+    Ref,
+    ScalarArg,
+    Scan,
+    Statement,
+    Store,
+    TileAxis,
+    TileType,
+    Value,
+)
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Values
 
 
 def values_of(v: Value) -> tuple[Value, ...]:
     """The values directly below."""
     match v:
+        case Ref() | Lit() | ExtentOf() | ScalarArg():
+            return ()
         case Elem(args=args) | Fold(args=args) | Scan(args=args):
             return args
         case Convert(arg=arg):
@@ -22,12 +49,14 @@ def values_of(v: Value) -> tuple[Value, ...]:
         case Fill(value=value):
             return (value,)
         case _:
-            return ()
+            assert_never(v)
 
 
 def rebuild(v: Value, f: Callable[[Value], Value]) -> Value:
     """The same value over f of those directly below."""
     match v:
+        case Ref() | Lit() | ExtentOf() | ScalarArg() | Fill():
+            return v
         case Elem(args=args) | Fold(args=args) | Scan(args=args):
             return replace(v, args=tuple(f(a) for a in args))
         case Convert(arg=arg):
@@ -39,7 +68,7 @@ def rebuild(v: Value, f: Callable[[Value], Value]) -> Value:
             inside = (None if p is None else f(p) for p in (left_in, right_in))
             return Dot(x, y, z, v.row, v.column, v.inner, v.batch, *inside)
         case _:
-            return v
+            assert_never(v)
 
 
 def walk_values(*roots: Value) -> Iterator[Value]:
@@ -51,18 +80,131 @@ def walk_values(*roots: Value) -> Iterator[Value]:
         stack.extend(reversed(values_of(node)))
 
 
+# ---------------------------------------------------------------------------------------------------------------------
+# Statements
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """Where a statement stands: the types of the names bound there, and the loops around it, outermost first."""
+
+    names: dict[str, TileType] = field(default_factory=dict)
+    loops: tuple[Loop, ...] = ()
+
+    def inside(self, loop: Loop) -> Scope:
+        """Where the first statement of a loop stands."""
+        return Scope(self.names | {loop.axis.name: loop_position(loop.axis)} | _states(loop), (*self.loops, loop))
+
+    def bind(self, s: Statement) -> None:
+        """From here on, what a statement binds is bound."""
+        match s:
+            case Let(names=names, types=types):
+                self.names.update(zip(names, types, strict=True))
+            case Loop():
+                self.names.update(_states(s))
+            case Store():
+                pass
+            case _:
+                assert_never(s)
+
+
+def _states(loop: Loop) -> dict[str, TileType]:
+    return {c.name: c.type for c in loop.carried}
+
+
+def loop_position(axis: TileAxis) -> TileType:
+    """The type of a loop axis's position inside the loop."""
+    return TileType(INT, (axis.name,) if axis.block else ())
+
+
+def walk(
+    body: Iterable[Statement], scope: Scope | None = None, full: bool = False
+) -> Iterator[tuple[Statement, Scope]]:
+    """Every statement with where it stands, a loop before those in it; with the unmasked bodies of loops, if `full`."""
+    here = scope or Scope()
+    for s in body:
+        yield s, here
+        if isinstance(s, Loop):
+            yield from walk(s.body, here.inside(s), full)
+            yield from walk(s.full.body if full and s.full is not None else (), here.inside(s), full)
+        here.bind(s)
+
+
+def each(body: Iterable[Statement]) -> Iterator[Statement]:
+    """Every statement, a loop before those in it: the walk for those who do not ask where one stands."""
+    for s in body:
+        yield s
+        if isinstance(s, Loop):
+            yield from each(s.body)
+
+
+def rewritten(
+    body: Iterable[Statement], f: Callable[[Statement, Scope], Iterable[Statement]], scope: Scope | None = None
+) -> tuple[Statement, ...]:
+    """What f makes of every statement where it stands; a loop comes with the statements that f has made in it."""
+    here = scope or Scope()
+    made: list[Statement] = []
+    for s in body:
+        given = replace(s, body=rewritten(s.body, f, here.inside(s))) if isinstance(s, Loop) else s
+        made += f(given, here)
+        here.bind(s)
+    return tuple(made)
+
+
+def own_values(s: Statement) -> tuple[Value, ...]:
+    """Every whole expression of a statement, those of the statements in it apart."""
+    match s:
+        case Let(value=value):
+            return (value,)
+        case Store(index=index, value=value, mask=mask):
+            return (*index, value, *(() if mask is None else (mask,)))
+        case Loop(carried=carried):
+            return (*(c.init for c in carried), *s.bounds)
+        case _:
+            assert_never(s)
+
+
+def over_values(s: Statement, f: Callable[[Value], Value]) -> Statement:
+    """The statement over f of its whole expressions, and of those of the statements in it."""
+    match s:
+        case Let(value=value):
+            return replace(s, value=f(value))
+        case Store(index=index, value=value, mask=mask):
+            return replace(s, index=tuple(map(f, index)), value=f(value), mask=None if mask is None else f(mask))
+        case Loop(carried=carried, body=body, start=start, stop=stop, full=full):
+            if full is not None:
+                full = replace(
+                    full,
+                    start=None if full.start is None else f(full.start),
+                    stop=f(full.stop),
+                    holds=tuple(map(f, full.holds)),
+                    body=tuple(over_values(x, f) for x in full.body),
+                )
+            return replace(
+                s,
+                carried=tuple(replace(c, init=f(c.init)) for c in carried),
+                body=tuple(over_values(x, f) for x in body),
+                start=None if start is None else f(start),
+                stop=None if stop is None else f(stop),
+                full=full,
+            )
+        case _:
+            assert_never(s)
+
+
 def roots(body: tuple[Statement, ...]) -> Iterator[Value]:
     """Every whole expression of the statements, those of loops included."""
-    for s in body:
-        match s:
-            case Let(value=value):
-                yield value
-            case Store(index=index, value=value, mask=mask):
-                yield from (*index, value, *(() if mask is None else (mask,)))
-            case Loop(carried=carried, body=inner):
-                yield from (c.init for c in carried)
-                yield from s.bounds
-                yield from roots(inner)
+    return (v for s in each(body) for v in own_values(s))
+
+
+def loops(body: Iterable[Statement]) -> Iterator[Loop]:
+    """Every loop, outer ones first."""
+    return (s for s in each(body) if isinstance(s, Loop))
+
+
+def lets(body: Iterable[Statement]) -> Iterator[Let]:
+    """Every binding, those of loops included."""
+    return (s for s in each(body) if isinstance(s, Let))
 
 
 def values_in(body: tuple[Statement, ...]) -> Iterator[Value]:
@@ -72,16 +214,7 @@ def values_in(body: tuple[Statement, ...]) -> Iterator[Value]:
 
 def tile_axes(kernel: Kernel) -> dict[str, TileAxis]:
     """Every tile axis of a kernel by name: the grid's, then the loops' in order."""
-    found = {a.name: a for a in (*kernel.grid, *kernel.whole)}
-
-    def visit(body: tuple[Statement, ...]) -> None:
-        for s in body:
-            if isinstance(s, Loop):
-                found[s.axis.name] = s.axis
-                visit(s.body)
-
-    visit(kernel.body)
-    return found
+    return {a.name: a for a in (*kernel.grid, *kernel.whole, *(loop.axis for loop in loops(kernel.body)))}
 
 
 def repeated_axes(kernel: Kernel) -> frozenset[str]:

@@ -15,7 +15,7 @@ from einc.frontend.tiles.cursor import Cursor, unknown
 from einc.frontend.tiles.lines import Line, Token
 from einc.frontend.tiles.values import Known, Values
 from einc.tile import Carried, Full, Let, Loop, Statement, Store, TileType
-from einc.tile.typing import loop_position
+from einc.tile.walk import loop_position
 
 Names = dict[str, TileType]
 

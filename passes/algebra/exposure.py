@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import reduce
+from typing import assert_never
 
-from einc.ein import ONE, ZERO, Apply, Cast, Expr, Extent, Read
+from einc.ein import ONE, ZERO, Apply, AxisValue, Cast, Const, Expr, Extent, Read, Scalar
 from einc.ein.guards import argument_guard, conjoin, in_range_by_form
 from einc.ein.ranges import is_simple
 
@@ -47,5 +48,7 @@ def sheltered(e: Expr, context: Expr | None, shapes: Mapping[str, Dims]) -> Expr
             at = tuple(sheltered(i, inner, shapes) for i in index)
             under = context if is_exposed(e, shapes) else guard
             return replace(e, index=at, guard=under)
-        case _:
+        case Const() | AxisValue() | Extent() | Scalar():
             return e
+        case _:
+            assert_never(e)

@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import reduce
+from typing import assert_never
 
 from einc.base.ops import TRANSCENDENTAL
 from einc.ein import (
@@ -31,11 +32,12 @@ from einc.ein import (
     Extent,
     Program,
     Read,
+    Scalar,
     axes_of,
     reads,
     walk,
 )
-from einc.ein.guards import argument_guard, conjoin, implied_guard, in_range_by_form
+from einc.ein.guards import argument_guard, conjoin, implied_guard, in_range_by_form, positions
 from einc.ein.inference import dtype_of
 from einc.ein.ranges import is_closed, needs_check
 from einc.ein.rewriting import bottom_up, depth, drop_dead, merge_equal
@@ -115,8 +117,10 @@ class _Substitution:
                 under = None if guard is None else self.expression(guard, None)
                 moved = replace(e, index=at, guard=under)
                 return self.value(moved, e, context) if tensor in self.definitions else moved
-            case _:
+            case Const() | AxisValue() | Extent() | Scalar():
                 return e
+            case _:
+                assert_never(e)
 
     def value(self, read: Read, written: Read, context: Expr | None) -> Expr:
         """What a read of a definition gives; `written` is the read before anything was substituted in it."""
@@ -138,7 +142,7 @@ class _Substitution:
 
     def moved(self, definition: Equation, read: Read, guard: Expr | None) -> Expr:
         """The body at the positions read, its own reads under `guard` too, in the type it was stored as."""
-        at = _positions(definition.dims, read.index)
+        at = positions(definition.dims, read.index)
         body = bottom_up(definition.body, self.mover(at, guard), into_reads=False)
         stored = definition.outputs[0].dtype
         return body if is_stored_as(body, stored, self.dtypes) else Cast(stored, body)
@@ -177,17 +181,3 @@ def vanishes(e: Expr, group: tuple[str, ...], shapes: Mapping[str, Dims]) -> boo
             return vanishes(a, group, shapes) or vanishes(b, group, shapes)
         case _:
             return False
-
-
-def _positions(dims: Dims, index: tuple[Expr, ...]) -> dict[str, Expr]:
-    """The position along each axis of a tensor's dimensions that an index gives."""
-    at: dict[str, Expr] = {}
-    for group, e in zip(dims, index, strict=True):
-        if in_range_by_form(e, group):
-            at |= {axis: AxisValue(axis) for axis in group}
-            continue
-        for axis in reversed(group[1:]):
-            e, at[axis] = Apply("floordiv", (e, Extent(axis))), Apply("mod", (e, Extent(axis)))
-        if group:
-            at[group[0]] = e
-    return at

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from typing import assert_never
 
 from einc.base.types import DType
 from einc.ein import (
@@ -12,11 +13,13 @@ from einc.ein import (
     Apply,
     AxisValue,
     Cast,
+    Const,
     Equation,
     Expr,
     Extent,
     Program,
     Read,
+    Scalar,
     axes_of,
     reads,
 )
@@ -137,8 +140,10 @@ def _contexts(e: Expr, own: Read, context: Expr | None) -> Iterator[Expr | None]
                 yield from _contexts(arg, own, argument_guard(op, args[:k], context))
         case Cast(arg=arg):
             yield from _contexts(arg, own, context)
-        case _:
+        case Const() | AxisValue() | Extent() | Scalar():
             pass
+        case _:
+            assert_never(e)
 
 
 def _from_zero(e: Expr) -> Expr:

@@ -15,8 +15,23 @@ once a position.
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import assert_never
 
-from einc.ein import FALSE, TRUE, Apply, Cast, Equation, Expr, Program, Read, axes_of
+from einc.ein import (
+    FALSE,
+    TRUE,
+    Apply,
+    AxisValue,
+    Cast,
+    Const,
+    Equation,
+    Expr,
+    Extent,
+    Program,
+    Read,
+    Scalar,
+    axes_of,
+)
 from einc.ein.guards import argument_guard
 from einc.ein.rewriting import drop_dead, merge_equal
 from einc.passes.algebra.domain import holds
@@ -68,5 +83,7 @@ def _narrowed(e: Expr, context: Expr | None, scope: Scope) -> Expr:
             if own.issuperset(axes_of(guard)) or not set(holds(guard)) <= set(holds(context)):
                 return e
             return replace(e, guard=within(index, scope.shapes[tensor]))
-        case _:
+        case Read() | Const() | AxisValue() | Extent() | Scalar():
             return e
+        case _:
+            assert_never(e)

@@ -15,7 +15,7 @@ from math import prod
 from einc import tile
 from einc.tile import Dot, Fold, Kernel, Let, Load, Loop, Ref, Statement, TileType
 from einc.tile.typing import multiplied
-from einc.tile.walk import values_in, walk_values
+from einc.tile.walk import lets, loops, values_in, walk_values
 
 Extents = Mapping[str, int]  # positions of a tile by its axis
 
@@ -26,8 +26,8 @@ def registers(kernel: Kernel, sizes: Extents) -> int:
     A loop's states are, what it does not change, and what is still to be read; an operation on elements works in
     place. Tiles of one axis count nothing, nor do loads that dots alone read, which lie in shared memory.
     """
-    types = {name: t for let in _lets(kernel.body) for name, t in zip(let.names, let.types, strict=True)}
-    types |= {c.name: c.type for loop in _loops(kernel.body) for c in loop.carried}
+    types = {name: t for let in lets(kernel.body) for name, t in zip(let.names, let.types, strict=True)}
+    types |= {c.name: c.type for loop in loops(kernel.body) for c in loop.carried}
     apart = _read_by_dots(kernel.body)
     held = {n: _bytes(t, sizes) for n, t in types.items() if len(t.axes) > 1 and n not in apart}
     return _peak(kernel.body, frozenset(), held)
@@ -50,7 +50,7 @@ def _peak(body: tuple[Statement, ...], after: frozenset[str], held: Mapping[str,
             live -= {c.name for c in s.carried}
             inside = {c.after for c in s.carried} | _refs(s.body) - _moving(s)
             most = max(most, _peak(s.body, frozenset(live | inside), held))
-            live |= {n for n in _refs((s,)) if n in held} - {n for let in _lets(s.body) for n in let.names}
+            live |= {n for n in _refs((s,)) if n in held} - {n for let in lets(s.body) for n in let.names}
             live -= {c.name for c in s.carried}
         else:
             most = max(most, sum(held.get(n, 0) for n in live))
@@ -76,7 +76,7 @@ def _refs(body: tuple[Statement, ...]) -> set[str]:
 
 def _read_by_dots(body: tuple[Statement, ...]) -> set[str]:
     """The loads that dots alone read."""
-    loads = {let.names[0] for let in _lets(body) if isinstance(let.value, Load)}
+    loads = {let.names[0] for let in lets(body) if isinstance(let.value, Load)}
     values = list(values_in(body))
     sides = Counter(x.name for v in values if isinstance(v, Dot) for x in (v.left, v.right) if isinstance(x, Ref))
     uses = Counter(v.name for v in values if isinstance(v, Ref))
@@ -85,8 +85,8 @@ def _read_by_dots(body: tuple[Statement, ...]) -> set[str]:
 
 def results(kernel: Kernel, sizes: Extents) -> int:
     """Bytes of the results of the dots of one loop, of the loop with the most."""
-    made = [[let for _, let in _made(body) if _has_dot(let)] for body in (o.body for o in _loops(kernel.body))]
-    return max((sum(_bytes(let.types[0], sizes) for let in lets) for lets in made), default=0)
+    made = [[let for _, let in _made(body) if _has_dot(let)] for body in (o.body for o in loops(kernel.body))]
+    return max((sum(_bytes(let.types[0], sizes) for let in dots) for dots in made), default=0)
 
 
 def _has_dot(let: Let) -> bool:
@@ -95,9 +95,9 @@ def _has_dot(let: Let) -> bool:
 
 def largest(kernel: Kernel, sizes: Extents, walked: bool = False) -> int:
     """Elements of the largest tile that is computed, but not by a dot, or folded; of those along loops, if `walked`."""
-    made = [(loop.axis.name, loop.body) for loop in _loops(kernel.body)] if walked else [(None, kernel.body)]
-    lets = ((along, let) for along, body in made for let in _lets(body) if not _has_dot(let))
-    folded = ((along, (*let.types[0].axes, *_axis_of(let.value))) for along, let in lets)
+    made = [(loop.axis.name, loop.body) for loop in loops(kernel.body)] if walked else [(None, kernel.body)]
+    made_in = ((along, let) for along, body in made for let in lets(body) if not _has_dot(let))
+    folded = ((along, (*let.types[0].axes, *_axis_of(let.value))) for along, let in made_in)
     return max((prod(sizes[a] for a in axes) for along, axes in folded if along is None or along in axes), default=0)
 
 
@@ -114,7 +114,7 @@ def shared(kernel: Kernel, sizes: Extents, stages: int, warps: int) -> int:
     outside = _operands(kernel.body, made, None, sizes, stages)
     inside = (
         _operands(o.body, made, o.axis.name, sizes, stages) + _exchanged(o.body, sizes, warps)
-        for o in _loops(kernel.body)
+        for o in loops(kernel.body)
     )
     return max(outside + max(inside, default=0), _exchanged(kernel.body, sizes, warps))
 
@@ -171,20 +171,5 @@ def _bytes(t: TileType, sizes: Extents) -> int:
     return prod(sizes[a] for a in t.axes) * max(t.dtype.size, 1)
 
 
-def _loops(body: tuple[Statement, ...]) -> Iterator[Loop]:
-    for s in body:
-        if isinstance(s, Loop):
-            yield s
-            yield from _loops(s.body)
-
-
 def _made(body: tuple[Statement, ...]) -> Iterator[tuple[str, Let]]:
-    return ((let.names[0], let) for let in _lets(body))
-
-
-def _lets(body: tuple[Statement, ...]) -> Iterator[Let]:
-    for s in body:
-        if isinstance(s, Loop):
-            yield from _lets(s.body)
-        elif isinstance(s, Let):
-            yield s
+    return ((let.names[0], let) for let in lets(body))

@@ -9,7 +9,6 @@ a side; everything else fills the target's tile from the innermost axis outwards
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import product as choices
 from math import prod
@@ -20,7 +19,7 @@ from einc.pipeline import Context
 from einc.tile import UNSIZED, WHOLE, Block, TileAxis
 from einc.tile.blocks import power
 from einc.tile.typing import multiplied
-from einc.tile.walk import tile_axes, values_in
+from einc.tile.walk import Scope, lets, rewritten, tile_axes, values_in
 
 _LEAST_DOT = 16
 _HALF = 64  # rows and columns where dots follow each other; two bytes each are a swizzled row
@@ -61,13 +60,11 @@ def choose_tiles(kernel: tile.Kernel, context: Context) -> tile.Kernel:
             block = replace(block, least=min(max(block.least, _HALF), block.cap))
         return replace(a, block=block)
 
-    def body(statements: tuple[tile.Statement, ...]) -> tuple[tile.Statement, ...]:
-        return tuple(
-            replace(s, axis=axis(s.axis), body=body(s.body)) if isinstance(s, tile.Loop) else s for s in statements
-        )
+    def sized(s: tile.Statement, _: Scope) -> tuple[tile.Statement, ...]:
+        return (replace(s, axis=axis(s.axis)) if isinstance(s, tile.Loop) else s,)
 
     grid, whole = tuple(axis(a) for a in kernel.grid), tuple(axis(a) for a in kernel.whole)
-    made = replace(kernel, grid=grid, whole=whole, body=body(kernel.body))
+    made = replace(kernel, grid=grid, whole=whole, body=rewritten(kernel.body, sized))
     return replace(made, warps=chosen.warps, stages=chosen.stages)
 
 
@@ -211,20 +208,8 @@ def _columns_of_chains(kernel: tile.Kernel, dots: list[tile.Dot]) -> frozenset[s
 
 def _is_copied(kernel: tile.Kernel, dot: tile.Dot) -> bool:
     """Whether a dot's operands are as they lie in memory."""
-    loaded = {
-        name
-        for s in _statements(kernel.body)
-        if isinstance(s, tile.Let) and isinstance(s.value, tile.Load)
-        for name in s.names
-    }
+    loaded = {name for s in lets(kernel.body) if isinstance(s.value, tile.Load) for name in s.names}
     return all(isinstance(x, tile.Ref) and x.name in loaded for x in (dot.left, dot.right))
-
-
-def _statements(body: tuple[tile.Statement, ...]) -> Iterator[tile.Statement]:
-    for s in body:
-        yield s
-        if isinstance(s, tile.Loop):
-            yield from _statements(s.body)
 
 
 def _programs(kernel: tile.Kernel, context: Context, blocks: dict[str, int]) -> int:

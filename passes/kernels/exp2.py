@@ -14,12 +14,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import assert_never
 
 from einc import tile
 from einc.base.types import F32
 from einc.tile import Elem, Lit, Ref, TileType, Value
-from einc.tile.typing import axes_of, dtype_of, loop_position, scope
-from einc.tile.walk import rebuild, values_in, values_of, walk_values
+from einc.tile.typing import axes_of, dtype_of, scope
+from einc.tile.walk import loop_position, over_values, rebuild, values_in, values_of, walk_values
 
 _LOG2_E = Lit(1 / math.log(2), F32)
 _LOG_2 = Lit(math.log(2), F32)
@@ -53,6 +54,8 @@ def _statements(body: tuple[tile.Statement, ...], names: Names) -> Iterator[tile
                 left |= {
                     c.name: Elem("mul", (Ref(c.name), _LOG_2)) for c in carried if units.pay and c.name in units.kept
                 }
+            case _:
+                assert_never(s)
 
 
 def _powers(v: Value, names: Names) -> Value:
@@ -66,21 +69,11 @@ def _powers(v: Value, names: Names) -> Value:
 
 def _read(s: tile.Statement, left: dict[str, Value]) -> tile.Statement:
     """The statement with what loops before it have left in their units."""
-    if not left:
-        return s
 
     def value(v: Value) -> Value:
         return left.get(v.name, v) if isinstance(v, Ref) else rebuild(v, value)
 
-    match s:
-        case tile.Let():
-            return replace(s, value=value(s.value))
-        case tile.Store(index=index, mask=mask):
-            found = tuple(map(value, index))
-            return replace(s, index=found, value=value(s.value), mask=None if mask is None else value(mask))
-        case tile.Loop(carried=carried, body=body):
-            started = tuple(replace(c, init=value(c.init)) for c in carried)
-            return replace(s, carried=started, body=tuple(_read(x, left) for x in body))
+    return over_values(s, value) if left else s
 
 
 class _Units:

@@ -15,15 +15,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import assert_never
 
 from einc import tile
 from einc.base.types import BOOL, I64, INT, DType
 from einc.ein.rewriting import unused
-from einc.tile import Elem, Lit, Ref, TileType, Value
+from einc.tile import Elem, ExtentOf, Lit, Ref, TileType, Value
 from einc.tile.live import live
 from einc.tile.masks import conjunction, conjuncts, extent, inside
-from einc.tile.typing import axes_of, bound_names, dtype_of, loop_position, scope
-from einc.tile.walk import tile_axes
+from einc.tile.typing import axes_of, bound_names, dtype_of, scope
+from einc.tile.walk import loop_position, loops, tile_axes
 
 
 def mask_edges(kernel: tile.Kernel) -> tile.Kernel:
@@ -75,6 +76,8 @@ class _Masks:
                 return replace(s, index=at, value=self.value(value), mask=conjunction(terms))
             case tile.Loop():
                 return self.loop(s)
+            case _:
+                assert_never(s)
 
     def loop(self, s: tile.Loop) -> tile.Loop:
         """The loop with what it starts from, its bounds and its body masked."""
@@ -115,8 +118,10 @@ class _Masks:
                     right=self.within(inner, y, Lit(0, self.dtype(y))),
                     acc=self.value(v.acc),
                 )
-            case _:
+            case Ref() | Lit() | ExtentOf() | tile.ScalarArg() | tile.Fill():
                 return v
+            case _:
+                assert_never(v)
 
     def dtype(self, v: Value) -> DType:
         return dtype_of(v, self.names)
@@ -230,13 +235,13 @@ def _edges(kernel: tile.Kernel) -> dict[str, str]:
 
 
 def _ranked(body: tuple[tile.Statement, ...]) -> Iterator[tuple[str, tuple[str, str]]]:
-    """Names of floats that a maximum or minimum over an axis is taken of: the axis, and the unit."""
-    types = {n: t for s in body if isinstance(s, tile.Let) for n, t in zip(s.names, s.types, strict=True)}
-    for s in body:
-        match s:
-            case tile.Loop(body=inner):
-                yield from _ranked(inner)
-            case tile.Let(value=tile.Fold(monoid=monoid, axis=axis, args=(Ref(name=name),))):
-                unit = monoid.identity[0]
-                if isinstance(unit, str) and name in types and types[name].dtype.is_float and axis in types[name].axes:
-                    yield name, (axis, unit)
+    """Names of floats that a maximum or minimum over an axis is taken of beside them: the axis, and the unit."""
+    for beside in (body, *(loop.body for loop in loops(body))):
+        made = [s for s in beside if isinstance(s, tile.Let)]
+        types = {n: t for s in made for n, t in zip(s.names, s.types, strict=True)}
+        for s in made:
+            match s.value:
+                case tile.Fold(monoid=monoid, axis=axis, args=(Ref(name=name),)) if name in types:
+                    unit, t = monoid.identity[0], types[name]
+                    if isinstance(unit, str) and t.dtype.is_float and axis in t.axes:
+                        yield name, (axis, unit)

@@ -19,54 +19,32 @@ from einc import tile
 from einc.ein.rewriting import unused
 from einc.tile import Ref, Value
 from einc.tile.typing import bound_names
-from einc.tile.walk import rebuild, values_in
+from einc.tile.walk import Scope, over_values, rebuild, rewritten, values_in
 
 
 def place_loads(kernel: tile.Kernel) -> tile.Kernel:
     """The kernel with its loads placed."""
-    return replace(kernel, body=_placed(_hoisted(kernel.body), bound_names(kernel)))
+    taken = bound_names(kernel)
+    placed = rewritten(kernel.body, lambda s, _: _placed(s, taken) if isinstance(s, tile.Loop) else (s,))
+    return replace(kernel, body=tuple(over_values(s, _by_pointer) for s in placed))
 
 
-def _hoisted(body: tuple[tile.Statement, ...]) -> tuple[tile.Statement, ...]:
-    placed: list[tile.Statement] = []
-    for s in body:
-        if isinstance(s, tile.Loop):
-            before, loop = _split(s)
-            placed += [*before, loop]
-        else:
-            placed.append(s)
-    return tuple(placed)
-
-
-def _split(loop: tile.Loop) -> tuple[list[tile.Statement], tile.Loop]:
-    """The bindings that can be made before a loop, and the loop without them."""
-    inner = _hoisted(loop.body)
-    moving = {loop.axis.name} | {c.name for c in loop.carried}
+def _placed(s: tile.Loop, taken: set[str]) -> tuple[tile.Statement, ...]:
+    """The bindings that can be made before a loop, and the loop without them, where each dot has loads of its own."""
+    moving = {s.axis.name} | {c.name for c in s.carried}
     before: list[tile.Statement] = []
     inside: list[tile.Statement] = []
-    finals = {c.after for c in loop.carried}
-    for s in inner:
-        refs = {v.name for v in values_in((s,)) if isinstance(v, tile.Ref)}
-        if isinstance(s, tile.Let) and not refs & moving and not finals & set(s.names):
-            before.append(s)
+    finals = {c.after for c in s.carried}
+    for x in s.body:
+        refs = {v.name for v in values_in((x,)) if isinstance(v, tile.Ref)}
+        if isinstance(x, tile.Let) and not refs & moving and not finals & set(x.names):
+            before.append(x)
             continue
-        moving |= set(s.names) if isinstance(s, tile.Let) else set()
-        moving |= {c.name for c in s.carried} if isinstance(s, tile.Loop) else set()
-        inside.append(s)
-    return before, replace(loop, body=tuple(inside))
-
-
-def _placed(body: tuple[tile.Statement, ...], taken: set[str]) -> tuple[tile.Statement, ...]:
-    placed: list[tile.Statement] = []
-    for s in body:
-        match s:
-            case tile.Loop():
-                placed.append(replace(s, body=_separated(_placed(s.body, taken), taken)))
-            case tile.Let(value=value):
-                placed.append(replace(s, value=_by_pointer(value)))
-            case tile.Store(value=value):
-                placed.append(replace(s, value=_by_pointer(value)))
-    return tuple(placed)
+        there = Scope()
+        there.bind(x)
+        moving |= there.names.keys()
+        inside.append(x)
+    return (*before, replace(s, body=_separated(tuple(inside), taken)))
 
 
 def _by_pointer(v: Value) -> Value:

@@ -10,6 +10,7 @@ and hides its masks.
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import assert_never
 
 from einc import tile
 from einc.base.ops import DENIED, MIRRORED
@@ -17,29 +18,18 @@ from einc.base.types import BOOL
 from einc.tile import Elem, Lit, Value
 from einc.tile.live import live
 from einc.tile.masks import inside
-from einc.tile.typing import axes_of, loop_position, scope
-from einc.tile.walk import rebuild, values_in, walk_values
+from einc.tile.typing import axes_of, scope
+from einc.tile.walk import Scope, rebuild, rewritten, values_in, walk_values
 
 
 def segment_loops(kernel: tile.Kernel) -> tile.Kernel:
     """The kernel with an unmasked body for every loop that gains by one."""
-    body = _segmented(kernel.body, scope(kernel))
+    body = rewritten(kernel.body, _segmented, Scope(scope(kernel)))
     return kernel if body == kernel.body else replace(kernel, body=live(body))
 
 
-def _segmented(body: tuple[tile.Statement, ...], names: dict[str, tile.TileType]) -> tuple[tile.Statement, ...]:
-    made: list[tile.Statement] = []
-    for s in body:
-        match s:
-            case tile.Let():
-                names.update(zip(s.names, s.types, strict=True))
-            case tile.Loop(axis=axis, carried=carried):
-                inner = {**names, axis.name: loop_position(axis), **{c.name: c.type for c in carried}}
-                s = replace(s, body=_segmented(s.body, dict(inner)))
-                s = replace(s, full=_full(s, inner))
-                names.update({c.name: c.type for c in carried})
-        made.append(s)
-    return tuple(made)
+def _segmented(s: tile.Statement, here: Scope) -> tuple[tile.Statement, ...]:
+    return (replace(s, full=_full(s, here.inside(s).names)) if isinstance(s, tile.Loop) else s,)
 
 
 def _full(loop: tile.Loop, names: dict[str, tile.TileType]) -> tile.Full | None:
@@ -53,17 +43,21 @@ def _full(loop: tile.Loop, names: dict[str, tile.TileType]) -> tile.Full | None:
 
 
 def _masks(body: tuple[tile.Statement, ...]) -> int:
-    """How many terms the masks of loads and selections have."""
-    count = 0
-    for v in values_in(body):
-        match v:
-            case tile.Load(mask=mask) if mask is not None:
-                count += sum(1 for _ in walk_values(mask))
-            case tile.Dot(left_in=left_in, right_in=right_in):
-                count += sum(1 for p in (left_in, right_in) if p is not None for _ in walk_values(p))
-            case Elem(op="where", args=(mask, _, _)):
-                count += sum(1 for _ in walk_values(mask))
-    return count
+    """How many terms the masks of loads, dots and selections have."""
+    return sum(1 for v in values_in(body) for mask in _masks_of(v) or () if mask is not None for _ in walk_values(mask))
+
+
+def _masks_of(v: Value) -> tuple[Value | None, ...] | None:
+    """What may mask a load, a dot or a selection; None of what else there is."""
+    match v:
+        case tile.Load(mask=mask):
+            return (mask,)
+        case tile.Dot(left_in=left_in, right_in=right_in):
+            return left_in, right_in
+        case Elem(op="where", args=(mask, _, _)):
+            return (mask,)
+        case _:
+            return None
 
 
 class _Known:
@@ -94,6 +88,8 @@ class _Known:
                 return replace(s, value=self.value(value), mask=None if mask is None else self.mask(mask))
             case tile.Loop():
                 return s
+            case _:
+                assert_never(s)
 
     def value(self, v: Value) -> Value:
         """The value with what is known in it left out."""

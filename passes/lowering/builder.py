@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from typing import assert_never
 
 from einc import ein, tile
 from einc.base.ops import OPS, Rule
@@ -117,6 +118,8 @@ class Builder(Statements):
                 return self.convert(self._value(arg, order, compute(dtype) if dtype.is_float else F32), dtype)
             case Read() | Apply():
                 return self._bound(e, order, real)
+            case _:
+                assert_never(e)
 
     def _bound(self, e: Read | Apply, order: tuple[str, ...], real: DType) -> tile.Value:
         for block in self.blocks:

@@ -14,6 +14,7 @@ from einc.base.types import BOOL, DType, accumulator, compute, join, settle
 from einc.ein import Apply, Equation, Expr, Program, Read
 from einc.ein.domains import Domains
 from einc.ein.exclusion import Exclusion
+from einc.ein.guards import positions
 from einc.ein.origins import Products
 from einc.passes.algebra.contraction import Contraction, Term, contraction, operand_type
 from einc.passes.algebra.domain import ordered
@@ -63,7 +64,7 @@ class Kernel:
         eq = self.definitions.get(read.tensor)
         if eq is None:
             return None
-        at = dict(zip(eq.axes, read.index, strict=True))
+        at = positions(eq.dims, read.index)
         if eq.monoid is None:
             value = self.b.typed(ein.substitute(eq.body, at), order, eq.outputs[0].dtype)
             return self.b.keep(read, real, self.b.convert(value, compute(eq.outputs[0].dtype)), order)

@@ -12,6 +12,7 @@ from functools import lru_cache
 
 from einc import ein
 from einc.ein import Equation, Expr, Read
+from einc.ein.guards import positions
 from einc.passes.streaming.closure import links
 from einc.passes.streaming.sweep import Link, NotClosed
 from einc.pipeline.plan import Planned
@@ -105,7 +106,7 @@ def unfolded(e: Expr, named: dict[str, Equation]) -> Expr:
 
 def _value(source: Equation, read: Read) -> Expr:
     """What a pointwise equation gives at a read of it; integers in the type that they would be stored in."""
-    value = ein.substitute(source.body, dict(zip(source.axes, read.index, strict=True)))
+    value = ein.substitute(source.body, positions(source.dims, read.index))
     stored = source.outputs[0].dtype
     return ein.Cast(stored, value) if stored.is_int and isinstance(value, ein.Apply) else value
 

@@ -6,7 +6,7 @@ The library is run so in `test_library`.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 
@@ -21,8 +21,8 @@ from einc.base.targets import INTERPRETER
 from einc.base.types import BOOL
 from einc.binding import bind
 from einc.evaluate import evaluate
-from einc.tile import Lit, Ref, Statement, Value
-from einc.tile.walk import rebuild
+from einc.tile import Lit, Ref, Value
+from einc.tile.walk import over_values, rebuild
 from tests.passes import test_cascades
 from tests.support import padded
 from tests.support.compiled import agree, magnitude, precision, runner, tensors
@@ -170,19 +170,5 @@ def lacking_mask(kernel: tile.Kernel, n: int) -> tuple[list[str], tile.Kernel]:
             return Lit(True, BOOL) if len(seen) == n + 1 else v
         return rebuild(v, without)
 
-    made = replace(kernel, body=tuple(mapped(s, without) for s in kernel.body))
+    made = replace(kernel, body=tuple(over_values(s, without) for s in kernel.body))
     return seen, made
-
-
-def mapped(s: Statement, f: Callable[[Value], Value]) -> Statement:
-    """The statement over f of the values in it, those of loops included."""
-    match s:
-        case tile.Let(value=value):
-            return replace(s, value=f(value))
-        case tile.Store(value=value, mask=mask):
-            return replace(s, value=f(value), mask=None if mask is None else f(mask))
-        case tile.Loop(body=body, full=full):
-            inner = tuple(mapped(x, f) for x in body)
-            if full is not None:
-                full = replace(full, body=tuple(mapped(x, f) for x in full.body))
-            return replace(s, body=inner, full=full)

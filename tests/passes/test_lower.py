@@ -67,3 +67,19 @@ def test_nothing_is_read_for_an_empty_reduction(index: str, level: int, hints: d
     for found in (run_in_torch(compiled, operands, bindings, None), runner(compiled)(*operands.values())):
         assert torch.equal(found[0], torch.zeros(5))
         assert found[1].shape == (5, 0)
+
+
+@pytest.mark.parametrize("level", [0, 1, 2])
+def test_a_mask_that_reads_a_composite_dimension(level: int) -> None:
+    """What it is made of is read at the position along each axis of the dimension."""
+    text = """def f(X[i, j], Y[i, j]):
+    S[(i j)] = exp(X[i, j])
+    E[i, j] = exp(where(S[i * |j| + j] > 1, X[i, j], -inf))
+    T[i] = sum[j](E[i, j] * cos(Y[i, j]))
+    return T, E, S
+"""
+    program = driver.elaborate(driver.parse(text))
+    x, y = torch.randn(2, 3, 20, generator=torch.Generator().manual_seed(0))
+    wanted = evaluate(program, {"X": x.numpy(), "Y": y.numpy()})
+    for name, got, value in zip(program.results, execute(program, [x, y], level=level), wanted, strict=True):
+        agree(got, value, precision(program, name), magnitude(value))

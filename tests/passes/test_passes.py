@@ -66,9 +66,11 @@ def agree(case: Case, before: Program, after: Program) -> None:
 
 
 def check(case: Case) -> None:
+    held: list[str] = []
     for stage, before, after in stages(case, 2):
         try:
-            forms.check(stage, before, after)
+            forms.check(stage, before, after, held)
+            held += stage.gives
             agree(case, before.program, after.program)
         except Exception as error:
             error.add_note(f"{stage.name}\n{print_program(before.program)}-->\n{print_program(after.program)}")

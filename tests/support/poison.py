@@ -19,8 +19,8 @@ from einc import tile
 from einc.base.types import BOOL, DType
 from einc.tile import Elem, Lit, Ref, Value
 from einc.tile.masks import conjunction, inside
-from einc.tile.typing import dtype_of, loop_position, scope
-from einc.tile.walk import rebuild
+from einc.tile.typing import dtype_of, scope
+from einc.tile.walk import loop_position, rebuild
 
 _INFINITE = (math.inf, -math.inf)
 
