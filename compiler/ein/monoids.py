@@ -2,7 +2,31 @@
 
 from __future__ import annotations
 
-from einc.ein import Apply, Expr, Monoid, Scalar
+from dataclasses import dataclass
+
+from einc.ein.expressions import Apply, Expr, Scalar
+
+
+@dataclass(frozen=True, slots=True)
+class Monoid:
+    """An associative combination with an identity, over one or more components carried together.
+
+    `combine[k]` gives component k from the scalars `a0, a1, ...` (earlier) and `b0, b1, ...` (later). `identity` may be
+    `lowest` or `highest`: the least or greatest value of the component's type. `results` says which components the
+    reduction gives: argmax carries a value and an index and gives the index. `inverse` undoes a combine, if it can.
+    """
+
+    name: str
+    identity: tuple[bool | int | str, ...]
+    combine: tuple[Expr, ...]
+    results: tuple[int, ...] = (0,)
+    commutative: bool = True
+    inverse: Expr | None = None
+
+    @property
+    def components(self) -> int:
+        return len(self.identity)
+
 
 _A, _B = Scalar("a0"), Scalar("b0")
 
