@@ -124,8 +124,8 @@ def _unwrapped(e: Expr, dtypes: Mapping[str, DType]) -> Expr:
 
 _A, _B = (Scalar("a0"), Scalar("a1")), (Scalar("b0"), Scalar("b1"))
 _COMPLEX = {
-    "sum": Monoid("sum", (0, 0), (MONOIDS["sum"].combine[0], Apply("add", (_A[1], _B[1]))), results=(0, 1)),
-    "prod": Monoid("prod", (1, 0), product(_A, _B), results=(0, 1)),
+    "add": Monoid("sum", (0, 0), (MONOIDS["sum"].combine[0], Apply("add", (_A[1], _B[1]))), results=(0, 1)),
+    "mul": Monoid("prod", (1, 0), product(_A, _B), results=(0, 1)),
 }
 
 
@@ -144,13 +144,13 @@ def split(eq: Equation, dtypes: Mapping[str, DType]) -> Equation:
         bodies = parts(eq.body, dtypes)
     monoid = eq.monoid
     if monoid is not None:
-        if monoid.name not in _COMPLEX:
+        if monoid.op not in _COMPLEX:
             raise DTypeError(
                 f"'{monoid.name}' does not take complex numbers",
                 eq.span,
                 fact=f"'{eq.name}' is {eq.outputs[0].dtype}",
                 hint="reduce abs(x), re(x) or im(x)",
             )
-        monoid = _COMPLEX[monoid.name]
+        monoid = replace(_COMPLEX[monoid.op], name=monoid.name)
     domain = None if eq.domain is None else _unwrapped(eq.domain, dtypes)
     return replace(eq, bodies=bodies, monoid=monoid, domain=domain)

@@ -16,7 +16,6 @@ from functools import reduce
 from einc import ein
 from einc.ein import Apply, Const, Expr, Monoid
 from einc.ein.domains import EVERYWHERE, Domain, Domains, conjunction, either, fails, holds, is_positive
-from einc.passes.algebra.scope import IDENTITIES
 
 __all__ = [
     "NEGATED", "Domain", "conjunction", "domain", "domain_of", "either", "fails", "holds", "is_nothing", "is_positive",
@@ -28,7 +27,7 @@ NEGATED = {"lt": "ge", "le": "gt", "gt": "le", "ge": "lt", "eq": "ne", "ne": "eq
 
 def domain_of(monoid: Monoid, bodies: Iterable[Expr]) -> Domain:
     """Where any of the bodies changes a reduction. An argmax of nothing is a position: it needs all of them."""
-    identity = IDENTITIES.get(monoid.name)
+    identity = monoid.unit
     return EVERYWHERE if identity is None else reduce(either, (domain(b, identity.value) for b in bodies))
 
 

@@ -47,13 +47,9 @@ from einc.ein.rewriting import bottom_up, drop_dead, merge_equal, names, unused
 from einc.passes.algebra.exposure import is_exposed, sheltered
 from einc.passes.algebra.identities import simplify_expression
 from einc.passes.algebra.products import Product, multiplied, taken_apart
-from einc.passes.algebra.scope import IDENTITIES, Scope, accumulated, is_stored_as
+from einc.passes.algebra.scope import Scope, accumulated, is_stored_as
 from einc.passes.algebra.signs import is_finite, makes_no_negative, not_negative
 from einc.pipeline import Context
-
-_LEFT = ("sum", "max", "min", "any", "all")  # monoids that something may leave
-_CHOICES = ("argmax", "argmin")
-_EXTREMES = ("max", "min")
 
 Around = Callable[[Expr], Expr]  # what is left around the value of a reduction
 Parts = tuple[Expr, Around]  # what is reduced, and that
@@ -135,7 +131,7 @@ class _Hoisting:
     def stored(self, e: Equation, core: Expr) -> DType:
         """The type of the reduction: no narrower than the whole was reduced in."""
         assert e.monoid is not None
-        if e.monoid.name in _CHOICES:
+        if e.monoid.chooses:
             return e.outputs[0].dtype
         own = accumulated(e.monoid, core, e.outputs[0].dtype, self.dtypes)
         whole = reduced_type(e.monoid, 0, dtype_of(e.body, self.dtypes))
@@ -143,13 +139,13 @@ class _Hoisting:
 
     def parts(self, e: Equation) -> tuple[Expr, Around, bool] | None:
         """What leaves the reduction, and whether both sides are equal over an empty axis; None where nothing leaves."""
-        if e.monoid is not None and e.monoid.name in _CHOICES:
+        if e.monoid is not None and e.monoid.chooses:
             found = self.from_choice(e)
             return None if found is None else (*found, True)
-        if e.monoid is None or e.monoid.name not in _LEFT:
+        identity = None if e.monoid is None or e.monoid.product is None else e.monoid.unit
+        if identity is None:
             return None
         self.empty = {}
-        identity = IDENTITIES[e.monoid.name]
         for candidate in (self.leaving(e), masks_only(e)):
             if candidate is not None:
                 core, around = candidate
@@ -160,12 +156,12 @@ class _Hoisting:
 
     def leaving(self, e: Equation) -> Parts | None:
         assert e.monoid is not None
-        match e.monoid.name:
-            case "sum":
+        match e.monoid.product:
+            case "mul":
                 return self.from_sum(e)
-            case "any" | "all" as name:
-                return _from_junction(e, "and" if name == "any" else "or")
-            case name:
+            case "and" | "or" as op:
+                return _from_junction(e, op)
+            case _:
                 return self.from_extreme(e) if self.scope.type(e.body).is_float else None
 
     def from_sum(self, e: Equation) -> Parts | None:
@@ -186,7 +182,7 @@ class _Hoisting:
         """Is it made of a sum over the same axes, as what normalises weights is?"""
         sources = [self.done[r.tensor] for r in reads(d) if r.tensor in self.done]
         return any(
-            self.is_total(s.body, e) if s.monoid is None else s.monoid.name == "sum" and set(e.over) <= set(s.over)
+            self.is_total(s.body, e) if s.monoid is None else s.monoid.op == "add" and set(e.over) <= set(s.over)
             for s in sources
         )
 
@@ -194,8 +190,7 @@ class _Hoisting:
         """Is it a maximum or a minimum, or made of one?"""
         sources = [self.done[r.tensor] for r in reads(x) if r.tensor in self.done]
         return any(
-            any(map(self.is_maximum, s.bodies)) if s.monoid is None else s.monoid.name in ("max", "min")
-            for s in sources
+            any(map(self.is_maximum, s.bodies)) if s.monoid is None else s.monoid.extreme is not None for s in sources
         )
 
     def from_extreme(self, e: Equation) -> Parts | None:
@@ -284,7 +279,7 @@ class _Hoisting:
             empty = (
                 set(e.over) <= set(d.over) if e.domain is None else own and e.domain == d.domain and e.over == d.over
             )
-            return IDENTITIES.get(d.monoid.name) if empty else None
+            return d.monoid.unit if empty else None
         if read.tensor not in self.empty:
             found = self.when_empty(d.body, e) if e.domain is None and len(d.bodies) == 1 else None
             self.empty[read.tensor] = found if isinstance(found, Const) else None
@@ -294,13 +289,14 @@ class _Hoisting:
 def unless_empty(e: Equation, value: Expr) -> Expr:
     """The value, or the identity where a reduced axis has no positions."""
     assert e.monoid is not None
+    assert e.monoid.unit is not None
     tests: list[Expr] = [Apply("eq", (Extent(axis), ZERO)) for axis in e.over]
     empty = reduce(lambda a, b: Apply("or", (a, b)), tests)
     match value:
-        case Apply(op="mul", args=(c, Read() as sum_)) if e.monoid.name == "sum" and not axes_of(c) and not reads(c):
+        case Apply(op="mul", args=(c, Read() as sum_)) if e.monoid.op == "add" and not axes_of(c) and not reads(c):
             return Apply("mul", (Apply("where", (empty, ZERO, c)), sum_))  # a sum of nothing is 0
         case _:
-            return Apply("where", (empty, IDENTITIES[e.monoid.name], value))
+            return Apply("where", (empty, e.monoid.unit, value))
 
 
 def stays(x: Expr, e: Equation) -> bool:
@@ -314,7 +310,7 @@ def stays(x: Expr, e: Equation) -> bool:
 
 def masks_only(e: Equation) -> Parts | None:
     """The masks of a sum, which leave whatever else may not."""
-    if e.monoid is None or e.monoid.name != "sum":
+    if e.monoid is None or e.monoid.op != "add":
         return None
     product = taken_apart(e.body, "mul", lambda p: stays(p, e), lambda _: False)
     sign, product.negative = product.negative, False

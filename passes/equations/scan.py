@@ -50,7 +50,7 @@ from einc.ein.monoids import MONOIDS
 from einc.ein.rewriting import bottom_up, names, unused
 from einc.passes.algebra.bounds import bounds
 from einc.passes.algebra.domain import conjunction, fails, holds
-from einc.passes.algebra.scope import IDENTITIES, Scope, accumulated
+from einc.passes.algebra.scope import Scope, accumulated
 from einc.passes.algebra.signs import is_finite, makes_no_negative
 from einc.passes.equations.ends import Ends, Reads, moved, offset
 from einc.passes.equations.inline import inline
@@ -114,11 +114,11 @@ def _along(program: Program, name: str, length: Expr, reverse: bool) -> Along:
         for k, dim in enumerate(eq.dims):
             if len(dim) == 1 and _length(program, dim[0]) == length and _runs(eq, dim[0], reverse, along, program):
                 places += [(t.name, k) for t in eq.outputs]
-        is_order = eq.monoid is not None and eq.monoid.name in ("max", "min")
+        extreme = None if eq.monoid is None else eq.monoid.extreme
         along = Along(
             along.places.union(places),
-            along.greatest.union([eq.name] if is_order and eq.monoid == MONOIDS["max"] else []),
-            along.orders.union([eq.name] if is_order else []),
+            along.greatest.union([eq.name] if extreme == "max" else []),
+            along.orders.union([eq.name] if extreme else []),
             along.positive.union([eq.name] if makes_no_negative(eq, along.positive) else []),
         )
     return along
@@ -280,9 +280,9 @@ class _Scans:
         assert eq.monoid is not None
         terms = () if eq.domain is None else holds(eq.domain)
         bodies = eq.bodies
-        unit = IDENTITIES[eq.monoid.name].value if eq.monoid.name in IDENTITIES else None
+        unit = eq.monoid.unit
         if len(bodies) == 1 and unit is not None:
-            more, body = self.peeled(bodies[0], unit)
+            more, body = self.peeled(bodies[0], unit.value)
             terms, bodies = (*terms, *more), (body,)
         terms = tuple(dict.fromkeys(terms))
         holding = self.needed(eq).union(terms)
@@ -372,7 +372,7 @@ class _Scans:
     def is_difference(self, eq: Equation, ends: Ends) -> bool:
         assert eq.monoid is not None
         unknown = [_axes(side) - set(ends.own) for side in (ends.lower, ends.upper)]
-        return eq.monoid.name == "sum" and unknown[0] != unknown[1]
+        return eq.monoid.op == "add" and unknown[0] != unknown[1]
 
     def inner(self, eq: Equation, ends: Ends) -> tuple[list[Equation], Ends]:
         """What is reduced at each position of the walked axis, where other axes are reduced as well."""

@@ -14,10 +14,9 @@ once a position.
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 
-from einc.ein import FALSE, TRUE, ZERO, Apply, Cast, Const, Equation, Expr, Program, Read, axes_of
+from einc.ein import FALSE, TRUE, Apply, Cast, Const, Equation, Expr, Program, Read, axes_of
 from einc.ein.guards import argument_guard
 from einc.ein.rewriting import drop_dead, merge_equal
 from einc.passes.algebra.domain import holds
@@ -25,15 +24,6 @@ from einc.passes.algebra.exposure import within
 from einc.passes.algebra.identities import simplify_expression
 from einc.passes.algebra.scope import Scope
 from einc.pipeline import Context
-
-_IDENTITIES: dict[str, tuple[Const, ...]] = {
-    "sum": (ZERO, Const(0.0)),
-    "prod": (Const(1), Const(1.0)),
-    "max": (Const(-math.inf),),
-    "min": (Const(math.inf),),
-    "any": (FALSE,),
-    "all": (TRUE,),
-}
 
 
 def simplify(program: Program, _: Context) -> Program:
@@ -53,15 +43,19 @@ def _equation(e: Equation, scope: Scope) -> Equation:
     e = replace(e, bodies=bodies, domain=None if e.domain is None else _narrowed(e.domain, None, scope))
     if e.domain == TRUE:
         e = replace(e, domain=None)
-    if e.monoid is None or len(e.bodies) > 1:
+    unit = None if e.monoid is None else e.monoid.unit
+    if e.monoid is None or unit is None or len(e.bodies) > 1:
         return e
-    identities = _IDENTITIES[e.monoid.name]
-    if e.domain == FALSE and e.monoid.name not in ("max", "min"):  # whose identity depends on the type
-        e = replace(e, bodies=identities[:1])
+    if e.domain == FALSE and not isinstance(e.monoid.identity[0], str):  # which depends on the type
+        e = replace(e, bodies=(unit,))
     body = e.body
     while isinstance(body, Cast):
         body = body.arg
-    return replace(e, bodies=(body,), monoid=None, over=(), domain=None) if body in identities else e
+    return replace(e, bodies=(body,), monoid=None, over=(), domain=None) if _is_unit(body, unit) else e
+
+
+def _is_unit(e: Expr, unit: Const) -> bool:
+    return isinstance(e, Const) and e.value == unit.value and (e.kind == "bool") == (unit.kind == "bool")
 
 
 def _narrowed(e: Expr, context: Expr | None, scope: Scope) -> Expr:
