@@ -19,7 +19,7 @@ def fold(monoid: Monoid, types: tuple[DType, ...]) -> Fold:
     """The function that reduces the components, each over all of the dims, and keeps the dims with size 1."""
     if monoid.chooses and monoid.order is not None:
         return _first(monoid, types)
-    one = _single(monoid.op, types[0]) if monoid.components == 1 else None
+    one = _single(monoid.op, types[0])
     if one is not None:
         return lambda args, dims: [one(args[0], dims)]
     return _tree(monoid, types)
@@ -108,7 +108,7 @@ def _extended(x: Tensor, unit: Tensor, dim: int) -> Tensor:
 
 def scan(monoid: Monoid, types: tuple[DType, ...], reverse: bool) -> Fold:
     """The function that combines each position with those before it along the dims, the last of which runs fastest."""
-    one = _prefixes(monoid.op, types[0]) if monoid.components == 1 else None
+    one = _prefixes(monoid.op, types[0])
     several = _doubled(monoid, types)
 
     def run(args: Sequence[Tensor], dims: Dims) -> list[Tensor]:

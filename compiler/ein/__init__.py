@@ -85,7 +85,7 @@ class Equation:
         object.__setattr__(self, "axes", tuple(axis for dim in self.dims for axis in dim))
         if self.monoid is None:
             object.__setattr__(self, "product", None)
-        parts = (self.outputs, self.dims, self.bodies, self.monoid and self.monoid.name, self.over, self.domain)
+        parts = (self.outputs, self.dims, self.bodies, self.monoid, self.over, self.domain)
         object.__setattr__(self, "_hash", hash((*parts, self.within, self.product)))
 
     def __hash__(self) -> int:

@@ -22,13 +22,7 @@ class Monoid:
     `combine[k]` gives component k from the scalars `a0, a1, ...` (earlier) and `b0, b1, ...` (later). `identity` may be
     `lowest` or `highest`: the least or greatest value of the component's type. `results` says which components the
     reduction gives: argmax carries a value and an index and gives the index. `inverse` undoes a combine, if it can.
-    `meaning` says in a line what it gives.
-
-    The rest is read off these, once. `op` is the operation that combines values, component by component, if it is one.
-    `order` is `max` or `min` where the first component is the extreme of the terms', a NaN before all. It `chooses`
-    where every component comes from the one term that is chosen. `product` is the operation that distributes over the
-    combination and leaves the identity as it is. `unit` is the constant that every component of a reduction over
-    nothing is, of floats or truth values, if it is one.
+    `name` is the word for it in texts, and `meaning` says in a line what it gives. The rest is read off these, once.
     """
 
     name: str
@@ -38,20 +32,34 @@ class Monoid:
     commutative: bool = True
     inverse: Expr | None = None
     meaning: str = field(default="", compare=False, repr=False)
+    # The operation that combines two values, where there is one component and one operation.
     op: str | None = field(init=False, compare=False, repr=False)
+    # Is every component a sum?
+    adds: bool = field(init=False, compare=False, repr=False)
+    # `max` or `min` where the first component is that of the terms', a NaN before all; argmax has one as well.
     order: str | None = field(init=False, compare=False, repr=False)
+    # Do all components come from the one term that is chosen, so that the others go with the first?
     chooses: bool = field(init=False, compare=False, repr=False)
+    # Does it make what none of its terms is, which takes room and is rounded?
     accumulates: bool = field(init=False, compare=False, repr=False)
+    # The constant that a reduction of floats or truth values over nothing is in every component; a position is none.
     unit: Const | None = field(init=False, compare=False, repr=False)
+    _hash: int = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         op = _operation(self.combine)
         units = tuple(Const(_BOUNDS[u] if isinstance(u, str) else u) for u in self.identity)
         object.__setattr__(self, "op", op)
+        object.__setattr__(self, "adds", all(e == Apply("add", _pair(k)) for k, e in enumerate(self.combine)))
         object.__setattr__(self, "order", op if op in _ORDERS else _FIRST.get(self.combine))
         object.__setattr__(self, "chooses", _chooses(self.combine))
         object.__setattr__(self, "accumulates", not all(map(_is_term, self.combine)))
-        object.__setattr__(self, "unit", units[0] if all(u == units[0] for u in units) else None)
+        alike = not self.chooses and all(u == units[0] for u in units)
+        object.__setattr__(self, "unit", units[0] if alike else None)
+        object.__setattr__(self, "_hash", hash((self.name, self.identity, self.combine, self.results)))
+
+    def __hash__(self) -> int:
+        return self._hash  # worked out once: equations are looked up all the time
 
     @property
     def components(self) -> int:
@@ -69,24 +77,27 @@ class Monoid:
 
     @property
     def product(self) -> str | None:
+        """The operation that distributes over `op` and leaves the identity as it is."""
         return None if self.op is None else _DISTRIBUTES.get(self.op)
 
 
 def _operation(combine: tuple[Expr, ...]) -> str | None:
-    """The operation that gives every component of two states from the same component of each."""
-    found = {e.op for k, e in enumerate(combine) if isinstance(e, Apply) and e.args == _pair(k)}
-    whole = all(isinstance(e, Apply) and e.args == _pair(k) for k, e in enumerate(combine))
-    return found.pop() if whole and len(found) == 1 else None
+    """The operation that is applied to the only component of two states."""
+    match combine:
+        case (Apply(op, args),) if args == _pair(0):
+            return op
+        case _:
+            return None
 
 
 def _chooses(combine: tuple[Expr, ...]) -> bool:
     """Is there one condition for all components, several, by which they are those of one state or of the other?"""
-    first = combine[0]
-    return (
-        len(combine) > 1
-        and isinstance(first, Apply)
-        and all(e == Apply("where", (first.args[0], *_pair(k))) for k, e in enumerate(combine))
-    )
+    condition = combine[0].args[0] if isinstance(combine[0], Apply) else None
+    if condition is None or len(combine) < 2:
+        return False
+    one = tuple(Apply("where", (condition, *_pair(k))) for k in range(len(combine)))
+    other = tuple(Apply("where", (condition, *reversed(_pair(k)))) for k in range(len(combine)))
+    return combine in (one, other)
 
 
 def _is_term(e: Expr) -> bool:

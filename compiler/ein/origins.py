@@ -126,7 +126,7 @@ def multiplying(
     seen: dict[Expr, Origin] | None = None,
 ) -> Multiplying | None:
     """The type in which a sum of products of floats multiplies; None for everything else."""
-    if monoid is None or monoid.op != "add":
+    if monoid is None or not monoid.adds:
         return None
     found: list[Multiplying] = []
     for _, term in terms_of(body):
@@ -255,7 +255,7 @@ class Products:
 
     def product(self, e: Equation) -> DType | None:
         """The type that an equation multiplies floats in; what it reads that is none of the program's is computed."""
-        if e.product is not None or e.monoid is None or e.monoid.op != "add":
+        if e.product is not None or e.monoid is None or not e.monoid.adds:
             return e.product
         if self._known is None:
             self._known = _Anything(parameters(self._program))

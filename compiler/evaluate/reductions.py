@@ -68,7 +68,7 @@ def components(e: Equation, box: Box, scope: Scope) -> list[Array]:
 def _at_once(e: Equation, box: Box, scope: Scope) -> list[Array] | None:
     guards = scope.guarded(e)
     total = box.size(_dense(guards))
-    if total > _FEW and e.monoid is not None and e.monoid.op == "add" and len(e.bodies) == 1:
+    if total > _FEW and e.monoid is not None and e.monoid.op == "add":
         (t,) = component_types(e, scope.dtypes)
         factors = _factors(e.body, scope.dtypes, t.is_int)
         if len(factors) > 1 and max(box.size(axes_of(f)) for f in factors) <= _MOST:
@@ -129,7 +129,7 @@ def fold(
     if monoid.chooses and monoid.order is not None:
         return _first(monoid.order, first, terms[1], over)
     times = math.prod(shape[k] for k in over if first.shape[k] == 1)
-    match monoid.op if monoid.components == 1 else None:
+    match monoid.op:
         case "add":
             return [first.sum(axis=over, dtype=first.dtype) * first.dtype.type(times)]
         case "mul":

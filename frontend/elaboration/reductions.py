@@ -67,10 +67,13 @@ def _over(t: Elaborator, node: Call, span: Span) -> tuple[str, ...]:
 
 
 def _check_arguments(node: Call, span: Span) -> None:
-    most = MONOIDS[node.function].components
-    if not 1 <= len(node.args) <= most:
+    monoid = MONOIDS[node.function]
+    most = monoid.components
+    least = 1 if monoid.chooses else most
+    if not least <= len(node.args) <= most:
+        arguments = "1 argument" if least == 1 else f"{least} arguments"
         raise CallError(
-            f"'{node.function}' over axes takes 1 argument, not {len(node.args)}",
+            f"'{node.function}' over axes takes {arguments}, not {len(node.args)}",
             span,
             hint=f"{node.function}[{', '.join(a.name for a in node.axes or ())}](x)",
         )
@@ -107,5 +110,5 @@ def _check_types(monoid: ein.Monoid, bodies: Sequence[Value], span: Span) -> Non
             span,
             hint="order by size: abs(x)",
         )
-    if len(bodies) > 1 and not bodies[1].dtype.is_int:
+    if monoid.chooses and not bodies[1].dtype.is_int:
         raise DTypeError(f"a position is an integer, not {bodies[1].dtype}", bodies[1].span, hint="i64(x)")

@@ -142,7 +142,7 @@ class _Hoisting:
         if e.monoid is not None and e.monoid.chooses:
             found = self.from_choice(e)
             return None if found is None else (*found, True)
-        identity = None if e.monoid is None or e.monoid.product is None else e.monoid.unit
+        identity = None if e.monoid is None or e.monoid.product is None else e.monoid.unit  # something may leave
         if identity is None:
             return None
         self.empty = {}
@@ -219,6 +219,9 @@ class _Hoisting:
 
     def from_choice(self, e: Equation) -> Parts | None:
         """What a position is chosen by, without what does not change the choice; of equals the first is chosen."""
+        assert e.monoid is not None
+        if e.monoid.order is None or 0 in e.monoid.results:  # the value that is chosen would change
+            return None
         core: Expr = e.body
         around: Around = _nothing
         while True:

@@ -23,7 +23,7 @@ def alone(equation: Equation, program: Program, context: Context) -> Plan:
         return Plan((eq,), stores, rows=prefixes.rows, walked=(prefixes.walked,), scanned=(prefixes.scanned,))
     if eq.monoid is None:
         return Plan((eq,), stores, rows=eq.axes[:-1], columns=eq.axes[-1:])
-    if eq.monoid.op == "add":
+    if eq.monoid.adds:
         found = contraction(eq, eq.body, context.size)
         if found is not None:
             s = found.shape

@@ -147,7 +147,7 @@ class Kernel:
 
     def contractions(self, eq: Equation) -> list[Contraction] | None:
         """The bodies of a sum as contractions that the target's dot takes, each over the same tile axes."""
-        if eq.monoid is None or eq.monoid.op != "add":
+        if eq.monoid is None or not eq.monoid.adds:
             return None
         found: list[Contraction] = []
         for body in eq.bodies:

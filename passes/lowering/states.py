@@ -79,7 +79,7 @@ class States:
     def domain(self, link: Link, a: Accumulator, moved: Expr) -> Expr | None:
         """What the positions are that count, with what a body that is idle of guards no more tells of those."""
         exclusion = self.k.exclusion(link.equation.over)
-        if a.monoid.op != "add" or exclusion.guarded(a.bodies[0]) is a.bodies[0]:
+        if not a.monoid.adds or exclusion.guarded(a.bodies[0]) is a.bodies[0]:
             return a.domain
         lost = exclusion.zero(a.bodies[0]) - exclusion.zero(moved)
         masks = sorted((p for p in lost if isinstance(p, Apply) and p.op == "ne" and LOWEST in p.args), key=repr)
@@ -256,7 +256,7 @@ class States:
 
         In the walk another reference stands for such a one, with which what is infinite would count as 0.
         """
-        if link.accumulators[0].monoid.op != "add" or link.equation.domain is not None:
+        if not link.accumulators[0].monoid.adds or link.equation.domain is not None:
             return value
         counted = self.k.exclusion(link.equation.over).guarded
         bodies = [counted(b) for a in link.accumulators for b in a.bodies]
