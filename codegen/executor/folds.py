@@ -18,31 +18,31 @@ Fold = Callable[[Sequence[Tensor], Dims], list[Tensor]]
 
 def fold(monoid: Monoid, types: tuple[DType, ...]) -> Fold:
     """The function that reduces the components, each over all of the dims, and keeps the dims with size 1."""
-    if monoid.name in ("argmax", "argmin") and monoid.components == 2:
+    if monoid.chooses and monoid.order is not None:
         return _first(monoid, types)
-    one = _single(monoid.name, types[0]) if monoid.components == 1 else None
+    one = _single(monoid.op, types[0])
     if one is not None:
         return lambda args, dims: [one(args[0], dims)]
     return _tree(monoid, types)
 
 
-def _single(name: str, t: DType) -> Callable[[Tensor, Dims], Tensor] | None:
+def _single(op: str | None, t: DType) -> Callable[[Tensor, Dims], Tensor] | None:
     kept = HELD[t.name]
     ordered = t.name != "u64"
-    match name:
-        case "sum" if t.name in ("f32", "f64"):
+    match op:
+        case "add" if t.name in ("f32", "f64"):
             return lambda x, dims: torch.sum(x, dims, keepdim=True)
-        case "sum" if not t.is_bool:
+        case "add" if not t.is_bool:
             return lambda x, dims: rounded(wrapped(torch.sum(x, dims, keepdim=True, dtype=kept), t), t)
         case "max" if ordered and not t.is_bool:
             return lambda x, dims: torch.amax(x, dims, keepdim=True)
         case "min" if ordered and not t.is_bool:
             return lambda x, dims: torch.amin(x, dims, keepdim=True)
-        case "any" | "max" if t.is_bool:
+        case "or" | "max" if t.is_bool:
             return lambda x, dims: torch.any(x, dims, keepdim=True)
-        case "all" | "min" if t.is_bool:
+        case "and" | "min" if t.is_bool:
             return lambda x, dims: torch.all(x, dims, keepdim=True)
-        case "prod" if t.is_float and t.bits >= 32:
+        case "mul" if t.is_float and t.bits >= 32:
             return _product
         case _:
             return None
@@ -56,7 +56,7 @@ def _product(x: Tensor, dims: Dims) -> Tensor:
 
 def _first(monoid: Monoid, types: tuple[DType, ...]) -> Fold:
     """The best value and the least index that has it; a NaN is the best of all."""
-    extreme = _single("max" if monoid.name == "argmax" else "min", types[0])
+    extreme = _single(monoid.order, types[0])
     if extreme is None:
         return _tree(monoid, types)
     none = torch.full((), int(literal("highest", types[1])), dtype=HELD[types[1].name])
@@ -72,9 +72,9 @@ def _first(monoid: Monoid, types: tuple[DType, ...]) -> Fold:
 
 def first_along(monoid: Monoid, types: tuple[DType, ...]) -> Fold | None:
     """The same where the index grows along the one dim reduced: torch finds the place. None for other monoids."""
-    if monoid.name not in ("argmax", "argmin") or types[0].name not in ("f32", "f64", "i32", "i64"):
+    if not monoid.chooses or monoid.order is None or types[0].name not in ("f32", "f64", "i32", "i64"):
         return None
-    place = torch.argmax if monoid.name == "argmax" else torch.argmin
+    place = torch.argmax if monoid.order == "max" else torch.argmin
 
     def run(args: Sequence[Tensor], dims: Dims) -> list[Tensor]:
         x, index = args
@@ -109,7 +109,7 @@ def _extended(x: Tensor, unit: Tensor, dim: int) -> Tensor:
 
 def scan(monoid: Monoid, types: tuple[DType, ...], reverse: bool) -> Fold:
     """The function that combines each position with those before it along the dims, the last of which runs fastest."""
-    one = _prefixes(monoid.name, types[0]) if monoid.components == 1 else None
+    one = _prefixes(monoid.op, types[0])
     several = _doubled(monoid, types)
 
     def run(args: Sequence[Tensor], dims: Dims) -> list[Tensor]:
@@ -124,22 +124,22 @@ def scan(monoid: Monoid, types: tuple[DType, ...], reverse: bool) -> Fold:
     return run
 
 
-def _prefixes(name: str, t: DType) -> Callable[[Tensor], Tensor] | None:
+def _prefixes(op: str | None, t: DType) -> Callable[[Tensor], Tensor] | None:
     """What torch has of its own, along the last dim."""
     kept = HELD[t.name]
     plain = t.name != "u64" and not t.is_bool
-    match name:
-        case "sum" if not t.is_bool:
+    match op:
+        case "add" if not t.is_bool:
             return lambda x: rounded(wrapped(torch.cumsum(x, -1, dtype=kept), t), t)
         case "max" if plain:
             return lambda x: torch.cummax(x, -1).values
         case "min" if plain:
             return lambda x: torch.cummin(x, -1).values
-        case "any" | "max" if t.is_bool:
+        case "or" | "max" if t.is_bool:
             return lambda x: torch.cummax(x.to(torch.uint8), -1).values.to(torch.bool)
-        case "all" | "min" if t.is_bool:
+        case "and" | "min" if t.is_bool:
             return lambda x: torch.cummin(x.to(torch.uint8), -1).values.to(torch.bool)
-        case "prod" if t.is_float and t.bits >= 32:
+        case "mul" if t.is_float and t.bits >= 32:
             return lambda x: torch.cumprod(x, -1)
         case _:
             return None

@@ -81,17 +81,17 @@ def scan(w: Writer, v: tile.Scan, order: Axes) -> Text:
 
 
 def scan_one(w: Writer, v: tile.Scan, t: DType, arg: Text, at: int) -> Text:
-    name = v.monoid.name
-    if name == "sum" and not t.is_bool:
+    op = v.monoid.op
+    if op == "add" and not t.is_bool:
         return Text(f"tl.cumsum({arg.code}, {at}{_backwards(v)})")
-    if name in ("any", "all"):
-        combine = combiner(w, MONOIDS["max" if name == "any" else "min"], (I32,))
+    if v.monoid.truths:
+        combine = combiner(w, MONOIDS["max" if op == "or" else "min"], (I32,))
         found = f"tl.associative_scan({arg.at(ATOM)}.to(tl.int32), {at}, {combine}{_backwards(v)})"
         return Text(f"{found} != 0", COMPARE)
-    if name in ("max", "min") and t.is_float:
-        combine = w.file.helper(f"{name}imum")
+    if op in ("max", "min") and t.is_float:
+        combine = w.file.helper(f"{op}imum")
     else:
-        combine = w.file.helper("times") if name == "prod" else combiner(w, v.monoid, (t,))
+        combine = w.file.helper("times") if op == "mul" else combiner(w, v.monoid, (t,))
     return Text(f"tl.associative_scan({arg.code}, {at}, {combine}{_backwards(v)})")
 
 
@@ -100,19 +100,19 @@ def _backwards(v: tile.Scan) -> str:
 
 
 def fold_one(w: Writer, monoid: Monoid, t: DType, arg: Text, at: int) -> Text:
-    match monoid.name:
-        case "sum" if not t.is_bool:
+    match monoid.op:
+        case "add" if not t.is_bool:
             text = Text(f"tl.sum({arg.code}, {at})")
             return Text(f"{text.code}.to({TYPES[t.name]})") if t.is_int and 0 < t.bits < 32 else text
-        case "any" | "all":
-            which = "max" if monoid.name == "any" else "min"
+        case "or" | "and" as op:
+            which = "max" if op == "or" else "min"
             return Text(f"tl.{which}({arg.at(ATOM)}.to(tl.int32), {at}) != 0", COMPARE)
-        case "max" | "min" if t.is_int:
-            text = Text(f"tl.{monoid.name}({arg.code}, {at})")
+        case "max" | "min" as op if t.is_int:
+            text = Text(f"tl.{op}({arg.code}, {at})")
             return Text(f"{text.code}.to({TYPES[t.name]})") if 0 < t.bits < 32 else text
-        case "max" | "min" if t.is_float:
-            combine = w.file.helper(f"{monoid.name}imum")
-        case "prod":
+        case "max" | "min" as op if t.is_float:
+            combine = w.file.helper(f"{op}imum")
+        case "mul":
             combine = w.file.helper("times")
         case _:
             combine = combiner(w, monoid, (t,))

@@ -100,7 +100,7 @@ def demand(what: Obligation, extents: Extents, scalars: Scalars) -> None:
 
 def choices(e: Equation) -> tuple[Obligation, ...]:
     """What they must satisfy even for an equation without positions: there is something to choose from."""
-    if e.monoid is None or e.monoid.name not in ("argmax", "argmin"):
+    if e.monoid is None or not e.monoid.chooses:
         return ()
     return (Some(e.monoid.name, e.over, e.span),)
 

@@ -11,195 +11,39 @@ The text form of each node is what `einc.ein.printer` writes and the parser read
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
-from typing import assert_never
 
 from einc.base.source import Span
 from einc.base.types import DType
+from einc.ein.expressions import (
+    FALSE,
+    ONE,
+    TRUE,
+    ZERO,
+    Apply,
+    AxisValue,
+    Cast,
+    Const,
+    Expr,
+    Extent,
+    Read,
+    Scalar,
+    axes_of,
+    children,
+    reads,
+    rebuild,
+    substitute,
+    tensors_of,
+    walk,
+)
+from einc.ein.monoids import Monoid
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Scalar expressions
-
-
-@dataclass(frozen=True, slots=True)
-class Const:
-    """A literal: `2`, `0.5`, `-inf`, `true`. Weakly typed; 1, 1.0 and true are three constants."""
-
-    value: bool | int | float
-    kind: str = field(init=False, repr=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "kind", type(self.value).__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class AxisValue:
-    """The position along an axis, an integer from 0: `j` in `j <= i`."""
-
-    axis: str
-
-
-@dataclass(frozen=True, slots=True)
-class Extent:
-    """The number of positions of an axis: `|d|`."""
-
-    axis: str
-
-
-@dataclass(frozen=True, slots=True)
-class Scalar:
-    """A scalar parameter: `window`."""
-
-    name: str
-
-
-@dataclass(frozen=True, slots=True)
-class Read:
-    """`T[e...]`, one axis expression a dimension; `T[e... : g]` reads only where the guard g holds.
-
-    Where the guard is false, or an index that depends on data is out of range, the value is 0.
-    """
-
-    tensor: str
-    index: tuple[Expr, ...]
-    guard: Expr | None = None
-    span: Span | None = field(default=None, compare=False, repr=False)
-    _hash: int = field(init=False, compare=False, repr=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "_hash", hash((self.tensor, self.index, self.guard)))
-
-    def __hash__(self) -> int:
-        return self._hash  # worked out once: passes look expressions up all the time
-
-
-@dataclass(frozen=True, slots=True)
-class Apply:
-    """An operation of `einc.base.ops` applied to arguments."""
-
-    op: str
-    args: tuple[Expr, ...]
-    span: Span | None = field(default=None, compare=False, repr=False)
-    _hash: int = field(init=False, compare=False, repr=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "_hash", hash((self.op, self.args)))
-
-    def __hash__(self) -> int:
-        return self._hash  # worked out once: passes look expressions up all the time
-
-
-@dataclass(frozen=True, slots=True)
-class Cast:
-    """`f32(x)`: the value rounded to a type."""
-
-    dtype: DType
-    arg: Expr
-
-
-Expr = Const | AxisValue | Extent | Scalar | Read | Apply | Cast
-
-TRUE, FALSE, ZERO, ONE = Const(True), Const(False), Const(0), Const(1)
-
-
-def children(e: Expr) -> tuple[Expr, ...]:
-    """The expressions directly below, a read's index and guard included."""
-    match e:
-        case Apply(args=args):
-            return args
-        case Cast(arg=arg):
-            return (arg,)
-        case Read(index=index, guard=guard):
-            return index if guard is None else (*index, guard)
-        case Const() | AxisValue() | Extent() | Scalar():
-            return ()
-        case _:
-            assert_never(e)
-
-
-def rebuild(e: Expr, f: Callable[[Expr], Expr]) -> Expr:
-    """The same node over f of its children; the node itself where nothing changed."""
-    match e:
-        case Apply(args=args):
-            new = tuple(f(a) for a in args)
-            return e if all(a is b for a, b in zip(new, args, strict=True)) else replace(e, args=new)
-        case Cast(arg=arg):
-            below = f(arg)
-            return e if below is arg else replace(e, arg=below)
-        case Read(index=index, guard=guard):
-            at = tuple(f(a) for a in index)
-            under = None if guard is None else f(guard)
-            same = under is guard and all(a is b for a, b in zip(at, index, strict=True))
-            return e if same else replace(e, index=at, guard=under)
-        case Const() | AxisValue() | Extent() | Scalar():
-            return e
-        case _:
-            assert_never(e)
-
-
-def walk(e: Expr) -> Iterator[Expr]:
-    """Every node, parents before children, left to right; without recursion, so depth is no limit."""
-    stack = [e]
-    while stack:
-        node = stack.pop()
-        yield node
-        stack.extend(reversed(children(node)))
-
-
-@lru_cache(maxsize=4096)
-def axes_of(e: Expr) -> tuple[str, ...]:
-    """The axes whose position the value depends on, in order of appearance (extents do not count)."""
-    return tuple(dict.fromkeys(n.axis for n in walk(e) if isinstance(n, AxisValue)))
-
-
-@lru_cache(maxsize=4096)
-def reads(e: Expr) -> tuple[Read, ...]:
-    """Every read, in order of appearance, those inside subscripts and guards included."""
-    return tuple(n for n in walk(e) if isinstance(n, Read))
-
-
-@lru_cache(maxsize=4096)
-def tensors_of(e: Expr) -> frozenset[str]:
-    """The names of the tensors that are read."""
-    return frozenset(r.tensor for r in reads(e))
-
-
-def substitute(e: Expr, axes: dict[str, Expr]) -> Expr:
-    """Replace axis positions by expressions."""
-    if isinstance(e, AxisValue):
-        return axes.get(e.axis, e)
-    return rebuild(e, lambda below: substitute(below, axes))
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Monoids
-
-
-@dataclass(frozen=True, slots=True)
-class Monoid:
-    """An associative combination with an identity, over one or more components carried together.
-
-    `combine[k]` gives component k from the scalars `a0, a1, ...` (earlier) and `b0, b1, ...` (later). `identity` may be
-    `lowest` or `highest`: the least or greatest value of the component's type. `results` says which components the
-    reduction gives: argmax carries a value and an index and gives the index. `inverse` undoes a combine, if it can.
-    """
-
-    name: str
-    identity: tuple[bool | int | str, ...]
-    combine: tuple[Expr, ...]
-    results: tuple[int, ...] = (0,)
-    commutative: bool = True
-    inverse: Expr | None = None
-
-    @property
-    def components(self) -> int:
-        return len(self.identity)
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Equations and programs
+__all__ = [
+    "FALSE", "ONE", "TRUE", "ZERO", "Apply", "AxisDecl", "AxisValue", "Cast", "Const", "Equation", "Expr", "Extent",
+    "Monoid", "Operand", "Param", "Program", "Read", "Scalar", "Tensor", "axes_of", "children", "reads", "rebuild",
+    "substitute", "tensors_of", "walk",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,7 +85,7 @@ class Equation:
         object.__setattr__(self, "axes", tuple(axis for dim in self.dims for axis in dim))
         if self.monoid is None:
             object.__setattr__(self, "product", None)
-        parts = (self.outputs, self.dims, self.bodies, self.monoid and self.monoid.name, self.over, self.domain)
+        parts = (self.outputs, self.dims, self.bodies, self.monoid, self.over, self.domain)
         object.__setattr__(self, "_hash", hash((*parts, self.within, self.product)))
 
     def __hash__(self) -> int:

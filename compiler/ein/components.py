@@ -37,11 +37,17 @@ def product(x: Parts, y: Parts) -> Parts:
     return re, im
 
 
-# The monoids of complex numbers, over their parts, by the name of the one that the text has.
+# The monoids of complex numbers, over their parts, by the operation that combines two.
 COMPLEX = {
-    "sum": Monoid("sum", (0, 0), (MONOIDS["sum"].combine[0], Apply("add", (_A[1], _B[1]))), results=(0, 1)),
-    "prod": Monoid("prod", (1, 0), product(_A, _B), results=(0, 1)),
+    "add": Monoid("sum", (0, 0), (MONOIDS["sum"].combine[0], Apply("add", (_A[1], _B[1]))), results=(0, 1)),
+    "mul": Monoid("prod", (1, 0), product(_A, _B), results=(0, 1)),
 }
+
+
+def complexes(m: Monoid) -> Monoid:
+    """The monoid over both parts of a number."""
+    assert m.op is not None
+    return replace(COMPLEX[m.op], name=m.name)
 
 
 def parts_of(e: Expr) -> tuple[Expr, ...]:
@@ -59,6 +65,6 @@ def components(eq: Equation) -> Equation:
         return eq
     match eq.body:
         case Apply("complex", parts):
-            return replace(eq, bodies=parts, monoid=None if eq.monoid is None else COMPLEX[eq.monoid.name])
+            return replace(eq, bodies=parts, monoid=None if eq.monoid is None else complexes(eq.monoid))
         case _:
             raise IllegalIR(f"a complex value that is not in parts: {eq.name}")

@@ -40,7 +40,6 @@ _TRUTH = (*COMPARISONS, "and", "or", "not")
 _OF_ZERO = (  # 0 at 0
     "abs", "sqrt", "tanh", "erf", "sin", "tan", "log1p", "expm1", "floor", "ceil", "round", "neg", "conj",
 )  # fmt: skip
-_UNITS = {"sum": 0.0, "max": -math.inf, "min": math.inf, "any": 0.0}  # what reductions over nothing give
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +136,7 @@ class Domains:
             self.known[key] = EVERYWHERE
             if e.monoid is None:
                 self.known[key] = self.of(e.body, nothing)
-            elif _UNITS.get(e.monoid.name) == nothing:
+            elif e.monoid.unit is not None and e.monoid.unit.value == nothing:
                 given = (*self.of(e.body, nothing), *(() if e.domain is None else holds(e.domain)))
                 self.known[key] = frozenset(p for p in given if set(e.over).isdisjoint(axes_of(p)))
         return self.known[key]

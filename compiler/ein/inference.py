@@ -73,15 +73,16 @@ def exact(e: Expr, dtypes: Mapping[str, DType]) -> Expr:
 def reduced_type(monoid: Monoid, component: int, body: DType) -> DType:
     """The type that component k of a reduction accumulates in, and gives by default, for a body of this type."""
     body = settle(body)
-    match monoid.name:
-        case "sum" | "prod":
-            return accumulator(body)
-        case "any" | "all":
-            return BOOL
-        case "argmax" | "argmin":
-            return I64 if component else compute(body)
-        case _:
-            return compute(body)
+    if monoid.truths:
+        return BOOL
+    if monoid.accumulates:
+        return accumulator(body)
+    return I64 if is_place(monoid, component, body) else compute(body)
+
+
+def is_place(monoid: Monoid, component: int, body: DType) -> bool:
+    """Is component k the position of what is chosen? It has room for every position."""
+    return monoid.chooses and component > 0 and body.is_int
 
 
 def default_dtypes(monoid: Monoid | None, bodies: Sequence[Expr], dtypes: Mapping[str, DType]) -> tuple[DType, ...]:

@@ -25,7 +25,7 @@ from einc.base.types import BF16, BOOL, F32, FLOAT, I64, DType, join, settle
 from einc.ein import Apply, Cast, Equation, Expr, Monoid, Program, Read, Scalar, axes_of
 from einc.ein.components import parts_of
 from einc.ein.dealing import MOST_FACTORS, dealings, factors_of, terms_of
-from einc.ein.inference import default_dtypes, dtype_of, reduced_type
+from einc.ein.inference import default_dtypes, dtype_of, is_place, reduced_type
 
 Source = tuple[str, DType]  # an operand, or a cast as it is written, with its type
 
@@ -127,7 +127,7 @@ def multiplying(
     seen: dict[Expr, Origin] | None = None,
 ) -> Multiplying | None:
     """The type in which a sum of products of floats multiplies; None for everything else."""
-    if monoid is None or monoid.name != "sum":
+    if monoid is None or not monoid.adds:
         return None
     found: list[Multiplying] = []
     for _, term in (t for part in parts_of(body) for t in terms_of(part)):
@@ -211,9 +211,9 @@ def _made(
 
 
 def _reduced(monoid: Monoid, component: int, body: DType, product: Multiplying | None) -> DType:
-    if monoid.name in ("any", "all"):
+    if monoid.truths:
         return BOOL
-    if monoid.name in ("argmax", "argmin") and component:
+    if is_place(monoid, component, body):
         return I64
     if _is_real(body):
         return product.dtype if product is not None and body.is_float else settle(body)
@@ -258,7 +258,7 @@ class Products:
 
     def product(self, e: Equation) -> DType | None:
         """The type that an equation multiplies floats in; what it reads that is none of the program's is computed."""
-        if e.product is not None or e.monoid is None or e.monoid.name != "sum":
+        if e.product is not None or e.monoid is None or not e.monoid.adds:
             return e.product
         if self._known is None:
             self._known = _Anything(parameters(self._program))

@@ -26,7 +26,6 @@ from einc.ein import (
 )
 from einc.ein.guards import argument_guard, composite, implied_guard
 from einc.ein.inference import default_dtypes
-from einc.ein.monoids import MONOIDS
 from einc.ein.origins import Origin, learn, parameters, value_origins
 
 Shapes = Mapping[str, tuple[tuple[str, ...], ...]]
@@ -95,8 +94,9 @@ def position(over: Sequence[str]) -> Expr:
 
 
 def _written(e: Equation) -> tuple[Expr, ...]:
-    """The bodies that the text shows: argmax's index only where it is not the row-major position."""
-    if e.monoid in (MONOIDS["argmax"], MONOIDS["argmin"]) and e.bodies[1:] == (position(e.over),):
+    """The bodies that the text shows: the index of what is chosen only where it is not the row-major position."""
+    alone = e.monoid is not None and e.monoid.chooses and len(e.outputs) == 1
+    if alone and e.bodies[1:] == (position(e.over),):
         return e.bodies[:1]
     return e.bodies
 

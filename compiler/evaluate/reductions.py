@@ -14,7 +14,6 @@ import numpy as np
 from einc.base.types import DType, accumulator, join
 from einc.ein import Apply, Cast, Const, Equation, Expr, Monoid, axes_of
 from einc.ein.inference import dtype_of, reduced_type
-from einc.ein.monoids import MONOIDS
 from einc.evaluate.elementwise import Array, Value, as_stored, convert, storage
 from einc.evaluate.fields import Box, Fields, Scope
 from einc.evaluate.products import sum_of_products
@@ -28,7 +27,7 @@ def component_types(e: Equation, dtypes: Mapping[str, DType]) -> tuple[DType, ..
     if e.monoid is None:
         return tuple(t.dtype for t in e.outputs)
     types = [reduced_type(e.monoid, k, dtype_of(b, dtypes)) for k, b in enumerate(e.bodies)]
-    if e.monoid.name in ("sum", "prod"):
+    if e.monoid.accumulates:
         types = [join(t, accumulator(e.outputs[0].dtype)) for t in types]
     return tuple(types)
 
@@ -69,7 +68,7 @@ def components(e: Equation, box: Box, scope: Scope) -> list[Array]:
 def _at_once(e: Equation, box: Box, scope: Scope) -> list[Array] | None:
     guards = scope.guarded(e)
     total = box.size(_dense(guards))
-    if total > _FEW and e.monoid == MONOIDS["sum"]:
+    if total > _FEW and e.monoid is not None and e.monoid.op == "add":
         (t,) = component_types(e, scope.dtypes)
         factors = _factors(e.body, scope.dtypes, t.is_int)
         if len(factors) > 1 and max(box.size(axes_of(f)) for f in factors) <= _MOST:
@@ -104,7 +103,7 @@ def _widest(e: Equation, box: Box) -> str:
 
 def _terms(e: Equation, fields: Fields) -> list[Array]:
     types = component_types(e, fields.scope.dtypes)
-    adds = e.monoid is not None and e.monoid.name in ("sum", "prod")
+    adds = e.monoid is not None and e.monoid.accumulates
     return [
         convert(fields.value(b, t if adds and t.is_int else None), t).array
         for b, t in zip(e.bodies, types, strict=True)
@@ -127,26 +126,26 @@ def fold(
     """The terms combined along all but the first `outputs` dimensions; where a term has extent 1 it is repeated."""
     over = tuple(range(outputs, len(shape)))
     first = terms[0]
-    if monoid != MONOIDS.get(monoid.name):
-        return _tree(monoid, terms, outputs, shape, types)
+    if monoid.chooses and monoid.order is not None:
+        return _first(monoid.order, first, terms[1], over)
     times = math.prod(shape[k] for k in over if first.shape[k] == 1)
-    match monoid.name:
-        case "sum":
+    match monoid.op:
+        case "add":
             return [first.sum(axis=over, dtype=first.dtype) * first.dtype.type(times)]
-        case "prod":
+        case "mul":
             return [first.prod(axis=over, dtype=first.dtype) ** first.dtype.type(times)]
-        case "max" | "any":
+        case "max" | "or":
             return [first.max(axis=over)]
-        case "min" | "all":
+        case "min" | "and":
             return [first.min(axis=over)]
         case _:
-            return _first(monoid.name, first, terms[1], over)
+            return _tree(monoid, terms, outputs, shape, types)
 
 
-def _first(name: str, values: Array, index: Array, over: tuple[int, ...]) -> list[Array]:
+def _first(order: str, values: Array, index: Array, over: tuple[int, ...]) -> list[Array]:
     """The best value and the least index among its equals; a NaN is best of all."""
     values, index = np.broadcast_arrays(values, index)
-    best = values.max(axis=over, keepdims=True) if name == "argmax" else values.min(axis=over, keepdims=True)
+    best = values.max(axis=over, keepdims=True) if order == "max" else values.min(axis=over, keepdims=True)
     hit = (values == best) | ((values != values) & (best != best))
     place = np.where(hit, index, np.iinfo(np.int64).max).min(axis=over)
     return [best.reshape(place.shape), place]

@@ -92,7 +92,7 @@ def _equation(e: Equation, values: dict[str, _Value], causes: dict[str, None]) -
     body = _either(*(_expr(b, values, causes) for b in e.bodies))
     if e.domain is not None:
         body = _either(body, _broken(_expr(e.domain, values, causes), "", causes))
-    if e.monoid is None or e.monoid.name == "sum":
+    if e.monoid is None or e.monoid.adds:
         return body
     return _broken(body, e.monoid.name, causes)
 

@@ -28,8 +28,8 @@ Scalars = Mapping[str, ScalarValue]
 
 MOST = 1 << 18
 _FOLDS: dict[str, np.ufunc] = {
-    "sum": np.add, "prod": np.multiply, "max": np.maximum, "min": np.minimum,
-    "any": np.logical_or, "all": np.logical_and,
+    "add": np.add, "mul": np.multiply, "max": np.maximum, "min": np.minimum,
+    "or": np.logical_or, "and": np.logical_and,
 }  # fmt: skip
 
 
@@ -214,8 +214,8 @@ class Grid:
                 return convert(self.typed(arg), dtype).array
             case tile.Load():
                 return self.load(v)
-            case tile.Fold(monoid=monoid, axis=axis, args=(arg,)) if monoid.name in _FOLDS and axis in self.dims:
-                return np.asarray(_FOLDS[monoid.name].reduce(self.value(arg), axis=self.dims[axis], keepdims=True))
+            case tile.Fold(monoid=monoid, axis=axis, args=(arg,)) if monoid.op in _FOLDS and axis in self.dims:
+                return np.asarray(_FOLDS[monoid.op].reduce(self.value(arg), axis=self.dims[axis], keepdims=True))
             case _:
                 raise _UnknownError
 

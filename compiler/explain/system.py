@@ -30,7 +30,7 @@ def _einsum(e: Equation) -> str:
 
     A factor that is computed on the way stands for a tensor with the axes it depends on; numbers do not count.
     """
-    if e.monoid is None or e.monoid.name != "sum":
+    if e.monoid is None or e.monoid.op != "add":
         return ""
     terms = [_term(f, (*e.axes, *e.over)) for f in _factors(e.body) if reads(f)]
     if len(terms) < 2:

@@ -38,12 +38,6 @@ _CALLS = {
     "complex": "the complex number of a real and an imaginary part",
 }  # fmt: skip
 _ARGUMENTS = {"atan2": "y, x", "max": "x, y, …", "min": "x, y, …", "where": "condition, x, y", "rand": "seed, i, …"}
-_REDUCTIONS = {
-    "sum": "the sum; of nothing 0", "prod": "the product; of nothing 1", "max": "the greatest; of nothing -inf",
-    "min": "the least; of nothing inf", "any": "is any true? of nothing false", "all": "are all true? of nothing true",
-    "argmax": "the position of the greatest, the first of several; over an axis of extent 0 an error",
-    "argmin": "the position of the least, the first of several; over an axis of extent 0 an error",
-}  # fmt: skip
 
 
 def vocabulary() -> tuple[Word, ...]:
@@ -52,7 +46,7 @@ def vocabulary() -> tuple[Word, ...]:
     return (
         *(Word(n, f"{n}({_ARGUMENTS.get(n, 'x')})", _CALLS[n], "operation") for n in calls),
         *(Word(t, f"{t}(x)", "x in this type", "cast") for t in BY_NAME),
-        *(Word(n, f"{n}[j](x)", _REDUCTIONS[n], "reduction") for n in MONOIDS),
+        *(Word(m.name, f"{m.name}[j](x)", m.meaning, "reduction") for m in MONOIDS.values()),
         *_prelude(),
     )
 

@@ -112,7 +112,7 @@ def factors(e: Expr) -> tuple[list[frozenset[str]], list[frozenset[str]]]:
 
 def _binary(program: Program) -> None:
     for e in program.equations:
-        if e.monoid is not None and e.monoid.name == "sum" and e.domain is None:
+        if e.monoid is not None and e.monoid.op == "add" and e.domain is None:
             _check_binary(e)
 
 

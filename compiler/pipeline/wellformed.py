@@ -148,7 +148,7 @@ def _check_equation(e: Equation, scope: _Scope) -> None:
 def _stored(t: Tensor, body: Expr, e: Equation, dtypes: Mapping[str, DType]) -> None:
     """No store loses an imaginary part, and truth values come from truth values."""
     given = dtype_of(body, dtypes)
-    truth = e.monoid is not None and e.monoid.name in ("any", "all")
+    truth = e.monoid is not None and e.monoid.truths
     if truth and not given.is_bool:
         raise IllegalIR(f"'{e.name}' combines truth values, not {given}")
     if (given.is_complex and not t.dtype.is_complex) or (t.dtype.is_bool and not given.is_bool):

@@ -15,8 +15,6 @@ from einc.frontend.elaboration.reads import condition
 from einc.frontend.elaboration.values import Reduction, Value, collect, flatten, without
 from einc.frontend.syntax.nodes import Call
 
-_POSITIONS = ("argmax", "argmin")
-
 
 def reduce(t: Elaborator, node: Call, guard: ein.Expr | None) -> Reduction:
     """`op[axes : domain within bound](x)`, or with positions of its own, `argmax[axes](x, position)`."""
@@ -31,9 +29,10 @@ def reduce(t: Elaborator, node: Call, guard: ein.Expr | None) -> Reduction:
     bodies = [t.value(arg, inner) for arg in node.args]
     if node.domain is None:
         _check_there(t, over, bodies, node, span)
-    if node.function in _POSITIONS and len(bodies) == 1:
+    monoid = MONOIDS[node.function]
+    if monoid.chooses and len(bodies) == 1:
         bodies.append(Value(composite(over), INT, span, (), tuple(over)))
-    return reduction(MONOIDS[node.function], over, bodies, domain, span, within)
+    return reduction(monoid, over, bodies, domain, span, within)
 
 
 def reduction(
@@ -68,10 +67,13 @@ def _over(t: Elaborator, node: Call, span: Span) -> tuple[str, ...]:
 
 
 def _check_arguments(node: Call, span: Span) -> None:
-    most = 2 if node.function in _POSITIONS else 1
-    if not 1 <= len(node.args) <= most:
+    monoid = MONOIDS[node.function]
+    most = monoid.components
+    least = 1 if monoid.chooses else most
+    if not least <= len(node.args) <= most:
+        arguments = "1 argument" if least == 1 else f"{least} arguments"
         raise CallError(
-            f"'{node.function}' over axes takes 1 argument, not {len(node.args)}",
+            f"'{node.function}' over axes takes {arguments}, not {len(node.args)}",
             span,
             hint=f"{node.function}[{', '.join(a.name for a in node.axes or ())}](x)",
         )
@@ -98,15 +100,15 @@ def _clip(text: str) -> str:
 
 def _check_types(monoid: ein.Monoid, bodies: Sequence[Value], span: Span) -> None:
     dtype = bodies[0].dtype
-    if monoid.name in ("any", "all") and not dtype.is_bool:
+    if monoid.truths and not dtype.is_bool:
         place = bodies[0].span
         message = f"'{monoid.name}' combines truth values, not {dtype}"
         raise DTypeError(message, place, hint=f"compare it: {place.text} != 0")
-    if monoid.name in ("max", "min", *_POSITIONS) and dtype.is_complex:
+    if monoid.order is not None and dtype.is_complex:
         raise DTypeError(
             f"'{monoid.name}' needs an order, which {dtype} has not",
             span,
             hint="order by size: abs(x)",
         )
-    if len(bodies) > 1 and not bodies[1].dtype.is_int:
+    if monoid.chooses and not bodies[1].dtype.is_int:
         raise DTypeError(f"a position is an integer, not {bodies[1].dtype}", bodies[1].span, hint="i64(x)")

@@ -17,7 +17,6 @@ from einc import ein
 from einc.base.ops import DENIED
 from einc.ein import Apply, Const, Expr, Monoid
 from einc.ein.domains import EVERYWHERE, Domain, Domains, conjunction, either, fails, holds, is_positive
-from einc.passes.algebra.scope import IDENTITIES
 
 __all__ = [
     "Domain", "conjunction", "domain", "domain_of", "either", "fails", "holds", "is_nothing", "is_positive",
@@ -27,7 +26,7 @@ __all__ = [
 
 def domain_of(monoid: Monoid, bodies: Iterable[Expr]) -> Domain:
     """Where any of the bodies changes a reduction. An argmax of nothing is a position: it needs all of them."""
-    identity = IDENTITIES.get(monoid.name)
+    identity = monoid.unit
     return EVERYWHERE if identity is None else reduce(either, (domain(b, identity.value) for b in bodies))
 
 

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from einc.base.types import DType, accumulator, compute, join
 from einc.ein import (
-    FALSE,
-    ONE,
-    TRUE,
-    ZERO,
     Apply,
     Cast,
     Const,
@@ -21,16 +16,6 @@ from einc.ein import (
 )
 from einc.ein.inference import dtype_of, reduced_type
 from einc.passes.algebra.exposure import Dims
-
-# What reductions over nothing give, of floats and truth values.
-IDENTITIES: dict[str, Const] = {
-    "sum": ZERO,
-    "prod": ONE,
-    "max": Const(-math.inf),
-    "min": Const(math.inf),
-    "any": FALSE,
-    "all": TRUE,
-}
 
 
 def is_unit(e: Expr, unit: float) -> bool:
@@ -69,6 +54,6 @@ def is_stored_as(e: Expr, stored: DType, dtypes: Mapping[str, DType]) -> bool:
 def accumulated(monoid: Monoid, body: Expr, whole: DType, dtypes: Mapping[str, DType]) -> DType:
     """The type of an intermediate reduction of `body` on the way to one of type `whole`, real where the body is."""
     own = reduced_type(monoid, 0, dtype_of(body, dtypes))
-    if monoid.name not in ("sum", "prod"):
+    if not monoid.accumulates:
         return own
     return join(own, accumulator(whole if own.is_complex else whole.part))

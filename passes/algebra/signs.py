@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable
+from functools import cache
 
-from einc.ein import Apply, AxisValue, Cast, Const, Equation, Expr, Extent, Read
+from einc.ein import Apply, AxisValue, Cast, Const, Equation, Expr, Extent, Monoid, Read, Scalar, rebuild
 
 
 def not_negative(e: Expr, tensors: Collection[str] = ()) -> bool:
@@ -41,9 +42,19 @@ def not_negative(e: Expr, tensors: Collection[str] = ()) -> bool:
 
 def makes_no_negative(e: Equation, tensors: Collection[str]) -> bool:
     """Are the elements of an equation's first output provably at least 0, or what its monoid gives for nothing?"""
-    if e.monoid is not None and e.monoid.name not in ("sum", "prod", "max", "min"):
+    if e.monoid is not None and not _keeps_signs(e.monoid):
         return False
     return e.outputs[0].dtype.is_float and not_negative(e.bodies[0], tensors)
+
+
+@cache
+def _keeps_signs(monoid: Monoid) -> bool:
+    """Does it give the first of its components, and of two that are at least 0 one that is?"""
+
+    def read(e: Expr) -> Expr:
+        return Read(e.name, ()) if isinstance(e, Scalar) else rebuild(e, read)
+
+    return monoid.results[0] == 0 and not_negative(read(monoid.combine[0]), ("a0", "b0"))
 
 
 def is_finite(e: Expr) -> bool:

@@ -70,7 +70,8 @@ class _Demand:
         source = self.made.get(r.tensor)
         if source is None or source.monoid is None:
             return False
-        return source.monoid.name in (("sum",) if op == "mul" else ("sum", "max"))
+        unit = math.inf if source.monoid.unit is None else source.monoid.unit.value
+        return math.isfinite(unit) if op == "mul" else unit < math.inf
 
     def note(self, r: Read, looked: Domain, needed: Domain) -> None:
         name = r.tensor

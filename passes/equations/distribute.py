@@ -37,7 +37,7 @@ def distribute(program: Program, _: Context) -> Program:
 
 def _parts(e: Equation, program: Program, done: dict[str, Equation], taken: set[str]) -> list[Equation]:
     """The sums of the terms and what adds them up; the equation itself where it is not to be taken apart."""
-    if e.monoid is None or e.monoid.name != "sum" or e.outputs[0].dtype.is_complex:
+    if e.monoid is None or e.monoid.op != "add" or e.outputs[0].dtype.is_complex:
         return [e]
     found = terms(e.body, e.over)
     if not 1 < len(found) <= _MOST_TERMS:

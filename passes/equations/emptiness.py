@@ -10,7 +10,7 @@ from einc.ein import FALSE, ZERO, Apply, Cast, Const, Equation, Expr, Extent, Pr
 from einc.ein.guards import composite
 from einc.ein.rewriting import bottom_up
 from einc.passes.algebra.identities import simplify_expression
-from einc.passes.algebra.scope import IDENTITIES, Scope
+from einc.passes.algebra.scope import Scope
 from einc.passes.algebra.signs import is_finite, not_negative
 
 
@@ -65,7 +65,7 @@ class Emptiness:
             empty = (
                 set(e.over) <= set(d.over) if e.domain is None else own and e.domain == d.domain and e.over == d.over
             )
-            return IDENTITIES.get(d.monoid.name) if empty else None
+            return d.monoid.unit if empty else None
         if read.tensor not in self.known:
             found = self.value(d.body, e) if e.domain is None and len(d.bodies) == 1 else None
             self.known[read.tensor] = found if isinstance(found, Const) else None
@@ -75,10 +75,11 @@ class Emptiness:
 def unless_empty(e: Equation, value: Expr) -> Expr:
     """The value, or the identity where a reduced axis has no positions."""
     assert e.monoid is not None
+    assert e.monoid.unit is not None
     tests: list[Expr] = [Apply("eq", (Extent(axis), ZERO)) for axis in e.over]
     empty = reduce(lambda a, b: Apply("or", (a, b)), tests)
     match value:
-        case Apply(op="mul", args=(c, Read() as sum_)) if e.monoid.name == "sum" and not axes_of(c) and not reads(c):
+        case Apply(op="mul", args=(c, Read() as sum_)) if e.monoid.op == "add" and not axes_of(c) and not reads(c):
             return Apply("mul", (Apply("where", (empty, ZERO, c)), sum_))  # a sum of nothing is 0
         case _:
-            return Apply("where", (empty, IDENTITIES[e.monoid.name], value))
+            return Apply("where", (empty, e.monoid.unit, value))

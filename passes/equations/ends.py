@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from functools import reduce
 
 from einc.base.types import DType
-from einc.ein import ONE, TRUE, ZERO, Apply, AxisValue, Const, Equation, Expr, Extent, Program, Read
+from einc.ein import ONE, TRUE, ZERO, Apply, AxisValue, Const, Equation, Expr, Extent, Monoid, Program, Read
 from einc.passes.algebra.domain import conjunction
-from einc.passes.algebra.scope import IDENTITIES
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +39,7 @@ class Reads:
     def single(self, tensor: str) -> Expr:
         """The value at the first of the upper ends, or the last of the lower ones."""
         assert self.eq.monoid is not None
-        unit = _unit(self.eq.monoid.name, self.eq.outputs[0].dtype)
+        unit = _unit(self.eq.monoid, self.eq.outputs[0].dtype)
         if self.ends.upper:
             return self.value(tensor, extreme("min", self.ends.upper), unit)
         return self.value(tensor, extreme("max", self.ends.lower), unit)
@@ -81,15 +80,16 @@ class Reads:
         return read if unit == 0 or guard is None else Apply("where", (guard, read, Const(unit)))
 
 
-def _unit(monoid: str, t: DType) -> bool | int | float:
+def _unit(monoid: Monoid, t: DType) -> bool | int | float:
     """A monoid's identity as a literal of a type."""
-    unit = IDENTITIES[monoid].value
-    if monoid not in ("max", "min") or t.is_float:
-        return unit
+    (unit,), bound = monoid.identity, monoid.unit
+    assert bound is not None
+    if not isinstance(unit, str) or t.is_float:
+        return bound.value
     if t.is_bool:
-        return unit > 0
+        return unit == "highest"
     low, high = t.limits
-    return low if monoid == "max" else high
+    return low if unit == "lowest" else high
 
 
 def extreme(op: str, ends: Sequence[Expr]) -> Expr:

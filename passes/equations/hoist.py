@@ -42,13 +42,10 @@ from einc.ein.inference import dtype_of, reduced_type
 from einc.ein.rewriting import bottom_up, drop_dead, merge_equal, names, unused
 from einc.passes.algebra.exposure import is_exposed, sheltered
 from einc.passes.algebra.products import Product, multiplied, taken_apart
-from einc.passes.algebra.scope import IDENTITIES, Scope, accumulated, is_stored_as
+from einc.passes.algebra.scope import Scope, accumulated, is_stored_as
 from einc.passes.algebra.signs import makes_no_negative, not_negative
 from einc.passes.equations.emptiness import Emptiness, unless_empty
 from einc.pipeline import Context
-
-_LEFT = ("sum", "max", "min", "any", "all")  # monoids that something may leave
-_CHOICES = ("argmax", "argmin")
 
 Around = Callable[[Expr], Expr]  # what is left around the value of a reduction
 Parts = tuple[Expr, Around]  # what is reduced, and that
@@ -129,7 +126,7 @@ class _Hoisting:
     def stored(self, e: Equation, core: Expr) -> DType:
         """The type of the reduction: no narrower than the whole was reduced in."""
         assert e.monoid is not None
-        if e.monoid.name in _CHOICES:
+        if e.monoid.chooses:
             return e.outputs[0].dtype
         own = accumulated(e.monoid, core, e.outputs[0].dtype, self.dtypes)
         whole = reduced_type(e.monoid, 0, dtype_of(e.body, self.dtypes))
@@ -137,13 +134,13 @@ class _Hoisting:
 
     def parts(self, e: Equation) -> tuple[Expr, Around, bool] | None:
         """What leaves the reduction, and whether both sides are equal over an empty axis; None where nothing leaves."""
-        if e.monoid is not None and e.monoid.name in _CHOICES:
+        if e.monoid is not None and e.monoid.chooses:
             found = self.from_choice(e)
             return None if found is None else (*found, True)
-        if e.monoid is None or e.monoid.name not in _LEFT:
+        identity = None if e.monoid is None or e.monoid.product is None else e.monoid.unit  # something may leave
+        if identity is None:
             return None
         self.empty.begin()
-        identity = IDENTITIES[e.monoid.name]
         for candidate in (self.leaving(e), masks_only(e)):
             if candidate is not None:
                 core, around = candidate
@@ -154,12 +151,12 @@ class _Hoisting:
 
     def leaving(self, e: Equation) -> Parts | None:
         assert e.monoid is not None
-        match e.monoid.name:
-            case "sum":
+        match e.monoid.product:
+            case "mul":
                 return self.from_sum(e)
-            case "any" | "all" as name:
-                return _from_junction(e, "and" if name == "any" else "or")
-            case name:
+            case "and" | "or" as op:
+                return _from_junction(e, op)
+            case _:
                 return self.from_extreme(e) if self.scope.type(e.body).is_float else None
 
     def from_sum(self, e: Equation) -> Parts | None:
@@ -180,7 +177,7 @@ class _Hoisting:
         """Is it made of a sum over the same axes, as what normalises weights is?"""
         sources = [self.done[r.tensor] for r in reads(d) if r.tensor in self.done]
         return any(
-            self.is_total(s.body, e) if s.monoid is None else s.monoid.name == "sum" and set(e.over) <= set(s.over)
+            self.is_total(s.body, e) if s.monoid is None else s.monoid.op == "add" and set(e.over) <= set(s.over)
             for s in sources
         )
 
@@ -188,8 +185,7 @@ class _Hoisting:
         """Is it a maximum or a minimum, or made of one?"""
         sources = [self.done[r.tensor] for r in reads(x) if r.tensor in self.done]
         return any(
-            any(map(self.is_maximum, s.bodies)) if s.monoid is None else s.monoid.name in ("max", "min")
-            for s in sources
+            any(map(self.is_maximum, s.bodies)) if s.monoid is None else s.monoid.extreme is not None for s in sources
         )
 
     def from_extreme(self, e: Equation) -> Parts | None:
@@ -218,6 +214,9 @@ class _Hoisting:
 
     def from_choice(self, e: Equation) -> Parts | None:
         """What a position is chosen by, without what does not change the choice; of equals the first is chosen."""
+        assert e.monoid is not None
+        if e.monoid.order is None or 0 in e.monoid.results:  # the value that is chosen would change
+            return None
         core: Expr = e.body
         around: Around = _nothing
         while True:
@@ -249,7 +248,7 @@ def stays(x: Expr, e: Equation) -> bool:
 
 def masks_only(e: Equation) -> Parts | None:
     """The masks of a sum, which leave whatever else may not."""
-    if e.monoid is None or e.monoid.name != "sum":
+    if e.monoid is None or e.monoid.op != "add":
         return None
     product = taken_apart(e.body, "mul", lambda p: stays(p, e), lambda _: False)
     sign, product.negative = product.negative, False

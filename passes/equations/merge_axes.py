@@ -75,7 +75,7 @@ def _gains(program: Program, split: _Split, context: Context) -> bool:
         return -(-context.size(split.axis) // context.size(split.groups)) if axis == split.place else context.size(axis)
 
     for eq in program.equations:
-        if eq.monoid is None or eq.monoid.name != "sum":
+        if eq.monoid is None or eq.monoid.op != "add":
             continue
         found = contraction(eq, eq.body, size)
         if found is not None and split.place in found.shape.rows and split.group in found.shape.batch:

@@ -19,7 +19,7 @@ from functools import reduce
 from math import prod
 
 from einc.base.types import DType
-from einc.ein import ZERO, Apply, Equation, Expr, Extent, Program, Read, Tensor, axes_of, reads
+from einc.ein import FALSE, ZERO, Apply, Equation, Expr, Extent, Program, Read, Tensor, axes_of, reads
 from einc.ein.guards import composite, conjoin
 from einc.ein.rewriting import merge_equal, names, unused
 from einc.passes.algebra.exposure import Dims, sheltered
@@ -27,7 +27,6 @@ from einc.passes.algebra.products import Product, is_zero, multiplied, taken_apa
 from einc.passes.algebra.scope import accumulated
 from einc.pipeline import Context
 
-_PRODUCT = {"sum": "mul", "any": "and"}
 _WORTHWHILE = 2  # times fewer multiplications
 
 
@@ -36,7 +35,7 @@ def order_contractions(program: Program, context: Context) -> Program:
     dtypes, shapes, taken = program.dtypes(), program.shapes(), names(program)
     equations: list[Equation] = []
     for e in program.equations:
-        if e.monoid is None or e.monoid.name not in _PRODUCT:
+        if e.monoid is None or e.monoid.product is None or e.monoid.unit not in (ZERO, FALSE):
             equations.append(e)
         else:
             equations += _Split(e, context, dtypes, shapes, taken).equations()
@@ -61,9 +60,10 @@ class _Split:
         self, e: Equation, context: Context, dtypes: dict[str, DType], shapes: dict[str, Dims], taken: set[str]
     ) -> None:
         assert e.monoid is not None
+        assert e.monoid.product is not None
         self.whole, self.context = e, context
         self.dtypes, self.shapes, self.taken = dtypes, shapes, taken
-        self.monoid, self.op = e.monoid, _PRODUCT[e.monoid.name]
+        self.monoid, self.op = e.monoid, e.monoid.product
         self.over = list(e.over)
         self.made: list[Equation] = []
         body = e.body

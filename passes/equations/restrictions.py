@@ -28,7 +28,7 @@ from einc.ein.inference import dtype_of
 from einc.ein.rewriting import bottom_up
 from einc.passes.algebra.bounds import bounds
 from einc.passes.algebra.domain import conjunction, fails, holds
-from einc.passes.algebra.scope import IDENTITIES, is_unit
+from einc.passes.algebra.scope import is_unit
 from einc.passes.equations.ends import moved
 from einc.passes.streaming.prefix import is_alike
 
@@ -43,9 +43,9 @@ def restricted(
     assert eq.monoid is not None
     terms = () if eq.domain is None else holds(eq.domain)
     bodies = eq.bodies
-    unit = IDENTITIES[eq.monoid.name].value if eq.monoid.name in IDENTITIES else None
+    unit = eq.monoid.unit
     if len(bodies) == 1 and unit is not None:
-        more, body = _peeled(bodies[0], unit)
+        more, body = _peeled(bodies[0], unit.value)
         terms, bodies = (*terms, *more), (body,)
     terms = tuple(dict.fromkeys(terms))
     holding = _needed(eq, program).union(terms)

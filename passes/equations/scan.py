@@ -183,7 +183,7 @@ class _Scans:
     def is_difference(self, eq: Equation, ends: Ends) -> bool:
         assert eq.monoid is not None
         unknown = [_axes(side) - set(ends.own) for side in (ends.lower, ends.upper)]
-        return eq.monoid.name == "sum" and unknown[0] != unknown[1]
+        return eq.monoid.op == "add" and unknown[0] != unknown[1]
 
     def inner(self, eq: Equation, ends: Ends) -> tuple[list[Equation], Ends]:
         """What is reduced at each position of the walked axis, where other axes are reduced as well."""

@@ -37,7 +37,7 @@ from einc.ein.rewriting import drop_dead, merge_equal
 from einc.passes.algebra.domain import holds
 from einc.passes.algebra.exposure import within
 from einc.passes.algebra.identities import simplify_expression
-from einc.passes.algebra.scope import IDENTITIES, Scope, is_unit
+from einc.passes.algebra.scope import Scope, is_unit
 from einc.pipeline import Context
 
 
@@ -58,15 +58,15 @@ def _equation(e: Equation, scope: Scope) -> Equation:
     e = replace(e, bodies=bodies, domain=None if e.domain is None else _narrowed(e.domain, None, scope))
     if e.domain == TRUE:
         e = replace(e, domain=None)
-    if e.monoid is None or len(e.bodies) > 1:
+    unit = None if e.monoid is None else e.monoid.unit
+    if e.monoid is None or unit is None or len(e.bodies) > 1:
         return e
-    identity = IDENTITIES[e.monoid.name]
-    if e.domain == FALSE and e.monoid.name not in ("max", "min"):  # whose identity depends on the type
-        e = replace(e, bodies=(identity,))
+    if e.domain == FALSE and not isinstance(e.monoid.identity[0], str):  # which depends on the type
+        e = replace(e, bodies=(unit,))
     body = e.body
     while isinstance(body, Cast):
         body = body.arg
-    return replace(e, bodies=(body,), monoid=None, over=(), domain=None) if is_unit(body, identity.value) else e
+    return replace(e, bodies=(body,), monoid=None, over=(), domain=None) if is_unit(body, unit.value) else e
 
 
 def _narrowed(e: Expr, context: Expr | None, scope: Scope) -> Expr:

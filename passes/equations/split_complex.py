@@ -31,7 +31,7 @@ def split_complex(program: Program) -> Program:
 def _split(eq: Equation, dtypes: Mapping[str, DType]) -> Equation:
     if not eq.outputs[0].dtype.is_complex and not any(dtype_of(e, dtypes).is_complex for e in eq.bodies):
         return eq.map(lambda e: real(e, dtypes))
-    if eq.monoid is not None and eq.monoid.name not in COMPLEX:
+    if eq.monoid is not None and eq.monoid.op not in COMPLEX:
         raise DTypeError(
             f"'{eq.monoid.name}' does not take complex numbers",
             eq.span,

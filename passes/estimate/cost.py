@@ -188,7 +188,7 @@ class Model:
     def _works(self, eq: Equation) -> Iterator[Work]:
         scans = prefix(eq, self.program) is not None
         axes = frozenset(eq.axes if scans else (*eq.axes, *eq.over))
-        if eq.monoid is not None and eq.monoid.name == "sum" and not scans:
+        if eq.monoid is not None and eq.monoid.adds and not scans:
             found = contraction(eq, eq.body, self.context.size)
             t = None if found is None else operand_type(found.terms[0], self.products.product(eq), self.dtypes)
             if found is not None and t is not None and self.context.target.takes_dot(t):

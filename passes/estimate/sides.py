@@ -43,7 +43,7 @@ def fills(inner: tuple[str, ...], plan: Planned, context: Context) -> bool:
 
 def shapes_of(equations: Iterable[Equation], context: Context) -> dict[str, Shape]:
     """The shapes of the equations that are contractions."""
-    sums = [eq for eq in equations if eq.monoid is not None and eq.monoid.name == "sum"]
+    sums = [eq for eq in equations if eq.monoid is not None and eq.monoid.adds]
     found = {eq.name: contraction(eq, eq.body, context.size) for eq in sums}
     return {name: c.shape for name, c in found.items() if c is not None}
 
@@ -58,7 +58,7 @@ def held(plan: Planned, context: Context) -> tuple[tuple[str, ...], ...]:
     """The axes held whole, in the groups that contractions take as one: inner axes, rows, columns, batch axes."""
     groups: list[tuple[str, ...]] = []
     for eq in plan.equations:
-        found = contraction(eq, eq.body, context.size) if eq.monoid is not None and eq.monoid.name == "sum" else None
+        found = contraction(eq, eq.body, context.size) if eq.monoid is not None and eq.monoid.adds else None
         shape = None if found is None else found.shape
         for group in () if shape is None else (shape.rows, shape.columns, shape.inner, shape.batch):
             apart = set(group).isdisjoint(a for g in groups for a in g)

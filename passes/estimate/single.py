@@ -23,7 +23,7 @@ def alone(equation: Equation, program: Program, context: Context) -> Planned:
         return Planned((eq,), stores=stores, rows=prefixes.rows, walked=(prefixes.walked,), scanned=(prefixes.scanned,))
     if eq.monoid is None:
         return Planned((eq,), stores=stores, rows=eq.axes[:-1], columns=eq.axes[-1:])
-    if eq.monoid.name == "sum":
+    if eq.monoid.adds:
         found = contraction(eq, eq.body, context.size)
         if found is not None:
             s = found.shape

@@ -111,7 +111,7 @@ class _Units:
         """Tiles that are a multiple of another by a number, of which a maximum or minimum is taken, masked or not."""
         for v in (v for s in self.lets for v in walk_values(s.value)):
             match v:
-                case tile.Fold(monoid=monoid, args=(Ref(name=name),)) if monoid.name in ("max", "min"):
+                case tile.Fold(monoid=monoid, args=(Ref(name=name),)) if monoid.extreme:
                     match self.values.get(name):
                         case Elem(op="where", args=(_, Ref(name=inner), Lit() as other)) if self.is_fixed(other):
                             name = inner
@@ -149,7 +149,7 @@ class _Units:
             case Ref(name=name):
                 return name in self.kept
             case tile.Fold(monoid=monoid, args=(x,)):
-                return monoid.name in ("max", "min") and self.follows(x)
+                return monoid.extreme is not None and self.follows(x)
             case Elem(op="max" | "min" | "add" | "sub" | "neg", args=args):
                 return all(self.follows(x) or self.is_fixed(x) for x in args) and self.mentions(v)
             case Elem(op="where", args=(p, x, y)):

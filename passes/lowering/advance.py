@@ -123,7 +123,7 @@ def _mixed(s: States, a: Accumulator, past: Moment, t: DType) -> Value:
         if coefficient != ein.ONE:
             moved = Elem("mul", (term, _coefficient(s, coefficient, past, s.order(a), t)))
             unit = Lit(a.monoid.identity[0], t)
-            guards = s.scales(coefficient) or a.monoid.name != "sum"
+            guards = s.scales(coefficient) or a.monoid.identity[0] != 0
             term = Elem("where", (Elem("eq", (term, unit)), unit, moved)) if guards else moved
         whole = term if whole is None else Elem("add", (whole, term))
     assert whole is not None

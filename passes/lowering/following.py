@@ -175,7 +175,7 @@ class Following:
         moved = Elem("mul", (held, value(coefficient)))
         scales = {r.name for r in self.link.references if r.hat} & ein.tensors_of(coefficient)
         unit = Lit(a.monoid.identity[0], t)
-        return Elem("where", (Elem("eq", (held, unit)), unit, moved)) if scales or a.monoid.name != "sum" else moved
+        return Elem("where", (Elem("eq", (held, unit)), unit, moved)) if scales or a.monoid.identity[0] != 0 else moved
 
     # Results ----------------------------------------------------------------------------------------------------------
 

@@ -138,18 +138,18 @@ class Kernel:
         found = []
         for body in eq.bodies:
             t = self.b.dtype(body)
-            if eq.monoid.name in ("sum", "prod"):
+            if eq.monoid.accumulates:
                 wide = accumulator(settle(t))
                 found.append(wide if t.is_bool else join(wide, accumulator(eq.outputs[0].dtype.part)))
             else:
-                found.append(BOOL if eq.monoid.name in ("any", "all") else compute(settle(t)))
+                found.append(BOOL if eq.monoid.truths else compute(settle(t)))
         return tuple(found)
 
     # ---------------------------------------------------------------------------------------------------- contractions
 
     def contractions(self, eq: Equation) -> list[Contraction] | None:
         """The bodies of a sum as contractions that the target's dot takes, each over the same tile axes."""
-        if eq.monoid is None or eq.monoid.name != "sum":
+        if eq.monoid is None or not eq.monoid.adds:
             return None
         found: list[Contraction] = []
         for body in eq.bodies:

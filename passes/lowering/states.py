@@ -80,7 +80,7 @@ class States:
     def domain(self, link: Link, a: Accumulator, moved: Expr) -> Expr | None:
         """What the positions are that count, with what a body that is idle of guards no more tells of those."""
         exclusion = self.k.exclusion(link.equation.over)
-        if a.monoid.name != "sum" or exclusion.guarded(a.bodies[0]) is a.bodies[0]:
+        if not a.monoid.adds or exclusion.guarded(a.bodies[0]) is a.bodies[0]:
             return a.domain
         lost = exclusion.zero(a.bodies[0]) - exclusion.zero(moved)
         masks = sorted((p for p in lost if isinstance(p, Apply) and p.op == "ne" and LOWEST in p.args), key=repr)
@@ -96,7 +96,7 @@ class States:
         """Names and types for the states of every accumulator; those of an equal one, if there is one."""
         same: dict[tuple[object, ...], tuple[str, ...]] = {}
         for a in self.accumulators():
-            key = (a.monoid.name, a.bodies, a.domain, a.axes, self.types(a), self.equations[a.name].product)
+            key = (a.monoid, a.bodies, a.domain, a.axes, self.types(a), self.equations[a.name].product)
             if key not in same:
                 same[key] = self.b.names(a.name.strip("|"), a.monoid.components)
                 t = order(self.equations[a.name])
@@ -238,7 +238,7 @@ class States:
         return any(r.hat and r.name in ein.tensors_of(e) for link in self.chain for r in link.references)
 
     def maxima(self) -> set[str]:
-        return {x.equation.name for x in self.chain if x.accumulators[0].monoid.name == "max"}
+        return {x.equation.name for x in self.chain if x.accumulators[0].monoid.extreme == "max"}
 
     def finite(self, v: Value) -> Elem:
         return Elem("lt", (Elem("abs", (v,)), Lit(float("inf"), self.real)))
@@ -257,7 +257,7 @@ class States:
 
         In the walk another reference stands for such a one, with which what is infinite would count as 0.
         """
-        if link.accumulators[0].monoid.name != "sum" or link.equation.domain is not None:
+        if not link.accumulators[0].monoid.adds or link.equation.domain is not None:
             return value
         counted = self.k.exclusion(link.equation.over).guarded
         bodies = [counted(b) for a in link.accumulators for b in a.bodies]

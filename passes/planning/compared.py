@@ -40,8 +40,8 @@ def _comparisons(e: Expr) -> Iterator[tuple[frozenset[str], frozenset[str]]]:
 
 def _rounds(eq: Equation) -> bool:
     """Does the order in which it is computed show in the last bit?"""
-    sums = eq.monoid is not None and eq.monoid.name in ("sum", "prod")
-    return sums and not all(t.dtype.is_int or t.dtype.is_bool for t in eq.outputs)
+    rounds = eq.monoid is not None and eq.monoid.accumulates
+    return rounds and not all(t.dtype.is_int or t.dtype.is_bool for t in eq.outputs)
 
 
 def computes_again(plan: Planned, names: Collection[str]) -> str | None:

@@ -40,7 +40,7 @@ def materialised(program: Program, plans: Sequence[Planned], context: Context) -
     """The program with a computed side of a contraction as an equation of its own, for each that may pay."""
     model = Model(program, context)
     for plan in plans:
-        for eq in (e for e in plan.equations if e.monoid is not None and e.monoid.name == "sum"):
+        for eq in (e for e in plan.equations if e.monoid is not None and e.monoid.adds):
             found = contraction(eq, eq.body, context.size)
             if found is not None and len(found.terms) == 1:
                 for side in _sides(found, context):

@@ -24,7 +24,6 @@ from einc.passes.streaming.movement import NEW, Movement, prime
 from einc.passes.streaming.sweep import Accumulator, Link, NotClosed, Reference
 
 _MOST_ACCUMULATORS = 12
-_ORDERS = ("max", "min", "argmax", "argmin")
 
 
 def _read(eq: Equation) -> frozenset[str]:
@@ -51,7 +50,7 @@ def links(
     moving: set[str] = set()
     lost: set[str] = set()
     positive: set[str] = set()
-    maxima = frozenset(eq.name for eq in chain if eq.monoid is not None and eq.monoid.name in ("max", "min"))
+    maxima = frozenset(eq.name for eq in chain if eq.monoid is not None and eq.monoid.extreme)
     found: list[Link | NotClosed] = []
     taken = {t.name for eq in chain for t in eq.outputs}
     taken |= {name for eq in chain for name in sources(eq)}
@@ -137,11 +136,11 @@ class _Closure:
         assert monoid is not None
         if not any(movement.depends(b) for b in bodies):
             return self.finished((self.accumulator(self.eq.name, bodies),), self.carried(), movement)
-        if monoid.name == "sum":
+        if monoid.op == "add":
             return self.sum(bodies[0], movement)
-        if monoid.name in _ORDERS:
+        if monoid.order is not None:
             return self.order(bodies, movement)
-        if monoid.name == "prod":
+        if monoid.op == "mul":
             return self.product(bodies[0], movement)
         return NotClosed(self.eq, bodies[0], f"'{monoid.name}' does not follow a value still changing")
 
@@ -258,7 +257,7 @@ class _Closure:
         factor = movement.factor(bodies[0])
         if factor is not None and not_negative(factor, movement.known):
             moves = ((factor, self.eq.name),)
-            nothing = Const(-math.inf if self.eq.monoid.name in ("max", "argmax") else math.inf)
+            nothing = Const(-math.inf if self.eq.monoid.order == "max" else math.inf)
             held = self.carried()  # of no positions, which no factor moves, 0 neither
             moved = call("where", Apply("eq", (held, nothing)), held, call("mul", factor, held))
             return self.finished((self.accumulator(self.eq.name, bodies, moves),), moved, movement)

@@ -73,7 +73,7 @@ def _with_means(link: Link, means: Mapping[Expr, Expr]) -> Link:
 def _is_plain_sum(link: Link) -> bool:
     """Whether it is a sum that nothing moves."""
     eq = link.equation
-    return eq.monoid is not None and eq.monoid.name == "sum" and not link.references
+    return eq.monoid is not None and eq.monoid.op == "add" and not link.references
 
 
 def _mean(e: Expr, sums: Mapping[str, Equation]) -> _Mean | None:
@@ -106,7 +106,7 @@ def _moment(mean: _Mean, r: Reference, links: Iterable[Link]) -> Read | None:
 
 
 def _is_moment(a: Accumulator, name: str, mean: _Mean, references: set[str]) -> bool:
-    if a.monoid.name != "sum" or (a.domain, a.axes) != (mean.total.domain, mean.total.axes):
+    if a.monoid.op != "add" or (a.domain, a.axes) != (mean.total.domain, mean.total.axes):
         return False
     factors = _factors(a.bodies[0])
     moving = [f for f in factors.elements() if ein.tensors_of(f) & references]

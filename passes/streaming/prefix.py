@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from einc.ein import Apply, AxisValue, Equation, Expr, Extent, Program, axes_of
-from einc.ein.monoids import MONOIDS
 from einc.passes.algebra.domain import conjunction, holds
 from einc.passes.algebra.signs import makes_no_negative
 from einc.passes.streaming.running import Along, End, Running, is_along, knows_its_end, running
@@ -67,11 +66,11 @@ def _along(program: Program, name: str, length: Expr, reverse: bool) -> Along:
         for k, dim in enumerate(eq.dims):
             if len(dim) == 1 and length_of(program, dim[0]) == length and _runs(eq, dim[0], reverse, along, program):
                 places += [(t.name, k) for t in eq.outputs]
-        is_order = eq.monoid is not None and eq.monoid.name in ("max", "min")
+        extreme = None if eq.monoid is None else eq.monoid.extreme
         along = Along(
             along.places.union(places),
-            along.greatest.union([eq.name] if is_order and eq.monoid == MONOIDS["max"] else []),
-            along.orders.union([eq.name] if is_order else []),
+            along.greatest.union([eq.name] if extreme == "max" else []),
+            along.orders.union([eq.name] if extreme else []),
             along.positive.union([eq.name] if makes_no_negative(eq, along.positive) else []),
         )
     return along
