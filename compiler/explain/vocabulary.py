@@ -37,7 +37,14 @@ _CALLS = {
     "re": "the real part", "im": "the imaginary part", "conj": "the complex conjugate",
     "complex": "the complex number of a real and an imaginary part",
 }  # fmt: skip
-_ARGUMENTS = {"atan2": "y, x", "max": "x, y, …", "min": "x, y, …", "where": "condition, x, y", "rand": "seed, i, …"}
+_ARGUMENTS = {
+    "atan2": "y, x",
+    "complex": "x, y",
+    "max": "x, y, …",
+    "min": "x, y, …",
+    "where": "condition, x, y",
+    "rand": "seed, i, …",
+}
 
 
 def vocabulary() -> tuple[Word, ...]:

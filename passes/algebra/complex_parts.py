@@ -25,7 +25,8 @@ def parts(e: Expr, dtypes: Mapping[str, DType]) -> Parts:
         return real(e, dtypes), ZERO
     match e:
         case Read():
-            return Apply("re", (e,)), Apply("im", (e,))
+            read = _at(e, dtypes)
+            return Apply("re", (read,)), Apply("im", (read,))
         case Apply(op="complex", args=(x, y)):
             return real(x, dtypes), real(y, dtypes)
         case Cast(dtype=dtype, arg=arg):
@@ -46,7 +47,8 @@ def parts(e: Expr, dtypes: Mapping[str, DType]) -> Parts:
             return _quotient(parts(x, dtypes), parts(y, dtypes))
         case Apply(op="where", args=(p, x, y)):
             (a, b), (c, d) = parts(x, dtypes), parts(y, dtypes)
-            return Apply("where", (p, a, c)), Apply("where", (p, b, d))
+            holds = real(p, dtypes)
+            return Apply("where", (holds, a, c)), Apply("where", (holds, b, d))
         case Apply(op="pow", args=(x, Const(value=int() as n))) if 0 < n <= 8:
             power = base = parts(x, dtypes)
             for _ in range(n - 1):
@@ -56,6 +58,11 @@ def parts(e: Expr, dtypes: Mapping[str, DType]) -> Parts:
             raise DTypeError(f"'{op}' does not take complex numbers", e.span, hint="split the operand by re() and im()")
         case _:
             raise AssertionError(f"a complex expression without parts: {e}")
+
+
+def _at(read: Read, dtypes: Mapping[str, DType]) -> Expr:
+    """A read whose place and guard are real."""
+    return rebuild(read, lambda below: real(below, dtypes))
 
 
 def _quotient(x: Parts, y: Parts) -> Parts:
@@ -81,8 +88,8 @@ def _size(x: Parts) -> Expr:
 def real(e: Expr, dtypes: Mapping[str, DType]) -> Expr:
     """A real expression with the parts and comparisons of complex ones inside it written out."""
     match e:
-        case Apply(op="re" | "im", args=(Read(tensor=name),)) if dtypes[name].is_complex:
-            return e
+        case Apply(op="re" | "im", args=(Read(tensor=name) as read,)) if dtypes[name].is_complex:
+            return rebuild(e, lambda _: _at(read, dtypes))
         case Apply(op="re" | "im" as op, args=(x,)):
             return parts(x, dtypes)[0 if op == "re" else 1]
         case Apply(op="conj", args=(x,)):
@@ -92,7 +99,7 @@ def real(e: Expr, dtypes: Mapping[str, DType]) -> Expr:
         case Apply(op="eq" | "ne" as op, args=(x, y)) if any(dtype_of(a, dtypes).is_complex for a in (x, y)):
             (a, b), (c, d) = parts(x, dtypes), parts(y, dtypes)
             return Apply("and" if op == "eq" else "or", (Apply(op, (a, c)), Apply(op, (b, d))))
-        case Apply():
+        case Apply() | Read():
             return rebuild(e, lambda below: real(below, dtypes))
         case Cast(dtype=dtype, arg=arg):
             part = parts(arg, dtypes)[0]

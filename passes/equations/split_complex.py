@@ -38,5 +38,5 @@ def _split(eq: Equation, dtypes: Mapping[str, DType]) -> Equation:
             fact=f"'{eq.name}' is {eq.outputs[0].dtype}",
             hint="reduce abs(x), re(x) or im(x)",
         )
-    domain = None if eq.domain is None else real(eq.domain, dtypes)
-    return replace(eq, bodies=(Apply("complex", parts(eq.body, dtypes)),), domain=domain)
+    done = eq.map(lambda e: e if dtype_of(e, dtypes).is_complex else real(e, dtypes))
+    return replace(done, bodies=(Apply("complex", parts(eq.body, dtypes)),))

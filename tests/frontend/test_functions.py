@@ -206,3 +206,24 @@ def test_there_is_no_greatest_of_nothing(name: str, backend: str) -> None:
     with pytest.raises(einc.ShapeError, match="nothing to choose from"):
         program(np.zeros((3, 0)), backend=backend)
     assert program(np.zeros((0, 3)), backend=backend).shape == (0,)
+
+
+@pytest.mark.parametrize("backend", ["torch", "interpret", "evaluate"])
+@pytest.mark.parametrize("level", [0, 2])
+def test_complex_values_in_conditions_and_subscripts(level: int, backend: str) -> None:
+    """Where a complex value decides, it is taken apart as well."""
+    random = np.random.default_rng(1)
+    z = (random.normal(size=(5, 4)) + 1j * random.normal(size=(5, 4))).astype(np.complex64)
+    w, x = np.where(random.random((5, 4)) < 0.5, z, 0).astype(np.complex64), random.normal(size=(5, 4)).astype("f4")
+    text = """def f(z[i, j]: c64, w[i, j]: c64, x[i, j]: f32):
+        M[i] = max[j](where(z == w, x, -inf))
+        D[i] = sum[j : z != w](x)
+        C[i, j] = where(z == w, complex(x, 1), conj(z))
+        G[i, j] = x[i64(abs(z[i, j])) % |i|, j]
+        return M, D, C, G"""
+    most, rest, chosen, gathered = einc.compile(text, level)(z, w, x, backend=backend)
+    same = z == w
+    np.testing.assert_array_equal(most, np.where(same, x, -np.inf).max(1))
+    np.testing.assert_allclose(rest, np.where(same, 0, x).sum(1), rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(chosen, np.where(same, x + 1j, np.conj(z)))
+    np.testing.assert_array_equal(gathered, x[np.abs(z).astype(int) % 5, np.arange(4)])
