@@ -184,7 +184,7 @@ def _gathered(access: Access, memory: Tensor, frame: Frame) -> Tensor:
         reach += (extent - 1) * stride
     origin += sum(n * frame.lo[dim] for dim, n in along.items())
     sizes = [frame.hi[dim] - frame.lo[dim] for dim in along]
-    if reach < 1:
+    if reach < 1 or not memory.numel():
         return memory.new_zeros([1] * len(frame.lo))
     plain = writable(memory).as_strided([reach, *sizes], [1, *along.values()], origin)
     where = offset if inside is None else torch.where(inside, offset, 0)
