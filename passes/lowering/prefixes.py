@@ -15,6 +15,7 @@ from einc.ein import Equation, Monoid
 from einc.ein.monoids import MONOIDS
 from einc.passes.lowering.following import Following
 from einc.passes.lowering.kernel import Kernel, component, stored_types
+from einc.passes.lowering.operations import of_states
 from einc.passes.lowering.statements import Block
 from einc.passes.lowering.states import rounded
 from einc.passes.streaming.prefix import prefix
@@ -40,7 +41,7 @@ def prefixes(kernel: Kernel, axis: str, eq: Equation, block: Block) -> None:
     names = b.names(eq.name, monoid.components)
     b.types.update({name: TileType(t, rows) for name, t in zip(names, types, strict=True)})
     states: tuple[Value, ...] = tuple(Ref(n) for n in names)
-    within = b.several(f"{eq.name}_within", tile.Scan(monoid, axis, args, p.reverse), inside, types)
+    within = b.several(f"{eq.name}_within", tile.Scan(of_states(monoid), axis, args, p.reverse), inside, types)
     known = tuple(b.bind(eq.name, v, inside) for v in b.combine(monoid, states, within))
     found = [known[k] for k in monoid.results] if follows is None else follows.results(known)
     for n, (v, t) in enumerate(zip(found, stored_types(eq), strict=True)):

@@ -12,6 +12,7 @@ from einc.base.types import F32, F64, INT, DType
 from einc.ein import Equation, Expr, Program
 from einc.passes.lowering.operations import (
     literal,
+    of_states,
 )
 from einc.pipeline.plan import Planned
 from einc.tile.typing import axes_of, dtype_of
@@ -168,7 +169,7 @@ class Statements:
     ) -> tuple[tile.Value, ...]:
         """Fold a tile axis away, each component under a name of its own."""
         assert eq.monoid is not None
-        return self.several(f"{eq.name}_block", tile.Fold(eq.monoid, axis, args), order, types)
+        return self.several(f"{eq.name}_block", tile.Fold(of_states(eq.monoid), axis, args), order, types)
 
     def several(
         self, wanted: str, value: tile.Fold | tile.Scan, order: tuple[str, ...], types: tuple[DType, ...]
