@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import assert_never
 
 from einc.base.errors import DTypeError
 from einc.base.types import DType
-from einc.ein import ONE, ZERO, Apply, Cast, Const, Expr, Read, rebuild
+from einc.ein import ONE, ZERO, Apply, AxisValue, Cast, Const, Expr, Extent, Read, Scalar, rebuild
 from einc.ein.components import Parts, call, product
 from einc.ein.inference import dtype_of
 
@@ -104,5 +105,7 @@ def real(e: Expr, dtypes: Mapping[str, DType]) -> Expr:
         case Cast(dtype=dtype, arg=arg):
             part = parts(arg, dtypes)[0]
             return e if part is arg else Cast(dtype, part)
-        case _:
+        case Const() | AxisValue() | Extent() | Scalar():
             return e
+        case _:
+            assert_never(e)
