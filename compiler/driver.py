@@ -26,6 +26,7 @@ from einc.frontend import Text, form_of
 from einc.frontend import elaborate as elaborate_text
 from einc.frontend import parse as parse_source
 from einc.passes import PIPELINE
+from einc.passes.equations.split_complex import split_complex
 from einc.pipeline import Context, Pass, State, forms
 from einc.pipeline.plan import Plan
 from einc.tile.blocks import size_class
@@ -209,10 +210,11 @@ def run_passes(
 
     `verify` checks what every pass leaves, before the next one sees it.
     """
-    state = State(fixed(program), None if begin is None else begin.schedule)
+    state = State(fixed(program)) if begin is None else State(split_complex(fixed(program)), begin.schedule)
     stages = [Stage(ELABORATED if begin is None else begin.after, state, True)]
     left = passes(context.level, None if begin is None else begin.after)
-    held = [name for p in passes(context.level) if p not in left for name in p.gives]
+    first = next(k for k, p in enumerate(PIPELINE) if "lowered" in p.gives)  # a text's equations are as written
+    held = [name for p in PIPELINE[first:] if p.level <= context.level and p not in left for name in p.gives]
     if verify and left:
         forms.admit(left[0], state)
     for p in left:

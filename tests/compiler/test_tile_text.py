@@ -201,6 +201,25 @@ def test_every_stage_reads_back(name: str) -> None:
             assert again(c, stage).state.schedule == c.state.schedule
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "def f(X[i, j]: c64, Y[j]: c64):\n    T[i] = sum[j](X[i, j] * Y[j])\n    return T\n",
+        "def f(A[i, j], B[j, k], C[k]):\n    T[i] = sum[j, k](A[i, j] * B[j, k] * C[k])\n    return T\n",
+    ],
+)
+def test_kernels_stand_below_equations_that_no_pass_has_seen(text: str) -> None:
+    made = compile_program(elaborate(parse(text)), 0, INTERPRETER).stage("lower").brief
+    below = f"{text}\nkernels after lower\n{made}\n"
+    program = elaborate(parse(below))
+    found = compile_program(program, 2, INTERPRETER, begin=driver.given(parse(below), program))
+    (plan,) = plans_of(found.state.program, found.state.schedule or tile.Schedule((), ()))
+    assert plan.of(found.state.program).plan == plan
+    x = np.random.default_rng(0).normal(size=(3, 4)).astype(np.complex64 if "c64" in text else np.float32)
+    rest = [x[0]] if "c64" in text else [x.T, x[:, 0]]
+    np.testing.assert_allclose(einc.compile(below)(x, *rest), einc.compile(text)(x, *rest), rtol=1e-5)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
 @pytest.mark.parametrize("level", [0, 1, 2])
