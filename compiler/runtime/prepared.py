@@ -17,7 +17,7 @@ from einc import ein
 from einc.base.facts import Fact
 from einc.base.targets import INTERPRETER, Target
 from einc.binding import Bindings
-from einc.binding.checks import checked_scalar
+from einc.binding.checks import checked_scalars
 from einc.driver import Compiled, Given, compile_program
 from einc.runtime.execution import Launch, Outputs, Place, launch_in_torch, launch_in_triton, target_of
 
@@ -65,8 +65,7 @@ class Prepared:
         out: Outputs | None = None,
     ) -> Outputs:
         """The results in order, for operands where the call was prepared for; `out` takes them, if given."""
-        known = scalars or {}
-        given = {p.name: checked_scalar(p, known[p.name]) for p in self.program.scalars if p.name in known}
+        given = checked_scalars(self.program, scalars or {}) if self.program.scalars else {}
         return self.launch(tensors, given, out)
 
 
