@@ -12,10 +12,11 @@ from einc.codegen.emit import index_width
 from einc.codegen.emit.formulas import formula
 from einc.codegen.emit.layout import indented, wrapped
 from einc.codegen.emit.names import OF_LAUNCHERS, Names
-from einc.codegen.emit.signature import Signature, extents_of, in_parts
+from einc.codegen.emit.signature import extents_of, in_parts
 from einc.codegen.emit.text import RESERVED, File
 from einc.ein import Const, Operand, Param, Program
 from einc.ein.printer import print_dims
+from einc.pipeline.emitted import Signature
 from einc.tile.walk import repeated_axes
 
 TORCH = {

@@ -14,11 +14,11 @@ from typing import Any
 from einc import tile
 from einc.base.errors import RoomError, TargetError
 from einc.base.targets import Target
-from einc.codegen.emit.signature import Signature, extents_of, in_parts, static_extents
+from einc.codegen.emit.signature import extents_of, in_parts, static_extents
 from einc.codegen.run.compiling import quietly
 from einc.codegen.run.load import load
-from einc.codegen.triton.file import Emitted
 from einc.codegen.triton.options import options, rows_of_chains
+from einc.pipeline.emitted import Emitted, Signature
 from einc.tile.blocks import block_size
 
 FORMATS = {

@@ -9,11 +9,12 @@ from einc import tile
 from einc.base.types import DType
 from einc.codegen.emit.layout import indented, wrapped
 from einc.codegen.emit.names import OF_TRITON, Names
-from einc.codegen.emit.signature import Signature, extents_of, static_extents
+from einc.codegen.emit.signature import extents_of, static_extents
 from einc.codegen.emit.text import PRODUCT, SUM, File
 from einc.codegen.triton.expressions import Expressions
 from einc.codegen.triton.operations import is_natural
 from einc.codegen.triton.types import TYPES
+from einc.pipeline.emitted import Signature
 from einc.tile import TileAxis, TileType
 from einc.tile.typing import scope
 from einc.tile.walk import loop_position, repeated_axes, tile_axes, values_in

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from einc import tile
-from einc.codegen.emit.signature import Signature
+from einc.pipeline.emitted import Signature
 from einc.tile.typing import multiplied
 from einc.tile.walk import tile_axes
 

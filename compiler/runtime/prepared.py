@@ -18,7 +18,9 @@ from einc.base.facts import Fact
 from einc.base.targets import INTERPRETER, Target
 from einc.binding import Bindings
 from einc.binding.checks import checked_scalars
+from einc.codegen import TRITON
 from einc.driver import Compiled, Given, compile_program
+from einc.pipeline import Backend
 from einc.runtime.execution import Launch, Outputs, Place, launch_in_torch, launch_in_triton, target_of
 
 if TYPE_CHECKING:
@@ -34,7 +36,7 @@ _lock = threading.RLock()
 class Options:
     """What a user asks of the compiler; `target` None stands for the machine that the operands are on.
 
-    `begin` are kernels that the text itself gives, if it does.
+    `begin` are kernels that the text itself gives, if it does; `backend` writes the kernels.
     """
 
     level: int = 2
@@ -42,11 +44,12 @@ class Options:
     verify: bool = True
     splits: int | None = None
     begin: Given | None = None
+    backend: Backend = TRITON
 
     def compile(self, program: ein.Program, extents: Mapping[str, int] | None, where: Place | None = None) -> Compiled:
         """The program compiled for extents, and for the place that it runs at if no target was named."""
         target = self.target or (INTERPRETER if where is None else target_of(where.device))
-        return compile_program(program, self.level, target, extents, self.verify, self.splits, self.begin)
+        return compile_program(program, self.level, target, extents, self.verify, self.splits, self.begin, self.backend)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

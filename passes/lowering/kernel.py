@@ -116,11 +116,10 @@ class Kernel:
     def folding_order(self, eq: Equation, kept: tuple[str, ...], over: tuple[str, ...]) -> tuple[str, ...]:
         """The order of a tile that is folded: what is folded comes last, and so lies in a thread where that is natural.
 
-        It comes first in a tile of three axes as it lies in memory: where a loop adds up folds of its last axis, Triton
-        (3.6 and 3.7) reshapes such a tile as if the order of its elements did not matter, which holds for two axes.
+        It comes first in a tile as it lies in memory that the generator cannot fold otherwise.
         """
-        as_stored = any(isinstance(b, Read) for b in eq.bodies)
-        return (*over, *kept) if as_stored and len(kept) + len(over) > 2 else (*kept, *over)
+        as_stored, first = any(isinstance(b, Read) for b in eq.bodies), self.context.backend.folds_first
+        return (*over, *kept) if as_stored and first is not None and len(kept) + len(over) >= first else (*kept, *over)
 
     def terms(self, eq: Equation, inside: tuple[str, ...]) -> tuple[Value, ...]:
         """What is reduced, component by component: the identity outside the domain."""
@@ -157,7 +156,7 @@ class Kernel:
             if c is None or self.sides(c) is None:
                 return None
             types = {self.operand_type(eq, t) for t in c.terms}
-            if not all(map(self.context.target.takes_dot, types)) or not self.holds(eq, types):
+            if not all(map(self.context.multiplies, types)) or not self.holds(eq, types):
                 return None
             found.append(c)
         return found

@@ -64,7 +64,7 @@ def _plain(
 
 
 def _last(kernel: Kernel, axis: str, reverse: bool) -> Value:
-    """Where a block of the axis ends. A total added up beside the prefixes that it enters, Triton does not compile."""
+    """Where a block of the axis ends: the prefix there is the block's total, which nothing has to add up again."""
     position = Ref(axis)
     last = tile.Fold(MONOIDS["min" if reverse else "max"], axis, (position,))
     return Elem("eq", (position, kernel.b.bind(f"{axis}_last", last, ())))

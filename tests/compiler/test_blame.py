@@ -10,14 +10,15 @@ import pytest
 
 from einc import ein, tile
 from einc.base.types import BOOL
+from einc.codegen import TRITON
 from einc.driver import elaborate, parse, run_passes
-from einc.passes import PIPELINE
+from einc.passes import pipeline
 from einc.pipeline import Context, Pass, State
 from einc.pipeline.forms import IllegalIR
 from einc.tile import UNSIZED, Let, Ref, Store
 
 PROGRAM = elaborate(parse('softmax("ij->ij") * "j->ij"'))
-NAMES = [p.name for p in PIPELINE]
+NAMES = [p.name for p in pipeline(TRITON)]
 LOWER = NAMES.index("lower")
 UNKNOWN: Any = object()  # a node of no class that there is
 
@@ -115,6 +116,7 @@ def places() -> Iterator[tuple[str, Callable[[State], State], int]]:
 @pytest.mark.parametrize(("what", "f", "at"), [pytest.param(*p, id=f"{p[0]}, {p[2]}") for p in places()])
 def test_what_breaks_is_named(what: str, f: Callable[[State], State], at: int, monkeypatch: pytest.MonkeyPatch) -> None:
     bad = Pass("break", what, "to see it caught", lambda state, _: f(state))
-    monkeypatch.setattr("einc.driver.PIPELINE", (*PIPELINE[:at], bad, *PIPELINE[at:]))
+    table = pipeline(TRITON)
+    monkeypatch.setattr("einc.driver.pipeline", lambda _: (*table[:at], bad, *table[at:]))
     with pytest.raises(IllegalIR, match=r"^after 'break': "):
-        run_passes(PROGRAM, Context())
+        run_passes(PROGRAM, Context(TRITON))

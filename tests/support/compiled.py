@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 
+from einc import tile
 from einc.base.targets import TARGETS, Target
 from einc.binding import Bindings, bind
+from einc.codegen import TRITON
 from einc.driver import Compiled, compile_program, elaborate, parse
 from einc.ein import Program
 from einc.ein.origins import contractions
+from einc.pipeline import Backend, Context, Pass, on_kernels
 from einc.runtime.execution import Outputs, Place, launch_in_torch, launch_in_triton, place
 from einc.runtime.prepared import Options, prepared
 from einc.runtime.tensors import fact
+from einc.tile.walk import Scope, rewritten
 from tests.support.backends import TORCH
 from tests.support.random_programs import Case
 
@@ -73,6 +78,24 @@ def compiled(
     """A program compiled for a target, as if its axes were so long."""
     machine = TARGETS[target] if isinstance(target, str) else target
     return compile_program(elaborate(parse(text, "<test>")), level, machine, sizes, splits=splits)
+
+
+def in_small_tiles(most: int) -> Backend:
+    """Triton with so few positions in a tile along each axis that is not held whole, so that a test has many tiles."""
+
+    def axis(a: tile.TileAxis) -> tile.TileAxis:
+        if a.block is None or a.block.cap == tile.WHOLE:
+            return a
+        return replace(a, block=tile.Block(min(a.block.least, most), min(a.block.cap, most)))
+
+    def loop(s: tile.Statement, _: Scope) -> tuple[tile.Statement, ...]:
+        return (replace(s, axis=axis(s.axis)) if isinstance(s, tile.Loop) else s,)
+
+    def smaller(kernel: tile.Kernel, _: Context) -> tile.Kernel:
+        return replace(kernel, grid=tuple(map(axis, kernel.grid)), body=rewritten(kernel.body, loop))
+
+    shrink = Pass("shrink-tiles", "t[m .. n]  -->  t[m .. few]", "a test has many tiles", on_kernels(smaller))
+    return replace(TRITON, passes={**TRITON.passes, "lower": (*TRITON.passes["lower"], shrink)})
 
 
 # ---------------------------------------------------------------------------------------------------------------------

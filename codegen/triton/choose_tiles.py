@@ -14,14 +14,15 @@ from itertools import product as choices
 from math import prod
 
 from einc import tile
-from einc.passes.estimate.occupancy import largest, products, registers, results, shared
+from einc.base.targets import Target
+from einc.codegen.triton.contracted import LEAST, least_inner
+from einc.codegen.triton.occupancy import largest, products, registers, results, shared
 from einc.pipeline import Context
 from einc.tile import UNSIZED, WHOLE, Block, TileAxis
 from einc.tile.blocks import power
 from einc.tile.typing import multiplied
 from einc.tile.walk import Scope, lets, rewritten, tile_axes, values_in
 
-_LEAST_DOT = 16
 _HALF = 64  # rows and columns where dots follow each other; two bytes each are a swizzled row
 _CHAINED = ((64, 4), (32, 8), (16, 8))  # rows and warps where dots follow each other: Hopper's, then earlier ones
 _EXACT = ((64, 8), (32, 8), (16, 8))  # the same where all of them go through vector units
@@ -30,6 +31,10 @@ _MOST_ALONE = 2048  # the same where no other dot follows
 _CROSSED = 1 << 13  # elements of the largest value that is computed beside the dots, where those have a batch axis
 _COMPUTED = 1 << 15  # elements of the largest value computed beside dots in a loop; more take minutes to assemble
 _PRODUCTS = ((128, 256, 8), (128, 128, 8), (64, 128, 4), (64, 64, 4))  # rows, columns, warps; fastest first
+_TILE = 4096  # elements of a tile value where nothing is multiplied
+_DOT = (128, 128, 64)  # rows, columns and inner length of a dot on matrix units
+_SHORT = ("sm_80", "gfx942")  # targets with half the inner length, whose shared memory is smaller
+_INTERPRETED = (1 << 18, (256, 256, 256))  # the same two where each operation costs, however large its tile
 _FILLED = 256  # programs that keep a machine busy to the end
 _WIDEST = {"column": 1024, "reduced": 1024}
 
@@ -76,7 +81,7 @@ def _dot_tiles(kernel: tile.Kernel, dots: list[tile.Dot], context: Context) -> _
     """
     axes = tile_axes(kernel)
     types = [t for _, t in multiplied(kernel)]
-    least, widest = max(map(context.target.least_inner, types)), max(t.size for t in types)
+    least, widest = max(map(least_inner, types)), max(t.size for t in types)
     narrow = context.target.vendor == "cuda" and widest <= 2
     if any(d.batch for d in dots) and context.target.vendor != "cpu":
         return _batched(kernel, context, least)
@@ -87,11 +92,11 @@ def _dot_tiles(kernel: tile.Kernel, dots: list[tile.Dot], context: Context) -> _
     blocks = _dot_blocks(kernel, context, least, widest)
     if not narrow or len(dots) > 1 or dots[0].inner not in walked or not _is_copied(kernel, dots[0]):
         return _fitted(_Tiles(blocks, 8), kernel, context, least)
-    length = context.target.dot[2]
+    length = _largest_dot(context.target)[2]
     fitting = [t for t in _PRODUCTS if (t[0] + t[1]) * length * 2 * kernel.stages <= context.target.shared]
     filling = [t for t in fitting if _programs(kernel, context, {"row": t[0], "column": t[1]}) >= _FILLED]
     rows, columns, warps = (filling or fitting[-1:])[0]
-    sizes = {"row": Block(_LEAST_DOT, rows), "column": Block(_LEAST_DOT, columns), "reduced": Block(least, length)}
+    sizes = {"row": Block(LEAST, rows), "column": Block(LEAST, columns), "reduced": Block(least, length)}
     return _Tiles(blocks | sizes, warps)
 
 
@@ -104,7 +109,7 @@ def _chained(kernel: tile.Kernel, context: Context, least: int) -> _Tiles:
     inner, stages = (_HALF, 3) if max(types) <= 2 else (_HALF // 2, 2)
     whole = {"reduced": Block(least, max(inner, least)), "whole": Block(least, WHOLE)}
     for rows, warps in _CHAINED if min(types) <= 2 else _EXACT:
-        blocks = {"row": Block(_LEAST_DOT, rows), "column": Block(_LEAST_DOT, inner)}
+        blocks = {"row": Block(LEAST, rows), "column": Block(LEAST, inner)}
         tiles = _Tiles(blocks | whole, warps, stages)
         if _is_held(tiles, kernel, context):
             break
@@ -127,9 +132,9 @@ def _batched(kernel: tile.Kernel, context: Context, least: int) -> _Tiles:
     """Tiles of dots at every position of a tile axis: the most rows, and then the most of the walked axis, that leave
     what all dots make a quarter of the registers, and what they take an eighth of shared memory."""
     found = _Tiles({}, 8)
-    for rows, stages, inner in choices((_HALF, _HALF // 2, _LEAST_DOT), (2, 1), (_HALF, _HALF // 2, least)):
-        blocks = {role: Block(_LEAST_DOT, rows) for role in ("row", "column")}
-        blocks |= {"reduced": Block(least, inner), "whole": Block(_LEAST_DOT, WHOLE)}
+    for rows, stages, inner in choices((_HALF, _HALF // 2, LEAST), (2, 1), (_HALF, _HALF // 2, least)):
+        blocks = {role: Block(LEAST, rows) for role in ("row", "column")}
+        blocks |= {"reduced": Block(least, inner), "whole": Block(LEAST, WHOLE)}
         sizes = _sizes(_Tiles(blocks, 8), kernel, context)
         held = results(kernel, sizes)
         found = _Tiles(blocks, 4 if held <= context.target.registers // 8 else 8, stages)
@@ -142,7 +147,7 @@ def _batched(kernel: tile.Kernel, context: Context, least: int) -> _Tiles:
 def _fitted(tiles: _Tiles, kernel: tile.Kernel, context: Context, least: int) -> _Tiles:
     """Tiles cut to the room that what is held whole leaves; rows first, until states leave 3/8 of the registers."""
     row = tiles.blocks["row"]
-    while row.cap > _LEAST_DOT:
+    while row.cap > LEAST:
         sizes = _sizes(replace(tiles, blocks=tiles.blocks | {"row": row}), kernel, context)
         held = registers(kernel, sizes) <= context.target.registers * 5 // 8
         if held and (context.target.vendor != "cuda" or products(kernel, sizes, tiles.warps) <= _MOST_ALONE):
@@ -164,7 +169,7 @@ def _cut(tiles: _Tiles, kernel: tile.Kernel, context: Context, least: int) -> _T
     """Stages, the inner length, rows and columns cut until what dots read fits in shared memory, and what is computed
     in registers."""
     narrow = context.target.vendor == "cuda" and _columns_of_chains(kernel, [d for d, _ in multiplied(kernel)])
-    floors = {"reduced": least, "row": _LEAST_DOT, "column": _HALF if narrow else _LEAST_DOT}
+    floors = {"reduced": least, "row": LEAST, "column": _HALF if narrow else LEAST}
 
     def is_wide() -> bool:
         sizes = _sizes(tiles, kernel, context)
@@ -222,7 +227,7 @@ def _dot_blocks(kernel: tile.Kernel, context: Context, least: int, widest: int) 
 
     On NVIDIA's vector units, where f32 and f64 are multiplied exactly, an inner length beyond 128 bytes spills.
     """
-    rows, columns, inner = context.target.dot
+    rows, columns, inner = _largest_dot(context.target)
     if widest == 8:
         rows, columns = rows // 2, columns // 2
     if widest >= 4 and context.target.vendor == "cuda":
@@ -230,11 +235,22 @@ def _dot_blocks(kernel: tile.Kernel, context: Context, least: int, widest: int) 
     while inner > least and (rows + columns) * inner * widest * kernel.stages > context.target.shared // 2:
         inner //= 2
     return {
-        "row": Block(_LEAST_DOT, rows),
-        "column": Block(_LEAST_DOT, columns),
+        "row": Block(LEAST, rows),
+        "column": Block(LEAST, columns),
         "reduced": Block(least, max(inner, least)),
         "whole": Block(least, WHOLE),
     }
+
+
+def _largest_dot(target: Target) -> tuple[int, int, int]:
+    if target.vendor == "cpu":
+        return _INTERPRETED[1]
+    rows, columns, inner = _DOT
+    return rows, columns, inner // 2 if target.name in _SHORT else inner
+
+
+def _largest_tile(target: Target) -> int:
+    return _INTERPRETED[0] if target.vendor == "cpu" else _TILE
 
 
 def _plain_blocks(kernel: tile.Kernel, context: Context) -> dict[str, Block]:
@@ -243,7 +259,7 @@ def _plain_blocks(kernel: tile.Kernel, context: Context) -> dict[str, Block]:
     Prefixes of several components are that many tiles at once.
     """
     carried = max((len(v.args) for v in values_in(kernel.body) if isinstance(v, tile.Scan)), default=1)
-    room = context.target.tile // power(carried)
+    room = _largest_tile(context.target) // power(carried)
     blocks: dict[str, Block] = {}
     axes = sorted(
         tile_axes(kernel).values(), key=lambda a: ("whole", "reduced", "column", "row", "batch").index(a.role)
