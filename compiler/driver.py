@@ -30,6 +30,7 @@ from einc.passes.equations.split_complex import split_complex
 from einc.pipeline import Backend, Context, Pass, State, forms
 from einc.pipeline.emitted import Emitted
 from einc.pipeline.plan import Plan
+from einc.tile.asked import Choice
 from einc.tile.blocks import size_class
 from einc.tile.faults import Fault
 from einc.tile.printer import print_schedule
@@ -118,7 +119,7 @@ class Compiled:
         while (shared := shared * 3 // 4) >= _LEAST_SHARED:
             target = replace(c.target, shared=shared)
             sizes = tuple(sorted(c.sizes.items()))
-            made = _compile(self.program, c.backend, c.level, target, sizes, True, c.splits, None)
+            made = _compile(self.program, c.backend, c.level, target, sizes, True, c.choices, None)
             if made.source != self.source:
                 return made
         return None
@@ -245,10 +246,10 @@ def _compile(
     target: Target,
     sizes: Sizes,
     verify: bool,
-    splits: int | None,
+    choices: tuple[Choice, ...],
     begin: Given | None,
 ) -> Compiled:
-    context = Context(backend, level, target, dict(sizes), splits)
+    context = Context(backend, level, target, dict(sizes), choices)
     return Compiled(context, run_passes(program, context, verify, begin))
 
 
@@ -258,14 +259,14 @@ def compile_program(
     target: Target,
     extents: Mapping[str, int] | None = None,
     verify: bool = True,
-    splits: int | None = None,
+    choices: tuple[Choice, ...] = (),
     begin: Given | None = None,
     backend: Backend = TRITON,
 ) -> Compiled:
     """The program compiled for a generator, from the kernels on that it begins with, if there are any.
 
     `extents` are hints: programs that differ in no size class share one result.
-    `splits` asks for walks over reduced axes in so many parts, wherever that is possible.
+    `choices` go before those of the heuristics, wherever they are possible.
     """
     sizes = tuple(sorted((axis, size_class(n)) for axis, n in (extents or {}).items()))
-    return _compile(program, backend, level, target, sizes, verify, splits, begin)
+    return _compile(program, backend, level, target, sizes, verify, choices, begin)

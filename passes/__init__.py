@@ -125,7 +125,7 @@ PIPELINE: tuple[Pass, ...] = (
         "place-loads",
         "loop t: x = e; ...  -->  x = e; loop t: ...      e free of t",
         "what does not change in a loop is read once, before it",
-        on_kernels(lambda kernel, _: place_loads(kernel)),
+        on_kernels(place_loads),
         gives=("lowered", "placed-loads"),
     ),
     Pass(

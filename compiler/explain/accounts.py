@@ -30,6 +30,7 @@ from einc.passes.lowering.lower import lowered
 from einc.passes.streaming.walks import tensors_read, walks
 from einc.pipeline import Context, own_passes
 from einc.pipeline.plan import Planned
+from einc.tile.asked import written
 from einc.tile.walk import loops, tile_axes
 
 _T = TypeVar("_T")
@@ -153,6 +154,7 @@ class _Figures:
             tiles=tiles,
             domains=self.looked_at(k, domain_picture, split),
             part_starts=self.looked_at(k, part_starts, split) if split else {},
+            choices=written(k),
             splits=splits,
             flops=work,
             bytes=sum(moved.values()),

@@ -65,7 +65,8 @@ class KernelFigures:
 
     `moved` are the bytes of each tensor that it reads or writes in memory. `running` are the states of which one's
     update depends on another. `domains` are the blocks of walked axes by row: `EMPTY`, `MIXED` or `FULL` of
-    `visits`; `part_starts` says in which of them a part of the walk starts. `limit` is what the predicted time is
+    `visits`; `part_starts` says in which of them a part of the walk starts. `choices` are written as they
+    are asked for. `limit` is what the predicted time is
     spent on.
     """
 
@@ -84,6 +85,7 @@ class KernelFigures:
     tiles: dict[str, Visits]
     domains: dict[str, Any]
     part_starts: dict[str, Any]
+    choices: dict[str, int | str]
     splits: int
     flops: int
     bytes: int

@@ -12,6 +12,7 @@ from einc.base.types import DType
 from einc.ein.ranges import interval
 from einc.pipeline.emitted import Emitted
 from einc.pipeline.plan import Join, Plan
+from einc.tile.asked import Choice
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -35,16 +36,14 @@ class Backend:
 @dataclass(frozen=True, slots=True)
 class Context:
     """What decisions may depend on: the generator that writes the kernels, the optimisation level, the target, and size
-    hints (extents by axis name).
-
-    `splits` asks for walks in so many parts, wherever that is possible; without it they are as many as pay.
+    hints (extents by axis name). `choices` are made already; the rest is left to the heuristics.
     """
 
     backend: Backend
     level: int = 2
     target: Target = INTERPRETER
     sizes: Mapping[str, int] = field(default_factory=dict)
-    splits: int | None = None
+    choices: tuple[Choice, ...] = ()
 
     def size(self, axis: str, default: int = 1024) -> int:
         """The hint for an axis; 1024 where there is none."""

@@ -22,6 +22,7 @@ from einc.codegen import TRITON
 from einc.driver import Compiled, Given, compile_program
 from einc.pipeline import Backend
 from einc.runtime.execution import Launch, Outputs, Place, launch_in_torch, launch_in_triton, target_of
+from einc.tile.asked import Choice, check_heeded
 
 if TYPE_CHECKING:
     import torch
@@ -42,14 +43,23 @@ class Options:
     level: int = 2
     target: Target | None = None
     verify: bool = True
-    splits: int | None = None
+    choices: tuple[Choice, ...] = ()
     begin: Given | None = None
     backend: Backend = TRITON
 
     def compile(self, program: ein.Program, extents: Mapping[str, int] | None, where: Place | None = None) -> Compiled:
-        """The program compiled for extents, and for the place that it runs at if no target was named."""
+        """The program compiled for extents, and for the place that it runs at if no target was named.
+
+        Raises `CallError` where it cannot be as was chosen.
+        """
         target = self.target or (INTERPRETER if where is None else target_of(where.device))
-        return compile_program(program, self.level, target, extents, self.verify, self.splits, self.begin, self.backend)
+        made = compile_program(
+            program, self.level, target, extents, self.verify, self.choices, self.begin, self.backend
+        )
+        if self.choices:
+            assert made.state.schedule is not None
+            check_heeded(self.choices, made.state.schedule.kernels)
+        return made
 
 
 @dataclass(frozen=True, slots=True, eq=False)

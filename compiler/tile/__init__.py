@@ -14,31 +14,17 @@ from dataclasses import dataclass, field
 
 from einc.base.types import DType
 from einc.ein import Monoid
+from einc.tile.choices import WHOLE as WHOLE
+from einc.tile.choices import Block as Block
+from einc.tile.choices import Choices as Choices
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Axes and types
 
 
-WHOLE = 1 << 30
-
-
-@dataclass(frozen=True, slots=True)
-class Block:
-    """A tile size chosen at launch: the next power of two of the extent, at least `least` and at most `cap`.
-
-    A cap of `WHOLE` means that one block holds every position, whatever the extent.
-    """
-
-    least: int
-    cap: int
-
-
-UNSIZED = Block(0, 0)  # until `choose-tiles`
-
-
 @dataclass(frozen=True, slots=True)
 class TileAxis:
-    """A group of `ein` axes as one index, outermost first. `block` is None for one position a program (or a step).
+    """A group of `ein` axes as one index, outermost first; not `blocked` is one position a program (or a step).
 
     `role` is what the axis is to its kernel: `batch`, `row`, `column`, `whole` or `reduced`; tiles are chosen by it.
     """
@@ -46,7 +32,7 @@ class TileAxis:
     name: str
     axes: tuple[str, ...]
     role: str
-    block: Block | None = None
+    blocked: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,8 +105,7 @@ class Load:
     """Elements of a tensor at an index a dimension; 0 where the mask is false.
 
     `checked[k]` says that index k may be out of range and is checked at run time. `part` selects the real (0) or
-    imaginary (1) part of a complex tensor. `via` is how memory is reached, once `place-loads` has decided; `apart`
-    keeps it from being merged with an equal load.
+    imaginary (1) part of a complex tensor. `apart` keeps it from being merged with an equal load.
     """
 
     tensor: str
@@ -129,7 +114,6 @@ class Load:
     checked: tuple[bool, ...]
     mask: Value | None = None
     part: int | None = None
-    via: str = ""
     apart: bool = False
 
 
@@ -289,9 +273,6 @@ Statement = Let | Loop | Store
 # Kernels
 
 
-WARPS, STAGES = 4, 3  # where nothing else is chosen
-
-
 @dataclass(frozen=True, slots=True)
 class Buffer:
     """A tensor that a kernel touches: its dimensions as groups of `ein` axes, its type in memory."""
@@ -307,8 +288,7 @@ class Kernel:
     """One launch. The grid's axes are given slowest first; one block of each of `whole` holds all its positions.
 
     `title` quotes the equations it computes; `extents` and `scalars` are the run-time arguments beside the buffers;
-    `warps` run a program, and loops keep the loads of `stages` blocks in flight. Where a `section` is more than 1, so
-    many blocks of the last grid axis but one are taken together, for one block of the last after another.
+    `choices` are what its meaning leaves open.
     It is for the plan of its name. Where a walk is in parts there are two: one leaves the states of every part, which
     are `parts_of` the plan, and one `merges` them.
     """
@@ -321,9 +301,7 @@ class Kernel:
     grid: tuple[TileAxis, ...]
     body: tuple[Statement, ...]
     whole: tuple[TileAxis, ...] = ()
-    warps: int = WARPS
-    stages: int = STAGES
-    section: int = 1
+    choices: Choices = Choices()  # noqa: RUF009 - frozen
     parts_of: str = ""
     merges: bool = False
 

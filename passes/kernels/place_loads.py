@@ -12,14 +12,19 @@ from __future__ import annotations
 from dataclasses import replace
 
 from einc import tile
-from einc.tile import Value
-from einc.tile.walk import Scope, over_values, rebuild, rewritten, values_in
+from einc.pipeline import Context
+from einc.tile.asked import ways_asked
+from einc.tile.choices import POINTER
+from einc.tile.walk import Scope, rewritten, values_in
 
 
-def place_loads(kernel: tile.Kernel) -> tile.Kernel:
+def place_loads(kernel: tile.Kernel, context: Context) -> tile.Kernel:
     """The kernel with its loads placed."""
-    placed = rewritten(kernel.body, lambda s, _: _placed(s) if isinstance(s, tile.Loop) else (s,))
-    return replace(kernel, body=tuple(over_values(s, _by_pointer) for s in placed))
+    body = rewritten(kernel.body, lambda s, _: _placed(s) if isinstance(s, tile.Loop) else (s,))
+    loaded = {v.tensor for v in values_in(body) if isinstance(v, tile.Load)}
+    ways = ways_asked(context.choices, kernel)
+    chosen = kernel.choices.reached({tensor: ways.get(tensor, POINTER) for tensor in loaded})
+    return replace(kernel, body=body, choices=chosen)
 
 
 def _placed(s: tile.Loop) -> tuple[tile.Statement, ...]:
@@ -38,8 +43,3 @@ def _placed(s: tile.Loop) -> tuple[tile.Statement, ...]:
         moving |= there.names.keys()
         inside.append(x)
     return (*before, replace(s, body=tuple(inside)))
-
-
-def _by_pointer(v: Value) -> Value:
-    made = rebuild(v, _by_pointer)
-    return replace(made, via="pointer") if isinstance(made, tile.Load) else made

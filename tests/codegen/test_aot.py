@@ -25,6 +25,7 @@ from einc.driver import Compiled, compile_program, elaborate, parse
 from einc.ein import Program
 from einc.tile import WHOLE, Block
 from tests.support import tileprograms as programs
+from tests.support.compiled import in_parts
 from tests.support.places import EXAMPLES
 from tests.support.random_cascades import Cascade, cascades
 from tests.support.random_programs import Case, cases
@@ -160,7 +161,7 @@ def program_ahead(text: str, dtype: DType, name: str, splits: int | None = None,
     """A program at level 2 for a target, for operands of these sizes, and of a type where the text says none."""
     operands = elaborate(parse(text)).operands
     facts = {p.name: Fact((2,) * len(p.dims), p.dtype if p.declared else dtype) for p in operands}
-    return compile_program(elaborate(parse(text), facts), 2, TARGETS[name], sizes, splits=splits)
+    return compile_program(elaborate(parse(text), facts), 2, TARGETS[name], sizes, choices=in_parts(splits))
 
 
 @pytest.mark.aot

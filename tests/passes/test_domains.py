@@ -16,8 +16,7 @@ from einc.base.targets import INTERPRETER
 from einc.binding import Bindings, bind, completed
 from einc.evaluate import evaluate
 from einc.explain.visits import EMPTY, FULL, MIXED, Visits, bound_tensors, domain_picture, visits
-from einc.tile.walk import tile_axes
-from tests.support.compiled import compiled, in_small_tiles, run_in_torch, runner
+from tests.support.compiled import compiled, in_parts, in_small_tiles, run_in_torch, runner
 
 Array = np.ndarray[Any, Any]
 ATTENTION = 'softmax(where({}, "bihd,bjhd->bhij" / sqrt(|d|), -inf)) * "bjhd->bihd"'
@@ -35,7 +34,7 @@ def in_small_tiles_and_one_part(text: str, level: int = 2, **sizes: int) -> driv
     """The same in so small tiles that a test has many."""
     program = driver.elaborate(driver.parse(text, "<test>"))
     sizes = SIZES | sizes
-    return driver.compile_program(program, level, INTERPRETER, sizes, splits=1, backend=in_small_tiles(TILE))
+    return driver.compile_program(program, level, INTERPRETER, sizes, choices=in_parts(1), backend=in_small_tiles(TILE))
 
 
 def seen(c: driver.Compiled, operands: dict[str, Array] | None = None, **extents: int) -> Visits:
@@ -245,7 +244,9 @@ def test_data_bounds_the_walk(mask: str, kind: str) -> None:
     got = seen(c, given, i=N, j=N, d=16, e=16, n=N, q=5, k=5)
     allowed = DATA[mask](np.arange(N)[:, None], np.arange(N)[None], x)
     if kind != "shuffled":
-        width = next(a.block.cap for a in tile_axes(c.state.schedule.kernels[-1]).values() if a.name == "j" and a.block)
+        block = c.state.schedule.kernels[-1].choices.tile("j")
+        assert block is not None
+        width = block.cap
         assert got.visited == hull_tiles(allowed, width)
     between = [{a for dim in b.dims for a in dim} for b in c.state.schedule.intermediates]
     assert not any({"i", "j"} & axes for axes in between)
@@ -304,7 +305,8 @@ def test_random_masks(mask: str, form: str, kind: str) -> None:
     extents = completed(c.state.program, Bindings(given, {})).extents
     tensors = bound_tensors(c.state.program, c.state.schedule, extents, {}, data)
     picture = domain_picture(kernel, extents, {}, tensors).get("j", np.zeros((0, 0)))
-    width = next((a.block.cap for a in tile_axes(kernel).values() if a.name == "j" and a.block), TILE)
+    block = kernel.choices.tile("j")
+    width = TILE if block is None else block.cap
     for (row, column), state in np.ndenumerate(picture):
         part = allowed[row * TILE : (row + 1) * TILE, column * width : (column + 1) * width]
         assert not part.any() if state == EMPTY else state == MIXED or part.all()

@@ -20,7 +20,7 @@ from einc.pipeline import Backend, Context, Pass, on_kernels
 from einc.runtime.execution import Outputs, Place, launch_in_torch, launch_in_triton, place
 from einc.runtime.prepared import Options, prepared
 from einc.runtime.tensors import fact
-from einc.tile.walk import Scope, rewritten
+from einc.tile.asked import Choice
 from tests.support.backends import TORCH
 from tests.support.random_programs import Case
 
@@ -66,6 +66,11 @@ def agree(got: torch.Tensor, wanted: np.ndarray[Any, Any], ulp: float, scale: fl
 # Compiling
 
 
+def in_parts(n: int | None) -> tuple[Choice, ...]:
+    """Walks in so many parts, wherever that is possible; as many as pay without a number."""
+    return () if n is None else (Choice("parts", n),)
+
+
 def definition(text: str) -> str:
     """The program of some lines, the first of which is its signature."""
     first, *lines = [line.strip() for line in text.strip().splitlines()]
@@ -77,22 +82,17 @@ def compiled(
 ) -> Compiled:
     """A program compiled for a target, as if its axes were so long."""
     machine = TARGETS[target] if isinstance(target, str) else target
-    return compile_program(elaborate(parse(text, "<test>")), level, machine, sizes, splits=splits)
+    return compile_program(elaborate(parse(text, "<test>")), level, machine, sizes, choices=in_parts(splits))
 
 
 def in_small_tiles(most: int) -> Backend:
     """Triton with so few positions in a tile along each axis that is not held whole, so that a test has many tiles."""
 
-    def axis(a: tile.TileAxis) -> tile.TileAxis:
-        if a.block is None or a.block.cap == tile.WHOLE:
-            return a
-        return replace(a, block=tile.Block(min(a.block.least, most), min(a.block.cap, most)))
-
-    def loop(s: tile.Statement, _: Scope) -> tuple[tile.Statement, ...]:
-        return (replace(s, axis=axis(s.axis)) if isinstance(s, tile.Loop) else s,)
-
     def smaller(kernel: tile.Kernel, _: Context) -> tile.Kernel:
-        return replace(kernel, grid=tuple(map(axis, kernel.grid)), body=rewritten(kernel.body, loop))
+        sizes = {
+            a: tile.Block(min(b.least, most), min(b.cap, most)) for a, b in kernel.choices.tiles if b.cap < tile.WHOLE
+        }
+        return replace(kernel, choices=kernel.choices.sized(sizes))
 
     shrink = Pass("shrink-tiles", "t[m .. n]  -->  t[m .. few]", "a test has many tiles", on_kernels(smaller))
     return replace(TRITON, passes={**TRITON.passes, "lower": (*TRITON.passes["lower"], shrink)})
