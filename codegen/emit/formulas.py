@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+from einc.base.ops import FUNCTIONS, OPS
 from einc.codegen.emit.text import ATOM, COMPARE, PRODUCT, SIGN, SUM, File, Text
 from einc.ein import Apply, Cast, Const, Expr, Extent, Scalar, walk
 
@@ -17,11 +18,11 @@ _INFIX = {
     "eq": ("==", COMPARE), "ne": ("!=", COMPARE),
 }  # fmt: skip
 _TOTAL = ("tanh", "erf", "atan2")  # functions that Python has a value of everywhere
-_REAL = ("sqrt", "exp", "exp2", "log", "log2", "sin", "cos", "tan", "log1p", "expm1")
 _HELPERS = {
     "div": "quotient", "floordiv": "floor_quotient", "mod": "remainder", "pow": "power", "exactdiv": "exact_quotient",
     "max": "larger", "min": "smaller", "rsqrt": "inverse_root",
 }  # fmt: skip
+_REAL = tuple(name for name in FUNCTIONS if name not in (*_TOTAL, *_HELPERS))
 
 
 def formula(e: Expr, names: Mapping[str, str], file: File) -> Text:
@@ -61,7 +62,8 @@ def formula(e: Expr, names: Mapping[str, str], file: File) -> Text:
         case Apply(op=op, args=args) if op in _TOTAL:
             return Text(f"math.{op}({', '.join(below(a) for a in args)})")
         case Apply(op=op, args=(a,)) if op in _REAL:
-            return Text(f"{file.helper('real')}(math.{op}, {below(a)})")
+            poles = ", ".join(f"{at:g}: {_constant(value).code}" for at, value in OPS[op].poles)
+            return Text(f"{file.helper('real')}(math.{op}, {below(a)}{poles and f', {{{poles}}}'})")
         case _:
             raise AssertionError(f"{e} is no formula of a call")
 

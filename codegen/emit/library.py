@@ -181,14 +181,14 @@ def exact_quotient(a, b):
     return a // b
 ''',
     "real": '''
-def real(function, x):
+def real(function, x, poles=()):
     """A function of a float where Python raises too: infinite at a pole or beyond the largest float, else NaN."""
     try:
         return function(x)
     except OverflowError:
         return math.inf
     except ValueError:
-        return -math.inf if x == (-1 if function is math.log1p else 0) else math.nan
+        return dict(poles).get(x, math.nan)
 ''',
     "inverse_root": '''
 def inverse_root(x):

@@ -12,7 +12,7 @@ import unicodedata
 from collections.abc import Iterable
 
 # What emitted code calls things by without asking, in use or not: Python's names, modules, and its own variables.
-OWN = frozenset(dir(builtins)) | {"_", "torch", "triton", "tl", "math", "launch", "program", "INT"}
+OWN = frozenset(dir(builtins)) | {"_", "torch", "triton", "tl", "libdevice", "math", "launch", "program", "INT"}
 OF_LAUNCHERS = frozenset({"out", "device"})
 
 # Names that a kernel's arguments cannot have: options of a launch, and what Triton's binder calls things by.

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from einc.base.ops import FUNCTIONS
 from einc.base.types import F32, DType
 from einc.evaluate.philox import FOLD
 
@@ -99,9 +100,7 @@ def _from_u64(x: Tensor) -> Tensor:
 _PLAIN: dict[str, Function] = {
     "add": torch.add, "sub": torch.sub, "mul": torch.mul, "div": torch.div, "max": torch.maximum, "min": torch.minimum,
     "neg": torch.neg, "abs": torch.abs, "floor": torch.floor, "ceil": torch.ceil, "round": torch.round,
-    "sqrt": torch.sqrt, "rsqrt": torch.rsqrt, "exp": torch.exp, "exp2": torch.exp2, "log": torch.log,
-    "log2": torch.log2, "tanh": torch.tanh, "erf": torch.erf, "sin": torch.sin, "cos": torch.cos, "tan": torch.tan,
-    "log1p": torch.log1p, "expm1": torch.expm1, "atan2": torch.atan2,
+    "atan2": torch.atan2, **{name: getattr(torch, name) for name in FUNCTIONS},
 }  # fmt: skip
 _TRUTH: dict[str, Function] = {
     "lt": torch.lt, "le": torch.le, "gt": torch.gt, "ge": torch.ge, "eq": torch.eq, "ne": torch.ne,

@@ -39,6 +39,16 @@ class _Language:
         return value
 
 
+class _Device:
+    """The device's library of functions, as NumPy has them under the same names."""
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *xs: from_array(getattr(np, name)(*(x.handle.data for x in xs)), xs[0].dtype)
+
+
+_DEVICE = _Device()
+
+
 def _range(start: Any, stop: Any = None, step: Any = 1, **options: object) -> Iterator[int]:
     """Positions of a loop; what `tl.range` tells the compiler besides is of no use here."""
     del options
@@ -126,6 +136,8 @@ _LOCK = threading.RLock()
 
 def _translated(value: Any) -> Any:
     """A global of a kernel as the interpreter has it."""
+    if isinstance(value, types.ModuleType) and value.__name__.endswith(".libdevice"):
+        return _DEVICE
     if isinstance(value, types.ModuleType) and value.__name__.startswith("triton.language"):
         return _LANGUAGES.setdefault(value.__name__, _Language(value))
     if isinstance(value, JITFunction | InterpretedFunction):

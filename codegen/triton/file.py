@@ -42,6 +42,7 @@ def emit(program: Program, schedule: tile.Schedule, target: Target) -> Emitted:
     header = "\n".join(f"# {line}".rstrip() for line in (*_title(target), *print_program(program).splitlines()))
     imports = ["import math\n"] if "math." in body else []
     imports += ["import torch", "import triton", "import triton.language as tl"]
+    imports += ["from triton.language.extra import libdevice"] if "libdevice." in body else []
     return Emitted("\n".join([header, "", *imports, "", "", body, ""]), launcher_name(program), signatures)
 
 

@@ -48,8 +48,9 @@ def elem(w: Writer, op: str, args: tuple[Value, ...], order: Axes) -> Text:
         sign = "-" if op == "neg" else "~"
         return Text(f"{sign}{w.strict(args[0], order).at(ATOM)}", SIGN)
     inside = ", ".join(w.strict(a, order).code for a in args)
-    called = _CALLS.get(op) or w.file.helper(_LIBRARY[op])
-    return Text(f"{called}({inside})")
+    if op in _LIBRARY:
+        return Text(f"{w.file.helper(_LIBRARY[op])}({inside})")
+    return Text(f"{_CALLS.get(op, f'libdevice.{op}')}({inside})")
 
 
 def infix(w: Writer, op: str, args: tuple[Value, ...], t: DType, order: Axes) -> Text:

@@ -28,13 +28,21 @@ class Rule(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Op:
-    """A scalar operation. `arity` -1 takes one or more; `infix` operations bind by `binding` (higher is tighter)."""
+    """A scalar operation. `arity` -1 takes one or more; `infix` operations bind by `binding` (higher is tighter).
+
+    `says` is what one that is called gives, of arguments that are written `takes`. `keeps_zero` is 0 at 0; at `poles`
+    it is infinite.
+    """
 
     name: str
     arity: int
     rule: Rule
     infix: str = ""
     binding: int = 0
+    says: str = ""
+    takes: str = "x"
+    keeps_zero: bool = False
+    poles: tuple[tuple[float, float], ...] = ()
 
 
 # Binding strengths of the written operators, loosest first; 8 is a call, a read or a literal.
@@ -50,21 +58,59 @@ _INFIX = (
     ("floordiv", "//", Rule.ARITHMETIC, PRODUCT), ("mod", "%", Rule.ARITHMETIC, PRODUCT),
     ("pow", "**", Rule.ARITHMETIC, POWER),
 )  # fmt: skip
-_FLOATING = ("sqrt", "rsqrt", "exp", "exp2", "log", "log2", "tanh", "erf", "sin", "cos", "tan", "log1p", "expm1")
+
+
+def _function(name: str, says: str, keeps_zero: bool = False, **poles: float) -> Op:
+    """A function of one real number, called so by Python's `math`, NumPy and torch; `at_0=-inf` is a pole."""
+    found = tuple((float(at.removeprefix("at_").replace("m", "-")), value) for at, value in poles.items())
+    return Op(name, 1, Rule.FLOATING, says=says, keeps_zero=keeps_zero, poles=found)
+
+
+def _call(name: str, arity: int, rule: Rule, says: str, takes: str = "x", keeps_zero: bool = False) -> Op:
+    return Op(name, arity, rule, says=says, takes=takes, keeps_zero=keeps_zero)
+
+
+_FUNCTIONS = (
+    _function("sqrt", "the square root", True),
+    _function("rsqrt", "1 / sqrt(x)"),
+    _function("exp", "e ** x"),
+    _function("exp2", "2 ** x"),
+    _function("log", "the natural logarithm", at_0=-math.inf),
+    _function("log2", "the logarithm to base 2", at_0=-math.inf),
+    _function("tanh", "the hyperbolic tangent", True),
+    _function("erf", "the error function", True),
+    _function("sin", "the sine", True),
+    _function("cos", "the cosine"),
+    _function("tan", "the tangent", True),
+    _function("log1p", "log(1 + x), with all its digits near 0", True, at_m1=-math.inf),
+    _function("expm1", "exp(x) - 1, with all its digits near 0", True),
+)
 _CALLS = (
-    *((name, 1, Rule.FLOATING) for name in _FLOATING),
-    ("atan2", 2, Rule.FLOATING), ("abs", 1, Rule.SIZE),
-    ("floor", 1, Rule.JOIN), ("ceil", 1, Rule.JOIN), ("round", 1, Rule.JOIN),
-    ("max", 2, Rule.JOIN), ("min", 2, Rule.JOIN), ("where", 3, Rule.SELECT), ("rand", -1, Rule.RANDOM),
-    ("re", 1, Rule.PART), ("im", 1, Rule.PART), ("conj", 1, Rule.ARITHMETIC), ("complex", 2, Rule.COMPLEX),
-)  # fmt: skip
+    *_FUNCTIONS,
+    _call("atan2", 2, Rule.FLOATING, "the angle of the point (x, y), from -pi to pi", "y, x"),
+    _call("abs", 1, Rule.SIZE, "the absolute value, of complex numbers too", keeps_zero=True),
+    _call("floor", 1, Rule.JOIN, "the greatest integer below, or x", keeps_zero=True),
+    _call("ceil", 1, Rule.JOIN, "the least integer above, or x", keeps_zero=True),
+    _call("round", 1, Rule.JOIN, "the nearest integer, the even one of two", keeps_zero=True),
+    _call("max", 2, Rule.JOIN, "the greatest of its arguments", "x, y, …"),
+    _call("min", 2, Rule.JOIN, "the least of its arguments", "x, y, …"),
+    _call(
+        "where", 3, Rule.SELECT, "x where the condition holds, else y; of the other nothing is read", "condition, x, y"
+    ),
+    _call("rand", -1, Rule.RANDOM, "a number in [0, 1) for a seed and an index, the same everywhere", "seed, i, …"),
+    _call("re", 1, Rule.PART, "the real part"),
+    _call("im", 1, Rule.PART, "the imaginary part"),
+    _call("conj", 1, Rule.ARITHMETIC, "the complex conjugate", keeps_zero=True),
+    _call("complex", 2, Rule.COMPLEX, "the complex number of a real and an imaginary part", "x, y"),
+)
 
 OPS: dict[str, Op] = {
     **{name: Op(name, 2, rule, infix, binding) for name, infix, rule, binding in _INFIX},
-    "neg": Op("neg", 1, Rule.ARITHMETIC, "-", SIGN),
+    "neg": Op("neg", 1, Rule.ARITHMETIC, "-", SIGN, keeps_zero=True),
     "not": Op("not", 1, Rule.LOGIC, "not", NOT),
-    **{name: Op(name, arity, rule) for name, arity, rule in _CALLS},
+    **{op.name: op for op in _CALLS},
 }
+FUNCTIONS = tuple(op.name for op in _FUNCTIONS)  # of one real number
 
 
 def sides(op: Op) -> tuple[int, int]:
@@ -76,7 +122,7 @@ def sides(op: Op) -> tuple[int, int]:
     return op.binding, op.binding + 1
 
 
-TRANSCENDENTAL = frozenset((*_FLOATING, "atan2"))  # and roots: what takes many instructions
+TRANSCENDENTAL = frozenset((*FUNCTIONS, "atan2"))  # and roots: what takes many instructions
 CONSTANTS = {"pi": math.pi}  # names that have a value where nothing else has the name
 ORDERINGS = ("lt", "le", "gt", "ge")
 COMPARISONS = (*ORDERINGS, "eq", "ne")

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import assert_never
 
 from einc.base.errors import DTypeError, ShapeError
+from einc.base.ops import FUNCTIONS, OPS
 from einc.ein import Apply, AxisValue, Cast, Const, Expr, Extent, Read, Scalar, walk
 from einc.ein.printer import print_expr
 
@@ -67,12 +68,9 @@ _COMPARE: dict[str, Callable[[ScalarValue, ScalarValue], bool]] = {
     "lt": operator.lt, "le": operator.le, "gt": operator.gt, "ge": operator.ge, "eq": operator.eq, "ne": operator.ne,
 }  # fmt: skip
 _REAL: dict[str, Callable[[float], float]] = {
-    "sqrt": math.sqrt, "rsqrt": lambda x: 1 / math.sqrt(x), "exp": math.exp, "exp2": math.exp2, "log": math.log,
-    "log2": math.log2, "tanh": math.tanh, "erf": math.erf, "sin": math.sin, "cos": math.cos, "tan": math.tan,
-    "log1p": math.log1p, "expm1": math.expm1,
-}  # fmt: skip
-# Where Python raises and IEEE has a value: at the edge of the domain (log 0).
-_AT_EDGE = {"log": (0, -math.inf), "log2": (0, -math.inf), "log1p": (-1, -math.inf)}
+    name: getattr(math, name, lambda x: 1 / math.sqrt(x))
+    for name in FUNCTIONS  # `rsqrt` is not Python's
+}
 
 
 def _apply(
@@ -126,8 +124,7 @@ def _real(op: str, x: float) -> float:
     except (ValueError, ZeroDivisionError):
         if x == 0 and op == "rsqrt":
             return math.copysign(math.inf, x)
-        edge, value = _AT_EDGE.get(op, (0, math.nan))
-        return value if x == edge else math.nan
+        return dict(OPS[op].poles).get(x, math.nan)  # where Python raises and IEEE has a value
 
 
 def _quotient(a: float, b: float) -> float:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from functools import reduce
 from typing import assert_never
 
-from einc.base.ops import COMPARISONS, DENIED
+from einc.base.ops import COMPARISONS, DENIED, OPS
 from einc.ein import (
     FALSE,
     Apply,
@@ -37,9 +37,6 @@ Domain = frozenset[Expr]  # predicates, all of which must hold
 
 EVERYWHERE: Domain = frozenset()
 _TRUTH = (*COMPARISONS, "and", "or", "not")
-_OF_ZERO = (  # 0 at 0
-    "abs", "sqrt", "tanh", "erf", "sin", "tan", "log1p", "expm1", "floor", "ceil", "round", "neg", "conj",
-)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +83,7 @@ class Domains:
                 return self.of(x, 0)
             case (("exp" | "exp2"), (x,)):
                 return self.of(x, -math.inf)
-            case _ if op in _OF_ZERO:
+            case _ if OPS[op].keeps_zero:
                 return self.of(args[0], 0)
             case _:
                 return EVERYWHERE

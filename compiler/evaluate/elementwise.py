@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from einc.base.ops import OPS, Rule, result_type
+from einc.base.ops import FUNCTIONS, OPS, Rule, result_type
 from einc.base.types import INT, DType, join
 from einc.evaluate.philox import uniform
 
@@ -128,7 +128,6 @@ _NUMERIC: dict[str, Callable[..., Array]] = {
     "floordiv": _floor_divide, "mod": np.remainder, "pow": _pow, "neg": np.negative,
     "conj": np.conj, "floor": _whole(np.floor), "ceil": _whole(np.ceil), "round": _whole(np.rint),
     "max": np.maximum, "min": np.minimum,
-    "sqrt": np.sqrt, "rsqrt": lambda x: 1 / np.sqrt(x), "exp": np.exp, "exp2": np.exp2, "log": np.log,
-    "log2": np.log2, "tanh": np.tanh, "erf": _erf, "sin": np.sin, "cos": np.cos, "tan": np.tan,
-    "log1p": np.log1p, "expm1": np.expm1, "atan2": np.arctan2,
+    "rsqrt": lambda x: 1 / np.sqrt(x), "erf": _erf, "atan2": np.arctan2,
+    **{name: getattr(np, name) for name in FUNCTIONS if name not in ("rsqrt", "erf")},
 }  # fmt: skip

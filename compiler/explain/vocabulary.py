@@ -22,36 +22,11 @@ class Word:
     kind: str
 
 
-_CALLS = {
-    "sqrt": "the square root", "rsqrt": "1 / sqrt(x)", "exp": "e ** x", "exp2": "2 ** x",
-    "log": "the natural logarithm", "log2": "the logarithm to base 2",
-    "log1p": "log(1 + x), with all its digits near 0", "expm1": "exp(x) - 1, with all its digits near 0",
-    "tanh": "the hyperbolic tangent", "erf": "the error function", "sin": "the sine", "cos": "the cosine",
-    "tan": "the tangent", "atan2": "the angle of the point (x, y), from -pi to pi",
-    "abs": "the absolute value, of complex numbers too",
-    "floor": "the greatest integer below, or x", "ceil": "the least integer above, or x",
-    "round": "the nearest integer, the even one of two",
-    "max": "the greatest of its arguments", "min": "the least of its arguments",
-    "where": "x where the condition holds, else y; reads in the other are not made",
-    "rand": "a number in [0, 1) for a seed and an index: the same at every level and on every machine",
-    "re": "the real part", "im": "the imaginary part", "conj": "the complex conjugate",
-    "complex": "the complex number of a real and an imaginary part",
-}  # fmt: skip
-_ARGUMENTS = {
-    "atan2": "y, x",
-    "complex": "x, y",
-    "max": "x, y, …",
-    "min": "x, y, …",
-    "where": "condition, x, y",
-    "rand": "seed, i, …",
-}
-
-
 def vocabulary() -> tuple[Word, ...]:
     """Scalar operations that are calls, casts, reductions, and the functions of the prelude, each in its order."""
-    calls = [op.name for op in OPS.values() if not op.infix]
+    calls = [op for op in OPS.values() if not op.infix]
     return (
-        *(Word(n, f"{n}({_ARGUMENTS.get(n, 'x')})", _CALLS[n], "operation") for n in calls),
+        *(Word(op.name, f"{op.name}({op.takes})", op.says, "operation") for op in calls),
         *(Word(t, f"{t}(x)", "x in this type", "cast") for t in BY_NAME),
         *(Word(m.name, f"{m.name}[j](x)", m.meaning, "reduction") for m in MONOIDS.values()),
         *_prelude(),

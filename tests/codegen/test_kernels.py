@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from einc.base import types
+from einc.base.ops import FUNCTIONS
 from einc.base.types import BF16, BOOL, F8E4M3, F8E5M2, F16, F32, F64, I8, I16, I32, I64, U8, U16, U32, U64, DType
 from einc.ein import Monoid, Scalar
 from einc.evaluate import philox
@@ -160,12 +161,7 @@ def test_kernels_between_kernels(run: Run) -> None:
 # ---------------------------------------------------------------------------------------------------------------------
 # Scalar operations
 
-UNARY = {
-    "neg": torch.neg, "abs": torch.abs, "sqrt": torch.sqrt, "rsqrt": torch.rsqrt, "exp": torch.exp, "exp2": torch.exp2,
-    "log": torch.log, "log2": torch.log2, "tanh": torch.tanh, "erf": torch.erf, "sin": torch.sin, "cos": torch.cos,
-    "tan": torch.tan, "floor": torch.floor, "ceil": torch.ceil, "round": torch.round,
-    "log1p": torch.log1p, "expm1": torch.expm1,
-}  # fmt: skip
+UNARY = (*FUNCTIONS, "neg", "abs", "floor", "ceil", "round")
 NUMBERS = [BOOL, I8, I16, I32, I64, U8, U16, U32, U64, F8E4M3, F8E5M2, F16, BF16, F32, F64]
 
 
@@ -173,10 +169,11 @@ NUMBERS = [BOOL, I8, I16, I32, I64, U8, U16, U32, U64, F8E4M3, F8E5M2, F16, BF16
 @pytest.mark.parametrize("op", UNARY)
 def test_unary_operations(run: Run, op: str, dtype: DType) -> None:
     x = torch.cat([normal(400, dtype=torch.float64) * 4, torch.arange(-8, 8) / 2, torch.tensor([1e-8, 30.0, 1e4])])
-    x = (x.abs() + 1e-3 if op in ("sqrt", "rsqrt", "log", "log2", "log1p") else x).to(TORCH[dtype.name])
-    if op in ("exp", "exp2", "expm1"):
-        x = x.clamp(-40, 40)
-    exact = UNARY[op](x.double())
+    x = x.to(TORCH[dtype.name])
+    exact = getattr(torch, op)(x.double())
+    inside = exact.isfinite() & (exact.abs() < 1e20)
+    x, exact = x[inside], exact[inside]
+    assert len(x) > 100
     got = run(programs.elementwise(op, dtype), x).double()
     error = (got - exact).abs() / exact.abs().clamp(min=1e-30)
     assert error[exact != 0].max() < (2e-6 if dtype == F32 else 1e-12)
