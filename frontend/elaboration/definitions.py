@@ -15,7 +15,7 @@ from einc.frontend.syntax.nodes import Call, Definition, Target
 
 
 def define(t: Elaborator, d: Definition, *, returned: bool = False) -> None:
-    """Append the equations of a program's definition; what is `returned` has the type of its value."""
+    """Append the equations of a program's definition; a `returned` result has the type of its value."""
     if len(d.targets) > 1:
         _define_several(t, d, returned=returned)
         return

@@ -1,4 +1,4 @@
-"""Reads of tensors, and of a function's arguments at other axes, with the guards that they stand under."""
+"""Reads of tensors, and reads of a function's arguments at other axes, with the guards that they stand under."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def _index(t: Elaborator, node: Node, guard: ein.Expr | None) -> Value:
 
 
 def _positioned(value: Value, expr: ein.Expr) -> Value:
-    """In a subscript every axis is an axis of the read, not a mere position."""
+    """In a subscript every axis is an axis of the read, not only a position."""
     dims = tuple((a,) for a in value.axes)
     return Value(expr, value.dtype, value.span, dims, (), {}, value.depth, value.size)
 
@@ -174,7 +174,7 @@ def _reread(t: Elaborator, argument: Argument, node: Read, guard: ein.Expr | Non
 
 
 def _moved(dim: tuple[str, ...], at: Mapping[str, Value]) -> Dims:
-    """A dimension when some of its axes are replaced by subscripts."""
+    """The dimensions left of one after subscripts replace some of its axes."""
     if all(a not in at or isinstance(at[a].expr, ein.AxisValue) for a in dim):
         return (tuple(at[a].axes[0] if a in at else a for a in dim),)
     return merge(*(at[a].dims if a in at else ((a,),) for a in dim))

@@ -1,8 +1,8 @@
-"""Extents of axes that no operand has: the largest that keep every unguarded affine read in range.
+"""Extents of axes that no operand has: the largest that keep all unguarded affine reads in range.
 
     O[x] = sum[r](W[x + r] * F[r])        |x| = |w| - |r| + 1      where W has the axis w
 
-An axis that only guarded reads have as a bare subscript ranges over the dimension it is read at.
+An axis that is a bare subscript only of guarded reads ranges over the dimension it is read at.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from einc.ein import Apply, AxisValue, Const, Equation, Expr, Extent, Read, Scal
 from einc.ein.ranges import in_range_by_form, is_closed
 from einc.frontend.elaboration.values import Dims
 
-_HIGHEST = 16  # degree of a polynomial, and number of its terms, beyond which a subscript bounds nothing
+_HIGHEST = 16  # the degree, or number of terms, above which a subscript's polynomial bounds nothing
 
 # A polynomial over extents, scalars and other numbers of the call: a coefficient for each product of them.
 Polynomial = dict[tuple[Expr, ...], int]
@@ -25,7 +25,7 @@ Polynomial = dict[tuple[Expr, ...], int]
 
 @dataclass(frozen=True, slots=True)
 class _Affine:
-    """A subscript: a polynomial for each axis in it, and one that stands alone."""
+    """A subscript: a polynomial as the coefficient of each axis in it, and a constant one."""
 
     slopes: dict[str, Polynomial]
     constant: Polynomial
@@ -67,7 +67,7 @@ def find_extents(
 
 
 def _next(left: Sequence[str], uses: Sequence[_Use]) -> str:
-    """The axis to find next: one whose reads have no other unknown axis; else one with a bare read; else the first."""
+    """The axis to find next: one whose reads have no other unknown axis, else one with a bare read, else the first."""
     rest = set(left)
     for axis in left:
         among = [u for u in uses if axis in u.index.slopes]
@@ -85,7 +85,7 @@ def _unbounded(axis: str, uses: Sequence[_Use], places: Mapping[str, Span]) -> A
         fact = "no operand has it, and no unguarded affine subscript bounds it"
     else:
         others = ", ".join(f"'{a}'" for a in together.index.slopes if a != axis)
-        fact = f"it is read together with {others}, whose extent is not known either"
+        fact = f"it is read together with {others}, and that extent is not known either"
     return AxisError(
         f"nothing gives the extent of axis '{axis}'", places.get(axis), fact=fact, hint=f"give it: axis {axis} = …"
     )
@@ -122,7 +122,7 @@ def _product(group: Iterable[str]) -> Polynomial:
 
 
 def _bound(use: _Use, axis: str) -> Expr | None:
-    """The most positions of an axis for which the subscript stays in range, the other axes taking every value."""
+    """The largest extent of an axis that keeps the subscript in range at every position of the other axes."""
     slope = use.index.slopes[axis]
     sign = _sign(slope)
     rest = {a: s for a, s in use.index.slopes.items() if a != axis}
@@ -155,7 +155,7 @@ def _is_extent(monomial: tuple[Expr, ...]) -> bool:
 
 
 def _sign(p: Polynomial) -> int:
-    """1 or -1 by the coefficients, extents and scalars being taken as positive; 0 where they differ."""
+    """The common sign of the coefficients, 1 or -1, with extents and scalars taken as positive; 0 if they differ."""
     signs = {c > 0 for c in p.values()}
     return 0 if len(signs) != 1 else 1 if signs.pop() else -1
 
@@ -165,7 +165,7 @@ def _sign(p: Polynomial) -> int:
 
 
 def _affine(e: Expr) -> _Affine | None:
-    """The subscript as a sum of axes times what is free of axes; None where it is none."""
+    """The subscript as a sum of axes times coefficients without axes; None where it is not such a sum."""
     match e:
         case AxisValue(axis):
             return _Affine({axis: {(): 1}}, {})
@@ -184,7 +184,7 @@ def _affine(e: Expr) -> _Affine | None:
 
 
 def _degree(a: _Affine) -> int:
-    """The most factors of a product in it, or the number of products if that is more."""
+    """The largest number of factors in a product, or the number of products if that is larger."""
     return max((max(len(p), *map(len, p)) for p in (*a.slopes.values(), a.constant) if p), default=0)
 
 
@@ -221,7 +221,7 @@ def _times(a: Polynomial, b: Polynomial) -> Polynomial:
 
 
 def _expression(p: Polynomial) -> Expr:
-    """`|w| - |r| + 1`: what is added before what is taken away, numbers last."""
+    """`|w| - |r| + 1`: what is added, then what is subtracted, and numbers last."""
     terms = sorted(p.items(), key=lambda t: (not t[0], t[1] < 0))
     if not terms:
         return Const(0)

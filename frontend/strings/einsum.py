@@ -1,9 +1,9 @@
-"""An einsum string into the one equation that it is: a sum, over the axes not in the output, of a product of reads.
+"""An einsum string into its one equation: a product of reads, summed over the axes that are not in the output.
 
     "ij,jk"   -->   out[i, k] = sum[j](A[i, j] * B[j, k])
 
-Nothing summed leaves a pointwise equation; of booleans the sum is `any` and the product `and`. Operands are read in
-the type that NumPy's promotion gives all of them together, which is also the type of the result.
+With no axis to sum, the equation is pointwise; for booleans the sum is `any` and the product `and`. Operands are read
+in the type that NumPy's promotion gives for all of them together, which is also the type of the result.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ _RESERVED = frozenset({"and", "axis", "def", "false", "fn", "inf", "not", "or", 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """How a string is read: `named` prefers names to letters; `sum_dots` sums over ellipses that the output leaves out,
-    as PyTorch does, where NumPy refuses; `dtype` is the type to compute in, instead of the promoted one."""
+    """How a string is read: `named` prefers names to letters; `sum_dots` sums over an ellipsis that the output leaves
+    out, as PyTorch does and NumPy does not; `dtype` is the type to compute in, instead of the promoted one."""
 
     named: bool = False
     sum_dots: bool = False
@@ -49,8 +49,8 @@ def elaborate_einsum(
 ) -> ein.Program:
     """The program of an einsum string for operands of these ranks and types; without facts, for f32 operands.
 
-    It holds for all extents that are 1 where these are; those of composite dims are left for the call to check. `sizes`
-    gives extents by axis name.
+    It holds for all extents that are 1 where these are 1; composite dims are left for the call to check. `sizes` gives
+    extents by axis name.
     """
     subscripts, sizes = _parsed(subscripts), sizes or {}
     if facts is None:

@@ -9,7 +9,7 @@ from einc.tile.printer import BEHIND, ROLE_WORDS, ROLES, UNBLOCKED
 
 
 def tile_axis(c: Cursor, place: str) -> TileAxis:
-    """A tile axis of the grid, of those held whole, or of a loop."""
+    """A tile axis of the grid, of the axes held whole, or of a loop."""
     role = _role(c) if _has_role(c) else ""
     name = c.name("a tile axis").text
     axes = group(c) if c.take("=") else (name,)
@@ -22,12 +22,12 @@ def _role(c: Cursor) -> str:
     word = c.next()
     if word.text not in ROLE_WORDS:
         fact = f"an axis is {', '.join(ROLE_WORDS)}"
-        raise SyntaxError(f"'{word.text}' is nothing that a tile axis is", word.span, fact=fact, hint="one of these")
+        raise SyntaxError(f"'{word.text}' is not a role of a tile axis", word.span, fact=fact, hint="one of these")
     return word.text
 
 
 def _has_role(c: Cursor) -> bool:
-    """Does a role stand before the name of the axis, and not a word behind it?"""
+    """Is the next word a role, with the name of the axis behind it?"""
     return c.ahead("", "") and (c.token.text in ROLE_WORDS or not any(c.ahead("", word) for word in BEHIND))
 
 

@@ -31,7 +31,7 @@ Monoids = Mapping[tuple[str, int], Monoid]  # by name and number of components
 
 @dataclass(frozen=True)
 class Known:
-    """What values may name: names with their types, which of them are scalars, buffers with the type of their elements,
+    """What values may refer to: names with their types, which of them are scalars, buffers with their element types,
     and monoids."""
 
     names: Mapping[str, TileType]
@@ -41,7 +41,7 @@ class Known:
 
 
 class Values:
-    """The values that stand at a cursor."""
+    """Reads the values at a cursor."""
 
     def __init__(self, cursor: Cursor, known: Known) -> None:
         self.cursor, self.known = cursor, known
@@ -54,7 +54,7 @@ class Values:
         return self.settled(self.untyped(), *wanted)
 
     def untyped(self) -> Value:
-        """A value whose literals have no types yet, but those that are written."""
+        """A value whose literals have only the types that are written."""
         first = self.cursor.token
         value = self.value(LOOSE)
         self.check_depth(value, first)
@@ -64,7 +64,7 @@ class Values:
         return typed(value, self.known.names, *(wanted or (None,)))
 
     def bound(self, types: tuple[TileType, ...]) -> Value:
-        """What names of these types are bound to; over axes, a literal is a tile of it."""
+        """A value to bind to names of these types; a literal over axes is a tile filled with it."""
         bare = self.is_literal()
         value = self.read(*(t.dtype for t in types))
         return tile.Fill(value) if bare and types[0].axes and isinstance(value, Lit) else value
@@ -86,7 +86,7 @@ class Values:
     # Operations ------------------------------------------------------------------------------------------------------
 
     def value(self, least: int) -> Value:
-        """A value whose operations bind at least so strongly."""
+        """A value whose operations bind at least this strongly."""
         self.depth += 1
         if self.depth > _DEEPEST:
             raise self.too_deep(self.cursor.token)
@@ -236,7 +236,7 @@ class Values:
         return found
 
     def dot(self, acc: Value) -> Value:
-        """`dot[i, e : j](left, right)`, what it is added to having been read."""
+        """`dot[i, e : j](left, right)`, added to what was read before it."""
         c = self.cursor
         name = c.expect("dot")
         c.expect("[")
@@ -270,7 +270,7 @@ class Values:
         return tile.Load(tensor, at, dtype, checked, mask, part, via, apart)
 
     def tensor(self) -> tuple[str, int | None]:
-        """`T` or a part of complex one, `T.re`."""
+        """`T`, or a part of a complex buffer, `T.re`."""
         name = self.cursor.name("a tensor")
         if name.text not in self.known.elements:
             raise unknown("buffer", name, self.known.elements, "list it among what the kernel reads or writes")
