@@ -1,4 +1,4 @@
-"""What predicates say of one axis: intervals that it lies in, as expressions free of it.
+"""Predicates solved for one axis: an interval that it lies in, with bounds that are expressions free of it.
 
     j <= i                    -->   j < i + 1
     j <= i or j < prefix      -->   j < max(i + 1, prefix)      the hull of the alternatives
@@ -7,7 +7,7 @@
     2 * j <= i                -->   j < i // 2 + 1
     i < length[b]             -->   j < where(i < length[b], |j|, 0)
 
-What cannot be solved bounds nothing.
+A predicate that cannot be solved bounds nothing.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from einc.passes.algebra.folding import call
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """The axis is at least each of `lowest` and less than each of `beyond`: integers free of that axis.
+    """The axis is at least each of `lowest` and less than each of `beyond`, integers free of the axis.
 
-    Wherever it is, each of the predicates `decided` holds: within the bounds, they need not be looked at.
+    Within these bounds each of the predicates in `decided` holds, and need not be evaluated.
     """
 
     lowest: tuple[Expr, ...] = ()
@@ -52,10 +52,10 @@ _ANYWHERE = _Range((), (), False)
 def bounds(
     predicates: Iterable[Expr], axis: str, whole: Expr, known: Callable[[Expr], bool], dtypes: Mapping[str, DType]
 ) -> Bounds:
-    """What the predicates together say of an axis that has `whole` positions.
+    """The bounds that the predicates together put on an axis of `whole` positions.
 
-    `known` says of an expression without the axis whether it is an integer or a truth value that is there beforehand.
-    The bounds are computed in 64 bits; what a predicate computes in a narrower type, they have in it (`exact`).
+    `known` says whether an expression without the axis is an integer or truth value that is available beforehand. The
+    bounds are computed in 64 bits; what a predicate computes in a narrower type is computed in that type (`exact`).
     """
     solver = _Solver(axis, whole, known, dtypes)
     found = Bounds()
@@ -101,7 +101,7 @@ class _Solver:
                 return _ANYWHERE
 
     def free(self, p: Expr) -> _Range:
-        """A predicate that the axis does not matter to holds all along it, or nowhere."""
+        """A predicate without the axis holds at all of its positions, or at none."""
         if not self.known(p):
             return _ANYWHERE
         return _Range((Apply("where", (p, ZERO, self.whole)),), (Apply("where", (p, self.whole, ZERO)),), True)
@@ -115,12 +115,12 @@ class _Solver:
             case Apply(op="not", args=(a,)):
                 return self.range(a)
             case Apply(op=op, args=args) if op in DENIED and not self.is_free(x):
-                return self.range(Apply(DENIED[op], args))  # of integers, as others are not solved
+                return self.range(Apply(DENIED[op], args))  # integers, since only their comparisons are solved
             case _:
                 return self.free(p) if self.is_free(p) else _ANYWHERE
 
     def hull(self, x: Expr, y: Expr) -> _Range:
-        """The interval around two; equivalent to their union where both are open on the same side."""
+        """The interval around two others; equivalent to their union where both are open on the same side."""
         for free, other in ((x, y), (y, x)):
             if self.is_free(free) and self.known(free):
                 r = self.range(other)
@@ -139,7 +139,7 @@ class _Solver:
     # ---------------------------------------------------------------------------------------------------- comparisons
 
     def comparison(self, op: str, a: Expr, b: Expr) -> _Range:
-        """`a op b`, where one term of the difference has the axis in it."""
+        """`a op b`, where one term of the difference contains the axis."""
         if U64 in (dtype_of(a, self.dtypes), dtype_of(b, self.dtypes)):
             return _ANYWHERE
         left, right = self.linear(exact(a, self.dtypes)), self.linear(exact(b, self.dtypes))
@@ -154,7 +154,7 @@ class _Solver:
         return self.scaled(MIRRORED[op], atom, Const(-factor), call("sub", left[2], right[2]))
 
     def linear(self, e: Expr) -> tuple[int, Expr | None, Expr] | None:
-        """(c, term, rest) with e = c * term + rest, where only the term has the axis in it."""
+        """(c, term, rest) with e = c * term + rest, where only the term contains the axis."""
         if self.is_free(e):
             return 0, None, e
         match e:
@@ -197,7 +197,7 @@ class _Solver:
         return _Range(a.lowest + b.lowest, a.beyond + b.beyond, a.exact and b.exact)
 
     def term(self, op: str, x: Expr, v: Expr) -> _Range:
-        """`x op v` for one term x that has the axis in it."""
+        """`x op v` for a term x that contains the axis."""
         if op == "ne" or not self.known(v):
             return _ANYWHERE
         match x:
@@ -221,7 +221,7 @@ class _Solver:
                 return _ANYWHERE
 
     def after(self, v: Expr) -> Expr:
-        """The position after one; after one from data, which may be the greatest integer, at most that after all."""
+        """The position after v; v is clamped to the axis where it is 64-bit data, which may be the greatest integer."""
         wide = any(dtype_of(r, self.dtypes) == I64 for r in ein.reads(v))
         return call("add", Apply("min", (v, self.whole)) if wide else v, ONE)
 
@@ -237,7 +237,7 @@ class _Solver:
         return self.range((_all if every else _any)(Apply(op, (y, v)), Apply(op, (z, v))))
 
     def positive(self, n: Expr, f: Callable[[Expr], _Range]) -> _Range:
-        """What f says of a positive n; of one whose sign is not known, under the condition that it is."""
+        """What f gives for a positive n; where the sign of n is not known, under the condition that n is positive."""
         if not self.known(n):
             return _ANYWHERE
         if is_positive(n):

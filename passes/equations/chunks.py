@@ -1,9 +1,9 @@
-"""Whether a predicate may hold anywhere in a block of chunks of its axes: intervals instead of values.
+"""Whether a predicate may hold anywhere in a chunk of each of its axes, by intervals instead of values.
 
     doc[b, i] == doc[b, j]    -->   doc_least[b, m] <= doc_most[b, c] and doc_least[b, c] <= doc_most[b, m]
 
-An expression has a least and a greatest value over a chunk; of data along one chunked axis they are tabulated, by
-equations of their own. What is not known may be anything, so that the predicate may hold.
+An expression has a least and a greatest value over a chunk; for data along one chunked axis, equations of their own
+tabulate them. A value that is not known may be anything, so that the predicate may hold.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from einc.ein.monoids import MONOIDS
 from einc.ein.rewriting import names, unused
 from einc.passes.algebra.folding import call
 
-CHUNK = 16  # positions that bounds do not tell apart: what a start is rounded down to
+CHUNK = 16  # positions per chunk; a start is rounded down to a multiple of it
 
 Interval = tuple[Expr, Expr]  # least and greatest value, both included
 
 
 class Chunks:
-    """Chunked axes of a program, and the tables of what chunks of data hold."""
+    """Chunked axes of a program, and the tables of the least and greatest values in each chunk of data."""
 
     def __init__(self, program: Program, chunked: Sequence[str]) -> None:
         self.dtypes = program.dtypes()
@@ -44,7 +44,7 @@ class Chunks:
         return found
 
     def of(self, axis: str) -> str:
-        """The axis that counts an axis's chunks."""
+        """The axis that counts the chunks of an axis."""
         return self.lengths[axis]
 
     @property
@@ -52,7 +52,7 @@ class Chunks:
         return set(self.lengths.values())
 
     def axes(self) -> tuple[AxisDecl, ...]:
-        """The axes of chunks and, if there are tables, of the positions of one."""
+        """The axes of chunks and, if there are tables, the axis of positions in a chunk."""
         found = [
             AxisDecl(c, Apply("floordiv", (Apply("add", (Extent(a), Const(CHUNK - 1))), Const(CHUNK))))
             for a, c in self.lengths.items()
@@ -62,7 +62,7 @@ class Chunks:
     # --------------------------------------------------------------------------------------------------------- truth
 
     def possible(self, p: Expr) -> Expr:
-        """Whether the predicate may hold somewhere in the chunks; true where that is not known."""
+        """A condition for the predicate to hold somewhere in the chunks; true where none is known."""
         match p:
             case Const():
                 return p
@@ -166,7 +166,7 @@ class Chunks:
         return replace(e, index=tuple(at)) if len(at) == len(found) else None
 
     def table(self, e: Expr, monoid: str, axis: str) -> Read:
-        """The least or greatest value of data in each chunk of an axis, or whether it is true anywhere there."""
+        """The least or greatest value of data in each chunk of an axis, or whether any of it is true there."""
         if (e, monoid) not in self.tables:
             own = tuple(self.lengths.get(a, a) for a in ein.axes_of(e))
             position = Apply(
@@ -186,7 +186,7 @@ class Chunks:
 
 
 def _in_type(whole: Interval, t: DType) -> Interval:
-    """The interval of what is computed in a type: all of the type where the ideal values leave it, since they wrap."""
+    """The interval of values computed in a type: the whole type if the ideal values leave it, since they wrap."""
     if is_position(t):
         return whole
     least, most = t.limits
