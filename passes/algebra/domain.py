@@ -25,7 +25,7 @@ __all__ = [
 
 
 def domain_of(monoid: Monoid, bodies: Iterable[Expr]) -> Domain:
-    """Where any of the bodies changes a reduction. An argmax of masked values is still a position: it needs them all."""
+    """Where any of the bodies changes a reduction: everywhere for an argmax, which may give a masked position."""
     identity = monoid.unit
     return EVERYWHERE if identity is None else reduce(either, (domain(b, identity.value) for b in bodies))
 

@@ -169,7 +169,7 @@ class _Split:
         return inner and (self.axis,) in eq.dims and self.alone(eq)
 
     def alone(self, eq: Equation) -> bool:
-        """Does the equation have one output, with dimensions of one axis each, that is always read at the axis itself?"""
+        """Has the equation one output, with dimensions of one axis each, that is always read at the axis itself?"""
         if len(eq.outputs) > 1 or any(len(dim) != 1 for dim in eq.dims):
             return False
         at = eq.dims.index((self.axis,)) if (self.axis,) in eq.dims else 0

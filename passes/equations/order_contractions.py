@@ -85,7 +85,7 @@ class _Split:
         return set(self.whole.over).isdisjoint(axes_of(e))
 
     def attach_divisors(self) -> None:
-        """Put each divisor that depends on reduced axes under a factor with its axes, or make it a factor of its own."""
+        """Put each divisor that depends on reduced axes under a factor with its axes, or make it a factor itself."""
         factors, moving = self.product.factors, [d for d in self.product.divisors if not self.stays(d)]
         self.product.divisors = [d for d in self.product.divisors if self.stays(d)]
         for d in moving:

@@ -112,7 +112,7 @@ class _Pruning:
         return max(found, key=lambda a: self.context.size(a), default=None)
 
     def hull(self, axis: str, row: str | None, test: Expr, chunks: Chunks, equations: list[Equation]) -> Program:
-        """The program with the first position that may be needed, and the one after the last, as bounds of equations."""
+        """The program with the first position that may be needed, and the one after the last, as bounds."""
         column = chunks.of(axis)
         axes = tuple(a for a in ein.axes_of(test) if a != column)
         start: Expr = Apply("mul", (AxisValue(column), Const(CHUNK)))
