@@ -1,7 +1,7 @@
-"""How large integers of the index type grow in a schedule: what a launch compares with 2**31 to choose that type.
+"""How large integers of the index type grow in a schedule: the launcher compares this with 2**31 to choose the type.
 
 A bound is a polynomial in extents and scalar arguments: a position along i is at most |i| - 1, a sum of two positions
-at most the sum of theirs, and so on. Bounds that another one exceeds whatever the extents are left out.
+at most the sum of their bounds, and so on. Bounds that another one exceeds for all extents are left out.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Polynomial = dict[tuple[Atom, ...], int]  # coefficients by product of atoms
 
 
 def largest(schedule: tile.Schedule) -> list[Polynomial]:
-    """Bounds on every integer of the index type, none of which another one covers."""
+    """Bounds on every integer of the index type, without those that another one covers."""
     found: list[Polynomial] = []
     for kernel in schedule.kernels:
         for p in _Kernel(kernel).bounds():
@@ -31,7 +31,7 @@ def largest(schedule: tile.Schedule) -> list[Polynomial]:
 
 
 def written(p: Polynomial, names: Mapping[Atom, str]) -> str:
-    """The polynomial as Python, without the terms that lower it."""
+    """The polynomial as Python, without its negative terms."""
     terms = []
     for atoms, n in p.items():
         factors = [f"abs({names[a]})" if a[0] == "scalar" else names[a] for a in atoms]
@@ -72,7 +72,7 @@ class _Kernel:
                     assert_never(s)
 
     def visit(self, roots: tuple[Value, ...]) -> None:
-        """Note the bounds of sums and products that are no part of a larger one."""
+        """Note the bounds of sums and products that are not part of a larger one."""
         for v in roots:
             if isinstance(v, tile.Elem) and v.op in ("add", "sub", "mul"):
                 self.found += [self.bound(v)] if v.op != "sub" else [self.bound(x) for x in v.args]
@@ -81,7 +81,7 @@ class _Kernel:
                 self.visit(values_of(v))
 
     def inner(self, v: Value) -> Iterator[Value]:
-        """The operands of a sum of products that are neither."""
+        """The operands of a sum of products that are neither sums nor products."""
         for x in values_of(v):
             if isinstance(x, tile.Elem) and x.op in ("add", "sub", "mul"):
                 yield from self.inner(x)
@@ -89,7 +89,7 @@ class _Kernel:
                 yield from values_of(x)
 
     def bound(self, v: Value) -> Polynomial:
-        """A bound on the size of an integer; 0 of what is not of the index type."""
+        """A bound on the size of an integer; 0 for one that is not of the index type."""
         match v:
             case tile.Ref(name=name):
                 return self.known.get(name, {})
@@ -134,7 +134,7 @@ def _times(p: Polynomial, q: Polynomial) -> Polynomial:
 
 
 def _covers(q: Polynomial, p: Polynomial) -> bool:
-    """Is q at least p, small constants apart, wherever no extent is 0? Each term of p must find one of q above it."""
+    """Is q at least p, but for small constants, if no extent is 0? Each term of p must find a term of q above it."""
     room = {atoms: n for atoms, n in q.items() if atoms}
     if any(n < 0 for n in room.values()):
         return False

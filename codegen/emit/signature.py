@@ -1,4 +1,4 @@
-"""A kernel as whoever launches it sees it: its arguments in order, and what they are."""
+"""A kernel as its launcher sees it: its arguments in order, and their kinds."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from einc.tile.walk import each, values_in
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """A kernel as its launcher sees it. Arguments in order: a pointer a buffer, the strides of all their dimensions,
-    extents, scalars; then, by name, the tile sizes and `INT`."""
+    """The arguments of a kernel, in order: a pointer for each buffer, the strides of all their dimensions, extents,
+    scalars; then, by name, the tile sizes and `INT`."""
 
     name: str
     kernel: tile.Kernel
@@ -30,10 +30,10 @@ def extents_of(kernel: tile.Kernel) -> tuple[str, ...]:
 
 
 def static_extents(kernel: tile.Kernel) -> frozenset[str]:
-    """The extents that are compiled in: those that lie within a tile of a contraction, such as a head's width.
+    """The extents that are compiled in: those of axes that lie within a tile of a contraction, such as a head's width.
 
-    That the tile is full is then known, and its masks vanish. Rows held whole by themselves keep theirs, as they come
-    in all lengths.
+    If the tile is full, its masks then vanish. Rows that are held whole without a contraction keep theirs, since they
+    come in all lengths.
     """
     if not any(isinstance(v, tile.Dot) for v in values_in(kernel.body)):
         return frozenset()
@@ -41,7 +41,7 @@ def static_extents(kernel: tile.Kernel) -> frozenset[str]:
 
 
 def in_parts(kernel: tile.Kernel) -> frozenset[str]:
-    """The tensors that are reached by real and imaginary parts."""
+    """The tensors that are accessed by real and imaginary parts."""
     loads = [v for v in values_in(kernel.body) if isinstance(v, tile.Load)]
     found: list[tile.Load | tile.Store] = [*loads, *(s for s in each(kernel.body) if isinstance(s, tile.Store))]
     return frozenset(x.tensor for x in found if x.part is not None)

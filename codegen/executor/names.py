@@ -1,4 +1,4 @@
-"""Names of a kernel: where a frame keeps their values, and which operations get a name because they occur twice."""
+"""Names of a kernel: where a frame keeps their values, and which repeated operations get a name."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Step = Callable[[Frame], None]
 
 @dataclass(slots=True, eq=False)
 class Name:
-    """A bound name: where frames keep its value, the loop depth it lives at, and what is known of the value.
+    """A bound name: where frames keep its value, the depth of its loop, and what is known about the value.
 
     `last` is true for the read after which nothing reads the name again.
     """
@@ -29,14 +29,14 @@ class Name:
     last: list[bool] = field(default_factory=lambda: [False])
 
     def next_read(self, depth: int) -> list[bool]:
-        """Whether the read that follows all others so far is the last; known once the kernel is compiled."""
+        """Whether the next read is the last one: a cell that is settled once the kernel is compiled."""
         self.last[0] = False
         self.kept = self.kept or depth > self.depth
         self.last = [not self.kept]
         return self.last
 
     def keep(self) -> None:
-        """The reads so far do not take the value over."""
+        """No read so far takes the value over."""
         self.last[0] = False
 
 
@@ -55,7 +55,7 @@ def bind(name: Name, node: Node) -> Step:
 
 
 def looks_first(body: Sequence[tile.Statement]) -> list[tile.Statement]:
-    """The body with truth values made as early as they can be: a tile that is only looked at before it changes can be
+    """The body with truth values computed as early as possible: a tile whose reads all come before it changes can be
     changed in place."""
     placed: list[tile.Statement] = []
     for s in body:
@@ -81,7 +81,7 @@ def _bound(s: tile.Statement) -> set[str]:
 
 
 def repeated(body: Iterable[tile.Statement]) -> dict[Value, Name | None]:
-    """The operations that occur more than once in a body, loops in it apart, none of them bound."""
+    """The operations that occur more than once in a body, outside its loops, none of them bound yet."""
     count = Counter(
         v
         for s in body

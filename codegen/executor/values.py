@@ -1,4 +1,4 @@
-"""Values of a kernel as nodes: for each tile value a function of the frame, and what intervals know of it."""
+"""Values of a kernel as nodes: for each tile value a function of the frame, and its interval."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ NOWHERE: frozenset[int] = frozenset()
 class Values:
     """Makes nodes for the values of one kernel at known extents.
 
-    `positions` are the tile axes' indices and `members` their dims; `whole` is the extent of every dim. `shapes`
-    collects the dims of every tensor that is computed, by which boxes are sized.
+    `positions` are the indices of the tile axes and `members` their dims; `whole` is the extent of every dim. `shapes`
+    collects the dims of every computed tensor, from which boxes are sized.
     """
 
     positions: dict[str, Affine]
@@ -67,7 +67,7 @@ class Values:
     # Names -----------------------------------------------------------------------------------------------------------
 
     def name(self, name: str, node: Node) -> Name:
-        """A name for what a node computes."""
+        """A name for the value of a node."""
         self.names[name] = made = self.unnamed(node)
         return made
 
@@ -76,7 +76,7 @@ class Values:
         return Name(self.slots - 1, self.depth, node)
 
     def close(self) -> None:
-        """End of a statement: it takes over nothing that it, or one that it stands in, reads elsewhere."""
+        """End a statement: it takes over no value that it, or the loop around it, reads elsewhere."""
         pending = [n for reads in (self.seen, *self.outside) for n in reads]
         for n in self.seen:
             if pending.count(n) > 1:
@@ -84,7 +84,7 @@ class Values:
         self.seen = []
 
     def read(self, n: Name) -> Node:
-        """A read of a bound name; the last one takes the tensor over."""
+        """A read of a bound name; the last read takes the tensor over."""
         slot, last = n.slot, n.next_read(self.depth)
         self.seen.append(n)
 
@@ -100,7 +100,7 @@ class Values:
     # Nodes -----------------------------------------------------------------------------------------------------------
 
     def node(self, v: Value) -> Node:
-        """The node of a value; one that occurs more than once in a body is bound at its first."""
+        """The node of a value; one that occurs more than once in a body is bound at its first occurrence."""
         known = next((bound[v] for bound in self.shared if bound.get(v)), None)
         if known is not None:
             return self.read(known)
@@ -223,7 +223,7 @@ class Values:
         return node
 
     def operation(self, op: str, args: list[Node], t: DType, known: Interval) -> Compute:
-        """The function of an operation, `where` apart; a truth value that an interval decides is not computed."""
+        """The function of an operation other than `where`; a truth value that an interval decides is not computed."""
         if op in ("and", "or"):
             return logic(op, *args)
         if op == "rand":
@@ -239,8 +239,8 @@ class Values:
         return decided(run, known) if known is not unknown and OPS[op].rule in (Rule.TRUTH, Rule.LOGIC) else run
 
     def sides(self, a: Node, b: Node) -> list[Node]:
-        """Positions to be compared as others whose difference is the same, each side over as few dims as can be: what
-        is compared is then no larger than an axis."""
+        """Two positions to compare, as two others with the same difference, each over as few dims as possible: the
+        compared tensors are then no larger than an axis."""
         difference = cast(Affine, a.affine).plus(cast(Affine, b.affine), -1)
         own, rest = difference.coefs[-1:], difference.coefs[:-1]
         return [self.affine(Affine(0, own), INT), self.affine(Affine(difference.const, rest).times(-1), INT)]
@@ -270,7 +270,7 @@ class Values:
     # Memory ----------------------------------------------------------------------------------------------------------
 
     def access(self, tensor: str, part: int | None, index: tuple[Value, ...], mask: Value | None) -> memory.Access:
-        """Where a load or store reaches; what keeps an index in range is checked anyhow, and no term of the mask."""
+        """The place of a load or store; its mask is without terms that keep an index in range, which is checked anyway."""
         nodes = tuple(self.node(i) for i in index)
         kept = [self.node(term) for term in conjuncts(mask) if not self.is_range_check(tensor, term, index)]
         dims = [prod(self.extents[a] for a in dim) for dim in self.buffers[tensor].dims]
@@ -278,7 +278,7 @@ class Values:
         return memory.Access(tensor, part, nodes, tuple(n for n in kept if n.fixed is not True), inside)
 
     def is_inside(self, index: Node, extent: int) -> bool:
-        """Does an index run forwards, and inside its dimension, in every box?"""
+        """Does an index increase, and stay inside its dimension, in every box?"""
         if index.affine is None or any(c < 0 for _, c in index.affine.coefs):
             return False
         low, high = index.affine.bounds([0] * len(self.whole), self.whole)
@@ -318,7 +318,7 @@ class Values:
     # Contractions and reductions -------------------------------------------------------------------------------------
 
     def scaled(self, factor: Node, v: tile.Dot) -> Node:
-        """A contraction times something, in one where that is a number and it starts from 0."""
+        """A contraction times a factor: one operation if the factor is a number and the contraction starts from 0."""
         start = self.node(v.acc).fixed
         if factor.dims or factor.dtype.name not in ("f32", "f64") or not isinstance(start, Tensor) or float(start):
             return self.elem("mul", [factor, self.dot(v)])
@@ -333,7 +333,7 @@ class Values:
         dims = (left.dims | right.dims | acc.dims) - set(inner)
         self.shapes.add(dims)
         if v.batch or max(len(self.members[a]) for a in (v.row, v.column, v.inner)) > 1:
-            self.shapes |= {left.dims, right.dims}  # which may not be matrices as they lie in memory
+            self.shapes |= {left.dims, right.dims}  # they may have to be copied into matrices
         return Node(acc.dtype, dims, contracted(left, right, acc, counted, inner, zero, factor))
 
     def fold(self, v: tile.Fold) -> Components:
