@@ -217,7 +217,7 @@ def _all_inside(access: Access, memory: Tensor, frame: Frame) -> bool:
 
 
 def _runs_inside(node: Node, frame: Frame, extent: int) -> bool:
-    """Does an index increase, and stay inside its dimension, throughout the box?"""
+    """Does an index never decrease, and stay inside its dimension, throughout the box?"""
     if node.affine is None or any(c < 0 for _, c in node.affine.coefs):
         return False
     low, high = node.affine.bounds(frame.lo, frame.hi)

@@ -55,8 +55,8 @@ def bind(name: Name, node: Node) -> Step:
 
 
 def looks_first(body: Sequence[tile.Statement]) -> list[tile.Statement]:
-    """The body with truth values computed as early as possible: a tile whose reads all come before it changes can be
-    changed in place."""
+    """The body with truth values computed as early as possible, so that the tiles they read can be changed in place
+    after them."""
     placed: list[tile.Statement] = []
     for s in body:
         if not isinstance(s, tile.Let) or not all(t.dtype.is_bool for t in s.types):

@@ -270,7 +270,7 @@ class Values:
     # Memory ----------------------------------------------------------------------------------------------------------
 
     def access(self, tensor: str, part: int | None, index: tuple[Value, ...], mask: Value | None) -> memory.Access:
-        """The place of a load or store; its mask is without terms that keep an index in range, which is checked anyway."""
+        """The place of a load or store. Mask terms that keep an index in range are dropped: that is checked anyway."""
         nodes = tuple(self.node(i) for i in index)
         kept = [self.node(term) for term in conjuncts(mask) if not self.is_range_check(tensor, term, index)]
         dims = [prod(self.extents[a] for a in dim) for dim in self.buffers[tensor].dims]
@@ -278,7 +278,7 @@ class Values:
         return memory.Access(tensor, part, nodes, tuple(n for n in kept if n.fixed is not True), inside)
 
     def is_inside(self, index: Node, extent: int) -> bool:
-        """Does an index increase, and stay inside its dimension, in every box?"""
+        """Does an index never decrease, and stay inside its dimension, in every box?"""
         if index.affine is None or any(c < 0 for _, c in index.affine.coefs):
             return False
         low, high = index.affine.bounds([0] * len(self.whole), self.whole)

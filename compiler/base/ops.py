@@ -1,4 +1,4 @@
-"""The scalar operations of the language: one table of how each is written, typed and ordered."""
+"""The scalar operations of the language: one table of how each is written and typed, and how tightly it binds."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ class Rule(Enum):
     RANDOM = "f32, from integers"
     PART = "the part of a complex argument"
     COMPLEX = "the complex type whose parts hold the arguments, which are real"
-    SIZE = "the argument's; of a complex one, that of its parts; a boolean counts as an integer"
+    SIZE = "that of the argument, or of the parts of a complex one; a boolean counts as an integer"
 
 
 @dataclass(frozen=True, slots=True)
 class Op:
-    """A scalar operation. `arity` -1 takes one or more; `infix` operations bind by `binding` (higher is tighter)."""
+    """A scalar operation. `arity` -1 means one or more arguments; `infix` ones bind by `binding`, higher is tighter."""
 
     name: str
     arity: int
@@ -76,17 +76,17 @@ def sides(op: Op) -> tuple[int, int]:
     return op.binding, op.binding + 1
 
 
-TRANSCENDENTAL = frozenset((*_FLOATING, "atan2"))  # and roots: what takes many instructions
-CONSTANTS = {"pi": math.pi}  # names that have a value where nothing else has the name
+TRANSCENDENTAL = frozenset((*_FLOATING, "atan2"))  # and roots: they take many instructions
+CONSTANTS = {"pi": math.pi}  # names with a value, where nothing else has the name
 ORDERINGS = ("lt", "le", "gt", "ge")
 COMPARISONS = (*ORDERINGS, "eq", "ne")
 MIRRORED = dict(zip(COMPARISONS, ("gt", "ge", "lt", "le", "eq", "ne"), strict=True))  # with the sides exchanged
-DENIED = dict(zip(COMPARISONS, ("ge", "gt", "le", "lt", "ne", "eq"), strict=True))  # of a NaN only `eq` and `ne`
+DENIED = dict(zip(COMPARISONS, ("ge", "gt", "le", "lt", "ne", "eq"), strict=True))  # with a NaN, only for `eq` and `ne`
 LINEAR = ("neg", "re", "im", "conj")  # unary operations that pass through a sum
 
 
 def result_type(name: str, args: tuple[DType, ...]) -> DType:
-    """The type of `name` applied to arguments of these types (weak types included).
+    """The type of operation `name` on arguments of these types (weak types included).
 
     Raises `DTypeError` (without a place: the caller adds it) where the operation does not take them.
     """

@@ -34,7 +34,7 @@ def evaluate_formula(e: Expr, extents: Mapping[str, int], scalars: Mapping[str, 
             values = [evaluate_formula(a, extents, scalars) for a in args]
             return _apply(e, op, values, extents, scalars)
         case AxisValue() | Read():
-            raise DTypeError(f"{print_expr(e)} is no constant of the call", getattr(e, "span", None))
+            raise DTypeError(f"{print_expr(e)} is not known at the call", getattr(e, "span", None))
         case _:
             assert_never(e)
 
@@ -71,7 +71,7 @@ _REAL: dict[str, Callable[[float], float]] = {
     "log2": math.log2, "tanh": math.tanh, "erf": math.erf, "sin": math.sin, "cos": math.cos, "tan": math.tan,
     "log1p": math.log1p, "expm1": math.expm1,
 }  # fmt: skip
-# Where Python raises and IEEE has a value: at the edge of the domain (log 0).
+# Values of IEEE where Python raises: at the edge of the domain (log 0).
 _AT_EDGE = {"log": (0, -math.inf), "log2": (0, -math.inf), "log1p": (-1, -math.inf)}
 
 
@@ -112,7 +112,7 @@ def _apply(
         case "not", [a]:
             return not a
         case _:
-            raise DTypeError(f"'{op}' is not for extents and scalars", e.span, fact=print_expr(e))
+            raise DTypeError(f"'{op}' does not take extents and scalars", e.span, fact=print_expr(e))
 
 
 _ROUND: dict[str, Callable[[float], int]] = {"floor": math.floor, "ceil": math.ceil, "round": round}
@@ -137,7 +137,7 @@ def _quotient(a: float, b: float) -> float:
 
 
 def _power(a: ScalarValue, b: ScalarValue) -> ScalarValue:
-    """Integer powers of integers are integers; a negative exponent of one, rounded to zero, leaves 1, -1 or 0."""
+    """Integer powers of integers are integers; one with a negative exponent is rounded to zero, and so 1, -1 or 0."""
     if isinstance(a, int) and isinstance(b, int):
         if b >= 0:
             return int(a**b)
