@@ -139,19 +139,19 @@ def _single(name: str, unit: bool | int | str, op: str, meaning: str, inverse: s
 
 
 def _place(name: str, unit: str, better: str, of: str) -> Monoid:
-    meaning = f"the position of the {of}, the first of several; over an axis of extent 0 an error"
+    meaning = f"the position of the {of}, the first of several; an error over an axis of extent 0"
     return Monoid(name, (unit, "highest"), _first(better), results=(1,), meaning=meaning)
 
 
 MONOIDS: dict[str, Monoid] = {
     m.name: m
     for m in (
-        _single("sum", 0, "add", "the sum; of nothing 0", inverse="sub"),
-        _single("prod", 1, "mul", "the product; of nothing 1"),
-        _single("max", "lowest", "max", "the greatest; of nothing -inf"),
-        _single("min", "highest", "min", "the least; of nothing inf"),
-        _single("any", False, "or", "is any true? of nothing false"),
-        _single("all", True, "and", "are all true? of nothing true"),
+        _single("sum", 0, "add", "the sum; 0 over nothing", inverse="sub"),
+        _single("prod", 1, "mul", "the product; 1 over nothing"),
+        _single("max", "lowest", "max", "the greatest; -inf over nothing"),
+        _single("min", "highest", "min", "the least; inf over nothing"),
+        _single("any", False, "or", "whether any is true; false over nothing"),
+        _single("all", True, "and", "whether all are true; true over nothing"),
         _place("argmax", "lowest", "gt", "greatest"),
         _place("argmin", "highest", "lt", "least"),
     )

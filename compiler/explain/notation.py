@@ -1,6 +1,6 @@
-"""Expressions and equations as mathematics writes them: Σ for a sum, e^{x} for an exponential, [p] for an indicator.
+"""Expressions and equations in mathematical notation: Σ for a sum, e^{x} for an exponential, [p] for an indicator.
 
-`^{...}` and `_{...}` stand for what is raised and lowered, as in TeX; `markup` turns them into HTML.
+`^{...}` and `_{...}` mark superscripts and subscripts, as in TeX; `markup` turns them into HTML.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _INFIX = {
 _RAISED = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 _LOWERED = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
 
-Part = tuple[str, int]  # a text and how strongly it binds
+Part = tuple[str, int]  # a text and how tightly it binds
 
 
 def lowered(n: int) -> str:
@@ -166,7 +166,7 @@ def _negation(p: Expr, shapes: Shapes) -> Part:
 
 
 def _choice(p: Expr, x: Expr, y: Expr, shapes: Shapes) -> Part:
-    """A choice whose other side is 0 is a product with an indicator."""
+    """A choice; one whose other side is 0 is a product with an indicator."""
     for condition, value, other in ((p, x, y), (Apply("not", (p,)), y, x)):
         if _is_zero(other):
             indicator = f"[{expression(condition, shapes)}]"
@@ -186,7 +186,7 @@ def _within(part: Part, least: int) -> str:
 
 
 def markup(text: str) -> str:
-    """The notation as HTML: what is raised in `sup`, what is lowered in `sub`."""
+    """The notation as HTML: superscripts in `sup`, subscripts in `sub`."""
     found: list[str] = []
     closing: list[str] = []
     position = 0

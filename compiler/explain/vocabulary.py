@@ -1,4 +1,4 @@
-"""Every function that a program may call, with its form and what it gives."""
+"""Every function that a program may call, with its form and its result."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ _CALLS = {
     "tanh": "the hyperbolic tangent", "erf": "the error function", "sin": "the sine", "cos": "the cosine",
     "tan": "the tangent", "atan2": "the angle of the point (x, y), from -pi to pi",
     "abs": "the absolute value, of complex numbers too",
-    "floor": "the greatest integer below, or x", "ceil": "the least integer above, or x",
-    "round": "the nearest integer, the even one of two",
+    "floor": "the greatest integer that is at most x", "ceil": "the least integer that is at least x",
+    "round": "the nearest integer, and the even one of two",
     "max": "the greatest of its arguments", "min": "the least of its arguments",
-    "where": "x where the condition holds, else y; reads in the other are not made",
-    "rand": "a number in [0, 1) for a seed and an index: the same at every level and on every machine",
+    "where": "x where the condition holds, else y; the other is not read",
+    "rand": "a random number in [0, 1) for a seed and an index: the same at every level and on every machine",
     "re": "the real part", "im": "the imaginary part", "conj": "the complex conjugate",
-    "complex": "the complex number of a real and an imaginary part",
+    "complex": "the complex number with this real and imaginary part",
 }  # fmt: skip
 _ARGUMENTS = {
     "atan2": "y, x",
@@ -48,7 +48,7 @@ _ARGUMENTS = {
 
 
 def vocabulary() -> tuple[Word, ...]:
-    """Scalar operations that are calls, casts, reductions, and the functions of the prelude, each in its order."""
+    """Scalar operations that are calls, casts, reductions, and functions of the prelude, each in order."""
     calls = [op.name for op in OPS.values() if not op.infix]
     return (
         *(Word(n, f"{n}({_ARGUMENTS.get(n, 'x')})", _CALLS[n], "operation") for n in calls),
@@ -69,6 +69,6 @@ def _prelude() -> Iterator[Word]:
 
 
 def markdown(words: Iterable[Word]) -> str:
-    """A table of functions, as a page shows it."""
+    """A table of functions in Markdown."""
     rows = [(f"`{w.form}`", w.says.replace("|", "\\|")) for w in words]
     return "\n".join(["| written | gives |", "|---|---|", *(f"| {form} | {says} |" for form, says in rows)]) + "\n"

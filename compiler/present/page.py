@@ -1,4 +1,4 @@
-"""A story as one page that needs nothing else: the cascade before and after, derivations, tiles and figures."""
+"""A story as one self-contained page: the cascade before and after, derivations, tiles and figures."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ def _matrix(rows: Sequence[Sequence[str]]) -> str:
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]], style: str = "") -> str:
-    """A table of cells in HTML; one that is to `stack` has a line a cell where the page is narrow."""
+    """A table of cells in HTML; with style `stack` each cell has its own line on a narrow page."""
     top = "".join(f"<th scope='col'>{h}</th>" for h in head)
     body = "".join("<tr>" + "".join(row) + "</tr>" for row in rows)
     return (

@@ -19,13 +19,13 @@ WIDTH = 100
 
 
 def console() -> Console:
-    """A console of at most 100 columns, and of 100 where the output is no terminal."""
+    """A console of at most 100 columns, and of exactly 100 if the output is not a terminal."""
     found = Console(highlight=False)
     return Console(highlight=False, width=min(found.width, WIDTH) if found.is_terminal else WIDTH)
 
 
 def as_text(what: RenderableType) -> str:
-    """What is rendered, as plain text."""
+    """A rendered object as plain text."""
     plain = Console(width=WIDTH, color_system=None, force_terminal=False, highlight=False)
     with plain.capture() as capture:
         plain.print(what)
@@ -38,7 +38,7 @@ def explanation(s: Story) -> Group:
 
 
 def stage_table(s: Story) -> Table:
-    """What the program says, and what the compiler adds to it at each level."""
+    """The text of the program, and what the compiler adds to it at each level."""
     table = Table(show_lines=True, expand=True)
     for name, share in (("stage", 3), ("the program says", 5), ("the compiler adds", 5)):
         table.add_column(name, ratio=share, style="bold" if name == "stage" else "")
@@ -78,7 +78,7 @@ def characteristics(s: Story) -> list[tuple[str, str]]:
 def _state(f: Level) -> str:
     running = {s.name: s for k in f.kernels for s in k.running}
     if not running:
-        return "none: every result is a sum, maximum, … of its inputs alone"
+        return "none: every reduction depends on its inputs alone"
     each = sum(k.state_bytes_per_row for k in f.kernels if k.running)
     return f"running, in order of the walk: {', '.join(map(state_name, running.values()))}; {quantity(each)}B a row"
 
@@ -98,7 +98,7 @@ def _einsums(s: Story) -> str:
 
 
 def _alike(levels: Sequence[Level]) -> list[list[Level]]:
-    """Neighbouring levels whose figures are equal, together."""
+    """Neighbouring levels with equal figures, grouped."""
     groups: list[list[Level]] = []
     for level in levels:
         if groups and _summed(level) == _summed(groups[-1][0]):
@@ -134,7 +134,7 @@ def _count(n: int, what: str) -> str:
 
 
 def listing(text: str, language: str = "text") -> RenderableType:
-    """A program or source as it is, coloured where a terminal can; long lines wrap."""
+    """A program or source, coloured if the terminal can; long lines wrap."""
     if language == "text":
         return Text(text.rstrip("\n"))
     return Syntax(text.rstrip("\n"), language, theme="ansi_dark", background_color="default", word_wrap=True)
@@ -145,12 +145,12 @@ def section(title: str, body: RenderableType) -> Panel:
 
 
 def code(title: str, text: str) -> Group:
-    """A Python file under its title, without a frame: it is for copying."""
+    """A Python file under its title, without a frame, so that it can be copied."""
     return Group(Rule(Text(title), align="left", style="dim"), listing(text, "python"))
 
 
 def functions_table(rows: Iterable[tuple[str, str, str]]) -> Table:
-    """The functions of the language: where each comes from, how it is written, what it gives."""
+    """The functions of the language: where each comes from, how it is written, and its result."""
     table = Table(expand=True)
     table.add_column("kind", no_wrap=True)
     table.add_column("function", style="bold", ratio=3)

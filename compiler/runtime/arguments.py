@@ -34,10 +34,10 @@ def arrange(
     named: Mapping[str, object],
     shaped: bool = False,
 ) -> Arguments:
-    """The arguments of a program with these operands and scalars; scalars follow the operands by position.
+    """The arguments of a call, for these operands and scalars; by position, scalars follow the operands.
 
-    Raises `CallError` for too many, a missing, an unknown or a repeated one; `signature` is what the message quotes.
-    `shaped` takes operands that have a shape and no memory.
+    Raises `CallError` for too many arguments, and a missing, unknown or repeated one; messages quote `signature`.
+    `shaped` allows operands that have a shape and no memory.
     """
     known = (*operands, *scalars)
     if len(given) > len(known):
@@ -70,7 +70,7 @@ def arrange(
 
 
 def _meant(keyword: str, known: Sequence[str]) -> str:
-    """The parameter of this name; Python writes a keyword's letters in one form (NFKC), a program keeps them."""
+    """The parameter of this name; Python normalises the letters of a keyword (NFKC), a program keeps them."""
     if keyword in known:
         return keyword
     alike = [name for name in known if normalize("NFKC", name) == keyword]
@@ -78,7 +78,7 @@ def _meant(keyword: str, known: Sequence[str]) -> str:
 
 
 def _plain(value: object) -> object:
-    """A scalar of NumPy or torch, or an array of one element without dimensions, as Python's own number."""
+    """A scalar of NumPy or torch, or an array of one element without dimensions, as a Python number."""
     if isinstance(value, np.ndarray | np.generic) or is_torch(value):
         array: Any = value
         return array.item() if array.ndim == 0 else value
