@@ -11,17 +11,18 @@ from collections.abc import Iterator, Mapping
 from typing import assert_never
 
 from einc import tile
+from einc.base.polynomials import Polynomial, add, times
 from einc.base.types import INT
 from einc.tile import Value
 from einc.tile.walk import tile_axes, values_of
 
 Atom = tuple[str, str]  # ("extent", axis) or ("scalar", name)
-Polynomial = dict[tuple[Atom, ...], int]  # coefficients by product of atoms
+Bound = Polynomial[Atom]
 
 
-def largest(schedule: tile.Schedule) -> list[Polynomial]:
+def largest(schedule: tile.Schedule) -> list[Bound]:
     """Bounds on every integer of the index type, without those that another one covers."""
-    found: list[Polynomial] = []
+    found: list[Bound] = []
     for kernel in schedule.kernels:
         for p in _Kernel(kernel).bounds():
             if any(_covers(q, p) for q in found):
@@ -30,7 +31,7 @@ def largest(schedule: tile.Schedule) -> list[Polynomial]:
     return found
 
 
-def written(p: Polynomial, names: Mapping[Atom, str]) -> str:
+def written(p: Bound, names: Mapping[Atom, str]) -> str:
     """The polynomial as Python, without its negative terms."""
     terms = []
     for atoms, n in p.items():
@@ -43,13 +44,13 @@ def written(p: Polynomial, names: Mapping[Atom, str]) -> str:
 class _Kernel:
     def __init__(self, kernel: tile.Kernel) -> None:
         self.kernel = kernel
-        self.known: dict[str, Polynomial] = {}
-        self.found: list[Polynomial] = []
+        self.known: dict[str, Bound] = {}
+        self.found: list[Bound] = []
 
-    def bounds(self) -> list[Polynomial]:
+    def bounds(self) -> list[Bound]:
         for axis in tile_axes(self.kernel).values():
-            extent = _product(tuple(("extent", a) for a in axis.axes))
-            self.known[axis.name] = _sum(extent, {(): -1})
+            extent: Bound = {tuple(sorted(("extent", a) for a in axis.axes)): 1}
+            self.known[axis.name] = add(extent, {(): -1})
             self.found.append(extent)
         self.body(self.kernel.body)
         return self.found
@@ -88,7 +89,7 @@ class _Kernel:
             else:
                 yield from values_of(x)
 
-    def bound(self, v: Value) -> Polynomial:
+    def bound(self, v: Value) -> Bound:
         """A bound on the size of an integer; 0 for one that is not of the index type."""
         match v:
             case tile.Ref(name=name):
@@ -104,36 +105,18 @@ class _Kernel:
             ) if isinstance(n, int) and isinstance(m, int) and 0 < m <= n:
                 return self.bound(a)
             case tile.Elem(op="mul", args=(a, b)):
-                return _times(self.bound(a), self.bound(b))
+                return times(self.bound(a), self.bound(b))
             case tile.Elem(op="floordiv" | "exactdiv" | "neg" | "abs", args=(a, *_)):
                 return self.bound(a)
             case tile.Elem(op="mod", args=(_, b)):
                 return self.bound(b)
             case tile.Elem(op="add" | "sub" | "max" | "min", args=(a, b)) | tile.Elem(op="where", args=(_, a, b)):
-                return _sum(self.bound(a), self.bound(b))
+                return add(self.bound(a), self.bound(b))
             case _:
                 return {}
 
 
-def _product(atoms: tuple[Atom, ...]) -> Polynomial:
-    return {tuple(sorted(atoms)): 1}
-
-
-def _sum(p: Polynomial, q: Polynomial) -> Polynomial:
-    total = {m: p.get(m, 0) + q.get(m, 0) for m in (*p, *q)}
-    return {m: n for m, n in total.items() if n}
-
-
-def _times(p: Polynomial, q: Polynomial) -> Polynomial:
-    total: Polynomial = {}
-    for a, n in p.items():
-        for b, m in q.items():
-            key = tuple(sorted((*a, *b)))
-            total[key] = total.get(key, 0) + n * m
-    return {m: n for m, n in total.items() if n}
-
-
-def _covers(q: Polynomial, p: Polynomial) -> bool:
+def _covers(q: Bound, p: Bound) -> bool:
     """Is q at least p, but for small constants, if no extent is 0? Each term of p must find a term of q above it."""
     room = {atoms: n for atoms, n in q.items() if atoms}
     if any(n < 0 for n in room.values()):

@@ -6,6 +6,7 @@ import operator
 from collections.abc import Mapping
 
 from einc.base.errors import CallError, DTypeError, ShapeError, nearest
+from einc.base.words import count
 from einc.ein import AxisDecl, Expr, Operand, Param, Program
 from einc.ein.arithmetic import ScalarValue, values_of
 from einc.ein.printer import print_dims, print_expr
@@ -34,7 +35,7 @@ def check_ranks(program: Program, shapes: Mapping[str, Shape]) -> None:
         got = tuple(shapes[p.name])
         if len(got) != len(p.dims):
             raise ShapeError(
-                f"{p.name} has {_count(len(p.dims), 'dimension')}, but the operand given has {len(got)}",
+                f"{p.name} has {count(len(p.dims), 'dimension')}, but the operand given has {len(got)}",
                 p.span,
                 fact=f"{_signature(p)} received {got}",
                 hint="name every dimension of the operand" if len(got) > len(p.dims) else "reshape the operand",
@@ -43,10 +44,6 @@ def check_ranks(program: Program, shapes: Mapping[str, Shape]) -> None:
 
 def _signature(p: Operand) -> str:
     return p.name + print_dims(p.dims)
-
-
-def _count(n: int, what: str) -> str:
-    return f"{n} {what}" if n == 1 else f"{n} {what}s"
 
 
 def checked_scalars(program: Program, scalars: Scalars) -> dict[str, ScalarValue]:

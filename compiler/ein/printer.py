@@ -142,9 +142,9 @@ class _Writer:
             space = " " if op.infix.isalpha() else ""
             if op.name == "neg" and isinstance(args[0], Const):  # `-2` is a literal
                 return f"-({parts[0][0]})", op.binding
-            return f"{op.infix}{space}{_within(parts[0], op.binding)}", op.binding
+            return f"{op.infix}{space}{bracketed(*parts[0], op.binding)}", op.binding
         left, right = sides(op)
-        return f"{_within(parts[0], left)} {op.infix} {_within(parts[1], right)}", op.binding
+        return f"{bracketed(*parts[0], left)} {op.infix} {bracketed(*parts[1], right)}", op.binding
 
     def read(self, e: Read, context: Expr | None) -> str:
         dims = None if self.shapes is None else self.shapes.get(e.tensor)
@@ -159,9 +159,8 @@ class _Writer:
         return f"{e.tensor}[{', '.join(index)}{written}]"
 
 
-def _within(part: tuple[str, int], least: int) -> str:
+def bracketed(text: str, binding: int, least: int) -> str:
     """The text, in parentheses if it binds less tightly than `least`."""
-    text, binding = part
     return f"({text})" if binding < least else text
 
 

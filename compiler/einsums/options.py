@@ -9,6 +9,7 @@ import numpy as np
 
 from einc.base.errors import CallError, DTypeError, nearest
 from einc.base.types import DType, numpy_join
+from einc.base.words import count
 from einc.runtime.tensors import dtype_of, numpy_dtype
 
 ORDERS = ("C", "F", "A", "K")
@@ -51,7 +52,7 @@ def _check_path(steps: Sequence[object], operands: int) -> None:
         ):
             raise PathError(
                 "a step of the path contracts operands that do not exist",
-                fact=f"the step {step!r:.80} meets {left} operand{'s' * (left != 1)}",
+                fact=f"the step {step!r:.80} meets {count(left, 'operand')}",
                 hint="optimize=True",
             )
         left -= len(indices) - 1

@@ -25,6 +25,7 @@ from einc.ein import (
     Read,
     Scalar,
 )
+from einc.ein.printer import bracketed
 
 Shapes = Mapping[str, tuple[tuple[str, ...], ...]]
 
@@ -47,7 +48,7 @@ def lowered(n: int) -> str:
 
 def expression(e: Expr, shapes: Shapes | None = None, least: int = 0) -> str:
     """An expression; reads of the tensors in `shapes` at their own axes are written by name alone."""
-    return _within(_part(e, shapes or {}), least)
+    return bracketed(*_part(e, shapes or {}), least)
 
 
 def reduction(monoid: Monoid, over: Sequence[str], domain: Expr | None, body: str, shapes: Shapes | None = None) -> str:
@@ -178,11 +179,6 @@ def _choice(p: Expr, x: Expr, y: Expr, shapes: Shapes) -> Part:
 
 def _is_zero(e: Expr) -> bool:
     return e in (ZERO, Const(0.0))
-
-
-def _within(part: Part, least: int) -> str:
-    text, binding = part
-    return f"({text})" if binding < least else text
 
 
 def markup(text: str) -> str:

@@ -190,10 +190,9 @@ def wrapped(text: str, first: str = "", rest: str = "    ") -> list[str]:
 
 
 def duration(us: float) -> str:
-    """`812 µs`: a time with three digits."""
-    if us < 1000:
-        return f"{us:.3g} µs"
-    return f"{us / 1000:.3g} ms" if us < 1e6 else f"{us / 1e6:.4g} s"
+    """`812 µs`, `1.23 ms`: a time with three digits."""
+    value, unit = (us, "µs") if us < 1e3 else (us / 1e3, "ms") if us < 1e6 else (us / 1e6, "s")
+    return f"{ratio(value)} {unit}"
 
 
 def ratio(x: float) -> str:

@@ -11,6 +11,7 @@ from rich.syntax import Syntax
 from rich.table import Table
 from rich.text import Text
 
+from einc.base.words import count
 from einc.explain import Story
 from einc.explain.figures import Level, State
 from einc.present.report import duration, quantity, ratio, report
@@ -116,8 +117,8 @@ def _figures(same: Sequence[Level]) -> str:
     f = same[0]
     passes = ", ".join(f"{n}× over {axis}" for axis, n in f.sweeps.items())
     lines = [
-        f"{', '.join(f'-O{level.level}' for level in same)}: {_count(f.equations, 'equation')}, "
-        f"{_count(len(f.kernels), 'kernel')}" + (f", passes: {passes}" if passes else ""),
+        f"{', '.join(f'-O{level.level}' for level in same)}: {count(f.equations, 'equation')}, "
+        f"{count(len(f.kernels), 'kernel')}" + (f", passes: {passes}" if passes else ""),
         f"{quantity(f.flops)}FLOP, {quantity(f.bytes)}B moved, {ratio(f.intensity)} FLOP/B, "
         f"predicted {duration(f.predicted_us)}",
     ]
@@ -127,10 +128,6 @@ def _figures(same: Sequence[Level]) -> str:
     else:
         lines.append("nothing in memory between kernels")
     return "\n".join(lines)
-
-
-def _count(n: int, what: str) -> str:
-    return f"{n} {what}" if n == 1 else f"{n} {what}s"
 
 
 def listing(text: str, language: str = "text") -> RenderableType:

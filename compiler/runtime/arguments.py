@@ -11,6 +11,7 @@ import numpy as np
 
 from einc.base.errors import CallError, nearest
 from einc.base.facts import Fact
+from einc.base.words import count
 from einc.runtime.tensors import as_array, fact, is_torch
 
 Array = Any  # a torch tensor or a NumPy array
@@ -39,12 +40,29 @@ def arrange(
     Raises `CallError` for too many arguments, and a missing, unknown or repeated one; messages quote `signature`.
     `shaped` allows operands that have a shape and no memory.
     """
-    known = (*operands, *scalars)
-    if len(given) > len(known):
-        what = f"{len(operands)} operand{'s' * (len(operands) != 1)}" + (f" and {len(scalars)} scalars" * bool(scalars))
+    if len(given) > len(operands) + len(scalars):
+        what = count(len(operands), "operand") + (f" and {count(len(scalars), 'scalar')}" * bool(scalars))
         raise CallError(
             f"{len(given)} arguments are given, but the program takes {what}", fact=signature, hint="leave out the rest"
         )
+    values = _by_name((*operands, *scalars), signature, given, named)
+    missing = [name for name in operands if name not in values]
+    if missing:
+        takes = count(len(operands), "operand")
+        raise CallError(
+            f"operand '{missing[0]}' is missing: the program takes {takes}, given {len(operands) - len(missing)}",
+            fact=signature,
+            hint=f"pass {', '.join(missing)}",
+        )
+    arrays = tuple(as_array(values[name], name, shaped=shaped) for name in operands)
+    facts = tuple(fact(a, name) for name, a in zip(operands, arrays, strict=True))
+    return Arguments(tuple(operands), arrays, facts, {name: _plain(values[name]) for name in scalars if name in values})
+
+
+def _by_name(
+    known: Sequence[str], signature: str, given: Sequence[object], named: Mapping[str, object]
+) -> dict[str, object]:
+    """Each argument by the name of its parameter, those given by position first."""
     values = dict(zip(known, given, strict=False))
     for keyword, value in named.items():
         name = _meant(keyword, known)
@@ -56,17 +74,7 @@ def arrange(
                 f"'{name}' is given twice, by position and by name", fact=signature, hint="leave out one of them"
             )
         values[name] = value
-    missing = [name for name in operands if name not in values]
-    if missing:
-        count = f"{len(operands)} operand{'s' * (len(operands) != 1)}"
-        raise CallError(
-            f"operand '{missing[0]}' is missing: the program takes {count}, given {len(operands) - len(missing)}",
-            fact=signature,
-            hint=f"pass {', '.join(missing)}",
-        )
-    arrays = tuple(as_array(values[name], name, shaped=shaped) for name in operands)
-    facts = tuple(fact(a, name) for name, a in zip(operands, arrays, strict=True))
-    return Arguments(tuple(operands), arrays, facts, {name: _plain(values[name]) for name in scalars if name in values})
+    return values
 
 
 def _meant(keyword: str, known: Sequence[str]) -> str:

@@ -1,4 +1,4 @@
-"""Results as the caller's kind of tensor, or written where the caller wants them."""
+"""Results as the caller's kind of tensor, or written where the caller expected them."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 from einc import ein
 from einc.base.errors import CallError, DTypeError, ShapeError
 from einc.base.types import DType
+from einc.base.words import count
 from einc.ein.ranges import extent_of
 from einc.runtime.tensors import as_numpy, as_torch, dtype_of, is_torch, may_overlap, overlaps_itself
 
@@ -38,13 +39,13 @@ def write(
     `run` takes tensors to write to, or None. Results are written directly to memory that torch can address and that is
     not shared with an operand or another result; otherwise, or if `operands` is None, they are computed and copied.
     """
-    count = len(program.results)
+    expected = len(program.results)
     wanted = tuple(out) if isinstance(out, tuple | list) else (out,)
-    if len(wanted) != count:
+    if len(wanted) != expected:
         raise CallError(
-            f"out holds {len(wanted)} tensor{'s' * (len(wanted) != 1)}, but the program gives {count}",
+            f"out holds {count(len(wanted), 'tensor')}, but the program gives {expected}",
             fact=f"results: {', '.join(program.results)}",
-            hint=f"pass a tuple of {count}" if count > 1 else "pass one tensor",
+            hint=f"pass a tuple of {expected}" if expected > 1 else "pass one tensor",
         )
     dims, dtypes = program.shapes(), program.dtypes()
     for name, array in zip(program.results, wanted, strict=True):

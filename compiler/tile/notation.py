@@ -18,6 +18,7 @@ from typing import assert_never
 from einc import tile
 from einc.base.ops import ATOM, OPS, SIGN, SUM, Op, sides
 from einc.base.types import DType
+from einc.ein.printer import bracketed
 from einc.tile import Lit, TileType, Value
 from einc.tile.literals import UNTYPED, bare
 
@@ -52,7 +53,7 @@ class Notation:
             case tile.Ref(name=name) | tile.ScalarArg(name=name):
                 return name
             case Lit():
-                return _within(self.literal(v), SIGN if _is_negative(v) else ATOM, binding)
+                return bracketed(self.literal(v), SIGN if _is_negative(v) else ATOM, binding)
             case tile.ExtentOf(axis=axis):
                 return f"|{axis}|"
             case tile.Convert(dtype=dtype, arg=arg):
@@ -60,9 +61,9 @@ class Notation:
             case tile.Fill(value=value):
                 return f"fill({self.literal(value)})"
             case tile.Load():
-                return _within(self.load(v), ATOM if v.mask is None else LOOSE, binding)
+                return bracketed(self.load(v), ATOM if v.mask is None else LOOSE, binding)
             case tile.Dot():
-                return _within(self.dot(v), SUM, binding)
+                return bracketed(self.dot(v), SUM, binding)
             case tile.Fold(monoid=monoid, axis=axis, args=args):
                 return f"{monoid.name}[{axis}]({self.several(args)})"
             case tile.Scan(monoid=monoid, axis=axis, args=args, reverse=reverse):
@@ -102,9 +103,9 @@ class Notation:
         if op.arity == 1:
             space = " " if op.infix.isalpha() else ""
             below = f"({self.value(args[0], LOOSE)})" if isinstance(args[0], Lit) else self.value(args[0], op.binding)
-            return _within(f"{op.infix}{space}{below}", op.binding, binding)
+            return bracketed(f"{op.infix}{space}{below}", op.binding, binding)
         left, right = sides(op)
-        return _within(f"{self.value(args[0], left)} {op.infix} {self.value(args[1], right)}", op.binding, binding)
+        return bracketed(f"{self.value(args[0], left)} {op.infix} {self.value(args[1], right)}", op.binding, binding)
 
 
 def part(n: int | None) -> str:
@@ -113,7 +114,3 @@ def part(n: int | None) -> str:
 
 def _is_negative(v: Lit) -> bool:
     return v.dtype is UNTYPED and str(v.value).startswith("-")
-
-
-def _within(text: str, binds: int, least: int) -> str:
-    return f"({text})" if binds < least else text

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from einc.base.files import read_text, write
-from einc.present.report import LIMITS
+from einc.present.report import LIMITS, duration
 from einc.trials.bench import Row, bench
 from einc.trials.contests import Contest
 
@@ -38,26 +38,17 @@ def _aligned(cells: Sequence[str]) -> str:
 def _cells(row: Row) -> list[tuple[str, ...]]:
     """The cells of a row, a line for each peer, with einc's own figures in the first line."""
     rate = f"{row.tflops:.3g}" if row.flops else ""
-    predicted = "" if row.predicted is None else duration(row.predicted)
+    predicted = "" if row.predicted is None else duration(1e6 * row.predicted)
     last = (rate, f"{row.gbps:.3g}", predicted, LIMITS.get(row.limit, row.limit))
     found = []
     for k, t in enumerate(row.times or (None,)):
-        own = (row.name, duration(row.seconds)) if k == 0 else ("", "")
+        own = (row.name, duration(1e6 * row.seconds)) if k == 0 else ("", "")
         if t is None:
             theirs = ("", "", "")
         else:
-            theirs = (t.peer, "failed" if t.error else duration(t.seconds), "" if t.error else f"{t.ratio:.2f}")
+            theirs = (t.peer, "failed" if t.error else duration(1e6 * t.seconds), "" if t.error else f"{t.ratio:.2f}")
         found.append((*own, *theirs, *(last if k == 0 else ("",) * len(last))))
     return found
-
-
-def duration(seconds: float) -> str:
-    """`1.23 ms`: three digits and a unit."""
-    for unit, scale in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
-        if seconds >= scale or unit == "µs":
-            value = seconds / scale
-            return f"{value:.0f} {unit}" if value >= 100 else f"{value:.3g} {unit}"
-    raise AssertionError
 
 
 def rows(

@@ -15,7 +15,7 @@ from einc.base.ops import OPS
 from einc.base.source import Source, Span
 from einc.base.types import BY_NAME
 from einc.ein.monoids import MONOIDS
-from einc.frontend.syntax.nodes import AxisStatement, Call, Definition, Function, Name, Node, Read, Return, walk
+from einc.frontend.syntax.nodes import Call, Definition, Function, Name, Node, Read, Return, expressions, walk
 
 
 @dataclass(frozen=True)
@@ -69,19 +69,9 @@ def _entry(f: Function, *, prelude: bool = False) -> Entry:
                 f"'{f.name}' has definitions and one return", s.span, fact=what, hint="leave it out"
             )
     _check_names(f)
-    nodes = [n for s in f.body for v in _values(s) for n in walk(v)]
+    nodes = [n for s in f.body for v in expressions(s) for n in walk(v)]
     uses = Counter(n.tensor if isinstance(n, Read) else n.name for n in nodes if isinstance(n, Name | Read))
     return Entry(f, uses, _own_axes(f, nodes), last.values, prelude)
-
-
-def _values(s: Definition | AxisStatement | Return) -> tuple[Node, ...]:
-    match s:
-        case Definition(value=value):
-            return (value,)
-        case Return(values=values):
-            return values
-        case _:
-            return ()
 
 
 def _check_names(f: Function) -> None:

@@ -11,6 +11,7 @@ from einc.base.errors import CallError, DTypeError, nearest
 from einc.base.ops import CONSTANTS, OPS
 from einc.base.source import Span
 from einc.base.types import BOOL, BY_NAME, FLOAT, INT, DType
+from einc.base.words import count
 from einc.ein.guards import argument_guard
 from einc.ein.monoids import MONOIDS
 from einc.ein.printer import print_dims
@@ -211,7 +212,7 @@ class Translator:
     def _counted(self, node: Call, arity: int) -> tuple[Node, ...]:
         if len(node.args) == arity or (arity < 0 and node.args):
             return node.args
-        wanted = "at least 1 argument" if arity < 0 else f"{arity} argument{'s' * (arity != 1)}"
+        wanted = "at least 1 argument" if arity < 0 else count(arity, "argument")
         raise CallError(
             f"'{node.function}' takes {wanted}, not {len(node.args)}",
             self.scope.at(node.span),

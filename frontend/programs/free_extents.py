@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from einc import ein
 from einc.base.errors import AxisError
+from einc.base.polynomials import Polynomial, add, scaled, times
 from einc.base.source import Span
 from einc.ein import Apply, AxisValue, Const, Equation, Expr, Extent, Read, Scalar
 from einc.ein.ranges import in_range_by_form, is_closed
@@ -19,16 +20,15 @@ from einc.frontend.elaboration.values import Dims
 
 _HIGHEST = 16  # the degree, or number of terms, above which a subscript's polynomial bounds nothing
 
-# A polynomial over extents, scalars and other numbers of the call: a coefficient for each product of them.
-Polynomial = dict[tuple[Expr, ...], int]
+Size = Polynomial[Expr]  # over extents, scalars and other numbers of the call
 
 
 @dataclass(frozen=True, slots=True)
 class _Affine:
     """A subscript: a polynomial as the coefficient of each axis in it, and a constant one."""
 
-    slopes: dict[str, Polynomial]
-    constant: Polynomial
+    slopes: dict[str, Size]
+    constant: Size
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class _Use:
     """A read of a dimension at an affine subscript."""
 
     index: _Affine
-    extent: Polynomial
+    extent: Size
     bare: str | None
 
 
@@ -117,7 +117,7 @@ def _uses(equations: Iterable[Equation], dims: Mapping[str, Dims]) -> tuple[list
     return unguarded, guarded
 
 
-def _product(group: Iterable[str]) -> Polynomial:
+def _product(group: Iterable[str]) -> Size:
     return {tuple(Extent(a) for a in sorted(group)): 1}
 
 
@@ -129,32 +129,32 @@ def _bound(use: _Use, axis: str) -> Expr | None:
     if sign == 0:
         return None
     if sign > 0:
-        room = _add(use.extent, _scaled(use.index.constant, -1), {(): -1})
+        room = add(use.extent, scaled(use.index.constant, -1), {(): -1})
         for a, s in rest.items():
-            room = _add(room, _scaled(_largest(a, s), -1))
+            room = add(room, scaled(_largest(a, s), -1))
     else:
-        slope, room = _scaled(slope, -1), use.index.constant
+        slope, room = scaled(slope, -1), use.index.constant
         for a, s in rest.items():
-            room = _add(room, _scaled(_largest(a, _scaled(s, -1)), -1))
+            room = add(room, scaled(_largest(a, scaled(s, -1)), -1))
     if slope == {(): 1}:
-        return _expression(_add(room, {(): 1}))
+        return _expression(add(room, {(): 1}))
     steps = Apply("floordiv", (_expression(room), _expression(slope)))
     return Apply("add", (steps, Const(1)))
 
 
-def _largest(axis: str, slope: Polynomial) -> Polynomial:
+def _largest(axis: str, slope: Size) -> Size:
     """The most that a term adds to a subscript."""
-    last = _add({(Extent(axis),): 1}, {(): -1})
+    last: Size = {(Extent(axis),): 1, (): -1}
     if all(_is_extent(m) for m in slope):
-        return _times(slope, last) if _sign(slope) > 0 else {}
-    return {(Apply("max", (_expression(_times(slope, last)), Const(0))),): 1}
+        return times(slope, last) if _sign(slope) > 0 else {}
+    return {(Apply("max", (_expression(times(slope, last)), Const(0))),): 1}
 
 
 def _is_extent(monomial: tuple[Expr, ...]) -> bool:
     return all(isinstance(x, Extent) for x in monomial)
 
 
-def _sign(p: Polynomial) -> int:
+def _sign(p: Size) -> int:
     """The common sign of the coefficients, 1 or -1, with extents and scalars taken as positive; 0 if they differ."""
     signs = {c > 0 for c in p.values()}
     return 0 if len(signs) != 1 else 1 if signs.pop() else -1
@@ -191,8 +191,8 @@ def _degree(a: _Affine) -> int:
 def _combined(a: _Affine | None, b: _Affine | None, sign: int) -> _Affine | None:
     if a is None or b is None:
         return None
-    slopes = {x: _add(a.slopes.get(x, {}), _scaled(b.slopes.get(x, {}), sign)) for x in {**a.slopes, **b.slopes}}
-    return _Affine({x: p for x, p in slopes.items() if p}, _add(a.constant, _scaled(b.constant, sign)))
+    slopes = {x: add(a.slopes.get(x, {}), scaled(b.slopes.get(x, {}), sign)) for x in {**a.slopes, **b.slopes}}
+    return _Affine({x: p for x, p in slopes.items() if p}, add(a.constant, scaled(b.constant, sign)))
 
 
 def _multiplied(a: _Affine | None, b: _Affine | None) -> _Affine | None:
@@ -200,27 +200,11 @@ def _multiplied(a: _Affine | None, b: _Affine | None) -> _Affine | None:
         return None
     if b.slopes:
         a, b = b, a
-    slopes = {x: _times(p, b.constant) for x, p in a.slopes.items()}
-    return _Affine({x: p for x, p in slopes.items() if p}, _times(a.constant, b.constant))
+    slopes = {x: times(p, b.constant) for x, p in a.slopes.items()}
+    return _Affine({x: p for x, p in slopes.items() if p}, times(a.constant, b.constant))
 
 
-def _add(*parts: Polynomial) -> Polynomial:
-    total: Polynomial = {}
-    for part in parts:
-        for monomial, c in part.items():
-            total[monomial] = total.get(monomial, 0) + c
-    return {m: c for m, c in total.items() if c}
-
-
-def _scaled(p: Polynomial, factor: int) -> Polynomial:
-    return {m: c * factor for m, c in p.items()}
-
-
-def _times(a: Polynomial, b: Polynomial) -> Polynomial:
-    return _add(*({tuple(sorted((*m, *n), key=repr)): c * d} for m, c in a.items() for n, d in b.items()))
-
-
-def _expression(p: Polynomial) -> Expr:
+def _expression(p: Size) -> Expr:
     """`|w| - |r| + 1`: what is added, then what is subtracted, and numbers last."""
     terms = sorted(p.items(), key=lambda t: (not t[0], t[1] < 0))
     if not terms:

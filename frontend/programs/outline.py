@@ -24,6 +24,7 @@ from einc.frontend.syntax.nodes import (
     Return,
     ScalarDecl,
     Target,
+    expressions,
     walk,
 )
 
@@ -57,7 +58,7 @@ def outline(tree: Definitions) -> Outline:
     definitions = [s for s in tree.body if isinstance(s, Definition)]
     extents = tuple(s for s in tree.body if isinstance(s, AxisStatement))
     targets = _targets(definitions)
-    nodes = [n for s in tree.body for v in _values(s) for n in walk(v)]
+    nodes = [n for s in tree.body for v in expressions(s) for n in walk(v)]
     params = tree.params or ()
     tensors = {*targets, *(p.name for p in params if isinstance(p, OperandDecl))}
     if tree.params is None:
@@ -70,16 +71,6 @@ def outline(tree: Definitions) -> Outline:
     ordered = _ordered(definitions, targets)
     types = likely_types(nodes, {name: d.value for name, (d, _) in targets.items()})
     return Outline(tree, params, axes, extents, ordered, _returns(tree, definitions, targets), types)
-
-
-def _values(s: Definition | AxisStatement | Return) -> tuple[Node, ...]:
-    match s:
-        case Definition(value=value):
-            return (value,)
-        case AxisStatement(extent=extent):
-            return (extent,)
-        case Return(values=values):
-            return values
 
 
 def _targets(definitions: Sequence[Definition]) -> dict[str, tuple[Definition, Target]]:

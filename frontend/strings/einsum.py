@@ -17,6 +17,7 @@ from einc.base.errors import CallError
 from einc.base.facts import Fact
 from einc.base.source import Source
 from einc.base.types import BOOL, F32, DType, numpy_result
+from einc.base.words import count
 from einc.ein.guards import composite
 from einc.ein.monoids import MONOIDS
 from einc.frontend.strings.extents import find_extents, plain_extents
@@ -93,7 +94,7 @@ def _check_count(subscripts: Subscripts, operands: int) -> None:
     given = f"{operands} operand{'s were' if operands != 1 else ' was'}"
     spare = subscripts.inputs[operands].span if operands < terms else subscripts.span
     raise CallError(
-        f"the string has {terms} term{'s' * (terms != 1)}, but {given} given",
+        f"the string has {count(terms, 'term')}, but {given} given",
         spare,
         fact="each operand has one term, and ',' stands between them",
         hint="pass one operand a term" if operands < terms else "add a term for each operand, or leave the rest out",

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from einc.base.errors import AxisError, ShapeError, nearest
 from einc.base.source import Span
+from einc.base.words import count
 from einc.frontend.strings.terms import Axis, Dots, Group, Subscripts, Term, clip
 
 Shape = tuple[int, ...]
@@ -97,7 +98,7 @@ def _dots_length(term: Term, name: str, shape: Shape) -> int:
     else:
         hint = f"leave out {count(-spare, 'axis', 'axes')}"
     raise ShapeError(
-        f"operand {name} has {count(len(shape), 'dimension', 'dimensions')}, but its term has {written}",
+        f"operand {name} has {count(len(shape), 'dimension')}, but its term has {written}",
         term.span,
         fact=f"{name} has shape {shape}",
         hint=hint,
@@ -106,10 +107,6 @@ def _dots_length(term: Term, name: str, shape: Shape) -> int:
 
 def listed(names: Sequence[str]) -> str:
     return ", ".join([clip(n) for n in names[:26]] + ["…"] * (len(names) > 26))
-
-
-def count(n: int, one: str, many: str) -> str:
-    return f"{n} {one if n == 1 else many}"
 
 
 def _groups(term: Term, dots: Sequence[str]) -> Iterator[Group]:

@@ -155,6 +155,17 @@ class Return:
 Statement = Definition | AxisStatement | Return
 
 
+def expressions(s: Statement) -> tuple[Node, ...]:
+    """The expressions of a statement."""
+    match s:
+        case Definition(value=value):
+            return (value,)
+        case AxisStatement(extent=extent):
+            return (extent,)
+        case Return(values=values):
+            return values
+
+
 @dataclass(frozen=True, slots=True)
 class OperandDecl:
     """`Q[b, (g r), i, d]` or `Q[b, i, d]: bf16` in a signature; `1` stands in `dims` as the empty group."""

@@ -18,6 +18,7 @@ from einc import ein, tile
 from einc.base.errors import SyntaxError
 from einc.base.source import Source, Span
 from einc.base.types import INT, DType
+from einc.base.words import count
 from einc.ein import Monoid
 from einc.ein.monoids import MONOIDS
 from einc.frontend.tiles.axes import group, tile_axis
@@ -102,8 +103,8 @@ class _Reader:
         inverse = _expression(values.untyped(), c) if c.take("undone") and c.expect("by") else None
         c.end()
         if len(combine) != len(identity) or any(k >= len(identity) for k in results):
-            count = f"{len(identity)} component{'s' * (len(identity) != 1)}"
-            raise SyntaxError(f"this monoid has {count}", c.line.span, hint="combine each, and give some of them")
+            found = count(len(identity), "component")
+            raise SyntaxError(f"this monoid has {found}", c.line.span, hint="combine each, and give some of them")
         return Monoid(name, identity, combine, results, not ordered, inverse)
 
     # A kernel --------------------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from functools import reduce
 from einc import ein
 from einc.base.ops import DENIED, MIRRORED
 from einc.base.types import I32, I64, U64, DType
-from einc.ein import FALSE, ONE, TRUE, ZERO, Apply, AxisValue, Cast, Const, Expr
+from einc.ein import ONE, ZERO, Apply, AxisValue, Cast, Const, Expr
 from einc.ein.inference import dtype_of, exact, is_position
 from einc.passes.algebra.domain import is_positive
 from einc.passes.algebra.folding import call
@@ -92,7 +92,7 @@ class _Solver:
             case Apply(op="not", args=(x,)):
                 return self.opposite(x, p)
             case Apply(op="where", args=(c, x, y)):
-                return self.range(_any(_all(c, x), _all(Apply("not", (c,)), y)))
+                return self.range(call("or", call("and", c, x), call("and", Apply("not", (c,)), y)))
             case _ if self.is_free(p):
                 return self.free(p)
             case Apply(op=op, args=(a, b)) if op in MIRRORED:
@@ -109,9 +109,9 @@ class _Solver:
     def opposite(self, x: Expr, p: Expr) -> _Range:
         match x:
             case Apply(op="and", args=(a, b)):
-                return self.range(_any(Apply("not", (a,)), Apply("not", (b,))))
+                return self.range(call("or", Apply("not", (a,)), Apply("not", (b,))))
             case Apply(op="or", args=(a, b)):
-                return self.range(_all(Apply("not", (a,)), Apply("not", (b,))))
+                return self.range(call("and", Apply("not", (a,)), Apply("not", (b,))))
             case Apply(op="not", args=(a,)):
                 return self.range(a)
             case Apply(op=op, args=args) if op in DENIED and not self.is_free(x):
@@ -227,14 +227,14 @@ class _Solver:
 
     def distance(self, op: str, y: Expr, v: Expr) -> _Range:
         up, down = Apply(op, (y, v)), Apply(MIRRORED[op], (y, call("neg", v)))
-        return self.range(_all(up, down) if op in ("lt", "le") else _any(up, down))
+        return self.range(call("and", up, down) if op in ("lt", "le") else call("or", up, down))
 
     def extreme(self, which: str, op: str, y: Expr, z: Expr, v: Expr) -> _Range:
         if op == "eq":
             found = self.extreme(which, "le" if which == "max" else "ge", y, z, v)
             return _Range(found.lowest, found.beyond, False)
         every = (which == "max") == (op in ("lt", "le"))
-        return self.range((_all if every else _any)(Apply(op, (y, v)), Apply(op, (z, v))))
+        return self.range(call("and" if every else "or", Apply(op, (y, v)), Apply(op, (z, v))))
 
     def positive(self, n: Expr, f: Callable[[Expr], _Range]) -> _Range:
         """What f gives for a positive n; where the sign of n is not known, under the condition that n is positive."""
@@ -263,18 +263,6 @@ class _Solver:
         if found is None or found[1] is None or found[0] != 1:
             return _ANYWHERE
         return self.scaled(op, found[1], n, call("sub", v, call("mul", found[2], n)))
-
-
-def _all(x: Expr, y: Expr) -> Expr:
-    if FALSE in (x, y):
-        return FALSE
-    return Apply("and", (x, y))
-
-
-def _any(x: Expr, y: Expr) -> Expr:
-    if TRUE in (x, y):
-        return TRUE
-    return Apply("or", (x, y))
 
 
 def _met(op: str, *values: Expr) -> Expr:

@@ -70,6 +70,10 @@ def call(op: str, *args: Expr) -> Expr:
             return ZERO
         case "eq" | "le" | "ge" | "ne" | "lt" | "gt", (x, y) if x in ZEROS and y in ZEROS:
             return TRUE if op in ("eq", "le", "ge") else FALSE
+        case "and", (x, y) if FALSE in (x, y) or TRUE in (x, y):
+            return FALSE if FALSE in (x, y) else y if x == TRUE else x
+        case "or", (x, y) if FALSE in (x, y) or TRUE in (x, y):
+            return TRUE if TRUE in (x, y) else y if x == FALSE else x
         case "where", (p, x, y) if p in (TRUE, FALSE):
             return x if p == TRUE else y
         case "where", (_, x, y) if x == y:

@@ -14,7 +14,7 @@ from dataclasses import replace
 from einc import ein
 from einc.base.ops import DENIED
 from einc.base.types import I64, U64, DType
-from einc.ein import FALSE, TRUE, ZERO, Apply, AxisDecl, AxisValue, Cast, Const, Equation, Expr, Extent, Program, Read
+from einc.ein import TRUE, ZERO, Apply, AxisDecl, AxisValue, Cast, Const, Equation, Expr, Extent, Program, Read
 from einc.ein.guards import conjoin
 from einc.ein.inference import dtype_of, exact, is_position, reduced_type
 from einc.ein.monoids import MONOIDS
@@ -67,12 +67,12 @@ class Chunks:
             case Const():
                 return p
             case Apply(op="and", args=(x, y)):
-                return _all(self.possible(x), self.possible(y))
+                return call("and", self.possible(x), self.possible(y))
             case Apply(op="or", args=(x, y)):
-                return _any(self.possible(x), self.possible(y))
+                return call("or", self.possible(x), self.possible(y))
             case Apply(op="where", args=(c, x, y)):
-                one = _all(self.possible(c), self.possible(x))
-                return _any(one, _all(self.possible(Apply("not", (c,))), self.possible(y)))
+                one = call("and", self.possible(c), self.possible(x))
+                return call("or", one, call("and", self.possible(Apply("not", (c,))), self.possible(y)))
             case Apply(op="not", args=(x,)) if (opposite := self.opposite(x)) is not None:
                 return self.possible(opposite)
         along = self.along(p)
@@ -115,9 +115,9 @@ class Chunks:
             case "gt" | "ge":
                 return Apply(op, (x[1], y[0]))
             case "eq":
-                return _all(Apply("le", (x[0], y[1])), Apply("le", (y[0], x[1])))
+                return call("and", Apply("le", (x[0], y[1])), Apply("le", (y[0], x[1])))
             case _:
-                return _any(Apply("ne", (x[0], y[1])), Apply("ne", (x[1], y[0])))
+                return call("or", Apply("ne", (x[0], y[1])), Apply("ne", (x[1], y[0])))
 
     def is_exact(self, e: Expr) -> bool:
         return dtype_of(e, self.dtypes).is_int
@@ -223,15 +223,3 @@ def _guarded(e: Expr, guard: Expr) -> Expr:
     """The expression with its reads made only where the guard holds."""
     inner = ein.rebuild(e, lambda below: _guarded(below, guard))
     return replace(inner, guard=conjoin(guard, inner.guard)) if isinstance(inner, Read) else inner
-
-
-def _all(x: Expr, y: Expr) -> Expr:
-    if FALSE in (x, y):
-        return FALSE
-    return y if x == TRUE else x if y == TRUE else Apply("and", (x, y))
-
-
-def _any(x: Expr, y: Expr) -> Expr:
-    if TRUE in (x, y):
-        return TRUE
-    return y if x == FALSE else x if y == FALSE else Apply("or", (x, y))

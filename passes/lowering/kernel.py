@@ -11,13 +11,14 @@ from collections.abc import Callable, Iterable, Mapping
 
 from einc import ein, tile
 from einc.base.types import BOOL, DType, accumulator, compute, join, settle
-from einc.ein import Apply, Equation, Expr, Program, Read
+from einc.ein import Equation, Expr, Program, Read
 from einc.ein.domains import Domains
 from einc.ein.exclusion import Exclusion
 from einc.ein.guards import positions
 from einc.ein.origins import Products
 from einc.passes.algebra.contraction import Contraction, Term, contraction, operand_type
 from einc.passes.algebra.domain import ordered
+from einc.passes.algebra.products import multiplied
 from einc.passes.estimate.sides import fills, held, sides
 from einc.passes.lowering.builder import Builder
 from einc.passes.lowering.counted import Counted, telling
@@ -185,7 +186,7 @@ class Kernel:
         counted = Counted(self.exclusion(c.shape.inner), self.tiles, lambda e: self.b.dtype(e).is_int)
         for term in c.terms:
             operand = self.operand_type(eq, term)
-            first, second = counted.sides(_product(term.left), _product(term.right), rows, columns)
+            first, second = counted.sides(multiplied(term.left), multiplied(term.right), rows, columns)
             left = self.b.typed(first.value, rows, operand)
             left = Elem("neg", (left,)) if term.negative and operand.is_float else left
             right = self.b.typed(second.value, columns, operand)
@@ -266,10 +267,3 @@ def stored_types(eq: Equation) -> tuple[DType, ...]:
     """The type that each result is stored in: one for each output, or the two parts of a complex output."""
     first = eq.outputs[0].dtype
     return (first.part, first.part) if first.is_complex else tuple(t.dtype for t in eq.outputs)
-
-
-def _product(factors: tuple[Expr, ...]) -> Expr:
-    whole = factors[0]
-    for f in factors[1:]:
-        whole = Apply("mul", (whole, f))
-    return whole
