@@ -20,9 +20,9 @@ from einc.ein.inference import dtype_of
 from einc.ein.monoids import MONOIDS
 from einc.ein.rewriting import replaced
 from einc.passes.algebra.domain import ordered
-from einc.passes.lowering.at_references import at_moved
 from einc.passes.lowering.kernel import Kernel
 from einc.passes.lowering.statements import Block
+from einc.passes.streaming.at_references import at_moved
 from einc.passes.streaming.movement import NEW, Movement, prime
 from einc.passes.streaming.running import Running
 from einc.passes.streaming.sweep import Accumulator, Reference

@@ -16,9 +16,9 @@ from einc.ein import Apply, Const, Equation, Expr, Read
 from einc.ein.monoids import MONOIDS
 from einc.ein.rewriting import read_as, reading, replaced
 from einc.passes.algebra.domain import conjunction, ordered
-from einc.passes.lowering.at_references import LOWEST, at_moved, is_bare
 from einc.passes.lowering.builder import Builder
 from einc.passes.lowering.kernel import Kernel, component, stored_types
+from einc.passes.streaming.at_references import LOWEST, at_moved, is_bare
 from einc.passes.streaming.exact_means import HELD
 from einc.passes.streaming.movement import Movement, prime
 from einc.passes.streaming.sweep import Accumulator, Link, Reference
