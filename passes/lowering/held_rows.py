@@ -10,6 +10,7 @@ from functools import partial
 
 from einc import ein
 from einc.ein import Equation, Expr
+from einc.passes.lowering.finish import exactly, mean
 from einc.passes.lowering.kernel import Kernel
 from einc.passes.lowering.states import END, Moment, States
 from einc.passes.streaming.closure import links
@@ -43,13 +44,13 @@ def refined(kernel: Kernel) -> dict[str, Callable[[], Value]]:
 def _value(s: States, link: Link) -> Value:
     """The exact value of one link."""
     assert link.exact is not None
-    return s.exactly(link, _end(s, link.exact, link), link.exact)
+    return exactly(s, link, _end(s, link.exact, link), link.exact)
 
 
 def _mean(s: States, r: Reference) -> Value:
     """The exact value of a mean."""
     assert r.exact is not None
-    return s.mean(r, _end(s, r.exact, None))
+    return mean(s, r, _end(s, r.exact, None))
 
 
 def _end(s: States, exact: Expr, link: Link | None) -> Moment:

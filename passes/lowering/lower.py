@@ -17,6 +17,7 @@ from einc.ein import ZERO, Apply, Equation, Expr, Extent, Program, Read, axes_of
 from einc.ein.rewriting import bottom_up
 from einc.passes.algebra.domain import conjunction
 from einc.passes.algebra.exposure import Dims, is_exposed
+from einc.passes.lowering.finish import finish
 from einc.passes.lowering.held_rows import refined
 from einc.passes.lowering.kernel import Kernel
 from einc.passes.lowering.loops import loop
@@ -61,7 +62,7 @@ def lowered(program: Program, plan: Planned, context: Context) -> tile.Kernel:
         axis = kernel.b.axis(plan.walked, "reduced")
         kernel.b.run_along(plan.scanned, axis)
         for walk in walks(plan):
-            loop(kernel, axis, walk).finish()
+            finish(loop(kernel, axis, walk))
     kernel.store_rest()
     return kernel.b.kernel(plan, grid, whole)
 

@@ -17,7 +17,6 @@ from einc.passes.lowering.following import Following
 from einc.passes.lowering.kernel import Kernel, component, stored_types
 from einc.passes.lowering.operations import of_states
 from einc.passes.lowering.statements import Block
-from einc.passes.lowering.states import rounded
 from einc.passes.streaming.prefix import prefix
 from einc.passes.streaming.walks import Walk
 from einc.tile import Elem, Lit, Ref, TileType, Value
@@ -45,7 +44,7 @@ def prefixes(kernel: Kernel, axis: str, eq: Equation, block: Block) -> None:
     known = tuple(b.bind(eq.name, v, inside) for v in b.combine(monoid, states, within))
     found = [known[k] for k in monoid.results] if follows is None else follows.results(known)
     for n, (v, t) in enumerate(zip(found, stored_types(eq), strict=True)):
-        kernel.known[component(eq, n)] = rounded(b, v, t)
+        kernel.known[component(eq, n)] = b.rounded(v, t)
     ends = _last(kernel, axis, p.reverse)
     units = monoid.identity if follows is None else follows.zeros()
     at_end = tuple(Elem("where", (ends, v, Lit(u, t))) for v, u, t in zip(known, units, types, strict=True))

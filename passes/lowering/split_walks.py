@@ -17,6 +17,7 @@ from einc.base.types import INT
 from einc.ein import Program
 from einc.ein.rewriting import unused
 from einc.passes.lowering.advance import merge
+from einc.passes.lowering.finish import finish
 from einc.passes.lowering.held_rows import refined
 from einc.passes.lowering.kernel import Kernel
 from einc.passes.lowering.limits import Limit
@@ -88,7 +89,7 @@ def _merged(program: Program, plan: Planned, walk: Walk, context: Context, parts
         kernel.order = (*order, axis.name)
         merge(states, _loaded(kernel, states, parts, axis.name), block)
     kernel.known, kernel.order = known, order
-    states.finish()
+    finish(states)
     kernel.store_rest()
     made = b.kernel(plan, grid, whole)
     used = {v.name for v in values_in(made.body) if isinstance(v, Ref)}

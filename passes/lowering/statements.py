@@ -198,3 +198,8 @@ class Statements:
         if isinstance(v, tile.Lit) and not isinstance(v.value, str):
             return tile.Lit(literal(v.value, t), t)
         return tile.Convert(t, v)
+
+    def rounded(self, v: tile.Value, stored: DType) -> tile.Value:
+        """The value rounded to the type that it would be stored in, if that is narrower."""
+        t = self.type_of(v)
+        return self.convert(v, stored) if stored.is_float and t.is_float and stored.bits < t.bits else v

@@ -8,21 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial, reduce
 
 from einc import ein
-from einc.base.types import F32, F64, INT, DType
+from einc.base.types import F32, F64, DType
 from einc.ein import Apply, Const, Equation, Expr, Read
 from einc.ein.monoids import MONOIDS
 from einc.ein.rewriting import read_as, reading, replaced
 from einc.passes.algebra.domain import conjunction, ordered
-from einc.passes.lowering.builder import Builder
-from einc.passes.lowering.kernel import Kernel, component, stored_types
-from einc.passes.streaming.at_references import LOWEST, at_moved, is_bare
+from einc.passes.lowering.kernel import Kernel
+from einc.passes.streaming.at_references import LOWEST, at_moved
 from einc.passes.streaming.exact_means import HELD
 from einc.passes.streaming.movement import Movement, prime
 from einc.passes.streaming.sweep import Accumulator, Link, Reference
-from einc.tile import Elem, ExtentOf, Lit, Ref, TileType, Value
+from einc.tile import Elem, Lit, Ref, TileType, Value
 
 TALLY = Accumulator("|seen|", (), MONOIDS["sum"], (Const(1.0),))  # the number of positions walked
 
@@ -183,34 +181,6 @@ class States:
         self.k.known = known
         return [[result, *held[1:]][n] for n in monoid.results]
 
-    def exactly(self, link: Link, end: Moment, exact: Expr) -> Value:
-        """The link's value after the walk with least rounding."""
-        known = dict(self.k.known)
-        values = {r.name: self.last(r.value) for r in link.references}
-        for r in (r for link in self.chain for r in link.references if r.hat and r.name in values):
-            values |= self.hatted(r, values[r.name], end.along)
-        self.hold(exact, end)
-        exact = self.last(read_as(exact, values))
-        result = self.b.typed(exact, self.k.order, self.types(link.accumulators[0])[0])
-        self.k.known = known
-        return result
-
-    def mean(self, r: Reference, end: Moment) -> Value:
-        """A reference that is a mean, after the walk with least rounding."""
-        assert r.exact is not None
-        known = dict(self.k.known)
-        self.hold(r.exact, end)
-        order = self.k.extends(r.axes)
-        result = self.b.bind(f"{r.name}_exact", self.divided(self.last(r.exact), order), order)
-        self.k.known = known
-        return result
-
-    def hold(self, e: Expr, at: Moment) -> None:
-        """Define the values of accumulators that an expression reads."""
-        for name in ein.tensors_of(e):
-            if name.endswith(HELD):
-                self.define(name, at.held[name.removesuffix(HELD)][0])
-
     def last(self, e: Expr) -> Expr:
         """The expression reading links at the values that references had last, where their final values differ."""
         names = {x.equation.name: f"{x.equation.name}@{END}" for x in self.chain}
@@ -251,46 +221,3 @@ class States:
         of_maximum = isinstance(r.value, Read) and r.value.tensor in self.maxima()
         found = Elem("ne", (v, Lit(float("-inf"), self.real))) if of_maximum else self.finite(v)
         return Elem("and", (found, Elem("ne", (v, Lit(0, self.real))))) if r.hat else found
-
-    def undefined(self, link: Link, value: Value) -> Value:
-        """The value, or NaN where it is relative to a reference that is infinite: inf - inf is NaN.
-
-        In the walk a hat takes the place of such a reference, and terms that are infinite would count as 0.
-        """
-        if not link.accumulators[0].monoid.adds or link.equation.domain is not None:
-            return value
-        counted = self.k.exclusion(link.equation.over).guarded
-        bodies = [counted(b) for a in link.accumulators for b in a.bodies]
-        for r in link.references:
-            if r.hat or not any(is_bare(b, r.name) for b in bodies):
-                continue
-            m = self.b.typed(self.last(r.value), self.k.extends(r.axes), self.b.type_of(value))
-            m = self.b.bind(f"{r.name}_last", m, self.k.extends(r.axes))
-            infinite = Elem("eq", (Elem("abs", (m,)), Lit(float("inf"), self.b.type_of(value))))
-            walked = [Elem("gt", (ExtentOf(a), Lit(0, INT))) for a in link.equation.over]
-            value = Elem(
-                "where", (reduce(lambda p, q: Elem("and", (p, q)), walked, infinite), Elem("sub", (m, m)), value)
-            )
-        return value
-
-    def finish(self) -> None:
-        """Define every link's value after the walk, rounded as it would be stored."""
-        end = self.held(END)
-        if any(link.exact is not None for link in self.chain):  # references keep their last values
-            for link in self.chain:
-                self.settle(link, end)
-        for link in self.chain:
-            values = (
-                self.finished(link, end, self.last) if link.exact is None else [self.exactly(link, end, link.exact)]
-            )
-            values = [self.undefined(link, values[0]), *values[1:]]
-            for n, (value, dtype) in enumerate(zip(values, stored_types(link.equation), strict=True)):
-                self.define(component(link.equation, n), rounded(self.b, value, dtype))
-        for r in (r for link in self.chain for r in link.references if r.exact is not None):
-            self.b.finer[r.value] = partial(self.mean, r, end)
-
-
-def rounded(b: Builder, value: Value, dtype: DType) -> Value:
-    """The value rounded to the type that it would be stored in, if that is narrower."""
-    t = b.type_of(value)
-    return b.convert(value, dtype) if dtype.is_float and t.is_float and dtype.bits < t.bits else value
