@@ -42,9 +42,17 @@ def box(
     At last the grid is cut until every worker has boxes. All rows of a box walk the positions that any of them needs,
     so that boxes of a `pruned` domain have fewer rows and more of the batch.
     """
+    shapes = [s for s in shapes if s]
+    sizes = _fitted(dims, shapes, dots, pruned)
+    if workers > 1:
+        _share_out(sizes, dims, shapes, grid, workers)
+    return tuple(sizes)
+
+
+def _fitted(dims: Sequence[Dim], shapes: Sequence[frozenset[int]], dots: bool, pruned: bool) -> list[int]:
+    """The sizes of a box whose tensors fit the cache, cut in the order that costs least speed."""
     most = _OF_DOTS * LARGEST if dots else LARGEST
     sizes = [1 if d.kind == "single" else max(d.extent, 1) for d in dims]
-    shapes = [s for s in shapes if s]
     if not dots:
         large = [("reduced", LARGEST), ("row", _SQUARE), ("batch", 1)]
     elif pruned:
@@ -63,15 +71,19 @@ def box(
                 if not cut or prod(sizes[d] for d in group) <= least:
                     break
                 sizes[cut[0]] = (sizes[cut[0]] + 1) // 2
-    while (
-        workers > 1 and largest(sizes, shapes) >= 2 * WORTH_SHARING and _boxes(dims, sizes, grid) < _BALANCED * workers
-    ):
+    return sizes
+
+
+def _share_out(
+    sizes: list[int], dims: Sequence[Dim], shapes: Sequence[frozenset[int]], grid: Sequence[int], workers: int
+) -> None:
+    """Cut the grid further until every worker has boxes, as long as these are worth sharing."""
+    while largest(sizes, shapes) >= 2 * WORTH_SHARING and _boxes(dims, sizes, grid) < _BALANCED * workers:
         cut = [d for d in grid if sizes[d] > 1]
         if not cut:
             break
         d = min(cut, key=lambda d: _repeated(d, sizes, shapes))
         sizes[d] = (sizes[d] + 1) // 2
-    return tuple(sizes)
 
 
 def _repeated(d: int, sizes: Sequence[int], shapes: Iterable[frozenset[int]]) -> int:

@@ -65,7 +65,7 @@ class Executable:
         self, operands: Mapping[str, Tensor], scalars: dict[str, Tensor], reuse: bool
     ) -> Callable[[tuple[range, ...]], None]:
         """A function that computes boxes of the grid in a frame of its own."""
-        frame = Frame([d.extent for d in self.dims], self.values.slots, dict(scalars), reuse)
+        frame = Frame([d.extent for d in self.dims], self.values.names.slots, dict(scalars), reuse)
         frame.operands = dict(operands)
 
         def box(ranges: tuple[range, ...]) -> None:
@@ -175,13 +175,13 @@ class Compiler:
     def body(self, statements: Sequence[tile.Statement]) -> tuple[Step, ...]:
         """The steps of the statements in order, each after those for values that it shares with later ones."""
         steps: list[Step] = []
-        self.values.shared.append(repeated(statements))
+        names = self.values.names
+        names.shared.append(repeated(statements))
         for s in looks_first(statements):
             made = self.statement(s)
-            self.values.close()
-            steps += [*self.values.before, *made]
-            self.values.before.clear()
-        self.values.shared.pop()
+            names.close()
+            steps += [*names.steps(), *made]
+        names.shared.pop()
         return tuple(steps)
 
     def statement(self, s: tile.Statement) -> list[Step]:
@@ -201,13 +201,13 @@ class Compiler:
     def let(self, s: tile.Let) -> list[Step]:
         """Bind a value; one that is affine or fixed is computed where it is used."""
         node = self.values.node(s.value)
-        name = self.values.name(s.names[0], node)
+        name = self.values.names.bind(s.names[0], node)
         return [] if node.inlined else [bind(name, node)]
 
     def components(self, s: tile.Let, v: tile.Fold | tile.Scan) -> Step:
         """Bind the components of a reduction or of prefixes."""
         many = self.values.fold(v) if isinstance(v, tile.Fold) else self.values.scan(v)
-        names = [self.values.name(n, self.unknown(t)) for n, t in zip(s.names, s.types, strict=True)]
+        names = [self.values.names.bind(n, self.unknown(t)) for n, t in zip(s.names, s.types, strict=True)]
 
         def run(frame: Frame) -> None:
             for name, (part, owned) in zip(names, many(frame), strict=True):
@@ -226,22 +226,21 @@ class Compiler:
     # Loops -----------------------------------------------------------------------------------------------------------
 
     def loop(self, s: tile.Loop) -> list[Step]:
-        values = self.values
+        names = self.values.names
         span = self.span(s)
-        starts = [values.node(c.init) for c in s.carried]
-        values.close()
-        before = list(values.before)
-        values.before.clear()
-        values.depth += 1
-        states = [values.name(c.name, self.unknown(c.type)) for c in s.carried]
+        starts = [self.values.node(c.init) for c in s.carried]
+        names.close()
+        before = names.steps()
+        names.depth += 1
+        states = [names.bind(c.name, self.unknown(c.type)) for c in s.carried]
         steps = self.body(s.body)
-        ends = [values.names[c.after] for c in s.carried]
+        ends = [names.bound[c.after] for c in s.carried]
         for end in ends:
             end.keep()
-        values.depth -= 1
-        results = [values.name(c.name, self.unknown(c.type)) for c in s.carried]
-        members = values.members[s.axis.name]
-        own = [e.depth > values.depth and ends.count(e) == 1 for e in ends]
+        names.depth -= 1
+        results = [names.bind(c.name, self.unknown(c.type)) for c in s.carried]
+        members = self.values.members[s.axis.name]
+        own = [e.depth > names.depth and ends.count(e) == 1 for e in ends]
         late = [e for e in ends if e.node.inlined]
 
         def run(frame: Frame) -> None:

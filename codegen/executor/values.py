@@ -28,7 +28,7 @@ from einc.codegen.executor.elementwise import (
 )
 from einc.codegen.executor.frames import Affine, Compute, Frame, Interval, Node, Result, unknown
 from einc.codegen.executor.intervals import affine_form, holds, interval
-from einc.codegen.executor.names import Name, Step, bind
+from einc.codegen.executor.names import Names
 from einc.codegen.executor.ops import HELD, convert, literal, uniform
 from einc.codegen.executor.reductions import Components, contracted, reduced, scanned
 from einc.tile import Value
@@ -53,78 +53,23 @@ class Values:
     scalars: dict[str, DType]
     buffers: dict[str, tile.Buffer]
     device: torch.device
-    names: dict[str, Name] = field(default_factory=dict)
+    names: Names = field(default_factory=Names)
     shapes: set[frozenset[int]] = field(default_factory=set)
     sliding: set[int] = field(default_factory=set)
-    slots: int = 0
-    depth: int = 0
-    seen: list[Name] = field(default_factory=list)
-    outside: list[list[Name]] = field(default_factory=list)
-    shared: list[dict[Value, Name | None]] = field(default_factory=list)
-    before: list[Step] = field(default_factory=list)
     constants: dict[tuple[str, str], Tensor] = field(default_factory=dict)
-
-    # Names -----------------------------------------------------------------------------------------------------------
-
-    def name(self, name: str, node: Node) -> Name:
-        """A name for the value of a node."""
-        self.names[name] = made = self.unnamed(node)
-        return made
-
-    def unnamed(self, node: Node) -> Name:
-        self.slots += 1
-        return Name(self.slots - 1, self.depth, node)
-
-    def close(self) -> None:
-        """End a statement: it takes over no value that it, or the loop around it, reads elsewhere."""
-        pending = [n for reads in (self.seen, *self.outside) for n in reads]
-        for n in self.seen:
-            if pending.count(n) > 1:
-                n.keep()
-        self.seen = []
-
-    def read(self, n: Name) -> Node:
-        """A read of a bound name; the last read takes the tensor over."""
-        slot, last = n.slot, n.next_read(self.depth)
-        self.seen.append(n)
-
-        def run(frame: Frame) -> Result:
-            value = frame.values[slot]
-            if not last[0]:
-                return value, False
-            frame.values[slot] = False
-            return value, frame.owned[slot]
-
-        return Node(n.node.dtype, n.node.dims, run, bounds=n.node.bounds, passes=True, view=n.node.view, at_hand=True)
 
     # Nodes -----------------------------------------------------------------------------------------------------------
 
     def node(self, v: Value) -> Node:
         """The node of a value; one that occurs more than once in a body is bound at its first occurrence."""
-        known = next((bound[v] for bound in self.shared if bound.get(v)), None)
-        if known is not None:
-            return self.read(known)
-        if not self.shared or v not in self.shared[-1]:
-            return self.made(v)
-        self.outside.append(self.seen)
-        self.seen = []
-        made = self.made(v)
-        name = self.unnamed(made)
-        self.close()
-        self.seen = self.outside.pop()
-        if made.inlined:
-            return made
-        self.shared[-1][v] = name
-        self.before.append(bind(name, made))
-        return self.read(name)
+        return self.names.once(v, self.made)
 
     def made(self, v: Value) -> Node:
         match v:
             case tile.Ref(name=name) if name in self.positions:
                 return self.affine(self.positions[name], INT)
             case tile.Ref(name=name):
-                bound = self.names[name]
-                return bound.node if bound.node.inlined else self.read(bound)
+                return self.names.used(name)
             case tile.Lit(value=value, dtype=dtype) | tile.Fill(value=tile.Lit(value=value, dtype=dtype)):
                 return self.constant(literal(value, dtype), dtype)
             case tile.ExtentOf(axis=axis):

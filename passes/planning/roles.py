@@ -88,19 +88,12 @@ def planned(
     """The plan with these axes walked; `along` gives for an axis the walked one whose positions it shares."""
     shape = _main(equations, shapes, context)
     reduced = tuple(dict.fromkeys(along.get(a, a) for eq in equations for a in eq.over))
-    for eq in equations:
-        over = {along.get(a, a) for a in eq.over}
-        if set(walked) & over and not set(walked) <= over:
-            return Apart(f"{eq.name} is reduced over {', '.join(eq.over)}, not over all walked axes")
-        if set(along) & set(eq.over) and len(eq.over) > 1:
-            return Apart(f"{eq.name} is reduced over {', '.join(eq.over)}, and others have prefixes along one of these")
+    if (reason := _unwalkable(equations, walked, along)) is not None:
+        return Apart(reason)
     free = tuple(dict.fromkeys(a for eq in equations for a in eq.axes if a not in (*reduced, *along)))
     those = [eq for eq in equations if hold is not Hold.UNSTORED or any(t.name in stores for t in eq.outputs)]
-    lacking = {a for a in free if any(a not in eq.axes for eq in those)}
-    if shape is not None:  # no tile of a contraction extends over its batch axes
-        lacking -= {*shape.batch, *((*shape.rows, *shape.columns) if hold is Hold.BESIDE else ())}
-    short = tuple(a for a in free if a in lacking and context.size(a) <= WHOLE_DOT)
-    whole = (*(a for a in reduced if a not in walked), *short)
+    lacking = _lacking(those, free, shape, hold)
+    whole = (*(a for a in reduced if a not in walked), *(a for a in lacking if context.size(a) <= WHOLE_DOT))
     grid = tuple(a for a in free if a not in whole)
     if shape is not None:
         rows = tuple(a for a in shape.rows if a in grid)
@@ -123,6 +116,26 @@ def planned(
     )
     reason = overflow(plan, shapes, context, dtypes)
     return plan if reason is None else Apart(reason, overflows=True)
+
+
+def _unwalkable(equations: tuple[Equation, ...], walked: tuple[str, ...], along: Mapping[str, str]) -> str | None:
+    """Why the equations cannot share a walk over these axes; None if they can."""
+    for eq in equations:
+        over = {along.get(a, a) for a in eq.over}
+        if set(walked) & over and not set(walked) <= over:
+            return f"{eq.name} is reduced over {', '.join(eq.over)}, not over all walked axes"
+        if set(along) & set(eq.over) and len(eq.over) > 1:
+            return f"{eq.name} is reduced over {', '.join(eq.over)}, and others have prefixes along one of these"
+    return None
+
+
+def _lacking(equations: Iterable[Equation], free: tuple[str, ...], shape: Shape | None, hold: Hold) -> tuple[str, ...]:
+    """The axes that some of the equations lack and that may be held whole."""
+    kept: set[str] = set()
+    if shape is not None:  # no tile of a contraction extends over its batch axes
+        kept = {*shape.batch, *((*shape.rows, *shape.columns) if hold is Hold.BESIDE else ())}
+    every = [set(eq.axes) for eq in equations]
+    return tuple(a for a in free if a not in kept and any(a not in axes for axes in every))
 
 
 def _unwritten(eq: Equation, batch: tuple[str, ...], groups: tuple[tuple[str, ...], ...]) -> list[str]:
