@@ -1,9 +1,10 @@
-"""From kernels over tiles to Triton source, and to what runs it.
+"""From kernels over tiles to source, by one generator or another, and to what runs it.
 
 Torch and Triton are imported by `run`, `interpret` and `aot` when they are first needed.
 """
 
-from einc.codegen.emit.launcher import launcher_name
-from einc.codegen.triton.file import Emitted, emit, emit_file
+from einc.codegen.triton.backend import TRITON
 
-__all__ = ["Emitted", "emit", "emit_file", "launcher_name"]
+__all__ = ["BACKENDS", "TRITON"]
+
+BACKENDS = {b.name: b for b in (TRITON,)}

@@ -26,6 +26,7 @@ from einc.runtime.execution import Outputs, Place, place
 from einc.runtime.prepared import Options, Prepared, deciding, prepared
 from einc.runtime.results import unpacked, write
 from einc.runtime.tensors import as_numpy, as_torch, device_of, is_meta, is_torch
+from einc.tile.asked import MOST_PARTS, choice
 
 if TYPE_CHECKING:
     from einc.explain import Story
@@ -34,7 +35,6 @@ Array = Any  # a torch tensor, or whatever numpy.asarray takes
 
 LEVELS = (0, 1, 2)
 _FORMATS = ("text", "json", "html")  # of an explanation
-MOST_SPLITS = 1024
 
 
 def compile(  # noqa: A001 - einc.compile is the name users look for
@@ -44,14 +44,17 @@ def compile(  # noqa: A001 - einc.compile is the name users look for
     name: str | None = None,
     verify: bool = True,
     splits: int | None = None,
+    choices: Mapping[str, int | str] | None = None,
 ) -> Program:
     """The program that a text means: an einsum string, an expression over einsum strings, or definitions.
 
     A path gives the text of its file. `level` is the optimisation level, 0 to 2. `target` names the machine to make
     code for; without one it is the device that the operands are on. `name` is what diagnostics call the text. `verify`
     checks the compiler's own work after each pass. `splits` asks for walks over reduced axes in so many parts, wherever
-    that is possible; without it they are as many as pay. Raises `einc.Error` where the text is wrong; what depends on
-    operands is found at the call.
+    that is possible; without it they are as many as pay. `choices` go before those of the heuristics, which `explain`
+    prints: sizes of tiles by their names in the source, `{"BI": 64, "BJ": "16..64"}`, and `warps`, `stages`, `parts`
+    and `section`; for one kernel alone with its name before them, `"O.warps"`. Raises `einc.Error` where the text or a
+    choice is wrong; what depends on operands is found at the call.
     """
     if isinstance(text, os.PathLike):
         text, name = read_text(Path(text)), name or os.fspath(text)
@@ -65,9 +68,11 @@ def compile(  # noqa: A001 - einc.compile is the name users look for
         )
     if level not in LEVELS or isinstance(level, bool):
         raise CallError(f"there is no optimisation level {level!r}", fact="levels are 0, 1 and 2", hint="level=2")
-    if splits is not None and (type(splits) is not int or not 1 <= splits <= MOST_SPLITS):
-        raise CallError(f"a walk is not in {splits!r:.40} parts", fact=f"1 to {MOST_SPLITS} are", hint="splits=8")
-    return Program(text, name, Options(level, None if target is None else targets.target(target), verify, splits))
+    if splits is not None and (type(splits) is not int or not 1 <= splits <= MOST_PARTS):
+        raise CallError(f"a walk is not in {splits!r:.40} parts", fact=f"1 to {MOST_PARTS} are", hint="splits=8")
+    wanted = [*({"parts": splits} if splits else {}).items(), *(choices or {}).items()]
+    asked = tuple(choice(key, value) for key, value in wanted)
+    return Program(text, name, Options(level, None if target is None else targets.target(target), verify, asked))
 
 
 class Program:

@@ -19,16 +19,18 @@ from einc.base.facts import Fact
 from einc.base.source import Source
 from einc.base.targets import Target
 from einc.binding import plan
-from einc.codegen import Emitted, emit_file
+from einc.codegen import TRITON
 from einc.ein.origins import fixed
 from einc.ein.printer import print_program
 from einc.frontend import Text, form_of
 from einc.frontend import elaborate as elaborate_text
 from einc.frontend import parse as parse_source
-from einc.passes import PIPELINE
+from einc.passes import pipeline
 from einc.passes.equations.split_complex import split_complex
-from einc.pipeline import Context, Pass, State, forms
+from einc.pipeline import Backend, Context, Pass, State, forms
+from einc.pipeline.emitted import Emitted
 from einc.pipeline.plan import Plan
+from einc.tile.asked import Choice
 from einc.tile.blocks import size_class
 from einc.tile.faults import Fault
 from einc.tile.printer import print_schedule
@@ -82,7 +84,7 @@ def _print_plan(p: Plan) -> str:
 
 @dataclass(frozen=True, eq=False)
 class Compiled:
-    """A program for operands of known ranks and types: every stage, and the Triton source the last one becomes."""
+    """A program for operands of known ranks and types: every stage, and the source the last one becomes."""
 
     context: Context
     stages: tuple[Stage, ...]
@@ -99,13 +101,13 @@ class Compiled:
 
     @cached_property
     def emitted(self) -> Emitted:
-        """The complete Triton file, the name of its launcher, and what its kernels take."""
+        """The complete file, the name of its launcher, and what its kernels take."""
         assert self.state.schedule is not None
-        return emit_file(self.state.program, self.state.schedule, self.context.target)
+        return self.context.backend.emit(self.state.program, self.state.schedule, self.context.target)
 
     @property
     def source(self) -> str:
-        """The complete Triton file."""
+        """The complete file."""
         return self.emitted.source
 
     def tightened(self) -> Compiled | None:
@@ -116,7 +118,8 @@ class Compiled:
         shared = c.target.shared
         while (shared := shared * 3 // 4) >= _LEAST_SHARED:
             target = replace(c.target, shared=shared)
-            made = _compile(self.program, c.level, target, tuple(sorted(c.sizes.items())), True, c.splits, None)
+            sizes = tuple(sorted(c.sizes.items()))
+            made = _compile(self.program, c.backend, c.level, target, sizes, True, c.choices, None)
             if made.source != self.source:
                 return made
         return None
@@ -147,20 +150,25 @@ class Given:
     after: str
 
 
-def passes(level: int, after: str | None = None) -> tuple[Pass, ...]:
+def passes(level: int, after: str | None = None, backend: Backend = TRITON) -> tuple[Pass, ...]:
     """The passes that run at an optimisation level, in order; those that come after one, where it is named."""
-    done = 0 if after is None else 1 + next(k for k, p in enumerate(PIPELINE) if p.name == after)
-    return tuple(p for p in PIPELINE[done:] if p.level <= level)
+    table = pipeline(backend)
+    done = 0 if after is None else 1 + next(k for k, p in enumerate(table) if p.name == after)
+    return tuple(p for p in table[done:] if p.level <= level)
 
 
-def given(text: Text, program: ein.Program) -> Given | None:
+def _first_with_kernels(table: tuple[Pass, ...]) -> int:
+    return next(k for k, p in enumerate(table) if "lowered" in p.gives)
+
+
+def given(text: Text, program: ein.Program, backend: Backend = TRITON) -> Given | None:
     """The kernels of a text, if it has any. Raises `Error` where they cannot come after the pass that it names."""
     if text.kernels is None:
         return None
     from einc.frontend.tiles.check import as_error
 
-    names = [p.name for p in PIPELINE]
-    first = next(k for k, p in enumerate(PIPELINE) if "lowered" in p.gives)
+    table = pipeline(backend)
+    names, first = [p.name for p in table], _first_with_kernels(table)
     after, kernels = text.kernels.after or names[-1], text.kernels
     if after not in names[first:]:
         raise errors.NameError(
@@ -170,7 +178,7 @@ def given(text: Text, program: ein.Program) -> Given | None:
             hint=nearest(after, names[first:]) or "one of these",
         )
     try:
-        for p in PIPELINE[first : names.index(after) + 1]:
+        for p in table[first : names.index(after) + 1]:
             for name in p.gives:
                 forms.FORMS[name].check(State(program, kernels.schedule))
     except Fault as fault:
@@ -212,9 +220,10 @@ def run_passes(
     """
     state = State(fixed(program)) if begin is None else State(split_complex(fixed(program)), begin.schedule)
     stages = [Stage(ELABORATED if begin is None else begin.after, state, True)]
-    left = passes(context.level, None if begin is None else begin.after)
-    first = next(k for k, p in enumerate(PIPELINE) if "lowered" in p.gives)  # a text's equations are as written
-    held = [name for p in PIPELINE[first:] if p.level <= context.level and p not in left for name in p.gives]
+    table = pipeline(context.backend)
+    left = passes(context.level, None if begin is None else begin.after, context.backend)
+    lowered = table[_first_with_kernels(table) :]  # a text's equations are as written
+    held = [name for p in lowered if p.level <= context.level and p not in left for name in p.gives]
     if verify and left:
         forms.admit(left[0], state)
     for p in left:
@@ -232,14 +241,15 @@ def run_passes(
 @lru_cache(maxsize=1024)
 def _compile(
     program: ein.Program,
+    backend: Backend,
     level: int,
     target: Target,
     sizes: Sizes,
     verify: bool,
-    splits: int | None,
+    choices: tuple[Choice, ...],
     begin: Given | None,
 ) -> Compiled:
-    context = Context(level, target, dict(sizes), splits)
+    context = Context(backend, level, target, dict(sizes), choices)
     return Compiled(context, run_passes(program, context, verify, begin))
 
 
@@ -249,13 +259,14 @@ def compile_program(
     target: Target,
     extents: Mapping[str, int] | None = None,
     verify: bool = True,
-    splits: int | None = None,
+    choices: tuple[Choice, ...] = (),
     begin: Given | None = None,
+    backend: Backend = TRITON,
 ) -> Compiled:
-    """The compiled program, from the kernels on that it begins with, if there are any.
+    """The program compiled for a generator, from the kernels on that it begins with, if there are any.
 
     `extents` are hints: programs that differ in no size class share one result.
-    `splits` asks for walks over reduced axes in so many parts, wherever that is possible.
+    `choices` go before those of the heuristics, wherever they are possible.
     """
     sizes = tuple(sorted((axis, size_class(n)) for axis, n in (extents or {}).items()))
-    return _compile(program, level, target, sizes, verify, splits, begin)
+    return _compile(program, backend, level, target, sizes, verify, choices, begin)

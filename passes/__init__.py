@@ -1,4 +1,7 @@
-"""The passes, in the order they run: one table, read downward."""
+"""The passes that all generators share, in the order they run: one table, read downward.
+
+A generator's own stand beside them (`pipeline`): what sizes tiles does, for one.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,6 @@ from einc.passes.equations.scan import scan
 from einc.passes.equations.separate_axes import separate_axes
 from einc.passes.equations.simplify import simplify
 from einc.passes.equations.split_complex import split_complex
-from einc.passes.kernels.choose_tiles import choose_tiles
 from einc.passes.kernels.exp2 import exp2
 from einc.passes.kernels.mask_edges import mask_edges
 from einc.passes.kernels.order_grid import order_grid
@@ -21,7 +23,7 @@ from einc.passes.kernels.segment_loops import segment_loops
 from einc.passes.lowering.lower import lower
 from einc.passes.planning.partition import partition
 from einc.passes.planning.split_reduction import split_reduction
-from einc.pipeline import Pass, on_kernels, on_program
+from einc.pipeline import Backend, Pass, on_kernels, on_program
 
 PIPELINE: tuple[Pass, ...] = (
     Pass(
@@ -113,14 +115,6 @@ PIPELINE: tuple[Pass, ...] = (
         gives=("lowered",),
     ),
     Pass(
-        "choose-tiles",
-        "axis t[?]  -->  axis t[least .. cap]",
-        "a tile is as large as the target's registers and shared memory allow",
-        on_kernels(choose_tiles),
-        needs=("lowered",),
-        gives=("sized-tiles",),
-    ),
-    Pass(
         "mask-edges",
         "load T[e]  -->  load T[e] where e is in range;  fold[t](x)  -->  fold[t](where t < |t| then x else identity)",
         "an extent need not be a multiple of a tile",
@@ -131,7 +125,7 @@ PIPELINE: tuple[Pass, ...] = (
         "place-loads",
         "loop t: x = e; ...  -->  x = e; loop t: ...      e free of t",
         "what does not change in a loop is read once before it",
-        on_kernels(lambda kernel, _: place_loads(kernel)),
+        on_kernels(place_loads),
         gives=("lowered", "placed-loads"),
     ),
     Pass(
@@ -161,3 +155,8 @@ PIPELINE: tuple[Pass, ...] = (
         gives=("lowered", "placed-loads"),
     ),
 )
+
+
+def pipeline(backend: Backend) -> tuple[Pass, ...]:
+    """The passes that run for a generator: those of the table, each followed by the generator's own beside it."""
+    return tuple(p for shared in PIPELINE for p in (shared, *backend.passes.get(shared.name, ())))

@@ -12,10 +12,11 @@ from einc.codegen.emit import index_width
 from einc.codegen.emit.formulas import formula
 from einc.codegen.emit.layout import indented, wrapped
 from einc.codegen.emit.names import OF_LAUNCHERS, Names
-from einc.codegen.emit.signature import Signature, extents_of, in_parts
+from einc.codegen.emit.signature import extents_of, in_parts
 from einc.codegen.emit.text import RESERVED, File
 from einc.ein import Const, Operand, Param, Program
 from einc.ein.printer import print_dims
+from einc.pipeline.emitted import Signature
 from einc.tile.walk import repeated_axes
 
 TORCH = {
@@ -233,8 +234,9 @@ class _Launcher:
     def tile_sizes(self, s: Signature) -> Iterator[str]:
         """Tile sizes, unless the variables still hold those of an earlier kernel."""
         for block, axis in ((self.block(name), axis) for name, axis in s.blocks):
-            assert axis.block is not None
-            least, cap = axis.block.least, axis.block.cap
+            size_of = s.kernel.choices.tile(axis.name)
+            assert size_of is not None
+            least, cap = size_of.least, size_of.cap
             size = str(cap)
             if least < cap:
                 limits = f"{least}" if cap == tile.WHOLE else f"{least}, {cap}"
@@ -250,7 +252,7 @@ class _Launcher:
         repeated = repeated_axes(s.kernel)
         for a in s.kernel.grid:
             extent = self.extent(a.axes)
-            count = f"{self.file.helper('blocks')}({extent}, {names[a.name]})" if a.block else extent
+            count = f"{self.file.helper('blocks')}({extent}, {names[a.name]})" if a.blocked else extent
             counts.append(f"max({count}, 1)" if a.name in repeated else count)
         return " * ".join(counts) or "1"
 

@@ -1,26 +1,9 @@
-"""A kernel as its launcher sees it: its arguments in order, and their kinds."""
+"""What a kernel takes besides its buffers: extents, those of them that are compiled in, tensors accessed by parts."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from einc import tile
-from einc.tile import TileAxis
 from einc.tile.walk import each, values_in
-
-
-@dataclass(frozen=True, slots=True)
-class Signature:
-    """The arguments of a kernel, in order: a pointer for each buffer, the strides of all their dimensions, extents,
-    scalars; then, by name, the tile sizes and `INT`."""
-
-    name: str
-    kernel: tile.Kernel
-    pointers: tuple[str, ...]
-    strides: tuple[tuple[str, ...], ...]
-    extents: tuple[str, ...]
-    scalars: tuple[str, ...]
-    blocks: tuple[tuple[str, TileAxis], ...]
 
 
 def extents_of(kernel: tile.Kernel) -> tuple[str, ...]:

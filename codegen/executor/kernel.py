@@ -123,7 +123,7 @@ class Compiler:
         for axis in tile_axes(kernel).values():
             first = len(dims)
             for name, extent in self.parts(axis):
-                kind = axis.role if axis.block is not None else "batch" if axis.name in in_grid else "single"
+                kind = axis.role if axis.blocked else "batch" if axis.name in in_grid else "single"
                 dims.append(Dim(axis.name, name, extent, kind))
             members[axis.name] = tuple(range(first, len(dims)))
             strides = [prod(d.extent for d in dims[n + 1 :]) for n in members[axis.name]]

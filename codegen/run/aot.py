@@ -14,11 +14,11 @@ from typing import Any
 from einc import tile
 from einc.base.errors import RoomError, TargetError
 from einc.base.targets import Target
-from einc.codegen.emit.signature import Signature, extents_of, in_parts, static_extents
+from einc.codegen.emit.signature import extents_of, in_parts, static_extents
 from einc.codegen.run.compiling import quietly
 from einc.codegen.run.load import load
-from einc.codegen.triton.file import Emitted
 from einc.codegen.triton.options import options, rows_of_chains
+from einc.pipeline.emitted import Emitted, Signature
 from einc.tile.blocks import block_size
 
 FORMATS = {
@@ -103,7 +103,7 @@ def _through_triton(kernel: Any, s: Signature, target: Target, sizes: Mapping[st
             hint="unset TRITON_INTERPRET",
         )
     types, constants, attributes = _arguments(s, sizes)
-    rows = [_tile_size(axis, sizes) for _, axis in s.blocks if axis.name in rows_of_chains(s.kernel)]
+    rows = [_tile_size(s, axis, sizes) for _, axis in s.blocks if axis.name in rows_of_chains(s.kernel)]
     return compile(
         ASTSource(kernel, signature=types, constexprs=constants, attrs=attributes),
         target=GPUTarget(target.vendor, target.arch, target.warp),
@@ -144,18 +144,19 @@ def _arguments(
         for name, (_, dtype) in zip(s.scalars, s.kernel.scalars, strict=True)
     }
     for block, tiled in s.blocks:
-        types[block], constants[block] = "constexpr", _tile_size(tiled, sizes)
+        types[block], constants[block] = "constexpr", _tile_size(s, tiled, sizes)
     types["INT"], constants["INT"] = "constexpr", tl.int32
     place = {name: n for n, name in enumerate(types)}
     return types, constants, {(place[name],): [["tt.divisibility", 16]] for name in aligned}
 
 
-def _tile_size(axis: tile.TileAxis, sizes: Mapping[str, int]) -> int:
+def _tile_size(s: Signature, axis: tile.TileAxis, sizes: Mapping[str, int]) -> int:
     """The launcher's tile size; if the extent is not given, the largest, or `_WHOLE` for an axis held whole."""
-    assert axis.block is not None
+    block = s.kernel.choices.tile(axis.name)
+    assert block is not None
     if any(a not in sizes for a in axis.axes):
-        return max(axis.block.least, _WHOLE) if axis.block.cap == tile.WHOLE else axis.block.cap
-    return block_size(axis.block, prod(sizes[a] for a in axis.axes))
+        return max(block.least, _WHOLE) if block.cap == tile.WHOLE else block.cap
+    return block_size(block, prod(sizes[a] for a in axis.axes))
 
 
 def _cuda_registers(cubin: str | bytes) -> tuple[int, int]:

@@ -6,19 +6,17 @@ file may replace.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from einc import tile
 from einc.base.targets import Target
 from einc.codegen.emit import library
 from einc.codegen.emit.launcher import launcher_name, launcher_source
 from einc.codegen.emit.names import Names
-from einc.codegen.emit.signature import Signature
 from einc.codegen.emit.text import RESERVED, File
 from einc.codegen.triton.kernels import kernel_source
 from einc.codegen.triton.options import written
 from einc.ein import Program
 from einc.ein.printer import print_program
+from einc.pipeline.emitted import Emitted
 
 _LAUNCH = '''
 def launch(kernel, programs, *args, **meta):
@@ -29,22 +27,8 @@ def launch(kernel, programs, *args, **meta):
 '''
 
 
-@dataclass(frozen=True, slots=True)
-class Emitted:
-    """A file, the name of its launcher, and its kernels' signatures."""
-
-    source: str
-    launcher: str
-    kernels: tuple[Signature, ...]
-
-
-def emit(program: Program, schedule: tile.Schedule, target: Target) -> str:
-    """The complete Triton file of a scheduled program."""
-    return emit_file(program, schedule, target).source
-
-
-def emit_file(program: Program, schedule: tile.Schedule, target: Target) -> Emitted:
-    """The file with what a caller of its kernels needs to know."""
+def emit(program: Program, schedule: tile.Schedule, target: Target) -> Emitted:
+    """The complete Triton file of a scheduled program, with what a caller of its kernels needs to know."""
     file = File(Names((*RESERVED, launcher_name(program))))
     functions = [kernel_source(file, kernel) for kernel in schedule.kernels]
     signatures = tuple(signature for signature, _ in functions)

@@ -9,12 +9,14 @@ from einc import tile
 from einc.base.types import DType
 from einc.codegen.emit.layout import indented, wrapped
 from einc.codegen.emit.names import OF_TRITON, Names
-from einc.codegen.emit.signature import Signature, extents_of, static_extents
+from einc.codegen.emit.signature import extents_of, static_extents
 from einc.codegen.emit.text import PRODUCT, SUM, File
 from einc.codegen.triton.expressions import Expressions
 from einc.codegen.triton.operations import is_natural
 from einc.codegen.triton.types import TYPES
+from einc.pipeline.emitted import Signature
 from einc.tile import TileAxis, TileType
+from einc.tile.asked import block_name
 from einc.tile.typing import scope
 from einc.tile.walk import loop_position, repeated_axes, tile_axes, values_in
 
@@ -52,7 +54,7 @@ class _Writer:
         strides = tuple(tuple(self._stride(b.name, n, dim) for n, dim in enumerate(b.dims)) for b in k.buffers)
         extents = tuple(self.take("extent", axis, f"size_{axis}") for axis in extents_of(k))
         scalars = tuple(self.take("scalar", s, s) for s, _ in k.scalars)
-        blocks = tuple((self.take("block", a.name, _block_name(a.name)), a) for a in self.axes.values() if a.block)
+        blocks = tuple((self.take("block", a.name, block_name(a.name)), a) for a in self.axes.values() if a.blocked)
         return Signature(name, k, pointers, strides, extents, scalars, blocks)
 
     def _stride(self, tensor: str, n: int, dim: tuple[str, ...]) -> str:
@@ -88,11 +90,11 @@ class _Writer:
             return
         yield "program = tl.program_id(0).to(INT)"
         counts: list[str] = []
-        section, repeated = self.kernel.section, repeated_axes(self.kernel)
+        section, repeated = self.kernel.choices.section, repeated_axes(self.kernel)
         for a in grid if section > 1 else grid[1:]:
             size = self.size(a)
             counts.append(size)
-            if a.block:
+            if a.blocked:
                 counts[-1] = self.names.fresh(f"blocks_{a.name}")
                 count = f"tl.cdiv({size}, {self.python['block', a.name]})"
                 yield f"{counts[-1]} = {f'tl.maximum({count}, 1)' if a.name in repeated else count}"
@@ -125,14 +127,14 @@ class _Writer:
     def size(self, a: TileAxis) -> str:
         """The number of positions of a tile axis, in the index type if it is to be computed with."""
         sizes = [self.python["extent", axis] for axis in a.axes]
-        if len(sizes) == 1 and not a.block:
+        if len(sizes) == 1 and not a.blocked:
             return sizes[0]
         return " * ".join([f"tl.cast({sizes[0]}, INT)", *sizes[1:]]) if sizes else "1"
 
     def position(self, a: TileAxis, place: str) -> str:
         name = self.take("value", a.name, a.name)
         self.write.types[a.name] = loop_position(a)
-        if not a.block:
+        if not a.blocked:
             return f"{name} = {place}"
         block = self.python["block", a.name]
         return f"{name} = {place} * {block} + tl.arange(0, {block})"
@@ -180,7 +182,7 @@ class _Writer:
             yield from wrapped(f"{self.python['value', c.name]} = {code}")
         start = "0" if s.start is None else self.write.value(s.start, ()).code
         stop = self.stop(s.axis) if s.stop is None else self.write.value(s.stop, ()).code
-        if s.full is None or not s.full.body or not s.axis.block:
+        if s.full is None or not s.full.body or not s.axis.blocked:
             yield from self.segment(s, s.body, start, stop)
         else:
             yield from self.segments(s, s.full, start, stop)
@@ -224,7 +226,7 @@ class _Writer:
         name = self.take("value", a.name, a.name)
         self.write.types[a.name] = loop_position(a)
         first = self.take("position", a.name, f"{name}0")
-        if a.block:
+        if a.blocked:
             block = self.python["block", a.name]
             yield from wrapped(f"for {first} in tl.range({start}, {stop}, {block}):")
             place = f"(tl.cdiv({stop}, {block}) - 1) * {block} - {first}" if s.reverse else first
@@ -236,10 +238,6 @@ class _Writer:
     def stop(self, a: TileAxis) -> str:
         sizes = [self.python["extent", axis] for axis in a.axes]
         return " * ".join([f"tl.cast({sizes[0]}, INT)", *sizes[1:]]) if sizes else "1"
-
-
-def _block_name(axis: str) -> str:
-    return f"B{axis.upper()}" if len(axis) <= 2 else f"BLOCK_{axis.upper()}"
 
 
 def _parameter(name: str, dtype: DType) -> str:

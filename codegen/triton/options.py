@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from einc import tile
-from einc.codegen.emit.signature import Signature
+from einc.pipeline.emitted import Signature
 from einc.tile.typing import multiplied
-from einc.tile.walk import tile_axes
 
 _HOPPER = 64  # rows from which on a tile is multiplied by Hopper's dots, by four warps or more
 
 
 def options(kernel: tile.Kernel, rows: int | None = None) -> dict[str, int]:
     """Launch options that are not Triton's defaults, where the chained dots of the kernel have so many rows."""
-    warps = kernel.warps if rows is None or rows >= 16 * kernel.warps else min(kernel.warps, 4)
-    wanted = {"num_warps": (warps, 4), "num_stages": (kernel.stages, 3)}
+    chosen = kernel.choices
+    warps = chosen.warps if rows is None or rows >= 16 * chosen.warps else min(chosen.warps, 4)
+    wanted = {"num_warps": (warps, 4), "num_stages": (chosen.stages, 3)}
     return {name: value for name, (value, default) in wanted.items() if value != default}
 
 
@@ -26,7 +26,7 @@ def rows_of_chains(kernel: tile.Kernel) -> frozenset[str]:
     and is wrong where the tile has fewer. Of dots with a batch axis every warp has some whole.
     """
     dots = [(d, t) for d, t in multiplied(kernel) if not d.batch]
-    caps = {a.name: a.block.cap for a in tile_axes(kernel).values() if a.block}
+    caps = {axis: block.cap for axis, block in kernel.choices.tiles}
     rows = frozenset(d.row for d, t in dots if t.size <= 2 and caps.get(d.row, 0) >= _HOPPER)
     return rows if len(dots) > 1 else frozenset()
 
@@ -35,7 +35,8 @@ def written(s: Signature, block: Callable[[str], str]) -> dict[str, str]:
     """The options as a launcher writes them, with the variables in which it has its tile sizes."""
     found = {name: str(n) for name, n in options(s.kernel).items()}
     rows = [block(name) for name, axis in s.blocks if axis.name in rows_of_chains(s.kernel)]
-    if rows and s.kernel.warps > 4:
+    warps = s.kernel.choices.warps
+    if rows and warps > 4:
         least = rows[0] if len(rows) == 1 else f"min({', '.join(rows)})"
-        found["num_warps"] = f"{s.kernel.warps} if {least} >= {16 * s.kernel.warps} else 4"
+        found["num_warps"] = f"{warps} if {least} >= {16 * warps} else 4"
     return found

@@ -24,19 +24,14 @@ class Rates:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A machine. `shared` is bytes of shared memory a program may use, `registers` bytes of registers there are for it;
-    `tile` is the most elements that one tile value should have; `dot` caps rows, columns and inner length of a
-    contraction's tile; `vendor` is `cuda`, `hip` or `cpu`; `dots` names the operand types of `tl.dot`; `rates` are what
-    plans are compared by."""
+    """A machine: `vendor` is `cuda`, `hip` or `cpu`, `warp` the threads of a warp; `shared` is bytes of shared memory a
+    program may use, `registers` bytes of registers there are for it; `rates` are what plans are compared by."""
 
     name: str
     vendor: str
     arch: int | str
     warp: int
     shared: int
-    tile: int
-    dot: tuple[int, int, int]
-    dots: frozenset[str]
     rates: Rates
     registers: int = 262_144
 
@@ -46,19 +41,6 @@ class Target:
             return self.rates.vector / (2 if dtype.bits == 64 else 1)
         return self.rates.matrix * (2 if dtype.bits == 8 else 1)
 
-    def takes_dot(self, dtype: DType) -> bool:
-        """Does `tl.dot` compile for two operands of this type?"""
-        return dtype.name in self.dots
-
-    def least_inner(self, dtype: DType) -> int:
-        """The shortest inner length of a dot over this type: 256 bits of a row or a column, and at least 16."""
-        return 32 if dtype.bits == 8 else 16
-
-
-# Found by compiling, with Triton 3.6.0 and 3.7.1 alike: floats sum in f32 (f64 in f64), i8 in i32. No target takes
-# unsigned or wider integers. f32 (exact, "ieee") runs on the vector units of NVIDIA's chips, f64 on those of sm_100.
-_DOTS = frozenset(("f16", "bf16", "f32", "f64", "i8", "f8e5m2"))
-_ALL_DOTS = _DOTS | {"f8e4m3"}
 
 # Dense peaks of the vendors' data sheets; special functions: 16 a clock on each multiprocessor.
 _A100 = Rates(312e12, 19.5e12, 2.4e12, 2.0e12, 108)
@@ -69,14 +51,14 @@ _MI355X = Rates(2500e12, 157e12, 10e12, 8.0e12, 256)
 
 # Shared memory a block may opt in to: CUDA programming guide, compute capabilities table; AMD: LDS a workgroup.
 _TABLE = (
-    Target("sm_80", "cuda", 80, 32, 166_912, 4096, (128, 128, 32), _DOTS, _A100),
-    Target("sm_90", "cuda", 90, 32, 232_448, 4096, (128, 128, 64), _ALL_DOTS, _H100),
-    Target("sm_100", "cuda", 100, 32, 232_448, 4096, (128, 128, 64), _ALL_DOTS, _B200),
-    Target("gfx942", "hip", "gfx942", 64, 65_536, 4096, (128, 128, 32), _ALL_DOTS, _MI300X, 524_288),
-    Target("gfx950", "hip", "gfx950", 64, 163_840, 4096, (128, 128, 64), _ALL_DOTS, _MI355X, 524_288),
-    # Triton's interpreter: its cost is per operation, so tiles are as large as memory likes. What shares a kernel is
-    # decided as for an H100, so that what is seen without a GPU is what runs on one.
-    Target("interpret", "cpu", 0, 32, 1 << 62, 1 << 18, (256, 256, 256), _ALL_DOTS, _H100, 1 << 62),
+    Target("sm_80", "cuda", 80, 32, 166_912, _A100),
+    Target("sm_90", "cuda", 90, 32, 232_448, _H100),
+    Target("sm_100", "cuda", 100, 32, 232_448, _B200),
+    Target("gfx942", "hip", "gfx942", 64, 65_536, _MI300X, 524_288),
+    Target("gfx950", "hip", "gfx950", 64, 163_840, _MI355X, 524_288),
+    # A CPU that interprets: what shares a kernel is decided as for an H100, so that what is seen without a GPU is what
+    # runs on one.
+    Target("interpret", "cpu", 0, 32, 1 << 62, _H100, 1 << 62),
 )
 TARGETS = {t.name: t for t in _TABLE}
 INTERPRETER = TARGETS["interpret"]

@@ -12,9 +12,10 @@ from typing import Annotated, ParamSpec
 
 import typer
 
-from einc.api import MOST_SPLITS, Program, compile
+from einc.api import Program, compile
 from einc.base.errors import Error, IllegalIR
 from einc.base.files import STANDARD, decoded, read_text
+from einc.tile.asked import MOST_PARTS
 from einc.trials.request import Request
 
 P = ParamSpec("P")
@@ -39,7 +40,13 @@ DTypes = Annotated[
 Scalars = Annotated[list[str], typer.Option("--scalar", metavar="window=128", help="Values of scalar parameters.")]
 Level = Annotated[int, typer.Option("--level", "-O", min=0, max=2, help="Optimisation level.")]
 Splits = Annotated[
-    int | None, typer.Option("--splits", min=1, max=MOST_SPLITS, help="Parts of walks; without it, as many as pay.")
+    int | None, typer.Option("--splits", min=1, max=MOST_PARTS, help="Parts of walks; without it, as many as pay.")
+]
+Chosen = Annotated[
+    list[str],
+    typer.Option(
+        "--choice", metavar="BI=64,O.warps=8", help="In place of what the heuristics choose; explain prints all."
+    ),
 ]
 TargetName = Annotated[str | None, typer.Option("--target", metavar="sm_90", help="The machine to make code for.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -84,17 +91,32 @@ def command(example: str) -> Callable[[Callable[P, None]], Callable[P, None]]:
 
 
 def program_of(
-    file: str | None, text: str | None, level: int = 2, target: str | None = None, splits: int | None = None
+    file: str | None,
+    text: str | None,
+    level: int = 2,
+    target: str | None = None,
+    splits: int | None = None,
+    choices: list[str] | None = None,
 ) -> Program:
     """The program that a file, standard input or `-e` holds."""
     if (file is None) == (text is None):
         raise typer.BadParameter("give a file, - for standard input, or -e TEXT" + "; not both" * (file is not None))
-    if text is not None:
-        return compile(text, level, target, splits=splits)
-    if file == STANDARD:
-        return compile(decoded(sys.stdin.buffer.read(), "<stdin>"), level, target, "<stdin>", splits=splits)
-    assert file is not None
-    return compile(read_text(Path(file)), level, target, file, splits=splits)
+    name = None if text is not None else "<stdin>" if file == STANDARD else file
+    if text is None:
+        assert file is not None
+        text = decoded(sys.stdin.buffer.read(), "<stdin>") if file == STANDARD else read_text(Path(file))
+    return compile(text, level, target, name, splits=splits, choices=chosen(choices or []))
+
+
+def chosen(words: list[str]) -> dict[str, str]:
+    """Choices by name."""
+    found = {}
+    for word in (w for several in words for w in several.split(",")):
+        name, given, value = word.partition("=")
+        if not given:
+            raise typer.BadParameter(f"'{word}' has no value, as in BI=64", param_hint="--choice")
+        found[name.strip()] = value
+    return found
 
 
 def requested(

@@ -13,6 +13,7 @@ import typer
 
 from einc.base.errors import Error
 from einc.cli.app import (
+    Chosen,
     DTypes,
     Expression,
     File,
@@ -47,6 +48,7 @@ def run(
     seed: Annotated[int, typer.Option(min=0, help="Of the random operands.")] = 0,
     level: Level = 2,
     splits: Splits = None,
+    choices: Chosen = [],  # noqa: B006
     target: TargetName = None,
     backend: Annotated[
         str | None,
@@ -64,7 +66,7 @@ def run(
 
     keep_apart(as_json, output, "--output")
     wanted = requested(size, dtype, scalar, operand)
-    found = run_program(program_of(file, expression, level, target, splits), wanted, seed, backend, reference)
+    found = run_program(program_of(file, expression, level, target, splits, choices), wanted, seed, backend, reference)
     if output is not None:
         save(output, found)
     if as_json:
@@ -84,13 +86,14 @@ def dump(
     scalar: Scalars = [],  # noqa: B006
     level: Level = 2,
     splits: Splits = None,
+    choices: Chosen = [],  # noqa: B006
     target: TargetName = None,
     as_json: Json = False,
 ) -> None:
     """Print the program after the passes that changed it."""
     from einc.trials.running import compile_for
 
-    compiled = compile_for(program_of(file, expression, level, target, splits), requested(size, dtype, scalar))
+    compiled = compile_for(program_of(file, expression, level, target, splits, choices), requested(size, dtype, scalar))
     chosen = [compiled.stage(name) for name in after] or [s for s in compiled.stages if s.changed or all_stages]
     if as_json:
         say_json([{"stage": s.name, "changed": s.changed, "text": s.full} for s in chosen])
@@ -122,6 +125,7 @@ def emit(
     scalar: Scalars = [],  # noqa: B006
     level: Level = 2,
     splits: Splits = None,
+    choices: Chosen = [],  # noqa: B006
     target: Annotated[str, typer.Option(metavar="sm_90", help="The machine to make code for.")] = "sm_90",
     as_json: Json = False,
 ) -> None:
@@ -132,7 +136,7 @@ def emit(
         raise typer.BadParameter(f"'{form}' is none of {', '.join(FORMATS)}", param_hint="--format")
     keep_apart(as_json, output, "--output")
     wanted = requested(size, dtype, scalar)
-    parts, notes = aot(program_of(file, expression, level, target, splits), wanted, form)
+    parts, notes = aot(program_of(file, expression, level, target, splits, choices), wanted, form)
     if as_json:
         say_json(notes)
     elif notes:
@@ -150,6 +154,7 @@ def explain(
     scalar: Scalars = [],  # noqa: B006
     level: Level = 2,
     splits: Splits = None,
+    choices: Chosen = [],  # noqa: B006
     target: TargetName = None,
     as_json: Json = False,
     html: Annotated[
@@ -161,7 +166,7 @@ def explain(
     from einc.trials.running import story_for
 
     keep_apart(as_json, html, "--html")
-    found = story_for(program_of(file, expression, level, target, splits), requested(size, dtype, scalar))
+    found = story_for(program_of(file, expression, level, target, splits, choices), requested(size, dtype, scalar))
     if html is not None:
         from einc.base.files import write
         from einc.present.page import page

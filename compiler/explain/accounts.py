@@ -25,11 +25,11 @@ from einc.explain.plans import plans_of
 from einc.explain.sizes import extents
 from einc.explain.visits import Visits, bound_tensors, domain_picture, part_starts, visited
 from einc.passes.estimate.cost import Cost, Model
-from einc.passes.kernels.choose_tiles import choose_tiles
 from einc.passes.lowering.lower import lowered
 from einc.passes.streaming.walks import tensors_read, walks
-from einc.pipeline import Context
+from einc.pipeline import Context, own_passes
 from einc.pipeline.plan import Planned
+from einc.tile.asked import written
 from einc.tile.walk import loops, tile_axes
 
 _T = TypeVar("_T")
@@ -153,6 +153,7 @@ class _Figures:
             tiles=tiles,
             domains=self.looked_at(k, domain_picture, split),
             part_starts=self.looked_at(k, part_starts, split) if split else {},
+            choices=written(k),
             splits=splits,
             flops=work,
             bytes=sum(moved.values()),
@@ -201,7 +202,7 @@ class _Figures:
         """The share of the blocks of a plan's walk that its kernel visits."""
         if not plan.walked or context.level < 2:
             return 1.0
-        kernel = choose_tiles(lowered(self.program, plan, context), context)
+        kernel = own_passes(self.program, lowered(self.program, plan, context), context)
         return min((v.share for v in self.tiles(kernel).values()), default=1.0)
 
     def tiles(self, k: tile.Kernel, splits: int = 1) -> dict[str, Visits]:

@@ -65,7 +65,8 @@ class KernelFigures:
 
     `moved` are the bytes of each tensor that it reads or writes in memory. `running` are states whose updates depend on
     each other. `domains` are the blocks of walked axes by row: `EMPTY`, `MIXED` or `FULL` of `visits`; `part_starts`
-    marks those in which a part of the walk starts. `limit` is the resource that the predicted time is spent on.
+    marks those in which a part of the walk starts. `choices` are written as a user asks for them. `limit` is the
+    resource that the predicted time is spent on.
     """
 
     name: str
@@ -83,6 +84,7 @@ class KernelFigures:
     tiles: dict[str, Visits]
     domains: dict[str, Any]
     part_starts: dict[str, Any]
+    choices: dict[str, int | str]
     splits: int
     flops: int
     bytes: int

@@ -50,13 +50,14 @@ def extent_of(axis: tile.TileAxis, extents: Mapping[str, int]) -> int:
     return prod(extents[a] for a in axis.axes)
 
 
-def block_of(axis: tile.TileAxis, extents: Mapping[str, int]) -> int:
+def block_of(kernel: tile.Kernel, axis: tile.TileAxis, extents: Mapping[str, int]) -> int:
     """The positions of a tile along an axis at a launch."""
-    return 1 if axis.block is None else block_size(axis.block, extent_of(axis, extents))
+    block = kernel.choices.tile(axis.name)
+    return 1 if block is None else block_size(block, extent_of(axis, extents))
 
 
-def blocks_of(axis: tile.TileAxis, extents: Mapping[str, int]) -> int:
-    return -(-extent_of(axis, extents) // block_of(axis, extents))
+def blocks_of(kernel: tile.Kernel, axis: tile.TileAxis, extents: Mapping[str, int]) -> int:
+    return -(-extent_of(axis, extents) // block_of(kernel, axis, extents))
 
 
 def spaced(n: int, count: int) -> Array:
@@ -104,7 +105,7 @@ class Grid:
         self.types = scope(kernel)
         self.bound: dict[str, tile.Value] = {}
         self.known: dict[str, Array] = {}
-        tiled = [a for a in (*kernel.grid, *kernel.whole) if a.block is not None]
+        tiled = [a for a in (*kernel.grid, *kernel.whole) if a.blocked]
         self.dims = {a.name: len(kernel.grid) + k for k, a in enumerate(tiled)}
         self.rank = len(kernel.grid) + len(tiled)
         self.programs = prod(map(self.blocks, kernel.grid))
@@ -134,13 +135,13 @@ class Grid:
         return (2 * int(counts.sum()) * self.programs + counts.size) // (2 * counts.size) if counts.size else 0
 
     def blocks(self, axis: tile.TileAxis) -> int:
-        return blocks_of(axis, self.extents)
+        return blocks_of(self.kernel, axis, self.extents)
 
     def extent(self, axis: tile.TileAxis) -> int:
         return extent_of(axis, self.extents)
 
     def block(self, axis: tile.TileAxis) -> int:
-        return block_of(axis, self.extents)
+        return block_of(self.kernel, axis, self.extents)
 
     def walks(self) -> Iterator[Walk]:
         """The loops, with where each program's starts and stops."""

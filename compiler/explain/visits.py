@@ -107,11 +107,11 @@ def _pictures(
 ) -> Iterator[tuple[str, Array]]:
     """The blocks that each loop visits, by part of its walk, row block and walked block."""
     rows = [a for a in kernel.grid if a.role == "row"]
-    lengths = [blocks_of(a, extents) for a in rows]
+    lengths = [blocks_of(kernel, a, extents) for a in rows]
     cut = shortened(lengths, _MOST_CELLS)
     picked = {a.name: np.array([(at or {}).get(a.name, 0)]) for a in kernel.grid}
     picked |= {a.name: spaced(n, m) for a, n, m in zip(rows, lengths, cut, strict=True)}
-    picked |= {a.name: np.arange(blocks_of(a, extents)) for a in kernel.grid if a.axes == (parts,)}
+    picked |= {a.name: np.arange(blocks_of(kernel, a, extents)) for a in kernel.grid if a.axes == (parts,)}
     dims = [k for k, a in enumerate(kernel.grid) if a.axes == (parts,)]
     shape = [picked[a.name].size for a in kernel.grid]
     for w in Grid(kernel, extents, scalars or {}, tensors or {}, picked).walks():
@@ -120,7 +120,9 @@ def _pictures(
             for x in (w.start, w.stop, w.full_start, w.full_stop)
         )
         n = extent_of(w.loop.axis, extents)
-        cell = block_of(w.loop.axis, extents) * max(-(-blocks_of(w.loop.axis, extents) // _MOST_CELLS), 1)
+        cell = block_of(kernel, w.loop.axis, extents) * max(
+            -(-blocks_of(kernel, w.loop.axis, extents) // _MOST_CELLS), 1
+        )
         first = np.arange(-(-n // cell)) * cell
         after = np.minimum(first + cell, n)
         touched = (first < stop) & (after > start) & (start < stop)

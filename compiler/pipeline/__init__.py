@@ -1,4 +1,4 @@
-"""The shape of a pass, what passes are told, and the runner that checks a stage's form before and after."""
+"""The shape of a pass, what passes are told, and what a generator is to them."""
 
 from __future__ import annotations
 
@@ -8,25 +8,54 @@ from math import prod
 
 from einc import ein, tile
 from einc.base.targets import INTERPRETER, Target
+from einc.base.types import DType
 from einc.ein.ranges import interval
+from einc.pipeline.emitted import Emitted
 from einc.pipeline.plan import Join, Plan
+from einc.tile.asked import Choice
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Backend:
+    """A generator of kernels: what it can do and what it must be spared, its own passes, and how it writes a file.
+
+    `multiplies` says whether operands of a type are multiplied by a dot on a target, `block` how many positions along
+    its rows, and along its columns, a program takes of a contraction there, where that is computed from another one or
+    not. Tiles that are folded as they lie in memory have the folded axis last, or first from `folds_first` axes on.
+    `passes` go from tile to tile, each list after the shared pass that it stands beside.
+    """
+
+    name: str
+    multiplies: Callable[[Target, DType], bool]
+    block: Callable[[Target, bool], int]
+    passes: Mapping[str, tuple[Pass, ...]]
+    emit: Callable[[ein.Program, tile.Schedule, Target], Emitted]
+    folds_first: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What decisions may depend on: the optimisation level, the target, and size hints (extents by axis name).
-
-    `splits` asks for walks in so many parts, wherever that is possible; without it they are as many as pay.
+    """What decisions may depend on: the generator that writes the kernels, the optimisation level, the target, and size
+    hints (extents by axis name). `choices` are made already; the rest is left to the heuristics.
     """
 
+    backend: Backend
     level: int = 2
     target: Target = INTERPRETER
     sizes: Mapping[str, int] = field(default_factory=dict)
-    splits: int | None = None
+    choices: tuple[Choice, ...] = ()
 
     def size(self, axis: str, default: int = 1024) -> int:
         """The hint for an axis; 1024 where there is none."""
         return self.sizes.get(axis, default)
+
+    def multiplies(self, dtype: DType) -> bool:
+        """Does a dot take operands of this type?"""
+        return self.backend.multiplies(self.target, dtype)
+
+    def block(self, chained: bool = False) -> int:
+        """The positions along the rows, or the columns, of a contraction that share a program."""
+        return self.backend.block(self.target, chained)
 
     def knowing(self, axes: Iterable[ein.AxisDecl]) -> Context:
         """The context with hints for axes that a pass has added, where those that their formulas need are there."""
@@ -83,6 +112,16 @@ def on_kernels(f: Callable[[tile.Kernel, Context], tile.Kernel]) -> Callable[[St
         return replace(state, schedule=replace(state.schedule, kernels=kernels))
 
     return run
+
+
+def own_passes(program: ein.Program, kernel: tile.Kernel, context: Context) -> tile.Kernel:
+    """A kernel that was just lowered, after those of its generator's passes that come next; they size its tiles."""
+    state = State(program, tile.Schedule((kernel,), ()))
+    for p in context.backend.passes.get("lower", ()):
+        state = p.run(state, context)
+    assert state.schedule is not None
+    (made,) = state.schedule.kernels
+    return made
 
 
 def positions(axes: tuple[str, ...], context: Context) -> int:

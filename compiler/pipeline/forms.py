@@ -163,14 +163,14 @@ def _kernels(f: Callable[[tile.Kernel], None]) -> Callable[[State], None]:
 
 def _sized(kernel: tile.Kernel) -> None:
     for axis in tile_axes(kernel).values():
-        if axis.block == tile.UNSIZED:
+        if axis.blocked and kernel.choices.tile(axis.name) is None:
             size = f"give it blocks: {axis.name}[16..64]"
             raise Fault(kernel, f"tile axis '{axis.name}' has no size", AxisError, hint=size, kernel=kernel.name)
 
 
 def _placed(kernel: tile.Kernel) -> None:
     for v in values_in(kernel.body):
-        if isinstance(v, tile.Load) and not v.via:
+        if isinstance(v, tile.Load) and kernel.choices.way(v.tensor) is None:
             where = "say how it reaches memory: by pointer"
             raise Fault(kernel, f"a load of '{v.tensor}' is not placed", Error, hint=where, kernel=kernel.name)
 

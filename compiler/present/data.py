@@ -73,6 +73,7 @@ def _kernel_data(k: KernelFigures) -> dict[str, object]:
         "state": [asdict(s) for s in k.state],
         "state_bytes_per_row": k.state_bytes_per_row,
         "tiles": {axis: _tiles(v) for axis, v in k.tiles.items()},
+        "choices": k.choices,
         "splits": k.splits,
         "reads": list(k.reads),
         "writes": list(k.writes),

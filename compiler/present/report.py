@@ -152,6 +152,8 @@ def _details(k: KernelFigures) -> Iterator[str]:
             yield f"visits {about}{v.visited} of {v.total} blocks of {axis}: {counts}"
     if k.splits > 1:
         yield f"in {k.splits} parts"
+    if k.choices:
+        yield f"chosen: {' '.join(f'{name}={value}' for name, value in k.choices.items())}"
 
 
 def _decided(decisions: Sequence[Decision]) -> Iterator[str]:

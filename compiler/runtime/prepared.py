@@ -17,9 +17,12 @@ from einc import ein
 from einc.base.facts import Fact
 from einc.base.targets import INTERPRETER, Target
 from einc.binding import Bindings
-from einc.binding.checks import checked_scalar
+from einc.binding.checks import checked_scalars
+from einc.codegen import TRITON
 from einc.driver import Compiled, Given, compile_program
+from einc.pipeline import Backend
 from einc.runtime.execution import Launch, Outputs, Place, launch_in_torch, launch_in_triton, target_of
+from einc.tile.asked import Choice, check_heeded
 
 if TYPE_CHECKING:
     import torch
@@ -34,19 +37,29 @@ _lock = threading.RLock()
 class Options:
     """A user's options for the compiler; a `target` of None is the machine that the operands are on.
 
-    `begin` are kernels that the text itself gives, if it does.
+    `begin` are kernels that the text itself gives, if it does; `backend` writes the kernels.
     """
 
     level: int = 2
     target: Target | None = None
     verify: bool = True
-    splits: int | None = None
+    choices: tuple[Choice, ...] = ()
     begin: Given | None = None
+    backend: Backend = TRITON
 
     def compile(self, program: ein.Program, extents: Mapping[str, int] | None, where: Place | None = None) -> Compiled:
-        """The program compiled for extents, and for the place where it runs if no target was named."""
+        """The program compiled for extents, and for the place where it runs if no target was named.
+
+        Raises `CallError` where a choice cannot be followed.
+        """
         target = self.target or (INTERPRETER if where is None else target_of(where.device))
-        return compile_program(program, self.level, target, extents, self.verify, self.splits, self.begin)
+        made = compile_program(
+            program, self.level, target, extents, self.verify, self.choices, self.begin, self.backend
+        )
+        if self.choices:
+            assert made.state.schedule is not None
+            check_heeded(self.choices, made.state.schedule.kernels)
+        return made
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -65,8 +78,7 @@ class Prepared:
         out: Outputs | None = None,
     ) -> Outputs:
         """The results in order, for operands on the device that the call was prepared for, in `out` if given."""
-        known = scalars or {}
-        given = {p.name: checked_scalar(p, known[p.name]) for p in self.program.scalars if p.name in known}
+        given = checked_scalars(self.program, scalars or {}) if self.program.scalars else {}
         return self.launch(tensors, given, out)
 
 

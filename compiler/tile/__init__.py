@@ -14,31 +14,17 @@ from dataclasses import dataclass, field
 
 from einc.base.types import DType
 from einc.ein import Monoid
+from einc.tile.choices import WHOLE as WHOLE
+from einc.tile.choices import Block as Block
+from einc.tile.choices import Choices as Choices
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Axes and types
 
 
-WHOLE = 1 << 30
-
-
-@dataclass(frozen=True, slots=True)
-class Block:
-    """A tile size chosen at launch: the least power of two that holds the extent, at least `least` and at most `cap`.
-
-    A cap of `WHOLE` means that one block holds every position, whatever the extent.
-    """
-
-    least: int
-    cap: int
-
-
-UNSIZED = Block(0, 0)  # before `choose-tiles`
-
-
 @dataclass(frozen=True, slots=True)
 class TileAxis:
-    """A group of `ein` axes as one index, outermost first. `block` is None for one position per program (or step).
+    """A group of `ein` axes as one index, outermost first; if not `blocked`, of one position per program (or step).
 
     `role`, by which tile sizes are chosen, is `batch`, `row`, `column`, `whole` or `reduced`.
     """
@@ -46,7 +32,7 @@ class TileAxis:
     name: str
     axes: tuple[str, ...]
     role: str
-    block: Block | None = None
+    blocked: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,8 +105,7 @@ class Load:
     """Elements of a tensor at one index for each dimension; 0 where the mask is false.
 
     `checked[k]` says that index k may be out of range and is checked at run time. `part` selects the real (0) or
-    imaginary (1) part of a complex tensor. `via` is the way to memory, once `place-loads` has decided; `apart` keeps
-    the load from being merged with an equal one.
+    imaginary (1) part of a complex tensor. `apart` keeps the load from being merged with an equal one.
     """
 
     tensor: str
@@ -129,7 +114,6 @@ class Load:
     checked: tuple[bool, ...]
     mask: Value | None = None
     part: int | None = None
-    via: str = ""
     apart: bool = False
 
 
@@ -289,9 +273,6 @@ Statement = Let | Loop | Store
 # Kernels
 
 
-WARPS, STAGES = 4, 3  # the defaults
-
-
 @dataclass(frozen=True, slots=True)
 class Buffer:
     """A tensor that a kernel accesses: its dimensions as groups of `ein` axes, and its type in memory."""
@@ -307,8 +288,7 @@ class Kernel:
     """One launch. The grid's axes are given slowest first; each axis of `whole` has one block with all its positions.
 
     `title` quotes the equations it computes; `extents` and `scalars` are the run-time arguments besides the buffers;
-    `warps` run a program, and loops keep the loads of `stages` blocks in flight. If `section` is more than 1, that many
-    blocks of the last but one grid axis run together, for one block of the last axis after another.
+    `choices` are what its meaning leaves open.
     It is for the plan of its name. If the walk is split there are two kernels: one stores the states of every part,
     which are `parts_of` the plan, and one `merges` them.
     """
@@ -321,9 +301,7 @@ class Kernel:
     grid: tuple[TileAxis, ...]
     body: tuple[Statement, ...]
     whole: tuple[TileAxis, ...] = ()
-    warps: int = WARPS
-    stages: int = STAGES
-    section: int = 1
+    choices: Choices = Choices()  # noqa: RUF009 - frozen
     parts_of: str = ""
     merges: bool = False
 

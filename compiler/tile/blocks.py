@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from einc.tile import Block
+from einc.tile.choices import Block
 
 
 def power(n: int) -> int:

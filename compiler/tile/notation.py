@@ -29,10 +29,12 @@ WORDS = ("true", "false", "inf", "nan", "lowest", "highest")
 
 @dataclass(frozen=True, slots=True)
 class Notation:
-    """Writes the values of a kernel, given the types of its names and the element types of its buffers."""
+    """Writes the values of a kernel, given the types of its names, the element types of its buffers, and the ways of
+    loads to these."""
 
     names: Mapping[str, TileType]
     elements: Mapping[str, DType]
+    ways: Mapping[str, str]
 
     def text(self, v: Value, *wanted: DType) -> str:
         """A value as text; `wanted` are the types of its components."""
@@ -85,7 +87,8 @@ class Notation:
         checked = zip(v.index, v.checked, strict=True)
         index = ", ".join(self.value(i, LOOSE) + ("?" if c else "") for i, c in checked)
         kind = "" if v.dtype == self.elements.get(v.tensor) else f": {v.dtype}"
-        how = (f" by {v.via}" if v.via else "") + (" apart" if v.apart else "")
+        way = self.ways.get(v.tensor)
+        how = (f" by {way}" if way else "") + (" apart" if v.apart else "")
         mask = "" if v.mask is None else f" where {self.value(v.mask, LOOSE)}"
         return f"load {v.tensor}{part(v.part)}[{index}]{kind}{how}{mask}"
 

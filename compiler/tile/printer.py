@@ -18,8 +18,8 @@ Defaults are not written: the role of an axis by its place, four warps, three st
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import assert_never
 
@@ -28,7 +28,8 @@ from einc.base.types import INT
 from einc.ein import Monoid
 from einc.ein.monoids import MONOIDS
 from einc.ein.printer import print_dims, print_expr
-from einc.tile import UNSIZED, WHOLE, Block, TileAxis, TileType, Value
+from einc.tile import Choices, TileAxis, TileType, Value
+from einc.tile.choices import STAGES, WARPS
 from einc.tile.notation import Notation, part
 from einc.tile.typing import scope
 from einc.tile.walk import loop_position, values_in
@@ -50,25 +51,33 @@ def print_schedule(schedule: tile.Schedule) -> str:
 
 def print_kernel(kernel: tile.Kernel) -> str:
     """The kernel's equations, its arguments, its grid, and its statements."""
-    role = f" for the parts of {kernel.parts_of}" if kernel.parts_of else " from its parts" if kernel.merges else ""
-    lines = [f"kernel {kernel.name}{role}"]
+    chosen = kernel.choices
+    lines = [f"kernel {kernel.name}{_role(kernel)}"]
     lines += [f"  -- {line}" for line in kernel.title]
     for written, some in groupby(kernel.buffers, lambda b: b.written):
         lines.append(f"  {'writes' if written else 'reads'} {_buffers(some)}")
     if kernel.extents or kernel.scalars:
         arguments = [f"|{a}|" for a in kernel.extents] + [f"{name}: {t}" for name, t in kernel.scalars]
         lines.append(f"  takes {', '.join(arguments)}")
-    sections = f" in sections of {kernel.section}" if kernel.section != 1 else ""
-    lines.append("  grid " + (", ".join(_axis(a, "grid") for a in kernel.grid) or "1") + sections)
+    sections = f" in sections of {chosen.section}" if chosen.section != 1 else ""
+    lines.append("  grid " + (", ".join(_axis(a, "grid", chosen) for a in kernel.grid) or "1") + sections)
     if kernel.whole:
-        lines.append("  whole " + ", ".join(_axis(a, "whole") for a in kernel.whole))
-    if kernel.warps != tile.WARPS:
-        lines.append(f"  warps {kernel.warps}")
-    if kernel.stages != tile.STAGES:
-        lines.append(f"  stages {kernel.stages}")
-    body = _Body(Notation(scope(kernel), {b.name: b.dtype.part for b in kernel.buffers}))
+        lines.append("  whole " + ", ".join(_axis(a, "whole", chosen) for a in kernel.whole))
+    if chosen.warps != WARPS:
+        lines.append(f"  warps {chosen.warps}")
+    if chosen.stages != STAGES:
+        lines.append(f"  stages {chosen.stages}")
+    elements = {b.name: b.dtype.part for b in kernel.buffers}
+    body = _Body(Notation(scope(kernel), elements, dict(chosen.ways)), chosen)
     lines += [f"    {line}" for line in body.statements(kernel.body)]
     return "\n".join(lines)
+
+
+def _role(kernel: tile.Kernel) -> str:
+    parts = kernel.choices.parts
+    if kernel.parts_of:
+        return f" for the {parts} parts of {kernel.parts_of}"
+    return f" from its {parts} parts" if kernel.merges else ""
 
 
 def _own_monoids(schedule: tile.Schedule) -> list[Monoid]:
@@ -90,31 +99,28 @@ def _buffers(buffers: Iterable[tile.Buffer]) -> str:
     return ", ".join(f"{b.name}{print_dims(b.dims)}: {b.dtype}" for b in buffers)
 
 
-def _axis(a: TileAxis, place: str) -> str:
-    usual = UNBLOCKED if place == "grid" and a.block is None else ROLES[place]
+def _axis(a: TileAxis, place: str, chosen: Choices) -> str:
+    usual = UNBLOCKED if place == "grid" and not a.blocked else ROLES[place]
     role = "" if a.role == usual and a.name not in (*ROLE_WORDS, *BEHIND) else f"{a.role} "
     group = "" if a.axes == (a.name,) else f"={print_dims((a.axes,))[1:-1]}"
-    return f"{role}{a.name}{group}{_block(a.block)}"
-
-
-def _block(block: Block | None) -> str:
-    if block is None:
-        return ""
-    if block == UNSIZED:
-        return "[?]"
-    most = "whole" if block.cap == WHOLE else str(block.cap)
-    return f"[{most}]" if block.least == block.cap else f"[{block.least}..{most}]"
+    size = f"[{chosen.tile(a.name) or '?'}]" if a.blocked else ""
+    return f"{role}{a.name}{group}{size}"
 
 
 @dataclass(frozen=True, slots=True)
 class _Body:
-    """Writes the statements of a block, given these names."""
+    """Writes the statements of a block, given these names, of a kernel with these choices."""
 
     write: Notation
+    chosen: Choices
+
+    def where(self, names: Mapping[str, TileType]) -> _Body:
+        """The same where these names hold."""
+        return replace(self, write=replace(self.write, names=names))
 
     def statements(self, body: tuple[tile.Statement, ...]) -> Iterator[str]:
         names = dict(self.write.names)
-        here = _Body(Notation(names, self.write.elements))
+        here = self.where(names)
         for s in body:
             match s:
                 case tile.Let():
@@ -138,15 +144,15 @@ class _Body:
         for c in s.carried:
             yield f"{_typed(c.name, c.type)} = {self.write.bound(c.init, (c.type,))}"
         how = (" exactly" if s.exact else "") + (" backwards" if s.reverse else "")
-        yield f"loop {_axis(s.axis, 'loop')}{self.span(s.start, s.stop)}{how}"
+        yield f"loop {_axis(s.axis, 'loop', self.chosen)}{self.span(s.start, s.stop)}{how}"
         names = {s.axis.name: loop_position(s.axis)} | {c.name: c.type for c in s.carried}
-        inside = _Body(Notation({**self.write.names, **names}, self.write.elements))
+        inside = self.where({**self.write.names, **names})
         yield from (f"  {line}" for line in inside.statements(s.body))
         for c in s.carried:
             yield f"  {c.name} = {c.after}"
         if s.full is not None:
             bound = {n: t for x in s.body if isinstance(x, tile.Let) for n, t in zip(x.names, x.types, strict=True)}
-            known = Notation({**inside.write.names, **bound}, self.write.elements)
+            known = self.where({**inside.write.names, **bound}).write
             holds = f", where {', '.join(map(known.text, s.full.holds))}" if s.full.holds else ""
             yield f"full {s.axis.name}{self.span(s.full.start, s.full.stop)}{holds}"
             yield from (f"  {line}" for line in inside.statements(s.full.body))

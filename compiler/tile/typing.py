@@ -64,7 +64,7 @@ def axes_of(v: tile.Value, names: Types) -> frozenset[str]:
 
 def scope(kernel: tile.Kernel) -> dict[str, TileType]:
     """The names that hold throughout a kernel: its grid's positions and its scalars."""
-    names = {a.name: TileType(INT, (a.name,) if a.block else ()) for a in (*kernel.grid, *kernel.whole)}
+    names = {a.name: TileType(INT, (a.name,) if a.blocked else ()) for a in (*kernel.grid, *kernel.whole)}
     return names | {name: TileType(dtype) for name, dtype in kernel.scalars}
 
 

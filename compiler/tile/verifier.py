@@ -34,7 +34,7 @@ class _Verifier:
         if len(names) < len(self.kernel.grid) + len(self.kernel.whole) + len(self.kernel.scalars):
             self.fail("the kernel has an axis or a scalar twice", self.kernel, NameError, hint="name each once")
         there = (*self.kernel.grid, *self.kernel.whole)
-        self.body(self.kernel.body, names, frozenset(a.name for a in there if a.block))
+        self.body(self.kernel.body, names, frozenset(a.name for a in there if a.blocked))
         for b in self.kernel.buffers:
             if b.written and b.name not in self.stored:
                 self.fail(f"nothing is stored in '{b.name}'", self.kernel, NameError, hint="store it, or leave it out")
@@ -105,7 +105,7 @@ class _Verifier:
         if s.axis.name in names:
             self.fail(f"'{s.axis.name}' is an axis already", s, AxisError, hint="walk another one")
         inner = names | {s.axis.name: loop_position(s.axis)}
-        over = axes | {s.axis.name} if s.axis.block else axes
+        over = axes | {s.axis.name} if s.axis.blocked else axes
         for state in s.carried:
             dtype, extends = self.check(names, s).value(state.init)
             self.declared(state.type, s, axes)

@@ -114,7 +114,7 @@ def _states(loop: Loop) -> dict[str, TileType]:
 
 def loop_position(axis: TileAxis) -> TileType:
     """The type of a loop axis's position inside the loop."""
-    return TileType(INT, (axis.name,) if axis.block else ())
+    return TileType(INT, (axis.name,) if axis.blocked else ())
 
 
 def walk(
@@ -220,4 +220,4 @@ def tile_axes(kernel: Kernel) -> dict[str, TileAxis]:
 def repeated_axes(kernel: Kernel) -> frozenset[str]:
     """The blocked axes of the grid that a stored tensor lacks: every block writes it, even one without positions."""
     stored = [{a for dim in b.dims for a in dim} for b in kernel.buffers if b.written]
-    return frozenset(a.name for a in kernel.grid if a.block and any(axes.isdisjoint(a.axes) for axes in stored))
+    return frozenset(a.name for a in kernel.grid if a.blocked and any(axes.isdisjoint(a.axes) for axes in stored))

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 from einc.base.errors import SyntaxError
 from einc.frontend.tiles.cursor import Cursor
-from einc.tile import UNSIZED, WHOLE, Block, TileAxis
+from einc.tile import WHOLE, Block, TileAxis
 from einc.tile.printer import BEHIND, ROLE_WORDS, ROLES, UNBLOCKED
 
+Sizes = dict[str, Block | None]  # what blocked axes have between brackets; None is a question mark
 
-def tile_axis(c: Cursor, place: str) -> TileAxis:
-    """A tile axis of the grid, of the axes held whole, or of a loop."""
+
+def tile_axis(c: Cursor, place: str, sizes: Sizes) -> TileAxis:
+    """A tile axis of the grid, of the axes held whole, or of a loop; the size of its blocks is added to `sizes`."""
     role = _role(c) if _has_role(c) else ""
-    name = c.name("a tile axis").text
+    named = c.name("a tile axis")
+    name = named.text
     axes = group(c) if c.take("=") else (name,)
-    block = _block(c) if c.take("[") else None
-    usual = UNBLOCKED if place == "grid" and block is None else ROLES[place]
-    return TileAxis(name, axes, role or usual, block)
+    blocked = c.take("[")
+    if blocked and (size := _size(c)) != sizes.setdefault(name, size):
+        fact = f"it has blocks of {sizes[name] or '?'} before"
+        raise SyntaxError(f"tile axis '{name}' has blocks of two sizes", named.span, fact=fact, hint="give it one")
+    usual = UNBLOCKED if place == "grid" and not blocked else ROLES[place]
+    return TileAxis(name, axes, role or usual, blocked)
 
 
 def _role(c: Cursor) -> str:
@@ -43,12 +49,12 @@ def group(c: Cursor) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _block(c: Cursor) -> Block:
+def _size(c: Cursor) -> Block | None:
     """`16..64]`, `16..whole]`, `16]`, `?]`."""
     place = c.token.span
     if c.take("?"):
         c.expect("]")
-        return UNSIZED
+        return None
     least = WHOLE if c.take("whole") else c.integer("the number of positions in a block")
     most = least
     if c.take(".."):

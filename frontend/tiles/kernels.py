@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from einc import ein, tile
 from einc.base.errors import SyntaxError
@@ -21,12 +21,12 @@ from einc.base.types import INT, DType
 from einc.base.words import count
 from einc.ein import Monoid
 from einc.ein.monoids import MONOIDS
-from einc.frontend.tiles.axes import group, tile_axis
+from einc.frontend.tiles.axes import Sizes, group, tile_axis
 from einc.frontend.tiles.cursor import Cursor
 from einc.frontend.tiles.lines import Line, read_lines
 from einc.frontend.tiles.statements import Body
 from einc.frontend.tiles.values import Known, Values
-from einc.tile import Buffer, Lit, TileAxis, TileType, Value
+from einc.tile import Buffer, Choices, Lit, TileAxis, TileType, Value
 from einc.tile.typing import scope
 
 _AFTER = re.compile(r"kernels\s+after\s+([^\s#]+)")
@@ -123,7 +123,7 @@ class _Reader:
         elements = {b.name: b.dtype.part for b in made.buffers}
         scalars = frozenset(n for n, _ in made.scalars)
         names = scope(made)
-        body = Body(Known(names, scalars, elements, self.monoids), self.places)
+        body = Body(Known(names, scalars, elements, self.monoids, head.sizes, head.ways), self.places)
         statements, after = body.statements(head.body, names)
         if after:
             body.misplaced(after[0])
@@ -140,24 +140,29 @@ class _Head:
     scalars: list[tuple[str, DType]] = field(default_factory=list)
     grid: tuple[TileAxis, ...] = ()
     whole: tuple[TileAxis, ...] = ()
-    warps: int = tile.WARPS
-    stages: int = tile.STAGES
-    section: int = 1
+    sizes: Sizes = field(default_factory=dict)
+    ways: dict[str, str] = field(default_factory=dict)
+    choices: Choices = Choices()  # noqa: RUF009 - frozen
     parts_of: str = ""
     merges: bool = False
     has_grid: bool = False
     body: Sequence[Line] = ()
 
     def role(self, c: Cursor) -> None:
-        """`kernel O_parts for the parts of O`, `kernel O from its parts`."""
+        """`kernel O_parts for the 4 parts of O`, `kernel O from its 4 parts`."""
         if c.take("for"):
-            for word in ("the", "parts", "of"):
-                c.expect(word)
+            c.expect("the")
+            self.parts(c)
+            c.expect("of")
             self.parts_of = c.name("the name of a plan").text
         elif c.take("from"):
             c.expect("its")
-            c.expect("parts")
+            self.parts(c)
             self.merges = True
+
+    def parts(self, c: Cursor) -> None:
+        self.choices = replace(self.choices, parts=c.integer("how many parts a walk is in"))
+        c.expect("parts")
 
     def line(self, line: Line) -> None:
         if line.title is not None:
@@ -172,17 +177,17 @@ class _Head:
                 c.several(lambda: self.argument(c))
             case "grid":
                 self.has_grid = True
-                self.grid = () if c.take("1") else c.several(lambda: tile_axis(c, "grid"))
+                self.grid = () if c.take("1") else c.several(lambda: tile_axis(c, "grid", self.sizes))
                 if c.take("in"):
                     c.expect("sections")
                     c.expect("of")
-                    self.section = c.integer("how many blocks are a section")
+                    self.choices = replace(self.choices, section=c.integer("how many blocks are a section"))
             case "whole":
-                self.whole = c.several(lambda: tile_axis(c, "whole"))
+                self.whole = c.several(lambda: tile_axis(c, "whole", self.sizes))
             case "warps":
-                self.warps = c.integer("how many warps run a program")
+                self.choices = replace(self.choices, warps=c.integer("how many warps run a program"))
             case "stages":
-                self.stages = c.integer("how many blocks are in flight")
+                self.choices = replace(self.choices, stages=c.integer("how many blocks are in flight"))
             case _:
                 c.at = 0
                 words = "'reads', 'writes', 'takes', 'grid', 'whole', 'warps' or 'stages'"
@@ -201,6 +206,8 @@ class _Head:
         self.scalars.append((name, c.dtype()))
 
     def kernel(self, name: str, body: tuple[tile.Statement, ...] = ()) -> tile.Kernel:
+        sizes = {axis: size for axis, size in self.sizes.items() if size is not None}
+        chosen = self.choices.sized(sizes).reached(self.ways)
         return tile.Kernel(
             name,
             tuple(self.title),
@@ -210,9 +217,7 @@ class _Head:
             self.grid,
             body,
             self.whole,
-            self.warps,
-            self.stages,
-            self.section,
+            chosen,
             self.parts_of,
             self.merges,
         )

@@ -129,7 +129,7 @@ class Body:
     def loop(self, c: Cursor, before: list[Statement], names: Names) -> Loop:
         """`loop j[16..64] from a to b exactly backwards`; the bindings before it are what its states start from."""
         c.expect("loop")
-        axis = tile_axis(c, "loop")
+        axis = tile_axis(c, "loop", self.known.sizes)
         values = self.values(c, names)
         start = values.read(INT) if c.take("from") else None
         stop = values.read(INT) if c.take("to") else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from einc import tile
 from einc.base.errors import SyntaxError
@@ -12,6 +12,7 @@ from einc.base.ops import COMPARE, OPS, SIGN, sides
 from einc.base.types import BY_NAME, FLOAT, INT, DType
 from einc.ein import Monoid
 from einc.frontend.syntax.recursion import make_room
+from einc.frontend.tiles.axes import Sizes
 from einc.frontend.tiles.cursor import Cursor, unknown
 from einc.frontend.tiles.lines import Token
 from einc.tile import Lit, TileType, Value
@@ -32,12 +33,14 @@ Monoids = Mapping[tuple[str, int], Monoid]  # by name and number of components
 @dataclass(frozen=True)
 class Known:
     """What values may refer to: names with their types, which of them are scalars, buffers with their element types,
-    and monoids."""
+    and monoids. What is written of tile axes and of loaded tensors is added to `sizes` and `ways`."""
 
     names: Mapping[str, TileType]
     scalars: frozenset[str]
     elements: Mapping[str, DType]
     monoids: Monoids
+    sizes: Sizes = field(default_factory=dict)
+    ways: dict[str, str] = field(default_factory=dict)
 
 
 class Values:
@@ -263,11 +266,12 @@ class Values:
         tensor, part = self.tensor()
         index = c.bracketed(lambda: (self.value(LOOSE), c.take("?")))
         dtype = c.dtype() if c.take(":") else self.known.elements[tensor]
-        via = c.name("a way to memory: pointer").text if c.take("by") else ""
+        if c.take("by"):
+            self.known.ways[tensor] = c.name("a way to memory: pointer").text
         apart = c.take("apart")
         mask = self.value(LOOSE) if c.take("where") else None
         at, checked = tuple(v for v, _ in index), tuple(looked for _, looked in index)
-        return tile.Load(tensor, at, dtype, checked, mask, part, via, apart)
+        return tile.Load(tensor, at, dtype, checked, mask, part, apart)
 
     def tensor(self) -> tuple[str, int | None]:
         """`T`, or a part of a complex buffer, `T.re`."""

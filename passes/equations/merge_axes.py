@@ -80,7 +80,7 @@ def _gains(program: Program, split: _Split, context: Context) -> bool:
         found = contraction(eq, eq.body, size)
         if found is not None and split.place in found.shape.rows and split.group in found.shape.batch:
             rows = prod(size(a) for a in found.shape.rows if a != split.place)
-            if rows < context.target.dot[0]:
+            if rows < context.block():
                 return True
     return False
 

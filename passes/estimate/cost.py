@@ -31,7 +31,6 @@ from einc.pipeline.plan import Planned
 _SPECIAL = TRANSCENDENTAL | {"div", "pow", "rand"}
 _MULTIPLIED = 64  # the largest power that is made of products
 _UNHIDDEN = 1 / 8  # of the time that other units than the slowest take
-BLOCK = 128  # positions of a blocked grid axis that share a program
 _TILE = 4096  # elements of a program's tile where there is no dot
 _WIDEST = 1024  # positions of a walked axis in such a tile
 _LEAST_PART = 128  # positions of a walked axis that are worth a program
@@ -103,8 +102,7 @@ class Model:
         batch = max(positions(plan.batch, self.context), 1)
         dots = frozenset(t.name for eq in plan.equations if self.operations(eq)[0] for t in eq.outputs)
         if dots:
-            halves = self.context.target.vendor == "cuda" and _follow(plan.equations, dots)
-            block = BLOCK // 2 if halves else BLOCK
+            block = self.context.block(_follow(plan.equations, dots))
             return batch * prod(max(-(-positions(g, self.context) // block), 1) for g in (plan.rows, plan.columns))
         inner = positions(plan.whole, self.context) * min(positions(plan.walked, self.context), _WIDEST)
         rows = max(_TILE // max(inner, 1), 1)
@@ -152,7 +150,7 @@ class Model:
         times = float(prod(self.context.size(a) for a in plan.batch if a not in own))
         for group in (plan.rows, plan.columns):
             if group and not own & set(group):
-                times *= -(-positions(group, self.context) // BLOCK)
+                times *= -(-positions(group, self.context) // self.context.block())
             else:  # a row of the tile each
                 times *= positions(tuple(a for a in group if a not in own), self.context)
         if plan.along & set(eq.axes):
@@ -191,7 +189,7 @@ class Model:
         if eq.monoid is not None and eq.monoid.adds and not scans:
             found = contraction(eq, eq.body, self.context.size)
             t = None if found is None else operand_type(found.terms[0], self.products.product(eq), self.dtypes)
-            if found is not None and t is not None and self.context.target.takes_dot(t):
+            if found is not None and t is not None and self.context.multiplies(t):
                 share = self.context.target.rates.matrix / self.context.target.dot_rate(t)
                 space = positions(tuple(axes), self.context)
                 yield Work(axes, 2.0 * space * len(found.terms) * share, 0.0, 0.0)
@@ -229,6 +227,6 @@ def _counted(expressions: tuple[ein.Expr, ...], context: Context) -> tuple[float
 
 @lru_cache(maxsize=1024)
 def _follow(equations: tuple[Equation, ...], dots: frozenset[str]) -> bool:
-    """Whether one dot is computed from another; such tiles have half the rows (`choose_tiles`)."""
+    """Whether one dot is computed from another."""
     named = {t.name: eq for eq in equations for t in eq.outputs}
     return any(dots & upstream(named[name], named) for name in dots)

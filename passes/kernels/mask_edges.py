@@ -49,7 +49,7 @@ class _Masks:
 
     def edge_of(self, axis: tile.TileAxis, stop: Value | None = None) -> list[tile.Statement]:
         """Bind which positions of a blocked axis exist, or come before a stop."""
-        if axis.block is None:
+        if not axis.blocked:
             return []
         self.ragged.add(axis.name)
         type_ = TileType(BOOL, (axis.name,))

@@ -13,6 +13,7 @@ from math import prod
 
 from einc import tile
 from einc.pipeline import Context
+from einc.tile.asked import counts_asked
 from einc.tile.walk import values_in
 
 _SECTION = 8  # blocks of rows
@@ -20,12 +21,17 @@ _SECTION = 8  # blocks of rows
 
 def order_grid(kernel: tile.Kernel, context: Context) -> tile.Kernel:
     """The kernel with its grid in sections, if it has many blocks along both axes of a contraction."""
+    if section := counts_asked(context.choices, kernel, "section"):
+        possible = len(kernel.grid) > 1 and all(a.blocked for a in kernel.grid[-2:])
+        return replace(kernel, choices=kernel.choices.counted(section)) if possible else kernel
     if len(kernel.grid) < 2 or not any(isinstance(v, tile.Dot) for v in values_in(kernel.body)):
         return kernel
-    counts = [_count(a, context) for a in kernel.grid[-2:]]
-    return replace(kernel, section=_SECTION) if min(counts) >= 2 * _SECTION else kernel
+    if min(_count(kernel, a, context) for a in kernel.grid[-2:]) < 2 * _SECTION:
+        return kernel
+    return replace(kernel, choices=replace(kernel.choices, section=_SECTION))
 
 
-def _count(axis: tile.TileAxis, context: Context) -> int:
+def _count(kernel: tile.Kernel, axis: tile.TileAxis, context: Context) -> int:
     """The number of blocks of an axis; 0 of one that has a program for each position."""
-    return 0 if axis.block is None else -(-prod(context.size(a) for a in axis.axes) // axis.block.cap)
+    block = kernel.choices.tile(axis.name)
+    return 0 if block is None else -(-prod(context.size(a) for a in axis.axes) // block.cap)

@@ -117,11 +117,10 @@ class Kernel:
     def folding_order(self, eq: Equation, kept: tuple[str, ...], over: tuple[str, ...]) -> tuple[str, ...]:
         """The order of a tile that is folded: the folded axis comes last, so that it lies within a thread.
 
-        In a tile of three axes in memory order it comes first: where a loop adds up folds of the last axis, Triton (3.6
-        and 3.7) reshapes the tile as if the order of its elements did not matter, which is true only for two axes.
+        It comes first in a tile in memory order that the generator cannot fold otherwise.
         """
-        as_stored = any(isinstance(b, Read) for b in eq.bodies)
-        return (*over, *kept) if as_stored and len(kept) + len(over) > 2 else (*kept, *over)
+        as_stored, first = any(isinstance(b, Read) for b in eq.bodies), self.context.backend.folds_first
+        return (*over, *kept) if as_stored and first is not None and len(kept) + len(over) >= first else (*kept, *over)
 
     def terms(self, eq: Equation, inside: tuple[str, ...]) -> tuple[Value, ...]:
         """What is reduced, component by component: the identity outside the domain."""
@@ -158,7 +157,7 @@ class Kernel:
             if c is None or self.sides(c) is None:
                 return None
             types = {self.operand_type(eq, t) for t in c.terms}
-            if not all(map(self.context.target.takes_dot, types)) or not self.holds(eq, types):
+            if not all(map(self.context.multiplies, types)) or not self.holds(eq, types):
                 return None
             found.append(c)
         return found

@@ -63,7 +63,7 @@ def _plain(
 
 
 def _last(kernel: Kernel, axis: str, reverse: bool) -> Value:
-    """Where a block of the axis ends: Triton does not compile a total that is summed beside the prefixes it enters."""
+    """Where a block of the axis ends: the prefix there is the block's total, which need not be added up again."""
     position = Ref(axis)
     last = tile.Fold(MONOIDS["min" if reverse else "max"], axis, (position,))
     return Elem("eq", (position, kernel.b.bind(f"{axis}_last", last, ())))

@@ -70,7 +70,9 @@ def _each(program: Program, plan: Planned, walk: Walk, context: Context, taken: 
     made = b.kernel(replace(inner, stores=tuple(s.name for buffers in stored.values() for s in buffers)), grid, whole)
     title = f"the states that each of {plan.splits} parts of {', '.join(plan.walked)} leaves:"
     parts = {a.name: stored[states.names[a.name]] for a in states.accumulators()}
-    return replace(made, name=f"{plan.name}_parts", title=(title, *made.title), parts_of=plan.name), parts
+    chosen = tile.Choices(parts=plan.splits)
+    name = f"{plan.name}_parts"
+    return replace(made, name=name, title=(title, *made.title), choices=chosen, parts_of=plan.name), parts
 
 
 def _merged(program: Program, plan: Planned, walk: Walk, context: Context, parts: Parts) -> tile.Kernel:
@@ -84,7 +86,8 @@ def _merged(program: Program, plan: Planned, walk: Walk, context: Context, parts
     states = States(kernel, walk.links, plan.walked)
     states.allocate(lambda eq: kernel.extends(eq.axes))
     known, order = dict(kernel.known), kernel.order
-    axis = replace(b.axis((plan.split,), "reduced"), block=tile.Block(1, min(_TOGETHER, power(plan.splits))))
+    axis = b.axis((plan.split,), "reduced")
+    together = {axis.name: tile.Block(1, min(_TOGETHER, power(plan.splits)))}
     with b.loop(axis) as block:
         kernel.order = (*order, axis.name)
         merge(states, _loaded(kernel, states, parts, axis.name), block)
@@ -95,7 +98,8 @@ def _merged(program: Program, plan: Planned, walk: Walk, context: Context, parts
     used = {v.name for v in values_in(made.body) if isinstance(v, Ref)}
     made = b.kernel(plan, grid, tuple(a for a in whole if a.name in used))
     title = f"from the states of {plan.splits} parts of {', '.join(plan.walked)}:"
-    return replace(made, title=(title, *made.title), merges=True)
+    chosen = tile.Choices(parts=plan.splits).sized(together)
+    return replace(made, title=(title, *made.title), choices=chosen, merges=True)
 
 
 def _loaded(kernel: Kernel, states: States, parts: Parts, axis: str) -> Moment:

@@ -84,13 +84,13 @@ class Statements:
     # Axes ------------------------------------------------------------------------------------------------------------
 
     def axis(self, axes: tuple[str, ...], role: str) -> tile.TileAxis:
-        """A tile axis for a group of `ein` axes, without a size yet; only `batch` axes will stay without one."""
+        """A tile axis for a group of `ein` axes, blocked unless it is a `batch` axis."""
         name = axes[0] if len(axes) == 1 else self.name("_".join(axes))
-        block = None if role == "batch" else tile.UNSIZED
+        blocked = role != "batch"
         self.groups[axes], self.roles[name] = name, role
         self.tile_of.update(dict.fromkeys(axes, name))
-        self.types[name] = tile.TileType(INT, (name,) if block else ())
-        return tile.TileAxis(name, axes, role, block)
+        self.types[name] = tile.TileType(INT, (name,) if blocked else ())
+        return tile.TileAxis(name, axes, role, blocked)
 
     def run_along(self, axes: tuple[str, ...], axis: tile.TileAxis) -> None:
         """Let other `ein` axes share the positions of a tile axis, once it is entered."""

@@ -21,7 +21,7 @@ from einc.ein.rewriting import names, unused
 from einc.passes.algebra.contraction import Contraction, contraction, operand_type
 from einc.passes.algebra.exposure import is_exposed
 from einc.passes.algebra.products import multiplied
-from einc.passes.estimate.cost import BLOCK, Model
+from einc.passes.estimate.cost import Model
 from einc.passes.planning.alternatives import Alternative
 from einc.pipeline import Context, positions
 from einc.pipeline.plan import Planned
@@ -50,8 +50,8 @@ def materialised(program: Program, plans: Sequence[Planned], context: Context) -
 
 def _sides(c: Contraction, context: Context) -> Iterator[_Side]:
     (term,) = c.terms
-    yield _Side("left", term.left, positions(c.shape.columns, context) > BLOCK)
-    yield _Side("right", term.right, positions(c.shape.rows, context) > BLOCK)
+    yield _Side("left", term.left, positions(c.shape.columns, context) > context.block())
+    yield _Side("right", term.right, positions(c.shape.rows, context) > context.block())
 
 
 def _may_pay(side: _Side, eq: Equation, plan: Planned, model: Model) -> bool:

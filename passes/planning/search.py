@@ -24,6 +24,7 @@ from einc.passes.streaming.prefix import prefix
 from einc.passes.streaming.walks import can_split
 from einc.pipeline import Context, positions
 from einc.pipeline.plan import Join, Planned
+from einc.tile.asked import asked
 
 FOR_MEMORY = 2.0  # times as long, to do without a tensor that is larger than any operand and any result
 _MOST_EQUATIONS = 32  # in one kernel; larger groups are not tried
@@ -183,7 +184,8 @@ class Search:
 
     def rank(self, plan: Planned) -> tuple[bool, float]:
         """Less is better: first a walk that can be split into parts, if parts are asked for, then time."""
-        return self.context.splits is not None and not can_split(plan), self.seconds(plan)
+        parted = asked(self.context.choices, "parts", plan.name) is not None
+        return parted and not can_split(plan), self.seconds(plan)
 
     def wants_spread(self, held: Planned | Apart) -> bool:
         """Are tiles too large, or programs too few, where short axes are held whole?"""

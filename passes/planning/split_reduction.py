@@ -15,13 +15,14 @@ from einc.passes.estimate.cost import Model
 from einc.passes.streaming.walks import can_split
 from einc.pipeline import Context, State
 from einc.pipeline.plan import Planned
+from einc.tile.asked import asked
 
 _STEM = "split"
 
 
 def split_reduction(state: State, context: Context) -> State:
     """The state with the number of parts of every plan's walk; an axis of the program counts the parts."""
-    if context.level < 2 and context.splits is None:
+    if context.level < 2 and not any(c.name == "parts" for c in context.choices):
         return state
     model = Model(state.program, context)
     counts = [_parts(plan.of(state.program), model) for plan in state.plans]
@@ -36,10 +37,11 @@ def split_reduction(state: State, context: Context) -> State:
 
 def _parts(plan: Planned, model: Model) -> int:
     """The number of parts asked for, else the one that takes the least time."""
-    asked = model.context.splits
-    if asked is not None:
-        return asked if can_split(plan) else 1
-    return model.splits(plan)[0]
+    context = model.context
+    parts = asked(context.choices, "parts", plan.name)
+    if isinstance(parts, int):
+        return parts if can_split(plan) else 1
+    return model.splits(plan)[0] if context.level == 2 else 1
 
 
 def _axes(program: ein.Program, counts: set[int]) -> dict[int, str]:

@@ -16,14 +16,16 @@ from einc.base.facts import Fact
 from einc.base.targets import INTERPRETER, TARGETS, Target, target
 from einc.base.types import BF16, BOOL, F8E4M3, F8E5M2, F16, F32, F64, I8, I32, I64, U8, U16, DType, accumulator
 from einc.cli.emission import compiled_ahead
-from einc.codegen import emit_file
+from einc.codegen import TRITON
 from einc.codegen.emit.signature import extents_of
 from einc.codegen.run import aot
 from einc.codegen.run.aot import FORMATS, CompiledKernel, artifact, compile_ahead
+from einc.codegen.triton.contracted import least_inner
 from einc.driver import Compiled, compile_program, elaborate, parse
 from einc.ein import Program
 from einc.tile import WHOLE, Block
 from tests.support import tileprograms as programs
+from tests.support.compiled import in_parts
 from tests.support.places import EXAMPLES
 from tests.support.random_cascades import Cascade, cascades
 from tests.support.random_programs import Case, cases
@@ -60,7 +62,7 @@ UNITS = {"cuda": ("mma.sync", "wgmma", "tcgen05"), "hip": ("mfma",)}
 
 def compiled(scheduled: Scheduled, name: str, **sizes: int) -> tuple[CompiledKernel, ...]:
     machine = target(name)
-    return compile_ahead(emit_file(*scheduled, machine), machine, sizes)
+    return compile_ahead(TRITON.emit(*scheduled, machine), machine, sizes)
 
 
 @pytest.mark.aot
@@ -126,15 +128,15 @@ def test_integer_division_and_powers_compile(name: str) -> None:
 def test_the_table_of_contractions_is_true(name: str) -> None:
     machine = TARGETS[name]
     for dtype in (F16, BF16, F32, F64, I8, F8E4M3, F8E5M2):
-        least = machine.least_inner(dtype)
+        least = least_inner(dtype)
         small = programs.matmul(dtype, accumulator(dtype), Block(16, 16), Block(least, least))
-        if machine.takes_dot(dtype):
+        if TRITON.multiplies(machine, dtype):
             compiled(small, name)
         else:
             with pytest.raises(TargetError):
                 compiled(small, name)
     for dtype in (U8, U16, I32, BOOL):
-        assert not machine.takes_dot(dtype)
+        assert not TRITON.multiplies(machine, dtype)
 
 
 @pytest.mark.aot
@@ -159,7 +161,7 @@ def program_ahead(text: str, dtype: DType, name: str, splits: int | None = None,
     """A program at level 2 for a target, for operands of these sizes, and of a type where the text says none."""
     operands = elaborate(parse(text)).operands
     facts = {p.name: Fact((2,) * len(p.dims), p.dtype if p.declared else dtype) for p in operands}
-    return compile_program(elaborate(parse(text), facts), 2, TARGETS[name], sizes, splits=splits)
+    return compile_program(elaborate(parse(text), facts), 2, TARGETS[name], sizes, choices=in_parts(splits))
 
 
 @pytest.mark.aot
@@ -376,7 +378,7 @@ def test_a_type_that_the_target_lacks_is_an_error() -> None:
 
 def test_only_gpus_and_their_forms_are_compiled_for() -> None:
     with pytest.raises(TargetError, match="kernels are not compiled ahead for 'interpret'"):
-        compile_ahead(emit_file(*programs.matmul(), INTERPRETER), INTERPRETER)
+        compile_ahead(TRITON.emit(*programs.matmul(), INTERPRETER), INTERPRETER)
     with pytest.raises(TargetError, match="there is no 'hsaco' for this target"):
         artifact(CompiledKernel("k", {"ptx": ""}, 0, 0, 0, 4), "hsaco")
 

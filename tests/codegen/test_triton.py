@@ -15,7 +15,7 @@ import torch
 from einc import tile
 from einc.base.targets import INTERPRETER, TARGETS
 from einc.base.types import F32, I32, U8
-from einc.codegen import emit, emit_file
+from einc.codegen import TRITON
 from einc.codegen.emit.layout import WIDTH, wrapped
 from einc.codegen.emit.names import Names, identifier
 from einc.codegen.run.load import launcher, load
@@ -77,7 +77,7 @@ def test_extents_come_from_dimensions_products_and_formulas() -> None:
         "R",
         [AxisDecl("n", programs.apply("sub", Extent("i"), Const(1)))],
     )
-    source = emit(grouped, schedule, INTERPRETER)
+    source = TRITON.emit(grouped, schedule, INTERPRETER).source
     assert "g = exact_quotient(X.shape[1], r)" in source
     assert 'n = checked_extent("n", i - 1)' in source
 
@@ -98,7 +98,7 @@ def test_wrong_operands_are_refused() -> None:
 def test_any_name_will_do(name: str) -> None:
     """Names of programs, tensors and axes: Python's keywords, the file's own names, letters of any script."""
     p, schedule = programs.renamed(name)
-    emitted = emit_file(p, schedule, INTERPRETER)
+    emitted = TRITON.emit(p, schedule, INTERPRETER)
     x = normal(17)
     got = launcher(emitted.source, emitted.launcher)(x)
     close(got, torch.tanh(x.double()))
@@ -129,7 +129,7 @@ FILES = {
 @pytest.mark.parametrize("name", FILES)
 def test_files_read_as_expected(name: str, request: pytest.FixtureRequest) -> None:
     path = EMITTED / f"{name}.py.txt"
-    source = emit(*FILES[name](), TARGETS["sm_90"])
+    source = TRITON.emit(*FILES[name](), TARGETS["sm_90"]).source
     if request.config.getoption("--bless"):
         path.write_text(source, encoding="utf-8")
     assert source == path.read_text(encoding="utf-8")
@@ -170,7 +170,7 @@ def test_a_file_runs_where_einc_is_not(tmp_path: Path) -> None:
 
 def test_source_of_a_loaded_file_can_be_looked_at() -> None:
     p, schedule = programs.matmul()
-    emitted = emit_file(p, schedule, INTERPRETER)
+    emitted = TRITON.emit(p, schedule, INTERPRETER)
     module = load(emitted.source, emitted.launcher)
     assert inspect.getsource(module.matmul).startswith("def matmul(A, B, *, out=None):")
     assert "tl.dot" in inspect.getsource(module.C_kernel.fn)
@@ -187,14 +187,14 @@ def test_long_lines_are_broken_at_brackets() -> None:
 
 
 def _source(scheduled: Scheduled) -> str:
-    return emit(*scheduled, INTERPRETER)
+    return TRITON.emit(*scheduled, INTERPRETER).source
 
 
 def test_blocks_follow_extents_and_are_shared_between_kernels() -> None:
     source = _source(programs.two_kernels())
     assert source.count("BI = tile_size(i, 1, 16)") == 1
     p, schedule = programs.matmul(block=Block(16, tile.WHOLE), inner=Block(32, 32))
-    source = emit(p, schedule, INTERPRETER)
+    source = TRITON.emit(p, schedule, INTERPRETER).source
     assert "BI = tile_size(i, 16)" in source
     assert "BK = 32" in source
 

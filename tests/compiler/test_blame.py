@@ -10,14 +10,15 @@ import pytest
 
 from einc import ein, tile
 from einc.base.types import BOOL
+from einc.codegen import TRITON
 from einc.driver import elaborate, parse, run_passes
-from einc.passes import PIPELINE
+from einc.passes import pipeline
 from einc.pipeline import Context, Pass, State
 from einc.pipeline.forms import IllegalIR
-from einc.tile import UNSIZED, Let, Ref, Store
+from einc.tile import Ref, Store
 
 PROGRAM = elaborate(parse('softmax("ij->ij") * "j->ij"'))
-NAMES = [p.name for p in PIPELINE]
+NAMES = [p.name for p in pipeline(TRITON)]
 LOWER = NAMES.index("lower")
 UNKNOWN: Any = object()  # a node of no class that there is
 
@@ -72,20 +73,12 @@ def of_values(f: Callable[[tile.Value], tile.Value]) -> Callable[[State], State]
     return of_kernel(lambda k: replace(k, body=tuple(map(stored, k.body))))
 
 
-def of_loads(**fields: Any) -> Callable[[State], State]:
-    """Breaks the first load that is bound."""
-
-    def broken(k: tile.Kernel) -> tile.Kernel:
-        body = list(k.body)
-        n, s = next((n, s) for n, s in enumerate(body) if isinstance(s, Let) and isinstance(s.value, tile.Load))
-        body[n] = replace(s, value=replace(s.value, **fields))
-        return replace(k, body=tuple(body))
-
-    return of_kernel(broken)
+def unsized(kernel: tile.Kernel) -> tile.Kernel:
+    return replace(kernel, choices=replace(kernel.choices, tiles=()))
 
 
-def sized(kernel: tile.Kernel) -> tile.Kernel:
-    return replace(kernel, grid=tuple(replace(a, block=UNSIZED) if a.block else a for a in kernel.grid))
+def unplaced(kernel: tile.Kernel) -> tile.Kernel:
+    return replace(kernel, choices=replace(kernel.choices, ways=()))
 
 
 OF_KERNELS: dict[str, tuple[str, Callable[[State], State]]] = {  # and the first pass behind which each is a break
@@ -98,8 +91,8 @@ OF_KERNELS: dict[str, tuple[str, Callable[[State], State]]] = {  # and the first
     "a statement less": ("lower", of_kernel(lambda k: replace(k, body=k.body[:-1]))),
     "a buffer less": ("lower", of_kernel(lambda k: replace(k, buffers=k.buffers[1:]))),
     "a kernel less": ("lower", lambda s: replace(s, schedule=tile.Schedule((), ()))),
-    "a size less": ("choose-tiles", of_kernel(sized)),
-    "a load that is not placed": ("place-loads", of_loads(via="")),
+    "a size less": ("choose-tiles", of_kernel(unsized)),
+    "a load that is not placed": ("place-loads", of_kernel(unplaced)),
 }
 
 
@@ -115,6 +108,7 @@ def places() -> Iterator[tuple[str, Callable[[State], State], int]]:
 @pytest.mark.parametrize(("what", "f", "at"), [pytest.param(*p, id=f"{p[0]}, {p[2]}") for p in places()])
 def test_what_breaks_is_named(what: str, f: Callable[[State], State], at: int, monkeypatch: pytest.MonkeyPatch) -> None:
     bad = Pass("break", what, "to see it caught", lambda state, _: f(state))
-    monkeypatch.setattr("einc.driver.PIPELINE", (*PIPELINE[:at], bad, *PIPELINE[at:]))
+    table = pipeline(TRITON)
+    monkeypatch.setattr("einc.driver.pipeline", lambda _: (*table[:at], bad, *table[at:]))
     with pytest.raises(IllegalIR, match=r"^after 'break': "):
-        run_passes(PROGRAM, Context())
+        run_passes(PROGRAM, Context(TRITON))

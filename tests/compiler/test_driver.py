@@ -8,8 +8,9 @@ import einc
 from einc.base.facts import Fact
 from einc.base.targets import INTERPRETER, TARGETS
 from einc.base.types import F16, F32
+from einc.codegen import TRITON
 from einc.driver import ELABORATED, Compiled, compile_program, elaborate, parse, passes, run_passes
-from einc.passes import PIPELINE
+from einc.passes import pipeline
 from einc.pipeline import Context, Pass, State
 from einc.pipeline.forms import IllegalIR
 from einc.tile.blocks import size_class
@@ -24,7 +25,7 @@ def compiled(level: int = 2, **extents: int) -> Compiled:
 def test_stages_are_the_passes() -> None:
     for level in (0, 1, 2):
         assert [s.name for s in compiled(level).stages] == [ELABORATED, *(p.name for p in passes(level))]
-    assert passes(2) == PIPELINE
+    assert passes(2) == pipeline(TRITON)
 
 
 def test_unchanged_stages_say_so() -> None:
@@ -84,7 +85,7 @@ def test_verification_names_the_pass_that_broke_the_program(monkeypatch: pytest.
         return State(replace(state.program, results=("nothing",)))
 
     bad = Pass("lose", "T --> nothing", "to see it caught", lose_a_result)
-    monkeypatch.setattr("einc.driver.PIPELINE", (bad, *PIPELINE))
+    monkeypatch.setattr("einc.driver.pipeline", lambda backend: (bad, *pipeline(backend)))
     program = elaborate(parse(TEXT))
     with pytest.raises(IllegalIR, match="after 'lose'"):
-        run_passes(program, Context())
+        run_passes(program, Context(TRITON))

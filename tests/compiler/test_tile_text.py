@@ -30,7 +30,7 @@ from tests.compiler.test_evaluate import RECURRENCE
 from tests.library.cases import agree
 from tests.support import tileprograms
 from tests.support.random_programs import programs
-from tests.support.tileprograms import Scheduled, axis, conj, elem, inside, kernel, let, load
+from tests.support.tileprograms import Scheduled, Sized, axis, conj, elem, inside, kernel, let, load, with_sizes
 from tests.whole.test_library import CASES, compiled
 
 SAMPLE = ("attention/paged", "attention/forgetting", "rows/layernorm_matmul")
@@ -97,7 +97,7 @@ def everything() -> Scheduled:
         let("flag", BOOL, "", elem("and", Lit(True, BOOL), elem("lt", Lit(0, I64), Lit(-1, I64)))),
         let("filled", F64, "", Fill(Lit(0, F64))),
         let("some", F32, "i j", elem("max", Lit("lowest", F32), at_fixed)),
-        let("apart", F32, "i j", replace(load("X", "i j", mask="i"), apart=True, via="pointer")),
+        let("apart", F32, "i j", replace(load("X", "i j", mask="i"), apart=True)),
         let("sum", F32, "i j", elem("sub", load("X", "i j", mask="i"), elem("sub", load("X", "i j"), Ref("lowest")))),
         let("signs", F32, "i j", elem("neg", elem("pow", elem("neg", Ref("sum")), elem("neg", Lit(-2.0, F32))))),
         let("twice", F32, "i j", elem("add", total, Dot(some, total, zero, "i", "j", "k"))),
@@ -112,12 +112,13 @@ def everything() -> Scheduled:
     grid = (
         axis("b", "row", None),
         axis("i", "batch", Block(4, 4), "i j"),
-        axis("j", "column", tile.UNSIZED),
+        tile.TileAxis("j", ("j",), "column"),
         axis("to", "row", None),
     )
-    whole = (axis("k", "row", Block(16, tile.WHOLE)), tile.TileAxis("e", (), "whole", Block(1, 2)))
-    more = replace(made, grid=grid, whole=whole, body=body, warps=1, stages=7, section=3, title=("a b  ", "", "-- c"))
-    return p, replace(schedule, kernels=(schedule.kernels[0], replace(made, extents=("j", "i")), more))
+    whole = (axis("k", "row", Block(16, tile.WHOLE)), Sized("e", (), "whole", True, Block(1, 2)))
+    chosen = tile.Choices(warps=1, stages=7, section=3, ways=(("X", "pointer"),))
+    more = replace(made, grid=grid, whole=whole, body=body, choices=chosen, title=("a b  ", "", "-- c"))
+    return p, replace(schedule, kernels=(schedule.kernels[0], replace(made, extents=("j", "i")), with_sizes(more)))
 
 
 def affine() -> Monoid:
@@ -157,7 +158,7 @@ def test_types_of_literals_are_written_only_where_their_place_does_not_tell() ->
     text = print_schedule(everything()[1])
     assert "flag: bool = true and (0: i64) < (-1: i64)" in text
     assert "lowest: f32 = lowest" in text  # nothing is called so yet
-    assert "max((lowest: f32), load X[i?, 0])" in text
+    assert "max((lowest: f32), load X[i?, 0] by pointer)" in text
     assert "signs[i, j]: f32 = -(-sum) ** -(-2.0)" in text
     assert "twice[i, j]: f32 = sum + (dot[i, j : k](some, sum))" in text
     assert "thrice[i, j]: f32 = sum + dot[i, j : k](some, sum) + sum" in text

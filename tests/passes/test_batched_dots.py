@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
@@ -15,7 +13,7 @@ from einc.base.types import BF16, F32, DType
 from einc.codegen.run.aot import compile_ahead
 from einc.evaluate import evaluate
 from einc.tile.walk import values_in
-from tests.support.compiled import runner
+from tests.support.compiled import in_small_tiles, runner
 from tests.support.places import EXAMPLES
 
 HEADS = (EXAMPLES / "attention" / "talking_heads.ein").read_text()
@@ -75,7 +73,7 @@ def test_operands_that_do_not_fit_in_shared_memory_stay_apart() -> None:
 def test_a_contraction_of_every_role(hint: int, h: int, level: int) -> None:
     program = driver.elaborate(driver.parse(MIXED, "<test>"))
     sizes = {"h": h, "k": 16, "i": 19, "j": 45, "d": 8, "e": 5}
-    c = driver.compile_program(program, level, replace(INTERPRETER, dot=(16, 16, 16)), sizes | {"j": hint})
+    c = driver.compile_program(program, level, INTERPRETER, sizes | {"j": hint}, backend=in_small_tiles(16))
     rng = np.random.default_rng(h)
     given = {p.name: rng.standard_normal([sizes[a] for (a,) in p.dims]).astype("f4") for p in program.operands}
     found = runner(c)(*map(torch.from_numpy, given.values()))

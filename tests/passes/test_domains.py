@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,24 +12,29 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from einc import driver
-from einc.base.targets import INTERPRETER, Target
+from einc.base.targets import INTERPRETER
 from einc.binding import Bindings, bind, completed
 from einc.evaluate import evaluate
 from einc.explain.visits import EMPTY, FULL, MIXED, Visits, bound_tensors, domain_picture, visits
-from einc.tile.walk import tile_axes
-from tests.support.compiled import compiled, run_in_torch, runner
+from tests.support.compiled import compiled, in_parts, in_small_tiles, run_in_torch, runner
 
 Array = np.ndarray[Any, Any]
 ATTENTION = 'softmax(where({}, "bihd,bjhd->bhij" / sqrt(|d|), -inf)) * "bjhd->bihd"'
 SIZES = {"b": 2, "h": 4, "i": 4096, "j": 4096, "d": 64, "e": 64}
-SMALL = replace(INTERPRETER, tile=1 << 10, dot=(16, 16, 16))  # tiles so small that a test has many
 TILE = 16
 N = 150
 
 
-def in_one_part(text: str, level: int = 2, target: str | Target = "sm_90", **sizes: int) -> driver.Compiled:
+def in_one_part(text: str, level: int = 2, target: str = "sm_90", **sizes: int) -> driver.Compiled:
     """A program compiled with walks in one part."""
     return compiled(text, level, target, 1, **SIZES | sizes)
+
+
+def in_small_tiles_and_one_part(text: str, level: int = 2, **sizes: int) -> driver.Compiled:
+    """The same in so small tiles that a test has many."""
+    program = driver.elaborate(driver.parse(text, "<test>"))
+    sizes = SIZES | sizes
+    return driver.compile_program(program, level, INTERPRETER, sizes, choices=in_parts(1), backend=in_small_tiles(TILE))
 
 
 def seen(c: driver.Compiled, operands: dict[str, Array] | None = None, **extents: int) -> Visits:
@@ -152,7 +156,7 @@ def hull_tiles(allowed: Array, width: int = TILE) -> int:
 
 @pytest.mark.parametrize(("form", "mask"), [(f, m) for m in MASKS for f in FORMS if f == "masked" or m in EVERY_FORM])
 def test_a_mask_bounds_the_walk(mask: str, form: str) -> None:
-    c = in_one_part(program(form, mask), 2, SMALL, d=16, e=16, i=N, j=N)
+    c = in_small_tiles_and_one_part(program(form, mask), d=16, e=16, i=N, j=N)
     given = operands()
     (wanted,) = evaluate(c.program, given)
     assert c.state.schedule is not None
@@ -169,7 +173,7 @@ def test_a_mask_bounds_the_walk(mask: str, form: str) -> None:
     "mask", ["j <= i or j < length[i]", "j // chunk <= i // chunk", "abs(i - j) < 20", "j < i - 100"]
 )
 def test_a_mask_in_the_interpreter(mask: str) -> None:
-    c = in_one_part(program("masked", mask), 2, SMALL, d=16, e=16, i=N, j=N)
+    c = in_small_tiles_and_one_part(program("masked", mask), d=16, e=16, i=N, j=N)
     given = operands()
     (wanted,) = evaluate(c.program, given)
     np.testing.assert_allclose(interpreted(c, given), wanted, rtol=1e-4, atol=1e-5)
@@ -183,7 +187,7 @@ def test_a_neighbourhood_in_two_dimensions() -> None:
         "    A[y, x, u, v] = where(abs(y - u) <= r and abs(x - v) <= r, S, -inf)\n"
         "    O[y, x, e] = softmax[u, v](A) * V[u, v, e]\n    return O\n"
     )
-    c = in_one_part(text, 2, SMALL, **dict.fromkeys("yxuv", 64), d=16, e=16)
+    c = in_small_tiles_and_one_part(text, **dict.fromkeys("yxuv", 64), d=16, e=16)
     n = 20
     rng = np.random.default_rng(7)
     given = {name: rng.standard_normal((n, n, 16)).astype("f4") for name in "QKV"}
@@ -230,7 +234,7 @@ def documents(mask: str) -> str:
 @pytest.mark.parametrize("kind", PACKED)
 @pytest.mark.parametrize("mask", DATA)
 def test_data_bounds_the_walk(mask: str, kind: str) -> None:
-    c = in_one_part(documents(mask), 2, SMALL, **LONG)
+    c = in_small_tiles_and_one_part(documents(mask), **LONG)
     x = PACKED[kind]
     whole = operands() | {"doc": x.astype("i4"), "allowed": TABLE, "kept": KEPT}
     given = {p.name: whole[p.name] for p in c.program.operands}
@@ -240,7 +244,9 @@ def test_data_bounds_the_walk(mask: str, kind: str) -> None:
     got = seen(c, given, i=N, j=N, d=16, e=16, n=N, q=5, k=5)
     allowed = DATA[mask](np.arange(N)[:, None], np.arange(N)[None], x)
     if kind != "shuffled":
-        width = next(a.block.cap for a in tile_axes(c.state.schedule.kernels[-1]).values() if a.name == "j" and a.block)
+        block = c.state.schedule.kernels[-1].choices.tile("j")
+        assert block is not None
+        width = block.cap
         assert got.visited == hull_tiles(allowed, width)
     between = [{a for dim in b.dims for a in dim} for b in c.state.schedule.intermediates]
     assert not any({"i", "j"} & axes for axes in between)
@@ -290,7 +296,7 @@ def test_random_masks(mask: str, form: str, kind: str) -> None:
     both = driver.elaborate(driver.parse(f"{text}    return O, B\n", "<test>"))
     wanted, allowed = evaluate(both, {p.name: whole[p.name] for p in both.operands})
     for level in (0, 1, 2):
-        c = in_one_part(f"{text}    return O\n", level, SMALL, **LONG)
+        c = in_small_tiles_and_one_part(f"{text}    return O\n", level, **LONG)
         data = {p.name: whole[p.name] for p in c.program.operands}
         np.testing.assert_allclose(in_torch(c, data), wanted, rtol=1e-4, atol=1e-5)
     assert c.state.schedule is not None
@@ -299,7 +305,8 @@ def test_random_masks(mask: str, form: str, kind: str) -> None:
     extents = completed(c.state.program, Bindings(given, {})).extents
     tensors = bound_tensors(c.state.program, c.state.schedule, extents, {}, data)
     picture = domain_picture(kernel, extents, {}, tensors).get("j", np.zeros((0, 0)))
-    width = next((a.block.cap for a in tile_axes(kernel).values() if a.name == "j" and a.block), TILE)
+    block = kernel.choices.tile("j")
+    width = TILE if block is None else block.cap
     for (row, column), state in np.ndenumerate(picture):
         part = allowed[row * TILE : (row + 1) * TILE, column * width : (column + 1) * width]
         assert not part.any() if state == EMPTY else state == MIXED or part.all()
@@ -307,7 +314,7 @@ def test_random_masks(mask: str, form: str, kind: str) -> None:
 
 @pytest.mark.parametrize("mask", ["doc[i] == doc[j] and j <= i", "allowed[i // 32, j // 32]"])
 def test_data_bounds_the_walk_in_the_interpreter(mask: str) -> None:
-    c = in_one_part(documents(mask), 2, SMALL, **LONG)
+    c = in_small_tiles_and_one_part(documents(mask), **LONG)
     whole = operands() | {"doc": PACKED["documents"].astype("i4"), "allowed": TABLE, "kept": KEPT}
     given = {p.name: whole[p.name] for p in c.program.operands}
     (wanted,) = evaluate(c.program, given)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -16,7 +15,7 @@ from einc.binding import bind
 from einc.ein import Program
 from einc.evaluate import evaluate
 from einc.tile.walk import values_in, walk_values
-from tests.support.compiled import agree, execute, magnitude, precision, run_in_torch, runner, tensors
+from tests.support.compiled import agree, execute, in_small_tiles, magnitude, precision, run_in_torch, runner, tensors
 from tests.support.random_programs import Case, cases
 
 
@@ -39,9 +38,10 @@ def test_random_programs(level: int, case: Case) -> None:
 
 @pytest.mark.parametrize("text", ["ik,kj->ij", "bik,bkj->bij"])
 def test_sections_of_a_grid_cover_it(text: str) -> None:
-    target = replace(INTERPRETER, dot=(16, 16, 32))
     program = driver.elaborate(driver.parse(text, "<test>"))
-    compiled = driver.compile_program(program, 2, target, {"b": 2, "i": 270, "j": 300, "k": 20})
+    compiled = driver.compile_program(
+        program, 2, INTERPRETER, {"b": 2, "i": 270, "j": 300, "k": 20}, backend=in_small_tiles(16)
+    )
     assert "# sections of" in compiled.source
     shapes = [(270, 20), (20, 300)] if text[0] == "i" else [(2, 270, 20), (2, 20, 300)]
     operands = [torch.randn(shape, generator=torch.Generator().manual_seed(0)) for shape in shapes]

@@ -91,7 +91,7 @@ def test_decoding_reads_a_key_once_for_its_heads(name: str) -> None:
     kernel = c.state.schedule.kernels[0]
     (rows,) = (a for a in tile_axes(kernel).values() if a.role == "row")
     assert rows.axes == ("r", "i")
-    names = scope(kernel) | {a.name: tile.TileType(INT, (a.name,)) for a in tile_axes(kernel).values() if a.block}
+    names = scope(kernel) | {a.name: tile.TileType(INT, (a.name,)) for a in tile_axes(kernel).values() if a.blocked}
     loads = [v for v in values_in(kernel.body) if isinstance(v, tile.Load) and v.tensor in "KV"]
     assert len(loads) == 2
     for load in loads:

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from einc.base.types import BF16, F16, F32, F64, I32, I64, U8, U32
+from einc.codegen import TRITON
 from einc.ein import (
     Apply,
     AxisDecl,
@@ -28,7 +29,7 @@ from einc.ein.monoids import MONOIDS
 from einc.ein.printer import print_program
 from einc.ein.rewriting import bottom_up, depth, unused
 from einc.evaluate import evaluate
-from einc.passes import PIPELINE
+from einc.passes import pipeline
 from einc.passes.algebra.identities import simplify_expression, widens
 from einc.passes.algebra.scope import Scope
 from einc.passes.algebra.signs import is_finite, not_negative
@@ -41,9 +42,9 @@ ANY = settings(deadline=None, suppress_health_check=list(HealthCheck))
 
 def stages(case: Case, level: int) -> Iterator[tuple[Pass, State, State]]:
     """The passes before there are kernels, with the state before and after each."""
-    context = Context(level, sizes=case.sizes)
+    context = Context(TRITON, level, sizes=case.sizes)
     state = State(case.program)
-    for stage in PIPELINE:
+    for stage in pipeline(TRITON):
         if stage.level > level:
             continue
         after = stage.run(state, context)
@@ -96,7 +97,7 @@ def test_every_pass_keeps_the_meaning_of_many(_batch: int, case: Case) -> None:
 def test_a_second_run_changes_nothing(case: Case) -> None:
     for stage, _, after in stages(case, 2):
         if stage.name in ("inline", "simplify", "order-contractions", "distribute", "hoist"):
-            assert stage.run(after, Context(2, sizes=case.sizes)) == after, stage.name
+            assert stage.run(after, Context(TRITON, 2, sizes=case.sizes)) == after, stage.name
 
 
 @given(cases())
@@ -184,8 +185,8 @@ def vector(equations: tuple[Equation, ...]) -> Program:
 
 
 def run(program: Program) -> Program:
-    state, context = State(program), Context(1)
-    for stage in PIPELINE[:4]:
+    state, context = State(program), Context(TRITON, 1)
+    for stage in pipeline(TRITON)[:4]:
         state = stage.run(state, context)
     return state.program
 
@@ -224,7 +225,7 @@ def test_many_factors_are_contracted_in_a_good_order() -> None:
         body = op("mul", body, Read(f"M{k}", (AxisValue(axes[k]), AxisValue(axes[k + 1]))))
     e = Equation((Tensor("O", F32),), (("a0",), ("a30",)), (body,), MONOIDS["sum"], tuple(axes[1:30]))
     program = Program("f", params, tuple(AxisDecl(a) for a in axes), (e,), ("O",))
-    found = order_contractions(program, Context(sizes=dict.fromkeys(axes, 64)))
+    found = order_contractions(program, Context(TRITON, sizes=dict.fromkeys(axes, 64)))
     forms.verify(found, "binary-contractions")
     assert len(found.equations) == 29
     assert all(len(e.axes) <= 2 for e in found.equations)

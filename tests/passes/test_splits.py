@@ -21,7 +21,7 @@ from einc.codegen.executor.kernel import executable
 from einc.ein import Program
 from einc.evaluate import evaluate
 from einc.passes.estimate.cost import Model
-from tests.support.compiled import agree, magnitude, precision, run_in_torch, runner, tensors
+from tests.support.compiled import agree, in_parts, magnitude, precision, run_in_torch, runner, tensors
 from tests.support.random_cascades import Cascade, cascades
 from tests.support.random_programs import Case, cases
 
@@ -70,7 +70,7 @@ def arrays(length: int, rows: int = 5) -> Arrays:
 
 def compiled(program: Program, given: Arrays, splits: int, level: int = 2) -> tuple[driver.Compiled, Bindings]:
     bindings = bind(program, {name: a.shape for name, a in given.items()})
-    return driver.compile_program(program, level, INTERPRETER, bindings.extents, splits=splits), bindings
+    return driver.compile_program(program, level, INTERPRETER, bindings.extents, choices=in_parts(splits)), bindings
 
 
 def kernels(c: driver.Compiled) -> int:
@@ -132,7 +132,7 @@ def test_random_cascades(splits: int, case: Cascade) -> None:
     program = driver.elaborate(driver.parse(case.text, "cascade"))
     operands = {name: torch.from_numpy(x) for name, x in case.operands.items()}
     bindings = bind(program, {name: tuple(x.shape) for name, x in operands.items()})
-    c = driver.compile_program(program, 2, INTERPRETER, case.sizes, splits=splits)
+    c = driver.compile_program(program, 2, INTERPRETER, case.sizes, choices=in_parts(splits))
     found = run_in_torch(c, operands, bindings, None)
     for got, exact, error in zip(found, evaluate(program, case.operands), case.errors, strict=True):
         if exact.dtype.kind == "f":
@@ -149,7 +149,9 @@ def test_random_programs(case: Case) -> None:
     operands = dict(zip((p.name for p in program.operands), tensors(case), strict=True))
     bindings = bind(program, {name: tuple(x.shape) for name, x in operands.items()}, case.scalars)
     whole, parts = (
-        run_in_torch(driver.compile_program(program, 2, INTERPRETER, case.sizes, splits=n), operands, bindings, None)
+        run_in_torch(
+            driver.compile_program(program, 2, INTERPRETER, case.sizes, choices=in_parts(n)), operands, bindings, None
+        )
         for n in (None, 3)
     )
     for name, one, other in zip(program.results, whole, parts, strict=True):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,11 +11,12 @@ import torch
 import einc
 from einc import driver
 from einc.base.targets import INTERPRETER, TARGETS
+from einc.codegen import TRITON
 from einc.ein import Program
 from einc.evaluate import evaluate
 from einc.passes.streaming.walks import walks
 from einc.tile import Loop
-from tests.support.compiled import compiled, definition, runner
+from tests.support.compiled import compiled, definition, in_small_tiles, runner
 
 LONG = {"i": 1 << 14, "j": 1 << 20, "e": 4096, "d": 64}  # hints: j is too long to be held whole, i fills a machine
 
@@ -241,16 +241,13 @@ MASKS = {
 }
 
 
-SMALL = replace(INTERPRETER, dot=(32, 16, 16))  # tiles of which a test's loops walk many
-
-
 @pytest.mark.parametrize("level", [0, 1, 2, "segments"])
 @pytest.mark.parametrize("mask", MASKS)
 def test_masks(mask: str, level: int | str) -> None:
     text = f"def f(x[i, j], w[j, e]):\n    O[i, e] = softmax[j](where({mask}, x, -inf)) * w[j, e]\n    return O\n"
     program = driver.elaborate(driver.parse(text, "<test>"))
-    chosen = (level, INTERPRETER) if isinstance(level, int) else (2, SMALL)
-    c = driver.compile_program(program, *chosen, LONG)
+    number, backend = (level, TRITON) if isinstance(level, int) else (2, in_small_tiles(16))
+    c = driver.compile_program(program, number, INTERPRETER, LONG, backend=backend)
     rng = np.random.default_rng(3)
     x, w = rng.standard_normal((150, 1100)), rng.standard_normal((1100, 2))
     allowed = MASKS[mask](np.arange(150)[:, None], np.arange(1100)[None])
@@ -266,8 +263,8 @@ def test_scores_and_their_maximum_are_in_units_of_log2_e() -> None:
     text = "def f(x[i, d], y[j, d], c: float):\n    s[i, j] = c * x[i, d] * y[j, d]\n"
     text += "    m[i] = max[j](s)\n    l[i] = logsumexp[j](s)\n    return m, l\n"
     program = driver.elaborate(driver.parse(text, "<test>"))
-    for chosen in (INTERPRETER, SMALL):
-        c = driver.compile_program(program, 2, chosen, {"i": 40, "j": 4096, "d": 8})
+    for backend in (TRITON, in_small_tiles(16)):
+        c = driver.compile_program(program, 2, INTERPRETER, {"i": 40, "j": 4096, "d": 8}, backend=backend)
         rng = np.random.default_rng(4)
         x, y = rng.standard_normal((40, 8)).astype("f4"), rng.standard_normal((300, 8)).astype("f4")
         for scale in (0.7, -3.0, 0.0):

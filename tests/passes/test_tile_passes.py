@@ -21,8 +21,9 @@ from einc import driver, ein
 from einc.base.targets import INTERPRETER, TARGETS
 from einc.base.types import C128, F64, DType
 from einc.binding import Bindings, bind
+from einc.codegen import TRITON
 from einc.codegen.executor.run import executor
-from einc.passes import PIPELINE
+from einc.passes import pipeline
 from tests.library import cases as library
 from tests.passes.test_cascades import ANY, LONG
 from tests.support import padded
@@ -34,8 +35,8 @@ from tests.whole.test_library import CASES, compiled
 Results = tuple[torch.Tensor, ...]
 N = TypeVar("N")
 
-NAMES = [p.name for p in PIPELINE]
-LOWERED = next(p.name for p in PIPELINE if "lowered" in p.gives)
+NAMES = [p.name for p in pipeline(TRITON)]
+LOWERED = next(p.name for p in pipeline(TRITON) if "lowered" in p.gives)
 PASSES = NAMES[NAMES.index(LOWERED) + 1 :]
 MASKED = PASSES[PASSES.index("mask-edges") :]
 SAMPLE = ("attention/causal", "attention/decoding", "attention/paged", "products/swiglu")

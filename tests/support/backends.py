@@ -11,7 +11,7 @@ import torch
 
 from einc.base.targets import INTERPRETER
 from einc.binding import bind
-from einc.codegen import emit_file
+from einc.codegen import TRITON
 from einc.codegen.executor import boxes
 from einc.codegen.executor.run import executor
 from einc.codegen.run.load import launcher
@@ -33,7 +33,7 @@ def run_in_triton(scheduled: Scheduled, *args: Any, **named: Any) -> Any:
     """The result of the emitted launcher, called with these arguments."""
     program, schedule = scheduled
     verify(schedule)
-    emitted = emit_file(program, schedule, INTERPRETER)
+    emitted = TRITON.emit(program, schedule, INTERPRETER)
     return launcher(emitted.source, emitted.launcher)(*args, **named)
 
 

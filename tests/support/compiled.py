@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 
+from einc import tile
 from einc.base.targets import TARGETS, Target
 from einc.binding import Bindings, bind
+from einc.codegen import TRITON
 from einc.driver import Compiled, compile_program, elaborate, parse
 from einc.ein import Program
 from einc.ein.origins import contractions
+from einc.pipeline import Backend, Context, Pass, on_kernels
 from einc.runtime.execution import Outputs, Place, launch_in_torch, launch_in_triton, place
 from einc.runtime.prepared import Options, prepared
 from einc.runtime.tensors import fact
+from einc.tile.asked import Choice
 from tests.support.backends import TORCH
 from tests.support.random_programs import Case
 
@@ -61,6 +66,11 @@ def agree(got: torch.Tensor, wanted: np.ndarray[Any, Any], ulp: float, scale: fl
 # Compiling
 
 
+def in_parts(n: int | None) -> tuple[Choice, ...]:
+    """Walks in so many parts, wherever that is possible; as many as pay without a number."""
+    return () if n is None else (Choice("parts", n),)
+
+
 def definition(text: str) -> str:
     """The program of some lines, the first of which is its signature."""
     first, *lines = [line.strip() for line in text.strip().splitlines()]
@@ -72,7 +82,20 @@ def compiled(
 ) -> Compiled:
     """A program compiled for a target, as if its axes were so long."""
     machine = TARGETS[target] if isinstance(target, str) else target
-    return compile_program(elaborate(parse(text, "<test>")), level, machine, sizes, splits=splits)
+    return compile_program(elaborate(parse(text, "<test>")), level, machine, sizes, choices=in_parts(splits))
+
+
+def in_small_tiles(most: int) -> Backend:
+    """Triton with so few positions in a tile along each axis that is not held whole, so that a test has many tiles."""
+
+    def smaller(kernel: tile.Kernel, _: Context) -> tile.Kernel:
+        sizes = {
+            a: tile.Block(min(b.least, most), min(b.cap, most)) for a, b in kernel.choices.tiles if b.cap < tile.WHOLE
+        }
+        return replace(kernel, choices=kernel.choices.sized(sizes))
+
+    shrink = Pass("shrink-tiles", "t[m .. n]  -->  t[m .. few]", "a test has many tiles", on_kernels(smaller))
+    return replace(TRITON, passes={**TRITON.passes, "lower": (*TRITON.passes["lower"], shrink)})
 
 
 # ---------------------------------------------------------------------------------------------------------------------

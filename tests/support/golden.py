@@ -26,7 +26,8 @@ from einc.base.source import Source
 from einc.base.targets import target
 from einc.base.types import BY_NAME
 from einc.binding import bind
-from einc.passes import PIPELINE
+from einc.codegen import TRITON
+from einc.passes import pipeline
 from einc.pipeline import Context, State
 from tests.support.places import GOLDEN
 
@@ -143,11 +144,11 @@ def dump(text: str, name: str, flags: Flags) -> str:
     """The program or schedule after a stage; `(unchanged)` where the stage changed nothing."""
     from einc.frontend import elaborate, parse
 
-    context = Context(flags.level, target(flags.target), flags.sizes)
+    context = Context(TRITON, flags.level, target(flags.target), flags.sizes)
     parsed = parse(Source(name, text))
     kernels = None if parsed.kernels is None else parsed.kernels.schedule
     before = after = State(elaborate(parsed, flags.facts or None), kernels)
-    for stage in PIPELINE:
+    for stage in pipeline(TRITON):
         last = stage.name == flags.stage
         if last or (flags.verb == "after" and stage.level <= flags.level):
             before, after = after, stage.run(after, context)

@@ -67,18 +67,19 @@ def run(
 
 def padded(kernel: tile.Kernel, extents: Mapping[str, int], scalars: Mapping[str, ScalarValue], bad: float) -> _Blocks:
     """The kernel at known extents, poisoned."""
-    sizes = {a.name: size(a, extents) for a in tile_axes(kernel).values() if a.block is not None}
+    sizes = {a.name: size(kernel, a, extents) for a in tile_axes(kernel).values() if a.blocked}
     made = poisoned(kernel, bad)
     made = replace(made, body=tuple(_segmented(made.body, sizes)))
     return _Blocks(made, dict(extents), scalars, torch.device("cpu"))
 
 
-def size(a: tile.TileAxis, extents: Mapping[str, int]) -> int:
+def size(kernel: tile.Kernel, a: tile.TileAxis, extents: Mapping[str, int]) -> int:
     """The positions in a block: as launchers choose them, but few, lest one block be all that is ever walked."""
-    assert a.block is not None
+    block = kernel.choices.tile(a.name)
+    assert block is not None
     n = prod(extents[x] for x in a.axes)
-    most = a.block.cap if a.block.cap == tile.WHOLE else min(a.block.cap, _FEW)
-    return block_size(tile.Block(a.block.least, max(most, a.block.least)), n)
+    most = block.cap if block.cap == tile.WHOLE else min(block.cap, _FEW)
+    return block_size(tile.Block(block.least, max(most, block.least)), n)
 
 
 def _segmented(body: Sequence[tile.Statement], sizes: Mapping[str, int]) -> Iterator[tile.Statement]:
@@ -88,7 +89,7 @@ def _segmented(body: Sequence[tile.Statement], sizes: Mapping[str, int]) -> Iter
             yield s
             continue
         inner = tuple(_segmented(s.body, sizes))
-        if s.full is None or not s.full.body or s.axis.block is None:
+        if s.full is None or not s.full.body or not s.axis.blocked:
             yield replace(s, body=inner, full=None)
             continue
         zero, block = Lit(0, INT), Lit(sizes[s.axis.name], INT)
@@ -143,14 +144,14 @@ class _Blocks(Compiler):
     def block(self, axis: str) -> int:
         """The positions of a tile axis in a block; one where it is not blocked."""
         found = tile_axes(self.kernel)[axis]
-        return 1 if found.block is None else size(found, self.extents)
+        return size(self.kernel, found, self.extents) if found.blocked else 1
 
     def parts(self, axis: tile.TileAxis) -> list[tuple[str, int]]:
         """All of a tile axis, as many positions as its blocks have; a loop may begin anywhere, and end beyond them."""
         n, block = prod(self.extents[a] for a in axis.axes), self.block(axis.name)
         blocks = max(-(-n // block), axis.name in {*repeated_axes(self.kernel), *(a.name for a in self.kernel.whole)})
         looped = axis.name not in {a.name for a in (*self.kernel.grid, *self.kernel.whole)}
-        return [(axis.axes[0] if axis.axes else axis.name, (blocks + (looped and axis.block is not None)) * block)]
+        return [(axis.axes[0] if axis.axes else axis.name, (blocks + (looped and axis.blocked)) * block)]
 
     def boxed(self) -> Sequence[int]:
         return [max(d.extent, 1) if d.kind == "batch" else self.block(d.tile) for d in self.dims]

@@ -42,7 +42,7 @@ class _Poison:
         self.edges: dict[str, Value] = {}
 
     def kernel_poisoned(self) -> tile.Kernel:
-        self.edges = {a.name: inside(a) for a in (*self.kernel.grid, *self.kernel.whole) if a.block is not None}
+        self.edges = {a.name: inside(a) for a in (*self.kernel.grid, *self.kernel.whole) if a.blocked}
         return replace(self.kernel, body=tuple(self.body(self.kernel.body)))
 
     def body(self, statements: Sequence[tile.Statement]) -> Iterator[tile.Statement]:
@@ -90,7 +90,7 @@ class _Poison:
             full = replace(full, start=first, stop=self.value(full.stop))
         self.names[s.axis.name] = loop_position(s.axis)
         self.names.update({c.name: c.type for c in s.carried})
-        if s.axis.block is not None:
+        if s.axis.blocked:
             self.edges[s.axis.name] = inside(s.axis, s.stop if s.exact else None)
         if full is not None:
             full = replace(full, body=tuple(self.body(full.body)))

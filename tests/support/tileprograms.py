@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from einc import tile
@@ -43,7 +44,7 @@ from einc.tile import (
     TileType,
     Value,
 )
-from einc.tile.walk import walk_values
+from einc.tile.walk import Scope, rewritten, tile_axes, walk_values
 
 Scheduled = tuple[Program, tile.Schedule]
 Dims = tuple[tuple[str, ...], ...]
@@ -126,8 +127,20 @@ def store(
     return Store(tensor, tuple(Ref(i) for i in index.split()), value, type_, conj(*where) if where else None, part)
 
 
+@dataclass(frozen=True, slots=True)
+class Sized(TileAxis):
+    """A tile axis with the size that a kernel made of it gets."""
+
+    block: Block = Block(1, 16)  # noqa: RUF009 - frozen
+
+
+def axis(name: str, role: str, block: Block | None, axes: str = "") -> TileAxis:
+    members = tuple(axes.split()) or (name,)
+    return TileAxis(name, members, role, False) if block is None else Sized(name, members, role, True, block)
+
+
 def kernel(p: Program, n: int, grid: Sequence[TileAxis], body: Sequence[Statement], **more: Any) -> tile.Kernel:
-    """The kernel of equation n, with the buffers its body names."""
+    """The kernel of equation n, with the buffers its body names and the sizes of its axes."""
     from einc.ein.printer import print_equation
 
     e = p.equations[n]
@@ -139,7 +152,22 @@ def kernel(p: Program, n: int, grid: Sequence[TileAxis], body: Sequence[Statemen
     used |= {a for axis in (*grid, *_loops(body)) for a in axis.axes}
     scalars = tuple((s.name, F32 if s.dtype == FLOAT else s.dtype) for s in p.scalars if _uses(body, s.name))
     extents = tuple(a.name for a in p.axes if a.name in used)
-    return tile.Kernel(e.name, (print_equation(e),), buffers, extents, scalars, tuple(grid), tuple(body), **more)
+    made = tile.Kernel(e.name, (print_equation(e),), buffers, extents, scalars, tuple(grid), tuple(body), **more)
+    return with_sizes(made)
+
+
+def with_sizes(k: tile.Kernel) -> tile.Kernel:
+    """The kernel with the sizes of its axes among its choices."""
+    sizes = {a.name: a.block for a in tile_axes(k).values() if isinstance(a, Sized)}
+
+    def plain(a: TileAxis) -> TileAxis:
+        return TileAxis(a.name, a.axes, a.role, a.blocked)
+
+    def loop(s: Statement, _: Scope) -> tuple[Statement, ...]:
+        return (replace(s, axis=plain(s.axis)) if isinstance(s, Loop) else s,)
+
+    grid, whole = tuple(map(plain, k.grid)), tuple(map(plain, k.whole))
+    return replace(k, grid=grid, whole=whole, body=rewritten(k.body, loop), choices=k.choices.sized(sizes))
 
 
 def _values(body: Sequence[Statement]) -> list[Value]:
@@ -161,10 +189,6 @@ def _loops(body: Sequence[Statement]) -> list[TileAxis]:
 
 def _uses(body: Sequence[Statement], scalar: str) -> bool:
     return tile.ScalarArg(scalar) in _values(body)
-
-
-def axis(name: str, role: str, block: Block | None, axes: str = "") -> TileAxis:
-    return TileAxis(name, tuple(axes.split()) or (name,), role, block)
 
 
 ROW, INNER = Block(16, 32), Block(16, 64)
@@ -438,8 +462,7 @@ def scaled() -> Scheduled:
     ]
     k = kernel(p, 0, [axis("i", "row", Block(1, 16))], body)
     scalars = (("shift", INT), ("keep", BOOL), ("scale", F64))
-    k = tile.Kernel(k.name, k.title, k.buffers, k.extents, scalars, k.grid, k.body)
-    return p, tile.Schedule((k,), ())
+    return p, tile.Schedule((replace(k, scalars=scalars),), ())
 
 
 def _extent(name: str) -> Expr:

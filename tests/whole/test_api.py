@@ -301,6 +301,15 @@ def test_wrong_calls(call: Any, error: type[einc.Error], says: str) -> None:
         call(einc.compile(PROGRAM), draw(2, 5, 4), draw(2, 6, 4, seed=1))
 
 
+@pytest.mark.parametrize("backend", ["torch", "interpret"])
+def test_a_scalar_is_missing_from_the_second_call(backend: str) -> None:
+    program = einc.compile("def f(X[n], s: float):\n    Y[n] = s * X[n]\n    return Y\n")
+    x = draw(5)
+    program(x, 2.0, backend=backend)
+    with pytest.raises(einc.CallError, match="scalar 's' is missing"):
+        program(x, backend=backend)
+
+
 def test_wrong_calls_after_right_ones() -> None:
     program = einc.compile(PROGRAM)
     q, k = draw(2, 5, 4), draw(2, 6, 4, seed=1)

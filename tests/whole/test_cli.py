@@ -17,7 +17,8 @@ import torch
 from typer.testing import CliRunner, Result
 
 from einc.cli.commands import app
-from einc.passes import PIPELINE
+from einc.codegen import TRITON
+from einc.passes import pipeline
 
 MATMUL = "bik,bkj->bij"
 EINC = [sys.executable, "-m", "einc"]
@@ -262,9 +263,9 @@ def test_functions() -> None:
 
 def test_passes() -> None:
     names = [p["name"] for p in json.loads(good("passes", "--json"))]
-    assert names == [p.name for p in PIPELINE if p.level <= 2]
+    assert names == [p.name for p in pipeline(TRITON) if p.level <= 2]
     assert all(name in good("passes") for name in names)
-    assert len(json.loads(good("passes", "-O0", "--json"))) == sum(p.level == 0 for p in PIPELINE)
+    assert len(json.loads(good("passes", "-O0", "--json"))) == sum(p.level == 0 for p in pipeline(TRITON))
 
 
 def test_demo_fits_a_terminal() -> None:

@@ -14,7 +14,7 @@ from einc.binding import bind
 from einc.evaluate import evaluate
 from einc.tile import Dot, Loop
 from einc.tile.walk import values_in
-from tests.support.compiled import run_in_torch, runner
+from tests.support.compiled import in_parts, run_in_torch, runner
 
 Array = np.ndarray[Any, Any]
 ROWS, COLUMNS, DEPTH = 6, 70, 16
@@ -91,7 +91,7 @@ def check(text: str, given: dict[str, Array], level: int, walked: bool, splits: 
     tensors = {name: torch.from_numpy(x) for name, x in given.items()}
     bindings = bind(program, {name: tuple(x.shape) for name, x in tensors.items()})
     hints = bindings.extents | ({"j": 1 << 20} if walked else {})
-    c = driver.compile_program(program, level, INTERPRETER, hints, splits=splits)
+    c = driver.compile_program(program, level, INTERPRETER, hints, choices=in_parts(splits))
     found = [run_in_torch(c, tensors, bindings, None)[0]]
     if "interpret" in backends:
         found.append(runner(c)(*tensors.values())[0])
@@ -151,7 +151,7 @@ def test_full_blocks_have_no_guards() -> None:
     text = 'softmax(where(j <= i, "bihd,bjhd->bhij" / sqrt(|d|), -inf)) * "bjhd->bihd"'
     program = driver.elaborate(driver.parse(text, "exclusion"))
     sizes = {"b": 2, "h": 4, "i": 4096, "j": 4096, "d": 64, "e": 64}
-    c = driver.compile_program(program, 2, TARGETS["sm_90"], sizes, splits=1)
+    c = driver.compile_program(program, 2, TARGETS["sm_90"], sizes, choices=in_parts(1))
     assert c.state.schedule is not None
     (loop,) = [s for s in c.state.schedule.kernels[-1].body if isinstance(s, Loop)]
     assert loop.full is not None

@@ -24,6 +24,7 @@ from einc.present.report import purpose
 from einc.present.terminal import as_text, explanation
 from einc.trials.request import Request
 from einc.trials.running import meaning, story_for
+from tests.support.compiled import in_parts
 from tests.support.explaining import told
 from tests.support.places import EXAMPLES
 
@@ -106,7 +107,7 @@ def f(Q[b, i, d], K[b, j, d], V[b, j, e], n[b]: i32):
 def counted(text: str, sizes: dict[str, int], tensors: dict[str, np.ndarray[Any, Any]] | None = None) -> Visits:
     """What the kernel that walks j visits of it."""
     program = driver.elaborate(driver.parse(text, "<test>"))
-    schedule = driver.compile_program(program, 2, TARGETS["sm_90"], sizes, splits=1).state.schedule
+    schedule = driver.compile_program(program, 2, TARGETS["sm_90"], sizes, choices=in_parts(1)).state.schedule
     assert schedule is not None
     (found,) = [v for k in schedule.kernels for a, v in visited(k, sizes, {}, tensors).items() if a == "j"]
     return found

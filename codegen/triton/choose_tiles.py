@@ -1,0 +1,323 @@
+"""Give every blocked tile axis its range of sizes.
+
+    axis t[?]   -->   axis t[least .. cap]
+
+The launcher takes the next power of two of the extent within that range, so that a small extent wastes little and a
+change of length seldom needs another compilation. Contractions take the target's tile for its matrix units, at least 16
+a side; everything else fills the target's tile from the innermost axis outwards.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import product as combinations
+from math import prod
+
+from einc import tile
+from einc.base.targets import Target
+from einc.codegen.triton.contracted import LEAST, least_inner
+from einc.codegen.triton.occupancy import Occupancy
+from einc.pipeline import Context
+from einc.tile import WHOLE, Block, TileAxis
+from einc.tile.asked import counts_asked, tiles_asked
+from einc.tile.blocks import power
+from einc.tile.typing import multiplied
+from einc.tile.walk import lets, tile_axes, values_in
+
+_HALF = 64  # rows and columns where dots follow each other; two bytes each are a swizzled row
+_CHAINED = ((64, 4), (32, 8), (16, 8))  # rows and warps where dots follow each other: Hopper's, then earlier ones
+_EXACT = ((64, 8), (32, 8), (16, 8))  # the same where all of them go through vector units
+_MOST_PRODUCTS = 512  # of a thread in a dot on vector units, before CUDA 12.8's assembler spills
+_MOST_ALONE = 2048  # the same where no other dot follows
+_CROSSED = 1 << 13  # elements of the largest value that is computed beside the dots, where those have a batch axis
+_COMPUTED = 1 << 15  # elements of the largest value computed beside dots in a loop; more take minutes to assemble
+_PRODUCTS = ((128, 256, 8), (128, 128, 8), (64, 128, 4), (64, 64, 4))  # rows, columns, warps; fastest first
+_TILE = 4096  # elements of a tile value where nothing is multiplied
+_DOT = (128, 128, 64)  # rows, columns and inner length of a dot on matrix units
+_SHORT = ("sm_80", "gfx942")  # targets with half the inner length, whose shared memory is smaller
+_INTERPRETED = (1 << 18, (256, 256, 256))  # the same two where each operation costs, however large its tile
+_FILLED = 256  # programs that keep a machine busy to the end
+_WIDEST = {"column": 1024, "reduced": 1024}
+
+
+@dataclass(frozen=True, slots=True)
+class _Tiles:
+    """The sizes of a kernel's axes by role, its warps, and the blocks in flight."""
+
+    blocks: dict[str, Block]
+    warps: int
+    stages: int = 3
+
+
+def choose_tiles(kernel: tile.Kernel, context: Context) -> tile.Kernel:
+    """The kernel with its tile sizes: those that are asked for, and the others to suit them."""
+    k = _Kernel(_as_asked(kernel, context), context)
+    tiles = _dot_tiles(k) if k.dots else _Tiles(_plain_blocks(k), 4)
+    sizes = {a.name: _block(k, a, tiles) for a in k.axes if k.given(a) is None}
+    counts = {"warps": tiles.warps, "stages": tiles.stages} | counts_asked(context.choices, kernel, "warps", "stages")
+    return replace(kernel, choices=k.kernel.choices.sized(sizes).counted(counts))
+
+
+def _as_asked(kernel: tile.Kernel, context: Context) -> tile.Kernel:
+    """The kernel with those sizes that are asked for, as far as dots can have them; what is held whole has none."""
+    floors: dict[str, int] = {}
+    for d, t in multiplied(kernel):
+        floors |= {a: max(floors.get(a, LEAST), LEAST) for a in (d.row, d.column)}
+        floors[d.inner] = max(floors.get(d.inner, LEAST), least_inner(t))
+    roles = {name: a.role for name, a in tile_axes(kernel).items()}
+    sizes = {
+        a: Block(max(b.least, floors.get(a, 1)), max(b.cap, floors.get(a, 1)))
+        for a, b in tiles_asked(context.choices, kernel).items()
+        if roles[a] != "whole"
+    }
+    return replace(kernel, choices=kernel.choices.sized(sizes))
+
+
+def _block(k: _Kernel, a: TileAxis, tiles: _Tiles) -> Block:
+    """The size along an axis."""
+    block = tiles.blocks[a.role]
+    if k.dots and a.name not in {x for d in k.dots for x in (d.row, d.column, d.inner)}:
+        block = replace(block, least=1)
+    if k.on_cuda and a.name in k.columns_of_chains:
+        block = replace(block, least=min(max(block.least, _HALF), block.cap))
+    return block
+
+
+class _Kernel:
+    """A kernel whose tiles are being chosen, and what that depends on."""
+
+    def __init__(self, kernel: tile.Kernel, context: Context) -> None:
+        self.kernel, self.context, self.target = kernel, context, context.target
+        self.axes = [a for a in tile_axes(kernel).values() if a.blocked]
+        self.hints = {a.name: power(prod(context.size(x) for x in a.axes)) for a in tile_axes(kernel).values()}
+        self.multiplied = multiplied(kernel)
+        self.dots = [d for d, _ in self.multiplied]
+        self.on_cuda = context.target.vendor == "cuda"
+
+    @cached_property
+    def occupancy(self) -> Occupancy:
+        return Occupancy(self.kernel)
+
+    @cached_property
+    def loaded(self) -> frozenset[str]:
+        """What is as it lies in memory."""
+        found = (s.names for s in lets(self.kernel.body) if isinstance(s.value, tile.Load))
+        return frozenset(name for names in found for name in names)
+
+    @cached_property
+    def columns_of_chains(self) -> frozenset[str]:
+        """The columns of what computed values of two bytes are multiplied with, after another dot.
+
+        Their tile gets whole swizzled rows. With narrower ones, CUDA 12.8's assembler may address it by a register that
+        nothing wrote, where the tile lies at the address of an earlier one with wider rows: results are then random.
+        """
+        if len(self.dots) < 2:
+            return frozenset()
+        return frozenset(d.column for d, t in self.multiplied if t.size <= 2 and not self.is_copied(d))
+
+    @property
+    def least(self) -> int:
+        """The shortest inner length."""
+        return max(least_inner(t) for _, t in self.multiplied)
+
+    def is_copied(self, dot: tile.Dot) -> bool:
+        """Whether a dot's operands are as they lie in memory."""
+        return all(isinstance(x, tile.Ref) and x.name in self.loaded for x in (dot.left, dot.right))
+
+    def given(self, a: TileAxis) -> Block | None:
+        """The size that an axis has already."""
+        return self.kernel.choices.tile(a.name)
+
+    def sizes(self, blocks: dict[str, Block]) -> dict[str, int]:
+        """The positions of a tile along each of its axes, by the hints."""
+        found = dict.fromkeys(self.hints, 1)
+        for a in self.axes:
+            found[a.name] = min((self.given(a) or blocks[a.role]).cap, self.hints[a.name])
+        return found
+
+    def programs(self, blocks: dict[str, int]) -> int:
+        """The programs of the grid with blocks of these sizes."""
+        context = self.context
+        return prod(-(-prod(context.size(x) for x in a.axes) // blocks.get(a.role, 1)) for a in self.kernel.grid)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Contractions
+
+
+def _dot_tiles(k: _Kernel) -> _Tiles:
+    """A tile for the target's matrix units.
+
+    Where one dot's result is an operand of another along the walked axis, half the rows and columns keep both results
+    in registers, and leave room for a second program that multiplies while this one takes exponentials.
+    """
+    widest = max(t.size for _, t in k.multiplied)
+    if any(d.batch for d in k.dots) and k.target.vendor != "cpu":
+        return _batched(k)
+    walked = {a.name for a in k.axes if a.role == "reduced"}
+    chained = walked & {d.inner for d in k.dots} and walked & {x for d in k.dots for x in (d.row, d.column)}
+    if chained and k.on_cuda and widest <= 4:
+        return _cut(_chained(k), k)
+    blocks = _dot_blocks(k, widest)
+    is_plain = k.on_cuda and widest <= 2 and len(k.dots) == 1
+    if is_plain and k.dots[0].inner in walked and k.is_copied(k.dots[0]):
+        return _product(k, blocks)
+    return _fitted(_Tiles(blocks, 8), k)
+
+
+def _product(k: _Kernel, blocks: dict[str, Block]) -> _Tiles:
+    """The fastest tile of a single product of two tensors that fills the machine, and fits in shared memory."""
+    length, stages = _largest_dot(k.target)[2], k.kernel.choices.stages
+    fitting = [t for t in _PRODUCTS if (t[0] + t[1]) * length * 2 * stages <= k.target.shared]
+    filling = [t for t in fitting if k.programs({"row": t[0], "column": t[1]}) >= _FILLED]
+    rows, columns, warps = (filling or fitting[-1:])[0]
+    sizes = {"row": Block(LEAST, rows), "column": Block(LEAST, columns), "reduced": Block(k.least, length)}
+    return _Tiles(blocks | sizes, warps)
+
+
+def _chained(k: _Kernel) -> _Tiles:
+    """Tiles of dots that follow each other: the most rows that registers hold, then blocks that shared memory does.
+
+    Four bytes go through vector registers, with half as long a block, and a step less in flight.
+    """
+    types, least = [t.size for _, t in k.multiplied], k.least
+    inner, stages = (_HALF, 3) if max(types) <= 2 else (_HALF // 2, 2)
+    whole = {"reduced": Block(least, max(inner, least)), "whole": Block(least, WHOLE)}
+    for rows, warps in _CHAINED if min(types) <= 2 else _EXACT:
+        blocks = {"row": Block(LEAST, rows), "column": Block(LEAST, inner)}
+        tiles = _Tiles(blocks | whole, warps, stages)
+        if _is_held(tiles, k):
+            break
+    widths = [k.hints[a.name] for a in k.kernel.whole]
+    held = rows * max(widths, default=_HALF)
+    while (stages * inner * sum(widths) + held) * max(types) > k.target.shared and inner > least:
+        inner, stages = (inner, 2) if stages > 2 else (inner // 2, 2)
+    cut = {"reduced": Block(least, max(inner, least))}
+    return replace(tiles, blocks=tiles.blocks | cut, stages=stages)
+
+
+def _is_held(tiles: _Tiles, k: _Kernel) -> bool:
+    """Whether the registers of its warps, eight have all, hold what is live, and a quarter of them the rest."""
+    sizes = k.sizes(tiles.blocks)
+    room = k.target.registers * tiles.warps // 8 * 3 // 4
+    return k.occupancy.registers(sizes) <= room and k.occupancy.products(sizes, tiles.warps) <= _MOST_PRODUCTS
+
+
+def _batched(k: _Kernel) -> _Tiles:
+    """Tiles of dots at every position of a tile axis: the most rows, and then the most of the walked axis, that leave
+    what all dots make a quarter of the registers, and what they take an eighth of shared memory."""
+    found, least = _Tiles({}, 8), k.least
+    for rows, stages, inner in combinations((_HALF, _HALF // 2, LEAST), (2, 1), (_HALF, _HALF // 2, least)):
+        blocks = {role: Block(LEAST, rows) for role in ("row", "column")}
+        blocks |= {"reduced": Block(least, inner), "whole": Block(LEAST, WHOLE)}
+        sizes = k.sizes(blocks)
+        held = k.occupancy.results(sizes)
+        found = _Tiles(blocks, 4 if held <= k.target.registers // 8 else 8, stages)
+        room = held <= k.target.registers * 3 // 4 and k.occupancy.largest(sizes) <= _CROSSED
+        if room and k.occupancy.shared(sizes, stages, found.warps) <= k.target.shared * 7 // 8:
+            break
+    return found
+
+
+def _fitted(tiles: _Tiles, k: _Kernel) -> _Tiles:
+    """Tiles cut to the room that what is held whole leaves; rows first, until states leave 3/8 of the registers."""
+    row = tiles.blocks["row"]
+    while row.cap > LEAST:
+        sizes = k.sizes(tiles.blocks | {"row": row})
+        held = k.occupancy.registers(sizes) <= k.target.registers * 5 // 8
+        if held and (not k.on_cuda or k.occupancy.products(sizes, tiles.warps) <= _MOST_ALONE):
+            break
+        row = replace(row, cap=row.cap // 2)
+    return _cut(replace(tiles, blocks=tiles.blocks | {"row": row}), k)
+
+
+def _cut(tiles: _Tiles, k: _Kernel) -> _Tiles:
+    """Stages, the inner length, rows and columns cut until what dots read fits in shared memory, and what is computed
+    in registers."""
+    narrow = k.on_cuda and k.columns_of_chains
+    floors = {"reduced": k.least, "row": LEAST, "column": _HALF if narrow else LEAST}
+
+    def is_wide() -> bool:
+        return k.target.vendor != "cpu" and k.occupancy.largest(k.sizes(tiles.blocks), walked=True) > _COMPUTED
+
+    def taken(t: _Tiles) -> int:
+        return k.occupancy.shared(k.sizes(t.blocks), t.stages, t.warps)
+
+    while (wide := is_wide()) or taken(tiles) > k.target.shared:
+        fewer = replace(tiles, stages=tiles.stages - 1)
+        smaller = {role: _halved(tiles, role) for role, floor in floors.items() if tiles.blocks[role].cap > floor}
+        if tiles.stages > 2 and not wide:
+            tiles = fewer
+        elif "reduced" in smaller:
+            tiles = smaller["reduced"]
+        elif smaller:
+            tiles = min(smaller.values(), key=taken)
+        elif tiles.stages > 1 and not wide and taken(fewer) > k.target.shared:
+            tiles = fewer  # with few rows, operands of one stage are in registers
+        else:
+            break
+    return tiles
+
+
+def _halved(tiles: _Tiles, role: str) -> _Tiles:
+    """The tiles with half the positions along the axes of a role."""
+    block = tiles.blocks[role]
+    return replace(tiles, blocks=tiles.blocks | {role: replace(block, cap=block.cap // 2)})
+
+
+def _dot_blocks(k: _Kernel, widest: int) -> dict[str, Block]:
+    """The target's tile, its inner length cut until the operands of every stage fit in half of shared memory.
+
+    On NVIDIA's vector units, where f32 and f64 are multiplied exactly, an inner length beyond 128 bytes spills.
+    """
+    rows, columns, inner = _largest_dot(k.target)
+    if widest == 8:
+        rows, columns = rows // 2, columns // 2
+    if widest >= 4 and k.on_cuda:
+        inner = min(inner, 128 // widest)
+    while inner > k.least and (rows + columns) * inner * widest * k.kernel.choices.stages > k.target.shared // 2:
+        inner //= 2
+    return {
+        "row": Block(LEAST, rows),
+        "column": Block(LEAST, columns),
+        "reduced": Block(k.least, max(inner, k.least)),
+        "whole": Block(k.least, WHOLE),
+    }
+
+
+def _largest_dot(target: Target) -> tuple[int, int, int]:
+    if target.vendor == "cpu":
+        return _INTERPRETED[1]
+    rows, columns, inner = _DOT
+    return rows, columns, inner // 2 if target.name in _SHORT else inner
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# All else
+
+
+def _plain_blocks(k: _Kernel) -> dict[str, Block]:
+    """The innermost axis gets what its size hint asks for; the rows what is left of the tile.
+
+    Prefixes of several components are that many tiles at once.
+    """
+    carried = max((len(v.args) for v in values_in(k.kernel.body) if isinstance(v, tile.Scan)), default=1)
+    room = (_INTERPRETED[0] if k.target.vendor == "cpu" else _TILE) // power(carried)
+    blocks: dict[str, Block] = {}
+    every = tile_axes(k.kernel).values()
+    axes = sorted(every, key=lambda a: ("whole", "reduced", "column", "row", "batch").index(a.role))
+    for a in axes:
+        given = k.given(a)
+        if given is not None or not a.blocked:
+            room = max(1, room // (given.cap if given else 1))
+            continue
+        if a.role == "whole":
+            blocks[a.role] = Block(1, WHOLE)
+            room = max(1, room // power(k.context.size(a.axes[0])))
+            continue
+        widest = min(room, _WIDEST.get(a.role, room) if len(axes) > 1 else room)
+        cap = max(1, min(k.hints[a.name], widest) if a is not axes[-1] else widest)
+        blocks[a.role] = Block(1, cap)
+        room = max(1, room // cap)
+    return blocks

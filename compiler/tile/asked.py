@@ -1,0 +1,157 @@
+"""Choices that a person or a tuner makes in place of the heuristics: `BI=64`, `O.warps=8`, `O.K=pointer`.
+
+A choice is of one kernel, or of all that have what it names: a tile axis by the name of its size in what is emitted,
+`parts`, `warps`, `stages`, `section`, or a tensor that is loaded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import NoReturn
+
+from einc.base.errors import CallError, nearest
+from einc.tile import WHOLE, Block, Kernel
+from einc.tile.choices import POINTER, WAYS
+from einc.tile.walk import tile_axes
+
+MOST_PARTS = 1024
+_LONGEST = 40  # characters of what is quoted
+_COUNTS: dict[str, Sequence[int]] = {
+    "parts": range(1, MOST_PARTS + 1),
+    "warps": (1, 2, 4, 8, 16, 32),
+    "stages": range(1, 9),
+    "section": range(1, 1025),
+}
+_EXAMPLE = "BI=64, BJ=16..64, parts=8, warps=8, stages=2, section=8, K=pointer; O.BI=64 for kernel O alone"
+
+Value = Block | int | str
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One of them: what is chosen, the value, and the kernel that it is for; all, if that is empty."""
+
+    name: str
+    value: Value
+    kernel: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.kernel}.{self.name}={self.value}" if self.kernel else f"{self.name}={self.value}"
+
+    def is_of(self, *kernels: str) -> bool:
+        """Is it for a kernel that is called so?"""
+        return not self.kernel or self.kernel in kernels
+
+
+def choice(key: str, value: object) -> Choice:
+    """The choice of `O.BI` or `BI` as 64, "64", "16..64" or "pointer". Raises `CallError` for what none is."""
+    kernel, _, name = str(key).rpartition(".")
+    text = str(value).strip()
+    if name in _COUNTS:
+        number, allowed = int(text) if text.isdecimal() else None, _COUNTS[name]
+        if number is None or number not in allowed or isinstance(value, bool):
+            span = f"{allowed[0]} to {allowed[-1]}" if isinstance(allowed, range) else ", ".join(map(str, allowed))
+            raise CallError(f"{name} cannot be {_clip(text)}", fact=f"it is one of {span}", hint=f"{name}={allowed[1]}")
+        return Choice(name, number, kernel)
+    if text in WAYS:
+        return Choice(name, text, kernel)
+    least, dots, most = text.partition("..")
+    sizes = [WHOLE if n == "whole" else int(n) for n in (least, most or least) if n.isdecimal() or n == "whole"]
+    if not name or len(sizes) != 2 or (dots and not most):
+        what = _clip(f"{key}={text}")
+        raise CallError(f"'{what}' chooses nothing", fact="a choice has a name and a value", hint=_EXAMPLE)
+    if not all(0 < n <= WHOLE and n & (n - 1) == 0 for n in sizes) or sizes[0] > sizes[1]:
+        fact = "sizes are powers of two, the least first"
+        raise CallError(f"a tile has no {_clip(text)} positions", fact=fact, hint=f"{_clip(name)}=64, or 16..64")
+    return Choice(name, Block(*sizes), kernel)
+
+
+def _clip(text: str) -> str:
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
+
+
+def block_name(axis: str) -> str:
+    """What the size of a tile along an axis is called in what is emitted."""
+    return f"B{axis.upper()}" if len(axis) <= 2 else f"BLOCK_{axis.upper()}"
+
+
+def asked(choices: Iterable[Choice], name: str, *kernels: str) -> Value | None:
+    """The value that is asked for in a kernel of these names; one of the kernel goes before one of all."""
+    found = [c for c in choices if c.name == name and c.is_of(*kernels)]
+    return max(found, key=lambda c: bool(c.kernel)).value if found else None
+
+
+def counts_asked(choices: tuple[Choice, ...], kernel: Kernel, *names: str) -> dict[str, int]:
+    """Those of some counts of a kernel that are asked for."""
+    found = {name: asked(choices, name, kernel.name, kernel.plan) for name in names}
+    return {name: value for name, value in found.items() if isinstance(value, int)}
+
+
+def tiles_asked(choices: tuple[Choice, ...], kernel: Kernel) -> dict[str, Block]:
+    """The sizes that are asked for, by tile axis."""
+    axes = [name for name, a in tile_axes(kernel).items() if a.blocked]
+    found = {a: asked(choices, block_name(a), kernel.name, kernel.plan) for a in axes}
+    return {a: block for a, block in found.items() if isinstance(block, Block)}
+
+
+def ways_asked(choices: tuple[Choice, ...], kernel: Kernel) -> dict[str, str]:
+    """The ways to memory that are asked for, by tensor."""
+    found = {b.name: asked(choices, b.name, kernel.name, kernel.plan) for b in kernel.buffers}
+    return {name: way for name, way in found.items() if isinstance(way, str)}
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What became of them
+
+
+def chosen(kernel: Kernel) -> dict[str, Value]:
+    """All choices of a kernel by the names that they are asked for by."""
+    c = kernel.choices
+    counts = {"parts": c.parts, "warps": c.warps, "stages": c.stages, "section": c.section}
+    tiles: dict[str, Value] = {block_name(a): block for a in tile_axes(kernel) if (block := c.tile(a)) is not None}
+    return {**tiles, **counts, **dict(c.ways)}
+
+
+def written(kernel: Kernel) -> dict[str, int | str]:
+    """The choices of a kernel as they are asked for, but walks in one part, grids in one section, and pointers."""
+    unsaid: set[tuple[str, Value]] = {("parts", 1), ("section", 1)}
+    shown = ((n, v) for n, v in chosen(kernel).items() if (n, v) not in unsaid and v != POINTER)
+    return {name: str(v) if isinstance(v, Block) else v for name, v in shown}
+
+
+def check_heeded(choices: Iterable[Choice], kernels: tuple[Kernel, ...]) -> None:
+    """Every choice is one that a kernel has. Raises `CallError` for the first that is not.
+
+    Parts and sections of all kernels are for those that can be so divided, if there are any.
+    """
+    for c in choices:
+        found = [k for k in kernels if c.is_of(k.name, k.plan)]
+        if not found:
+            names = list(dict.fromkeys(k.name for k in kernels))
+            _unknown(f"there is no kernel '{_clip(c.kernel)}' with {c.name} to choose", c.kernel, names)
+        if not c.kernel and c.name in ("parts", "section"):
+            continue
+        having = [k for k in found if c.name in chosen(k)]
+        if not having:
+            _unknown(
+                f"there is no {_clip(c.name)} to choose",
+                c.name,
+                list(dict.fromkeys(n for k in found for n in chosen(k))),
+            )
+        if all(chosen(k)[c.name] != c.value for k in having):
+            fact = f"kernel {having[0].name} has {_why(c, having[0])}"
+            raise CallError(f"{c} cannot be", fact=fact, hint="leave it out, or choose what is possible")
+
+
+def _unknown(what: str, name: str, known: list[str]) -> NoReturn:
+    raise CallError(what, fact=f"there are {', '.join(known)}", hint=nearest(name, known) or "one of these")
+
+
+def _why(c: Choice, kernel: Kernel) -> str:
+    value = chosen(kernel)[c.name]
+    if isinstance(value, Block) and value.cap == WHOLE:
+        return "the axis in one block, which holds all of it"
+    if isinstance(value, Block) and isinstance(c.value, Block) and value.least > c.value.least:
+        return f"{c.name}={value}: a contraction takes {value.least} positions or more"
+    return f"{c.name}={value}"
