@@ -39,7 +39,7 @@ NAMES = [p.name for p in pipeline(TRITON)]
 LOWERED = next(p.name for p in pipeline(TRITON) if "lowered" in p.gives)
 PASSES = NAMES[NAMES.index(LOWERED) + 1 :]
 MASKED = PASSES[PASSES.index("mask-edges") :]
-SAMPLE = ("attention/causal", "attention/decoding", "attention/paged", "products/swiglu")
+SAMPLE = ("attention/causal", "attention/decoding", "attention/paged", "products/swiglu", "rows/layernorm_matmul")
 ULP = 2.0**-52
 
 
