@@ -70,7 +70,7 @@ def characteristics(s: Story) -> list[tuple[str, str]]:
         ("internal state", _state(s.levels[-1])),
         ("what is optimised", s.optimised),
         ("parallel strategy", s.parallel),
-        ("what a test asks", s.tested),
+        ("what to test", s.tested),
         ("sizes", ", ".join(f"{a}={n}" for a, n in s.sizes.items())),
         ("figures", "\n".join(_figures(same) for same in _alike(s.levels))),
     ]

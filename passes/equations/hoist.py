@@ -10,8 +10,8 @@
 Over an empty axis both sides must be the identity. Where that cannot be proved, because c may be infinite or d 0, the
 right side is put under `where(|k| == 0, identity, ...)`. Under a domain no extent tells whether it is empty, so there
 only what can be proved leaves. It can be for a quotient that is guarded like softmax's, `where(l == 0, 0, x / l)` with
-l a sum over the same axis. Over other axes the two sides differ only where the left is infinite or NaN: because c is,
-because d is 0, or because a mask kept 0 from being multiplied by a value that is.
+l a sum over the same axis. Over an axis with positions the two sides differ only where the left is infinite or NaN:
+because c is, because d is 0, or because a mask kept 0 from being multiplied by a value that is.
 
 A contraction of weights that are divided by their sum has this shape; without the law, its loop divides every weight.
 """
@@ -213,7 +213,7 @@ class _Hoisting:
                 return None
 
     def from_choice(self, e: Equation) -> Parts | None:
-        """The value that a position is chosen by, without what does not change the choice: the first of equals."""
+        """The value that a position is chosen by, without what does not change the choice, which is the first of equals."""
         assert e.monoid is not None
         if e.monoid.order is None or 0 in e.monoid.results:  # the value that is chosen would change
             return None

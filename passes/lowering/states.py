@@ -150,7 +150,7 @@ class States:
         return value
 
     def seen(self, e: Expr, name: str) -> Expr:
-        """The expression with the walked extent replaced by the number of positions seen."""
+        """The expression with the first walked extent replaced by the positions seen, over the other walked extents."""
         for axis in self.beside:
             e = replaced(e, {ein.Extent(axis): ein.Extent(self.over[0])})
         here = [a for a in self.over if any(n == ein.Extent(a) for n in ein.walk(e))]
