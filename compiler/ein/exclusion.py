@@ -52,7 +52,7 @@ class Exclusion:
         return e if x is e.args[0] and y is e.args[1] else replace(e, args=(x, y))
 
     def zero(self, e: Expr) -> Domain:
-        """What holds unless a mask makes the value 0: predicates, and for those that cannot be told, that it is not 0."""
+        """What holds unless a mask makes the value 0: predicates, or that it is not 0 where these cannot be told."""
         found = self.domains.of(e, 0)
         told = frozenset(q for p in found if (q := self.told(p)) is not None)
         return told if len(told) == len(found) else told | {Apply("ne", (e, ZERO))}

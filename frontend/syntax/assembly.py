@@ -157,7 +157,7 @@ def dtype_named(kind: Word | None) -> DType | None:
     if kind in BY_NAME:
         return BY_NAME[kind]
     raise SyntaxError(
-        f"'{kind}' is no type of elements",
+        f"'{kind}' is not an element type",
         kind.span,
         fact=f"types: {', '.join(BY_NAME)}",
         hint=MEANT.get(str(kind)) or nearest(str(kind), BY_NAME) or "one of these",

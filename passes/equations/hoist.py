@@ -213,7 +213,7 @@ class _Hoisting:
                 return None
 
     def from_choice(self, e: Equation) -> Parts | None:
-        """The value that a position is chosen by, without what does not change the choice, which is the first of equals."""
+        """The value that a position is chosen by (the first of equals), without what does not change the choice."""
         assert e.monoid is not None
         if e.monoid.order is None or 0 in e.monoid.results:  # the value that is chosen would change
             return None
