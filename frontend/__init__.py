@@ -1,4 +1,4 @@
-"""From text to `einc.ein`: `parse` takes the three forms of the language, `elaborate` gives what one means."""
+"""From text to `einc.ein`: `parse` reads the three forms of the language, `elaborate` makes a program."""
 
 from einc.frontend.elaborate import elaborate
 from einc.frontend.parse import Text, form_of, parse

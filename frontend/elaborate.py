@@ -18,8 +18,8 @@ def elaborate(text: Text, facts: Mapping[str, Fact] | None = None) -> ein.Progra
     """The program of a text; its kernels are checked against it. Without facts operands are f32, and an ellipsis
     stands for no axes.
 
-    Raises `Error` at the place in the text that is wrong. Of an einsum string or an expression, the program holds for
-    all extents that are 1 where those of the facts are.
+    Raises `Error` at the place in the text that is wrong. The program of an einsum string or an expression holds for
+    all extents that are 1 where those of the facts are 1.
     """
     match text.content:
         case Outline():
@@ -36,6 +36,6 @@ def elaborate(text: Text, facts: Mapping[str, Fact] | None = None) -> ein.Progra
 
 
 def _in_order(facts: Mapping[str, Fact]) -> list[Fact]:
-    """The facts of operands A, B, C, ..., as many as there are; the string says how many there must be."""
+    """The facts of operands A, B, C, ..., in this order; the string says how many operands there must be."""
     names = [operand_name(k) for k in range(len(facts))]
     return [facts[name] for name in names if name in facts]

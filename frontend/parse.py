@@ -1,6 +1,6 @@
-"""A text, parsed: which of the forms it has, and the operands and scalars that a call gives.
+"""A text, parsed: which form it has, and the operands and scalars that a call gives.
 
-Three forms are the language's: einsum strings, expressions, programs. A program may have its kernels below it.
+The language has three forms: einsum strings, expressions, programs. A program may have its kernels below it.
 """
 
 from __future__ import annotations
@@ -55,9 +55,9 @@ def parse(source: Source) -> Text:
 
 
 def form_of(text: str) -> Form:
-    """An expression has quotes; an einsum string none of the marks that every program has; the rest are programs.
+    """An expression has quotes, an einsum string has none of the marks of a program, and the rest are programs.
 
-    Kernels stand below a program, from a line of their own on.
+    Kernels stand below a program and begin with a line of their own.
     """
     if "kernel" in text and _KERNELS.search(text) and _PROGRAM.search(text):
         return "kernels"

@@ -29,7 +29,7 @@ PIPELINE: tuple[Pass, ...] = (
     Pass(
         "separate-axes",
         "T[(g r)] = f(g, r);  U = h(T[g * |r| + r])  -->  T[g, r] = f(g, r);  U = h(T[g, r])",
-        "how axes lie in memory says nothing of where a value is read that never gets there",
+        "an intermediate need not have the layout in memory that a composite dimension states",
         on_program(lambda program, _: separate_axes(program)),
         level=1,
     ),
@@ -43,13 +43,13 @@ PIPELINE: tuple[Pass, ...] = (
     Pass(
         "simplify",
         "x * 1  -->  x;  where(true, x, y)  -->  x;  T = f; U = f  -->  T = f, U read as T",
-        "what is written for clarity or made for uniformity is paid for once a position",
+        "what is written for clarity or made for uniformity would be paid for at every position",
         on_program(simplify),
     ),
     Pass(
         "scan",
         "C[i, j] = sum[t : j < t <= i](f(t))  -->  S[p] = sum[t : t <= p](f(t));  C[i, j] = S[i] - S[j]",
-        "all prefixes take one walk over an axis, a reduction for each of them the square of it",
+        "one walk over an axis gives all prefixes; a reduction for each of them is quadratic work",
         on_program(scan),
         level=1,
     ),
@@ -63,7 +63,7 @@ PIPELINE: tuple[Pass, ...] = (
     Pass(
         "distribute",
         "sum[k]((x / d + y) * v)  -->  sum[k](x / d * v) + sum[k](y * v)      d a reduction over k",
-        "a difference of two softmaxes needs one walk where each divides once per output",
+        "a difference of two softmaxes takes one walk if each divides once per output",
         on_program(distribute),
         level=1,
     ),
@@ -84,14 +84,14 @@ PIPELINE: tuple[Pass, ...] = (
     Pass(
         "prune-domain",
         "sum[j](where(doc[i] == doc[j], f, 0))  -->  the same, within first[i // 16] <= j and j < last[i // 16]",
-        "what data excludes is known for a chunk at a time from n / 16 minima and maxima, and then takes no time",
+        "minima and maxima of chunks of 16 tell which blocks data excludes, and these are not visited",
         on_program(prune_domain),
         level=2,
     ),
     Pass(
         "split-complex",
         "A * B  -->  complex(re(A) * re(B) - im(A) * im(B), re(A) * im(B) + im(A) * re(B))",
-        "a machine multiplies real numbers, and real matrices",
+        "a machine multiplies only real numbers and real matrices",
         on_program(lambda program, _: split_complex(program)),
         gives=("real",),
     ),
@@ -110,7 +110,7 @@ PIPELINE: tuple[Pass, ...] = (
     Pass(
         "lower",
         "T[o] = monoid[r](f)  -->  kernel T: grid o, loop r: state = combine(state, fold(f));  store T",
-        "an equation says what; from here on it is said how",
+        "an equation says what is computed, a kernel how",
         lower,
         gives=("lowered",),
     ),
@@ -124,14 +124,14 @@ PIPELINE: tuple[Pass, ...] = (
     Pass(
         "place-loads",
         "loop t: x = e; ...  -->  x = e; loop t: ...      e free of t",
-        "what does not change in a loop is read once, before it",
+        "what does not change in a loop is read once before it",
         on_kernels(place_loads),
         gives=("lowered", "placed-loads"),
     ),
     Pass(
         "order-grid",
         "grid i, j  -->  grid sections of i, j, i in its section",
-        "programs that read the same blocks find them in the cache where they run close together",
+        "programs that read the same blocks find them in the cache if they run close together",
         on_kernels(order_grid),
         level=1,
         needs=("sized-tiles",),
@@ -139,7 +139,7 @@ PIPELINE: tuple[Pass, ...] = (
     Pass(
         "exp2",
         "exp(c * x - m)  -->  exp2(c * log2(e) * x - m)      m a maximum in the same units",
-        "the hardware takes powers of two; those of e cost every score several operations more",
+        "the hardware computes powers of 2; a power of e takes several more operations for every score",
         on_kernels(lambda kernel, _: exp2(kernel)),
         level=1,
         needs=("placed-loads",),
@@ -148,7 +148,7 @@ PIPELINE: tuple[Pass, ...] = (
     Pass(
         "segment-loops",
         "loop t: f(where p then x else y)  -->  loop t, p holds: f(x);  loop t, elsewhere: f(where p then x else y)",
-        "between the first and the last blocks that a walk needs, most need no mask",
+        "most blocks of a walk, between its first and last ones, need no mask",
         on_kernels(lambda kernel, _: segment_loops(kernel)),
         level=2,
         needs=("placed-loads",),

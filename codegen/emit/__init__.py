@@ -1,1 +1,1 @@
-"""Text of Python that every generator writes."""
+"""The parts of emitted Python that every generator shares."""

@@ -1,6 +1,6 @@
-"""Formulas over extents and scalars as Python expressions, as `einc.arithmetic` evaluates them.
+"""Formulas over extents and scalars as Python expressions with the values that `ein.arithmetic` gives them.
 
-Floats follow IEEE: where Python raises, functions of the library have the value.
+Floats follow IEEE: where Python would raise, functions of the library give the value.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _INFIX = {
     "lt": ("<", COMPARE), "le": ("<=", COMPARE), "gt": (">", COMPARE), "ge": (">=", COMPARE),
     "eq": ("==", COMPARE), "ne": ("!=", COMPARE),
 }  # fmt: skip
-_TOTAL = ("tanh", "erf", "atan2")  # functions that Python has a value of everywhere
+_TOTAL = ("tanh", "erf", "atan2")  # functions for which Python has a value everywhere
 _HELPERS = {
     "div": "quotient", "floordiv": "floor_quotient", "mod": "remainder", "pow": "power", "exactdiv": "exact_quotient",
     "max": "larger", "min": "smaller", "rsqrt": "inverse_root",
@@ -26,7 +26,7 @@ _REAL = tuple(name for name in FUNCTIONS if name not in (*_TOTAL, *_HELPERS))
 
 
 def formula(e: Expr, names: Mapping[str, str], file: File) -> Text:
-    """The Python expression; `names` holds what extents (`|d|`) and scalars are called."""
+    """The Python expression; `names` gives the names of extents (`|d|`) and scalars."""
 
     def below(x: Expr, level: int = COMPARE) -> str:
         return formula(x, names, file).at(level)
@@ -65,11 +65,11 @@ def formula(e: Expr, names: Mapping[str, str], file: File) -> Text:
             poles = ", ".join(f"{at:g}: {_constant(value).code}" for at, value in OPS[op].poles)
             return Text(f"{file.helper('real')}(math.{op}, {below(a)}{poles and f', {{{poles}}}'})")
         case _:
-            raise AssertionError(f"{e} is no formula of a call")
+            raise AssertionError(f"{e} is not a formula of a call")
 
 
 def _divides(a: Expr, b: Expr) -> bool:
-    """Are both made of extents and integers, of which Python's division is the right one?"""
+    """Are both made of extents and integers, for which Python's division is right?"""
     inexact = ("div", "pow", "sqrt", "rsqrt", *_TOTAL, *_REAL)
     nodes = (n for e in (a, b) for n in walk(e))
     return not any(

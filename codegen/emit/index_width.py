@@ -1,7 +1,7 @@
-"""How large integers of the index type grow in a schedule: what a launch compares with 2**31 to choose that type.
+"""How large integers of the index type grow in a schedule: the launcher compares this with 2**31 to choose the type.
 
 A bound is a polynomial in extents and scalar arguments: a position along i is at most |i| - 1, a sum of two positions
-at most the sum of theirs, and so on. Bounds that another one exceeds whatever the extents are left out.
+at most the sum of their bounds, and so on. Bounds that another one exceeds for all extents are left out.
 """
 
 from __future__ import annotations
@@ -11,17 +11,18 @@ from collections.abc import Iterator, Mapping
 from typing import assert_never
 
 from einc import tile
+from einc.base.polynomials import Polynomial, add, times
 from einc.base.types import INT
 from einc.tile import Value
 from einc.tile.walk import tile_axes, values_of
 
 Atom = tuple[str, str]  # ("extent", axis) or ("scalar", name)
-Polynomial = dict[tuple[Atom, ...], int]  # coefficients by product of atoms
+Bound = Polynomial[Atom]
 
 
-def largest(schedule: tile.Schedule) -> list[Polynomial]:
-    """Bounds on every integer of the index type, none of which another one covers."""
-    found: list[Polynomial] = []
+def largest(schedule: tile.Schedule) -> list[Bound]:
+    """Bounds on every integer of the index type, without those that another one covers."""
+    found: list[Bound] = []
     for kernel in schedule.kernels:
         for p in _Kernel(kernel).bounds():
             if any(_covers(q, p) for q in found):
@@ -30,8 +31,8 @@ def largest(schedule: tile.Schedule) -> list[Polynomial]:
     return found
 
 
-def written(p: Polynomial, names: Mapping[Atom, str]) -> str:
-    """The polynomial as Python, without the terms that lower it."""
+def written(p: Bound, names: Mapping[Atom, str]) -> str:
+    """The polynomial as Python, without its negative terms."""
     terms = []
     for atoms, n in p.items():
         factors = [f"abs({names[a]})" if a[0] == "scalar" else names[a] for a in atoms]
@@ -43,13 +44,13 @@ def written(p: Polynomial, names: Mapping[Atom, str]) -> str:
 class _Kernel:
     def __init__(self, kernel: tile.Kernel) -> None:
         self.kernel = kernel
-        self.known: dict[str, Polynomial] = {}
-        self.found: list[Polynomial] = []
+        self.known: dict[str, Bound] = {}
+        self.found: list[Bound] = []
 
-    def bounds(self) -> list[Polynomial]:
+    def bounds(self) -> list[Bound]:
         for axis in tile_axes(self.kernel).values():
-            extent = _product(tuple(("extent", a) for a in axis.axes))
-            self.known[axis.name] = _sum(extent, {(): -1})
+            extent: Bound = {tuple(sorted(("extent", a) for a in axis.axes)): 1}
+            self.known[axis.name] = add(extent, {(): -1})
             self.found.append(extent)
         self.body(self.kernel.body)
         return self.found
@@ -72,7 +73,7 @@ class _Kernel:
                     assert_never(s)
 
     def visit(self, roots: tuple[Value, ...]) -> None:
-        """Note the bounds of sums and products that are no part of a larger one."""
+        """Note the bounds of sums and products that are not part of a larger one."""
         for v in roots:
             if isinstance(v, tile.Elem) and v.op in ("add", "sub", "mul"):
                 self.found += [self.bound(v)] if v.op != "sub" else [self.bound(x) for x in v.args]
@@ -81,15 +82,15 @@ class _Kernel:
                 self.visit(values_of(v))
 
     def inner(self, v: Value) -> Iterator[Value]:
-        """The operands of a sum of products that are neither."""
+        """The operands of a sum of products that are neither sums nor products."""
         for x in values_of(v):
             if isinstance(x, tile.Elem) and x.op in ("add", "sub", "mul"):
                 yield from self.inner(x)
             else:
                 yield from values_of(x)
 
-    def bound(self, v: Value) -> Polynomial:
-        """A bound on the size of an integer; 0 of what is not of the index type."""
+    def bound(self, v: Value) -> Bound:
+        """A bound on the size of an integer; 0 for one that is not of the index type."""
         match v:
             case tile.Ref(name=name):
                 return self.known.get(name, {})
@@ -104,37 +105,19 @@ class _Kernel:
             ) if isinstance(n, int) and isinstance(m, int) and 0 < m <= n:
                 return self.bound(a)
             case tile.Elem(op="mul", args=(a, b)):
-                return _times(self.bound(a), self.bound(b))
+                return times(self.bound(a), self.bound(b))
             case tile.Elem(op="floordiv" | "exactdiv" | "neg" | "abs", args=(a, *_)):
                 return self.bound(a)
             case tile.Elem(op="mod", args=(_, b)):
                 return self.bound(b)
             case tile.Elem(op="add" | "sub" | "max" | "min", args=(a, b)) | tile.Elem(op="where", args=(_, a, b)):
-                return _sum(self.bound(a), self.bound(b))
+                return add(self.bound(a), self.bound(b))
             case _:
                 return {}
 
 
-def _product(atoms: tuple[Atom, ...]) -> Polynomial:
-    return {tuple(sorted(atoms)): 1}
-
-
-def _sum(p: Polynomial, q: Polynomial) -> Polynomial:
-    total = {m: p.get(m, 0) + q.get(m, 0) for m in (*p, *q)}
-    return {m: n for m, n in total.items() if n}
-
-
-def _times(p: Polynomial, q: Polynomial) -> Polynomial:
-    total: Polynomial = {}
-    for a, n in p.items():
-        for b, m in q.items():
-            key = tuple(sorted((*a, *b)))
-            total[key] = total.get(key, 0) + n * m
-    return {m: n for m, n in total.items() if n}
-
-
-def _covers(q: Polynomial, p: Polynomial) -> bool:
-    """Is q at least p, small constants apart, wherever no extent is 0? Each term of p must find one of q above it."""
+def _covers(q: Bound, p: Bound) -> bool:
+    """Is q at least p, but for small constants, if no extent is 0? Each term of p must find a term of q above it."""
     room = {atoms: n for atoms, n in q.items() if atoms}
     if any(n < 0 for n in room.values()):
         return False

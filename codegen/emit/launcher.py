@@ -27,11 +27,11 @@ TORCH = {
     "c64": "torch.complex64", "c128": "torch.complex128",
 }  # fmt: skip
 
-Options = Callable[[Signature, Callable[[str], str]], Mapping[str, str]]  # of a launch, where tile sizes are called so
+Options = Callable[[Signature, Callable[[str], str]], Mapping[str, str]]  # of a launch, given the names of tile sizes
 
 
 def launcher_name(program: Program) -> str:
-    """What the launcher of a program is called in its emitted file."""
+    """The name of a program's launcher in its emitted file."""
     return Names(RESERVED).fresh(program.name)
 
 
@@ -60,9 +60,9 @@ class _Launcher:
             self.tensor[name] = self.names.fresh(name)
         for axis in program.axes:
             self.known[f"|{axis.name}|"] = self.names.fresh(axis.name)
-        self.address = dict(self.tensor)  # a complex tensor is reached as a real one
+        self.address = dict(self.tensor)  # a complex tensor is addressed as a real one
         self.sizes: dict[str, str] = {}
-        self.blocks: dict[str, str] = {}  # variables that hold tile sizes, by what kernels call those
+        self.blocks: dict[str, str] = {}  # variables that hold tile sizes, by their names in kernels
 
     def _named(self, p: Operand | Param) -> str:
         name = self.names.fresh(p.name)
@@ -110,7 +110,7 @@ class _Launcher:
     # Extents ---------------------------------------------------------------------------------------------------------
 
     def extents(self) -> Iterator[str]:
-        """Every extent and default, in the order of `einc.binding.plan`; dimensions of one operand on one line."""
+        """Every extent and default, in the order of `binding.order.plan`; dimensions of one operand on one line."""
         steps = list(plan(self.program))
         while steps:
             match steps[0]:
@@ -226,13 +226,13 @@ class _Launcher:
         yield f"       {', '.join(lines[-1])})"
 
     def block(self, name: str) -> str:
-        """The variable of what kernels call by a name."""
+        """The variable for a tile size of this name in kernels."""
         if name not in self.blocks:
             self.blocks[name] = self.names.fresh(name)
         return self.blocks[name]
 
     def tile_sizes(self, s: Signature) -> Iterator[str]:
-        """Tile sizes, where they are not still what a kernel before has had."""
+        """Tile sizes, unless the variables still hold those of an earlier kernel."""
         for block, axis in ((self.block(name), axis) for name, axis in s.blocks):
             size_of = s.kernel.choices.tile(axis.name)
             assert size_of is not None
@@ -258,7 +258,7 @@ class _Launcher:
 
 
 def _defaults_last(program: Program) -> list[Operand | Param]:
-    """The parameters in the caller's order, those with a default after all others, as Python needs it."""
+    """The parameters in the caller's order, those with a default last, as Python requires."""
     return sorted(program.params, key=_is_optional)
 
 

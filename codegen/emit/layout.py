@@ -15,7 +15,7 @@ def indented(lines: Iterable[str], depth: int = 1) -> list[str]:
 
 
 def wrapped(line: str) -> list[str]:
-    """The statement on as few lines as it takes; broken at its outermost brackets, one argument a line."""
+    """The statement on as few lines as possible; broken at its outermost brackets, one argument a line."""
     if len(line) <= WIDTH or line.lstrip().startswith(("#", '"""')):
         return [line]
     text = line.lstrip()
@@ -27,13 +27,13 @@ def wrapped(line: str) -> list[str]:
 
 
 def _is_one_bracket(text: str) -> bool:
-    """Is the text a call, a tuple or a list: closed by a bracket that nothing but a name comes before?"""
+    """Is the text a call, a tuple or a list: one pair of brackets, with nothing but a name before it?"""
     first = next(_outermost(text), None)
     return first is not None and first[1] == len(text) - 1 and " " not in text[: first[0]]
 
 
 def _broken(text: str, width: int, inside: bool = False) -> list[str]:
-    """The text on lines of that width; `inside` brackets it may also be broken before operators."""
+    """The text on lines of that width; `inside` brackets it may also break before operators."""
     if len(text) <= width:
         return [text]
     body, comma = (text[:-1], ",") if text.endswith(",") else (text, "")
@@ -54,7 +54,7 @@ def _broken(text: str, width: int, inside: bool = False) -> list[str]:
 
 
 def _widest_bracket(text: str) -> tuple[int, int] | None:
-    """The outermost pair of brackets that holds most of the text."""
+    """The outermost pair of brackets that holds the most text."""
     pairs = [(start, end) for start, end in _outermost(text) if end - start > 2]
     return max(pairs, key=lambda pair: pair[1] - pair[0], default=None)
 
@@ -76,7 +76,7 @@ def _outermost(text: str) -> Iterator[tuple[int, int]]:
 
 
 def _operands(text: str) -> list[str]:
-    """The operands of the loosest operators outside brackets, all but the first with their operator."""
+    """The operands of the loosest operators outside brackets, each but the first with its operator."""
     for operators in ((" | ",), (" & ",), (" + ", " - "), (" * ", " // ", " % ", " / ")):
         cuts = _places(text, operators)
         if cuts:

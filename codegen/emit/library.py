@@ -1,4 +1,4 @@
-"""Functions that emitted files bring along where Triton has none: written out only in files that call them."""
+"""Functions that Triton lacks: written out in the emitted files that call them."""
 
 from __future__ import annotations
 
@@ -257,12 +257,12 @@ _NEEDS = {"signed_power": ("integer_power",), "floor_quotient": ("quotient",), "
 
 
 def needs(name: str) -> tuple[str, ...]:
-    """The functions of this library that one of them calls."""
+    """The functions of this library that a function of it calls."""
     return _NEEDS.get(name, ())
 
 
 def known_power(name: str, n: int) -> str:
-    """A function that takes its argument to a known power of 2 or more by squaring."""
+    """A function that raises its argument to a known power, 2 or more, by squaring."""
     powers = {1 << bit: f"x{1 << bit}" if bit else "x" for bit in range(n.bit_length())}
     squares = [f"{powers[k]} = {powers[k // 2]} * {powers[k // 2]}" for k in powers if k > 1]
     result = " * ".join(powers[k] for k in reversed(powers) if n & k)

@@ -1,4 +1,4 @@
-"""What a kernel takes beside its buffers, and how: extents, those compiled in, tensors reached by parts."""
+"""What a kernel takes besides its buffers: extents, those of them that are compiled in, tensors accessed by parts."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ def extents_of(kernel: tile.Kernel) -> tuple[str, ...]:
 
 
 def static_extents(kernel: tile.Kernel) -> frozenset[str]:
-    """The extents that are compiled in: those that lie within a tile of a contraction, such as a head's width.
+    """The extents that are compiled in: those of axes that lie within a tile of a contraction, such as a head's width.
 
-    That the tile is full is then known, and its masks vanish. Rows held whole by themselves keep theirs, as they come
-    in all lengths.
+    If the tile is full, its masks then vanish. Rows that are held whole without a contraction keep theirs, since they
+    come in all lengths.
     """
     if not any(isinstance(v, tile.Dot) for v in values_in(kernel.body)):
         return frozenset()
@@ -24,7 +24,7 @@ def static_extents(kernel: tile.Kernel) -> frozenset[str]:
 
 
 def in_parts(kernel: tile.Kernel) -> frozenset[str]:
-    """The tensors that are reached by real and imaginary parts."""
+    """The tensors that are accessed by real and imaginary parts."""
     loads = [v for v in values_in(kernel.body) if isinstance(v, tile.Load)]
     found: list[tile.Load | tile.Store] = [*loads, *(s for s in each(kernel.body) if isinstance(s, tile.Store))]
     return frozenset(x.tensor for x in found if x.part is not None)

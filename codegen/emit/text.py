@@ -1,4 +1,4 @@
-"""Pieces of emitted expressions: code with its precedence, the names of types, literals; and what a file collects."""
+"""Pieces of emitted code: expressions with their precedence, names of types, literals, and what a file collects."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ _FLIPPED = {"lowest": -math.inf, "highest": math.inf}
 class Text:
     """An expression and how tightly its outermost operator binds.
 
-    A `constant` is made of literals and extents alone. Where Triton knows the extents as it compiles, that is a number
-    of Python's and no tensor: `~` of a truth is then -2 or -1, and there is no `.to`.
+    A `constant` is made of literals and extents alone. If Triton knows the extents when it compiles, it is a Python
+    number and not a tensor: `~` of a truth value is then -2 or -1, and there is no `.to`.
     """
 
     code: str
@@ -32,30 +32,30 @@ class Text:
     constant: bool = False
 
     def at(self, level: int) -> str:
-        """The code, in parentheses where it binds more loosely than that."""
+        """The code, in parentheses if it binds more loosely than this."""
         return self.code if self.level >= level else f"({self.code})"
 
 
-# Names that no kernel, launcher or variable takes: Python's and the file's own, whether in use or not.
+# Names that no kernel, launcher or variable takes: Python's and the file's own, used or not.
 RESERVED = OWN | library.NAMES | {"square", "cube", *(f"power_{n}" for n in range(65))}
 
 
 @dataclass(slots=True)
 class File:
-    """What the kernels of one file share: its names, the library functions in use, and those made for it: by what they
-    compute, their names and sources."""
+    """What the kernels of one file share: its names, the library functions that it uses, and the functions made for it,
+    whose names and sources are kept by what they compute."""
 
     names: Names
     library: set[str] = field(default_factory=set)
     made: dict[Hashable, tuple[str, str]] = field(default_factory=dict)
 
     def helper(self, name: str) -> str:
-        """The name of a library function, which the file now brings along."""
+        """The name of a library function, which the file then contains."""
         self.library |= {name, *library.needs(name)}
         return name
 
     def function(self, key: Hashable, wanted: str, source: Callable[[str], str]) -> str:
-        """What the file calls a function made for it; `source` writes it, once, under its name."""
+        """The name of a function made for the file; `source` writes it under this name, once."""
         if key not in self.made:
             name = self.names.fresh(wanted, ascii_only=True)
             self.made[key] = name, source(name)

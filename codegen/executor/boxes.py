@@ -1,4 +1,4 @@
-"""How large a box is: as much of every dim as keeps the largest tensor in the cache."""
+"""The size of a box: as many positions of every dim as keep the largest tensor in the cache."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from dataclasses import dataclass
 from itertools import product
 from math import prod
 
-# Elements of the largest tensor in a box, 2 MiB of float32: smaller ones show what it takes to dispatch an operation,
-# larger ones leave the cache. Contractions do more with an element, and are worth twice as many.
+# Elements of the largest tensor in a box, 2 MiB of float32: with fewer, dispatching operations takes a visible share of
+# the time; more do not fit the cache. Contractions do more work for an element, and so get twice as many.
 LARGEST = 1 << 19
 _OF_DOTS = 2
 
-WORTH_SHARING = 1 << 16  # elements of the largest tensor from which on a box is a task for a worker
-_BALANCED = 4  # boxes a worker, so that all end at about the same time
+WORTH_SHARING = 1 << 16  # least number of elements of the largest tensor that makes a box a task for a worker
+_BALANCED = 4  # boxes for each worker, so that all end at about the same time
 
-_STREAMED = 2048  # positions of a walked axis that amortise what is done once a block: rescaling, dispatch
-_ROWS = 512  # rows that do so for what is read anew by every block of them
-_PRUNED = 512  # the same where rows stop at different places, and heads together amortise the rest
+_STREAMED = 2048  # positions of a walked axis that amortise the work done once a block: rescaling, dispatch
+_ROWS = 512  # rows that amortise the operands that every block of rows reads again
+_PRUNED = 512  # positions where rows stop at different places, and several heads amortise the rest
 _SQUARE = 256  # rows and columns that make a matrix product run at full speed
 
 
@@ -37,14 +37,22 @@ def box(
 ) -> tuple[int, ...]:
     """The most positions of each dim in a box, for tensors that vary over these sets of dims.
 
-    With contractions the batch is cut first, from the outermost axis inwards, then a walked axis, then rows, and again
-    below what is good for speed if it must be; without, rows are whole as long as they can be. At last the grid is cut
-    until every worker has boxes. Rows of a `pruned` domain walk what any of them needs, so there are fewer in a box,
-    and rather more of the batch.
+    With contractions the batch is cut first, from the outermost axis inwards, then a walked axis, then rows, and then
+    all below the sizes that are good for speed, if necessary. Without contractions rows stay whole as long as possible.
+    At last the grid is cut until every worker has boxes. All rows of a box walk the positions that any of them needs,
+    so that boxes of a `pruned` domain have fewer rows and more of the batch.
     """
+    shapes = [s for s in shapes if s]
+    sizes = _fitted(dims, shapes, dots, pruned)
+    if workers > 1:
+        _share_out(sizes, dims, shapes, grid, workers)
+    return tuple(sizes)
+
+
+def _fitted(dims: Sequence[Dim], shapes: Sequence[frozenset[int]], dots: bool, pruned: bool) -> list[int]:
+    """The sizes of a box whose tensors fit the cache, cut in the order that costs least speed."""
     most = _OF_DOTS * LARGEST if dots else LARGEST
     sizes = [1 if d.kind == "single" else max(d.extent, 1) for d in dims]
-    shapes = [s for s in shapes if s]
     if not dots:
         large = [("reduced", LARGEST), ("row", _SQUARE), ("batch", 1)]
     elif pruned:
@@ -63,19 +71,23 @@ def box(
                 if not cut or prod(sizes[d] for d in group) <= least:
                     break
                 sizes[cut[0]] = (sizes[cut[0]] + 1) // 2
-    while (
-        workers > 1 and largest(sizes, shapes) >= 2 * WORTH_SHARING and _boxes(dims, sizes, grid) < _BALANCED * workers
-    ):
+    return sizes
+
+
+def _share_out(
+    sizes: list[int], dims: Sequence[Dim], shapes: Sequence[frozenset[int]], grid: Sequence[int], workers: int
+) -> None:
+    """Cut the grid further until every worker has boxes, as long as these are worth sharing."""
+    while largest(sizes, shapes) >= 2 * WORTH_SHARING and _boxes(dims, sizes, grid) < _BALANCED * workers:
         cut = [d for d in grid if sizes[d] > 1]
         if not cut:
             break
         d = min(cut, key=lambda d: _repeated(d, sizes, shapes))
         sizes[d] = (sizes[d] + 1) // 2
-    return tuple(sizes)
 
 
 def _repeated(d: int, sizes: Sequence[int], shapes: Iterable[frozenset[int]]) -> int:
-    """The elements that two boxes compute alike where a dim is cut in two."""
+    """The elements that both boxes compute if a dim is cut in two."""
     return sum(prod(sizes[n] for n in s) for s in shapes if d not in s)
 
 

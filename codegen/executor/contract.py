@@ -1,9 +1,9 @@
-"""Contractions of tensors with one dimension a dim, as batched matrix products.
+"""Contractions of tensors that have one dimension for each dim, as batched matrix products.
 
     out[b, r, c] = acc[b, r, c] + Σ[k] left[b, r, k] · right[b, k, c]
 
-A dim that both sides vary over is b, one that only the left varies over r, one that only the right does c. Sides become
-matrices without a copy where their strides allow it.
+A dim that both sides vary over belongs to b, one of the left side only to r, one of the right side only to c. Sides
+become matrices without a copy where their strides allow it.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ Shape = tuple[int, ...]
 Strided = tuple[Shape, Shape]  # a shape and its strides
 Scratch = Callable[[Sequence[int], torch.dtype], "Tensor | None"]
 
-_EXACT = {"i8": 1024, "u8": 256}  # so many products sum to at most 2**24, up to which float32 is exact
+_EXACT = {"i8": 1024, "u8": 256}  # products of this type whose sum is at most 2**24, up to which float32 is exact
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """How two tensors contract. The groups of dims that the matrices of each are made of, outermost first; the shape of
-    the product of the matrices; the shape of the result, and its strides in that product."""
+    """How two tensors contract: the groups of dims that make up the matrices of each, outermost first; the shape of the
+    product of the matrices; the shape of the result, and its strides in that product."""
 
     left: tuple[tuple[int, ...], ...]
     right: tuple[tuple[int, ...], ...]
@@ -57,9 +57,9 @@ def recipe(left: Shape, right: Shape, inner: Shape) -> Recipe:
 
 @lru_cache(maxsize=4096)
 def collapsed(shape: Shape, strides: Shape, groups: tuple[Shape, ...], sizes: Shape) -> Strided | None:
-    """The tensor as a matrix a batch, each group of dims one dimension; None where no strides say that.
+    """The tensor as a batch of matrices, each group of dims one dimension; None where no strides express that.
 
-    A dim of size 1 that is summed over is repeated as often as its `sizes` say.
+    A dim of size 1 that is summed over is repeated to its size in `sizes`.
     """
     found: list[tuple[int, int]] = []
     for group in groups:
@@ -73,19 +73,19 @@ def collapsed(shape: Shape, strides: Shape, groups: tuple[Shape, ...], sizes: Sh
             count, step = n * count, s if count == 1 else step
         found.append((count, step))
     (b, _), (m, _), (n, _) = found
-    natural = (m * n, n, 1)  # what a dimension of size 1 had better have
+    natural = (m * n, n, 1)  # the strides to give a dimension of size 1
     return (b, m, n), tuple(s if count > 1 else t for (count, s), t in zip(found, natural, strict=True))
 
 
 @lru_cache(maxsize=4096)
 def layout(left: Strided, right: Strided, inner: Shape, sizes: Shape) -> tuple[Recipe, Strided | None, Strided | None]:
-    """The recipe for tensors of these shapes and strides, and each as matrices, if strides say that."""
+    """The recipe for tensors of these shapes and strides, and each as matrices, if strides express that."""
     plan = recipe(left[0], right[0], inner)
     return plan, collapsed(*left, plan.left, sizes), collapsed(*right, plan.right, sizes)
 
 
 def _matrices(x: Tensor, y: Tensor, inner: Shape, sizes: Shape) -> tuple[Recipe, Tensor, Tensor]:
-    """How two tensors contract, and the two as matrices."""
+    """The recipe for two tensors, and the two as matrices."""
     plan, left, right = layout((x.shape, x.stride()), (y.shape, y.stride()), inner, sizes)
     rows = _copied(x, plan.left, sizes) if left is None else x.as_strided(*left)
     columns = _copied(y, plan.right, sizes) if right is None else y.as_strided(*right)
@@ -99,7 +99,7 @@ def _matrix(x: Tensor, groups: tuple[Shape, ...], sizes: Shape) -> Tensor:
 
 
 def _copied(x: Tensor, groups: tuple[Shape, ...], sizes: Shape) -> Tensor:
-    """The tensor as a matrix a batch, its elements in another order than they lie in."""
+    """The tensor as a batch of matrices, copied into the order of their elements."""
     wide = [sizes[d] if n == 1 else n for d, n in enumerate(x.shape)]
     order = [d for group in groups for d in group]
     rest = [d for d in range(x.ndim) if d not in order]
@@ -117,7 +117,7 @@ def contract(
     scratch: Scratch,
     scale: float = 1.0,
 ) -> Tensor:
-    """The contraction of floats times a number, or added to `acc` if there is one, into its memory where that is owned.
+    """The contraction of floats times a number, or added to `acc` if given, in its memory where that is owned.
 
     `sizes` holds the sizes of the dims summed over and 1 for the others; `scratch` gives memory for a shape, or None.
     """
@@ -133,7 +133,7 @@ def contract(
 
 
 def _lies(acc: Tensor, plan: Recipe) -> bool:
-    """Does it lie in memory as the product of the matrices would?"""
+    """Does it have the layout in memory that the product of the matrices would have?"""
     steps = acc.stride()
     return steps == plan.strides or all(
         a == b for a, b, n in zip(steps, plan.strides, plan.shape, strict=True) if n > 1
@@ -141,10 +141,10 @@ def _lies(acc: Tensor, plan: Recipe) -> bool:
 
 
 def _product(x: Tensor, y: Tensor, into: Tensor | None, scale: float) -> Tensor:
-    """The products of matrices times a number; into given memory, whatever that holds."""
+    """The products of matrices times a number, written to given memory, whatever it holds."""
     if scale == 1:
         return torch.bmm(x, y, out=into)
-    if scale == 0 or x.requires_grad or y.requires_grad:  # 0 times what is not finite is no 0
+    if scale == 0 or x.requires_grad or y.requires_grad:  # 0 times a value that is not finite is not 0
         return torch.bmm(x, y) * scale
     into = x.new_empty((*x.shape[:2], y.shape[2])) if into is None else into
     return torch.baddbmm(into, x, y, beta=0, alpha=scale, out=into)
@@ -155,13 +155,13 @@ def _dense(shape: Shape) -> Shape:
 
 
 def excluded(counts: Tensor, other: Tensor) -> bool:
-    """Is there anything in the other side of a contraction that only counts where this one does?"""
+    """Does the other side of a contraction have infinities or NaN, and this one positions that do not count?"""
     return not bool(torch.isfinite(other).all()) and not bool(counts.all())
 
 
 def uncounted(side: Tensor, other: Tensor, counts: Tensor, inner: Shape, sizes: Shape) -> tuple[Tensor, Tensor]:
-    """A side of a contraction without what is infinite or NaN in it; and the sum of products of that where the other
-    side `counts`, which alone take part."""
+    """A side of a contraction with its infinities and NaN set to 0, and the sum of their products where the other side
+    `counts`; no other products of them take part."""
     wild = ~torch.isfinite(side)
     tensors = [x.expand([n if d in inner else x.shape[d] for d, n in enumerate(sizes)]) for x in (side, other)]
     inside = (wild & counts).expand([sizes[d] if d in inner else -1 for d in range(counts.ndim)])
@@ -177,7 +177,7 @@ def uncounted(side: Tensor, other: Tensor, counts: Tensor, inner: Shape, sizes: 
 
 
 def contract_integers(left: Tensor, right: Tensor, inner: Shape, sizes: Shape, t: DType, wide: torch.dtype) -> Tensor:
-    """The contraction of integers of type t in a wide type: of 8-bit ones by float32, in stretches that are exact."""
+    """The contraction of integers of type t in a wide type; 8-bit ones in float32, in stretches that are exact."""
     plan, x, y = _matrices(left, right, inner, sizes)
     stretch = _EXACT.get(t.name)
     if stretch is None:

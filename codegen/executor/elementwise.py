@@ -1,4 +1,4 @@
-"""Operations on the values of nodes, in place where nothing else holds an argument."""
+"""Operations on the values of nodes, in place where nothing else holds the argument."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from einc.base.types import DType
 from einc.codegen.executor.frames import Compute, Frame, Interval, Node, Result, Write, unknown
 from einc.codegen.executor.ops import function, in_place
 
-_WORTH_A_LOOK = 1 << 14  # elements; fewer are compared in the time that a look at their minimum takes
+_WORTH_A_LOOK = 1 << 14  # elements; fewer are compared as fast as their minimum is found
 
 
 def computed(node: Node, frame: Frame) -> Tensor:
@@ -28,7 +28,7 @@ def as_tensor(value: Tensor | bool, frame: Frame) -> Tensor:
 
 
 def ranked(x: Tensor, frame: Frame) -> Tensor:
-    """The tensor with a dimension a dim."""
+    """The tensor with one dimension for each dim."""
     return x if x.ndim else x.view([1] * len(frame.lo))
 
 
@@ -51,7 +51,7 @@ def _scratch(frame: Frame, x: Tensor, y: Tensor) -> Tensor | None:
 
 
 def write(node: Node, frame: Frame, target: Tensor) -> None:
-    """Compute a value to where it is to lie, if it takes nothing aside."""
+    """Compute a value directly into its target, if it needs no other memory."""
     if node.write is not None and frame.reuse:
         node.write(frame, target)
         return
@@ -61,7 +61,7 @@ def write(node: Node, frame: Frame, target: Tensor) -> None:
 
 
 def written(op: str, args: Sequence[Node], t: DType) -> Write | None:
-    """How an operation writes its result straight to memory; None where torch has no way to."""
+    """The function that writes an operation's result directly to memory; None where torch has none."""
     if not in_place(op, t):
         return None
     f = function(op, t)
@@ -122,7 +122,7 @@ def binary(op: str, a: Node, b: Node, t: DType) -> Compute:
 
 
 def power(x: Node, exponent: float) -> Compute:
-    """A known power of floats, which torch turns into products and roots where it is told a number."""
+    """A power of floats by a known number, which torch turns into products and roots."""
 
     def run(frame: Frame) -> Result:
         base, owned = x.compute(frame)
@@ -135,7 +135,7 @@ def power(x: Node, exponent: float) -> Compute:
 
 
 def is_lowest(arg: Node, _: Node) -> Compute:
-    """`x == -inf`: as a rule nowhere, which the least element tells in a fraction of the time of a comparison."""
+    """`x == -inf`: mostly nowhere, which the least element shows in a fraction of the time of a comparison."""
 
     def run(frame: Frame) -> Result:
         x = computed(arg, frame)
@@ -147,7 +147,7 @@ def is_lowest(arg: Node, _: Node) -> Compute:
 
 
 def is_finite(arg: Node) -> Compute:
-    """`abs(x) < inf`: as a rule everywhere, as a sum that is finite tells."""
+    """`abs(x) < inf`: mostly everywhere, which a finite sum shows."""
 
     def run(frame: Frame) -> Result:
         x = computed(arg, frame)
@@ -159,7 +159,7 @@ def is_finite(arg: Node) -> Compute:
 
 
 def decided(run: Compute, known: Interval) -> Compute:
-    """The truth value that the box's interval gives, else the computed one."""
+    """The truth value that the box's interval decides, else the computed one."""
 
     def decided(frame: Frame) -> Result:
         found = known(frame.lo, frame.hi)
@@ -171,14 +171,14 @@ def decided(run: Compute, known: Interval) -> Compute:
 
 
 def where(condition: Node, a: Node, b: Node) -> tuple[Compute, Write]:
-    """The choice as a value, and as it writes itself to memory."""
-    undecided = condition.bounds is unknown  # else the interval has told already whether it is the same everywhere
+    """The choice as a function that computes it, and as one that writes it to memory."""
+    undecided = condition.bounds is unknown  # otherwise the interval has already told if it is the same everywhere
     costly = not all(x.at_hand and x.dims <= condition.dims for x in (a, b))
 
     def decide(frame: Frame) -> Tensor | bool:
         holds = condition.compute(frame)[0]
         if undecided and not isinstance(holds, bool) and (costly or holds.numel() > _WORTH_A_LOOK) and holds.is_cpu:
-            return True if bool(holds.all()) else bool(holds.any()) and holds  # cheaper than to choose
+            return True if bool(holds.all()) else bool(holds.any()) and holds  # cheaper than choosing
         return holds
 
     def choose(frame: Frame, holds: Tensor) -> Result:
@@ -211,7 +211,7 @@ def where(condition: Node, a: Node, b: Node) -> tuple[Compute, Write]:
 
 
 def logic(op: str, a: Node, b: Node) -> Compute:
-    ends = op == "or"  # what decides alone
+    ends = op == "or"  # the truth value that decides alone
 
     def run(frame: Frame) -> Result:
         x = a.compute(frame)[0]

@@ -17,7 +17,7 @@ Fold = Callable[[Sequence[Tensor], Dims], list[Tensor]]
 
 
 def fold(monoid: Monoid, types: tuple[DType, ...]) -> Fold:
-    """The function that reduces the components, each over all of the dims, and keeps the dims with size 1."""
+    """The function that reduces the components over all of the dims, and keeps these with size 1."""
     if monoid.chooses and monoid.order is not None:
         return _first(monoid, types)
     one = _single(monoid.op, types[0])
@@ -55,7 +55,7 @@ def _product(x: Tensor, dims: Dims) -> Tensor:
 
 
 def _first(monoid: Monoid, types: tuple[DType, ...]) -> Fold:
-    """The best value and the least index that has it; a NaN is the best of all."""
+    """The best value and its least index; a NaN is better than any number."""
     extreme = _single(monoid.order, types[0])
     if extreme is None:
         return _tree(monoid, types)
@@ -71,7 +71,7 @@ def _first(monoid: Monoid, types: tuple[DType, ...]) -> Fold:
 
 
 def first_along(monoid: Monoid, types: tuple[DType, ...]) -> Fold | None:
-    """The same where the index grows along the one dim reduced: torch finds the place. None for other monoids."""
+    """The same where the index grows along the only reduced dim: torch finds the place. None for other monoids."""
     if not monoid.chooses or monoid.order is None or types[0].name not in ("f32", "f64", "i32", "i64"):
         return None
     place = torch.argmax if monoid.order == "max" else torch.argmin
@@ -125,7 +125,7 @@ def scan(monoid: Monoid, types: tuple[DType, ...], reverse: bool) -> Fold:
 
 
 def _prefixes(op: str | None, t: DType) -> Callable[[Tensor], Tensor] | None:
-    """What torch has of its own, along the last dim."""
+    """Torch's own function for prefixes along the last dim, if there is one."""
     kept = HELD[t.name]
     plain = t.name != "u64" and not t.is_bool
     match op:
@@ -161,7 +161,7 @@ def _doubled(monoid: Monoid, types: tuple[DType, ...]) -> Callable[[list[Tensor]
 
 
 def combine(monoid: Monoid, types: tuple[DType, ...]) -> Callable[[Sequence[Tensor], Sequence[Tensor]], list[Tensor]]:
-    """The monoid's combine of an earlier and a later state."""
+    """The monoid's combination of an earlier and a later state."""
 
     def run(earlier: Sequence[Tensor], later: Sequence[Tensor]) -> list[Tensor]:
         known = {f"a{k}": x for k, x in enumerate(earlier)} | {f"b{k}": x for k, x in enumerate(later)}

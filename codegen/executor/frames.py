@@ -1,9 +1,9 @@
-"""What runs when a tile program is executed by torch: positions as affine forms, nodes, and the frame they compute in.
+"""The parts of a tile program run by torch: positions as affine forms, nodes, and the frame that they compute in.
 
 A kernel's tile axes become **dims**, one for each `ein` axis of a group, so that `rows = h * |i| + i` and its parts by
-`//` and `%` stay affine. Every value is a torch tensor with one dimension a dim, of size 1 where it does not vary.
-Computed is one **box** at a time: a range of positions of every dim. No block overhangs its extent, so a mask that an
-interval decides, as the masks of edges always are, costs nothing.
+`//` and `%` stay affine. Every value is a torch tensor with one dimension for each dim, of size 1 where it does not
+vary. One **box** is computed at a time: a range of positions of every dim. No box leaves an extent, so that masks of
+edges, and all others that an interval decides, cost nothing.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 Bounds = tuple[int, int]  # least and greatest value
 
-_LARGE = 1 << 15  # elements from which on memory is worth keeping; smaller blocks the allocator keeps itself
+_LARGE = 1 << 15  # least number of elements of memory worth keeping; the allocator keeps smaller blocks itself
 
 
 @dataclass(frozen=True, slots=True)
 class Affine:
-    """A constant plus a multiple of the position of each of some dims."""
+    """A constant plus multiples of positions along some dims."""
 
     const: int
     coefs: tuple[tuple[int, int], ...] = ()  # (dim, factor), by dim, no factor 0
@@ -41,7 +41,7 @@ class Affine:
         return Affine(self.const * n, tuple((dim, n * factor) for dim, factor in self.coefs) if n else ())
 
     def divided(self, n: int, lo: Sequence[int], hi: Sequence[int]) -> tuple[Affine, Affine] | None:
-        """Quotient and remainder by a positive number if both are affine where the dims have these ranges."""
+        """Quotient and remainder by a positive number, if both are affine for these ranges of the dims."""
         rest = Affine(self.const % n, tuple((dim, c % n) for dim, c in self.coefs if c % n))
         if rest.bounds(lo, hi)[1] >= n:
             return None
@@ -61,9 +61,9 @@ class Affine:
 
 
 class Frame:
-    """One run of a kernel: the current box, what names hold, and the operands.
+    """One run of a kernel: the current box, the values of names, and the operands.
 
-    `owned[s]` says that nothing but name s holds its tensor. `reuse` allows to compute in place; it is off where
+    `owned[s]` says that nothing but name s holds its tensor. `reuse` allows computing in place; it is off where
     autograd records.
     """
 
@@ -88,7 +88,7 @@ class Frame:
         self.values[slot], self.owned[slot] = value, owned
 
     def scratch(self, shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor | None:
-        """Memory for a large result, if some of its size lies idle: fresh memory costs a page fault every 4 KiB."""
+        """Memory for a large result, if some of its size is idle: fresh memory costs a page fault every 4 KiB."""
         if not self.idle:
             return None
         idle = self.idle.get((prod(shape), dtype))
@@ -103,7 +103,7 @@ class Frame:
             self.idle.setdefault((n, value.dtype), []).append(value.as_strided((n,), (1,), 0))
 
     def share(self, value: torch.Tensor | bool) -> None:
-        """A value gets a second holder: no name owns it any more."""
+        """Note a second holder of a value: no name owns it any more."""
         for slot, held in enumerate(self.values):
             if held is value:
                 self.owned[slot] = False
@@ -118,17 +118,17 @@ Interval = Callable[[Sequence[int], Sequence[int]], "Bounds | None"]
 
 
 def unknown(_lo: Sequence[int], _hi: Sequence[int]) -> Bounds | None:
-    """The interval of a value of which nothing is known."""
+    """The interval of a value about which nothing is known."""
     return None
 
 
 @dataclass(slots=True, eq=False)
 class Node:
-    """A value ready to be computed: its type, the dims it varies over, and what is known of it.
+    """A value ready to be computed: its type, the dims it varies over, and what is known about it.
 
-    `bounds` gives an interval of an integer or a truth value (0 or 1) in a box. `fixed` is a value that no box changes.
-    `passes` says that the result may be the tensor that a name holds, `view` that it takes no memory of its own,
-    `at_hand` that a read is all it takes. `write` computes it where it is to lie, if it knows how.
+    `bounds` gives an interval of an integer or a truth value (0 or 1) in a box. `fixed` is a value that is the same in
+    every box. `passes` says that the result may be the tensor that a name holds, `view` that it takes no memory of its
+    own, `at_hand` that it is only read. `write`, if there is one, computes it directly into a target.
     """
 
     dtype: DType
@@ -144,5 +144,5 @@ class Node:
 
     @property
     def inlined(self) -> bool:
-        """Is it made anew wherever it is read, rather than kept under its name?"""
+        """Is it computed again at every read, rather than kept under its name?"""
         return self.affine is not None or self.fixed is not None

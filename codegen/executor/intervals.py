@@ -1,4 +1,4 @@
-"""Intervals of integers and truth values over a box: what lets a whole block skip a mask."""
+"""Intervals of integers and truth values over a box, by which a whole block can skip a mask."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _ARITHMETIC = ("add", "sub", "neg", "mul", "floordiv", "exactdiv", "mod", "max",
 
 
 def interval(op: str, args: Sequence[Node]) -> Interval:
-    """The interval of an operation, from those of its arguments; `unknown` where no box can tell."""
+    """The interval of an operation, from those of its arguments; `unknown` where it is known in no box."""
     known = [a.bounds for a in args]
     if op in ("and", "or"):
         return lambda lo, hi: applied(op, [k(lo, hi) for k in known])
@@ -27,7 +27,7 @@ def interval(op: str, args: Sequence[Node]) -> Interval:
 
 
 def _compared(op: str, a: Node, b: Node) -> Interval:
-    """Affine sides by their difference, which knows that both move together."""
+    """A comparison of affine sides, by the interval of their difference, since both move together."""
     if a.affine is not None and b.affine is not None:
         difference = a.affine.plus(b.affine, -1).bounds
         return lambda lo, hi: compared(op, difference(lo, hi))
@@ -54,5 +54,5 @@ def affine_form(op: str, args: list[Node], lo: list[int], hi: tuple[int, ...]) -
 
 
 def holds(t: DType, values: Bounds) -> bool:
-    """Are all of these integers in the type, as torch computes with it: those of u64 as in i64?"""
+    """Are these integers in the type as torch computes with it (u64 as i64)?"""
     return within(values, t.limits) and within(values, I64.limits)

@@ -22,15 +22,15 @@ from einc.codegen.executor.workers import by_one, share_out
 from einc.ein.arithmetic import ScalarValue
 from einc.tile.walk import loops, repeated_axes, tile_axes, values_in
 
-_MOST_OFFSETS = 64  # of a window that are walked one by one
-_QUICK = 1 << 22  # positions of all axes together that are computed before another thread has begun
+_MOST_OFFSETS = 64  # the most offsets of a window that are walked one by one
+_QUICK = 1 << 22  # positions of all axes together that take less time than waking another thread
 
 
 @dataclass(slots=True)
 class Executable:
     """A compiled kernel: its dims, the size of a box in each, and its statements.
 
-    It runs although `repeated` dims have no positions.
+    It runs even if `repeated` dims have no positions.
     """
 
     values: Values
@@ -64,8 +64,8 @@ class Executable:
     def worker(
         self, operands: Mapping[str, Tensor], scalars: dict[str, Tensor], reuse: bool
     ) -> Callable[[tuple[range, ...]], None]:
-        """A function that computes boxes of the grid, one after another, in a frame of its own."""
-        frame = Frame([d.extent for d in self.dims], self.values.slots, dict(scalars), reuse)
+        """A function that computes boxes of the grid in a frame of its own."""
+        frame = Frame([d.extent for d in self.dims], self.values.names.slots, dict(scalars), reuse)
         frame.operands = dict(operands)
 
         def box(ranges: tuple[range, ...]) -> None:
@@ -85,7 +85,7 @@ def executable(
 
 
 def seeds(kernel: tile.Kernel) -> frozenset[str]:
-    """The integer scalars that serve only as seeds: values of theirs need no kernel of their own."""
+    """The integer scalars that serve only as seeds: no kernel need be compiled for their values."""
     every: list[str] = []
     alone: list[str] = []
     for v in values_in(kernel.body):
@@ -100,9 +100,9 @@ def seeds(kernel: tile.Kernel) -> frozenset[str]:
 
 
 class Compiler:
-    """The compilation of one kernel, into boxes none of which leaves an extent.
+    """The compilation of one kernel into boxes that do not leave any extent.
 
-    `parts`, `boxed` and `span` are what cuts it; `makes` is what its values are made by.
+    `parts`, `boxed` and `span` cut it into boxes; `makes` makes its values.
     """
 
     makes: type[Values] = Values
@@ -112,7 +112,7 @@ class Compiler:
     ) -> None:
         self.kernel = kernel
         self.extents = extents
-        self.sizes: list[int] = []  # of a box, once the statements are known; loops read it when they run
+        self.sizes: list[int] = []  # of a box, once the statements are known; loops read them when they run
         self.statements = scale_early(kernel.body)
         self.pruned = False
         self.bounded = _bounded(kernel.body)
@@ -140,12 +140,12 @@ class Compiler:
         )  # fmt: skip
 
     def parts(self, axis: tile.TileAxis) -> list[tuple[str, int]]:
-        """The dims of a tile axis, by the first of the axes in each, and how many positions they have."""
+        """The dims of a tile axis, each named by the first of its axes, with its number of positions."""
         groups = [axis.axes] if axis.name in self.bounded else [(a,) for a in axis.axes]
         return [(g[0], prod(self.extents[a] for a in g)) for g in groups]
 
     def compiled(self) -> Executable:
-        """The kernel as it is run."""
+        """The kernel, ready to run."""
         steps = self.body(self.statements)
         self.sizes += self.boxed()
         work = prod(max(d.extent, 1) for d in self.dims)
@@ -160,7 +160,7 @@ class Compiler:
         return box(self.dims, self.values.shapes, dots, self.pruned, self.grid, torch.get_num_threads())
 
     def unroll(self) -> None:
-        """Walk the offsets of small windows one by one: shifted views take no memory, windows of all offsets do."""
+        """Walk the offsets of small windows one by one: shifted views take no memory, a window of all offsets does."""
         folds = [v.monoid for v in values_in(self.kernel.body) if isinstance(v, tile.Fold)]
         scanned = {v.axis for v in values_in(self.kernel.body) if isinstance(v, tile.Scan)}
         offsets = [
@@ -173,15 +173,15 @@ class Compiler:
     # Statements ------------------------------------------------------------------------------------------------------
 
     def body(self, statements: Sequence[tile.Statement]) -> tuple[Step, ...]:
-        """The statements in order, before each what it shares with later ones."""
+        """The steps of the statements in order, each after those for values that it shares with later ones."""
         steps: list[Step] = []
-        self.values.shared.append(repeated(statements))
+        names = self.values.names
+        names.shared.append(repeated(statements))
         for s in looks_first(statements):
             made = self.statement(s)
-            self.values.close()
-            steps += [*self.values.before, *made]
-            self.values.before.clear()
-        self.values.shared.pop()
+            names.close()
+            steps += [*names.steps(), *made]
+        names.shared.pop()
         return tuple(steps)
 
     def statement(self, s: tile.Statement) -> list[Step]:
@@ -199,15 +199,15 @@ class Compiler:
                 assert_never(s)
 
     def let(self, s: tile.Let) -> list[Step]:
-        """Bind a value; one that is affine or fixed is made where it is used."""
+        """Bind a value; one that is affine or fixed is computed where it is used."""
         node = self.values.node(s.value)
-        name = self.values.name(s.names[0], node)
+        name = self.values.names.bind(s.names[0], node)
         return [] if node.inlined else [bind(name, node)]
 
     def components(self, s: tile.Let, v: tile.Fold | tile.Scan) -> Step:
         """Bind the components of a reduction or of prefixes."""
         many = self.values.fold(v) if isinstance(v, tile.Fold) else self.values.scan(v)
-        names = [self.values.name(n, self.unknown(t)) for n, t in zip(s.names, s.types, strict=True)]
+        names = [self.values.names.bind(n, self.unknown(t)) for n, t in zip(s.names, s.types, strict=True)]
 
         def run(frame: Frame) -> None:
             for name, (part, owned) in zip(names, many(frame), strict=True):
@@ -218,7 +218,7 @@ class Compiler:
         return run
 
     def unknown(self, t: tile.TileType) -> Node:
-        """What is known of a value by its type alone: it may vary over the batch and its own axes."""
+        """A node for a value of which only the type is known: it may vary over the batch and its own axes."""
         own = {d for a in t.axes for d in self.values.members[a]}
         batch = {n for n, d in enumerate(self.dims) if d.kind in ("batch", "single")}
         return Node(t.dtype, frozenset(own | batch), lambda _: (False, False))
@@ -226,22 +226,21 @@ class Compiler:
     # Loops -----------------------------------------------------------------------------------------------------------
 
     def loop(self, s: tile.Loop) -> list[Step]:
-        values = self.values
+        names = self.values.names
         span = self.span(s)
-        starts = [values.node(c.init) for c in s.carried]
-        values.close()
-        before = list(values.before)
-        values.before.clear()
-        values.depth += 1
-        states = [values.name(c.name, self.unknown(c.type)) for c in s.carried]
+        starts = [self.values.node(c.init) for c in s.carried]
+        names.close()
+        before = names.steps()
+        names.depth += 1
+        states = [names.bind(c.name, self.unknown(c.type)) for c in s.carried]
         steps = self.body(s.body)
-        ends = [values.names[c.after] for c in s.carried]
+        ends = [names.bound[c.after] for c in s.carried]
         for end in ends:
             end.keep()
-        values.depth -= 1
-        results = [values.name(c.name, self.unknown(c.type)) for c in s.carried]
-        members = values.members[s.axis.name]
-        own = [e.depth > values.depth and ends.count(e) == 1 for e in ends]
+        names.depth -= 1
+        results = [names.bind(c.name, self.unknown(c.type)) for c in s.carried]
+        members = self.values.members[s.axis.name]
+        own = [e.depth > names.depth and ends.count(e) == 1 for e in ends]
         late = [e for e in ends if e.node.inlined]
 
         def run(frame: Frame) -> None:
@@ -287,7 +286,7 @@ class Compiler:
 
 
 def _single(d: Dim) -> Dim:
-    """Programs that may walk different spans are not computed together."""
+    """The dim with one position a box, since programs that may walk different spans are not computed together."""
     return replace(d, kind="single") if d.kind == "batch" else d
 
 
@@ -296,5 +295,5 @@ def _least(value: Tensor | bool, which: Callable[[Tensor], Tensor]) -> int:
 
 
 def _bounded(body: Sequence[tile.Statement]) -> frozenset[str]:
-    """The tile axes of which some loop walks only a part: they stay one index."""
+    """The tile axes that some loop walks only in part: they stay one index."""
     return frozenset(s.axis.name for s in loops(body) if s.start is not None or s.stop is not None)

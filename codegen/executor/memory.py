@@ -20,13 +20,13 @@ from einc.codegen.executor.elementwise import write
 from einc.codegen.executor.frames import Affine, Bounds, Frame, Node
 from einc.codegen.executor.ops import HELD, common_shape, held, writable
 
-_MOST_STRIDES = 64  # of one tensor in all calls of a kernel that are remembered
-_MOST_PADDING = 4  # a padded copy may have this many times the elements of the window; beyond that it is gathered
+_MOST_STRIDES = 64  # the most strides of one tensor that are remembered over the calls of a kernel
+_MOST_PADDING = 4  # a padded copy may have this many times the elements of the window; a larger one is gathered instead
 
 
 @dataclass(frozen=True, slots=True)
 class Strides:
-    """Where affine indices reach in memory of known strides: at the origin, and a step further along each dim."""
+    """The place in memory of affine indices, for known strides: at the origin, and per step along each dim."""
 
     offset: int
     along: tuple[tuple[int, int], ...]
@@ -44,9 +44,9 @@ class Strides:
 
 @dataclass(slots=True)
 class Access:
-    """Where a load or store reaches: one index a dimension, and the terms of its mask that are not known to hold.
+    """The place of a load or store: one index for each dimension, and the terms of its mask not known to hold.
 
-    A load out of range gives 0, so that terms which only keep an index in range are left out. `inside` says that no box
+    A load out of range gives 0, so that terms that only keep an index in range are left out. `inside` says that no box
     leaves the tensor.
     """
 
@@ -64,12 +64,12 @@ class Access:
         self.dims = frozenset().union(*(n.dims for n in (*self.index, *self.terms)))
 
     def memory(self, frame: Frame) -> Tensor:
-        """The tensor reached, of a complex one its real or imaginary part."""
+        """The tensor that is accessed, or the real or imaginary part of a complex one."""
         x = frame.operands[self.tensor]
         return x if self.part is None else torch.view_as_real(x).select(-1, self.part)
 
     def mask(self, frame: Frame) -> Tensor | bool:
-        """Where the access takes place: everywhere, nowhere, or where a tensor says."""
+        """Where the access takes place: everywhere, nowhere, or where a tensor is true."""
         whole: Tensor | bool = True
         for term in self.terms:
             value = term.compute(frame)[0]
@@ -81,7 +81,7 @@ class Access:
 
 
 def window(memory: Tensor, access: Access, frame: Frame, origin: Sequence[int] = ()) -> Tensor:
-    """The view of memory that a box reaches by affine indices; `origin` is the position of its first element."""
+    """The view of memory that a box accesses by affine indices; `origin` is the position of its first element."""
     steps = memory.stride()
     reach = access.strides.get(steps)
     if reach is None:
@@ -129,12 +129,12 @@ def load(access: Access, dtype: DType) -> Callable[[Frame], tuple[Tensor, bool]]
 
 
 def _share(values: Tensor, found: Tensor) -> bool:
-    """Are values, as they are computed, still those in memory? u64 is held by its bits."""
+    """Do the loaded values still share the memory of the tensor? u64 is held by its bits."""
     return values is found or values.data_ptr() == found.data_ptr()
 
 
 def _affine(access: Access, memory: Tensor, frame: Frame) -> Tensor:
-    """The box's window, of a padded copy where it leaves the tensor."""
+    """The box's window, into a padded copy where it leaves the tensor."""
     if access.inside:
         return window(memory, access, frame)
     ranges = [cast(Affine, node.affine).bounds(frame.lo, frame.hi) for node in access.index]
@@ -149,7 +149,7 @@ def _affine(access: Access, memory: Tensor, frame: Frame) -> Tensor:
 
 
 def _padded(memory: Tensor, spans: Sequence[Bounds]) -> Tensor:
-    """The positions from least to most of every dimension, 0 where the tensor has none."""
+    """The positions from the least to the greatest of every dimension, 0 where the tensor has none."""
     whole = place = memory.new_zeros([high - low + 1 for low, high in spans])
     for k, (low, high) in enumerate(spans):
         start, stop = max(low, 0), min(high + 1, memory.shape[k])
@@ -162,9 +162,9 @@ def _padded(memory: Tensor, spans: Sequence[Bounds]) -> Tensor:
 
 
 def _gathered(access: Access, memory: Tensor, frame: Frame) -> Tensor:
-    """Elements at any index, 0 where one is out of range.
+    """Elements at arbitrary indices, 0 where one is out of range.
 
-    Dims that only affine indices move over stay whole: a gather takes everything along them at once.
+    Dims that only affine indices depend on stay whole: a gather takes all positions along them at once.
     """
     loose = _loose(access, frame, memory.shape)
     along: dict[int, int] = {}
@@ -194,7 +194,7 @@ def _gathered(access: Access, memory: Tensor, frame: Frame) -> Tensor:
 
 
 def _all_within(at: Tensor, extent: int) -> bool:
-    """Is every index in range? On a GPU nobody waits for the answer."""
+    """Is every index known to be in range? On a GPU this is not asked, since the answer would have to be waited for."""
     if at.device.type != "cpu" or not at.numel():
         return False
     least, most = torch.aminmax(at)
@@ -202,7 +202,7 @@ def _all_within(at: Tensor, extent: int) -> bool:
 
 
 def _loose(access: Access, frame: Frame, shape: Sequence[int]) -> list[bool]:
-    """Which dimensions are gathered: those that may miss or run backwards, and those that share a dim with them."""
+    """Which dimensions are gathered: those whose index may be out of range or decrease, or shares a dim with such."""
     loose = [not _runs_inside(node, frame, n) for node, n in zip(access.index, shape, strict=True)]
     while True:
         dims = frozenset().union(*(n.dims for n, is_loose in zip(access.index, loose, strict=True) if is_loose))
@@ -217,7 +217,7 @@ def _all_inside(access: Access, memory: Tensor, frame: Frame) -> bool:
 
 
 def _runs_inside(node: Node, frame: Frame, extent: int) -> bool:
-    """Does an index run forwards, and inside its dimension, throughout the box?"""
+    """Does an index never decrease, and stay inside its dimension, throughout the box?"""
     if node.affine is None or any(c < 0 for _, c in node.affine.coefs):
         return False
     low, high = node.affine.bounds(frame.lo, frame.hi)
@@ -225,7 +225,7 @@ def _runs_inside(node: Node, frame: Frame, extent: int) -> bool:
 
 
 def _arranged(rows: Tensor, where: Tensor, along: dict[int, int], sizes: list[int], rank: int) -> Tensor:
-    """Gathered rows, their dims in order: those of the index first, then what lies along."""
+    """Gathered rows with their dims in order: those of the index, then those taken whole."""
     shape = list(where.shape) or [1] * rank
     own = [dim for dim in range(rank) if dim not in along]
     rows = rows.reshape([*(shape[dim] for dim in own), *sizes])
@@ -258,7 +258,7 @@ def store(access: Access, value: Node) -> Callable[[Frame], None]:
 
 
 def _scatter(access: Access, memory: Tensor, values: Tensor, mask: Tensor | bool, frame: Frame) -> None:
-    """Write elements one by one, at any index."""
+    """Write elements one by one, at arbitrary indices."""
     offset = torch.zeros([1] * len(frame.lo), dtype=torch.int64, device=memory.device)
     inside = torch.full((), True, device=memory.device) if isinstance(mask, bool) else mask
     for node, stride, extent in zip(access.index, memory.stride(), memory.shape, strict=True):

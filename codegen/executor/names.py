@@ -1,4 +1,4 @@
-"""Names of a kernel: where a frame keeps their values, and which operations get a name because they occur twice."""
+"""Names of a kernel: where a frame keeps their values, which read takes a value over, which operations get a name."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import assert_never
 
 from einc import tile
-from einc.codegen.executor.frames import Frame, Node
+from einc.codegen.executor.frames import Frame, Node, Result
 from einc.tile import Value
 from einc.tile.walk import walk_values
 
@@ -17,7 +17,7 @@ Step = Callable[[Frame], None]
 
 @dataclass(slots=True, eq=False)
 class Name:
-    """A bound name: where frames keep its value, the loop depth it lives at, and what is known of the value.
+    """A bound name: where frames keep its value, the depth of its loop, and what is known about the value.
 
     `last` is true for the read after which nothing reads the name again.
     """
@@ -29,14 +29,14 @@ class Name:
     last: list[bool] = field(default_factory=lambda: [False])
 
     def next_read(self, depth: int) -> list[bool]:
-        """Whether the read that follows all others so far is the last; known once the kernel is compiled."""
+        """Whether the next read is the last one: a cell that is settled once the kernel is compiled."""
         self.last[0] = False
         self.kept = self.kept or depth > self.depth
         self.last = [not self.kept]
         return self.last
 
     def keep(self) -> None:
-        """The reads so far do not take the value over."""
+        """No read so far takes the value over."""
         self.last[0] = False
 
 
@@ -54,9 +54,87 @@ def bind(name: Name, node: Node) -> Step:
     return run
 
 
+@dataclass(slots=True, eq=False)
+class Names:
+    """The names of one kernel as it is compiled.
+
+    `bound` are those that its statements bind. Operations that occur more than once in a body get names as well
+    (`shared`, for each body), and the steps that bind these go `before` the current statement. `seen` are the reads of
+    this statement, `outside` those of the values around the one being made.
+    """
+
+    bound: dict[str, Name] = field(default_factory=dict)
+    slots: int = 0
+    depth: int = 0
+    seen: list[Name] = field(default_factory=list)
+    outside: list[list[Name]] = field(default_factory=list)
+    shared: list[dict[Value, Name | None]] = field(default_factory=list)
+    before: list[Step] = field(default_factory=list)
+
+    def bind(self, name: str, node: Node) -> Name:
+        """A name of a statement for the value of a node."""
+        self.bound[name] = made = self.unnamed(node)
+        return made
+
+    def unnamed(self, node: Node) -> Name:
+        self.slots += 1
+        return Name(self.slots - 1, self.depth, node)
+
+    def used(self, name: str) -> Node:
+        """The value of a name: computed again if it is inlined, else read."""
+        found = self.bound[name]
+        return found.node if found.node.inlined else self.read(found)
+
+    def read(self, n: Name) -> Node:
+        """A read of a bound name; the last read takes the tensor over."""
+        slot, last = n.slot, n.next_read(self.depth)
+        self.seen.append(n)
+
+        def run(frame: Frame) -> Result:
+            value = frame.values[slot]
+            if not last[0]:
+                return value, False
+            frame.values[slot] = False
+            return value, frame.owned[slot]
+
+        return Node(n.node.dtype, n.node.dims, run, bounds=n.node.bounds, passes=True, view=n.node.view, at_hand=True)
+
+    def once(self, v: Value, make: Callable[[Value], Node]) -> Node:
+        """The node of a value; one that occurs more than once in a body is bound at its first occurrence."""
+        known = next((bound[v] for bound in self.shared if bound.get(v)), None)
+        if known is not None:
+            return self.read(known)
+        if not self.shared or v not in self.shared[-1]:
+            return make(v)
+        self.outside.append(self.seen)
+        self.seen = []
+        made = make(v)
+        name = self.unnamed(made)
+        self.close()
+        self.seen = self.outside.pop()
+        if made.inlined:
+            return made
+        self.shared[-1][v] = name
+        self.before.append(bind(name, made))
+        return self.read(name)
+
+    def close(self) -> None:
+        """End a statement: it takes over no value that it, or the loop around it, reads elsewhere."""
+        pending = [n for reads in (self.seen, *self.outside) for n in reads]
+        for n in self.seen:
+            if pending.count(n) > 1:
+                n.keep()
+        self.seen = []
+
+    def steps(self) -> list[Step]:
+        """The steps before the current statement, which are then taken."""
+        steps, self.before = self.before, []
+        return steps
+
+
 def looks_first(body: Sequence[tile.Statement]) -> list[tile.Statement]:
-    """The body with truth values made as early as they can be: a tile that is only looked at before it changes can be
-    changed in place."""
+    """The body with truth values computed as early as possible, so that the tiles they read can be changed in place
+    after them."""
     placed: list[tile.Statement] = []
     for s in body:
         if not isinstance(s, tile.Let) or not all(t.dtype.is_bool for t in s.types):
@@ -81,7 +159,7 @@ def _bound(s: tile.Statement) -> set[str]:
 
 
 def repeated(body: Iterable[tile.Statement]) -> dict[Value, Name | None]:
-    """The operations that occur more than once in a body, loops in it apart, none of them bound."""
+    """The operations that occur more than once in a body, outside its loops, none of them bound yet."""
     count = Counter(
         v
         for s in body

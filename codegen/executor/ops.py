@@ -1,6 +1,6 @@
 """The scalar operations of the language on torch tensors, as the emitted kernels compute them.
 
-Tensors hold elements in a type that torch computes in: the narrow floats as float32, rounded after every operation; the
+Tensors hold elements in a type that torch computes in: narrow floats as float32, rounded after every operation, and
 unsigned integers that torch lacks as int64, u64 by its bits. Division by an integer zero gives 0 and never traps.
 """
 
@@ -44,17 +44,17 @@ def held(x: Tensor, t: DType) -> Tensor:
 
 
 def writable(x: Tensor) -> Tensor:
-    """A tensor to be written, as one of a type that torch converts to."""
+    """The tensor to write to, viewed in a type that torch converts to."""
     return x.view(_SIGNED[x.dtype]) if x.dtype in _SIGNED else x
 
 
 def wrapped(x: Tensor, t: DType) -> Tensor:
-    """Integers held wider than their type, modulo its width."""
+    """Integers held in a wider type, wrapped to the width of their own."""
     return x & ((1 << t.bits) - 1) if t.kind == "u" and 8 < t.bits < 64 else x
 
 
 def rounded(x: Tensor, t: DType) -> Tensor:
-    """Float32 rounded to a narrower float, and still held as float32."""
+    """Float32 values rounded to a narrower float type, and still held as float32."""
     return x.to(NARROW[t.name]).to(torch.float32) if t.name in NARROW else x
 
 
@@ -65,7 +65,7 @@ def common_shape(xs: Sequence[Tensor]) -> list[int]:
 
 
 def literal(value: bool | float | str, t: DType) -> bool | int | float:
-    """A literal as Python holds it; `lowest` and `highest` are the type's."""
+    """A literal as a Python value; `lowest` and `highest` are those of the type."""
     if isinstance(value, str):
         high = value == "highest"
         if t.is_float:
@@ -109,7 +109,7 @@ _TRUTH: dict[str, Function] = {
 
 
 def function(op: str, t: DType) -> Function:
-    """The operation on arguments of a type (`where` and `rand` apart)."""
+    """The operation on arguments of a type (except `where` and `rand`)."""
     if op in _TRUTH:
         return _unsigned(_TRUTH[op]) if t.name == "u64" and op not in ("eq", "ne") else _TRUTH[op]
     if t.name == "u64" and op in ("max", "min"):
@@ -127,12 +127,12 @@ def function(op: str, t: DType) -> Function:
 
 
 def in_place(op: str, t: DType) -> bool:
-    """Does `function(op, t)` take `out=`, an argument of its own?"""
+    """Does `function(op, t)` take `out=`, which may be one of its arguments?"""
     return op in _PLAIN and not (t.kind == "u" and t.bits > 8) and t.name not in NARROW
 
 
 def _unsigned(f: Function, back: bool = False) -> Function:
-    """An order on the bits of u64."""
+    """A function that depends on order, on the bits of u64."""
 
     def run(a: Tensor, b: Tensor) -> Tensor:
         found = f(a ^ _LEAST, b ^ _LEAST)
@@ -142,7 +142,7 @@ def _unsigned(f: Function, back: bool = False) -> Function:
 
 
 def _divide(op: str, signed: bool) -> Function:
-    """Division that rounds down, of integers; -1 apart, since the least integer over it traps."""
+    """Division of integers that rounds down; by -1 separately, since dividing the least integer by it traps."""
 
     def run(a: Tensor, b: Tensor) -> Tensor:
         if b.ndim == 0 and int(b) not in (0, -1):
@@ -158,7 +158,7 @@ def _divide(op: str, signed: bool) -> Function:
 
 
 def _unsigned_divide(op: str) -> Function:
-    """Division of u64, by way of half the dividend."""
+    """Division of u64, by halving the dividend first."""
 
     def run(a: Tensor, b: Tensor) -> Tensor:
         safe = torch.where(b == 0, 1, b)
@@ -172,7 +172,7 @@ def _unsigned_divide(op: str) -> Function:
 
 
 def _power(x: Tensor, n: Tensor) -> Tensor:
-    """Integer powers, which wrap; a negative exponent leaves 1, -1 or 0."""
+    """Integer powers, which wrap; a negative exponent gives 1, -1 or 0."""
     inverse = torch.where(x == 1, 1, torch.where(x == -1, 1 - 2 * (n & 1), 0)).to(x.dtype)
     result, base, rest = torch.ones_like(x), x, n.clamp(min=0)
     while bool((rest > 0).any()):
@@ -191,7 +191,7 @@ _SCALE = 4.6566127342e-10
 
 
 def uniform(seed: Tensor, index: Sequence[Tensor]) -> Tensor:
-    """The numbers in [0, 1) that `einc.philox` defines at these indices."""
+    """The numbers in [0, 1) that `evaluate.philox` defines at these indices."""
     words = [i.to(torch.int64) & _WORD for i in index]
     while len(words) > 4:
         words[:2] = [(words[0] * FOLD + words[1]) & _WORD]

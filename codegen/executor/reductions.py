@@ -1,4 +1,4 @@
-"""Contractions and reductions of nodes along a tile axis: what they compute in each box."""
+"""Contractions and reductions of nodes along a tile axis, as functions of a box."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ def contracted(
     zero: Tensor | bool | None,
     factor: Node | None,
 ) -> Compute:
-    """The contraction over the inner dims, times a factor, added to what it starts from, which may be `zero`.
+    """The contraction over the inner dims, times a factor, added to the value that it starts from, which may be `zero`.
 
-    `counted` says for each side where it is looked at.
+    `counted` gives, for each side, where it counts.
     """
     t, wide = left.dtype, HELD[acc.dtype.name]
     known = 1.0 if factor is None else factor.fixed
@@ -61,7 +61,7 @@ def contracted(
 def _apart(
     x: Tensor, y: Tensor, counted: tuple[Node | None, ...], inner: Dims, sizes: Dims, frame: Frame
 ) -> tuple[Tensor, Tensor, list[Tensor]]:
-    """Both sides without what a side that is not looked at would spoil, and what that leaves out of the products."""
+    """Both sides without infinities and NaN that may meet uncounted positions, and the products that are left out."""
     left_in, right_in = counted
     beside: list[Tensor] = []
     if left_in is not None and excluded(counts := ranked(computed(left_in, frame), frame), y):
@@ -74,7 +74,7 @@ def _apart(
 
 
 def reduced(monoid: Monoid, args: list[Node], dims: Dims, device: torch.device) -> Components:
-    """The components of a reduction over some dims, and whether they are the receiver's."""
+    """The components of a reduction over some dims, and whether the receiver owns them."""
     types = tuple(a.dtype for a in args)
     last = args[-1].affine if len(args) == 2 and len(dims) == 1 else None
     ranked_by = last is not None and dict(last.coefs).get(dims[0], 0) > 0
@@ -107,7 +107,7 @@ def reduced(monoid: Monoid, args: list[Node], dims: Dims, device: torch.device) 
 
 
 def scanned(monoid: Monoid, args: list[Node], dims: Dims, reverse: bool) -> Components:
-    """The components of the prefixes along some dims, all of them the receiver's."""
+    """The components of the prefixes along some dims, all owned by the receiver."""
     over = frozenset(dims)
     prefixes = scan(monoid, tuple(a.dtype for a in args), reverse)
 
@@ -119,7 +119,7 @@ def scanned(monoid: Monoid, args: list[Node], dims: Dims, reverse: bool) -> Comp
 
 
 def _alike(parts: list[Tensor]) -> Sequence[Tensor]:
-    """Components of one shape."""
+    """The components, expanded to one shape."""
     if len(parts) == 1:
         return parts
     shape = common_shape(parts)

@@ -1,4 +1,4 @@
-"""Tile programs executed by torch: vectorised over the grid, streamed over loops, the memory of what they store."""
+"""Tile programs executed by torch: kernels in order, and the memory of the tensors that they store."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ Outputs = tuple[Tensor, ...]
 
 
 def _as_written(home: torch.device) -> AbstractContextManager[object]:
-    """Where torch computes in the types that it is given."""
+    """A context in which torch computes in the types that it is given."""
     return torch.autocast(home.type, enabled=False) if torch.is_autocast_enabled(home.type) else nullcontext()
 
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """A kernel ready to run: the tensors it is the first to write, all that it touches, and those it is the last to."""
+    """A kernel ready to run: the tensors that it writes first, all that it uses, and those that it uses last."""
 
     kernel: Executable
     makes: tuple[tuple[str, tuple[int, ...], torch.dtype], ...]
@@ -43,10 +43,10 @@ class Executor:
     device: torch.device
 
     def run(self, operands: Mapping[str, Tensor], scalars: Mapping[str, ScalarValue], out: Outputs) -> Outputs:
-        """The results in order; `out` takes them, where it holds a tensor.
+        """The results in order, written to the tensors in `out` where it has them.
 
-        Operands have the program's types, and the shapes that the extents were found from. What a contraction
-        multiplies in is the program's to say: `torch.autocast` has no part in it.
+        Operands have the program's types, and the shapes that the extents were found from. The program decides the type
+        that a contraction multiplies in: `torch.autocast` does not apply.
         """
         tensors = {**operands, **dict(zip(self.results, out, strict=False))}
         with _as_written(self.device):
@@ -61,7 +61,7 @@ class Executor:
 
 
 def executor(program: ein.Program, schedule: tile.Schedule, bindings: Bindings, device: torch.device) -> Executor:
-    """What runs a schedule at the extents of a call, and with its integers; seeds may differ between runs."""
+    """The executor of a schedule at the extents and integers of a call; seeds may differ between runs."""
     found = _launches(program, schedule, completed(program, bindings), device)
     return Executor(found, program.results, device)
 

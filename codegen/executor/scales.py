@@ -1,4 +1,4 @@
-"""Contractions that are only ever multiplied by one number are scaled where they are made, which costs nothing there.
+"""Scale a contraction that is only ever multiplied by one number where it is computed, which costs nothing there.
 
 s = dot(x, y);  ... c * s ...   -->   s = c * dot(x, y);  ... s ...      c a number, and no other use of s
 """
@@ -41,7 +41,7 @@ def _starts_at_0(v: tile.Dot) -> bool:
 
 
 def _uses(v: Value, numbers: _Lets) -> Iterator[tuple[str, Value | None]]:
-    """The names that a value reads, each with the number it is multiplied by there, or None."""
+    """The names that a value reads, each with the number that multiplies it there, or None."""
     match v:
         case Ref(name=name):
             yield name, None
@@ -54,7 +54,7 @@ def _uses(v: Value, numbers: _Lets) -> Iterator[tuple[str, Value | None]]:
 
 
 def _number(v: Value, numbers: _Lets) -> Value | None:
-    """The value in terms of extents, scalars and literals, if it is made of nothing else."""
+    """The value written out over extents, scalars and literals, if it is made of nothing else."""
     match v:
         case Ref(name=name):
             return _number(numbers[name], numbers) if name in numbers else None
@@ -71,7 +71,7 @@ def _number(v: Value, numbers: _Lets) -> Value | None:
 
 
 def _moved(s: Statement, factors: _Lets) -> Statement:
-    """The statement with the factors left out; of a loop, those of the statements in it too."""
+    """The statement with the factors left out, in the body of a loop too."""
 
     def change(v: Value) -> Value:
         match v:
@@ -84,7 +84,7 @@ def _moved(s: Statement, factors: _Lets) -> Statement:
 
 
 def _scaled(s: Statement, factors: _Lets) -> tuple[Statement, ...]:
-    """The statement with what it makes multiplied by its factor, if it has one."""
+    """The statement with its value multiplied by its factor, if it has one."""
     if isinstance(s, Let) and s.names[0] in factors:
         return (replace(s, value=Elem("mul", (factors[s.names[0]], s.value))),)
     return (s,)

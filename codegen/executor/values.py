@@ -1,4 +1,4 @@
-"""Values of a kernel as nodes: for each tile value a function of the frame, and what intervals know of it."""
+"""Values of a kernel as nodes: for each tile value a function of the frame, and its interval."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from einc.codegen.executor.elementwise import (
 )
 from einc.codegen.executor.frames import Affine, Compute, Frame, Interval, Node, Result, unknown
 from einc.codegen.executor.intervals import affine_form, holds, interval
-from einc.codegen.executor.names import Name, Step, bind
+from einc.codegen.executor.names import Names
 from einc.codegen.executor.ops import HELD, convert, literal, uniform
 from einc.codegen.executor.reductions import Components, contracted, reduced, scanned
 from einc.tile import Value
@@ -41,8 +41,8 @@ NOWHERE: frozenset[int] = frozenset()
 class Values:
     """Makes nodes for the values of one kernel at known extents.
 
-    `positions` are the tile axes' indices and `members` their dims; `whole` is the extent of every dim. `shapes`
-    collects the dims of every tensor that is computed, by which boxes are sized.
+    `positions` are the indices of the tile axes and `members` their dims; `whole` is the extent of every dim. `shapes`
+    collects the dims of every computed tensor, from which boxes are sized.
     """
 
     positions: dict[str, Affine]
@@ -53,78 +53,23 @@ class Values:
     scalars: dict[str, DType]
     buffers: dict[str, tile.Buffer]
     device: torch.device
-    names: dict[str, Name] = field(default_factory=dict)
+    names: Names = field(default_factory=Names)
     shapes: set[frozenset[int]] = field(default_factory=set)
     sliding: set[int] = field(default_factory=set)
-    slots: int = 0
-    depth: int = 0
-    seen: list[Name] = field(default_factory=list)
-    outside: list[list[Name]] = field(default_factory=list)
-    shared: list[dict[Value, Name | None]] = field(default_factory=list)
-    before: list[Step] = field(default_factory=list)
     constants: dict[tuple[str, str], Tensor] = field(default_factory=dict)
-
-    # Names -----------------------------------------------------------------------------------------------------------
-
-    def name(self, name: str, node: Node) -> Name:
-        """A name for what a node computes."""
-        self.names[name] = made = self.unnamed(node)
-        return made
-
-    def unnamed(self, node: Node) -> Name:
-        self.slots += 1
-        return Name(self.slots - 1, self.depth, node)
-
-    def close(self) -> None:
-        """End of a statement: it takes over nothing that it, or one that it stands in, reads elsewhere."""
-        pending = [n for reads in (self.seen, *self.outside) for n in reads]
-        for n in self.seen:
-            if pending.count(n) > 1:
-                n.keep()
-        self.seen = []
-
-    def read(self, n: Name) -> Node:
-        """A read of a bound name; the last one takes the tensor over."""
-        slot, last = n.slot, n.next_read(self.depth)
-        self.seen.append(n)
-
-        def run(frame: Frame) -> Result:
-            value = frame.values[slot]
-            if not last[0]:
-                return value, False
-            frame.values[slot] = False
-            return value, frame.owned[slot]
-
-        return Node(n.node.dtype, n.node.dims, run, bounds=n.node.bounds, passes=True, view=n.node.view, at_hand=True)
 
     # Nodes -----------------------------------------------------------------------------------------------------------
 
     def node(self, v: Value) -> Node:
-        """The node of a value; one that occurs more than once in a body is bound at its first."""
-        known = next((bound[v] for bound in self.shared if bound.get(v)), None)
-        if known is not None:
-            return self.read(known)
-        if not self.shared or v not in self.shared[-1]:
-            return self.made(v)
-        self.outside.append(self.seen)
-        self.seen = []
-        made = self.made(v)
-        name = self.unnamed(made)
-        self.close()
-        self.seen = self.outside.pop()
-        if made.inlined:
-            return made
-        self.shared[-1][v] = name
-        self.before.append(bind(name, made))
-        return self.read(name)
+        """The node of a value; one that occurs more than once in a body is bound at its first occurrence."""
+        return self.names.once(v, self.made)
 
     def made(self, v: Value) -> Node:
         match v:
             case tile.Ref(name=name) if name in self.positions:
                 return self.affine(self.positions[name], INT)
             case tile.Ref(name=name):
-                bound = self.names[name]
-                return bound.node if bound.node.inlined else self.read(bound)
+                return self.names.used(name)
             case tile.Lit(value=value, dtype=dtype) | tile.Fill(value=tile.Lit(value=value, dtype=dtype)):
                 return self.constant(literal(value, dtype), dtype)
             case tile.ExtentOf(axis=axis):
@@ -223,7 +168,7 @@ class Values:
         return node
 
     def operation(self, op: str, args: list[Node], t: DType, known: Interval) -> Compute:
-        """The function of an operation, `where` apart; a truth value that an interval decides is not computed."""
+        """The function of an operation other than `where`; a truth value that an interval decides is not computed."""
         if op in ("and", "or"):
             return logic(op, *args)
         if op == "rand":
@@ -239,8 +184,8 @@ class Values:
         return decided(run, known) if known is not unknown and OPS[op].rule in (Rule.TRUTH, Rule.LOGIC) else run
 
     def sides(self, a: Node, b: Node) -> list[Node]:
-        """Positions to be compared as others whose difference is the same, each side over as few dims as can be: what
-        is compared is then no larger than an axis."""
+        """Two positions to compare, as two others with the same difference, each over as few dims as possible: the
+        compared tensors are then no larger than an axis."""
         difference = cast(Affine, a.affine).plus(cast(Affine, b.affine), -1)
         own, rest = difference.coefs[-1:], difference.coefs[:-1]
         return [self.affine(Affine(0, own), INT), self.affine(Affine(difference.const, rest).times(-1), INT)]
@@ -270,7 +215,7 @@ class Values:
     # Memory ----------------------------------------------------------------------------------------------------------
 
     def access(self, tensor: str, part: int | None, index: tuple[Value, ...], mask: Value | None) -> memory.Access:
-        """Where a load or store reaches; what keeps an index in range is checked anyhow, and no term of the mask."""
+        """The place of a load or store. Mask terms that keep an index in range are dropped: that is checked anyway."""
         nodes = tuple(self.node(i) for i in index)
         kept = [self.node(term) for term in conjuncts(mask) if not self.is_range_check(tensor, term, index)]
         dims = [prod(self.extents[a] for a in dim) for dim in self.buffers[tensor].dims]
@@ -278,7 +223,7 @@ class Values:
         return memory.Access(tensor, part, nodes, tuple(n for n in kept if n.fixed is not True), inside)
 
     def is_inside(self, index: Node, extent: int) -> bool:
-        """Does an index run forwards, and inside its dimension, in every box?"""
+        """Does an index never decrease, and stay inside its dimension, in every box?"""
         if index.affine is None or any(c < 0 for _, c in index.affine.coefs):
             return False
         low, high = index.affine.bounds([0] * len(self.whole), self.whole)
@@ -318,7 +263,7 @@ class Values:
     # Contractions and reductions -------------------------------------------------------------------------------------
 
     def scaled(self, factor: Node, v: tile.Dot) -> Node:
-        """A contraction times something, in one where that is a number and it starts from 0."""
+        """A contraction times a factor: one operation if the factor is a number and the contraction starts from 0."""
         start = self.node(v.acc).fixed
         if factor.dims or factor.dtype.name not in ("f32", "f64") or not isinstance(start, Tensor) or float(start):
             return self.elem("mul", [factor, self.dot(v)])
@@ -333,7 +278,7 @@ class Values:
         dims = (left.dims | right.dims | acc.dims) - set(inner)
         self.shapes.add(dims)
         if v.batch or max(len(self.members[a]) for a in (v.row, v.column, v.inner)) > 1:
-            self.shapes |= {left.dims, right.dims}  # which may not be matrices as they lie in memory
+            self.shapes |= {left.dims, right.dims}  # they may have to be copied into matrices
         return Node(acc.dtype, dims, contracted(left, right, acc, counted, inner, zero, factor))
 
     def fold(self, v: tile.Fold) -> Components:

@@ -1,7 +1,7 @@
 """Work shared out over the cores: each worker computes whole boxes, with torch on one thread.
 
-Torch's own threads meet after every operation. Workers meet once a kernel, which costs as much on idle cores and a
-tenth on cores that other processes use as well.
+Torch's own threads synchronise after every operation. Workers do so once a kernel, which takes as long on idle cores
+and a tenth of the time on cores that other processes use too.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import torch
 
 T = TypeVar("T")
 
-_ALONE = threading.Lock()  # the number of torch's threads is one setting for the whole process
+_ALONE = threading.Lock()  # the number of torch's threads is a setting of the whole process
 
 
 @lru_cache(maxsize=4)
@@ -27,7 +27,7 @@ def _pool(workers: int) -> ThreadPoolExecutor:
 
 
 def _forked() -> None:
-    """A forked process has none of the threads."""
+    """Forget the threads: a forked process has none of them."""
     global _ALONE
     _ALONE = threading.Lock()
     _pool.cache_clear()
@@ -38,7 +38,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def share_out(tasks: Sequence[T], worker: Callable[[], Callable[[T], None]]) -> None:
-    """Do every task, each worker with a function of its own; in the caller's thread where there is nothing to gain.
+    """Do all tasks, each worker with a function of its own; in the caller's thread if workers would not gain time.
 
     Records no gradients.
     """
@@ -48,7 +48,7 @@ def share_out(tasks: Sequence[T], worker: Callable[[], Callable[[T], None]]) -> 
         return
     threads, inference = torch.get_num_threads(), torch.is_inference_mode_enabled()
     waiting: SimpleQueue[T] = SimpleQueue()
-    for task in reversed(tasks):  # under a causal mask the last take longest, and those should not end the work
+    for task in reversed(tasks):  # under a causal mask the last take longest, and should not be done last
         waiting.put(task)
     torch.set_num_threads(1)
     others: list[Future[None]] = []
@@ -65,7 +65,7 @@ def share_out(tasks: Sequence[T], worker: Callable[[], Callable[[T], None]]) -> 
 
 
 def by_one(tasks: Iterable[T], do: Callable[[T], None]) -> None:
-    """Do every task in the caller's thread and no other: for work that is over before others have been woken."""
+    """Do all tasks in the caller's thread alone: for work that is done before another thread wakes."""
     threads = torch.get_num_threads()
     if threads == 1 or not _ALONE.acquire(blocking=False):
         _work(tasks, do)
@@ -84,7 +84,7 @@ def _work(tasks: Iterable[T], do: Callable[[T], None]) -> None:
 
 
 def _drain(waiting: SimpleQueue[T], do: Callable[[T], None], inference: bool) -> None:
-    """Do what waits; where that fails, nobody goes on."""
+    """Do the waiting tasks; if one fails, no worker goes on."""
     with torch.inference_mode(inference), torch.no_grad():
         while (task := _next(waiting)) is not None:
             try:

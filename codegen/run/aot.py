@@ -1,4 +1,4 @@
-"""Kernels compiled ahead of time, for machines that are not there: no GPU, no CUDA, no tensors needed."""
+"""Kernels compiled ahead of time, for machines other than this one: no GPU, CUDA or tensors needed."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ FORMATS = {
     "cuda": ("ttir", "ttgir", "llir", "ptx", "cubin"),
     "hip": ("ttir", "ttgir", "llir", "amdgcn", "hsaco"),
 }
-_WHOLE = 128  # positions of an axis that is held whole, where nobody says
+_WHOLE = 128  # positions of an axis that is held whole, if its extent is not given
 _POINTERS = {
     "bool": "*i1", "bf16": "*bf16", "f16": "*fp16", "f32": "*fp32", "f64": "*fp64",
     "f8e4m3": "*fp8e4nv", "f8e5m2": "*fp8e5",
@@ -34,7 +34,7 @@ _POINTERS = {
 
 @dataclass(frozen=True, slots=True)
 class CompiledKernel:
-    """One kernel for one target: `stages` by format, and what a program of it uses of the machine.
+    """One kernel for one target: `stages` by format, and the resources that one program of it takes.
 
     `registers` and `spills` count 32-bit registers a thread (an AMD lane); spilled ones live in slow memory.
     """
@@ -52,14 +52,14 @@ def compile_ahead(
 ) -> tuple[CompiledKernel, ...]:
     """Every kernel of an emitted file, compiled for the target.
 
-    Operands are taken to be aligned to 16 bytes and contiguous. `sizes` are extents that tile sizes and strides follow,
-    as at a launch; without one, tiles are as large as they get and the extent is a multiple of 16.
-    Raises `TargetError` for a kernel that the target cannot compile, `RoomError` for one that needs more shared memory
-    than it has.
+    Operands are taken to be aligned to 16 bytes and contiguous. `sizes` are extents, from which tile sizes and strides
+    follow as at a launch; without an extent, tiles have their largest size and the extent is a multiple of 16.
+    Raises `TargetError` for a kernel that cannot be compiled for the target, `RoomError` for one that needs more shared
+    memory than the target has.
     """
     if target.vendor not in FORMATS:
         raise TargetError(
-            f"nothing is compiled ahead for '{target.name}'",
+            f"kernels are not compiled ahead for '{target.name}'",
             fact="it interprets",
             hint="name a GPU: sm_90, for example",
         )
@@ -72,7 +72,7 @@ def artifact(kernel: CompiledKernel, form: str) -> str | bytes:
     if form in kernel.stages:
         return kernel.stages[form]
     raise TargetError(
-        f"there is no '{form}' of this target", fact=f"it has {', '.join(kernel.stages)}", hint="one of these"
+        f"there is no '{form}' for this target", fact=f"it has {', '.join(kernel.stages)}", hint="one of these"
     )
 
 
@@ -114,7 +114,7 @@ def _through_triton(kernel: Any, s: Signature, target: Target, sizes: Mapping[st
 def _arguments(
     s: Signature, sizes: Mapping[str, int]
 ) -> tuple[dict[str, str], dict[str, Any], dict[tuple[int], list[list[Any]]]]:
-    """Triton's signature, compile-time constants, and facts on divisibility by the arguments' positions."""
+    """Triton's signature, compile-time constants, and the divisibility of arguments, by their positions."""
     import triton.language as tl
 
     types: dict[str, str] = {}
@@ -151,7 +151,7 @@ def _arguments(
 
 
 def _tile_size(s: Signature, axis: tile.TileAxis, sizes: Mapping[str, int]) -> int:
-    """The launcher's tile size; where an extent is not known, the largest, or `_WHOLE` for a whole axis."""
+    """The launcher's tile size; if the extent is not given, the largest, or `_WHOLE` for an axis held whole."""
     block = s.kernel.choices.tile(axis.name)
     assert block is not None
     if any(a not in sizes for a in axis.axes):

@@ -1,7 +1,7 @@
-"""Triton's operations on NumPy arrays: its own interpreter's, mended.
+"""Triton's operations on NumPy arrays: those of its own interpreter, corrected.
 
 Floats narrower than 32 bits compute as on a GPU (the interpreter would compute on the bits of bf16), integers keep the
-sign of their type and wrap around, and the place in the grid is each thread's own.
+signedness of their type and wrap around, and each thread has its own place in the grid.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ class Builder(InterpreterBuilder):  # type: ignore[misc]  # untyped
         return self.unary_op(arg, lambda x: torch.erf(torch.from_numpy(np.ascontiguousarray(x))).numpy())
 
     def create_umulhi(self, lhs: TensorHandle, rhs: TensorHandle) -> TensorHandle:
-        """The upper half of a product of 32-bit integers; of 64-bit ones as Triton does it."""
+        """The upper half of a product of 32-bit integers; for 64-bit integers, Triton's own."""
         if lhs.data.dtype.itemsize == 8:
             return super().create_umulhi(lhs, rhs)
         upper = (lhs.data.astype(np.uint64) * rhs.data.astype(np.uint64)) >> np.uint64(32)
@@ -132,7 +132,7 @@ class Builder(InterpreterBuilder):  # type: ignore[misc]  # untyped
 
 
 class Tensor(core.tensor):  # type: ignore[misc]  # untyped
-    """A Triton tensor whose operators know the interpreter's semantics."""
+    """A Triton tensor whose operators have the interpreter's semantics."""
 
     def __init__(self, handle: TensorHandle, type: Any) -> None:  # noqa: A002
         super().__init__(_signed(handle, type), type)
@@ -149,12 +149,12 @@ class _Semantic(TritonSemantic):  # type: ignore[misc]  # untyped
 
 
 _BUILDER = Builder()
-PLACE = _BUILDER.place  # this thread's program, and how many there are
+PLACE = _BUILDER.place  # this thread's program, and the number of programs
 _SEMANTIC = _Semantic(_BUILDER)
 
 
 def _signed(handle: TensorHandle, type_: Any) -> TensorHandle:
-    """The handle as its type says: signedness is nothing that Triton's IR keeps, truth may come as numbers."""
+    """The handle with the data type of its type: Triton's IR drops signedness, and truth values may be numbers."""
     scalar = type_.scalar
     if not isinstance(handle, TensorHandle) or not scalar.is_int():
         return handle
@@ -166,7 +166,7 @@ def _signed(handle: TensorHandle, type_: Any) -> TensorHandle:
 
 
 def _adopted(result: Any) -> Any:
-    """The result with every plain tensor in it made one of ours."""
+    """The result with every plain tensor in it as a `Tensor` of this module."""
     if type(result) is core.tensor:
         result.__class__ = Tensor
         result.handle = _signed(result.handle, result.type)

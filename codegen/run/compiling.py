@@ -1,4 +1,4 @@
-"""Triton's compiler called so that what it writes does not reach the terminal: a kernel that fails is one error."""
+"""Triton's compiler, called with its output kept off the terminal: a kernel that fails gives one error."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from einc.base.errors import TargetError
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_OUTPUTS = (1, 2)  # the file descriptors of standard output and standard error, which MLIR and LLVM write to
+_OUTPUTS = (1, 2)  # file descriptors of standard output and standard error, which MLIR and LLVM write to
 _TELLING = re.compile(r"Assertion [`'].*|(?:LLVM ERROR|fatal|error)\s*:\s*\S.*")
-_QUOTED = re.compile(r"\w+\(([\"'])(.*)\1\)", re.DOTALL)  # an exception that became the message of another
+_QUOTED = re.compile(r"\w+\(([\"'])(.*)\1\)", re.DOTALL)  # an exception quoted in the message of another
 _PLACE = re.compile(r"<einc [^>]*>\W{1,2}(\d+)\b")
-_LONGEST = 200  # characters of a reason that are shown
+_LONGEST = 200  # the most characters of a reason that are shown
 
 
 def watch(module: ModuleType, source: str) -> None:
-    """See that the kernels of a loaded file fail with one error where a launch compiles them."""
+    """Make the kernels of a loaded file fail with one error if a launch cannot compile them."""
     from triton.runtime.jit import JITFunction
 
     for name, kernel in module.__dict__.items():
@@ -34,9 +34,9 @@ def watch(module: ModuleType, source: str) -> None:
 
 
 def quietly(compiler: Callable[P, T], kernel: str, where: str, source: str) -> Callable[P, T]:
-    """The function that compiles a kernel, raising `TargetError` where it fails.
+    """The function that compiles a kernel, with `TargetError` raised where it fails.
 
-    What it writes in the meantime is shown if it succeeds; if it fails, it is searched for the reason.
+    Its output is shown if it succeeds, and searched for the reason if it fails.
     """
 
     @functools.wraps(compiler)
@@ -48,13 +48,13 @@ def quietly(compiler: Callable[P, T], kernel: str, where: str, source: str) -> C
                 return compiler(*args, **kwargs)
             except (OutOfResources, TargetError):
                 raise
-            except Exception as error:  # Triton raises what it likes; which of our types it was is for the user to know
+            except Exception as error:  # Triton may raise anything
                 written = "".join(_taken(file) for file in said)
                 line = _line(error, written, source)
                 raise TargetError(
                     f"kernel '{kernel}' does not compile for {where}",
                     fact="\n  ".join([*([f"at: {line}"] if line else []), _reason(error, written)]),
-                    hint="another target, or operands of another type",
+                    hint="try another target, or operands of another type",
                 ) from error
 
     return compiled
@@ -62,12 +62,12 @@ def quietly(compiler: Callable[P, T], kernel: str, where: str, source: str) -> C
 
 @contextmanager
 def _diverted() -> Iterator[list[IO[bytes]]]:
-    """Standard output and error go to files, and from these on to where they went before if all goes well."""
+    """Send standard output and error to files, and copy these to their former destinations if all goes well."""
     sys.stdout.flush()
     sys.stderr.flush()
     try:
         before = [os.dup(fd) for fd in _OUTPUTS]
-    except OSError:  # a process without them has nothing to be kept quiet
+    except OSError:  # a process without these has no output to divert
         yield []
         return
     shown = False
@@ -94,7 +94,7 @@ def _taken(file: IO[bytes]) -> str:
 
 
 def _causes(error: BaseException) -> list[BaseException]:
-    """An error and what it came from, the innermost last."""
+    """An error and its causes, the innermost last."""
     found = [error]
     while (cause := found[-1].__cause__) is not None and cause not in found:
         found.append(cause)
@@ -102,7 +102,7 @@ def _causes(error: BaseException) -> list[BaseException]:
 
 
 def _reason(error: Exception, written: str) -> str:
-    """The first line that tells something: of what was written, else of the innermost error."""
+    """The first informative line of what was written, else of the innermost error."""
     cause = _causes(error)[-1]
     text = str(getattr(cause, "error_message", None) or cause)
     if quoted := _QUOTED.fullmatch(text.strip()):
@@ -115,7 +115,7 @@ def _reason(error: Exception, written: str) -> str:
 
 def _line(error: Exception, written: str, source: str) -> str:
     """The line of the emitted file that an error is about, or nothing."""
-    for e in _causes(error):  # of nested ones, the outermost is the kernel's
+    for e in _causes(error):  # of nested errors, the outermost is about the kernel
         place, text = getattr(getattr(e, "node", None), "lineno", None), getattr(e, "src", None)
         if isinstance(place, int) and isinstance(text, str):
             return _at(text, place)

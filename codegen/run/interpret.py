@@ -1,9 +1,9 @@
-"""Kernels run by Triton's interpreter, in this process, beside compiled ones.
+"""Run kernels by Triton's interpreter, in the same process as compiled ones.
 
-Triton interprets a kernel by rewriting `triton.language` for everybody while it runs. Here nothing of Triton changes: a
-kernel's code runs with globals of its own, in which the language's functions are bound to the interpreter's semantics.
-So runs may nest and may overlap in threads, and other kernels compile as ever. Reductions are vectorised, whatever
-their combine function.
+Triton interprets a kernel by patching `triton.language` for the whole process while it runs. Here Triton stays as it
+is: a kernel's code runs with globals of its own, in which the language's functions are bound to the interpreter's
+semantics. So runs may nest or overlap in threads, and other kernels compile as usual. Reductions are vectorised,
+whatever their combine function.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from einc.codegen.run.arrays import PLACE, Tensor, bits_of, bound, from_array
 
 
 class _Language:
-    """A module of the language, its functions translated when first asked for."""
+    """A module of the language, with its functions translated at their first use."""
 
     def __init__(self, module: types.ModuleType) -> None:
         self.__dict__["module"] = module
@@ -50,7 +50,7 @@ _DEVICE = _Device()
 
 
 def _range(start: Any, stop: Any = None, step: Any = 1, **options: object) -> Iterator[int]:
-    """Positions of a loop; what `tl.range` tells the compiler besides is of no use here."""
+    """Positions of a loop; the options of `tl.range` for the compiler do not matter here."""
     del options
     first, last = (0, start) if stop is None else (start, stop)
     return iter(range(*(int(x.value if isinstance(x, tl.constexpr) else x) for x in (first, last, step))))
@@ -66,7 +66,7 @@ def _same(x: Any, *hint: object) -> Any:
 
 
 def _reduce(x: Any, axis: Any, combine: Callable[..., Any], keep_dims: bool = False) -> Any:
-    """`tl.reduce`: neighbours are combined until one is left, so the order of operands is kept."""
+    """`tl.reduce`: neighbours are combined until one is left, which keeps the order of operands."""
     inputs = x if isinstance(x, tuple | tl.tuple) else (x,)
     axis = axis.value if isinstance(axis, tl.constexpr) else axis
     arrays = [t.handle.data.reshape(-1) if axis is None else t.handle.data for t in inputs]
@@ -87,14 +87,14 @@ def _reduce(x: Any, axis: Any, combine: Callable[..., Any], keep_dims: bool = Fa
 
 
 def _reduce_with_indices(x: Any, axis: Any, combine: Callable[..., Any], keep_dims: bool = False) -> Any:
-    """What `tl.argmax` and its like are made of: values with their positions along the axis."""
+    """The reduction behind `tl.argmax` and the like: values with their positions along the axis."""
     places = np.arange(x.handle.data.shape[axis], dtype=np.int32)
     places = places.reshape(-1, *(1,) * (x.handle.data.ndim - axis - 1))
     return _reduce((x, from_array(np.broadcast_to(places, x.handle.data.shape), tl.int32)), axis, combine, keep_dims)
 
 
 def _scan(x: Any, axis: Any, combine: Callable[..., Any], reverse: bool = False) -> Any:
-    """`tl.associative_scan`: each position is combined with those 1, 2, 4, ... before it, so the order is kept."""
+    """`tl.associative_scan`: each position is combined with those 1, 2, 4, ... before it, which keeps the order."""
     inputs = x if isinstance(x, tuple | tl.tuple) else (x,)
     at = axis.value if isinstance(axis, tl.constexpr) else axis
     back = reverse.value if isinstance(reverse, tl.constexpr) else reverse
@@ -135,7 +135,7 @@ _LOCK = threading.RLock()
 
 
 def _translated(value: Any) -> Any:
-    """A global of a kernel as the interpreter has it."""
+    """A global of a kernel, translated for the interpreter."""
     if isinstance(value, types.ModuleType) and value.__name__.endswith(".libdevice"):
         return _DEVICE
     if isinstance(value, types.ModuleType) and value.__name__.startswith("triton.language"):
@@ -153,7 +153,7 @@ def _translated(value: Any) -> Any:
 
 
 def _function(jit: Any) -> Callable[..., Any]:
-    """The Python function of a `@triton.jit` function over translated globals."""
+    """The Python function of a `@triton.jit` function, with translated globals."""
     raw: types.FunctionType = jit.fn
     found = _FUNCTIONS.get(raw)
     if found is None:
@@ -163,7 +163,7 @@ def _function(jit: Any) -> Callable[..., Any]:
 
 
 def _made(raw: types.FunctionType) -> Callable[..., Any]:
-    """A new function; it, and those it calls, are seen by others once all of them are complete."""
+    """A new function; other threads see it and the functions that it calls once all of them are complete."""
     outermost = not _MAKING
     scope: dict[str, Any] = {"__builtins__": __builtins__, "__name__": raw.__module__}
     function = types.FunctionType(raw.__code__, scope, raw.__name__, raw.__defaults__, raw.__closure__)
@@ -181,7 +181,7 @@ def _made(raw: types.FunctionType) -> Callable[..., Any]:
 
 
 def _names(code: types.CodeType) -> set[str]:
-    """The names that code refers to, in functions within it too."""
+    """The names that code refers to, also in functions within it."""
     below = [_names(c) for c in code.co_consts if isinstance(c, types.CodeType)]
     return set(code.co_names).union(*below)
 
@@ -191,7 +191,7 @@ def _names(code: types.CodeType) -> set[str]:
 
 
 def run(kernel: Any, programs: int, *args: Any, **meta: Any) -> None:
-    """Run a `@triton.jit` kernel on CPU tensors, one program of the 1-D grid after the other.
+    """Run a `@triton.jit` kernel on CPU tensors, one program of the 1-D grid after another.
 
     `meta` gives constexpr arguments by name; launch options (`num_warps` and the like) do not matter here.
     """

@@ -19,29 +19,29 @@ _LOCK = threading.Lock()
 
 @lru_cache(maxsize=1024)
 def load(source: str, name: str) -> ModuleType:
-    """The module that an emitted file is; `inspect.getsource` works in it although no file is on disk."""
+    """An emitted file as a module; `inspect.getsource` works although there is no file on disk."""
     digest = hashlib.sha256(source.encode()).hexdigest()[:16]
-    filename = f"<einc {identifier(name, ascii_only=True)} {digest}>"  # assemblers read it too
+    filename = f"<einc {identifier(name, ascii_only=True)} {digest}>"  # assemblers see the name too
     with _LOCK:
         linecache.cache[filename] = len(source), None, source.splitlines(keepends=True), filename
     module = ModuleType(f"einc_{digest}")
     module.__file__ = filename
-    exec(compile(source, filename, "exec", dont_inherit=True), module.__dict__)  # what `einc.codegen.triton` wrote
+    exec(compile(source, filename, "exec", dont_inherit=True), module.__dict__)  # emitted by `einc.codegen`
     module.__dict__["launch"] = launch
     watch(module, source)
     return module
 
 
 def launcher(source: str, name: str) -> Callable[..., Any]:
-    """The launcher called `name` of an emitted file, for tensors on any device."""
+    """The launcher `name` of an emitted file, for tensors on any device."""
     found: Callable[..., Any] = getattr(load(source, name), name)
     return found
 
 
 def launch(kernel: Any, programs: int, *args: Any, **meta: Any) -> None:
-    """Run a kernel over a 1-D grid: interpreted for tensors on the CPU, compiled for others.
+    """Run a kernel over a 1-D grid: interpreted for tensors on the CPU, compiled for all others.
 
-    Raises `RoomError` for one that needs more of the machine than it has.
+    Raises `RoomError` for a kernel that needs more of a resource than the machine has.
     """
     if not programs:
         return
@@ -64,5 +64,5 @@ def launch(kernel: Any, programs: int, *args: Any, **meta: Any) -> None:
         raise RoomError(
             f"kernel '{kernel.fn.__name__}' needs more {error.name} than this GPU has",
             fact=f"{error.required} of {error.limit}",
-            hint="smaller extents of what a tile holds whole, or narrower types",
+            hint="use smaller extents for the axes that a tile holds whole, or narrower types",
         ) from error

@@ -1,1 +1,1 @@
-"""What everyone may name: types, operations, places, errors, targets, facts."""
+"""What every room may import: types, operations, places, errors, targets, facts."""

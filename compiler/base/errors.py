@@ -1,4 +1,4 @@
-"""What the user did wrong, said once: the place, the fact that decided, and one thing to try."""
+"""What the user did wrong: the place, the fact that decided, and one thing to try."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class SyntaxError(Error):  # noqa: A001 - einc.SyntaxError is the name users loo
 
 
 class NameError(Error):  # noqa: A001
-    """A tensor, function, axis or scalar that is not there, or is there twice."""
+    """A tensor, function, axis or scalar that does not exist, or exists twice."""
 
 
 class AxisError(Error):
@@ -61,20 +61,20 @@ class TargetError(Error):
 
 
 class RoomError(TargetError):
-    """A kernel that needs more of a multiprocessor than there is; smaller tiles may need less."""
+    """A kernel that needs more of a multiprocessor's resources than it has; smaller tiles may need less."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """`did you mean 'x'?` for a known name that this one misspells, shortens or lengthens, or nothing."""
+    """`did you mean 'x'?` for a known name that this one misspells, shortens or lengthens; else an empty text."""
     names = list(known)
     shared = (k for k in names if min(len(k), len(name)) > 2 and (k.startswith(name) or name.startswith(k)))
     return misspelt(name, names) or next((f"did you mean '{k}'?" for k in shared), "")
 
 
 def misspelt(name: str, known: Iterable[str]) -> str:
-    """`did you mean 'x'?` for the known name that is a slip of the hand away, or nothing.
+    """`did you mean 'x'?` for a known name that is a typing slip away; else an empty text.
 
-    One edit in three letters is a slip, two in six or more; of shorter names, a letter struck twice.
+    One edit in three letters is a slip, or two in six or more; in a shorter name, a letter struck twice.
     """
     most = min(len(name) // 3, 2)
     distances = {k: _edits(name.lower(), k.lower(), most) for k in known}
@@ -103,7 +103,7 @@ def _edits(a: str, b: str, most: int) -> int:
 
 
 class IllegalIR(AssertionError):
-    """A pass or the elaborator made a program that has not the form it promises; the message prints the node.
+    """A pass or the elaborator made a program without the form that it promises; the message prints the node.
 
-    The compiler's own bug, and so no `Error`.
+    This is the compiler's own bug, and so not an `Error`.
     """

@@ -1,4 +1,4 @@
-"""What is known of an operand before it is there."""
+"""What is known of an operand before a call gives it."""
 
 from __future__ import annotations
 

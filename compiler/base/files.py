@@ -1,4 +1,4 @@
-"""Files that users name: read and written, with an `einc.Error` for whatever the system or the encoding refuses."""
+"""Files that users name, read and written, with an `einc.Error` where the system or the encoding refuses."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from einc.base.errors import CallError, SyntaxError
 from einc.base.source import Source
 
-STANDARD = "-"  # what stands for standard input where a file is read, and for standard output where one is written
+STANDARD = "-"  # stands for standard input where a file is read, and for standard output where one is written
 
 
 def read_text(path: Path) -> str:
@@ -37,7 +37,7 @@ def decoded(data: bytes, name: str) -> str:
 
 
 def write(path: Path, data: str | bytes) -> None:
-    """The whole file at once; `-` is standard output."""
+    """Write a whole file; `-` is standard output."""
     if str(path) == STANDARD:
         _print(data)
         return
@@ -51,7 +51,7 @@ def _print(data: str | bytes) -> None:
     if isinstance(data, str):
         sys.stdout.write(data)
     elif sys.stdout.isatty():
-        raise CallError("binary data is not for a terminal", hint="-o FILE")
+        raise CallError("binary data cannot go to a terminal", hint="write it to a file: -o FILE")
     else:
         sys.stdout.flush()
         sys.stdout.buffer.write(data)
@@ -59,7 +59,7 @@ def _print(data: str | bytes) -> None:
 
 
 def folder(path: str) -> Path:
-    """The folder of that path, made if it is not there."""
+    """The folder of this path, made if it does not exist."""
     try:
         Path(path).mkdir(parents=True, exist_ok=True)
     except OSError as error:

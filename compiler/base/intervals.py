@@ -1,4 +1,4 @@
-"""Intervals of integers and truth values: what an operation on values between known ends lies between."""
+"""Intervals of integers and truth values: the bounds of an operation's result, given those of its arguments."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from itertools import product
 
 from einc.base.ops import COMPARISONS
 
-Interval = tuple[int, int]  # least and greatest value, both included; of a predicate (0, 0), (0, 1) or (1, 1)
+Interval = tuple[int, int]  # least and greatest value, both included; for a predicate (0, 0), (0, 1) or (1, 1)
 
 
 def within(values: Interval, limits: Interval) -> bool:
@@ -16,7 +16,7 @@ def within(values: Interval, limits: Interval) -> bool:
 
 
 def applied(op: str, known: Sequence[Interval | None]) -> Interval | None:
-    """The interval of an operation on integers and truth values, given those of its arguments; None for unknown."""
+    """The interval of an operation on integers and truth values, given those of its arguments; None is unknown."""
     if op == "where":
         return _where(*known)
     if op in ("and", "or"):
@@ -49,7 +49,7 @@ def applied(op: str, known: Sequence[Interval | None]) -> Interval | None:
 
 
 def compared(op: str, difference: Interval) -> Interval:
-    """The interval of a comparison, given that of the difference of its sides."""
+    """The interval of a comparison, given the interval of the difference of its sides."""
     low, high = difference
     match op:
         case "lt" | "le":
@@ -79,7 +79,7 @@ def _divide(op: str, a: Interval, b: Interval) -> Interval | None:
 
 
 def _logic(op: str, a: Interval | None, b: Interval | None) -> Interval:
-    """One side known to decide is enough."""
+    """The interval of `and` or `or`: one side that decides is enough."""
     p, q = a or (0, 1), b or (0, 1)
     pick = min if op == "and" else max
     return pick(p[0], q[0]), pick(p[1], q[1])

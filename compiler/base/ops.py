@@ -1,4 +1,4 @@
-"""The scalar operations of the language: one table of how each is written, typed and ordered."""
+"""The scalar operations of the language: one table of how each is written and typed, and how tightly it binds."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ class Rule(Enum):
     RANDOM = "f32, from integers"
     PART = "the part of a complex argument"
     COMPLEX = "the complex type whose parts hold the arguments, which are real"
-    SIZE = "the argument's; of a complex one, that of its parts; a boolean counts as an integer"
+    SIZE = "that of the argument, or of the parts of a complex one; a boolean counts as an integer"
 
 
 @dataclass(frozen=True, slots=True)
 class Op:
-    """A scalar operation. `arity` -1 takes one or more; `infix` operations bind by `binding` (higher is tighter).
+    """A scalar operation. `arity` -1 means one or more arguments; `infix` ones bind by `binding`, higher is tighter.
 
-    `says` is what one that is called gives, of arguments that are written `takes`. `keeps_zero` is 0 at 0; at `poles`
-    it is infinite.
+    `says` describes the result of a call, `takes` its arguments. One that `keeps_zero` is 0 at 0; at each of its
+    `poles` it is infinite.
     """
 
     name: str
@@ -89,19 +89,17 @@ _CALLS = (
     *_FUNCTIONS,
     _call("atan2", 2, Rule.FLOATING, "the angle of the point (x, y), from -pi to pi", "y, x"),
     _call("abs", 1, Rule.SIZE, "the absolute value, of complex numbers too", keeps_zero=True),
-    _call("floor", 1, Rule.JOIN, "the greatest integer below, or x", keeps_zero=True),
-    _call("ceil", 1, Rule.JOIN, "the least integer above, or x", keeps_zero=True),
-    _call("round", 1, Rule.JOIN, "the nearest integer, the even one of two", keeps_zero=True),
+    _call("floor", 1, Rule.JOIN, "the greatest integer that is at most x", keeps_zero=True),
+    _call("ceil", 1, Rule.JOIN, "the least integer that is at least x", keeps_zero=True),
+    _call("round", 1, Rule.JOIN, "the nearest integer, and the even one of two", keeps_zero=True),
     _call("max", 2, Rule.JOIN, "the greatest of its arguments", "x, y, …"),
     _call("min", 2, Rule.JOIN, "the least of its arguments", "x, y, …"),
-    _call(
-        "where", 3, Rule.SELECT, "x where the condition holds, else y; of the other nothing is read", "condition, x, y"
-    ),
-    _call("rand", -1, Rule.RANDOM, "a number in [0, 1) for a seed and an index, the same everywhere", "seed, i, …"),
+    _call("where", 3, Rule.SELECT, "x where the condition holds, else y; the other is not read", "condition, x, y"),
+    _call("rand", -1, Rule.RANDOM, "a random number in [0, 1), everywhere the same for its arguments", "seed, i, …"),
     _call("re", 1, Rule.PART, "the real part"),
     _call("im", 1, Rule.PART, "the imaginary part"),
     _call("conj", 1, Rule.ARITHMETIC, "the complex conjugate", keeps_zero=True),
-    _call("complex", 2, Rule.COMPLEX, "the complex number of a real and an imaginary part", "x, y"),
+    _call("complex", 2, Rule.COMPLEX, "the complex number with this real and imaginary part", "x, y"),
 )
 
 OPS: dict[str, Op] = {
@@ -122,17 +120,17 @@ def sides(op: Op) -> tuple[int, int]:
     return op.binding, op.binding + 1
 
 
-TRANSCENDENTAL = frozenset((*FUNCTIONS, "atan2"))  # and roots: what takes many instructions
-CONSTANTS = {"pi": math.pi}  # names that have a value where nothing else has the name
+TRANSCENDENTAL = frozenset((*FUNCTIONS, "atan2"))  # and roots: they take many instructions
+CONSTANTS = {"pi": math.pi}  # names with a value, where nothing else has the name
 ORDERINGS = ("lt", "le", "gt", "ge")
 COMPARISONS = (*ORDERINGS, "eq", "ne")
 MIRRORED = dict(zip(COMPARISONS, ("gt", "ge", "lt", "le", "eq", "ne"), strict=True))  # with the sides exchanged
-DENIED = dict(zip(COMPARISONS, ("ge", "gt", "le", "lt", "ne", "eq"), strict=True))  # of a NaN only `eq` and `ne`
+DENIED = dict(zip(COMPARISONS, ("ge", "gt", "le", "lt", "ne", "eq"), strict=True))  # with a NaN, only for `eq` and `ne`
 LINEAR = ("neg", "re", "im", "conj")  # unary operations that pass through a sum
 
 
 def result_type(name: str, args: tuple[DType, ...]) -> DType:
-    """The type of `name` applied to arguments of these types (weak types included).
+    """The type of operation `name` on arguments of these types (weak types included).
 
     Raises `DTypeError` (without a place: the caller adds it) where the operation does not take them.
     """

@@ -1,4 +1,4 @@
-"""Text the user wrote, and places in it: what every diagnostic quotes."""
+"""Text that the user wrote, and places in it, which diagnostics quote."""
 
 from __future__ import annotations
 

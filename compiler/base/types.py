@@ -62,7 +62,7 @@ BF16 = DType("bf16", "f", 16)
 F8E4M3, F8E5M2 = DType("f8e4m3", "f", 8), DType("f8e5m2", "f", 8)
 C64, C128 = DType("c64", "c", 64), DType("c128", "c", 128)
 
-# Literals, axis values, extents and scalar parameters are weak: they take the type of what they meet.
+# Literals, axis values, extents and scalar parameters are weak: they take the type of what they combine with.
 INT, FLOAT = DType("int", "i", 0), DType("float", "f", 0)
 
 ALL = (BOOL, I8, I16, I32, I64, U8, U16, U32, U64, F8E4M3, F8E5M2, F16, BF16, F32, F64, C64, C128)
@@ -70,17 +70,17 @@ BY_NAME = {t.name: t for t in ALL}
 
 
 def settle(t: DType) -> DType:
-    """What a weak type becomes when nothing strong was met: i64 or f32."""
+    """The type that a weak type becomes if it meets no strong one: i64 or f32."""
     return {"int": I64, "float": F32}.get(t.name, t)
 
 
 def compute(t: DType) -> DType:
-    """The type arithmetic is done in: narrow floats in f32, everything else in its own."""
+    """The type that arithmetic is done in: f32 for narrow floats, else the type itself."""
     return F32 if t.is_float and t.bits < 32 else t
 
 
 def accumulator(t: DType) -> DType:
-    """The type a sum or product accumulates in: floats at least f32, integers at least i32, booleans count in i64."""
+    """The type that a sum or product accumulates in: floats at least f32, integers at least i32, booleans i64."""
     if t.is_bool:
         return I64
     if t.is_int and t.bits < 32:
@@ -89,10 +89,10 @@ def accumulator(t: DType) -> DType:
 
 
 def join(a: DType, b: DType) -> DType:
-    """The type of two operands of a program: floats of any width win over integers; two widths, the wider.
+    """The common type of two operands of a program: floats of any width win over integers, the wider over the narrower.
 
-    Weak types give way to strong ones of their kind or a higher one. bf16 and f16 meet in f32, a signed and an unsigned
-    integer in a signed one that holds both (at most i64).
+    Weak types give way to strong ones of their kind or a higher one. bf16 and f16 join to f32, a signed and an unsigned
+    integer to a signed one that holds both (at most i64).
     """
     if a == b:
         return a
@@ -112,7 +112,7 @@ def join(a: DType, b: DType) -> DType:
 
 
 def numpy_join(a: DType, b: DType) -> DType:
-    """NumPy's `promote_types`. bf16 and the 8-bit floats, which NumPy lacks, win over integers, as PyTorch has it."""
+    """NumPy's `promote_types`. bf16 and the 8-bit floats, which NumPy lacks, win over integers, as in PyTorch."""
     if a == b:
         return a
     if a.kind == b.kind or a.is_bool or b.is_bool:
@@ -131,5 +131,5 @@ def numpy_join(a: DType, b: DType) -> DType:
 
 
 def numpy_result(types: Iterable[DType]) -> DType:
-    """NumPy's `result_type`: the highest kind joins first, so that i16, u16 and f32 meet in f32 and not in f64."""
+    """NumPy's `result_type`: the highest kind joins first, so that i16, u16 and f32 give f32 and not f64."""
     return reduce(numpy_join, sorted(types, key=lambda t: "biufc".index(t.kind), reverse=True))

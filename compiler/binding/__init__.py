@@ -33,7 +33,7 @@ class Bindings:
 
 
 def completed(program: Program, bindings: Bindings) -> Bindings:
-    """The bindings with the extents of axes that passes have added, whose formulas need those."""
+    """The bindings with the extents of axes that passes have added, computed from those of the call."""
     if all(a.name in bindings.extents for a in program.axes):
         return bindings
     extents = dict(bindings.extents)
@@ -53,7 +53,7 @@ def bind(
     shapes: Mapping[str, tuple[int, ...]],
     scalars: Mapping[str, ScalarValue] | None = None,
 ) -> Bindings:
-    """The extents and scalars of a call with operands of these shapes; every check that shapes alone decide.
+    """The extents and scalars of a call with operands of these shapes, after every check that needs only shapes.
 
     Raises `CallError` for an operand or scalar that is missing or
     unknown, `DTypeError` for a scalar of another kind, `ShapeError` for ranks and extents that do not fit, divisions
@@ -67,14 +67,14 @@ def bind(
     first = {s.axis: (s.operand, s.dimension) for s in call.steps if isinstance(s, FromDimension)}
     check_dimensions(program, shapes, found.extents, first)
     for axes, owed in call.obligations:
-        if all(found.extents[axis] > 0 for axis in axes):  # else nothing of the equation is ever evaluated
+        if all(found.extents[axis] > 0 for axis in axes):  # otherwise no expression of the equation is ever evaluated
             for what in owed:
                 demand(what, found.extents, found.scalars)
     return Bindings(found.extents, {p.name: found.scalars[p.name] for p in program.scalars})
 
 
 def with_scalars(program: Program, bindings: Bindings, scalars: Mapping[str, ScalarValue]) -> Bindings:
-    """The extents of one call with the scalars of another, which agree in all that extents are made of."""
+    """The extents of one call with the scalars of another; scalars that decide extents are the same in both."""
     found = Bindings(bindings.extents, checked_scalars(program, scalars))
     for step in _prepared(program).steps:
         if isinstance(step, FromDefault):
@@ -84,14 +84,14 @@ def with_scalars(program: Program, bindings: Bindings, scalars: Mapping[str, Sca
 
 @dataclass(frozen=True, slots=True)
 class _Call:
-    """What all calls of a program have in common: the plan, and what each equation owes if its axes are not empty."""
+    """What all calls of a program share: the plan, and the obligations of each equation whose axes are not empty."""
 
     program: Program
     steps: tuple[Step, ...]
     obligations: tuple[tuple[tuple[str, ...], tuple[Obligation, ...]], ...]
 
 
-_CALLS: dict[int, _Call] = {}  # by identity, as equal programs may stand in different places; each holds its program
+_CALLS: dict[int, _Call] = {}  # by identity, as equal programs may have different places; each entry holds its program
 _REMEMBERED = 256
 
 

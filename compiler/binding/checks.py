@@ -6,6 +6,7 @@ import operator
 from collections.abc import Mapping
 
 from einc.base.errors import CallError, DTypeError, ShapeError, nearest
+from einc.base.words import count
 from einc.ein import AxisDecl, Expr, Operand, Param, Program
 from einc.ein.arithmetic import ScalarValue, values_of
 from einc.ein.printer import print_dims, print_expr
@@ -16,7 +17,7 @@ Scalars = Mapping[str, ScalarValue]
 
 
 def check_ranks(program: Program, shapes: Mapping[str, Shape]) -> None:
-    """Every operand is there, with as many dimensions as it declares, and no other."""
+    """Exactly the declared operands are given, each with its number of dimensions."""
     known = {p.name: p for p in program.operands}
     for name in shapes:
         if name not in known:
@@ -34,7 +35,7 @@ def check_ranks(program: Program, shapes: Mapping[str, Shape]) -> None:
         got = tuple(shapes[p.name])
         if len(got) != len(p.dims):
             raise ShapeError(
-                f"{p.name} has {_count(len(p.dims), 'dimension')}, but the operand given has {len(got)}",
+                f"{p.name} has {count(len(p.dims), 'dimension')}, but the operand given has {len(got)}",
                 p.span,
                 fact=f"{_signature(p)} received {got}",
                 hint="name every dimension of the operand" if len(got) > len(p.dims) else "reshape the operand",
@@ -45,12 +46,8 @@ def _signature(p: Operand) -> str:
     return p.name + print_dims(p.dims)
 
 
-def _count(n: int, what: str) -> str:
-    return f"{n} {what}" if n == 1 else f"{n} {what}s"
-
-
 def checked_scalars(program: Program, scalars: Scalars) -> dict[str, ScalarValue]:
-    """The caller's scalars, each of its parameter's kind; those with a default may be missing."""
+    """The caller's scalars, each as the kind of its parameter; those with a default may be missing."""
     params = {p.name: p for p in program.scalars}
     for name in scalars:
         if name not in params:
@@ -75,9 +72,9 @@ def checked_scalar(p: Param, value: object) -> ScalarValue:
         if p.dtype.is_bool and truth:
             number = bool(value)
         elif p.dtype.is_int and not truth:
-            number = operator.index(value)  # type: ignore[arg-type]  # raises TypeError for what is no integer
+            number = operator.index(value)  # type: ignore[arg-type]  # raises TypeError unless it is an integer
         elif p.dtype.is_float and not truth and not isinstance(value, str | bytes):
-            number = float(value)  # type: ignore[arg-type]  # raises TypeError for what is no number
+            number = float(value)  # type: ignore[arg-type]  # raises TypeError unless it is a number
     except (TypeError, ValueError, OverflowError):
         pass
     if number is None:
@@ -95,7 +92,7 @@ def checked_scalar(p: Param, value: object) -> ScalarValue:
 def checked_quotient(
     p: Operand, dimension: int, axis: str, known: tuple[str, ...], shape: Shape, extents: Mapping[str, int]
 ) -> int:
-    """The extent of one axis of a composite dimension, those of the others being known."""
+    """The extent of one axis of a composite dimension, given those of the others."""
     extent, divisor = shape[dimension], extent_of(known, extents)
     if divisor and extent % divisor == 0:
         return extent // divisor
@@ -103,7 +100,7 @@ def checked_quotient(
     others = " * ".join(f"|{a}|" for a in known)
     fact = f"{_signature(p)} received {shape}, and {others} = {divisor}"
     if divisor:
-        message = f"dimension {dimension} of {p.name} has extent {extent}: no multiple of {divisor}"
+        message = f"dimension {dimension} of {p.name} has extent {extent}, which is not a multiple of {divisor}"
         hint = f"pass {p.name} with a multiple of {divisor} there, as {group} needs"
     else:
         message = f"the extent of axis '{axis}' is not determined: the rest of {group} is empty"
@@ -114,15 +111,15 @@ def checked_quotient(
 def checked_extent(
     axis: AxisDecl, formula: Expr, value: ScalarValue, extents: Mapping[str, int], scalars: Scalars
 ) -> int:
-    """The extent that a formula gives: an integer, 0 for an empty axis.
+    """The extent that a formula gives: an integer, or 0 for an empty axis.
 
-    Less than 0 is an error and not an empty axis: a kernel longer than its input is a mistake that would pass unseen.
+    Less than 0 is an error and not an empty axis: else a filter that is longer than its input would pass unnoticed.
     """
     place = axis.span or getattr(formula, "span", None)
     text = f"|{axis.name}| = {print_expr(formula)}"
     if isinstance(value, bool | float):
         raise DTypeError(
-            f"the extent of axis '{axis.name}' is no integer",
+            f"the extent of axis '{axis.name}' is not an integer",
             place,
             fact=f"{text} = {value}",
             hint="divide extents with '/' (exact) or '//' (rounded down)",
@@ -140,7 +137,7 @@ def checked_extent(
 def check_dimensions(
     program: Program, shapes: Mapping[str, Shape], extents: Mapping[str, int], first: Mapping[str, tuple[str, int]]
 ) -> None:
-    """Every dimension has the extent of its axes; `first` says which operand's dimension gave each."""
+    """Every dimension has the extent of its axes; `first` gives the operand and dimension that decided each."""
     for p in program.operands:
         for k, group in enumerate(p.dims):
             if shapes[p.name][k] != extent_of(group, extents):
@@ -174,4 +171,4 @@ def _mismatch(
     if other is not p:
         fact = f"{_signature(other)} received {tuple(shapes[name])}, {fact}"
     message = f"axis '{axis}' has extent {wanted} in {name} (dimension {at}) but {got} in {p.name} (dimension {k})"
-    return ShapeError(message, p.span, fact=fact, hint="pass equal extents, or name the axes apart")
+    return ShapeError(message, p.span, fact=fact, hint="pass equal extents, or give the axes different names")

@@ -1,4 +1,4 @@
-"""What the extents of a call decide about an equation: its divisions by extents, and which reads leave a tensor."""
+"""The obligations of an equation that the extents of a call decide: its divisions, and its reads being in range."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Divides:
 
 @dataclass(frozen=True, slots=True)
 class Some:
-    """There is a position to choose from: axes that an argmax goes over are not empty."""
+    """There is a position to choose from: the axes of an argmax are not empty."""
 
     monoid: str
     over: tuple[str, ...]
@@ -48,7 +48,7 @@ class Some:
 
 @dataclass(frozen=True, slots=True)
 class Within:
-    """An index of an unguarded read stays in the dimension that has these axes."""
+    """An index of an unguarded read stays within the dimension of these axes."""
 
     read: Read
     dimension: int
@@ -60,7 +60,7 @@ Obligation = Exact | Divides | Some | Within
 
 
 def obligations(e: Equation, dims: Dims) -> tuple[Obligation, ...]:
-    """What the extents of a call must satisfy for an equation that has any positions, in the order of the text."""
+    """The obligations of an equation that has any positions, in the order of the text."""
     found: list[Obligation] = []
     for expression in e.expressions():
         for n in _certain(expression):
@@ -99,7 +99,7 @@ def demand(what: Obligation, extents: Extents, scalars: Scalars) -> None:
 
 
 def choices(e: Equation) -> tuple[Obligation, ...]:
-    """What they must satisfy even for an equation without positions: there is something to choose from."""
+    """The obligations even of an equation without positions: there is something to choose from."""
     if e.monoid is None or not e.monoid.chooses:
         return ()
     return (Some(e.monoid.name, e.over, e.span),)

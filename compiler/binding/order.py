@@ -1,4 +1,4 @@
-"""The order in which every axis's extent and every scalar's default is found: decided once, for all calls."""
+"""The order in which the extents of axes and the defaults of scalars are found: decided once, for all calls."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class FromDimension:
 
 @dataclass(frozen=True, slots=True)
 class FromFormula:
-    """|axis| is a formula over extents and scalars found before; it is not negative."""
+    """|axis| is a formula over extents and scalars found before it; it must not be negative."""
 
     axis: str
     formula: Expr
@@ -29,7 +29,7 @@ class FromFormula:
 
 @dataclass(frozen=True, slots=True)
 class FromDefault:
-    """The scalar `name`, where the caller gave none, is a formula over extents and scalars found before."""
+    """The scalar `name`, if the caller gave none, is a formula over extents and scalars found before it."""
 
     name: str
     formula: Expr
@@ -41,8 +41,8 @@ Step = FromDimension | FromFormula | FromDefault
 def plan(program: Program) -> tuple[Step, ...]:
     """The order in which every extent and every default is found, the same for all calls.
 
-    Dimensions of one axis come first; then, as soon as what they need is known, composite dimensions with one unknown
-    axis, formulas of axes, and defaults of scalars. Raises `AxisError` at an axis that nothing determines.
+    Dimensions of one axis come first; then, as soon as all that they need is known, composite dimensions with one
+    unknown axis, formulas of axes, and defaults of scalars. Raises `AxisError` at an axis that nothing determines.
     """
     known = {p.name for p in program.scalars if p.default is None}
     steps: list[Step] = []
@@ -67,7 +67,7 @@ def _extent(axis: str) -> str:
 
 
 def _candidates(program: Program) -> list[Step]:
-    """Every way to find something, the preferred ones first."""
+    """Every way to find an extent or a default, the preferred ones first."""
     declared = {a.name for a in program.axes if a.extent is not None}
     single: list[Step] = []
     composite: list[Step] = []
@@ -115,7 +115,7 @@ def _undetermined(axis: AxisDecl, program: Program, known: set[str]) -> AxisErro
 def _unknown(what: str, formula: Expr, known: set[str], place: AxisDecl | Param) -> AxisError:
     missing = sorted(_free(formula) - known)
     return AxisError(
-        f"{what} cannot be found: it needs {missing[0]}, which is not known before it",
+        f"{what} cannot be found: it needs {missing[0]}, and that is not known before it",
         getattr(formula, "span", None) or place.span,
         fact=f"it is {print_expr(formula)}",
         hint="compute it from extents of operands and from scalars that the caller gives",

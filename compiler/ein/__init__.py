@@ -2,9 +2,9 @@
 
     T[i...] = monoid[r... : p](f)
 
-An **equation** gives one or more tensors over the output axes i. With a monoid it reduces scalar expressions f over the
-axes r, restricted to the domain p; without one it is pointwise. Scalar expressions read tensors at axis expressions,
-under guards. All nodes are frozen and compared by value; source spans do not count.
+An **equation** defines one or more tensors over the output axes i. With a monoid it reduces scalar expressions f over
+the axes r, restricted to the domain p; without one it is pointwise. Scalar expressions read tensors at axis
+expressions, under guards. All nodes are frozen and compared by value; source spans do not count.
 
 The text form of each node is what `einc.ein.printer` writes and the parser reads back.
 """
@@ -48,7 +48,7 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """A tensor that an equation gives: its name and the type it is stored as."""
+    """A tensor that an equation defines: its name and the type it is stored in."""
 
     name: str
     dtype: DType
@@ -60,11 +60,11 @@ class Equation:
 
     `dims` are the output's dimensions, each a group of axes, outermost first: `O[b, (g r), i]` has three.
 
-    One body per component of the monoid (argmax: the value, then its index; the index is written only where it is not
-    the row-major position in `over`), and one output tensor per result.
+    There is one body for each component of the monoid (argmax: the value, then its index, which texts write only where
+    it is not the row-major position in `over`), and one output tensor for each result.
 
-    `within` says where a reduction may look for what it needs: outside it every body is the identity of the monoid, or
-    nobody reads what it gives. It restricts nothing; a kernel may take its bounds from it.
+    `within` bounds the positions that a reduction needs: outside it every body is the identity of the monoid, or the
+    result is not read. It changes no value; a kernel may take the bounds of its loop from it.
 
     `product` is the type that a contraction multiplies in, once that is settled (`einc.ein.origins`).
     """
@@ -100,11 +100,11 @@ class Equation:
         return self.bodies[0]
 
     def computed(self) -> tuple[Expr, ...]:
-        """What decides the values: the bodies, then the domain if there is one."""
+        """The expressions that decide the values: the bodies, then the domain if there is one."""
         return self.bodies if self.domain is None else (*self.bodies, self.domain)
 
     def expressions(self) -> tuple[Expr, ...]:
-        """Every expression: the bodies, the domain, and where they may be looked for."""
+        """Every expression: the bodies, the domain, and `within`."""
         return self.computed() if self.within is None else (*self.computed(), self.within)
 
     def map(self, f: Callable[[Expr], Expr]) -> Equation:
@@ -124,7 +124,7 @@ class Equation:
 class Operand:
     """A tensor parameter: each dimension is a group of axes, outermost first (`(g r)` is two, `1` is none).
 
-    Where its type is `declared`, the text says it, and no other may be given."""
+    If its type is `declared`, the text names it, and an operand of no other type may be given."""
 
     name: str
     dims: tuple[tuple[str, ...], ...]
@@ -145,7 +145,7 @@ class Param:
 
 @dataclass(frozen=True, slots=True)
 class AxisDecl:
-    """An axis and its extent: a formula over other extents and scalars, or None where an operand has the dimension."""
+    """An axis and its extent: a formula over other extents and scalars, or None where an operand decides it."""
 
     name: str
     extent: Expr | None = None
@@ -154,7 +154,7 @@ class AxisDecl:
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """A cascade: parameters in the caller's order, axes, equations each after what it reads, and the results' names."""
+    """A cascade: parameters in the caller's order, axes, equations each after those it reads, and names of results."""
 
     name: str
     params: tuple[Operand | Param, ...]

@@ -35,7 +35,7 @@ def evaluate_formula(e: Expr, extents: Mapping[str, int], scalars: Mapping[str, 
             values = [evaluate_formula(a, extents, scalars) for a in args]
             return _apply(e, op, values, extents, scalars)
         case AxisValue() | Read():
-            raise DTypeError(f"{print_expr(e)} is no constant of the call", getattr(e, "span", None))
+            raise DTypeError(f"{print_expr(e)} is not known at the call", getattr(e, "span", None))
         case _:
             assert_never(e)
 
@@ -110,7 +110,7 @@ def _apply(
         case "not", [a]:
             return not a
         case _:
-            raise DTypeError(f"'{op}' is not for extents and scalars", e.span, fact=print_expr(e))
+            raise DTypeError(f"'{op}' does not take extents and scalars", e.span, fact=print_expr(e))
 
 
 _ROUND: dict[str, Callable[[float], int]] = {"floor": math.floor, "ceil": math.ceil, "round": round}
@@ -134,7 +134,7 @@ def _quotient(a: float, b: float) -> float:
 
 
 def _power(a: ScalarValue, b: ScalarValue) -> ScalarValue:
-    """Integer powers of integers are integers; a negative exponent of one, rounded to zero, leaves 1, -1 or 0."""
+    """Integer powers of integers are integers; one with a negative exponent is rounded to zero, and so 1, -1 or 0."""
     if isinstance(a, int) and isinstance(b, int):
         if b >= 0:
             return int(a**b)

@@ -1,6 +1,6 @@
-"""A complex tensor by its parts: what gives one is an equation with a body, and a component of its monoid, for each.
+"""Complex tensors by their parts: an equation of one has a body, and its monoid a component, for each part.
 
-T[i] = sum[k](complex(x, y))   is the sum of x and the sum of y, which are stored side by side
+T[i] = sum[k](complex(x, y))   is the sum of x and the sum of y, stored side by side
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _A, _B = (Scalar("a0"), Scalar("a1")), (Scalar("b0"), Scalar("b1"))
 
 
 def call(op: str, *args: Expr) -> Expr:
-    """An operation, with 0 folded away where a part is missing."""
+    """An operation, with 0 folded where a part is missing."""
     if op == "add" and ZERO in args:
         return args[1] if args[0] == ZERO else args[0]
     if op == "sub" and args[1] == ZERO:
@@ -37,7 +37,7 @@ def product(x: Parts, y: Parts) -> Parts:
     return re, im
 
 
-# The monoids of complex numbers, over their parts, by the operation that combines two.
+# The monoids of complex numbers over their parts, by the operation that combines two numbers.
 COMPLEX = {
     "add": Monoid("sum", (0, 0), (MONOIDS["sum"].combine[0], Apply("add", (_A[1], _B[1]))), results=(0, 1)),
     "mul": Monoid("prod", (1, 0), product(_A, _B), results=(0, 1)),
@@ -51,7 +51,7 @@ def complexes(m: Monoid) -> Monoid:
 
 
 def parts_of(e: Expr) -> tuple[Expr, ...]:
-    """Both parts of `complex(x, y)` that are not 0; any other expression is its own."""
+    """The parts of `complex(x, y)` that are not 0; any other expression is its only part."""
     match e:
         case Apply("complex", parts):
             return tuple(p for p in parts if p != ZERO)

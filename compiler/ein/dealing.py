@@ -1,4 +1,4 @@
-"""A sum of products dealt to two sides: which of its axes are rows, columns, batch and inner, and what may be where."""
+"""A sum of products dealt to two sides: which of its axes are rows, columns, batch and inner."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Dealing = tuple[Shape, tuple[Expr, ...], tuple[Expr, ...]]
 
 
 def terms_of(e: Expr, negative: bool = False) -> Iterator[tuple[bool, Expr]]:
-    """The terms of a sum, each with whether it is subtracted."""
+    """The terms of a sum, each with a flag that says whether it is subtracted."""
     match e:
         case Apply(op="add", args=(x, y)):
             yield from terms_of(x, negative)
@@ -41,7 +41,7 @@ def terms_of(e: Expr, negative: bool = False) -> Iterator[tuple[bool, Expr]]:
 
 
 def factors_of(e: Expr) -> Iterator[Expr]:
-    """What a term multiplies, signs apart; a divisor is multiplied by its inverse, a masked product is a product."""
+    """The factors of a term, without signs; a divisor counts as a factor, and the factors of a masked product too."""
     match e:
         case Apply(op="mul", args=(x, y)):
             yield from factors_of(x)
@@ -59,7 +59,7 @@ def factors_of(e: Expr) -> Iterator[Expr]:
 
 @lru_cache(maxsize=4096)
 def dealings(axes: tuple[str, ...], over: tuple[str, ...], factors: tuple[Expr, ...]) -> tuple[Dealing, ...]:
-    """Every way to deal factors to two sides that makes a contraction, whatever the extents."""
+    """Every way of dealing factors to two sides that makes a contraction, whatever the extents."""
     found = []
     for sides in choices((False, True), repeat=len(factors)):
         left = tuple(f for f, right in zip(factors, sides, strict=True) if not right)

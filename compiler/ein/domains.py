@@ -1,4 +1,4 @@
-"""Where an expression may differ from what changes nothing: predicates that leave 0, 1 or an infinity where they fail.
+"""Where an expression may differ from a neutral value: predicates that leave 0, 1 or an infinity where they fail.
 
     where(p, x, 0), exp(where(p, x, -inf))     differ from 0 where p holds
     x + where(p, 0, -inf)                      differs from -inf where p holds
@@ -41,7 +41,7 @@ _TRUTH = (*COMPARISONS, "and", "or", "not")
 
 @dataclass(frozen=True, slots=True)
 class Domains:
-    """The domains of expressions that read tensors; those that are `named` are looked into."""
+    """The domains of expressions that read tensors; the definitions of `named` ones are looked into."""
 
     named: Mapping[str, Equation] = field(default_factory=dict)
     known: dict[tuple[str, float], Domain] = field(default_factory=dict)
@@ -111,7 +111,7 @@ class Domains:
     # ------------------------------------------------------------------------------------------------- through tensors
 
     def _of_read(self, e: Read, nothing: float) -> Domain:
-        """A guard keeps what is read from differing from 0; elsewhere it differs where the tensor does."""
+        """A guarded read is 0 outside its guard; inside, it differs where the tensor does."""
         own = EVERYWHERE if e.guard is None or nothing else frozenset(holds(e.guard))
         source = self.named.get(e.tensor)
         if source is None or (nothing and e.guard is not None) or len(source.outputs) > 1:
@@ -121,13 +121,13 @@ class Domains:
             if in_range_by_form(i, group):
                 at |= {axis: AxisValue(axis) for axis in group}
             elif nothing or len(group) != 1:
-                return own  # out of range it is 0, and positions in a group of axes are not told apart
+                return own  # out of range it is 0, and positions in a composite dimension are not told apart
             else:
                 at[group[0]] = i
         return own | frozenset(substitute(p, at) for p in self._of_tensor(source, nothing))
 
     def _of_tensor(self, e: Equation, nothing: float) -> Domain:
-        """Where a tensor differs; a reduction of nothing but what changes nothing is that itself."""
+        """Where a tensor differs; a reduction of neutral values alone is neutral itself."""
         key = (e.name, nothing)
         if key not in self.known:
             self.known[key] = EVERYWHERE
@@ -139,9 +139,9 @@ class Domains:
         return self.known[key]
 
     def told(self, predicates: Iterable[Expr]) -> Iterable[Expr]:
-        """Predicates, and what those tell that compare with 0 or an infinity: x != -inf, that x differs from it.
+        """Predicates, with those that follow from comparisons with 0 or an infinity: x != -inf holds where x differs.
 
-        That a computed x is not infinite for any other reason is taken for granted: only operands hold such masks.
+        A computed x is taken to be infinite only by a mask, so that its comparison is dropped; an operand's is kept.
         """
         for p in predicates:
             match p:
@@ -156,7 +156,7 @@ class Domains:
                     yield p
 
     def is_computed(self, e: Expr) -> bool:
-        """Is it made of reductions and numbers alone, not of what an operand holds at a position?"""
+        """Is it made of reductions and numbers alone, not of an operand's elements?"""
         match e:
             case Read(tensor=name):
                 source = self.named.get(name)
@@ -172,7 +172,7 @@ def _is_infinite(c: float) -> bool:
 
 
 def either(a: Domain, b: Domain) -> Domain:
-    """Where one domain or the other holds: what they have in common, and the alternative of the rest."""
+    """Where one domain or the other holds: their common predicates, and the disjunction of the rest."""
     if FALSE in a or FALSE in b:
         return b if FALSE in a else a
     common = a & b
@@ -181,7 +181,7 @@ def either(a: Domain, b: Domain) -> Domain:
 
 
 def is_positive(e: Expr) -> bool:
-    """Is the value provably greater than 0 and finite, where there are any positions?"""
+    """Is the value provably greater than 0 and finite, if no axis is empty?"""
     match e:
         case Const(value):
             return 0 < value < math.inf
@@ -198,7 +198,7 @@ def is_positive(e: Expr) -> bool:
 
 
 def conjunction(predicates: Iterable[Expr]) -> Expr | None:
-    """All of the predicates in one; None where there are none."""
+    """All of the predicates as one; None if there are none."""
     found = list(predicates)
     return reduce(lambda x, y: Apply("and", (x, y)), found) if found else None
 
@@ -217,7 +217,7 @@ def holds(p: Expr) -> tuple[Expr, ...]:
 
 
 def fails(p: Expr) -> tuple[Expr, ...]:
-    """The conjuncts of a predicate's negation, in order; of a NaN, neither a < b nor a >= b."""
+    """The conjuncts of a predicate's negation, in order. With a NaN, neither a < b nor a >= b holds."""
     match p:
         case Const(False):
             return ()

@@ -1,4 +1,4 @@
-"""Scalar expressions, which say what a value at a position is made of, and what is read off them."""
+"""Scalar expressions, the values at a position, and what can be read off them."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Scalar:
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """`T[e...]`, one axis expression a dimension; `T[e... : g]` reads only where the guard g holds.
+    """`T[e...]`, one axis expression for each dimension; `T[e... : g]` reads only where the guard g holds.
 
     Where the guard is false, or an index that depends on data is out of range, the value is 0.
     """
@@ -60,7 +60,7 @@ class Read:
         object.__setattr__(self, "_hash", hash((self.tensor, self.index, self.guard)))
 
     def __hash__(self) -> int:
-        return self._hash  # worked out once: passes look expressions up all the time
+        return self._hash  # computed once: passes look expressions up all the time
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ class Apply:
         object.__setattr__(self, "_hash", hash((self.op, self.args)))
 
     def __hash__(self) -> int:
-        return self._hash  # worked out once: passes look expressions up all the time
+        return self._hash  # computed once: passes look expressions up all the time
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +108,7 @@ def children(e: Expr) -> tuple[Expr, ...]:
 
 
 def rebuild(e: Expr, f: Callable[[Expr], Expr]) -> Expr:
-    """The same node over f of its children; the node itself where nothing changed."""
+    """The same node with f applied to its children; the node itself where nothing changed."""
     match e:
         case Apply(args=args):
             new = tuple(f(a) for a in args)
@@ -128,7 +128,7 @@ def rebuild(e: Expr, f: Callable[[Expr], Expr]) -> Expr:
 
 
 def walk(e: Expr) -> Iterator[Expr]:
-    """Every node, parents before children, left to right; without recursion, so depth is no limit."""
+    """Every node, parents before children, left to right; without recursion, so that depth is no limit."""
     stack = [e]
     while stack:
         node = stack.pop()
@@ -138,7 +138,7 @@ def walk(e: Expr) -> Iterator[Expr]:
 
 @lru_cache(maxsize=4096)
 def axes_of(e: Expr) -> tuple[str, ...]:
-    """The axes whose position the value depends on, in order of appearance (extents do not count)."""
+    """The axes whose positions the value depends on, in order of appearance (extents do not count)."""
     return tuple(dict.fromkeys(n.axis for n in walk(e) if isinstance(n, AxisValue)))
 
 

@@ -1,13 +1,14 @@
-"""Which guard a read has by the place it stands at: what `where`, `and`, `or` and a domain imply for the reads inside.
+"""The guard that a read has by its place: what `where`, `and`, `or` and a domain imply for the reads inside.
 
-    where(c, a, b)      reads in a get c, in b `not c`
-    p and q, p or q     reads in q get p, respectively `not p`
+    where(c, a, b)      reads in a get c, reads in b get `not c`
+    p and q, p or q     reads in q get p, or `not p`
     op[r : p](f)        reads in f get p
     T[e : g]            reads in e get g
 
-Nested, the guards are conjoined, the outer first; one that a read writes replaces what is implied, `true` with none. A
-read that cannot be out of range (each index is the bare axis of its dimension, or the composite expression of it) has
-none implied. The elaborator gives guards by these laws, and the printer leaves out those that they imply.
+Nested guards are conjoined, the outer first. A guard that a read writes itself replaces the implied one, and `true`
+removes it. No guard is implied for a read that cannot be out of range, because each index is the bare axis of its
+dimension, or its composite expression. The elaborator adds guards by these laws, and the printer leaves out those that
+they imply.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ def conjoin(outer: Expr | None, inner: Expr | None) -> Expr | None:
 
 
 def argument_guard(op: str, before: Sequence[Expr], guard: Expr | None) -> Expr | None:
-    """The guard of reads in the argument of `op` that follows the arguments `before`; `op` stands under `guard`."""
+    """The guard of reads in an argument of `op`, which follows the arguments `before`; `op` itself is under `guard`."""
     match op, len(before):
         case ("where", 1) | ("and", 1):
             return conjoin(guard, before[0])
@@ -67,6 +68,6 @@ def argument_guard(op: str, before: Sequence[Expr], guard: Expr | None) -> Expr 
 
 
 def implied_guard(index: Sequence[Expr], dims: Sequence[tuple[str, ...]], guard: Expr | None) -> Expr | None:
-    """The guard of a read of a tensor of these dimensions that stands under `guard` and writes none of its own."""
+    """The guard of a read under `guard`, of a tensor with these dimensions, if it writes none of its own."""
     certain = len(index) == len(dims) and all(in_range_by_form(e, g) for e, g in zip(index, dims, strict=True))
     return None if certain else guard

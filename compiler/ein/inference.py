@@ -1,4 +1,4 @@
-"""The types of expressions and the default types of equations: one rule for elaborator, printer, verifier, passes."""
+"""The types of expressions, and the default types of equations, for elaborator, printer, verifier and passes alike."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from einc.base.types import BOOL, FLOAT, I64, INT, U64, DType, accumulator, comp
 from einc.ein import Apply, AxisValue, Cast, Const, Equation, Expr, Extent, Monoid, Read, Scalar, rebuild
 
 _WEAK = {"bool": BOOL, "int": INT, "float": FLOAT}
-_CARRIES = (Rule.JOIN, Rule.ARITHMETIC, Rule.SELECT, Rule.INTEGER)  # of operations whose type their arguments give
+_CARRIES = (Rule.JOIN, Rule.ARITHMETIC, Rule.SELECT, Rule.INTEGER)  # their type comes from the arguments
 
 
 def dtype_of(e: Expr, dtypes: Mapping[str, DType]) -> DType:
     """The type of an expression, weak types included, given those of tensors and scalars by name.
 
-    A read has its tensor's type as stored; arithmetic on it is done in `types.compute` of that. Raises `DTypeError`
-    without a place where an operation does not take its arguments.
+    A read has the type that its tensor is stored in; arithmetic on it is done in `types.compute` of that type. Raises
+    `DTypeError`, without a place, where an operation does not take its arguments.
     """
     match e:
         case Const(kind=kind):
@@ -35,12 +35,12 @@ def dtype_of(e: Expr, dtypes: Mapping[str, DType]) -> DType:
 
 
 def is_position(t: DType) -> bool:
-    """Is it a type that positions have: weak, or of 64 bits, so that no arithmetic on them wraps?"""
+    """Is it a type of positions: weak, or of 64 bits, so that arithmetic on them does not wrap?"""
     return t in (INT, I64)
 
 
 def position(e: Expr, dtypes: Mapping[str, DType]) -> Expr:
-    """An integer as a subscript: what it is computed from becomes 64 bits wide before it is computed with.
+    """An integer as a subscript: its operands become 64 bits wide before the arithmetic.
 
     t * 3 + 1   -->   i64(t) * 3 + 1      t: u8
     """
@@ -56,7 +56,7 @@ def position(e: Expr, dtypes: Mapping[str, DType]) -> Expr:
 
 
 def exact(e: Expr, dtypes: Mapping[str, DType]) -> Expr:
-    """An equal integer to calculate with: parts that are computed in a narrow type, and may wrap there, stay together.
+    """An equal integer of 64 bits: parts that are computed in a narrow type, and may wrap in it, stay together.
 
         t * 3 + j // 2   -->   i64(t * 3 + j // 2)      t: u8
         s + t * 3        -->   s + i64(t * 3)           s: i64
@@ -71,7 +71,7 @@ def exact(e: Expr, dtypes: Mapping[str, DType]) -> Expr:
 
 
 def reduced_type(monoid: Monoid, component: int, body: DType) -> DType:
-    """The type that component k of a reduction accumulates in, and gives by default, for a body of this type."""
+    """The type that component k of a reduction accumulates in, and has by default, for a body of this type."""
     body = settle(body)
     if monoid.truths:
         return BOOL
@@ -81,12 +81,12 @@ def reduced_type(monoid: Monoid, component: int, body: DType) -> DType:
 
 
 def is_place(monoid: Monoid, component: int, body: DType) -> bool:
-    """Is component k the position of what is chosen? It has room for every position."""
+    """Is component k the position of the chosen value? Its type must hold every position."""
     return monoid.chooses and component > 0 and body.is_int
 
 
 def default_dtypes(monoid: Monoid | None, bodies: Sequence[Expr], dtypes: Mapping[str, DType]) -> tuple[DType, ...]:
-    """The types that the outputs of an equation have where none is written, one for each.
+    """The types of an equation's outputs where none are written, one for each output.
 
     Floats are stored in f32, or f64 where an input is; integers in their own type, weak ones in i64; sums and products
     as they accumulate (integers at least i32, booleans i64); `any` and `all` bool; positions i64; a cast as it says.

@@ -1,6 +1,6 @@
-"""The monoids of the language, and what is true of a monoid by what it combines to.
+"""The monoids of the language, and the properties of a monoid that follow from its combination.
 
-Passes and generators ask for these properties and never for a name: a monoid is a value, and nothing else knows it.
+Passes and generators ask for these properties and never for a name, so that a monoid is defined by its value alone.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ class Monoid:
 
     `combine[k]` gives component k from the scalars `a0, a1, ...` (earlier) and `b0, b1, ...` (later). `identity` may be
     `lowest` or `highest`: the least or greatest value of the component's type. `results` says which components the
-    reduction gives: argmax carries a value and an index and gives the index. `inverse` undoes a combine, if it can.
-    `name` is the word for it in texts, and `meaning` says in a line what it gives. The rest is read off these, once.
+    reduction gives: argmax carries a value and an index, and gives the index. `inverse`, if there is one, undoes a
+    combination. `name` is the word for it in texts, and `meaning` its result in a line. All else follows from these.
     """
 
     name: str
@@ -32,17 +32,17 @@ class Monoid:
     commutative: bool = True
     inverse: Expr | None = None
     meaning: str = field(default="", compare=False, repr=False)
-    # The operation that combines two values, where there is one component and one operation.
+    # The operation that combines two values, if there is one component and it is a single operation.
     op: str | None = field(init=False, compare=False, repr=False)
     # Is every component a sum?
     adds: bool = field(init=False, compare=False, repr=False)
-    # `max` or `min` where the first component is that of the terms', a NaN before all; argmax has one as well.
+    # `max` or `min` if the first component is that of the terms, where NaN comes first; argmax has one as well.
     order: str | None = field(init=False, compare=False, repr=False)
-    # Do all components come from the one term that is chosen, so that the others go with the first?
+    # Do all components come from one term, so that the others belong to the first?
     chooses: bool = field(init=False, compare=False, repr=False)
-    # Does it make what none of its terms is, which takes room and is rounded?
+    # Does it compute values that none of its terms has, which need a wider type and are rounded?
     accumulates: bool = field(init=False, compare=False, repr=False)
-    # The constant that a reduction of floats or truth values over nothing is in every component; a position is none.
+    # The constant that every component of an empty reduction of floats or truth values is; none if one is a position.
     unit: Const | None = field(init=False, compare=False, repr=False)
     _hash: int = field(init=False, compare=False, repr=False)
 
@@ -59,7 +59,7 @@ class Monoid:
         object.__setattr__(self, "_hash", hash((self.name, self.identity, self.combine, self.results)))
 
     def __hash__(self) -> int:
-        return self._hash  # worked out once: equations are looked up all the time
+        return self._hash  # computed once: equations are looked up all the time
 
     @property
     def components(self) -> int:
@@ -67,7 +67,7 @@ class Monoid:
 
     @property
     def extreme(self) -> str | None:
-        """`max` or `min` where that of the terms is what it gives, not where it is."""
+        """`max` or `min` if the result is that of the terms, not its position."""
         return None if self.chooses else self.order
 
     @property
@@ -77,12 +77,12 @@ class Monoid:
 
     @property
     def product(self) -> str | None:
-        """The operation that distributes over `op` and leaves the identity as it is."""
+        """The operation that distributes over `op` and keeps its identity."""
         return None if self.op is None else _DISTRIBUTES.get(self.op)
 
 
 def _operation(combine: tuple[Expr, ...]) -> str | None:
-    """The operation that is applied to the only component of two states."""
+    """The operation that combines the only components of two states."""
     match combine:
         case (Apply(op, args),) if args == _pair(0):
             return op
@@ -91,7 +91,7 @@ def _operation(combine: tuple[Expr, ...]) -> str | None:
 
 
 def _chooses(combine: tuple[Expr, ...]) -> bool:
-    """Is there one condition for all components, several, by which they are those of one state or of the other?"""
+    """Are there several components, all chosen from one state or the other by the same condition?"""
     condition = combine[0].args[0] if isinstance(combine[0], Apply) else None
     if condition is None or len(combine) < 2:
         return False
@@ -101,7 +101,7 @@ def _chooses(combine: tuple[Expr, ...]) -> bool:
 
 
 def _is_term(e: Expr) -> bool:
-    """Is what it gives always one of the terms, which takes no more room, and rounds nothing?"""
+    """Is the value always one of the terms, so that it needs no wider type and is not rounded?"""
     match e:
         case Scalar():
             return True
@@ -121,7 +121,7 @@ def _call(op: str, *args: Expr) -> Expr:
 
 
 def _first(better: str) -> tuple[Expr, ...]:
-    """The better value with its index, the smaller index among equals; a NaN wins, as in NumPy."""
+    """The better value with its index, the smaller index of equals; a NaN wins, as in NumPy."""
     (a, b), places = _pair(0), _pair(1)
     a_nan, b_nan = _call("ne", a, a), _call("ne", b, b)
     tie = _call("or", _call("eq", a, b), _call("and", a_nan, b_nan))
@@ -139,19 +139,19 @@ def _single(name: str, unit: bool | int | str, op: str, meaning: str, inverse: s
 
 
 def _place(name: str, unit: str, better: str, of: str) -> Monoid:
-    meaning = f"the position of the {of}, the first of several; over an axis of extent 0 an error"
+    meaning = f"the position of the {of}, the first of several; an error over an axis of extent 0"
     return Monoid(name, (unit, "highest"), _first(better), results=(1,), meaning=meaning)
 
 
 MONOIDS: dict[str, Monoid] = {
     m.name: m
     for m in (
-        _single("sum", 0, "add", "the sum; of nothing 0", inverse="sub"),
-        _single("prod", 1, "mul", "the product; of nothing 1"),
-        _single("max", "lowest", "max", "the greatest; of nothing -inf"),
-        _single("min", "highest", "min", "the least; of nothing inf"),
-        _single("any", False, "or", "is any true? of nothing false"),
-        _single("all", True, "and", "are all true? of nothing true"),
+        _single("sum", 0, "add", "the sum; 0 over nothing", inverse="sub"),
+        _single("prod", 1, "mul", "the product; 1 over nothing"),
+        _single("max", "lowest", "max", "the greatest; -inf over nothing"),
+        _single("min", "highest", "min", "the least; inf over nothing"),
+        _single("any", False, "or", "whether any is true; false over nothing"),
+        _single("all", True, "and", "whether all are true; true over nothing"),
         _place("argmax", "lowest", "gt", "greatest"),
         _place("argmin", "highest", "lt", "least"),
     )

@@ -1,16 +1,16 @@
-"""The types of values as a program's reader sees them, and the one type that each contraction multiplies in.
+"""The types of values as the reader of a program sees them, and the type that each contraction multiplies in.
 
-A value has the type of the operand that it is read from, of the contraction that it is, of what a reduction reduces,
-and else PyTorch's promotion of its parts; numbers, positions and extents give way. What is kept on the way is wider.
+A value has the type of the operand it is read from, or of the contraction it is, or of the values that it reduces, and
+else PyTorch's promotion of its parts; numbers, positions and extents give way. Intermediates are kept in wider types.
 
 A contraction multiplies in one type:
 
     operand * operand            their join
     operand * computed           the operand's
-    computed * computed          the narrowest float type, of 16 bits or more, of the operands that either is made of
+    computed * computed          the narrowest float type, of 16 bits or more, of the operands that they are made of
 
 A cast that the text writes counts as an operand. 8-bit floats multiply as such only where both sides are operands of
-that type; beside something computed they are bf16, which holds each of their values.
+that type; beside a computed side they become bf16, which holds all of their values.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ Source = tuple[str, DType]  # an operand, or a cast as it is written, with its t
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """What a value is: its type, weak ones included; the operand or cast that it is, None where it is computed; and
-    every operand and cast of floats that it is made of, at whatever distance."""
+    """Where a value comes from: its type, which may be weak; the operand or cast that it is, None if it is computed;
+    and all operands and casts of floats that it is made of, directly or not."""
 
     type: DType
     own: Source | None = None
@@ -41,7 +41,7 @@ class Origin:
 
     @property
     def own_type(self) -> DType | None:
-        """The float type that it multiplies in as it is."""
+        """The float type that it multiplies in unchanged."""
         return None if self.own is None or not _is_real(self.own[1]) else self.own[1]
 
 
@@ -59,9 +59,9 @@ class Multiplying:
             case "operands":
                 return f"{self.dtype}, of the operands {names}"
             case "operand":
-                return f"{self.dtype}, of the operand {names}, which the other side is brought to"
+                return f"{self.dtype}, of the operand {names}; the other side is converted to it"
             case "computed":
-                return f"{self.dtype}, the narrowest that its computed sides are made of, by {names}"
+                return f"{self.dtype}, the narrowest of the operands that its computed sides are made of: {names}"
 
 
 Origins = Mapping[str, Origin]
@@ -100,7 +100,7 @@ def _operation(e: Apply, known: Origins, seen: dict[Expr, Origin]) -> Origin:
 
 
 def _result(op: str, types: tuple[DType, ...]) -> DType:
-    """The type of an operation; functions and quotients of integers that are stored are f32."""
+    """The type of an operation; functions and quotients of stored integers are f32."""
     found = result_type(op, types)
     strong = any((t.is_int and t.bits) or t.is_bool for t in types)
     return F32 if found == FLOAT and strong and OPS[op].rule is Rule.FLOATING and FLOAT not in types else found
@@ -126,7 +126,7 @@ def multiplying(
     known: Origins,
     seen: dict[Expr, Origin] | None = None,
 ) -> Multiplying | None:
-    """The type in which a sum of products of floats multiplies; None for everything else."""
+    """The type that a sum of products of floats multiplies in; None for any other equation."""
     if monoid is None or not monoid.adds:
         return None
     found: list[Multiplying] = []
@@ -145,7 +145,7 @@ def multiplying(
 def _meetings(
     term: Expr, over: tuple[str, ...], axes: tuple[str, ...], known: Origins, seen: dict[Expr, Origin]
 ) -> Iterator[Multiplying]:
-    """How the sides of a product meet, for each way to deal its factors to two; where there is none, each is a side."""
+    """How the two sides of a product meet, for each way of dealing its factors; without one, each factor is a side."""
     factors = tuple(f for f in factors_of(term) if not set(over).isdisjoint(axes_of(f)))
     if not len(factors) >= 2:
         return
@@ -166,7 +166,7 @@ def _side(factors: Sequence[Origin]) -> Origin:
 
 
 def meeting(sides: Sequence[Origin]) -> Multiplying:
-    """The type in which sides multiply, of which one at least is of floats."""
+    """The type in which sides multiply, at least one of which is of floats."""
     owned = [(s.own[0], t) for s in sides if s.own is not None and (t := s.own_type) is not None]
     if not owned:
         return _narrowest(_union(sides))
@@ -193,14 +193,14 @@ def _narrowest(sources: frozenset[Source]) -> Multiplying:
 def value_origins(
     monoid: Monoid | None, over: tuple[str, ...], axes: tuple[str, ...], bodies: Sequence[Expr], known: Origins
 ) -> tuple[Origin, ...]:
-    """The origins of what an equation gives, one for each output, before anything is said about how it is stored."""
+    """The origins of an equation's values, one for each output, before storing them in any type."""
     return _made(monoid, over, axes, bodies, known)[0]
 
 
 def _made(
     monoid: Monoid | None, over: tuple[str, ...], axes: tuple[str, ...], bodies: Sequence[Expr], known: Origins
 ) -> tuple[tuple[Origin, ...], Multiplying | None]:
-    """The same, and how it multiplies."""
+    """The same, and how the equation multiplies."""
     seen: dict[Expr, Origin] = {}
     made = [origin(b, known, seen) for b in bodies]
     if monoid is None:
@@ -221,15 +221,15 @@ def _reduced(monoid: Monoid, component: int, body: DType, product: Multiplying |
 
 
 def parameters(program: Program) -> dict[str, Origin]:
-    """The origins of what a program is given."""
+    """The origins of a program's parameters."""
     operands = {p.name for p in program.operands}
     return {p.name: given(p.name, p.dtype) if p.name in operands else Origin(p.dtype) for p in program.params}
 
 
 def learn(e: Equation, known: dict[str, Origin], dtypes: Mapping[str, DType], results: Sequence[str]) -> DType | None:
-    """Note the origins of what an equation gives, and give the type that it multiplies in.
+    """Note the origins of an equation's outputs, and return the type that it multiplies in.
 
-    A result is read as it is returned. What is stored in a type that it would not have by default was cast to it.
+    A result is read in the type it is returned in. An output stored in a type other than its default was cast to it.
     """
     made, product = _made(e.monoid, e.over, e.axes, e.bodies, known)
     returned = any(t.name in results for t in e.outputs)
@@ -240,7 +240,7 @@ def learn(e: Equation, known: dict[str, Origin], dtypes: Mapping[str, DType], re
 
 
 def contractions(program: Program) -> Iterator[tuple[str, Multiplying]]:
-    """The contractions of floats, by name: what each multiplies in, and why."""
+    """The contractions of floats, by name: the type that each multiplies in, and why."""
     known, dtypes = parameters(program), program.dtypes()
     for e in program.equations:
         found = multiplying(e.monoid, e.over, e.axes, e.body, known)
@@ -250,14 +250,14 @@ def contractions(program: Program) -> Iterator[tuple[str, Multiplying]]:
 
 
 class Products:
-    """The types that the contractions of a program multiply in: those they have been given, or what the rule says."""
+    """The types that the contractions of a program multiply in: those already settled, else by the rule."""
 
     def __init__(self, program: Program) -> None:
         self._program = program
         self._known: _Anything | None = None
 
     def product(self, e: Equation) -> DType | None:
-        """The type that an equation multiplies floats in; what it reads that is none of the program's is computed."""
+        """The type that an equation multiplies floats in; tensors that are not the program's count as computed."""
         if e.product is not None or e.monoid is None or not e.monoid.adds:
             return e.product
         if self._known is None:
@@ -269,14 +269,14 @@ class Products:
 
 
 class _Anything(dict[str, Origin]):
-    """Origins by name; of a name that only a kernel knows, that of a float computed there."""
+    """Origins by name; a name that only a kernel knows is a float computed there."""
 
     def __missing__(self, _name: str) -> Origin:
         return Origin(F32)
 
 
 def fixed(program: Program) -> Program:
-    """The program with the type that each contraction multiplies in, which then holds whatever becomes of its sides."""
+    """The program with the type of each contraction settled, however passes change its sides."""
     known, dtypes, equations = parameters(program), program.dtypes(), []
     for e in program.equations:
         product = learn(e, known, dtypes, program.results)

@@ -1,4 +1,4 @@
-"""Programs as text of the language itself, which the parser and elaborator read back to an equal program."""
+"""Programs as text of the language itself, which parser and elaborator read back to an equal program."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def print_program(program: Program) -> str:
 def _default_types(
     e: Equation, program: Program, dtypes: Mapping[str, DType], known: Mapping[str, Origin]
 ) -> tuple[DType, ...]:
-    """The types of the outputs where none are written: of a definition that is returned, those of its values."""
+    """The types of the outputs if none are written: for a definition that is returned, those of its values."""
     if all(t.name not in program.results for t in e.outputs):
         return default_dtypes(e.monoid, e.bodies, dtypes)
     return tuple(settle(o.type) for o in value_origins(e.monoid, e.over, e.axes, e.bodies, known))
@@ -83,7 +83,7 @@ def print_equation(e: Equation, default_types: bool = False, shapes: Shapes | No
 
 
 def _repeats(e: Equation) -> bool:
-    """Is it over an axis that its body has not? The text must say so, as it is a mistake more often than meant."""
+    """Is it over an axis that its body lacks? The text must say so, since that is more often a mistake than meant."""
     there = {axis for b in _written(e) for axis in axes_of(b)}
     return e.domain is None and bool(there) and not there.issuperset(e.over)
 
@@ -94,7 +94,7 @@ def position(over: Sequence[str]) -> Expr:
 
 
 def _written(e: Equation) -> tuple[Expr, ...]:
-    """The bodies that the text shows: the index of what is chosen only where it is not the row-major position."""
+    """The bodies that the text shows: the index of a chosen value only if it is not the row-major position."""
     alone = e.monoid is not None and e.monoid.chooses and len(e.outputs) == 1
     if alone and e.bodies[1:] == (position(e.over),):
         return e.bodies[:1]
@@ -102,7 +102,7 @@ def _written(e: Equation) -> tuple[Expr, ...]:
 
 
 def print_expr(e: Expr, shapes: Shapes | None = None, guard: Expr | None = None) -> str:
-    """An expression with the fewest parentheses; guards of reads are shown where `guard`, their context, differs.
+    """An expression with the fewest parentheses; guards of reads are shown where they differ from the context `guard`.
 
     `shapes` gives the dimensions of tensors, to know which reads need no guard.
     """
@@ -110,7 +110,7 @@ def print_expr(e: Expr, shapes: Shapes | None = None, guard: Expr | None = None)
 
 
 class _Writer:
-    """Expressions as text, with how strongly that binds; two frames a level, so that deep ones can be shown."""
+    """Expressions as text, with how tightly it binds; two stack frames a level, so that deep ones can be shown."""
 
     def __init__(self, shapes: Shapes | None) -> None:
         self.shapes = shapes
@@ -142,9 +142,9 @@ class _Writer:
             space = " " if op.infix.isalpha() else ""
             if op.name == "neg" and isinstance(args[0], Const):  # `-2` is a literal
                 return f"-({parts[0][0]})", op.binding
-            return f"{op.infix}{space}{_within(parts[0], op.binding)}", op.binding
+            return f"{op.infix}{space}{bracketed(*parts[0], op.binding)}", op.binding
         left, right = sides(op)
-        return f"{_within(parts[0], left)} {op.infix} {_within(parts[1], right)}", op.binding
+        return f"{bracketed(*parts[0], left)} {op.infix} {bracketed(*parts[1], right)}", op.binding
 
     def read(self, e: Read, context: Expr | None) -> str:
         dims = None if self.shapes is None else self.shapes.get(e.tensor)
@@ -159,9 +159,8 @@ class _Writer:
         return f"{e.tensor}[{', '.join(index)}{written}]"
 
 
-def _within(part: tuple[str, int], least: int) -> str:
-    """The text, in parentheses if it binds less than `least`."""
-    text, binding = part
+def bracketed(text: str, binding: int, least: int) -> str:
+    """The text, in parentheses if it binds less tightly than `least`."""
     return f"({text})" if binding < least else text
 
 

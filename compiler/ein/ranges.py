@@ -1,4 +1,4 @@
-"""Interval arithmetic on index expressions, and which reads need a check of their range at run time."""
+"""Interval arithmetic on index expressions, and which reads need a range check at run time."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ def is_closed(e: Expr) -> bool:
 
 
 def is_simple(e: Expr) -> bool:
-    """Is interval arithmetic exact on this index? The range rule's condition, decided by form alone.
+    """Is interval arithmetic exact on this index? The condition of the range rule, decided by form alone.
 
-    Axis values, extents, integer scalars and constants under `+ - * // %`, where the right operands of `//` and `%` and
-    one factor of `*` are free of axis values, and each axis occurs at most once.
+    It is made of axis values, extents, integer scalars and constants by `+ - * // %`, where the right operands of `//`
+    and `%` and one factor of `*` are free of axis values, and each axis occurs at most once.
     """
     seen: list[str] = []
     for n in walk(e):
@@ -51,10 +51,10 @@ def is_simple(e: Expr) -> bool:
 
 
 def interval(e: Expr, extents: Mapping[str, int], scalars: Mapping[str, int | float | bool]) -> Interval | None:
-    """The least and greatest value over all positions of the axes; of a predicate, (0, 0), (0, 1) or (1, 1).
+    """The least and greatest value over all positions of the axes; for a predicate, (0, 0), (0, 1) or (1, 1).
 
-    None where nothing is known: reads, floats, division by what may be 0, an axis without positions. Exact where the
-    expression is simple, except that a remainder of what moves in steps greater than 1 may be given all of its period.
+    None where nothing is known: reads, floats, division by a value that may be 0, an axis without positions. Exact if
+    the expression is simple, except that the remainder of a value with steps greater than 1 may get its whole period.
     """
     match e:
         case Const(value):
@@ -78,9 +78,9 @@ def interval(e: Expr, extents: Mapping[str, int], scalars: Mapping[str, int | fl
 
 
 def needs_check(program: Program, read: Read) -> tuple[bool, ...]:
-    """Per dimension: must the index be compared with the extent at run time, the value being 0 out of range?
+    """For each dimension: must the index be compared with the extent at run time, since the value is 0 out of range?
 
-    Not where it is in range by form, nor where it is simple and unguarded: that one is checked at the call.
+    Not where it is in range by form, nor where it is simple and unguarded, since that is checked at the call.
     """
     dims = program.shapes()[read.tensor]
     return tuple(

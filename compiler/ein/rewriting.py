@@ -1,4 +1,4 @@
-"""Rewrites that are true of any program: from the leaves up, names, equal equations, dead ones."""
+"""Rewrites that hold for any program: from the leaves up, of names, of equal and of dead equations."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from einc.ein.guards import composite
 
 
 def bottom_up(e: Expr, f: Callable[[Expr], Expr], into_reads: bool = True) -> Expr:
-    """f at every node, its children rewritten first; without recursion, and once where a node is shared.
+    """f at every node, its children rewritten first; without recursion, and once for a shared node.
 
     Without `into_reads`, f is given each read as it is, its subscripts and guard untouched.
     """
@@ -30,7 +30,7 @@ def bottom_up(e: Expr, f: Callable[[Expr], Expr], into_reads: bool = True) -> Ex
 
 
 def depth(e: Expr) -> int:
-    """The number of nodes on the longest way down."""
+    """The number of nodes on the longest path down."""
     deepest: dict[int, int] = {}
     stack = [(e, False)]
     while stack:
@@ -45,12 +45,12 @@ def depth(e: Expr) -> int:
 
 
 def replaced(e: Expr, others: Mapping[Expr, Expr]) -> Expr:
-    """The expression with others for some of its parts, the largest first."""
+    """The expression with some of its parts replaced, the largest first."""
     return others[e] if e in others else rebuild(e, lambda below: replaced(below, others))
 
 
 def read_as(e: Expr, values: Mapping[str, Expr]) -> Expr:
-    """The expression with values for what it reads of some tensors."""
+    """The expression with reads of some tensors replaced by values."""
     if isinstance(e, Read) and e.tensor in values:
         return values[e.tensor]
     return rebuild(e, lambda below: read_as(below, values))
@@ -71,7 +71,7 @@ def renamed(e: Equation, names: Mapping[str, str]) -> Equation:
 
 
 def drop_dead(program: Program) -> Program:
-    """The equations that a result depends on: a definition that nothing reads and nobody returns is dropped."""
+    """The program without equations that no result depends on."""
     live = set(program.results)
     kept: list[Equation] = []
     for e in reversed(program.equations):
@@ -82,7 +82,7 @@ def drop_dead(program: Program) -> Program:
 
 
 def merge_equal(program: Program) -> Program:
-    """One equation for all that differ only in the names they give."""
+    """One equation for all that differ only in the names of their outputs."""
     first: dict[Equation, int] = {}
     kept: list[Equation] = []
     names: dict[str, str] = {}

@@ -1,4 +1,4 @@
-"""`einc.einsum`: what numpy.einsum and torch.einsum take, and einops' strings, through the compiler.
+"""`einc.einsum`: the calls of numpy.einsum and torch.einsum, and einops' strings, through the compiler.
 
     arguments  -->  string, operands, facts  -->  program, checked  -->  a view, or a compiled kernel  -->  result
 
@@ -32,8 +32,8 @@ from einc.runtime.tensors import as_numpy, dtype_of, is_torch, may_overlap
 
 Array = Any  # a torch tensor or a NumPy array
 
-_FEW = 8  # operands: the contractions of more stay kernels of their own, as weighing what to fuse takes too long
-_MOST = 1 << 60  # elements of a result, or more: no address reaches them
+_FEW = 8  # operands; the contractions of more are not fused, since comparing the ways would take too long
+_MOST = 1 << 60  # elements of a result; more cannot be addressed
 
 
 def einsum(
@@ -45,7 +45,7 @@ def einsum(
     casting: str = "safe",
     **sizes: int,
 ) -> Array:
-    """The sum of products that an einsum string says.
+    """The sum of products that an einsum string means.
 
         einsum("ij,jk->ik", A, B)                 as in NumPy and PyTorch; einsum("ij,jk->ik", [A, B]) too
         einsum("b (g r) q, b g -> b (g r)", A, B)    names and composite axes, as in einops; the string may be last
@@ -54,7 +54,7 @@ def einsum(
 
     The element type is NumPy's promotion of the operands', or `dtype`. One operand with nothing summed gives a view.
     `out` receives the result and is returned; `casting` limits the casts to `dtype` and to `out`; `order` chooses the
-    memory layout of a NumPy result; `optimize` is checked as NumPy does, and changes nothing.
+    memory layout of a NumPy result; `optimize` is checked as in NumPy, and has no effect.
     Raises `einc.Error`, which is a ValueError, and for wrong types and argument counts a TypeError as well.
     """
     order, casting = check_order(order), check_casting(casting)
@@ -80,7 +80,7 @@ def einsum(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Plan:
-    """What calls with operands of the same shapes and types come to; compared by identity."""
+    """The work that calls with operands of the same shapes and types share; compared by identity."""
 
     program: ein.Program
     bindings: Bindings
@@ -99,7 +99,7 @@ class Plan:
 
 @lru_cache(maxsize=4096)
 def _plan(text: str, facts: tuple[Fact, ...], sizes: tuple[tuple[str, int], ...], reading: Reading) -> Plan:
-    """Errors are raised anew by each call; what is right is found once."""
+    """The plan of a call, made once; a call that is wrong raises its error every time."""
     program, extents = bind_einsum(text, facts, dict(sizes), reading)
     (equation,) = program.equations
     shape = tuple(prod(extents[axis] for axis in dim) for dim in equation.dims)
@@ -110,7 +110,7 @@ def _plan(text: str, facts: tuple[Fact, ...], sizes: tuple[tuple[str, int], ...]
 
 
 def _run(plan: Plan, arrays: Sequence[Array], out: Array | None = None) -> Array:
-    """The result of the compiled program as a torch tensor, or `out`, of the result's type, with the result in it."""
+    """The result of the compiled program as a torch tensor, or written to `out`, which has the result's type."""
     from einc.runtime.execution import place
 
     tensors = on_one_device(arrays)
@@ -126,7 +126,7 @@ def _run(plan: Plan, arrays: Sequence[Array], out: Array | None = None) -> Array
 
 
 def _finished(result: Array, order: str, arrays: Sequence[Array]) -> Array:
-    """A result of the operands' kind: a torch tensor where one of them is, else NumPy's; a number if it has no dims."""
+    """The result in the operands' kind: a torch tensor if one of them is, else NumPy's; a number if it has no dims."""
     if any(map(is_torch, arrays)):
         return result
     array: np.ndarray[Any, Any] = as_numpy(result) if is_torch(result) else result

@@ -1,4 +1,4 @@
-"""The operands of an einsum call as arrays, the extents it gives by keyword, and the tensors a kernel reads."""
+"""The operands of an einsum call as arrays, its extents by keyword, and the tensors that a kernel reads."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Array = Any  # a torch tensor or a NumPy array
 
 
 def read_operands(call: Call) -> list[Array]:
-    """The operands as arrays; beside torch tensors a Python number has no type of its own, as in PyTorch."""
+    """The operands as arrays; next to torch tensors a Python number has no type of its own, as in PyTorch."""
     names = [operand_name(k) for k in range(len(call.operands))]
     arrays = [as_array(value, name) for name, value in zip(names, call.operands, strict=True)]
     weak = [isinstance(v, bool | int | float | complex) for v in call.operands]
@@ -32,7 +32,7 @@ def read_operands(call: Call) -> list[Array]:
 
 
 def _met(number: Array, strong: DType, device: torch.device) -> Array:
-    """A number in the type that PyTorch gives it beside tensors of this type; in its own where it does not fit that."""
+    """A number in the type that PyTorch gives it next to tensors of this type, or in its own if it does not fit."""
     import torch
 
     value = number.item()
@@ -48,21 +48,21 @@ def facts_of(arrays: Sequence[Array]) -> tuple[Fact, ...]:
 
 
 def read_sizes(sizes: Mapping[str, object]) -> tuple[tuple[str, int], ...]:
-    """Extents by axis name, in a fixed order; raises `CallError` for a keyword that is no integer of 64 bits."""
+    """Extents by axis name, in a fixed order; raises `CallError` for a keyword that is not an integer of 64 bits."""
     return tuple((name, _size(name, value)) for name, value in sorted(sizes.items()))
 
 
 def _size(name: str, value: object) -> int:
     try:
-        n = index(value)  # type: ignore[arg-type]  # raises TypeError for what is no integer
+        n = index(value)  # type: ignore[arg-type]  # raises TypeError unless it is an integer
     except TypeError:
         raise CallError(
-            f"'{name}' is not an option of einsum, nor an extent",
+            f"'{name}' is neither an option of einsum nor an extent",
             fact=f"{name} is a {type(value).__name__}",
             hint="options are out, optimize, dtype, order and casting; extents of axes are integers",
         ) from None
     if not -(1 << 63) <= n < 1 << 63:
-        raise CallError(f"the extent {name} does not fit 64 bits", hint="no memory holds as many elements")
+        raise CallError(f"the extent {name} does not fit 64 bits", hint="pass a smaller one")
     return n
 
 

@@ -1,4 +1,4 @@
-"""NumPy's options of einsum: what `optimize`, `order`, `casting` and `dtype` may be, and what casting they allow."""
+"""NumPy's options of einsum: the values that `optimize`, `order`, `casting` and `dtype` take, and the casts allowed."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 
 from einc.base.errors import CallError, DTypeError, nearest
 from einc.base.types import DType, numpy_join
+from einc.base.words import count
 from einc.runtime.tensors import dtype_of, numpy_dtype
 
 ORDERS = ("C", "F", "A", "K")
@@ -17,13 +18,13 @@ STRATEGIES = ("greedy", "optimal", "auto", "auto-hq", "dp", "branch-all", "branc
 
 
 class PathError(CallError, RuntimeError):
-    """A contraction path that does not bring the operands down to one; a RuntimeError too, as NumPy raises."""
+    """A contraction path that does not reduce the operands to one; also a RuntimeError, as in NumPy."""
 
 
 def check_optimize(optimize: object, operands: int) -> None:
     """Accept what NumPy accepts: a bool, a strategy, a strategy with a memory limit, or a path of `einsum_path`.
 
-    The compiler orders contractions by its own cost model, so that a valid choice changes nothing.
+    The compiler orders contractions by its own cost model, so that a valid choice has no effect.
     """
     match optimize:
         case None | bool() | np.bool():
@@ -50,8 +51,8 @@ def _check_path(steps: Sequence[object], operands: int) -> None:
             indices
         ):
             raise PathError(
-                "a step of the path contracts operands that are not there",
-                fact=f"the step {step!r:.80} meets {left} operand{'s' * (left != 1)}",
+                "a step of the path contracts operands that do not exist",
+                fact=f"the step {step!r:.80} meets {count(left, 'operand')}",
                 hint="optimize=True",
             )
         left -= len(indices) - 1
@@ -89,7 +90,7 @@ def read_dtype(dtype: object) -> DType | None:
 
         return dtype_of(torch.empty(0, dtype=dtype), "dtype")  # type: ignore[call-overload]  # a torch.dtype by its module
     try:
-        known: np.dtype[Any] = np.dtype(dtype)  # type: ignore[call-overload]  # raises TypeError for what is no type
+        known: np.dtype[Any] = np.dtype(dtype)  # type: ignore[call-overload]  # raises TypeError unless it is a type
     except (TypeError, ValueError):
         raise DTypeError(f"{dtype!r:.80} is not a type", hint="dtype='f4', np.float32 or torch.float32") from None
     return dtype_of(np.empty(0, known), "dtype")
@@ -100,7 +101,7 @@ def check_cast(what: str, given: DType, wanted: DType, casting: str) -> None:
     if given == wanted or castable(given, wanted, casting):
         return
     raise DTypeError(
-        f"{what} is {given}, which casting='{casting}' does not turn into {wanted}",
+        f"{what} is {given}, and casting='{casting}' does not allow a cast to {wanted}",
         fact=f"casting='{casting}' allows {_ALLOWS[casting]}",
         hint="casting='unsafe'",
     )
@@ -116,7 +117,7 @@ _ALLOWS = {
 
 
 def castable(given: DType, wanted: DType, casting: str) -> bool:
-    """NumPy's `can_cast`, with the narrow floats that it lacks."""
+    """NumPy's `can_cast`, extended to the narrow floats that it lacks."""
     a, b = numpy_dtype(given), numpy_dtype(wanted)
     if read_dtype(a) == given and read_dtype(b) == wanted:
         return bool(np.can_cast(a, b, casting))  # type: ignore[arg-type]  # one of CASTINGS

@@ -1,4 +1,4 @@
-"""The ways to call an einsum, made one: the string first, or last as in einops, or lists of integers as in NumPy."""
+"""The ways to call einsum, read as one: the string first, or last as in einops, or lists of integers as in NumPy."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from itertools import islice
 from einc.base.errors import CallError
 from einc.runtime.tensors import is_torch
 
-_LONGEST = 1000  # axes that a list is read to; no operand has as many
+_LONGEST = 1000  # the most axes read from a list; no operand has as many
 LABELS = 52  # lists of integers hold 0 to 51, as in NumPy and PyTorch
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A string and its operands; `named` where the string came last, as einops has it, and holds names."""
+    """A string and its operands; `named` if the string came last and holds names, as in einops."""
 
     text: str
     operands: tuple[object, ...]
@@ -42,7 +42,7 @@ def _filled(call: Call) -> Call:
     if call.operands:
         return call
     raise CallError(
-        "einsum needs at least one operand", fact=f"the string is '{call.text[:80]}'", hint="pass an operand a term"
+        "einsum needs at least one operand", fact=f"the string is '{call.text[:80]}'", hint="pass one operand a term"
     )
 
 
@@ -67,7 +67,7 @@ def _term(row: Sequence[int | None], highest: int) -> str:
 
 
 def _letter(n: int, highest: int) -> str:
-    """Letters whose order is that of the integers: a to z where they suffice, else A to Z and a to z."""
+    """Letters in the order of the integers: a to z if they suffice, else A to Z and a to z."""
     if highest < 26:
         return chr(ord("a") + n)
     return chr(ord("A") + n) if n < 26 else chr(ord("a") + n - 26)
@@ -77,12 +77,12 @@ def _labels(value: object) -> list[int | None]:
     """The integers of a list, None for an `Ellipsis`."""
     try:
         items = None if isinstance(value, str | bytes | dict | set) else list(islice(value, _LONGEST))  # type: ignore[call-overload]
-    except Exception:  # what is no list fails in its own way
+    except Exception:  # iterating over a foreign object may raise anything
         items = None
     if items is None:
         raise CallError(
             "each operand is followed by a list of its axes",
-            fact=f"in place of a list there is a {type(value).__name__}",
+            fact=f"there is a {type(value).__name__} instead of a list",
             hint="einc.einsum(A, [0, 1], B, [1, 2]), or a string as the first argument",
         )
     return [_label(item) for item in items]
@@ -94,7 +94,7 @@ def _label(item: object) -> int | None:
     try:
         if isinstance(item, bool):
             raise TypeError
-        n = operator.index(item)  # type: ignore[arg-type]  # raises TypeError for what is no integer
+        n = operator.index(item)  # type: ignore[arg-type]  # raises TypeError unless it is an integer
     except TypeError:
         raise CallError(
             "a list of axes holds integers and Ellipsis",
@@ -103,8 +103,8 @@ def _label(item: object) -> int | None:
         ) from None
     if not 0 <= n < LABELS:
         raise CallError(
-            f"{n} is no axis: a list holds integers from 0 to {LABELS - 1}",
-            fact="NumPy and PyTorch draw the same line",
-            hint="write a string: every letter of every script is a label",
+            f"{n} is not an axis: a list holds integers from 0 to {LABELS - 1}",
+            fact="NumPy and PyTorch have the same limit",
+            hint="write a string, in which every letter of every script is a label",
         )
     return n

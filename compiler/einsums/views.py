@@ -1,4 +1,4 @@
-"""Einsums that compute nothing, as views: one operand, nothing summed, its dims split, put in order and merged.
+"""Einsums that compute nothing, as views: one operand, nothing summed, its dims split, reordered and merged.
 
 "b (g r) d -> g r b d"      split (g r), transpose
 "ii->i"                     the diagonal
@@ -16,17 +16,17 @@ import numpy as np
 from einc import ein
 from einc.runtime.tensors import is_torch
 
-Array = Any  # a NumPy array or a torch tensor; what takes one gives the same kind
+Array = Any  # a NumPy array or a torch tensor; functions return the kind that they take
 
 
 def is_view(program: ein.Program) -> bool:
-    """Does the program give the elements of its one operand, as they are?"""
+    """Is the result of the program made of elements of its one operand, unchanged?"""
     (equation,) = program.equations
     return len(program.operands) == 1 and equation.monoid is None and isinstance(equation.body, ein.Read)
 
 
 def as_view(program: ein.Program, extents: Mapping[str, int], array: Array) -> Array:
-    """The result of such a program; writable where the operand is."""
+    """The result of such a program, which is writable if the operand is."""
     (operand,), (equation,) = program.operands, program.equations
     axes = [axis for dim in operand.dims for axis in dim]
     array = array.reshape([extents[a] for a in axes]) if any(len(d) != 1 for d in operand.dims) else array

@@ -2,11 +2,10 @@
 
 Floats of any width are float64 and complex numbers complex128, never rounded to a narrower type, so that the result is
 the ideal one. Integers have exactly their types and wrap. Sums and products of integers accumulate in at least i32 and
-the type they are stored in, and the sums, differences and products that such a body directly consists of are done in
-that type too. Integer division by zero gives 0. A read whose guard is false, or whose index is out of range, is 0. An
-empty reduction gives the identity of its monoid: `max` of nothing is -inf, `argmax` of no position that counts the
-greatest i64; over an axis of extent 0 there is none, which is an error. What a mask excludes from a reduction is not
-looked at (`einc.ein.exclusion`).
+at least the type they are stored in, and so do sums, differences and products at the root of such a body. Integer
+division by zero gives 0. A read whose guard is false, or whose index is out of range, is 0. An empty reduction gives
+the identity of its monoid: an empty `max` is -inf, and `argmax` is the greatest i64 if no position counts; over an axis
+of extent 0 it is an error. Positions that a mask excludes from a reduction are not read (`ein.exclusion`).
 """
 
 from __future__ import annotations

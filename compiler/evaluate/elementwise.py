@@ -26,7 +26,7 @@ class Value:
 
 
 def storage(t: DType) -> np.dtype[Any]:
-    """The NumPy type that a type's values are held in: floats of any width in float64, complex in complex128."""
+    """The NumPy type that holds a type's values: float64 for floats of any width, complex128 for complex numbers."""
     if t.is_bool:
         return np.dtype(bool)
     if t.is_int:
@@ -35,7 +35,7 @@ def storage(t: DType) -> np.dtype[Any]:
 
 
 def convert(v: Value, t: DType) -> Value:
-    """The value in another type: floats unrounded, floats to integers truncated, integers wrapped, truth as `!= 0`."""
+    """The value in another type: floats are not rounded, integers truncate floats and wrap, a truth value is `!= 0`."""
     if v.dtype == t:
         return v
     return Value(as_stored(v.array, t), t)
@@ -51,14 +51,14 @@ def as_stored(x: Array, t: DType) -> Array:
     if to.kind == "b":
         return np.asarray(x != 0)
     if x.dtype.kind == "f" and to.kind in "iu" and to.itemsize < 8:
-        x = x.astype(np.int64)  # a narrow conversion of what does not fit is not defined
+        x = x.astype(np.int64)  # converting a float that does not fit a narrow type is undefined
     return x.astype(to)
 
 
 def apply(op: str, args: Sequence[Value], wide: DType | None = None) -> Value:
     """`op` on arguments that are broadcast against each other.
 
-    `wide` is the type of the sum that the operation stands in, whose terms are computed no narrower.
+    `wide` is the type of the sum around the operation, whose terms are computed at least as wide.
     """
     t = result_type(op, tuple(a.dtype for a in args))
     if wide is not None and t.is_int:
@@ -95,7 +95,7 @@ def _erf(x: Array) -> Array:
 
 
 def _pow(a: Array, b: Array) -> Array:
-    """Integers to a negative power are the quotient rounded to zero: 1, -1 or 0."""
+    """Powers; an integer to a negative power is rounded to zero, and so 1, -1 or 0."""
     if a.dtype.kind not in "iu":
         return np.asarray(np.power(a, b))
     odd = b % 2 != 0
@@ -108,14 +108,14 @@ def _floor_divide(a: Array, b: Array) -> Array:
 
 
 def _complex(re: Array, im: Array) -> Array:
-    """Part by part: the sum with i times the other has NaN where one is infinite."""
+    """A complex number, part by part: in re + i * im, an infinite part would make the other NaN."""
     found = np.empty(np.broadcast_shapes(re.shape, im.shape), np.complex128)
     found.real, found.imag = re, im
     return found
 
 
 def _whole(f: Callable[[Array], Array]) -> Callable[[Array], Array]:
-    """A rounding, which leaves integers as they are."""
+    """A rounding function that leaves integers as they are."""
     return lambda x: f(x) if x.dtype.kind == "f" else x
 
 

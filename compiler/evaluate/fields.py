@@ -1,4 +1,4 @@
-"""Scalar expressions as arrays over a box of positions, with extent 1 along every axis that they do not depend on."""
+"""Scalar expressions as arrays over a box of positions, with extent 1 along axes that they do not depend on."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from einc.ein.exclusion import guarded
 from einc.ein.guards import in_range_by_form
 from einc.evaluate.elementwise import Array, Value, apply, as_stored, convert, storage
 
-_RING = ("add", "sub", "mul", "neg")  # of integers: the same in every wider type, up to wrapping
+_RING = ("add", "sub", "mul", "neg")  # of integers: equal in every wider type, up to wrapping
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class Box:
         return tuple(stop - start for start, stop in self.ranges)
 
     def size(self, axes: tuple[str, ...]) -> int:
-        """How many positions there are along these axes."""
+        """The number of positions along these axes."""
         return math.prod(n for axis, n in zip(self.axes, self.shape, strict=True) if axis in axes)
 
     def halves(self, axis: str) -> tuple[Box, Box]:
@@ -46,9 +46,9 @@ class Box:
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """What names stand for: tensors, their dimensions and types, extents, and scalars (arrays, inside a monoid).
+    """The values of names: tensors, their dimensions and types, extents, and scalars (arrays, inside a monoid).
 
-    `equations` are those that the tensors come from; `finite` says that all operands are.
+    `equations` are those that define the tensors; `finite` says that all operands are finite.
     """
 
     tensors: dict[str, Array]
@@ -61,7 +61,7 @@ class Scope:
     guards: dict[Equation, Equation] = field(default_factory=dict)
 
     def guarded(self, e: Equation) -> Equation:
-        """The equation with what its masks exclude left out, worked out once."""
+        """The equation guarded by what its masks exclude, found once."""
         if e not in self.guards:
             self.guards[e] = guarded(e, self.equations, self.dtypes)
         return self.guards[e]
@@ -79,14 +79,14 @@ def scalar(value: bool | int | float) -> Value:
 
 @dataclass(frozen=True, slots=True)
 class Fields:
-    """The values of expressions over one box; guards, which many reads share, are computed once."""
+    """The values of expressions over one box; guards are computed once, since many reads share them."""
 
     box: Box
     scope: Scope
     guards: dict[Expr, Array] = field(default_factory=dict)
 
     def value(self, e: Expr, wide: DType | None = None) -> Value:
-        """The expression's values; `wide` is the type of the sum it stands in, if that is one of integers."""
+        """The expression's values; `wide` is the type of the sum around it, if that is a sum of integers."""
         match e:
             case Const(value):
                 return self._constant(scalar(value))
@@ -132,7 +132,7 @@ class Fields:
         return Value(found, dtype)
 
     def _aligned(self, e: Read) -> Array | None:
-        """The tensor as it lies, where every index is in range by form and no axis occurs twice; else None."""
+        """The tensor itself, if every index is in range by form and no axis occurs twice; else None."""
         dims, box = self.scope.dims[e.tensor], self.box
         axes = tuple(axis for group in dims for axis in group)
         if len(set(axes)) < len(axes) or not all(map(in_range_by_form, e.index, dims)):
@@ -144,7 +144,7 @@ class Fields:
         return self._along(x.transpose(order), tuple(at[k] for k in order))
 
     def _gathered(self, e: Read) -> Array:
-        """Element by element; an index out of range gives 0, negative ones included."""
+        """Element by element; an index out of range, also a negative one, gives 0."""
         x = self.scope.tensors[e.tensor]
         inside: Array = np.ones((1,) * len(self.box.axes), bool)
         index = []

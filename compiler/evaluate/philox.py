@@ -1,8 +1,8 @@
 """`rand(seed, e1, ..., ek)`: Philox4x32-10 at an index, the same 32 bits in every schedule and on every machine.
 
-The key is the seed's 64 bits: k0 the low, k1 the high 32. The counter is made of the indices, each taken modulo 2**32:
-c0 = e1, c1 = e2, c2 = e3, c3 = e4, and 0 for those that are not given. So up to four indices never collide. Of more
-than four, all but the last three are first folded into one that becomes c0, the others being c1, c2 and c3:
+The key is the 64 bits of the seed: k0 the low, k1 the high 32. The counter is made of the indices, each taken modulo
+2**32: c0 = e1, c1 = e2, c2 = e3, c3 = e4, and 0 for those not given. So up to four indices never collide. If there are
+more, all but the last three are first folded into one, which becomes c0, and the last three are c1, c2 and c3:
 
     fold(e1) = e1        fold(e1, ..., en) = fold(e1, ..., e(n-1)) * 0x9E3779B1 + en      modulo 2**32
 

@@ -18,7 +18,7 @@ Axes = tuple[int, ...]
 def sum_of_products(factors: Sequence[Array], outputs: int) -> Array:
     """The product of factors of equal rank, summed over all dimensions but the first `outputs`.
 
-    A dimension that no factor extends along stays 1: the caller knows how often it counts.
+    A dimension that no factor extends along stays 1; the caller accounts for its extent.
     """
     rank = factors[0].ndim
     terms = []
@@ -38,7 +38,7 @@ def sum_of_products(factors: Sequence[Array], outputs: int) -> Array:
 
 
 def _order(terms: Sequence[tuple[Array, Axes]], outputs: int) -> list[tuple[int, int]]:
-    """Which two to contract next, by position in the list that remains with each result put at its end."""
+    """Which two to contract in each step, by place in the list of terms left, to which each result is appended."""
     if len(terms) < 3:
         return [(0, 1)] * (len(terms) - 1)
     from opt_einsum import contract_path, get_symbol
@@ -54,13 +54,13 @@ def _order(terms: Sequence[tuple[Array, Axes]], outputs: int) -> list[tuple[int,
 
 
 def _summed(x: Array, axes: Axes, needed: set[int]) -> tuple[Array, Axes]:
-    """The array without the dimensions that nothing else needs."""
+    """The array summed over the dimensions that nothing else needs."""
     gone = tuple(n for n, k in enumerate(axes) if k not in needed)
     return (x.sum(axis=gone, dtype=x.dtype) if gone else x), tuple(k for k in axes if k in needed)
 
 
 def _pair(a: tuple[Array, Axes], b: tuple[Array, Axes], needed: set[int]) -> tuple[Array, Axes]:
-    """The product of two, summed over the dimensions that only they need."""
+    """The product of two arrays, summed over the dimensions that only they need."""
     (x, on_x), (y, on_y) = _summed(*a, needed | set(b[1])), _summed(*b, needed | set(a[1]))
     both = [k for k in on_x if k in on_y]
     batch, inner = [k for k in both if k in needed], [k for k in both if k not in needed]

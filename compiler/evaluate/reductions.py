@@ -1,6 +1,6 @@
 """The components of one equation over a box of positions, as arrays over its output axes.
 
-What would need a large array is done in parts: sums of products by matrix products, the rest half by half.
+An equation that would need a large array is evaluated in parts: sums of products by matrix products, others by halves.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from einc.evaluate.fields import Box, Fields, Scope
 from einc.evaluate.products import sum_of_products
 
 _MOST = 1 << 23  # elements of the largest array evaluated at once: 64 MB of doubles
-_FEW = 1 << 20  # up to here sums of products are formed term by term, exactly as written
+_FEW = 1 << 20  # elements up to which sums of products are formed term by term, exactly as written
 
 
 def component_types(e: Equation, dtypes: Mapping[str, DType]) -> tuple[DType, ...]:
-    """The type each component is computed in: sums and products at least as wide as they are stored."""
+    """The type that each component is computed in: sums and products at least as wide as they are stored."""
     if e.monoid is None:
         return tuple(t.dtype for t in e.outputs)
     types = [reduced_type(e.monoid, k, dtype_of(b, dtypes)) for k, b in enumerate(e.bodies)]
@@ -90,7 +90,7 @@ def _dense(e: Equation) -> tuple[str, ...]:
 
 
 def _widest(e: Equation, box: Box) -> str:
-    """The axis to cut: the longest of the output if there is one, else the longest reduced one."""
+    """The axis to cut: the longest output axis if it has several positions, else the longest reduced one."""
     sizes = {axis: n for axis, n in zip(box.axes, box.shape, strict=True) if axis in _dense(e) and n > 1}
     return max((a for a in e.axes if a in sizes), key=sizes.__getitem__, default="") or max(
         sizes, key=sizes.__getitem__
@@ -123,7 +123,7 @@ def _reduced(e: Equation, terms: list[Array], fields: Fields) -> list[Array]:
 def fold(
     monoid: Monoid, terms: list[Array], outputs: int, shape: tuple[int, ...], types: Sequence[DType]
 ) -> list[Array]:
-    """The terms combined along all but the first `outputs` dimensions; where a term has extent 1 it is repeated."""
+    """The terms combined along all but the first `outputs` dimensions; a term of extent 1 along one is repeated."""
     over = tuple(range(outputs, len(shape)))
     first = terms[0]
     if monoid.chooses and monoid.order is not None:
@@ -143,7 +143,7 @@ def fold(
 
 
 def _first(order: str, values: Array, index: Array, over: tuple[int, ...]) -> list[Array]:
-    """The best value and the least index among its equals; a NaN is best of all."""
+    """The best value and its least index; a NaN is better than any number."""
     values, index = np.broadcast_arrays(values, index)
     best = values.max(axis=over, keepdims=True) if order == "max" else values.min(axis=over, keepdims=True)
     hit = (values == best) | ((values != values) & (best != best))
@@ -182,7 +182,7 @@ def combine(monoid: Monoid, a: Sequence[Array], b: Sequence[Array], types: Seque
 
 
 def _factors(e: Expr, dtypes: Mapping[str, DType], integer: bool) -> list[Expr]:
-    """The factors of a product of numbers of one kind; division is by a reciprocal, a cast of floats is nothing."""
+    """The factors of a product of numbers of one kind; a divisor is a reciprocal, casts of floats are dropped."""
 
     def of_kind(x: Expr) -> bool:
         t = dtype_of(x, dtypes)
@@ -202,7 +202,7 @@ def _factors(e: Expr, dtypes: Mapping[str, DType], integer: bool) -> list[Expr]:
 
 
 def _contracted(e: Equation, factors: list[Expr], t: DType, fields: Fields, guarded: bool) -> Array | None:
-    """The sum by matrix products; None where the order of operations, or guards, would show: at infinities and NaNs."""
+    """The sum by matrix products; None where order or guards would change it: with infinities and NaN."""
     arrays = [as_stored(fields.value(f, t if t.is_int else None).array, t) for f in factors]
     if (
         not t.is_int
@@ -224,7 +224,7 @@ def _contracted(e: Equation, factors: list[Expr], t: DType, fields: Fields, guar
 
 
 def _restricted(arrays: list[Array], inside: Array) -> list[Array]:
-    """The factors with one of them 0 outside of the domain: the smallest that extends over the domain's axes."""
+    """The factors with one of them set to 0 outside the domain: the smallest that extends over the domain's axes."""
     hosts = [x for x in arrays if np.broadcast_shapes(x.shape, inside.shape) == x.shape]
     if not hosts:
         return [*arrays, inside.astype(arrays[0].dtype)]

@@ -1,6 +1,6 @@
-"""The story of a program, computed from its IR: what it is, what each level adds to it, and what that costs.
+"""The story of a program, computed from its IR: what it is, what each level adds, and what that costs.
 
-Data first: `story` gives a `Story`; `einc.present` makes JSON, tables and a page of it.
+`story` gives a `Story` as data; `einc.present` makes JSON, tables and a page of it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from einc.explain.transition import Open
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """What a level adds to what the program says."""
+    """What a level adds to the text of the program."""
 
     level: int
     stage: str
@@ -39,9 +39,8 @@ class Stage:
 class Story:
     """A program as a system: its boundary, its mathematics, its state, its parallelism, and figures by level.
 
-    `products` says of each contraction what type it multiplies in, and what decides that.
-    `chosen` is the level it was asked for; `not_closed` names the reductions that need a walk of their own wherever
-    their equations end up.
+    `products` gives for each contraction the type that it multiplies in, and what decides it. `chosen` is the level
+    that was asked for; `not_closed` are the reductions that need a walk of their own, whichever kernel they are in.
     """
 
     name: str
@@ -119,7 +118,7 @@ def story(
 
 
 def _defaults(program: Program, sizes: Mapping[str, int], scalars: Mapping[str, ScalarValue]) -> dict[str, ScalarValue]:
-    """The scalars given, and those of the others that have a default."""
+    """The scalars given, and the others that have a default."""
     found = dict(scalars)
     for p in program.scalars:
         if p.name not in found and p.default is not None:
@@ -131,7 +130,7 @@ def _defaults(program: Program, sizes: Mapping[str, int], scalars: Mapping[str, 
 # ---------------------------------------------------------------------------------------------------------------------
 # What each level adds
 
-_STAGES = ("one kernel an equation", "fused and streamed", "scheduled")
+_STAGES = ("one kernel per equation", "fused and streamed", "scheduled")
 
 
 def _stages(text: str, figures: Sequence[Level]) -> Iterator[Stage]:
@@ -145,14 +144,14 @@ def _stages(text: str, figures: Sequence[Level]) -> Iterator[Stage]:
 
 def _first(f: Level) -> list[str]:
     if f.equations == 1:
-        return ["nothing but tiling: one equation is the whole meaning; stateless"]
+        return ["only tiling: one equation is the whole program; stateless"]
     if f.intermediates:
         return [f"nothing: {_listed([t.name for t in f.intermediates])} written to memory"]
-    return ["nothing but tiling"]
+    return ["only tiling"]
 
 
 def _added(before: Level, f: Level) -> list[str]:
-    """What sets a level apart from the one below: what it no longer writes, carries, visits."""
+    """The differences from the level below: what it no longer writes or visits, and what it carries."""
     found = []
     for k in f.kernels:
         old = {s.name for other in before.kernels for s in other.running}
@@ -163,7 +162,7 @@ def _added(before: Level, f: Level) -> list[str]:
             if v.visited < v.total and not any(o.tiles[axis].share < 1 for o in before.kernels if axis in o.tiles):
                 found.append(f"domain pruning: {100 * v.share:.0f}% of the blocks of {axis} are visited")
         if k.splits > 1 and all(o.splits == 1 for o in before.kernels):
-            found.append(f"{', '.join(k.streamed)} split in {k.splits}, merged by the transition")
+            found.append(f"{', '.join(k.streamed)} split in {k.splits} parts, merged by the transition")
     gone = [t.name for t in before.intermediates if t.name not in {x.name for x in f.intermediates}]
     if gone:
         found.append(f"{_listed(gone, 'no longer')} in memory")

@@ -1,8 +1,7 @@
-"""The figures of a compiled program, worked out: by kernel, and in total.
+"""Computes the figures of a compiled program, by kernel and in total.
 
-Times are the cost model's, for the machine the kernels are made for, at the exact extents. Bytes count every tensor
-from outside once for each walk that needs it; FLOPs count what a kernel computes again as well, and only the blocks
-that it visits.
+Times are the cost model's, for the machine that the kernels are made for, at the exact extents. Bytes count every
+tensor from memory once for each walk that needs it; FLOPs include recomputation, and only the blocks that are visited.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ _T = TypeVar("_T")
 def level(
     c: Compiled, sizes: Sizes, scalars: Mapping[str, ScalarValue], operands: Mapping[str, Any] | None = None
 ) -> Level:
-    """The figures of a compiled program; `operands` are the values that loop bounds may read, where they are known."""
+    """The figures of a compiled program; `operands` are values that loop bounds may read, as far as they are known."""
     program, schedule = c.state.program, c.state.schedule
     assert schedule is not None
     sizes = extents(program, sizes, scalars)
@@ -64,12 +63,12 @@ def level(
 
 
 def _machine(target: Target) -> str:
-    """The machine whose rates a target is predicted by: a target without rates of its own borrows another's."""
+    """The machine whose rates predict times for a target: one without rates of its own borrows another's."""
     return next((t.name for t in TARGETS.values() if t.rates == target.rates and t.vendor != "cpu"), target.name)
 
 
 def _decided(c: Compiled, figures: _Figures) -> Iterator[Decision]:
-    """What `partition` compared, by the model that it decided by; only the blocks that walks visit count."""
+    """The comparisons of `partition`, by the model that decided them; only blocks that walks visit count."""
     model = Model(c.state.program, c.context)
 
     @cache
@@ -88,7 +87,7 @@ def _decided(c: Compiled, figures: _Figures) -> Iterator[Decision]:
 
 
 def sweeps(plans: Sequence[Planned]) -> dict[str, int]:
-    """How often each streamed axis is passed over; one that is reduced where nothing is walked is passed once."""
+    """How often each streamed axis is walked; an axis that is reduced without a walk counts once."""
     found: Counter[str] = Counter()
     for p in plans:
         if p.walked:
@@ -99,12 +98,12 @@ def sweeps(plans: Sequence[Planned]) -> dict[str, int]:
 
 
 def _roles(k: tile.Kernel, plan: Planned | None) -> tuple[Planned | None, Planned | None]:
-    """The plan that a kernel walks for, and the plan whose parts it merges; one that a pass added has neither."""
+    """The plan that a kernel walks for, and the plan whose parts it merges; a kernel that a pass added has neither."""
     return (None, plan) if k.merges else (plan, None)
 
 
 def _finishing(plan: Planned) -> tuple[ein.Equation, ...]:
-    """The equations of a plan that come after its walk: nothing reduced over the walked axes depends on them."""
+    """The equations of a plan after its walk: no reduction over the walked axes depends on them."""
     found: list[ein.Equation] = []
     needed: set[str] = set()
     for eq in reversed(plan.equations):
@@ -200,19 +199,19 @@ class _Figures:
         return sum(int(times[eq.name] * flops(eq, dtypes, self.sizes)) for eq in walked)
 
     def share(self, plan: Planned, context: Context) -> float:
-        """The part of the blocks of a plan's walk that a kernel of it visits."""
+        """The share of the blocks of a plan's walk that its kernel visits."""
         if not plan.walked or context.level < 2:
             return 1.0
         kernel = own_passes(self.program, lowered(self.program, plan, context), context)
         return min((v.share for v in self.tiles(kernel).values()), default=1.0)
 
     def tiles(self, k: tile.Kernel, splits: int = 1) -> dict[str, Visits]:
-        """The blocks that loops visit, where what their bounds are made of is known; a part of a walk has its own."""
+        """The blocks that loops visit, if the values in their bounds are known; each part of a walk has its own."""
         found = self.looked_at(k, visited)
         return {a: replace(v, total=max(v.total // splits, v.visited)) for a, v in found.items()}
 
     def looked_at(self, k: tile.Kernel, look: Callable[..., dict[str, _T]], parts: str = "") -> dict[str, _T]:
-        """What a function of `einc.explain.visits` finds, or nothing where bounds are not known."""
+        """The result of a function of `explain.visits`, empty where bounds are not known."""
         try:
             return look(k, self.sizes, self.scalars, self.tensors, **({"parts": parts} if parts else {}))
         except KeyError:  # a scalar without a value

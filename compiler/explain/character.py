@@ -1,7 +1,7 @@
-"""What kind of mathematics a cascade is: linear, bilinear, a polynomial or not linear at all, in each of its operands.
+"""The mathematical kind of a cascade: linear, bilinear, polynomial or non-linear in each of its operands.
 
-Every value is a map from operands to degrees: [least, most] power that the operand enters with, None where it enters
-in any other way. `ALL` stands for all operands together, so that A·B has degree 1 in each and 2 in ALL, A + B 1 in ALL.
+Every value has a degree in each operand: the [least, most] power that the operand enters with, None if it enters in any
+other way. `ALL` stands for all operands together: A·B has degree 1 in each and 2 in ALL, A + B has degree 1 in ALL.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _POWERS = {2: "quadratic", 3: "cubic"}
 
 @dataclass(frozen=True, slots=True)
 class _Value:
-    """Degrees by operand; those not named have degree 0. `zero` is the constant 0, of any degree."""
+    """Degrees by operand; operands not named have degree 0. `zero` marks the constant 0, which has any degree."""
 
     degrees: dict[str, Degree]
     zero: bool = False
@@ -33,7 +33,7 @@ class _Value:
 
 @dataclass(frozen=True, slots=True)
 class Character:
-    """The degree of each operand, why it is not linear (names of operations), and whether any choice is made."""
+    """The degree of each operand, the operations that make it non-linear, and whether it has conditions."""
 
     degrees: dict[str, Degree]
     causes: tuple[str, ...]
@@ -98,7 +98,7 @@ def _equation(e: Equation, values: dict[str, _Value], causes: dict[str, None]) -
 
 
 def _broken(v: _Value, cause: str, causes: dict[str, None]) -> _Value:
-    """The operands enter, but not as a power, because of `cause`: a condition names none."""
+    """The operands enter, but not as powers, because of the operation `cause`; it is empty for a condition."""
     touched = [name for name, d in v.degrees.items() if d != (0, 0)]
     if touched and cause:
         causes.setdefault(cause)
@@ -147,7 +147,7 @@ def _expr(e: Expr, values: dict[str, _Value], causes: dict[str, None]) -> _Value
 
 
 def _product_with(v: _Value, selected: list[_Value]) -> _Value:
-    """A value picked by others: those enter in a way that is no power, and so does their whole."""
+    """A value selected by others: these do not enter as powers, and neither does `ALL`."""
     for s in selected:
         v = _Value(v.degrees | s.degrees)
     return v

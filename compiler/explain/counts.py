@@ -1,4 +1,4 @@
-"""What is counted in equations and kernels: operations, and the states that loops carry."""
+"""Counts of operations in equations, and of the states that loops carry in kernels."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ Sizes = Mapping[str, int]
 
 
 def flops(e: Equation, dtypes: Mapping[str, DType], sizes: Sizes) -> int:
-    """Arithmetic on tensors' elements: operations of the bodies and one combine, at each position of all axes.
+    """Arithmetic on elements: the operations of the bodies and one combination, at each position of all axes.
 
-    A call of exp counts as one; comparisons, selections and the arithmetic of subscripts as none.
+    A call of exp counts as one operation; comparisons, selections and arithmetic in subscripts count as none.
     """
     each = sum(_operations(b, dtypes) for b in e.bodies) + (0 if e.monoid is None else 1)
     return each * math.prod(sizes.get(a, 1) for a in (*e.axes, *e.over))
@@ -45,12 +45,12 @@ def _operations(e: Expr, dtypes: Mapping[str, DType]) -> int:
 
 
 def states(k: tile.Kernel) -> Iterator[tile.Carried]:
-    """What the loops carry, each name once."""
+    """The states that loops carry, each name once."""
     yield from {c.name: c for loop in loops(k.body) for c in loop.carried}.values()
 
 
 def running_state(k: tile.Kernel) -> list[tile.Carried]:
-    """The states of loops in which the new value of one is computed from the new or old value of another."""
+    """The states of loops in which the next value of a state is computed from another state."""
     found: list[tile.Carried] = []
     for loop in loops(k.body):
         lets = {name: s.value for s in loop.body if isinstance(s, tile.Let) for name in s.names}
@@ -61,7 +61,7 @@ def running_state(k: tile.Kernel) -> list[tile.Carried]:
 
 
 def _behind(name: str, lets: Mapping[str, tile.Value]) -> set[str]:
-    """Every name that a value is computed from, itself included."""
+    """Every name that a value is computed from, including its own."""
     found: set[str] = set()
     pending = [name]
     while pending:

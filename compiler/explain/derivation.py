@@ -1,7 +1,7 @@
 """How the reductions of a kernel are carried along their axes, derived from their bodies.
 
-What is derived does not depend on how the axis is walked: the same transition carries partial results from block to
-block, merges those of two parts, and has nothing to do where the axis is held in one block.
+The derivation does not depend on how the axis is walked: the same transition carries partial results from block to
+block and merges those of two parts, and it is not needed where the axis is held in one block.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def derivations(plan: Planned, shapes: Shapes) -> tuple[Derivation, ...]:
     order = [eq.name for eq in plan.equations]
     found: dict[str, Derivation] = {}
     for chain in chains(plan):
-        waited: dict[str, NotClosed] = {}  # in the walk before its own: what waits longer does so for others that wait
+        waited: dict[str, NotClosed] = {}  # in the walk before its own; one that waits longer waits for others that do
         for n, walk in enumerate(walks(chain), 1):
             for link in walk.links:
                 name = link.equation.name
@@ -39,7 +39,7 @@ def opened(n: NotClosed, shapes: Shapes) -> Open:
 
 
 def chains(plan: Planned) -> list[Planned]:
-    """The reductions over each group of axes, with what is computed between them, as plans that walk them."""
+    """The reductions over each group of axes, with the equations between them, as plans that walk these axes."""
     walked = [plan] if plan.walked else []
     held = dict.fromkeys(eq.over for eq in plan.equations if eq.over and not set(plan.walked) & set(eq.over))
     return walked + [_walking(plan, over) for over in held]
@@ -51,8 +51,8 @@ def _walking(plan: Planned, over: tuple[str, ...]) -> Planned:
 
 
 def open_reductions(program: Program) -> list[Open]:
-    """What is not closed, whichever equations share a kernel: the reductions over one group of axes at a time, where
-    they read each other in place."""
+    """The reductions that are not closed, whichever equations share a kernel: those over one group of axes at a time,
+    if they read each other in place."""
     if any(t.dtype.is_complex for eq in program.equations for t in eq.outputs):
         return []
     found: dict[str, NotClosed] = {}

@@ -1,4 +1,4 @@
-"""What a compiled program comes to, in figures: by kernel, and in total at its optimisation level."""
+"""The figures of a compiled program at an optimisation level, by kernel and in total."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from einc.explain.visits import Visits
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """Kernels, each as what it stores, that were joined or left apart: predicted seconds apart and together.
+    """Kernels, each given by the tensors it stores, that were joined or left apart, with the predicted seconds of both.
 
-    `together` is None where they cannot share a kernel, for `reason`. `spared` are tensors that are not stored once
-    they are joined: for the sake of those, or of the joins that it leads to, a join may take longer.
+    `together` is None if they cannot share a kernel, for `reason`. `spared` are tensors that the joined kernel need not
+    store: to spare these, or as a step to further joins, a join may take longer.
     """
 
     kernels: tuple[tuple[str, ...], ...]
@@ -32,7 +32,7 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """A value carried from block to block, after equal ones were joined; `axes` are those of one program's tile."""
+    """A value carried from block to block, equal ones counted once; `axes` are those of one program's tile."""
 
     name: str
     dtype: str
@@ -61,13 +61,12 @@ class Formula:
 
 @dataclass(frozen=True, slots=True)
 class KernelFigures:
-    """One kernel: what it computes, how it lies over the axes, what it carries, and what that costs.
+    """One kernel: what it computes, the roles of its axes, what it carries, and what that costs.
 
-    `moved` are the bytes of each tensor that it reads or writes in memory. `running` are the states of which one's
-    update depends on another. `domains` are the blocks of walked axes by row: `EMPTY`, `MIXED` or `FULL` of
-    `visits`; `part_starts` says in which of them a part of the walk starts. `choices` are written as they
-    are asked for. `limit` is what the predicted time is
-    spent on.
+    `moved` are the bytes of each tensor that it reads or writes in memory. `running` are states whose updates depend on
+    each other. `domains` are the blocks of walked axes by row: `EMPTY`, `MIXED` or `FULL` of `visits`; `part_starts`
+    marks those in which a part of the walk starts. `choices` are written as a user asks for them. `limit` is the
+    resource that the predicted time is spent on.
     """
 
     name: str
@@ -97,7 +96,7 @@ class KernelFigures:
 class Level:
     """A program at one optimisation level, in figures for a `machine`.
 
-    `decisions` are those of `partition`, for extents rounded up to powers of two.
+    `decisions` are those of `partition`, made for extents rounded up to powers of two.
     """
 
     level: int
@@ -124,7 +123,7 @@ class Level:
 
     @property
     def intensity(self) -> float:
-        """Operations a byte."""
+        """Operations per byte."""
         return self.flops / self.bytes if self.bytes else 0.0
 
     @property

@@ -1,7 +1,7 @@
-"""The programs of a kernel's grid at once: where each of its loops starts and stops in them.
+"""All programs of a kernel's grid at once: where each loop starts and stops in each program.
 
-Bounds are evaluated along those axes only that they depend on; the other programs do the same. Where that would still
-be more than `MOST` positions, programs at equal distances stand for the rest, and what is counted is an estimate.
+Bounds are evaluated only along the axes that they depend on. If that would still be more than `MOST` positions,
+programs at equal distances stand for all, and counts are estimates.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _FOLDS: dict[str, np.ufunc] = {
 
 
 def bounding(kernel: tile.Kernel) -> Iterator[tile.Value]:
-    """Every value that a loop's bounds are made of."""
+    """Every value in the bounds of loops."""
     bound = {n: s.value for s in kernel.body if isinstance(s, tile.Let) for n in s.names}
     stack = [v for s in kernel.body if isinstance(s, tile.Loop) for v in (s.start, s.stop) if v is not None]
     seen: set[str] = set()
@@ -61,12 +61,12 @@ def blocks_of(kernel: tile.Kernel, axis: tile.TileAxis, extents: Mapping[str, in
 
 
 def spaced(n: int, count: int) -> Array:
-    """So many of the first n integers, at equal distances: the middles of equal parts."""
+    """`count` of the first n integers, at equal distances: the middles of equal parts."""
     return (2 * np.arange(count) + 1) * n // (2 * max(count, 1))
 
 
 def shortened(lengths: Sequence[int], most: int) -> list[int]:
-    """Lengths of which the longest were halved until the product is at most so much."""
+    """The lengths, with the longest halved until the product is at most `most`."""
     found = list(lengths)
     while prod(found) > max(most, 1):
         longest = found.index(max(found))
@@ -76,7 +76,7 @@ def shortened(lengths: Sequence[int], most: int) -> list[int]:
 
 @dataclass(frozen=True, slots=True)
 class Walk:
-    """A loop, where it starts and stops in each program, and the part of that which it walks without masks."""
+    """A loop, where it starts and stops in each program, and the range that it walks without masks."""
 
     loop: tile.Loop
     start: Array
@@ -86,13 +86,12 @@ class Walk:
 
 
 class _UnknownError(Exception):
-    """A value that reads what is not given, or that a loop carries."""
+    """A value that reads a tensor that is not given, or a state of a loop."""
 
 
 class Grid:
-    """The programs of a kernel at once: arrays have a dimension for each axis of the grid, which programs differ in,
-    then one for each blocked axis, along which the positions of a program's block lie. A dimension that a value does
-    not depend on has the length 1."""
+    """All programs of a kernel at once: arrays have a dimension for each axis of the grid, then one for the positions
+    in a program's block along each blocked axis. A dimension that a value does not depend on has length 1."""
 
     def __init__(
         self,
@@ -119,7 +118,7 @@ class Grid:
             self.known[a.name] = self.known.get(a.name, np.zeros((1,) * self.rank, np.int64)) + inside
 
     def looked_at(self) -> dict[str, Array]:
-        """By axis of the grid: the programs to evaluate bounds in; one, where they do not depend on the axis."""
+        """For each axis of the grid, the programs to evaluate bounds in; one if bounds do not depend on the axis."""
         used = {v.name for v in bounding(self.kernel) if isinstance(v, tile.Ref)}
         inside = prod(self.block(a) for a in (*self.kernel.grid, *self.kernel.whole) if a.name in used)
         lengths = [self.blocks(a) if a.name in used else min(self.blocks(a), 1) for a in self.kernel.grid]
@@ -128,11 +127,11 @@ class Grid:
         return {a.name: spaced(n, m) for a, n, m in zip(self.kernel.grid, lengths, cut, strict=True)}
 
     def along(self, dim: int, values: Array) -> Array:
-        """Values that differ along one dimension."""
+        """Values along one dimension, as an array over all."""
         return values.astype(np.int64).reshape([-1 if d == dim else 1 for d in range(self.rank)])
 
     def total(self, counts: Array) -> int:
-        """The sum over all programs of what is known for those looked at."""
+        """The sum of counts over all programs, from those that are looked at."""
         return (2 * int(counts.sum()) * self.programs + counts.size) // (2 * counts.size) if counts.size else 0
 
     def blocks(self, axis: tile.TileAxis) -> int:
@@ -172,7 +171,7 @@ class Grid:
         return Walk(s, start, stop, first, first + inside)
 
     def is_masked(self, loop: tile.Loop, body: tuple[tile.Statement, ...]) -> bool:
-        """Whether something is still chosen position by position along the axis."""
+        """Is any value still selected position by position along the axis?"""
         axis = loop.axis
         types = {**self.types, axis.name: loop_position(axis), **{c.name: c.type for c in loop.carried}}
         for s in body:
@@ -184,7 +183,7 @@ class Grid:
         return False
 
     def limit(self, v: tile.Value | None, default: int) -> Array:
-        """A bound in every program that is looked at."""
+        """The value of a bound in every program that is looked at."""
         rank = len(self.kernel.grid)
         whole = np.full((1,) * rank, default, np.int64)
         if v is None:
@@ -231,7 +230,7 @@ class Grid:
         return self.known[name]
 
     def load(self, v: tile.Load) -> Array:
-        """Elements of a given tensor; 0 where masked, and out of range, where a block overhangs."""
+        """Elements of a given tensor; 0 where masked, or where a block overhangs and an index is out of range."""
         if v.tensor not in self.tensors or v.part is not None:
             raise _UnknownError
         whole = self.tensors[v.tensor]

@@ -1,4 +1,4 @@
-"""Like terms of an expression put together, for people to read: x·x as x², a + 2·a as 3·a."""
+"""Like terms of an expression collected for readers: x·x as x², a + 2·a as 3·a."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from einc.ein import Apply, Const, Expr, rebuild
 
 
 def tidied(e: Expr) -> Expr:
-    """The expression with equal factors of a product as a power, and equal terms of a sum counted."""
+    """The expression with equal factors of a product as a power, and equal terms of a sum as a multiple."""
     e = rebuild(e, tidied)
     match e:
         case Apply("mul"):

@@ -1,6 +1,6 @@
-"""Expressions and equations as mathematics writes them: Σ for a sum, e^{x} for an exponential, [p] for an indicator.
+"""Expressions and equations in mathematical notation: Σ for a sum, e^{x} for an exponential, [p] for an indicator.
 
-`^{...}` and `_{...}` stand for what is raised and lowered, as in TeX; `markup` turns them into HTML.
+`^{...}` and `_{...}` mark superscripts and subscripts, as in TeX; `markup` turns them into HTML.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from einc.ein import (
     Read,
     Scalar,
 )
+from einc.ein.printer import bracketed
 
 Shapes = Mapping[str, tuple[tuple[str, ...], ...]]
 
@@ -37,7 +38,7 @@ _INFIX = {
 _RAISED = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 _LOWERED = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
 
-Part = tuple[str, int]  # a text and how strongly it binds
+Part = tuple[str, int]  # a text and how tightly it binds
 
 
 def lowered(n: int) -> str:
@@ -47,7 +48,7 @@ def lowered(n: int) -> str:
 
 def expression(e: Expr, shapes: Shapes | None = None, least: int = 0) -> str:
     """An expression; reads of the tensors in `shapes` at their own axes are written by name alone."""
-    return _within(_part(e, shapes or {}), least)
+    return bracketed(*_part(e, shapes or {}), least)
 
 
 def reduction(monoid: Monoid, over: Sequence[str], domain: Expr | None, body: str, shapes: Shapes | None = None) -> str:
@@ -166,7 +167,7 @@ def _negation(p: Expr, shapes: Shapes) -> Part:
 
 
 def _choice(p: Expr, x: Expr, y: Expr, shapes: Shapes) -> Part:
-    """A choice whose other side is 0 is a product with an indicator."""
+    """A choice; one whose other side is 0 is a product with an indicator."""
     for condition, value, other in ((p, x, y), (Apply("not", (p,)), y, x)):
         if _is_zero(other):
             indicator = f"[{expression(condition, shapes)}]"
@@ -180,13 +181,8 @@ def _is_zero(e: Expr) -> bool:
     return e in (ZERO, Const(0.0))
 
 
-def _within(part: Part, least: int) -> str:
-    text, binding = part
-    return f"({text})" if binding < least else text
-
-
 def markup(text: str) -> str:
-    """The notation as HTML: what is raised in `sup`, what is lowered in `sub`."""
+    """The notation as HTML: superscripts in `sup`, subscripts in `sub`."""
     found: list[str] = []
     closing: list[str] = []
     position = 0

@@ -1,4 +1,4 @@
-"""The plans of kernels that nobody has planned, such as those of a text: read off the kernels and their program."""
+"""Plans for kernels that were not planned, such as those of a text: read off the kernels and their program."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from einc.tile.walk import loops
 
 
 def plans_of(program: Program, schedule: tile.Schedule) -> tuple[Plan, ...]:
-    """A plan for each kernel that writes tensors of the program; for two of them, where one merges what the other's
-    walk leaves in parts."""
+    """A plan for each kernel that writes tensors of the program, or for two where one merges the parts of the other's
+    walk."""
     return tuple(_plans(program, schedule.kernels))
 
 
@@ -30,7 +30,7 @@ def _plans(program: Program, kernels: Sequence[tile.Kernel]) -> Iterator[Plan]:
 
 
 def _computed(program: Program, stores: Sequence[str], given: set[str]) -> tuple[Equation, ...]:
-    """The equations that the tensors stored are computed by, from those that are given."""
+    """The equations that compute the stored tensors from the given ones."""
     needed, found = set(stores), []
     for eq in reversed(program.equations):
         if needed & {t.name for t in eq.outputs}:

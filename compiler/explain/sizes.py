@@ -1,4 +1,4 @@
-"""Extents where nobody has said any."""
+"""Extents for axes that are given none."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from einc.ein import Program
 from einc.ein.arithmetic import ScalarValue, evaluate_formula
 from einc.explain.counts import Sizes
 
-USUAL, USUAL_BATCH = 64, 4  # the extent of an axis that nobody gives one
+USUAL, USUAL_BATCH = 64, 4  # the extents of axes that are given none
 
 
 def usual(program: Program) -> dict[str, int]:
-    """The extent of every axis that nobody gives one: a batch axis, which all of several operands and every result
-    have and nothing is reduced over, has few positions."""
+    """The usual extent of every axis: few positions for a batch axis, which is one that all of several operands and
+    every result have and no reduction is over."""
     shapes = program.shapes()
     tensors = [*(p.dims for p in program.operands), *(shapes[name] for name in program.results)]
     everywhere = set.intersection(*({a for d in dims for a in d} for dims in tensors)) if tensors else set()
@@ -24,7 +24,7 @@ def usual(program: Program) -> dict[str, int]:
 
 
 def extents(program: ein.Program, sizes: Sizes, scalars: Mapping[str, ScalarValue], usual: int = 1) -> dict[str, int]:
-    """The extent of every axis, those included that passes made; the usual one where nothing says."""
+    """The extent of every axis, also of those that passes added; the usual one if nothing decides it."""
     found = dict(sizes)
     for a in program.axes:
         if a.name not in found:

@@ -1,4 +1,4 @@
-"""A program as a system under test: its boundary, its einsums, what is optimised, what runs in parallel."""
+"""A program as a system under test: its boundary, its einsums, what is optimised, and what runs in parallel."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from einc.ein import Apply, AxisValue, Cast, Equation, Expr, Program, Read, axes
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One equation in the data flow: what it gives, from what."""
+    """One equation in the data flow: the tensors it defines and those it reads."""
 
     gives: tuple[str, ...]
     reads: tuple[str, ...]
@@ -28,7 +28,7 @@ def step_of(e: Equation) -> Step:
 def _einsum(e: Equation) -> str:
     """The equation's contraction as an einsum string, if its body is a product of two tensors or more.
 
-    A factor that is computed on the way stands for a tensor with the axes it depends on; numbers do not count.
+    A computed factor counts as a tensor with the axes that it depends on; numbers do not count.
     """
     if e.monoid is None or e.monoid.op != "add":
         return ""
@@ -42,7 +42,7 @@ def _einsum(e: Equation) -> str:
 
 
 def _term(e: Expr, order: Sequence[str]) -> list[str]:
-    """The subscripts of a factor; one that is no plain axis is shown by the axes it is made of."""
+    """The subscripts of a factor; one that is not a plain axis is shown by the axes that it is made of."""
     if not isinstance(e, Read):
         return sorted(axes_of(e), key=order.index)
     return [i.axis if isinstance(i, AxisValue) else f"({' '.join(axes_of(i)) or '·'})" for i in e.index]
@@ -70,7 +70,7 @@ def boundary(program: Program, steps: Sequence[Step]) -> str:
 
 def optimised(pipeline: bool, reuse: Mapping[str, int]) -> str:
     if pipeline:
-        return "data movement and latency: what lies between the equations"
+        return "data movement and latency: the tensors between the equations"
     if max(reuse.values(), default=1) > 1:
         most = ", ".join(f"{name} {n}×" for name, n in reuse.items() if n > 1)
         return f"FLOPs, reuse (each element is used: {most})"
@@ -84,7 +84,7 @@ def walked(program: Program, operand: str) -> tuple[str, ...]:
 
 
 def parallel(program: Program) -> str:
-    """Axes that every equation has on its left run in parallel throughout; reduced ones tie positions together."""
+    """Axes on the left of every equation run in parallel throughout; reduced axes make positions interdependent."""
     everywhere = [a for a in program.equations[0].axes if all(a in e.axes for e in program.equations)]
     reduced = [a for a in dict.fromkeys(a for e in program.equations for a in e.over) if a not in everywhere]
     free = f"data parallel over {', '.join(everywhere)}" if everywhere else "nothing parallel throughout"

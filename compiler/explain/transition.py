@@ -1,4 +1,4 @@
-"""One reduction as mathematics: what it carries, how that moves, merges and finishes.
+"""One reduction as mathematics: what it carries, and how that moves, merges and finishes.
 
 a = ⊕_{r} f(r; d)     carries  Φ_q = ⊕_{r} φ_q(r; d),     moved by  C(d → d′)  whenever d moves,     a = Σ_q h_q·Φ_q
 """
@@ -19,8 +19,8 @@ _LETTERS = "μνρσ"
 
 @dataclass(frozen=True, slots=True)
 class Relative:
-    """A value that is still changing while the axis is walked; `hat` stands for it where it is not finite (and, if 1,
-    where it is 0). `seen`: what it says of all positions it says, on the way, of those seen so far."""
+    """A value that still changes while the axis is walked; `hat` replaces it where it is not finite (and, if 1, where
+    it is 0). If `seen`, it is that of the positions seen so far during the walk."""
 
     name: str
     value: str
@@ -45,8 +45,8 @@ class Carried:
 
 @dataclass(frozen=True, slots=True)
 class Open:
-    """Why a reduction does not follow what it reads: the part of its body that does not, which values still changing
-    that part reads, and the reason."""
+    """Why a reduction does not follow the values it reads: the part of its body that does not, the changing values that
+    this part reads, and the reason."""
 
     reduction: str
     part: str
@@ -56,10 +56,10 @@ class Open:
 
 @dataclass(frozen=True, slots=True)
 class Derivation:
-    """One reduction: what it carries in which walk (the first is 1), how that moves, steps, merges and finishes.
+    """One reduction: what it carries in which walk (the first is 1), and how that moves, steps, merges and finishes.
 
-    `matrix` is C(d → d′), a row an accumulator, where there are several that move; `waited` says why it was not carried
-    in an earlier walk.
+    `matrix` is C(d → d′), a row for each accumulator, if several of them move; `waited` says why the reduction was not
+    carried in an earlier walk.
     """
 
     reduction: str
@@ -78,7 +78,7 @@ class Derivation:
 
 
 class Writer:
-    """One link, written with symbols for its accumulators."""
+    """Writes one link, with symbols for its accumulators."""
 
     def __init__(self, link: Link, shapes: Shapes) -> None:
         self.link, self.monoid = link, link.accumulators[0].monoid
@@ -140,7 +140,7 @@ class Writer:
         return f"{symbol}({self.primed(1)}) = {self.after(a, {})}" if _moves(a) else f"{symbol} stays"
 
     def after(self, a: Accumulator, names: dict[str, str], prime: str = "") -> str:
-        """An accumulator after a movement; `names` renames references, `prime` marks whose accumulators they are."""
+        """An accumulator after a movement; `names` renames references, `prime` marks accumulators of another part."""
         own = self.symbols[a.name] + prime
         if not _moves(a):
             return own
@@ -169,7 +169,7 @@ class Writer:
         return f"Φ_{{q}} ← {combined(self.monoid, f'Φ_{{q}}({self.primed(1)})' if moving else 'Φ_{q}', share)}"
 
     def merge(self, moving: bool) -> str:
-        """Two partial results at the references of both together."""
+        """Two partial results merged, at the references of both together."""
         a = self.link.accumulators[0]
         if not moving:
             q = "" if self.single else "_{q}"
@@ -201,30 +201,30 @@ def _renamed(e: Expr, names: dict[str, str]) -> Expr:
 
 
 def _aliases(link: Link, shapes: Shapes) -> dict[str, str]:
-    """Letters for references that are no tensors themselves."""
+    """Letters for references that are not tensors themselves."""
     letters = (x for x in _LETTERS if x not in shapes)
     composite = [r.name for r in link.references if r.value != Read(r.name, tuple(ein.AxisValue(a) for a in r.axes))]
     return dict(zip(composite, letters, strict=False))
 
 
 def structure(link: Link) -> str:
-    """What kind of transition it is, in words."""
+    """The kind of transition, in words."""
     moving = [a for a in link.accumulators if _moves(a)]
     count = len(link.accumulators)
     if not moving:
-        tail = "; what still moves is applied last" if link.references else ""
+        tail = "; values that still move are applied last" if link.references else ""
         return f"a plain {link.accumulators[0].monoid.name}: nothing in it moves" + tail
     first = moving[0]
     if first.shift is not None:
-        return "one accumulator, translated when what it is relative to moves"
+        return "one accumulator, translated when its reference moves"
     if first.count is not None:
         return "one accumulator, scaled once for each position counted"
     diagonal = {c for a in moving for c, n in a.moves if n == a.name}
     if count == 1:
-        return "one accumulator, scaled by a factor when what it is relative to moves"
+        return "one accumulator, scaled by a factor when its reference moves"
     order = {a.name: n for n, a in enumerate(link.accumulators)}
     if any(order[n] < order[a.name] for a in moving for _, n in a.moves):
-        return f"{count} accumulators that turn into each other: C is a matrix that no order makes triangular"
+        return f"{count} accumulators that turn into each other: C is triangular in no order of them"
     if diagonal == {ONE}:
-        return f"{count} accumulators that shift as centred moments do: C is triangular, with ones on its diagonal"
-    return f"{count} accumulators that shift under a scale: C is triangular"
+        return f"{count} accumulators that shift like centred moments: C is triangular, with ones on its diagonal"
+    return f"{count} accumulators that shift and scale: C is triangular"

@@ -1,7 +1,7 @@
-"""How much of a walked axis a kernel visits: the bounds of its loops, evaluated for the programs of its grid.
+"""How much of a walked axis a kernel visits: the bounds of its loops, evaluated for all programs of its grid.
 
 A loop from `start` to `stop` visits ceil((stop - start) / block) blocks in each program; without bounds, all of them.
-Bounds may read data. One that reads a tensor which is not given bounds nothing.
+Bounds may read data. A bound that reads a tensor that is not given bounds nothing.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from einc.evaluate import evaluate
 from einc.explain.grid import Array, Grid, Scalars, Tensors, block_of, blocks_of, bounding, extent_of, shortened, spaced
 
 EMPTY, MIXED, FULL = 0, 1, 2
-_MOST_CELLS = 256  # of a picture, a side
+_MOST_CELLS = 256  # on each side of a picture
 
 
 @dataclass(frozen=True, slots=True)
 class Visits:
-    """Blocks of a walked axis, over all programs of a grid: there are `total`; `mixed` are visited and masked, `full`
-    visited without a mask. Those of a `sample` are estimates, from some of the programs."""
+    """Blocks of a walked axis, over all programs of a grid: `total` in all, `mixed` visited and masked, `full` visited
+    without a mask. For a `sample` they are estimates from some of the programs."""
 
     total: int = 0
     mixed: int = 0
@@ -37,16 +37,16 @@ class Visits:
 
     @property
     def share(self) -> float:
-        """The part of all blocks that is visited; 1 where there are none."""
+        """The share of all blocks that is visited; 1 if there are none."""
         return self.visited / self.total if self.total else 1.0
 
 
 def visited(
     kernel: tile.Kernel, extents: Mapping[str, int], scalars: Scalars | None = None, tensors: Tensors | None = None
 ) -> dict[str, Visits]:
-    """By walked tile axis: the blocks that a masked kernel with tile sizes visits at these extents.
+    """For each walked tile axis, the blocks that a masked kernel with tile sizes visits at these extents.
 
-    `tensors` are what bounds may read, by name, in the shapes of the kernel's buffers.
+    `tensors` are those that bounds may read, by name, in the shapes of the kernel's buffers.
     """
     grid = Grid(kernel, extents, scalars or {}, tensors or {})
     found: dict[str, Visits] = {}
@@ -69,11 +69,11 @@ def domain_picture(
     at: Mapping[str, int] | None = None,
     parts: str = "",
 ) -> dict[str, Array]:
-    """By walked tile axis: `EMPTY`, `MIXED` or `FULL` for each (row block, walked block), as a matrix.
+    """For each walked tile axis, a matrix with `EMPTY`, `MIXED` or `FULL` for each (row block, walked block).
 
-    `at` is the position on the other axes of the grid, 0 where it says nothing. A walk starts where its bounds say, so
-    its blocks need not be those of the matrix: what they touch counts as visited. `parts` is the axis of the grid that
-    counts the parts of walks: what one of them visits is visited. A large matrix has fewer cells: rows at equal
+    `at` gives positions on other axes of the grid, 0 by default. A walk starts where its bounds say, so that its blocks
+    need not be those of the matrix: a block that they touch counts as visited. `parts` is the axis of the grid that
+    counts the parts of walks; a block that any part visits is visited. A large matrix has fewer cells: rows at equal
     distances, and several blocks in one.
     """
     found: dict[str, Array] = {}
@@ -89,7 +89,7 @@ def part_starts(
     tensors: Tensors | None = None,
     parts: str = "",
 ) -> dict[str, Array]:
-    """By walked tile axis: for each cell of the `domain_picture`, whether a part of the walk starts in it."""
+    """For each walked tile axis and cell of the `domain_picture`, whether a part of the walk starts in it."""
     found: dict[str, Array] = {}
     for name, picture in _pictures(kernel, extents, scalars, tensors, None, parts):
         visited = picture != EMPTY
@@ -105,7 +105,7 @@ def _pictures(
     at: Mapping[str, int] | None,
     parts: str,
 ) -> Iterator[tuple[str, Array]]:
-    """What each loop visits, by part of its walk, row block and walked block."""
+    """The blocks that each loop visits, by part of its walk, row block and walked block."""
     rows = [a for a in kernel.grid if a.role == "row"]
     lengths = [blocks_of(kernel, a, extents) for a in rows]
     cut = shortened(lengths, _MOST_CELLS)
@@ -137,7 +137,7 @@ def visits(
     scalars: Scalars | None = None,
     operands: Tensors | None = None,
 ) -> dict[str, dict[str, Visits]]:
-    """By kernel, then by walked tile axis. Tensors between kernels that bounds read are computed from the operands."""
+    """Visits by kernel and walked tile axis. Intermediate tensors that bounds read are computed from the operands."""
     whole = completed(program, Bindings(dict(extents), dict(scalars or {}))).extents
     tensors = bound_tensors(program, schedule, whole, scalars, operands)
     return {k.name: visited(k, whole, scalars, tensors) for k in schedule.kernels}
@@ -150,8 +150,8 @@ def bound_tensors(
     scalars: Scalars | None = None,
     operands: Tensors | None = None,
 ) -> dict[str, Array]:
-    """What the loop bounds of a schedule read: of the operands, and of tensors between kernels, as far as those that
-    are given tell."""
+    """The tensors that the loop bounds of a schedule read: operands, and intermediates as far as the given operands
+    decide them."""
     given = dict(operands or {})
     wanted = {v.tensor for k in schedule.kernels for v in bounding(k) if isinstance(v, tile.Load)}
     known = {name: x for name, x in given.items() if name in wanted}

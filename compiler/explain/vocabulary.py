@@ -1,4 +1,4 @@
-"""Every function that a program may call, with its form and what it gives."""
+"""Every function that a program may call, with its form and its result."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Word:
 
 
 def vocabulary() -> tuple[Word, ...]:
-    """Scalar operations that are calls, casts, reductions, and the functions of the prelude, each in its order."""
+    """Scalar operations that are calls, casts, reductions, and functions of the prelude, each in order."""
     calls = [op for op in OPS.values() if not op.infix]
     return (
         *(Word(op.name, f"{op.name}({op.takes})", op.says, "operation") for op in calls),
@@ -44,6 +44,6 @@ def _prelude() -> Iterator[Word]:
 
 
 def markdown(words: Iterable[Word]) -> str:
-    """A table of functions, as a page shows it."""
+    """A table of functions in Markdown."""
     rows = [(f"`{w.form}`", w.says.replace("|", "\\|")) for w in words]
     return "\n".join(["| written | gives |", "|---|---|", *(f"| {form} | {says} |" for form, says in rows)]) + "\n"

@@ -1,1 +1,1 @@
-"""That data on a terminal, as JSON, as a page."""
+"""What is known of a program on a terminal, as JSON, as a page."""

@@ -1,4 +1,4 @@
-"""Stories as JSON can hold them: dictionaries, lists, texts and numbers."""
+"""Stories as data for JSON: dictionaries, lists, texts and numbers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from einc.explain.visits import Visits
 
 
 def story_data(s: Story) -> dict[str, object]:
-    """A story; `Program.explain` says what is in it."""
+    """The data of a story, which `Program.explain` documents."""
     own = {
         "name": s.name,
         "text": s.text,

@@ -1,7 +1,7 @@
 """Mathematics as lines of SVG text: raised and lowered parts, wrapped at a width that is known without a browser.
 
-Text is set in a monospaced face, whose characters are at most `ADVANCE` of its size wide, so that what fits here fits
-wherever it is shown.
+Text is set in a monospaced face, whose characters are at most `ADVANCE` of its size wide, so that text that fits here
+fits wherever it is shown.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import html
 from collections.abc import Iterator, Sequence
 
 ADVANCE = 0.62  # the width of a character over the size of the type; the common faces have 0.55 to 0.61
-_SMALL = 0.78  # the size of what is raised or lowered
-_RISE = 0.42  # how far, over the size
+_SMALL = 0.78  # the size of raised or lowered text
+_RISE = 0.42  # how far it is raised or lowered, over the size
 
 Span = tuple[str, int]  # characters, and how often they are raised (or, if negative, lowered)
 Line = list[Span]
@@ -41,12 +41,12 @@ def scale(level: int) -> float:
 
 
 def width(line: Sequence[Span], size: float) -> float:
-    """At most the width of a line."""
+    """An upper bound on the width of a line."""
     return sum(len(chars) * scale(level) for chars, level in line) * size * ADVANCE
 
 
 def wrapped(text: str, room: float, size: float) -> list[Line]:
-    """The text in lines no wider than there is room; broken at spaces, or within a word that fits no line."""
+    """The text in lines no wider than the room; broken at spaces, or within a word that is too long for a line."""
     lines: list[Line] = [[]]
     for word in _words(text):
         line = lines[-1]
@@ -59,7 +59,7 @@ def wrapped(text: str, room: float, size: float) -> list[Line]:
 
 
 def _words(text: str) -> Iterator[Line]:
-    """Spans from one space to the next, each word with the space before it; what is raised is not taken apart."""
+    """The words of a text, each with the space before it; raised text is not split at its spaces."""
     word: Line = []
     for chars, level in spans(text):
         head, *tail = chars.split(" ") if level == 0 else [chars]
@@ -92,7 +92,7 @@ def _put(lines: list[Line], chars: str, level: int, room: float, size: float) ->
 
 
 def shortened(name: str, characters: int) -> str:
-    """A name of at most so many characters."""
+    """A name cut to at most this many characters."""
     return name if len(name) <= characters else name[: characters - 1] + "…"
 
 

@@ -1,10 +1,11 @@
-"""A story as one page that needs nothing else: the cascade before and after, derivations, tiles and figures."""
+"""A story as one self-contained page: the cascade before and after, derivations, tiles and figures."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from html import escape
 
+from einc.base.words import count
 from einc.explain import Story
 from einc.explain.figures import Decision, KernelFigures, Level
 from einc.explain.notation import markup
@@ -63,7 +64,7 @@ def _cascades(s: Story) -> str:
     before, after = s.levels[0], s.level
     shown = [("before", before)] + ([("after", after)] if after is not before else [])
     figures = "".join(
-        f"<figure><figcaption>{when}: -O{f.level}<small>{_count(len(f.kernels), 'kernel')}, "
+        f"<figure><figcaption>{when}: -O{f.level}<small>{count(len(f.kernels), 'kernel')}, "
         f"{quantity(f.bytes)}B through memory, predicted {duration(f.predicted_us)}</small></figcaption>"
         + cascade(f, s.operands, s.results, f"the cascade {when}, at -O{f.level}", f"cascade-{when}")
         + "</figure>"
@@ -156,7 +157,7 @@ def _matrix(rows: Sequence[Sequence[str]]) -> str:
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]], style: str = "") -> str:
-    """A table of cells in HTML; one that is to `stack` has a line a cell where the page is narrow."""
+    """A table of cells in HTML; with style `stack` each cell has its own line on a narrow page."""
     top = "".join(f"<th scope='col'>{h}</th>" for h in head)
     body = "".join("<tr>" + "".join(row) + "</tr>" for row in rows)
     return (
@@ -233,7 +234,3 @@ def _decided(decisions: Sequence[Decision]) -> Iterator[str]:
         )
         note = f'<p class="note">{escape(f"Together{purpose(d)}.")}</p>' if d.joined and d.slower else ""
         yield f'<div class="card">{title}<div class="bars">{bars}</div>{note}</div>'
-
-
-def _count(n: int, what: str) -> str:
-    return f"{n} {what}" if n == 1 else f"{n} {what}s"

@@ -1,8 +1,8 @@
 """The cascade at one level as a picture: tensors in memory on the left, kernels as frames of equations on the right.
 
-Each kernel has a port for every tensor that it reads or writes, with the bytes on its arrow; a tensor stands in memory
-at the port that it is met at first, and a lane leads from there to the ports further down. Within a frame, lanes on
-the right lead from an equation to those that read it in registers.
+Each kernel has a port for every tensor that it reads or writes, with the bytes on its arrow; a tensor in memory is
+drawn at its first port, and a lane leads from there to the ports further down. Within a frame, lanes on the right lead
+from an equation to those that read it in registers.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class _Port:
 
 @dataclass(slots=True)
 class _Wire:
-    """A vertical line from where a value is made down to its readers, in a lane that no other uses there."""
+    """A vertical line from the place where a value is made down to its readers, in a lane of its own there."""
 
     name: str
     top: float
@@ -55,7 +55,7 @@ class _Picture:
         self.parts: list[str] = []
         self.ports: list[_Port] = []
         self.pills: dict[str, float] = {}
-        # lanes are known before the frames are drawn: at most as many as tensors that are met more than once
+        # lanes need room before the frames are drawn: at most one for each tensor with several ports
         names = [n for k in f.kernels for n in k.moved]
         self.lanes = len({n for n in names if names.count(n) > 1})
         self.left = 4 + _PILL + 10 + min(self.lanes, 12) * _LANE + _LABEL
@@ -86,7 +86,7 @@ class _Picture:
     # ---------------------------------------------------------------------------------------------------------- frames
 
     def frame(self, k: KernelFigures, top: float) -> float:
-        """A kernel with its equations and ports; the y below it."""
+        """Draw a kernel with its equations and ports; returns the y below it."""
         right = self.width - 4
         inner = right - self.left
         y = top + 18
@@ -184,7 +184,7 @@ def _box(lines: Sequence[Line], x: float, y: float, width: float, height: float)
 
 
 def _wires(k: KernelFigures) -> list[_Wire]:
-    """What the equations of a kernel read of each other, by their place in it."""
+    """The reads of the equations of a kernel from each other, by their places in it."""
     place = {e.name: n for n, e in enumerate(k.equations)}
     found = []
     for name, n in place.items():
@@ -207,7 +207,7 @@ def _wiring(wires: Sequence[_Wire], spots: Sequence[float], x: float) -> str:
 
 
 def _assign(wires: Iterable[_Wire]) -> None:
-    """A lane for each wire, the first that is free along it."""
+    """Give each wire the first lane that is free along it."""
     taken: list[list[tuple[float, float]]] = []
     for w in wires:
         span = (w.top, max(w.ends))

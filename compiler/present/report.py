@@ -29,7 +29,7 @@ def report(s: Story) -> str:
 
 
 def derived(s: Story) -> Iterator[str]:
-    """How the reductions of every kernel are carried, and which are not closed."""
+    """How the reductions of each kernel are carried, and which are not closed."""
     for k in s.level.kernels:
         if not k.derivations:
             continue
@@ -79,11 +79,11 @@ def derivation(d: Derivation) -> Iterator[str]:
 
 
 def relative(r: Relative) -> str:
-    """What a reference is, and what stands for it where it is of no use."""
+    """A reference, and the value that replaces it where it cannot be used."""
     what = r.name if r.name == r.value else f"{r.name} = {r.value}"
-    seen = ", of the positions seen so far" if r.seen else ""
-    useless = "not finite" if r.hat == 0 else "0 or not finite"
-    return f"{what}{seen}, and {r.hat} for it where it is {useless}"
+    seen = " of the positions seen so far" if r.seen else ""
+    unusable = "not finite" if r.hat == 0 else "0 or not finite"
+    return f"{what}{seen}, or {r.hat} where that is {unusable}"
 
 
 def matrix(rows: Sequence[Sequence[str]]) -> list[str]:
@@ -99,11 +99,11 @@ def matrix(rows: Sequence[Sequence[str]]) -> list[str]:
 
 def in_words(o: Open) -> str:
     """Why a reduction is not closed."""
-    values = " and ".join(o.waits_for) or "what it reads"
+    values = " and ".join(o.waits_for) or "a value it reads"
     if "shifts" in o.reason:
         return (
-            f"when {values} moves, {o.part} is neither shifted by a term nor scaled by a factor that the walk leaves "
-            f"alone, nor is it a finite sum of what is. It waits for the final {values}, and takes a walk of its own"
+            f"when {values} moves, {o.part} is neither shifted nor scaled by a value that is the same all along the "
+            f"walk, nor is it a finite sum of parts that are. It waits for the final {values}, and takes its own walk"
         )
     return f"{o.part}: {o.reason}. It waits for final values, and takes a walk of its own"
 
@@ -151,7 +151,7 @@ def _details(k: KernelFigures) -> Iterator[str]:
             about = "about " if v.sample else ""
             yield f"visits {about}{v.visited} of {v.total} blocks of {axis}: {counts}"
     if k.splits > 1:
-        yield f"in {k.splits} splits"
+        yield f"in {k.splits} parts"
     if k.choices:
         yield f"chosen: {' '.join(f'{name}={value}' for name, value in k.choices.items())}"
 
@@ -163,16 +163,16 @@ def _decided(decisions: Sequence[Decision]) -> Iterator[str]:
             times = f"{duration(1e6 * d.apart)} → {duration(1e6 * d.together)}"
             yield from wrapped(f"joined {names}: {times}{', which' * d.slower}{purpose(d)}")
         elif d.together is None:
-            yield from wrapped(f"apart: {names}, which cannot share a kernel:")
+            yield from wrapped(f"apart: {names} cannot share a kernel:")
             for reason in d.reason.split("; "):
                 yield from wrapped(reason, "    ", "      ")
         else:
             times = f"{duration(1e6 * d.apart)} apart, {duration(1e6 * d.together)} together"
-            yield from wrapped(f"apart: {names}, as {times}")
+            yield from wrapped(f"apart: {names}: {times}")
 
 
 def purpose(d: Decision) -> str:
-    """What a join that takes longer is for."""
+    """The purpose of a join that takes longer."""
     if not d.slower:
         return ""
     if d.spared:
@@ -192,10 +192,9 @@ def wrapped(text: str, first: str = "", rest: str = "    ") -> list[str]:
 
 
 def duration(us: float) -> str:
-    """`812 µs`: a time with three digits."""
-    if us < 1000:
-        return f"{us:.3g} µs"
-    return f"{us / 1000:.3g} ms" if us < 1e6 else f"{us / 1e6:.4g} s"
+    """`812 µs`, `1.23 ms`: a time with three digits."""
+    value, unit = (us, "µs") if us < 1e3 else (us / 1e3, "ms") if us < 1e6 else (us / 1e6, "s")
+    return f"{ratio(value)} {unit}"
 
 
 def ratio(x: float) -> str:

@@ -1,4 +1,4 @@
-"""How the page of a story looks, by day and by night, on paper and on a phone."""
+"""The style of a story's page, light and dark, on paper and on a phone."""
 
 CSS = """
 :root {

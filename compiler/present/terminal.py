@@ -11,6 +11,7 @@ from rich.syntax import Syntax
 from rich.table import Table
 from rich.text import Text
 
+from einc.base.words import count
 from einc.explain import Story
 from einc.explain.figures import Level, State
 from einc.present.report import duration, quantity, ratio, report
@@ -19,13 +20,13 @@ WIDTH = 100
 
 
 def console() -> Console:
-    """A console of at most 100 columns, and of 100 where the output is no terminal."""
+    """A console of at most 100 columns, and of exactly 100 if the output is not a terminal."""
     found = Console(highlight=False)
     return Console(highlight=False, width=min(found.width, WIDTH) if found.is_terminal else WIDTH)
 
 
 def as_text(what: RenderableType) -> str:
-    """What is rendered, as plain text."""
+    """A rendered object as plain text."""
     plain = Console(width=WIDTH, color_system=None, force_terminal=False, highlight=False)
     with plain.capture() as capture:
         plain.print(what)
@@ -38,7 +39,7 @@ def explanation(s: Story) -> Group:
 
 
 def stage_table(s: Story) -> Table:
-    """What the program says, and what the compiler adds to it at each level."""
+    """The text of the program, and what the compiler adds to it at each level."""
     table = Table(show_lines=True, expand=True)
     for name, share in (("stage", 3), ("the program says", 5), ("the compiler adds", 5)):
         table.add_column(name, ratio=share, style="bold" if name == "stage" else "")
@@ -69,7 +70,7 @@ def characteristics(s: Story) -> list[tuple[str, str]]:
         ("internal state", _state(s.levels[-1])),
         ("what is optimised", s.optimised),
         ("parallel strategy", s.parallel),
-        ("what a test asks", s.tested),
+        ("what to test", s.tested),
         ("sizes", ", ".join(f"{a}={n}" for a, n in s.sizes.items())),
         ("figures", "\n".join(_figures(same) for same in _alike(s.levels))),
     ]
@@ -78,7 +79,7 @@ def characteristics(s: Story) -> list[tuple[str, str]]:
 def _state(f: Level) -> str:
     running = {s.name: s for k in f.kernels for s in k.running}
     if not running:
-        return "none: every result is a sum, maximum, … of its inputs alone"
+        return "none: every reduction depends on its inputs alone"
     each = sum(k.state_bytes_per_row for k in f.kernels if k.running)
     return f"running, in order of the walk: {', '.join(map(state_name, running.values()))}; {quantity(each)}B a row"
 
@@ -98,7 +99,7 @@ def _einsums(s: Story) -> str:
 
 
 def _alike(levels: Sequence[Level]) -> list[list[Level]]:
-    """Neighbouring levels whose figures are equal, together."""
+    """Neighbouring levels with equal figures, grouped."""
     groups: list[list[Level]] = []
     for level in levels:
         if groups and _summed(level) == _summed(groups[-1][0]):
@@ -116,8 +117,8 @@ def _figures(same: Sequence[Level]) -> str:
     f = same[0]
     passes = ", ".join(f"{n}× over {axis}" for axis, n in f.sweeps.items())
     lines = [
-        f"{', '.join(f'-O{level.level}' for level in same)}: {_count(f.equations, 'equation')}, "
-        f"{_count(len(f.kernels), 'kernel')}" + (f", passes: {passes}" if passes else ""),
+        f"{', '.join(f'-O{level.level}' for level in same)}: {count(f.equations, 'equation')}, "
+        f"{count(len(f.kernels), 'kernel')}" + (f", passes: {passes}" if passes else ""),
         f"{quantity(f.flops)}FLOP, {quantity(f.bytes)}B moved, {ratio(f.intensity)} FLOP/B, "
         f"predicted {duration(f.predicted_us)}",
     ]
@@ -129,12 +130,8 @@ def _figures(same: Sequence[Level]) -> str:
     return "\n".join(lines)
 
 
-def _count(n: int, what: str) -> str:
-    return f"{n} {what}" if n == 1 else f"{n} {what}s"
-
-
 def listing(text: str, language: str = "text") -> RenderableType:
-    """A program or source as it is, coloured where a terminal can; long lines wrap."""
+    """A program or source, coloured if the terminal can; long lines wrap."""
     if language == "text":
         return Text(text.rstrip("\n"))
     return Syntax(text.rstrip("\n"), language, theme="ansi_dark", background_color="default", word_wrap=True)
@@ -145,12 +142,12 @@ def section(title: str, body: RenderableType) -> Panel:
 
 
 def code(title: str, text: str) -> Group:
-    """A Python file under its title, without a frame: it is for copying."""
+    """A Python file under its title, without a frame, so that it can be copied."""
     return Group(Rule(Text(title), align="left", style="dim"), listing(text, "python"))
 
 
 def functions_table(rows: Iterable[tuple[str, str, str]]) -> Table:
-    """The functions of the language: where each comes from, how it is written, what it gives."""
+    """The functions of the language: where each comes from, how it is written, and its result."""
     table = Table(expand=True)
     table.add_column("kind", no_wrap=True)
     table.add_column("function", style="bold", ratio=3)

@@ -15,7 +15,7 @@ from einc.explain.visits import EMPTY, FULL, MIXED
 from einc.present.lettering import svg_text
 
 Cells = NDArray[Any]
-_MOST = 64  # cells a side; finer pictures are drawn by the most that happens in each cell
+_MOST = 64  # cells on each side; in a finer picture each cell shows the most that happens in it
 _NAMES = {FULL: "full", MIXED: "mixed", EMPTY: "empty"}
 
 
@@ -46,7 +46,7 @@ def tile_map(k: KernelFigures, axis: str, ident: str) -> str:
 
 
 def coarse(cells: Cells) -> Cells:
-    """The picture with at most so many cells a side: a cell in which anything is visited is."""
+    """The picture with at most `_MOST` cells on each side: a cell is visited if any part of it is."""
     rows, columns = (-(-n // _MOST) for n in cells.shape)
     if (rows, columns) == (1, 1) or 0 in cells.shape:
         return cells
@@ -57,7 +57,7 @@ def coarse(cells: Cells) -> Cells:
 
 
 def _runs(cells: Cells, left: float, top: float, side: float, ident: str) -> Iterator[str]:
-    """A rectangle for each run of equal cells in a row, and the grid's lines where cells are large enough to show."""
+    """A rectangle for each run of equal cells in a row, and grid lines if cells are large enough."""
     for n, row in enumerate(cells):
         x = 0
         for kind, same in groupby(int(c) for c in row):

@@ -1,1 +1,1 @@
-"""Tensors in, tensors out: where and by what a program runs."""
+"""Tensors in, tensors out: where a program runs, and on which backend."""

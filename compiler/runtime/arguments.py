@@ -11,6 +11,7 @@ import numpy as np
 
 from einc.base.errors import CallError, nearest
 from einc.base.facts import Fact
+from einc.base.words import count
 from einc.runtime.tensors import as_array, fact, is_torch
 
 Array = Any  # a torch tensor or a NumPy array
@@ -34,17 +35,34 @@ def arrange(
     named: Mapping[str, object],
     shaped: bool = False,
 ) -> Arguments:
-    """The arguments of a program with these operands and scalars; scalars follow the operands by position.
+    """The arguments of a call, for these operands and scalars; by position, scalars follow the operands.
 
-    Raises `CallError` for too many, a missing, an unknown or a repeated one; `signature` is what the message quotes.
-    `shaped` takes operands that have a shape and no memory.
+    Raises `CallError` for too many arguments, and a missing, unknown or repeated one; messages quote `signature`.
+    `shaped` allows operands that have a shape and no memory.
     """
-    known = (*operands, *scalars)
-    if len(given) > len(known):
-        what = f"{len(operands)} operand{'s' * (len(operands) != 1)}" + (f" and {len(scalars)} scalars" * bool(scalars))
+    if len(given) > len(operands) + len(scalars):
+        what = count(len(operands), "operand") + (f" and {count(len(scalars), 'scalar')}" * bool(scalars))
         raise CallError(
             f"{len(given)} arguments are given, but the program takes {what}", fact=signature, hint="leave out the rest"
         )
+    values = _by_name((*operands, *scalars), signature, given, named)
+    missing = [name for name in operands if name not in values]
+    if missing:
+        takes = count(len(operands), "operand")
+        raise CallError(
+            f"operand '{missing[0]}' is missing: the program takes {takes}, given {len(operands) - len(missing)}",
+            fact=signature,
+            hint=f"pass {', '.join(missing)}",
+        )
+    arrays = tuple(as_array(values[name], name, shaped=shaped) for name in operands)
+    facts = tuple(fact(a, name) for name, a in zip(operands, arrays, strict=True))
+    return Arguments(tuple(operands), arrays, facts, {name: _plain(values[name]) for name in scalars if name in values})
+
+
+def _by_name(
+    known: Sequence[str], signature: str, given: Sequence[object], named: Mapping[str, object]
+) -> dict[str, object]:
+    """Each argument by the name of its parameter, those given by position first."""
     values = dict(zip(known, given, strict=False))
     for keyword, value in named.items():
         name = _meant(keyword, known)
@@ -56,21 +74,11 @@ def arrange(
                 f"'{name}' is given twice, by position and by name", fact=signature, hint="leave out one of them"
             )
         values[name] = value
-    missing = [name for name in operands if name not in values]
-    if missing:
-        count = f"{len(operands)} operand{'s' * (len(operands) != 1)}"
-        raise CallError(
-            f"operand '{missing[0]}' is missing: the program takes {count}, given {len(operands) - len(missing)}",
-            fact=signature,
-            hint=f"pass {', '.join(missing)}",
-        )
-    arrays = tuple(as_array(values[name], name, shaped=shaped) for name in operands)
-    facts = tuple(fact(a, name) for name, a in zip(operands, arrays, strict=True))
-    return Arguments(tuple(operands), arrays, facts, {name: _plain(values[name]) for name in scalars if name in values})
+    return values
 
 
 def _meant(keyword: str, known: Sequence[str]) -> str:
-    """The parameter of this name; Python writes a keyword's letters in one form (NFKC), a program keeps them."""
+    """The parameter of this name; Python normalises the letters of a keyword (NFKC), a program keeps them."""
     if keyword in known:
         return keyword
     alike = [name for name in known if normalize("NFKC", name) == keyword]
@@ -78,7 +86,7 @@ def _meant(keyword: str, known: Sequence[str]) -> str:
 
 
 def _plain(value: object) -> object:
-    """A scalar of NumPy or torch, or an array of one element without dimensions, as Python's own number."""
+    """A scalar of NumPy or torch, or an array of one element without dimensions, as a Python number."""
     if isinstance(value, np.ndarray | np.generic) or is_torch(value):
         array: Any = value
         return array.item() if array.ndim == 0 else value

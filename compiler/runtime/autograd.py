@@ -1,4 +1,4 @@
-"""Results of operands that require gradients: computed as any, and honest when somebody asks for the gradient."""
+"""Results of operands that require gradients: computed as usual, with an error when a gradient is asked for."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def _function() -> Any:
     import torch
 
     class Underived(torch.autograd.Function):
-        """Connects results with operands, so that a backward pass ends in an error and not in a missing gradient."""
+        """Connects results with operands, so that a backward pass raises an error instead of missing a gradient."""
 
         @staticmethod
         def forward(_: Any, count: int, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -35,7 +35,7 @@ def _function() -> Any:
 
 
 def connect(results: tuple[torch.Tensor, ...], operands: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
-    """The results, differentiable in name where an operand is and gradients are on."""
+    """The results, marked as differentiable if an operand is and gradients are on."""
     import torch
 
     needing = [t for t in operands if t.requires_grad]

@@ -1,4 +1,4 @@
-"""Where a program runs and by what: kernels on the GPU that its operands are on, else torch over the same tiles."""
+"""Where a program runs, and on which backend: kernels on the operands' GPU, or torch over the same tiles."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ Outputs = tuple["torch.Tensor", ...]
 Launch = Callable[[Tensors, Scalars, Outputs | None], Outputs]
 
 BACKENDS = ("triton", "interpret", "torch", "evaluate")
-ON_CPU = "torch"  # what runs operands on the CPU, unless a call says otherwise
+ON_CPU = "torch"  # the backend for operands on the CPU, unless a call names one
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a call runs, and by which of the backends."""
+    """Where a call runs, and on which backend."""
 
     backend: str
     device: torch.device
 
 
 def target_of(device: torch.device) -> Target:
-    """The target that code is made for on a device; raises `TargetError` for a device that none fits."""
+    """The target for code on a device; raises `TargetError` for a device that no target fits."""
     if device.type == "cpu":
         return INTERPRETER
     import torch
@@ -49,16 +49,16 @@ def target_of(device: torch.device) -> Target:
     if name in TARGETS:
         return TARGETS[name]
     raise TargetError(
-        f"nothing is compiled for the device {device}",
+        f"kernels are not compiled for the device {device}",
         fact=f"it is a {name}; targets are {', '.join(TARGETS)}",
         hint="move the operands to one of these, or to the CPU",
     )
 
 
 def place(home: torch.device, backend: str | None = None) -> Place:
-    """Where a call with operands at home runs; raises `CallError` for a backend that is not known or not there.
+    """Where a call with operands on `home` runs; raises `CallError` for a backend that is unknown or not available.
 
-    Without one, operands on the CPU run by torch operations, others as compiled kernels on their device.
+    Without a backend, operands on the CPU run by torch operations, others as compiled kernels on their device.
     """
     import torch
 
@@ -82,9 +82,9 @@ def place(home: torch.device, backend: str | None = None) -> Place:
 
 
 def launch_in_triton(compiled: Compiled, bindings: Bindings, where: Place) -> Launch:  # noqa: ARG001 - finds its extents
-    """What runs the emitted file, on a GPU or in Triton's interpreter; its launcher finds extents and defaults.
+    """The function that runs the emitted file, on a GPU or in Triton's interpreter; its launcher finds the extents.
 
-    Where its kernels need more than the machine has, it is compiled again in smaller tiles, and stays so.
+    If its kernels need more than the machine has, the file is compiled again with smaller tiles, which are kept.
     """
     from einc.codegen.run.load import launcher
 
@@ -114,7 +114,7 @@ def launch_in_triton(compiled: Compiled, bindings: Bindings, where: Place) -> La
 
 
 def launch_in_torch(compiled: Compiled, bindings: Bindings, where: Place) -> Launch:
-    """What runs the compiled kernels by torch operations, vectorised over the grid."""
+    """The function that runs the compiled kernels by torch operations, vectorised over the grid."""
     from einc.codegen.executor.run import executor
 
     program, schedule = compiled.state.program, compiled.state.schedule

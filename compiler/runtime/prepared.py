@@ -2,7 +2,7 @@
 
     facts  -->  program, bindings  -->  kernels for a target  -->  launch
 
-Every call goes through here, however it was asked for: a compiled text, an einsum, a row of a benchmark.
+Every call goes through here: of a compiled text, an einsum, a row of a benchmark.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _lock = threading.RLock()
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What a user asks of the compiler; `target` None stands for the machine that the operands are on.
+    """A user's options for the compiler; a `target` of None is the machine that the operands are on.
 
     `begin` are kernels that the text itself gives, if it does; `backend` writes the kernels.
     """
@@ -48,9 +48,9 @@ class Options:
     backend: Backend = TRITON
 
     def compile(self, program: ein.Program, extents: Mapping[str, int] | None, where: Place | None = None) -> Compiled:
-        """The program compiled for extents, and for the place that it runs at if no target was named.
+        """The program compiled for extents, and for the place where it runs if no target was named.
 
-        Raises `CallError` where it cannot be as was chosen.
+        Raises `CallError` where a choice cannot be followed.
         """
         target = self.target or (INTERPRETER if where is None else target_of(where.device))
         made = compile_program(
@@ -64,7 +64,7 @@ class Options:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Prepared:
-    """What calls with operands of the same shapes and types, and the same integers that count, have in common."""
+    """A call prepared for all calls with operands of the same shapes and types and the same deciding integers."""
 
     program: ein.Program
     bindings: Bindings
@@ -77,7 +77,7 @@ class Prepared:
         scalars: Mapping[str, Any] | None = None,
         out: Outputs | None = None,
     ) -> Outputs:
-        """The results in order, for operands where the call was prepared for; `out` takes them, if given."""
+        """The results in order, for operands on the device that the call was prepared for, in `out` if given."""
         given = checked_scalars(self.program, scalars or {}) if self.program.scalars else {}
         return self.launch(tensors, given, out)
 
@@ -90,10 +90,10 @@ def prepared(
     options: Options,
     meaning: Callable[[], tuple[ein.Program, Bindings]],
 ) -> Prepared:
-    """The call of `source`, whatever makes a program of facts, with such operands and integers.
+    """The prepared call of `source`, which makes a program of facts, for such operands and integers.
 
-    `meaning` gives the program and its bindings, and raises `einc.Error` where the operands do not fit; what is wrong
-    is not kept. `scalars` are those that extents and kernels depend on (`deciding`); others may differ between calls.
+    `meaning` gives the program and its bindings, and raises `einc.Error` where the operands do not fit; errors are not
+    kept. `scalars` are those that extents and kernels depend on (`deciding`); others may differ between calls.
     """
     key = (source, facts, tuple((n, type(v), v) for n, v in scalars.items()), where, options)
     return _kept.get(key) or _prepare(key, where, options, meaning)
@@ -102,7 +102,7 @@ def prepared(
 def _prepare(
     key: Hashable, where: Place, options: Options, meaning: Callable[[], tuple[ein.Program, Bindings]]
 ) -> Prepared:
-    with _lock:  # one thread compiles what several ask for
+    with _lock:  # if several threads ask for a program, one compiles it
         if key not in _kept:
             program, bindings = meaning()
             compiled = options.compile(program, bindings.extents, where)
@@ -114,7 +114,7 @@ def _prepare(
 
 
 def deciding(program: ein.Program) -> frozenset[str]:
-    """The scalars that extents, checks and kernels depend on: those in formulas, all others but floats and seeds."""
+    """The scalars that extents, checks and kernels depend on: those in formulas, and all but floats and seeds."""
     formulas = [e for e in (*(a.extent for a in program.axes), *(p.default for p in program.scalars)) if e is not None]
     extents = {n.name for e in formulas for n in ein.walk(e) if isinstance(n, ein.Scalar)}
     found: set[str] = set()
@@ -132,6 +132,6 @@ def deciding(program: ein.Program) -> frozenset[str]:
 
 
 def forget() -> None:
-    """Drop everything that was kept."""
+    """Drop all prepared calls."""
     with _lock:
         _kept.clear()

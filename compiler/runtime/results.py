@@ -1,4 +1,4 @@
-"""Results as the caller's own kind, or written where the caller wants them."""
+"""Results as the caller's kind of tensor, or written where the caller expected them."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 from einc import ein
 from einc.base.errors import CallError, DTypeError, ShapeError
 from einc.base.types import DType
+from einc.base.words import count
 from einc.ein.ranges import extent_of
 from einc.runtime.tensors import as_numpy, as_torch, dtype_of, is_torch, may_overlap, overlaps_itself
 
@@ -21,7 +22,7 @@ Tensors = tuple["torch.Tensor", ...]
 
 
 def unpacked(results: Tensors, torch: bool) -> Any:
-    """One result, or the tuple of several; of NumPy's kind unless operands were torch's, without dims a number."""
+    """One result, or a tuple of several: torch tensors if the operands were, else NumPy's, and numbers without dims."""
     found: tuple[Any, ...] = results if torch else tuple(as_numpy(t)[()] for t in results)
     return found[0] if len(found) == 1 else found
 
@@ -33,18 +34,18 @@ def write(
     operands: Sequence[torch.Tensor] | None,
     run: Callable[[Tensors | None], Tensors],
 ) -> Any:
-    """Run with the results written to `out`, which is returned: a tensor, or a sequence of as many as there are.
+    """Run with the results written to `out`, which is returned: a tensor, or a sequence with one for each result.
 
-    `run` takes tensors to write to, or None. Results go straight to memory that torch can address and that shares
-    nothing with an operand or another result; else, or where `operands` is None, they are computed aside, then copied.
+    `run` takes tensors to write to, or None. Results are written directly to memory that torch can address and that is
+    not shared with an operand or another result; otherwise, or if `operands` is None, they are computed and copied.
     """
-    count = len(program.results)
+    expected = len(program.results)
     wanted = tuple(out) if isinstance(out, tuple | list) else (out,)
-    if len(wanted) != count:
+    if len(wanted) != expected:
         raise CallError(
-            f"out holds {len(wanted)} tensor{'s' * (len(wanted) != 1)}, but the program gives {count}",
+            f"out holds {count(len(wanted), 'tensor')}, but the program gives {expected}",
             fact=f"results: {', '.join(program.results)}",
-            hint=f"pass a tuple of {count}" if count > 1 else "pass one tensor",
+            hint=f"pass a tuple of {expected}" if expected > 1 else "pass one tensor",
         )
     dims, dtypes = program.shapes(), program.dtypes()
     for name, array in zip(program.results, wanted, strict=True):
@@ -76,9 +77,9 @@ def _direct(wanted: Sequence[Array], views: Sequence[torch.Tensor | None], opera
 
 
 def check_out(what: str, array: Array, shape: tuple[int, ...], torch: bool | None = None) -> None:
-    """Can a result of this shape be written there? `torch` says which kind of tensor it has to be, if it matters.
+    """Check that a result of this shape can be written there; `torch` says which kind of tensor it must be, if any.
 
-    Raises `CallError` for what is no tensor, or cannot be written to, and `ShapeError` for another shape.
+    Raises `CallError` if it is not a tensor or cannot be written to, and `ShapeError` if its shape differs.
     """
     if not any((is_torch(array) and torch is not False, isinstance(array, np.ndarray) and not torch)):
         kind, sort = {
@@ -103,7 +104,7 @@ def check_out(what: str, array: Array, shape: tuple[int, ...], torch: bool | Non
 
 
 def check_out_type(what: str, array: Array, dtype: DType) -> None:
-    """Raises `DTypeError` where the tensor has elements of another type than the result."""
+    """Raises `DTypeError` if the tensor has an element type other than the result's."""
     if (own := dtype_of(array, "out")) != dtype:
         fact = f"it has elements of type {own}, the result {dtype}"
         raise DTypeError(

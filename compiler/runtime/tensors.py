@@ -1,7 +1,7 @@
-"""What callers pass as tensors, as torch tensors with facts, and results as the callers' own kind.
+"""Callers' tensors as torch tensors with facts, and results as the callers' kind of tensor.
 
-NumPy arrays are viewed, not copied, where torch can express them; what it cannot (negative strides, foreign byte order,
-misaligned data) is copied. Python numbers and nested lists are what `numpy.asarray` makes of them.
+NumPy arrays are viewed, not copied, where torch can express them; others (negative strides, foreign byte order,
+misaligned data) are copied. Python numbers and nested lists are read by `numpy.asarray`.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _BY_TORCH_NAME = {name: types.BY_NAME[ours] for ours, name in _TORCH_NAMES.items
 
 
 def is_torch(value: object) -> bool:
-    """Is it a torch tensor? Without importing torch to find out."""
+    """Is it a torch tensor? This does not import torch."""
     torch_module = sys.modules.get("torch")
     return torch_module is not None and isinstance(value, torch_module.Tensor)
 
@@ -54,7 +54,7 @@ def torch_dtype(t: DType) -> torch.dtype:
 
 
 def numpy_dtype(t: DType) -> np.dtype[Any]:
-    """The NumPy type that holds the values of t: its own, or float32 for the narrow floats that NumPy lacks."""
+    """The NumPy type that holds the values of t: t itself, or float32 for the narrow floats that NumPy lacks."""
     own = next((n for n, ours in _NUMPY.items() if ours == t), None)
     return own if own is not None else np.dtype(np.float32)
 
@@ -68,7 +68,7 @@ def _own(dtype: torch.dtype | np.dtype[Any]) -> DType | None:
 
 
 def dtype_of(value: torch.Tensor | np.ndarray[Any, Any], name: str, place: Span | None = None) -> DType:
-    """The element type; raises `DTypeError` for those that the language does not have."""
+    """The element type; raises `DTypeError` for a type that the language does not have."""
     found = _own(value.dtype)
     if found is None:
         raise DTypeError(
@@ -88,9 +88,9 @@ def is_meta(value: object) -> bool:
 def as_array(
     value: object, name: str, place: Span | None = None, shaped: bool = False
 ) -> torch.Tensor | np.ndarray[Any, Any]:
-    """A torch tensor as it is; anything else as `numpy.asarray` makes it. Raises `CallError` where nothing is made.
+    """A torch tensor as it is; anything else as an array by `numpy.asarray`. Raises `CallError` where that fails.
 
-    `shaped` takes meta tensors, which have a shape and a type and no memory.
+    `shaped` allows meta tensors, which have a shape and a type and no memory.
     """
     if is_torch(value):
         tensor = cast("torch.Tensor", value)
@@ -100,7 +100,7 @@ def as_array(
     else:
         try:
             made = np.asarray(value)
-        except Exception:  # whatever a foreign object raises
+        except Exception:  # a foreign object may raise anything
             made = None
     if made is None:
         raise CallError(
@@ -129,7 +129,7 @@ def fact(value: torch.Tensor | np.ndarray[Any, Any], name: str, place: Span | No
 
 
 class _Writable:
-    """A read-only array's memory under an interface that does not say so: torch would warn, and einc only reads."""
+    """The memory of a read-only array behind an interface that hides this: torch would warn, but einc only reads."""
 
     def __init__(self, array: np.ndarray[Any, Any]) -> None:
         self.array = array
@@ -159,7 +159,7 @@ def _viewable(array: np.ndarray[Any, Any]) -> bool:
 
 
 def as_numpy(value: torch.Tensor) -> np.ndarray[Any, Any]:
-    """A result as NumPy's; the narrow floats that NumPy lacks as float32, which holds them exactly."""
+    """A result as a NumPy array; narrow floats that NumPy lacks as float32, which holds them exactly."""
     import torch
 
     if value.dtype in (torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2):
@@ -176,7 +176,7 @@ def span_of_memory(value: torch.Tensor) -> tuple[int, int]:
 
 
 def may_overlap(a: torch.Tensor, b: torch.Tensor) -> bool:
-    """May two tensors share an element? Decided by the bytes they span."""
+    """May two tensors share an element? This is decided by the bytes that they span."""
     if a.device != b.device:
         return False
     (a_start, a_end), (b_start, b_end) = span_of_memory(a), span_of_memory(b)

@@ -1,7 +1,7 @@
-"""Seconds of several ways to compute one thing, taken in turns in one process.
+"""Times of several ways to compute one thing, measured in turns in one process.
 
-On a GPU every run starts with an idle host and a cold L2 cache, and is timed by events on the device. On a CPU the
-least time counts, since whatever else runs there only ever adds to it; on a GPU the median.
+On a GPU every run starts with an idle host and a cold L2 cache, is timed by events on the device, and the median
+counts. On a CPU the least time counts, since whatever else runs there only adds to it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 Way = Callable[[], object]
 
 _COLD = 1 << 28  # bytes, more than any L2 cache
-_HEAD_START = 1_500_000  # cycles, somewhat below a millisecond, in which the host enqueues what is timed
+_HEAD_START = 1_500_000  # cycles, somewhat less than a millisecond, in which the host enqueues the timed work
 _ROUNDS = (3, 100)
 
 
@@ -45,7 +45,7 @@ def _on_cpu(ways: Mapping[str, Way], budget: float) -> dict[str, float]:
 
 
 def _seconds(way: Way, runs: int) -> float:
-    """The mean of some runs, for those too short for the clock."""
+    """The mean time of several runs, for runs too short for the clock."""
     start = time.perf_counter()
     for _ in range(runs):
         way()

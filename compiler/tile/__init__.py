@@ -1,9 +1,9 @@
 """How it is computed: kernels over tiles of named axes, one to one with what is emitted.
 
-A kernel is a grid of programs. A **tile axis** is a group of `ein` axes flattened row-major into one index and cut into
-blocks; grid axes give a program its block (or its single position), loop axes are walked block by block. A value is a
-tile over an ordered tuple of tile axes; values are broadcast by axis name. Statements bind names once; a loop carries
-named states from one block to the next.
+A kernel is a grid of programs. A **tile axis** is a group of `ein` axes, flattened row-major into one index and cut
+into blocks; grid axes give a program its block (or its single position), loop axes are walked block by block. A value
+is a tile over an ordered tuple of tile axes; values are broadcast by axis name. Statements bind names once; a loop
+carries named states from one block to the next.
 
 Nodes are frozen. `einc.tile.printer` writes them.
 """
@@ -24,9 +24,9 @@ from einc.tile.choices import Choices as Choices
 
 @dataclass(frozen=True, slots=True)
 class TileAxis:
-    """A group of `ein` axes as one index, outermost first; not `blocked` is one position a program (or a step).
+    """A group of `ein` axes as one index, outermost first; if not `blocked`, of one position per program (or step).
 
-    `role` is what the axis is to its kernel: `batch`, `row`, `column`, `whole` or `reduced`; tiles are chosen by it.
+    `role`, by which tile sizes are chosen, is `batch`, `row`, `column`, `whole` or `reduced`.
     """
 
     name: str
@@ -37,7 +37,7 @@ class TileAxis:
 
 @dataclass(frozen=True, slots=True)
 class TileType:
-    """Element type and axes of a value; no axes is a scalar.
+    """Element type and axes of a value; one without axes is a scalar.
 
     `dtype` is a strong type, or `INT` for positions and extents: 32 or 64 bits wide, as the launch needs.
     """
@@ -86,7 +86,7 @@ class ScalarArg:
 @dataclass(frozen=True, slots=True)
 class Elem:
     """An operation of `base.ops`, position by position. Arguments are broadcast by axis name and have one type, except
-    for `where`'s condition; conversions are explicit."""
+    for the condition of `where`; conversions are explicit."""
 
     op: str
     args: tuple[Value, ...]
@@ -102,10 +102,10 @@ class Convert:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """Elements of a tensor at an index a dimension; 0 where the mask is false.
+    """Elements of a tensor at one index for each dimension; 0 where the mask is false.
 
     `checked[k]` says that index k may be out of range and is checked at run time. `part` selects the real (0) or
-    imaginary (1) part of a complex tensor. `apart` keeps it from being merged with an equal load.
+    imaginary (1) part of a complex tensor. `apart` keeps the load from being merged with an equal one.
     """
 
     tensor: str
@@ -119,7 +119,7 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Sides:
-    """The tile axes of a dot; of one at each position of `batch`, where that is named."""
+    """The tile axes of a dot, or of a dot at each position of `batch` if that is named."""
 
     row: str
     column: str
@@ -128,11 +128,11 @@ class Sides:
 
     @property
     def result(self) -> tuple[str, ...]:
-        """The tile axes of the result, in the order that it is made in."""
+        """The tile axes of the result, in the order they are computed in."""
         return self.over(self.row, self.column)
 
     def over(self, *axes: str) -> tuple[str, ...]:
-        """These axes of every dot, in the order that they have in a tile."""
+        """These axes, after `batch`, in the order of a tile."""
         return (self.batch, *axes) if self.batch else axes
 
 
@@ -140,11 +140,11 @@ class Sides:
 class Dot:
     """acc[row, column] + Σ[inner] left[row, inner] · right[inner, column], summed in the accumulator's type.
 
-    A dot with a `batch` axis is one at each position of it: acc, left and right extend over it too. An operand may lack
-    an axis it does not depend on; it is broadcast to it.
+    With a `batch` axis it is a dot at each of its positions: acc, left and right extend over it too. An operand may
+    lack an axis that it does not depend on; it is broadcast along it.
 
-    Where `left_in` is false, left is 0 and contributes nothing, whatever right holds; and so for `right_in`. A kernel
-    may take that for whole tiles: it reads nothing of right at positions where no row of left counts.
+    Where `left_in` is false, left is 0 and contributes nothing, whatever right holds; so it is with `right_in`. A
+    kernel may apply this to whole tiles only: it leaves out right at positions where no row of left counts.
     """
 
     left: Value
@@ -165,7 +165,7 @@ class Dot:
 
 @dataclass(frozen=True, slots=True)
 class Fold:
-    """A tile axis folded away by a monoid: one argument a component."""
+    """A tile reduced along one axis by a monoid: one argument for each component."""
 
     monoid: Monoid
     axis: str
@@ -174,9 +174,9 @@ class Fold:
 
 @dataclass(frozen=True, slots=True)
 class Scan:
-    """The prefixes of a tile along one of its axes: at each position what a monoid makes of those up to and with it.
+    """The prefixes of a tile along one of its axes: at each position the monoid's combination of all up to and with it.
 
-    Of those from it on, if `reverse`. One argument a component.
+    If `reverse`, of all from it on. One argument for each component.
     """
 
     monoid: Monoid
@@ -200,7 +200,7 @@ Value = Ref | Lit | ExtentOf | ScalarArg | Elem | Convert | Load | Dot | Fold | 
 
 @dataclass(frozen=True, slots=True)
 class Let:
-    """Names bound to a value: one name, or one a component of a `Fold` or a `Scan`. The types fix the order of axes."""
+    """Names bound to a value: one, or one for each component of a `Fold` or `Scan`. The types fix the order of axes."""
 
     names: tuple[str, ...]
     types: tuple[TileType, ...]
@@ -219,10 +219,10 @@ class Carried:
 
 @dataclass(frozen=True, slots=True)
 class Full:
-    """Positions of a loop's axis, from `start` (None: the loop's) up to `stop`, at which masks are known.
+    """Positions of a loop's axis, from `start` (None: the loop's) up to `stop`, at which masks are known to hold.
 
-    At each of them every predicate of `holds`, values of the loop's body, holds for the whole tile, and none is outside
-    the loop. Blocks wholly inside run `body`, which computes the same there; it is empty until `segment-loops`.
+    At each of them every predicate in `holds`, a value of the loop's body, holds for the whole tile, and none is
+    outside the loop. Blocks wholly inside run `body`, which computes the same there; it is empty until `segment-loops`.
     """
 
     stop: Value
@@ -235,7 +235,7 @@ class Full:
 class Loop:
     """The blocks of `axis`, from position `start` up to `stop` (None: the whole extent), in order.
 
-    The last block may overhang `stop`; where a loop is `exact`, what is beyond does not belong to it.
+    The last block may overhang `stop`; if the loop is `exact`, positions from `stop` on do not belong to it.
     If `reverse`, the last block comes first, and `start` is None.
     """
 
@@ -250,14 +250,14 @@ class Loop:
 
     @property
     def bounds(self) -> tuple[Value, ...]:
-        """The values that say which positions it visits, and which of them masked."""
+        """The values that decide which positions it visits, and at which of them it is masked."""
         inside = () if self.full is None else (self.full.start, self.full.stop)
         return tuple(v for v in (self.start, self.stop, *inside) if v is not None)
 
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """Write a value's elements at an index a dimension, where the mask holds."""
+    """Write a value's elements at one index for each dimension, where the mask holds."""
 
     tensor: str
     index: tuple[Value, ...]
@@ -275,7 +275,7 @@ Statement = Let | Loop | Store
 
 @dataclass(frozen=True, slots=True)
 class Buffer:
-    """A tensor that a kernel touches: its dimensions as groups of `ein` axes, its type in memory."""
+    """A tensor that a kernel accesses: its dimensions as groups of `ein` axes, and its type in memory."""
 
     name: str
     dims: tuple[tuple[str, ...], ...]
@@ -285,12 +285,12 @@ class Buffer:
 
 @dataclass(frozen=True, slots=True)
 class Kernel:
-    """One launch. The grid's axes are given slowest first; one block of each of `whole` holds all its positions.
+    """One launch. The grid's axes are given slowest first; each axis of `whole` has one block with all its positions.
 
-    `title` quotes the equations it computes; `extents` and `scalars` are the run-time arguments beside the buffers;
+    `title` quotes the equations it computes; `extents` and `scalars` are the run-time arguments besides the buffers;
     `choices` are what its meaning leaves open.
-    It is for the plan of its name. Where a walk is in parts there are two: one leaves the states of every part, which
-    are `parts_of` the plan, and one `merges` them.
+    It is for the plan of its name. If the walk is split there are two kernels: one stores the states of every part,
+    which are `parts_of` the plan, and one `merges` them.
     """
 
     name: str

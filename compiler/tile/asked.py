@@ -1,6 +1,6 @@
-"""Choices that a person or a tuner makes in place of the heuristics: `BI=64`, `O.warps=8`, `O.K=pointer`.
+"""Choices that a user or a tuner makes in place of the heuristics: `BI=64`, `O.warps=8`, `O.K=pointer`.
 
-A choice is of one kernel, or of all that have what it names: a tile axis by the name of its size in what is emitted,
+A choice is for one kernel, or for all that have what it names: a tile axis, by the name of its size in emitted code, or
 `parts`, `warps`, `stages`, `section`, or a tensor that is loaded.
 """
 
@@ -16,7 +16,7 @@ from einc.tile.choices import POINTER, WAYS
 from einc.tile.walk import tile_axes
 
 MOST_PARTS = 1024
-_LONGEST = 40  # characters of what is quoted
+_LONGEST = 40  # the most characters of a text that is quoted
 _COUNTS: dict[str, Sequence[int]] = {
     "parts": range(1, MOST_PARTS + 1),
     "warps": (1, 2, 4, 8, 16, 32),
@@ -30,7 +30,7 @@ Value = Block | int | str
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """One of them: what is chosen, the value, and the kernel that it is for; all, if that is empty."""
+    """A choice: its name, its value, and the kernel that it is for, or all kernels if that is empty."""
 
     name: str
     value: Value
@@ -40,12 +40,12 @@ class Choice:
         return f"{self.kernel}.{self.name}={self.value}" if self.kernel else f"{self.name}={self.value}"
 
     def is_of(self, *kernels: str) -> bool:
-        """Is it for a kernel that is called so?"""
+        """Is it for a kernel with one of these names?"""
         return not self.kernel or self.kernel in kernels
 
 
 def choice(key: str, value: object) -> Choice:
-    """The choice of `O.BI` or `BI` as 64, "64", "16..64" or "pointer". Raises `CallError` for what none is."""
+    """The choice of `O.BI` or `BI` as 64, "64", "16..64" or "pointer". Raises `CallError` for anything else."""
     kernel, _, name = str(key).rpartition(".")
     text = str(value).strip()
     if name in _COUNTS:
@@ -60,7 +60,7 @@ def choice(key: str, value: object) -> Choice:
     sizes = [WHOLE if n == "whole" else int(n) for n in (least, most or least) if n.isdecimal() or n == "whole"]
     if not name or len(sizes) != 2 or (dots and not most):
         what = _clip(f"{key}={text}")
-        raise CallError(f"'{what}' chooses nothing", fact="a choice has a name and a value", hint=_EXAMPLE)
+        raise CallError(f"'{what}' is not a choice", fact="a choice has a name and a value", hint=_EXAMPLE)
     if not all(0 < n <= WHOLE and n & (n - 1) == 0 for n in sizes) or sizes[0] > sizes[1]:
         fact = "sizes are powers of two, the least first"
         raise CallError(f"a tile has no {_clip(text)} positions", fact=fact, hint=f"{_clip(name)}=64, or 16..64")
@@ -72,18 +72,18 @@ def _clip(text: str) -> str:
 
 
 def block_name(axis: str) -> str:
-    """What the size of a tile along an axis is called in what is emitted."""
+    """The name of the tile size along an axis in emitted code."""
     return f"B{axis.upper()}" if len(axis) <= 2 else f"BLOCK_{axis.upper()}"
 
 
 def asked(choices: Iterable[Choice], name: str, *kernels: str) -> Value | None:
-    """The value that is asked for in a kernel of these names; one of the kernel goes before one of all."""
+    """The value asked for in a kernel of these names; a choice for the kernel takes precedence over one for all."""
     found = [c for c in choices if c.name == name and c.is_of(*kernels)]
     return max(found, key=lambda c: bool(c.kernel)).value if found else None
 
 
 def counts_asked(choices: tuple[Choice, ...], kernel: Kernel, *names: str) -> dict[str, int]:
-    """Those of some counts of a kernel that are asked for."""
+    """The counts of these names that are asked for in a kernel."""
     found = {name: asked(choices, name, kernel.name, kernel.plan) for name in names}
     return {name: value for name, value in found.items() if isinstance(value, int)}
 
@@ -102,11 +102,11 @@ def ways_asked(choices: tuple[Choice, ...], kernel: Kernel) -> dict[str, str]:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# What became of them
+# The choices of kernels
 
 
 def chosen(kernel: Kernel) -> dict[str, Value]:
-    """All choices of a kernel by the names that they are asked for by."""
+    """All choices of a kernel, by the names under which they are asked for."""
     c = kernel.choices
     counts = {"parts": c.parts, "warps": c.warps, "stages": c.stages, "section": c.section}
     tiles: dict[str, Value] = {block_name(a): block for a in tile_axes(kernel) if (block := c.tile(a)) is not None}
@@ -114,16 +114,16 @@ def chosen(kernel: Kernel) -> dict[str, Value]:
 
 
 def written(kernel: Kernel) -> dict[str, int | str]:
-    """The choices of a kernel as they are asked for, but walks in one part, grids in one section, and pointers."""
+    """The choices of a kernel as they are asked for, without the defaults: one part, one section, pointers."""
     unsaid: set[tuple[str, Value]] = {("parts", 1), ("section", 1)}
     shown = ((n, v) for n, v in chosen(kernel).items() if (n, v) not in unsaid and v != POINTER)
     return {name: str(v) if isinstance(v, Block) else v for name, v in shown}
 
 
 def check_heeded(choices: Iterable[Choice], kernels: tuple[Kernel, ...]) -> None:
-    """Every choice is one that a kernel has. Raises `CallError` for the first that is not.
+    """Check that some kernel has each choice. Raises `CallError` for the first that none has.
 
-    Parts and sections of all kernels are for those that can be so divided, if there are any.
+    `parts` and `section` for all kernels apply to those that can be divided so, if there are any.
     """
     for c in choices:
         found = [k for k in kernels if c.is_of(k.name, k.plan)]
@@ -141,7 +141,7 @@ def check_heeded(choices: Iterable[Choice], kernels: tuple[Kernel, ...]) -> None
             )
         if all(chosen(k)[c.name] != c.value for k in having):
             fact = f"kernel {having[0].name} has {_why(c, having[0])}"
-            raise CallError(f"{c} cannot be", fact=fact, hint="leave it out, or choose what is possible")
+            raise CallError(f"{c} is not possible", fact=fact, hint="leave it out, or choose what is possible")
 
 
 def _unknown(what: str, name: str, known: list[str]) -> NoReturn:

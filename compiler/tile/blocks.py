@@ -1,4 +1,4 @@
-"""Sizes that decisions and blocks are made of: powers of two."""
+"""Powers of two: the sizes of blocks, and the sizes that decisions depend on."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ def power(n: int) -> int:
 
 
 def size_class(extent: int) -> int:
-    """What decisions see of an extent: the next power of two, 0 and 1 apart from the rest."""
+    """The size that decisions depend on: the extent rounded up to a power of two, with 0 and 1 as they are."""
     return power(extent) if extent else 0
 
 
 def block_size(block: Block, positions: int) -> int:
-    """The tile size that a launch chooses along an axis: what holds its positions, within the block's range."""
+    """The tile size that a launch chooses along an axis: large enough for its positions, within the block's range."""
     return min(max(power(positions), block.least), block.cap)

@@ -1,4 +1,4 @@
-"""What the meaning of a kernel leaves open: how much a program takes at a time, in which order, by which way."""
+"""What the meaning of a kernel leaves open: the sizes of its blocks, their order, and the ways to memory."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 WHOLE = 1 << 30
-WARPS, STAGES = 4, 3  # where nothing else is chosen
+WARPS, STAGES = 4, 3  # the defaults
 POINTER = "pointer"  # the way to memory that any strides allow
 WAYS = (POINTER,)
 
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """A tile size chosen at launch: the next power of two of the extent, at least `least` and at most `cap`.
+    """A tile size chosen at launch: the least power of two that holds the extent, at least `least` and at most `cap`.
 
     A cap of `WHOLE` means that one block holds every position, whatever the extent.
     """
@@ -31,9 +31,9 @@ class Choices:
     """The choices of a kernel.
 
     Its walk is in `parts`, one if it is not divided. `warps` run a program, and loops keep the loads of `stages` blocks
-    in flight. Where a `section` is more than 1, so many blocks of the last grid axis but one are taken together, for
-    one block of the last after another. `tiles` are sizes by blocked tile axis, `ways` those to memory by tensor, both
-    in the order of names; what has no entry is not chosen yet.
+    in flight. If `section` is more than 1, that many blocks of the last but one grid axis run together, for one block
+    of the last axis after another. `tiles` are sizes by blocked tile axis, `ways` the ways to memory by tensor, both in
+    the order of names; whatever has no entry is not chosen yet.
     """
 
     parts: int = 1
@@ -48,11 +48,11 @@ class Choices:
         return next((block for name, block in self.tiles if name == axis), None)
 
     def way(self, tensor: str) -> str | None:
-        """How loads of a tensor reach memory, if it is chosen."""
+        """The way of a tensor's loads to memory, if it is chosen."""
         return next((way for name, way in self.ways if name == tensor), None)
 
     def counted(self, counts: Mapping[str, int]) -> Choices:
-        """The same with these of `parts`, `warps`, `stages` and `section`."""
+        """The same with these values of `parts`, `warps`, `stages` and `section`."""
         return replace(self, **counts)  # type: ignore[arg-type]  # names of integers
 
     def sized(self, tiles: Mapping[str, Block]) -> Choices:

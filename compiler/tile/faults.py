@@ -1,4 +1,4 @@
-"""What makes a tile value illegal, and the error that says so: the statement, what decided, and one thing to try."""
+"""Checks of tile values, and the error about an illegal one: the statement, the fact that decided, a thing to try."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NO_AXES: Axes = frozenset()
 
 
 class Fault(IllegalIR):
-    """An illegal kernel or statement `at`; `kind` is the error that it is where a person wrote it."""
+    """An illegal kernel or statement `at`; `kind` is the error to raise if a person wrote it."""
 
     def __init__(
         self, at: object, message: str, kind: type[Error] = Error, *, fact: str = "", hint: str = "", kernel: str = ""
@@ -28,7 +28,7 @@ class Fault(IllegalIR):
 
 
 class Checker:
-    """The type and axes of values, each checked on the way, where these names and buffers are known."""
+    """Finds the type and axes of values and checks them, with these names and buffers known."""
 
     def __init__(self, kernel: str, buffers: Mapping[str, Buffer], names: Mapping[str, TileType], at: object) -> None:
         self.kernel, self.buffers, self.names, self.at = kernel, buffers, names, at
@@ -79,7 +79,7 @@ class Checker:
             return F32, axes
         if v.op == "where":
             if types[0] != BOOL:
-                self.fail("the condition of 'where' is no truth value", DTypeError, f"it is {types[0]}", "compare it")
+                self.fail("'where' takes a truth value as condition", DTypeError, f"it is {types[0]}", "compare it")
             types = types[1:]
         if any(t != types[0] for t in types):
             shown = ", ".join(map(str, types))
@@ -100,17 +100,17 @@ class Checker:
     def mask(self, v: Value) -> Axes:
         dtype, axes = self.value(v)
         if dtype != BOOL:
-            self.fail("a mask is no truth value", DTypeError, f"it is {dtype}", "compare it")
+            self.fail("a mask is not a truth value", DTypeError, f"it is {dtype}", "compare it")
         return axes
 
     def element(self, tensor: str, part: int | None) -> DType:
         """The type of a tensor's elements, or of a part of them."""
         b = self.buffers.get(tensor)
         if b is None:
-            self.fail(f"'{tensor}' is no buffer of the kernel", NameError, hint="list it in 'reads' or 'writes'")
+            self.fail(f"'{tensor}' is not a buffer of the kernel", NameError, hint="list it in 'reads' or 'writes'")
         if b.dtype.is_complex != (part is not None):
             what = "one part at a time: .re, .im" if b.dtype.is_complex else "without a part"
-            self.fail(f"'{tensor}' is reached {what}", DTypeError, f"its elements are {b.dtype}", "write it so")
+            self.fail(f"'{tensor}' is accessed {what}", DTypeError, f"its elements are {b.dtype}", "write it so")
         return b.dtype.part
 
     def index(self, tensor: str, index: tuple[Value, ...]) -> Axes:
@@ -121,11 +121,11 @@ class Checker:
         found = [self.value(i) for i in index]
         for t, _ in found:
             if not t.is_int:
-                self.fail("an index is no integer", DTypeError, f"it is {t}", "convert it: int(x)")
+                self.fail("an index is not an integer", DTypeError, f"it is {t}", "convert it: int(x)")
         return NO_AXES.union(*(axes for _, axes in found))
 
     def blocked(self, axis: str) -> None:
-        """There is a tile axis of this name, with more than one position a program."""
+        """Check that a tile axis of this name exists and has more than one position per program."""
         t = self.names.get(axis)
         if t is None or t.axes != (axis,):
             found = ", ".join(sorted(n for n, t in self.names.items() if t.axes == (n,)))
@@ -148,7 +148,8 @@ class Checker:
         for p, own in ((d.left_in, d.sides.over(d.row, d.inner)), (d.right_in, d.sides.over(d.inner, d.column))):
             if p is not None and not self.mask(p) <= {*own}:
                 fact = f"it takes {', '.join(own)}"
-                self.fail("where a side of a dot counts is told over other axes", AxisError, fact, "fold the others")
+                message = "the condition where a side of a dot counts extends over other axes"
+                self.fail(message, AxisError, fact, "fold the others")
         if left != right or accumulator(left) != acc:
             fact = f"{left}, {right}, and the accumulator {acc}"
             self.fail("a dot's operands do not fit in type", DTypeError, fact, "convert one, or the accumulator")

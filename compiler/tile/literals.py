@@ -1,9 +1,9 @@
-"""The types that literals have by their place, so that text need not write them.
+"""The types that literals have by their place, which texts need not write.
 
     x + 1  -->  x + (1: f32)      x of type f32
 
-What a literal stands beside tells its type, else what its expression is wanted as, else its kind. Other literals tell
-nothing, so that each may have its type written or not.
+The type comes from the other arguments beside the literal, else from the type wanted for its expression, else from its
+kind. Other literals do not count, so that each may have its type written or not.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from einc.tile import Convert, Dot, Elem, ExtentOf, Fill, Fold, Lit, Load, Ref, 
 from einc.tile.typing import Types
 from einc.tile.walk import rebuild
 
-UNTYPED = DType("?", "i", 0)  # of a literal whose place tells its type
+UNTYPED = DType("?", "i", 0)  # for a literal whose place gives its type
 _KINDS = {"bool": BOOL, "int": INT, "float": F32, "str": F32}
 
 Wanted = DType | None
 
 
 def typed(v: Value, names: Types, *wanted: Wanted) -> Value:
-    """The value with a type for every literal that is `UNTYPED`; `wanted` are the types of its components."""
+    """The value with types for all `UNTYPED` literals; `wanted` are the types of its components."""
     return _Places(names, lambda lit, t: replace(lit, dtype=t) if lit.dtype is UNTYPED else lit).each(v, wanted)
 
 
 def bare(v: Value, names: Types, *wanted: Wanted) -> Value:
-    """The value with every literal `UNTYPED` whose place tells its type: what `typed` takes back.
+    """The inverse of `typed`: the value with every literal `UNTYPED` whose place gives its type.
 
-    One that a name is spelled like keeps its type, which tells it from the name.
+    A literal that is spelled like a name keeps its type, which tells it from the name.
     """
 
     def untyped(lit: Lit, told: DType) -> Lit:
@@ -42,11 +42,11 @@ def bare(v: Value, names: Types, *wanted: Wanted) -> Value:
 
 
 class _Places:
-    """The places of literals in a value, each changed by f of it and the type that its place has."""
+    """Rewrites each literal in a value by f of the literal and the type that its place gives."""
 
     def __init__(self, names: Types, f: Callable[[Lit, DType], Lit]) -> None:
         self.names, self.f = names, f
-        self.known: dict[int, Wanted] = {}  # what `told` has found, by identity
+        self.known: dict[int, Wanted] = {}  # results of `told`, by identity of the value
 
     def each(self, v: Value, wanted: tuple[Wanted, ...]) -> Value:
         if isinstance(v, Lit):
@@ -57,7 +57,7 @@ class _Places:
         return rebuild(v, lambda part: self.each(part, (next(below),)))
 
     def below(self, v: Value, wanted: tuple[Wanted, ...]) -> tuple[Wanted, ...]:
-        """The types that the values directly below are wanted as, in the order that `rebuild` takes them."""
+        """The types that are wanted for the values directly below, in the order of `rebuild`."""
         match v:
             case Elem(op=op, args=args):
                 return self.arguments(op, args, wanted[0])
@@ -93,7 +93,7 @@ class _Places:
         return next((t for t in map(self.told, values) if t is not None), None)
 
     def told(self, v: Value) -> Wanted:
-        """The type of a value, where something other than a literal tells."""
+        """The type of a value, if anything other than a literal gives it."""
         if id(v) not in self.known:
             self.known[id(v)] = self.found(v)
         return self.known[id(v)]

@@ -11,7 +11,7 @@ from einc.tile.walk import loops, values_in, walk_values
 
 
 def live(body: tuple[tile.Statement, ...], wanted: AbstractSet[str] = frozenset()) -> tuple[tile.Statement, ...]:
-    """The statements without bindings that nothing reads, those of wanted names apart."""
+    """The statements without bindings that nothing reads, except those of wanted names."""
     while True:
         read = {v.name for v in values_in(body) if isinstance(v, tile.Ref)} | wanted
         read |= {c.after for loop in loops(body) for c in loop.carried}
@@ -31,7 +31,7 @@ def _without(body: tuple[tile.Statement, ...], read: set[str]) -> tuple[tile.Sta
 
 
 def _loop_without(s: tile.Loop, read: set[str]) -> tile.Loop:
-    """The loop without bindings that nothing reads, and without what is known to hold of them."""
+    """The loop without bindings that nothing reads, and without predicates about them that are known to hold."""
     body = _without(s.body, read)
     if s.full is None or body == s.body:
         return replace(s, body=body)

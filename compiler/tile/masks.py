@@ -1,4 +1,4 @@
-"""Which positions of tile axes exist: masks, as conjunctions of terms."""
+"""Masks, as conjunctions of terms: which positions of tile axes exist."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from einc.tile import Elem, ExtentOf, Lit, Ref, Value
 
 
 def inside(axis: tile.TileAxis, stop: Value | None = None) -> Value:
-    """Which positions of a tile axis exist, before a stop if there is one."""
+    """The condition that a position of a tile axis exists, and lies before `stop` if given."""
     return Elem("lt", (Ref(axis.name), extent(axis.axes) if stop is None else stop))
 
 
 def conjunction(terms: list[Value]) -> Value | None:
-    """All of the terms hold; None when there are none."""
+    """All of the terms as one mask; None if there are none."""
     whole: Value | None = None
     for term in terms:
         whole = term if whole is None else Elem("and", (whole, term))
@@ -21,7 +21,7 @@ def conjunction(terms: list[Value]) -> Value | None:
 
 
 def conjuncts(mask: Value | None) -> list[Value]:
-    """The terms that hold where a mask does; none where there is none."""
+    """The terms of a mask, which all hold where it does; none without a mask."""
     match mask:
         case None:
             return []

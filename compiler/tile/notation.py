@@ -1,12 +1,12 @@
-"""Tile values as text that reads back: few parentheses, and the types of literals where their place does not tell them.
+"""Tile values as text that reads back: with few parentheses, and literals typed only if their place does not tell.
 
-    load T[i, j?]: f16 by pointer where p     index j is checked; a type where it is not the tensor's
+    load T[i, j?]: f16 by pointer where p     index j is checked; the type is written if it is not the tensor's
     acc + dot[i, e : j](x, y)                 the axes of the result, then the inner one; no acc is zero
-    dot[i, e : j](x counting p, y)            where p is false x is 0, and nothing of y is multiplied
+    dot[i, e : j](x counting p, y)            where p is false x is 0, and y is not multiplied
     max[j](x)   prefixes sum[j](x)            a fold; a scan (`suffixes` in reverse)
-    0   (0: i64)   fill(0)                    a literal, one with its type, a tile of one value
+    0   (0: i64)   fill(0)                    a literal, a literal with its type, a tile of one value
 
-Where a name over axes is bound to a literal, it is a tile of it.
+A name over axes that is bound to a literal is a tile filled with it.
 """
 
 from __future__ import annotations
@@ -18,29 +18,30 @@ from typing import assert_never
 from einc import tile
 from einc.base.ops import ATOM, OPS, SIGN, SUM, Op, sides
 from einc.base.types import DType
+from einc.ein.printer import bracketed
 from einc.tile import Lit, TileType, Value
 from einc.tile.literals import UNTYPED, bare
 
-LOOSE = -1  # how strongly a load with a mask binds: less than any operation
-ZERO = tile.Fill(Lit(0, UNTYPED))  # what a dot is added to where its text has nothing
+LOOSE = -1  # how tightly a load with a mask binds: less than any operation
+ZERO = tile.Fill(Lit(0, UNTYPED))  # what a dot is added to if its text has no acc
 WORDS = ("true", "false", "inf", "nan", "lowest", "highest")
 
 
 @dataclass(frozen=True, slots=True)
 class Notation:
-    """How the values of a kernel are written: the types of the names that hold, and of the elements of its buffers, and
-    how loads reach these."""
+    """Writes the values of a kernel, given the types of its names, the element types of its buffers, and the ways of
+    loads to these."""
 
     names: Mapping[str, TileType]
     elements: Mapping[str, DType]
     ways: Mapping[str, str]
 
     def text(self, v: Value, *wanted: DType) -> str:
-        """A value where `wanted` are the types of its components."""
+        """A value as text; `wanted` are the types of its components."""
         return self.value(bare(v, self.names, *(wanted or (None,))), LOOSE)
 
     def bound(self, v: Value, types: tuple[TileType, ...]) -> str:
-        """The value that names of these types are bound to."""
+        """A value that is bound to names of these types, as text."""
         wanted = tuple(t.dtype for t in types)
         if not types[0].axes:
             return self.text(v, *wanted)
@@ -54,7 +55,7 @@ class Notation:
             case tile.Ref(name=name) | tile.ScalarArg(name=name):
                 return name
             case Lit():
-                return _within(self.literal(v), SIGN if _is_negative(v) else ATOM, binding)
+                return bracketed(self.literal(v), SIGN if _is_negative(v) else ATOM, binding)
             case tile.ExtentOf(axis=axis):
                 return f"|{axis}|"
             case tile.Convert(dtype=dtype, arg=arg):
@@ -62,9 +63,9 @@ class Notation:
             case tile.Fill(value=value):
                 return f"fill({self.literal(value)})"
             case tile.Load():
-                return _within(self.load(v), ATOM if v.mask is None else LOOSE, binding)
+                return bracketed(self.load(v), ATOM if v.mask is None else LOOSE, binding)
             case tile.Dot():
-                return _within(self.dot(v), SUM, binding)
+                return bracketed(self.dot(v), SUM, binding)
             case tile.Fold(monoid=monoid, axis=axis, args=args):
                 return f"{monoid.name}[{axis}]({self.several(args)})"
             case tile.Scan(monoid=monoid, axis=axis, args=args, reverse=reverse):
@@ -78,7 +79,7 @@ class Notation:
         return ", ".join(self.value(v, LOOSE) for v in values)
 
     def literal(self, v: Lit) -> str:
-        """The literal, with its type where it has one still."""
+        """The literal, with its type if it still has one."""
         text = str(v.value).lower() if isinstance(v.value, bool) else str(v.value)
         return text if v.dtype is UNTYPED else f"({text}: {v.dtype})"
 
@@ -100,14 +101,14 @@ class Notation:
         return self.value(x, LOOSE) + ("" if counts is None else f" counting {self.value(counts, LOOSE)}")
 
     def operation(self, op: Op, args: tuple[Value, ...], binding: int) -> str:
-        if not op.infix or op.name == "exactdiv":  # which is spelled as `div`
+        if not op.infix or op.name == "exactdiv":  # `exactdiv` is spelled as `div`
             return f"{op.name}({self.several(args)})"
         if op.arity == 1:
             space = " " if op.infix.isalpha() else ""
             below = f"({self.value(args[0], LOOSE)})" if isinstance(args[0], Lit) else self.value(args[0], op.binding)
-            return _within(f"{op.infix}{space}{below}", op.binding, binding)
+            return bracketed(f"{op.infix}{space}{below}", op.binding, binding)
         left, right = sides(op)
-        return _within(f"{self.value(args[0], left)} {op.infix} {self.value(args[1], right)}", op.binding, binding)
+        return bracketed(f"{self.value(args[0], left)} {op.infix} {self.value(args[1], right)}", op.binding, binding)
 
 
 def part(n: int | None) -> str:
@@ -116,7 +117,3 @@ def part(n: int | None) -> str:
 
 def _is_negative(v: Lit) -> bool:
     return v.dtype is UNTYPED and str(v.value).startswith("-")
-
-
-def _within(text: str, binds: int, least: int) -> str:
-    return f"({text})" if binds < least else text

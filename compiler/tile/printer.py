@@ -1,10 +1,10 @@
-"""Kernels as text a person reads, and that reads back to equal ones: a statement a line, masks after `where`.
+"""Kernels as text that a person can read and that reads back to equal kernels: one statement a line.
 
     kernel M                                      its equations follow, each after `--`
       reads X[i, j]: f32                          buffers, with their dimensions as groups of axes
       writes M[i]: f32
       takes |i|, |j|                              extents and scalars
-      grid row i[1..16]                           tile axes: what they are to the kernel, their blocks
+      grid row i[1..16]                           tile axes with their roles and blocks
         m[i]: f32 = lowest                        a state of the loop before its first block
         loop j[1..16]
           x[i, j]: f32 = load X[i, j]
@@ -13,7 +13,7 @@
           m = m_next                              the state after a block
         store M[i] = m as f32[i]
 
-What is not written is as usual: the role of an axis by its place, four warps, three stages, no sections.
+Defaults are not written: the role of an axis by its place, four warps, three stages, no sections.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ from einc.tile.notation import Notation, part
 from einc.tile.typing import scope
 from einc.tile.walk import loop_position, values_in
 
-ROLES = {"grid": "row", "whole": "whole", "loop": "reduced"}  # of a blocked axis there, where none is written
+ROLES = {"grid": "row", "whole": "whole", "loop": "reduced"}  # the default role of a blocked axis, by its place
 UNBLOCKED = "batch"  # the role of a grid's axis without a block
 ROLE_WORDS = ("batch", "row", "column", "whole", "reduced")
-BEHIND = ("from", "to", "exactly", "backwards", "in")  # words that follow an axis; one called so shows its role
+BEHIND = ("from", "to", "exactly", "backwards", "in")  # words that may follow an axis; one so named shows its role
 
 
 def print_schedule(schedule: tile.Schedule) -> str:
-    """The monoids that the kernels have of their own, every kernel, then what lives in memory between them."""
+    """The monoids that only the kernels have, the kernels, then the tensors in memory between them."""
     parts = [_monoid(m) for m in _own_monoids(schedule)]
     parts += [print_kernel(k) for k in schedule.kernels]
     if schedule.intermediates:
@@ -109,7 +109,7 @@ def _axis(a: TileAxis, place: str, chosen: Choices) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Body:
-    """The statements of a block, written where these names hold, of a kernel with these choices."""
+    """Writes the statements of a block, given these names, of a kernel with these choices."""
 
     write: Notation
     chosen: Choices

@@ -1,4 +1,4 @@
-"""The type and the axes of every tile value."""
+"""The type and the axes of tile values."""
 
 from __future__ import annotations
 

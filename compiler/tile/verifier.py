@@ -17,8 +17,8 @@ Names = dict[str, TileType]
 
 
 def verify(schedule: tile.Schedule) -> None:
-    """Every name bound once before its use, argument types equal, axes of a binding as its value has them, every
-    kernel's buffers declared. Raises `IllegalIR` on the first statement that breaks one."""
+    """Check that every name is bound once before its use, argument types are equal, a binding has the axes of its
+    value, and buffers are declared. Raises `IllegalIR` at the first statement that breaks one of these rules."""
     for kernel in schedule.kernels:
         _Verifier(kernel).run()
 
@@ -32,7 +32,7 @@ class _Verifier:
     def run(self) -> None:
         names = scope(self.kernel)
         if len(names) < len(self.kernel.grid) + len(self.kernel.whole) + len(self.kernel.scalars):
-            self.fail("an axis or a scalar of the kernel is there twice", self.kernel, NameError, hint="name each once")
+            self.fail("the kernel has an axis or a scalar twice", self.kernel, NameError, hint="name each once")
         there = (*self.kernel.grid, *self.kernel.whole)
         self.body(self.kernel.body, names, frozenset(a.name for a in there if a.blocked))
         for b in self.kernel.buffers:
@@ -66,7 +66,7 @@ class _Verifier:
             self.declared(type_, s, axes)
             if not isinstance(s.value, tile.Fill) and frozenset(type_.axes) != extends:
                 have = f"its value extends over {', '.join(sorted(extends))}" if extends else "its value has no axes"
-                message = f"'{name}' is declared over other axes than its value has"
+                message = f"'{name}' is declared over axes other than those of its value"
                 self.fail(message, s, AxisError, have, "declare those")
             if len(s.names) == 1 and type_.dtype != dtype:
                 hint = f"declare it {dtype}, or convert the value: {type_.dtype}(…)"
@@ -74,7 +74,7 @@ class _Verifier:
             names[name] = type_
 
     def declared(self, t: TileType, at: object, axes: Axes) -> None:
-        """A type extends over tile axes that are there, each once."""
+        """Check that a type extends over existing tile axes, each once."""
         for axis in t.axes:
             if axis not in axes:
                 known = f"there are {', '.join(sorted(axes))}" if axes else "there are none"
@@ -86,17 +86,17 @@ class _Verifier:
         check = self.check(names, s)
         element = check.element(s.tensor, s.part)
         if not self.buffers[s.tensor].written:
-            self.fail(f"'{s.tensor}' is only read", s, NameError, hint="store to what the kernel writes")
+            self.fail(f"'{s.tensor}' is only read", s, NameError, hint="store to a buffer that the kernel writes")
         self.stored.add(s.tensor)
         dtype, extends = check.value(s.value)
         if dtype != s.type.dtype or element != dtype:
             fact = f"the value is {dtype}, stored as {s.type.dtype}, and elements of '{s.tensor}' are {element}"
-            self.fail("a store of another type than its value", s, DTypeError, fact, f"convert it: {element}(…)")
+            self.fail("a store's type is not that of its value", s, DTypeError, fact, f"convert it: {element}(…)")
         extends |= check.index(s.tensor, s.index) | (frozenset() if s.mask is None else check.mask(s.mask))
         self.declared(s.type, s, axes)
         if not extends <= {*s.type.axes}:
             fact = f"value, index and mask extend over {', '.join(sorted(extends))}"
-            self.fail("a store over other axes than it says", s, AxisError, fact, "name those")
+            self.fail("a store extends over axes other than those it names", s, AxisError, fact, "name those")
 
     # Loops -----------------------------------------------------------------------------------------------------------
 
@@ -111,7 +111,7 @@ class _Verifier:
             self.declared(state.type, s, axes)
             if dtype != state.type.dtype or not extends <= {*state.type.axes}:
                 fact = f"it begins as {dtype} over {', '.join(sorted(extends)) or 'no axes'}"
-                self.fail(f"state '{state.name}' is {state.type.dtype}", s, DTypeError, fact, "begin it as what it is")
+                self.fail(f"state '{state.name}' is {state.type.dtype}", s, DTypeError, fact, "begin it as declared")
             if state.name in names:
                 self.fail(f"'{state.name}' is bound twice", s, NameError, hint="give the state a name of its own")
             inner[state.name] = state.type
@@ -129,18 +129,18 @@ class _Verifier:
             dtype, axes = self.check(names, s).value(v)
             if not dtype.is_int or axes:
                 fact = f"it is {dtype} over {', '.join(sorted(axes)) or 'no axes'}"
-                self.fail("a loop's bound is one integer a program", s, DTypeError, fact, "fold it: max[i](x)")
+                self.fail("a loop's bound is one integer per program", s, DTypeError, fact, "fold it: max[i](x)")
         if s.reverse and s.start is not None:
             self.fail("a loop that goes backwards begins at 0", s, ShapeError, hint="leave out 'from'")
 
     def ends(self, s: tile.Loop, inner: Names) -> None:
-        """Every state has its value at the end of the loop's body."""
+        """Check that every state has a value at the end of the loop's body."""
         for state in s.carried:
             if inner.get(state.after) != state.type:
                 bound = state.after in inner
                 fact = f"'{state.after}' {'has another type' if bound else 'is not bound'}"
                 message = f"state '{state.name}' has no value of its type after a block"
-                self.fail(message, s, DTypeError, fact, "bind it to one")
+                self.fail(message, s, DTypeError, fact, "bind it to a value of that type")
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -148,8 +148,8 @@ class _Verifier:
 
 
 def verify_for(program: Program, schedule: tile.Schedule) -> None:
-    """Kernels touch the tensors of a program as it has them, each after the kernel that writes it, and write every
-    result. Raises `IllegalIR` on the first kernel that does not."""
+    """Check that kernels declare the program's tensors as it does, read each after the kernel that writes it, and write
+    every result. Raises `IllegalIR` at the first kernel that does not."""
     _Fit(program, schedule).run()
 
 
@@ -185,11 +185,11 @@ class _Fit:
         if (b.dims, b.dtype) != (dims, dtype):
             wanted = f"{b.name}{print_dims(dims)}: {dtype}"
             fact = f"it is {wanted}, not {shown}"
-            self.fail(k, f"'{b.name}' is declared otherwise", ShapeError, fact, f"write {wanted}")
+            self.fail(k, f"'{b.name}' is declared differently", ShapeError, fact, f"write {wanted}")
         if b.written and b.name not in self.places:
             fact = f"results are {', '.join(self.program.results)}"
             hint = f"declare it: between kernels: {shown}"
-            self.fail(k, f"'{b.name}' is no result, and not between kernels", NameError, fact, hint)
+            self.fail(k, f"'{b.name}' is neither a result nor between kernels", NameError, fact, hint)
         if not b.written and b.name not in self.there:
             self.fail(k, f"'{b.name}' is read before a kernel writes it", NameError, "", "put that kernel first")
 
@@ -198,7 +198,7 @@ class _Fit:
             declared = self.scalars.get(name)
             if declared is None or declared.kind != dtype.kind:
                 fact = "no such parameter" if declared is None else f"it is {name}: {declared}"
-                message = f"'{name}: {dtype}' is no scalar of the program"
+                message = f"'{name}: {dtype}' is not a scalar of the program"
                 self.fail(k, message, NameError, fact, "take one of its scalars")
         named = {*k.extents, *(a for t in tile_axes(k).values() for a in t.axes)}
         named |= {v.axis for v in values_in(k.body) if isinstance(v, tile.ExtentOf)}

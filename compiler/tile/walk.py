@@ -53,7 +53,7 @@ def values_of(v: Value) -> tuple[Value, ...]:
 
 
 def rebuild(v: Value, f: Callable[[Value], Value]) -> Value:
-    """The same value over f of those directly below."""
+    """The same value with f applied to those directly below."""
     match v:
         case Ref() | Lit() | ExtentOf() | ScalarArg() | Fill():
             return v
@@ -96,7 +96,7 @@ class Scope:
         return Scope(self.names | {loop.axis.name: loop_position(loop.axis)} | _states(loop), (*self.loops, loop))
 
     def bind(self, s: Statement) -> None:
-        """From here on, what a statement binds is bound."""
+        """Add the names that a statement binds."""
         match s:
             case Let(names=names, types=types):
                 self.names.update(zip(names, types, strict=True))
@@ -120,7 +120,7 @@ def loop_position(axis: TileAxis) -> TileType:
 def walk(
     body: Iterable[Statement], scope: Scope | None = None, full: bool = False
 ) -> Iterator[tuple[Statement, Scope]]:
-    """Every statement with where it stands, a loop before those in it; with the unmasked bodies of loops, if `full`."""
+    """Every statement with its scope, a loop before the statements in it; with unmasked bodies of loops, if `full`."""
     here = scope or Scope()
     for s in body:
         yield s, here
@@ -131,7 +131,7 @@ def walk(
 
 
 def each(body: Iterable[Statement]) -> Iterator[Statement]:
-    """Every statement, a loop before those in it: the walk for those who do not ask where one stands."""
+    """Every statement, a loop before the statements in it: the walk without scopes."""
     for s in body:
         yield s
         if isinstance(s, Loop):
@@ -141,7 +141,7 @@ def each(body: Iterable[Statement]) -> Iterator[Statement]:
 def rewritten(
     body: Iterable[Statement], f: Callable[[Statement, Scope], Iterable[Statement]], scope: Scope | None = None
 ) -> tuple[Statement, ...]:
-    """What f makes of every statement where it stands; a loop comes with the statements that f has made in it."""
+    """The statements that f makes of every statement in its scope; a loop comes with its body already rewritten."""
     here = scope or Scope()
     made: list[Statement] = []
     for s in body:
@@ -152,7 +152,7 @@ def rewritten(
 
 
 def own_values(s: Statement) -> tuple[Value, ...]:
-    """Every whole expression of a statement, those of the statements in it apart."""
+    """Every whole expression of a statement, without those of the statements in it."""
     match s:
         case Let(value=value):
             return (value,)
@@ -165,7 +165,7 @@ def own_values(s: Statement) -> tuple[Value, ...]:
 
 
 def over_values(s: Statement, f: Callable[[Value], Value]) -> Statement:
-    """The statement over f of its whole expressions, and of those of the statements in it."""
+    """The statement with f applied to its whole expressions, and to those of the statements in it."""
     match s:
         case Let(value=value):
             return replace(s, value=f(value))
@@ -218,6 +218,6 @@ def tile_axes(kernel: Kernel) -> dict[str, TileAxis]:
 
 
 def repeated_axes(kernel: Kernel) -> frozenset[str]:
-    """The blocked axes of the grid that a stored tensor lacks: every block writes it, at worst one of no positions."""
+    """The blocked axes of the grid that a stored tensor lacks: every block writes it, even one without positions."""
     stored = [{a for dim in b.dims for a in dim} for b in kernel.buffers if b.written]
     return frozenset(a.name for a in kernel.grid if a.blocked and any(axes.isdisjoint(a.axes) for axes in stored))

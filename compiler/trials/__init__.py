@@ -1,1 +1,1 @@
-"""A program tried: made-up operands, its meaning beside it, the clock."""
+"""A program tried out: on made-up operands, against its meaning, and against the clock."""

@@ -1,4 +1,4 @@
-"""Programs timed beside what a user would call instead: values first, then both in turns, then the model's word."""
+"""Programs timed against what a user would call instead: compare values, time both in turns, add the prediction."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from einc.trials.peers import Way
 if TYPE_CHECKING:
     import torch
 
-_ULPS = {1: 4, 2: 4, 4: 128, 8: 128}  # by bytes of an element: how far sums in another order, rounded, may end apart
+_ULPS = {1: 4, 2: 4, 4: 128, 8: 128}  # by bytes of an element: how much sums in another order may differ, rounded to it
 
 
 @dataclass(frozen=True, slots=True)
 class Time:
-    """A peer's time; `ratio` is how many times as fast einc is. `error` says why there is none."""
+    """A peer's time; `ratio` is how many times as fast einc is. `error` says why there is no time."""
 
     peer: str
     seconds: float = 0.0
@@ -35,7 +35,7 @@ class Time:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What a contest came to. `predicted` is the model's time and `limit` what it is spent on, where there is a model
+    """The result of a contest. `predicted` is the model's time and `limit` what that is spent on, if there is a model
     of the machine; `bytes` are those of operands and results. `error` says why nothing was measured."""
 
     name: str
@@ -57,18 +57,18 @@ class Row:
         return self.bytes / self.seconds * 1e-9 if self.seconds else 0.0
 
     def data(self) -> dict[str, Any]:
-        """The row as JSON can hold it."""
+        """The row as data for JSON."""
         return asdict(self) | {"tflops": self.tflops, "gbps": self.gbps}
 
 
 def bench(contests: Iterable[Contest], device: torch.device, budget: float = 0.3) -> Iterator[Row]:
-    """A row for each contest, as soon as it is there; one that fails says why, and the others go on."""
+    """A row for each contest, as soon as it is measured; one that fails says why, and the others go on."""
     import torch
 
     for contest in contests:
         try:
             row = measured(contest, device, budget)
-        except Exception as error:  # whatever a peer, a driver or the compiler raises
+        except Exception as error:  # a peer, a driver or the compiler may raise anything
             row = Row(contest.name, error=_reason(error))
         yield row
         if device.type == "cuda":
@@ -76,7 +76,7 @@ def bench(contests: Iterable[Contest], device: torch.device, budget: float = 0.3
 
 
 def measured(contest: Contest, device: torch.device, budget: float) -> Row:
-    """The row of a contest; raises whatever the program does, and notes what peers do."""
+    """The row of a contest; raises what the program raises, and notes what peers raise."""
     operands = contest.operands()
     program = compile(contest.text, contest.level)
 
@@ -92,7 +92,7 @@ def measured(contest: Contest, device: torch.device, budget: float) -> Row:
         try:
             difference, ways[name] = matched(value, peer(operands))
             times[name] = Time(name, difference=difference)
-        except Exception as error:  # whatever a peer raises
+        except Exception as error:  # a peer may raise anything
             times[name] = Time(name, error=_reason(error))
     taken = race({"einc": own} | ways, device, budget)
     seconds = taken.pop("einc")
@@ -114,17 +114,17 @@ def measured(contest: Contest, device: torch.device, budget: float) -> Row:
 
 
 def on(compiled: Compiled, machine: Target) -> Compiled:
-    """The compiled program as the cost model should see it on a machine."""
+    """The compiled program with a machine for the cost model to predict it on."""
     return replace(compiled, context=replace(compiled.context, target=machine))
 
 
 def matched(value: Any, ways: Sequence[Way]) -> tuple[float, Way]:
-    """The first of several ways that gives the value, and how far from it; raises the first's error if none does."""
+    """The first of several ways that gives the value, and its difference; raises the first error if none does."""
     errors: list[Exception] = []
     for way in ways:
         try:
             return agreed(value, way()), way
-        except Exception as error:  # a way that does not take these operands raises whatever it likes
+        except Exception as error:  # a way that does not take these operands may raise anything
             errors.append(error)
     raise errors[0]
 
@@ -143,7 +143,7 @@ def _bytes(*tensors: torch.Tensor) -> int:
 
 
 def agreed(ours: Any, theirs: Any) -> float:
-    """The greatest difference over the greatest magnitude; raises `ValueError` where it is more than rounding."""
+    """The greatest difference over the greatest magnitude; raises `ValueError` if it is more than rounding."""
     import torch
 
     worst = 0.0
@@ -154,6 +154,6 @@ def agreed(ours: Any, theirs: Any) -> float:
         difference = float((x.double() - y.double()).abs().max()) / scale
         allowed = _ULPS[x.element_size()] * torch.finfo(x.dtype).eps if x.is_floating_point() else 0.0
         if not difference <= allowed:
-            raise ValueError(f"its values differ by {difference:.1e} of the largest, more than {allowed:.1e}")
+            raise ValueError(f"its values differ by {difference:.1e} of the greatest, more than {allowed:.1e}")
         worst = max(worst, difference)
     return worst

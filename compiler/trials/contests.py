@@ -1,6 +1,6 @@
-"""The standard tables: programs with operands, and the functions of PyTorch that compute the same.
+"""The standard tables: programs with operands, and functions of PyTorch that compute the same.
 
-Every peer is asked for the same values first; only then is anything timed.
+Each peer must give the same values before anything is timed.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Contest:
-    """A program on operands, against peers by name. `operands` makes them when its turn comes.
+    """A program on operands, against peers by name. `operands` makes the operands when its turn comes.
 
-    `flops` are those that every implementation has to do, masked positions left out; 0 where bytes are what counts,
-    None where the cost model is to say.
+    `flops` are those that every implementation must do, without masked positions; 0 if only bytes matter, None to take
+    those of the cost model.
     """
 
     name: str
@@ -37,11 +37,11 @@ class Contest:
     level: int = 2
 
 
-_SHORT = 40  # characters of a text that serves as a name
+_SHORT = 40  # the most characters of a text that serves as a name
 
 
 def standard(device: str, quick: bool = False) -> list[Contest]:
-    """The table for a kind of device; `quick` leaves out what others resemble."""
+    """The table for a kind of device; `quick` leaves out contests that resemble others."""
     return for_gpu(device, quick) if device == "cuda" else for_cpu(quick)
 
 
@@ -121,9 +121,9 @@ _CAP = 30.0
 
 @dataclass(frozen=True, slots=True)
 class _Form:
-    """A form of attention: its score, which positions see each other, and the share of all pairs that they are.
+    """A form of attention: its score, which positions see each other, and their share of all pairs.
 
-    `change` is what it does to a score; `documents` is the length of one.
+    `change` is the function it applies to a score; `documents` is the length of a document.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""The machine that measurements are made on: what it is, and what its processor does in a second."""
+"""The machine that measurements are made on: what it is, and the rates of its processor."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def device_called(name: str | None) -> torch.device:
-    """The device of that name, or a GPU if there is one; raises `CallError` where it is not there."""
+    """The device of that name, by default a GPU if there is one; raises `CallError` if it does not exist."""
     import torch
 
     if name is None:
@@ -35,7 +35,7 @@ def device_called(name: str | None) -> torch.device:
 
 
 def facts(device: torch.device) -> dict[str, str]:
-    """What measurements depend on: the device, versions, the date."""
+    """The facts that measurements depend on: the device, versions, the date."""
     import torch
 
     if device.type == "cuda":
@@ -65,14 +65,14 @@ def processor() -> str:
 
 @dataclass(frozen=True, slots=True)
 class Host(Target):
-    """A processor, which contracts floats of 32 bits and fewer at one rate."""
+    """A processor, which contracts floats of at most 32 bits at one rate."""
 
     def dot_rate(self, dtype: DType) -> float:
         return self.rates.matrix / (2 if dtype.bits == 64 else 1)
 
 
 def target(device: torch.device) -> Target:
-    """The machine as the cost model knows it: a GPU by its data sheet, a processor by what it does now."""
+    """The machine for the cost model: a GPU by its data sheet, a processor by measured rates."""
     return _host() if device.type == "cpu" else target_of(device)
 
 
@@ -83,7 +83,7 @@ def _host() -> Target:
 
 
 def _rates() -> Rates:
-    """Rates of float32, on all threads: products of matrices, and elements in the cache; bytes of a copy in memory."""
+    """Rates of float32 on all threads: matrix products, elements in the cache, and bytes of a copy in memory."""
     import torch
 
     n, few, many = 1024, 1 << 18, 1 << 24
@@ -101,7 +101,7 @@ def _rates() -> Rates:
 
 
 def _least(f: Callable[[], object]) -> float:
-    """The least seconds of several runs."""
+    """The least time of several runs, in seconds."""
     best = float("inf")
     for _ in range(10):
         start = time.perf_counter()

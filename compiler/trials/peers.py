@@ -1,7 +1,7 @@
-"""What a user would call instead: PyTorch's own functions, each made ready for operands, to be compared and timed.
+"""What a user would call instead: PyTorch's own functions, prepared for operands, to be compared and timed.
 
-A peer may know several ways to take the operands, as queries before heads or after them: the one that gives the
-program's values is meant.
+A peer may have several ways to take the operands, with positions before or after heads: the one that gives the
+program's values is timed.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ def compiled(f: Callable[..., torch.Tensor]) -> Peer:
 
 
 def sdpa(causal: bool = False, backend: str = "", visible: Callable[[Tensors], Visible] | None = None) -> Peer:
-    """`scaled_dot_product_attention`, by the backend that torch takes or by one; a mask that is not causal lies in
-    memory, made beforehand."""
+    """`scaled_dot_product_attention`, on torch's choice of backend or a given one; a mask that is not causal is made in
+    memory beforehand."""
 
     def ready(tensors: Tensors) -> list[Way]:
         import torch
@@ -111,7 +111,7 @@ def flex(visible: Callable[[Tensors], Visible] | None = None, score: Callable[[A
 
         def attend() -> torch.Tensor:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # that it is not compiled
+                warnings.simplefilter("ignore")  # about not being compiled
                 result: torch.Tensor = found(q, k, v, score_mod=change, block_mask=blocks, enable_gqa=grouped)
                 return result
 
@@ -121,7 +121,7 @@ def flex(visible: Callable[[Tensors], Visible] | None = None, score: Callable[[A
 
 
 def attentions(attend: Callable[[bool], Peer]) -> Peer:
-    """A peer for whatever attention the operands are meant for: heads before or after positions, causal or not."""
+    """A peer for any attention that the operands may mean: heads before or after positions, causal or not."""
 
     def ready(tensors: Tensors) -> list[Way]:
         if len(tensors) < 3 or any(t.ndim != 4 for t in list(tensors.values())[:3]):
@@ -150,7 +150,7 @@ def _einsum(text: str) -> Callable[..., torch.Tensor]:
     return lambda *operands: torch.einsum(text, *operands)
 
 
-# By name, what a program is timed against; each takes the program's text.
+# The peers of a program by name; each is made from the program's text.
 PEERS: dict[str, Callable[[str], Peer]] = {
     "sdpa": lambda _: attentions(sdpa),
     "flex": lambda _: attentions(lambda causal: flex(_before if causal else None)),

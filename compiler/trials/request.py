@@ -1,4 +1,4 @@
-"""What is asked of operands: sizes of axes, types, values; made into tensors where nothing is said."""
+"""A request for operands: sizes of axes, types, values; operands that are not given are random tensors."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """Extents by axis, element types by operand (or, under the empty name, of all floats whose type the text leaves
+    """Extents by axis, element types by operand (under the empty name, that of all floats whose type the text leaves
     open), scalars and tensors."""
 
     sizes: Mapping[str, int] = field(default_factory=dict)
@@ -51,8 +51,8 @@ class Request:
                     )
 
     def extents(self, program: Program) -> dict[str, int]:
-        """The extent of every axis: as given, as a given tensor has it, as the program's formula says, or the usual,
-        also where the formula needs a scalar that has no value."""
+        """The extent of every axis: the given one, that of a given tensor, that of the program's formula, or the usual
+        one, also where the formula needs a scalar without a value."""
         extents: dict[str, int] = {}
         scalars = dict(self.scalars)
         unsaid = usual(program)
@@ -88,7 +88,7 @@ class Request:
         return Fact(tuple(extent_of(d, extents) for d in p.dims), dtype)
 
     def operands(self, program: Program, seed: int = 0) -> dict[str, torch.Tensor | np.ndarray[Any, Any]]:
-        """Every operand as a tensor: those given, and random ones, the same for the same seed."""
+        """Every operand as a tensor: the given ones, and random ones, which are the same for the same seed."""
         generator = np.random.default_rng(seed)
         extents = self.extents(program)
         found: dict[str, torch.Tensor | np.ndarray[Any, Any]] = {}
@@ -104,7 +104,7 @@ def _has_value(formula: Expr, scalars: Mapping[str, ScalarValue]) -> bool:
 
 
 def index_limit(program: Program, operand: str, extents: Mapping[str, int]) -> int:
-    """The least extent that values of the operand subscript, or 10: what random integers stay below."""
+    """The limit of random integers: the least extent that values of the operand are subscripts for, or 10."""
     dims = program.shapes()
     limits = [
         extent_of(dims[r.tensor][k], extents)

@@ -1,4 +1,4 @@
-"""A program run on what a request asks for, beside its evaluation in double precision."""
+"""A program run on the operands of a request, compared with its evaluation in double precision."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from einc.trials.request import Request
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One result: its values, their size, and how far they are from the evaluation in double precision.
+    """One result: its values, their norm, and their error against the evaluation in double precision.
 
-    `error` is the greatest difference over the greatest magnitude; None where nothing was compared.
+    `error` is the greatest difference over the greatest magnitude; None if nothing was compared.
     """
 
     name: str
@@ -44,14 +44,14 @@ class Result:
 
 
 def meaning(program: Program, request: Request) -> Meaning:
-    """The program for operands of the requested types and, where its rank depends on them, shapes."""
+    """The program for operands of the requested types and, if ranks decide its meaning, shapes."""
     first = elaborate(program.text)
     request.check(first)
     return elaborate(program.text, request.facts(first))
 
 
 def compile_for(program: Program, request: Request) -> Compiled:
-    """The program compiled for the requested types and sizes; where sizes are given, checked to fit them."""
+    """The program compiled for the requested types and sizes; given sizes are checked."""
     found = meaning(program, request)
     facts = request.facts(found)
     if request.sizes and request.complete(found):
@@ -67,7 +67,7 @@ def story_for(program: Program, request: Request) -> Story:
 def run_program(
     program: Program, request: Request, seed: int = 0, backend: str | None = None, reference: bool = True
 ) -> list[Result]:
-    """The results on the requested operands; on a GPU if there is one, unless a backend is named."""
+    """The results for the requested operands, on a GPU if there is one and no backend is named."""
     import torch
 
     found = meaning(program, request)
@@ -99,7 +99,7 @@ def _result(name: str, value: Any, exact: Any, seconds: float) -> Result:
 
 
 def relative_error(value: np.ndarray[Any, Any], exact: np.ndarray[Any, Any]) -> float:
-    """The greatest difference over the greatest magnitude; equal infinities and NaNs do not differ."""
+    """The greatest difference over the greatest magnitude; equal infinities, and NaNs, do not differ."""
     wide = np.complex128 if exact.dtype.kind == "c" else np.float64
     a, b = np.asarray(value).astype(wide), np.asarray(exact).astype(wide)
     differ = ~((a == b) | (np.isnan(a) & np.isnan(b)))
@@ -111,7 +111,7 @@ def relative_error(value: np.ndarray[Any, Any], exact: np.ndarray[Any, Any]) -> 
 
 
 def report(results: Sequence[Result]) -> str:
-    """One line a result."""
+    """One line for each result."""
     lines = []
     for r in results:
         error = "" if r.error is None else f", error {r.error:.2g} against float64"
@@ -120,7 +120,7 @@ def report(results: Sequence[Result]) -> str:
 
 
 def save(path: Path, results: Sequence[Result]) -> None:
-    """The results as `.npz`, by name; a single one as `.npy` where the path says so, or is `-`, standard output."""
+    """Save the results as `.npz`, by name, or a single one as `.npy` if the path ends so or is `-`, standard output."""
     form = path.suffix
     if str(path) == STANDARD:
         form = ".npy" if len(results) == 1 else ".npz"
@@ -130,7 +130,7 @@ def save(path: Path, results: Sequence[Result]) -> None:
     if form not in (".npy", ".npz"):
         fact = "it is a folder" if path.is_dir() else "the name ends in neither .npz nor .npy"
         instead = path / "results.npz" if path.is_dir() else path.with_suffix(".npz")
-        raise CallError(f"results are not saved as '{path}'", fact=fact, hint=f"-o {instead}")
+        raise CallError(f"results cannot be saved as '{path}'", fact=fact, hint=f"-o {instead}")
     file = io.BytesIO()
     if form == ".npy":
         np.save(file, results[0].values)

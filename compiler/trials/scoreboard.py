@@ -1,4 +1,4 @@
-"""Rows of measurements as lines of a terminal, as JSON, and as a section of a Markdown file."""
+"""Rows of measurements as lines on a terminal, as JSON, and as a section of a Markdown file."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from einc.base.files import read_text, write
-from einc.present.report import LIMITS
+from einc.present.report import LIMITS, duration
 from einc.trials.bench import Row, bench
 from einc.trials.contests import Contest
 
@@ -36,34 +36,25 @@ def _aligned(cells: Sequence[str]) -> str:
 
 
 def _cells(row: Row) -> list[tuple[str, ...]]:
-    """What stands in the columns, a line for each peer, einc's own figures in the first."""
+    """The cells of a row, a line for each peer, with einc's own figures in the first line."""
     rate = f"{row.tflops:.3g}" if row.flops else ""
-    predicted = "" if row.predicted is None else duration(row.predicted)
+    predicted = "" if row.predicted is None else duration(1e6 * row.predicted)
     last = (rate, f"{row.gbps:.3g}", predicted, LIMITS.get(row.limit, row.limit))
     found = []
     for k, t in enumerate(row.times or (None,)):
-        own = (row.name, duration(row.seconds)) if k == 0 else ("", "")
+        own = (row.name, duration(1e6 * row.seconds)) if k == 0 else ("", "")
         if t is None:
             theirs = ("", "", "")
         else:
-            theirs = (t.peer, "failed" if t.error else duration(t.seconds), "" if t.error else f"{t.ratio:.2f}")
+            theirs = (t.peer, "failed" if t.error else duration(1e6 * t.seconds), "" if t.error else f"{t.ratio:.2f}")
         found.append((*own, *theirs, *(last if k == 0 else ("",) * len(last))))
     return found
-
-
-def duration(seconds: float) -> str:
-    """`1.23 ms`: three digits and a unit."""
-    for unit, scale in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
-        if seconds >= scale or unit == "µs":
-            value = seconds / scale
-            return f"{value:.0f} {unit}" if value >= 100 else f"{value:.3g} {unit}"
-    raise AssertionError
 
 
 def rows(
     contests: Sequence[Contest], device: torch.device, budget: float, keep: Callable[[list[Row]], None]
 ) -> list[Row]:
-    """The rows of a table; those so far are handed over as soon as there is another."""
+    """The rows of a table; after each new row, all so far are handed over."""
     found: list[Row] = []
     for row in bench(contests, device, budget):
         found.append(row)
@@ -72,12 +63,12 @@ def rows(
 
 
 def problems(row: Row) -> list[str]:
-    """What went wrong with peers, one line each."""
+    """The errors of peers, one line for each."""
     return [f"{row.name}: {t.peer}: {t.error}" for t in row.times if t.error]
 
 
 def data(facts: Mapping[str, str], rows: Sequence[Row]) -> dict[str, Any]:
-    """A table as JSON can hold it."""
+    """A table as data for JSON."""
     return {"facts": dict(facts), "rows": [r.data() for r in rows]}
 
 
@@ -87,15 +78,15 @@ def data(facts: Mapping[str, str], rows: Sequence[Row]) -> dict[str, Any]:
 _OPENING = """# Benchmarks
 
 Each table is one run of `einc bench` on one machine: einc and what a user would call instead, in one process and in
-turns. Values are compared before anything is timed. A ratio is the peer's time over einc's: 2.00 is twice as fast as
-the peer. On a GPU times are medians with a cold L2 cache; on a processor the least of several. TFLOP/s count the
+turns. Values are compared before anything is timed. A ratio is the peer's time over einc's: 2.00 means that einc is
+twice as fast. On a GPU times are medians with a cold L2 cache; on a processor the least of several. TFLOP/s count the
 positions that a mask leaves; GB/s the bytes of operands and results. *Predicted* is the cost model's time, and *limit*
-what it says the time is spent on.
+what that time is spent on.
 """
 
 
 def section(facts: Mapping[str, str], rows: Sequence[Row], command: str) -> str:
-    """A table with its machine for a heading."""
+    """A table with its machine as the heading."""
     named = ", ".join(f"{name} {value}" for name, value in facts.items() if name not in ("device", "date"))
     found = [f"## {facts['device']}", "", f"{facts['date']}; {named}. `{command}`", ""]
     found += ["| " + " | ".join(_HEAD) + " |", "|---" + "|---:" * (len(_HEAD) - 2) + "|---|"]
@@ -111,7 +102,7 @@ def section(facts: Mapping[str, str], rows: Sequence[Row], command: str) -> str:
 
 
 def inserted(document: str, part: str) -> str:
-    """The document with a section in place of the one with the same heading, else at its end."""
+    """The document with a section in place of the one of the same heading, or at the end."""
     title = part.partition("\n")[0]
     sections = re.split(r"(?m)^(?=## )", document or _OPENING)
     if not any(s.partition("\n")[0] == title for s in sections):
@@ -120,5 +111,5 @@ def inserted(document: str, part: str) -> str:
 
 
 def save(path: Path, part: str) -> None:
-    """Put a section into a file, which need not be there."""
+    """Put a section into a file, which need not exist."""
     write(path, inserted(read_text(path) if path.exists() else "", part))

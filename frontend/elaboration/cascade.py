@@ -1,4 +1,4 @@
-"""A cascade in the making: equations in order, the types of what they give, and names that nothing else has."""
+"""A cascade in the making: its equations in order, the types of the tensors they define, and the names in use."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from einc.ein.origins import Origin, given, origin, value_origins
 from einc.frontend.elaboration.values import Dims, Reduction, Result, Value, merge, without
 from einc.frontend.syntax.recursion import make_room
 
-_MOST_NODES = 100_000  # of syntax that is elaborated, function bodies counted at every call
+_MOST_NODES = 100_000  # of syntax that are elaborated; the body of a function counts at every call
 _DEEPEST = 1000  # levels of one scalar expression
-_LARGEST = 50_000  # nodes of one
+_LARGEST = 50_000  # nodes of one scalar expression
 
 
 @dataclass(frozen=True, slots=True)
 class Known:
     """A tensor that may be read: its name in the cascade, dimensions and type.
 
-    The first `hidden` dimensions are those of a function's caller, which subscripts in the function do not mention;
-    `whole` tensors of a function were defined without brackets, and take none. A `cast` one was given its type by the
-    text though it would be kept in that anyway: each of its reads says so.
+    The first `hidden` dimensions are the caller's, and subscripts inside the function do not mention them. A tensor of
+    a function is `whole` if it was defined without brackets, and is then read without. It is `cast` if the text gives
+    it the type that it would be kept in anyway: then each of its reads is a cast to that type.
     """
 
     name: str
@@ -38,14 +38,14 @@ class Known:
     cast: bool = False
 
     def read(self, read: Read) -> Expr:
-        """What a read of it is."""
+        """The expression that a read of it becomes."""
         return Cast(self.dtype, read) if self.cast else read
 
 
 @dataclass(slots=True)
 class Cascade:
-    """What elaboration appends to. `taken` are all names in use, `dims` those of every tensor so far, `hints` what
-    extents axes have that functions brought in, `places` the calls that did, `origins` where values come from."""
+    """What elaboration appends to. `taken` are all names in use, `dims` the dimensions of every tensor so far, `hints`
+    the extents of the axes that functions bring in, `places` the calls of these, `origins` where values come from."""
 
     taken: set[str] = field(default_factory=set)
     equations: list[Equation] = field(default_factory=list)
@@ -57,7 +57,7 @@ class Cascade:
     nodes: int = 0
 
     def fresh(self, name: str) -> str:
-        """The name, or the name with the first number that makes it new."""
+        """The name, or the name with the first number that makes it unused."""
         unique, count = name, 1
         while unique in self.taken:
             count += 1
@@ -89,7 +89,7 @@ class Cascade:
         return Known(name, dims, dtype)
 
     def value_type(self, result: Result, dims: Dims) -> DType:
-        """The type that a result has as a value, whatever it is computed and kept in."""
+        """The type that a result has as a value, whatever type it is computed and kept in."""
         if isinstance(result, Value):
             return settle(origin(result.expr, self.origins).type)
         if result.dtype is not None:
@@ -98,7 +98,7 @@ class Cascade:
         return settle(value_origins(result.monoid, result.over, axes, bodies, self.origins)[0].type)
 
     def give(self, name: str, dims: Dims, result: Result, dtype: DType, span: Span, *, written: bool = False) -> Known:
-        """Append the equation that gives a tensor; `written` says that the text names its type."""
+        """Append the equation that defines a tensor; `written` says that the text names its type."""
         written = written or (isinstance(result, Reduction) and result.dtype is not None)
         (known,) = self.give_all([name], dims, result, [dtype], span, written=[written])
         return known
@@ -113,7 +113,7 @@ class Cascade:
         *,
         written: Sequence[bool],
     ) -> tuple[Known, ...]:
-        """Append the equation that gives several tensors, the components of one reduction."""
+        """Append the equation that defines several tensors, the components of one reduction."""
         outputs = tuple(Tensor(name, dtype) for name, dtype in zip(names, dtypes, strict=True))
         if isinstance(result, Reduction):
             exprs = tuple(b.expr for b in result.bodies)
@@ -140,7 +140,7 @@ class Cascade:
 
 
 def default_dtype(result: Result) -> DType:
-    """The type a result is stored in where none is written."""
+    """The type that a result is stored in where the text names none."""
     if isinstance(result, Value):
         return result.dtype if isinstance(result.expr, Cast) else compute(settle(result.dtype))
     k = result.monoid.results[0]

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from einc.base.errors import AxisError, CallError
 from einc.base.source import Span
+from einc.base.words import count
 from einc.frontend.elaboration import functions, sums
 from einc.frontend.elaboration.cascade import default_dtype
 from einc.frontend.elaboration.elaborator import Elaborator
@@ -15,7 +16,7 @@ from einc.frontend.syntax.nodes import Call, Definition, Target
 
 
 def define(t: Elaborator, d: Definition, *, returned: bool = False) -> None:
-    """Append the equations of a program's definition; what is `returned` has the type of its value."""
+    """Append the equations of a program's definition; a `returned` result has the type of its value."""
     if len(d.targets) > 1:
         _define_several(t, d, returned=returned)
         return
@@ -38,7 +39,7 @@ def _define_several(t: Elaborator, d: Definition, *, returned: bool) -> None:
     results = _several(t, d)
     if len(results) != len(d.targets):
         raise CallError(
-            f"{len(d.targets)} names on the left, but {_count(len(results))} on the right",
+            f"{len(d.targets)} names on the left, but {count(len(results), 'result')} on the right",
             d.span,
             hint="give every result a name",
         )
@@ -92,10 +93,6 @@ def _define_components(t: Elaborator, d: Definition, dims: list[Dims | None], r:
     names, written = [target.name for target in d.targets], [target.dtype is not None for target in d.targets]
     for known in t.cascade.give_all(names, shape, r, dtypes, d.span, written=written):
         t.scope.tensors[known.name] = known
-
-
-def _count(n: int) -> str:
-    return f"{n} result{'s' * (n != 1)}"
 
 
 # ---------------------------------------------------------------------------------------------------------------------

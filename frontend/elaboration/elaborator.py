@@ -39,16 +39,16 @@ class Elaborator(Protocol):
         """A reduction as a tensor of its own, read at its own axes."""
 
     def named(self, label: str) -> str:
-        """What something generated here is called."""
+        """The name for a tensor that is generated here."""
 
     def apply(self, op: str, values: Sequence[Value], span: Span) -> Value:
         """An operation on values."""
 
     def cast(self, node: Call, result: Result) -> Result:
-        """The cast that a call is, of a result."""
+        """The result under the cast that a call writes."""
 
     def axes_for(self, node: Call, guard: Expr | None) -> Call:
-        """The call with the axes that it leaves out, where they may be left out."""
+        """The call with its axes filled in, where they may be left out."""
 
     def is_function(self, name: str) -> bool:
         """Can the name be called?"""

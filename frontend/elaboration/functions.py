@@ -46,7 +46,7 @@ def expand(t: Elaborator, node: Call, guard: ein.Expr | None) -> tuple[Result, .
         place=span if known.prelude else t.scope.place,
         calls=(*t.scope.calls, chained),
     )
-    inner = t.within(scope, prelude() if known.prelude else None)  # which no program changes
+    inner = t.within(scope, prelude() if known.prelude else None)  # no program changes the prelude
     for s in known.function.body[:-1]:
         assert isinstance(s, Definition)
         define_local(inner, s)
@@ -71,7 +71,7 @@ def _check_chain(t: Elaborator, name: str, span: Span) -> None:
 
 
 def _axes(t: Elaborator, f: Function, node: Call, span: Span) -> dict[str, tuple[str, ...]]:
-    """The caller's axes that each of the function's stands for."""
+    """The caller's axes that each axis of the function stands for."""
     given = [a for name in node.axes or () for a in t.scope.axis(name.name, name.span)]
     single = len(f.axes) - f.variadic
     if len(given) < single + f.variadic or (len(given) > single and not f.variadic):
@@ -117,7 +117,7 @@ def _check_axes(node: Call, named: Sequence[str], given: Sequence[str], span: Sp
     for axis in named:
         if axis not in given:
             raise AxisError(
-                f"'{node.function}' is over axis '{axis}', which its argument has not",
+                f"'{node.function}' is over axis '{axis}', but its argument does not have that axis",
                 span,
                 fact=f"the axes of the argument are {', '.join(given)}" if given else "the argument has no axes",
                 hint=nearest(axis, given) or "name one of its axes",
@@ -150,7 +150,7 @@ def _returned(
     span: Span,
     local: Mapping[str, tuple[str, ...]],
 ) -> Result:
-    """A result as the caller sees it: its axes in the order of the arguments', the named ones free to be summed."""
+    """A result as the caller sees it: its axes in the order of the arguments', and those named free to be summed."""
     for name, (axis,) in local.items():
         if axis in result.axes:
             raise AxisError(
@@ -180,7 +180,7 @@ class _AllBut:
 
 
 def define_local(t: Elaborator, d: Definition) -> None:
-    """A definition in a function. Axes that the function does not see are carried along, in front of those it lists."""
+    """A definition in a function. Axes that the function does not see are carried along, before those it lists."""
     if len(d.targets) > 1:
         raise CallError("a definition in a function has one name", t.scope.at(d.span), hint="define them one by one")
     (target,) = d.targets

@@ -15,7 +15,7 @@ from einc.base.ops import OPS
 from einc.base.source import Source, Span
 from einc.base.types import BY_NAME
 from einc.ein.monoids import MONOIDS
-from einc.frontend.syntax.nodes import AxisStatement, Call, Definition, Function, Name, Node, Read, Return, walk
+from einc.frontend.syntax.nodes import Call, Definition, Function, Name, Node, Read, Return, expressions, walk
 
 
 @dataclass(frozen=True)
@@ -69,43 +69,33 @@ def _entry(f: Function, *, prelude: bool = False) -> Entry:
                 f"'{f.name}' has definitions and one return", s.span, fact=what, hint="leave it out"
             )
     _check_names(f)
-    nodes = [n for s in f.body for v in _values(s) for n in walk(v)]
+    nodes = [n for s in f.body for v in expressions(s) for n in walk(v)]
     uses = Counter(n.tensor if isinstance(n, Read) else n.name for n in nodes if isinstance(n, Name | Read))
     return Entry(f, uses, _own_axes(f, nodes), last.values, prelude)
 
 
-def _values(s: Definition | AxisStatement | Return) -> tuple[Node, ...]:
-    match s:
-        case Definition(value=value):
-            return (value,)
-        case Return(values=values):
-            return values
-        case _:
-            return ()
-
-
 def _check_names(f: Function) -> None:
-    """Axes, parameters and definitions of a function have different names, each parameter's axes are the function's."""
+    """Axes, parameters and definitions of a function differ in name, and the axes of a parameter are the function's."""
     axes = [a.name for a in f.axes]
     seen: dict[str, Span] = {a.name: a.span for a in f.axes}
     targets = [t for s in f.body if isinstance(s, Definition) for t in s.targets]
     for name, span in [(p.name, p.span) for p in f.params] + [(t.name, t.span) for t in targets]:
         if name in seen:
-            raise errors.NameError(f"'{name}' is there twice in '{f.name}'", span, hint="rename one of the two")
+            raise errors.NameError(f"'{f.name}' uses the name '{name}' twice", span, hint="rename one of the two")
         seen[name] = span
     for p in f.params:
         for a in p.axes:
             if a.name not in axes or (f.variadic and a.name == axes[-1]):
                 raise AxisError(
-                    f"the axis '{a.name}' of '{p.name}' is none of '{f.name}'",
+                    f"the axis '{a.name}' of '{p.name}' is not a single axis of '{f.name}'",
                     a.span,
-                    fact="an argument is read at single axes that the function takes",
+                    fact="an argument is declared at single axes that the function takes",
                     hint=f"fn {f.name}[{', '.join(dict.fromkeys((*axes, a.name)))}]({p.name}[{a.name}])",
                 )
 
 
 def _own_axes(f: Function, nodes: Iterable[Node]) -> tuple[str, ...]:
-    """The axes that a body brings in itself: those it reduces over, reads at, or defines with."""
+    """The axes that a body brings in: those that it reduces over, reads at, or defines tensors with."""
     known = {a.name for a in f.axes} | {p.name for p in f.params}
     targets = [t for s in f.body if isinstance(s, Definition) for t in s.targets]
     known |= {t.name for t in targets}

@@ -1,4 +1,4 @@
-"""Operations on values: types joined, axes merged, and what an implicit sum can no longer pass through."""
+"""Operations on values: types joined, axes merged, and the axes that can no longer be summed implicitly."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ def operate(op: str, values: Sequence[Value], span: Span, order: Sequence[int]) 
 
 
 def _exact(op: str, values: Sequence[Value]) -> str:
-    """`/` between extents is exact; the operation that is meant."""
+    """The operation that is meant: `/` between extents is exact."""
     whole = op == "div" and all(v.dtype.is_int and _of_extents(v.expr) for v in values)
     return "exactdiv" if whole and any(isinstance(n, ein.Extent) for n in ein.walk(values[0].expr)) else op
 
 
 def _of_extents(e: ein.Expr) -> bool:
-    """Is it made of extents, integers and scalars only?"""
+    """Is it made only of extents, integers and scalars?"""
     match e:
         case ein.Extent() | ein.Scalar():
             return True
@@ -55,7 +55,7 @@ def _of_extents(e: ein.Expr) -> bool:
 
 
 def _obstacles(op: str, values: Sequence[Value], span: Span) -> Obstacles:
-    """What of the arguments an implicit sum cannot be taken over any more."""
+    """The axes of the arguments that an implicit sum cannot be taken over any more."""
     match op:
         case _ if op == "mul" or op in LINEAR:
             return multiplied(values)
@@ -73,7 +73,7 @@ def _obstacles(op: str, values: Sequence[Value], span: Span) -> Obstacles:
 
 
 def _wrong_type(e: DTypeError, op: str, values: Sequence[Value], span: Span) -> DTypeError:
-    """The error with its place: of a truth value that is none, that argument; else the operation."""
+    """The error with its place: the argument that should be a truth value and is not, else the operation."""
     if op in ("where", "and", "or", "not"):
         wrong = next(v for v in values if not v.dtype.is_bool)
         return DTypeError(e.message, wrong.span, hint=f"compare it: {wrong.span.text} != 0")

@@ -1,4 +1,4 @@
-"""Reads of tensors, and of a function's arguments at other axes, with the guards that they stand under."""
+"""Reads of tensors, and reads of a function's arguments at other axes, with the guards that they stand under."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from einc import ein
 from einc.base import errors
 from einc.base.errors import AxisError, DTypeError, ShapeError, nearest
 from einc.base.types import INT
+from einc.base.words import count
 from einc.ein.guards import composite, conjoin, implied_guard
 from einc.ein.inference import position
 from einc.ein.printer import print_dims
@@ -91,15 +92,11 @@ def _check_count(t: Elaborator, node: Read, known: Known) -> None:
         )
     if len(node.index) != len(listed) and not known.whole:
         raise ShapeError(
-            f"{node.tensor} has {_count(len(listed), 'dimension')}, but {_count(len(node.index), 'subscript')} here",
+            f"{node.tensor} has {count(len(listed), 'dimension')}, but {count(len(node.index), 'subscript')} here",
             t.scope.at(node.span),
             fact=f"it is {node.tensor}{print_dims(listed)}",
             hint="give every dimension a subscript" if len(node.index) < len(listed) else "leave out the last",
         )
-
-
-def _count(n: int, what: str) -> str:
-    return f"{n} {what}{'s' * (n != 1)}"
 
 
 def _check_sign(t: Elaborator, node: Read, known: Known) -> None:
@@ -133,7 +130,7 @@ def _index(t: Elaborator, node: Node, guard: ein.Expr | None) -> Value:
 
 
 def _positioned(value: Value, expr: ein.Expr) -> Value:
-    """In a subscript every axis is an axis of the read, not a mere position."""
+    """In a subscript every axis is an axis of the read, not only a position."""
     dims = tuple((a,) for a in value.axes)
     return Value(expr, value.dtype, value.span, dims, (), {}, value.depth, value.size)
 
@@ -149,8 +146,9 @@ def _reread(t: Elaborator, argument: Argument, node: Read, guard: ein.Expr | Non
             hint=f"declare it as {name}[j], j being an axis of the function",
         )
     if len(node.index) != len(axes):
+        subscripts = count(len(node.index), "subscript")
         raise ShapeError(
-            f"'{name}' is declared with {_count(len(axes), 'axis')}, but {_count(len(node.index), 'subscript')} here",
+            f"'{name}' is declared with {count(len(axes), 'axis', 'axes')}, but {subscripts} here",
             t.scope.at(node.span),
             hint="give every axis a subscript",
         )
@@ -174,7 +172,7 @@ def _reread(t: Elaborator, argument: Argument, node: Read, guard: ein.Expr | Non
 
 
 def _moved(dim: tuple[str, ...], at: Mapping[str, Value]) -> Dims:
-    """A dimension when some of its axes are replaced by subscripts."""
+    """The dimensions left of one after subscripts replace some of its axes."""
     if all(a not in at or isinstance(at[a].expr, ein.AxisValue) for a in dim):
         return (tuple(at[a].axes[0] if a in at else a for a in dim),)
     return merge(*(at[a].dims if a in at else ((a,),) for a in dim))

@@ -1,4 +1,4 @@
-"""Reductions that are written out, `op[axes : domain within bound](x)`, and those that a missing axis means."""
+"""Reductions that are written out, `op[axes : domain within bound](x)`, and those that a missing axis implies."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from einc.frontend.syntax.nodes import Call
 
 
 def reduce(t: Elaborator, node: Call, guard: ein.Expr | None) -> Reduction:
-    """`op[axes : domain within bound](x)`, or with positions of its own, `argmax[axes](x, position)`."""
+    """`op[axes : domain within bound](x)`, or with positions given, `argmax[axes](x, position)`."""
     node = t.axes_for(node, guard)
     span = t.scope.at(node.span)
     over = _over(t, node, span)
@@ -55,7 +55,7 @@ def reduction(
 def _over(t: Elaborator, node: Call, span: Span) -> tuple[str, ...]:
     if not node.axes:
         raise CallError(
-            f"'{node.function}' needs the axes that it is over",
+            f"'{node.function}' needs the axes to reduce over",
             span,
             hint=f"{node.function}[j](x)" + (f", or {node.function}(x, y)" if node.function in ("max", "min") else ""),
         )
@@ -80,14 +80,14 @@ def _check_arguments(node: Call, span: Span) -> None:
 
 
 def _check_there(t: Elaborator, over: tuple[str, ...], bodies: Sequence[Value], node: Call, span: Span) -> None:
-    """Every reduced axis is one of what is reduced, unless that is a constant."""
+    """Every reduced axis is an axis of the argument, unless the argument is a constant."""
     axes = dict.fromkeys(a for b in bodies for a in b.axes)
     for axis in over:
         if axes and axis not in axes:
             elsewhere = any(axis in dim for dims in t.cascade.dims.values() for dim in dims)
             repeat = f", or write [{axis} : true] to take every value |{axis}| times" if elsewhere else ""
             raise AxisError(
-                f"'{node.function}' is over axis '{axis}', which is not there",
+                f"'{node.function}' is over axis '{axis}', but its argument does not have that axis",
                 span,
                 fact=f"the axes of {_clip(node.args[0].span.text)} are {', '.join(axes)}",
                 hint=f"reduce over one of them{repeat}",
@@ -106,7 +106,7 @@ def _check_types(monoid: ein.Monoid, bodies: Sequence[Value], span: Span) -> Non
         raise DTypeError(message, place, hint=f"compare it: {place.text} != 0")
     if monoid.order is not None and dtype.is_complex:
         raise DTypeError(
-            f"'{monoid.name}' needs an order, which {dtype} has not",
+            f"'{monoid.name}' needs an order, and {dtype} has none",
             span,
             hint="order by size: abs(x)",
         )

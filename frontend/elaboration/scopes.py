@@ -25,8 +25,8 @@ class Argument:
 class Scope:
     """The meaning of every name.
 
-    `axes` gives the axes of the cascade that a written axis stands for: one, or several for the rest of a function's.
-    `tensors` and `arguments` grow as definitions are elaborated. `prefix` begins the names of what is generated here.
+    `axes` gives the axes of the cascade that a written axis stands for: one, or several for the last of a function's.
+    `tensors` and `arguments` grow as definitions are elaborated. `prefix` begins the names of tensors generated here.
     In the prelude `place` is the user's call, which errors point at; `calls` are the functions being expanded.
     """
 
@@ -39,7 +39,7 @@ class Scope:
     calls: tuple[str, ...] = ()
 
     def at(self, span: Span) -> Span:
-        """Where an error about this place is shown."""
+        """The place that an error about this one is shown at."""
         return self.place or span
 
     def values(self) -> Iterable[str]:

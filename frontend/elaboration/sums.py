@@ -1,9 +1,9 @@
-"""Implicit sums: an axis that is missing on the left is summed over each additive term of the right that has it.
+"""Implicit sums: an axis that is missing on the left is summed over, in each additive term on the right that has it.
 
     O[i] = A[i, k] * B[k] + C[i]   -->   O[i] = sum[k](A[i, k] * B[k]) + C[i]
 
-The axis must pass through: products, quotients by what is free of it, signs and casts are linear in it. One factor of
-a term that has it so is enough, whatever else has it too, since then there is only one thing that may be summed:
+A term can be summed where it is linear in a factor with the axis: through products, signs, casts, and quotients by a
+divisor without the axis. One such factor is enough, whatever else has the axis too, since then only one sum is meant:
 
     O[i] = relu(A[i, k]) * V[k]        -->   O[i] = sum[k](relu(A[i, k]) * V[k])
 """
@@ -42,7 +42,7 @@ def _value(t: Elaborator, result: Result) -> Value:
 
 
 def summed(t: Elaborator, result: Result, kept: Container[str]) -> Result:
-    """A term, summed over its axes that are not kept. Raises `AxisError` where one does not pass through."""
+    """A term, summed over its axes that are not kept. Raises `AxisError` where an axis cannot be summed implicitly."""
     missing = tuple(a for a in result.axes if a not in kept)
     if not missing:
         return result

@@ -1,4 +1,4 @@
-"""The left side of a definition: the axes it writes, and whether the value fits what is declared."""
+"""The left side of a definition: the axes it names, and whether the value fits what is declared."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from einc.frontend.syntax.nodes import Group, Target
 
 
 def apart(t: Elaborator, result: Result, dims: Dims) -> Result:
-    """The result; bound to a tensor of its own if it reduces over an axis that stands on the left too."""
+    """The result, bound to a tensor of its own if it reduces over an axis that is on the left too."""
     if isinstance(result, Reduction) and set(result.over) & set(flatten(dims)):
         return t.bound(result)
     return result
@@ -41,7 +41,7 @@ def written_dims(t: Elaborator, target: Target) -> Dims:
 
 
 def check_stored(target: Target, dtype: DType, result: Result, span: Span) -> None:
-    """A store loses no imaginary part, and truth values come from truth values."""
+    """A store must not lose an imaginary part, and only a truth value is stored as one."""
     given = result.dtype if isinstance(result, Value) else default_dtype(replace(result, dtype=None))
     if given.is_complex and not dtype.is_complex:
         raise DTypeError(
@@ -52,7 +52,7 @@ def check_stored(target: Target, dtype: DType, result: Result, span: Span) -> No
         )
     if dtype.is_bool and not given.is_bool:
         raise DTypeError(
-            f"'{target.name}: bool' is given no truth value",
+            f"'{target.name}: bool' is given a value that is not a truth value",
             span,
             fact=f"the value has type {given}",
             hint="compare it: x != 0",

@@ -11,6 +11,7 @@ from einc.base.errors import CallError, DTypeError, nearest
 from einc.base.ops import CONSTANTS, OPS
 from einc.base.source import Span
 from einc.base.types import BOOL, BY_NAME, FLOAT, INT, DType
+from einc.base.words import count
 from einc.ein.guards import argument_guard
 from einc.ein.monoids import MONOIDS
 from einc.ein.printer import print_dims
@@ -35,7 +36,7 @@ class Translator:
     library: Library
 
     def within(self, scope: Scope, library: Library | None = None) -> Translator:
-        """A translator of programs' expressions for another scope of the same cascade, and for other functions."""
+        """A translator of a program's expressions, for another scope of the same cascade and for other functions."""
         return Translator(self.cascade, scope, self.library if library is None else library)
 
     def value(self, node: Node, guard: ein.Expr | None = None) -> Value:
@@ -69,7 +70,7 @@ class Translator:
                 return self._call(node, guard)
             case Group():
                 raise errors.SyntaxError(
-                    "a composite axis stands in subscripts only", self.scope.at(node.span), hint="multiply with '*'"
+                    "a composite axis stands only in subscripts", self.scope.at(node.span), hint="multiply with '*'"
                 )
             case Quoted():
                 return self.quoted(node, guard)
@@ -173,7 +174,7 @@ class Translator:
         return name in BY_NAME or name in MONOIDS or name in self.library or (name in OPS and not OPS[name].infix)
 
     def axes_for(self, node: Call, _guard: ein.Expr | None) -> Call:
-        """The call with the axes that it leaves out, where they may be left out."""
+        """The call with its axes filled in, where they may be left out."""
         return node
 
     def _call(self, node: Call, guard: ein.Expr | None) -> Result:
@@ -211,7 +212,7 @@ class Translator:
     def _counted(self, node: Call, arity: int) -> tuple[Node, ...]:
         if len(node.args) == arity or (arity < 0 and node.args):
             return node.args
-        wanted = "at least 1 argument" if arity < 0 else f"{arity} argument{'s' * (arity != 1)}"
+        wanted = "at least 1 argument" if arity < 0 else count(arity, "argument")
         raise CallError(
             f"'{node.function}' takes {wanted}, not {len(node.args)}",
             self.scope.at(node.span),
@@ -239,5 +240,5 @@ class Translator:
 
 
 def _stores(r: Reduction, dtype: DType) -> bool:
-    """Can the cast of a reduction be the type that it is stored as?"""
+    """Can the cast of a reduction be the type that it is stored in?"""
     return r.dtype is None and (dtype.is_float or dtype.is_int) and not any(b.dtype.is_complex for b in r.bodies)

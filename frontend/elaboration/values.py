@@ -1,4 +1,4 @@
-"""What an expression elaborates to: a scalar expression with its type and axes, or a reduction not yet named."""
+"""What elaborating an expression gives: a scalar expression with its type and axes, or a reduction without a name."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Dims: TypeAlias = tuple[tuple[str, ...], ...]
 class Obstacle:
     """Why an axis cannot be summed over here: `inside` says what the axis sits in.
 
-    What is `alone` can be, once it is multiplied by something that has the axis outside of functions.
+    An obstacle that is `alone` goes away once the value is multiplied by one that has the axis outside of functions.
     """
 
     inside: str
@@ -32,9 +32,9 @@ Obstacles: TypeAlias = Mapping[str, Obstacle]
 class Value:
     """A scalar expression of a type.
 
-    `dims` are the axes of the tensors read, in order of appearance, composite where a tensor has them composite;
-    `positions` the axes that appear only as positions. `obstacles` are the axes an implicit sum cannot be taken over,
-    `depth` and `size` are those of the expression as a tree, guards included.
+    `dims` are the axes of the tensors read, in order of appearance, composite where a tensor has them composite, and
+    `positions` the axes that appear only as positions. `obstacles` are the axes that an implicit sum cannot be taken
+    over; `depth` and `size` are those of the expression as a tree, guards included.
     """
 
     expr: Expr
@@ -53,7 +53,7 @@ class Value:
 
     @property
     def shape(self) -> Dims:
-        """The dimensions of a tensor of it."""
+        """The dimensions of a tensor that holds it."""
         return (*self.dims, *((a,) for a in self.positions))
 
 
@@ -61,7 +61,7 @@ class Value:
 class Reduction:
     """`monoid[over : domain within bound](bodies)`, to become an equation of its own or the right side of a definition.
 
-    `label` is what a tensor of it is named after; `dtype` the type it is stored as, if a cast says so.
+    `label` is what its tensor is named after; `dtype` the type it is stored in, if a cast says so.
     """
 
     monoid: Monoid
@@ -92,7 +92,7 @@ def flatten(dims: Iterable[Sequence[str]]) -> tuple[str, ...]:
 
 
 def merge(*parts: Dims) -> Dims:
-    """The dimensions of several, in order, each axis where it stands first; extents of 1 only from the first."""
+    """The dimensions of all parts in order, each axis where it first appears; extents of 1 only from the first part."""
     dims: list[tuple[str, ...]] = []
     seen: set[str] = set()
     for part in parts:
@@ -122,7 +122,7 @@ def collect(values: Sequence[Value], order: Sequence[int] | None = None) -> tupl
 
 
 def union(values: Iterable[Value]) -> Obstacles:
-    """The obstacles of all of them; of two for one axis, the first."""
+    """The obstacles of all values; for each axis the first."""
     found: dict[str, Obstacle] = {}
     for v in values:
         for axis, obstacle in v.obstacles.items():
@@ -131,12 +131,12 @@ def union(values: Iterable[Value]) -> Obstacles:
 
 
 def multiplied(values: Sequence[Value]) -> Obstacles:
-    """The obstacles of a product: an axis that one of its factors has outside of functions is that of all of it."""
+    """The obstacles of a product: an axis that one factor has outside of functions, the product has so too."""
     free = {a for v in values for a in v.axes if a not in v.obstacles}
     lasting = {a: o for v in values for a, o in v.obstacles.items() if not o.alone}
     return {a: lasting.get(a, o) for a, o in union(values).items() if a in lasting or a not in free}
 
 
 def blocked(value: Value, inside: str, span: Span) -> Obstacles:
-    """Every axis of the value sits inside something now."""
+    """The obstacles of a value that now sits inside something: one for each of its axes."""
     return {a: Obstacle(inside, span) for a in value.axes}

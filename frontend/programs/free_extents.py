@@ -1,8 +1,8 @@
-"""Extents of axes that no operand has: the largest that keep every unguarded affine read in range.
+"""Extents of axes that no operand has: the largest that keep all unguarded affine reads in range.
 
     O[x] = sum[r](W[x + r] * F[r])        |x| = |w| - |r| + 1      where W has the axis w
 
-An axis that only guarded reads have as a bare subscript ranges over the dimension it is read at.
+An axis that is a bare subscript only of guarded reads ranges over the dimension it is read at.
 """
 
 from __future__ import annotations
@@ -12,23 +12,23 @@ from dataclasses import dataclass
 
 from einc import ein
 from einc.base.errors import AxisError
+from einc.base.polynomials import Polynomial, add, scaled, times
 from einc.base.source import Span
 from einc.ein import Apply, AxisValue, Const, Equation, Expr, Extent, Read, Scalar
 from einc.ein.ranges import in_range_by_form, is_closed
 from einc.frontend.elaboration.values import Dims
 
-_HIGHEST = 16  # degree of a polynomial, and number of its terms, beyond which a subscript bounds nothing
+_HIGHEST = 16  # the degree, or number of terms, above which a subscript's polynomial bounds nothing
 
-# A polynomial over extents, scalars and other numbers of the call: a coefficient for each product of them.
-Polynomial = dict[tuple[Expr, ...], int]
+Size = Polynomial[Expr]  # over extents, scalars and other numbers of the call
 
 
 @dataclass(frozen=True, slots=True)
 class _Affine:
-    """A subscript: a polynomial for each axis in it, and one that stands alone."""
+    """A subscript: a polynomial as the coefficient of each axis in it, and a constant one."""
 
-    slopes: dict[str, Polynomial]
-    constant: Polynomial
+    slopes: dict[str, Size]
+    constant: Size
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class _Use:
     """A read of a dimension at an affine subscript."""
 
     index: _Affine
-    extent: Polynomial
+    extent: Size
     bare: str | None
 
 
@@ -67,7 +67,7 @@ def find_extents(
 
 
 def _next(left: Sequence[str], uses: Sequence[_Use]) -> str:
-    """The axis to find next: one whose reads have no other unknown axis; else one with a bare read; else the first."""
+    """The axis to find next: one whose reads have no other unknown axis, else one with a bare read, else the first."""
     rest = set(left)
     for axis in left:
         among = [u for u in uses if axis in u.index.slopes]
@@ -85,7 +85,7 @@ def _unbounded(axis: str, uses: Sequence[_Use], places: Mapping[str, Span]) -> A
         fact = "no operand has it, and no unguarded affine subscript bounds it"
     else:
         others = ", ".join(f"'{a}'" for a in together.index.slopes if a != axis)
-        fact = f"it is read together with {others}, whose extent is not known either"
+        fact = f"it is read together with {others}, and that extent is not known either"
     return AxisError(
         f"nothing gives the extent of axis '{axis}'", places.get(axis), fact=fact, hint=f"give it: axis {axis} = …"
     )
@@ -117,45 +117,45 @@ def _uses(equations: Iterable[Equation], dims: Mapping[str, Dims]) -> tuple[list
     return unguarded, guarded
 
 
-def _product(group: Iterable[str]) -> Polynomial:
+def _product(group: Iterable[str]) -> Size:
     return {tuple(Extent(a) for a in sorted(group)): 1}
 
 
 def _bound(use: _Use, axis: str) -> Expr | None:
-    """The most positions of an axis for which the subscript stays in range, the other axes taking every value."""
+    """The largest extent of an axis that keeps the subscript in range at every position of the other axes."""
     slope = use.index.slopes[axis]
     sign = _sign(slope)
     rest = {a: s for a, s in use.index.slopes.items() if a != axis}
     if sign == 0:
         return None
     if sign > 0:
-        room = _add(use.extent, _scaled(use.index.constant, -1), {(): -1})
+        room = add(use.extent, scaled(use.index.constant, -1), {(): -1})
         for a, s in rest.items():
-            room = _add(room, _scaled(_largest(a, s), -1))
+            room = add(room, scaled(_largest(a, s), -1))
     else:
-        slope, room = _scaled(slope, -1), use.index.constant
+        slope, room = scaled(slope, -1), use.index.constant
         for a, s in rest.items():
-            room = _add(room, _scaled(_largest(a, _scaled(s, -1)), -1))
+            room = add(room, scaled(_largest(a, scaled(s, -1)), -1))
     if slope == {(): 1}:
-        return _expression(_add(room, {(): 1}))
+        return _expression(add(room, {(): 1}))
     steps = Apply("floordiv", (_expression(room), _expression(slope)))
     return Apply("add", (steps, Const(1)))
 
 
-def _largest(axis: str, slope: Polynomial) -> Polynomial:
+def _largest(axis: str, slope: Size) -> Size:
     """The most that a term adds to a subscript."""
-    last = _add({(Extent(axis),): 1}, {(): -1})
+    last: Size = {(Extent(axis),): 1, (): -1}
     if all(_is_extent(m) for m in slope):
-        return _times(slope, last) if _sign(slope) > 0 else {}
-    return {(Apply("max", (_expression(_times(slope, last)), Const(0))),): 1}
+        return times(slope, last) if _sign(slope) > 0 else {}
+    return {(Apply("max", (_expression(times(slope, last)), Const(0))),): 1}
 
 
 def _is_extent(monomial: tuple[Expr, ...]) -> bool:
     return all(isinstance(x, Extent) for x in monomial)
 
 
-def _sign(p: Polynomial) -> int:
-    """1 or -1 by the coefficients, extents and scalars being taken as positive; 0 where they differ."""
+def _sign(p: Size) -> int:
+    """The common sign of the coefficients, 1 or -1, with extents and scalars taken as positive; 0 if they differ."""
     signs = {c > 0 for c in p.values()}
     return 0 if len(signs) != 1 else 1 if signs.pop() else -1
 
@@ -165,7 +165,7 @@ def _sign(p: Polynomial) -> int:
 
 
 def _affine(e: Expr) -> _Affine | None:
-    """The subscript as a sum of axes times what is free of axes; None where it is none."""
+    """The subscript as a sum of axes times coefficients without axes; None where it is not such a sum."""
     match e:
         case AxisValue(axis):
             return _Affine({axis: {(): 1}}, {})
@@ -184,15 +184,15 @@ def _affine(e: Expr) -> _Affine | None:
 
 
 def _degree(a: _Affine) -> int:
-    """The most factors of a product in it, or the number of products if that is more."""
+    """The largest number of factors in a product, or the number of products if that is larger."""
     return max((max(len(p), *map(len, p)) for p in (*a.slopes.values(), a.constant) if p), default=0)
 
 
 def _combined(a: _Affine | None, b: _Affine | None, sign: int) -> _Affine | None:
     if a is None or b is None:
         return None
-    slopes = {x: _add(a.slopes.get(x, {}), _scaled(b.slopes.get(x, {}), sign)) for x in {**a.slopes, **b.slopes}}
-    return _Affine({x: p for x, p in slopes.items() if p}, _add(a.constant, _scaled(b.constant, sign)))
+    slopes = {x: add(a.slopes.get(x, {}), scaled(b.slopes.get(x, {}), sign)) for x in {**a.slopes, **b.slopes}}
+    return _Affine({x: p for x, p in slopes.items() if p}, add(a.constant, scaled(b.constant, sign)))
 
 
 def _multiplied(a: _Affine | None, b: _Affine | None) -> _Affine | None:
@@ -200,28 +200,12 @@ def _multiplied(a: _Affine | None, b: _Affine | None) -> _Affine | None:
         return None
     if b.slopes:
         a, b = b, a
-    slopes = {x: _times(p, b.constant) for x, p in a.slopes.items()}
-    return _Affine({x: p for x, p in slopes.items() if p}, _times(a.constant, b.constant))
+    slopes = {x: times(p, b.constant) for x, p in a.slopes.items()}
+    return _Affine({x: p for x, p in slopes.items() if p}, times(a.constant, b.constant))
 
 
-def _add(*parts: Polynomial) -> Polynomial:
-    total: Polynomial = {}
-    for part in parts:
-        for monomial, c in part.items():
-            total[monomial] = total.get(monomial, 0) + c
-    return {m: c for m, c in total.items() if c}
-
-
-def _scaled(p: Polynomial, factor: int) -> Polynomial:
-    return {m: c * factor for m, c in p.items()}
-
-
-def _times(a: Polynomial, b: Polynomial) -> Polynomial:
-    return _add(*({tuple(sorted((*m, *n), key=repr)): c * d} for m, c in a.items() for n, d in b.items()))
-
-
-def _expression(p: Polynomial) -> Expr:
-    """`|w| - |r| + 1`: what is added before what is taken away, numbers last."""
+def _expression(p: Size) -> Expr:
+    """`|w| - |r| + 1`: what is added, then what is subtracted, and numbers last."""
     terms = sorted(p.items(), key=lambda t: (not t[0], t[1] < 0))
     if not terms:
         return Const(0)

@@ -1,4 +1,4 @@
-"""What a program consists of, before anything in it is elaborated: parameters, axes, definitions in order, results."""
+"""The parts of a program before any is elaborated: parameters, axes, definitions in order, results."""
 
 from __future__ import annotations
 
@@ -24,15 +24,16 @@ from einc.frontend.syntax.nodes import (
     Return,
     ScalarDecl,
     Target,
+    expressions,
     walk,
 )
 
 
 @dataclass(frozen=True)
 class Outline:
-    """`definitions` stand in an order in which each comes after what it reads; `axes` are all, where they stand first.
+    """`definitions` are ordered so that each comes after those it reads; `axes` has the first place of every axis.
 
-    `types` are those that operands have where neither the text nor a fact says, if their place tells.
+    `types` are the types of operands where neither the text nor a fact gives one, but the place they are read at does.
     """
 
     tree: Definitions
@@ -53,11 +54,11 @@ class Outline:
 
 
 def outline(tree: Definitions) -> Outline:
-    """The outline of a parsed program. Raises `NameError` for names that are there twice, or that define themselves."""
+    """The outline of a parsed program. Raises `NameError` for names that appear twice or are defined by themselves."""
     definitions = [s for s in tree.body if isinstance(s, Definition)]
     extents = tuple(s for s in tree.body if isinstance(s, AxisStatement))
     targets = _targets(definitions)
-    nodes = [n for s in tree.body for v in _values(s) for n in walk(v)]
+    nodes = [n for s in tree.body for v in expressions(s) for n in walk(v)]
     params = tree.params or ()
     tensors = {*targets, *(p.name for p in params if isinstance(p, OperandDecl))}
     if tree.params is None:
@@ -70,16 +71,6 @@ def outline(tree: Definitions) -> Outline:
     ordered = _ordered(definitions, targets)
     types = likely_types(nodes, {name: d.value for name, (d, _) in targets.items()})
     return Outline(tree, params, axes, extents, ordered, _returns(tree, definitions, targets), types)
-
-
-def _values(s: Definition | AxisStatement | Return) -> tuple[Node, ...]:
-    match s:
-        case Definition(value=value):
-            return (value,)
-        case AxisStatement(extent=extent):
-            return (extent,)
-        case Return(values=values):
-            return values
 
 
 def _targets(definitions: Sequence[Definition]) -> dict[str, tuple[Definition, Target]]:
@@ -107,7 +98,7 @@ def _axes(
     nodes: Sequence[Node],
     others: set[str],
 ) -> dict[str, Span]:
-    """Every axis where it stands first: signature, `axis` statements, left sides, reductions, subscripts."""
+    """Every axis at its first place: in the signature, `axis` statements, left sides, reductions, subscripts."""
     found: dict[str, Span] = {}
     for p in params:
         if isinstance(p, OperandDecl):
@@ -147,7 +138,7 @@ def _check_names(
     seen: dict[str, Span] = {}
     for p in params:
         if p.name in seen:
-            raise errors.NameError(f"the parameter '{p.name}' is there twice", p.span, hint="rename one of the two")
+            raise errors.NameError(f"there are two parameters '{p.name}'", p.span, hint="rename one of the two")
         seen[p.name] = p.span
         if isinstance(p, ScalarDecl) and p.name in axes:
             raise errors.NameError(f"'{p.name}' is a scalar and an axis", p.span, hint="rename one of the two")
@@ -218,7 +209,7 @@ def _cycle(path: Sequence[Definition], back: Definition) -> errors.Error:
 def _returns(
     tree: Definitions, definitions: Sequence[Definition], targets: Mapping[str, tuple[Definition, Target]]
 ) -> tuple[Node, ...]:
-    """What the program returns: as it says, or every definition that nothing reads."""
+    """What the program returns: what its `return` names, or every definition that nothing reads."""
     returns = [s for s in tree.body if isinstance(s, Return)]
     if len(returns) > 1 or (returns and tree.body[-1] is not returns[0]):
         last = returns[1] if len(returns) > 1 else returns[0]

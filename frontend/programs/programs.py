@@ -1,4 +1,4 @@
-"""An outlined program into `ein`: parameters typed by facts, definitions elaborated in order, every axis an extent."""
+"""An outlined program into `ein`: parameters typed by facts, definitions elaborated in order, axes given extents."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _ANONYMOUS = "program"
 
 
 def elaborate_program(o: Outline, facts: Mapping[str, Fact] | None) -> ein.Program:
-    """The cascade that a program means for operands of these types; without facts, of f32 or what their place tells."""
+    """The cascade that a program means for operands of these types: without facts, f32 or what their place implies."""
     cascade = Cascade(taken={p.name for p in o.params} | {t.name for d in o.definitions for t in d.targets} | {*o.axes})
     axes = {a: (a,) for a in o.axes}
     params, scalars = _params(o, cascade, axes, facts or {})
@@ -81,7 +81,7 @@ def _scalar(p: ScalarDecl, t: Translator) -> ein.Param:
     value = _formula(t, p.default, f"the default of '{p.name}'")
     if value.dtype.kind != kind.kind and not (kind == FLOAT and value.dtype.is_int):
         raise DTypeError(
-            f"the default of '{p.name}' is no {p.kind}",
+            f"the default of '{p.name}' is not of type {p.kind}",
             p.default.span,
             fact=f"{p.default.span.text} has type {value.dtype}",
             hint=f"declare {p.name}: {'float' if value.dtype.is_float else 'bool' if value.dtype.is_bool else 'int'}",
@@ -101,7 +101,7 @@ def _extent(t: Translator, s: AxisStatement) -> ein.Expr:
 
 
 def _formula(t: Translator, node: Node, what: str) -> Value:
-    """A value that a call decides: of extents, scalars and constants."""
+    """A value that is known at the call: of extents, scalars and constants."""
     value = t.value(node)
     if value.axes or ein.reads(value.expr):
         raise errors.AxisError(
@@ -114,7 +114,7 @@ def _formula(t: Translator, node: Node, what: str) -> Value:
 
 
 def _results(o: Outline) -> tuple[str, ...]:
-    """The names of the results; what is no name gets one."""
+    """The names of the results; an expression gets one."""
     defined = {t.name for d in o.definitions for t in d.targets}
     taken = {*defined, *(p.name for p in o.params), *o.axes}
     names = []

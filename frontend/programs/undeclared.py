@@ -1,4 +1,4 @@
-"""Names that nothing declares: operands and scalars of statements without a `def`, and those that are misspelt."""
+"""Names that nothing declares: operands and scalars of statements without a `def`, and misspelt names."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from einc.frontend.syntax.nodes import Group, Name, Node, OperandDecl, Read, Sca
 
 
 def read_operands(nodes: Sequence[Node], targets: Mapping[str, object], axes: dict[str, Span]) -> Iterator[OperandDecl]:
-    """The tensors that are read and never defined, with the axes of the first read at plain, distinct ones."""
+    """The tensors that are read and never defined, with the axes of their first read at plain, distinct axes."""
     reads: dict[str, list[Read]] = {}
     for n in nodes:
         if isinstance(n, Read) and n.tensor not in targets:
@@ -54,14 +54,14 @@ def free_scalars(nodes: Sequence[Node], known: set[str]) -> Iterator[ScalarDecl]
 
 
 def check_scalar(n: Name, known: Iterable[str]) -> None:
-    """A name that nothing defines is a scalar of the caller's, unless it is nearly a known name."""
+    """A name that nothing defines is a scalar that the caller gives, unless it is nearly a known name."""
     hint = errors.misspelt(n.name, known)
     if hint:
         raise errors.NameError(f"'{n.name}' is not defined", n.span, fact=f"names here: {', '.join(known)}", hint=hint)
 
 
 def check_misspelt(n: Name, others: set[str]) -> None:
-    """A name that only subscripts have is an axis, unless it is nearly that of a scalar or tensor."""
+    """A name that only subscripts have is an axis, unless it is nearly the name of a scalar or tensor."""
     hint = errors.misspelt(n.name, sorted(others)) if len(n.name) > 2 else ""
     if hint:
-        raise errors.NameError(f"'{n.name}' is not defined", n.span, fact="it is in subscripts only", hint=hint)
+        raise errors.NameError(f"'{n.name}' is not defined", n.span, fact="it appears only in subscripts", hint=hint)

@@ -1,4 +1,4 @@
-"""Types of operands by the place they stand at, where neither the text nor a fact says: integers and truth values."""
+"""Types of operands by where they are read, if neither the text nor a fact gives them: integers and truth values."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from einc.frontend.syntax.nodes import Call, Name, Node, Operation, Read
 
 
 def likely_types(nodes: Iterable[Node], values: Mapping[str, Node]) -> dict[str, DType]:
-    """The type of each tensor that stands in a subscript or as a condition, and of those it is computed from.
+    """The type of each tensor that is read in a subscript or as a condition, and of those it is computed from.
 
     `values` are the right sides of the tensors that are defined.
     """
@@ -28,7 +28,7 @@ def likely_types(nodes: Iterable[Node], values: Mapping[str, Node]) -> dict[str,
 
 
 def conditions(node: Node) -> tuple[Node, ...]:
-    """What of a node is a truth value."""
+    """The parts of a node that are truth values."""
     match node:
         case Call("where", args=(condition, *_)):
             return (condition,)
@@ -39,7 +39,7 @@ def conditions(node: Node) -> tuple[Node, ...]:
 
 
 def _demands(node: Node) -> Iterator[tuple[Node, DType]]:
-    """What below a node has a type by its place."""
+    """The nodes below a node that have a type by their place."""
     if isinstance(node, Read):
         yield from ((i, I64) for i in node.index)
     yield from ((c, BOOL) for c in conditions(node))

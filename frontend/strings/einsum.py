@@ -1,9 +1,9 @@
-"""An einsum string into the one equation that it is: a sum, over the axes not in the output, of a product of reads.
+"""An einsum string into its one equation: a product of reads, summed over the axes that are not in the output.
 
     "ij,jk"   -->   out[i, k] = sum[j](A[i, j] * B[j, k])
 
-Nothing summed leaves a pointwise equation; of booleans the sum is `any` and the product `and`. Operands are read in
-the type that NumPy's promotion gives all of them together, which is also the type of the result.
+With no axis to sum, the equation is pointwise; for booleans the sum is `any` and the product `and`. Operands are read
+in the type that NumPy's promotion gives for all of them together, which is also the type of the result.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from einc.base.errors import CallError
 from einc.base.facts import Fact
 from einc.base.source import Source
 from einc.base.types import BOOL, F32, DType, numpy_result
+from einc.base.words import count
 from einc.ein.guards import composite
 from einc.ein.monoids import MONOIDS
 from einc.frontend.strings.extents import find_extents, plain_extents
@@ -30,8 +31,8 @@ _RESERVED = frozenset({"and", "axis", "def", "false", "fn", "inf", "not", "or", 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """How a string is read: `named` prefers names to letters; `sum_dots` sums over ellipses that the output leaves out,
-    as PyTorch does, where NumPy refuses; `dtype` is the type to compute in, instead of the promoted one."""
+    """How a string is read: `named` prefers names to letters; `sum_dots` sums over an ellipsis that the output leaves
+    out, as PyTorch does and NumPy does not; `dtype` is the type to compute in, instead of the promoted one."""
 
     named: bool = False
     sum_dots: bool = False
@@ -49,8 +50,8 @@ def elaborate_einsum(
 ) -> ein.Program:
     """The program of an einsum string for operands of these ranks and types; without facts, for f32 operands.
 
-    It holds for all extents that are 1 where these are; those of composite dims are left for the call to check. `sizes`
-    gives extents by axis name.
+    It holds for all extents that are 1 where these are 1; composite dims are left for the call to check. `sizes` gives
+    extents by axis name.
     """
     subscripts, sizes = _parsed(subscripts), sizes or {}
     if facts is None:
@@ -93,7 +94,7 @@ def _check_count(subscripts: Subscripts, operands: int) -> None:
     given = f"{operands} operand{'s were' if operands != 1 else ' was'}"
     spare = subscripts.inputs[operands].span if operands < terms else subscripts.span
     raise CallError(
-        f"the string has {terms} term{'s' * (terms != 1)}, but {given} given",
+        f"the string has {count(terms, 'term')}, but {given} given",
         spare,
         fact="each operand has one term, and ',' stands between them",
         hint="pass one operand a term" if operands < terms else "add a term for each operand, or leave the rest out",

@@ -1,7 +1,7 @@
 """Expressions over einsum strings: `softmax("bihd,bjhd->bhij" / sqrt(|d|)) * "bjhd->bihd"`.
 
-A string is a value with the axes of its output. Values combine by axis name. A product with a single term that has an
-arrow contracts; calls that leave out the axes they are over are over the last axis of what they are given.
+A string is a value with the axes of its output, and values combine by axis name. A product with a string of one term
+and an arrow contracts. A call without axes is over the last axis of its argument.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def read_expression(source: Source) -> Expression:
 
 
 def _scalars(node: Node, strings: Sequence[tuple[Quoted, Subscripts]], operands: Collection[str]) -> tuple[str, ...]:
-    """Names that are axes in no reading of the strings: numbers that the caller gives. No operand has one of them."""
+    """The names that no reading of the strings has as axes: numbers that the caller gives. None may be an operand's."""
     likely, axes = dict[str, None](), dict[str, None]()
     for _, s in strings:
         likely |= _axes(choose(s))
@@ -83,7 +83,7 @@ def _scalars(node: Node, strings: Sequence[tuple[Quoted, Subscripts]], operands:
                     f"'{n.name}' is an operand",
                     n.span,
                     fact=f"the terms of strings are operands, in order: {', '.join(operands)}",
-                    hint="quote its axes where it is meant; a number has another name",
+                    hint="quote its axes where it is meant, and give a number another name",
                 )
             if n.name not in found:
                 check_scalar(n, likely)
@@ -97,7 +97,7 @@ def _axes(s: Subscripts) -> dict[str, None]:
 
 
 def elaborate_expression(e: Expression, facts: Mapping[str, Fact] | None) -> ein.Program:
-    """The cascade that an expression means for operands of these ranks and types; its result is `out`."""
+    """The cascade that an expression means for operands of these ranks and types. Its result is `out`."""
     strings = place_strings(e.strings, facts, e.span, _likely_types(e))
     names = {*e.operands, *e.scalars, *strings.axes}
     cascade = Cascade(taken={*names})
@@ -110,7 +110,7 @@ def elaborate_expression(e: Expression, facts: Mapping[str, Fact] | None) -> ein
     scope = Scope(axes, dict.fromkeys(e.scalars, FLOAT), {}, prefix=result_name)
     t = ExpressionTranslator(cascade, scope, library(()), strings)
     result = t.result(e.node)
-    alone = isinstance(e.node, Quoted)  # which has the type that NumPy gives it
+    alone = isinstance(e.node, Quoted)  # a string alone has the type that NumPy gives it
     joined = numpy_result([o.dtype for o in strings.operands]) if alone else None
     dtype = joined or cascade.value_type(result, result.shape)
     cascade.give(result_name, result.shape, result, dtype, e.span)
@@ -119,7 +119,7 @@ def elaborate_expression(e: Expression, facts: Mapping[str, Fact] | None) -> ein
 
 
 def _likely_types(e: Expression) -> dict[str, DType]:
-    """Single terms that stand as conditions are truth values."""
+    """Strings of one term that stand as conditions are truth values."""
     truths = {c.span.start for n in walk(e.node) for c in conditions(n) if isinstance(c, Quoted)}
     found, k = dict[str, DType](), 0
     for node, s in e.strings:
@@ -131,7 +131,7 @@ def _likely_types(e: Expression) -> dict[str, DType]:
 
 @dataclass(frozen=True)
 class ExpressionTranslator(Translator):
-    """Elaborates einsum strings, the products that contract, and calls that leave out their axes."""
+    """Elaborates einsum strings, products that contract, and calls that leave out their axes."""
 
     strings: Strings
     known: dict[int, Result] = field(default_factory=dict)  # arguments elaborated before their call, by identity
@@ -157,7 +157,7 @@ class ExpressionTranslator(Translator):
         return label if label.isupper() else super().named(label)
 
     def order(self, op: str, count: int) -> Sequence[int]:
-        """What is chosen decides the order of the axes, not the condition."""
+        """The values chosen from decide the order of the axes, not the condition."""
         return (1, 2, 0) if op == "where" else range(count)
 
     def quoted(self, node: Quoted, _guard: ein.Expr | None) -> Result:
@@ -197,7 +197,7 @@ class ExpressionTranslator(Translator):
                 fact=f"the axes are {', '.join(body.axes)}",
                 hint="leave it out of the output",
             )
-        moving = set(ein.axes_of(body.expr))  # an operand stretched along an axis has it once, not summed
+        moving = set(ein.axes_of(body.expr))  # an axis that an operand is only stretched along is not summed
         over = tuple(a for a in body.axes if a not in flatten(placed.output) and a in moving)
         body = replace(body, obstacles={})
         if not over:

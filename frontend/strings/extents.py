@@ -1,4 +1,4 @@
-"""The extents of the axes of an einsum string, from the operands' shapes: every dim checked against every other."""
+"""The extents of an einsum string's axes, from the operands' shapes: every dim is checked against every other."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from einc.frontend.strings.terms import Group, clip
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """Where an axis is a dim of its own: its extent there, the operand and the place."""
+    """A place where an axis is a dim of its own: its extent there, the operand, and the place in the text."""
 
     extent: int
     operand: int
@@ -38,7 +38,7 @@ def plain_extents(layout: Layout, shapes: Sequence[Shape], sizes: Mapping[str, i
 
 
 def find_extents(layout: Layout, shapes: Sequence[Shape], sizes: Mapping[str, int]) -> dict[str, int]:
-    """The extent of every axis: after the plain ones, a composite dim gives that of the only unknown axis in it.
+    """The extent of every axis: after the plain ones, a composite dim gives the extent of the only unknown axis in it.
 
     Raises `ShapeError` for composite dims that their axes do not fill, `AxisError` for axes left open.
     """
@@ -70,7 +70,7 @@ def _check_sizes(layout: Layout, sizes: Mapping[str, int]) -> None:
 
 
 def _check_repeats(layout: Layout, dims: Sequence[Group], shape: Shape, operand: int) -> None:
-    """An axis that one operand has twice reads its diagonal: its extents are equal, without broadcasting."""
+    """An axis that one operand has twice reads its diagonal: both extents are equal, without broadcasting."""
     seen: dict[str, int] = {}
     for group, extent in zip(dims, shape, strict=True):
         for axis in members(group):
@@ -80,7 +80,7 @@ def _check_repeats(layout: Layout, dims: Sequence[Group], shape: Shape, operand:
                     f" with extents {seen[axis.name]} and {extent}",
                     axis.span,
                     fact=f"{operand_name(operand)} has shape {shape}",
-                    hint="make the extents equal, as a diagonal needs them, or name the axes apart",
+                    hint="make the extents equal, as a diagonal needs, or give the two axes different names",
                 )
 
 
@@ -105,7 +105,7 @@ def _meet(
             f" but {seen.extent} in operand {operand_name(seen.operand)}",
             seen.span,
             fact=_shapes(shapes, other.operand, seen.operand),
-            hint="pass operands whose extents are equal or 1, or name the axes apart",
+            hint="pass operands whose extents are equal or 1, or give the two axes different names",
         )
 
 
@@ -137,7 +137,7 @@ def _unequal(
     group: Group, extent: int, operand: int, known: int, unknown: list[str], found: Mapping[str, int]
 ) -> ShapeError:
     parts = ", ".join(f"|{clip(a.name)}| = {found[a.name]}" for a in members(group) if a.name not in unknown)
-    wanted = f"is no multiple of {known}" if unknown else f"is not {known}"
+    wanted = f"is not a multiple of {known}" if unknown else f"is not {known}"
     return ShapeError(
         f"extent {extent} of {group.span.text} in operand {operand_name(operand)} {wanted}",
         group.span,

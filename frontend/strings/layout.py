@@ -1,4 +1,4 @@
-"""The terms of an einsum string into dims that are groups of axes: ellipses named, the output written out."""
+"""The terms of an einsum string as groups of axes, one a dim: the axes of ellipses named, the output written out."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from einc.base.errors import AxisError, ShapeError, nearest
 from einc.base.source import Span
+from einc.base.words import count
 from einc.frontend.strings.terms import Axis, Dots, Group, Subscripts, Term, clip
 
 Shape = tuple[int, ...]
@@ -16,7 +17,7 @@ DOTS = "dots"  # an axis of an ellipsis is called `dots0`, `dots1`, ... from the
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """An einsum string whose dims are groups of axes, a plain one of one axis; `dots` are the axes of ellipses."""
+    """An einsum string whose dims are groups of axes, a plain dim a group of one; `dots` are the axes of ellipses."""
 
     inputs: tuple[tuple[Group, ...], ...]
     output: tuple[Group, ...]
@@ -24,7 +25,7 @@ class Layout:
     span: Span
 
     def axes(self) -> tuple[Axis, ...]:
-        """Every axis where it stands first: those of the inputs, then those of the output alone."""
+        """Every axis once: those of the inputs in order of appearance, then those that only the output has."""
         first: dict[str, Axis] = {}
         for group in (g for dims in (*self.inputs, self.output) for g in dims):
             for axis in members(group):
@@ -32,7 +33,7 @@ class Layout:
         return tuple(first.values())
 
     def called(self, axis: str) -> str:
-        """How messages call an axis: as the user wrote it."""
+        """What messages call an axis: what the user wrote."""
         return "an axis of '...'" if axis in self.dots else f"axis '{clip(axis)}'"
 
 
@@ -42,7 +43,7 @@ def members(group: Group) -> Iterator[Axis]:
 
 
 def operand_name(k: int) -> str:
-    """What operand k is called, counted from 0: A to Z, then A1 to Z1, and so on."""
+    """The name of operand k, counted from 0: A to Z, then A1 to Z1, and so on."""
     return "ABCDEFGHIJKLMNOPQRSTUVWXYZ"[k % 26] + (str(k // 26) if k >= 26 else "")
 
 
@@ -51,8 +52,8 @@ def lay_out(
 ) -> Layout:
     """Name the axes of ellipses, aligned at their right ends, and write the output that an implicit string means.
 
-    Without shapes an ellipsis stands for no axes. `sizes` gives extents to axes that only the output has. NumPy takes
-    an output without `...` only where the ellipsis is empty; PyTorch sums its axes, and so does `sum_dots`.
+    Without shapes an ellipsis stands for no axes. `sizes` gives extents to axes that only the output has. NumPy allows
+    an output without `...` only where the ellipsis is empty; PyTorch sums over its axes, as `sum_dots` asks for.
     """
     counts = [0] * len(subscripts.inputs) if shapes is None else _dots_lengths(subscripts.inputs, shapes)
     longest = max(counts, default=0)
@@ -76,7 +77,7 @@ def _unused(name: str, taken: set[str]) -> str:
 
 
 def _dots_lengths(inputs: Sequence[Term], shapes: Sequence[Shape]) -> list[int]:
-    """How many axes the ellipsis of each term stands for; every term checked against its operand's rank."""
+    """How many axes the ellipsis of each term stands for; every term is checked against its operand's rank."""
     return [
         _dots_length(term, operand_name(k), shape) for k, (term, shape) in enumerate(zip(inputs, shapes, strict=True))
     ]
@@ -97,7 +98,7 @@ def _dots_length(term: Term, name: str, shape: Shape) -> int:
     else:
         hint = f"leave out {count(-spare, 'axis', 'axes')}"
     raise ShapeError(
-        f"operand {name} has {count(len(shape), 'dimension', 'dimensions')}, but its term has {written}",
+        f"operand {name} has {count(len(shape), 'dimension')}, but its term has {written}",
         term.span,
         fact=f"{name} has shape {shape}",
         hint=hint,
@@ -106,10 +107,6 @@ def _dots_length(term: Term, name: str, shape: Shape) -> int:
 
 def listed(names: Sequence[str]) -> str:
     return ", ".join([clip(n) for n in names[:26]] + ["…"] * (len(names) > 26))
-
-
-def count(n: int, one: str, many: str) -> str:
-    return f"{n} {one if n == 1 else many}"
 
 
 def _groups(term: Term, dots: Sequence[str]) -> Iterator[Group]:
@@ -125,7 +122,7 @@ def _groups(term: Term, dots: Sequence[str]) -> Iterator[Group]:
 
 
 def _implicit(inputs: Sequence[Sequence[Group]], dots: Sequence[str], span: Span) -> tuple[Group, ...]:
-    """The ellipsis axes, then those that stand in the inputs once, in the order of their letters."""
+    """The axes of the ellipsis, then those that the inputs have once, in alphabetical order."""
     axes = [a for dims in inputs for g in dims for a in members(g)]
     times = Counter(a.name for a in axes)
     once = sorted((a for a in axes if times[a.name] == 1 and a.name not in dots), key=lambda a: a.name)

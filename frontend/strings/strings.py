@@ -1,4 +1,4 @@
-"""The einsum strings of an expression over its operands: one set of axes for all, and what each string reads."""
+"""The einsum strings of an expression with its operands: one set of axes for all, and what each string reads."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Placed:
 
     @property
     def contracts(self) -> bool:
-        """Does it contract what it is multiplied by? One term with an arrow does, and an output it lacks axes for."""
+        """Does it contract what it is multiplied by? That takes an arrow, and one term or an output axis of no term."""
         return self.arrow and (len(self.reads) == 1 or bool(self.lacking))
 
     @property
@@ -46,7 +46,7 @@ class Placed:
 
 @dataclass(frozen=True, slots=True)
 class Strings:
-    """All strings of an expression by the place they stand at, with the operands and the axes of the whole."""
+    """All strings of an expression by their place, with the operands and axes of the expression."""
 
     operands: tuple[ein.Operand, ...]
     axes: Mapping[str, Span]
@@ -110,7 +110,7 @@ def _facts(count: int, facts: Mapping[str, Fact] | None, span: Span) -> list[Fac
 
 
 def _legal(layout: Layout, chosen: Sequence[Subscripts]) -> dict[str, str]:
-    """Each axis by a name that is no word of the language, those of outputs included."""
+    """A name for each axis, those of outputs included, that is not a word of the language."""
     legal = legal_names(layout)
     for s in chosen:
         for axis in () if s.output is None else s.output.axes():
@@ -135,7 +135,7 @@ def _operands(layout: Layout, legal: Mapping[str, str], types: Sequence[DType]) 
 
 
 def _read(operand: ein.Operand, dims: Dims) -> Value:
-    """The operand at its own axes; `dims` has those too that it is stretched along."""
+    """The operand at its own axes; `dims` also has the axes that it is stretched along."""
     assert operand.span is not None
     read = ein.Read(operand.name, tuple(composite(d) for d in operand.dims), None, operand.span)
     return Value(read, operand.dtype, operand.span, merge(dims))
@@ -175,7 +175,7 @@ def _output(term: Term, dots: Sequence[str], legal: Mapping[str, str]) -> Dims:
 
 
 def _implicit(s: Subscripts, reads: Sequence[Value], dots: Sequence[str], legal: Mapping[str, str]) -> Dims:
-    """As in NumPy: the ellipsis, then the axes that stand in the string once, in the order of their names."""
+    """As in NumPy: the ellipsis, then the axes that the string has once, in alphabetical order."""
     times = Counter(a.name for t in s.inputs for a in t.axes())
     there = {a for r in reads for a in r.axes}
     once = sorted(a for a, n in times.items() if n == 1)

@@ -20,7 +20,7 @@ _MISPLACED = {
 def parse_terms(text: str, span: Span) -> Subscripts:
     """The terms of an einsum string, its words unsplit; `span` covers the text in its source.
 
-    Raises `SyntaxError` for what is no einsum string in either reading.
+    Raises `SyntaxError` for a text that is not an einsum string in either reading.
     """
     return _Parser(text, span).subscripts()
 
@@ -53,7 +53,7 @@ class _Parser:
             message, fact, hint = _MISPLACED[character]
             return errors.SyntaxError(message, place, fact=fact, hint=hint)
         return errors.SyntaxError(
-            f"'{character}' is no part of an einsum string",
+            f"'{character}' cannot be part of an einsum string",
             place,
             fact="its terms are made of letters, names, '(', ')', '1' and '...', with ',' and '->' between them",
             hint="leave it out",
@@ -103,17 +103,17 @@ class _Parser:
             return Group((), place)
         if text == "1":
             raise errors.SyntaxError(
-                "'1' is no label", place, fact="without white space or parentheses a string holds letters",
+                "'1' is not a label", place, fact="without white space or parentheses a string holds letters",
                 hint="for a dimension of extent 1, write spaces between names: 'a b -> a 1 b'",
             )  # fmt: skip
         if text.isdecimal():
             raise errors.SyntaxError(
-                f"'{clip(text)}' is no axis", place, fact="the only extent that a term may hold is 1",
+                f"'{clip(text)}' is not an axis", place, fact="the only extent that a term may hold is 1",
                 hint=f"name the axis, n for example, and give its extent: n={clip(text)}",
             )  # fmt: skip
         if not (text[0].isalpha() or text[0] == "_"):
             raise errors.SyntaxError(
-                f"'{clip(text)}' is no axis", place, fact="the name of an axis begins with a letter",
+                f"'{clip(text)}' is not an axis", place, fact="the name of an axis begins with a letter",
                 hint=f"begin it with one: 'n{clip(text)}'",
             )  # fmt: skip
         return Axis(text, place)

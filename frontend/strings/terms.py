@@ -1,7 +1,7 @@
-"""An einsum string as terms, each a row of dims, in the reading that is meant: of letters or of names.
+"""An einsum string as terms, each a row of dims, in the reading that is meant: by letters or by names.
 
-The parser reads words, as einops writes them (`batch (g r) 1 ...`). If the string is one of letters, every word is then
-split into its letters, as NumPy reads them. `choose` decides which of the two a string means.
+The parser reads words, as einops writes them (`batch (g r) 1 ...`). In a string of letters, every word is then split
+into its letters, as NumPy reads them. `choose` decides which of the two is meant.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Axis:
 
 @dataclass(frozen=True, slots=True)
 class Dots:
-    """`...`: the axes of an operand that its other dims leave over."""
+    """`...`: the axes of an operand that its other dims do not name."""
 
     span: Span
 
@@ -47,18 +47,18 @@ class Term:
     span: Span
 
     def axes(self) -> tuple[Axis, ...]:
-        """Every axis, those of groups included, in order; a repeated one is repeated."""
+        """Every axis in order, those of groups included, with repetitions."""
         parts = (p for d in self.dims for p in (d.parts if isinstance(d, Group) else (d,)))
         return tuple(p for p in parts if isinstance(p, Axis))
 
     def dots(self) -> Dots | None:
-        """The `...` among the dims, which at most one of them is."""
+        """The `...` among the dims; there is at most one."""
         return next((d for d in self.dims if isinstance(d, Dots)), None)
 
 
 @dataclass(frozen=True, slots=True)
 class Subscripts:
-    """An einsum string: one term an operand, and the output's, which is None without an arrow."""
+    """An einsum string: one term for each operand, and one for the output, which is None without an arrow."""
 
     inputs: tuple[Term, ...]
     output: Term | None
@@ -85,8 +85,8 @@ def as_letters(subscripts: Subscripts) -> Subscripts | None:
 def choose(subscripts: Subscripts, ranks: Sequence[int] | None = None, *, named: bool = False) -> Subscripts:
     """The reading that is meant, letters or names, for operands of these ranks.
 
-    Letters, if there are only letters and they fit the ranks. Names, if white space inside a term sets a word of
-    several letters apart, as in `"batch time, time"`; without ranks that alone decides. `named` prefers names that fit.
+    Letters, if there are only letters and they fit the ranks. Names, if white space inside a term sets off a word of
+    several letters, as in `"batch time, time"`; without ranks only this decides. `named` prefers names that fit.
     """
     letters = as_letters(subscripts)
     if letters is None or (named and ranks is not None and _fits(subscripts, ranks)):

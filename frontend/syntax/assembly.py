@@ -1,4 +1,4 @@
-"""What the grammar leaves to check: what may stand as an axis, a number or a type, and that a text is one program."""
+"""The checks that the grammar leaves open: what may be an axis, a number or a type, and that a text is one program."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def function(fn: Word, name: Word, head: list[Any], body: tuple[Statement, ...])
 
 
 def assemble(items: tuple[Function | Kernel | Statement, ...]) -> Definitions | None:
-    """One program from what stands at the outermost level; None if there is nothing."""
+    """One program from the items at the outermost level; None if there are none."""
     functions = tuple(i for i in items if isinstance(i, Function))
     kernels = [i for i in items if isinstance(i, Kernel)]
     statements = tuple(i for i in items if not isinstance(i, Function | Kernel))
@@ -94,12 +94,12 @@ def assemble(items: tuple[Function | Kernel | Statement, ...]) -> Definitions | 
 
 
 def check_repeated(node: Node) -> None:
-    """What stands in the middle of a chain is there twice; nested, that would double at every level."""
+    """The middle of a chained comparison is copied to both sides; nested, that would double at every level."""
     if any(k > _LARGEST_MIDDLE for k, _ in enumerate(walk(node))):
         raise SyntaxError(
             "the middle of a chained comparison is too large",
             node.span,
-            fact=f"it stands for both sides, and has more than {_LARGEST_MIDDLE} parts",
+            fact=f"it is compared on both sides, and has more than {_LARGEST_MIDDLE} parts",
             hint="bind it to a name",
         )
 
@@ -123,12 +123,12 @@ def axis_name(node: Node, what: str) -> Name:
 
 
 def check_no_bound(at: Subscripts, what: str) -> None:
-    """Raise `SyntaxError` where a `within` stands that is no reduction's."""
+    """Raise `SyntaxError` for a `within` outside of a reduction."""
     if at.within is not None:
         raise SyntaxError(
             f"{what} has no 'within'",
             at.within.span,
-            fact="only a reduction says where it may be looked for",
+            fact="only a reduction bounds where its condition can hold",
             hint="leave it out, or guard the read: T[i : p]",
         )
 
@@ -157,7 +157,7 @@ def dtype_named(kind: Word | None) -> DType | None:
     if kind in BY_NAME:
         return BY_NAME[kind]
     raise SyntaxError(
-        f"'{kind}' is no type of elements",
+        f"'{kind}' is not an element type",
         kind.span,
         fact=f"types: {', '.join(BY_NAME)}",
         hint=MEANT.get(str(kind)) or nearest(str(kind), BY_NAME) or "one of these",

@@ -12,7 +12,7 @@ from einc.base.errors import SyntaxError
 from einc.base.source import Source
 from einc.frontend.syntax import mistakes
 from einc.frontend.syntax.lexer import Input, TokenLexer
-from einc.frontend.syntax.nodes import AxisStatement, Definition, Definitions, Node, ScalarDecl, Statement, children
+from einc.frontend.syntax.nodes import Definitions, Node, ScalarDecl, children, expressions
 from einc.frontend.syntax.recursion import make_room
 from einc.frontend.syntax.trees import Trees
 
@@ -32,7 +32,7 @@ def parse_program(source: Source) -> Definitions:
         raise empty(source)
     assert isinstance(tree, Definitions)
     for s in (*tree.body, *(s for f in tree.functions for s in f.body)):
-        _check_depth(_values(s))
+        _check_depth(expressions(s))
     defaults = [p.default for p in tree.params or () if isinstance(p, ScalarDecl) and p.default is not None]
     _check_depth(tuple(defaults))
     return tree
@@ -78,16 +78,6 @@ def _explain(e: UnexpectedToken, given: Input) -> SyntaxError:
 def _before(text: str, at: int) -> str:
     """The last character before a place that is no space."""
     return text[:at].rstrip()[-1:]
-
-
-def _values(s: Statement) -> tuple[Node, ...]:
-    match s:
-        case Definition(value=value):
-            return (value,)
-        case AxisStatement(extent=extent):
-            return (extent,)
-        case _:
-            return s.values
 
 
 def _check_depth(nodes: tuple[Node, ...]) -> None:

@@ -1,4 +1,4 @@
-"""Characters into tokens: the words and marks of the grammar, and lines and indentation as Python has them."""
+"""Characters into tokens: the words and marks of the grammar, with lines and indentation as in Python."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from einc.frontend.syntax import mistakes
 
 DEEPEST = 256  # brackets within brackets
 
-_MARK = "\ufeff"  # that some editors begin a file with
+_MARK = "\ufeff"  # the byte order mark that some editors begin a file with
 _OPENING, _CLOSING = {"(": ")", "[": "]"}, {")": "(", "]": "["}
-_LAST = frozenset(("NAME", "NUMBER", "TRUE", "FALSE", "INF", "RPAR", "RSQB"))  # tokens that an operand ends in
+_LAST = frozenset(("NAME", "NUMBER", "TRUE", "FALSE", "INF", "RPAR", "RSQB"))  # tokens that can end an operand
 
 
 class Word(Token):
@@ -30,7 +30,7 @@ class Word(Token):
 
 @dataclass(slots=True)
 class Input:
-    """A source on its way through the lexer; without `layout`, line ends mean nothing. `open` are the brackets open."""
+    """A source on its way through the lexer; without `layout`, line ends mean nothing. `open` are the open brackets."""
 
     source: Source
     layout: bool = True
@@ -63,7 +63,7 @@ class TokenLexer(Lexer):
         at = line = 0  # where we are, and where this line began
         fresh = True  # no token of this line yet
         end = 0  # of the last token
-        last, ended = "", False  # its kind, and whether an operand ends in it
+        last, ended = "", False  # its kind, and whether it ends an operand
         while at < len(text):
             found = self.scan.match(text, at)
             if found is None:
@@ -126,7 +126,7 @@ def _track(mark: str, span: Span, open_brackets: list[Span]) -> None:
             raise SyntaxError(
                 "brackets are nested too deeply",
                 span,
-                fact=f"this is bracket {DEEPEST + 1} that is open here; {DEEPEST} may be",
+                fact=f"{DEEPEST + 1} brackets are open here; at most {DEEPEST} may be",
                 hint="give the inner parts a definition of their own",
             )
     elif mark in _CLOSING:

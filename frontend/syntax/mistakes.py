@@ -71,7 +71,7 @@ def unclosed(bracket: Span) -> SyntaxError:
 
 
 def mismatched(bracket: Span, opening: Span | None) -> SyntaxError:
-    """A closing bracket that does not close the one open."""
+    """A closing bracket that does not match the last open one."""
     if opening is None:
         return SyntaxError(f"this '{bracket.text}' closes nothing", bracket, hint="leave it out, or open a bracket")
     wanted = ")" if opening.text == "(" else "]"
@@ -88,7 +88,7 @@ def mixed_indentation(place: Span) -> SyntaxError:
     return SyntaxError(
         "the indentation mixes tabs and spaces",
         place,
-        fact="it differs from that of the lines above in kind, not only in length",
+        fact="it differs from the lines above in kind, not only in length",
         hint="indent with spaces only",
     )
 
@@ -113,11 +113,11 @@ def unexpected(kind: str, place: Span, accepts: Collection[str], before: str) ->
 
 
 def recurrence(what: str) -> str:
-    """How to write what is defined by its own earlier values, as far as that can be written."""
+    """How to write a tensor that is defined by its own earlier values, as far as that is possible."""
     return (
-        f"write {what} as a reduction over what came before: sum[t](where(t <= i, x[t], 0)), of a decay "
-        "sum[t](where(t <= i, a ** (i - t) * x[t], 0)); so do max, min and prod; what else a step does to its own "
-        "last value cannot be written"
+        f"write {what} as a reduction over what came before: sum[t](where(t <= i, x[t], 0)), or with a decay "
+        "sum[t](where(t <= i, a ** (i - t) * x[t], 0)); max, min and prod work alike; any other step from one value "
+        "to the next cannot be written"
     )
 
 
@@ -138,7 +138,7 @@ def _clip(text: str) -> str:
 
 
 def _expected(accepts: Collection[str]) -> str:
-    """The tokens that could come, the many that begin or continue an expression under one name."""
+    """The tokens that could come; all that begin an expression, or continue one, go under one name."""
     rest = set(accepts)
     parts = []
     if rest >= _EXPRESSION:

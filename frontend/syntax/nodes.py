@@ -1,4 +1,4 @@
-"""What was written: the syntax tree between the parser and the elaborator, every node with its place.
+"""The syntax tree between the parser and the elaborator: what was written, every node with its place.
 
 Nodes are compared by what they say, not by where they stand.
 """
@@ -105,7 +105,7 @@ def children(node: Node) -> tuple[Node, ...]:
 
 
 def walk(node: Node) -> Iterator[Node]:
-    """Every node, parents before children, left to right; without recursion, so depth is no limit."""
+    """Every node, parents before children, left to right; without recursion, so that depth is no limit."""
     stack = [node]
     while stack:
         top = stack.pop()
@@ -155,6 +155,17 @@ class Return:
 Statement = Definition | AxisStatement | Return
 
 
+def expressions(s: Statement) -> tuple[Node, ...]:
+    """The expressions of a statement."""
+    match s:
+        case Definition(value=value):
+            return (value,)
+        case AxisStatement(extent=extent):
+            return (extent,)
+        case Return(values=values):
+            return values
+
+
 @dataclass(frozen=True, slots=True)
 class OperandDecl:
     """`Q[b, (g r), i, d]` or `Q[b, i, d]: bf16` in a signature; `1` stands in `dims` as the empty group."""
@@ -189,7 +200,7 @@ class FunctionParam:
 class Function:
     """`fn softmax[*r](x) = e`, or `fn softmax[*r](x):` with a body of definitions and a return.
 
-    `axes` are the axis parameters in order; the last takes all that remain where `variadic`.
+    `axes` are the axis parameters in order; the last of a `variadic` function takes all that remain.
     """
 
     name: str

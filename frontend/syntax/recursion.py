@@ -1,11 +1,11 @@
-"""Room for recursion: stages that walk expressions level by level need frames for every level of the deepest."""
+"""Room for recursion: stages that walk an expression level by level need stack frames for each of its levels."""
 
 from __future__ import annotations
 
 import sys
 
-_FRAMES = 40  # that a stage may use for each level
-_SHALLOW = 20  # levels that Python's own limit is enough for
+_FRAMES = 40  # stack frames that a stage may use for each level
+_SHALLOW = 20  # levels for which Python's default limit is enough
 
 
 def make_room(depth: int) -> None:

@@ -1,6 +1,6 @@
-"""Functions that other libraries have: how each is written here.
+"""How functions of other libraries are written here.
 
-Each entry is an expression of a program with operands `x[i, j]` and `y[i, j]` and whatever else it names.
+Each entry is an expression in a program with operands `x[i, j]` and `y[i, j]`, and whatever else it names.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ _WRITTEN = {
     "dropout": "where(rand(seed, i, j) < value, 0, x / (1 - value))",
 }  # fmt: skip
 
-# What other libraries have and no expression here is: a name near it would be another function.
+# Functions of other libraries that no expression here gives: a similar name would be another function.
 _ELSEWHERE = frozenset(
     "sort argsort median quantile percentile nanmedian mode unique searchsorted histogram bincount fft ifft rfft irfft"
     " svd qr eig eigh inv pinv solve det cholesky lstsq expm logm lgamma gammaln gamma digamma polygamma erfinv"
@@ -90,7 +90,7 @@ _TOPK = "argmax[j](x) for the first, then next_max[j](x, value, position) for ea
 
 
 def meant(name: str, known: Iterable[str]) -> str:
-    """What to write for a function that is not here: another library's function, or one that was misspelt."""
+    """What to write for an unknown function: one of another library, or a misspelt one."""
     plain = name.lower().removeprefix("torch_").removeprefix("np_")
     if plain in ("topk", "top_k", "nlargest"):
         return f"write {_TOPK}"

@@ -75,7 +75,7 @@ class Trees(Transformer[Word, Any]):
         return Extent(str(name), left.span.to(right.span))
 
     def parentheses(self, left: Word, node: Node, right: Word) -> Node:
-        """The node itself, marked with its parentheses; a quoted string keeps the place of its text."""
+        """The node itself, its place widened to the parentheses; a quoted string keeps the place of its text."""
         return node if isinstance(node, Quoted) else replace(node, span=left.span.to(right.span))
 
     def group(self, left: Word, *rest: Word) -> Node:

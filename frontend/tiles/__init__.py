@@ -1,1 +1,1 @@
-"""Kernels as text, the way `einc.tile.printer` writes them, into a schedule; a wrong one into an error."""
+"""Kernels as text, as `einc.tile.printer` writes them, into a schedule, or into an error where they are wrong."""

@@ -11,7 +11,7 @@ Sizes = dict[str, Block | None]  # what blocked axes have between brackets; None
 
 
 def tile_axis(c: Cursor, place: str, sizes: Sizes) -> TileAxis:
-    """A tile axis of the grid, of those held whole, or of a loop; `sizes` takes the size of its blocks."""
+    """A tile axis of the grid, of the axes held whole, or of a loop; the size of its blocks is added to `sizes`."""
     role = _role(c) if _has_role(c) else ""
     named = c.name("a tile axis")
     name = named.text
@@ -28,12 +28,12 @@ def _role(c: Cursor) -> str:
     word = c.next()
     if word.text not in ROLE_WORDS:
         fact = f"an axis is {', '.join(ROLE_WORDS)}"
-        raise SyntaxError(f"'{word.text}' is nothing that a tile axis is", word.span, fact=fact, hint="one of these")
+        raise SyntaxError(f"'{word.text}' is not a role of a tile axis", word.span, fact=fact, hint="one of these")
     return word.text
 
 
 def _has_role(c: Cursor) -> bool:
-    """Does a role stand before the name of the axis, and not a word behind it?"""
+    """Is the next word a role, with the name of the axis behind it?"""
     return c.ahead("", "") and (c.token.text in ROLE_WORDS or not any(c.ahead("", word) for word in BEHIND))
 
 

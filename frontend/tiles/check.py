@@ -1,4 +1,4 @@
-"""Whether the kernels of a text are legal, and those of the program above them; what is not is the writer's error."""
+"""Whether the kernels of a text are legal and compute the program above them; if not, the error is the writer's."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from einc.tile.verifier import verify, verify_for
 
 
 def check_kernels(kernels: Kernels, program: Program) -> None:
-    """Raises `Error` at the first kernel or statement that is not."""
+    """Raises `Error` at the first kernel or statement that is not legal."""
     try:
         verify(kernels.schedule)
         verify_for(program, kernels.schedule)
@@ -19,5 +19,5 @@ def check_kernels(kernels: Kernels, program: Program) -> None:
 
 
 def as_error(fault: Fault, kernels: Kernels) -> Error:
-    """What is wrong with kernels, at its place in their text."""
+    """A fault of kernels as an error at its place in their text."""
     return fault.kind(fault.message, kernels.place_of(fault.at), fact=fault.fact, hint=fault.hint)

@@ -1,4 +1,4 @@
-"""A place in a line of tokens, and the errors of what stands there."""
+"""A place in a line of tokens, and the errors about the token there."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _TYPES = BY_NAME | {t.name: t for t in (INT, FLOAT)}
 
 
 class Cursor:
-    """The tokens of a line, one after another."""
+    """Reads the tokens of a line, one after another."""
 
     def __init__(self, line: Line) -> None:
         self.line = line
@@ -27,7 +27,7 @@ class Cursor:
         return self.line.tokens[self.at]
 
     def ahead(self, *texts: str) -> bool:
-        """Do these tokens come next? An empty one stands for any name."""
+        """Do these tokens come next? An empty text stands for any name."""
         some = self.line.tokens[self.at : self.at + len(texts)]
         return len(some) == len(texts) and all(
             t.text == text if text else t.kind == "name" for t, text in zip(some, texts, strict=True)
@@ -61,11 +61,11 @@ class Cursor:
         return int(self.next().text)
 
     def dtype(self) -> DType:
-        """The type of elements that stands next."""
-        token = self.name("a type of elements")
+        """The next token as an element type."""
+        token = self.name("an element type")
         if token.text not in _TYPES:
             raise SyntaxError(
-                f"'{token.text}' is no type of elements",
+                f"'{token.text}' is not an element type",
                 token.span,
                 fact=f"types: {', '.join(_TYPES)}",
                 hint=MEANT.get(token.text) or nearest(token.text, _TYPES) or "one of these",
@@ -91,7 +91,7 @@ class Cursor:
             self.wrong("the end of the line")
 
     def wrong(self, expected: str) -> NoReturn:
-        """What stands next cannot stand here."""
+        """Raises `SyntaxError`: the next token cannot stand here."""
         if self.token.kind == "end":
             message, hint = "the line ends too early", "finish what the line begins"
         else:
@@ -99,11 +99,11 @@ class Cursor:
         raise SyntaxError(message, self.token.span, fact=f"expected {expected}", hint=hint)
 
 
-_LISTED = 40  # names that an error lists at most
+_LISTED = 40  # the most names that an error lists
 
 
 def unknown(what: str, name: Token, known: Collection[str], hint: str = "one of these") -> errors.NameError:
-    """The error where a name stands for nothing."""
+    """The error about a name that stands for nothing."""
     fact = f"there {'is' if len(known) == 1 else 'are'} {', '.join(known)}" if 0 < len(known) <= _LISTED else ""
     close = nearest(name.text, known) or hint
     return errors.NameError(f"there is no {what} '{name.text}'", name.span, fact=fact, hint=close)

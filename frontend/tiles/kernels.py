@@ -1,11 +1,11 @@
-"""Kernels from text: what `einc.tile.printer` writes, below a line that says which pass they come after.
+"""Kernels from text: what `einc.tile.printer` writes, below a line that says which pass they are the result of.
 
     kernels after choose-tiles
     kernel M
       ...
     between kernels: M[i]: f32
 
-A text without that line is of kernels that are complete.
+Without that line the kernels are complete.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from einc import ein, tile
 from einc.base.errors import SyntaxError
 from einc.base.source import Source, Span
 from einc.base.types import INT, DType
+from einc.base.words import count
 from einc.ein import Monoid
 from einc.ein.monoids import MONOIDS
 from einc.frontend.tiles.axes import Sizes, group, tile_axis
@@ -33,9 +34,9 @@ _AFTER = re.compile(r"kernels\s+after\s+([^\s#]+)")
 
 @dataclass(frozen=True, eq=False)
 class Kernels:
-    """The kernels of a text; `after` names the pass that they come after, where the text does, at `place`.
+    """The kernels of a text; `after` is the pass that the text says they come after, if it does, at `place`.
 
-    `places` are those of kernels and statements, by identity.
+    `places` are the places of kernels and statements, by identity.
     """
 
     schedule: tile.Schedule
@@ -44,7 +45,7 @@ class Kernels:
     places: list[tuple[object, Span]] = field(repr=False)
 
     def place_of(self, node: object) -> Span:
-        """Where a kernel or statement stands; all of the heading for what stands nowhere."""
+        """The place of a kernel or statement; the whole heading for any other node."""
         return next((span for found, span in self.places if found is node), self.place)
 
 
@@ -102,8 +103,8 @@ class _Reader:
         inverse = _expression(values.untyped(), c) if c.take("undone") and c.expect("by") else None
         c.end()
         if len(combine) != len(identity) or any(k >= len(identity) for k in results):
-            count = f"{len(identity)} component{'s' * (len(identity) != 1)}"
-            raise SyntaxError(f"this monoid has {count}", c.line.span, hint="combine each, and give some of them")
+            found = count(len(identity), "component")
+            raise SyntaxError(f"this monoid has {found}", c.line.span, hint="combine each, and give some of them")
         return Monoid(name, identity, combine, results, not ordered, inverse)
 
     # A kernel --------------------------------------------------------------------------------------------------------
@@ -131,7 +132,7 @@ class _Reader:
 
 @dataclass
 class _Head:
-    """What stands before the statements of a kernel; the statements are what is indented below it."""
+    """What stands before the statements of a kernel, which are indented below it."""
 
     title: list[str] = field(default_factory=list)
     buffers: list[Buffer] = field(default_factory=list)
@@ -230,7 +231,7 @@ def _unit(v: Value, c: Cursor) -> bool | int | str:
 
 
 def _expression(v: Value, c: Cursor) -> ein.Expr:
-    """What a monoid combines to, of the scalars `a0`, `b0`, …"""
+    """The combination of a monoid, an expression of the scalars `a0`, `b0`, …"""
     match v:
         case tile.ScalarArg(name=name):
             return ein.Scalar(name)

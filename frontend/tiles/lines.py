@@ -1,4 +1,4 @@
-"""The text of kernels as lines of tokens, each with the lines that are indented below it."""
+"""The text of kernels as lines of tokens, each with the lines indented below it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _BREAK = re.compile(r"\r\n?|\n")
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """`kind` is `name`, `number`, `mark`, or `end` behind the last of a line."""
+    """`kind` is `name`, `number`, `mark`, or `end` after the last token of a line."""
 
     kind: str
     text: str
@@ -29,9 +29,9 @@ class Token:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A line that is not empty: its tokens, the last of which is its `end`, or what it says after `--`.
+    """A line that is not empty: its tokens, up to its `end`, or what it says after `--`.
 
-    `below` are the lines that are indented further, up to the next one that is not.
+    `below` are the lines after it that are indented further.
     """
 
     tokens: tuple[Token, ...]
@@ -62,7 +62,7 @@ def read_lines(source: Source, start: int) -> list[Line]:
 
 
 def _lines(source: Source, start: int) -> Iterator[Line]:
-    """The lines that hold anything."""
+    """The lines that are not empty."""
     text = source.text
     while start < len(text):
         found = _BREAK.search(text, start)

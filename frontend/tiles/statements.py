@@ -30,13 +30,13 @@ class After:
 
 @dataclass
 class Body:
-    """Reads the statements of a kernel; `places` are theirs, by identity."""
+    """Reads the statements of a kernel; `places` are their places, by identity."""
 
     known: Known
     places: list[tuple[object, Span]] = field(default_factory=list)
 
     def statements(self, lines: Sequence[Line], names: Names) -> tuple[tuple[Statement, ...], tuple[After, ...]]:
-        """The statements of some lines, and what states become after them; `names` takes those that are bound."""
+        """The statements of some lines, and what states become after them; the names they bind are added to `names`."""
         found: list[Statement] = []
         after: list[After] = []
         for line in lines:
@@ -71,9 +71,9 @@ class Body:
 
     def misplaced(self, after: After) -> NoReturn:
         raise SyntaxError(
-            f"the value that '{after.state.text}' takes does not stand last",
+            f"'{after.state.text}' takes a value before the end of the loop's body",
             after.state.span.to(after.value.span),
-            fact="what states become stands at the end of a loop's body",
+            fact="the lines that give states their next values end the body of a loop",
             hint=f"move it there; a binding has a type: {after.state.text}: f32 = {after.value.text}",
         )
 
@@ -127,7 +127,7 @@ class Body:
     # Loops -----------------------------------------------------------------------------------------------------------
 
     def loop(self, c: Cursor, before: list[Statement], names: Names) -> Loop:
-        """`loop j[16..64] from a to b exactly backwards`, its states begun by the bindings before it."""
+        """`loop j[16..64] from a to b exactly backwards`; the bindings before it are what its states start from."""
         c.expect("loop")
         axis = tile_axis(c, "loop", self.known.sizes)
         values = self.values(c, names)
@@ -145,7 +145,7 @@ class Body:
         return made
 
     def carried(self, after: Sequence[After], before: list[Statement], inner: Names) -> tuple[Carried, ...]:
-        """The states of a loop: the last bindings before it, which are taken away, and what each becomes."""
+        """The states of a loop: the last bindings before it, which are removed there, and the next value of each."""
         first = len(before) - len(after)
         found = []
         for k, a in enumerate(after, first):
@@ -154,8 +154,8 @@ class Body:
                 raise SyntaxError(
                     f"'{a.state.text}' has no value before the loop",
                     a.state.span,
-                    fact="states begin in the lines right above 'loop', in the order in which they end its body",
-                    hint=f"write there what it begins as: {a.state.text}: f32 = 0",
+                    fact="states begin in the lines right above 'loop', in the same order as at the end of its body",
+                    hint=f"write its initial value there: {a.state.text}: f32 = 0",
                 )
             if a.value.text not in inner:
                 raise unknown("value", a.value, inner, "bind it in the loop")
@@ -164,14 +164,14 @@ class Body:
         return tuple(found)
 
     def full(self, c: Cursor, before: list[Statement], names: Names) -> Loop:
-        """`full j from a to b, where p, q`: the loop above with the positions at which its masks are known."""
+        """`full j from a to b, where p, q`: the loop above, with the positions at which its masks are known to hold."""
         word = c.expect("full")
         loop = before[-1] if before else None
         if not isinstance(loop, Loop) or loop.full is not None or c.token.text != loop.axis.name:
             raise SyntaxError(
-                "'full' follows the loop that it is of",
+                "'full' stands directly below its loop",
                 word.span.to(c.token.span),
-                fact=f"that is over {loop.axis.name}" if isinstance(loop, Loop) else "there is no loop above it",
+                fact=f"that loop is over {loop.axis.name}" if isinstance(loop, Loop) else "there is no loop above it",
                 hint="put it below its loop, as far left",
             )
         c.next()

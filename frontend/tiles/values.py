@@ -32,8 +32,8 @@ Monoids = Mapping[tuple[str, int], Monoid]  # by name and number of components
 
 @dataclass(frozen=True)
 class Known:
-    """What values may name: names with their types, which of them are scalars, buffers with the type of their elements,
-    and monoids. `sizes` and `ways` take what is written of tile axes and of tensors that are loaded."""
+    """What values may refer to: names with their types, which of them are scalars, buffers with their element types,
+    and monoids. What is written of tile axes and of loaded tensors is added to `sizes` and `ways`."""
 
     names: Mapping[str, TileType]
     scalars: frozenset[str]
@@ -44,7 +44,7 @@ class Known:
 
 
 class Values:
-    """The values that stand at a cursor."""
+    """Reads the values at a cursor."""
 
     def __init__(self, cursor: Cursor, known: Known) -> None:
         self.cursor, self.known = cursor, known
@@ -57,7 +57,7 @@ class Values:
         return self.settled(self.untyped(), *wanted)
 
     def untyped(self) -> Value:
-        """A value whose literals have no types yet, but those that are written."""
+        """A value whose literals have only the types that are written."""
         first = self.cursor.token
         value = self.value(LOOSE)
         self.check_depth(value, first)
@@ -67,7 +67,7 @@ class Values:
         return typed(value, self.known.names, *(wanted or (None,)))
 
     def bound(self, types: tuple[TileType, ...]) -> Value:
-        """What names of these types are bound to; over axes, a literal is a tile of it."""
+        """A value to bind to names of these types; a literal over axes is a tile filled with it."""
         bare = self.is_literal()
         value = self.read(*(t.dtype for t in types))
         return tile.Fill(value) if bare and types[0].axes and isinstance(value, Lit) else value
@@ -89,7 +89,7 @@ class Values:
     # Operations ------------------------------------------------------------------------------------------------------
 
     def value(self, least: int) -> Value:
-        """A value whose operations bind at least so strongly."""
+        """A value whose operations bind at least this strongly."""
         self.depth += 1
         if self.depth > _DEEPEST:
             raise self.too_deep(self.cursor.token)
@@ -239,7 +239,7 @@ class Values:
         return found
 
     def dot(self, acc: Value) -> Value:
-        """`dot[i, e : j](left, right)`, what it is added to having been read."""
+        """`dot[i, e : j](left, right)`, added to what was read before it."""
         c = self.cursor
         name = c.expect("dot")
         c.expect("[")
@@ -274,7 +274,7 @@ class Values:
         return tile.Load(tensor, at, dtype, checked, mask, part, apart)
 
     def tensor(self) -> tuple[str, int | None]:
-        """`T` or a part of complex one, `T.re`."""
+        """`T`, or a part of a complex buffer, `T.re`."""
         name = self.cursor.name("a tensor")
         if name.text not in self.known.elements:
             raise unknown("buffer", name, self.known.elements, "list it among what the kernel reads or writes")

@@ -144,7 +144,7 @@ def _mod(scope: Scope, e: Apply) -> Expr | None:
 
 
 def is_below(r: Expr, n: Expr) -> bool:
-    """Is r one of 0, 1, ..., n - 1?"""
+    """Is r certainly one of 0, 1, ..., n - 1?"""
     match r, n:
         case AxisValue(axis), Extent(whole):
             return axis == whole

@@ -1,4 +1,4 @@
-"""What predicates say of one axis: intervals that it lies in, as expressions free of it.
+"""Predicates solved for one axis: an interval that it lies in, with bounds that are expressions free of it.
 
     j <= i                    -->   j < i + 1
     j <= i or j < prefix      -->   j < max(i + 1, prefix)      the hull of the alternatives
@@ -7,7 +7,7 @@
     2 * j <= i                -->   j < i // 2 + 1
     i < length[b]             -->   j < where(i < length[b], |j|, 0)
 
-What cannot be solved bounds nothing.
+A predicate that cannot be solved bounds nothing.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from functools import reduce
 from einc import ein
 from einc.base.ops import DENIED, MIRRORED
 from einc.base.types import I32, I64, U64, DType
-from einc.ein import FALSE, ONE, TRUE, ZERO, Apply, AxisValue, Cast, Const, Expr
+from einc.ein import ONE, ZERO, Apply, AxisValue, Cast, Const, Expr
 from einc.ein.inference import dtype_of, exact, is_position
 from einc.passes.algebra.domain import is_positive
 from einc.passes.algebra.folding import call
@@ -27,9 +27,9 @@ from einc.passes.algebra.folding import call
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """The axis is at least each of `lowest` and less than each of `beyond`: integers free of that axis.
+    """The axis is at least each of `lowest` and less than each of `beyond`, integers free of the axis.
 
-    Wherever it is, each of the predicates `decided` holds: within the bounds, they need not be looked at.
+    Within these bounds each of the predicates in `decided` holds, and need not be evaluated.
     """
 
     lowest: tuple[Expr, ...] = ()
@@ -52,10 +52,10 @@ _ANYWHERE = _Range((), (), False)
 def bounds(
     predicates: Iterable[Expr], axis: str, whole: Expr, known: Callable[[Expr], bool], dtypes: Mapping[str, DType]
 ) -> Bounds:
-    """What the predicates together say of an axis that has `whole` positions.
+    """The bounds that the predicates together put on an axis of `whole` positions.
 
-    `known` says of an expression without the axis whether it is an integer or a truth value that is there beforehand.
-    The bounds are computed in 64 bits; what a predicate computes in a narrower type, they have in it (`exact`).
+    `known` says whether an expression without the axis is an integer or truth value that is available beforehand. The
+    bounds are computed in 64 bits; what a predicate computes in a narrower type is computed in that type (`exact`).
     """
     solver = _Solver(axis, whole, known, dtypes)
     found = Bounds()
@@ -92,7 +92,7 @@ class _Solver:
             case Apply(op="not", args=(x,)):
                 return self.opposite(x, p)
             case Apply(op="where", args=(c, x, y)):
-                return self.range(_any(_all(c, x), _all(Apply("not", (c,)), y)))
+                return self.range(call("or", call("and", c, x), call("and", Apply("not", (c,)), y)))
             case _ if self.is_free(p):
                 return self.free(p)
             case Apply(op=op, args=(a, b)) if op in MIRRORED:
@@ -101,7 +101,7 @@ class _Solver:
                 return _ANYWHERE
 
     def free(self, p: Expr) -> _Range:
-        """A predicate that the axis does not matter to holds all along it, or nowhere."""
+        """A predicate without the axis holds at all of its positions, or at none."""
         if not self.known(p):
             return _ANYWHERE
         return _Range((Apply("where", (p, ZERO, self.whole)),), (Apply("where", (p, self.whole, ZERO)),), True)
@@ -109,18 +109,18 @@ class _Solver:
     def opposite(self, x: Expr, p: Expr) -> _Range:
         match x:
             case Apply(op="and", args=(a, b)):
-                return self.range(_any(Apply("not", (a,)), Apply("not", (b,))))
+                return self.range(call("or", Apply("not", (a,)), Apply("not", (b,))))
             case Apply(op="or", args=(a, b)):
-                return self.range(_all(Apply("not", (a,)), Apply("not", (b,))))
+                return self.range(call("and", Apply("not", (a,)), Apply("not", (b,))))
             case Apply(op="not", args=(a,)):
                 return self.range(a)
             case Apply(op=op, args=args) if op in DENIED and not self.is_free(x):
-                return self.range(Apply(DENIED[op], args))  # of integers, as others are not solved
+                return self.range(Apply(DENIED[op], args))  # integers, since only their comparisons are solved
             case _:
                 return self.free(p) if self.is_free(p) else _ANYWHERE
 
     def hull(self, x: Expr, y: Expr) -> _Range:
-        """The interval around two; equivalent to their union where both are open on the same side."""
+        """The interval around two others; equivalent to their union where both are open on the same side."""
         for free, other in ((x, y), (y, x)):
             if self.is_free(free) and self.known(free):
                 r = self.range(other)
@@ -139,7 +139,7 @@ class _Solver:
     # ---------------------------------------------------------------------------------------------------- comparisons
 
     def comparison(self, op: str, a: Expr, b: Expr) -> _Range:
-        """`a op b`, where one term of the difference has the axis in it."""
+        """`a op b`, where one term of the difference contains the axis."""
         if U64 in (dtype_of(a, self.dtypes), dtype_of(b, self.dtypes)):
             return _ANYWHERE
         left, right = self.linear(exact(a, self.dtypes)), self.linear(exact(b, self.dtypes))
@@ -154,7 +154,7 @@ class _Solver:
         return self.scaled(MIRRORED[op], atom, Const(-factor), call("sub", left[2], right[2]))
 
     def linear(self, e: Expr) -> tuple[int, Expr | None, Expr] | None:
-        """(c, term, rest) with e = c * term + rest, where only the term has the axis in it."""
+        """(c, term, rest) with e = c * term + rest, where only the term contains the axis."""
         if self.is_free(e):
             return 0, None, e
         match e:
@@ -197,7 +197,7 @@ class _Solver:
         return _Range(a.lowest + b.lowest, a.beyond + b.beyond, a.exact and b.exact)
 
     def term(self, op: str, x: Expr, v: Expr) -> _Range:
-        """`x op v` for one term x that has the axis in it."""
+        """`x op v` for a term x that contains the axis."""
         if op == "ne" or not self.known(v):
             return _ANYWHERE
         match x:
@@ -221,23 +221,23 @@ class _Solver:
                 return _ANYWHERE
 
     def after(self, v: Expr) -> Expr:
-        """The position after one; after one from data, which may be the greatest integer, at most that after all."""
+        """The position after v; v is clamped to the axis where it is 64-bit data, which may be the greatest integer."""
         wide = any(dtype_of(r, self.dtypes) == I64 for r in ein.reads(v))
         return call("add", Apply("min", (v, self.whole)) if wide else v, ONE)
 
     def distance(self, op: str, y: Expr, v: Expr) -> _Range:
         up, down = Apply(op, (y, v)), Apply(MIRRORED[op], (y, call("neg", v)))
-        return self.range(_all(up, down) if op in ("lt", "le") else _any(up, down))
+        return self.range(call("and", up, down) if op in ("lt", "le") else call("or", up, down))
 
     def extreme(self, which: str, op: str, y: Expr, z: Expr, v: Expr) -> _Range:
         if op == "eq":
             found = self.extreme(which, "le" if which == "max" else "ge", y, z, v)
             return _Range(found.lowest, found.beyond, False)
         every = (which == "max") == (op in ("lt", "le"))
-        return self.range((_all if every else _any)(Apply(op, (y, v)), Apply(op, (z, v))))
+        return self.range(call("and" if every else "or", Apply(op, (y, v)), Apply(op, (z, v))))
 
     def positive(self, n: Expr, f: Callable[[Expr], _Range]) -> _Range:
-        """What f says of a positive n; of one whose sign is not known, under the condition that it is."""
+        """What f gives for a positive n; where the sign of n is not known, under the condition that n is positive."""
         if not self.known(n):
             return _ANYWHERE
         if is_positive(n):
@@ -263,18 +263,6 @@ class _Solver:
         if found is None or found[1] is None or found[0] != 1:
             return _ANYWHERE
         return self.scaled(op, found[1], n, call("sub", v, call("mul", found[2], n)))
-
-
-def _all(x: Expr, y: Expr) -> Expr:
-    if FALSE in (x, y):
-        return FALSE
-    return Apply("and", (x, y))
-
-
-def _any(x: Expr, y: Expr) -> Expr:
-    if TRUE in (x, y):
-        return TRUE
-    return Apply("or", (x, y))
 
 
 def _met(op: str, *values: Expr) -> Expr:

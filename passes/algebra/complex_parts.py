@@ -62,7 +62,7 @@ def parts(e: Expr, dtypes: Mapping[str, DType]) -> Parts:
 
 
 def _at(read: Read, dtypes: Mapping[str, DType]) -> Expr:
-    """A read whose place and guard are real."""
+    """A read whose subscripts and guard are made real."""
     return rebuild(read, lambda below: real(below, dtypes))
 
 
@@ -75,7 +75,7 @@ def _quotient(x: Parts, y: Parts) -> Parts:
 
 
 def _size(x: Parts) -> Expr:
-    """The absolute value, by way of the quotient of the parts, which does not overflow where their squares would."""
+    """The absolute value, from the quotient of the parts, which does not overflow where their squares would."""
     a, b = (Apply("abs", (p,)) for p in x)
     if x[1] == ZERO:
         return a
@@ -87,7 +87,7 @@ def _size(x: Parts) -> Expr:
 
 
 def real(e: Expr, dtypes: Mapping[str, DType]) -> Expr:
-    """A real expression with the parts and comparisons of complex ones inside it written out."""
+    """A real expression, with the parts and comparisons of the complex ones inside it written out."""
     match e:
         case Apply(op="re" | "im", args=(Read(tensor=name) as read,)) if dtypes[name].is_complex:
             return rebuild(e, lambda _: _at(read, dtypes))

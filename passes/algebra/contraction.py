@@ -1,10 +1,10 @@
-"""A sum of products seen as contractions of two sides: which axes are rows, columns, batch and inner.
+"""A sum of products as contractions of two sides: which axes are rows, columns, batch and inner.
 
     sum[r...] ± f₁·f₂·…   -->   outer · Σ[inner] left[batch, rows, inner] · right[batch, inner, columns]
 
 The factors of a product are dealt to two sides. An output axis on both sides is a batch axis, on the left a row, on
 the right a column; a factor without reduced axes is outer and multiplies the finished sum. There must be a row, a
-column, and an inner axis on both sides; otherwise the product is no contraction and is reduced position by position.
+column, and an inner axis on both sides; otherwise the product is not a contraction and is reduced by position.
 """
 
 from __future__ import annotations
@@ -63,9 +63,9 @@ def contraction(eq: Equation, body: Expr, size: Callable[[str], int], shape: Sha
 
 
 def operand_type(term: Term, product: DType | None, dtypes: Mapping[str, DType]) -> DType:
-    """The common type of a dot's operands: the one that the contraction multiplies in, if it is one of floats.
+    """The common type of a dot's operands: the type that the contraction multiplies in, if that is a float type.
 
-    Integers are as wide as what they are read from: what is only widened before it is multiplied has the same products.
+    Integers are as wide as the tensors they are read from, since widening before the product does not change it.
     """
     if product is not None:
         return product
@@ -73,7 +73,7 @@ def operand_type(term: Term, product: DType | None, dtypes: Mapping[str, DType])
 
 
 def _whole(side: tuple[Expr, ...], dtypes: Mapping[str, DType]) -> DType:
-    """An integer type with every value of a side; what is computed may be any number that it is summed in."""
+    """An integer type that holds every value of a side; a computed value may be any of the type it is summed in."""
     types = [_least(f, dtypes) for f in side]
     return types[0] if len(side) == 1 else accumulator(reduce(join, types))
 
@@ -93,9 +93,9 @@ def _least(e: Expr, dtypes: Mapping[str, DType]) -> DType:
 
 
 def _factors(e: Expr) -> list[Expr] | None:
-    """The factors of a product, without signs; a divisor or a condition goes to factors that have its axes.
+    """The factors of a product, without signs; a divisor or a condition is attached to a factor that has its axes.
 
-    None if no factor has.
+    None if no factor has them.
     """
     match e:
         case Apply(op="mul", args=(x, y)):
@@ -114,7 +114,7 @@ def _factors(e: Expr) -> list[Expr] | None:
 
 
 def _is_negated(e: Expr) -> bool:
-    """Whether the factors of a product have an odd number of signs."""
+    """Do the factors of a product have an odd number of minus signs?"""
     match e:
         case Apply(op="mul", args=(x, y)):
             return _is_negated(x) != _is_negated(y)
@@ -127,7 +127,7 @@ def _is_negated(e: Expr) -> bool:
 
 
 def _restricted(factors: list[Expr], domain: Expr) -> list[Expr] | None:
-    """The factors, 0 outside the domain: every one that may overflow there, or else any one."""
+    """The factors, set to 0 outside the domain: each that may overflow there, or else any one of them."""
     axes = set(axes_of(domain))
     wild = [axes <= set(axes_of(f)) and not isinstance(f, Read) and not is_finite(f) for f in factors]
     if any(wild):

@@ -1,11 +1,11 @@
-"""Which positions a reduction needs: predicates that leave nothing where they are false.
+"""Which positions a reduction needs: predicates without which a position contributes nothing.
 
     monoid[j](f)   -->   monoid[j : p](f)      where f is the monoid's identity wherever p is false
 
-`where(p, x, -inf)` under a maximum, `where(p, x, 0)` and the exp of the former under a sum have the domain p, and so
-has `x + where(p, 0, -inf)`. A product has the domain of each factor, as the others do not count elsewhere
-(`ein.exclusion`); a sum needs what any of its terms needs. What `ein.domains` does not list keeps its mask: a minimum
-of x where p, else -inf, or a tanh of it.
+The domain is p for `where(p, x, -inf)` or `x + where(p, 0, -inf)` under a maximum, and for `where(p, x, 0)` or the exp
+of the former under a sum. A product has the domain of each factor, as the others do not count elsewhere
+(`ein.exclusion`); a sum needs what any of its terms needs. Forms that `ein.domains` does not list keep their mask, such
+as a minimum of `where(p, x, -inf)`, or a tanh of it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ __all__ = [
 
 
 def domain_of(monoid: Monoid, bodies: Iterable[Expr]) -> Domain:
-    """Where any of the bodies changes a reduction. An argmax of nothing is a position: it needs all of them."""
+    """Where any of the bodies changes a reduction: everywhere for an argmax, which may give a masked position."""
     identity = monoid.unit
     return EVERYWHERE if identity is None else reduce(either, (domain(b, identity.value) for b in bodies))
 
@@ -36,12 +36,12 @@ def domain(e: Expr, nothing: float) -> Domain:
 
 
 def is_nothing(e: Expr, nothing: float) -> bool:
-    """Whether the expression is that constant."""
+    """Is the expression that constant?"""
     return isinstance(e, Const) and e.kind != "bool" and e.value == nothing
 
 
 def ordered(e: Expr, is_int: Callable[[Expr], bool]) -> Expr:
-    """The expression with one comparison for the denial of another, of integers: not (a > b) --> a <= b."""
+    """The expression with negated comparisons of integers replaced by their opposites: not (a > b) --> a <= b."""
     e = ein.rebuild(e, lambda below: ordered(below, is_int))
     match e:
         case Apply(op="not", args=(Apply(op=op, args=(a, b)),)) if op in DENIED and is_int(a) and is_int(b):

@@ -1,4 +1,4 @@
-"""Where something stands in an expression: exposed, or sheltered by a guard, and what holds inside."""
+"""Whether reads in an expression rely on a check at the call (exposed) or stand under a guard (sheltered)."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ def inside(e: Expr, group: tuple[str, ...]) -> tuple[Expr, Expr]:
 
 
 def within(index: Sequence[Expr], dims: Dims) -> Expr | None:
-    """The condition that simple subscripts are in range; None where that is certain by their form."""
+    """The condition that simple subscripts are in range; None where their form makes that certain."""
     unsure = [(at, dim) for at, dim in zip(index, dims, strict=True) if not in_range_by_form(at, dim) and is_simple(at)]
     return reduce(conjoin, [t for at, dim in unsure for t in inside(at, dim)], None)
 
 
 def is_exposed(e: Read, shapes: Mapping[str, Dims]) -> bool:
-    """Does the read rely on a check at the call, which is made only where the equation it stands in has positions?"""
+    """Does the read rely on a check at the call? That is made only where the equation around it has positions."""
     pairs = zip(e.index, shapes[e.tensor], strict=True)
     return e.guard is None and any(is_simple(at) and not in_range_by_form(at, dim) for at, dim in pairs)
 
 
 def sheltered(e: Expr, context: Expr | None, shapes: Mapping[str, Dims]) -> Expr:
-    """The expression with exposed reads under the guard that their place implies, in a context that has a guard."""
+    """The expression with exposed reads put under the guard that their place, in this context, implies."""
     match e:
         case Apply(op, args):
             new: list[Expr] = []

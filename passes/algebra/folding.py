@@ -1,4 +1,4 @@
-"""Calls as they are written once what is known of their arguments is settled."""
+"""Operations written out with what is known of their arguments: 0, 1, equal terms, powers and logarithms."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from einc.ein import FALSE, ONE, TRUE, ZERO, Apply, Const, Expr
 ZEROS = (ZERO, Const(0.0))
 
 
-_LOGARITHMS = {  # of the base of a power
+_LOGARITHMS = {  # of a power's base
     ("log", "exp"): 1,
     ("log", "exp2"): math.log(2),
     ("log2", "exp"): math.log2(math.e),
@@ -18,7 +18,7 @@ _LOGARITHMS = {  # of the base of a power
 
 
 def call(op: str, *args: Expr) -> Expr:
-    """An operation with what 0 and 1 do to it, and differences of equals, carried out."""
+    """The operation, or its value where an argument is 0 or 1, or where equal terms cancel."""
     match op, args:
         case "add", (x, y) if ZERO in (x, y):
             return y if x == ZERO else x
@@ -70,6 +70,10 @@ def call(op: str, *args: Expr) -> Expr:
             return ZERO
         case "eq" | "le" | "ge" | "ne" | "lt" | "gt", (x, y) if x in ZEROS and y in ZEROS:
             return TRUE if op in ("eq", "le", "ge") else FALSE
+        case "and", (x, y) if FALSE in (x, y) or TRUE in (x, y):
+            return FALSE if FALSE in (x, y) else y if x == TRUE else x
+        case "or", (x, y) if FALSE in (x, y) or TRUE in (x, y):
+            return TRUE if TRUE in (x, y) else y if x == FALSE else x
         case "where", (p, x, y) if p in (TRUE, FALSE):
             return x if p == TRUE else y
         case "where", (_, x, y) if x == y:
@@ -79,7 +83,7 @@ def call(op: str, *args: Expr) -> Expr:
 
 
 def _is_power(e: Expr) -> bool:
-    """Whether a logarithm undoes it; what it was is known where it is too small to be told from 0."""
+    """Is it a power that a logarithm undoes? The exponent is known even where the power underflows to 0."""
     return isinstance(e, Apply) and e.op in ("exp", "exp2")
 
 

@@ -7,10 +7,10 @@
     positions       (g * |r| + r) // |r| --> g  guards          T[e : true] --> T[e]
     known truth     where(p, where(p and q, x, y), z) --> where(p, where(q, x, y), z)
 
-Laws that rounding, NaN or infinity break hold for integers only: x - x, x * 0, x == x. Two things are not kept: the
-sign of a zero (-0.0 + 0 is 0.0), and overflow between a function and its inverse (log(exp(1000)) is 1000). A law never
-changes a type: where the smaller expression's is narrower, a cast is put around it, and where that would round, nothing
-is done.
+Laws that rounding, NaN or infinity would break are applied to integers only: x - x, x * 0, x == x. Two things are not
+kept: the sign of a zero (-0.0 + 0 is 0.0), and overflow between a function and its inverse (log(exp(1000)) is 1000). A
+law never changes a type: if the smaller expression has a narrower one, it is cast; if the cast would round, the law is
+not applied.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def simplify_expression(e: Expr, scope: Scope) -> Expr:
 
 
 def simplified(e: Expr, scope: Scope) -> Expr:
-    """The expression by as many steps at its root as there are."""
+    """The expression after as many steps at its root as apply."""
     while (smaller := step(e, scope)) is not None:
         e = smaller
     return e
@@ -64,7 +64,7 @@ def step(e: Expr, scope: Scope) -> Expr | None:
 
 
 def _retyped(old: Expr, new: Expr | None, scope: Scope) -> Expr | None:
-    """The new expression in the type of the old one, or None where it cannot be had without rounding."""
+    """The new expression in the type of the old one, or None where the cast would round."""
     if new is None:
         return None
     wanted, got = scope.type(old), scope.type(new)
@@ -77,7 +77,7 @@ def _retyped(old: Expr, new: Expr | None, scope: Scope) -> Expr | None:
 
 
 def _folded(e: Apply, scope: Scope) -> Expr | None:
-    """The value of an operation on constants, as the evaluator has it; NaN and what leaves 64 bits stay."""
+    """The value of an operation on constants, as the evaluator has it; None if it is NaN or does not fit 64 bits."""
     if e.op == "rand" or not all(isinstance(a, Const) for a in e.args):
         return None
     if e.op == "pow" and any(isinstance(a, Const) and abs(a.value) > 64 for a in e.args[1:]):
@@ -92,7 +92,7 @@ def _folded(e: Apply, scope: Scope) -> Expr | None:
 
 
 def _read(e: Read, scope: Scope) -> Expr | None:
-    """A guard that always holds leaves the check of range that it called for; one that never does leaves 0."""
+    """A guard that always holds becomes a check of the range; under one that never holds, the read is 0."""
     if e.guard == FALSE:
         stored = scope.dtypes[e.tensor]
         return FALSE if stored.is_bool else Cast(stored, ZERO)
@@ -112,7 +112,7 @@ def _cast(e: Cast, scope: Scope) -> Expr | None:
 
 
 def widens(narrow: DType, wide: DType) -> bool:
-    """Does every value of the one type, arithmetic on it included, have an equal in the other?"""
+    """Does the wide type hold every value of the narrow one, and every result of arithmetic on it?"""
     match narrow.kind, wide.kind:
         case ("b", _):
             return not wide.is_bool

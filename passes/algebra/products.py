@@ -1,9 +1,9 @@
-"""A product as its factors, and factors as a product: what laws about sums of products work on.
+"""A product taken apart into its factors, and put together again, for the laws about sums of products.
 
     where(p, -(x * y) / d * z, 0)   <-->   mask p, sign, factors x, y, z, divisor d
 
-A `where` whose other side is 0 masks the whole product and may come out of it: 0 * v counts as 0 whatever v is. From
-inside one that may not, others come out, with divisors that they keep from being 0.
+A `where` whose other side is 0 masks the whole product and may come out of it: 0 * v counts as 0 whatever v is. If it
+may not come out, masks inside it still may, together with the divisors that they keep from being 0.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from einc.ein import FALSE, ONE, TRUE, ZERO, Apply, Const, Expr
 
 @dataclass
 class Product:
-    """A product in parts. Outside its masks, outermost first, it is 0."""
+    """A product in parts. It is 0 outside its masks, which are listed outermost first."""
 
     op: str = "mul"
     negative: bool = False
@@ -48,7 +48,7 @@ def multiplied(factors: Iterable[Expr], op: str = "mul") -> Expr:
 
 
 def taken_apart(e: Expr, op: str, mask: Callable[[Expr], bool], divisor: Callable[[Expr], bool]) -> Product:
-    """The parts of a product; `mask` and `divisor` say which of these may leave the factor that they stand in."""
+    """The parts of a product; `mask` and `divisor` say which masks and divisors may leave their factor."""
     product = Product(op)
     stack = [e]
     while stack:
@@ -77,9 +77,9 @@ def taken_apart(e: Expr, op: str, mask: Callable[[Expr], bool], divisor: Callabl
 
 
 def _loosened(e: Expr, product: Product, mask: Callable[[Expr], bool], divisor: Callable[[Expr], bool]) -> Expr:
-    """What is masked without those parts that may leave through its mask; they are added to the product.
+    """A masked expression without the parts that may leave through its mask, which are added to the product.
 
-    A divisor leaves only along with a mask that keeps it from being 0: in what is masked out, 0 / 0 would not be 0.
+    A divisor leaves only along with a mask that keeps it from being 0: 0 / 0 at a masked position would not be 0.
     """
     inside = taken_apart(e, "mul", mask, divisor)
     kept = [d for d in inside.divisors if Apply("not", (Apply("eq", (d, ZERO)),)) not in inside.masks]

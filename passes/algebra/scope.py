@@ -1,4 +1,4 @@
-"""What a pass knows of a program beside its equations: axes, types, and what a store does to a value."""
+"""What a pass knows of a program besides its equations: axes, types, and what a store does to a value."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def is_unit(e: Expr, unit: float) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """The types and dimensions of the tensors there are, which decide what laws hold; they grow with new tensors."""
+    """The types and dimensions of all tensors, which decide which laws hold; new tensors are added."""
 
     dtypes: dict[str, DType]
     shapes: dict[str, Dims]
@@ -44,15 +44,15 @@ Rule = Callable[[Scope, Apply], Expr | None]  # a law at a node, or None where i
 
 
 def is_stored_as(e: Expr, stored: DType, dtypes: Mapping[str, DType]) -> bool:
-    """Is the value, as it stands, what a store in that type and a load of it give?
+    """Does the value survive a store in that type and a load unchanged?
 
-    Arithmetic on narrow floats is wider than their type, so only what was read or cast has their precision.
+    Arithmetic on narrow floats is wider than their type, so that only reads and casts have their precision.
     """
     return dtype_of(e, dtypes) == stored and (isinstance(e, Read | Cast) or compute(stored) == stored)
 
 
 def accumulated(monoid: Monoid, body: Expr, whole: DType, dtypes: Mapping[str, DType]) -> DType:
-    """The type of an intermediate reduction of `body` on the way to one of type `whole`, real where the body is."""
+    """The type of an intermediate reduction of `body` for a result of type `whole`; it is real where the body is."""
     own = reduced_type(monoid, 0, dtype_of(body, dtypes))
     if not monoid.accumulates:
         return own

@@ -1,4 +1,4 @@
-"""What is provable about the range of a value: that it is not negative, that it is finite."""
+"""What can be proved about the range of a value: that it is not negative, that it is finite."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from einc.ein import Apply, AxisValue, Cast, Const, Equation, Expr, Extent, Mono
 
 
 def not_negative(e: Expr, tensors: Collection[str] = ()) -> bool:
-    """Is the value provably at least 0, or NaN? `tensors` names those whose elements are."""
+    """Is the value provably at least 0, or NaN? `tensors` names the tensors whose elements are."""
 
     def all_of(args: Iterable[Expr]) -> bool:
         return all(not_negative(a, tensors) for a in args)
@@ -41,7 +41,7 @@ def not_negative(e: Expr, tensors: Collection[str] = ()) -> bool:
 
 
 def makes_no_negative(e: Equation, tensors: Collection[str]) -> bool:
-    """Are the elements of an equation's first output provably at least 0, or what its monoid gives for nothing?"""
+    """Is each element of an equation's first output provably at least 0, or the identity of its monoid?"""
     if e.monoid is not None and not _keeps_signs(e.monoid):
         return False
     return e.outputs[0].dtype.is_float and not_negative(e.bodies[0], tensors)
@@ -49,7 +49,7 @@ def makes_no_negative(e: Equation, tensors: Collection[str]) -> bool:
 
 @cache
 def _keeps_signs(monoid: Monoid) -> bool:
-    """Does it give the first of its components, and of two that are at least 0 one that is?"""
+    """Is its result the first component, and at least 0 when it combines two that are?"""
 
     def read(e: Expr) -> Expr:
         return Read(e.name, ()) if isinstance(e, Scalar) else rebuild(e, read)

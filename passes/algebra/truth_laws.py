@@ -44,14 +44,14 @@ def _selected(e: Apply) -> Expr | None:
 
 
 def _where_known(e: Apply) -> Expr | None:
-    """In its branches, the condition and its parts have a known truth."""
+    """Inside the branches, the truth of the condition and its parts is known."""
     p, x, y = e.args
     there = replace(e, args=(p, _with(_facts(p, True), x), _with(_facts(p, False), y)))
     return None if there.args[1] is x and there.args[2] is y else there
 
 
 def _facts(p: Expr, truth: bool) -> dict[Expr, Expr]:
-    """What is known to be true or false where a condition is."""
+    """The expressions whose truth is known where the condition has this truth value."""
     found: dict[Expr, Expr] = {}
     for part in _parts(p, "and" if truth else "or"):
         match part:
@@ -65,7 +65,7 @@ def _facts(p: Expr, truth: bool) -> dict[Expr, Expr]:
 
 
 def _with(facts: Mapping[Expr, Expr], e: Expr) -> Expr:
-    """The expression where these facts hold; what a read does is not touched."""
+    """The expression where these facts hold; the inside of a read is not changed."""
     return bottom_up(e, lambda n: facts.get(n, n) if isinstance(n, Apply | Read) else n, into_reads=False)
 
 
@@ -75,14 +75,14 @@ def _not(scope: Scope, e: Apply) -> Expr | None:
             return p
         case Apply(op, (a, b)) if op in DENIED:
             if op in ORDERINGS and not (scope.exact(a) and scope.exact(b)):
-                return None  # of a NaN, neither a < b nor a >= b
+                return None  # with a NaN, neither a < b nor a >= b holds
             return Apply(DENIED[op], (a, b))
         case _:
             return None
 
 
 def _junction(_: Scope, e: Apply) -> Expr | None:
-    """`and`, `or`: neutral and absorbing constants, what stands there twice, and what stands beside its opposite."""
+    """`and`, `or`: neutral and absorbing constants, repeated operands, and an operand beside its opposite."""
     neutral, absorbing = (TRUE, FALSE) if e.op == "and" else (FALSE, TRUE)
     parts = list(_parts(e, e.op))
     kept = [p for p in dict.fromkeys(parts) if p != neutral]
@@ -104,7 +104,7 @@ def _parts(e: Expr, op: str) -> Iterable[Expr]:
 
 
 def _compare(scope: Scope, e: Apply) -> Expr | None:
-    """Comparisons that integers decide: of equals, of a position with its extent, of what cannot be negative with 0."""
+    """Comparisons of integers with a known truth: of equals, of a position with its extent, of a size with 0."""
     a, b = e.args
     if e.op in ("eq", "ne"):
         found = _compared(e.op, a, b) or _compared(e.op, b, a)
@@ -132,7 +132,7 @@ def _compare(scope: Scope, e: Apply) -> Expr | None:
 
 
 def _is_less(a: Expr, b: Expr) -> bool:
-    """Is a position, or one before it, compared with its extent?"""
+    """Is a position, or one before it, compared with the extent of its axis?"""
     match a:
         case Apply("sub", (position, Const(int() as c))) if c >= 0:
             return isinstance(b, Extent) and is_below(position, b)
@@ -141,7 +141,7 @@ def _is_less(a: Expr, b: Expr) -> bool:
 
 
 def _isolated(scope: Scope, e: Apply) -> Expr | None:
-    """The constant to the right of the comparison, and all of it: 0 <= i - 1 is i >= 1."""
+    """All constants moved to the right of the comparison: 0 <= i - 1 is i >= 1."""
     match e.args:
         case (Const() as c, x) if not isinstance(x, Const):
             return replace(e, op=MIRRORED[e.op], args=(x, c))
@@ -152,7 +152,7 @@ def _isolated(scope: Scope, e: Apply) -> Expr | None:
 
 
 def _compared(op: str, e: Expr, c: Expr) -> Expr | None:
-    """A choice between a constant and something else, compared with the constant."""
+    """A `where` between a constant and something else, compared with a constant."""
     match e, c:
         case Apply("where", (p, x, y)), Const() if c in (x, y):
             other, chosen = (y, p) if x == c else (x, Apply("not", (p,)))

@@ -1,9 +1,9 @@
-"""Whether a predicate may hold anywhere in a block of chunks of its axes: intervals instead of values.
+"""Whether a predicate may hold anywhere in a chunk of each of its axes, by intervals instead of values.
 
     doc[b, i] == doc[b, j]    -->   doc_least[b, m] <= doc_most[b, c] and doc_least[b, c] <= doc_most[b, m]
 
-An expression has a least and a greatest value over a chunk; of data along one chunked axis they are tabulated, by
-equations of their own. What is not known may be anything, so that the predicate may hold.
+An expression has a least and a greatest value over a chunk; for data along one chunked axis, equations of their own
+tabulate them. A value that is not known may be anything, so that the predicate may hold.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ from dataclasses import replace
 from einc import ein
 from einc.base.ops import DENIED
 from einc.base.types import I64, U64, DType
-from einc.ein import FALSE, TRUE, ZERO, Apply, AxisDecl, AxisValue, Cast, Const, Equation, Expr, Extent, Program, Read
+from einc.ein import TRUE, ZERO, Apply, AxisDecl, AxisValue, Cast, Const, Equation, Expr, Extent, Program, Read
 from einc.ein.guards import conjoin
 from einc.ein.inference import dtype_of, exact, is_position, reduced_type
 from einc.ein.monoids import MONOIDS
 from einc.ein.rewriting import names, unused
 from einc.passes.algebra.folding import call
 
-CHUNK = 16  # positions that bounds do not tell apart: what a start is rounded down to
+CHUNK = 16  # positions per chunk; a start is rounded down to a multiple of it
 
 Interval = tuple[Expr, Expr]  # least and greatest value, both included
 
 
 class Chunks:
-    """Chunked axes of a program, and the tables of what chunks of data hold."""
+    """Chunked axes of a program, and the tables of the least and greatest values in each chunk of data."""
 
     def __init__(self, program: Program, chunked: Sequence[str]) -> None:
         self.dtypes = program.dtypes()
@@ -44,7 +44,7 @@ class Chunks:
         return found
 
     def of(self, axis: str) -> str:
-        """The axis that counts an axis's chunks."""
+        """The axis that counts the chunks of an axis."""
         return self.lengths[axis]
 
     @property
@@ -52,7 +52,7 @@ class Chunks:
         return set(self.lengths.values())
 
     def axes(self) -> tuple[AxisDecl, ...]:
-        """The axes of chunks and, if there are tables, of the positions of one."""
+        """The axes of chunks and, if there are tables, the axis of positions in a chunk."""
         found = [
             AxisDecl(c, Apply("floordiv", (Apply("add", (Extent(a), Const(CHUNK - 1))), Const(CHUNK))))
             for a, c in self.lengths.items()
@@ -62,17 +62,17 @@ class Chunks:
     # --------------------------------------------------------------------------------------------------------- truth
 
     def possible(self, p: Expr) -> Expr:
-        """Whether the predicate may hold somewhere in the chunks; true where that is not known."""
+        """A condition for the predicate to hold somewhere in the chunks; true where none is known."""
         match p:
             case Const():
                 return p
             case Apply(op="and", args=(x, y)):
-                return _all(self.possible(x), self.possible(y))
+                return call("and", self.possible(x), self.possible(y))
             case Apply(op="or", args=(x, y)):
-                return _any(self.possible(x), self.possible(y))
+                return call("or", self.possible(x), self.possible(y))
             case Apply(op="where", args=(c, x, y)):
-                one = _all(self.possible(c), self.possible(x))
-                return _any(one, _all(self.possible(Apply("not", (c,))), self.possible(y)))
+                one = call("and", self.possible(c), self.possible(x))
+                return call("or", one, call("and", self.possible(Apply("not", (c,))), self.possible(y)))
             case Apply(op="not", args=(x,)) if (opposite := self.opposite(x)) is not None:
                 return self.possible(opposite)
         along = self.along(p)
@@ -115,9 +115,9 @@ class Chunks:
             case "gt" | "ge":
                 return Apply(op, (x[1], y[0]))
             case "eq":
-                return _all(Apply("le", (x[0], y[1])), Apply("le", (y[0], x[1])))
+                return call("and", Apply("le", (x[0], y[1])), Apply("le", (y[0], x[1])))
             case _:
-                return _any(Apply("ne", (x[0], y[1])), Apply("ne", (x[1], y[0])))
+                return call("or", Apply("ne", (x[0], y[1])), Apply("ne", (x[1], y[0])))
 
     def is_exact(self, e: Expr) -> bool:
         return dtype_of(e, self.dtypes).is_int
@@ -166,7 +166,7 @@ class Chunks:
         return replace(e, index=tuple(at)) if len(at) == len(found) else None
 
     def table(self, e: Expr, monoid: str, axis: str) -> Read:
-        """The least or greatest value of data in each chunk of an axis, or whether it is true anywhere there."""
+        """The least or greatest value of data in each chunk of an axis, or whether any of it is true there."""
         if (e, monoid) not in self.tables:
             own = tuple(self.lengths.get(a, a) for a in ein.axes_of(e))
             position = Apply(
@@ -186,7 +186,7 @@ class Chunks:
 
 
 def _in_type(whole: Interval, t: DType) -> Interval:
-    """The interval of what is computed in a type: all of the type where the ideal values leave it, since they wrap."""
+    """The interval of values computed in a type: the whole type if the ideal values leave it, since they wrap."""
     if is_position(t):
         return whole
     least, most = t.limits
@@ -223,15 +223,3 @@ def _guarded(e: Expr, guard: Expr) -> Expr:
     """The expression with its reads made only where the guard holds."""
     inner = ein.rebuild(e, lambda below: _guarded(below, guard))
     return replace(inner, guard=conjoin(guard, inner.guard)) if isinstance(inner, Read) else inner
-
-
-def _all(x: Expr, y: Expr) -> Expr:
-    if FALSE in (x, y):
-        return FALSE
-    return y if x == TRUE else x if y == TRUE else Apply("and", (x, y))
-
-
-def _any(x: Expr, y: Expr) -> Expr:
-    if TRUE in (x, y):
-        return TRUE
-    return y if x == FALSE else x if y == FALSE else Apply("or", (x, y))

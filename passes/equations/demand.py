@@ -1,8 +1,8 @@
-"""Where what an equation gives is read: predicates that hold at every read of it.
+"""Where the values of an equation are read: predicates that hold at every read of them.
 
     M[i] = max[j](S);  P[i] = where(i < n, M[i], -inf)    -->   M[i] = max[j](S), within i < n
 
-A mask of rows that has left a reduction bounds it no more by itself; but what nobody reads need not be computed.
+A mask of rows that has left a reduction no longer bounds it; but rows that nothing reads need not be computed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from einc.passes.algebra.domain import Domain, conjunction, domain, fails, holds
 
 
 def bound_by_demand(program: Program) -> Program:
-    """The program with every reduction within what its readers ask for."""
+    """The program with every reduction restricted to the positions that are read."""
     asked = demand(program)
     equations = tuple(
         replace(e, within=conjunction(sorted(asked[e.name], key=repr))) if e.monoid and asked.get(e.name) else e
@@ -27,7 +27,7 @@ def bound_by_demand(program: Program) -> Program:
 
 
 def demand(program: Program) -> dict[str, Domain]:
-    """By tensor, the predicates over its own axes, and integers that are given, that hold wherever it is read."""
+    """For each tensor, the predicates over its own axes and given integers that hold wherever it is read."""
     return _Demand(program).found
 
 
@@ -37,7 +37,7 @@ class _Demand:
         self.given = {p.name for p in program.operands}
         self.made = {t.name: e for e in program.equations for t in e.outputs}
         self.found: dict[str, Domain] = dict.fromkeys(program.results, frozenset())
-        self.read: dict[str, Domain] = dict(self.found)  # what must hold for the value to be looked at at all
+        self.read: dict[str, Domain] = dict(self.found)  # what holds wherever the value is looked at, even to absorb it
         for e in reversed(program.equations):
             for table in (self.found, self.read):
                 own = [table[t.name] for t in e.outputs if t.name in table] or [frozenset()]
@@ -46,7 +46,7 @@ class _Demand:
                 self.visit(x, self.read[e.name])
 
     def visit(self, e: Expr, under: Domain) -> None:
-        """Note the reads of an expression that is looked at where these predicates hold."""
+        """Note the reads of an expression that is evaluated where these predicates hold."""
         match e:
             case Apply(op="where", args=(p, x, y)):
                 self.visit(p, under)
@@ -66,7 +66,7 @@ class _Demand:
                     self.visit(below, under)
 
     def is_absorbed(self, r: Read, op: str) -> bool:
-        """Whether 0 * r is 0, or -inf + r is -inf, also where the reduction r has left everything out."""
+        """Is 0 * r 0, or -inf + r -inf, even where the reduction r has left everything out?"""
         source = self.made.get(r.tensor)
         if source is None or source.monoid is None:
             return False
@@ -83,7 +83,7 @@ class _Demand:
             self.visit(below, looked)
 
     def is_plain(self, p: Expr, axes: tuple[str, ...]) -> bool:
-        """Is it about some of these axes and made of integers and truth values that are there beforehand?"""
+        """Is it a predicate of some of these axes, and of integers and truth values that are available beforehand?"""
         if not ein.axes_of(p):
             return False
         for n in ein.walk(p):

@@ -1,10 +1,10 @@
-"""A sum of terms that are normalised differently becomes a sum for each.
+"""Split a sum of terms that are normalised differently into one sum for each.
 
     sum[k]((x / d + y) * v)   -->   sum[k](x / d * v) + sum[k](y * v)      d a reduction over k
 
-Only then can d leave its sum (`hoist`), and all of it be known in one walk over k: the difference of two softmaxes
-times values is two sums that share their walk. A term that k does not move stays where it is, as in (x - mean) * v,
-which taken apart would be the difference of large numbers.
+Only then can d leave its sum (`hoist`), and both sums come from one walk over k: the difference of two softmaxes times
+values becomes two sums that share their walk. A term that does not depend on k stays where it is, as in
+(x - mean) * v, which taken apart would be the difference of large numbers.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def distribute(program: Program, _: Context) -> Program:
 
 
 def _parts(e: Equation, program: Program, done: dict[str, Equation], taken: set[str]) -> list[Equation]:
-    """The sums of the terms and what adds them up; the equation itself where it is not to be taken apart."""
+    """The sums of the terms and the equation that adds them up, or the equation itself where it is not split."""
     if e.monoid is None or e.monoid.op != "add" or e.outputs[0].dtype.is_complex:
         return [e]
     found = terms(e.body, e.over)
@@ -58,7 +58,7 @@ def _parts(e: Equation, program: Program, done: dict[str, Equation], taken: set[
 
 
 def terms(e: Expr, over: Collection[str]) -> list[Expr]:
-    """What an expression is the sum of, products and quotients multiplied out; each term moves with the axes."""
+    """The terms of an expression, with products and quotients multiplied out; each depends on the axes."""
     match e:
         case Apply("add" | "sub" as op, (x, y)) if all(set(over) & set(axes_of(side)) for side in (x, y)):
             right = terms(y, over)
@@ -87,7 +87,7 @@ def _normalised(term: Expr, e: Equation, done: dict[str, Equation]) -> bool:
 
 
 def _reduced(name: str, over: set[str], done: dict[str, Equation]) -> bool:
-    """Is the tensor made by a reduction over one of these axes, at whatever distance?"""
+    """Does the tensor depend, directly or not, on a reduction over one of these axes?"""
     seen, stack = set[str](), [name]
     while stack:
         source = done.get(stack.pop())

@@ -1,4 +1,4 @@
-"""What a reduction leaves where it has nothing to reduce: over an empty axis, or under a domain that holds nowhere."""
+"""The values where a reduction has nothing to reduce: over an empty axis, or under a domain that holds nowhere."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from einc.passes.algebra.signs import is_finite, not_negative
 
 
 class Emptiness:
-    """What is known of values where a reduction is empty, by the equations of the program that are done."""
+    """What the equations done so far tell about values where a reduction is empty."""
 
     def __init__(self, program: Program, done: Mapping[str, Equation], scope: Scope) -> None:
         self.done, self.scope = done, scope
         self.lengths = {a.name: a.extent for a in program.axes}
-        self.known: dict[str, Expr | None] = {}  # what tensors are where the reduction at hand is empty
+        self.known: dict[str, Expr | None] = {}  # the values of tensors where the current reduction is empty
 
     def begin(self) -> None:
-        """Forget what is known of another reduction."""
+        """Forget what is known for another reduction."""
         self.known = {}
 
     def is_never(self, e: Equation) -> bool:
@@ -32,7 +32,7 @@ class Emptiness:
         return e.domain is None and all(isinstance(n, Const) and n.value > 0 for n in extents)
 
     def value(self, value: Expr, e: Equation) -> Expr:
-        """A value where the reduction e is empty: sums over the same axes are 0 there, and so on; zeros are `ZERO`."""
+        """A value where the reduction e is empty: sums over the same axes are 0 there, and so on. A zero is `ZERO`."""
 
         def known(n: Expr) -> Expr:
             match n:
@@ -58,7 +58,7 @@ class Emptiness:
         return ZERO if zero else found
 
     def _tensor(self, read: Read, e: Equation) -> Expr | None:
-        """The constant that a tensor is wherever the reduction e is empty, if it is known to be one."""
+        """The constant that a tensor is known to be wherever the reduction e is empty, if any."""
         d = self.done[read.tensor]
         own = read.index == tuple(composite(dim) for dim in d.dims)
         if d.monoid is not None:

@@ -1,4 +1,4 @@
-"""The ends of a reduced axis, and what a reduction between them reads from prefixes."""
+"""The ends of a reduced axis, and the reads of prefixes that replace a reduction between them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from einc.passes.algebra.domain import conjunction
 class Ends:
     """A reduction whose axis `walked` ends at each of `upper` and begins at each of `lower`, both included.
 
-    Inside, it reduces `bodies` where `rest` holds; `own` are the output axes that these know.
+    Between them it reduces `bodies` where `rest` holds; `own` are the output axes that bodies and `rest` depend on.
     """
 
     walked: str
@@ -45,9 +45,9 @@ class Reads:
         return self.value(tensor, extreme("max", self.ends.lower), unit)
 
     def difference(self, tensor: str, last: str = "") -> Expr:
-        """The sum up to the upper end without that up to the lower, in a tensor of prefixes.
+        """The sum up to the upper end minus the sum before the lower one, in a tensor of prefixes.
 
-        They leave out terms of minus infinity; the other tensor, if any, says where the last of these was.
+        Prefixes leave out terms of minus infinity; the tensor `last`, if any, says where the last such term was.
         """
         end, before = extreme("min", self.ends.upper), moved(extreme("max", self.ends.lower), -1)
         reached = end == AxisValue(self.position)
@@ -59,9 +59,9 @@ class Reads:
         return Apply("where", (Apply("le", (before, end)), found, ZERO))
 
     def value(self, tensor: str, e: Expr, unit: float, inside: bool = False) -> Expr:
-        """The prefix that ends at e: the unit before the first position, the total behind the last.
+        """The prefix that ends at e: the unit before the first position, the total after the last.
 
-        A read out of range gives 0, which is the unit of a sum; `inside` says that e is not behind the last.
+        A read out of range gives 0, the unit of a sum; `inside` says that e is not after the last.
         """
         backwards = not self.ends.upper
         own = tuple(AxisValue(a) for a in self.ends.own)
@@ -97,7 +97,7 @@ def extreme(op: str, ends: Sequence[Expr]) -> Expr:
 
 
 def _apart(e: Expr) -> tuple[Expr, int]:
-    """An integer expression as another one and a literal added to it."""
+    """An integer expression as another one plus a literal."""
     match e:
         case Apply("add", (x, Const(int() as n))) | Apply("add", (Const(int() as n), x)):
             base, more = _apart(x)
@@ -118,6 +118,6 @@ def moved(e: Expr, by: int) -> Expr:
 
 
 def offset(e: Expr) -> tuple[str | None, int]:
-    """The axis and the literal of which an expression is the sum; no axis if it is none."""
+    """An expression as the sum of an axis and a literal; None for the axis if it is not such a sum."""
     base, n = _apart(e)
     return (base.axis, n) if isinstance(base, AxisValue) else (None, n)

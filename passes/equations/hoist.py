@@ -1,4 +1,4 @@
-"""Let what does not move with a reduced axis leave the reduction.
+"""Take out of a reduction what does not depend on its axes.
 
     sum[k](c * x / d)              -->   c * sum[k](x) / d                  c, d free of k
     sum[k](where(p, x, 0))         -->   where(p, sum[k](x), 0)             p free of k
@@ -7,11 +7,11 @@
     argmax[k](x / c)               -->   argmax[k](x)                       c at least 0 and free of k
     any[k](p and q)                -->   p and any[k](q)                    and likewise all[k](p or q)
 
-Over an empty axis both sides must be the identity: where that is not provable, because c may be infinite or d 0, the
-right side is put under `where(|k| == 0, identity, ...)`; under a domain, whose emptiness no extent tells, only what is
-provable leaves. It is provable for a quotient that is guarded as softmax's is, `where(l == 0, 0, x / l)` with l a sum
-over the same axis. Elsewhere the two sides differ only where the left is infinite or NaN: because c is, because d is 0,
-or because a mask kept 0 from being multiplied by what is.
+Over an empty axis both sides must be the identity. Where that cannot be proved, because c may be infinite or d 0, the
+right side is put under `where(|k| == 0, identity, ...)`. Under a domain no extent tells whether it is empty, so there
+only what can be proved leaves. It can be for a quotient that is guarded like softmax's, `where(l == 0, 0, x / l)` with
+l a sum over the same axis. Over an axis with positions the two sides differ only where the left is infinite or NaN:
+because c is, because d is 0, or because a mask kept 0 from being multiplied by a value that is.
 
 A contraction of weights that are divided by their sum has this shape; without the law, its loop divides every weight.
 """
@@ -48,11 +48,11 @@ from einc.passes.equations.emptiness import Emptiness, unless_empty
 from einc.pipeline import Context
 
 Around = Callable[[Expr], Expr]  # what is left around the value of a reduction
-Parts = tuple[Expr, Around]  # what is reduced, and that
+Parts = tuple[Expr, Around]  # what is reduced, and what is left around it
 
 
 def hoist(program: Program, _: Context) -> Program:
-    """The program with every reduction stripped of what does not move with its axes."""
+    """The program with every reduction stripped of what does not depend on its axes."""
     hoisting = _Hoisting(program)
     for e in program.equations:
         hoisting.equation(e)
@@ -61,7 +61,7 @@ def hoist(program: Program, _: Context) -> Program:
 
 
 class _Hoisting:
-    """The equations done, by the name of their first output, and the types and names there are so far."""
+    """The equations done, by the name of their first output, and the types and names so far."""
 
     def __init__(self, program: Program) -> None:
         self.done: dict[str, Equation] = {}
@@ -94,7 +94,7 @@ class _Hoisting:
         self.done[e.name] = replace(e, bodies=(body,), monoid=None, over=(), domain=None)
 
     def opened(self, e: Equation) -> Equation:
-        """The reduction with tensors written out that are a quotient or a mask of what does not move with its axes."""
+        """The reduction with those tensors written out that are divided or masked by something free of its axes."""
 
         def opened(n: Expr) -> Expr:
             source = self.done.get(n.tensor) if isinstance(n, Read) else None
@@ -112,19 +112,19 @@ class _Hoisting:
         return replace(e, bodies=tuple(bottom_up(b, opened, into_reads=False) for b in e.bodies))
 
     def learn(self, e: Equation) -> None:
-        """Note whether the tensor that an equation makes has no negative elements."""
+        """Note whether the tensor that an equation defines has no negative elements."""
         if makes_no_negative(e, self.positive):
             self.positive.add(e.name)
 
     def sheltered(self, body: Expr, e: Equation) -> Expr:
-        """What is left around a reduction, with no read out of range that an empty reduction did not make."""
+        """What is left around a reduction, without reads out of range where the empty reduction made none."""
         body = sheltered(body, None, self.shapes)
         if any(is_exposed(r, self.shapes) for r in reads(body)):
             return sheltered(unless_empty(e, body), None, self.shapes)
         return body
 
     def stored(self, e: Equation, core: Expr) -> DType:
-        """The type of the reduction: no narrower than the whole was reduced in."""
+        """The type of the reduction: no narrower than the original was reduced in."""
         assert e.monoid is not None
         if e.monoid.chooses:
             return e.outputs[0].dtype
@@ -160,10 +160,10 @@ class _Hoisting:
                 return self.from_extreme(e) if self.scope.type(e.body).is_float else None
 
     def from_sum(self, e: Equation) -> Parts | None:
-        """Factors, divisors and masks; but not what keeps a sum from overflowing.
+        """Factors, divisors and masks, except those that keep a sum from overflowing.
 
-        That is a maximum that divides more than once, and what divides a single factor, unless that is its sum: there
-        is little to gain where nothing is contracted.
+        These are a maximum that divides more than once, and a divisor of a single factor that is not its sum: there is
+        little to gain where nothing is contracted.
         """
         divisors = [n.args[1] for n in walk(e.body) if isinstance(n, Apply) and n.op == "div"]
         kept = {d for d in divisors if divisors.count(d) > 1 and self.is_maximum(d)}
@@ -174,7 +174,7 @@ class _Hoisting:
         return _parted(product, e)
 
     def is_total(self, d: Expr, e: Equation) -> bool:
-        """Is it made of a sum over the same axes, as what normalises weights is?"""
+        """Is it made of a sum over the same axes, as a normaliser of weights is?"""
         sources = [self.done[r.tensor] for r in reads(d) if r.tensor in self.done]
         return any(
             self.is_total(s.body, e) if s.monoid is None else s.monoid.op == "add" and set(e.over) <= set(s.over)
@@ -213,7 +213,7 @@ class _Hoisting:
                 return None
 
     def from_choice(self, e: Equation) -> Parts | None:
-        """What a position is chosen by, without what does not change the choice; of equals the first is chosen."""
+        """The value that a position is chosen by (the first of equals), without what does not change the choice."""
         assert e.monoid is not None
         if e.monoid.order is None or 0 in e.monoid.results:  # the value that is chosen would change
             return None
@@ -233,7 +233,7 @@ class _Hoisting:
         return None if core is e.body or stays(core, e) else (core, around)
 
     def scales(self, c: Expr) -> bool:
-        """Is it not negative, so that it keeps the order of what it multiplies?"""
+        """Is it at least 0, so that multiplying by it keeps the order?"""
         return not_negative(c, self.positive)
 
 
@@ -243,11 +243,11 @@ def stays(x: Expr, e: Equation) -> bool:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# What leaves
+# The parts that leave
 
 
 def masks_only(e: Equation) -> Parts | None:
-    """The masks of a sum, which leave whatever else may not."""
+    """The masks of a sum, which may leave even if nothing else may."""
     if e.monoid is None or e.monoid.op != "add":
         return None
     product = taken_apart(e.body, "mul", lambda p: stays(p, e), lambda _: False)
@@ -271,7 +271,7 @@ def _parted(product: Product, e: Equation) -> Parts | None:
 
 
 def _unless(p: Expr, e: Equation) -> Around:
-    """The first position where p holds; over an empty axis there is none, whatever p is."""
+    """Position 0 where p holds and no position elsewhere; over an empty axis there is none, whatever p is."""
     there = reduce(lambda a, b: Apply("and", (a, b)), (Apply("gt", (Extent(a), ZERO)) for a in e.over), p)
     return lambda value: Apply("where", (there, ZERO, value))
 

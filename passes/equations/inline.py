@@ -1,12 +1,12 @@
-"""Substitute a pointwise definition into what reads it.
+"""Substitute a pointwise definition where it is read.
 
     T[i] = f(i);  U[j] = h(T[e(j)])   -->   U[j] = h(f(e(j)))
 
-T is pointwise and is not a result. It is read once, or costs next to nothing: no function or division, except by what
-is the same everywhere, and at most one read that moves with all of T's axes. A read of T that may be out of range, or
-has a guard of its own, becomes `where(g, f(e), 0)`. The value keeps T's type: where f's own type differs, or is rounded
-when stored, a cast stands for the store. Before reads are counted, equal definitions become one, and what no result
-depends on is dropped.
+T is pointwise and is not a result. It is read once, or costs next to nothing: no function, no division except by a
+value that is the same everywhere, and at most one read that depends on all of T's axes. A read of T that may be out of
+range, or has a guard of its own, becomes `where(g, f(e), 0)`. The value keeps T's type: where f's own type differs, or
+the store would round, a cast takes the place of the store. Before reads are counted, equal definitions become one, and
+definitions that no result depends on are dropped.
 
 An intermediate costs a store, a load and a kernel; a mask or a scale that is recomputed costs an instruction.
 """
@@ -46,9 +46,9 @@ from einc.passes.algebra.scope import is_stored_as
 from einc.pipeline import Context
 
 _DEAR = TRANSCENDENTAL | {"rand"}
-_MOST_NODES = 24  # of a body that is repeated in several places
+_MOST_NODES = 24  # of a body that is copied to several places
 _MOST_READS = 4
-_DEEPEST = 64  # a body that is substituted; a longer chain of definitions is stored now and then
+_DEEPEST = 64  # levels of a body that is substituted; a longer chain of definitions is stored now and then
 
 
 def inline(program: Program, _: Context) -> Program:
@@ -76,7 +76,7 @@ def is_cheap(e: Equation) -> bool:
 
 
 def is_dear(e: Expr) -> bool:
-    """Is it an operation that takes long, at every position anew?"""
+    """Is it an expensive operation with a different value at every position?"""
     match e:
         case Apply("div" | "floordiv" | "mod", (_, b)):
             return not is_closed(b)
@@ -89,7 +89,7 @@ def is_dear(e: Expr) -> bool:
 
 
 class _Substitution:
-    """The definitions to substitute so far, and the shapes and types of everything."""
+    """The definitions to substitute so far, and the shapes and types of all tensors."""
 
     def __init__(self, program: Program) -> None:
         self.program = program
@@ -102,7 +102,7 @@ class _Substitution:
         return replace(e, bodies=tuple(self.expression(b, e.domain) for b in e.bodies), domain=domain)
 
     def expression(self, e: Expr, context: Expr | None) -> Expr:
-        """The expression without reads of the definitions; `context` is the guard that its place implies."""
+        """The expression with the definitions substituted; `context` is the guard that its place implies."""
         match e:
             case Apply(op, args):
                 new: list[Expr] = []
@@ -123,7 +123,7 @@ class _Substitution:
                 assert_never(e)
 
     def value(self, read: Read, written: Read, context: Expr | None) -> Expr:
-        """What a read of a definition gives; `written` is the read before anything was substituted in it."""
+        """The value of a read of a definition; `written` is the read before anything was substituted in it."""
         definition = self.definitions[read.tensor]
         checked = zip(read.index, definition.dims, needs_check(self.program, written), strict=True)
         checks = [
@@ -141,7 +141,7 @@ class _Substitution:
         return Apply("where", (test, body, FALSE if dtype_of(body, self.dtypes).is_bool else ZERO))
 
     def moved(self, definition: Equation, read: Read, guard: Expr | None) -> Expr:
-        """The body at the positions read, its own reads under `guard` too, in the type it was stored as."""
+        """The body at the positions read, with its own reads under `guard` too, in the type it was stored in."""
         at = positions(definition.dims, read.index)
         body = bottom_up(definition.body, self.mover(at, guard), into_reads=False)
         stored = definition.outputs[0].dtype

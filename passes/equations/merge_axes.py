@@ -1,15 +1,15 @@
-"""Let the heads that share a key be rows of one contraction.
+"""Make the heads that share a key rows of one contraction.
 
     S[h, i, j] = sum[d](Q[h, i, d] * K[h // (|h| / |g|), j, d])
     -->   S[g, r, i, j] = sum[d](Q[g * |r| + r, i, d] * K[g, j, d])        |r| = |h| / |g|
 
 An axis h that indexes some tensor by `h // (|h| / |g|)` is a group g and a position r in it, as the division is exact.
-Tensors between equations get both axes; a result keeps its dimension, of both. What is read at g alone is read once for
-all r, which become rows beside those there are. That pays while those are fewer than a matrix unit takes, as in
-decoding, where there is one; a longer prompt has rows enough, and is read with fewer divisions as it stands.
+Intermediate tensors get both axes as dimensions; a result keeps its one dimension, of both. A tensor read at g alone is
+read once for all r, which become further rows. That pays while there are fewer rows than a matrix unit takes, as in
+decoding, where there is one; a longer prompt has enough rows, and is read with fewer divisions as it is.
 
-Axes that a contraction's factors treat alike need no law: rows, columns and inner axes are flattened each into one
-where the kernel is made.
+Axes that the factors of a contraction treat alike need no law: where the kernel is made, rows, columns and inner axes
+are each flattened into one.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from einc.pipeline import Context
 
 
 def merge_axes(program: Program, context: Context) -> Program:
-    """The program with grouped axes taken apart where that fills the rows of a contraction."""
+    """The program with grouped axes split where that fills the rows of a contraction."""
     for h, g in grouped(program).items():
         split = _split(program, h, g)
         merged = split.program()
@@ -48,7 +48,7 @@ def merge_axes(program: Program, context: Context) -> Program:
 
 
 def grouped(program: Program) -> dict[str, str]:
-    """Every axis h of which some subscript is `h // (|h| / |g|)`, with that g."""
+    """Every axis h with a subscript `h // (|h| / |g|)` somewhere, with that g."""
     found: dict[str, str] = {}
     subscripts = (
         i for eq in program.equations for e in eq.expressions() for r in reads(e) for x in r.index for i in _parts(x)
@@ -67,7 +67,7 @@ def _parts(e: Expr) -> tuple[Expr, ...]:
 
 
 def _gains(program: Program, split: _Split, context: Context) -> bool:
-    """Has a contraction over the group fewer rows for each of its positions than a matrix unit takes?"""
+    """Does some contraction have fewer rows for each position of the group than a matrix unit takes?"""
 
     def size(axis: str) -> int:
         if axis == split.group:
@@ -87,7 +87,7 @@ def _gains(program: Program, split: _Split, context: Context) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Split:
-    """The axis as a group and a place in it; `groups` is the axis that there are as many groups as positions of."""
+    """The axis as a group and a place in it; there are as many groups as positions of the axis `groups`."""
 
     whole: Program
     axis: str
@@ -138,7 +138,7 @@ class _Split:
         return tuple(found)
 
     def rewriter(self, apart: set[str], copies: Mapping[str, str]) -> Callable[[Expr], Expr]:
-        """Expressions over the two axes: what divides the axis becomes the group, and so on."""
+        """Expressions over the two axes: the quotient of the axis becomes the group, and so on."""
         shapes = self.whole.shapes()
         group, place = AxisValue(self.group), AxisValue(self.place)
         share = Apply("exactdiv", (Extent(self.axis), Extent(self.groups)))
@@ -164,12 +164,12 @@ class _Split:
         return lambda e: bottom_up(e, at)
 
     def is_apart(self, eq: Equation) -> bool:
-        """May the tensors of an equation, which are no results, have two dimensions for one?"""
+        """May the tensors of an equation have two dimensions instead of one? Results may not."""
         inner = not any(t.name in self.whole.results for t in eq.outputs)
         return inner and (self.axis,) in eq.dims and self.alone(eq)
 
     def alone(self, eq: Equation) -> bool:
-        """Is a dimension of the axis always read at it, of single outputs with dimensions of one axis?"""
+        """Has the equation one output, with dimensions of one axis each, that is always read at the axis itself?"""
         if len(eq.outputs) > 1 or any(len(dim) != 1 for dim in eq.dims):
             return False
         at = eq.dims.index((self.axis,)) if (self.axis,) in eq.dims else 0
@@ -183,7 +183,7 @@ class _Split:
 
 
 def _split(program: Program, axis: str, groups: str) -> _Split:
-    """The axis taken apart: the group is the axis that counts it, unless that stands beside it somewhere."""
+    """The axis taken apart. Its group is the axis `groups` itself, unless both appear together somewhere."""
     taken = names(program)
     beside = any({axis, groups} <= _axes(eq) for eq in program.equations)
     group = unused(groups, taken) if beside else groups

@@ -4,9 +4,9 @@
 
 The order is opt_einsum's, for the extents hinted at. Factors with all their axes on another factor are elementwise with
 it; factors without reduced axes stay with the last sum, as do the axes of a domain or of a mask of the whole product.
-A split is made where it at least halves the positions gone through, so that it pays for its intermediate. An axis that
-one factor alone has is summed there first: always, where there are three factors, and where it pays, with two. `any`
-of `and` is split alike. Values are finite: an empty sum times infinity is not 0.
+A split is made where it at least halves the positions visited, so that it pays for its intermediate. An axis that only
+one factor has is summed in that factor first: with three factors always, with two where it pays. `any` of `and` is
+split alike. Values are taken to be finite: an empty sum times infinity is not 0.
 
 A chain of three n*n matrices takes n**4 steps at once and 2 * n**3 in two steps.
 """
@@ -67,7 +67,7 @@ class _Split:
         self.over = list(e.over)
         self.made: list[Equation] = []
         body = e.body
-        masks: list[Expr] = []  # of the whole product
+        masks: list[Expr] = []  # those of the whole product
         while isinstance(body, Apply) and body.op == "where" and is_zero(body.args[2]):
             masks.append(body.args[0])
             body = body.args[1]
@@ -81,11 +81,11 @@ class _Split:
         self.kept = {*e.axes, *(axis for p in conditions for axis in axes_of(p))}
 
     def stays(self, e: Expr) -> bool:
-        """Does the value stay the same along the reduced axes?"""
+        """Is the value the same all along the reduced axes?"""
         return set(self.whole.over).isdisjoint(axes_of(e))
 
     def attach_divisors(self) -> None:
-        """A divisor that moves goes under a factor that has its axes, or becomes a factor of its own."""
+        """Put each divisor that depends on reduced axes under a factor with its axes, or make it a factor itself."""
         factors, moving = self.product.factors, [d for d in self.product.divisors if not self.stays(d)]
         self.product.divisors = [d for d in self.product.divisors if self.stays(d)]
         for d in moving:
@@ -119,7 +119,7 @@ class _Split:
         return replace(self.whole, bodies=(body,), monoid=None, over=(), domain=None)
 
     def sheltered(self, body: Expr, axes: Collection[str]) -> Expr:
-        """The body of an equation over some of the axes, with no read out of range where the others are empty."""
+        """The body of an equation over some of the axes, without reads out of range where the other axes are empty."""
         others = [a for a in (*self.whole.axes, *self.whole.over) if a not in axes]
         some = (Apply("gt", (Extent(axis), ZERO)) for axis in others)
         return sheltered(body, reduce(conjoin, some, None), self.shapes)
@@ -128,12 +128,12 @@ class _Split:
         return prod(max(self.context.size(axis), 1) for axis in axes)
 
     def summed(self, group: Group, others: Iterable[Group]) -> list[str]:
-        """The reduced axes of a group that nothing else needs."""
+        """The reduced axes of a group that no other group needs."""
         needed = self.kept.union(*(g.axes for g in others))
         return [axis for axis in self.over if axis in group.axes and axis not in needed]
 
     def sum_private_axes(self) -> None:
-        """Sum the axes that one group alone has."""
+        """Sum the axes that only one group has."""
         private = [self.summed(g, self.without(g)) for g in self.groups]
         left = [g.axes - set(p) for g, p in zip(self.groups, private, strict=True)]
         first = sum(self.volume(g.axes) for g, p in zip(self.groups, private, strict=True) if p)
@@ -149,7 +149,7 @@ class _Split:
         return self.volume(frozenset().union(*(g.axes for g in self.groups)))
 
     def contract(self) -> None:
-        """Pair by pair in the order found, the last pair left to the equation, if that pays."""
+        """If it pays, contract pair by pair in the order found, and leave the last pair to the equation."""
         path = cheapest_path([g.axes for g in self.groups], self.kept, self.volume)
         if _WORTHWHILE * self.cost(path) > self.at_once():
             return
@@ -161,7 +161,7 @@ class _Split:
             self.groups.append(self.reduced(together, private) if private else together)
 
     def cost(self, path: Sequence[tuple[int, ...]]) -> int:
-        """The positions that all steps of a path go through."""
+        """The positions that all steps of a path visit."""
         axes, total = [g.axes for g in self.groups], 0
         for pair in path:
             union = frozenset().union(*(axes[k] for k in pair))
@@ -172,7 +172,7 @@ class _Split:
         return total
 
     def reduced(self, group: Group, over: Sequence[str]) -> Group:
-        """An intermediate for the sum of a group over some of its axes, as a group."""
+        """The sum of a group over some of its axes as an intermediate, which is a group again."""
         factors = [f for _, f in group.factors]
         body = self.sheltered(multiplied(factors, self.op), group.axes)
         axes = tuple(a for a in axes_of(multiplied(factors, self.op)) if a not in over)
@@ -190,12 +190,12 @@ class _Split:
 
 
 def _title(factor: Expr) -> str:
-    """What an intermediate is named after: the first tensor that the factor reads."""
+    """The part of an intermediate's name for a factor: the first tensor that it reads."""
     return next((r.tensor for r in reads(factor)), "axes")
 
 
 def absorbed(groups: Sequence[Group], volume: Callable[[Iterable[str]], int]) -> list[Group]:
-    """Each group that has all its axes on another becomes elementwise with the smallest such."""
+    """Each group whose axes another group has too is multiplied elementwise into the smallest such group."""
     left = sorted(groups, key=lambda g: volume(g.axes))
     for k, g in enumerate(left):
         host = next((n for n in range(k + 1, len(left)) if left[n].axes >= g.axes), None)
@@ -208,7 +208,7 @@ def absorbed(groups: Sequence[Group], volume: Callable[[Iterable[str]], int]) ->
 def cheapest_path(
     axes: Sequence[frozenset[str]], kept: Collection[str], volume: Callable[[Iterable[str]], int]
 ) -> list[tuple[int, ...]]:
-    """Which groups to contract, by place, step by step; what a step gives comes last."""
+    """Which groups to contract in each step, by place; the result of a step is appended."""
     from opt_einsum import contract_path, get_symbol
 
     all_axes = sorted(frozenset().union(*axes))

@@ -1,4 +1,4 @@
-"""Bound reductions whose domain depends on data, by what chunks of the data may have in common.
+"""Bound reductions whose domain depends on data, by which chunks of the data can match.
 
     O[b, i] = sum[j](where(doc[b, i] == doc[b, j], f, 0))
     -->   doc_least[b, c] = min[r](doc[b, c * 16 + r])    doc_most[b, c] = max[r](doc[b, c * 16 + r])
@@ -10,8 +10,8 @@ Each predicate of the domain is evaluated over intervals: whether it may hold an
 the reduced axis. Least and greatest values of each chunk, and the first and last chunk of each row of chunks, are
 ordinary equations of O(n) memory. The predicate stays where it is, as the mask of the tiles that are visited.
 
-It pays where the reductions that the bounds are for are predicted to take much longer than the equations that give
-them. Without it every tile of a mask that reads data is visited: for packed documents, all of n * n.
+It pays where the bounded reductions are predicted to take much longer than the equations that compute the bounds.
+Without it every tile of a mask that reads data is visited: for packed documents, all of n * n.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from einc.passes.estimate.cost import Model, arithmetic
 from einc.passes.estimate.single import alone
 from einc.pipeline import Context, positions
 
-_LEAST_GAIN = 4.0  # times what the bounds take, that the reductions must be predicted to take
+_LEAST_GAIN = 4.0  # the least ratio of the reductions' predicted time to that of their bounds
 
 
 def prune_domain(program: Program, context: Context) -> Program:
@@ -63,7 +63,7 @@ def _data_domain(e: Equation, named: dict[str, Equation], dtypes: dict[str, DTyp
 
 
 def _written_out(e: Expr, named: dict[str, Equation], dtypes: dict[str, DType]) -> Expr:
-    """The expression with every pointwise tensor that is read at its own axes replaced by what it is."""
+    """The expression with every pointwise tensor that is read at its own axes replaced by its body."""
     if isinstance(e, Read):
         source = named.get(e.tensor)
         if source is None or source.monoid is not None or e.guard is not None:
@@ -88,7 +88,7 @@ class _Pruning:
         self.program, self.context = program, context
 
     def bound(self, axis: str, predicates: Domain, equations: list[Equation]) -> None:
-        """Bound these equations along the axis, if their predicates say anything of chunks and it pays."""
+        """Bound these equations along the axis, if their predicates exclude any chunks and it pays."""
         given = _defined_before(self.program, equations[0])
         usable = sorted((p for p in predicates if ein.tensors_of(p) <= given), key=repr)
         if not usable:
@@ -103,7 +103,7 @@ class _Pruning:
             self.program = made
 
     def row_axis(self, predicates: Iterable[Expr], axis: str) -> str | None:
-        """The longest other axis that no data lies along together with the reduced one."""
+        """The longest other axis that shares no data tensor with the reduced one."""
         found = dict.fromkeys(a for p in predicates for a in ein.axes_of(p) if a != axis)
         for r in (r for p in predicates for r in ein.reads(p)):
             if axis in ein.axes_of(r):
@@ -112,7 +112,7 @@ class _Pruning:
         return max(found, key=lambda a: self.context.size(a), default=None)
 
     def hull(self, axis: str, row: str | None, test: Expr, chunks: Chunks, equations: list[Equation]) -> Program:
-        """The program with the first and the beyond of what may be needed, and the equations within them."""
+        """The program with the first position that may be needed, and the one after the last, as bounds."""
         column = chunks.of(axis)
         axes = tuple(a for a in ein.axes_of(test) if a != column)
         start: Expr = Apply("mul", (AxisValue(column), Const(CHUNK)))
@@ -143,7 +143,7 @@ class _Pruning:
         )
 
     def pays(self, made: Program, chunks: Chunks, equations: list[Equation]) -> bool:
-        """Whether the bounds take O(n) memory, and little time beside the reductions."""
+        """Do the bounds take O(n) memory, and little time compared with the reductions?"""
         model = Model(made, self.context)
         rates = self.context.target.rates
         before = {e.name for e in self.program.equations}
@@ -157,7 +157,7 @@ class _Pruning:
 
 
 def _defined_before(program: Program, e: Equation) -> set[str]:
-    """The tensors that there are when an equation is computed."""
+    """The tensors that exist when an equation is computed."""
     found = {p.name for p in program.operands}
     for other in program.equations:
         if other.name == e.name:

@@ -1,4 +1,4 @@
-"""Where the positions that a reduction counts end: its conditions, taken out of its domain and its body."""
+"""The conditions under which a reduction counts a position, taken out of its domain and body, and the ends they set."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ from einc.passes.streaming.prefix import is_alike
 def restricted(
     eq: Equation, program: Program, whole: Program, shapes: Mapping[str, tuple[tuple[str, ...], ...]]
 ) -> tuple[tuple[Expr, ...], tuple[Expr, ...]]:
-    """The conditions under which a position counts, and what is reduced there, free of guards that they imply.
+    """The conditions under which a position counts, and what is reduced there, without guards that they imply.
 
-    The equation is one of `program`; `whole` is that as far as it is made anew, `shapes` are those of all tensors.
+    The equation is one of `program`; `whole` is the program as rewritten so far, `shapes` are those of all tensors.
     """
     assert eq.monoid is not None
     terms = () if eq.domain is None else holds(eq.domain)
@@ -94,7 +94,7 @@ def _peeled(e: Expr, unit: float) -> tuple[tuple[Expr, ...], Expr]:
 def _freed(
     e: Expr, holding: frozenset[Expr], whole: Program, shapes: Mapping[str, tuple[tuple[str, ...], ...]]
 ) -> Expr:
-    """The expression with no read guarded by what holds anyhow."""
+    """The expression without guards that hold anyway."""
 
     def free(n: Expr) -> Expr:
         if not isinstance(n, Read) or n.guard is None:
@@ -125,7 +125,7 @@ def end(p: Expr, axis: str, dtypes: Mapping[str, DType]) -> tuple[str, Expr] | N
 
 
 def _contexts(e: Expr, own: Read, context: Expr | None) -> Iterator[Expr | None]:
-    """What holds at every read of a tensor, None for nothing; nothing does at one that is not at its own axes."""
+    """What holds at each read of a tensor; None where nothing does, as at a read that is not at its own axes."""
     match e:
         case Read(tensor, index, guard):
             inner = conjoin(context, guard)
@@ -147,5 +147,5 @@ def _contexts(e: Expr, own: Read, context: Expr | None) -> Iterator[Expr | None]
 
 
 def _from_zero(e: Expr) -> Expr:
-    """An end that, read from data, is no lower than where positions begin: the least integer has none before it."""
+    """An end clamped to the first position where it is read from data: no integer comes before the least one."""
     return Apply("max", (e, ZERO)) if reads(e) and not isinstance(e, Cast) else e

@@ -1,4 +1,4 @@
-"""Prefixes instead of a reduction for every end: the work of one walk, not that of its square.
+"""Prefixes instead of a reduction for every end: linear instead of quadratic work.
 
     C[i] = m[t : t <= i](f(t))         -->   one walk over t that carries its total      f free of i, |t| = |i|
     C[i] = m[t : t < i](f(t))          -->   C[i] = m[t : t <= i and t >= 1](f(t - 1))
@@ -7,14 +7,14 @@
     T[i] = m[t, k : t <= i](f(t, k))   -->   U[t] = m[k](f(t, k));  T[i] = m[t : t <= i](U[t])
     C[i] = m[t : t <= i](f(t; M[i]))   -->   one walk whose total follows M      (`running`)
 
-And likewise for t >= i, from the other end. Elsewhere the bound must have an axis that f does not know, or nothing is
-gained. Prefixes along axes of one length walk one axis, so that those that read others can share the walk. A difference
-is for sums whose two ends have different such axes; where one axis has both ends, the window between them is short or
-is walked from end to end. It is exact for integers; of floats it is as good as the larger prefix. Terms of minus
-infinity, as of a gate that is shut, are left out of S, and count where the last of them lies in the interval; an
-interval behind a term that is plus infinity or NaN is NaN.
+And likewise for t >= i, from the other end. Except in the last law, the bound must have an axis that f does not depend
+on, or nothing is gained. Prefixes along axes of one length walk one axis, so that prefixes that read others can share
+the walk. A difference is for sums whose two ends have different such axes; where one axis has both ends, the window
+between them is short or is walked from end to end. It is exact for integers; for floats it is as accurate as the larger
+prefix. Terms of minus infinity, as of a closed gate, are left out of S, and the result is minus infinity where the last
+of them lies in the interval; an interval after a term that is plus infinity or NaN is NaN.
 
-A decay between any two positions has this shape: n**3 work that is n.
+A decay between any two positions has this shape: it takes n instead of n**3 work.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ from einc.pipeline import Context
 
 
 def scan(program: Program, context: Context) -> Program:
-    """The program with its prefixes in their form, and with what is made of prefixes read from them."""
+    """The program with its prefixes in normal form, and with reductions that are made of prefixes read from these."""
     scans = _Scans(program, context)
     for eq in program.equations:
         scans.done += scans.equation(eq)
@@ -83,7 +83,7 @@ def _with_one_walk(program: Program) -> Program:
 
 
 def _unguarded(eq: Equation, program: Program) -> Equation:
-    """The equation with no read of what others make guarded by what axes of one length say: that it is in range."""
+    """The equation without guards on reads of other equations that hold because axes have the same length."""
     shapes, given = program.shapes(), {p.name for p in program.operands}
 
     def free(n: Expr) -> Expr:
@@ -111,13 +111,13 @@ class _Scans:
         self.taken = names(program)
         self.axes: list[AxisDecl] = []
         self.done: list[Equation] = []
-        self.places: dict[str, str] = {}  # an axis as long as another, by that
+        self.places: dict[str, str] = {}  # for an axis, another one of the same length
 
     def equation(self, eq: Equation) -> list[Equation]:
-        """The equation, or those that give the same by prefixes."""
+        """The equation, or equations that compute the same by prefixes."""
         if eq.monoid is None:
             return [eq]
-        done = prefix(eq, self.whole) is not None  # and made of others where it has a second end that f does not know
+        done = prefix(eq, self.whole) is not None  # still rewritten if f does not depend on a second end
         for axis in eq.over:
             ends = self.ends(eq, axis)
             if ends is None or (done and not (ends.lower and ends.upper)):
@@ -128,13 +128,13 @@ class _Scans:
 
     @property
     def whole(self) -> Program:
-        """The program as far as it is made, and as it was from there on."""
+        """The program as rewritten so far, with the remaining equations as they were."""
         made = {eq.name for eq in self.done}
         equations = (*self.done, *(eq for eq in self.program.equations if eq.name not in made))
         return replace(self.program, equations=equations, axes=(*self.program.axes, *self.axes))
 
     def following(self, eq: Equation) -> list[Equation] | None:
-        """The equation as prefixes whose body knows where they end, if it follows that."""
+        """The equation as prefixes whose body depends on where they end, if their total can follow that end."""
         if len(eq.over) > 1:
             return None
         eq, (axis,) = _unguarded(eq, self.whole), eq.over
@@ -152,7 +152,7 @@ class _Scans:
         return None
 
     def ends(self, eq: Equation, axis: str) -> Ends | None:
-        """The ends of a reduced axis that the body does not know."""
+        """The ends of a reduced axis that the body does not depend on."""
         terms, bodies = restricted(eq, self.program, self.whole, self.scope.shapes)
         solved = {p: end(p, axis, self.scope.dtypes) for p in terms}
         known = _axes((*bodies, *(p for p in terms if solved[p] is None)))
@@ -186,7 +186,7 @@ class _Scans:
         return eq.monoid.op == "add" and unknown[0] != unknown[1]
 
     def inner(self, eq: Equation, ends: Ends) -> tuple[list[Equation], Ends]:
-        """What is reduced at each position of the walked axis, where other axes are reduced as well."""
+        """Where other axes are reduced as well, reduce these first, at each position of the walked axis."""
         over = tuple(a for a in eq.over if a != ends.walked)
         if not over:
             return [], ends
@@ -223,7 +223,7 @@ class _Scans:
         return [replace(eq, bodies=bodies, over=(t,), domain=conjunction((*terms, *rest)))]
 
     def shifted(self, e: Expr, at: dict[str, Expr], terms: Sequence[Expr]) -> Expr:
-        """The expression at another position, its reads there only where the terms hold."""
+        """The expression at another position, with its reads made only where the terms hold."""
         guard = conjunction(terms)
 
         def guarded(n: Expr) -> Expr:
@@ -234,7 +234,7 @@ class _Scans:
         return bottom_up(substitute(e, at), guarded)
 
     def read_from(self, eq: Equation, ends: Ends) -> list[Equation]:
-        """The prefixes at every position, and the equation as what it reads from them."""
+        """The prefixes at every position, and the equation as reads of them."""
         assert eq.monoid is not None
         p = self.position(ends)
         reads = Reads(self.whole, eq, ends, p)
@@ -252,7 +252,7 @@ class _Scans:
         return [s, last, replace(eq, bodies=(body,), monoid=None, over=(), domain=None)]
 
     def prefixes(self, eq: Equation, name: str, monoid: Monoid, body: Expr, ends: Ends, p: str) -> Equation:
-        """The reductions of a body up to every position p, or from it on, under a name of their own."""
+        """The reduction of a body up to every position p, or from it on, under a name of its own."""
         name = unused(name, self.taken)
         self.taken.add(name)
         dims = tuple((a,) for a in (*ends.own, p))
@@ -263,7 +263,7 @@ class _Scans:
         return Equation((tensor,), dims, (body,), monoid, (ends.walked,), domain, eq.span)
 
     def position(self, ends: Ends) -> str:
-        """An axis as long as the walked one: one of the ends, if it is, or a new one."""
+        """An axis as long as the walked one: that of an end, if it is, or a new one."""
         for e in (*ends.upper, *ends.lower):
             if isinstance(e, AxisValue) and e.axis not in ends.own and is_alike(self.whole, e.axis, ends.walked):
                 return e.axis

@@ -1,9 +1,9 @@
-"""Give axes that a tensor between equations has as one dimension a dimension each.
+"""Split a composite dimension of an intermediate tensor into one dimension for each of its axes.
 
     T[(g r)] = f(g, r);  U = h(T[g * |r| + r])   -->   T[g, r] = f(g, r);  U = h(T[g, r])
     and where T is a result                      -->   S[g, r] = f(g, r);  U = h(S[g, r]);  T[(g r)] = S[g, r]
 
-Wherever T is read at such positions, and at no other. How axes lie in memory is for operands and results to say; in
+This holds where all reads of T are at such positions. Only operands and results have a layout in memory to keep; in
 between, a composite dimension would only hide that a value is read where it is made.
 """
 
@@ -19,7 +19,7 @@ from einc.passes.algebra.exposure import Dims
 
 
 def separate_axes(program: Program) -> Program:
-    """The program with the axes of what it makes for itself apart."""
+    """The program with one dimension for each axis of its intermediate tensors."""
     read: dict[str, list[Read]] = {}
     for r in (r for eq in program.equations for e in eq.expressions() for r in reads(e)):
         read.setdefault(r.tensor, []).append(r)
@@ -37,7 +37,7 @@ def separate_axes(program: Program) -> Program:
 
 
 def _is_read_whole(eq: Equation, read: Mapping[str, list[Read]]) -> bool:
-    """Is what an equation gives read, and always where composite dimensions have the positions of their axes?"""
+    """Is the equation's tensor read, and always with the positions of a composite dimension's own axes in it?"""
     at = [r for t in eq.outputs for r in read.get(t.name, [])]
     return bool(at) and all(
         in_range_by_form(e, dim) for r in at for e, dim in zip(r.index, eq.dims, strict=True) if len(dim) != 1
@@ -45,7 +45,7 @@ def _is_read_whole(eq: Equation, read: Mapping[str, list[Read]]) -> bool:
 
 
 def _made(eq: Equation, new: Mapping[str, str]) -> tuple[Equation, ...]:
-    """The equation with its axes apart, and what the program returns of it as it lies in memory."""
+    """The equation with its axes apart and, if it is a result, the equation that gives it its layout in memory."""
     if eq.name not in new:
         return (eq,)
     outputs = tuple(replace(t, name=new[t.name]) for t in eq.outputs)

@@ -1,15 +1,16 @@
 """Make expressions smaller by laws of arithmetic and logic, and compute equal things once.
 
-    e                                 -->   the smaller expression of `einc.passes.identities`
+    e                                 -->   the smaller expression of `algebra/identities`
     T[i] = m[r](f);  U[i] = m[r](f)   -->   T[i] = m[r](f), and U is read as T
     T[i] = m[r : p](identity of m)    -->   T[i] = identity
     p and q(T[e : p])                 -->   p and q(T[e : e is in range])
 
-To a fixpoint: every law takes nodes away. Two equations that are both results stay two, the second a copy of the first.
-A guard that the place of a read implies is there for what is out of range; the read depends on fewer axes without it.
+Applied to a fixpoint: every law removes nodes. Two equal equations that are both results stay two, the second a copy of
+the first. A guard that the place of a read implies only keeps the read in range; without its other conditions the read
+depends on fewer axes.
 
-What a person writes for clarity, the elaborator for generality and `inline` for uniformity is paid for at run time,
-once a position.
+What a person writes for clarity, the elaborator for generality and `inline` for uniformity would be paid for at run
+time, at every position.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ def _equation(e: Equation, scope: Scope) -> Equation:
     unit = None if e.monoid is None else e.monoid.unit
     if e.monoid is None or unit is None or len(e.bodies) > 1:
         return e
-    if e.domain == FALSE and not isinstance(e.monoid.identity[0], str):  # which depends on the type
+    if e.domain == FALSE and not isinstance(e.monoid.identity[0], str):  # a string identity depends on the type
         e = replace(e, bodies=(unit,))
     body = e.body
     while isinstance(body, Cast):
@@ -70,7 +71,7 @@ def _equation(e: Equation, scope: Scope) -> Equation:
 
 
 def _narrowed(e: Expr, context: Expr | None, scope: Scope) -> Expr:
-    """The expression, under conditions that hold, without guards that they imply and that add axes to a read."""
+    """The expression where `context` holds, without guards that it implies and that add axes to a read."""
     match e:
         case Apply(op, args):
             under = [argument_guard(op, args[:k], context) for k in range(len(args))]

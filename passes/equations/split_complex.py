@@ -2,8 +2,8 @@
 
     T[i] = sum[k](A * B)   -->   T[i] = sum[k](complex(re(A) * re(B) - im(A) * im(B), re(A) * im(B) + im(A) * re(B)))
 
-From here on a complex number is made in one place, at the root of a body, and taken apart in another, where an operand
-is read: all between is real, and contractions are products of real matrices.
+From here on a complex number is made only at the root of a body and taken apart only where an operand is read: all in
+between is real, and contractions are products of real matrices.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from einc.passes.algebra.complex_parts import parts, real
 def split_complex(program: Program) -> Program:
     """The program over real numbers.
 
-    Raises `DTypeError` for an operation or a reduction that complex numbers have not (max, argmin, ...).
+    Raises `DTypeError` for an operation or a reduction that complex numbers do not have (max, argmin, ...).
     """
     dtypes = program.dtypes()
     return replace(program, equations=tuple(_split(eq, dtypes) for eq in program.equations))

@@ -1,10 +1,10 @@
-"""How states go on: a `step` takes in a block of the walked axes, a `merge` the states of other parts of the walk.
+"""How states advance: a `step` takes in a block of the walked axes, a `merge` the states of other parts of the walk.
 
     step     Phi  <-  move(Phi) (+) fold of phi(r; d') over a block
     merge    Phi  <-  move(Phi) (+) fold of move(Psi_p) over parts p
 
-Both go through the chain link by link: what the links before have become gives the references d', and all states are
-moved to these before they are combined. So one derivation gives the loop and the combination of its parts.
+Both go through the chain link by link: the advanced values of earlier links give the references d', and all states are
+moved to these before they are combined. So one derivation gives both the loop and the merge of its parts.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def merge(s: States, parts: Moment, block: Block) -> None:
 
 
 def _follow(s: States, pasts: Sequence[Moment], combine: Combine, block: Block) -> None:
-    """Carry round the loop what past states, moved to the references of the links before, are combined to."""
+    """Carry round the loop the combination of past states, moved to references that earlier links have advanced."""
     new = Moment("new")
     units = s.units()
     done: dict[tuple[str, ...], list[Value]] = {}
@@ -80,7 +80,7 @@ def _follow(s: States, pasts: Sequence[Moment], combine: Combine, block: Block) 
 
 
 def _refer(s: States, r: Reference, pasts: Sequence[Moment], new: Moment) -> None:
-    """Define a reference before and after. One that was not finite yet has not moved; one that was 0 moves from 1."""
+    """Define a reference before and after. If it was not finite, it has not moved; a scale that was 0 moves from 1."""
     if prime(r.name) in s.k.known:
         return
     order = s.k.extends(r.axes)
@@ -98,7 +98,7 @@ def _refer(s: States, r: Reference, pasts: Sequence[Moment], new: Moment) -> Non
 
 
 def move(s: States, a: Accumulator, past: Moment) -> list[Value]:
-    """An accumulator's states of a past moment, at the moved references."""
+    """An accumulator's states at a past moment, moved to the new references."""
     first, *others = past.held[a.name]
     order, t = (*past.along, *s.order(a)), s.b.type_of(first)
     if a.shift is not None and a.shift != ein.ZERO:
@@ -113,9 +113,9 @@ def move(s: States, a: Accumulator, past: Moment) -> list[Value]:
 
 
 def _mixed(s: States, a: Accumulator, past: Moment, t: DType) -> Value:
-    """The sum of what an accumulator's moves take from each.
+    """The sum of an accumulator's moves: each a coefficient times an accumulator.
 
-    Where it holds nothing, a scale cannot be too large, and what scales an infinite unit cannot be 0.
+    One that holds the unit is not scaled: a coefficient may overflow, and 0 times an infinite unit is NaN.
     """
     whole: Value | None = None
     for coefficient, name in a.moves:
@@ -131,7 +131,7 @@ def _mixed(s: States, a: Accumulator, past: Moment, t: DType) -> Value:
 
 
 def _coefficient(s: States, coefficient: Expr, past: Moment, order: tuple[str, ...], t: DType) -> Value:
-    """A coefficient under a name; it is the same for many accumulators."""
+    """A coefficient bound to a name, since many accumulators share it."""
     e = s.moving(coefficient, past)
     axes = {s.b.tile_of[x] for x in ein.axes_of(e)}
     bound = s.b.blocks[-1].bound

@@ -1,8 +1,8 @@
-"""Builds one kernel: scalar expressions as tile values, in the types of tiles.
+"""Builds one kernel: scalar expressions become tile values, with the types of tiles.
 
-Types become explicit here: arguments of an operation are converted to one type, narrow floats to f32, literals take the
-type of what they meet. Loads are bound to names, as are operations that occur more than once. A float divisor that is
-the same all over a tile is inverted once, before the tile is multiplied by it; what has one value a row is divided.
+Types become explicit here: arguments of an operation are converted to one type, narrow floats to f32, and literals take
+the type of the other arguments. Loads are bound to names, as are operations that occur more than once. A float divisor
+that is the same for a whole tile is inverted once and multiplied by; a value per row is divided.
 """
 
 from __future__ import annotations
@@ -47,14 +47,14 @@ class Builder(Statements):
         super().__init__(program, plan)
         self.inside = inside
         self.given = {p.name for p in program.operands}
-        self.finer: dict[Expr, Callable[[], tile.Value]] = {}  # ways to expressions with less rounding
-        self.inverts = True  # a tile is multiplied by the inverse of what it is divided by
+        self.finer: dict[Expr, Callable[[], tile.Value]] = {}  # values of expressions with less rounding
+        self.inverts = True  # a tile is multiplied by the inverse of its divisor
         self.sheltered = plan.sheltered
         self.shared: set[Expr] = set()
         self.share(e for eq in plan.equations for e in eq.expressions())
 
     def share(self, expressions: Iterable[Expr]) -> None:
-        """Bind the operations, and what is read, that occur more than once in these."""
+        """Bind the operations and reads that occur more than once in these expressions."""
         uses = Counter(n for e in expressions for n in ein.walk(e) if isinstance(n, Apply | Read))
         self.shared |= {e for e, n in uses.items() if n > 1 and ein.reads(e)}
 
@@ -66,7 +66,7 @@ class Builder(Statements):
         return self.blocks[-1].bound[e, real]
 
     def combine(self, monoid: Monoid, a: tuple[tile.Value, ...], b: tuple[tile.Value, ...]) -> tuple[tile.Value, ...]:
-        """The monoid's combine of two states, component by component."""
+        """The monoid's combination of two states, component by component."""
         known = {f"a{k}": v for k, v in enumerate(a)} | {f"b{k}": v for k, v in enumerate(b)}
 
         def value(e: Expr) -> tile.Value:
@@ -96,7 +96,7 @@ class Builder(Statements):
         return self.convert(self._value(e, order, real), t)
 
     def widened(self, e: Expr, order: tuple[str, ...], t: DType) -> tile.Value:
-        """Like `typed`, but sums and products of integers are made in type t, not converted to it afterwards."""
+        """Like `typed`, but sums and products of integers are computed in type t, not converted to it afterwards."""
         match e:
             case Apply(op="add" | "sub" | "mul" | "neg" as op, args=args) if t.is_int and self.dtype(e).is_int:
                 return tile.Elem(op, tuple(self.widened(a, order, t) for a in args))
@@ -158,9 +158,9 @@ class Builder(Statements):
         return self.place(e, order)
 
     def place(self, e: Expr, order: tuple[str, ...]) -> tile.Value:
-        """A subscript, in the index type where no value of it can wrap there: alone, or moved on from where it is read.
+        """A subscript, in the index type where none of its values can wrap there: alone, or offset from a value read.
 
-        A sum of a read integer and a position that leaves the index type is negative, and so is no position.
+        A sum of a read integer and a position that overflows the index type is negative, and so not a position.
         """
         match e:
             case Cast(dtype=t, arg=arg) if t == I64 and fits_index(self.dtype(arg)):
@@ -202,7 +202,7 @@ class Builder(Statements):
         return arithmetic(op, args, t)
 
     def _with_u64(self, op: str, args: tuple[Expr, ...], order: tuple[str, ...]) -> tile.Value:
-        """A comparison of u64 with another integer, in i64: what is not in that is greater than all that is."""
+        """A comparison of u64 with another integer, in i64: a value that does not fit is greater than all that do."""
         a, b = (self._as(x, order, I64) for x in args)
         first = self.dtype(args[0]) == U64
         below = tile.Elem("lt", (a if first else b, tile.Lit(0, I64)))
@@ -211,7 +211,7 @@ class Builder(Statements):
         return tile.Elem("and", (tile.Elem("not", (below,)), tile.Elem(op, (a, b))))
 
     def _is_spread(self, args: tuple[tile.Value, ...]) -> bool:
-        """Whether the first argument extends over more than its rows, and the second is the same all over it."""
+        """Does the first argument extend over more than its rows, while the second is the same for all of it?"""
         extends = self.axes_of(args[0])
         several = len(extends) > 1 or any(self.roles.get(a) not in ("row", "column") for a in extends)
         return several and not self.axes_of(args[1])
@@ -222,7 +222,7 @@ class Builder(Statements):
     # The kernel ------------------------------------------------------------------------------------------------------
 
     def kernel(self, plan: Planned, grid: Axes, whole: Axes) -> tile.Kernel:
-        """What has been built, without bindings that nothing uses, with the arguments it needs."""
+        """The kernel that has been built, with the arguments that it needs and without unused bindings."""
         own = {eq.name for eq in plan.equations}
         sources = [eq for eq in self.program.equations if eq.name in own]
         body = live(tuple(self.blocks[0].statements))

@@ -1,9 +1,9 @@
-"""What of a reduction counts, as one kernel can tell: guards for its terms, and for the sides of its dots.
+"""Which positions of a reduction count, as one kernel can tell: guards for its terms, and for the sides of its dots.
 
     dot(left, right)   -->   dot(left in p, right where q)      left is 0 where p or q fails; q is about right's axes
 
-A side is masked itself where its own axes say what counts. What also depends on rows, or columns, stays with the side
-that is 0 there: a position of the other counts for some of them and not for others.
+A side is masked where its own axes tell what counts. A condition that also depends on rows, or columns, stays with the
+side that is 0 there: a position of the other side counts for some of them and not for others.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from einc.passes.streaming.walks import unfolded
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """One side of a dot as it is multiplied, and where it counts, if that is not everywhere."""
+    """One side of a dot as it is multiplied, and the condition where it counts, if that is not everywhere."""
 
     value: Expr
     inside: Expr | None
@@ -35,7 +35,7 @@ class Counted:
     is_int: Callable[[Expr], bool]
 
     def sides(self, left: Expr, right: Expr, rows: Collection[str], columns: Collection[str]) -> tuple[Side, Side]:
-        """Both sides, which extend over these tile axes."""
+        """Both sides of a dot, which extend over these tile axes."""
         on_left, on_right = (self.exclusion.zero(e) for e in (left, right))
         lesser, left_in = self.of(right, on_left, on_right, columns, rows)
         greater, right_in = self.of(left, on_right, on_left, rows, columns)
@@ -44,7 +44,7 @@ class Counted:
     def of(
         self, e: Expr, needed: Domain, own: Domain, here: Collection[str], there: Collection[str]
     ) -> tuple[Expr, Expr | None]:
-        """A side under what its axes tell of what the other needs, and the rest, about the axes of the other."""
+        """A side under what the other needs of its own axes, and the conditions that are left, on the other's axes."""
         found = self.exclusion.relevant(e, needed, own)
         direct = [p for p in found if set(self.tiles(axes_of(p))) <= set(here)]
         rest = [p for p in found if p not in direct and set(self.tiles(axes_of(p))) <= set(there)]
@@ -58,7 +58,7 @@ class Counted:
 def telling(
     named: dict[str, Equation], made: dict[str, Equation], along: Collection[str], known: Collection[str]
 ) -> Callable[[Expr], Expr | None]:
-    """A predicate as a kernel can tell it where it walks: by what is in memory, and made of that; None if it cannot."""
+    """Writes a predicate so that a kernel can evaluate it during a walk, from tensors in memory; None if it cannot."""
 
     def told(r: Read) -> bool:
         source = made.get(r.tensor)

@@ -1,9 +1,10 @@
-"""What a prefix that knows its end carries, and the monoid that combines it.
+"""The components that a prefix carries whose body depends on its end, and the monoid that combines them.
 
     (Phi, d) then (Psi, d')   -->   (C(d -> d') Phi (+) Psi, d')
 
-The components are what the accumulators hold, then the references, then what else the transition reads: a scan combines
-values of one position alone, so they come along. A reference that is not usable has not moved yet, as in a walk.
+The components are the values of the accumulators, then the references, then whatever else the transition reads: a scan
+combines only values of single positions, so these come along. A reference that is not usable has not moved yet, as in a
+walk.
 """
 
 from __future__ import annotations
@@ -19,9 +20,9 @@ from einc.ein.inference import dtype_of
 from einc.ein.monoids import MONOIDS
 from einc.ein.rewriting import replaced
 from einc.passes.algebra.domain import ordered
-from einc.passes.lowering.at_references import at_moved
 from einc.passes.lowering.kernel import Kernel
 from einc.passes.lowering.statements import Block
+from einc.passes.streaming.at_references import at_moved
 from einc.passes.streaming.movement import NEW, Movement, prime
 from einc.passes.streaming.running import Running
 from einc.passes.streaming.sweep import Accumulator, Reference
@@ -31,7 +32,7 @@ _NAME = "running"
 
 
 class Following:
-    """The states of one running prefix within a loop of a kernel, its tiles over some tile axes."""
+    """The states of one running prefix within a loop of a kernel, as tiles over some tile axes."""
 
     def __init__(self, kernel: Kernel, eq: Equation, running: Running, inside: tuple[str, ...]) -> None:
         self.k, self.b, self.eq, self.inside = kernel, kernel.b, eq, inside
@@ -46,7 +47,7 @@ class Following:
     # References -------------------------------------------------------------------------------------------------------
 
     def refer(self, r: Reference) -> None:
-        """Define what a reference is at every end, and what accumulators there are relative to."""
+        """Define the value of a reference at every end, and the value that accumulators are relative to there."""
         t = I64 if settle(dtype_of(r.value, self.b.dtypes)).is_int else self.real
         there = self.b.bind(f"{r.name}_there", self.b.typed(r.value, self.inside, t), self.inside)
         self.define(r.name, there)
@@ -57,7 +58,7 @@ class Following:
         self.b.dtypes[name] = self.b.type_of(value)
 
     def usable_or(self, v: Value, r: Reference, other: Value) -> Value:
-        """A value of a reference, or another where accumulators cannot be relative to it."""
+        """A value of a reference, or another value where accumulators cannot be relative to it."""
         if self.b.type_of(v).is_int:
             return v
         below = Elem("ne", (v, Lit(float("-inf"), self.real)))
@@ -72,14 +73,14 @@ class Following:
     # Components -------------------------------------------------------------------------------------------------------
 
     def share(self, a: Accumulator) -> Equation:
-        """What an accumulator is at a position alone, as a reduction of that."""
+        """An accumulator of a single position, as a reduction of that."""
         moved = (at_moved(body, self.link.references) for body in a.bodies)
         bodies = tuple(ordered(body, lambda e: self.b.dtype(e).is_int) for body in moved)
         dims = tuple((x,) for x in self.eq.axes)
         return Equation((self.eq.outputs[0],), dims, bodies, a.monoid, self.eq.over, a.domain)
 
     def read(self, e: Expr) -> Iterator[Expr]:
-        """What a coefficient reads that differs from one prefix to another, references at rest."""
+        """The values in a coefficient that differ between prefixes, with unmoved references."""
         match e:
             case Read(tensor=name) if name.removesuffix(NEW) in {r.name for r in self.link.references}:
                 yield Read(name.removesuffix(NEW), ())
@@ -90,7 +91,7 @@ class Following:
                     yield from self.read(below)
 
     def terms(self) -> tuple[Monoid, tuple[Value, ...], tuple[DType, ...]]:
-        """The monoid of all components, what they are at every position alone, and their types."""
+        """The monoid of all components, their values at every single position, and their types."""
         args: list[Value] = []
         types: list[DType] = []
         for eq in self.shares:
@@ -123,11 +124,11 @@ class Following:
         return Monoid(_NAME, (*identity, *map(self.unit, self.leaves)), combine, commutative=False)
 
     def unit(self, leaf: Expr) -> int | str:
-        """What a leaf is where there is no position: a reference that is not usable."""
+        """The identity of a value that comes along: for a float, one that is not usable as a reference."""
         return "lowest" if isinstance(leaf, Read) and self.b.dtypes[leaf.tensor].is_float else 0
 
     def combined(self) -> Iterator[Value]:
-        """Every component of two states put together."""
+        """Every component of the combination of two states."""
         start = sum(a.monoid.components for a in self.link.accumulators)
         places = {leaf: n for n, leaf in enumerate(self.leaves, start)}
         for r in self.link.references:
@@ -152,7 +153,7 @@ class Following:
             n += a.monoid.components
 
     def moved(self, a: Accumulator, held: Mapping[str, int], others: Mapping[Expr, Expr]) -> Value:
-        """What an accumulator of the earlier state holds first, moved to the end of the later one."""
+        """The first component of an accumulator of the earlier state, moved to the end of the later one."""
         t = self.types[held[a.name]]
         first: Value = Ref(f"a{held[a.name]}")
 
@@ -168,7 +169,7 @@ class Following:
         return reduce(lambda x, y: Elem("add", (x, y)), terms) if terms else first
 
     def term(self, a: Accumulator, coefficient: Expr, held: Value, t: DType, value: Callable[[Expr], Value]) -> Value:
-        """What a move takes from an accumulator; of one that holds nothing, nothing, however large the scale."""
+        """A term of a move, from one accumulator: the unit where that holds the unit, however large the coefficient."""
         held = self.b.convert(held, t)
         if coefficient == ONE:
             return held
@@ -180,7 +181,7 @@ class Following:
     # Results ----------------------------------------------------------------------------------------------------------
 
     def chosen(self, axis: str, at_end: tuple[Value, ...]) -> list[Value]:
-        """Every component where a tile axis ends, from tiles that are 0 elsewhere."""
+        """Every component at the end of a tile axis, from tiles that are 0 elsewhere."""
         one = replace(self.eq, monoid=MONOIDS["sum"])
         return [self.b.fold(one, axis, (v,), self.inside, (t,))[0] for v, t in zip(at_end, self.types, strict=True)]
 
@@ -188,7 +189,7 @@ class Following:
         return (0,) * len(self.types)
 
     def results(self, states: Sequence[Value]) -> list[Value]:
-        """The prefixes from what is carried at their ends."""
+        """The prefixes from the states at their ends."""
         link, monoid, before = self.link, self.link.accumulators[0].monoid, (dict(self.k.known), dict(self.b.dtypes))
         scaling = [r for r in link.references if r.hat]
         shifting = frozenset(r.name for r in link.references if not r.hat)
@@ -210,7 +211,7 @@ def _moves(a: Accumulator) -> tuple[Expr, ...]:
 
 
 def _as_expr(v: Value) -> Expr:
-    """A value of states as an expression of them, its literals with their types."""
+    """A tile value of states as an expression of them, its literals cast to their types."""
     match v:
         case Ref(name=name):
             return Scalar(name)
@@ -223,4 +224,4 @@ def _as_expr(v: Value) -> Expr:
         case Elem(op=op, args=args):
             return Apply(op, tuple(map(_as_expr, args)))
         case _:
-            raise AssertionError(f"states are combined with {v}")
+            raise AssertionError(f"a value that does not combine states: {v}")

@@ -1,4 +1,4 @@
-"""Reductions of rows that are held whole, as exact as walked ones: finished at the exact mean (`centres`).
+"""Reductions of rows that are held whole, as exact as walked ones: finished at the exact mean (`exact_means`).
 
 m = sum(x) / n;  v = sum(f(x; m))   -->   v = sum_q c_q(m, m + drift) * Phi_q;  drift = sum(x - m) / n
 """
@@ -10,6 +10,7 @@ from functools import partial
 
 from einc import ein
 from einc.ein import Equation, Expr
+from einc.passes.lowering.finish import exactly, mean
 from einc.passes.lowering.kernel import Kernel
 from einc.passes.lowering.states import END, Moment, States
 from einc.passes.streaming.closure import links
@@ -21,7 +22,7 @@ from einc.tile import Elem, Fill, Lit, Value
 
 
 def refined(kernel: Kernel) -> dict[str, Callable[[], Value]]:
-    """What gives the exact value of a reduction over whole axes, for those that have one."""
+    """Functions for the exact values of reductions over whole axes, by name, for those that have one."""
     groups: dict[tuple[str, ...], list[Equation]] = {}
     for eq in kernel.plan.equations:
         if eq.monoid is not None and eq.over and set(eq.over) <= set(kernel.plan.whole):
@@ -43,17 +44,17 @@ def refined(kernel: Kernel) -> dict[str, Callable[[], Value]]:
 def _value(s: States, link: Link) -> Value:
     """The exact value of one link."""
     assert link.exact is not None
-    return s.exactly(link, _end(s, link.exact, link), link.exact)
+    return exactly(s, link, _end(s, link.exact, link), link.exact)
 
 
 def _mean(s: States, r: Reference) -> Value:
     """The exact value of a mean."""
     assert r.exact is not None
-    return s.mean(r, _end(s, r.exact, None))
+    return mean(s, r, _end(s, r.exact, None))
 
 
 def _end(s: States, exact: Expr, link: Link | None) -> Moment:
-    """What accumulators hold of what an exact value, of a link if of one, needs."""
+    """The moment after the row, with the accumulators that an exact value needs; `link` is the value's link, if any."""
     needed = {name.removesuffix(HELD) for name in ein.tensors_of(exact) if name.endswith(HELD)}
     bodies = [b for x in s.chain for a in x.accumulators if a.name in needed for b in a.bodies]
     read = {name for b in bodies for name in ein.tensors_of(b)} | {r.name for r in (link.references if link else ())}
@@ -77,11 +78,11 @@ def _about(s: States, r: Reference) -> Value:
     value = s.b.bind(r.name, s.b.typed(s.last(r.value), order, s.real), order)
     if s.maxima().isdisjoint(ein.tensors_of(r.value)):
         return value
-    return s.b.bind(r.name, Elem("where", (s.usable(value, r), value, Lit(0, s.real))), order)  # of nothing
+    return s.b.bind(r.name, Elem("where", (s.usable(value, r), value, Lit(0, s.real))), order)  # of an empty row
 
 
 def _held(s: States, name: str) -> list[Value]:
-    """What an accumulator holds: the reduction of the whole row about the mean that was found."""
+    """The states of an accumulator: the reduction of the whole row about the mean that was found."""
     known = s.k.known.get(name + HELD)
     if known is None:
         eq = s.equations[name]

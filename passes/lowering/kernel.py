@@ -1,8 +1,8 @@
-"""One kernel of a plan in the making: the values of its tensors, reductions of one block, and stores.
+"""One kernel in the making: the values of its plan's tensors, reductions of one block, and stores.
 
-What an equation of the plan reads from another is computed in place, once a block. A sum of products whose two sides
-meet in one row, one column and one inner tile axis becomes a dot; one with a single further tile axis, which is a batch
-axis or one of two rows or columns, becomes a dot at each position of that. Any other reduction folds its tile.
+A tensor that one equation of the plan reads from another is computed in place, once a block. A sum of products whose
+two sides have one row, one column and one inner tile axis becomes a dot; with one further tile axis, which is a batch
+axis or one of two rows or columns, a dot at each of its positions. Any other reduction folds its tile.
 """
 
 from __future__ import annotations
@@ -11,13 +11,14 @@ from collections.abc import Callable, Iterable, Mapping
 
 from einc import ein, tile
 from einc.base.types import BOOL, DType, accumulator, compute, join, settle
-from einc.ein import Apply, Equation, Expr, Program, Read
+from einc.ein import Equation, Expr, Program, Read
 from einc.ein.domains import Domains
 from einc.ein.exclusion import Exclusion
 from einc.ein.guards import positions
 from einc.ein.origins import Products
 from einc.passes.algebra.contraction import Contraction, Term, contraction, operand_type
 from einc.passes.algebra.domain import ordered
+from einc.passes.algebra.products import multiplied
 from einc.passes.estimate.sides import fills, held, sides
 from einc.passes.lowering.builder import Builder
 from einc.passes.lowering.counted import Counted, telling
@@ -41,7 +42,7 @@ class Kernel:
         self.refined: Mapping[str, Callable[[], Value]] = {}  # reductions with a more exact way to compute them
 
     def enter(self) -> tuple[Axes, Axes]:
-        """Make the axes known that are not walked: those of the grid, and those held whole."""
+        """Enter the axes that are not walked: those of the grid, and those held whole."""
         plan, b = self.plan, self.b
         batch = tuple(b.axis((a,), "batch") for a in plan.batch)
         blocked = tuple(b.axis(g, role) for g, role in ((plan.rows, "row"), (plan.columns, "column")) if g)
@@ -74,11 +75,11 @@ class Kernel:
         return self.known[read.tensor]
 
     def is_at(self, e: Expr, axis: str) -> bool:
-        """Is it the position of an axis, or of one that runs along with it?"""
+        """Is it the position of the axis, or of one that shares its positions?"""
         return isinstance(e, ein.AxisValue) and self.b.tile_of[e.axis] == self.b.tile_of[axis]
 
     def reduced(self, eq: Equation) -> list[Value]:
-        """A reduction over axes that are held whole: its results, by a more exact way if there is one."""
+        """The results of a reduction over axes that are held whole, computed more exactly where that is possible."""
         return [self.refined[eq.name]()] if eq.name in self.refined else self.folded(eq)
 
     def folded(self, eq: Equation) -> list[Value]:
@@ -89,7 +90,7 @@ class Kernel:
         return [made[k] for k in eq.monoid.results]
 
     def result_order(self, eq: Equation) -> tuple[str, ...]:
-        """The tile axes an equation's value extends over, in the order that it is made in."""
+        """The tile axes an equation's value extends over, in the order it is computed in."""
         dots = self.contractions(eq)
         if dots is not None:
             found = self.sides(dots[0])
@@ -114,9 +115,9 @@ class Kernel:
         return list(self.b.combine(eq.monoid, tuple(states), args))
 
     def folding_order(self, eq: Equation, kept: tuple[str, ...], over: tuple[str, ...]) -> tuple[str, ...]:
-        """The order of a tile that is folded: what is folded comes last, and so lies in a thread where that is natural.
+        """The order of a tile that is folded: the folded axis comes last, so that it lies within a thread.
 
-        It comes first in a tile as it lies in memory that the generator cannot fold otherwise.
+        It comes first in a tile in memory order that the generator cannot fold otherwise.
         """
         as_stored, first = any(isinstance(b, Read) for b in eq.bodies), self.context.backend.folds_first
         return (*over, *kept) if as_stored and first is not None and len(kept) + len(over) >= first else (*kept, *over)
@@ -166,12 +167,12 @@ class Kernel:
         return sides(c.shape, self.tiles, fills(c.shape.inner, self.plan, self.context))
 
     def tiles(self, axes: Iterable[str]) -> list[str]:
-        """The tile axes that a group of axes extends over, outermost first; a position of one a program has none."""
+        """The tile axes that these axes extend over, outermost first; an axis with one position a program has none."""
         found = {self.b.tile_of[a] for a in axes if self.b.types[self.b.tile_of[a]].axes}
         return sorted(found, key=lambda t: self.order.index(t) if t in self.order else len(self.order))
 
     def holds(self, eq: Equation, types: Iterable[DType]) -> bool:
-        """Whether dots over these types sum as wide as the equation does; of floats, a wider sum is made of them."""
+        """Can dots over these types sum as wide as the equation? Dots of floats can be added up in a wider type."""
         return all(t.is_float or accumulator(t) == own for t in types for own in self.state_types(eq))
 
     def dotted(self, eq: Equation, c: Contraction, acc: Value) -> Value:
@@ -184,12 +185,12 @@ class Kernel:
         counted = Counted(self.exclusion(c.shape.inner), self.tiles, lambda e: self.b.dtype(e).is_int)
         for term in c.terms:
             operand = self.operand_type(eq, term)
-            first, second = counted.sides(_product(term.left), _product(term.right), rows, columns)
+            first, second = counted.sides(multiplied(term.left), multiplied(term.right), rows, columns)
             left = self.b.typed(first.value, rows, operand)
             left = Elem("neg", (left,)) if term.negative and operand.is_float else left
             right = self.b.typed(second.value, columns, operand)
             left, right = self.b.bind("left", left, rows), self.b.bind("right", right, columns)
-            if term.negative and operand.is_int:  # whose least number has no opposite
+            if term.negative and operand.is_int:  # the least integer has no opposite, so the dot is negated
                 zero = tile.Fill(Lit(0, summed))
                 made = tile.Dot(left, right, zero, at.row, at.column, at.inner, at.batch)
                 start = Elem("sub", (start, self.b.bind("dot", made, at.result)))
@@ -203,14 +204,14 @@ class Kernel:
         return value if isinstance(acc, tile.Fill) else Elem("add", (acc, value))
 
     def exclusion(self, over: Iterable[str]) -> Exclusion:
-        """What a reduction over some axes does not read, as it can be told here."""
+        """What a reduction over these axes leaves out, as far as this kernel can tell."""
         read = {r.tensor for eq in self.plan.equations for e in eq.expressions() for r in ein.reads(e)}
         stored = read | (self.b.dtypes.keys() if self.context.level == 0 else self.b.given)
         told = telling(self.named, self.definitions, self.plan.along, stored - self.definitions.keys())
         return Exclusion(frozenset(over), Domains(self.named), self.b.dtypes, told)
 
     def counted(self, eq: Equation, body: Expr) -> Expr:
-        """A body without what does not count, its comparisons as bounds have them; itself where all of it does."""
+        """A body guarded where it does not count, comparisons in the form of bounds; itself if all of it counts."""
         found = self.exclusion(eq.over).guarded(body)
         return body if found is body else ordered(found, lambda x: self.b.dtype(x).is_int)
 
@@ -229,7 +230,7 @@ class Kernel:
     # ---------------------------------------------------------------------------------------------------------- stores
 
     def store(self, eq: Equation) -> None:
-        """Compute an equation's outputs, if they have no value yet, and write those that are wanted."""
+        """Compute an equation's outputs, unless they have values already, and write those that are stored."""
         order = self.extends(eq.axes)
         index = tuple(self.b.composite(dim) for dim in eq.dims)
         for n, (value, dtype) in enumerate(zip(self.results(eq, order), stored_types(eq), strict=True)):
@@ -241,7 +242,7 @@ class Kernel:
             self.b.emit(tile.Store(output.name, index, converted, TileType(dtype, order), part=part))
 
     def store_rest(self) -> None:
-        """Write what is stored and does not lie along the walked axes."""
+        """Write the stored tensors that do not extend along the walked axes."""
         for eq in self.plan.equations:
             if self.plan.writes(eq) and self.plan.along.isdisjoint(eq.axes):
                 self.store(eq)
@@ -257,18 +258,11 @@ class Kernel:
 
 
 def component(eq: Equation, n: int) -> str:
-    """The name of an equation's n-th stored value: its tensor's, or that of a part of its one complex tensor."""
+    """The name of an equation's n-th stored value: a tensor, or a part of its one complex tensor."""
     return eq.outputs[n].name if n < len(eq.outputs) else f"{eq.name}#{n}"
 
 
 def stored_types(eq: Equation) -> tuple[DType, ...]:
-    """The type each result is stored as: one an output, or the two parts of a complex output."""
+    """The type that each result is stored in: one for each output, or the two parts of a complex output."""
     first = eq.outputs[0].dtype
     return (first.part, first.part) if first.is_complex else tuple(t.dtype for t in eq.outputs)
-
-
-def _product(factors: tuple[Expr, ...]) -> Expr:
-    whole = factors[0]
-    for f in factors[1:]:
-        whole = Apply("mul", (whole, f))
-    return whole

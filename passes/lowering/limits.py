@@ -1,10 +1,10 @@
-"""Where a loop over a walked axis starts and stops: the part of it that its reductions need, for this tile's rows.
+"""Where a loop over a walked axis starts and stops: the part that its reductions need for the rows of this tile.
 
     loop j: state = ...   -->   loop j from min[rows](e) to max[rows](e'): state = ...      domain: e <= j < e'
 
-The bounds are computed once, before the loop, from the rows of the tile, so they may read data: a length, an offset. Of
-several walked axes the outermost is bounded, as is their position as a whole. Between max[rows](e) and min[rows](e')
-the domain holds for every row, so that no mask need be computed there.
+The bounds are computed once, before the loop, from the rows of the tile, and so may read data: a length, an offset. Of
+several walked axes the outermost is bounded, and so is the position along all of them as one. Between max[rows](e) and
+min[rows](e') the domain holds for every row, so that no mask need be computed there.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from einc.pipeline import positions
 from einc.tile import Elem, ExtentOf, Lit, Value
 from einc.tile.masks import extent
 
-# Positions that a start is rounded down to, so that loads along the axis stay vectors, and the least block.
+# A start is rounded down to a multiple of this, so that loads along the axis stay vectors; it is the least block too.
 _ALIGNED = 16
 
 Limit = Value | None
@@ -41,8 +41,8 @@ Limit = Value | None
 class Limits:
     """The first position that a loop has to visit and the one it may stop before; None where nothing bounds it.
 
-    `full` is where every row needs what it visits: from the greatest of its first values to the least of its others
-    all of `holds` are true. It is None where at most one position is like that.
+    `full` is where every row needs every position: from the greatest of its first values to the least of its second
+    ones, all of `holds` are true. It is None where that is at most one position.
     """
 
     start: Limit = None
@@ -52,7 +52,7 @@ class Limits:
 
 
 def limits(kernel: Kernel, walk: Walk) -> Limits:
-    """What bounds a walk."""
+    """The limits of a walk."""
     walked = kernel.plan.walked
     if positions(walked, kernel.context) <= _ALIGNED or not walk.links:
         return Limits()
@@ -66,7 +66,7 @@ def limits(kernel: Kernel, walk: Walk) -> Limits:
 
 
 def _counts(e: Expr, walked: tuple[str, ...]) -> bool:
-    """Whether a value depends on how many positions have been seen, and not only on whether there are any."""
+    """Does a value depend on how many positions have been seen, and not only on whether there are any?"""
     match e:
         case ein.Extent(axis=axis):
             return axis in walked
@@ -77,7 +77,7 @@ def _counts(e: Expr, walked: tuple[str, ...]) -> bool:
 
 
 def _span(kernel: Kernel, needed: Domain) -> tuple[Limit, Limit]:
-    """From the first position that any row needs up to the last."""
+    """The first position that any row needs, and the one after the last."""
     start = stop = None
     for found, inner in _solved(kernel, needed):
         for e in found.lowest:
@@ -95,7 +95,7 @@ def _span(kernel: Kernel, needed: Domain) -> tuple[Limit, Limit]:
 
 
 def _full(kernel: Kernel, needed: Domain) -> Limits:
-    """Where the predicates that come to bounds hold for all rows."""
+    """Where the predicates that become bounds hold for all rows."""
     lowest: list[Value] = []
     beyond: list[Value] = []
     holds: list[Expr] = []
@@ -111,7 +111,7 @@ def _full(kernel: Kernel, needed: Domain) -> Limits:
 
 
 def _solved(kernel: Kernel, needed: Domain) -> Iterator[tuple[Bounds, tuple[str, ...]]]:
-    """The bounds of the walked axes as one, then of the outermost, each with the axes inside a step of it."""
+    """The bounds of the walked axes as one, then of the outermost one, each with the axes inside one of its steps."""
     walked = kernel.plan.walked
     known, dtypes = _known(kernel), kernel.b.dtypes
     if len(walked) > 1:
@@ -123,7 +123,7 @@ def _solved(kernel: Kernel, needed: Domain) -> Iterator[tuple[Bounds, tuple[str,
 
 
 def _needed(kernel: Kernel, link: Link, a: Accumulator) -> Domain:
-    """What must hold for an accumulator to change; what is known of references alone says nothing of positions."""
+    """Predicates that must hold for an accumulator to change; those that read references tell nothing of positions."""
     given = (p for p in (a.domain, link.equation.within) if p is not None)
     needed: Domain = frozenset(q for p in given for q in holds(unfolded(p, kernel.definitions)))
     needed |= domain_of(a.monoid, (unfolded(b, kernel.definitions) for b in a.bodies))
@@ -132,7 +132,7 @@ def _needed(kernel: Kernel, link: Link, a: Accumulator) -> Domain:
 
 
 def _known(kernel: Kernel) -> Callable[[Expr], bool]:
-    """Whether an expression is an integer or a truth value that depends on nothing this kernel computes or walks."""
+    """Tells whether an expression is an integer or truth value that is free of what this kernel computes or walks."""
     walked = kernel.plan.along
 
     def known(e: Expr) -> bool:
@@ -146,7 +146,7 @@ def _known(kernel: Kernel) -> Callable[[Expr], bool]:
 
 
 def _over_rows(kernel: Kernel, e: Expr, monoid: str) -> Value:
-    """The least or greatest value over the positions of the tile. What is read is worked with in 64 bits."""
+    """The least or greatest value over the positions of the tile. Values that are read are compared in 64 bits."""
     b = kernel.b
     wide = b.dtype(e).bits == I64.bits and not (isinstance(e, ein.Cast) and fits_index(b.dtype(e.arg)))
     value = b.typed(e, kernel.order, I64) if wide else b.place(e, kernel.order)

@@ -1,4 +1,4 @@
-"""One walk of a kernel as a loop: the states of its links, and the prefixes and stores of what lies along it."""
+"""One walk of a kernel as a loop: the states of its links, its prefixes, and the stores of tensors along it."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from einc.tile.masks import extent
 
 
 def span(kernel: Kernel, walk: Walk) -> Limits:
-    """What bounds a walk: at levels that prune, the domain of its reductions."""
+    """The limits of a walk: at levels that prune, those of the domain of its reductions."""
     return limits(kernel, walk) if kernel.context.level >= 2 else Limits(full=None)
 
 
 def loop(kernel: Kernel, axis: tile.TileAxis, walk: Walk) -> States:
-    """The loop over all that the walk visits; its states, which hold their final values from here on."""
+    """The loop over all positions of the walk; returns its states, which hold their final values after it."""
     return looped(kernel, axis, walk, span(kernel, walk))
 
 
@@ -48,7 +48,7 @@ def looped(kernel: Kernel, axis: tile.TileAxis, walk: Walk, found: Limits, exact
 
 
 def _full(kernel: Kernel, axis: tile.TileAxis, found: Limits) -> tile.Full | None:
-    """The positions of a loop at which its domain holds for all rows."""
+    """The range of a loop in which its domain holds for all rows."""
     if found.full is None:
         return None
     lowest, beyond = found.full

@@ -1,9 +1,9 @@
-"""Plans to kernels: tiles of abstract size, one loop for every walk over the walked axes.
+"""Plans to kernels: tiles without sizes yet, and one loop for every walk over the walked axes.
 
     T[o...] = monoid[r...](f)   -->   loop r...: state = move(state) + fold(f);  T = finish(state)
     sum[r](f * A[e])            -->   sum[r](f * A[e : |r| > 0])      the call checks e only where there are positions
 
-A load is thus in bounds, or masked, whenever its kernel runs, and may be moved to where no position of r is walked.
+A load is thus in bounds, or masked, whenever its kernel runs, and may be moved out of the loop over r.
 Masks, tile sizes and the way to memory are left to `mask-edges`, `choose-tiles` and `place-loads`.
 """
 
@@ -17,6 +17,7 @@ from einc.ein import ZERO, Apply, Equation, Expr, Extent, Program, Read, axes_of
 from einc.ein.rewriting import bottom_up
 from einc.passes.algebra.domain import conjunction
 from einc.passes.algebra.exposure import Dims, is_exposed
+from einc.passes.lowering.finish import finish
 from einc.passes.lowering.held_rows import refined
 from einc.passes.lowering.kernel import Kernel
 from einc.passes.lowering.loops import loop
@@ -27,7 +28,7 @@ from einc.pipeline.plan import Planned
 
 
 def lower(state: State, context: Context) -> State:
-    """One kernel a plan, two if its walk is in parts.
+    """One kernel for each plan, or two if its walk is in parts.
 
     Tensors that are not results live between kernels, and so do the states of parts.
     """
@@ -61,13 +62,13 @@ def lowered(program: Program, plan: Planned, context: Context) -> tile.Kernel:
         axis = kernel.b.axis(plan.walked, "reduced")
         kernel.b.run_along(plan.scanned, axis)
         for walk in walks(plan):
-            loop(kernel, axis, walk).finish()
+            finish(loop(kernel, axis, walk))
     kernel.store_rest()
     return kernel.b.kernel(plan, grid, whole)
 
 
 def _guarded(plan: Planned, shapes: Mapping[str, Dims]) -> Planned:
-    """The plan with no read that is in range only where an axis has positions that neither it nor the grid has."""
+    """The plan with guards on reads that are in range only where a reduced axis, not in the grid, has positions."""
     made = {eq.name for eq in plan.equations}
     own = {r for eq in plan.equations for e in eq.expressions() for r in reads(e)}
     sheltered: set[Read] = set()
@@ -83,7 +84,7 @@ def _guarded(plan: Planned, shapes: Mapping[str, Dims]) -> Planned:
 
     def of(eq: Equation) -> Equation:
         done = eq.map(lambda x: bottom_up(x, lambda e: guarded(e, eq)))
-        return replace(done, within=eq.within)  # its tables have every chunk that the grid has
+        return replace(done, within=eq.within)  # these tables have a chunk for every position of the grid
 
     equations = tuple(map(of, plan.equations))
     return replace(plan, equations=equations, sheltered=frozenset(sheltered))

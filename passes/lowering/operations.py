@@ -1,4 +1,4 @@
-"""Scalar operations in the types of tiles: what type arguments meet in, and what form an operation has in it."""
+"""Scalar operations in the types of tiles: the common type of the arguments, and the form of an operation in it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _NARROW = 1 << 16  # integer factors below this keep products of positions withi
 
 
 def arithmetic(op: str, args: tuple[tile.Value, ...], t: DType) -> tile.Value:
-    """An operation on arguments of one type, in operations that exist for that type."""
+    """An operation on arguments of one type, written with operations that exist for that type."""
     match op:
         case "exactdiv":
             return tile.Elem("floordiv", args)
@@ -31,7 +31,7 @@ def arithmetic(op: str, args: tuple[tile.Value, ...], t: DType) -> tile.Value:
 
 
 def meeting(types: list[DType], real: DType) -> DType:
-    """The type that arguments are brought to: weak floats become `real`, narrow ones f32."""
+    """The common type of arguments: weak floats become `real`, narrow ones f32."""
     t = types[0]
     for other in types[1:]:
         t = join(t, other)
@@ -39,19 +39,19 @@ def meeting(types: list[DType], real: DType) -> DType:
 
 
 def may_be_long(e: Apply) -> bool:
-    """Whether an integer product may leave the index type although every position is in it."""
+    """May an integer product overflow the index type although every position fits it?"""
     if e.op == "pow" or all(ein.axes_of(a) for a in e.args):
         return True
     return any(isinstance(a, Const) and abs(a.value) >= _NARROW for a in e.args)
 
 
 def fits_index(t: DType) -> bool:
-    """Whether every value of a strong integer type is one of the index type, however narrow that is at a launch."""
+    """Does the index type hold every value of a strong integer type, however narrow it is at a launch?"""
     return t.is_int and 0 < t.bits + (t.kind == "u") <= I32.bits
 
 
 def is_place(e: Expr) -> bool:
-    """Is it a position of an axis, or a part of one?"""
+    """Is it a position of an axis, or its quotient or remainder?"""
     match e:
         case ein.AxisValue():
             return True
@@ -62,7 +62,7 @@ def is_place(e: Expr) -> bool:
 
 
 def fits_position(e: Expr, t: DType) -> bool:
-    """Whether an integer's every value is one of the index type."""
+    """Does the index type hold every value of an integer expression?"""
     return abs(e.value) < 1 << 31 if isinstance(e, Const) else t == INT or fits_index(t)
 
 
@@ -84,6 +84,6 @@ def literal(value: bool | float, t: DType) -> bool | int | float:
 
 
 def of_states(m: Monoid) -> Monoid:
-    """The monoid as tiles are combined by it: all components are there, whichever the reduction gives."""
+    """The monoid that combines tiles: it gives all components, whichever of them the reduction gives."""
     known = MONOIDS.get(m.name)
     return known if known is not None and replace(m, results=known.results) == known else m

@@ -1,4 +1,4 @@
-"""Prefixes along a walked axis: one block after another, with the monoid's total of all blocks before carried.
+"""Prefixes along a walked axis: block after block, carrying the monoid's total of all blocks before.
 
     C[i] = monoid[t : t <= i](f(t))   -->   loop t: C = combine(total, prefixes(f));  total = C at the end of the block
 
@@ -17,20 +17,19 @@ from einc.passes.lowering.following import Following
 from einc.passes.lowering.kernel import Kernel, component, stored_types
 from einc.passes.lowering.operations import of_states
 from einc.passes.lowering.statements import Block
-from einc.passes.lowering.states import rounded
 from einc.passes.streaming.prefix import prefix
 from einc.passes.streaming.walks import Walk
 from einc.tile import Elem, Lit, Ref, TileType, Value
 
 
 def goes_backwards(kernel: Kernel, walk: Walk) -> bool:
-    """Whether the walk makes suffixes."""
+    """Does the walk make suffixes?"""
     found = (prefix(eq, kernel.program) for eq in walk.scans)
     return any(p is not None and p.reverse for p in found)
 
 
 def prefixes(kernel: Kernel, axis: str, eq: Equation, block: Block) -> None:
-    """Make an equation's prefixes within a loop over the axis known; carry its total."""
+    """Define an equation's prefixes within a loop over the axis, and carry its total."""
     b, p = kernel.b, prefix(eq, kernel.program)
     assert p is not None
     eq = replace(eq, domain=p.domain)
@@ -45,7 +44,7 @@ def prefixes(kernel: Kernel, axis: str, eq: Equation, block: Block) -> None:
     known = tuple(b.bind(eq.name, v, inside) for v in b.combine(monoid, states, within))
     found = [known[k] for k in monoid.results] if follows is None else follows.results(known)
     for n, (v, t) in enumerate(zip(found, stored_types(eq), strict=True)):
-        kernel.known[component(eq, n)] = rounded(b, v, t)
+        kernel.known[component(eq, n)] = b.rounded(v, t)
     ends = _last(kernel, axis, p.reverse)
     units = monoid.identity if follows is None else follows.zeros()
     at_end = tuple(Elem("where", (ends, v, Lit(u, t))) for v, u, t in zip(known, units, types, strict=True))
@@ -57,14 +56,14 @@ def prefixes(kernel: Kernel, axis: str, eq: Equation, block: Block) -> None:
 def _plain(
     kernel: Kernel, eq: Equation, inside: tuple[str, ...]
 ) -> tuple[Monoid, tuple[Value, ...], tuple[DType, ...]]:
-    """The monoid of prefixes that do not know their ends, what it combines, and the types of that."""
+    """The monoid of prefixes whose body does not depend on their ends, the values that it combines, and their types."""
     assert eq.monoid is not None
     args = tuple(kernel.b.bind(f"{eq.name}_term", a, inside) for a in kernel.terms(eq, inside))
     return eq.monoid, args, kernel.state_types(eq)
 
 
 def _last(kernel: Kernel, axis: str, reverse: bool) -> Value:
-    """Where a block of the axis ends: the prefix there is the block's total, which nothing has to add up again."""
+    """Where a block of the axis ends: the prefix there is the block's total, which need not be added up again."""
     position = Ref(axis)
     last = tile.Fold(MONOIDS["min" if reverse else "max"], axis, (position,))
     return Elem("eq", (position, kernel.b.bind(f"{axis}_last", last, ())))

@@ -3,8 +3,8 @@
     loop r: s = step(s);  T = finish(s)   -->   for each part p:  loop r in p: s = step(s);  S[p] = s
                                                 loop p: s = merge(s, S[p]);  T = finish(s)
 
-Parts are of one length, of what a tile visits; late ones may be empty, and leave the identity. Their states are
-relative to references of their own.
+The positions that a tile visits are split into parts of one length; late ones may be empty, and leave the identity. The
+states of each part are relative to its own references.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from einc.base.types import INT
 from einc.ein import Program
 from einc.ein.rewriting import unused
 from einc.passes.lowering.advance import merge
+from einc.passes.lowering.finish import finish
 from einc.passes.lowering.held_rows import refined
 from einc.passes.lowering.kernel import Kernel
 from einc.passes.lowering.limits import Limit
@@ -39,7 +40,7 @@ Parts = dict[str, tuple[tile.Buffer, ...]]  # where the states of the parts lie 
 def in_parts(
     program: Program, plan: Planned, context: Context, taken: Iterable[str]
 ) -> tuple[tuple[tile.Kernel, tile.Kernel], tuple[tile.Buffer, ...]]:
-    """The two kernels of a plan, and what lies between them, under names that are not taken."""
+    """The two kernels of a plan and the buffers between them, under names that are not taken."""
     (walk,) = walks(plan)
     first, parts = _each(program, plan, walk, context, set(taken))
     between = dict.fromkeys(b for buffers in parts.values() for b in buffers)
@@ -91,7 +92,7 @@ def _merged(program: Program, plan: Planned, walk: Walk, context: Context, parts
         kernel.order = (*order, axis.name)
         merge(states, _loaded(kernel, states, parts, axis.name), block)
     kernel.known, kernel.order = known, order
-    states.finish()
+    finish(states)
     kernel.store_rest()
     made = b.kernel(plan, grid, whole)
     used = {v.name for v in values_in(made.body) if isinstance(v, Ref)}
@@ -102,7 +103,7 @@ def _merged(program: Program, plan: Planned, walk: Walk, context: Context, parts
 
 
 def _loaded(kernel: Kernel, states: States, parts: Parts, axis: str) -> Moment:
-    """The states of a block of parts, read from memory; the parts stand first, as in `Kernel.folding_order`."""
+    """The states of a block of parts, read from memory; the axis of parts comes first, as in `Kernel.folding_order`."""
     b = kernel.b
     held: dict[str, list[Value]] = {}
     loaded: dict[str, Value] = {}
@@ -117,7 +118,7 @@ def _loaded(kernel: Kernel, states: States, parts: Parts, axis: str) -> Moment:
 
 
 def _part(kernel: Kernel, plan: Planned, start: Limit, stop: Limit) -> tuple[Value, Value]:
-    """Where this program's part of what its tile visits starts and stops."""
+    """Where this program's part of the positions that its tile visits starts and stops."""
     b, name = kernel.b, "_".join(plan.walked)
     first = Lit(0, INT) if start is None else start
     last = extent(plan.walked) if stop is None else stop
@@ -130,7 +131,7 @@ def _part(kernel: Kernel, plan: Planned, start: Limit, stop: Limit) -> tuple[Val
 
 
 def _alignment(kernel: Kernel, plan: Planned) -> int:
-    """Positions that a part's length is a multiple of: as many as a block where parts have several, else fewer."""
+    """The number that a part's length is a multiple of: a block's where parts have several blocks, else less."""
     unit = _ALIGNED
     longest = positions(plan.walked, kernel.context) // plan.splits
     while unit > 1 and 4 * unit > longest:
@@ -148,7 +149,7 @@ def _times(v: Value, n: int) -> Value:
 
 
 def _taken(wanted: str, taken: set[str]) -> str:
-    """A name that is free, and is so no longer."""
+    """A name that is free, which is then taken."""
     name = unused(wanted, taken)
     taken.add(name)
     return name

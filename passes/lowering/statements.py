@@ -1,4 +1,4 @@
-"""Statements of a kernel as they are collected: names, blocks of loops, and which tile axes positions lie on."""
+"""The statements of a kernel as they are collected: names, blocks of loops, and the tile axes of positions."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Axes = tuple[tile.TileAxis, ...]
 
 @dataclass(slots=True)
 class Block:
-    """Statements being collected, with what is already bound in them and the states of the loop they belong to."""
+    """Statements being collected, with the values already bound in them and the states of their loop."""
 
     within: Statements
     statements: list[tile.Statement] = field(default_factory=list)
@@ -31,7 +31,7 @@ class Block:
     full: tile.Full | None = None
 
     def carry(self, name: str, type_: tile.TileType, init: tile.Value, after: tile.Value) -> str:
-        """Carry a state round the loop: `after` is its value at the end of a block; gives the name of that."""
+        """Carry a state round the loop: `after` is its value at the end of a block. Returns the name of that value."""
         b = self.within
         bound = b.name(f"{name}_next")
         self.statements.append(tile.Let((bound,), (type_,), after))
@@ -41,11 +41,11 @@ class Block:
 
 
 class Statements:
-    """The statements of a kernel in the making, with the names, types and axes that are known in them."""
+    """The statements of a kernel in the making, with the names, types and axes known so far."""
 
     def __init__(self, program: Program, plan: Planned) -> None:
         self.program = program
-        self.dtypes = program.dtypes()  # of tensors as they are read here: one made here need not be rounded
+        self.dtypes = program.dtypes()  # of tensors as read here: one computed here need not be rounded
         self.stored = dict(self.dtypes)
         self.shapes = program.shapes()
         self.wide = F64 in {t.part for t in self.dtypes.values()}
@@ -93,13 +93,13 @@ class Statements:
         return tile.TileAxis(name, axes, role, blocked)
 
     def run_along(self, axes: tuple[str, ...], axis: tile.TileAxis) -> None:
-        """Let other `ein` axes have the positions of a tile axis, once it is entered."""
+        """Let other `ein` axes share the positions of a tile axis, once it is entered."""
         for member in axes:
             self.tile_of[member] = self.groups[(member,)] = axis.name
             self.beside[axis.name] = (*self.beside.get(axis.name, ()), member)
 
     def enter(self, axes: tuple[tile.TileAxis, ...]) -> None:
-        """Make the positions of these tile axes' members known from here on."""
+        """Define the positions of the members of these tile axes from here on."""
         for axis in axes:
             self.position.update(dict.fromkeys(self.beside.get(axis.name, ()), tile.Ref(axis.name)))
             rest: tile.Value = tile.Ref(axis.name)
@@ -125,7 +125,7 @@ class Statements:
         return index
 
     def declare(self, buffer: tile.Buffer) -> None:
-        """Make a tensor known that is none of the program's."""
+        """Declare a tensor that is not one of the program's."""
         self.shapes[buffer.name], self.stored[buffer.name] = buffer.dims, buffer.dtype
 
     # Statements ------------------------------------------------------------------------------------------------------
@@ -142,7 +142,7 @@ class Statements:
         exact: bool = False,
         reverse: bool = False,
     ) -> Iterator[Block]:
-        """A loop over the axis, whose body is what is built inside; its states become known after it."""
+        """A loop over the axis, whose body is built inside the `with`; its states are known after it."""
         block = Block(self)
         self.blocks.append(block)
         self.enter((axis,))
@@ -154,7 +154,7 @@ class Statements:
         self.emit(tile.Loop(axis, states, body, start, stop, exact, reverse, block.full))
 
     def bind(self, wanted: str, value: tile.Value, order: tuple[str, ...]) -> tile.Value:
-        """The value under a name; a name already, it stays."""
+        """The value bound to a name; one that is a name already stays as it is."""
         return value if isinstance(value, tile.Ref) else self._let(self.name(wanted), value, order)
 
     def _let(self, name: str, value: tile.Value, order: tuple[str, ...]) -> tile.Ref:
@@ -167,14 +167,14 @@ class Statements:
     def fold(
         self, eq: Equation, axis: str, args: tuple[tile.Value, ...], order: tuple[str, ...], types: tuple[DType, ...]
     ) -> tuple[tile.Value, ...]:
-        """Fold a tile axis away, each component under a name of its own."""
+        """Fold a tile axis, each component bound to a name of its own."""
         assert eq.monoid is not None
         return self.several(f"{eq.name}_block", tile.Fold(of_states(eq.monoid), axis, args), order, types)
 
     def several(
         self, wanted: str, value: tile.Fold | tile.Scan, order: tuple[str, ...], types: tuple[DType, ...]
     ) -> tuple[tile.Value, ...]:
-        """Each component of a value under a name of its own."""
+        """Each component of a value, bound to a name of its own."""
         found = axes_of(value, self.types)
         all_types = tuple(tile.TileType(t, tuple(a for a in order if a in found)) for t in types)
         names = self.names(wanted, len(types))
@@ -192,9 +192,14 @@ class Statements:
         return dtype_of(v, self.types)
 
     def convert(self, v: tile.Value, t: DType) -> tile.Value:
-        """The value as type t; a literal simply becomes one of that type."""
+        """The value converted to type t; a literal becomes one of that type."""
         if self.type_of(v) == t:
             return v
         if isinstance(v, tile.Lit) and not isinstance(v.value, str):
             return tile.Lit(literal(v.value, t), t)
         return tile.Convert(t, v)
+
+    def rounded(self, v: tile.Value, stored: DType) -> tile.Value:
+        """The value rounded to the type that it would be stored in, if that is narrower."""
+        t = self.type_of(v)
+        return self.convert(v, stored) if stored.is_float and t.is_float and stored.bits < t.bits else v

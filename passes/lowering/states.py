@@ -1,28 +1,26 @@
-"""What the links of a walk carry in a kernel, and the values that links have by it.
+"""The states that the links of a walk carry in a kernel, and the values of links that follow from them.
 
-Accumulators that are equal are carried once. A **moment** is a time in the walk: what the accumulators hold then, and a
-mark that tells the values of that time from those of another.
+Equal accumulators are carried once. A **moment** is a time in the walk: the values that the accumulators hold then, and
+a mark that tells the values of this time from those of another.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial, reduce
 
 from einc import ein
-from einc.base.types import F32, F64, INT, DType
+from einc.base.types import F32, F64, DType
 from einc.ein import Apply, Const, Equation, Expr, Read
 from einc.ein.monoids import MONOIDS
 from einc.ein.rewriting import read_as, reading, replaced
 from einc.passes.algebra.domain import conjunction, ordered
-from einc.passes.lowering.at_references import LOWEST, at_moved, is_bare
-from einc.passes.lowering.builder import Builder
-from einc.passes.lowering.kernel import Kernel, component, stored_types
+from einc.passes.lowering.kernel import Kernel
+from einc.passes.streaming.at_references import LOWEST, at_moved
 from einc.passes.streaming.exact_means import HELD
 from einc.passes.streaming.movement import Movement, prime
 from einc.passes.streaming.sweep import Accumulator, Link, Reference
-from einc.tile import Elem, ExtentOf, Lit, Ref, TileType, Value
+from einc.tile import Elem, Lit, Ref, TileType, Value
 
 TALLY = Accumulator("|seen|", (), MONOIDS["sum"], (Const(1.0),))  # the number of positions walked
 
@@ -31,23 +29,23 @@ END = "end"
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """A time in a walk; or several, one a position `along` a tile axis."""
+    """A time in a walk, or several: one for each position `along` a tile axis."""
 
     mark: str
     held: dict[str, list[Value]] = field(default_factory=dict)
     along: tuple[str, ...] = ()
 
     def of(self, name: str) -> str:
-        """What a link's value then is called."""
+        """The name of a link's value at this moment."""
         return f"{name}@{self.mark}"
 
     def before(self, reference: str) -> str:
-        """What a reference's value then is called, if this moment is past."""
+        """The name of a reference's value at this moment, if it is past."""
         return f"{reference}@before {self.mark}"
 
 
 class States:
-    """The states of a chain of links that are walked over some axes; or over one of `beside`, which run along."""
+    """The states of a chain of links that walk some axes, or the axes `beside`, which share their positions."""
 
     def __init__(
         self, kernel: Kernel, chain: tuple[Link, ...], over: tuple[str, ...], beside: tuple[str, ...] = ()
@@ -68,7 +66,7 @@ class States:
         self.b.share(self.k.counted(eq, body) for eq in self.equations.values() for body in eq.bodies)
 
     def share(self, link: Link, a: Accumulator) -> Equation:
-        """What an accumulator takes from a block, as a reduction at the moved references."""
+        """An accumulator's share of a block, as a reduction at the moved references."""
         stored = link.equation.outputs[0].dtype
         moved = (at_moved(body, link.references) for body in a.bodies)
         bodies = tuple(ordered(body, lambda e: self.b.dtype(e).is_int) for body in moved)
@@ -78,7 +76,7 @@ class States:
         return Equation(outputs, dims, bodies, a.monoid, eq.over, domain, product=eq.product)
 
     def domain(self, link: Link, a: Accumulator, moved: Expr) -> Expr | None:
-        """What the positions are that count, with what a body that is idle of guards no more tells of those."""
+        """The positions that count: the domain, and masks that the body does not show without its needless guards."""
         exclusion = self.k.exclusion(link.equation.over)
         if not a.monoid.adds or exclusion.guarded(a.bodies[0]) is a.bodies[0]:
             return a.domain
@@ -89,11 +87,11 @@ class States:
     # ---------------------------------------------------------------------------------------------------------- states
 
     def accumulators(self) -> list[Accumulator]:
-        """All of them, in order; the number of positions first, where a reference needs it."""
+        """All accumulators in order, after the number of positions where a reference needs that."""
         return [TALLY] * self.counts + [a for link in self.chain for a in link.accumulators]
 
     def allocate(self, order: Callable[[Equation], tuple[str, ...]]) -> None:
-        """Names and types for the states of every accumulator; those of an equal one, if there is one."""
+        """Give the states of every accumulator names and types; equal accumulators share them."""
         same: dict[tuple[object, ...], tuple[str, ...]] = {}
         for a in self.accumulators():
             key = (a.monoid, a.bodies, a.domain, a.axes, self.types(a), self.equations[a.name].product)
@@ -112,11 +110,11 @@ class States:
         return self.b.types[self.names[a.name][0]].axes
 
     def held(self, mark: str) -> Moment:
-        """The moment at which accumulators hold what their states do."""
+        """The moment at which accumulators have the values that their states hold."""
         return Moment(mark, {a: [Ref(s) for s in names] for a, names in self.names.items()})
 
     def units(self) -> dict[str, Lit]:
-        """What each state is where nothing has been walked."""
+        """Each state's value before any position has been walked."""
         parts = ((self.names[a.name], a.monoid.identity, self.types(a)) for a in self.accumulators())
         return {n: Lit(u, t) for names, units, types in parts for n, u, t in zip(names, units, types, strict=True)}
 
@@ -127,32 +125,32 @@ class States:
         self.b.dtypes[name] = self.b.type_of(value)
 
     def settle(self, link: Link, at: Moment) -> None:
-        """Define what a link's value would be at a moment, if a reference follows it."""
+        """Define a link's value at a moment, if a reference follows it."""
         if link.equation.name in self.wanted:
             self.define(at.of(link.equation.name), self.finished(link, at, lambda e: self.at(e, at))[0])
 
     def at(self, e: Expr, moment: Moment) -> Expr:
-        """The expression reading links as they are at a moment."""
+        """The expression reading the values of links at a moment."""
         return reading(e, {x.equation.name: moment.of(x.equation.name) for x in self.chain})
 
     def moving(self, e: Expr, past: Moment) -> Expr:
-        """A transition's part, from where references were at a past moment."""
+        """A part of a transition, from the references of a past moment."""
         return reading(e, {r.name: past.before(r.name) for x in self.chain for r in x.references})
 
     def reference(self, r: Reference, at: Moment, order: tuple[str, ...]) -> Value:
-        """What a reference would be at a moment, usable or not: the same to the last bit in every kernel."""
+        """A reference's value at a moment, usable or not: the same to the last bit in every kernel."""
         e = self.at(r.value, at)
         return self.divided(self.seen(e, at.of(TALLY.name)) if r.seen else e, order)
 
     def divided(self, e: Expr, order: tuple[str, ...]) -> Value:
-        """The value of an expression in which quotients are rounded once."""
+        """The value of an expression with each quotient rounded only once."""
         self.b.inverts = False
         value = self.b.typed(e, order, self.real)
         self.b.inverts = True
         return value
 
     def seen(self, e: Expr, name: str) -> Expr:
-        """The expression with the walked extent replaced by the positions seen, in proportion."""
+        """The expression with the first walked extent replaced by the positions seen, over the other walked extents."""
         for axis in self.beside:
             e = replaced(e, {ein.Extent(axis): ein.Extent(self.over[0])})
         here = [a for a in self.over if any(n == ein.Extent(a) for n in ein.walk(e))]
@@ -165,7 +163,7 @@ class States:
         return replaced(e, {ein.Extent(here[0]): share})
 
     def finished(self, link: Link, at: Moment, read: Callable[[Expr], Expr]) -> list[Value]:
-        """The link's results from its accumulators; `read` says where the links that references follow stand."""
+        """The link's results from its accumulators; `read` gives references the values of links at the right moment."""
         eq, monoid = link.equation, link.accumulators[0].monoid
         held = at.held[link.accumulators[0].name]
         finish = self.landed(link)
@@ -183,48 +181,20 @@ class States:
         self.k.known = known
         return [[result, *held[1:]][n] for n in monoid.results]
 
-    def exactly(self, link: Link, end: Moment, exact: Expr) -> Value:
-        """The link's value after the walk with least rounding."""
-        known = dict(self.k.known)
-        values = {r.name: self.last(r.value) for r in link.references}
-        for r in (r for link in self.chain for r in link.references if r.hat and r.name in values):
-            values |= self.hatted(r, values[r.name], end.along)
-        self.hold(exact, end)
-        exact = self.last(read_as(exact, values))
-        result = self.b.typed(exact, self.k.order, self.types(link.accumulators[0])[0])
-        self.k.known = known
-        return result
-
-    def mean(self, r: Reference, end: Moment) -> Value:
-        """A reference that is a mean, after the walk with least rounding."""
-        assert r.exact is not None
-        known = dict(self.k.known)
-        self.hold(r.exact, end)
-        order = self.k.extends(r.axes)
-        result = self.b.bind(f"{r.name}_exact", self.divided(self.last(r.exact), order), order)
-        self.k.known = known
-        return result
-
-    def hold(self, e: Expr, at: Moment) -> None:
-        """Define what an expression reads of what accumulators hold."""
-        for name in ein.tensors_of(e):
-            if name.endswith(HELD):
-                self.define(name, at.held[name.removesuffix(HELD)][0])
-
     def last(self, e: Expr) -> Expr:
-        """The expression reading links as references had them last, where their final values are others."""
+        """The expression reading links at the values that references had last, where their final values differ."""
         names = {x.equation.name: f"{x.equation.name}@{END}" for x in self.chain}
         return reading(e, {name: last for name, last in names.items() if last in self.k.known})
 
     def landed(self, link: Link) -> Expr:
-        """The value where references are what they are, by accumulators relative to their hats where they have one."""
+        """The value at the references as they are, from accumulators that are relative to their hats, if any."""
         if not any(r.hat for r in link.references):
             return link.finish
         shifting = frozenset(r.name for r in link.references if not r.hat)
         return Movement(shifting, frozenset()).at_rest(link.moved)
 
     def hatted(self, r: Reference, value: Expr, along: tuple[str, ...]) -> dict[str, Expr]:
-        """A reference as accumulators have it, and after a movement to where it is, if that is finite."""
+        """A reference's value that accumulators are relative to, and the one to move them to: its own, if finite."""
         order = (*along, *self.k.extends(r.axes))
         there = self.b.bind(f"{r.name}_there", self.b.typed(value, order, self.real), order)
         here = self.b.bind(f"{r.name}_hat", Elem("where", (self.usable(there, r), there, Lit(r.hat, self.real))), order)
@@ -234,7 +204,7 @@ class States:
         return {name: Read(name + "^", index) for name in (r.name, prime(r.name))}
 
     def scales(self, e: Expr) -> bool:
-        """Whether a coefficient depends on a reference that scales."""
+        """Does a coefficient depend on a reference that scales?"""
         return any(r.hat and r.name in ein.tensors_of(e) for link in self.chain for r in link.references)
 
     def maxima(self) -> set[str]:
@@ -244,53 +214,10 @@ class States:
         return Elem("lt", (Elem("abs", (v,)), Lit(float("inf"), self.real)))
 
     def usable(self, v: Value, r: Reference) -> Value:
-        """Whether accumulators can be relative to this value of a reference; its hat stands for one that is not.
+        """Can accumulators be relative to this value of a reference? If not, its hat takes its place.
 
-        A maximum can be infinite: every exponential of it is 0, but its own, which is no number, nor is the sum then.
+        A maximum can be inf: then exp(x - inf) is 0 for every x but the maximum itself, where it and the sum are NaN.
         """
         of_maximum = isinstance(r.value, Read) and r.value.tensor in self.maxima()
         found = Elem("ne", (v, Lit(float("-inf"), self.real))) if of_maximum else self.finite(v)
         return Elem("and", (found, Elem("ne", (v, Lit(0, self.real))))) if r.hat else found
-
-    def undefined(self, link: Link, value: Value) -> Value:
-        """The value, NaN where it is about a reference that is infinite: inf - inf is none at what is as far out.
-
-        In the walk another reference stands for such a one, with which what is infinite would count as 0.
-        """
-        if not link.accumulators[0].monoid.adds or link.equation.domain is not None:
-            return value
-        counted = self.k.exclusion(link.equation.over).guarded
-        bodies = [counted(b) for a in link.accumulators for b in a.bodies]
-        for r in link.references:
-            if r.hat or not any(is_bare(b, r.name) for b in bodies):
-                continue
-            m = self.b.typed(self.last(r.value), self.k.extends(r.axes), self.b.type_of(value))
-            m = self.b.bind(f"{r.name}_last", m, self.k.extends(r.axes))
-            infinite = Elem("eq", (Elem("abs", (m,)), Lit(float("inf"), self.b.type_of(value))))
-            walked = [Elem("gt", (ExtentOf(a), Lit(0, INT))) for a in link.equation.over]
-            value = Elem(
-                "where", (reduce(lambda p, q: Elem("and", (p, q)), walked, infinite), Elem("sub", (m, m)), value)
-            )
-        return value
-
-    def finish(self) -> None:
-        """After the walk: every link's value, rounded as it would be stored."""
-        end = self.held(END)
-        if any(link.exact is not None for link in self.chain):  # references stay what they were last
-            for link in self.chain:
-                self.settle(link, end)
-        for link in self.chain:
-            values = (
-                self.finished(link, end, self.last) if link.exact is None else [self.exactly(link, end, link.exact)]
-            )
-            values = [self.undefined(link, values[0]), *values[1:]]
-            for n, (value, dtype) in enumerate(zip(values, stored_types(link.equation), strict=True)):
-                self.define(component(link.equation, n), rounded(self.b, value, dtype))
-        for r in (r for link in self.chain for r in link.references if r.exact is not None):
-            self.b.finer[r.value] = partial(self.mean, r, end)
-
-
-def rounded(b: Builder, value: Value, dtype: DType) -> Value:
-    """The value as it would be stored, where that is narrower."""
-    t = b.type_of(value)
-    return b.convert(value, dtype) if dtype.is_float and t.is_float and dtype.bits < t.bits else value

@@ -1,4 +1,4 @@
-"""What a program may be turned into for the sake of its kernels, to be compared by predicted time (`partition`)."""
+"""Other programs of the same meaning with other kernels, to be compared by predicted time (`partition`)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Groups = Collection[Set[str]]  # names of equations that share a kernel
 class Alternative:
     """Another program of the same meaning, and the groups of equations that share a kernel to begin with.
 
-    It is taken where it is predicted to take less than the share `most` of the time that the program takes as it is.
+    It is taken if its predicted time is less than the share `most` of that of the original program.
     """
 
     program: Program

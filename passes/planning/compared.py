@@ -1,10 +1,10 @@
-"""Which tensors are compared with themselves, so that they must not be computed twice.
+"""Which tensors are compared with themselves, and so must not be computed twice.
 
     S[i, j] = sum[d](...);  m[i] = max[j](S);  where(S[i, t] > S[i, j], ...);  where(S == m, ...)      here S is
 
-A sum of floats in another order, or a tile of another shape, differs in the last bit. Where that value and one that is
-made of it meet in a comparison, of equal numbers one would be the greater: what is compared is one value, stored where
-several walks or kernels need it.
+A sum of floats in another order, or in a tile of another shape, differs in the last bit. If such a value is compared
+with one made of it, computing it twice could make one of two equal numbers the greater. So it is computed once, and
+stored where several walks or kernels need it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from einc.pipeline.plan import Planned
 
 
 def compared(program: Program) -> frozenset[str]:
-    """The tensors made by sums or products of floats that meet themselves in a comparison, at whatever distance."""
+    """The tensors made by sums or products of floats that are compared with themselves, directly or through others."""
     named = {t.name: eq for eq in program.equations for t in eq.outputs}
     found: set[str] = set()
     for a, b in (pair for eq in program.equations for e in eq.computed() for pair in _comparisons(e)):
@@ -29,7 +29,7 @@ def compared(program: Program) -> frozenset[str]:
 
 
 def _comparisons(e: Expr) -> Iterator[tuple[frozenset[str], frozenset[str]]]:
-    """The tensors on both sides of every comparison."""
+    """The tensors on the two sides of each comparison."""
     for n in ein.walk(e):
         match n:
             case Apply(op=op, args=(a, b)) if op in COMPARISONS and ein.reads(a) and ein.reads(b):
@@ -39,13 +39,13 @@ def _comparisons(e: Expr) -> Iterator[tuple[frozenset[str], frozenset[str]]]:
 
 
 def _rounds(eq: Equation) -> bool:
-    """Does the order in which it is computed show in the last bit?"""
+    """Does its last bit depend on the order in which it is computed?"""
     rounds = eq.monoid is not None and eq.monoid.accumulates
     return rounds and not all(t.dtype.is_int or t.dtype.is_bool for t in eq.outputs)
 
 
 def computes_again(plan: Planned, names: Collection[str]) -> str | None:
-    """Which of some tensors a kernel would compute in several of its walks; None if it computes none again."""
+    """The first of some tensors that a kernel would compute in several of its walks; None if there is none."""
     named = {t.name: eq for eq in plan.equations for t in eq.outputs}
     inside = [n for n in names if n in named and not plan.along.isdisjoint(named[n].axes)]
     if not inside:
@@ -55,7 +55,7 @@ def computes_again(plan: Planned, names: Collection[str]) -> str | None:
 
 
 def _computed(walk: Walk, plan: Planned, named: Mapping[str, Equation]) -> set[str]:
-    """What is computed along a walk, which is not what other walks have reduced."""
+    """The tensors that are computed within a walk, without those that other walks have reduced."""
     stack = [*walk.stores, *walk.scans, *(link.equation for link in walk.links)]
     found = {t.name for eq in stack for t in eq.outputs}
     while stack:

@@ -1,4 +1,4 @@
-"""Which kernels read from which: the flow of tensors that joining kernels must not turn into a circle."""
+"""Which kernels read from which: joining kernels must not make this graph cyclic."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from einc.pipeline.plan import Planned
 
 
 class Flow:
-    """The flow among some kernels, each known by its number."""
+    """The flow of tensors among some kernels, each known by its number."""
 
     def __init__(self, plans: Sequence[Planned]) -> None:
         self.plans = tuple(plans)
@@ -24,9 +24,9 @@ class Flow:
         self.upstream = [_reached(n, self.sources) for n in range(len(plans))]
 
     def candidates(self) -> Iterator[list[Planned]]:
-        """A kernel with each one it computes from, with everything upstream of it, and with all that compute from it.
+        """Groups to join: a kernel with each that it reads from, with all upstream of it, with all that read from it.
 
-        Only such groups as no kernel outside lies in the middle of.
+        A group is left out if a kernel outside both reads from it and is read by it.
         """
         for n in range(len(self.plans)):
             above = _reached(n, self.computed)
@@ -37,7 +37,7 @@ class Flow:
                     yield [self.plans[k] for k in group]
 
     def siblings(self) -> Iterator[list[Planned]]:
-        """Two kernels that read a tensor alike: over the same axes, and not both contractions, which need a tile."""
+        """Pairs of kernels that read a tensor alike: over the same axes, not both contractions, which need tiles."""
         spaces = [({*p.batch, *p.rows, *p.columns}, {*p.walked, *p.whole}) for p in self.plans]
         contracts = [bool(p.columns and p.walked) for p in self.plans]
         for n, m in combinations(range(len(self.plans)), 2):
@@ -46,7 +46,7 @@ class Flow:
                 yield [self.plans[n], self.plans[m]]
 
     def is_convex(self, group: Iterable[int]) -> bool:
-        """Whether nothing outside the group both reads from it and is read by it."""
+        """Is there no kernel outside the group that both reads from it and is read by it?"""
         inside = set(group)
         above = {k for n in inside for k in self.upstream[n]} - inside
         return not any(inside & set(self.upstream[k]) for k in above)
@@ -70,7 +70,7 @@ def _union(sets: Iterable[frozenset[str]]) -> frozenset[str]:
 
 
 def _makers(read: frozenset[str], maker: dict[str, int], own: int) -> list[int]:
-    """The kernels that make what is read, without the reader."""
+    """The kernels that compute the tensors read, without the reader itself."""
     return list(dict.fromkeys(maker[name] for name in sorted(read) if maker.get(name, own) != own))
 
 

@@ -1,11 +1,11 @@
-"""Store what a contraction computes of its operands, where every block of its other side would compute it again.
+"""Store a computed side of a contraction, where every block of the other side would compute it again.
 
     Y[n, e] = sum[h](f(G[n, h], U[n, h]) * D[h, e])   -->   F[n, h] = f(G, U);  Y[n, e] = sum[h](F * D)
 
-F is stored in the type that the contraction rounds its operands to, so that every value is the same to the last bit. It
-is an alternative, taken where its kernels are predicted to take less time (`partition`): the kernel that makes the
-ingredients can then make F of them before they leave its registers. What streams does not pass through memory: f
-reads nothing that is made in the contraction's own kernel.
+F is stored in the type that the contraction rounds its operands to, so that every value is the same to the last bit.
+This is an alternative, taken where its kernels are predicted to take less time (`partition`): the kernel that computes
+G and U can then compute F of them before they leave its registers. Values that stream do not pass through memory: f
+reads nothing that is computed in the contraction's own kernel.
 
 A gated layer would otherwise write two tensors in f32, and evaluate its gate once for every block of the outputs.
 """
@@ -55,7 +55,7 @@ def _sides(c: Contraction, context: Context) -> Iterator[_Side]:
 
 
 def _may_pay(side: _Side, eq: Equation, plan: Planned, model: Model) -> bool:
-    """Is it computed again, or of several tensors; and from memory, where computing is what takes the time?"""
+    """May storing the side pay? It reads several intermediates, or is computed again, from one or at length."""
     if len(side.factors) == 1 and isinstance(side.factors[0], Read):
         return False
     own = {t.name for e in plan.equations for t in e.outputs}
@@ -69,7 +69,7 @@ def _may_pay(side: _Side, eq: Equation, plan: Planned, model: Model) -> bool:
 
 
 def _outlined(program: Program, eq: Equation, c: Contraction, side: _Side, model: Model) -> Program:
-    """The program with the side of a contraction, one of its equations, as an equation before it."""
+    """The program with a side of this equation's contraction as an equation of its own before it."""
     (term,) = c.terms
     whole = multiplied(side.factors)
     axes = tuple(a for a in _order(c, side) if a in axes_of(whole))
@@ -86,7 +86,7 @@ def _outlined(program: Program, eq: Equation, c: Contraction, side: _Side, model
 
 
 def _order(c: Contraction, side: _Side) -> tuple[str, ...]:
-    """The axes of a side as it is best read: what is contiguous in the tile last."""
+    """The axes of a side in the best order to read it: the one that is contiguous in the tile last."""
     s = c.shape
     return (*s.batch, *s.rows, *s.inner) if side.name == "left" else (*s.batch, *s.inner, *s.columns)
 

@@ -2,8 +2,8 @@
 
     kernels P, Q   -->   kernel P + Q      where their equations can share one, and it is predicted to take less time
 
-`search` finds the kernels of a program as it stands, `roles` what the axes are in one. Where the program could be
-another one for the sake of its kernels (`materialise`, `recompute`), both are searched.
+`search` finds the kernels of a program as it stands, `roles` the roles of the axes in one. Where another program of the
+same meaning may have better kernels (`materialise`, `recompute`), both are searched.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from einc.pipeline.plan import Join, Planned
 
 
 def partition(state: State, context: Context) -> State:
-    """The state with a plan for every kernel, and what was compared on the way; a kernel an equation at level 0."""
+    """The state with a plan for every kernel, and the joins compared. At level 0, each equation is a kernel."""
     if context.level == 0:
         return replace(state, plans=tuple(alone(eq, state.program, context).plan for eq in state.program.equations))
     found = _searched(Search(drop_dead(state.program), context))
@@ -39,7 +39,7 @@ def partition(state: State, context: Context) -> State:
     return replace(state, program=program, plans=tuple(p.plan for p in ordered), joins=joins)
 
 
-# What a program may be turned into for the sake of its kernels, given those that it has.
+# The alternatives to a program, given its kernels.
 _ALTERNATIVES: tuple[Callable[[Program, Sequence[Planned], Context], Iterator[Alternative]], ...] = (
     materialised,
     recomputed,
@@ -48,8 +48,8 @@ _ALTERNATIVES: tuple[Callable[[Program, Sequence[Planned], Context], Iterator[Al
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """The kernels found for a program and the joins that led there, the seconds predicted for them, and how many
-    `large` tensors they pass on."""
+    """The kernels found for a program, the joins that led there, their predicted seconds, and the number of `large`
+    tensors that they pass on."""
 
     search: Search
     joins: tuple[Join, ...]
@@ -58,7 +58,7 @@ class _Found:
     large: int
 
     def is_better(self, other: _Found, most: float) -> bool:
-        """Does it take less than the share `most` of the other's time, or not too much more for less memory?"""
+        """Does it take less than the share `most` of the other's time, or not much more for fewer large tensors?"""
         if self.large > other.large:
             return False
         return self.seconds < most * other.seconds or (
@@ -67,7 +67,7 @@ class _Found:
 
 
 def _searched(search: Search, begin: Groups = ()) -> _Found | None:
-    """The kernels for a program as it stands; None where those to begin with cannot be."""
+    """The kernels for a program as it stands; None where the groups to begin with cannot share kernels."""
     separate = search.separate()
     joins = search.begin(separate, begin)
     if joins is None:

@@ -1,11 +1,11 @@
-"""Pass on between kernels what is made of a reduction, not the reduction.
+"""Pass on between kernels the value made of a reduction, not the reduction itself.
 
     kernel P: T[i] = sum[j](f)             -->   kernel P: T[i] = sum[j](f), M[i] = T[i] / |j|
     kernel Q: V[i, j] = h(T[i] / |j|)            kernel Q: V[i, j] = h(M[i])
 
-T is not a result, and all that reads it outside P does so within one expression of T, extents and scalars. It is worked
-out once, not in every block; and the mean that P has is more exact than that of a total which was rounded to be stored,
-so that what P made of it and what Q makes of it fit together.
+T is not a result, and every read of it outside P is within the same expression of T, extents and scalars. That is then
+computed once, not in every block; and P's mean is more exact than one of a total that was rounded to be stored, so that
+what P and Q compute with it is consistent.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from einc.pipeline.plan import Plan
 
 
 def pass_on(program: Program, plans: Sequence[Plan]) -> tuple[Program, tuple[Plan, ...]]:
-    """The program and its plans, where kernels store what others make of a reduction in its place."""
+    """The program and its plans, with kernels storing what other kernels make of a reduction, in place of it."""
     for plan in plans:
         for eq in (eq for eq in program.equations if eq.name in plan.equations):
             made = _made_of(eq, plan, program)
@@ -31,7 +31,7 @@ def pass_on(program: Program, plans: Sequence[Plan]) -> tuple[Program, tuple[Pla
 
 
 def _made_of(eq: Equation, plan: Plan, program: Program) -> Expr | None:
-    """What all other kernels make of a reduction, if that is one thing and not the reduction itself."""
+    """The expression that all other kernels make of a reduction; None if it is not one, or is the reduction itself."""
     if eq.monoid is None or len(eq.outputs) > 1 or eq.name in program.results or not plan.writes(eq):
         return None
     outside = [e for other in program.equations if other.name not in plan.equations for e in other.expressions()]
@@ -42,7 +42,7 @@ def _made_of(eq: Equation, plan: Plan, program: Program) -> Expr | None:
 
 
 def _around(eq: Equation, e: Expr) -> Iterator[Expr]:
-    """The largest parts of an expression that are made of an equation's tensor alone, at its own axes."""
+    """The largest parts of an expression that are made only of an equation's tensor at its own axes."""
     if eq.name not in tensors_of(e):
         return
     own, tensor = tuple(map(AxisValue, eq.axes)), eq.name
@@ -62,7 +62,7 @@ def _bare(e: Expr) -> Expr:
 def _passing(
     program: Program, plans: Sequence[Plan], plan: Plan, eq: Equation, made: Expr
 ) -> tuple[Program, tuple[Plan, ...]]:
-    """The program and the plans with the reduction's kernel storing what the others make of it."""
+    """The program and the plans with the reduction's kernel storing what other kernels make of it."""
     name = unused(f"{eq.name}_made", names(program))
     passed = Equation((Tensor(name, F32),), tuple((a,) for a in eq.axes), (made,), span=eq.span)
     read = Read(name, tuple(map(AxisValue, eq.axes)))

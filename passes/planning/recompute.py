@@ -1,12 +1,12 @@
-"""Compute again, where it is read, what another kernel would have to store.
+"""Recompute a tensor in the kernel that reads it, instead of storing it in another.
 
     kernel P: T[i...] = f(i...), U = g(T)      -->      kernel P: T[i...] = f(i...), U = g(T)
     kernel Q: V = h(T[e...])                            kernel Q: S[e...] = f(e...), V = h(S)
 
-S is an equation of its own, at the axes that T is read at, with what lies upstream of T and is no smaller; smaller
-tensors are read, and so is what is `compared`. It is an alternative, taken where the kernels are predicted to take
-clearly less (`partition`): T, where it is as long as two sequences, need not be in memory because two kernels, along
-one of them each, need it.
+S is an equation of its own, at the axes that T is read at, together with the tensors upstream of T that are no smaller;
+smaller tensors, and those that are `compared`, are read. This is an alternative, taken where the kernels are predicted
+to take clearly less time (`partition`): a T along two sequences need not be in memory only because two kernels, each
+along one of these, need it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from einc.passes.streaming.prefix import prefix
 from einc.pipeline import Context, positions
 from einc.pipeline.plan import Planned
 
-_CLEARLY = 3 / 4  # of the time that storing takes: registers for what moves with a walk are not in the prediction
+_CLEARLY = 3 / 4  # of the time with T stored: the prediction leaves out registers for values along a walk
 
 
 def recomputed(program: Program, plans: Sequence[Planned], context: Context) -> Iterator[Alternative]:
@@ -44,7 +44,7 @@ def recomputed(program: Program, plans: Sequence[Planned], context: Context) -> 
             movable = movable and all(_is_placed(r, above) for r in at)
             if movable and _may_pay(above, len(at), producer, model):
                 made, again = _again(program, own, at, above)
-                left = groups[id(producer)] if set(producer.stores) <= _made(above) else set()  # it has no use any more
+                left = groups[id(producer)] if set(producer.stores) <= _made(above) else set()  # not needed any more
                 others = [g for g in groups.values() if g is not own and g is not left]
                 for readers in dict.fromkeys((frozenset(own), _after(name, plan))):
                     yield Alternative(again, [*others, readers | made], _CLEARLY)
@@ -64,7 +64,7 @@ def _after(name: str, plan: Planned) -> frozenset[str]:
 
 
 def _reads(equations: Sequence[Equation]) -> dict[str, list[Read]]:
-    """The places at which equations read each tensor, those apart that decide where a walk goes."""
+    """The reads of each tensor in these equations, without those that decide where a walk goes."""
     bounds = {name for eq in equations if eq.within is not None for name in tensors_of(eq.within)}
     found: dict[str, list[Read]] = {}
     for r in dict.fromkeys(r for eq in equations for e in eq.computed() for r in reads(e)):
@@ -74,7 +74,7 @@ def _reads(equations: Sequence[Equation]) -> dict[str, list[Read]]:
 
 
 def _upstream(eq: Equation, maker: Mapping[str, Equation], context: Context) -> list[Equation]:
-    """The equation after those that it is computed from, as far as they are no smaller."""
+    """The equation after those that it is computed from and that are no smaller than it."""
     least = positions(eq.axes, context)
     found: dict[str, Equation] = {}
 
@@ -89,15 +89,15 @@ def _upstream(eq: Equation, maker: Mapping[str, Equation], context: Context) -> 
 
 
 def _is_plain(eq: Equation, program: Program) -> bool:
-    """Is it an equation that can be had at other axes: real, without composite dimensions, and no prefixes?"""
+    """Can it be computed at other axes? It is real, and has neither composite dimensions nor prefixes."""
     is_real = not any(t.dtype.is_complex for t in eq.outputs)
     return is_real and all(len(d) == 1 for d in eq.dims) and prefix(eq, program) is None
 
 
 def _is_placed(r: Read, above: Sequence[Equation]) -> bool:
-    """Is the last of some equations read at axes, each once, that none of them has for others?
+    """Is the last of these equations read at distinct axes that none of the equations uses otherwise?
 
-    And is each of them read by the rest at its own?
+    And do the equations read each other only at their own axes?
     """
     if r.guard is not None or not all(isinstance(x, AxisValue) for x in r.index) or len(set(r.index)) < len(r.index):
         return False
@@ -113,7 +113,7 @@ def _is_placed(r: Read, above: Sequence[Equation]) -> bool:
 
 
 def _may_pay(above: Sequence[Equation], times: int, producer: Planned, model: Model) -> bool:
-    """Does computing the last of some equations so often take less than to write it and read it, or than its kernel?"""
+    """Does computing the last of these equations that often take less than storing it, or than its kernel?"""
     rates, last = model.context.target.rates, above[-1]
     works = [model.operations(eq) for eq in above]
     dots, vector, special = (times * sum(w[k] for w in works) for k in range(3))
@@ -126,7 +126,7 @@ def _may_pay(above: Sequence[Equation], times: int, producer: Planned, model: Mo
 def _again(
     program: Program, readers: Collection[str], at: Sequence[Read], above: Sequence[Equation]
 ) -> tuple[set[str], Program]:
-    """The names of new equations, and the program in which the readers read what these make for them alone."""
+    """The names of the copied equations, and the program in which the readers read these copies of their own."""
     taken = names(program)
     made: list[Equation] = []
     places: dict[Expr, Expr] = {}

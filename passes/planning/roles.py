@@ -1,8 +1,8 @@
 """The roles of axes in a kernel that some equations share, or why they cannot share one.
 
-Equations can share a kernel if what one reads of another is read where it was made, and every axis has a role: an axis
-that no equation reduces is split over the grid, or held whole where some equation lacks it and it is short; of the axes
-that are reduced, one group is walked and the others are held whole.
+Equations can share a kernel if each reads the others at the positions where they are computed, and every axis has a
+role: an axis that no equation reduces is split over the grid, or held whole where it is short and some equation lacks
+it; of the reduced axes, one group is walked and the others are held whole.
 """
 
 from __future__ import annotations
@@ -21,25 +21,25 @@ from einc.pipeline.plan import Planned
 
 
 class Hold(Enum):
-    """Which axes are held whole, of the short ones that no equation reduces."""
+    """Which of the short axes that no equation reduces are held whole."""
 
-    LACKED = "what some equation lacks"
-    BESIDE = "of these, what is no row or column of the largest contraction"
-    UNSTORED = "what a stored tensor lacks: an axis that is written once, even where it has no positions"
+    LACKED = "those that some equation lacks"
+    BESIDE = "of these, those that are neither row nor column of the largest contraction"
+    UNSTORED = "those that a stored tensor lacks: it is written once, even where such an axis has no positions"
 
 
 @dataclass(frozen=True, slots=True)
 class Apart:
-    """Why equations cannot share a kernel; whether it is that tiles would be too large."""
+    """Why equations cannot share a kernel, and whether the reason is that tiles would be too large."""
 
     reason: str
     overflows: bool = False
 
 
 def misread(equations: tuple[Equation, ...], along: Mapping[str, str]) -> str | None:
-    """Which tensor made here is not read at its own axes without a guard; None if each is.
+    """Why the equations cannot read each other in one kernel; None if all reads are at own axes, without a guard.
 
-    Each of `along` has the positions of another axis, that it runs along with.
+    `along` gives for an axis the one whose positions it shares.
     """
 
     def places(index: Iterable[ein.Expr]) -> list[ein.Expr]:
@@ -48,28 +48,28 @@ def misread(equations: tuple[Equation, ...], along: Mapping[str, str]) -> str | 
     made = {t.name: eq for eq in equations for t in eq.outputs}
     for eq in equations:
         if eq.within is not None and ein.tensors_of(eq.within) & made.keys():
-            return f"where {eq.name} is walked is known before its kernel starts"
+            return f"the bounds of {eq.name}'s walk must be known before its kernel starts"
         for r in (r for e in eq.computed() for r in ein.reads(e)):
             source = made.get(r.tensor)
             if source is not None and (r.guard is not None or places(r.index) != places(map(AxisValue, source.axes))):
-                return f"{eq.name} reads {r.tensor} elsewhere than at the position it is made for"
+                return f"{eq.name} reads {r.tensor} at a position other than its own"
             if source is not None and any(len(d) != 1 for d in source.dims):
                 return f"{r.tensor} has a composite dimension"
     return None
 
 
 def crossing(equations: tuple[Equation, ...], along: Mapping[str, str], prefixes: Collection[str]) -> str | None:
-    """Which equation, none of the prefixes, has two axes that run along with each other; None if none has."""
+    """Why an equation cannot share a kernel with prefixes: it has two axes that share positions. None if none has."""
     for eq in equations:
         places = [along.get(a, a) for a in (*eq.axes, *eq.over)]
         both = next((a for a in places if a in along.values() and places.count(a) > 1), None)
         if both is not None and eq.name not in prefixes:
-            return f"{eq.name} has every two positions along {both}, which others have prefixes along"
+            return f"{eq.name} pairs all positions of {both}, along which others have prefixes"
     return None
 
 
 def walkable(equations: tuple[Equation, ...], context: Context) -> list[tuple[str, ...]]:
-    """The groups of axes that may be walked: none, or what some equation reduces."""
+    """The groups of axes that may be walked: none, or the axes that some equation reduces."""
     groups = list(dict.fromkeys(eq.over for eq in equations if eq.over))
     groups.sort(key=lambda g: -positions(g, context))
     return [(), *groups]
@@ -85,22 +85,15 @@ def planned(
     dtypes: Mapping[str, DType],
     hold: Hold = Hold.LACKED,
 ) -> Planned | Apart:
-    """The plan with these axes walked; each of `along` is an axis that runs along with one of them."""
+    """The plan with these axes walked; `along` gives for an axis the walked one whose positions it shares."""
     shape = _main(equations, shapes, context)
     reduced = tuple(dict.fromkeys(along.get(a, a) for eq in equations for a in eq.over))
-    for eq in equations:
-        over = {along.get(a, a) for a in eq.over}
-        if set(walked) & over and not set(walked) <= over:
-            return Apart(f"{eq.name} is reduced over {', '.join(eq.over)}, a part of what is walked")
-        if set(along) & set(eq.over) and len(eq.over) > 1:
-            return Apart(f"{eq.name} is reduced over {', '.join(eq.over)}, along one of which others have prefixes")
+    if (reason := _unwalkable(equations, walked, along)) is not None:
+        return Apart(reason)
     free = tuple(dict.fromkeys(a for eq in equations for a in eq.axes if a not in (*reduced, *along)))
     those = [eq for eq in equations if hold is not Hold.UNSTORED or any(t.name in stores for t in eq.outputs)]
-    lacking = {a for a in free if any(a not in eq.axes for eq in those)}
-    if shape is not None:  # no tile of a contraction extends over what it has side by side
-        lacking -= {*shape.batch, *((*shape.rows, *shape.columns) if hold is Hold.BESIDE else ())}
-    short = tuple(a for a in free if a in lacking and context.size(a) <= WHOLE_DOT)
-    whole = (*(a for a in reduced if a not in walked), *short)
+    lacking = _lacking(those, free, shape, hold)
+    whole = (*(a for a in reduced if a not in walked), *(a for a in lacking if context.size(a) <= WHOLE_DOT))
     grid = tuple(a for a in free if a not in whole)
     if shape is not None:
         rows = tuple(a for a in shape.rows if a in grid)
@@ -125,10 +118,30 @@ def planned(
     return plan if reason is None else Apart(reason, overflows=True)
 
 
-def _unwritten(eq: Equation, batch: tuple[str, ...], groups: tuple[tuple[str, ...], ...]) -> list[str]:
-    """The axes of a grid that an equation lacks and without positions of which nothing would be written.
+def _unwalkable(equations: tuple[Equation, ...], walked: tuple[str, ...], along: Mapping[str, str]) -> str | None:
+    """Why the equations cannot share a walk over these axes; None if they can."""
+    for eq in equations:
+        over = {along.get(a, a) for a in eq.over}
+        if set(walked) & over and not set(walked) <= over:
+            return f"{eq.name} is reduced over {', '.join(eq.over)}, not over all walked axes"
+        if set(along) & set(eq.over) and len(eq.over) > 1:
+            return f"{eq.name} is reduced over {', '.join(eq.over)}, and others have prefixes along one of these"
+    return None
 
-    Of a group of blocked axes it may lack all: there is a block of them at least.
+
+def _lacking(equations: Iterable[Equation], free: tuple[str, ...], shape: Shape | None, hold: Hold) -> tuple[str, ...]:
+    """The axes that some of the equations lack and that may be held whole."""
+    kept: set[str] = set()
+    if shape is not None:  # no tile of a contraction extends over its batch axes
+        kept = {*shape.batch, *((*shape.rows, *shape.columns) if hold is Hold.BESIDE else ())}
+    every = [set(eq.axes) for eq in equations]
+    return tuple(a for a in free if a not in kept and any(a not in axes for axes in every))
+
+
+def _unwritten(eq: Equation, batch: tuple[str, ...], groups: tuple[tuple[str, ...], ...]) -> list[str]:
+    """The axes of the grid that an equation lacks: where one has no positions, nothing would be written.
+
+    It may lack a whole group of blocked axes, since there is at least one block of them.
     """
     lost = [a for g in groups if set(g) & set(eq.axes) for a in g if a not in eq.axes]
     return [a for a in batch if a not in eq.axes] + lost

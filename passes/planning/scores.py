@@ -1,9 +1,9 @@
-"""Which tensors are scores: a contraction makes them, and reductions over one axis of theirs follow in turn.
+"""Which tensors are scores: results of a contraction that are then reduced over one of their axes.
 
     S[i, j] = sum[d](Q[i, d] * K[j, d]);  m[i] = max[j](S);  n[i] = sum[j](exp(S - m))          S, and exp(S - m)
 
-No result has their positions, so that they would be in memory for the sake of the kernels alone: they grow with the
-product of two sequences.
+No result has their positions, so that only the division into kernels would put them in memory, where they grow with
+the product of two sequences.
 """
 
 from __future__ import annotations

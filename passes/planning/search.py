@@ -1,9 +1,9 @@
 """Search for the kernels of a program, by predicted time.
 
-Start with a kernel an equation; join a kernel with one, or with all, of those whose tensors it reads, or with all that
-read its own, wherever that gains most, until nothing gains; then kernels that read a tensor in the same way. A tensor
-that nothing outside the kernel reads is then never written. One that is larger than any operand and any result, or
-that holds the scores of two sequences, is written only where that saves more than half of the time.
+Start with one kernel for each equation. Join a kernel with one, or with all, of those whose tensors it reads, or with
+all that read its own, wherever that gains most, until nothing gains; then join kernels that read a tensor in the same
+way. A tensor that nothing outside its kernel reads is then never written. One that is larger than any operand and any
+result, or that holds the scores of two sequences, is written only where that saves more than half of the time.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from einc.pipeline import Context, positions
 from einc.pipeline.plan import Join, Planned
 from einc.tile.asked import asked
 
-FOR_MEMORY = 2.0  # times as long as with a tensor that is larger than any operand and any result, to do without it
-_MOST_EQUATIONS = 32  # of a kernel; more are not looked at together
+FOR_MEMORY = 2.0  # times as long, to do without a tensor that is larger than any operand and any result
+_MOST_EQUATIONS = 32  # in one kernel; larger groups are not tried
 
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """What was found for equations and kernels, in searches of programs that share them."""
+    """Results for equations and kernels, shared by the searches of programs that have them in common."""
 
     works: dict[Equation, tuple[Work, ...]] = field(default_factory=dict)
     joined: dict[tuple[tuple[Equation, ...], tuple[str, ...]], Planned | Apart] = field(default_factory=dict)
@@ -40,7 +40,7 @@ class Memory:
 
 
 class Search:
-    """The gains of joining kernels; what is found is kept in a memory."""
+    """The gains of joining kernels; results are kept in a memory."""
 
     def __init__(self, program: Program, context: Context, memory: Memory | None = None) -> None:
         self.program, self.context = program, context
@@ -58,7 +58,7 @@ class Search:
         return [alone(eq, self.program, self.context) for eq in self.program.equations]
 
     def begin(self, plans: Sequence[Planned], groups: Groups = ()) -> list[Join] | None:
-        """The joins that give each group of equations a kernel; None where one cannot share it."""
+        """The joins that give each group of equations a kernel; None where a group cannot share one."""
         flow = Flow(plans)
         found = []
         for names in groups:
@@ -91,13 +91,13 @@ class Search:
         return known[plan]
 
     def best(self, plans: list[Planned]) -> tuple[list[Planned], Planned] | None:
-        """The kernels to join that gain most, and what they become; None if nothing gains."""
+        """The kernels whose join gains most, and the joined kernel; None if nothing gains."""
         flow = Flow(plans)
         candidates = list(flow.candidates())
         return self.most(candidates, flow) or self.most(flow.siblings(), flow) or self.least_memory(candidates, flow)
 
     def most(self, groups: Iterable[list[Planned]], flow: Flow) -> tuple[list[Planned], Planned] | None:
-        """The group that gains most, and what it becomes."""
+        """The group whose join gains most, and the joined kernel."""
         found: tuple[list[Planned], Planned] | None = None
         most = 0.0
         for group, joined in self.feasible(groups, flow):
@@ -107,7 +107,7 @@ class Search:
         return found
 
     def least_memory(self, groups: Iterable[list[Planned]], flow: Flow) -> tuple[list[Planned], Planned] | None:
-        """The group that loses least among those that pass on fewer large tensors as one, and what it becomes."""
+        """The group that loses least of those that pass on fewer large tensors when joined, and the joined kernel."""
         found: tuple[list[Planned], Planned] | None = None
         least = FOR_MEMORY
         for group, joined in self.feasible(groups, flow):
@@ -117,7 +117,7 @@ class Search:
         return found
 
     def feasible(self, groups: Iterable[list[Planned]], flow: Flow) -> Iterator[tuple[list[Planned], Planned]]:
-        """The groups that can share a kernel, each with that."""
+        """The groups that can share a kernel, each with the joined kernel."""
         for group in groups:
             joined = self.joined(group, flow)
             if isinstance(joined, Planned):
@@ -126,14 +126,14 @@ class Search:
     def large(self, plan: Planned) -> int:
         """The number of tensors that a kernel passes on to others, each larger than any operand and any result.
 
-        Scores are, whatever their size.
+        Scores count as large, whatever their size.
         """
         passed = set(plan.stores) - set(self.program.results)
         made = {t.name: positions(eq.axes, self.context) for eq in plan.equations for t in eq.outputs}
         return sum(made[t] > self.largest or t in self.scores for t in passed)
 
     def joined(self, group: list[Planned], flow: Flow) -> Planned | Apart:
-        """The cheapest plan for the equations of several, or why they cannot share a kernel."""
+        """The cheapest plan for the equations of several kernels, or why these cannot be one."""
         inside = {eq.name for p in group for eq in p.equations}
         if len(inside) > _MOST_EQUATIONS:
             return Apart(f"{len(inside)} equations are too many for one kernel")
@@ -176,19 +176,19 @@ class Search:
     def least(self, plans: Sequence[Planned]) -> Planned:
         """The best of several: by rank, then a walk.
 
-        Where nothing else tells, a walk along what a contraction scores is right for any length, a tile for this one.
+        If all else is equal, a walk along an axis of a contraction's result suits any length, a tile only this one.
         """
         ranks = [self.rank(p) for p in plans]
         first, *others = (p for p, rank in zip(plans, ranks, strict=True) if rank == min(ranks))
         return next(filter(self.walks_scores, (first, *others)), first) if others else first
 
     def rank(self, plan: Planned) -> tuple[bool, float]:
-        """Less is better: first of all a walk that can be in parts, where that is asked for; then time."""
+        """Less is better: first a walk that can be split into parts, if parts are asked for, then time."""
         parted = asked(self.context.choices, "parts", plan.name) is not None
         return parted and not can_split(plan), self.seconds(plan)
 
     def wants_spread(self, held: Planned | Apart) -> bool:
-        """Are tiles too large where short axes are held whole, or programs too few?"""
+        """Are tiles too large, or programs too few, where short axes are held whole?"""
         if isinstance(held, Apart):
             return held.overflows
         return bool(held.whole) and self.model.utilisation(held, 1) < 1
@@ -207,7 +207,7 @@ class Search:
 
 
 def after(plans: Iterable[Planned], join: Join) -> list[Planned]:
-    """The kernels that there are once some have been joined."""
+    """The kernels after some have been joined."""
     assert not isinstance(join.made, str)
     return [*(p for p in plans if all(p is not q for q in join.kernels)), join.made]
 

@@ -2,8 +2,8 @@
 
     loop r: s = step(s)   -->   for each part p of r:  loop r in p: s = step(s);  then  loop p: s = merge(s, S[p])
 
-A walk of which nothing is written on the way, and whose reductions all stream, can be in parts: merging is associative,
-so that only rounding tells. The number of parts is the one predicted to take least time, or the one asked for.
+A walk can be split if nothing is written on the way and all its reductions stream: merging is associative, so that only
+rounding differs. The number of parts is the one predicted to take the least time, or the one asked for.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def split_reduction(state: State, context: Context) -> State:
 
 
 def _parts(plan: Planned, model: Model) -> int:
-    """The number of parts that a walk is asked to be in, else the one that takes least time."""
+    """The number of parts asked for, else the one that takes the least time."""
     context = model.context
     parts = asked(context.choices, "parts", plan.name)
     if isinstance(parts, int):

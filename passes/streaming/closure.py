@@ -2,9 +2,9 @@
 
     a = (+)[r] f(r; d)   -->   Phi_q = (+)[r] phi_q(r; d);  Phi_q(d') = sum_p C_qp(d, d') Phi_p(d);  a = sum_q h_q Phi_q
 
-Expand f at moved references; each new phi is expanded in turn, until no new one appears. Sums take any expansion,
-maxima and minima a shift or a factor that is not negative, products a factor, raised to the number of positions, which
-is carried. If the set does not close, the reduction needs the final references and gets a walk of its own.
+Expand f at moved references; each new phi is expanded in turn, until no new one appears. A sum takes any expansion, a
+maximum or minimum a shift or a factor that is at least 0, and a product a factor, raised to the number of positions,
+which is carried too. If the set does not close, the reduction needs the final references and a walk of its own.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ def links(
     sources: Callable[[Equation], Collection[str]] = _read,
     written: Callable[[Equation], Equation] = lambda eq: eq,
 ) -> list[Link | NotClosed]:
-    """Each reduction of a chain over the same axes, in order, as what it carries.
+    """Each reduction of a chain over the same axes, in order, as a link with its accumulators.
 
-    Earlier values are read by their names at the output axes. What reads a reduction that is not closed is not closed;
-    nor is what reads another than the first result of one that gives several, as a position, which jumps; nor what
-    reads a `blurred` tensor: one made of earlier values in a way that no movement follows.
+    Earlier values are read by their names at the output axes. A reduction is not closed if it reads one that is not, or
+    a result other than the first of one with several (a position jumps), or a `blurred` tensor, made of earlier values
+    in a way that no movement follows.
 
-    `written` gives an equation in terms of its `sources` alone. What was written so grows with every equation between,
-    so it is asked for only where those could do.
+    `written` writes an equation in terms of its `sources` alone. That grows with every equation written out, so it is
+    done only where the sources are closed.
     """
     moving: set[str] = set()
     lost: set[str] = set()
@@ -61,7 +61,7 @@ def links(
             link = _mixed(whole, blurred) or closure.link()
             positive |= {eq.name} if makes_no_negative(whole, positive) else set()
         else:
-            link = NotClosed(eq, eq.body, "it depends on what is only known after a walk")
+            link = NotClosed(eq, eq.body, "it depends on a value that is known only after a walk")
         found.append(link)
         (lost if isinstance(link, NotClosed) else moving).add(eq.name)
         lost |= {t.name for t in eq.outputs[1:]}
@@ -75,7 +75,7 @@ def closed(
     positive: Collection[str],
     over: Sequence[str],
 ) -> Link | None:
-    """A reduction that reads references by name as what it carries, if that follows them."""
+    """A reduction that reads references by name as a link, if its accumulators can follow them."""
     taken = {t.name for t in eq.outputs} | {r.tensor for e in eq.expressions() for r in ein.reads(e)}
     closure = _Closure(eq, frozenset(references), frozenset(maxima), frozenset(positive), tuple(over), taken)
     link = closure.link()
@@ -90,7 +90,7 @@ def _mixed(eq: Equation, blurred: Collection[str]) -> NotClosed | None:
 
 
 def _hatted(chain: Sequence[Link | NotClosed]) -> list[Link | NotClosed]:
-    """Every reference with one hat, whichever links read it: 1 if it scales anything."""
+    """Each reference with the same hat in all links that read it: 1 if it scales anything."""
     scales = {r.name for link in chain if isinstance(link, Link) for r in link.references if r.hat}
     return [
         replace(link, references=tuple(replace(r, hat=int(r.name in scales)) for r in link.references))
@@ -111,7 +111,7 @@ class _Closure:
     references: dict[Expr, Reference] = field(default_factory=dict)
 
     def fresh(self, stem: str) -> str:
-        """The equation's name with a stem, and whatever else tells it from other names of the chain."""
+        """The equation's name with a stem, and a number if another name of the chain is the same."""
         name = f"{self.eq.name}_{stem}"
         while name in self.taken:
             name += "_"
@@ -123,10 +123,10 @@ class _Closure:
         outer = Movement(self.moving, frozenset((*self.over, *self.eq.over)))
         inside = [r for b in self.eq.bodies for r in ein.reads(b) if outer.depends(r) and outer.varies(r)]
         if inside:
-            return NotClosed(self.eq, inside[0], "it reads a value still changing at every position that it reduces")
+            return NotClosed(self.eq, inside[0], "it reads a value that is still changing at every position it reduces")
         bodies = tuple(self.named(b, outer) for b in self.eq.bodies)
         if self.eq.domain is not None and outer.depends(self.eq.domain):
-            return NotClosed(self.eq, self.eq.domain, "which positions count depends on a value still changing")
+            return NotClosed(self.eq, self.eq.domain, "which positions count depends on a value that is still changing")
         known = self.references.values()
         maxima = frozenset(r.name for r in known if not self.maxima.isdisjoint(ein.tensors_of(r.value)))
         positive = [r.name for r in known if not_negative(r.value, self.positive)]
@@ -142,12 +142,12 @@ class _Closure:
             return self.order(bodies, movement)
         if monoid.op == "mul":
             return self.product(bodies[0], movement)
-        return NotClosed(self.eq, bodies[0], f"'{monoid.name}' does not follow a value still changing")
+        return NotClosed(self.eq, bodies[0], f"'{monoid.name}' does not follow a value that is still changing")
 
     # ------------------------------------------------------------------------------------------------------ references
 
     def named(self, e: Expr, outer: Movement) -> Expr:
-        """The expression with its largest parts that only earlier values move read as references."""
+        """The expression with its largest parts of earlier values, free of the walked axes, read as references."""
         if not outer.depends(e):
             return e
         if not outer.varies(e):
@@ -164,9 +164,9 @@ class _Closure:
         return Read(known.name, tuple(ein.AxisValue(a) for a in axes))
 
     def hats(self, accumulators: Sequence[Accumulator]) -> tuple[Reference, ...]:
-        """References with 1 for nothing where they scale, 0 where they shift.
+        """References with their hats: 1 for those that scale, 0 for those that only shift.
 
-        They scale what they are multiplied with or divide, and what a movement is a quotient for.
+        A reference scales if it is a factor or a divisor, or if a movement divides by it.
         """
         parts = [n for a in accumulators for e in a.bodies for n in ein.walk(e) if isinstance(n, Apply)]
         scales = [x for n in parts if n.op in ("div", "mul") for x in n.args]
@@ -192,7 +192,7 @@ class _Closure:
         return Accumulator(name, self.eq.axes, self.eq.monoid, bodies, self.eq.domain, moves, shift, count)
 
     def carried(self) -> Expr:
-        """What the first accumulator holds."""
+        """The value that the first accumulator holds."""
         return Read(self.eq.name, self.position())
 
     def finished(self, accumulators: tuple[Accumulator, ...], moved: Expr, movement: Movement) -> Link:
@@ -225,7 +225,7 @@ class _Closure:
         reads = {a.name: Read(a.name, self.position(a.axes)) for a in accumulators}
         moved: Expr = ZERO
         for m, c in first.items():
-            if m in names:  # what is not carried is 0
+            if m in names:  # a monomial that is not carried is 0
                 moved = call("add", moved, call("mul", c, reads[names[m]]))
         return self.finished(accumulators, moved, movement)
 
@@ -236,7 +236,7 @@ class _Closure:
         return Accumulator(name, axes, MONOIDS["sum"], (phi,), self.eq.domain, () if still else moves)
 
     def along(self, *factors: Expr) -> tuple[str, ...]:
-        """The output axes that some factors, or the domain, depend on."""
+        """The output axes that these factors, or the domain, depend on."""
         where = () if self.eq.domain is None else (self.eq.domain,)
         depends = {a for e in (*factors, *where) for a in ein.axes_of(e)}
         return tuple(a for a in self.eq.axes if a in depends)
@@ -258,7 +258,7 @@ class _Closure:
         if factor is not None and not_negative(factor, movement.known):
             moves = ((factor, self.eq.name),)
             nothing = Const(-math.inf if self.eq.monoid.order == "max" else math.inf)
-            held = self.carried()  # of no positions, which no factor moves, 0 neither
+            held = self.carried()  # where no position was seen it is infinite, which no factor moves, not even 0
             moved = call("where", Apply("eq", (held, nothing)), held, call("mul", factor, held))
             return self.finished((self.accumulator(self.eq.name, bodies, moves),), moved, movement)
         return self.open(bodies[0], movement)
@@ -274,7 +274,7 @@ class _Closure:
         return self.finished((powered, counted), call("mul", power, self.carried()), movement)
 
     def open(self, body: Expr, movement: Movement) -> NotClosed:
-        """The smallest part of the body that neither shifts, scales nor expands."""
+        """Not closed, because of the smallest part of the body that neither shifts, scales nor expands."""
         part = body
         while True:
             below = [
@@ -286,12 +286,12 @@ class _Closure:
                 break
             part = below[0]
         return NotClosed(
-            self.eq, self.unnamed(part), "a movement of its references neither shifts nor scales it, nor expands it"
+            self.eq, self.unnamed(part), "a movement of its references neither shifts, scales nor expands it"
         )
 
 
 def _alike(row: Expansion, known: dict[Expr, Monomial]) -> Expansion:
-    """The expansion with one monomial, the first that is known, for all that are written alike."""
+    """The expansion with one monomial, the first known, for all that are written the same way."""
     found: Expansion = {}
     for m, c in row.items():
         same = known.setdefault(written(m), m)

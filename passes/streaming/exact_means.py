@@ -1,10 +1,10 @@
-"""Means as exact as the first moment about them is.
+"""Means as exact as the first moment about them.
 
     d = sum(w * x) / sum(w)   -->   d = m + sum(w * (x - m)) / sum(w)      for any m
 
-A mean m in floating point is off, and so is what is taken about it: a variance by the square of that. Where the first
-moment about m is carried, as it is beside a variance, values are finished at d by their own transition C(m -> d), in
-which d - m is what was carried and not a difference of large numbers. The mean itself is m and that, rounded once.
+A mean m in floating point has an error, and so have moments about it: a variance that of its square. Where the first
+moment about m is carried, as it is beside a variance, values are finished at d by their own transition C(m -> d), and
+d - m comes from the carried moment, not from a difference of large numbers. The mean is m + (d - m), rounded once.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from einc.passes.algebra.folding import call, indicator
 from einc.passes.streaming.movement import Movement
 from einc.passes.streaming.sweep import Accumulator, Link, NotClosed, Reference
 
-HELD = "#"  # after the name of an accumulator: what it holds, where its link's value has the same name
+HELD = "#"  # follows the name of an accumulator where the value it holds is meant, and not its link's of the same name
 _INFINITE = Const(float("inf"))
 
 
 @dataclass(frozen=True, slots=True)
 class _Mean:
-    """A reference that is a weighted mean: `total` of the weighted over the weights', None for as many as there are."""
+    """A reference that is a mean: the sum `total` divided by the sum `weights`, or by the number of terms if None."""
 
     total: Equation
     weights: Equation | None
@@ -71,13 +71,13 @@ def _with_means(link: Link, means: Mapping[Expr, Expr]) -> Link:
 
 
 def _is_plain_sum(link: Link) -> bool:
-    """Whether it is a sum that nothing moves."""
+    """Is it a sum without references?"""
     eq = link.equation
     return eq.monoid is not None and eq.monoid.op == "add" and not link.references
 
 
 def _mean(e: Expr, sums: Mapping[str, Equation]) -> _Mean | None:
-    """The expression as a mean: a sum over the sum of its weights, or over the extents that it sums over."""
+    """The expression as a mean: a sum divided by the sum of its weights, or by the extents that it sums over."""
     match e:
         case Apply(op="div", args=(above, Read(tensor=name) as count)) if name in sums:
             weights = sums[name]
@@ -128,7 +128,7 @@ def _product(e: Expr) -> list[Expr]:
 
 
 def _factors(e: Expr) -> Counter[Expr]:
-    """The factors of a product; a mask around it is one."""
+    """The factors of a product; a mask around it counts as a factor."""
     match e:
         case Apply(op="where", args=(p, x, zero)) if zero in (ZERO, Const(0.0)):
             return Counter([indicator(p)]) + _factors(x)
@@ -146,7 +146,7 @@ def _extents(axes: Sequence[str]) -> Expr:
 
 
 def _held(e: Expr, carried: Mapping[str, Accumulator], over: tuple[str, ...]) -> Expr:
-    """The expression reading what accumulators hold; one that counts all positions is their number."""
+    """The expression reading the values that accumulators hold; one that counts all positions is their number."""
     if isinstance(e, Read) and e.tensor in carried:
         a = carried[e.tensor]
         return _extents(over) if a.bodies == (ONE,) and a.domain is None else replace(e, tensor=e.tensor + HELD)

@@ -1,9 +1,9 @@
-"""Sums of products of what the walked axes move, with coefficients that they do not: what expressions expand into.
+"""Expansions: sums of products that depend on the walked axes, with coefficients that do not.
 
     (x - m) ** 2   -->   1 * x ** 2  +  -2 * m * x  +  m ** 2 * 1
 
-An **expansion** has a coefficient for each **monomial**, a product of powers. Coefficients are put together by `call`,
-which carries out what 0 and 1 do to an operation, so that what cancels is seen to.
+An **expansion** has a coefficient for each **monomial**, a product of powers. Coefficients are combined by `call`, so
+that operations on 0, 1 and equal terms are folded, and what cancels disappears.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 from einc.ein import ONE, ZERO, Apply, Const, Expr
 from einc.passes.algebra.folding import ZEROS, call, indicator
 
-# A product of powers of factors, each free of further structure; the empty product is 1.
+# A product of powers of factors that have no further structure; the empty product is 1.
 Monomial = tuple[tuple[Expr, int], ...]
 Expansion = dict[Monomial, Expr]
 

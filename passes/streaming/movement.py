@@ -7,9 +7,9 @@ d to d', an expression f(r; d) may move
     by a factor    f(r; d') = c(d, d') * f(r; d)                exp(x - m), (abs(x) / m) ** p
     by expansion   f(r; d') = sum_q c_q(d, d') * phi_q(r; d)    (x - m) ** 2, (x - m) * exp(x - m)
 
-where s, c and c_q are free of r. The expansion contains both criteria of the literature (a product G(x) * H(d), and an
-invertible update that commutes with the reducer): they are its case of one term. Shifts and factors are found by the
-structure of the expression, exp and log leading from one to the other; no derivative is taken and no equation solved.
+where s, c and c_q are free of r. Both criteria of the literature (a product G(x) * H(d), and an invertible update that
+commutes with the reducer) are expansions of one term. Shifts and factors are found by the structure of the expression,
+where exp and log turn one into the other; no derivative is taken and no equation solved.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ def prime(name: str) -> str:
 class Movement:
     """The movement of `references` (tensor names) while the axes `over` are walked.
 
-    Those that are `maxima`, or made of them, keep small what they divide, which alone may be too large. What is `known`
-    not to be negative is tensors, moved or not.
+    References that are `maxima`, or made of them, keep quotients small whose dividend alone may overflow. `known` are
+    tensors, moved or not, with no negative elements.
     """
 
     references: frozenset[str]
@@ -46,11 +46,11 @@ class Movement:
     known: frozenset[str] = frozenset()
 
     def depends(self, e: Expr) -> bool:
-        """Whether a reference occurs in it."""
+        """Does a reference occur in it?"""
         return any(isinstance(n, Read) and n.tensor in self.references for n in ein.walk(e))
 
     def varies(self, e: Expr) -> bool:
-        """Whether it depends on the position along the walked axes."""
+        """Does it depend on the position along the walked axes?"""
         return any(isinstance(n, AxisValue) and n.axis in self.over for n in ein.walk(e))
 
     def after(self, e: Expr) -> Expr:
@@ -88,13 +88,13 @@ class Movement:
                 return None
 
     def constant(self, e: Expr) -> bool:
-        """Free of both the references and the walked axes."""
+        """Is it free of both the references and the walked axes?"""
         return not self.depends(e) and not self.varies(e)
 
     # ------------------------------------------------------------------------------------------------------ predicates
 
     def stands(self, p: Expr) -> bool:
-        """Whether a truth value stays what it is: what is compared moves alike, infinity by a shift, 0 by a factor."""
+        """Does a truth value stay the same? Both sides of a comparison move by one shift, or one factor (0 by any)."""
         if not self.depends(p):
             return True
         match p:
@@ -178,9 +178,9 @@ class Movement:
         return self._expand_wave(e) or self._expand_sum(e)
 
     def _affine(self, e: Expr) -> tuple[Expr, Expr] | None:
-        """c and s with e' = c * e + s, where one side scales: x / m - u = c * (x / m - u) + c * u - u'.
+        """c and s with e' = c * e + s, where one side scales: e = x / m - u moves to c * e + (c * u - u').
 
-        By maxima alone: what grows from next to nothing would leave c * u - u' to cancel.
+        Only where c is made of maxima: any other reference may grow from near 0, and c * u - u' would cancel.
         """
         match e:
             case Apply(op="sub", args=(x, u)) if self.alone(u) and (c := self.unit(x)) is not None:
@@ -193,14 +193,14 @@ class Movement:
                 return None
 
     def unit(self, e: Expr) -> Expr | None:
-        """The factor of an expression in units of maxima, or None."""
+        """The factor of an expression if it is made of maxima alone, or None."""
         c = self.factor(e)
         return c if c is not None and {name.removesuffix(NEW) for name in ein.tensors_of(c)} <= self.maxima else None
 
     def parted(self, e: Expr) -> Expr:
-        """An expression with a choice inside that references alone make, as that choice of expressions.
+        """An expression with a `where` inside whose condition depends on references alone, as a `where` of expressions.
 
-        Sums and products expand with the choice where it is.
+        Sums and products stay as they are: they expand with the `where` inside.
         """
         match e:
             case Apply(op="add" | "sub" | "mul" | "div" | "neg"):
@@ -212,7 +212,7 @@ class Movement:
         return e if found is None else Apply("where", (found, *(settled(_chosen(e, found, n)) for n in (1, 2))))
 
     def alone(self, e: Expr) -> bool:
-        """Whether the references move it, and nothing else does."""
+        """Does it depend on the references, and on no walked axis?"""
         return self.depends(e) and not self.varies(e)
 
     def _expand_wave(self, e: Expr) -> Expansion | None:
@@ -255,7 +255,7 @@ class Movement:
         return self.landed(e, {})
 
     def landed(self, e: Expr, drifts: Mapping[str, Expr]) -> Expr:
-        """A coefficient c(d, d') where references have moved by so much: c(d, d + drift)."""
+        """A coefficient c(d, d') where references have moved by these drifts: c(d, d + drift)."""
         return settled(self._unprimed(e, drifts))
 
     def _unprimed(self, e: Expr, drifts: Mapping[str, Expr]) -> Expr:
@@ -266,7 +266,7 @@ class Movement:
 
 
 def _chosen(e: Expr, p: Expr, side: int) -> Expr:
-    """The expression with one side, 1 or 2, of all that depends on a predicate."""
+    """The expression with one side, 1 or 2, of every `where` with this condition."""
     if isinstance(e, Apply) and e.op == "where" and e.args[0] == p:
         return _chosen(e.args[side], p, side)
     return ein.rebuild(e, lambda below: _chosen(below, p, side))

@@ -1,4 +1,4 @@
-"""What a prefix is: an equation that leaves the total of a walk at every position."""
+"""Prefixes: equations that leave the total of a walk at every position."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from einc.passes.streaming.running import Along, End, Running, is_along, knows_i
 
 @dataclass(frozen=True, slots=True)
 class Prefix:
-    """What an equation `T[..., i] = monoid[t : t <= i and domain](f)` is where the domain is free of i and |t| = |i|:
-    prefixes along t, one for every i; with t >= i, suffixes. Where f is not free of i, it follows it (`running`)."""
+    """An equation `T[..., i] = monoid[t : t <= i and domain](f)` with |t| = |i| and a domain free of i: prefixes along
+    t, one for every i; with t >= i, suffixes. If f is not free of i, its total follows i (`running`)."""
 
     scanned: str
     walked: str
@@ -25,7 +25,7 @@ class Prefix:
 
 
 def prefix(eq: Equation, program: Program) -> Prefix | None:
-    """The prefixes that an equation makes; None if it makes none."""
+    """The prefixes that an equation defines; None if it defines none."""
     if eq.monoid is None or len(eq.over) != 1 or eq.domain is None:
         return None
     (walked,) = eq.over
@@ -45,7 +45,7 @@ def prefix(eq: Equation, program: Program) -> Prefix | None:
 
 
 def _followed(eq: Equation, found: Prefix, program: Program) -> Running | None:
-    """What prefixes that know their end carry, if it follows that."""
+    """What prefixes whose body depends on their end carry, if it can follow the end."""
     end = End(found.scanned, found.walked, found.reverse)
     if eq.domain is None or not knows_its_end(eq, end):
         return None
@@ -55,7 +55,7 @@ def _followed(eq: Equation, found: Prefix, program: Program) -> Running | None:
 
 @lru_cache(maxsize=256)
 def _along(program: Program, name: str, length: Expr, reverse: bool) -> Along:
-    """What is known of the tensors made before one, along axes of a length, walked from one end."""
+    """What is known of the tensors defined before one, for walks from one end along axes of this length."""
     along = Along()
     for eq in program.equations:
         if eq.name == name:
@@ -77,7 +77,7 @@ def _along(program: Program, name: str, length: Expr, reverse: bool) -> Along:
 
 
 def _runs(eq: Equation, axis: str, reverse: bool, along: Along, program: Program) -> bool:
-    """Does an equation's value along an axis go on as a walk from one end does?"""
+    """Is an equation's value along an axis decided by prefixes that are walked from this end?"""
     if eq.monoid is None:
         return is_along(eq.body, axis, along)
     found = prefix(eq, program)
@@ -85,7 +85,7 @@ def _runs(eq: Equation, axis: str, reverse: bool, along: Along, program: Program
 
 
 def length_of(program: Program, axis: str) -> Expr:
-    """The extent of an axis, by the axis that it is declared to be as long as."""
+    """The extent of an axis; of one that is declared as long as another, the other's."""
     declared = {a.name: a.extent for a in program.axes}
     extent: Expr = Extent(axis)
     while isinstance(extent, Extent) and (formula := declared.get(extent.axis)) is not None:
@@ -94,5 +94,5 @@ def length_of(program: Program, axis: str) -> Expr:
 
 
 def is_alike(program: Program, a: str, b: str) -> bool:
-    """Have two axes the same extent, whatever the operands are?"""
+    """Do two axes have the same extent, whatever the operands are?"""
     return length_of(program, a) == length_of(program, b)

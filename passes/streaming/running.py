@@ -1,14 +1,14 @@
-"""A prefix whose body knows where it ends: accumulators that follow the end, and so one scan for all ends.
+"""Prefixes whose body depends on where they end: accumulators that follow the end, and so one scan for all ends.
 
     T[i] = m[t : t <= i](f(t; d[i]))   -->   prefixes of (Phi, d), Phi = phi(t; d[t]) at a position alone
                                              (Phi, d) then (Phi', d')  =  (C(d -> d') Phi (+) Phi', d')
 
-f is closed under the movement of d (`closure`), the largest parts of f that know i and not t. A movement by way of d'
-is the movement, so that this is associative: prefixes of prefixes take the work of one walk. What accumulators are
-relative to is the position, or is made of other prefixes along the axis, which move as the walk goes on; any other
-value at i may jump, and only multiplies or is added to what is carried.
+d are the largest parts of f that depend on i and not on t, and f is closed under their movement (`closure`). Moving by
+way of d' is the same as moving at once, so that this is associative: all prefixes take the work of one walk.
+Accumulators may be relative to the position, or to values made of other prefixes along the axis, which move as the walk
+goes on; any other value at i may jump, and may only multiply or be added to what is carried.
 
-A running variance, softmax or logsumexp has this shape, and a sum that decays with the distance.
+A running variance, softmax or logsumexp has this shape, and so has a sum that decays with the distance.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from einc.passes.streaming.closure import closed
 from einc.passes.streaming.movement import NEW
 from einc.passes.streaming.sweep import Accumulator, Link
 
-_EXACT = ("add", "sub", "mul", "neg")  # of integers
+_EXACT = ("add", "sub", "mul", "neg")  # exact for integers
 
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """How prefixes lie: over `walked`, up to the position of `scanned`, or from it on."""
+    """Where prefixes end: they reduce `walked` up to the position on `scanned`, or in `reverse` from it on."""
 
     scanned: str
     walked: str
@@ -38,7 +38,7 @@ class End:
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A prefix as the link that it is for every end; `greatest` are those of its references that are maxima."""
+    """A prefix as a link whose references are values at the end; `greatest` are those references that are maxima."""
 
     link: Link
     greatest: frozenset[str]
@@ -46,10 +46,10 @@ class Running:
 
 @dataclass(frozen=True, slots=True)
 class Along:
-    """What is known of the tensors that a program makes.
+    """What is known of the tensors that a program defines.
 
-    `places` are those that prefixes along an axis decide, each with that axis's place in its index. The `greatest` are
-    maxima, the `orders` maxima or minima, and the `positive` never less than 0.
+    `places` are the tensors that prefixes along an axis decide, each with the place of that axis in its index. Those
+    in `greatest` are maxima, those in `orders` maxima or minima, and those in `positive` are never less than 0.
     """
 
     places: frozenset[tuple[str, int]] = frozenset()
@@ -59,14 +59,14 @@ class Along:
 
 
 def knows_its_end(eq: Equation, end: End) -> bool:
-    """Does what a prefix reduces know the end by values there alone?"""
+    """Does the body of a prefix depend on its end, and only through values at the end?"""
     parts = _Parts(eq, end)
     return not any(end.scanned in ein.axes_of(parts.hidden(b)) for b in eq.bodies) and bool(parts.names)
 
 
 @lru_cache(maxsize=1024)
 def running(eq: Equation, end: End, along: Along) -> Running | None:
-    """The link of a prefix that knows its end; None if what it carries cannot follow the end."""
+    """The link of a prefix whose body depends on its end; None if its accumulators cannot follow the end."""
     parts = _Parts(eq, end)
     bodies = tuple(map(parts.hidden, eq.bodies))
     names = {name: e for e, name in parts.names.items()}
@@ -84,7 +84,7 @@ def running(eq: Equation, end: End, along: Along) -> Running | None:
 
 
 def is_along(e: Expr, scanned: str, along: Along) -> bool:
-    """Do prefixes along the axis decide an expression wherever it knows the axis, or does it grow with the position?"""
+    """Do only prefixes along the axis, or exact arithmetic on the position, make the expression depend on the axis?"""
     at = [r for r in ein.reads(e) if scanned in ein.axes_of(r)]
     for r in at:
         own = {(r.tensor, n) for n, x in enumerate(r.index) if x == AxisValue(scanned)}
@@ -95,7 +95,7 @@ def is_along(e: Expr, scanned: str, along: Along) -> bool:
 
 
 class _Parts:
-    """The parts of an equation that its end decides, each under a name."""
+    """The parts of an equation that depend on its end only, each under a name."""
 
     def __init__(self, eq: Equation, end: End) -> None:
         self.eq, self.end = eq, end
@@ -103,7 +103,7 @@ class _Parts:
         self.taken = {t.name for t in eq.outputs} | {n for e in eq.expressions() for n in ein.tensors_of(e)}
 
     def hidden(self, e: Expr) -> Expr:
-        """The expression with its largest parts that know the end, and not the position walked, read by name."""
+        """The expression with its largest parts that depend on the end, not on the walked position, read by name."""
         if self.end.scanned not in ein.axes_of(e):
             return e
         if self.end.walked in ein.axes_of(e):
@@ -121,6 +121,6 @@ def _followed(a: Accumulator) -> set[str]:
 
 
 def _is_exact(link: Link) -> bool:
-    """Is it of floats, or does it move integers by integers?"""
+    """Is it a link of floats, or one that moves integers by integers?"""
     moves = (n for a in link.accumulators for c, _ in a.moves for n in ein.walk(c) if isinstance(n, Apply))
     return link.equation.outputs[0].dtype.is_float or all(n.op in _EXACT for n in moves)

@@ -1,14 +1,14 @@
 """Reductions that share one walk over an axis: what is carried, how it moves, and how two partial walks merge.
 
 A **link** is one reduction of a chain. While the axis is walked its value is not final, and neither are the references
-that later links are written with. So a link carries accumulators, each always relative to the current references d:
+that later links read. So a link carries accumulators, each always relative to the current references d:
 
     step     Phi_q  <-  Phi_q (+) fold of phi_q(r; d) over a block
     move     Phi_q(d')  =  (+)_p  C_qp(d, d') (x) Phi_p(d)
     merge    move both sides to a common d', then (+)
-    finish   value  =  sum_q h_q(d) * Phi_q,  more generally what it is at d' by the accumulators at d
+    finish   value  =  sum_q h_q(d) * Phi_q,  or more generally the value at d' from the accumulators at d
 
-In expressions a reference is read by its name, its value after a movement by the name with a prime.
+In expressions a reference is read by its name, and its value after a movement by the name with a prime.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from einc.ein import Equation, Expr, Monoid
 class Reference:
     """A value that later links are relative to: an expression over the values of earlier links.
 
-    `seen` says that the extent of the walked axes inside it stands for the number of positions walked so far, which
-    keeps a mean the mean of what has been seen. `hat` replaces the value where it is not finite (and, if 1, where it is
-    0): before anything has been seen, or in a row with nothing in it. `exact`, if there is one, is the value after the
-    whole walk with less rounding than that of earlier links: it reads what accumulators hold, as `Link.exact` does.
+    `seen` says that the extent of the walked axes inside it stands for the number of positions walked so far, so that a
+    mean is the mean of these. `hat` replaces the value where it is not finite (and, if 1, where it is 0): before any
+    position has been seen, or in a row that is all masked. `exact`, if given, is the value after the whole walk with
+    less rounding than one computed from earlier links: like `Link.exact` it reads the values that accumulators hold.
     """
 
     name: str
@@ -40,8 +40,8 @@ class Reference:
 class Accumulator:
     """A carried partial reduction of `bodies` by a monoid, over output axes, restricted to a domain.
 
-    `moves` are pairs of a coefficient in d and d' and the accumulator it multiplies; empty where nothing moves. Under
-    max and min a `shift` is added instead; under a product the coefficient is raised to the accumulator `count`.
+    `moves` are pairs of a coefficient in d and d' and the accumulator that it multiplies; empty where nothing moves.
+    Under max and min a `shift` may be added instead; under a product the coefficient is raised to the power `count`.
     """
 
     name: str
@@ -56,11 +56,11 @@ class Accumulator:
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """A reduction of the chain with the accumulators it streams with.
+    """A reduction of the chain with its accumulators.
 
-    `finish` reads them and the references. `moved` is the value at moved references, by accumulators that are not there
-    yet; it is `finish` where nothing moves. `exact`, if there is one, is the value after the whole walk where it can be
-    had with less rounding: it reads references as they were last, and what accumulators of any link hold (name + "#").
+    `finish` reads them and the references. `moved` is the value at moved references, from accumulators that have not
+    moved yet; it is `finish` where nothing moves. `exact`, if given, is the value after the whole walk with less
+    rounding: it reads references as they were last, and the values that accumulators of any link hold (name + "#").
     """
 
     equation: Equation

@@ -1,7 +1,7 @@
-"""The walks a kernel makes over its walked axes: which reductions share one, and which tensors are written in it.
+"""The walks of a kernel over its walked axes: which reductions share one, and which tensors are written in it.
 
-Reductions whose bodies follow the references they read share a walk (`closure`); one that does not waits for final
-values and for the next walk. A tensor along the walked axes is written in the first walk that knows all that it reads.
+Reductions whose accumulators follow the references they read share a walk (`closure`); any other waits for final values
+and the next walk. A tensor along the walked axes is written in the first walk in which all that it reads is known.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from einc.pipeline.plan import Planned
 
 @dataclass(frozen=True, slots=True)
 class Walk:
-    """One loop: the links that stream in it, the equations whose tensors are written in it, and what had to wait.
+    """One loop: the links that stream in it, the equations whose tensors are written in it, and those that had to wait.
 
-    `scans` are the prefixes that those need.
+    `scans` are the prefixes that these need.
     """
 
     links: tuple[Link, ...]
@@ -61,7 +61,7 @@ def walks(plan: Planned) -> tuple[Walk, ...]:
 
 
 def can_split(plan: Planned) -> bool:
-    """Whether the plan makes one walk, in which every reduction streams and nothing is written: it can be in parts."""
+    """Can the walk be split into parts? It is the only one, every reduction streams and nothing is written in it."""
     if not plan.walked:
         return False
     found = walks(plan)
@@ -69,7 +69,7 @@ def can_split(plan: Planned) -> bool:
 
 
 def upstream(eq: Equation, named: dict[str, Equation]) -> set[str]:
-    """The tensors among these that an equation reads, directly or through others of them."""
+    """The tensors among `named` that an equation reads, directly or through others of them."""
     found: set[str] = set()
     stack = [eq]
     while stack:
@@ -81,7 +81,7 @@ def upstream(eq: Equation, named: dict[str, Equation]) -> set[str]:
 
 
 def blurred(named: dict[str, Equation], unknown: Collection[str]) -> frozenset[str]:
-    """Reductions over axes held whole that depend on unknown tensors: what they do to a movement, nobody says."""
+    """Reductions over axes held whole that depend on unknown tensors: no movement is followed through them."""
     within = {n: e for n, e in named.items() if e.monoid is not None and n not in unknown}
     return frozenset(n for n, e in within.items() if upstream(e, named) & set(unknown))
 
@@ -98,14 +98,14 @@ def tensors_read(expressions: Iterable[Expr]) -> set[str]:
 
 
 def unfolded(e: Expr, named: dict[str, Equation]) -> Expr:
-    """The expression with every pointwise tensor among these replaced by what it is."""
+    """The expression with every pointwise tensor among `named` replaced by its body."""
     if isinstance(e, Read) and e.tensor in named and named[e.tensor].monoid is None:
         return unfolded(_value(named[e.tensor], e), named)
     return ein.rebuild(e, lambda below: unfolded(below, named))
 
 
 def _value(source: Equation, read: Read) -> Expr:
-    """What a pointwise equation gives at a read of it; integers in the type that they would be stored in."""
+    """The value of a pointwise equation at a read of it; integers have the type that they would be stored in."""
     value = ein.substitute(source.body, positions(source.dims, read.index))
     stored = source.outputs[0].dtype
     return ein.Cast(stored, value) if stored.is_int and isinstance(value, ein.Apply) else value
@@ -128,7 +128,7 @@ def sources(eq: Equation, named: dict[str, Equation], through: Collection[str]) 
 
 
 def written_out(eq: Equation, named: dict[str, Equation], unknown: Collection[str]) -> Equation:
-    """The equation with pointwise tensors that depend on unknown ones replaced by what they are."""
+    """The equation with pointwise tensors that depend on unknown ones replaced by their bodies."""
     through = between(named, unknown)
 
     def out(e: Expr) -> Expr:

@@ -360,9 +360,9 @@ def test_a_type_that_the_target_lacks_is_an_error() -> None:
 
 
 def test_only_gpus_and_their_forms_are_compiled_for() -> None:
-    with pytest.raises(TargetError, match="nothing is compiled ahead for 'interpret'"):
+    with pytest.raises(TargetError, match="kernels are not compiled ahead for 'interpret'"):
         compile_ahead(TRITON.emit(*programs.matmul(), INTERPRETER), INTERPRETER)
-    with pytest.raises(TargetError, match="there is no 'hsaco' of this target"):
+    with pytest.raises(TargetError, match="there is no 'hsaco' for this target"):
         artifact(CompiledKernel("k", {"ptx": ""}, 0, 0, 0, 4), "hsaco")
 
 

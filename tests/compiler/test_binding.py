@@ -82,7 +82,7 @@ def test_scalars_are_of_their_kind() -> None:
 
 def test_an_extent_that_is_no_integer() -> None:
     p = program(operand("X n"), AxisDecl("o", mul("|n|", 0.5)), pointwise("Y o", 1.0))
-    with pytest.raises(DTypeError, match="extent of axis 'o' is no integer") as error:
+    with pytest.raises(DTypeError, match="extent of axis 'o' is not an integer") as error:
         bind(p, {"X": (4,)})
     assert "|o| = |n| * 0.5 = 2.0" in str(error.value)
 

@@ -171,7 +171,7 @@ def test_explanations_name_the_types() -> None:
     given = [torch.zeros(8, 8, dtype=torch.bfloat16) for _ in "QKV"]
     text = einc.compile(ATTENTION).explain(*given)
     assert "S: bf16, of the operands Q, K" in text
-    assert "O: bf16, of the operand V, which the other side is brought to" in text
+    assert "O: bf16, of the operand V; the other side is converted to it" in text
 
 
 def test_autocast_has_no_part_in_it() -> None:

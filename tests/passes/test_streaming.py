@@ -131,7 +131,7 @@ def test_a_mask_covers_every_factor_that_overflows_outside_it(level: int) -> Non
 @pytest.mark.parametrize("name", OPEN)
 def test_what_does_not_close_says_so(name: str) -> None:
     c = as_if_long(OPEN[name], target="sm_90")
-    assert any("neither shifts nor scales" in reason for reason in reasons(c))
+    assert any("neither shifts, scales nor expands" in reason for reason in reasons(c))
 
 
 def run(c: driver.Compiled, program: Program, x: np.ndarray[Any, Any], w: np.ndarray[Any, Any]) -> list[torch.Tensor]:

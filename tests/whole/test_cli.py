@@ -244,7 +244,7 @@ def test_emit_ahead_of_time(tmp_path: Path) -> None:
     kernels = json.loads(good("emit", "-e", "ij,jk->ik", "--format", "ptx", "--json"))
     assert kernels[0]["spills"] == 0
     assert "no 'hsaco'" in bad(1, "emit", "-e", MATMUL, "--format", "hsaco")
-    assert "nothing is compiled ahead" in bad(1, "emit", "-e", MATMUL, "--target", "interpret", "--format", "ptx")
+    assert "kernels are not compiled ahead" in bad(1, "emit", "-e", MATMUL, "--target", "interpret", "--format", "ptx")
 
 
 def test_explain(tmp_path: Path) -> None:

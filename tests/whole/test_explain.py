@@ -67,7 +67,7 @@ def test_what_is_not_closed_says_so(name: str, j: int) -> None:
     found = cascade(OPEN[name], {"i": 64, "j": j})
     (open_,) = found["not_closed"]
     assert open_["reduction"] == "O"
-    assert "neither shifts nor scales" in open_["reason"]
+    assert "neither shifts, scales nor expands" in open_["reason"]
     part = {
         "relu": "max(x − m_sum/|j|, 0)",
         "sigmoid": "1 / (1 + e^{m_sum/|j| − x})",

@@ -1,4 +1,4 @@
-"""What accumulators add up, at the moved references: these are finite, which makes guards idle.
+"""The bodies of accumulators at the moved references, without guards that these make needless, since they are finite.
 
 where(p or x == -inf, 0, exp(x - d))   -->   exp(where(not p, x, -inf) - d')      d' finite
 """
@@ -25,7 +25,7 @@ def at_moved(e: Expr, references: Iterable[Reference]) -> Expr:
 
 
 def is_bare(e: Expr, name: str) -> bool:
-    """Is a tensor read in it wherever it is looked at, and not in a branch of a choice only?"""
+    """Does the expression read the tensor outside the branches of any `where`?"""
     match e:
         case Read(tensor=tensor) if tensor == name:
             return True
@@ -36,7 +36,7 @@ def is_bare(e: Expr, name: str) -> bool:
 
 
 def _sunk(e: Expr, finite: frozenset[str]) -> Expr:
-    """Without guards against minus infinity that a finite reference makes idle; a mask beside one moves inside."""
+    """Without guards against minus infinity that a finite reference makes needless; a mask beside one moves inside."""
     e = ein.rebuild(e, lambda below: _sunk(below, finite))
     match e:
         case Apply(op="where", args=(p, zero, Apply(op="exp" | "exp2" as op, args=(Apply(op="sub", args=(x, d)),)))):
