@@ -1,19 +1,23 @@
 """`--bless` rewrites golden files; an installation that lacks a source file says so before anything runs.
 
 Every run of the quick tier draws the same numbers and the same programs; `--hypothesis-profile=wide` draws others.
+A failure of the steady profile is reported soon, if less small than it might be; the wide one takes its time to shrink.
 """
 
 import os
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import Phase, settings
+from hypothesis.internal.conjecture import engine
 
 from tests.support.places import ROOT
 
-settings.register_profile("steady", derandomize=True)
+settings.register_profile("steady", derandomize=True, phases=[p for p in Phase if p is not Phase.explain])
 settings.register_profile("wide", derandomize=False)
 settings.load_profile("steady")
+SHRINKING = 20  # seconds, for the first random test that fails; every failure halves what the next may take
+LONGEST = ("test_random_cascades", "test_every_row_of_the_standard_tables", "test_demo_fits", "test_walkthrough")
 
 PACKAGES = {"einc": "compiler", "einc.frontend": "frontend", "einc.passes": "passes", "einc.codegen": "codegen"}
 SUFFIXES = {".py", ".lark", ".ein"}
@@ -26,8 +30,21 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("--bless") and os.environ.get("CI"):
         raise pytest.UsageError("--bless rewrites what is expected: a person runs it, never CI")
+    if config.getoption("--hypothesis-profile", None) != "wide":
+        engine.MAX_SHRINKING_SECONDS = SHRINKING  # of which there is no setting
     if missing := not_installed():
         raise pytest.UsageError(f"not in the editable installation: {', '.join(missing)}; run pip install -e .")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes longest begins first, or one core would wait for it in the end."""
+    items.sort(key=lambda item: not item.name.startswith(LONGEST))
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Where many fail for one reason, one of them that is small is enough."""
+    if report.failed:
+        engine.MAX_SHRINKING_SECONDS //= 2
 
 
 @pytest.fixture(autouse=True)

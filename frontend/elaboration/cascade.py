@@ -126,7 +126,7 @@ class Cascade:
         found = []
         for k, (t, o) in enumerate(zip(outputs, made, strict=True)):
             known = self._know(t.name, dims, t.dtype, o)
-            if written[k] and t.dtype.is_float and t.dtype != settle(o.type):
+            if written[k] and t.dtype != settle(o.type):
                 self.origins[t.name] = given(f"{t.name}: {t.dtype}", t.dtype)
                 usual = default_dtypes(equation.monoid, equation.bodies, self.dtypes)[k]
                 known = replace(known, cast=t.dtype == usual)

@@ -16,6 +16,7 @@ from einc.base.types import BY_NAME
 from einc.binding import bind
 from einc.ein import Program
 from einc.ein.origins import contractions, fixed
+from einc.ein.printer import print_program
 from einc.evaluate import evaluate
 from einc.runtime.tensors import torch_dtype
 from einc.tile.typing import multiplied
@@ -146,6 +147,14 @@ RESULTS = [  # text, types of operands, the type of the result
     ("T[i] = f32(sum[j](A[i, j]))", {"A": "bf16"}, "f32"),
     ("M: f32 = max[j](A[i, j])\nT[i, j] = A[i, j] - M", {"A": "bf16"}, "f32"),
     ("M = max[j](A[i, j])\nT[i, j] = A[i, j] - M", {"A": "bf16"}, "bf16"),
+    ("M: i64 = A[i]\nT[i] = M[i] * M[i]", {"A": "i8"}, "i64"),
+    ("M: i8 = A[i]\nT[i] = M[i] * 3", {"A": "i32"}, "i8"),
+    ("M: i8 = A[i]\nT[i] = M[i] * A[i]", {"A": "bf16"}, "bf16"),
+    ("M: i8 = A[i]\nT[i] = M[i] + 1", {"A": "bool"}, "i8"),
+    ("M: c128 = A[i]\nT[i] = M[i] * M[i]", {"A": "c64"}, "c128"),
+    ("M: c64 = A[i]\nT[i] = re(M[i])", {"A": "c128"}, "f32"),
+    ("M[i]: c64 = 2\nT[i] = M[i] * A[i]", {"A": "bf16"}, "c64"),
+    ("M[i]: c64 = i\nT[i] = A[i] * where(i == 0, M[i], 1)", {"A": "i8"}, "c64"),
     ('softmax("ij")', {"A": "bf16"}, "bf16"),
     ('max("ij") + "i"', {"A": "bf16", "B": "bf16"}, "bf16"),
 ]
@@ -155,6 +164,7 @@ RESULTS = [  # text, types of operands, the type of the result
 def test_a_result_has_the_type_of_its_value(text: str, types: dict[str, str], expected: str) -> None:
     program = elaborated(text, types)
     assert program.dtypes()[program.results[0]].name == expected
+    assert driver.elaborate(driver.parse(print_program(program))).dtypes() == program.dtypes()
 
 
 def test_what_lies_between_is_wider() -> None:

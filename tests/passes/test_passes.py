@@ -79,7 +79,7 @@ def check(case: Case) -> None:
 
 
 @given(cases())
-@settings(ANY, max_examples=200)
+@settings(ANY, max_examples=100)
 def test_every_pass_keeps_the_meaning(case: Case) -> None:
     check(case)
 
@@ -93,7 +93,7 @@ def test_every_pass_keeps_the_meaning_of_many(_batch: int, case: Case) -> None:
 
 
 @given(cases())
-@settings(ANY, max_examples=100)
+@settings(ANY, max_examples=60)
 def test_a_second_run_changes_nothing(case: Case) -> None:
     for stage, _, after in stages(case, 2):
         if stage.name in ("inline", "simplify", "order-contractions", "distribute", "hoist"):

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 import einc
 from einc import driver
@@ -125,10 +126,9 @@ def test_what_cannot_be_in_parts_is_not(name: str) -> None:
     np.testing.assert_allclose(found.numpy(), wanted, rtol=2e-5, atol=2e-4)
 
 
-@pytest.mark.parametrize("splits", [2, 7])
-@given(case=cascades())
-@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
-def test_random_cascades(splits: int, case: Cascade) -> None:
+@given(case=cascades(), splits=st.sampled_from([2, 7]))
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+def test_random_cascades(case: Cascade, splits: int) -> None:
     program = driver.elaborate(driver.parse(case.text, "cascade"))
     operands = {name: torch.from_numpy(x) for name, x in case.operands.items()}
     bindings = bind(program, {name: tuple(x.shape) for name, x in operands.items()})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -80,9 +81,15 @@ def definition(text: str) -> str:
 def compiled(
     text: str, level: int = 2, target: str | Target = "interpret", splits: int | None = None, **sizes: int
 ) -> Compiled:
-    """A program compiled for a target, as if its axes were so long."""
-    machine = TARGETS[target] if isinstance(target, str) else target
-    return compile_program(elaborate(parse(text, "<test>")), level, machine, sizes, choices=in_parts(splits))
+    """A program compiled for a target, as if its axes were so long; once, for tests that differ in what it is run on."""
+    return _compiled(text, level, TARGETS[target] if isinstance(target, str) else target, splits, tuple(sizes.items()))
+
+
+@lru_cache(maxsize=64)
+def _compiled(
+    text: str, level: int, target: Target, splits: int | None, sizes: tuple[tuple[str, int], ...]
+) -> Compiled:
+    return compile_program(elaborate(parse(text, "<test>")), level, target, dict(sizes), choices=in_parts(splits))
 
 
 def in_small_tiles(most: int) -> Backend:

@@ -1,10 +1,15 @@
-"""Every program of the library, at every level and on every backend, does what the published operator does."""
+"""Every program of the library, at every level and on every backend, does what the published operator does.
+
+Each runs at every level and in every way, at the highest level in each; of the lower two, ways take turns: any two of
+program, level and way meet. The slow tier has every three.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
 import pytest
@@ -29,11 +34,31 @@ every_case = pytest.mark.parametrize("case", CASES, ids=[case.name for case in C
 every_level = pytest.mark.parametrize("level", [0, 1, 2])
 
 
-def run(case: Case, sizes: dict[str, int], dtype: torch.dtype, level: int, backend: str) -> None:
-    operands = case.given(sizes, dtype)
-    given: dict[str, Any] = operands | dict(case.scalars)
+def in_turns(shift: int) -> pytest.MarkDecorator:
+    """Every case at level 2 and at one of the lower levels; at both in the slow tier."""
+    pairs = [
+        pytest.param(case, level, id=f"{case.name}-{level}", marks=[pytest.mark.slow] * (level == (n + shift) % 2))
+        for n, case in enumerate(CASES)
+        for level in (0, 1, 2)
+    ]
+    return pytest.mark.parametrize(("case", "level"), pairs)
+
+
+@lru_cache(maxsize=16)
+def expected(
+    name: str, sizes: tuple[tuple[str, int], ...], dtype: torch.dtype
+) -> tuple[Mapping[str, torch.Tensor], tuple[torch.Tensor, ...]]:
+    """Operands and results of a case, which levels and ways have in common."""
+    case = next(c for c in CASES if c.name == name)
+    operands = case.given(dict(sizes), dtype)
+    return operands, case.wanted(operands)
+
+
+def run(case: Case, sizes: Sizes, dtype: torch.dtype, level: int, backend: str) -> None:
+    operands, wanted = expected(case.name, tuple(sizes.items()), dtype)
+    given: dict[str, Any] = {**operands, **case.scalars}
     found = einc.compile(case.path, level=level)(**given, backend=backend)
-    agree(case, sizes, dtype, found, case.wanted(operands))
+    agree(case, sizes, dtype, found, wanted)
 
 
 def compiled(case: Case, level: int, target: Target, dtype: torch.dtype) -> driver.Compiled:
@@ -72,8 +97,7 @@ def test_a_program_says_what_it_is(case: Case) -> None:
     assert not second.startswith("#")
 
 
-@every_level
-@every_case
+@in_turns(0)
 def test_in_torch(case: Case, level: int) -> None:
     run(case, {}, torch.float32 if torch.float32 in case.dtypes else case.dtypes[0], level, "torch")
 
@@ -86,14 +110,12 @@ def test_narrow_types(case: Case, dtype: torch.dtype) -> None:
     run(case, {}, dtype, 2, "torch")
 
 
-@every_level
-@every_case
+@in_turns(1)
 def test_in_the_interpreter(case: Case, level: int) -> None:
-    run(case, dict(case.tiny), torch.float32 if torch.float32 in case.dtypes else case.dtypes[0], level, "interpret")
+    run(case, case.tiny, torch.float32 if torch.float32 in case.dtypes else case.dtypes[0], level, "interpret")
 
 
-@every_level
-@every_case
+@in_turns(0)
 def test_scheduled_as_if_long(case: Case, level: int) -> None:
     """What is compiled for long axes is right for short ones too: blocks, splits and walks that they only begin.
 
@@ -102,9 +124,9 @@ def test_scheduled_as_if_long(case: Case, level: int) -> None:
     c = compiled(case, level, INTERPRETER, torch.float32)
 
     def check(sizes: Sizes, runs: Callable[..., tuple[torch.Tensor, ...]]) -> None:
-        operands = case.given(sizes, torch.float32)
+        operands, wanted = expected(case.name, tuple(sizes.items()), torch.float32)
         bindings = bind(c.program, {name: tuple(t.shape) for name, t in operands.items()}, case.scalars)
-        agree(case, dict(sizes), torch.float32, runs(c, operands, bindings), case.wanted(operands))
+        agree(case, sizes, torch.float32, runs(c, operands, bindings), wanted)
 
     if level:
         check({}, run_in_torch)

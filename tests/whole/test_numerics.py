@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import pytest
@@ -16,9 +17,10 @@ from torch.nn import functional as F  # noqa: N812
 
 import einc
 from einc import driver
-from einc.base.targets import INTERPRETER, TARGETS
+from einc.base.targets import TARGETS
 from einc.binding import bind
-from tests.support.compiled import run_in_torch, runner
+from einc.runtime.execution import Place, launch_in_torch
+from tests.support.compiled import CPU, compiled, run_in_torch, runner
 
 ULP = 2.0**-23
 INF = float("inf")
@@ -38,13 +40,21 @@ def run(body: str, level: int, walked: bool, *, backend: str = "torch", **operan
     """The result of a function body of x[i, j] and other operands."""
     axes = {"label": "label[i]: i64"}
     signature = ", ".join(axes.get(name, f"{name}[i, j]") for name in operands)
-    program = driver.elaborate(driver.parse(f"def f({signature}):\n    return {body}\n", "numerics"))
-    bindings = bind(program, {name: tuple(t.shape) for name, t in operands.items()})
-    hints = WALKED if walked else bindings.extents
-    compiled = driver.compile_program(program, level, INTERPRETER, hints)
+    text = f"def f({signature}):\n    return {body}\n"
+    shapes = {name: tuple(t.shape) for name, t in operands.items()}
+    hints = WALKED if walked else dict(zip("ij", shapes["x"], strict=True))
     if backend == "torch":
-        return run_in_torch(compiled, operands, bindings, None)[0]
-    return runner(compiled)(*operands.values())[0]
+        return launch(text, level, tuple(hints.items()), tuple(shapes.items()))(operands, {}, None)[0]
+    return runner(compiled(text, level, "interpret", None, **hints))(*operands.values())[0]
+
+
+@lru_cache(maxsize=16)
+def launch(
+    text: str, level: int, hints: tuple[tuple[str, int], ...], shapes: tuple[tuple[str, tuple[int, ...]], ...]
+) -> Callable[..., tuple[Tensor, ...]]:
+    """A program on operands of these shapes, compiled as if for the extents given: the same for rows of any values."""
+    made = compiled(text, level, "interpret", None, **dict(hints))
+    return launch_in_torch(made, bind(made.program, dict(shapes)), Place("torch", CPU))
 
 
 def normal(*shape: int) -> Tensor:
@@ -298,15 +308,11 @@ def groupnorm(X[b, (g c), t]):
 @every_size
 @every_schedule
 def test_group_norm(level: int, walked: bool, n: int) -> None:
-    program = driver.elaborate(driver.parse(GROUPNORM, "numerics"))
-    bindings = bind(program, {"X": (4, 6, n)})
-    compiled = driver.compile_program(
-        program, level, INTERPRETER, bindings.extents | ({"t": 1 << 20} if walked else {})
-    )
+    hints = {"b": 4, "g": 3, "c": 2, "t": 1 << 20 if walked else n}
     for offset in (0.0, 1e3, -1e5, 1e6):
         x = offset + normal(4, 6, n)
         groups = layernorm(x.view(12, -1)).view(x.shape) if level == 0 else F.group_norm(x, 3)
-        (found,) = run_in_torch(compiled, {"X": x}, bindings, None)
+        (found,) = launch(GROUPNORM, level, tuple(hints.items()), (("X", (4, 6, n)),))({"X": x}, {}, None)
         check(found, F.group_norm(x.double(), 3), groups)
 
 
