@@ -81,7 +81,7 @@ def definition(text: str) -> str:
 def compiled(
     text: str, level: int = 2, target: str | Target = "interpret", splits: int | None = None, **sizes: int
 ) -> Compiled:
-    """A program compiled for a target, as if its axes were so long; once, for tests that differ in what it is run on."""
+    """A program compiled for a target, as if its axes were so long; once, for tests that run it on several operands."""
     return _compiled(text, level, TARGETS[target] if isinstance(target, str) else target, splits, tuple(sizes.items()))
 
 
