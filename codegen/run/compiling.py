@@ -54,7 +54,7 @@ def quietly(compiler: Callable[P, T], kernel: str, where: str, source: str) -> C
                 raise TargetError(
                     f"kernel '{kernel}' does not compile for {where}",
                     fact="\n  ".join([*([f"at: {line}"] if line else []), _reason(error, written)]),
-                    hint="try another target, or operands of another type",
+                    hint="another target, or operands of another type",
                 ) from error
 
     return compiled
