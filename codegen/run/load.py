@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import linecache
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from functools import lru_cache
 from types import ModuleType
 from typing import Any
@@ -15,6 +17,42 @@ from einc.codegen.emit.names import identifier
 from einc.codegen.run.compiling import watch
 
 _LOCK = threading.Lock()
+
+
+@dataclass(frozen=True, slots=True)
+class Launched:
+    """A launch as it was made on a GPU: the kernel that Triton compiled for it, and all arguments.
+
+    `args` are those that the kernel takes at run time, `constants` those that it was compiled for.
+    """
+
+    name: str
+    compiled: Any
+    programs: int
+    args: tuple[Any, ...]
+    constants: tuple[Any, ...]
+
+
+class _Noted(threading.local):
+    """What launches of this thread are noted in, if anywhere."""
+
+    launches: list[Launched] | None = None
+
+
+_NOTED = _Noted()
+
+
+@contextmanager
+def noted() -> Iterator[list[Launched]]:
+    """The launches that this thread makes on a GPU inside of the context, in order."""
+    before, found = _NOTED.launches, list[Launched]()
+    _NOTED.launches = found
+    try:
+        yield found
+    finally:
+        _NOTED.launches = before
+        if before is not None:
+            before += found
 
 
 @lru_cache(maxsize=1024)
@@ -55,14 +93,14 @@ def launch(kernel: Any, programs: int, *args: Any, **meta: Any) -> None:
     from triton.runtime.errors import OutOfResources
 
     try:
-        if device.index == torch.cuda.current_device():
-            kernel[(programs,)](*args, **meta)
-            return
-        with torch.cuda.device(device):
-            kernel[(programs,)](*args, **meta)
+        with nullcontext() if device.index == torch.cuda.current_device() else torch.cuda.device(device):
+            compiled = kernel[(programs,)](*args, **meta)
     except OutOfResources as error:
         raise RoomError(
             f"kernel '{kernel.fn.__name__}' needs more {error.name} than this GPU has",
             fact=f"{error.required} of {error.limit}",
             hint="use smaller extents for the axes that a tile holds whole, or narrower types",
         ) from error
+    if _NOTED.launches is not None:
+        constants = tuple(meta[name] for name in kernel.arg_names[len(args) :])
+        _NOTED.launches.append(Launched(kernel.fn.__name__, compiled, programs, args, constants))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from threading import RLock
 from typing import TYPE_CHECKING, Any
 
 from einc import ein
@@ -16,10 +17,11 @@ from einc.ein.arithmetic import ScalarValue
 if TYPE_CHECKING:
     import torch
 
+    from einc.runtime.again import Run
+
 Tensors = Mapping[str, "torch.Tensor"]
 Scalars = Mapping[str, ScalarValue]
 Outputs = tuple["torch.Tensor", ...]
-Launch = Callable[[Tensors, Scalars, Outputs | None], Outputs]
 
 BACKENDS = ("triton", "interpret", "torch", "evaluate")
 ON_CPU = "torch"  # the backend for operands on the CPU, unless a call names one
@@ -81,48 +83,89 @@ def place(home: torch.device, backend: str | None = None) -> Place:
     return Place(backend, torch.device("cuda", torch.cuda.current_device()))
 
 
-def launch_in_triton(compiled: Compiled, bindings: Bindings, where: Place) -> Launch:  # noqa: ARG001 - finds its extents
-    """The function that runs the emitted file, on a GPU or in Triton's interpreter; its launcher finds the extents.
+class InTriton:
+    """Runs the emitted file, on a GPU or in Triton's interpreter; its launcher finds the extents.
 
     If its kernels need more than the machine has, the file is compiled again with smaller tiles, which are kept.
     """
-    from einc.codegen.run.load import launcher
 
-    program = compiled.program
-    fitting, launch = compiled, launcher(compiled.source, compiled.emitted.launcher)
-    optional = [isinstance(p, ein.Param) and p.default is not None for p in program.params]
-    order = [program.params[k].name for k in sorted(range(len(optional)), key=lambda k: optional[k])]
-    single = len(program.results) == 1
-    device = {} if program.operands else {"device": where.device}
+    def __init__(self, compiled: Compiled, bindings: Bindings, where: Place) -> None:  # noqa: ARG002 - as InTorch
+        from einc.codegen.run.load import launcher
 
-    def run(tensors: Tensors, scalars: Scalars, out: Outputs | None) -> Outputs:
-        nonlocal fitting, launch
+        program = compiled.program
+        self.fitting, self.launch = compiled, launcher(compiled.source, compiled.emitted.launcher)
+        optional = [isinstance(p, ein.Param) and p.default is not None for p in program.params]
+        self.order = [program.params[k].name for k in sorted(range(len(optional)), key=lambda k: optional[k])]
+        self.device = {} if program.operands else {"device": where.device}
+        self.lock = RLock()  # if several threads need a kernel, one compiles it
+
+    def run(self, tensors: Tensors, scalars: Scalars, out: Outputs | None) -> Outputs:
+        """The results in order."""
+        single = len(self.fitting.program.results) == 1
         values: Mapping[str, Any] = {**tensors, **scalars}
         into = out[0] if out is not None and single else out
-        while True:
-            try:
-                found = launch(*map(values.get, order), out=into, **device)  # None stands for a default
-            except RoomError:
-                smaller = fitting.tightened()
-                if smaller is None:
-                    raise
-                fitting, launch = smaller, launcher(smaller.source, smaller.emitted.launcher)
-            else:
-                return (found,) if single else tuple(found)
+        with self.lock:
+            while True:
+                try:
+                    found = self.launch(*map(values.get, self.order), out=into, **self.device)  # None is a default
+                except RoomError:
+                    self.tighten()
+                else:
+                    return (found,) if single else tuple(found)
 
-    return run
+    def first(
+        self, tensors: Mapping[str, torch.Tensor], scalars: Scalars, varying: Sequence[str]
+    ) -> tuple[Outputs, Run | None]:
+        """The results in order, and what gives them in further calls, which may differ in the `varying` scalars."""
+        from einc.codegen.run.load import noted
+        from einc.runtime.replay import hooked, replay
+
+        with noted() as launches:
+            results = self.run(tensors, scalars, None)
+        if not launches or hooked():
+            return results, None
+        names = self.fitting.program.results
+        made = replay(
+            launches, self.fitting.emitted.kernels, tuple(tensors), dict(zip(names, results, strict=True)),
+            varying, names,
+        )  # fmt: skip
+        return results, None if made is None else made.run
+
+    def tighten(self) -> None:
+        """Compile smaller tiles, where these need more than the machine has; raises the current error if none do."""
+        from einc.codegen.run.load import launcher
+
+        smaller = self.fitting.tightened()
+        if smaller is None:
+            raise
+        self.fitting, self.launch = smaller, launcher(smaller.source, smaller.emitted.launcher)
 
 
-def launch_in_torch(compiled: Compiled, bindings: Bindings, where: Place) -> Launch:
-    """The function that runs the compiled kernels by torch operations, vectorised over the grid."""
-    from einc.codegen.executor.run import executor
+class InTorch:
+    """Runs the compiled kernels by torch operations, vectorised over the grid."""
 
-    program, schedule = compiled.state.program, compiled.state.schedule
-    assert schedule is not None
-    prepared = executor(program, schedule, bindings, where.device)
+    def __init__(self, compiled: Compiled, bindings: Bindings, where: Place) -> None:
+        from einc.codegen.executor.run import executor
 
-    def run(tensors: Tensors, scalars: Scalars, out: Outputs | None) -> Outputs:
-        own = with_scalars(compiled.program, bindings, scalars).scalars if compiled.program.scalars else {}
-        return prepared.run(tensors, own, out or ())
+        schedule = compiled.state.schedule
+        assert schedule is not None
+        self.program, self.bindings = compiled.program, bindings
+        self.executor = executor(compiled.state.program, schedule, bindings, where.device)
 
-    return run
+    def run(self, tensors: Tensors, scalars: Scalars, out: Outputs | None) -> Outputs:
+        """The results in order."""
+        own = with_scalars(self.program, self.bindings, scalars).scalars if self.program.scalars else {}
+        return self.executor.run(tensors, own, out or ())
+
+    def first(
+        self, tensors: Mapping[str, torch.Tensor], scalars: Scalars, varying: Sequence[str]
+    ) -> tuple[Outputs, Run | None]:
+        """The results in order, and what gives them in further calls, which may differ in the `varying` scalars."""
+        own = with_scalars(self.program, self.bindings, scalars).scalars if self.program.scalars else {}
+        names, execute = tuple(tensors), self.executor.run
+
+        def again(operands: Sequence[torch.Tensor], _: Sequence[int], numbers: Sequence[Any]) -> Outputs:
+            given = {**own, **dict(zip(varying, numbers, strict=True))} if varying else own
+            return execute(dict(zip(names, operands, strict=True)), given, ())
+
+        return execute(tensors, own, ()), again

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -21,11 +21,13 @@ from einc.binding.checks import checked_scalars
 from einc.codegen import TRITON
 from einc.driver import Compiled, Given, compile_program
 from einc.pipeline import Backend
-from einc.runtime.execution import Launch, Outputs, Place, launch_in_torch, launch_in_triton, target_of
+from einc.runtime.execution import InTorch, InTriton, Outputs, Place, target_of
 from einc.tile.asked import Choice, check_heeded
 
 if TYPE_CHECKING:
     import torch
+
+    from einc.runtime.again import Run
 
 _MOST_KEPT = 4096
 
@@ -69,7 +71,7 @@ class Prepared:
     program: ein.Program
     bindings: Bindings
     compiled: Compiled
-    launch: Launch
+    launch: InTorch | InTriton
 
     def run(
         self,
@@ -79,7 +81,14 @@ class Prepared:
     ) -> Outputs:
         """The results in order, for operands on the device that the call was prepared for, in `out` if given."""
         given = checked_scalars(self.program, scalars or {}) if self.program.scalars else {}
-        return self.launch(tensors, given, out)
+        return self.launch.run(tensors, given, out)
+
+    def first(
+        self, tensors: Mapping[str, torch.Tensor], scalars: Mapping[str, Any], varying: Sequence[str]
+    ) -> tuple[Outputs, Run | None]:
+        """The results in order, and what gives them in calls that differ in memory and in these scalars only."""
+        given = checked_scalars(self.program, scalars) if self.program.scalars else {}
+        return self.launch.first(tensors, given, varying)
 
 
 def prepared(
@@ -106,7 +115,7 @@ def _prepare(
         if key not in _kept:
             program, bindings = meaning()
             compiled = options.compile(program, bindings.extents, where)
-            launch = launch_in_torch if where.backend == "torch" else launch_in_triton
+            launch = InTorch if where.backend == "torch" else InTriton
             _kept[key] = Prepared(program, bindings, compiled, launch(compiled, bindings, where))
             if len(_kept) > _MOST_KEPT:
                 _kept.popitem(last=False)

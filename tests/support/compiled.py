@@ -18,7 +18,7 @@ from einc.driver import Compiled, compile_program, elaborate, parse
 from einc.ein import Program
 from einc.ein.origins import contractions
 from einc.pipeline import Backend, Context, Pass, on_kernels
-from einc.runtime.execution import Outputs, Place, launch_in_torch, launch_in_triton, place
+from einc.runtime.execution import InTorch, InTriton, Outputs, Place, place
 from einc.runtime.prepared import Options, prepared
 from einc.runtime.tensors import fact
 from einc.tile.asked import Choice
@@ -115,12 +115,12 @@ def run_in_torch(
     compiled: Compiled, tensors: Mapping[str, torch.Tensor], bindings: Bindings, out: Outputs | None = None
 ) -> Outputs:
     """The results of compiled kernels, by torch operations."""
-    return launch_in_torch(compiled, bindings, Place("torch", CPU))(tensors, bindings.scalars, out)
+    return InTorch(compiled, bindings, Place("torch", CPU)).run(tensors, bindings.scalars, out)
 
 
 def runner(compiled: Compiled) -> Callable[..., Outputs]:
     """The emitted file in Triton's interpreter, as a function of the parameters; None stands for a default."""
-    launch = launch_in_triton(compiled, Bindings({}, {}), Place("interpret", CPU))
+    launch = InTriton(compiled, Bindings({}, {}), Place("interpret", CPU)).run
     names = [p.name for p in compiled.program.params]
 
     def run(*args: Any, out: Outputs | None = None) -> Outputs:

@@ -19,7 +19,7 @@ import einc
 from einc import driver
 from einc.base.targets import TARGETS
 from einc.binding import bind
-from einc.runtime.execution import Place, launch_in_torch
+from einc.runtime.execution import InTorch, Place
 from tests.support.compiled import CPU, compiled, run_in_torch, runner
 
 ULP = 2.0**-23
@@ -54,7 +54,7 @@ def launch(
 ) -> Callable[..., tuple[Tensor, ...]]:
     """A program on operands of these shapes, compiled as if for the extents given: the same for rows of any values."""
     made = compiled(text, level, "interpret", None, **dict(hints))
-    return launch_in_torch(made, bind(made.program, dict(shapes)), Place("torch", CPU))
+    return InTorch(made, bind(made.program, dict(shapes)), Place("torch", CPU)).run
 
 
 def normal(*shape: int) -> Tensor:

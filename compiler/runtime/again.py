@@ -1,0 +1,157 @@
+"""Calls that were made before: found by all that decides how they run, and run without being looked at again.
+
+    shapes, strides, types, alignment, devices, integers  -->  one look-up  -->  what ran the first such call
+
+Tensors that are more than memory (fake, batched, traced, sparse, conjugated), modes that watch operations, and
+arguments of any other kind are left to the long way, which decides what to do with each or what is wrong with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import Parameter
+
+from einc.base.types import DType
+from einc.runtime.autograd import connect
+
+Run = Callable[[list[Tensor], list[int], list[Any]], Sequence[Tensor]]
+"""Gives the results for the operands, their addresses, and the scalars that vary."""
+
+_MOST_KEPT = 1024  # of one program
+_INT32, _INT64 = 1 << 31, 1 << 63
+
+_dispatch_keys = torch._C._dispatch_keys
+_modes = torch._C._len_torch_dispatch_stack
+_autocast = torch._C._is_any_autocast_enabled
+_traced = torch._C._get_tracing_state
+
+_plain: dict[int, bool] = {}  # by the bits of a tensor's dispatch keys: is it memory and nothing else?
+
+
+class Absent:
+    """Stands for a scalar that is not given."""
+
+
+_ABSENT = Absent()
+Key = tuple[Any, ...]
+
+
+class Calls:
+    """The calls of one program that were made before.
+
+    `scalars` are the names and types of its scalars, `deciding` those of them that its kernels depend on.
+    """
+
+    __slots__ = ("count", "kinds", "known", "names", "places", "varying")
+
+    def __init__(
+        self,
+        operands: Sequence[str],
+        scalars: Mapping[str, DType] | None = None,
+        deciding: frozenset[str] = frozenset(),
+    ) -> None:
+        scalars = scalars or {}
+        self.count = len(operands)
+        self.names = (*operands, *scalars)
+        self.places = {name: k for k, name in enumerate(self.names)}
+        self.kinds = tuple((_KINDS.get(t.kind, ()), name in deciding) for name, t in scalars.items())
+        self.varying = tuple(name for name in scalars if name not in deciding)
+        self.known: dict[Key, tuple[Run, bool]] = {}
+
+    def __call__(self, given: Sequence[Any], named: Mapping[str, Any]) -> Any:
+        """The result of a call that was made before, or None."""
+        found = self.read(given, named)
+        if found is None:
+            return None
+        key, tensors, pointers, numbers = found
+        known = self.known.get(key)
+        if known is None:
+            return None
+        run, needing = known
+        results = run(tensors, pointers, numbers)
+        if needing and torch.is_grad_enabled():
+            results = connect(tuple(results), tensors)
+        return results[0] if len(results) == 1 else tuple(results)
+
+    def read(
+        self, given: Sequence[Any], named: Mapping[str, Any]
+    ) -> tuple[Key, list[Tensor], list[int], list[Any]] | None:
+        """The key of a call, its tensors, their addresses and the scalars that vary; None for the long way.
+
+        The last operands are the scalars, and may be missing.
+        """
+        if _modes() or _autocast() or _traced() is not None:
+            return None
+        if named:
+            placed = self.placed(given, named)
+            if placed is None:
+                return None
+            given = placed
+        key: list[Any] = []
+        pointers = []
+        tensors = list(given[: self.count])
+        for t in tensors:
+            kind = t.__class__
+            if kind is not Tensor and kind is not Parameter:
+                return None
+            bits = _dispatch_keys(t).raw_repr()
+            plain = _plain.get(bits)
+            if not plain and (plain is False or not _classified(bits, t)):
+                return None
+            pointer = t.data_ptr()
+            key.append((bits, t.dtype, t.shape, t.stride(), t.get_device(), pointer & 15, t.requires_grad))
+            pointers.append(pointer)
+        if len(tensors) < self.count or len(given) > len(self.names):
+            return None
+        numbers: list[Any] = []
+        for x, (accepted, decides) in zip(given[self.count :], self.kinds, strict=False):
+            kind = x.__class__
+            if kind not in accepted:
+                return None
+            if decides:
+                key.append((kind, x))
+            else:
+                key.append(_width(x) if kind is int else kind)
+                numbers.append(x)
+        return tuple(key), tensors, pointers, numbers
+
+    def placed(self, given: Sequence[Any], named: Mapping[str, Any]) -> list[Any] | None:
+        """All arguments by position, `Absent` where there are none; None if one has no place, or two."""
+        placed = [*given, *[_ABSENT] * (len(self.names) - len(given))]
+        for name, value in named.items():
+            k = self.places.get(name, -1)
+            if k < len(given):
+                return None
+            placed[k] = value
+        return placed
+
+    def keep(self, key: Key, tensors: Sequence[Tensor], run: Run) -> None:
+        """What further calls with this key run."""
+        if len(self.known) >= _MOST_KEPT:
+            self.known.clear()
+        self.known[key] = run, any(t.requires_grad for t in tensors)
+
+
+_KINDS = {"f": (float, Absent), "i": (int, Absent), "u": (int, Absent), "b": (bool, Absent)}
+
+
+def _width(x: int) -> str:
+    """The type that a kernel receives an integer in."""
+    return "i32" if -_INT32 <= x < _INT32 else "i64" if -_INT64 <= x < _INT64 else "large"
+
+
+def _classified(bits: int, t: Tensor) -> bool:
+    """Is a tensor of these dispatch keys memory and nothing else?"""
+    _plain[bits] = bool(
+        t.layout is torch.strided
+        and t.device.type in ("cpu", "cuda")
+        and not (t.is_quantized or t.is_nested or t.is_conj() or t.is_neg())
+        and not torch._C._functorch.is_functorch_wrapped_tensor(t)
+        and not torch._is_functional_tensor(t)
+        and not _dispatch_keys(t).has(torch._C.DispatchKey.Python)
+    )
+    return _plain[bits]
