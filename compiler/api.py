@@ -15,22 +15,21 @@ from einc.base import targets
 from einc.base.errors import CallError
 from einc.base.facts import Fact
 from einc.base.files import read_text
-from einc.binding import Bindings, bind
 from einc.driver import Compiled, elaborate, given, parse
 from einc.ein.arithmetic import ScalarValue
 from einc.ein.printer import print_dims, print_expr
 from einc.evaluate import evaluate
 from einc.runtime.arguments import Arguments, arrange
 from einc.runtime.autograd import connect
-from einc.runtime.execution import Outputs, Place, place
-from einc.runtime.prepared import Options, Prepared, deciding, prepared
+from einc.runtime.callee import DECODERS, Callee, described
+from einc.runtime.execution import Outputs, place
+from einc.runtime.prepared import Options, deciding
 from einc.runtime.results import unpacked, write
-from einc.runtime.tensors import as_numpy, as_torch, device_of, is_meta, is_torch
+from einc.runtime.tensors import as_numpy, as_torch, compiling, device_of, is_meta, is_torch
 from einc.tile.asked import MOST_PARTS, choice
 
 if TYPE_CHECKING:
     from einc.explain import Story
-    from einc.runtime.again import Calls
 
 Array = Any  # a torch tensor, or whatever numpy.asarray takes
 
@@ -83,9 +82,15 @@ class Program:
         self.text = parse(text, name)
         self._meaning = elaborate(self.text)
         self.options = replace(options, begin=given(self.text, self._meaning))
-        self._deciding = deciding(self._meaning)
         self._signature = signature(self._meaning)
-        self._calls: Calls | None = None
+        self._callee = Callee(
+            described("program", [text, name, *options.written()]),
+            self.text.operands,
+            {p.name: p.dtype for p in self._meaning.scalars},
+            deciding(self._meaning),
+            self.options,
+            lambda facts: elaborate(self.text, dict(zip(self.text.operands, facts, strict=True))),
+        )
 
     def __call__(self, /, *operands: Array, out: Any = None, backend: str | None = None, **named: Any) -> Any:
         """The result, or the tuple of several.
@@ -97,8 +102,13 @@ class Program:
         double precision. Without one, operands on a GPU run there, and others by torch. Where a parameter of the
         program is called `out` or `backend`, the keyword is that parameter's; `run` tells them apart.
         """
-        if out is None and backend is None and self._calls is not None:
-            found = self._calls(operands, named)
+        if compiling():
+            from einc.runtime.operator import node
+
+            return node(self._callee, operands, named, out)
+        calls = self._callee.calls
+        if calls is not None and out is None and backend is None:
+            found = calls(operands, named)
             if found is not None:
                 return found
         own = self._own(out=out, backend=backend)
@@ -108,13 +118,18 @@ class Program:
         self, operands: Sequence[Array], named: Mapping[str, Any], out: Any = None, backend: str | None = None
     ) -> Any:
         """The call with the program's arguments apart from its options, whatever they are called."""
-        given = self._arrange(operands, named)
+        given = self._arrange(operands, named, shaped=True)
         if backend == "evaluate":
             return self._evaluate(given, out)
+        if any(map(is_torch, given.arrays)):
+            from einc.runtime.operator import node, watched
+
+            if backend is None and watched(given.arrays):
+                return node(self._callee, given.arrays, given.scalars, out)
         tensors = [as_torch(a) for a in given.arrays]
         home = device_of(tensors, given.names)
         where = place(home, backend)
-        call = self._prepared(given, where)
+        call = self._callee.prepared(given.facts, given.scalars, where)
         values = {n: t.to(where.device) for n, t in zip(given.names, tensors, strict=True)}
 
         def run(into: Outputs | None) -> Outputs:
@@ -124,29 +139,12 @@ class Program:
         if out is not None:
             reachable = tensors if where.device == home else None
             return write(out, call.program, call.bindings.extents, reachable, run)
-        if not all(map(is_torch, given.arrays)) or backend is not None or not given.arrays:
-            torch_operands = [a for a in given.arrays if is_torch(a)]
-            return unpacked(connect(run(None), torch_operands), bool(torch_operands))
-        results = self._first(call, given, values, operands, named)
-        return unpacked(connect(results, given.arrays), True)
-
-    def _first(
-        self, call: Prepared, given: Arguments, values: Mapping[str, Any], operands: Sequence[Array], named: Any
-    ) -> Outputs:
-        """The results of a call, which is kept for further calls that differ from it in memory only."""
-        from einc.runtime.again import Calls
-
-        if self._calls is None:
-            scalars = {p.name: p.dtype for p in self._meaning.scalars}
-            self._calls = Calls(self.text.operands, scalars, self._deciding)
-        calls = self._calls
-        found = calls.read(operands, named)
-        if found is None:
-            return call.run(values, given.scalars)
-        results, again = call.first(values, given.scalars, [n for n in calls.varying if n in given.scalars])
-        if again is not None:
-            calls.keep(found[0], found[1], again)
-        return results
+        torch_operands = [a for a in given.arrays if is_torch(a)]
+        if backend is None and tensors and len(torch_operands) == len(tensors):
+            results = self._callee.first(call, tensors, given.scalars, operands, named)
+        else:
+            results = run(None)
+        return unpacked(connect(results, torch_operands), bool(torch_operands))
 
     def _own(self, **options: Any) -> dict[str, Any]:
         """The options of a call that were given and have the name of a parameter."""
@@ -156,17 +154,6 @@ class Program:
     def _arrange(self, operands: Sequence[Array], named: Mapping[str, Any], shaped: bool = False) -> Arguments:
         return arrange(self.text.operands, self.text.scalars, self._signature, operands, named, shaped)
 
-    def _prepared(self, given: Arguments, where: Place) -> Prepared:
-        """What runs a call with these operands there."""
-        deciding = {n: v for n, v in given.scalars.items() if n in self._deciding and isinstance(v, bool | int | float)}
-        return prepared(self.text, given.facts, deciding, where, self.options, lambda: self._bound(given))
-
-    def _bound(self, given: Arguments) -> tuple[ein.Program, Bindings]:
-        """What the text means for these operands, and every extent and scalar of the call."""
-        named = dict(zip(given.names, given.facts, strict=True))
-        program = elaborate(self.text, named)
-        return program, bind(program, {name: f.shape for name, f in named.items()}, given.scalars)
-
     def _evaluate(self, given: Arguments, out: Any) -> Any:
         if out is not None:
             raise CallError("the evaluator takes no out", fact='backend="evaluate"', hint="leave out the argument out=")
@@ -174,6 +161,15 @@ class Program:
         arrays = {name: as_numpy(as_torch(a).cpu()) for name, a in zip(given.names, given.arrays, strict=True)}
         results = evaluate(elaborate(self.text, named), arrays, given.scalars)
         return results[0] if len(results) == 1 else results
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _compiled_as, tuple(json.loads(self._callee.description)[1])
+
+    def __copy__(self) -> Program:
+        return self
+
+    def __deepcopy__(self, _: Any) -> Program:
+        return self
 
     # -----------------------------------------------------------------------------------------------------------------
     # To be looked at
@@ -197,7 +193,7 @@ class Program:
         if not operands and not named:
             return self.options.compile(self._meaning, None)
         given = self._arrange(operands, named, shaped=True)
-        program, bindings = self._bound(given)
+        program, bindings = self._callee.bound(given.facts, given.scalars)
         held = {n: a for n, a in zip(given.names, given.arrays, strict=True) if is_torch(a) and not is_meta(a)}
         where = place(device_of(list(held.values()), list(held))) if held else None
         return self.options.compile(program, bindings.extents, where)
@@ -223,7 +219,7 @@ class Program:
 
             return self._story(self._meaning, extents(self._meaning, usual(self._meaning), {}, USUAL), {}, {})
         given = self._arrange(operands, named, shaped=True)
-        program, bindings = self._bound(given)
+        program, bindings = self._callee.bound(given.facts, given.scalars)
         indices = {
             name: as_numpy(as_torch(a).cpu())
             for name, a, f in zip(given.names, given.arrays, given.facts, strict=True)
@@ -290,6 +286,16 @@ class Program:
         from einc.present.terminal import as_text, explanation
 
         return as_text(explanation(found))
+
+
+def _compiled_as(
+    text: str, name: str | None, level: int, target: str | None, verify: bool, choices: list[list[str]]
+) -> Program:
+    """The program of a description."""
+    return compile(text, level, target, name, verify, choices=dict(choices))
+
+
+DECODERS["program"] = lambda rest: _compiled_as(*rest)._callee
 
 
 def signature(program: ein.Program) -> str:

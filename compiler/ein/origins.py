@@ -249,6 +249,20 @@ def contractions(program: Program) -> Iterator[tuple[str, Multiplying]]:
             yield e.name, found
 
 
+def multiplied(program: Program) -> frozenset[str]:
+    """The operands of floats that sides of matrix products are made of, where no declaration or cast decides a type."""
+    known, dtypes = parameters(program), program.dtypes()
+    found: set[str] = set()
+    for e in program.equations:
+        if e.monoid is not None and e.monoid.adds:
+            for _, term in (t for part in parts_of(e.body) for t in terms_of(part)):
+                factors = tuple(f for f in factors_of(term) if not set(e.over).isdisjoint(axes_of(f)))
+                if 2 <= len(factors) <= MOST_FACTORS and any(dealings(e.axes, e.over, factors)):
+                    found |= {name for f in factors for name, _ in origin(f, known).sources}
+        learn(e, known, dtypes, program.results)
+    return frozenset(found & {p.name for p in program.operands})
+
+
 class Products:
     """The types that the contractions of a program multiply in: those already settled, else by the rule."""
 

@@ -24,12 +24,10 @@ Run = Callable[[list[Tensor], list[int], list[Any]], Sequence[Tensor]]
 _MOST_KEPT = 1024  # of one program
 _INT32, _INT64 = 1 << 31, 1 << 63
 
-_dispatch_keys = torch._C._dispatch_keys
 _modes = torch._C._len_torch_dispatch_stack
+_transforms = torch._C._functorch.peek_interpreter_stack
 _autocast = torch._C._is_any_autocast_enabled
 _traced = torch._C._get_tracing_state
-
-_plain: dict[int, bool] = {}  # by the bits of a tensor's dispatch keys: is it memory and nothing else?
 
 
 class Absent:
@@ -84,7 +82,7 @@ class Calls:
 
         The last operands are the scalars, and may be missing.
         """
-        if _modes() or _autocast() or _traced() is not None:
+        if _modes() or _transforms() is not None or _autocast() or _traced() is not None:
             return None
         if named:
             placed = self.placed(given, named)
@@ -96,14 +94,13 @@ class Calls:
         tensors = list(given[: self.count])
         for t in tensors:
             kind = t.__class__
-            if kind is not Tensor and kind is not Parameter:
+            if (kind is not Tensor and kind is not Parameter) or t.is_neg() or t.is_conj():
                 return None
-            bits = _dispatch_keys(t).raw_repr()
-            plain = _plain.get(bits)
-            if not plain and (plain is False or not _classified(bits, t)):
+            try:
+                pointer = t.data_ptr()
+                key.append((t.dtype, t.shape, t.stride(), t.layout, t.device, pointer & 15, t.requires_grad))
+            except RuntimeError:  # it is no plain memory
                 return None
-            pointer = t.data_ptr()
-            key.append((bits, t.dtype, t.shape, t.stride(), t.get_device(), pointer & 15, t.requires_grad))
             pointers.append(pointer)
         if len(tensors) < self.count or len(given) > len(self.names):
             return None
@@ -142,16 +139,3 @@ _KINDS = {"f": (float, Absent), "i": (int, Absent), "u": (int, Absent), "b": (bo
 def _width(x: int) -> str:
     """The type that a kernel receives an integer in."""
     return "i32" if -_INT32 <= x < _INT32 else "i64" if -_INT64 <= x < _INT64 else "large"
-
-
-def _classified(bits: int, t: Tensor) -> bool:
-    """Is a tensor of these dispatch keys memory and nothing else?"""
-    _plain[bits] = bool(
-        t.layout is torch.strided
-        and t.device.type in ("cpu", "cuda")
-        and not (t.is_quantized or t.is_nested or t.is_conj() or t.is_neg())
-        and not torch._C._functorch.is_functorch_wrapped_tensor(t)
-        and not torch._is_functional_tensor(t)
-        and not _dispatch_keys(t).has(torch._C.DispatchKey.Python)
-    )
-    return _plain[bits]

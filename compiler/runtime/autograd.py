@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from einc.base.errors import Error
 
@@ -25,13 +25,18 @@ def _function() -> Any:
 
         @staticmethod
         def backward(*_: Any) -> Any:
-            raise Error(
-                "this program has no derived gradient yet",
-                fact="an operand requires a gradient, and backward reached the result",
-                hint="call under torch.no_grad(), or detach the operands",
-            )
+            refuse()
 
     return Underived
+
+
+def refuse(*_: Any) -> NoReturn:
+    """Stands for the gradient of a program: raises `Error`."""
+    raise Error(
+        "this program has no derived gradient yet",
+        fact="an operand requires a gradient, and backward reached the result",
+        hint="call under torch.no_grad(), or detach the operands",
+    )
 
 
 def connect(results: tuple[torch.Tensor, ...], operands: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:

@@ -49,6 +49,11 @@ class Options:
     begin: Given | None = None
     backend: Backend = TRITON
 
+    def written(self) -> list[Any]:
+        """All but `begin` and `backend`, as values of JSON."""
+        chosen = [[f"{c.kernel}.{c.name}" if c.kernel else c.name, str(c.value)] for c in self.choices]
+        return [self.level, None if self.target is None else self.target.name, self.verify, chosen]
+
     def compile(self, program: ein.Program, extents: Mapping[str, int] | None, where: Place | None = None) -> Compiled:
         """The program compiled for extents, and for the place where it runs if no target was named.
 

@@ -47,6 +47,12 @@ def is_torch(value: object) -> bool:
     return torch_module is not None and isinstance(value, torch_module.Tensor)
 
 
+def compiling() -> bool:
+    """Is torch.compile or torch.export tracing this call? This does not import torch."""
+    torch_module = sys.modules.get("torch")
+    return torch_module is not None and torch_module.compiler.is_compiling()
+
+
 def torch_dtype(t: DType) -> torch.dtype:
     import torch
 

@@ -1,0 +1,118 @@
+"""What is called: a program of the operands' ranks and types, the options of its compilation, and its earlier calls.
+
+A callee has a description, a text from which any process makes the same one: this is how a program is a constant in a
+graph of torch, which may be stored and loaded.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from einc import ein
+from einc.base.facts import Fact
+from einc.base.types import DType
+from einc.binding import Bindings, bind
+from einc.ein.batching import batched
+from einc.runtime.execution import Outputs, Place
+from einc.runtime.prepared import Options, Prepared, prepared
+
+if TYPE_CHECKING:
+    import torch
+
+    from einc.runtime.again import Calls
+
+Meaning = Callable[[tuple[Fact, ...]], ein.Program]
+
+DECODERS: dict[str, Callable[[Any], Callee]] = {}  # by kind: what makes a callee of its description
+
+
+class Callee:
+    """A program for operands of any shapes and types, by what it means for some of them.
+
+    `deciding` are the scalars that extents and kernels depend on.
+    """
+
+    def __init__(
+        self,
+        description: str,
+        operands: Sequence[str],
+        scalars: Mapping[str, DType],
+        deciding: frozenset[str],
+        options: Options,
+        meaning: Meaning,
+    ) -> None:
+        self.description, self.options, self.meaning = description, options, meaning
+        self.operands, self.scalars, self.deciding = tuple(operands), dict(scalars), deciding
+        self.calls: Calls | None = None
+
+    def bound(self, facts: tuple[Fact, ...], scalars: Mapping[str, Any]) -> tuple[ein.Program, Bindings]:
+        """What it means for such operands, and every extent and scalar of the call."""
+        program = self.meaning(facts)
+        return program, bind(program, {n: f.shape for n, f in zip(self.operands, facts, strict=True)}, scalars)
+
+    def prepared(self, facts: tuple[Fact, ...], scalars: Mapping[str, Any], where: Place) -> Prepared:
+        """What runs a call with such operands there."""
+        kept = {n: v for n, v in scalars.items() if n in self.deciding and isinstance(v, bool | int | float)}
+        return prepared(self.description, facts, kept, where, self.options, lambda: self.bound(facts, scalars))
+
+    def first(
+        self,
+        call: Prepared,
+        tensors: Sequence[torch.Tensor],
+        scalars: Mapping[str, Any],
+        given: Sequence[Any],
+        named: Mapping[str, Any],
+    ) -> Outputs:
+        """The results of a prepared call, which is kept for calls with such arguments, as given by position and name.
+
+        `tensors` are the operands as memory, in order.
+        """
+        from einc.runtime.again import Calls
+
+        if self.calls is None:
+            self.calls = Calls(self.operands, self.scalars, self.deciding)
+        values = dict(zip(self.operands, tensors, strict=True))
+        found = self.calls.read(given, named)
+        if found is None:
+            return call.run(values, scalars)
+        results, again = call.first(values, scalars, [n for n in self.calls.varying if n in scalars])
+        if again is not None:
+            self.calls.keep(found[0], found[1], again)
+        return results
+
+
+@lru_cache(maxsize=1024)
+def callee(description: str) -> Callee:
+    """The callee of a description."""
+    kind, rest = json.loads(description)
+    return DECODERS[kind](rest)
+
+
+def described(kind: str, rest: object) -> str:
+    """The description of a callee, for the decoder of its kind."""
+    return json.dumps([kind, rest], sort_keys=True)
+
+
+def over_batch(description: str, having: Sequence[bool]) -> str:
+    """The description of the same callee where these operands have a batch as their first dimension."""
+    return described("batched", [description, list(map(int, having))])
+
+
+def _batched(rest: tuple[str, list[int]]) -> Callee:
+    one = callee(rest[0])
+    having = [name for name, has in zip(one.operands, rest[1], strict=True) if has]
+
+    def meaning(facts: tuple[Fact, ...]) -> ein.Program:
+        alone = tuple(
+            Fact(f.shape[1:], f.dtype) if n in having else f for n, f in zip(one.operands, facts, strict=True)
+        )
+        return batched(one.meaning(alone), having)[0]
+
+    options = Options(one.options.level, one.options.target, one.options.verify, one.options.choices)
+    return Callee(described("batched", rest), one.operands, one.scalars, one.deciding, options, meaning)
+
+
+DECODERS["batched"] = _batched
