@@ -7,31 +7,30 @@ NumPy arrays, numbers and nested lists give NumPy results; one torch tensor amon
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from einc import ein
 from einc.base.errors import ShapeError
 from einc.base.facts import Fact
-from einc.base.types import DType
+from einc.base.types import BY_NAME, DType
 from einc.binding import Bindings
 from einc.einsums.operands import facts_of, on_one_device, read_operands, read_sizes
 from einc.einsums.options import check_cast, check_casting, check_optimize, check_order, read_dtype
-from einc.einsums.subscripts import read_call
+from einc.einsums.subscripts import Call, read_call
 from einc.einsums.views import as_view, is_view
-from einc.frontend.strings.einsum import Reading, bind_einsum
+from einc.frontend.strings.einsum import Reading, bind_einsum, elaborate_einsum
+from einc.frontend.strings.layout import operand_name
 from einc.runtime.autograd import connect
+from einc.runtime.callee import DECODERS, Callee, described
 from einc.runtime.prepared import Options, Prepared, prepared
 from einc.runtime.results import check_out, write
-from einc.runtime.tensors import as_numpy, dtype_of, is_torch, may_overlap
-
-if TYPE_CHECKING:
-    from einc.runtime.again import Calls
+from einc.runtime.tensors import as_numpy, compiling, dtype_of, is_torch, may_overlap
 
 Array = Any  # a torch tensor or a NumPy array
 
@@ -61,13 +60,22 @@ def einsum(
     memory layout of a NumPy result; `optimize` is checked as in NumPy, and has no effect.
     Raises `einc.Error`, which is a ValueError, and for wrong types and argument counts a TypeError as well.
     """
-    usual = out is dtype is None and optimize is False and order == "K" and casting == "safe"
-    if usual and not sizes and operands and operands[0].__class__ is str:
-        calls = _calls.get(operands[0])
-        if calls is not None and (found := calls(operands[1:], sizes)) is not None:
-            return found
+    if compiling():
+        return _node(read_call(operands), dtype, sizes, out)
+    usual = out is dtype is None and optimize is False and order == "K" and casting == "safe" and not sizes
+    if usual and operands and operands[0].__class__ is str:
+        known = _callees.get(operands[0])
+        if known is not None and known.calls is not None:
+            found = known.calls(operands[1:], sizes)
+            if found is not None:
+                return found
     order, casting = check_order(order), check_casting(casting)
     call = read_call(operands)
+    if any(map(is_torch, call.operands)):
+        from einc.runtime.operator import watched
+
+        if watched(call.operands):
+            return _node(call, dtype, sizes, out)
     check_optimize(optimize, len(call.operands))
     arrays = read_operands(call)
     wanted = read_dtype(dtype)
@@ -78,8 +86,8 @@ def einsum(
             check_cast(f"operand {operand.name}", operand.dtype, plan.dtype, casting)
     if out is not None:
         return _into(out, plan, arrays, casting)
-    if usual and not sizes and call.text is operands[0] and all(map(is_torch, call.operands)):
-        return _first(plan, call.text, arrays)
+    if usual and call.text is operands[0] and all(map(is_torch, call.operands)):
+        return _first(plan, call.text, reading, arrays)
     if plan.view:
         return _finished(as_view(plan.program, plan.bindings.extents, arrays[0]), "K", arrays)
     return _finished(_run(plan, arrays), order, arrays)
@@ -120,28 +128,59 @@ def _plan(text: str, facts: tuple[Fact, ...], sizes: tuple[tuple[str, int], ...]
     return Plan(program, Bindings(extents, {}), shape, equation.outputs[0].dtype, is_view(program))
 
 
-_calls: dict[str, Calls] = {}  # by their strings: calls of torch tensors alone, without options
+def callee(text: str, sizes: tuple[tuple[str, int], ...], reading: Reading, count: int) -> Callee:
+    """The einsum of a string for some number of operands."""
+    dtype = None if reading.dtype is None else reading.dtype.name
+
+    def meaning(facts: tuple[Fact, ...]) -> ein.Program:
+        return elaborate_einsum(text, facts, dict(sizes), reading)
+
+    return Callee(
+        described("einsum", [text, sizes, reading.named, reading.sum_dots, dtype, count]),
+        [operand_name(k) for k in range(count)],
+        {},
+        frozenset(),
+        Options(level=2 if count <= _FEW else 0),
+        meaning,
+    )
 
 
-def _first(plan: Plan, text: str, arrays: Sequence[Array]) -> Array:
+def _decoded(rest: list[Any]) -> Callee:
+    text, sizes, named, sum_dots, dtype, count = rest
+    reading = Reading(named, sum_dots, None if dtype is None else BY_NAME[dtype])
+    return callee(text, tuple((name, n) for name, n in sizes), reading, count)
+
+
+DECODERS["einsum"] = _decoded
+
+_callees: dict[str, Callee] = {}  # by their strings: calls of torch tensors alone, without options
+
+
+def _first(plan: Plan, text: str, reading: Reading, arrays: Sequence[Array]) -> Array:
     """The result of a call, which is kept for further calls that differ from it in memory only."""
-    from einc.runtime.again import Calls
-
-    if len(_calls) >= _MOST_STRINGS:
-        _calls.clear()
-    calls = _calls.setdefault(text, Calls(plan.names))
-    found = calls.read(arrays, {})
+    if len(_callees) >= _MOST_STRINGS:
+        _callees.clear()
+    found = _callees.get(text)
+    if found is None or len(found.operands) != len(arrays):
+        found = _callees[text] = callee(text, (), reading, len(arrays))
     if plan.view:
         program, extents = plan.program, plan.bindings.extents
-        if found is not None:
-            calls.keep(found[0], (), lambda tensors, _, __: (as_view(program, extents, tensors[0]),))
+        found.keep(arrays, lambda tensors, _, __: (as_view(program, extents, tensors[0]),))
         return as_view(program, extents, arrays[0])
     tensors = on_one_device(arrays)
-    call = _prepared(plan, tensors)
-    results, again = call.first(dict(zip(plan.names, tensors, strict=True)), {}, ())
-    if found is not None and again is not None:
-        calls.keep(found[0], found[1], again)
-    return connect(results, arrays)[0]
+    return connect(found.first(_prepared(plan, tensors), tensors, {}, arrays, {}), arrays)[0]
+
+
+def _node(call: Call, dtype: object, sizes: Mapping[str, int], out: Array | None) -> Array:
+    """The result where torch looks on: through the operator."""
+    from einc.runtime.operator import described_einsum, node_of
+
+    wanted = read_dtype(dtype)
+    operands = read_operands(call, shaped=True)
+    name = None if wanted is None else wanted.name
+    text = described_einsum(call.text, tuple(sizes.items()), call.named, name, len(operands))
+    (result,) = node_of(text, operands)
+    return result if out is None else out.copy_(result)
 
 
 def _prepared(plan: Plan, tensors: Sequence[Array]) -> Prepared:

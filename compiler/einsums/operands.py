@@ -19,10 +19,13 @@ if TYPE_CHECKING:
 Array = Any  # a torch tensor or a NumPy array
 
 
-def read_operands(call: Call) -> list[Array]:
-    """The operands as arrays; next to torch tensors a Python number has no type of its own, as in PyTorch."""
+def read_operands(call: Call, shaped: bool = False) -> list[Array]:
+    """The operands as arrays; next to torch tensors a Python number has no type of its own, as in PyTorch.
+
+    `shaped` allows tensors that have a shape and no memory.
+    """
     names = [operand_name(k) for k in range(len(call.operands))]
-    arrays = [as_array(value, name) for name, value in zip(names, call.operands, strict=True)]
+    arrays = [as_array(value, name, shaped=shaped) for name, value in zip(names, call.operands, strict=True)]
     weak = [isinstance(v, bool | int | float | complex) for v in call.operands]
     tensors: list[Array] = [a for a in arrays if is_torch(a)]
     if not tensors or not any(weak):

@@ -56,7 +56,7 @@ def _interleaved(args: Sequence[object]) -> Call:
             fact=f"it received one {type(args[0]).__name__}",
             hint="einc.einsum('ij->i', A), or einc.einsum(A, [0, 1], [0])",
         )
-    highest = max((n for row in (*lists, output or ()) for n in row if n is not None), default=0)
+    highest = max([0, *(n for row in (*lists, output or ()) for n in row if n is not None)])
     terms = [_term(row, highest) for row in lists]
     arrow = "" if output is None else f"->{_term(output, highest)}"
     return Call(",".join(terms) + arrow, tuple(operands))

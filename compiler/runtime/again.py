@@ -124,6 +124,8 @@ class Calls:
             if k < len(given):
                 return None
             placed[k] = value
+        while placed and placed[-1] is _ABSENT:
+            placed.pop()
         return placed
 
     def keep(self, key: Key, tensors: Sequence[Tensor], run: Run) -> None:

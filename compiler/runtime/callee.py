@@ -22,7 +22,7 @@ from einc.runtime.prepared import Options, Prepared, prepared
 if TYPE_CHECKING:
     import torch
 
-    from einc.runtime.again import Calls
+    from einc.runtime.again import Calls, Run
 
 Meaning = Callable[[tuple[Fact, ...]], ein.Program]
 
@@ -70,18 +70,29 @@ class Callee:
 
         `tensors` are the operands as memory, in order.
         """
+        calls = self._calls()
+        values = dict(zip(self.operands, tensors, strict=True))
+        found = calls.read(given, named)
+        if found is None:
+            return call.run(values, scalars)
+        results, again = call.first(values, scalars, [n for n in calls.varying if n in scalars])
+        if again is not None:
+            calls.keep(found[0], found[1], again)
+        return results
+
+    def keep(self, given: Sequence[Any], run: Run) -> None:
+        """What further calls with operands like these run, which torch differentiates by itself."""
+        calls = self._calls()
+        found = calls.read(given, {})
+        if found is not None:
+            calls.keep(found[0], (), run)
+
+    def _calls(self) -> Calls:
         from einc.runtime.again import Calls
 
         if self.calls is None:
             self.calls = Calls(self.operands, self.scalars, self.deciding)
-        values = dict(zip(self.operands, tensors, strict=True))
-        found = self.calls.read(given, named)
-        if found is None:
-            return call.run(values, scalars)
-        results, again = call.first(values, scalars, [n for n in self.calls.varying if n in scalars])
-        if again is not None:
-            self.calls.keep(found[0], found[1], again)
-        return results
+        return self.calls
 
 
 @lru_cache(maxsize=1024)

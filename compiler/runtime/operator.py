@@ -23,7 +23,7 @@ from einc.ein.batching import batched
 from einc.ein.origins import multiplied
 from einc.ein.ranges import extent_of
 from einc.runtime.autograd import refuse
-from einc.runtime.callee import Callee, callee, over_batch
+from einc.runtime.callee import Callee, callee, described, over_batch
 from einc.runtime.execution import Outputs, place
 from einc.runtime.tensors import device_of, dtype_of, fact, torch_dtype
 
@@ -34,7 +34,7 @@ _LIBRARY.define(f"call({_CALL}) -> Tensor[]")
 _LIBRARY.define(f"gradient({_CALL}, Tensor?[] cotangents) -> Tensor[]")
 
 
-def watched(tensors: Sequence[Tensor]) -> bool:
+def watched(operands: Sequence[object]) -> bool:
     """Is a call to be seen by torch: by a mode, a transformation, a trace, or tensors that are more than memory?"""
     return bool(
         torch.compiler.is_compiling()
@@ -42,7 +42,7 @@ def watched(tensors: Sequence[Tensor]) -> bool:
         or torch._C._functorch.peek_interpreter_stack() is not None
         or torch._C._get_tracing_state() is not None
         or torch._C._is_any_autocast_enabled()
-        or any(t.device.type == "meta" or _more_than_memory(t) for t in tensors)
+        or any(isinstance(t, Tensor) and (t.device.type == "meta" or _more_than_memory(t)) for t in operands)
     )
 
 
@@ -66,6 +66,17 @@ def node(found: Callee, operands: Sequence[Any], named: Mapping[str, Any], out: 
     for into, result in zip(out if isinstance(out, tuple | list) else (out,), results, strict=True):
         into.copy_(result)
     return out
+
+
+def node_of(description: str, operands: Sequence[Tensor]) -> list[Tensor]:
+    """The results through the operator, of what takes no scalars."""
+    return cast("list[Tensor]", torch.ops.einc.call(description, list(operands), [], [], []))
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]  # torch leaves it untyped
+def described_einsum(text: str, sizes: tuple[tuple[str, int], ...], named: bool, dtype: str | None, count: int) -> str:
+    """The description of an einsum of torch tensors; a constant for a tracer."""
+    return described("einsum", [text, sorted(sizes), named, True, dtype, count])
 
 
 def _computed(
@@ -207,7 +218,7 @@ def _backward(ctx: Any, cotangents: list[Tensor | None]) -> tuple[Any, ...]:
     found = torch.ops.einc.gradient(description, operands, *scalars, cotangents)
     inexact = [t.is_floating_point() or t.is_complex() for t in operands]
     gradients = [g if needed else None for g, needed in zip(found, inexact, strict=True)]
-    return None, gradients, *([None] * len(s) for s in scalars)
+    return None, gradients, *(None if s else [] for s in scalars)  # torch takes an empty list for one of tensors
 
 
 def _gradient(

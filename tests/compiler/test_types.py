@@ -184,14 +184,6 @@ def test_explanations_name_the_types() -> None:
     assert "O: bf16, of the operand V; the other side is converted to it" in text
 
 
-def test_autocast_has_no_part_in_it() -> None:
-    a, b = torch.randn(16, 16), torch.randn(16, 16)
-    alone = einc.einsum("ij,jk->ik", a, b)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        found = einc.einsum("ij,jk->ik", a, b)
-    assert torch.equal(found, alone)
-
-
 INTEGERS = ["A[i, k] * B[k, j]", "i32(A[i, k]) * i32(B[k, j])", "i32(A[i, k]) * B[k, j]", "-i32(A[i, k]) * B[k, j]"]
 
 

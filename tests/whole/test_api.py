@@ -292,7 +292,6 @@ def test_unusable_out(out: Any, error: type[einc.Error], says: str, matrices: tu
         (lambda f, q, k: f([[1], [2, 3]], k, 3), einc.CallError, "'Q' is not a tensor"),
         (lambda f, q, k: f(q.astype(str), k, 3), einc.DTypeError, "type <U"),
         (lambda f, q, k: f(torch.from_numpy(q).to_sparse(), k, 3), einc.CallError, "no plain memory"),
-        (lambda f, q, k: f(torch.empty(2, 5, 4, device="meta"), k, 3), einc.CallError, "no plain memory"),
         (lambda f, q, k: f(q, k, 3, backend="cuda"), einc.CallError, "no backend 'cuda'"),
     ],
 )
@@ -409,8 +408,7 @@ def test_what_has_a_shape_and_no_memory_can_be_looked_at() -> None:
     assert f.dump("lower", x, w) == f.dump("lower", *there)
     assert f.explain(x, w) == f.explain(*there)
     assert f.source(np.ones((70, 33), np.float32), w) == f.source(x, w)
-    with pytest.raises(einc.CallError, match="no plain memory"):
-        f(x, w)
+    assert (f(x, w).shape, f(x, w).dtype, f(x, w).device.type) == ((70, 20), f(*there).dtype, "meta")
 
 
 @pytest.mark.parametrize("scale", [0.0, 0.5, -2.0])

@@ -185,8 +185,8 @@ def test_what_is_no_operand(value: object, beside: object) -> None:
             einsum(*args)
 
 
-@pytest.mark.parametrize("value", [torch.ones(2, 2).to_sparse(), torch.empty(2, device="meta")], ids=["sparse", "meta"])
-def test_tensors_that_no_kernel_reads(value: Tensor) -> None:
+def test_tensors_that_no_kernel_reads() -> None:
+    value = torch.ones(2, 2).to_sparse()
     for args in (("...", value), ("...,...", value, 2), ("...,...", value, torch.ones(2))):
         with pytest.raises(TypeError):
             einsum(*args)

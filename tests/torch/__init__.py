@@ -1,0 +1,1 @@
+"""einc as torch sees it: traced, transformed, stored, and called again."""
