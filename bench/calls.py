@@ -1,7 +1,7 @@
 """Host time of a call, beside a bare launch of the same kernel and beside torch: `python bench/calls.py`
 
-On a GPU the rows are what a call costs the host while the GPU has nothing else to do; on a CPU, the whole call. Every
-number is the median over rounds in which all take turns.
+On a GPU the rows are what a call costs the host while the GPU has nothing else to do, and for decoding the time until
+the GPU is done; on a CPU, the whole call. Every number is the median over rounds in which all take turns.
 """
 
 from __future__ import annotations
@@ -13,9 +13,11 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention as sdpa
 
 import einc
@@ -27,12 +29,18 @@ def attention(Q[b, h, i, d], K[b, h, j, d], V[b, h, j, e], scale: float = rsqrt(
     O[b, h, i, e] = softmax[j](S) * V[b, h, j, e]
     return O
 """
+GROUPED = """
+def decode(Q[b, (g r), i, d], K[b, g, j, d], V[b, g, j, e], scale: float = rsqrt(|d|)):
+    S[b, g, r, i, j] = scale * Q[b, (g r), i, d] * K[b, g, j, d]
+    O[b, (g r), i, e] = softmax[j](S) * V[b, g, j, e]
+    return O
+"""
 Row = dict[str, Callable[[], object]]
 
 
-def microseconds(calls: Row, rounds: int, repeats: int) -> dict[str, float]:
-    """The median time of each call."""
-    sync = torch.cuda.synchronize if torch.cuda.is_available() else lambda: None
+def microseconds(calls: Row, rounds: int, repeats: int, whole: bool) -> dict[str, float]:
+    """The median time of each call: of the host alone, or until the GPU is done."""
+    sync: Any = torch.cuda.synchronize if torch.cuda.is_available() else lambda: None
     for call in calls.values():
         for _ in range(10):
             call()
@@ -43,6 +51,8 @@ def microseconds(calls: Row, rounds: int, repeats: int) -> dict[str, float]:
             start = time.perf_counter()
             for _ in range(repeats):
                 call()
+            if whole:
+                sync()
             times[name].append((time.perf_counter() - start) / repeats * 1e6)
             sync()
     return {name: statistics.median(found) for name, found in times.items()}
@@ -87,6 +97,26 @@ def on_gpu() -> Iterator[tuple[str, Row]]:
     }  # fmt: skip
 
 
+def decoding() -> Iterator[tuple[str, Row]]:
+    """One query a row of the batch, 32 heads in groups of 4, beside both libraries that SDPA calls."""
+    kind: dict[str, Any] = {"device": "cuda", "dtype": torch.bfloat16}
+    attention = einc.compile(GROUPED)
+
+    def by(backend: SDPBackend, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> Callable[[], object]:
+        def call() -> object:
+            with sdpa_kernel(backend):
+                return sdpa(q, k, v, enable_gqa=True)
+
+        return call
+
+    for b, m in ((8, 8192), (1, 65536), (64, 2048), (1, 1000)):
+        q, k, v = (torch.randn(b, h, n, 128, **kind) for h, n in ((32, 1), (8, m), (8, m)))
+        yield f"decoding b{b} m{m}", {
+            "program": partial(attention, q, k, v), "flash": by(SDPBackend.FLASH_ATTENTION, q, k, v),
+            "cudnn": by(SDPBackend.CUDNN_ATTENTION, q, k, v), "sdpa": partial(sdpa, q, k, v, enable_gqa=True),
+        }  # fmt: skip
+
+
 def on_cpu() -> Iterator[tuple[str, Row]]:
     """Calls of small tensors on a CPU, and a product that is not small."""
     a, b = torch.randn(8, 8), torch.randn(8, 8)
@@ -114,7 +144,9 @@ def main() -> None:
     rows = {}
     with torch.no_grad():
         for name, calls in on_gpu() if gpu else on_cpu():
-            rows[name] = microseconds(calls, options.rounds, options.repeats)
+            rows[name] = microseconds(calls, options.rounds, options.repeats, not gpu)
+        for name, calls in decoding() if gpu else ():
+            rows[f"{name}, with the GPU's time"] = microseconds(calls, options.rounds, options.repeats, True)
     about = {
         "device": torch.cuda.get_device_name() if gpu else platform.processor() or platform.machine(),
         "torch": torch.__version__, "python": platform.python_version(), "date": f"{datetime.now(UTC):%Y-%m-%d}",

@@ -118,17 +118,19 @@ class InTriton:
     ) -> tuple[Outputs, Run | None]:
         """The results in order, and what gives them in further calls, which may differ in the `varying` scalars."""
         from einc.codegen.run.load import noted
-        from einc.runtime.replay import hooked, replay
+        from einc.runtime.replay import replay
 
         with noted() as launches:
             results = self.run(tensors, scalars, None)
-        if not launches or hooked():
-            return results, None
-        names = self.fitting.program.results
+        order, names = tuple(tensors), self.fitting.program.results
+
+        def anew(operands: Sequence[torch.Tensor], numbers: Sequence[Any]) -> Outputs:
+            given = {**scalars, **dict(zip(varying, numbers, strict=True))}
+            return self.run(dict(zip(order, operands, strict=True)), given, None)
+
         made = replay(
-            launches, self.fitting.emitted.kernels, tuple(tensors), dict(zip(names, results, strict=True)),
-            varying, names,
-        )  # fmt: skip
+            anew, launches, self.fitting.emitted.kernels, order, dict(zip(names, results, strict=True)), varying, names
+        )
         return results, None if made is None else made.run
 
     def tighten(self) -> None:

@@ -45,16 +45,20 @@ class Step:
 class Replay:
     """The launches of a call, for operands that differ from those of the first in their memory only.
 
-    `makes` are the tensors to allocate, which come after the operands; `results` are positions among them.
+    `makes` are the tensors to allocate, which come after the operands; `results` are positions among them. `launcher`
+    does all of it again, for those who watch launches.
     """
 
+    launcher: Callable[[Sequence[Tensor], Sequence[Any]], Sequence[Tensor]]
     device: int
     makes: tuple[Layout, ...]
     results: tuple[int, ...]
     steps: tuple[Step, ...]
 
-    def run(self, tensors: Sequence[Tensor], addresses: Sequence[int], scalars: Sequence[Any]) -> list[Tensor]:
-        """The results in order, for the addresses of the operands, and the scalars that vary."""
+    def run(self, tensors: Sequence[Tensor], addresses: Sequence[int], scalars: Sequence[Any]) -> Sequence[Tensor]:
+        """The results in order, for operands and their addresses, and the scalars that vary."""
+        if _hooked():
+            return self.launcher(tensors, scalars)
         if torch._C._cuda_getDevice() != self.device:
             with torch.cuda.device(self.device):
                 return self.run(tensors, addresses, scalars)
@@ -70,13 +74,14 @@ class Replay:
         return [made[k] for k in self.results]
 
 
-def hooked() -> bool:
+def _hooked() -> bool:
     """Does someone watch launches of Triton, as profilers do?"""
-    hooks = (knobs.runtime.launch_enter_hook, knobs.runtime.launch_exit_hook)
-    return any(getattr(hook, "calls", hook) for hook in hooks)
+    enter, leave = knobs.runtime.launch_enter_hook, knobs.runtime.launch_exit_hook
+    return bool(getattr(enter, "calls", enter) or getattr(leave, "calls", leave))
 
 
 def replay(
+    launcher: Callable[[Sequence[Tensor], Sequence[Any]], Sequence[Tensor]],
     launches: Sequence[Launched],
     signatures: Sequence[Signature],
     operands: Sequence[str],
@@ -88,6 +93,7 @@ def replay(
 
     `operands` are the names of the call's tensors, `results` the distinct tensors that it made, `order` the results as
     they are returned, and `varying` the scalars that a further call gives anew, all others being as in this call.
+    `launcher` makes a call with other operands and varying scalars from the start.
     """
     by_name = {s.name: s for s in signatures}
     places = {name: k for k, name in enumerate(operands)}
@@ -118,7 +124,7 @@ def replay(
     first = len(operands)
     if device is None or any(name not in results for name in order):
         return None
-    return Replay(device, tuple(makes), tuple(places[name] - first for name in order), tuple(steps))
+    return Replay(launcher, device, tuple(makes), tuple(places[name] - first for name in order), tuple(steps))
 
 
 _EMPTY: Callable[..., Tensor] | None = getattr(torch._C._dynamo.guards, "_empty_strided_cuda", None)
