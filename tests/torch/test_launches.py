@@ -20,9 +20,10 @@ pytestmark = [
 
 TEXT = """
 def attention(Q[b, h, i, d], K[b, h, j, d], V[b, h, j, e], n: int = |j|, scale: float = rsqrt(|d|)):
-    S[b, h, i, j] = where(j < n, scale * Q[b, h, i, d] * K[b, h, j, d], -inf)
-    O[b, h, i, e] = softmax[j](S) * V[b, h, j, e]
-    L[b, h, i] = logsumexp[j](S)
+    S[b, h, i, j] = scale * Q[b, h, i, d] * K[b, h, j, d]
+    T[b, h, i, j] = where(j < n, S, -inf)
+    O[b, h, i, e] = softmax[j](T) * V[b, h, j, e]
+    L[b, h, i] = logsumexp[j](T)
     return O, L
 """
 SPINS = """
