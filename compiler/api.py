@@ -22,7 +22,7 @@ from einc.evaluate import evaluate
 from einc.runtime.arguments import Arguments, arrange
 from einc.runtime.autograd import connect
 from einc.runtime.callee import DECODERS, Callee, described
-from einc.runtime.execution import Outputs, place
+from einc.runtime.execution import Outputs, Place, place
 from einc.runtime.prepared import Options, deciding
 from einc.runtime.results import unpacked, write
 from einc.runtime.tensors import as_numpy, as_torch, compiling, device_of, is_meta, is_torch
@@ -194,9 +194,7 @@ class Program:
             return self.options.compile(self._meaning, None)
         given = self._arrange(operands, named, shaped=True)
         program, bindings = self._callee.bound(given.facts, given.scalars)
-        held = {n: a for n, a in zip(given.names, given.arrays, strict=True) if is_torch(a) and not is_meta(a)}
-        where = place(device_of(list(held.values()), list(held))) if held else None
-        return self.options.compile(program, bindings.extents, where)
+        return self.options.compile(program, bindings.extents, _place(given))
 
     def dump(self, stage: str | None = None, /, *operands: Array, **named: Any) -> str:
         """The program after a pass, as text that compiles again, its kernels included once there are any.
@@ -225,7 +223,7 @@ class Program:
             for name, a, f in zip(given.names, given.arrays, given.facts, strict=True)
             if (f.dtype.is_int or f.dtype.is_bool) and not is_meta(a)
         }
-        return self._story(program, bindings.extents, given.scalars, indices)
+        return self._story(program, bindings.extents, given.scalars, indices, _place(given))
 
     def story_for(
         self, facts: Mapping[str, Fact], extents: Mapping[str, int], scalars: Mapping[str, ScalarValue] | None = None
@@ -239,12 +237,13 @@ class Program:
         extents: Mapping[str, int],
         scalars: Mapping[str, ScalarValue],
         operands: Mapping[str, Any],
+        where: Place | None = None,
     ) -> Story:
         from einc.explain import story
 
         begin = self.options.begin
         chosen = LEVELS if begin is None else (self.options.level,)  # kernels that are given are those of every level
-        levels = [replace(self.options, level=n).compile(program, extents) for n in chosen]
+        levels = [replace(self.options, level=n).compile(program, extents, where) for n in chosen]
         return story(self.text.source.text, levels, extents, self.options.level, scalars, operands)
 
     def explain(self, /, *operands: Array, format: str = "text", **named: Any) -> str:  # noqa: A002
@@ -286,6 +285,12 @@ class Program:
         from einc.present.terminal import as_text, explanation
 
         return as_text(explanation(found))
+
+
+def _place(given: Arguments) -> Place | None:
+    """Where a call with these operands would run; None if they are not in torch's memory."""
+    held = {n: a for n, a in zip(given.names, given.arrays, strict=True) if is_torch(a) and not is_meta(a)}
+    return place(device_of(list(held.values()), list(held))) if held else None
 
 
 def _compiled_as(

@@ -70,9 +70,10 @@ class Calls:
         if known is None:
             return None
         run, needing = known
-        results = run(tensors, pointers, numbers)
-        if needing and torch.is_grad_enabled():
-            results = connect(tuple(results), tensors)
+        if needing:
+            results: Sequence[Tensor] = connect(tuple(run([t.detach() for t in tensors], pointers, numbers)), tensors)
+        else:
+            results = run(tensors, pointers, numbers)
         return results[0] if len(results) == 1 else tuple(results)
 
     def read(

@@ -144,18 +144,25 @@ class InTriton:
 
 
 class InTorch:
-    """Runs the compiled kernels by torch operations, vectorised over the grid."""
+    """Runs the compiled kernels by torch operations, vectorised over the grid.
 
-    def __init__(self, compiled: Compiled, bindings: Bindings, where: Place) -> None:
+    A program that is one operation of torch is computed by that, unless it is to be run as it is `tiled`.
+    """
+
+    def __init__(self, compiled: Compiled, bindings: Bindings, where: Place, tiled: bool = False) -> None:
         from einc.codegen.executor.run import executor
+        from einc.codegen.operation import operation
 
         schedule = compiled.state.schedule
         assert schedule is not None
         self.program, self.bindings = compiled.program, bindings
         self.executor = executor(compiled.state.program, schedule, bindings, where.device)
+        self.single = None if tiled or compiled.context.level < 2 else operation(compiled.program)
 
     def run(self, tensors: Tensors, scalars: Scalars, out: Outputs | None) -> Outputs:
         """The results in order."""
+        if self.single is not None and out is None:
+            return (self.single([tensors[p.name] for p in self.program.operands]),)
         own = with_scalars(self.program, self.bindings, scalars).scalars if self.program.scalars else {}
         return self.executor.run(tensors, own, out or ())
 
@@ -164,7 +171,11 @@ class InTorch:
     ) -> tuple[Outputs, Run | None]:
         """The results in order, and what gives them in further calls, which may differ in the `varying` scalars."""
         own = with_scalars(self.program, self.bindings, scalars).scalars if self.program.scalars else {}
-        names, execute = tuple(tensors), self.executor.run
+        names, execute, single = tuple(tensors), self.executor.run, self.single
+        if single is not None:
+            return (single([tensors[p.name] for p in self.program.operands]),), lambda operands, _, __: (
+                single(operands),
+            )
 
         def again(operands: Sequence[torch.Tensor], _: Sequence[int], numbers: Sequence[Any]) -> Outputs:
             given = {**own, **dict(zip(varying, numbers, strict=True))} if varying else own

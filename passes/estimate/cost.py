@@ -33,7 +33,9 @@ _MULTIPLIED = 64  # the largest power that is made of products
 _UNHIDDEN = 1 / 8  # of the time that other units than the slowest take
 _TILE = 4096  # elements of a program's tile where there is no dot
 _WIDEST = 1024  # positions of a walked axis in such a tile
-_LEAST_PART = 128  # positions of a walked axis that are worth a program
+_LEAST_PART = 64  # positions of a walked axis that are worth a program
+_RESIDENT = 2  # programs that a processor needs at once to keep memory busy
+_STARTING = 1e-6  # seconds until the first loads of a program have arrived
 _MOST_PARTS = 128
 
 
@@ -111,18 +113,23 @@ class Model:
     def splits(self, plan: Planned, share: float = 1.0) -> tuple[int, float]:
         """The number of parts that a plan's walk takes least time in, and the seconds that all of it takes.
 
-        The walk visits this share of its blocks.
+        The walk visits this share of its blocks. Parts come in rounds of as many as there is room for, each of which has
+        to wait for its first loads.
         """
-        whole = self.cost(plan, share).seconds
+        alone = self.cost(plan, share)
+        whole = alone.seconds
         rates = self.context.target.rates
         most = min(positions(plan.walked, self.context) // _LEAST_PART, _MOST_PARTS) if plan.walked else 1
         if most < 2 or self.utilisation(plan, 1) == 1 or not can_split(plan) or not self.can_merge(plan):
             return 1, whole
         work = (whole - rates.launch) * self.utilisation(plan, 1)
         state = self.state(plan)
+        resident = 1 if alone.limit in ("matrix", "vector", "special") else _RESIDENT
 
         def seconds(n: int) -> float:
-            return 2 * rates.launch + work / self.utilisation(plan, n) + 2 * n * state / rates.memory
+            rounds = self.programs(plan) * n / (rates.processors * resident)
+            taken = work * ceil(rounds) / rounds + ceil(rounds) * _STARTING
+            return 2 * rates.launch + taken + 2 * n * state / rates.memory
 
         best = min(range(2, most + 1), key=seconds)
         return (best, seconds(best)) if seconds(best) < whole else (1, whole)

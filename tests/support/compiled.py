@@ -115,7 +115,7 @@ def run_in_torch(
     compiled: Compiled, tensors: Mapping[str, torch.Tensor], bindings: Bindings, out: Outputs | None = None
 ) -> Outputs:
     """The results of compiled kernels, by torch operations."""
-    return InTorch(compiled, bindings, Place("torch", CPU)).run(tensors, bindings.scalars, out)
+    return InTorch(compiled, bindings, Place("torch", CPU), tiled=True).run(tensors, bindings.scalars, out)
 
 
 def runner(compiled: Compiled) -> Callable[..., Outputs]:

@@ -54,7 +54,7 @@ def launch(
 ) -> Callable[..., tuple[Tensor, ...]]:
     """A program on operands of these shapes, compiled as if for the extents given: the same for rows of any values."""
     made = compiled(text, level, "interpret", None, **dict(hints))
-    return InTorch(made, bind(made.program, dict(shapes)), Place("torch", CPU)).run
+    return InTorch(made, bind(made.program, dict(shapes)), Place("torch", CPU), tiled=True).run
 
 
 def normal(*shape: int) -> Tensor:

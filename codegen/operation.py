@@ -1,0 +1,94 @@
+"""Programs that one operation of torch computes: a product of matrices, a sum, a copy in another order.
+
+    C[b, i, k] = A[b, i, j] * B[j, k]  -->  torch.matmul        S[i] = sum[j](A[i, j])  -->  A.sum(1)
+
+Such an operation has the same meaning, sums included: narrow floats are added in f32 and rounded once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from einc.base.types import DType
+from einc.ein import Apply, AxisValue, Equation, Expr, Program, Read
+
+Operation = Callable[[Sequence[Tensor]], Tensor]
+"""Gives the result, in fresh memory, for the operands of a program in order."""
+
+
+def operation(program: Program) -> Operation | None:
+    """The operation of torch that a program is, if it is one."""
+    if len(program.equations) != 1 or program.scalars:
+        return None
+    (e,) = program.equations
+    if len(e.outputs) != 1 or e.domain is not None or any(len(d) != 1 for d in e.dims):
+        return None
+    factors = [_axes(f) for f in _factors(e.body)]
+    operands = {p.name: k for k, p in enumerate(program.operands)}
+    if any(f is None for f in factors) or any(p.dtype != e.outputs[0].dtype for p in program.operands):
+        return None
+    reads = [(operands[name], axes) for name, axes in (f for f in factors if f is not None)]
+    if len(reads) == 1:
+        return _of_one(e, *reads[0])
+    if len(reads) == 2 and e.monoid is not None and e.monoid.adds and e.outputs[0].dtype.is_float:
+        return _product(e, reads)
+    return None
+
+
+def _factors(e: Expr) -> tuple[Expr, ...]:
+    return e.args if isinstance(e, Apply) and e.op == "mul" else (e,)
+
+
+def _axes(e: Expr) -> tuple[str, tuple[str, ...]] | None:
+    """A tensor that is read at axes of its own, each once, and these axes."""
+    if not isinstance(e, Read) or e.guard is not None:
+        return None
+    axes = tuple(i.axis for i in e.index if isinstance(i, AxisValue))
+    return (e.tensor, axes) if len(axes) == len(e.index) == len(set(axes)) else None
+
+
+def _of_one(e: Equation, k: int, axes: tuple[str, ...]) -> Operation | None:
+    """A sum over some of the axes, or a copy, in the order of the result."""
+    if set(axes) != {*e.axes, *e.over} or not _summed(e.outputs[0].dtype):
+        return None
+    left = [a for a in axes if a not in e.over]
+    order = [left.index(a) for a in e.axes]
+    if e.monoid is None:
+        return lambda operands: operands[k].permute(order).clone(memory_format=torch.contiguous_format)
+    if not e.monoid.adds:
+        return None
+    over = [axes.index(a) for a in e.over]
+    if order == sorted(order):
+        return lambda operands: operands[k].sum(over)
+    return lambda operands: operands[k].sum(over).permute(order).contiguous()
+
+
+def _summed(t: DType) -> bool:
+    """Does torch sum this type in the type that the language does?"""
+    return t.is_float and t.bits >= 16
+
+
+def _product(e: Equation, reads: list[tuple[int, tuple[str, ...]]]) -> Operation | None:
+    """A product of matrices, over one axis, with one axis of rows and one of columns beside those of a batch."""
+    (p, left), (q, right) = reads
+    if not _summed(e.outputs[0].dtype):
+        return None
+    batch = [a for a in e.axes if a in left and a in right]
+    rows, columns = (
+        [a for a in e.axes if a in own and a not in other] for own, other in ((left, right), (right, left))
+    )
+    inner = list(e.over)
+    if not (len(rows) == len(columns) == len(inner) == 1 and inner[0] in left and inner[0] in right):
+        return None
+    if e.axes == (*batch, *columns, *rows):
+        (p, left, rows), (q, right, columns) = (q, right, columns), (p, left, rows)
+    if e.axes != (*batch, *rows, *columns):
+        return None
+    on_left = [left.index(a) for a in (*batch, *rows, *inner)]
+    on_right = [right.index(a) for a in (*batch, *inner, *columns)]
+    if on_left == sorted(on_left) and on_right == sorted(on_right):
+        return lambda operands: torch.matmul(operands[p], operands[q])
+    return lambda operands: torch.matmul(operands[p].permute(on_left), operands[q].permute(on_right))
