@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from math import inf, isfinite
+from math import inf
 
 import torch
 from torch import Tensor
@@ -139,7 +139,7 @@ def is_lowest(arg: Node, _: Node) -> Compute:
 
     def run(frame: Frame) -> Result:
         x = computed(arg, frame)
-        if x.device.type == "cpu" and x.numel() > _WORTH_A_LOOK and float(x.amin()) > -inf:
+        if x.device.type == "cpu" and x.numel() > _WORTH_A_LOOK and bool(x.amin() > -inf):
             return False, False
         return x == -inf, frame.reuse
 
@@ -151,7 +151,7 @@ def is_finite(arg: Node) -> Compute:
 
     def run(frame: Frame) -> Result:
         x = computed(arg, frame)
-        if x.device.type == "cpu" and isfinite(float(x.sum())):
+        if x.device.type == "cpu" and bool(torch.isfinite(x.sum())):
             return True, False
         return x.abs() < inf, frame.reuse
 
@@ -178,7 +178,7 @@ def where(condition: Node, a: Node, b: Node) -> tuple[Compute, Write]:
     def decide(frame: Frame) -> Tensor | bool:
         holds = condition.compute(frame)[0]
         if undecided and not isinstance(holds, bool) and (costly or holds.numel() > _WORTH_A_LOOK) and holds.is_cpu:
-            return True if bool(holds.all()) else bool(holds.any()) and holds  # cheaper than choosing
+            return bool(holds.any()) and (bool(holds.all()) or holds)  # cheaper than choosing
         return holds
 
     def choose(frame: Frame, holds: Tensor) -> Result:

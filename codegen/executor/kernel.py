@@ -41,6 +41,12 @@ class Executable:
     small: bool
     steps: tuple[Step, ...]
 
+    @property
+    def at_once(self) -> bool:
+        """Is it computed in one box, of tensors that are not large?"""
+        few = largest(self.sizes, self.values.shapes) < WORTH_SHARING
+        return few and all(self.sizes[d] >= self.dims[d].extent for d in self.grid)
+
     def run(self, operands: Mapping[str, Tensor], scalars: Mapping[str, ScalarValue]) -> None:
         """Compute the kernel: read and write these tensors."""
         spans = [range(self.dims[d].extent) for d in self.grid]

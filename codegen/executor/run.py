@@ -42,6 +42,11 @@ class Executor:
     results: tuple[str, ...]
     device: torch.device
 
+    @property
+    def small(self) -> bool:
+        """Is every kernel one box, and does deciding what to do take a visible share of the time?"""
+        return self.device.type == "cpu" and all(launch.kernel.at_once for launch in self.launches)
+
     def run(self, operands: Mapping[str, Tensor], scalars: Mapping[str, ScalarValue], out: Outputs) -> Outputs:
         """The results in order, written to the tensors in `out` where it has them.
 
