@@ -24,7 +24,7 @@ def operation(program: Program) -> Operation | None:
     if len(program.equations) != 1 or program.scalars:
         return None
     (e,) = program.equations
-    if len(e.outputs) != 1 or e.domain is not None or any(len(d) != 1 for d in e.dims):
+    if len(e.outputs) != 1 or len(e.bodies) != 1 or e.domain is not None or any(len(d) != 1 for d in e.dims):
         return None
     factors = [_axes(f) for f in _factors(e.body)]
     operands = {p.name: k for k, p in enumerate(program.operands)}
