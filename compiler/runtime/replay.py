@@ -9,7 +9,7 @@ the same. What is left for every call is memory for the results, the pointers, a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ from triton import knobs
 
 from einc.codegen.run.load import Launched
 from einc.pipeline.emitted import Signature
+from einc.tile import Kernel
 
 Layout = tuple[tuple[int, ...], tuple[int, ...], torch.dtype]  # shape, strides and type of a tensor
 
@@ -45,14 +46,17 @@ class Step:
 class Replay:
     """The launches of a call, for operands that differ from those of the first in their memory only.
 
-    `makes` are the tensors to allocate, which come after the operands; `results` are positions among them. `launcher`
-    does all of it again, for those who watch launches.
+    `makes` are the results to allocate, whose addresses come after those of the operands, and `order` is how they are
+    returned. What lies between kernels comes last, at these `offsets` in a block of memory of so many `bytes`.
+    `launcher` does all of it anew, for those who watch launches.
     """
 
     launcher: Callable[[Sequence[Tensor], Sequence[Any]], Sequence[Tensor]]
     device: int
     makes: tuple[Layout, ...]
-    results: tuple[int, ...]
+    order: tuple[int, ...]
+    offsets: tuple[int, ...]
+    bytes: int
     steps: tuple[Step, ...]
 
     def run(self, tensors: Sequence[Tensor], addresses: Sequence[int], scalars: Sequence[Any]) -> Sequence[Tensor]:
@@ -64,6 +68,10 @@ class Replay:
                 return self.run(tensors, addresses, scalars)
         made = [_empty(shape, strides, dtype, self.device) for shape, strides, dtype in self.makes]
         pointers = [*addresses, *[t.data_ptr() for t in made]]
+        if self.bytes:
+            between = _empty((self.bytes,), (1,), torch.uint8, self.device)
+            start = between.data_ptr()
+            pointers += [start + offset for offset in self.offsets]
         stream = torch._C._cuda_getCurrentRawStream(self.device)
         for s in self.steps:
             s.run(
@@ -71,7 +79,7 @@ class Replay:
                 *[pointers[k] for k in s.pointers], *s.numbers,
                 *[x if k is None else scalars[k] for k, x in s.scalars], *s.constants,
             )  # fmt: skip
-        return [made[k] for k in self.results]
+        return [made[k] for k in self.order]
 
 
 def _hooked() -> bool:
@@ -95,38 +103,46 @@ def replay(
     they are returned, and `varying` the scalars that a further call gives anew, all others being as in this call.
     `launcher` makes a call with other operands and varying scalars from the start.
     """
-    by_name = {s.name: s for s in signatures}
-    places = {name: k for k, name in enumerate(operands)}
-    makes: list[Layout] = []
-    for name, t in results.items():
-        places[name] = len(operands) + len(makes)
-        makes.append((tuple(t.shape), t.stride(), t.dtype))
-    steps = []
-    device = None
-    for launched in launches:
-        kernel = by_name[launched.name].kernel
-        tensors = launched.args[: len(kernel.buffers)]
-        for b, t in zip(kernel.buffers, tensors, strict=True):
-            device = t.device.index
-            if b.name not in places:
-                places[b.name] = len(operands) + len(makes)
-                makes.append((tuple(t.shape), t.stride(), t.dtype))
-        rest = launched.args[len(kernel.buffers) :]
-        numbers, last = rest[: len(rest) - len(kernel.scalars)], rest[len(rest) - len(kernel.scalars) :]
-        given = {name: k for k, name in enumerate(varying)}
-        steps.append(
-            Step(
-                launched.compiled.run, launched.programs, launched.compiled.function, launched.compiled.packed_metadata,
-                tuple(places[b.name] for b in kernel.buffers), numbers,
-                tuple((given.get(n), x) for (n, _), x in zip(kernel.scalars, last, strict=True)), launched.constants,
-            )
-        )  # fmt: skip
-    first = len(operands)
-    if device is None or any(name not in results for name in order):
+    if not launches or not set(order) <= results.keys() or not results.keys().isdisjoint(operands):
         return None
-    return Replay(launcher, device, tuple(makes), tuple(places[name] - first for name in order), tuple(steps))
+    kernels = {s.name: s.kernel for s in signatures}
+    places = {name: k for k, name in enumerate((*operands, *results))}
+    offsets, size = list[int](), 0
+    for launched in launches:
+        for b, t in zip(kernels[launched.name].buffers, launched.args, strict=False):
+            if b.name not in places:
+                places[b.name] = len(places)
+                offsets.append(size)
+                size += -(-t.untyped_storage().nbytes() // _ALIGNED) * _ALIGNED
+    return Replay(
+        launcher,
+        launches[0].args[0].device.index,
+        tuple((tuple(t.shape), t.stride(), t.dtype) for t in results.values()),
+        tuple(list(results).index(name) for name in order),
+        tuple(offsets),
+        size,
+        tuple(_step(launched, kernels[launched.name], places, varying) for launched in launches),
+    )
 
 
+def _step(launched: Launched, kernel: Kernel, places: Mapping[str, int], varying: Sequence[str]) -> Step:
+    """A launch with the places of its tensors and of the scalars that vary."""
+    rest = launched.args[len(kernel.buffers) :]
+    numbers, last = rest[: len(rest) - len(kernel.scalars)], rest[len(rest) - len(kernel.scalars) :]
+    given = {name: k for k, name in enumerate(varying)}
+    return Step(
+        launched.compiled.run,
+        launched.programs,
+        launched.compiled.function,
+        launched.compiled.packed_metadata,
+        tuple(places[b.name] for b in kernel.buffers),
+        numbers,
+        tuple((given.get(name), x) for (name, _), x in zip(kernel.scalars, last, strict=True)),
+        launched.constants,
+    )
+
+
+_ALIGNED = 512  # bytes, as torch aligns what it allocates
 _EMPTY: Callable[..., Tensor] | None = getattr(torch._C._dynamo.guards, "_empty_strided_cuda", None)
 
 
