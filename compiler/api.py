@@ -23,6 +23,7 @@ from einc.runtime.arguments import Arguments, arrange
 from einc.runtime.autograd import connect
 from einc.runtime.callee import DECODERS, Callee, described
 from einc.runtime.execution import Outputs, Place, place
+from einc.runtime.interop import any_foreign, exchanged
 from einc.runtime.prepared import Options, deciding
 from einc.runtime.results import unpacked, write
 from einc.runtime.tensors import as_numpy, as_torch, compiling, device_of, is_meta, is_torch
@@ -96,8 +97,9 @@ class Program:
         """The result, or the tuple of several.
 
         Tensors by position, in the order of the text, or by name; scalars after them, or by name. NumPy arrays and
-        numbers give NumPy arrays, torch tensors give torch tensors on their device. `out` takes the results, and may
-        overlap the operands. `backend` chooses how to run: `triton` on a GPU; `torch`, the same tiles by torch
+        numbers give NumPy arrays, torch tensors give torch tensors on their device, and arrays of another library, by
+        DLPack, give its arrays. `out` takes the results, and may overlap the operands. `backend` chooses how to run:
+        `triton` on a GPU; `torch`, the same tiles by torch
         operations; `interpret`, the kernels' source in Triton's interpreter; `evaluate`, the meaning of the text, in
         double precision. Without one, operands on a GPU run there, and others by torch. Where a parameter of the
         program is called `out` or `backend`, the keyword is that parameter's; `run` tells them apart.
@@ -118,6 +120,8 @@ class Program:
         self, operands: Sequence[Array], named: Mapping[str, Any], out: Any = None, backend: str | None = None
     ) -> Any:
         """The call with the program's arguments apart from its options, whatever they are called."""
+        if any_foreign((*operands, *named.values())):
+            return exchanged(self.run, operands, named, out, backend=backend)
         given = self._arrange(operands, named, shaped=True)
         if backend == "evaluate":
             return self._evaluate(given, out)

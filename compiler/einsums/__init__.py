@@ -2,7 +2,8 @@
 
     arguments  -->  string, operands, facts  -->  program, checked  -->  a view, or a compiled kernel  -->  result
 
-NumPy arrays, numbers and nested lists give NumPy results; one torch tensor among the operands gives a torch result.
+NumPy arrays, numbers and nested lists give NumPy results; one torch tensor among the operands gives a torch result;
+arrays of other libraries give theirs.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from einc.frontend.strings.einsum import Reading, bind_einsum, elaborate_einsum
 from einc.frontend.strings.layout import operand_name
 from einc.runtime.autograd import connect
 from einc.runtime.callee import DECODERS, Callee, described
+from einc.runtime.interop import any_foreign, exchanged
 from einc.runtime.prepared import Options, Prepared, prepared
 from einc.runtime.results import check_out, write
 from einc.runtime.tensors import as_numpy, compiling, dtype_of, is_torch, may_overlap
@@ -69,6 +71,8 @@ def einsum(
             found = known.calls(operands[1:], sizes)
             if found is not None:
                 return found
+    if any_foreign(operands):
+        return exchanged(_called, operands, sizes, out, optimize=optimize, dtype=dtype, order=order, casting=casting)
     order, casting = check_order(order), check_casting(casting)
     call = read_call(operands)
     if any(map(is_torch, call.operands)):
@@ -91,6 +95,10 @@ def einsum(
     if plan.view:
         return _finished(as_view(plan.program, plan.bindings.extents, arrays[0]), "K", arrays)
     return _finished(_run(plan, arrays), order, arrays)
+
+
+def _called(operands: Sequence[Any], sizes: Mapping[str, Any], out: Array | None, **options: Any) -> Array:
+    return einsum(*operands, out=out, **options, **sizes)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
