@@ -10,7 +10,6 @@ Division and remainder round down, so that negative integers have the bits of th
 
 from __future__ import annotations
 
-from functools import reduce
 from typing import Never
 
 import torch
@@ -64,7 +63,7 @@ def _and_number(x: Value, mask: int) -> Value:
             stop += 1
         parts.append(_field(x, start, stop))
         start = stop
-    return reduce(lambda a, b: apply("add", a, b), parts) if parts else number(0)
+    return _sum(parts)
 
 
 def _field(x: Value, start: int, stop: int) -> Value:
@@ -82,8 +81,15 @@ def _and(name: str, x: Value, y: Value) -> Value:
     count = min(x.bounds[1], y.bounds[1]).bit_length()
     if count > _MOST:
         _unknown(name)
-    bits = [apply("mul", _field(x, k, k + 1), _bit(y, k)) for k in range(count)]
-    return reduce(lambda a, b: apply("add", a, b), bits) if bits else number(0)
+    return _sum([apply("mul", _field(x, k, k + 1), _bit(y, k)) for k in range(count)])
+
+
+def _sum(parts: list[Value]) -> Value:
+    """The sum as a balanced tree, so that it is no deeper than needed."""
+    if len(parts) < 2:
+        return parts[0] if parts else number(0)
+    half = len(parts) // 2
+    return apply("add", _sum(parts[:half]), _sum(parts[half:]))
 
 
 def _bit(x: Value, k: int) -> Value:

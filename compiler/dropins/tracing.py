@@ -238,7 +238,7 @@ class _Mode(TorchFunctionMode):
     """Sees every call of torch, that of a tensor which is indexed by a traced value included."""
 
     def __init__(self, tracer: Tracer) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]  # torch's own
+        super().__init__()
         self.tracer = tracer
 
     def __torch_function__(
