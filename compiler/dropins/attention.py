@@ -45,8 +45,8 @@ def scaled_dot_product_attention(
     `query` (…, L, E), `key` (…, S, E) and `value` (…, S, Ev), of one float type, with any leading dimensions that
     broadcast; the result has the shape (…, L, Ev) and the same type. `attn_mask`, of a shape that broadcasts to
     (…, L, S), is of truth values, true where a position counts, or is added to the scores, and then of the queries'
-    type or f32. `is_causal` lets row i see the columns up to i. Rows that see nothing are 0. `scale` is 1 / sqrt(E) if None.
-    With `enable_gqa`, keys and values may have fewer heads (dimension -3), which divide those of the queries.
+    type or f32. `is_causal` lets row i see the columns up to i. Rows that see nothing are 0. `scale` is 1 / sqrt(E) if
+    None. With `enable_gqa`, keys and values may have fewer heads (dimension -3), which divide those of the queries.
 
     `dropout_p` sets that part of the weights to 0, and divides the others by 1 - p; which ones follows by Philox from a
     seed that is drawn from torch's default generator, so that `torch.manual_seed` repeats it.
@@ -202,7 +202,7 @@ def _lead(shapes: Sequence[Shape], gqa: bool) -> Shape:
     heads = shapes[0][-3] if gqa else 0
     leads = [s[:-2] if not gqa or k == 0 else (*s[:-3], heads) for k, s in enumerate(shapes)]
     try:
-        return tuple(torch.broadcast_shapes(*leads))
+        return tuple(torch.broadcast_shapes(*leads))  # type: ignore[no-untyped-call]  # torch's own
     except RuntimeError:
         hint = "enable_gqa=True" if _groups(shapes) and not gqa else "they must be equal, or 1"
         raise ShapeError("the leading dimensions do not broadcast", fact=_listed(shapes), hint=hint) from None

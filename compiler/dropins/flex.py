@@ -116,7 +116,8 @@ def flex_program(
     met. `extents` of b, h, i and j, if given, show that a subscript is never negative, which spares a choice.
     """
     tracer = Tracer(dict.fromkeys("bhij") | dict(extents or {}))
-    mask: MaskMod | None = getattr(mask_mod, "mask_mod", mask_mod)
+    given: Any = mask_mod
+    mask: MaskMod | None = getattr(given, "mask_mod", given)
     return _compiled(_traced(tracer, score_mod, mask, Form(dtype, dtype, grouped=enable_gqa, lse=return_lse)))
 
 

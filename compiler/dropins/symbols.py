@@ -68,7 +68,7 @@ def refuse(what: str, fact: str = "", hint: str = "") -> Never:
     raise TraceError(what, user_place(), fact=fact, hint=hint)
 
 
-_CHOICE = "torch.where(condition, x, y) chooses, torch.minimum and torch.maximum limit, & | ~ combine truth values"
+_CHOICE = "torch.where(condition, x, y) chooses, torch.minimum and torch.maximum limit, & | ~ join truth values"
 
 
 class Traced:
@@ -168,10 +168,10 @@ class Symbol(Traced):
         return self.recorder.call("round", (self,), {} if digits is None else {"decimals": digits})
 
     def __eq__(self, other: object) -> Any:
-        return self.recorder.call("eq", (self, other), {})
+        return False if other is None else self.recorder.call("eq", (self, other), {})
 
     def __ne__(self, other: object) -> Any:
-        return self.recorder.call("ne", (self, other), {})
+        return True if other is None else self.recorder.call("ne", (self, other), {})
 
     __hash__ = object.__hash__
 

@@ -186,7 +186,7 @@ class Tracer:
 
     def _position(self, tensor: torch.Tensor, dim: int, item: Any) -> Value | None:
         """One subscript: None for `:`, else a position from 0; a negative one counts from the end, as in torch."""
-        if isinstance(item, slice) and item == slice(None):
+        if isinstance(item, slice) and all(end is None for end in (item.start, item.stop, item.step)):
             return None
         if item is None or isinstance(item, slice | list | bool) or (isinstance(item, torch.Tensor) and item.ndim):
             refuse(
