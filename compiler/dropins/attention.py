@@ -66,7 +66,7 @@ def scaled_dot_product_attention(
     if dropout_p > 0:
         if dropout_p > 1:
             raise CallError("dropout_p is no probability", fact=f"it is {dropout_p}", hint="a number from 0 to 1")
-        numbers[:0] = [int(torch.randint(_SEEDS, ())), float(dropout_p)]
+        numbers[:0] = [int(torch.randint(_SEEDS, (), device="cpu")), float(dropout_p)]
     result: Tensor = plan.program(*operands, *numbers)
     return result
 

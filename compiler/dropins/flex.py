@@ -10,7 +10,7 @@ scores a mask leaves is derived from the program.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ import torch
 
 from einc.api import Program, compile
 from einc.base.errors import CallError, DTypeError, ShapeError
+from einc.dropins.fingerprints import fingerprint
 from einc.dropins.kinds import language_type, truth
 from einc.dropins.symbols import Symbol
 from einc.dropins.tracing import Tracer
@@ -31,6 +32,10 @@ if TYPE_CHECKING:
 ScoreMod = Callable[..., Any]  # (score, b, h, q_idx, kv_idx) -> score
 MaskMod = Callable[..., Any]  # (b, h, q_idx, kv_idx) -> truth value
 
+Shape = tuple[int, ...]
+
+_MOST_KNOWN = 4096
+_KNOWN: dict[Hashable, tuple[Program, Shape]] = {}  # by fingerprint: the program, and which captured tensors it takes
 _NO_BLOCKS = 1 << 30  # the block size of a mask that torch makes where none is given
 
 
@@ -91,14 +96,12 @@ def flex_attention(
     form = _form(query, key, value, mask_mod is not None, enable_gqa)
     wanted = return_aux if return_aux is not None else (return_lse, False)
     form = Form(form.dtype, form.value_dtype, form.grouped, form.shared, bool(wanted[0]), bool(wanted[1]))
-    extents = {"b": query.shape[0], "h": query.shape[1], "i": query.shape[2], "j": key.shape[2]}
-    tracer = Tracer(extents, query.device)
-    text = _traced(tracer, score_mod, mask_mod, form)
+    extents = (query.shape[0], query.shape[1], query.shape[2], key.shape[2])
+    program, tensors = _program(score_mod, mask_mod, form, extents, query.device)
     keys = (key[0], value[0]) if form.shared else (key, value)
-    captured = (t if t.ndim else t.to(query.device) for t in tracer.tensors)
+    captured = (t if t.ndim else t.to(query.device) for t in tensors)
     scalars = () if scale is None else (float(scale),)
-    found = _compiled(text)(query, *keys, *captured, *scalars)
-    return _returned(found, form, return_aux)
+    return _returned(program(query, *keys, *captured, *scalars), form, return_aux)
 
 
 def flex_program(
@@ -119,6 +122,24 @@ def flex_program(
     given: Any = mask_mod
     mask: MaskMod | None = getattr(given, "mask_mod", given)
     return _compiled(_traced(tracer, score_mod, mask, Form(dtype, dtype, grouped=enable_gqa, lse=return_lse)))
+
+
+def _program(
+    score_mod: ScoreMod | None, mask_mod: MaskMod | None, form: Form, extents: Shape, device: torch.device
+) -> tuple[Program, Sequence[Tensor]]:
+    """The program, and the captured tensors that it takes. Functions like those of an earlier call are not traced."""
+    mark = fingerprint(score_mod, mask_mod)
+    key = None if mark is None else (mark.key, form, extents, device, torch.get_default_dtype())
+    if mark is not None and (known := _KNOWN.get(key)) is not None:
+        program, order = known
+        return program, [mark.tensors[k] for k in order]
+    tracer = Tracer(dict(zip("bhij", extents, strict=True)), device)
+    program = _compiled(_traced(tracer, score_mod, mask_mod, form))
+    if mark is not None and tracer.repeatable and (found := mark.positions(tracer.tensors)) is not None:
+        if len(_KNOWN) >= _MOST_KNOWN:
+            _KNOWN.pop(next(iter(_KNOWN)), None)
+        _KNOWN[key] = program, found
+    return program, tracer.tensors
 
 
 @lru_cache(maxsize=1024)

@@ -20,7 +20,7 @@ _PROMOTED: dict[tuple[Kind, Kind], torch.dtype] = {}
 def language_type(dtype: torch.dtype) -> str:
     """The language's name of a type; raises `DTypeError` for one that it lacks."""
     with torch._C.DisableTorchFunction():
-        return str(dtype_of(torch.empty((), dtype=dtype), "captured"))
+        return str(dtype_of(torch.empty((), dtype=dtype, device="cpu"), "captured"))
 
 
 def _promoted(a: Kind, b: Kind) -> torch.dtype:
@@ -31,7 +31,7 @@ def _promoted(a: Kind, b: Kind) -> torch.dtype:
 
 def _promotion(a: Kind, b: Kind) -> torch.dtype:
     with torch._C.DisableTorchFunction():
-        x, y = (torch.empty((), dtype=t) if isinstance(t, torch.dtype) else t(1) for t in (a, b))
+        x, y = (torch.empty((), dtype=t, device="cpu") if isinstance(t, torch.dtype) else t(1) for t in (a, b))
         return torch.result_type(x, y)
 
 
@@ -72,7 +72,7 @@ def cast(x: Symbol, dtype: torch.dtype) -> Symbol:
 def constant(x: Symbol, value: Number, dtype: torch.dtype) -> Symbol:
     """A scalar tensor of this type, with the value that it has there, among the values of the same recording."""
     with torch._C.DisableTorchFunction():
-        held = torch.full((), value, dtype=dtype).item()
+        held = torch.full((), value, dtype=dtype, device="cpu").item()
     assert isinstance(held, bool | int | float)
     named = {bool: torch.bool, int: torch.int64, float: torch.get_default_dtype()}[type(held)]
     return cast(like(x, values.number(held), named), dtype)

@@ -30,6 +30,9 @@ from einc.dropins.values import Value, Written, apply, number
 _TABLES = (arithmetic, bits, choices)  # imported for the rules that they register
 _LETTERS = "mnopqrstuv"  # of the dimensions of captured tensors
 _KEYWORDS = {"self": "x", "input": "x", "other": "y", "exponent": "y", "min": "low", "max": "high"}
+_FACTS = frozenset(
+    "__get__ size dim ndimension numel stride is_floating_point".split()
+)  # asked of tensors, not of values
 _MAKERS = frozenset(
     "tensor scalar_tensor as_tensor full ones zeros empty new_ones new_zeros new_full new_tensor".split()
 )
@@ -54,6 +57,7 @@ class Tracer:
         self.extents = dict(extents)
         self.device = torch.device("cpu") if device is None else device
         self.captured: list[Captured] = []
+        self.repeatable = True  # does the trace depend on no tensor's values?
 
     def __call__(self, function: Callable[..., Any], *arguments: Symbol) -> Symbol:
         """What the function gives for these symbols; raises `TraceError` for what the language cannot express."""
@@ -153,6 +157,7 @@ class Tracer:
             made = func(*args, **kwargs)
             if name in _MAKERS and _is_constant(made, args):
                 return constant(self.lift(0), made.item(), made.dtype)
+            self.repeatable = self.repeatable and name in _FACTS
             return made
         if func is torch.Tensor.where:
             args = (args[1], args[0], *args[2:])
