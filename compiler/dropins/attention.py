@@ -14,19 +14,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from einc.api import Program, compile
+from einc.api import Program
 from einc.base.errors import CallError, DTypeError, ShapeError
 from einc.dropins.kinds import language_type
+from einc.dropins.programs import compiled
+from einc.runtime.tensors import compiling
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 Shape = tuple[int, ...]
 
+_NAME = "scaled_dot_product_attention"
 _SEEDS = 1 << 62
 
 
@@ -59,16 +62,29 @@ def scaled_dot_product_attention(
             )
     masked = None if attn_mask is None else (attn_mask.shape, attn_mask.stride(), attn_mask.dtype)
     types = (query.dtype, key.dtype, value.dtype)
-    plan = _plan((query.shape, key.shape, value.shape), types, masked, bool(is_causal), dropout_p > 0, bool(enable_gqa))
+    shapes = query.shape, key.shape, value.shape
+    form = types, masked, bool(is_causal), dropout_p > 0, bool(enable_gqa)
     tensors = (query, key, value) if attn_mask is None else (query, key, value, attn_mask)
-    operands = [_without(t, dropped) for t, dropped in zip(tensors, plan.dropped, strict=True)]
+    if compiling() and not dropout_p > 0:
+        from einc.dropins.graphs import called
+
+        text, dropped = _planned(shapes, *form)
+        named = {} if scale is None else {"scale": scale}
+        traced: Tensor = called(text, _NAME, [_without(t, d) for t, d in zip(tensors, dropped, strict=True)], named)
+        return traced
+    program, dropped = _plan(shapes, *form)
     numbers = [] if scale is None else [float(scale)]
     if dropout_p > 0:
-        if dropout_p > 1:
-            raise CallError("dropout_p is no probability", fact=f"it is {dropout_p}", hint="a number from 0 to 1")
-        numbers[:0] = [int(torch.randint(_SEEDS, (), device="cpu")), float(dropout_p)]
-    result: Tensor = plan.program(*operands, *numbers)
+        numbers[:0] = _drawn(dropout_p)
+    result: Tensor = program(*(_without(t, d) for t, d in zip(tensors, dropped, strict=True)), *numbers)
     return result
+
+
+def _drawn(dropout_p: float) -> list[float]:
+    """The seed and the probability of a call; raises `CallError` if it is none."""
+    if dropout_p > 1:
+        raise CallError("dropout_p is no probability", fact=f"it is {dropout_p}", hint="a number from 0 to 1")
+    return [int(torch.randint(_SEEDS, (), device="cpu")), float(dropout_p)]
 
 
 def _without(tensor: Tensor, dropped: Shape) -> Tensor:
@@ -78,27 +94,21 @@ def _without(tensor: Tensor, dropped: Shape) -> Tensor:
     return tensor
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """The program of a call, and the dimensions of each operand that it does not read."""
-
-    program: Program
-    dropped: tuple[Shape, ...]
-
-
 Mask = tuple[Shape, Shape, torch.dtype]  # its shape, strides and type
 
 
-@lru_cache(maxsize=4096)
-def _plan(
+def _planned(
     shapes: tuple[Shape, Shape, Shape],
     types: tuple[torch.dtype, torch.dtype, torch.dtype],
     mask: Mask | None,
     causal: bool,
     dropout: bool,
     gqa: bool,
-) -> Plan:
-    """Raises `einc.Error` where the arguments do not fit together."""
+) -> tuple[str, tuple[Shape, ...]]:
+    """The text for a call, and the dimensions of each operand that it does not read, the last first.
+
+    Raises `einc.Error` where the arguments do not fit together.
+    """
     _check(shapes, types, mask, causal, gqa)
     lead = _lead(shapes, gqa)
     names = _names(len(lead))
@@ -117,12 +127,14 @@ def _plan(
     text = _text(names, read, Parts(bias, mask is not None and mask[2] == torch.bool, causal, dropout))
     if mask is not None and mask[2] not in (torch.bool, types[0]):
         text = text.replace("e] =", f"e]: {language_type(types[0])} =")  # where the mask would widen it
-    return Plan(_compiled(text), tuple(dropped))
+    return text, tuple(dropped)
 
 
-@lru_cache(maxsize=1024)
-def _compiled(text: str) -> Program:
-    return compile(text, name="scaled_dot_product_attention")
+@lru_cache(maxsize=4096)
+def _plan(*call: Any) -> tuple[Program, tuple[Shape, ...]]:
+    """The program instead of the text, kept for calls with operands of the same shapes."""
+    text, dropped = _planned(*call)
+    return compiled(text, _NAME), dropped
 
 
 # ---------------------------------------------------------------------------------------------------------------------

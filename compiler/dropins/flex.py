@@ -11,19 +11,19 @@ scores a mask leaves is derived from the program.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from einc.api import Program, compile
+from einc.api import Program
 from einc.base.errors import CallError, DTypeError, ShapeError
 from einc.dropins.fingerprints import fingerprint
 from einc.dropins.kinds import language_type, truth
+from einc.dropins.programs import compiled
 from einc.dropins.symbols import Symbol
 from einc.dropins.tracing import Tracer
-from einc.runtime.tensors import is_torch
+from einc.runtime.tensors import compiling, is_torch
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,6 +34,7 @@ MaskMod = Callable[..., Any]  # (b, h, q_idx, kv_idx) -> truth value
 
 Shape = tuple[int, ...]
 
+_NAME = "flex_attention"
 _MOST_KNOWN = 4096
 _KNOWN: dict[Hashable, tuple[Program, Shape]] = {}  # by fingerprint: the program, and which captured tensors it takes
 _NO_BLOCKS = 1 << 30  # the block size of a mask that torch makes where none is given
@@ -86,22 +87,48 @@ def flex_attention(
     what is asked for. Raises `einc.Error` for shapes and types that do not fit, and, with the user's line, for what
     cannot be traced.
     """
+    if compiling():
+        from einc.dropins import graphs
+
+        attention = graphs.flex_attention
+    else:
+        attention = traced_attention
     if return_lse and return_aux is not None:
         raise CallError(
             "return_lse and return_aux are both given",
             fact="return_lse is the older way",
             hint="return_aux=AuxRequest(lse=True)",
         )
+    wanted = (return_lse, False) if return_aux is None else (return_aux[0], return_aux[1])
+    found = attention(query, key, value, score_mod, block_mask, scale, enable_gqa, wanted)
+    if return_aux is None:
+        return found[:2] if return_lse else found[0]
+    from torch.nn.attention.flex_attention import AuxOutput
+
+    return found[0], AuxOutput(lse=found[1], max_scores=found[2])
+
+
+def traced_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    score_mod: ScoreMod | None,
+    block_mask: BlockMask | MaskMod | None,
+    scale: float | None,
+    enable_gqa: bool,
+    wanted: tuple[bool, bool],
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """The result, and the logarithms of the sums and the greatest scores where they are wanted."""
     mask_mod = _mask_of(block_mask, query, key)
-    form = _form(query, key, value, mask_mod is not None, enable_gqa)
-    wanted = return_aux if return_aux is not None else (return_lse, False)
-    form = Form(form.dtype, form.value_dtype, form.grouped, form.shared, bool(wanted[0]), bool(wanted[1]))
+    form = replace(_form(query, key, value, mask_mod is not None, enable_gqa), lse=wanted[0], maximum=wanted[1])
     extents = (query.shape[0], query.shape[1], query.shape[2], key.shape[2])
     program, tensors = _program(score_mod, mask_mod, form, extents, query.device)
     keys = (key[0], value[0]) if form.shared else (key, value)
     captured = (t if t.ndim else t.to(query.device) for t in tensors)
     scalars = () if scale is None else (float(scale),)
-    return _returned(program(query, *keys, *captured, *scalars), form, return_aux)
+    found = program(query, *keys, *captured, *scalars)
+    results = iter(found if isinstance(found, tuple) else (found,))
+    return next(results), next(results) if wanted[0] else None, next(results) if wanted[1] else None
 
 
 def flex_program(
@@ -121,7 +148,8 @@ def flex_program(
     tracer = Tracer(dict.fromkeys("bhij") | dict(extents or {}))
     given: Any = mask_mod
     mask: MaskMod | None = getattr(given, "mask_mod", given)
-    return _compiled(_traced(tracer, score_mod, mask, Form(dtype, dtype, grouped=enable_gqa, lse=return_lse)))
+    text = _traced(tracer, score_mod, mask, Form(dtype, dtype, grouped=enable_gqa, lse=return_lse))
+    return compiled(text, _NAME)
 
 
 def _program(
@@ -134,17 +162,12 @@ def _program(
         program, order = known
         return program, [mark.tensors[k] for k in order]
     tracer = Tracer(dict(zip("bhij", extents, strict=True)), device)
-    program = _compiled(_traced(tracer, score_mod, mask_mod, form))
+    program = compiled(_traced(tracer, score_mod, mask_mod, form), _NAME)
     if mark is not None and tracer.repeatable and (found := mark.positions(tracer.tensors)) is not None:
         if len(_KNOWN) >= _MOST_KNOWN:
             _KNOWN.pop(next(iter(_KNOWN)), None)
         _KNOWN[key] = program, found
     return program, tracer.tensors
-
-
-@lru_cache(maxsize=1024)
-def _compiled(text: str) -> Program:
-    return compile(text, name="flex_attention")
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -251,15 +274,3 @@ def _form(query: Tensor, key: Tensor, value: Tensor, masked: bool, enable_gqa: b
         hint = "one batch of keys serves all if there is a mask"
         raise ShapeError("query and key have different batches", fact=shapes, hint=hint)
     return Form(query.dtype, value.dtype, grouped=heads != key_heads, shared=batch != key_batch)
-
-
-def _returned(found: Any, form: Form, return_aux: AuxRequest | None) -> Any:
-    results = iter(found if isinstance(found, tuple) else (found,))
-    out = next(results)
-    lse = next(results) if form.lse else None
-    maximum = next(results) if form.maximum else None
-    if return_aux is None:
-        return (out, lse) if form.lse else out
-    from torch.nn.attention.flex_attention import AuxOutput
-
-    return out, AuxOutput(lse=lse, max_scores=maximum)

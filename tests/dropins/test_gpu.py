@@ -14,7 +14,10 @@ from tests.dropins.test_attention import CALLS, exact
 from tests.dropins.test_flex import exact as exact_flex
 from tests.dropins.test_flex import operands
 
-pytestmark = pytest.mark.gpu
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here"),
+]
 ours: Any = einc.scaled_dot_product_attention
 
 
