@@ -166,7 +166,8 @@ def _neg(x: Symbol) -> Symbol:
 @rule(1, "abs", "absolute", "fabs")
 def _abs(x: Symbol) -> Symbol:
     _needs_numbers("abs", x)
-    return x if x.value.bounds is not None and x.value.bounds[0] >= 0 else like(x, apply("abs", x.value))
+    least = (x.value.always or (-1,))[0]
+    return x if least >= 0 else like(x, apply("abs", x.value))
 
 
 @rule(1, "sign", "sgn")

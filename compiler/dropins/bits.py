@@ -31,6 +31,8 @@ def _logic(op: str, *names: str) -> None:
             return like(x, apply({"and": "and", "or": "or", "xor": "ne"}[op], x.value, y.value))
         if dtype.is_floating_point:
             refuse(f"torch.{names[0]} takes integers or truth values", f"here it gets {dtype}", "x.int()")
+        if x.number is None and y.number is None:
+            x.recorder.sized = True  # the text has as many terms as there are bits
         left, right = (cast(s, torch.int32).value if s.dtype == torch.bool else s.value for s in (x, y))
         return like(x, _combined(op, names[0], left, right), dtype)
 

@@ -1,6 +1,6 @@
 """What the trace of a function depends on, as a key: its code and what it captures, found without calling it.
 
-Two functions with equal fingerprints have the same code, equal numbers and tensors of the same shapes and types, so
+Two functions with equal fingerprints have the same code, equal numbers and tensors of the same ranks and types, so
 that one trace serves both: the second call of a closure that is made anew each time costs no trace.
 """
 
@@ -79,7 +79,7 @@ class _Reader:
     def _tensor(self, x: torch.Tensor) -> Hashable:
         self.seen[id(x)] = len(self.seen)
         self.tensors.append(x)
-        return torch.Tensor, x.dtype, x.shape
+        return torch.Tensor, x.dtype, x.ndim
 
     def _function(self, x: FunctionType) -> Hashable:
         self.seen[id(x)] = len(self.seen)

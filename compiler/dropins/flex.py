@@ -157,8 +157,8 @@ def _program(
 ) -> tuple[Program, Sequence[Tensor]]:
     """The program, and the captured tensors that it takes. Functions like those of an earlier call are not traced."""
     mark = fingerprint(score_mod, mask_mod)
-    key = None if mark is None else (mark.key, form, extents, device, torch.get_default_dtype())
-    if mark is not None and (known := _KNOWN.get(key)) is not None:
+    key = None if mark is None else (mark.key, form, device, torch.get_default_dtype())
+    if mark is not None and (known := _KNOWN.get(key) or _KNOWN.get((key, extents))) is not None:
         program, order = known
         return program, [mark.tensors[k] for k in order]
     tracer = Tracer(dict(zip("bhij", extents, strict=True)), device)
@@ -166,7 +166,7 @@ def _program(
     if mark is not None and tracer.repeatable and (found := mark.positions(tracer.tensors)) is not None:
         if len(_KNOWN) >= _MOST_KNOWN:
             _KNOWN.pop(next(iter(_KNOWN)), None)
-        _KNOWN[key] = program, found
+        _KNOWN[(key, extents) if tracer.sized else key] = program, found
     return program, tracer.tensors
 
 

@@ -31,6 +31,6 @@ def called(text: str, name: str, operands: Sequence[Any], floats: dict[str, floa
     )[0]
 
 
-flex_attention: Any = torch._dynamo.disable(
+flex_attention: Any = torch._dynamo.disable(  # type: ignore[no-untyped-call]  # torch's own
     flex.traced_attention, reason="einc.flex_attention traces the functions that it is given by itself"
 )

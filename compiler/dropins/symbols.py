@@ -24,7 +24,9 @@ class UnknownMethod(TraceError, AttributeError):
 
 
 class Recorder(Protocol):
-    """What symbols report to."""
+    """What symbols report to; `sized` says that what it has recorded holds for these extents of the axes only."""
+
+    sized: bool
 
     @property
     def device(self) -> torch.device:

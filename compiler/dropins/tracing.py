@@ -21,6 +21,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
 from einc.base.errors import Error, nearest
+from einc.base.intervals import Interval
 from einc.dropins import arithmetic, bits, choices, values
 from einc.dropins.kinds import constant, language_type, literal
 from einc.dropins.places import defined_at
@@ -30,9 +31,7 @@ from einc.dropins.values import Value, Written, apply, number
 _TABLES = (arithmetic, bits, choices)  # imported for the rules that they register
 _LETTERS = "mnopqrstuv"  # of the dimensions of captured tensors
 _KEYWORDS = {"self": "x", "input": "x", "other": "y", "exponent": "y", "min": "low", "max": "high"}
-_FACTS = frozenset(
-    "__get__ size dim ndimension numel stride is_floating_point".split()
-)  # asked of tensors, not of values
+_FACTS = frozenset("dtype device ndim is_cuda requires_grad".split())  # of tensors, on which a trace may depend
 _MAKERS = frozenset(
     "tensor scalar_tensor as_tensor full ones zeros empty new_ones new_zeros new_full new_tensor".split()
 )
@@ -57,7 +56,8 @@ class Tracer:
         self.extents = dict(extents)
         self.device = torch.device("cpu") if device is None else device
         self.captured: list[Captured] = []
-        self.repeatable = True  # does the trace depend on no tensor's values?
+        self.repeatable = True  # does the trace depend on nothing of a tensor but its rank and type?
+        self.sized = False
 
     def __call__(self, function: Callable[..., Any], *arguments: Symbol) -> Symbol:
         """What the function gives for these symbols; raises `TraceError` for what the language cannot express."""
@@ -157,7 +157,7 @@ class Tracer:
             made = func(*args, **kwargs)
             if name in _MAKERS and _is_constant(made, args):
                 return constant(self.lift(0), made.item(), made.dtype)
-            self.repeatable = self.repeatable and name in _FACTS
+            self.repeatable = self.repeatable and _asks_for(func) in _FACTS
             return made
         if func is torch.Tensor.where:
             args = (args[1], args[0], *args[2:])
@@ -203,10 +203,10 @@ class Tracer:
         if at.dtype.is_floating_point or at.dtype == torch.bool:
             refuse("a subscript is no integer", f"it is {at.dtype}", "x.int(), or torch.where for a choice")
         low, high = at.value.bounds or (-1, 1)
+        self.sized = self.sized or _signs(at.value.bounds) != _signs(at.value.always)
         if low >= 0:
             return at.value
-        axis = self._capture(tensor).axes[dim]
-        end = values.extent(axis, tensor.shape[dim])
+        end = values.extent(self._capture(tensor).axes[dim])
         if isinstance(at.number, int):
             return apply("sub", end, number(-at.number))
         wrapped = apply("add", at.value, end)
@@ -232,6 +232,16 @@ def _symbolic(arguments: object) -> bool:
     """Is a traced value among the arguments?"""
     return any(isinstance(x, Traced) or (isinstance(x, slice) and _symbolic((x.start, x.stop, x.step)))
                for x in tree_leaves(arguments))  # fmt: skip
+
+
+def _signs(bounds: Interval | None) -> tuple[bool, bool]:
+    """Is an integer with these bounds never negative, is it always?"""
+    return bounds is not None and bounds[0] >= 0, bounds is not None and bounds[1] < 0
+
+
+def _asks_for(func: Callable[..., Any]) -> str:
+    """The attribute of a tensor that a call reads, if it does."""
+    return getattr(getattr(func, "__self__", None), "__name__", "") if func.__name__ == "__get__" else ""
 
 
 def _is_constant(made: Any, args: Sequence[Any]) -> bool:

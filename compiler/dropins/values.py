@@ -6,7 +6,7 @@ A value that several others use is written once, as a definition of its own.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from einc.base.intervals import Interval, applied
@@ -27,7 +27,7 @@ class Value:
 
     A leaf has no operation: it is `text`, which binds by `binding`; `read` reads the tensor `text`. `axes` are those
     that the value depends on, `bounds` its least and greatest value if it is an integer or truth value and they are
-    known, `number` what it is if it is a literal.
+    known, `always` those whatever the extents of axes are, `number` what it is if it is a literal.
     """
 
     op: str
@@ -36,58 +36,59 @@ class Value:
     binding: int = ATOM
     axes: frozenset[str] = frozenset()
     bounds: Interval | None = None
+    always: Interval | None = None
     number: Number | None = None
     size: int = field(default=1)
 
 
 def axis(name: str, extent: int | None) -> Value:
     """The position along an axis, of which the extent may be known."""
-    return Value("", text=name, axes=frozenset((name,)), bounds=(0, (_UNBOUNDED if extent is None else extent) - 1))
+    always = 0, _UNBOUNDED - 1
+    return Value(
+        "", text=name, axes=frozenset((name,)), bounds=always if extent is None else (0, extent - 1), always=always
+    )
 
 
-def extent(name: str, known: int) -> Value:
+def extent(name: str) -> Value:
     """The extent of an axis."""
-    return Value("", text=f"|{name}|", bounds=(known, known))
+    return Value("", text=f"|{name}|", bounds=(0, _UNBOUNDED), always=(0, _UNBOUNDED))
 
 
 def number(value: Number) -> Value:
     """A literal."""
     text = print_expr(Const(value))
     bounds = (int(value), int(value)) if isinstance(value, int) else None
-    return Value("", text=text, binding=SIGN if text.startswith("-") else ATOM, bounds=bounds, number=value)
+    binding = SIGN if text.startswith("-") else ATOM
+    return Value("", text=text, binding=binding, bounds=bounds, always=bounds, number=value)
 
 
-def read(tensor: str, index: Sequence[Value], truth: bool = False, axes: Iterable[str] = ()) -> Value:
+def read(tensor: str, index: Sequence[Value], truth: bool = False) -> Value:
     """A tensor at a position; `truth` says that its elements are truth values."""
-    depends = frozenset(axes).union(*(e.axes for e in index))
-    return Value(
-        "read",
-        tuple(index),
-        tensor,
-        axes=depends,
-        bounds=(0, 1) if truth else None,
-        size=_size([e for e in index if e.op]),
-    )
+    axes = frozenset[str]().union(*(e.axes for e in index))
+    bounds, size = (0, 1) if truth else None, _size([e for e in index if e.op])
+    return Value("read", tuple(index), tensor, axes=axes, bounds=bounds, always=bounds, size=size)
 
 
 def apply(op: str, *args: Value) -> Value:
     """An operation, a cast or a function applied; a conjunction or disjunction with a literal is decided."""
     if op in ("and", "or", "not") and (decided := _logic(op, args)) is not None:
         return decided
-    bounds = _bounds(op, args)
-    return Value(op, args, axes=frozenset().union(*(a.axes for a in args)), bounds=bounds, size=_size(args))
+    bounds, always = _bounds(op, [a.bounds for a in args]), _bounds(op, [a.always for a in args])
+    axes = frozenset[str]().union(*(a.axes for a in args))
+    return Value(op, args, axes=axes, bounds=bounds, always=always, size=_size(args))
 
 
 def _size(args: Sequence[Value]) -> int:
     return 1 + sum(a.size for a in args)
 
 
-def _bounds(op: str, args: Sequence[Value]) -> Interval | None:
+def _bounds(op: str, known: Sequence[Interval | None]) -> Interval | None:
+    """The bounds of an operation, given those of its arguments."""
     if op in BY_NAME:
         if BY_NAME[op].is_bool:
             return 0, 1
-        return args[0].bounds if BY_NAME[op].is_int else None
-    return applied(op, [a.bounds for a in args])
+        return known[0] if BY_NAME[op].is_int else None
+    return applied(op, known)
 
 
 def _logic(op: str, args: Sequence[Value]) -> Value | None:

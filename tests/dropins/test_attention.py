@@ -194,3 +194,27 @@ def test_what_is_broadcast_is_read_with_fewer_axes() -> None:
         "    O[b, h, i, e] = D * V[h // (|h| / |g|), j, e]\n"
         "    return O\n"
     )
+
+
+FUSED: dict[str, dict[str, Any]] = {
+    "causal": {"causal": True},
+    "padded": {"mask": (torch.Size((2, 1, 1, 1024)), (1024, 1024, 1024, 1), torch.bool)},
+    "biased": {"mask": (torch.Size((8, 1024, 1024)), (1 << 20, 1024, 1), torch.float32)},
+    "dropped": {"causal": True, "dropout": True},
+}
+
+
+@pytest.mark.parametrize("name", FUSED)
+def test_no_scores_are_stored(name: str) -> None:
+    """One kernel on a GPU, at lengths that matter there."""
+    shape, bf16 = torch.Size((2, 8, 1024, 64)), torch.bfloat16
+    given = {"mask": None, "causal": False, "dropout": False, "gqa": False} | FUSED[name]
+    text, dropped = attention._planned((shape,) * 3, (bf16,) * 3, **given)
+    tensors = [torch.empty(shape, dtype=bf16, device="meta")] * 3
+    if given["mask"] is not None:
+        tensors.append(torch.empty(given["mask"][0], dtype=given["mask"][2], device="meta"))
+    operands = [attention._without(t, d) for t, d in zip(tensors, dropped, strict=True)]
+    schedule = einc.compile(text, target="sm_90").compiled(*operands, *([1, 0.1] * given["dropout"])).state.schedule
+    assert schedule is not None
+    assert not schedule.intermediates
+    assert len(schedule.kernels) == 1

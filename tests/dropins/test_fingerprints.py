@@ -127,12 +127,49 @@ def test_one_tensor_twice_is_not_two() -> None:
         torch.testing.assert_close(result(made(x, y)), result(lambda s, b, h, q, k, t=product: s + t[q, k]))
 
 
-def test_shapes_and_types_are_part_of_it() -> None:
-    def made(table: torch.Tensor) -> Callable[..., Any]:
-        return lambda s, b, h, q, k: s + table[q - k]
+def test_ranks_and_types_are_part_of_it() -> None:
+    def key(table: torch.Tensor) -> Any:
+        mark = fingerprint(lambda s, b, h, q, k: s + table[q - k])
+        assert mark is not None
+        return mark.key
 
-    keys = {fingerprint(made(t)).key for t in (TABLE, TABLE.clone(), TABLE.double(), torch.randn(2 * N))}  # type: ignore[union-attr]
-    assert len(keys) == 3
+    assert len({key(t) for t in (TABLE, torch.randn(2 * N), TABLE.double(), TABLE[None])}) == 3
+
+
+def test_another_length_is_traced_only_where_it_matters(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A subscript that may be negative at one length and not at another has two texts."""
+    table = torch.randn(64)
+
+    def run(n: int, shift: int) -> torch.Tensor:
+        q, k, v = torch.ones(3, 1, 2, n, 4)
+        out: torch.Tensor = einc.flex_attention(q, k, v, lambda s, b, h, i, j: s * table[i - j + shift])
+        at = torch.arange(n)
+        scores = q.sum(-1, keepdim=True) * 0.5 * table[at[:, None] - at + shift]
+        torch.testing.assert_close(out, scores.softmax(-1) @ v)
+        return out
+
+    def ran(n: int) -> None:
+        q, k, v = torch.randn(3, 1, 2, n, 4)
+        einc.flex_attention(q, k, v, block_mask=lambda b, h, i, j: i - j < 5)
+
+    for n in (4, 30, 4):
+        run(n, 16)
+    ran(8)
+    monkeypatch.setattr(Tracer, "__call__", None)
+    ran(9)
+    for n in (4, 30):
+        run(n, 16)
+
+
+def test_the_shape_of_a_table_may_be_asked_for() -> None:
+    def run(n: int) -> None:
+        table = torch.arange(float(n))
+        found = result(lambda s, b, h, q, k: s * 0 + table[k + table.shape[0] - N])
+        expected = table[-N:].softmax(0) @ V
+        torch.testing.assert_close(found, expected[:, :, None].expand_as(found))
+
+    for n in (8, 12, 20):
+        run(n)
 
 
 def test_recursion_has_a_fingerprint() -> None:
