@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -119,8 +120,12 @@ def traced_attention(
     wanted: tuple[bool, bool],
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """The result, and the logarithms of the sums and the greatest scores where they are wanted."""
+    _check_tensors(query=query, key=key, value=value)
     mask_mod = _mask_of(block_mask, query, key)
-    form = replace(_form(query, key, value, mask_mod is not None, enable_gqa), lse=wanted[0], maximum=wanted[1])
+    types = query.dtype, value.dtype
+    form = _form(query.shape, key.shape, value.shape, types, mask_mod is not None, enable_gqa)
+    if wanted != (False, False):
+        form = replace(form, lse=wanted[0], maximum=wanted[1])
     extents = (query.shape[0], query.shape[1], query.shape[2], key.shape[2])
     program, tensors = _program(score_mod, mask_mod, form, extents, query.device)
     keys = (key[0], value[0]) if form.shared else (key, value)
@@ -246,31 +251,34 @@ def _mask_of(block_mask: Any, query: Tensor, key: Tensor) -> MaskMod | None:
     return mask_mod
 
 
-def _form(query: Tensor, key: Tensor, value: Tensor, masked: bool, enable_gqa: bool) -> Form:
-    """The types and the sharing of keys; raises `einc.Error` for what torch does not take."""
-    named = {"query": query, "key": key, "value": value}
+def _check_tensors(**named: Any) -> None:
     for name, tensor in named.items():
         if not is_torch(tensor):
-            raise CallError(
-                f"{name} is no torch tensor", fact=f"it is a {type(tensor).__name__}", hint="torch.as_tensor"
-            )
+            kind = type(tensor).__name__
+            raise CallError(f"{name} is no torch tensor", fact=f"it is a {kind}", hint="torch.as_tensor")
         if tensor.ndim != 4:
             fact = f"its shape is {tuple(tensor.shape)}"
             raise ShapeError(f"{name} does not have 4 dimensions", fact=fact, hint="pass (batch, heads, length, width)")
         if not tensor.dtype.is_floating_point:
-            raise DTypeError(
-                f"{name} has elements of type {tensor.dtype}", fact="attention is of floats", hint=".float()"
-            )
-    (batch, heads, _, width), (key_batch, key_heads, _, key_width) = query.shape, key.shape
-    shapes = f"query {tuple(query.shape)}, key {tuple(key.shape)}, value {tuple(value.shape)}"
+            fact = "attention is of floats"
+            raise DTypeError(f"{name} has elements of type {tensor.dtype}", fact=fact, hint=".float()")
+
+
+@lru_cache(maxsize=4096)
+def _form(
+    query: Shape, key: Shape, value: Shape, types: tuple[torch.dtype, torch.dtype], masked: bool, gqa: bool
+) -> Form:
+    """The types and the sharing of keys; raises `ShapeError` for shapes that torch does not take."""
+    (batch, heads, _, width), (key_batch, key_heads, _, key_width) = query, key
+    shapes = f"query {tuple(query)}, key {tuple(key)}, value {tuple(value)}"
     if key_width != width:
         raise ShapeError("query and key have different widths", fact=shapes, hint="the last dimensions must agree")
-    if value.shape[:3] != key.shape[:3]:
+    if value[:3] != key[:3]:
         raise ShapeError("key and value differ in batch, heads or length", fact=shapes, hint="only widths may differ")
-    if heads != key_heads and not (enable_gqa and key_heads and heads % key_heads == 0):
-        hint = "heads of queries are a multiple of those of keys" if enable_gqa else "enable_gqa=True"
+    if heads != key_heads and not (gqa and key_heads and heads % key_heads == 0):
+        hint = "heads of queries are a multiple of those of keys" if gqa else "enable_gqa=True"
         raise ShapeError("query and key have different numbers of heads", fact=shapes, hint=hint)
     if batch != key_batch and not (masked and key_batch == 1):
         hint = "one batch of keys serves all if there is a mask"
         raise ShapeError("query and key have different batches", fact=shapes, hint=hint)
-    return Form(query.dtype, value.dtype, grouped=heads != key_heads, shared=batch != key_batch)
+    return Form(types[0], types[1], grouped=heads != key_heads, shared=batch != key_batch)

@@ -41,6 +41,9 @@ class Recorder(Protocol):
     def index(self, table: Any, index: Any) -> Any:
         """A captured tensor, or one that is indexed in part, at an index."""
 
+    def dot(self, x: Any, y: Any) -> Any:
+        """The product of two rows of captured tensors."""
+
 
 @dataclass(frozen=True, slots=True)
 class Rule:
@@ -242,6 +245,15 @@ class Table(Traced):
 
     def __getitem__(self, index: Any) -> Any:
         return self.recorder.index(self, index)
+
+    def dot(self, other: Any) -> Any:
+        return self.recorder.dot(self, other)
+
+    def __matmul__(self, other: Any) -> Any:
+        return self.recorder.dot(self, other)
+
+    def __rmatmul__(self, other: Any) -> Any:
+        return self.recorder.dot(other, self)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):

@@ -23,13 +23,14 @@ from torch.utils._pytree import tree_leaves
 from einc.base.errors import Error, nearest
 from einc.base.intervals import Interval
 from einc.dropins import arithmetic, bits, choices, values
-from einc.dropins.kinds import constant, language_type, literal
+from einc.dropins.kinds import constant, joined, language_type, literal
 from einc.dropins.places import defined_at
 from einc.dropins.symbols import INSTEAD, RULES, Rule, Symbol, Table, Traced, TraceError, refuse
 from einc.dropins.values import Value, Written, apply, number
 
 _TABLES = (arithmetic, bits, choices)  # imported for the rules that they register
 _LETTERS = "mnopqrstuv"  # of the dimensions of captured tensors
+_PRODUCTS = frozenset("dot vdot inner matmul __matmul__ __rmatmul__".split())  # of two rows
 _KEYWORDS = {"self": "x", "input": "x", "other": "y", "exponent": "y", "min": "low", "max": "high"}
 _FACTS = frozenset("dtype device ndim is_cuda requires_grad".split())  # of tensors, on which a trace may depend
 _MAKERS = frozenset(
@@ -159,6 +160,8 @@ class Tracer:
                 return constant(self.lift(0), made.item(), made.dtype)
             self.repeatable = self.repeatable and _asks_for(func) in _FACTS
             return made
+        if name in _PRODUCTS and len(args) == 2 and not any(isinstance(a, Symbol) for a in args):
+            return self.dot(*args)
         if func is torch.Tensor.where:
             args = (args[1], args[0], *args[2:])
         plain = name.removeprefix("special_").strip("_") if name.startswith("__") else name.removeprefix("special_")
@@ -212,6 +215,22 @@ class Tracer:
         wrapped = apply("add", at.value, end)
         return wrapped if high < 0 else apply("where", apply("lt", at.value, number(0)), wrapped, at.value)
 
+    def dot(self, x: Any, y: Any) -> Symbol:
+        """The product of two rows of captured tensors: a sum over their axis."""
+        rows = [r if isinstance(r, Table) else Table(self, r, (None,) * r.ndim) for r in (x, y)]
+        if any(len(r.free) != 1 for r in rows) or rows[0].free != rows[1].free:
+            shapes = ", ".join(str(r.free) for r in rows)
+            refuse(
+                "a product is not of two rows of equal length", f"their shapes are {shapes}", "torch.dot(x[i], y[j])"
+            )
+        known = [self._capture(r.tensor) for r in rows]
+        name = known[0].axes[rows[0].index.index(None)]
+        at = values.axis(name, rows[0].free[0])
+        left, right = (
+            self._read(c, tuple(at if v is None else v for v in r.index)) for c, r in zip(known, rows, strict=True)
+        )
+        return Symbol(self, values.total(name, apply("mul", left.value, right.value)), joined(left, right))
+
     def _capture(self, tensor: torch.Tensor) -> Captured:
         for known in self.captured:
             if known.tensor is tensor:
@@ -247,6 +266,23 @@ def _asks_for(func: Callable[..., Any]) -> str:
 def _is_constant(made: Any, args: Sequence[Any]) -> bool:
     """Was this scalar tensor made of a number alone?"""
     return isinstance(made, torch.Tensor) and made.ndim == 0 and not any(made is a for a in args)
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """A function as an expression: after `definitions`, of the operands `parameters`, which are `tensors`."""
+
+    definitions: tuple[str, ...]
+    expression: str
+    parameters: tuple[str, ...]
+    tensors: tuple[torch.Tensor, ...]
+
+
+def trace(function: Callable[..., Any], axes: Mapping[str, int | None] | Sequence[str]) -> Trace:
+    """A function of the positions along these axes as an expression of the language; extents may be given."""
+    tracer = Tracer(axes if isinstance(axes, Mapping) else dict.fromkeys(axes))
+    written = tracer.write(tracer(function, *tracer.axes()))
+    return Trace(written.definitions, written.expressions[0], tracer.parameters, tracer.tensors)
 
 
 class _Mode(TorchFunctionMode):

@@ -78,6 +78,11 @@ def apply(op: str, *args: Value) -> Value:
     return Value(op, args, axes=axes, bounds=bounds, always=always, size=_size(args))
 
 
+def total(axis: str, summand: Value) -> Value:
+    """The sum over an axis."""
+    return Value(f"sum[{axis}]", (summand,), axes=summand.axes - {axis}, size=_size((summand,)))
+
+
 def _size(args: Sequence[Value]) -> int:
     return 1 + sum(a.size for a in args)
 

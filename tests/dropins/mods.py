@@ -91,6 +91,9 @@ def bidirectional_prefix(s: Any, b: Any, _h: Any, q: Any, k: Any) -> Any:
     return torch.where(both | ((q > prefix) & (k <= q)), s, -float("inf"))
 
 
+ROPE_Q, ROPE_K = _random(B, H, N, 8), _random(B, N, 8)
+
+
 @dataclass(frozen=True)
 class Case:
     score: Function | None = None
@@ -142,6 +145,7 @@ CASES = {
     "bias half": Case(lambda s, b, h, q, k: s + HALF[h, q] + HALF[h, k]),
     "gate": Case(lambda s, b, h, q, k: s * torch.sigmoid(GATE[h, k]) - GATE[h, q].sqrt().nan_to_num(0.0)),
     "module": Case(Bias()),
+    "latent": Case(lambda s, b, h, q, k: s + torch.dot(ROPE_Q[b, h, q], ROPE_K[b, k]) * 0.3, causal),
     "bits": Case(mask=lambda b, h, q, k: (q & k) == 0),
     "least": Case(lambda s, b, h, q, k: torch.where(q >= k, s, -1e4)),
 }

@@ -55,6 +55,7 @@ WRONG: dict[str, tuple[Callable[..., Any], str, str]] = {
     "method": (lambda s, b, h, q, k: s.softmax(-1), "s.softmax", "traced values have no 'softmax'"),
     "stack": (lambda s, b, h, q, k: torch.stack([s, s]), "torch.stack([s, s])", "torch.stack cannot be traced"),
     "reduction": (lambda s, b, h, q, k: s + TABLE[b].sum(), "TABLE[b].sum", "'sum' is asked of a row of a tensor"),
+    "rows": (lambda s, b, h, q, k: s + TABLE[b] @ TABLE[b, h], "TABLE[b] @ TABLE[b, h]", "not of two rows"),
     "row": (lambda s, b, h, q, k: s + TABLE[b, h], "s + TABLE[b, h]", "a row of a tensor is used as a number"),
     "tensor": (lambda s, b, h, q, k: s + TABLE, "s + TABLE", "a traced value meets a tensor that is not indexed"),
     "list": (lambda s, b, h, q, k: s * [1], "s * [1]", "a traced value meets a list"),

@@ -14,6 +14,7 @@ from torch.nn.attention.flex_attention import and_masks, or_masks
 
 import einc
 from einc.dropins.tracing import Tracer
+from einc.dropins.tracing import trace as traced
 
 BIAS = torch.randn(2, 4, 33)
 DOCUMENT = torch.arange(32).reshape(2, 16) // 5
@@ -73,6 +74,7 @@ MASKS: Cases = {
         lambda b, h, q, k: BIAS[b, h, k - q] > 0,
         "T1[b, h, where(j - i < 0, j - i + |o1|, j - i)] > 0",
     ),
+    "rows": (lambda b, h, q, k: BIAS[b, h] @ BIAS[0, -1] > 0, "sum[o1](T1[b, h, o1] * T2[o1]) > 0"),
     "from the end": (lambda b, h, q, k: BIAS[b, h, -k - 1] > 0, "T1[b, h, -j - 1 + |o1|] > 0"),
 }
 
@@ -103,6 +105,13 @@ def test_masks(name: str) -> None:
 def test_scores(name: str) -> None:
     function, expected = SCORES[name]
     assert trace(function, score=True)[0] == expected
+
+
+def test_a_function_of_named_axes() -> None:
+    found = traced(lambda n: BIAS[0, 0, n] * 2, ["n"])
+    assert (found.definitions, found.expression, found.parameters) == ((), "T1[0, 0, n] * 2", ("T1[m1, n1, o1]",))
+    assert found.tensors[0] is BIAS
+    assert traced(lambda i: BIAS[0, 0, i - 3], {"i": 3}).expression == "T1[0, 0, i - 3 + |o1|]"
 
 
 def test_a_tensor_is_one_operand() -> None:
