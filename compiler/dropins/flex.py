@@ -10,6 +10,7 @@ scores a mask leaves is derived from the program.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -37,7 +38,9 @@ Shape = tuple[int, ...]
 
 _NAME = "flex_attention"
 _MOST_KNOWN = 4096
-_KNOWN: dict[Hashable, tuple[Program, Shape]] = {}  # by fingerprint: the program, and which captured tensors it takes
+_KNOWN: OrderedDict[Hashable, tuple[Program, Shape]] = (
+    OrderedDict()
+)  # by fingerprint: the program, and which captured tensors it takes
 _NO_BLOCKS = 1 << 30  # the block size of a mask that torch makes where none is given
 
 
@@ -170,7 +173,7 @@ def _program(
     program = compiled(_traced(tracer, score_mod, mask_mod, form), _NAME)
     if mark is not None and tracer.repeatable and (found := mark.positions(tracer.tensors)) is not None:
         if len(_KNOWN) >= _MOST_KNOWN:
-            _KNOWN.pop(next(iter(_KNOWN)), None)
+            _KNOWN.popitem(last=False)
         _KNOWN[(key, extents) if tracer.sized else key] = program, found
     return program, tracer.tensors
 

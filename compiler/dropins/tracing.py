@@ -151,7 +151,7 @@ class Tracer:
 
     def torch_call(self, func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """A call of a function of torch: recorded if a symbol is among its arguments, else made."""
-        name = getattr(func, "__name__", str(func))
+        name = getattr(func, "__name__", str(func)).partition(".")[0]  # of an operator, without its overload
         if func is torch.Tensor.__getitem__ and _symbolic(args[1:]):
             return self.index(args[0], args[1])
         if not _symbolic((args, kwargs)):

@@ -90,6 +90,10 @@ SCORES: Cases = {
     "constant": (lambda s, b, h, q, k: s * torch.tensor(0.5) + torch.full((), 2), "S[b, h, i, j] * 0.5 + 2"),
     "limits": (lambda s, b, h, q, k: s.clamp(min=-1, max=1), "min(max(S[b, h, i, j], -1), 1)"),
     "casts": (lambda s, b, h, q, k: s.float() + (q - k).to(torch.float16), "S[b, h, i, j] + f16(i - j)"),
+    "operators": (
+        lambda s, b, h, q, k: torch.ops.aten.mul.Tensor(s, s) + torch.ops.aten.exp(s),
+        "S[b, h, i, j] * S[b, h, i, j] + exp(S[b, h, i, j])",
+    ),
     "numpy": (lambda s, b, h, q, k: np.float32(0.5) * np.exp(s), "0.5 * exp(S[b, h, i, j])"),
     "python": (lambda s, b, h, q, k: s * math.sqrt(4) ** -(q + 1), "S[b, h, i, j] * 2.0 ** -(i + 1)"),
 }
@@ -196,6 +200,16 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "wrapped": lambda i: torch.arange(20)[i - 7] * 2,
     "by data": lambda i: torch.arange(20)[torch.arange(16)[15 - i] - 9],
 }  # fmt: skip
+
+
+def t5_bucket(distance: Any) -> Any:
+    """The bucket of a distance, as T5 has it: exact below 4, then by its logarithm."""
+    near, n = torch.where(distance > 0, 8, 0), distance.abs()
+    far = 4 + (torch.log(n.float() / 4) / math.log(4) * 4).to(torch.long)
+    return near + torch.where(n < 4, n, torch.min(far, torch.full_like(far, 7)))
+
+
+FUNCTIONS["buckets"] = lambda i: t5_bucket(i - 6)
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
