@@ -24,6 +24,8 @@ if TYPE_CHECKING:
         SyntaxError,
         TargetError,
     )
+    from einc.dropins.attention import scaled_dot_product_attention
+    from einc.dropins.flex import flex_attention, flex_program
     from einc.einsums import einsum
 
     __version__: str
@@ -41,9 +43,19 @@ __all__ = [
     "__version__",
     "compile",
     "einsum",
+    "flex_attention",
+    "flex_program",
+    "scaled_dot_product_attention",
 ]
 
-_HOME = {"einsum": "einc.einsums", "compile": "einc.api", "Program": "einc.api"}
+_HOME = {
+    "einsum": "einc.einsums",
+    "compile": "einc.api",
+    "Program": "einc.api",
+    "flex_attention": "einc.dropins.flex",
+    "flex_program": "einc.dropins.flex",
+    "scaled_dot_product_attention": "einc.dropins.attention",
+}
 
 
 def __getattr__(name: str) -> object:
