@@ -99,10 +99,10 @@ class Program:
         Tensors by position, in the order of the text, or by name; scalars after them, or by name. NumPy arrays and
         numbers give NumPy arrays, torch tensors give torch tensors on their device, and arrays of another library, by
         DLPack, give its arrays. `out` takes the results, and may overlap the operands. `backend` chooses how to run:
-        `triton` on a GPU; `torch`, the same tiles by torch
-        operations; `interpret`, the kernels' source in Triton's interpreter; `evaluate`, the meaning of the text, in
-        double precision. Without one, operands on a GPU run there, and others by torch. Where a parameter of the
-        program is called `out` or `backend`, the keyword is that parameter's; `run` tells them apart.
+        `triton` on a GPU; `torch`, the same tiles by torch operations; `interpret`, the kernels' source in Triton's
+        interpreter; `evaluate`, the meaning of the text, in double precision. Without one, operands on a GPU run there,
+        and others by torch. Where a parameter of the program is called `out` or `backend`, the keyword is that
+        parameter's; `run` tells them apart.
         """
         if compiling():
             from einc.runtime.operator import node

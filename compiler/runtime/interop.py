@@ -48,10 +48,10 @@ def _taken(value: Any) -> Any:
     """An array of another library as a torch tensor on the same memory; anything else as it is."""
     if not is_foreign(value):
         return value
-    import torch
+    from torch.utils.dlpack import from_dlpack
 
     try:
-        return torch.from_dlpack(value)
+        return from_dlpack(value)
     except Exception as error:  # a foreign library may raise anything
         raise CallError(
             "an array could not be taken over by DLPack",
