@@ -166,12 +166,14 @@ class Compiler:
         return box(self.dims, self.values.shapes, dots, self.pruned, self.grid, torch.get_num_threads())
 
     def unroll(self) -> None:
-        """Walk the offsets of small windows one by one: shifted views take no memory, a window of all offsets does."""
+        """Walk the offsets of small windows one by one: shifted views take no memory, a window of all offsets does.
+
+        Where a product varies along them, as the scores of attention do along positions of keys, it takes as much.
+        """
         folds = [v.monoid for v in values_in(self.kernel.body) if isinstance(v, tile.Fold)]
-        scanned = {v.axis for v in values_in(self.kernel.body) if isinstance(v, tile.Scan)}
-        offsets = [
-            n for n in self.values.sliding if self.dims[n].kind == "reduced" and self.dims[n].tile not in scanned
-        ]
+        held = {v.axis for v in values_in(self.kernel.body) if isinstance(v, tile.Scan)}
+        held |= {a for v in values_in(self.kernel.body) if isinstance(v, tile.Dot) for a in (v.row, v.column)}
+        offsets = [n for n in self.values.sliding if self.dims[n].kind == "reduced" and self.dims[n].tile not in held]
         count = prod(self.dims[n].extent for n in offsets)
         if count <= _MOST_OFFSETS and all(m.commutative for m in folds):
             self.dims[:] = [replace(d, kind="single") if n in offsets else d for n, d in enumerate(self.dims)]
