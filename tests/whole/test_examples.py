@@ -227,7 +227,7 @@ def test_readme_python_runs(capsys: pytest.CaptureFixture[str]) -> None:
     assert "expression(" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("file", ["README.md", "ARCHITECTURE.md", "LANGUAGE.md"])
+@pytest.mark.parametrize("file", ["README.md", "ARCHITECTURE.md", "LANGUAGE.md", "docs/pytorch.md"])
 def test_links_lead_somewhere(file: str) -> None:
     for target in re.findall(r"\]\((\w+[./][\w./]*)\)", (ROOT / file).read_text()):
         assert (ROOT / target).exists(), target
