@@ -18,7 +18,6 @@ from einc.base.files import read_text
 from einc.driver import Compiled, elaborate, given, parse
 from einc.ein.arithmetic import ScalarValue
 from einc.ein.printer import print_dims, print_expr
-from einc.evaluate import evaluate
 from einc.runtime.arguments import Arguments, arrange
 from einc.runtime.autograd import connect
 from einc.runtime.callee import DECODERS, Callee, described
@@ -161,6 +160,8 @@ class Program:
     def _evaluate(self, given: Arguments, out: Any) -> Any:
         if out is not None:
             raise CallError("the evaluator takes no out", fact='backend="evaluate"', hint="leave out the argument out=")
+        from einc.evaluate import evaluate
+
         named = dict(zip(given.names, given.facts, strict=True))
         arrays = {name: as_numpy(as_torch(a).cpu()) for name, a in zip(given.names, given.arrays, strict=True)}
         results = evaluate(elaborate(self.text, named), arrays, given.scalars)

@@ -32,7 +32,6 @@ from einc.cli.app import (
     say_json,
 )
 from einc.cli.app import app as app
-from einc.driver import passes as passes_of
 
 
 @command("einc run examples/attention.ein --size i=256,j=256,d=64 --dtype bf16")
@@ -273,6 +272,7 @@ def bench(
 def passes(level: Level = 2, as_json: Json = False) -> None:
     """List the passes in the order they run, each with its law."""
     from einc.present.terminal import console, passes_table
+    from einc.stages import passes as passes_of
 
     found = passes_of(level)
     if as_json:
