@@ -132,6 +132,16 @@ class Compiled:
         """The same program, as for a target of so many bytes of shared memory."""
         return _compile(replace(self.request, target=replace(self.request.target, shared=shared)), True)
 
+    def fitted(self, machine: str) -> Compiled:
+        """The same program in the tiles that were found to fit a machine, if these were not."""
+        shared = None if self.key is None else find("fits", (self.key, machine), int)
+        return self if shared is None else self.within(shared)
+
+    def note_fit(self, machine: str, smaller: Compiled) -> None:
+        """Keep what `fitted` gives."""
+        if self.key is not None:
+            keep("fits", (self.key, machine), smaller.request.target.shared)
+
     def on(self, machine: Target) -> Compiled:
         """The same stages, as if they had been made for this machine."""
         return Compiled(replace(self.request, target=machine), self.verify, made=self.stages)
