@@ -58,13 +58,13 @@ def _made(path: Path) -> str:
 
 
 @lru_cache(maxsize=16)
-def _own(path: Path, mode: int, owner: int) -> str:
+def _own(mode: int, owner: int) -> str:
     if not stat.S_ISDIR(mode):
         return "it is not a directory"
     if hasattr(os, "getuid") and owner != os.getuid():
         return "it belongs to another user"
     if hasattr(os, "getuid") and mode & _OTHERS:
-        return f"others may write to it: chmod go-w {path}"
+        return "others may write to it"
     return ""
 
 
@@ -73,7 +73,7 @@ def _unusable(path: Path) -> str:
         found = path.stat()
     except OSError as error:
         return (error.strerror or type(error).__name__).lower()
-    return _own(path, found.st_mode, found.st_uid)
+    return _own(found.st_mode, found.st_uid)
 
 
 def limit() -> int:
