@@ -23,7 +23,6 @@ from einc.binding import plan
 from einc.cache import find, keep
 from einc.cache.digests import Unnamed, digest
 from einc.codegen import BACKENDS, TRITON
-from einc.ein.origins import fixed
 from einc.pipeline import Backend, Context, State
 from einc.pipeline.emitted import Emitted
 from einc.tile.asked import Choice
@@ -68,19 +67,27 @@ class Request:
             return None
 
 
+@dataclass(frozen=True, slots=True)
+class Ends:
+    """A program as elaborated, and after the last pass: what is kept of its stages."""
+
+    program: ein.Program
+    state: State
+
+
 @dataclass(frozen=True, eq=False)
 class Compiled:
     """A program for operands of known ranks and types: every stage, and the source the last one becomes.
 
-    `made` are the stages, `kept` the last of them if another process made them; the others are made when they are
-    looked at. `key` is the name under which it is kept on disk, if it is.
+    `made` are the stages; if another process made them, `kept` are the ends of them, and the others are made when they
+    are looked at. `key` is the name under which it is kept on disk, if it is.
     """
 
     request: Request
     verify: bool = True
     key: str | None = None
     made: tuple[Stage, ...] | None = None
-    kept: State | None = None
+    kept: Ends | None = None
 
     @property
     def context(self) -> Context:
@@ -94,12 +101,12 @@ class Compiled:
     @property
     def program(self) -> ein.Program:
         """The program as elaborated: what it means."""
-        return fixed(self.request.program) if self.request.begin is None else self.stages[0].state.program
+        return self.kept.program if self.kept is not None else self.stages[0].state.program
 
     @cached_property
     def state(self) -> State:
         """The program and its kernels after the last pass."""
-        return self.kept or self.stages[-1].state
+        return self.kept.state if self.kept is not None else self.stages[-1].state
 
     @cached_property
     def emitted(self) -> Emitted:
@@ -248,12 +255,12 @@ def elaborate(text: Script, facts: Mapping[str, Fact] | None = None) -> ein.Prog
 @lru_cache(maxsize=1024)
 def _compile(request: Request, verify: bool) -> Compiled:
     key = request.key
-    kept = None if key is None else find("kernels", key, State)
+    kept = None if key is None else find("kernels", key, Ends)
     if kept is not None:
         return Compiled(request, verify, key, kept=kept)
     made = Compiled(request, verify, key, _run(request, verify))
     if key is not None:
-        keep("kernels", key, made.state)
+        keep("kernels", key, Ends(made.program, made.state))
     return made
 
 

@@ -16,10 +16,9 @@ from collections.abc import Hashable
 from contextlib import suppress
 from typing import TypeVar
 
-from einc.cache import entries, places
+from einc.cache import entries, places, versions
 from einc.cache.contents import make_room
 from einc.cache.digests import Unnamed, digest
-from einc.cache.versions import versions
 
 __all__ = ["find", "keep"]
 
@@ -32,7 +31,7 @@ def find(kind: str, key: Hashable, of: type[T]) -> T | None:
     if directory is None:
         return None
     try:
-        name = digest((versions(), kind, key))
+        name = digest((versions.stamp(), kind, key))
     except Unnamed:
         return None
     value = entries.read(directory / kind / name)
@@ -45,6 +44,6 @@ def keep(kind: str, key: Hashable, value: object) -> None:
     if directory is None:
         return
     with suppress(Unnamed, entries.Unwritable):
-        name = digest((versions(), kind, key))
+        name = digest((versions.stamp(), kind, key))
         entries.write(directory / kind / name, value)
         make_room(directory, name)

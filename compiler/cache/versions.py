@@ -21,7 +21,7 @@ _SOURCES = (".py", ".lark", ".ein")
 
 
 @cache
-def versions() -> str:
+def stamp() -> str:
     """One digest for all of it."""
     known = tuple((name, _version(name)) for name in ("einc", "torch", "triton", "numpy"))
     return digest((_FORMAT, known, sys.version, platform.machine(), sys.byteorder, source_stamp()))
@@ -36,16 +36,16 @@ def _version(name: str) -> str:
 
 def source_stamp(*roots: str) -> str:
     """The names, sizes and times of einc's source files; of other folders for `roots`."""
-    found = sorted(stamp for root in roots or (_HERE,) for stamp in _stamps(root, ""))
+    found = sorted(file for root in roots or (_HERE,) for file in _files(root, ""))
     return digest(tuple(found))
 
 
-def _stamps(folder: str, within: str) -> Iterator[tuple[str, int, int]]:
+def _files(folder: str, within: str) -> Iterator[tuple[str, int, int]]:
     with os.scandir(folder) as entries:
         for e in entries:
             if e.is_dir():
                 if not e.name.startswith(("__", ".")):
-                    yield from _stamps(e.path, f"{within}{e.name}/")
+                    yield from _files(e.path, f"{within}{e.name}/")
             elif e.name.endswith(_SOURCES):
                 found = e.stat()
                 yield within + e.name, found.st_size, found.st_mtime_ns

@@ -110,7 +110,9 @@ def compiled() -> tuple[Path, Taken]:
 def removed(path: Path, action: str, days: float | None, to: str | None) -> list[contents.Entry]:
     """Prune or clear; returns what was removed."""
     if why := places.unusable(path) if path.exists() else "":
-        raise CallError(f"nothing is removed from '{path}'", fact=why, hint="set EINC_CACHE_DIR, or chmod go-w it")
+        raise CallError(
+            f"nothing is removed from '{path}'", fact=why, hint="chmod go-w it, or name another in EINC_CACHE_DIR"
+        )
     if action == "clear":
         return contents.clear(path)
     most = places.limit() if to is None else places.size(to)

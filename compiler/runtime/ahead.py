@@ -165,5 +165,7 @@ def home(calls: Sequence[Arguments], device: object) -> torch.device:
     except (RuntimeError, TypeError) as error:
         reason = str(error).partition("\n")[0]
         raise CallError(f"there is no device {device!r:.40}", fact=reason, hint='device="cuda"') from None
+    if found.type == "cuda" and not torch.cuda.is_available():
+        raise TargetError("there is no GPU here", fact="torch.cuda.is_available() is False", hint='target="sm_90"')
     index = torch.cuda.current_device() if found.type == "cuda" and found.index is None else found.index
     return found if index is None else torch.device(found.type, index)
