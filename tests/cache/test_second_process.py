@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 import einc
 from einc import driver
@@ -24,6 +26,7 @@ from einc.codegen import BACKENDS, TRITON
 from einc.driver import Compiled, Request, compile_program, elaborate, parse
 from einc.tile.asked import choice
 from tests.cache.conftest import forget
+from tests.support.random_cascades import Cascade, cascades
 
 CAUSAL = """
 def attention(Q[b, i, d], K[b, j, d], V[b, j, e], scale: float = rsqrt(|d|)):
@@ -145,6 +148,21 @@ def test_a_program_with_kernels_is_found(steps: list[str]) -> None:
     steps.clear()
     assert torch.equal(einc.compile(text)(x, x, x), expected)
     assert "run_passes" not in steps
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@given(cascades(), st.sampled_from(sorted(TARGETS)), st.integers(0, 2))
+@pytest.mark.usefixtures("cache")
+def test_random_programs_are_found_as_they_were_made(steps: list[str], case: Cascade, target: str, level: int) -> None:
+    ends = []
+    for _ in range(2):
+        forget()
+        steps.clear()
+        made = compile_program(elaborate(parse(case.text)), level, TARGETS[target], case.sizes)
+        ends.append((made.program, made.state, made.emitted, made.program.params))
+    assert ends[0] == ends[1]
+    assert hash(ends[0][0]) == hash(ends[1][0])
+    assert steps == []
 
 
 @pytest.mark.usefixtures("cache")
