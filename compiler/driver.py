@@ -9,7 +9,7 @@ Everything in between is kept as a stage, to be looked at. Nothing here knows te
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING
 
@@ -80,7 +80,8 @@ class Compiled:
     """A program for operands of known ranks and types: every stage, and the source the last one becomes.
 
     `made` are the stages; if another process made them, `kept` are the ends of them, and the others are made when they
-    are looked at. `key` is the name under which it is kept on disk, if it is.
+    are looked at. `key` is the name under which it is kept on disk, if it is. `fits` is the shared memory that tiles
+    were found to fit, by machine.
     """
 
     request: Request
@@ -88,6 +89,7 @@ class Compiled:
     key: str | None = None
     made: tuple[Stage, ...] | None = None
     kept: Ends | None = None
+    fits: dict[str, int] = field(default_factory=dict, repr=False)
 
     @property
     def context(self) -> Context:
@@ -141,11 +143,14 @@ class Compiled:
 
     def fitted(self, machine: str) -> Compiled:
         """The same program in the tiles that were found to fit a machine, if these were not."""
-        shared = None if self.key is None else find("fits", (self.key, machine), int)
+        shared = self.fits.get(machine)
+        if shared is None and self.key is not None:
+            shared = find("fits", (self.key, machine), int)
         return self if shared is None else self.within(shared)
 
     def note_fit(self, machine: str, smaller: Compiled) -> None:
         """Keep what `fitted` gives."""
+        self.fits[machine] = smaller.request.target.shared
         if self.key is not None:
             keep("fits", (self.key, machine), smaller.request.target.shared)
 

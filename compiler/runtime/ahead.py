@@ -34,13 +34,16 @@ def make_ready(
     """Prepare calls on a device, or compile their kernels for the machine that is named, where it is not this one."""
     options = callee.options
     away = elsewhere(machine, options.target, device, backend)
-    if away is None:
-        where = place(home(calls, device), backend)
-        compile_calls([(callee.prepared(c.facts, c.scalars, where).compiled, c) for c in calls], where)
-        return
     bound = [callee.bound(c.facts, c.scalars) for c in calls]
-    made = [replace(options, target=away).compile(program, bindings.extents) for program, bindings in bound]
-    compile_calls(list(zip(made, calls, strict=True)), away)
+    if away is not None:
+        made = [replace(options, target=away).compile(program, b.extents) for program, b in bound]
+        compile_calls(list(zip(made, calls, strict=True)), away)
+        return
+    where = place(home(calls, device), backend)
+    made = [options.compile(program, b.extents, where) for program, b in bound]
+    compile_calls(list(zip(made, calls, strict=True)), where)
+    for c in calls:
+        callee.prepared(c.facts, c.scalars, where)
 
 
 def compile_calls(calls: Sequence[Call], where: Place | Target) -> None:

@@ -17,7 +17,7 @@ from einc.base.targets import TARGETS
 from einc.codegen.run import warm
 from einc.codegen.run.load import load
 from einc.driver import elaborate
-from einc.runtime.ahead import described
+from einc.runtime.ahead import without_memory
 from tests.cache.conftest import forget
 
 ATTENTION = """
@@ -144,12 +144,12 @@ MIXED = einc.compile("def f(A[i, k], B[k, j]: f64, n[i]: i64, s: float):\n    O[
 def test_shapes_have_the_types_of_the_text(dtype: Any, types: str) -> None:
     program = elaborate(MIXED.text)
     shapes = ((3, 4), (4, 5), (3,))
-    by_position, named = described((*shapes, 2.0), {}, program, dtype)
+    by_position, named = without_memory((*shapes, 2.0), {}, program, dtype)
     assert [tuple(x.shape) for x in by_position[:3]] == list(shapes)
     assert [str(x.dtype) for x in by_position[:3]] == [f"torch.{name}" for name in types.split()]
     assert all(x.device.type == "meta" for x in by_position[:3])
     assert (by_position[3], named) == (2.0, {})
-    _, named = described({"A": (3, 4)}, {"s": 2.0, "n": torch.ones(3)}, program, dtype)
+    _, named = without_memory({"A": (3, 4)}, {"s": 2.0, "n": torch.ones(3)}, program, dtype)
     assert (named["A"].shape, named["s"], named["n"].device.type) == ((3, 4), 2.0, "cpu")
 
 
