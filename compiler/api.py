@@ -25,7 +25,7 @@ from einc.runtime.execution import Outputs, Place, place
 from einc.runtime.interop import any_foreign, exchanged
 from einc.runtime.prepared import Options, deciding
 from einc.runtime.results import unpacked, write
-from einc.runtime.tensors import as_numpy, as_torch, compiling, device_of, is_meta, is_torch
+from einc.runtime.tensors import as_numpy, as_torch, compiling, device_of, is_meta, is_torch, watched
 from einc.tile.asked import MOST_PARTS, choice
 
 if TYPE_CHECKING:
@@ -124,11 +124,10 @@ class Program:
         given = self._arrange(operands, named, shaped=True)
         if backend == "evaluate":
             return self._evaluate(given, out)
-        if any(map(is_torch, given.arrays)):
-            from einc.runtime.operator import node, watched
+        if backend is None and any(map(is_torch, given.arrays)) and watched(given.arrays):
+            from einc.runtime.operator import node
 
-            if backend is None and watched(given.arrays):
-                return node(self._callee, given.arrays, given.scalars, out)
+            return node(self._callee, given.arrays, given.scalars, out)
         tensors = [as_torch(a) for a in given.arrays]
         home = device_of(tensors, given.names)
         where = place(home, backend)

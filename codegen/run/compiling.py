@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from tempfile import TemporaryFile
 from types import ModuleType
-from typing import IO, ParamSpec, TypeVar
+from typing import IO, Any, ParamSpec, TypeVar
 
 from einc.base.errors import TargetError
 
@@ -32,6 +32,18 @@ def watch(module: ModuleType, source: str) -> None:
     for name, kernel in module.__dict__.items():
         if isinstance(kernel, JITFunction) and name == kernel.fn.__name__:
             kernel._do_compile = quietly(kernel._do_compile, name, "this GPU", source)
+
+
+def check_compilable(kernel: Any) -> None:
+    """Raise `TargetError` for a kernel that Triton interprets in this process."""
+    from triton.runtime.jit import JITFunction
+
+    if not isinstance(kernel, JITFunction):
+        raise TargetError(
+            f"kernel '{kernel.fn.__name__}' does not compile in this process",
+            fact="TRITON_INTERPRET is set, so Triton interprets every kernel",
+            hint="unset TRITON_INTERPRET",
+        )
 
 
 def quietly(compiler: Callable[P, T], kernel: str, where: str, source: str) -> Callable[P, T]:

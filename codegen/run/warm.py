@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from einc.base.errors import RoomError
 from einc.base.targets import Target
+from einc.codegen.run.compiling import check_compilable
 from einc.codegen.run.load import load
 from einc.pipeline.emitted import Emitted
 
@@ -71,9 +72,10 @@ def launches(emitted: Emitted, arguments: Sequence[Any], device: Mapping[str, to
 def compile_all(wanted: Sequence[Launch], where: torch.device | Target) -> list[RoomError | None]:
     """Compile for a device, or for a target that need not be here; for each the error if it takes too much memory.
 
-    Raises `TargetError` for a kernel that does not compile.
+    Raises `TargetError` for a kernel that does not compile, or if Triton interprets them all.
     """
     for w in wanted:
+        check_compilable(w.kernel)
         w.kernel.cache_key  # noqa: B018 - Triton finds the functions that kernels share, one thread at a time
     different = {w.compiled_by: w for w in wanted}
     with _device(where) as room, ThreadPoolExecutor(os.cpu_count() or 1) as threads:
@@ -108,11 +110,12 @@ def _device(where: torch.device | Target) -> Iterator[int]:
         yield driver.active.utils.get_device_properties(where.index or 0)["max_shared_mem"]
         return
     with _ABSENT:
+        before = dict(vars(driver))
         driver.set_active(_Absent(where))
         try:
             yield where.shared
         finally:
-            driver.set_active(None)
+            vars(driver).update(before)
 
 
 class _Absent:
