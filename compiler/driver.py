@@ -17,6 +17,7 @@ from einc import ein
 from einc.base import errors
 from einc.base.errors import nearest
 from einc.base.facts import Fact
+from einc.base.recursion import make_room
 from einc.base.source import Source
 from einc.base.targets import Target
 from einc.binding import plan
@@ -226,14 +227,27 @@ def parse(text: str, name: str | None = None) -> Script:
 @lru_cache(maxsize=1024)
 def _elaborate(text: Script, facts: tuple[tuple[str, Fact], ...] | None) -> ein.Program:
     key = (text.source.name, text.source.text, facts)
-    program = find("programs", key, ein.Program)
-    if program is None:
-        from einc.frontend import elaborate as elaborate_text
+    known = find("programs", key, ein.Program)
+    if known is not None:
+        make_room(_depth(known))  # as its elaboration did
+        return known
+    from einc.frontend import elaborate as elaborate_text
 
-        program = elaborate_text(text.parsed, None if facts is None else dict(facts))
-        plan(program)  # every extent is determined, or the text is wrong
-        keep("programs", key, program)
+    program = elaborate_text(text.parsed, None if facts is None else dict(facts))
+    plan(program)  # every extent is determined, or the text is wrong
+    keep("programs", key, program)
     return program
+
+
+def _depth(program: ein.Program) -> int:
+    """The most levels that an expression of a program has."""
+    stack = [(e, 1) for eq in program.equations for e in eq.expressions()]
+    deepest = 0
+    while stack:
+        e, depth = stack.pop()
+        deepest = max(deepest, depth)
+        stack += [(child, depth + 1) for child in ein.children(e)]
+    return deepest
 
 
 def given(text: Script, program: ein.Program, backend: Backend = TRITON) -> Given | None:

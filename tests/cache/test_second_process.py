@@ -166,6 +166,29 @@ def test_random_programs_are_found_as_they_were_made(steps: list[str], case: Cas
 
 
 @pytest.mark.usefixtures("cache")
+@pytest.mark.parametrize(
+    "text",
+    [
+        "O[i] = " + " + ".join(["x[i]"] * 250),
+        f"O[i] = {'sin(' * 250}x[i]{')' * 250}",
+        f"fn f(x) = {'sin(' * 30}x{')' * 30}\nO[i] = {'f(' * 30}x[i]{')' * 30}",
+    ],
+    ids=["sum", "nested", "inlined"],
+)
+def test_deep_expressions_are_found(text: str, steps: list[str]) -> None:
+    before, x = sys.getrecursionlimit(), torch.ones(3)
+    expected = einc.compile(text)(x)
+    forget()
+    steps.clear()
+    try:
+        sys.setrecursionlimit(1000)  # Python's own, as in a new process
+        assert torch.equal(einc.compile(text)(x), expected)
+    finally:
+        sys.setrecursionlimit(max(before, sys.getrecursionlimit()))
+    assert steps == []
+
+
+@pytest.mark.usefixtures("cache")
 def test_wrong_texts_and_calls_are_wrong_again() -> None:
     x = torch.randn(2, 5, 4)
     for _ in range(2):
