@@ -7,11 +7,13 @@ from their places in a text, is in the name. Objects of other kinds have no name
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import fields, is_dataclass
 from enum import Enum
 from functools import lru_cache
 from typing import Any
+
+_DEEPEST = 2500  # levels; two for each of an expression
 
 
 class Unnamed(Exception):
@@ -36,11 +38,16 @@ class _Namer:
 
     def __init__(self) -> None:
         self.known: dict[int, tuple[object, bytes]] = {}
+        self.depth = 0
 
     def name(self, value: Any) -> bytes:
         found = self.known.get(id(value))
         if found is None:
+            self.depth += 1
+            if self.depth > _DEEPEST:
+                raise Unnamed("nested too deeply")
             found = self.known[id(value)] = value, hashlib.blake2b(self._spelt(value), digest_size=32).digest()
+            self.depth -= 1
         return found[1]
 
     def _spelt(self, value: Any) -> bytes:
@@ -48,14 +55,20 @@ class _Namer:
         if value is None or kind in (bool, int, float, complex, str, bytes):
             return f"{kind.__name__} {value!r}".encode("utf-8", "surrogatepass")
         if kind in (tuple, list):
-            return b"sequence " + b"".join(map(self.name, value))
+            return b"sequence " + b"".join(self._names(value))
         if kind in (set, frozenset):
-            return b"set " + b"".join(sorted(map(self.name, value)))
+            return b"set " + b"".join(sorted(self._names(value)))
         if isinstance(value, Mapping):
-            return b"mapping " + b"".join(sorted(self.name(k) + self.name(v) for k, v in value.items()))
+            return b"mapping " + b"".join(sorted(self._names(tuple(value.items()))))
         home = f"{kind.__module__}.{kind.__qualname__} "
         if isinstance(value, Enum):
             return (home + value.name).encode()
         if is_dataclass(kind):
-            return home.encode() + b"".join(self.name(getattr(value, name)) for name in _compared(kind))
+            return home.encode() + b"".join(self._names([getattr(value, name) for name in _compared(kind)]))
         raise Unnamed(home)
+
+    def _names(self, values: Iterable[Any]) -> list[bytes]:
+        found = []
+        for v in values:
+            found.append(self.name(v))
+        return found

@@ -6,6 +6,7 @@ import errno
 import multiprocessing
 import os
 import pickle
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -297,9 +298,15 @@ def test_objects_of_other_kinds_have_no_name() -> None:
     nested: tuple[object, ...] = ()
     for _ in range(100_000):
         nested = (nested,)
-    for value in (object(), (1, lambda: 1), nested):
-        with pytest.raises(Unnamed):
-            digest(value)
+    before = sys.getrecursionlimit()
+    for limit in (before, 1_000_000):
+        sys.setrecursionlimit(limit)
+        try:
+            for value in (object(), (1, lambda: 1), nested):
+                with pytest.raises(Unnamed):
+                    digest(value)
+        finally:
+            sys.setrecursionlimit(before)
 
 
 def test_a_changed_source_has_another_stamp(tmp_path: Path) -> None:
