@@ -189,24 +189,20 @@ class Program:
 
             attention.prepare((4, 16, 4096, 128), (4, 16, 4096, 128), (4, 16, 4096, 128), dtype="bf16")
             product.prepare([((8, 8), (8, 8)), ((64, 8), (8, 64))])                      # several calls at once
-            product.prepare(A=torch.empty(8, 8, device="meta"), B=(8, 8))
 
         Arguments are those of a call, with a shape, which is a tuple, in place of any tensor; tensors need no memory. A
         list holds several calls: a tuple of operands each, or a dictionary by name. All their kernels are compiled in
-        parallel. `dtype` is the type of the operands that are given as shapes, if they are floats whose type the text
-        leaves open; a dictionary gives types by operand. `device` is where the calls will be; without it, where given
-        tensors are, else a GPU if there is one. On a machine without a GPU, `target="sm_90"` compiles for another one.
-
-        What is compiled is kept on disk, by einc and by Triton, where any process of this user finds it. Raises
-        `einc.Error` as the calls would, and `einc.TargetError` for a kernel that does not compile.
+        parallel, and kept on disk for all processes of this user. `dtype` is the type of operands that are given as
+        shapes, if they are floats whose type the text leaves open; a dictionary gives types by operand. `device` is
+        where the calls will be; without it, where given tensors are, else a GPU if there is one. On a machine without
+        a GPU, `target="sm_90"` compiles for another one. Raises `einc.Error` as the calls would, and `TargetError` for
+        a kernel that does not compile.
         """
         from einc.runtime.ahead import make_ready, without_memory
 
-        own = self._own(dtype=dtype, device=device, target=target, backend=backend)
-        dtype, device, target, backend = (
-            None if name in own else value
-            for name, value in (("dtype", dtype), ("device", device), ("target", target), ("backend", backend))
-        )
+        options = {"dtype": dtype, "device": device, "target": target, "backend": backend}
+        own = self._own(**options)
+        dtype, device, target, backend = (options | dict.fromkeys(own)).values()
         several = operands[0] if len(operands) == 1 and isinstance(operands[0], list) else [operands]
         calls = (without_memory(call, named | own, self._meaning, dtype) for call in several)
         make_ready(self._callee, [self._arrange(*call, shaped=True) for call in calls], device, target, backend)
