@@ -17,7 +17,7 @@ from einc.base.facts import Fact
 from einc.base.files import read_text
 from einc.driver import Compiled, elaborate, given, parse
 from einc.ein.arithmetic import ScalarValue
-from einc.ein.printer import print_dims, print_expr
+from einc.ein.printer import print_signature
 from einc.runtime.arguments import Arguments, arrange
 from einc.runtime.autograd import connect
 from einc.runtime.callee import DECODERS, Callee, described
@@ -82,7 +82,7 @@ class Program:
         self.text = parse(text, name)
         self._meaning = elaborate(self.text)
         self.options = replace(options, begin=given(self.text, self._meaning))
-        self._signature = signature(self._meaning)
+        self._signature = print_signature(self._meaning)
         self._callee = Callee(
             described("program", [text, name, *options.written()]),
             self.text.operands,
@@ -338,16 +338,3 @@ def _compiled_as(
 
 
 DECODERS["program"] = lambda rest: _compiled_as(*rest)._callee
-
-
-def signature(program: ein.Program) -> str:
-    """The parameters and results of a program, on one line."""
-    shapes = program.shapes()
-    params = []
-    for p in program.params:
-        if isinstance(p, ein.Operand):
-            params.append(f"{p.name}{print_dims(p.dims)}")
-        else:
-            params.append(f"{p.name}: {p.dtype}" + ("" if p.default is None else f" = {print_expr(p.default)}"))
-    results = ", ".join(f"{name}{print_dims(shapes[name])}" for name in program.results)
-    return f"{program.name}({', '.join(params)}) -> {results}"
