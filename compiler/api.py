@@ -17,8 +17,7 @@ from einc.base.facts import Fact
 from einc.base.files import read_text
 from einc.driver import Compiled, elaborate, given, parse
 from einc.ein.arithmetic import ScalarValue
-from einc.ein.printer import print_dims, print_expr
-from einc.evaluate import evaluate
+from einc.ein.printer import print_signature
 from einc.runtime.arguments import Arguments, arrange
 from einc.runtime.autograd import connect
 from einc.runtime.callee import DECODERS, Callee, described
@@ -26,7 +25,7 @@ from einc.runtime.execution import Outputs, Place, place
 from einc.runtime.interop import any_foreign, exchanged
 from einc.runtime.prepared import Options, deciding
 from einc.runtime.results import unpacked, write
-from einc.runtime.tensors import as_numpy, as_torch, compiling, device_of, is_meta, is_torch
+from einc.runtime.tensors import as_numpy, as_torch, compiling, device_of, is_meta, is_torch, watched
 from einc.tile.asked import MOST_PARTS, choice
 
 if TYPE_CHECKING:
@@ -83,7 +82,7 @@ class Program:
         self.text = parse(text, name)
         self._meaning = elaborate(self.text)
         self.options = replace(options, begin=given(self.text, self._meaning))
-        self._signature = signature(self._meaning)
+        self._signature = print_signature(self._meaning)
         self._callee = Callee(
             described("program", [text, name, *options.written()]),
             self.text.operands,
@@ -125,11 +124,10 @@ class Program:
         given = self._arrange(operands, named, shaped=True)
         if backend == "evaluate":
             return self._evaluate(given, out)
-        if any(map(is_torch, given.arrays)):
-            from einc.runtime.operator import node, watched
+        if backend is None and any(map(is_torch, given.arrays)) and watched(given.arrays):
+            from einc.runtime.operator import node
 
-            if backend is None and watched(given.arrays):
-                return node(self._callee, given.arrays, given.scalars, out)
+            return node(self._callee, given.arrays, given.scalars, out)
         tensors = [as_torch(a) for a in given.arrays]
         home = device_of(tensors, given.names)
         where = place(home, backend)
@@ -161,6 +159,8 @@ class Program:
     def _evaluate(self, given: Arguments, out: Any) -> Any:
         if out is not None:
             raise CallError("the evaluator takes no out", fact='backend="evaluate"', hint="leave out the argument out=")
+        from einc.evaluate import evaluate
+
         named = dict(zip(given.names, given.facts, strict=True))
         arrays = {name: as_numpy(as_torch(a).cpu()) for name, a in zip(given.names, given.arrays, strict=True)}
         results = evaluate(elaborate(self.text, named), arrays, given.scalars)
@@ -173,6 +173,39 @@ class Program:
         return self
 
     def __deepcopy__(self, _: Any) -> Program:
+        return self
+
+    def prepare(
+        self,
+        /,
+        *operands: Any,
+        dtype: Any = None,
+        device: Any = None,
+        target: str | None = None,
+        backend: str | None = None,
+        **named: Any,
+    ) -> Program:
+        """Make ready for calls with operands of these shapes; returns the program.
+
+            attention.prepare((4, 16, 4096, 128), (4, 16, 4096, 128), (4, 16, 4096, 128), dtype="bf16")
+            product.prepare([((8, 8), (8, 8)), ((64, 8), (8, 64))])                      # several calls at once
+
+        Arguments are those of a call, with a shape, which is a tuple, in place of any tensor; tensors need no memory. A
+        list holds several calls: a tuple of operands each, or a dictionary by name. All their kernels are compiled in
+        parallel, and kept on disk for all processes of this user. `dtype` is the type of operands that are given as
+        shapes, if they are floats whose type the text leaves open; a dictionary gives types by operand. `device` is
+        where the calls will be; without it, where given tensors are, else a GPU if there is one. On a machine without
+        a GPU, `target="sm_90"` compiles for another one. Raises `einc.Error` as the calls would, and `TargetError` for
+        a kernel that does not compile.
+        """
+        from einc.runtime.ahead import make_ready, without_memory
+
+        options = {"dtype": dtype, "device": device, "target": target, "backend": backend}
+        own = self._own(**options)
+        dtype, device, target, backend = (options | dict.fromkeys(own)).values()
+        several = operands[0] if len(operands) == 1 and isinstance(operands[0], list) else [operands]
+        calls = (without_memory(call, named | own, self._meaning, dtype) for call in several)
+        make_ready(self._callee, [self._arrange(*call, shaped=True) for call in calls], device, target, backend)
         return self
 
     # -----------------------------------------------------------------------------------------------------------------
@@ -305,16 +338,3 @@ def _compiled_as(
 
 
 DECODERS["program"] = lambda rest: _compiled_as(*rest)._callee
-
-
-def signature(program: ein.Program) -> str:
-    """The parameters and results of a program, on one line."""
-    shapes = program.shapes()
-    params = []
-    for p in program.params:
-        if isinstance(p, ein.Operand):
-            params.append(f"{p.name}{print_dims(p.dims)}")
-        else:
-            params.append(f"{p.name}: {p.dtype}" + ("" if p.default is None else f" = {print_expr(p.default)}"))
-    results = ", ".join(f"{name}{print_dims(shapes[name])}" for name in program.results)
-    return f"{program.name}({', '.join(params)}) -> {results}"

@@ -9,101 +9,118 @@ Everything in between is kept as a stage, to be looked at. Nothing here knows te
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
+from typing import TYPE_CHECKING
 
-from einc import ein, tile
+from einc import ein
 from einc.base import errors
 from einc.base.errors import nearest
 from einc.base.facts import Fact
+from einc.base.recursion import make_room
 from einc.base.source import Source
 from einc.base.targets import Target
 from einc.binding import plan
-from einc.codegen import TRITON
-from einc.ein.origins import fixed
-from einc.ein.printer import print_program
-from einc.frontend import Text, form_of
-from einc.frontend import elaborate as elaborate_text
-from einc.frontend import parse as parse_source
-from einc.passes import pipeline
-from einc.passes.equations.split_complex import split_complex
-from einc.pipeline import Backend, Context, Pass, State, forms
+from einc.cache import find, keep
+from einc.cache.digests import Unnamed, digest
+from einc.codegen import BACKENDS, TRITON
+from einc.pipeline import Backend, Context, State
 from einc.pipeline.emitted import Emitted
-from einc.pipeline.plan import Plan
 from einc.tile.asked import Choice
 from einc.tile.blocks import size_class
-from einc.tile.faults import Fault
-from einc.tile.printer import print_schedule
 
-ELABORATED = "elaborate"  # the name of the stage before the first pass
+if TYPE_CHECKING:
+    from einc.frontend import Text
+    from einc.frontend.tiles.kernels import Kernels
+    from einc.stages import Given, Stage
+
 _LEAST_SHARED = 8192  # bytes: operands of dots of the smallest tiles
 
 Sizes = tuple[tuple[str, int], ...]  # a size class by axis, sorted: what decisions may depend on
 
 
 @dataclass(frozen=True, slots=True)
-class Stage:
-    """The program after a pass: `name` is the pass's, `changed` whether it did anything."""
+class Request:
+    """All that the kernels of a program depend on; `begin` are those that its text gives, if it does."""
 
-    name: str
+    program: ein.Program
+    backend: Backend
+    level: int
+    target: Target
+    sizes: Sizes
+    choices: tuple[Choice, ...]
+    begin: Given | None
+
+    @property
+    def context(self) -> Context:
+        """What its passes are told."""
+        return Context(self.backend, self.level, self.target, dict(self.sizes), self.choices)
+
+    @property
+    def key(self) -> str | None:
+        """Its name among what is kept on disk; None where it has none, as that of a generator made for a test."""
+        if BACKENDS.get(self.backend.name) is not self.backend:
+            return None
+        parts = (self.program, self.backend.name, self.level, self.target, self.sizes, self.choices, self.begin)
+        try:
+            return digest(parts)
+        except Unnamed:
+            return None
+
+
+@dataclass(frozen=True, slots=True)
+class Ends:
+    """A program as elaborated, and after the last pass: what is kept of its stages."""
+
+    program: ein.Program
     state: State
-    changed: bool
-
-    @property
-    def text(self) -> str:
-        """The equations, or the kernels once there are any; `(unchanged)` where the pass did nothing."""
-        return self.brief if self.changed else "(unchanged)\n"
-
-    @property
-    def brief(self) -> str:
-        """The same, whether changed or not; plans of kernels stand under the equations as comments."""
-        if self.state.schedule is not None:
-            return print_schedule(self.state.schedule)
-        return print_program(self.state.program) + "".join(map(_print_plan, self.state.plans))
-
-    @property
-    def full(self) -> str:
-        """Text that compiles again: the equations, and below them the kernels once there are any."""
-        if self.state.schedule is None:
-            return self.brief
-        return f"{print_program(self.state.program)}\nkernels after {self.name}\n{self.brief}\n"
-
-
-def _print_plan(p: Plan) -> str:
-    parts = [f"# kernel {', '.join(p.stores)}: computes {', '.join(p.equations)}"]
-    for verb, axes in (
-        ("one position of", p.batch),
-        ("blocks of", (*p.rows, *p.columns)),
-        ("walks", p.walked),
-        ("holds all of", p.whole),
-    ):
-        parts += [f"{verb} {', '.join(axes)}"] if axes else []
-    parts += [f"in {p.splits} parts, which a second kernel merges"] if p.splits > 1 else []
-    return "; ".join(parts) + "\n"
 
 
 @dataclass(frozen=True, eq=False)
 class Compiled:
-    """A program for operands of known ranks and types: every stage, and the source the last one becomes."""
+    """A program for operands of known ranks and types: every stage, and the source the last one becomes.
 
-    context: Context
-    stages: tuple[Stage, ...]
+    `made` are the stages; if another process made them, `kept` are the ends of them, and the others are made when they
+    are looked at. `key` is the name under which it is kept on disk, if it is. `fits` is the shared memory that tiles
+    were found to fit, by machine.
+    """
+
+    request: Request
+    verify: bool = True
+    key: str | None = None
+    made: tuple[Stage, ...] | None = None
+    kept: Ends | None = None
+    fits: dict[str, int] = field(default_factory=dict, repr=False)
+
+    @property
+    def context(self) -> Context:
+        return self.request.context
+
+    @cached_property
+    def stages(self) -> tuple[Stage, ...]:
+        """The program as elaborated, then after every pass."""
+        return self.made or _run(self.request, self.verify)
 
     @property
     def program(self) -> ein.Program:
         """The program as elaborated: what it means."""
-        return self.stages[0].state.program
+        return self.kept.program if self.kept is not None else self.stages[0].state.program
 
-    @property
+    @cached_property
     def state(self) -> State:
         """The program and its kernels after the last pass."""
-        return self.stages[-1].state
+        return self.kept.state if self.kept is not None else self.stages[-1].state
 
     @cached_property
     def emitted(self) -> Emitted:
         """The complete file, the name of its launcher, and what its kernels take."""
-        assert self.state.schedule is not None
-        return self.context.backend.emit(self.state.program, self.state.schedule, self.context.target)
+        found = None if self.key is None else find("sources", self.key, Emitted)
+        if found is None:
+            assert self.state.schedule is not None
+            found = self.request.backend.emit(self.state.program, self.state.schedule, self.request.target)
+            if self.key is not None:
+                keep("sources", self.key, found)
+        return found
 
     @property
     def source(self) -> str:
@@ -112,17 +129,35 @@ class Compiled:
 
     def tightened(self) -> Compiled | None:
         """The same program in kernels that take less: tiles as for a target of less shared memory; None if none do."""
-        c = self.context
-        if self.stages[0].name != ELABORATED:
+        if self.request.begin is not None:
             return None  # the text gives the kernels
-        shared = c.target.shared
+        shared = self.request.target.shared
         while (shared := shared * 3 // 4) >= _LEAST_SHARED:
-            target = replace(c.target, shared=shared)
-            sizes = tuple(sorted(c.sizes.items()))
-            made = _compile(self.program, c.backend, c.level, target, sizes, True, c.choices, None)
+            made = self.within(shared)
             if made.source != self.source:
                 return made
         return None
+
+    def within(self, shared: int) -> Compiled:
+        """The same program, as for a target of so many bytes of shared memory."""
+        return _compile(replace(self.request, target=replace(self.request.target, shared=shared)), True)
+
+    def fitted(self, machine: str) -> Compiled:
+        """The same program in the tiles that were found to fit a machine, if these were not."""
+        shared = self.fits.get(machine)
+        if shared is None and self.key is not None:
+            shared = find("fits", (self.key, machine), int)
+        return self if shared is None else self.within(shared)
+
+    def note_fit(self, machine: str, smaller: Compiled) -> None:
+        """Keep what `fitted` gives."""
+        self.fits[machine] = smaller.request.target.shared
+        if self.key is not None:
+            keep("fits", (self.key, machine), smaller.request.target.shared)
+
+    def on(self, machine: Target) -> Compiled:
+        """The same stages, as if they had been made for this machine."""
+        return Compiled(replace(self.request, target=machine), self.verify, made=self.stages)
 
     def stage(self, name: str) -> Stage:
         """The stage of that name; raises `einc.NameError` for any other."""
@@ -142,115 +177,116 @@ class Compiled:
         return "\n".join(f"-- {s.name}\n{s.text}" for s in chosen)
 
 
-@dataclass(frozen=True, slots=True)
-class Given:
-    """Kernels that a text has, and the pass that they come after."""
-
-    schedule: tile.Schedule
-    after: str
+# ---------------------------------------------------------------------------------------------------------------------
+# The three steps, each done once in a process, and once on a disk
 
 
-def passes(level: int, after: str | None = None, backend: Backend = TRITON) -> tuple[Pass, ...]:
-    """The passes that run at an optimisation level, in order; those that come after one, where it is named."""
-    table = pipeline(backend)
-    done = 0 if after is None else 1 + next(k for k, p in enumerate(table) if p.name == after)
-    return tuple(p for p in table[done:] if p.level <= level)
+@dataclass(frozen=True, eq=False)
+class Script:
+    """A text that is known to be right: its form, and the operands and scalars that a call gives, in order.
 
+    Scripts are compared by identity.
+    """
 
-def _first_with_kernels(table: tuple[Pass, ...]) -> int:
-    return next(k for k, p in enumerate(table) if "lowered" in p.gives)
+    source: Source
+    form: str
+    operands: tuple[str, ...]
+    scalars: tuple[str, ...]
 
+    @cached_property
+    def parsed(self) -> Text:
+        """All that it holds."""
+        from einc.frontend import parse as parse_source
 
-def given(text: Text, program: ein.Program, backend: Backend = TRITON) -> Given | None:
-    """The kernels of a text, if it has any. Raises `Error` where they cannot come after the pass that it names."""
-    if text.kernels is None:
-        return None
-    from einc.frontend.tiles.check import as_error
+        return parse_source(self.source)
 
-    table = pipeline(backend)
-    names, first = [p.name for p in table], _first_with_kernels(table)
-    after, kernels = text.kernels.after or names[-1], text.kernels
-    if after not in names[first:]:
-        raise errors.NameError(
-            f"no kernels come after '{after}'",
-            kernels.place,
-            fact=f"they come after {', '.join(names[first:])}",
-            hint=nearest(after, names[first:]) or "one of these",
-        )
-    try:
-        for p in table[first : names.index(after) + 1]:
-            for name in p.gives:
-                forms.FORMS[name].check(State(program, kernels.schedule))
-    except Fault as fault:
-        raise as_error(fault, kernels) from None
-    return Given(kernels.schedule, after)
+    @property
+    def kernels(self) -> Kernels | None:
+        """The kernels that stand below the program, if there are any."""
+        return self.parsed.kernels if self.form == "kernels" else None
 
 
 @lru_cache(maxsize=512)
-def parse(text: str, name: str | None = None) -> Text:
-    """The parsed text; `name` is what diagnostics call it, the kind of text where it has none."""
-    return parse_source(Source(name or f"<{form_of(text)}>", text))
+def parse(text: str, name: str | None = None) -> Script:
+    """The parsed text; `name` is what diagnostics call it, the kind of text where it has none.
+
+    Raises `SyntaxError` for what is not in the language, `NameError` for names that clash.
+    """
+    known = find("texts", (text, name), Script)
+    if known is None:
+        from einc.frontend import form_of
+        from einc.frontend import parse as parse_source
+
+        found = parse_source(Source(name or f"<{form_of(text)}>", text))
+        known = Script(found.source, found.form, found.operands, found.scalars)
+        known.__dict__["parsed"] = found
+        keep("texts", (text, name), known)
+    return known
 
 
 @lru_cache(maxsize=1024)
-def _elaborate(text: Text, facts: tuple[tuple[str, Fact], ...] | None) -> ein.Program:
-    program = elaborate_text(text, None if facts is None else dict(facts))
+def _elaborate(text: Script, facts: tuple[tuple[str, Fact], ...] | None) -> ein.Program:
+    key = (text.source.name, text.source.text, facts)
+    known = find("programs", key, ein.Program)
+    if known is not None:
+        make_room(_depth(known))  # as its elaboration did
+        return known
+    from einc.frontend import elaborate as elaborate_text
+
+    program = elaborate_text(text.parsed, None if facts is None else dict(facts))
     plan(program)  # every extent is determined, or the text is wrong
+    keep("programs", key, program)
     return program
 
 
-def relevant(text: Text, facts: Mapping[str, Fact]) -> dict[str, Fact]:
+def _depth(program: ein.Program) -> int:
+    """The most levels that an expression of a program has."""
+    stack = [(e, 1) for eq in program.equations for e in eq.expressions()]
+    deepest = 0
+    while stack:
+        e, depth = stack.pop()
+        deepest = max(deepest, depth)
+        stack += [(child, depth + 1) for child in ein.children(e)]
+    return deepest
+
+
+def given(text: Script, program: ein.Program, backend: Backend = TRITON) -> Given | None:
+    """The kernels of a text, if it has any. Raises `Error` where they cannot come after the pass that it names."""
+    if text.kernels is None:
+        return None
+    from einc.stages import given as given_in
+
+    return given_in(text.kernels, program, backend)
+
+
+def relevant(text: Script, facts: Mapping[str, Fact]) -> dict[str, Fact]:
     """What elaboration may depend on: ranks and types of a program's operands; of a string's, extents as well."""
     if text.form in ("einsum", "expression"):
         return dict(facts)
     return {name: Fact((2,) * len(f.shape), f.dtype) for name, f in facts.items()}
 
 
-def elaborate(text: Text, facts: Mapping[str, Fact] | None = None) -> ein.Program:
+def elaborate(text: Script, facts: Mapping[str, Fact] | None = None) -> ein.Program:
     """The program that a text means for such operands; without facts, for float32 operands."""
     return _elaborate(text, None if facts is None else tuple(relevant(text, facts).items()))
 
 
-def run_passes(
-    program: ein.Program, context: Context, verify: bool = True, begin: Given | None = None
-) -> tuple[Stage, ...]:
-    """Every stage of a program, from the kernels on that it begins with, if there are any.
-
-    `verify` checks what every pass leaves, before the next one sees it.
-    """
-    state = State(fixed(program)) if begin is None else State(split_complex(fixed(program)), begin.schedule)
-    stages = [Stage(ELABORATED if begin is None else begin.after, state, True)]
-    table = pipeline(context.backend)
-    left = passes(context.level, None if begin is None else begin.after, context.backend)
-    lowered = table[_first_with_kernels(table) :]  # a text's equations are as written
-    held = [name for p in lowered if p.level <= context.level and p not in left for name in p.gives]
-    if verify and left:
-        forms.admit(left[0], state)
-    for p in left:
-        after = p.run(state, context)
-        if verify:
-            forms.check(p, state, after, held)
-            held += p.gives
-        stages.append(Stage(p.name, after, after != state))
-        if len(after.program.axes) > len(state.program.axes):
-            context = context.knowing(after.program.axes[len(state.program.axes) :])
-        state = after
-    return tuple(stages)
-
-
 @lru_cache(maxsize=1024)
-def _compile(
-    program: ein.Program,
-    backend: Backend,
-    level: int,
-    target: Target,
-    sizes: Sizes,
-    verify: bool,
-    choices: tuple[Choice, ...],
-    begin: Given | None,
-) -> Compiled:
-    context = Context(backend, level, target, dict(sizes), choices)
-    return Compiled(context, run_passes(program, context, verify, begin))
+def _compile(request: Request, verify: bool) -> Compiled:
+    key = request.key
+    kept = None if key is None else find("kernels", key, Ends)
+    if kept is not None:
+        return Compiled(request, verify, key, kept=kept)
+    made = Compiled(request, verify, key, _run(request, verify))
+    if key is not None:
+        keep("kernels", key, Ends(made.program, made.state))
+    return made
+
+
+def _run(request: Request, verify: bool) -> tuple[Stage, ...]:
+    from einc.stages import run_passes
+
+    return run_passes(request.program, request.context, verify, request.begin)
 
 
 def compile_program(
@@ -269,4 +305,4 @@ def compile_program(
     `choices` go before those of the heuristics, wherever they are possible.
     """
     sizes = tuple(sorted((axis, size_class(n)) for axis, n in (extents or {}).items()))
-    return _compile(program, backend, level, target, sizes, verify, choices, begin)
+    return _compile(Request(program, backend, level, target, sizes, choices, begin), verify)

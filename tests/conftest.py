@@ -28,6 +28,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    os.environ["EINC_CACHE"] = "0"  # what is tested is made here and now; the tests of the cache give it a place
     if config.getoption("--bless") and os.environ.get("CI"):
         raise pytest.UsageError("--bless rewrites what is expected: a person runs it, never CI")
     if config.getoption("--hypothesis-profile", None) != "wide":

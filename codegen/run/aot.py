@@ -15,7 +15,7 @@ from einc import tile
 from einc.base.errors import RoomError, TargetError
 from einc.base.targets import Target
 from einc.codegen.emit.signature import extents_of, in_parts, static_extents
-from einc.codegen.run.compiling import quietly
+from einc.codegen.run.compiling import check_compilable, quietly
 from einc.codegen.run.load import load
 from einc.codegen.triton.options import options, rows_of_chains
 from einc.pipeline.emitted import Emitted, Signature
@@ -94,14 +94,8 @@ def _compiled(kernel: Any, s: Signature, target: Target, sizes: Mapping[str, int
 def _through_triton(kernel: Any, s: Signature, target: Target, sizes: Mapping[str, int]) -> Any:
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource, compile
-    from triton.runtime.jit import JITFunction
 
-    if not isinstance(kernel, JITFunction):
-        raise TargetError(
-            f"kernel '{s.name}' does not compile in this process",
-            fact="TRITON_INTERPRET is set, so Triton interprets every kernel",
-            hint="unset TRITON_INTERPRET",
-        )
+    check_compilable(kernel)
     types, constants, attributes = _arguments(s, sizes)
     rows = [_tile_size(s, axis, sizes) for _, axis in s.blocks if axis.name in rows_of_chains(s.kernel)]
     return compile(

@@ -6,11 +6,12 @@ import functools
 import os
 import re
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from tempfile import TemporaryFile
 from types import ModuleType
-from typing import IO, ParamSpec, TypeVar
+from typing import IO, Any, ParamSpec, TypeVar
 
 from einc.base.errors import TargetError
 
@@ -33,6 +34,18 @@ def watch(module: ModuleType, source: str) -> None:
             kernel._do_compile = quietly(kernel._do_compile, name, "this GPU", source)
 
 
+def check_compilable(kernel: Any) -> None:
+    """Raise `TargetError` for a kernel that Triton interprets in this process."""
+    from triton.runtime.jit import JITFunction
+
+    if not isinstance(kernel, JITFunction):
+        raise TargetError(
+            f"kernel '{kernel.fn.__name__}' does not compile in this process",
+            fact="TRITON_INTERPRET is set, so Triton interprets every kernel",
+            hint="unset TRITON_INTERPRET",
+        )
+
+
 def quietly(compiler: Callable[P, T], kernel: str, where: str, source: str) -> Callable[P, T]:
     """The function that compiles a kernel, with `TargetError` raised where it fails.
 
@@ -49,7 +62,7 @@ def quietly(compiler: Callable[P, T], kernel: str, where: str, source: str) -> C
             except (OutOfResources, TargetError):
                 raise
             except Exception as error:  # Triton may raise anything
-                written = "".join(_taken(file) for file in said)
+                written = said()
                 line = _line(error, written, source)
                 raise TargetError(
                     f"kernel '{kernel}' does not compile for {where}",
@@ -60,37 +73,75 @@ def quietly(compiler: Callable[P, T], kernel: str, where: str, source: str) -> C
     return compiled
 
 
-@contextmanager
-def _diverted() -> Iterator[list[IO[bytes]]]:
-    """Send standard output and error to files, and copy these to their former destinations if all goes well."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    try:
-        before = [os.dup(fd) for fd in _OUTPUTS]
-    except OSError:  # a process without these has no output to divert
-        yield []
-        return
-    shown = False
-    with TemporaryFile() as printed, TemporaryFile() as warned:
-        files: list[IO[bytes]] = [printed, warned]
+class _Diversion:
+    """Standard output and error sent to files, from the first compiler of a process that runs until the last one ends.
+
+    Then they are copied to their former destinations, unless a compiler failed.
+    """
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self.running = 0
+        self.failed = False
+        self.before: list[int] = []
+        self.files: list[IO[bytes]] = []
+
+    def begin(self) -> list[tuple[int, int]]:
+        """The files by descriptor, and how long they are now; none where a process has no output to divert."""
+        with self.lock:
+            if not self.running:
+                self._divert()
+            self.running += 1
+            return [(file.fileno(), os.fstat(file.fileno()).st_size) for file in self.files]
+
+    def _divert(self) -> None:
+        _flush()
         try:
-            for fd, file in zip(_OUTPUTS, files, strict=True):
-                os.dup2(file.fileno(), fd)
-            yield files
-            shown = True
-        finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            for fd, old, file in zip(_OUTPUTS, before, files, strict=True):
+            self.before = [os.dup(fd) for fd in _OUTPUTS]
+        except OSError:
+            self.before = []
+        self.files = [TemporaryFile() for _ in self.before]  # noqa: SIM115 - `end` closes them
+        for fd, file in zip(_OUTPUTS, self.files, strict=False):
+            os.dup2(file.fileno(), fd)
+
+    def end(self, failed: bool) -> None:
+        with self.lock:
+            self.running -= 1
+            self.failed |= failed
+            if self.running:
+                return
+            _flush()
+            for fd, old, file in zip(_OUTPUTS, self.before, self.files, strict=False):
                 os.dup2(old, fd)
                 os.close(old)
-                if shown:
-                    os.write(fd, _taken(file).encode())
+                if not self.failed:
+                    os.write(fd, _since(file.fileno(), 0))
+                file.close()
+            self.before, self.files, self.failed = [], [], False
 
 
-def _taken(file: IO[bytes]) -> str:
-    file.seek(0)
-    return file.read().decode(errors="replace")
+_DIVERSION = _Diversion()
+
+
+@contextmanager
+def _diverted() -> Iterator[Callable[[], str]]:
+    """Divert standard output and error; gives what was written to them inside of the context, by all threads."""
+    starts = _DIVERSION.begin()
+    failed = True
+    try:
+        yield lambda: "".join(_since(fd, start).decode(errors="replace") for fd, start in starts)
+        failed = False
+    finally:
+        _DIVERSION.end(failed)
+
+
+def _flush() -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
+
+
+def _since(fd: int, start: int) -> bytes:
+    return os.pread(fd, os.fstat(fd).st_size - start, start)
 
 
 def _causes(error: BaseException) -> list[BaseException]:

@@ -12,19 +12,41 @@ What Triton 3.6 and 3.7 get wrong, or the assembler of CUDA 12.8 with what they 
 
 from __future__ import annotations
 
-from einc.codegen.triton.choose_tiles import choose_tiles
+from einc import ein, tile
+from einc.base.targets import Target
 from einc.codegen.triton.contracted import block, multiplies
-from einc.codegen.triton.file import emit
-from einc.codegen.triton.separate_loads import separate_loads
-from einc.pipeline import Backend, Pass, on_kernels
+from einc.pipeline import Backend, Context, Pass, on_kernels
+from einc.pipeline.emitted import Emitted
 
 _FOLDS_FIRST = 3  # axes
+
+
+# What writes kernels is imported when the first is written: source that was kept on disk needs none of it.
+
+
+def _choose_tiles(kernel: tile.Kernel, context: Context) -> tile.Kernel:
+    from einc.codegen.triton.choose_tiles import choose_tiles
+
+    return choose_tiles(kernel, context)
+
+
+def _separate_loads(kernel: tile.Kernel, _: Context) -> tile.Kernel:
+    from einc.codegen.triton.separate_loads import separate_loads
+
+    return separate_loads(kernel)
+
+
+def _emit(program: ein.Program, schedule: tile.Schedule, target: Target) -> Emitted:
+    from einc.codegen.triton.file import emit
+
+    return emit(program, schedule, target)
+
 
 CHOOSE_TILES = Pass(
     "choose-tiles",
     "axis t[?]  -->  axis t[least .. cap]",
     "a tile is as large as the target's registers and shared memory bear",
-    on_kernels(choose_tiles),
+    on_kernels(_choose_tiles),
     needs=("lowered",),
     gives=("sized-tiles",),
 )
@@ -32,7 +54,7 @@ SEPARATE_LOADS = Pass(
     "separate-loads",
     "x = load T[e]; f(x); dot(x, y)  -->  x, z = load T[e]; f(x); dot(z, y)      in a loop",
     "a dot reads its operands from shared memory, where copies in flight have to know their only reader",
-    on_kernels(lambda kernel, _: separate_loads(kernel)),
+    on_kernels(_separate_loads),
     needs=("placed-loads",),
     gives=("lowered",),
 )
@@ -42,6 +64,6 @@ TRITON = Backend(
     multiplies,
     block,
     {"lower": (CHOOSE_TILES,), "place-loads": (SEPARATE_LOADS,)},
-    emit,
+    _emit,
     _FOLDS_FIRST,
 )

@@ -1,4 +1,4 @@
-"""The command line: run, time, dump, emit, explain and check programs; list the passes and functions; show the demo.
+"""The command line: run, time, dump, emit, explain and check programs; list passes and functions; tidy the cache; demo.
 
 Exit status: 0; 1 where the program or its operands are wrong, with the diagnostic on stderr; 2 for wrong usage.
 """
@@ -32,7 +32,6 @@ from einc.cli.app import (
     say_json,
 )
 from einc.cli.app import app as app
-from einc.driver import passes as passes_of
 
 
 @command("einc run examples/attention.ein --size i=256,j=256,d=64 --dtype bf16")
@@ -273,6 +272,7 @@ def bench(
 def passes(level: Level = 2, as_json: Json = False) -> None:
     """List the passes in the order they run, each with its law."""
     from einc.present.terminal import console, passes_table
+    from einc.stages import passes as passes_of
 
     found = passes_of(level)
     if as_json:
@@ -292,6 +292,37 @@ def functions(as_json: Json = False) -> None:
         say_json([{"name": w.name, "form": w.form, "says": w.says, "kind": w.kind} for w in found])
     else:
         console().print(functions_table((w.kind, w.form, w.says) for w in found))
+
+
+@command("einc cache prune --older 30")
+def cache(
+    action: Annotated[str, typer.Argument(metavar="[show|prune|clear]", help="What to do; without it, show.")] = "show",
+    older: Annotated[
+        float | None, typer.Option(min=0, metavar="DAYS", help="Remove what was not used for so long.")
+    ] = None,
+    to: Annotated[
+        str | None, typer.Option(metavar="512MiB", help="Remove what was used longest ago, until so much is left.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Show what is kept on disk of programs that were compiled, or remove some or all of it."""
+    from einc.cache.contents import contents
+    from einc.cli import keeping
+
+    if action not in keeping.ACTIONS:
+        raise typer.BadParameter(f"'{action}' is none of {', '.join(keeping.ACTIONS)}", param_hint="ACTION")
+    if action != "prune" and (older is not None or to is not None):
+        raise typer.BadParameter("only prune chooses what to remove", param_hint="--older" if to is None else "--to")
+    where = keeping.directory()
+    if action == "show":
+        say_json(keeping.shown_data(where)) if as_json else say(keeping.shown(where))
+        return
+    gone = keeping.taken(keeping.removed(where, action, older, to))
+    left = keeping.taken(contents(where))
+    if as_json:
+        say_json({"removed": gone.data(), "left": left.data()})
+    else:
+        say(f"removed {gone}; left {left}")
 
 
 @command("einc demo")

@@ -16,10 +16,11 @@ from rich.text import Text
 import einc
 from einc.api import LEVELS, compile
 from einc.base.errors import Error
-from einc.driver import Compiled, Stage
+from einc.driver import Compiled
 from einc.explain import Story
 from einc.present.terminal import code, console, listing, section, story_table
 from einc.runtime.execution import target_of
+from einc.stages import Stage
 from einc.trials.running import relative_error
 
 if TYPE_CHECKING:

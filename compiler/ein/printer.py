@@ -71,6 +71,19 @@ def print_dims(dims: Sequence[Sequence[str]]) -> str:
     return f"[{', '.join(groups)}]"
 
 
+def print_signature(program: Program) -> str:
+    """The parameters and results of a program, on one line."""
+    shapes = program.shapes()
+    params = []
+    for p in program.params:
+        if isinstance(p, Operand):
+            params.append(f"{p.name}{print_dims(p.dims)}")
+        else:
+            params.append(f"{p.name}: {p.dtype}" + ("" if p.default is None else f" = {print_expr(p.default)}"))
+    results = ", ".join(f"{name}{print_dims(shapes[name])}" for name in program.results)
+    return f"{program.name}({', '.join(params)}) -> {results}"
+
+
 def print_equation(e: Equation, default_types: bool = False, shapes: Shapes | None = None) -> str:
     """One equation: `S[b, i]: f64 = sum[j : j <= i](A[b, i, j])`; types are left out where they are the default."""
     left = ", ".join(f"{t.name}{print_dims(e.dims)}" + ("" if default_types else f": {t.dtype}") for t in e.outputs)

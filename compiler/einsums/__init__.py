@@ -32,7 +32,7 @@ from einc.runtime.callee import DECODERS, Callee, described
 from einc.runtime.interop import any_foreign, exchanged
 from einc.runtime.prepared import Options, Prepared, prepared
 from einc.runtime.results import check_out, write
-from einc.runtime.tensors import as_numpy, compiling, dtype_of, is_torch, may_overlap
+from einc.runtime.tensors import as_numpy, compiling, dtype_of, is_torch, may_overlap, watched
 
 Array = Any  # a torch tensor or a NumPy array
 
@@ -75,11 +75,8 @@ def einsum(
         return exchanged(_called, operands, sizes, out, optimize=optimize, dtype=dtype, order=order, casting=casting)
     order, casting = check_order(order), check_casting(casting)
     call = read_call(operands)
-    if any(map(is_torch, call.operands)):
-        from einc.runtime.operator import watched
-
-        if watched(call.operands):
-            return _node(call, dtype, sizes, out)
+    if any(map(is_torch, call.operands)) and watched(call.operands):
+        return _node(call, dtype, sizes, out)
     check_optimize(optimize, len(call.operands))
     arrays = read_operands(call)
     wanted = read_dtype(dtype)

@@ -86,6 +86,24 @@ def place(home: torch.device, backend: str | None = None) -> Place:
     return Place(backend, torch.device("cuda", torch.cuda.current_device()))
 
 
+def machine_of(where: torch.device | Target) -> str:
+    """What kernels have to fit: the name of a target, or of a GPU, and the shared memory that a program has there."""
+    if isinstance(where, Target):
+        return f"{where.name} {where.shared}"
+    if where.type != "cuda":
+        return where.type
+    import torch
+
+    found = torch.cuda.get_device_properties(where)
+    return f"{found.name} {getattr(found, 'shared_memory_per_block_optin', 0)}"
+
+
+def parameters(program: ein.Program) -> list[str]:
+    """The operands and scalars of a program in the order of its launcher: those with a default last."""
+    optional = [isinstance(p, ein.Param) and p.default is not None for p in program.params]
+    return [program.params[k].name for k in sorted(range(len(optional)), key=lambda k: optional[k])]
+
+
 class InTriton:
     """Runs the emitted file, on a GPU or in Triton's interpreter; its launcher finds the extents.
 
@@ -96,9 +114,10 @@ class InTriton:
         from einc.codegen.run.load import launcher
 
         program = compiled.program
-        self.fitting, self.launch = compiled, launcher(compiled.source, compiled.emitted.launcher)
-        optional = [isinstance(p, ein.Param) and p.default is not None for p in program.params]
-        self.order = [program.params[k].name for k in sorted(range(len(optional)), key=lambda k: optional[k])]
+        self.compiled, self.machine = compiled, machine_of(where.device)
+        self.fitting = compiled.fitted(self.machine)
+        self.launch = launcher(self.fitting.source, self.fitting.emitted.launcher)
+        self.order = parameters(program)
         self.device = {} if program.operands else {"device": where.device}
         self.lock = RLock()  # if several threads need a kernel, one compiles it
 
@@ -143,6 +162,7 @@ class InTriton:
         smaller = self.fitting.tightened()
         if smaller is None:
             raise
+        self.compiled.note_fit(self.machine, smaller)
         self.fitting, self.launch = smaller, launcher(smaller.source, smaller.emitted.launcher)
 
 

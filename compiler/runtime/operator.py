@@ -34,23 +34,6 @@ _LIBRARY.define(f"call({_CALL}) -> Tensor[]")
 _LIBRARY.define(f"gradient({_CALL}, Tensor?[] cotangents) -> Tensor[]")
 
 
-def watched(operands: Sequence[object]) -> bool:
-    """Is a call to be seen by torch: by a mode, a transformation, a trace, or tensors that are more than memory?"""
-    return bool(
-        torch.compiler.is_compiling()
-        or torch._C._len_torch_dispatch_stack()
-        or torch._C._functorch.peek_interpreter_stack() is not None
-        or torch._C._get_tracing_state() is not None
-        or torch._C._is_any_autocast_enabled()
-        or any(isinstance(t, Tensor) and (t.device.type == "meta" or _more_than_memory(t)) for t in operands)
-    )
-
-
-def _more_than_memory(t: Tensor) -> bool:
-    keys = torch._C._dispatch_keys(t)
-    return type(t) is not Tensor and keys.has(torch._C.DispatchKey.Python)
-
-
 def node(found: Callee, operands: Sequence[Any], named: Mapping[str, Any], out: Any = None) -> Any:
     """The result, or the tuple of several, through the operator; arguments as of a call."""
     values = {**dict(zip((*found.operands, *found.scalars), operands, strict=False)), **named}

@@ -19,7 +19,7 @@ from einc.base.targets import INTERPRETER, Target
 from einc.binding import Bindings
 from einc.binding.checks import checked_scalars
 from einc.codegen import TRITON
-from einc.driver import Compiled, Given, compile_program
+from einc.driver import Compiled, compile_program
 from einc.pipeline import Backend
 from einc.runtime.execution import InTorch, InTriton, Outputs, Place, target_of
 from einc.tile.asked import Choice, check_heeded
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import torch
 
     from einc.runtime.again import Run
+    from einc.stages import Given
 
 _MOST_KEPT = 4096
 

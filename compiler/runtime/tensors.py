@@ -53,6 +53,27 @@ def compiling() -> bool:
     return torch_module is not None and torch_module.compiler.is_compiling()
 
 
+def watched(operands: Sequence[object]) -> bool:
+    """Is a call to be seen by torch: by a mode, a transformation, a trace, or tensors that are more than memory?"""
+    import torch
+
+    return bool(
+        torch.compiler.is_compiling()
+        or torch._C._len_torch_dispatch_stack()
+        or torch._C._functorch.peek_interpreter_stack() is not None
+        or torch._C._get_tracing_state() is not None
+        or torch._C._is_any_autocast_enabled()
+        or any(isinstance(t, torch.Tensor) and (t.device.type == "meta" or _more_than_memory(t)) for t in operands)
+    )
+
+
+def _more_than_memory(t: torch.Tensor) -> bool:
+    import torch
+
+    keys = torch._C._dispatch_keys(t)
+    return type(t) is not torch.Tensor and keys.has(torch._C.DispatchKey.Python)
+
+
 def torch_dtype(t: DType) -> torch.dtype:
     import torch
 

@@ -7,9 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from einc.api import compile
-from einc.base.targets import Target
 from einc.binding import bind
-from einc.driver import Compiled
 from einc.explain.accounts import level
 from einc.runtime.timing import race
 from einc.trials.contests import Contest
@@ -102,7 +100,7 @@ def measured(contest: Contest, device: torch.device, budget: float) -> Row:
     compiled = program.compiled(**given)
     shapes = {name: tuple(x.shape) for name, x in operands.items()}
     bindings = bind(compiled.program, shapes, contest.scalars)
-    found = level(on(compiled, target(device)), bindings.extents, bindings.scalars)
+    found = level(compiled.on(target(device)), bindings.extents, bindings.scalars)
     longest = max(found.kernels, key=lambda k: k.predicted_us)
     return replace(
         row,
@@ -111,11 +109,6 @@ def measured(contest: Contest, device: torch.device, budget: float) -> Row:
         limit=longest.limit,
         kernels=len(found.kernels),
     )
-
-
-def on(compiled: Compiled, machine: Target) -> Compiled:
-    """The compiled program with a machine for the cost model to predict it on."""
-    return replace(compiled, context=replace(compiled.context, target=machine))
 
 
 def matched(value: Any, ways: Sequence[Way]) -> tuple[float, Way]:

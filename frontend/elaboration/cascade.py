@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 
 from einc.base.errors import Error
+from einc.base.recursion import make_room
 from einc.base.source import Span
 from einc.base.types import DType, compute, settle
 from einc.ein import Cast, Equation, Expr, Read, Tensor, walk
@@ -14,7 +15,6 @@ from einc.ein.guards import composite
 from einc.ein.inference import default_dtypes, reduced_type
 from einc.ein.origins import Origin, given, origin, value_origins
 from einc.frontend.elaboration.values import Dims, Reduction, Result, Value, merge, without
-from einc.frontend.syntax.recursion import make_room
 
 _MOST_NODES = 100_000  # of syntax that are elaborated; the body of a function counts at every call
 _DEEPEST = 1000  # levels of one scalar expression

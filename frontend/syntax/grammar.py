@@ -9,11 +9,11 @@ from lark import Lark
 from lark.exceptions import UnexpectedToken
 
 from einc.base.errors import SyntaxError
+from einc.base.recursion import make_room
 from einc.base.source import Source
 from einc.frontend.syntax import mistakes
 from einc.frontend.syntax.lexer import Input, TokenLexer
 from einc.frontend.syntax.nodes import Definitions, Node, ScalarDecl, children, expressions
-from einc.frontend.syntax.recursion import make_room
 from einc.frontend.syntax.trees import Trees
 
 DEEPEST = 256  # operations within operations

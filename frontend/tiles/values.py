@@ -9,9 +9,9 @@ from dataclasses import dataclass, field, replace
 from einc import tile
 from einc.base.errors import SyntaxError
 from einc.base.ops import COMPARE, OPS, SIGN, sides
+from einc.base.recursion import make_room
 from einc.base.types import BY_NAME, FLOAT, INT, DType
 from einc.ein import Monoid
-from einc.frontend.syntax.recursion import make_room
 from einc.frontend.tiles.axes import Sizes
 from einc.frontend.tiles.cursor import Cursor, unknown
 from einc.frontend.tiles.lines import Token

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -66,6 +68,34 @@ def test_what_a_compiler_writes_that_succeeds_is_shown(capfd: pytest.CaptureFixt
 
     assert quietly(compiler, "out_kernel", "sm_90", SOURCE)(7) == 7
     assert capfd.readouterr() == ("dumped", "a warning")
+
+
+def test_compilers_run_at_once(capfd: pytest.CaptureFixture[str]) -> None:
+    """What they write is shown when the last of them ends, unless one failed; then output goes where it went before."""
+    both = threading.Barrier(2)
+
+    def compiler(name: str, fails: bool) -> str:
+        both.wait(10)
+        os.write(1, f"{name}\n".encode())
+        both.wait(10)
+        if fails:
+            raise RuntimeError(name)
+        return name
+
+    def run(name: str, fails: bool) -> str:
+        try:
+            return quietly(compiler, "out_kernel", "sm_90", SOURCE)(name, fails)
+        except TargetError as error:
+            return str(error)
+
+    with ThreadPoolExecutor(2) as threads:
+        for failing_one in (False, True):
+            found = list(threads.map(run, ("first", "second"), (False, failing_one)))
+            assert found[0] == "first"
+            assert ("does not compile" in found[1]) == failing_one
+            os.write(1, b"after\n")
+            shown = capfd.readouterr().out.splitlines()
+            assert sorted(shown) == (["after"] if failing_one else ["after", "first", "second"])
 
 
 def test_a_process_without_outputs_compiles(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,10 +11,11 @@ import pytest
 from einc import ein, tile
 from einc.base.types import BOOL
 from einc.codegen import TRITON
-from einc.driver import elaborate, parse, run_passes
+from einc.driver import elaborate, parse
 from einc.passes import pipeline
 from einc.pipeline import Context, Pass, State
 from einc.pipeline.forms import IllegalIR
+from einc.stages import run_passes
 from einc.tile import Ref, Store
 
 PROGRAM = elaborate(parse('softmax("ij->ij") * "j->ij"'))
@@ -109,6 +110,6 @@ def places() -> Iterator[tuple[str, Callable[[State], State], int]]:
 def test_what_breaks_is_named(what: str, f: Callable[[State], State], at: int, monkeypatch: pytest.MonkeyPatch) -> None:
     bad = Pass("break", what, "to see it caught", lambda state, _: f(state))
     table = pipeline(TRITON)
-    monkeypatch.setattr("einc.driver.pipeline", lambda _: (*table[:at], bad, *table[at:]))
+    monkeypatch.setattr("einc.stages.pipeline", lambda _: (*table[:at], bad, *table[at:]))
     with pytest.raises(IllegalIR, match=r"^after 'break': "):
         run_passes(PROGRAM, Context(TRITON))

@@ -9,10 +9,11 @@ from einc.base.facts import Fact
 from einc.base.targets import INTERPRETER, TARGETS
 from einc.base.types import F16, F32
 from einc.codegen import TRITON
-from einc.driver import ELABORATED, Compiled, compile_program, elaborate, parse, passes, run_passes
+from einc.driver import Compiled, compile_program, elaborate, parse
 from einc.passes import pipeline
 from einc.pipeline import Context, Pass, State
 from einc.pipeline.forms import IllegalIR
+from einc.stages import ELABORATED, passes, run_passes
 from einc.tile.blocks import size_class
 
 TEXT = 'softmax("bihd,bjhd->bhij") * "bjhd->bihd"'
@@ -85,7 +86,7 @@ def test_verification_names_the_pass_that_broke_the_program(monkeypatch: pytest.
         return State(replace(state.program, results=("nothing",)))
 
     bad = Pass("lose", "T --> nothing", "to see it caught", lose_a_result)
-    monkeypatch.setattr("einc.driver.pipeline", lambda backend: (bad, *pipeline(backend)))
+    monkeypatch.setattr("einc.stages.pipeline", lambda backend: (bad, *pipeline(backend)))
     program = elaborate(parse(TEXT))
     with pytest.raises(IllegalIR, match="after 'lose'"):
         run_passes(program, Context(TRITON))

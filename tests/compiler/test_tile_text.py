@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 
 import einc
 from einc import driver, tile
+from einc.base.recursion import make_room
 from einc.base.source import Source
 from einc.base.targets import INTERPRETER, TARGETS
 from einc.base.types import BF16, BOOL, F16, F32, F64, I32, I64, INT
@@ -22,8 +23,8 @@ from einc.ein.monoids import MONOIDS
 from einc.ein.printer import print_program
 from einc.ein.rewriting import bottom_up
 from einc.explain.plans import plans_of
-from einc.frontend.syntax.recursion import make_room
 from einc.frontend.tiles.kernels import read_kernels
+from einc.stages import Stage
 from einc.tile import Block, Dot, Fill, Fold, Let, Lit, Load, Ref, Scan, Store, TileType
 from einc.tile.printer import print_schedule
 from tests.compiler.test_evaluate import RECURRENCE
@@ -40,7 +41,7 @@ def read(schedule: tile.Schedule) -> tile.Schedule:
     return read_kernels(Source("kernels", print_schedule(schedule)), 0).schedule
 
 
-def again(c: Compiled, stage: driver.Stage) -> Compiled:
+def again(c: Compiled, stage: Stage) -> Compiled:
     """The text of a stage, compiled for the same machine and sizes."""
     text = parse(stage.full)
     program = elaborate(text)

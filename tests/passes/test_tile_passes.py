@@ -24,6 +24,7 @@ from einc.binding import Bindings, bind
 from einc.codegen import TRITON
 from einc.codegen.executor.run import executor
 from einc.passes import pipeline
+from einc.stages import Stage
 from tests.library import cases as library
 from tests.passes.test_cascades import ANY, LONG
 from tests.support import padded
@@ -60,9 +61,7 @@ def wide(x: torch.Tensor) -> torch.Tensor:
     return x.to(torch.complex128) if x.is_complex() else x.double() if x.is_floating_point() else x
 
 
-def runs(
-    stage: driver.Stage, operands: Mapping[str, torch.Tensor], bindings: Bindings
-) -> Iterator[tuple[str, Results]]:
+def runs(stage: Stage, operands: Mapping[str, torch.Tensor], bindings: Bindings) -> Iterator[tuple[str, Results]]:
     """What the kernels of a stage compute, by every executor that they are ready for."""
     program, schedule = stage.state.program, widened(stage.state.schedule)
     assert schedule is not None

@@ -170,20 +170,21 @@ def derivation(text: str, name: str, flags: Flags) -> str:
 
 def show(state: State) -> str:
     """The equations with the plans of their kernels, or the kernels once there are any."""
-    from einc.driver import Stage
+    from einc.stages import Stage
 
     return Stage("", state, True).brief.rstrip("\n") + "\n"
 
 
 def complaint(text: str, name: str, flags: Flags) -> str:
     """The error that the text or a call of it ends in."""
-    from einc.driver import given
     from einc.frontend import elaborate, parse
+    from einc.stages import given
 
     try:
         parsed = parse(Source(name, text))
         program = elaborate(parsed, flags.facts or None)
-        given(parsed, program)
+        if parsed.kernels is not None:
+            given(parsed.kernels, program)
         if flags.verb == "call":
             bind(program, {name: fact.shape for name, fact in flags.facts.items()}, flags.scalars)
     except Error as error:

@@ -148,16 +148,16 @@ def test_random_numbers_follow_the_seed() -> None:
 
 
 def test_threads_that_meet_in_a_first_call_compile_it_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    from einc import driver
+    from einc import stages
 
     seen: list[int] = []
-    real = driver.run_passes
+    real = stages.run_passes
 
     def counted(*args: Any, **named: Any) -> Any:
         seen.append(1)
         return real(*args, **named)
 
-    monkeypatch.setattr(driver, "run_passes", counted)
+    monkeypatch.setattr(stages, "run_passes", counted)
     f = einc.compile("def threads(x[i, j], y[j]):\n    z[i] = x[i, j] * y[j] + 17\n    return z")
     x, y = torch.randn(40, 50), torch.randn(50)
     barrier, found = threading.Barrier(8), list[Tensor]()

@@ -1,0 +1,139 @@
+"""A program through the passes: what it is after each of them.
+
+    ein.Program, Context  --passes-->  a stage for each pass; the last one has the kernels
+
+A text with kernels begins at the pass that they come after.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from einc import ein, tile
+from einc.base import errors
+from einc.base.errors import nearest
+from einc.codegen import TRITON
+from einc.ein.origins import fixed
+from einc.ein.printer import print_program
+from einc.passes import pipeline
+from einc.passes.equations.split_complex import split_complex
+from einc.pipeline import Backend, Context, Pass, State, forms
+from einc.pipeline.plan import Plan
+from einc.tile.faults import Fault
+from einc.tile.printer import print_schedule
+
+if TYPE_CHECKING:
+    from einc.frontend.tiles.kernels import Kernels
+
+ELABORATED = "elaborate"  # the name of the stage before the first pass
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """The program after a pass: `name` is the pass's, `changed` whether it did anything."""
+
+    name: str
+    state: State
+    changed: bool
+
+    @property
+    def text(self) -> str:
+        """The equations, or the kernels once there are any; `(unchanged)` where the pass did nothing."""
+        return self.brief if self.changed else "(unchanged)\n"
+
+    @property
+    def brief(self) -> str:
+        """The same, whether changed or not; plans of kernels stand under the equations as comments."""
+        if self.state.schedule is not None:
+            return print_schedule(self.state.schedule)
+        return print_program(self.state.program) + "".join(map(_print_plan, self.state.plans))
+
+    @property
+    def full(self) -> str:
+        """Text that compiles again: the equations, and below them the kernels once there are any."""
+        if self.state.schedule is None:
+            return self.brief
+        return f"{print_program(self.state.program)}\nkernels after {self.name}\n{self.brief}\n"
+
+
+def _print_plan(p: Plan) -> str:
+    parts = [f"# kernel {', '.join(p.stores)}: computes {', '.join(p.equations)}"]
+    for verb, axes in (
+        ("one position of", p.batch),
+        ("blocks of", (*p.rows, *p.columns)),
+        ("walks", p.walked),
+        ("holds all of", p.whole),
+    ):
+        parts += [f"{verb} {', '.join(axes)}"] if axes else []
+    parts += [f"in {p.splits} parts, which a second kernel merges"] if p.splits > 1 else []
+    return "; ".join(parts) + "\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """Kernels that a text has, and the pass that they come after."""
+
+    schedule: tile.Schedule
+    after: str
+
+
+def passes(level: int, after: str | None = None, backend: Backend = TRITON) -> tuple[Pass, ...]:
+    """The passes that run at an optimisation level, in order; those that come after one, where it is named."""
+    table = pipeline(backend)
+    done = 0 if after is None else 1 + next(k for k, p in enumerate(table) if p.name == after)
+    return tuple(p for p in table[done:] if p.level <= level)
+
+
+def _first_with_kernels(table: tuple[Pass, ...]) -> int:
+    return next(k for k, p in enumerate(table) if "lowered" in p.gives)
+
+
+def given(kernels: Kernels, program: ein.Program, backend: Backend = TRITON) -> Given:
+    """The kernels that a text has of its program. Raises `Error` where they cannot come after the pass it names."""
+    from einc.frontend.tiles.check import as_error
+
+    table = pipeline(backend)
+    names, first = [p.name for p in table], _first_with_kernels(table)
+    after = kernels.after or names[-1]
+    if after not in names[first:]:
+        raise errors.NameError(
+            f"no kernels come after '{after}'",
+            kernels.place,
+            fact=f"they come after {', '.join(names[first:])}",
+            hint=nearest(after, names[first:]) or "one of these",
+        )
+    try:
+        for p in table[first : names.index(after) + 1]:
+            for name in p.gives:
+                forms.FORMS[name].check(State(program, kernels.schedule))
+    except Fault as fault:
+        raise as_error(fault, kernels) from None
+    return Given(kernels.schedule, after)
+
+
+def run_passes(
+    program: ein.Program, context: Context, verify: bool = True, begin: Given | None = None
+) -> tuple[Stage, ...]:
+    """Every stage of a program, from the kernels on that it begins with, if there are any.
+
+    `verify` checks what every pass leaves, before the next one sees it.
+    """
+    state = State(fixed(program)) if begin is None else State(split_complex(fixed(program)), begin.schedule)
+    stages = [Stage(ELABORATED if begin is None else begin.after, state, True)]
+    table = pipeline(context.backend)
+    left = passes(context.level, None if begin is None else begin.after, context.backend)
+    lowered = table[_first_with_kernels(table) :]  # a text's equations are as written
+    held = [name for p in lowered if p.level <= context.level and p not in left for name in p.gives]
+    if verify and left:
+        forms.admit(left[0], state)
+    for p in left:
+        after = p.run(state, context)
+        if verify:
+            forms.check(p, state, after, held)
+            held += p.gives
+        stages.append(Stage(p.name, after, after != state))
+        if len(after.program.axes) > len(state.program.axes):
+            context = context.knowing(after.program.axes[len(state.program.axes) :])
+        state = after
+    return tuple(stages)
