@@ -113,8 +113,8 @@ class Model:
     def splits(self, plan: Planned, share: float = 1.0) -> tuple[int, float]:
         """The number of parts that a plan's walk takes least time in, and the seconds that all of it takes.
 
-        The walk visits this share of its blocks. Parts come in rounds of as many as there is room for, each of which has
-        to wait for its first loads.
+        The walk visits this share of its blocks. Parts come in rounds of as many as there is room for, each of which
+        has to wait for its first loads.
         """
         alone = self.cost(plan, share)
         whole = alone.seconds
