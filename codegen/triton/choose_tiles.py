@@ -162,14 +162,16 @@ def _dot_tiles(k: _Kernel) -> _Tiles:
     blocks = _dot_blocks(k, widest)
     is_plain = k.on_cuda and widest <= 2 and len(k.dots) == 1
     if is_plain and k.dots[0].inner in walked and k.is_copied(k.dots[0]):
-        return _product(k, blocks)
+        return _product(k, blocks) or _fitted(_Tiles(blocks, 8), k)
     return _fitted(_Tiles(blocks, 8), k)
 
 
-def _product(k: _Kernel, blocks: dict[str, Block]) -> _Tiles:
-    """The fastest tile of a single product of two tensors that fills the machine, and fits in shared memory."""
+def _product(k: _Kernel, blocks: dict[str, Block]) -> _Tiles | None:
+    """The fastest tile of a single product of two tensors that fills the machine, and fits in shared memory, if any."""
     length, stages = _largest_dot(k.target)[2], k.kernel.choices.stages
     fitting = [t for t in _PRODUCTS if (t[0] + t[1]) * length * 2 * stages <= k.target.shared]
+    if not fitting:
+        return None
     filling = [t for t in fitting if k.programs({"row": t[0], "column": t[1]}) >= _FILLED]
     rows, columns, warps = (filling or fitting[-1:])[0]
     sizes = {"row": Block(LEAST, rows), "column": Block(LEAST, columns), "reduced": Block(k.least, length)}

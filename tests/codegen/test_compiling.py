@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+import einc
 from einc.base.errors import RoomError, TargetError
 from einc.base.targets import INTERPRETER, target
 from einc.codegen.run.compiling import quietly
@@ -149,3 +150,15 @@ def test_what_has_no_smaller_tiles_is_an_error(monkeypatch: pytest.MonkeyPatch) 
     run = runner(compile_program(elaborate(parse("i->i")), 2, INTERPRETER, {"i": 7}))
     with pytest.raises(RoomError, match="too much"):
         run(torch.ones(7))
+
+
+@pytest.mark.parametrize("text", ["ik,kj->ij", 'softmax("id,jd->ij") * "je->ie"'])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_tiles_become_smaller_until_none_do(text: str, dtype: torch.dtype) -> None:
+    program = einc.compile(text, target="sm_90")
+    shapes = [torch.empty(4096, 4096, device="meta", dtype=dtype) for _ in program.text.operands]
+    sources = [(made := program.compiled(*shapes)).source]
+    while (smaller := made.tightened()) is not None:
+        made = smaller
+        sources.append(made.source)
+    assert len(set(sources)) == len(sources) > 1
