@@ -90,6 +90,7 @@ class Program:
             deciding(self._meaning),
             self.options,
             lambda facts: elaborate(self.text, dict(zip(self.text.operands, facts, strict=True))),
+            self._signature,
         )
 
     def __call__(self, /, *operands: Array, out: Any = None, backend: str | None = None, **named: Any) -> Any:

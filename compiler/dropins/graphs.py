@@ -27,7 +27,7 @@ def description(text: str, name: str) -> str:
 def called(text: str, name: str, operands: Sequence[Any], floats: dict[str, float]) -> Any:
     """The result of a program through the operator; `floats` are its scalars."""
     return torch.ops.einc.call(
-        description(text, name), list(operands), list(floats), [], [float(x) for x in floats.values()]
+        description(text, name), list(operands), " ".join(floats), [], [float(x) for x in floats.values()]
     )[0]
 
 

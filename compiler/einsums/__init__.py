@@ -147,6 +147,7 @@ def callee(text: str, sizes: tuple[tuple[str, int], ...], reading: Reading, coun
         frozenset(),
         Options(level=2 if count <= _FEW else 0),
         meaning,
+        text,
     )
 
 

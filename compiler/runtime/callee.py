@@ -32,7 +32,7 @@ DECODERS: dict[str, Callable[[Any], Callee]] = {}  # by kind: what makes a calle
 class Callee:
     """A program for operands of any shapes and types, by what it means for some of them.
 
-    `deciding` are the scalars that extents and kernels depend on.
+    `deciding` are the scalars that extents and kernels depend on; errors quote the `signature`.
     """
 
     def __init__(
@@ -43,8 +43,10 @@ class Callee:
         deciding: frozenset[str],
         options: Options,
         meaning: Meaning,
+        signature: str,
     ) -> None:
         self.description, self.options, self.meaning = description, options, meaning
+        self.signature = signature
         self.operands, self.scalars, self.deciding = tuple(operands), dict(scalars), deciding
         self.calls: Calls | None = None
 
@@ -123,7 +125,7 @@ def _batched(rest: tuple[str, list[int]]) -> Callee:
         return batched(one.meaning(alone), having)[0]
 
     options = Options(one.options.level, one.options.target, one.options.verify, one.options.choices)
-    return Callee(described("batched", rest), one.operands, one.scalars, one.deciding, options, meaning)
+    return Callee(described("batched", rest), one.operands, one.scalars, one.deciding, options, meaning, one.signature)
 
 
 DECODERS["batched"] = _batched

@@ -1,6 +1,6 @@
 """Programs as one operator of torch, `einc::call`: a node of graphs that torch traces, transforms and stores.
 
-    program(Q, K, V, scale=0.1)  -->  einc::call(description, [Q, K, V], ["scale"], [], [0.1]) -> Tensor[]
+    program(Q, K, V, scale=0.1)  -->  einc::call(description, [Q, K, V], "scale", [], [0.1]) -> Tensor[]
 
 It computes on memory, gives shapes and types for fake tensors, and one more axis of the equations for a batch of
 `vmap`. Importing this module defines it.
@@ -8,11 +8,13 @@ It computes on memory, gives shapes and types for fake tensors, and one more axi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch._C._functorch import is_gradtrackingtensor
 from torch.fx.experimental.symbolic_shapes import statically_known_true
 
 from einc import ein
@@ -22,12 +24,13 @@ from einc.ein.arithmetic import evaluate_formula
 from einc.ein.batching import batched
 from einc.ein.origins import multiplied
 from einc.ein.ranges import extent_of
+from einc.runtime.arguments import arrange
 from einc.runtime.autograd import refuse
 from einc.runtime.callee import Callee, callee, described, over_batch
 from einc.runtime.execution import Outputs, place
 from einc.runtime.tensors import device_of, dtype_of, fact, torch_dtype
 
-_CALL = "str description, Tensor[] operands, str[] names, SymInt[] integers, float[] floats"
+_CALL = "str description, Tensor[] operands, str names, SymInt[] integers, float[] floats"
 
 _LIBRARY: Any = torch.library.Library("einc", "DEF")  # type: ignore[no-untyped-call]
 _LIBRARY.define(f"call({_CALL}) -> Tensor[]")
@@ -36,13 +39,23 @@ _LIBRARY.define(f"gradient({_CALL}, Tensor?[] cotangents) -> Tensor[]")
 
 def node(found: Callee, operands: Sequence[Any], named: Mapping[str, Any], out: Any = None) -> Any:
     """The result, or the tuple of several, through the operator; arguments as of a call."""
-    values = {**dict(zip((*found.operands, *found.scalars), operands, strict=False)), **named}
+    known = (*found.operands, *found.scalars)
+    values = {**dict(zip(known, operands, strict=False)), **named}
+    clash = len(values) < len(operands) + len(named) or any(n not in known for n in named)
+    if clash or any(n not in values for n in found.operands):
+        _complain(found.operands, tuple(found.scalars), found.signature, len(operands), tuple(named))
     tensors = [values[name] for name in found.operands]
+    if not torch.compiler.is_compiling() and any(map(is_gradtrackingtensor, tensors)):
+        refuse()
     given = {name: values[name] for name in found.scalars if name in values}
     integers = [name for name in given if not found.scalars[name].is_float]
     floats = [name for name in given if found.scalars[name].is_float]
     results = torch.ops.einc.call(
-        found.description, tensors, [*integers, *floats], [given[n] for n in integers], [given[n] for n in floats]
+        found.description,
+        tensors,
+        " ".join([*integers, *floats]),
+        [given[n] for n in integers],
+        [given[n] for n in floats],
     )
     if out is None:
         return results[0] if len(results) == 1 else tuple(results)
@@ -51,9 +64,17 @@ def node(found: Callee, operands: Sequence[Any], named: Mapping[str, Any], out: 
     return out
 
 
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]  # torch leaves it untyped
+def _complain(
+    operands: tuple[str, ...], scalars: tuple[str, ...], signature: str, given: int, named: tuple[str, ...]
+) -> None:
+    """Raise the error of a call with so many arguments by position, and these by name; a tracer passes it on."""
+    arrange(operands, scalars, signature, [np.zeros(())] * given, dict.fromkeys(named, np.zeros(())))
+
+
 def node_of(description: str, operands: Sequence[Tensor]) -> list[Tensor]:
     """The results through the operator, of what takes no scalars."""
-    return cast("list[Tensor]", torch.ops.einc.call(description, list(operands), [], [], []))
+    return cast("list[Tensor]", torch.ops.einc.call(description, list(operands), "", [], []))
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]  # torch leaves it untyped
@@ -63,7 +84,7 @@ def described_einsum(text: str, sizes: tuple[tuple[str, int], ...], named: bool,
 
 
 def _computed(
-    description: str, operands: list[Tensor], names: list[str], integers: list[int], floats: list[float]
+    description: str, operands: list[Tensor], names: str, integers: list[int], floats: list[float]
 ) -> list[Tensor]:
     """The results for operands in memory."""
     found = callee(description)
@@ -75,9 +96,9 @@ def _computed(
     return list(run(found, [t.detach().resolve_conj().resolve_neg() for t in operands], named))
 
 
-def _scalars(found: Callee, names: list[str], integers: list[int], floats: list[float]) -> dict[str, Any]:
+def _scalars(found: Callee, names: str, integers: list[int], floats: list[float]) -> dict[str, Any]:
     """The scalars of a call by name, truth values among them."""
-    values = dict(zip(names, (*integers, *floats), strict=True))
+    values = dict(zip(names.split(), (*integers, *floats), strict=True))
     return {name: bool(x) if found.scalars[name].is_bool else x for name, x in values.items()}
 
 
@@ -93,7 +114,7 @@ def run(found: Callee, tensors: Sequence[Tensor], scalars: Mapping[str, Any]) ->
 
 
 def _shaped(
-    description: str, operands: list[Tensor], names: list[str], integers: list[int], floats: list[float]
+    description: str, operands: list[Tensor], names: str, integers: list[int], floats: list[float]
 ) -> list[Tensor]:
     """Results without memory, whose extents may be symbols."""
     found = callee(description)
@@ -143,7 +164,7 @@ def _over_batch(
     in_dims: tuple[Any, ...],
     description: str,
     operands: list[Tensor],
-    names: list[str],
+    names: str,
     integers: list[int],
     floats: list[float],
 ) -> tuple[list[Tensor], list[int | None]]:
@@ -167,7 +188,7 @@ def _autocast(kind: str) -> Callable[..., list[Tensor]]:
     """What runs under autocast for a kind of device: the sides of products are cast, as those of einsum are."""
 
     def lowered(
-        description: str, operands: list[Tensor], names: list[str], integers: list[int], floats: list[float]
+        description: str, operands: list[Tensor], names: str, integers: list[int], floats: list[float]
     ) -> list[Tensor]:
         found = callee(description)
         sides = multiplied(found.meaning(_facts(found, operands)))
@@ -201,13 +222,16 @@ def _backward(ctx: Any, cotangents: list[Tensor | None]) -> tuple[Any, ...]:
     found = torch.ops.einc.gradient(description, operands, *scalars, cotangents)
     inexact = [t.is_floating_point() or t.is_complex() for t in operands]
     gradients = [g if needed else None for g, needed in zip(found, inexact, strict=True)]
-    return None, gradients, *(None if s else [] for s in scalars)  # torch takes an empty list for one of tensors
+    lists: Iterator[list[Any] | None] = (
+        None if s else [] for s in scalars[1:]
+    )  # torch takes an empty list for one of tensors
+    return None, gradients, None, *lists
 
 
 def _gradient(
     description: str,
     operands: list[Tensor],
-    names: list[str],
+    names: str,
     integers: list[int],
     floats: list[float],
     cotangents: list[Tensor | None],

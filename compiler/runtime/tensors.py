@@ -148,7 +148,7 @@ def _dense(value: torch.Tensor, name: str, place: Span | None) -> torch.Tensor:
         raise CallError(
             f"operand '{name}' has no plain memory to read", place, fact=f"it is a {kind} tensor", hint=instead
         )
-    return value.resolve_conj().resolve_neg()
+    return value.resolve_conj().resolve_neg() if value.is_conj() or value.is_neg() else value
 
 
 def fact(value: torch.Tensor | np.ndarray[Any, Any], name: str, place: Span | None = None) -> Fact:

@@ -155,6 +155,31 @@ def test_an_exported_graph_runs_in_a_process_of_its_own(tmp_path: Path) -> None:
     close([torch.load(tmp_path / "result.pt")], exact(*other, window=5)[:1])
 
 
+def test_integers_are_symbols_of_a_graph(graphs: Callable[[], int]) -> None:
+    f = torch.compile(lambda n, *t: ATTENTION(*t, window=n)[0] + 1, fullgraph=True, dynamic=True, backend="aot_eager")
+    tensors = operands()
+    for n in (5, 7, 20):
+        close([f(n, *tensors) - 1], exact(*tensors, window=n)[:1])
+    assert graphs() == 1
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_trace_of_the_older_kind_keeps_the_call() -> None:
+    tensors = operands()
+    with torch.no_grad():
+        traced = torch.jit.trace(Model(), tensors)  # type: ignore[no-untyped-call]
+    other = operands()
+    close([traced(*other)], exact(*other, window=5)[:1])
+
+
+def test_wrong_arguments_of_a_traced_call(graphs: Callable[[], int]) -> None:
+    q, k, v = operands()
+    for args, named in (((q, k), {}), ((q, k, v), {"windw": 3}), ((q, k, v), {"V": v})):
+        with pytest.raises(Exception, match=r"operand or scalar 'windw'|operand 'V' is missing|'V' is given twice"):
+            torch.compile(ATTENTION, fullgraph=True, backend="aot_eager")(*args, **named)
+    assert graphs() == 0
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Shapes alone, batches, transformations
 
@@ -235,6 +260,9 @@ def test_the_gradient_is_refused_when_it_is_asked_for() -> None:
         close([found.detach()], exact(*tensors, window=5)[:1])
         with pytest.raises(einc.Error, match="no derived gradient"):
             found.sum().backward()
+    with pytest.raises(einc.Error, match="no derived gradient"):
+        torch.func.grad(lambda q: ATTENTION(q, *tensors[1:])[0].sum())(tensors[0])
+    assert torch.func.grad(lambda x: (x * ATTENTION(*tensors)[0]).sum())(torch.ones(16)).shape == (16,)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
