@@ -148,7 +148,9 @@ def _dense(value: torch.Tensor, name: str, place: Span | None) -> torch.Tensor:
         raise CallError(
             f"operand '{name}' has no plain memory to read", place, fact=f"it is a {kind} tensor", hint=instead
         )
-    return value.resolve_conj().resolve_neg() if value.is_conj() or value.is_neg() else value
+    if compiling() or not (value.is_conj() or value.is_neg()):
+        return value
+    return value.resolve_conj().resolve_neg()
 
 
 def fact(value: torch.Tensor | np.ndarray[Any, Any], name: str, place: Span | None = None) -> Fact:
