@@ -92,6 +92,20 @@ class Chunks:
             case _:
                 return TRUE
 
+    def certain(self, p: Expr) -> Expr:
+        """A condition for the predicate to hold everywhere in the chunks; false where none is known."""
+        return self.denied(self.possible(self.denied(p)))
+
+    def denied(self, p: Expr) -> Expr:
+        """The predicate's negation, of comparisons of integers and of truth values where it can be."""
+        match p:
+            case Const(bool() as known):
+                return Const(not known)
+            case Apply(op="and" | "or" as op, args=(x, y)):
+                return call("or" if op == "and" else "and", self.denied(x), self.denied(y))
+            case _:
+                return self.opposite(p) or Apply("not", (p,))
+
     def opposite(self, x: Expr) -> Expr | None:
         match x:
             case Apply(op="and" | "or" as op, args=args):

@@ -10,14 +10,21 @@ Each predicate of the domain is evaluated over intervals: whether it may hold an
 the reduced axis. Least and greatest values of each chunk, and the first and last chunk of each row of chunks, are
 ordinary equations of O(n) memory. The predicate stays where it is, as the mask of the tiles that are visited.
 
+Where it holds everywhere in some chunks, the first run of them is tabulated as well. That a position lies outside of
+the run, or the predicate holds, is always true, and tells the walk where no mask is needed:
+
+          O_sure[b, m]  = min[c : doc is the same everywhere in chunks m and c](c * 16)
+          O_fails[b, m] = min[c : O_sure[b, m] <= c * 16, and it is not](c * 16)
+          O[b, i] = the same sum, within … and (j < O_sure[b, i // 16] or O_fails[b, i // 16] <= j or doc[i] == doc[j])
+
 It pays where the bounded reductions are predicted to take much longer than the equations that compute the bounds.
 Without it every tile of a mask that reads data is visited: for packed documents, all of n * n.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 
 from einc import ein
 from einc.base.types import I32, DType
@@ -98,7 +105,8 @@ class _Pruning:
         test = conjunction(t for p in usable if (t := chunks.possible(p)) != ein.TRUE)
         if test is None or chunks.of(axis) not in ein.axes_of(test):
             return
-        made = self.hull(axis, row, test, chunks, equations)
+        sure = [(p, t) for p in usable if row and (t := chunks.certain(p)) != ein.FALSE]
+        made = self.hull(axis, row, test, sure, chunks, equations)
         if self.pays(made, chunks, equations):
             self.program = made
 
@@ -111,26 +119,33 @@ class _Pruning:
                     found.pop(i.axis, None) if isinstance(i, AxisValue) else None
         return max(found, key=lambda a: self.context.size(a), default=None)
 
-    def hull(self, axis: str, row: str | None, test: Expr, chunks: Chunks, equations: list[Equation]) -> Program:
-        """The program with the first position that may be needed, and the one after the last, as bounds."""
-        column = chunks.of(axis)
-        axes = tuple(a for a in ein.axes_of(test) if a != column)
-        start: Expr = Apply("mul", (AxisValue(column), Const(CHUNK)))
-        at = tuple(
-            Apply("floordiv", (AxisValue(row), Const(CHUNK))) if row and a == chunks.of(row) else AxisValue(a)
-            for a in axes
-        )
-        made: list[Equation] = []
-        tests: list[Expr] = []
-        for what, monoid, body, op in (
-            ("first", "min", start, "ge"),
-            ("last", "max", Apply("add", (start, Const(CHUNK))), "lt"),
-        ):
-            name = chunks.name(f"{equations[0].name}_{what}")
-            bodies = (ein.Cast(I32, body),)
-            dims = tuple((a,) for a in axes)
-            made.append(Equation((ein.Tensor(name, I32),), dims, bodies, MONOIDS[monoid], (column,), test))
-            tests.append(Apply(op, (AxisValue(axis), Read(name, at))))
+    def hull(
+        self,
+        axis: str,
+        row: str | None,
+        test: Expr,
+        sure: Sequence[tuple[Expr, Expr]],
+        chunks: Chunks,
+        equations: list[Equation],
+    ) -> Program:
+        """The program with the first position that may be needed, and the one after the last, as bounds.
+
+        `sure` are the predicates of which a run of chunks is tabulated, each with where it holds all over two chunks.
+        """
+        tables = _Tables(axis, row, chunks, equations[0].name)
+        start: Expr = Apply("mul", (AxisValue(chunks.of(axis)), Const(CHUNK)))
+        first = tables.table("first", "min", test, start)
+        last = tables.table("last", "max", test, Apply("add", (start, Const(CHUNK))))
+        position = AxisValue(axis)
+        tests: list[Expr] = [Apply("ge", (position, first)), Apply("lt", (position, last))]
+        if sure:
+            holds = conjunction(t for _, t in sure)
+            assert holds is not None
+            begins = tables.table("sure", "min", holds, start)
+            beyond = Apply("ge", (start, tables.here(begins)))
+            fails = tables.table("fails", "min", Apply("and", (beyond, Apply("not", (holds,)))), start)
+            outside = Apply("or", (Apply("lt", (position, begins)), Apply("ge", (position, fails))))
+            tests += [Apply("or", (outside, p)) for p, _ in sure]
         own = {e.name: [] if e.within is None else [e.within] for e in equations}
         bounded = {e.name: replace(e, within=conjunction((*own[e.name], *tests))) for e in equations}
         program = self.program
@@ -139,7 +154,7 @@ class _Pruning:
         return replace(
             program,
             axes=(*program.axes, *chunks.axes()),
-            equations=(*done[:place], *chunks.equations, *made, *done[place:]),
+            equations=(*done[:place], *chunks.equations, *tables.made, *done[place:]),
         )
 
     def pays(self, made: Program, chunks: Chunks, equations: list[Equation]) -> bool:
@@ -154,6 +169,37 @@ class _Pruning:
         counted = [model.operations(e) for e in equations]
         spent = sum(arithmetic(rates, *operations)[0] for operations in counted)
         return spent >= _LEAST_GAIN * sum(model.cost(alone(e, made, self.context)).seconds for e in extra)
+
+
+@dataclass
+class _Tables:
+    """Equations in the making that reduce what is known of chunks of one axis, for every chunk of the rows."""
+
+    axis: str
+    row: str | None
+    chunks: Chunks
+    stem: str
+    made: list[Equation] = field(default_factory=list)
+
+    def table(self, what: str, monoid: str, test: Expr, body: Expr) -> Read:
+        """The least or greatest value over the chunks that pass the test, as a read at the axes of the program."""
+        column = self.chunks.of(self.axis)
+        name = self.chunks.name(f"{self.stem}_{what}")
+        axes = tuple(a for a in ein.axes_of(test) if a != column)
+        dims = tuple((a,) for a in axes)
+        bodies = (ein.Cast(I32, body),)
+        self.made.append(Equation((ein.Tensor(name, I32),), dims, bodies, MONOIDS[monoid], (column,), test))
+        chunked = None if self.row is None else self.chunks.of(self.row)
+        at = (
+            Apply("floordiv", (AxisValue(self.row), Const(CHUNK))) if self.row and a == chunked else AxisValue(a)
+            for a in axes
+        )
+        return Read(name, tuple(at))
+
+    def here(self, table: Read) -> Read:
+        """The same value as a read at the axes of chunks."""
+        (own,) = (e for e in self.made if e.name == table.tensor)
+        return Read(table.tensor, tuple(AxisValue(a) for a in own.axes))
 
 
 def _defined_before(program: Program, e: Equation) -> set[str]:

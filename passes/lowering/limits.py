@@ -16,6 +16,7 @@ from functools import reduce
 from einc import ein, tile
 from einc.base.types import I64, INT
 from einc.ein import AxisValue, Expr, reads
+from einc.ein.domains import fails
 from einc.ein.guards import composite
 from einc.ein.monoids import MONOIDS
 from einc.ein.rewriting import replaced
@@ -99,15 +100,25 @@ def _full(kernel: Kernel, needed: Domain) -> Limits:
     lowest: list[Value] = []
     beyond: list[Value] = []
     holds: list[Expr] = []
-    for p in sorted(needed, key=repr):
-        for found, inner in _solved(kernel, frozenset((p,))):
+    for p, bounding in _deciding(needed):
+        for found, inner in _solved(kernel, bounding):
             if {call("add", e, ein.ONE) for e in found.lowest} & set(found.beyond) and not inner:
                 return Limits(full=None)
-            if found.decided and p not in holds:
+            if len(found.decided) == len(bounding) and p not in holds:
                 lowest += [_times(_over_rows(kernel, e, "max"), inner) for e in found.lowest]
                 beyond += [_times(_over_rows(kernel, e, "min"), inner) for e in found.beyond]
                 holds.append(p)
     return Limits(full=(tuple(lowest), tuple(beyond)), holds=tuple(holds))
+
+
+def _deciding(needed: Domain) -> Iterator[tuple[Expr, Domain]]:
+    """Each predicate with those whose bounds are where it holds: itself, or, of `a or p`, what a denies."""
+    for p in sorted(needed, key=repr):
+        match p:
+            case ein.Apply(op="or", args=(other, q)) if q in needed:
+                yield q, frozenset(fails(other))
+            case _:
+                yield p, frozenset((p,))
 
 
 def _solved(kernel: Kernel, needed: Domain) -> Iterator[tuple[Bounds, tuple[str, ...]]]:
