@@ -84,7 +84,7 @@ def test_encoders(family: str, padding: str) -> None:
 @pytest.mark.parametrize("family", SEQ2SEQ.split())
 def test_encoder_and_decoder(family: str) -> None:
     inputs = {"input_ids": ids(), "attention_mask": counted("right"), "decoder_input_ids": ids(7, seed=1)}
-    made = model(family, **WANTED.get(family, {}))
+    made = model(family, whole=True, **WANTED.get(family, {}))
     assert_as_good(made, fed(**inputs))
 
 

@@ -79,16 +79,26 @@ def _fits(usual: Any, value: Any) -> bool:
     return type(usual) in (type(value), type(None)) or value is None
 
 
-def model(family: str, **wanted: Any) -> Any:
-    """A tiny model of a family with random weights, ready to be evaluated, without anything that differs between runs."""
+def model(family: str, whole: bool = False, **wanted: Any) -> Any:
+    """A tiny model of a family with random weights, ready to be evaluated, without anything that differs between runs.
+
+    It says what comes next in a text if the family can; `whole` is the encoder with the decoder.
+    """
+    import torch
     import transformers
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-    import torch
-
-    auto = transformers.AutoModelForCausalLM if family in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES else transformers.AutoModel
+    speaks = family in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and not whole
+    auto = transformers.AutoModelForCausalLM if speaks else transformers.AutoModel
     torch.manual_seed(0)
     made = auto.from_config(config(transformers.CONFIG_MAPPING[family], **wanted), attn_implementation="eager").eval()
     if made._can_set_experts_implementation():
         made.set_experts_implementation("eager")  # others have no float64
     return made
+
+
+def cached(model: Any, cache: Any) -> dict[str, Any]:
+    """A cache as an argument of the model, which is called otherwise in earlier versions."""
+    from inspect import signature
+
+    return {"cache" if "cache" in signature(type(model).forward).parameters else "past_key_values": cache}

@@ -35,7 +35,7 @@ class Condition:
     """A mask in the language: `written` reads the operands that `parameters` declare.
 
     `picks` says what each of them is: one of the tensors that the function captures, by number, or something else by
-    name; None if it cannot be told.
+    name; None if it cannot be told, or the trace depends on more than types.
     """
 
     written: Written
@@ -112,7 +112,7 @@ class Pattern:
     def _trace(
         self, offsets: _Offsets, captured: tuple[torch.Tensor, ...], named: dict[str, torch.Tensor]
     ) -> Masked:
-        tracer = Tracer({"b": self.batch, "h": None, "i": self.q_length, "j": self.kv_length}, self.device)
+        tracer = Tracer(dict.fromkeys("bhij"), self.device)
         b, h, i, j = tracer.axes()
         q, k = (Symbol(tracer, value, torch.int64) for value in self._positions(offsets, i.value, j.value))
         parts = [] if self.visible is None else [tracer(self.visible, b, h, q, k)]
@@ -128,7 +128,7 @@ class Pattern:
             places[id(self.padding)] = "padding"
         read = [places.get(id(t)) for t in tracer.tensors]
         own = [name for name in (_Q, _KV) if name in named]
-        picks = None if None in read else (*(p for p in read if p is not None), *own)
+        picks = None if None in read or not tracer.repeatable else (*(p for p in read if p is not None), *own)
         parameters = (*tracer.parameters, *(f"{name}[]" for name in own))
         return Masked(Condition(written, parameters, picks), (*tracer.tensors, *(named[name] for name in own)))
 
@@ -136,8 +136,8 @@ class Pattern:
         """The absolute positions of a query and a key."""
         q, k = i, j
         if offsets.last:
-            ahead = apply("sub", values.extent("j", self.kv_length), values.extent("i", self.q_length))
-            q = apply("add", i, ahead)
+            ahead = apply("sub", values.extent("j"), values.extent("i"))
+            q = _position(apply("add", i, ahead))
         if offsets.by_operand:
             q = apply("add", i, _operand(_Q))
         if offsets.kv is not None:
@@ -163,7 +163,12 @@ _kept: OrderedDict[Hashable, Condition] = OrderedDict()
 
 
 def _operand(name: str) -> Value:
-    return replace(values.read(name, ()), bounds=(0, _FAR))
+    return _position(values.read(name, ()))
+
+
+def _position(value: Value) -> Value:
+    """A value that is known to be a position, from 0 on."""
+    return replace(value, bounds=(0, _FAR), always=(0, _FAR))
 
 
 def _scalar(x: Offset, device: torch.device) -> torch.Tensor:

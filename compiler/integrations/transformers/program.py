@@ -99,7 +99,7 @@ def _scores(form: Form) -> list[str]:
         definitions = form.condition.written.definitions
         seen += form.condition.written.expressions
     seen += [f"M{k}[{_listed(axes)}]" for k, axes in enumerate(form.masks)]
-    seen += ["DI[i] == DJ[j]", "RI[i] >= RJ[j]"][: form.documents]
+    seen += ["DI[i] == DJ[j]", "RI[i] <= RJ[j]"][: form.documents]
     seen += [f"C[b, h // (|h| / |x|), i, j // {form.blocks}]"] if form.blocks else []
     seen = [f"({c})" if " or " in c and len(seen) > 1 else c for c in seen if c != "true"]
     if seen:
