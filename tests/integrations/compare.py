@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -51,7 +50,7 @@ def errors(model: Any, run: Run) -> tuple[float, float]:
 def assert_as_good(model: Any, run: Run) -> None:
     """Asserts that the error is at most thrice that of eager attention, in a model that calls einc.
 
-    An error below half a unit in the last place of the greatest result is luck: the result itself is rounded by as much.
+    An error below half a unit in the last place of the greatest result is luck: that itself is rounded by as much.
     """
     with calls() as seen:
         eager, ours = errors(model, run)
@@ -66,7 +65,9 @@ def calls() -> Iterator[list[dict[str, Any]]]:
 
     found: list[dict[str, Any]] = []
 
-    def attention(module: Any, query: Any, key: Any, value: Any, attention_mask: Any = None, *args: Any, **kwargs: Any) -> Any:
+    def attention(
+        module: Any, query: Any, key: Any, value: Any, attention_mask: Any = None, *args: Any, **kwargs: Any
+    ) -> Any:
         found.append({"query": query, "key": key, "mask": attention_mask, **kwargs})
         return integration.attention(module, query, key, value, attention_mask, *args, **kwargs)
 

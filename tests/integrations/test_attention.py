@@ -12,6 +12,8 @@ from torch import Tensor
 import einc
 from einc.integrations.transformers import attention
 
+Operands = tuple[Tensor, Tensor, Tensor]
+
 BATCH, HEADS, QUERIES, KEYS, WIDTH = 2, 4, 7, 11, 8
 
 
@@ -24,9 +26,10 @@ class Caller(torch.nn.Module):
             setattr(self, name, value)
 
 
-def operands(groups: int = HEADS, queries: int = QUERIES, keys: int = KEYS, values: int = WIDTH) -> tuple[Tensor, ...]:
+def operands(groups: int = HEADS, queries: int = QUERIES, keys: int = KEYS, values: int = WIDTH) -> Operands:
     shapes = (HEADS, queries, WIDTH), (groups, keys, WIDTH), (groups, keys, values)
-    return tuple(torch.randn(BATCH, *shape) for shape in shapes)
+    query, key, value = (torch.randn(BATCH, *shape) for shape in shapes)
+    return query, key, value
 
 
 def exact(
@@ -75,9 +78,17 @@ def test_heads_and_widths(groups: int, values: int) -> None:
 
 
 SHAPES = [
-    (BATCH, HEADS, QUERIES, KEYS), (BATCH, 1, QUERIES, KEYS), (1, 1, QUERIES, KEYS), (BATCH, 1, 1, KEYS), (QUERIES, KEYS),
-    (1, HEADS, QUERIES, KEYS), (1, HEADS, 1, KEYS), (1, 1, QUERIES, 1), (HEADS, QUERIES, KEYS), (BATCH, 1, QUERIES, KEYS + 5),
-]  # fmt: skip
+    (BATCH, HEADS, QUERIES, KEYS),
+    (BATCH, 1, QUERIES, KEYS),
+    (1, 1, QUERIES, KEYS),
+    (BATCH, 1, 1, KEYS),
+    (1, HEADS, QUERIES, KEYS),
+    (1, HEADS, 1, KEYS),
+    (1, 1, QUERIES, 1),
+    (HEADS, QUERIES, KEYS),
+    (QUERIES, KEYS),
+    (BATCH, 1, QUERIES, KEYS + 5),
+]
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
@@ -143,15 +154,15 @@ def test_softcap_comes_before_biases() -> None:
 def test_sinks(shape: tuple[int, ...]) -> None:
     given = operands(groups=2)
     sinks = torch.randn(shape)
-    name = "s_aux" if len(shape) == 1 else "sinks"
+    named: dict[str, Any] = {"s_aux" if len(shape) == 1 else "sinks": sinks}
     wanted = exact(*given, sinks=sinks.reshape(1, -1, 1, 1) if len(shape) == 1 else sinks)
-    assert_close(attention(Caller(), *given, None, **{name: sinks})[0], wanted)
+    assert_close(attention(Caller(), *given, None, **named)[0], wanted)
 
 
 @pytest.mark.parametrize("one", ["query", "key"])
 def test_a_batch_of_one_serves_all(one: str) -> None:
     query, key, value = operands()
-    given = (query[:1], key, value) if one == "query" else (query, key[:1], value[:1])
+    given: Operands = (query[:1], key, value) if one == "query" else (query, key[:1], value[:1])
     assert_close(attention(Caller(), *given, None)[0], exact(*given))
 
 
@@ -202,7 +213,8 @@ def test_sequences_that_are_packed(causal: bool, cross: bool) -> None:
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_types(dtype: torch.dtype) -> None:
     """The result has the queries' type, whatever that of a mask or of sinks."""
-    given = tuple(t.to(dtype) for t in operands(groups=2))
+    query, key, value = (t.to(dtype) for t in operands(groups=2))
+    given = query, key, value
     bias, sinks = torch.randn(1, 1, QUERIES, KEYS), torch.randn(HEADS)
     found = attention(Caller(), *given, bias, s_aux=sinks)[0]
     assert found.dtype == dtype

@@ -80,7 +80,9 @@ def test_no_mask_has_elements(family: str, cache: Callable[[Any], Any]) -> None:
 
 
 @pytest.mark.parametrize("family", ["llama", "gemma3_text"])
-@pytest.mark.parametrize("how", [{}, {"num_beams": 3}, {"cache_implementation": "static"}], ids=["greedy", "beams", "static"])
+@pytest.mark.parametrize(
+    "how", [{}, {"num_beams": 3}, {"cache_implementation": "static"}], ids=["greedy", "beams", "static"]
+)
 def test_generates_the_same_text(family: str, how: dict[str, Any]) -> None:
     made = model(family)
     ids, counted = torch.randint(4, 90, (2, 6)), torch.ones(2, 6, dtype=torch.int64)
@@ -88,7 +90,9 @@ def test_generates_the_same_text(family: str, how: dict[str, Any]) -> None:
     found = []
     for implementation in ("eager", "einc"):
         made.set_attn_implementation(implementation)
-        found.append(made.generate(ids, attention_mask=counted, max_new_tokens=8, do_sample=False, disable_compile=True, **how))
+        found.append(
+            made.generate(ids, attention_mask=counted, max_new_tokens=8, do_sample=False, disable_compile=True, **how)
+        )
     assert torch.equal(*found)
 
 
@@ -132,9 +136,16 @@ def test_a_step_compiles_nothing(family: str, cache: Callable[[Any], Any], monke
     ids, counted = torch.randint(4, 90, (2, MOST)), torch.ones(2, MOST, dtype=torch.int64)
     counted[0, :2] = 0
     held, done = cache(made.config), []
+
+    def seen(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            done.append(name)
+            return original(*args, **kwargs)
+
+        return call
+
     for owner, name in ((driver, "run_passes"), (Pattern, "_trace")):
-        original = getattr(owner, name)
-        monkeypatch.setattr(owner, name, lambda *a, _o=original, _n=name, **k: (done.append(_n), _o(*a, **k))[1])
+        monkeypatch.setattr(owner, name, seen(name, getattr(owner, name)))
 
     def read(start: int, stop: int) -> None:
         with torch.no_grad():

@@ -96,7 +96,9 @@ def test_images(family: str) -> None:
 @pytest.mark.parametrize("family", AUDIO.split())
 def test_audio(family: str) -> None:
     made = model(family)
-    inputs = {made.main_input_name: torch.randn(2, 1600) if made.main_input_name == "input_values" else torch.randn(2, 40, 80)}
+    inputs = {
+        made.main_input_name: torch.randn(2, 1600) if made.main_input_name == "input_values" else torch.randn(2, 40, 80)
+    }
     assert_as_good(made, fed(**inputs))
 
 

@@ -31,7 +31,9 @@ SIZES: dict[str, Any] = {
         4,
     ),
     "num_key_value_heads": 2,
-    **dict.fromkeys("head_dim d_kv attention_head_dim qk_rope_head_dim qk_nope_head_dim rotary_dim global_head_dim".split(), 8),
+    **dict.fromkeys(
+        "head_dim d_kv attention_head_dim qk_rope_head_dim qk_nope_head_dim rotary_dim global_head_dim".split(), 8
+    ),
     "v_head_dim": 16,
     **dict.fromkeys("kv_lora_rank q_lora_rank index_head_dim".split(), 16),
     # experts

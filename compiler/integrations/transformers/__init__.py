@@ -3,7 +3,8 @@
     einc.integrations.transformers.register()
     model = AutoModelForCausalLM.from_pretrained(name, attn_implementation="einc")
 
-Masks arrive as functions of positions and small tensors, and are traced into the program; none is as large as the scores.
+Masks arrive as functions of positions and small tensors, and are traced into the program; none is as large as the
+scores.
 """
 
 from __future__ import annotations

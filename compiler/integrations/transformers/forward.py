@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -34,17 +34,17 @@ def attention(
     cu_seq_lens_q: Tensor | None = None,
     cu_seq_lens_k: Tensor | None = None,
     output_attentions: bool | None = False,
-    **kwargs: Any,
+    **_: Any,
 ) -> tuple[Tensor, Tensor | None]:
-    """The values (b, h, j, e) of the keys (b, h, j, d) that each query (b, h, i, d) attends to: (b, i, h, e).
+    """What each query (b, h, i, d) attends to by the keys (b, h, j, d), of the values (b, h, j, e): (b, i, h, e).
 
     Keys and values may have fewer heads, which divide those of the queries, and a batch of one serves all.
-    `attention_mask` is a `Mask`, or a tensor that broadcasts to the scores (b, h, i, j): truth values say what is seen,
-    numbers are added. Where a `Mask` lets a query see nothing, it gets the average of all values, as in eager attention.
-    Without a mask, attention is causal if `is_causal`, or else the module's attribute, says so and there are several
-    queries. `scaling` is 1 / sqrt(d) if None. `softcap` bounds the scores, then `position_bias` is added, and the sinks,
-    `s_aux` (h) or `sinks` (b, h, i, n), are normalised over too. `indices` (b, i, t) names the only keys that count,
-    `block_indices` (b, g, i, t) the only blocks of as many keys as the module's indexer has in one.
+    `attention_mask` is a `Mask`, or a tensor that broadcasts to the scores (b, h, i, j): truth values say what is
+    seen, numbers are added. Where a `Mask` lets a query see nothing, it gets the average of all values, as in eager
+    attention. Without a mask, attention is causal if `is_causal`, or else the module's attribute, says so and there are
+    several queries. `scaling` is 1 / sqrt(d) if None. `softcap` bounds the scores, then `position_bias` is added, and
+    the sinks, `s_aux` (h) or `sinks` (b, h, i, n), are normalised over too. `indices` (b, i, t) names the only keys
+    that count, `block_indices` (b, g, i, t) the only blocks of as many keys as the module's indexer has in one.
     `cu_seq_lens_q` and `cu_seq_lens_k` bound the sequences that are packed into a batch of one, if there is no mask.
     The second result is the weights (b, h, i, j) if `output_attentions`, else None. Raises `einc.Error` for shapes and
     types that do not fit.
@@ -60,7 +60,7 @@ def attention(
         else:
             call.causal = causal
     if block_indices is not None:
-        call.blocks(block_indices, module.indexer.block_size)
+        call.blocks(block_indices, cast("Any", module).indexer.block_size)
     if indices is not None:
         call.mask(_chosen(indices, key.shape[2]))
     if position_bias is not None:
@@ -86,11 +86,10 @@ class _Call:
         """A mask of any kind."""
         length = self.key.shape[2]
         if isinstance(mask, Mask):
-            if mask.pattern.kv_length > length:
-                mask = mask[:, :, :, :length]
-            found = mask.masked()
+            shorter = mask if mask.changed else mask.of_keys(length)
+            found = shorter.masked()
             if isinstance(found, Masked):
-                self.masked, self.lonely = found, mask.pattern.lonely
+                self.masked, self.lonely = found, shorter.pattern.lonely
                 return
             mask = found
         if mask.dtype == torch.bool:
@@ -119,7 +118,7 @@ class _Call:
             self.positions += (remaining, key_remaining)
 
     def blocks(self, indices: Tensor, size: int) -> None:
-        """The only blocks of so many keys that count, by their indices (b, g, i, t); those that are negative are none."""
+        """The only blocks of so many keys that count, by their indices (b, g, i, t); a negative one is none."""
         count = -(-self.key.shape[2] // size)
         chosen = torch.zeros((*indices.shape[:3], count + 1), dtype=torch.bool, device=indices.device)
         chosen.scatter_(-1, indices.masked_fill(indices < 0, count), True)

@@ -15,12 +15,12 @@ from typing import Any
 import torch
 from torch.utils._pytree import tree_map
 
-from einc.base.errors import CallError
 from einc.dropins.symbols import TraceError
 from einc.integrations.transformers.patterns import Masked, Offset, Pattern, Visible
 
 _LOOKS = frozenset(
-    getattr(torch.Tensor, name).__get__ for name in ("shape", "dtype", "device", "ndim", "requires_grad", "is_cuda", "layout")
+    getattr(torch.Tensor, name).__get__
+    for name in ("shape", "dtype", "device", "ndim", "requires_grad", "is_cuda", "layout")
 ) | {torch.Tensor.dim, torch.Tensor.size, torch.Tensor.numel, torch.Tensor.is_floating_point, torch.Tensor.__len__}
 _SAME = {torch.Tensor.contiguous, torch.Tensor.detach, torch.Tensor.clone}
 
@@ -35,18 +35,29 @@ class Mask(torch.Tensor):
     @staticmethod
     def __new__(cls, pattern: Pattern, dtype: torch.dtype) -> Mask:
         shape = (pattern.batch, 1, pattern.q_length, pattern.kv_length)
-        made: Mask = torch.Tensor._make_wrapper_subclass(cls, shape, dtype=dtype, device=pattern.device)  # type: ignore[attr-defined]
+        made: Mask = torch.Tensor._make_wrapper_subclass(cls, shape, dtype=dtype, device=pattern.device)
         made.pattern, made._masked, made._elements = pattern, None, None
         return made
 
+    def of_keys(self, length: int) -> Mask:
+        """The mask of the first keys; itself if it has no more."""
+        return self if self.pattern.kv_length <= length else Mask(self.pattern.columns(length), self.dtype)
+
     def masked(self) -> Masked | torch.Tensor:
         """The condition in the language and its operands; the elements where the language cannot express it."""
+        if self.changed:
+            return self.elements()
         if self._masked is None:
             try:
                 self._masked = self.pattern.masked()
             except TraceError:
                 return self.elements()
         return self._masked
+
+    @property
+    def changed(self) -> bool:
+        """Was something written to the elements, of which the pattern does not know?"""
+        return self._elements is not None and self._elements._version > 0
 
     def elements(self) -> torch.Tensor:
         """The mask as transformers makes it for eager attention."""
@@ -65,14 +76,14 @@ class Mask(torch.Tensor):
         with torch._C.DisableTorchFunctionSubclass():
             if func in _LOOKS:
                 return func(*args, **kwargs)
-            if args and isinstance(args[0], Mask):
+            if args and isinstance(args[0], Mask) and not args[0].changed:
                 found = _lazily(func, args[0], args[1:], kwargs)
                 if found is not None:
                     return found
             return func(*tree_map(_as_elements, tuple(args)), **tree_map(_as_elements, kwargs))
 
     @classmethod
-    def __torch_dispatch__(
+    def __torch_dispatch__(  # type: ignore[override]  # torch types it as a static method
         cls, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         return func(*tree_map(_as_elements, tuple(args)), **tree_map(_as_elements, dict(kwargs or {})))
@@ -144,7 +155,7 @@ def mask(
     q_length: int,
     kv_length: int,
     q_offset: Offset = 0,
-    kv_offset: Offset = 0,
+    kv_offset: int = 0,
     mask_function: Visible | None = None,
     attention_mask: torch.Tensor | None = None,
     allow_is_causal_skip: bool = True,
@@ -159,43 +170,54 @@ def mask(
     None where every query sees every key and that may be said so. While torch traces a graph, a tensor with elements,
     also for a single query that a compiled graph will be called with.
     """
-    from transformers.masking_utils import bidirectional_mask_function, causal_mask_function, eager_mask
+    from transformers.masking_utils import causal_mask_function, eager_mask
     from transformers.utils.import_utils import is_tracing
 
     visible = causal_mask_function if mask_function is None else mask_function
-    given = {"attention_mask": attention_mask, "dtype": dtype, "device": device, "use_vmap": use_vmap}
-    compiled = isinstance(q_offset, torch.Tensor) and q_length == 1
-    if compiled or is_tracing(attention_mask):
-        skip = allow_is_bidirectional_skip
-        lengths = (batch_size, q_length, kv_length, q_offset, kv_offset)
-        return eager_mask(*lengths, visible, allow_is_bidirectional_skip=skip, **given, **kwargs)  # type: ignore[no-any-return]
+    lengths = batch_size, q_length, kv_length, q_offset, kv_offset
+    if (isinstance(q_offset, torch.Tensor) and q_length == 1) or is_tracing(attention_mask):
+        named = {"attention_mask": attention_mask, "dtype": dtype, "use_vmap": use_vmap, "device": device, **kwargs}
+        elements: torch.Tensor | None = eager_mask(
+            *lengths, visible, allow_is_bidirectional_skip=allow_is_bidirectional_skip, **named
+        )
+        return elements
+    pattern = _pattern(lengths, visible, attention_mask, torch.device(device))
+    if pattern.everything and (allow_is_causal_skip or allow_is_bidirectional_skip):
+        return None
+    return Mask(pattern, dtype)
+
+
+def _pattern(
+    lengths: tuple[int, int, int, Offset, int], visible: Visible, table: torch.Tensor | None, device: torch.device
+) -> Pattern:
+    """The pattern of a function and of padding (batch, positions)."""
+    from transformers.masking_utils import bidirectional_mask_function, causal_mask_function
+
+    batch, q_length, kv_length, q_offset, kv_offset = lengths
     if isinstance(q_offset, torch.Tensor):
         q_offset = q_offset.clone()  # a static cache counts on in place, before attention reads it
     codes = _codes(visible)
-    start, end = kv_offset, kv_offset + kv_length
-    if causal_mask_function.__code__ in codes and codes <= _shiftless() and isinstance(q_offset, int):
+    shiftless = codes <= _shiftless()
+    end = kv_offset + kv_length
+    if shiftless and causal_mask_function.__code__ in codes and isinstance(q_offset, int):
         end = min(end, q_offset + q_length)  # later keys are not seen in any case
     padding = None
-    if attention_mask is not None:
-        if isinstance(start, torch.Tensor):
-            raise CallError("the offset of keys is a tensor", fact="there is padding", hint="pass a number")
-        padding = _padding(attention_mask, start, kv_length, end, look=q_length > 1 or attention_mask.device.type == "cpu")
-    pattern = Pattern(
-        None if visible is bidirectional_mask_function else visible,
-        batch_size,
+    if table is not None:
+        look = q_length > 1 or table.device.type == "cpu"
+        padding = _padding(table, kv_offset, kv_length, end, look)
+    last = q_length == 1 and q_offset == kv_offset + kv_length - 1
+    return Pattern(
+        None if visible is bidirectional_mask_function or (last and visible is causal_mask_function) else visible,
+        batch,
         q_length,
         kv_length,
         q_offset,
         kv_offset,
         padding,
-        codes <= _shiftless(),
-        q_length > 1 and (padding is not None or not codes <= _reflexive()),
-        torch.device(device),
+        shiftless,
+        lonely=q_length > 1 and (padding is not None or not codes <= _reflexive()),
+        device=device,
     )
-    everything = pattern.visible is None or (visible is causal_mask_function and q_length == 1 and q_offset == end - 1)
-    if everything and padding is None and (allow_is_causal_skip or allow_is_bidirectional_skip):
-        return None
-    return Mask(pattern, dtype)
 
 
 def _padding(table: torch.Tensor, start: int, length: int, end: int, look: bool) -> torch.Tensor | None:

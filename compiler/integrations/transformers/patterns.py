@@ -64,11 +64,16 @@ class Pattern:
     q_length: int
     kv_length: int
     q_offset: Offset = 0
-    kv_offset: Offset = 0
+    kv_offset: int = 0
     padding: torch.Tensor | None = None
     shiftless: bool = False
     lonely: bool = False
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+
+    @property
+    def everything(self) -> bool:
+        """Is it known that every query sees every key?"""
+        return self.visible is None and self.padding is None
 
     def rows(self, start: int, length: int) -> Pattern:
         """The pattern of some of the queries."""
@@ -100,8 +105,8 @@ class Pattern:
 
     def _offsets(self) -> _Offsets:
         q, kv = self.q_offset, self.kv_offset
-        if isinstance(q, torch.Tensor) or isinstance(kv, torch.Tensor):
-            return _Offsets(q, None if isinstance(kv, int) and kv == 0 else kv, by_operand=True)
+        if isinstance(q, torch.Tensor):
+            return _Offsets(q, kv or None, by_operand=True)
         if self.shiftless or self.visible is None:
             q, kv = q - kv, 0
         if q == kv:
@@ -109,9 +114,7 @@ class Pattern:
         last = q - kv == self.kv_length - self.q_length
         return _Offsets(None if last else q, kv or None, by_operand=not last, last=last)
 
-    def _trace(
-        self, offsets: _Offsets, captured: tuple[torch.Tensor, ...], named: dict[str, torch.Tensor]
-    ) -> Masked:
+    def _trace(self, offsets: _Offsets, captured: tuple[torch.Tensor, ...], named: dict[str, torch.Tensor]) -> Masked:
         tracer = Tracer(dict.fromkeys("bhij"), self.device)
         b, h, i, j = tracer.axes()
         q, k = (Symbol(tracer, value, torch.int64) for value in self._positions(offsets, i.value, j.value))
@@ -150,11 +153,11 @@ class Pattern:
 class _Offsets:
     """How positions follow from those along the axes.
 
-    Queries are at `q` if that is an operand, else at `kv`, and if they are the `last`, as far on as there are more keys.
+    Queries begin at `q` if that is an operand, else at `kv`; if they are the `last`, as far on as there are more keys.
     """
 
     q: Offset | None
-    kv: Offset | None
+    kv: int | None
     by_operand: bool = False
     last: bool = False
 

@@ -1,8 +1,8 @@
 """Attention in the language, with the parts that a call has.
 
-    S[b, h, i, j] = scale * Q[b, h, i, d] * K[b, h // (|h| / |g|), j, d]
-    A[b, h, i, j] = where(MASK, softcap(S, cap) + BIAS, -inf)
-    O[b, i, h, e] = softmax[j](A) * V[b, h // (|h| / |g|), j, e]
+S[b, h, i, j] = scale * Q[b, h, i, d] * K[b, h // (|h| / |g|), j, d]
+A[b, h, i, j] = where(MASK, softcap(S, cap) + BIAS, -inf)
+O[b, i, h, e] = softmax[j](A) * V[b, h // (|h| / |g|), j, e]
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ class Form:
     """What the text depends on.
 
     `query` and `key` say that these have the batch of the result, and one for all otherwise; `grouped`, that several
-    heads of queries share one of the keys. `masks` and `biases` are the axes of boolean and of additive operands, `sink`
-    those of the sinks; `documents` counts the conditions on packed
-    sequences, which are: in the same one, and not after the query, counted from its end;
-    `blocks` is the size of the blocks of keys of which only some count; `lonely` says that a query which sees no key gets the average of all values.
+    heads of queries share one of the keys. `masks` and `biases` are the axes of boolean and of additive operands,
+    `sink` those of the sinks. `documents` counts the conditions on packed sequences, which are: in the same one, and
+    not after the query, counted from its end. `blocks` is the size of the blocks of keys of which only some count.
+    `lonely` says that a query which sees no key gets the average of all values.
     """
 
     dtype: str
@@ -49,8 +49,8 @@ class Form:
 def program(form: Form) -> Program:
     """The program of a form.
 
-    Its operands are Q, K, V, those of the condition, masks, biases, what says which document a position is in, and sinks;
-    then the numbers scale, cap, drop and seed, as far as the form has them.
+    Its operands are Q, K, V, those of the condition, masks, biases, what says which document a position is in, blocks
+    and sinks; then the numbers scale, cap, drop and seed, as far as the form has them.
     """
     return compiled(text(form), NAME)
 
