@@ -12,7 +12,7 @@ from torch import Tensor
 from einc import driver
 from einc.integrations.transformers.patterns import Pattern
 from tests.integrations.compare import Run, assert_as_good, calls, without_elements
-from tests.integrations.families import WANTED
+from tests.integrations.families import OTHERS, WANTED
 from tests.integrations.tiny import cached, model
 
 LENGTHS = (6, 1, 1, 3, 1, 2)  # of what is read at a time: past a window of 4, then past it again
@@ -158,3 +158,9 @@ def test_a_step_compiles_nothing(family: str, cache: Callable[[Any], Any], monke
     for k in range(11, 16):
         read(k, k + 1)
     assert done == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", sorted({*OTHERS.split()} - {"minimax"}))  # which has a cache of its own kind
+def test_others(family: str) -> None:
+    assert_as_good(model(family, **WANTED.get(family, {})), read_in_parts(growing, padded=True))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from tests.integrations.compare import Run, assert_as_good, calls, errors, without_elements
-from tests.integrations.families import AUDIO, CAUSAL, ENCODERS, IMAGES, SEQ2SEQ, WANTED
+from tests.integrations.families import AUDIO, CAUSAL, ENCODERS, IMAGES, OF_THEIR_OWN, OTHERS, SEQ2SEQ, WANTED
 from tests.integrations.tiny import model
 
 LENGTH = 10
@@ -152,4 +152,23 @@ def test_a_model_made_with_einc() -> None:
     assert ours <= 3 * eager
 
 
-EVERY = "MODEL_FOR_CAUSAL_LM_MAPPING_NAMES"
+@pytest.mark.parametrize("family", OF_THEIR_OWN.split())
+def test_models_that_compute_attention_themselves(family: str) -> None:
+    """They compute the same, with masks of which they ask for the elements."""
+    made = model(family, **WANTED.get(family, {}))
+    given = {"input_ids": ids(), "attention_mask": counted("right")}
+    found = []
+    for implementation in ("eager", "einc"):
+        made.set_attn_implementation(implementation)
+        with calls() as seen, torch.no_grad():
+            found.append(result(made(**given)))
+        assert seen == []
+    assert torch.equal(*found)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", OTHERS.split())
+@pytest.mark.parametrize("padding", ["left", "right"])
+def test_others(family: str, padding: str) -> None:
+    rows = counted(padding)
+    assert_as_good(model(family, **WANTED.get(family, {})), fed(rows, input_ids=ids(), attention_mask=rows))

@@ -14,6 +14,8 @@ from einc.integrations.transformers.patterns import Masked
 from einc.integrations.transformers.program import Form, program, text
 from einc.runtime.tensors import compiling
 
+_TYPES = {t: language_type(t) for t in (torch.float16, torch.bfloat16, torch.float32, torch.float64)}
+
 
 def attention(
     module: torch.nn.Module,
@@ -142,7 +144,7 @@ class _Call:
         if isinstance(scaling, Tensor):
             query, scaling = query * scaling, 1.0
         form = Form(
-            dtype=language_type(query.dtype),
+            dtype=_TYPES.get(query.dtype) or language_type(query.dtype),
             query=batches[0] >= batches[1],
             key=batches[1] >= batches[0],
             grouped=query.shape[1] != key.shape[1],
