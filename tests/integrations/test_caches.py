@@ -33,13 +33,14 @@ def static(config: Any) -> Any:
 
 def read_in_parts(cache: Callable[[Any], Any], padded: bool) -> Run:
     """A model that reads a text part by part: what it says at every position that counts."""
-    ids = torch.randint(4, 90, (2, sum(LENGTHS)), generator=torch.Generator().manual_seed(0))
-    counted = torch.ones_like(ids)
+    texts = torch.randint(4, 90, (2, sum(LENGTHS)), generator=torch.Generator().manual_seed(0))
+    counting = torch.ones_like(texts)
     if padded:
-        counted[0, :3] = 0
-    positions = (counted.cumsum(-1) - 1).clamp(min=0)
+        counting[0, :3] = 0
+    places = (counting.cumsum(-1) - 1).clamp(min=0)
 
     def run(m: Any) -> Tensor:
+        ids, counted, positions = (t.to(m.device) for t in (texts, counting, places))
         held, at, found = cache(m.config), 0, []
         for length in LENGTHS:
             part = slice(at, at + length)
