@@ -252,17 +252,27 @@ def _shiftless() -> frozenset[CodeType]:
     """Functions of transformers that compare positions with each other only."""
     from transformers import masking_utils as m
 
-    made = (m.sliding_window_overlay(1), m.sliding_window_bidirectional_overlay(1))
-    alone = (m.causal_mask_function, m.bidirectional_mask_function, *made)
-    return frozenset(f.__code__ for f in (*alone, m.and_masks(*alone), m.or_masks(*alone)))
+    alone = (m.causal_mask_function, m.bidirectional_mask_function)
+    made = _made("sliding_window_overlay", 1), _made("sliding_window_bidirectional_overlay", 1)
+    several = (m.and_masks(*alone), m.or_masks(*alone))
+    return frozenset(f.__code__ for f in (*alone, *several)).union(*made)
 
 
 @cache
 def _reflexive() -> frozenset[CodeType]:
     """Functions of transformers by which every query sees at least itself."""
-    from transformers import masking_utils as m
-
     table = torch.zeros(1, 1, dtype=torch.int64)
-    made = (m.chunked_overlay(1, table[0]), m.packed_sequence_mask_function(table), m.blockwise_overlay(table))
-    remapped = m.remap_positions_for_packed_sequence(m.causal_mask_function, table)
-    return _shiftless() | {f.__code__ for f in (*made, remapped)}
+    return _shiftless().union(
+        _made("chunked_overlay", 1, table[0]),
+        _made("packed_sequence_mask_function", table),
+        _made("blockwise_overlay", table),
+        _made("remap_positions_for_packed_sequence", lambda *_: True, table),
+    )
+
+
+def _made(name: str, *arguments: Any) -> frozenset[CodeType]:
+    """The code of what a function of transformers makes, if this version has it."""
+    from transformers import masking_utils
+
+    make = getattr(masking_utils, name, None)
+    return frozenset() if make is None else frozenset((make(*arguments).__code__,))

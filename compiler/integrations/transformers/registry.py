@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from inspect import signature
+
 from einc.base.errors import CallError
 
 
@@ -12,13 +14,19 @@ def register(name: str = "einc") -> None:
     exist. Raises `CallError` if transformers is not installed or has no interface for masks.
     """
     try:
-        from transformers import AttentionInterface, AttentionMaskInterface
+        from transformers import AttentionInterface, AttentionMaskInterface, __version__, masking_utils
     except ImportError as error:
         raise CallError(
             "transformers with its attention and mask interfaces is not installed",
             fact=str(error),
             hint='pip install "einc[transformers]"',
         ) from None
+    if "q_offset" not in signature(masking_utils.eager_mask).parameters:
+        raise CallError(
+            "this version of transformers gives masks no offsets",
+            fact=f"it is {__version__}",
+            hint='pip install "transformers>=5.4"',
+        )
     from einc.integrations.transformers.forward import attention
     from einc.integrations.transformers.masks import mask
 
