@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from einc import driver
-from einc.integrations.transformers.patterns import Pattern
+from einc.integrations.transformers.patterns import Masked, Pattern
 from tests.integrations.compare import Run, assert_as_good, calls, without_elements
 from tests.integrations.families import OTHERS, WANTED
 from tests.integrations.tiny import cached, model
@@ -136,17 +136,14 @@ def test_a_step_compiles_nothing(family: str, cache: Callable[[Any], Any], monke
     made.set_attn_implementation("einc")
     ids, counted = torch.randint(4, 90, (2, MOST)), torch.ones(2, MOST, dtype=torch.int64)
     counted[0, :2] = 0
-    held, done = cache(made.config), []
+    held, traced = cache(made.config), []
+    trace = Pattern._trace
 
-    def seen(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*args: Any, **kwargs: Any) -> Any:
-            done.append(name)
-            return original(*args, **kwargs)
+    def seen(*given: Any) -> Masked:
+        traced.append(given)
+        return trace(*given)
 
-        return call
-
-    for owner, name in ((driver, "run_passes"), (Pattern, "_trace")):
-        monkeypatch.setattr(owner, name, seen(name, getattr(owner, name)))
+    monkeypatch.setattr(Pattern, "_trace", seen)
 
     def read(start: int, stop: int) -> None:
         with torch.no_grad():
@@ -155,10 +152,12 @@ def test_a_step_compiles_nothing(family: str, cache: Callable[[Any], Any], monke
     read(0, 9)
     read(9, 10)
     read(10, 11)
-    done.clear()
+    traced.clear()
+    compiled = driver._compile.cache_info().misses
     for k in range(11, 16):
         read(k, k + 1)
-    assert done == []
+    assert traced == []
+    assert driver._compile.cache_info().misses == compiled
 
 
 @pytest.mark.slow
