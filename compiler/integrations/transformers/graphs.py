@@ -16,6 +16,10 @@ def called(text: str, operands: Sequence[torch.Tensor], numbers: Mapping[str, fl
     integers = {n: x for n, x in numbers.items() if n == "seed"}
     floats = {n: x for n, x in numbers.items() if n not in integers}
     found = torch.ops.einc.call(
-        description(text, NAME), list(operands), [*integers, *floats], [*integers.values()], [*floats.values()]
+        description(text, NAME),
+        list(operands),
+        " ".join([*integers, *floats]),
+        [*integers.values()],
+        [*floats.values()],
     )
     return found[0] if len(found) == 1 else tuple(found)
