@@ -13,6 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from einc import integrations
     from einc.api import Program, compile
     from einc.base.errors import (
         AxisError,
@@ -45,6 +46,7 @@ __all__ = [
     "einsum",
     "flex_attention",
     "flex_program",
+    "integrations",
     "scaled_dot_product_attention",
 ]
 
@@ -63,6 +65,8 @@ def __getattr__(name: str) -> object:
         from importlib.metadata import version
 
         return version("einc")
+    if name == "integrations":
+        return import_module("einc.integrations")
     if name not in __all__:
         raise AttributeError(f"module 'einc' has no attribute {name!r}")
     value: object = getattr(import_module(_HOME.get(name, "einc.base.errors")), name)
