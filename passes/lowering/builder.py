@@ -193,9 +193,10 @@ class Builder(Statements):
             return self._with_u64(op, e.args, order)
         if rule is Rule.TRUTH and t.is_int and len(set(types)) > 1:
             t = INT if all(map(fits_position, e.args, types)) else I64
-        args = tuple(self._as(a, order, t) for a in e.args)
-        if t == INT and any(self.type_of(self._value(a, order, F32)) == I64 for a in e.args):
-            args, t = tuple(self._as(a, order, I64) for a in e.args), I64
+        values = [self._value(a, order, t if t.is_float else F32) for a in e.args]
+        if t == INT and any(self.type_of(v) == I64 for v in values):
+            t = I64
+        args = tuple(self.convert(v, t) for v in values)
         if self.inverts and op == "div" and t.is_float and not isinstance(args[1], tile.Lit) and self._is_spread(args):
             inverse = tile.Elem("div", (tile.Lit(1.0, t), args[1]))
             return tile.Elem("mul", (args[0], self.bind("inverse", inverse, order)))
