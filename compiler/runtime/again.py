@@ -114,7 +114,8 @@ class Calls:
                 key.append((kind, x))
             else:
                 key.append(_width(x) if kind is int else kind)
-                numbers.append(x)
+                if kind is not Absent:
+                    numbers.append(x)
         return tuple(key), tensors, pointers, numbers
 
     def placed(self, given: Sequence[Any], named: Mapping[str, Any]) -> list[Any] | None:
