@@ -18,6 +18,7 @@ from einc.base.facts import Fact
 from einc.base.targets import INTERPRETER, Target
 from einc.binding import Bindings
 from einc.binding.checks import checked_scalars
+from einc.binding.obligations import depends_on, obligations
 from einc.codegen import TRITON
 from einc.driver import Compiled, compile_program
 from einc.pipeline import Backend
@@ -72,7 +73,7 @@ class Options:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Prepared:
-    """A call prepared for all calls with operands of the same shapes and types and the same deciding integers."""
+    """A call prepared for all calls with operands of the same shapes and types that agree in the deciding scalars."""
 
     program: ein.Program
     bindings: Bindings
@@ -105,10 +106,10 @@ def prepared(
     options: Options,
     meaning: Callable[[], tuple[ein.Program, Bindings]],
 ) -> Prepared:
-    """The prepared call of `source`, which makes a program of facts, for such operands and integers.
+    """The prepared call of `source`, which makes a program of facts, for such operands and scalars.
 
     `meaning` gives the program and its bindings, and raises `einc.Error` where the operands do not fit; errors are not
-    kept. `scalars` are those that extents and kernels depend on (`deciding`); others may differ between calls.
+    kept. `scalars` are those that decide (`Deciding`); others may differ between calls.
     """
     key = (source, facts, tuple((n, type(v), v) for n, v in scalars.items()), where, options)
     return _kept.get(key) or _prepare(key, where, options, meaning)
@@ -128,10 +129,31 @@ def _prepare(
         return _kept[key]
 
 
-def deciding(program: ein.Program) -> frozenset[str]:
-    """The scalars that extents, checks and kernels depend on: those in formulas, and all but floats and seeds."""
+@dataclass(frozen=True, slots=True)
+class Deciding:
+    """The scalars of a program whose values decide how a call runs.
+
+    `always` are those that extents, defaults and checks depend on. Emitted kernels take all others as arguments. Tiles
+    run by torch are compiled for the integers `baked` as well, from which they know what masks leave.
+    """
+
+    always: frozenset[str] = frozenset()
+    baked: frozenset[str] = frozenset()
+
+    def of(self, backend: str) -> frozenset[str]:
+        """Those for calls that run on a backend."""
+        return self.always | self.baked if backend == "torch" else self.always
+
+
+NOTHING = Deciding()
+
+
+def deciding(program: ein.Program) -> Deciding:
+    """The scalars that decide: those in formulas and in what is checked; for torch, all but floats and seeds."""
+    dims = program.shapes()
     formulas = [e for e in (*(a.extent for a in program.axes), *(p.default for p in program.scalars)) if e is not None]
-    extents = {n.name for e in formulas for n in ein.walk(e) if isinstance(n, ein.Scalar)}
+    formulas += [e for eq in program.equations for owed in obligations(eq, dims) for e in depends_on(owed)]
+    always = {n.name for e in formulas for n in ein.walk(e) if isinstance(n, ein.Scalar)}
     found: set[str] = set()
     for root in (e for eq in program.equations for e in eq.expressions()):
         stack = [root]
@@ -143,7 +165,8 @@ def deciding(program: ein.Program) -> frozenset[str]:
                     stack += rest
                 case node:
                     stack += ein.children(node)
-    return frozenset(extents | {p.name for p in program.scalars if not p.dtype.is_float and p.name in found})
+    baked = {p.name for p in program.scalars if not p.dtype.is_float and p.name in found}
+    return Deciding(frozenset(always), frozenset(baked))
 
 
 def forget() -> None:
