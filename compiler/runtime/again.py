@@ -58,7 +58,7 @@ class Calls:
         self.names = (*operands, *scalars)
         self.places = {name: k for k, name in enumerate(self.names)}
         self.kinds = {  # of each scalar, on the CPU or elsewhere: what it may be, and whether it decides
-            on_cpu: tuple((_KINDS.get(t.kind, ()), name in decide or t.is_bool) for name, t in scalars.items())
+            on_cpu: tuple((_KINDS.get(t.kind, ()), name in decide) for name, t in scalars.items())
             for on_cpu, decide in ((True, deciding.of("torch")), (False, deciding.of("triton")))
         }
         self.known: dict[Key, tuple[Run, bool]] = {}

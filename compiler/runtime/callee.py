@@ -59,7 +59,8 @@ class Callee:
         """What runs a call with such operands there."""
         decide = self.deciding.of(where.backend)
         kept = {n: v for n, v in scalars.items() if n in decide and isinstance(v, bool | int | float)}
-        return prepared(self.description, facts, kept, where, self.options, lambda: self.bound(facts, scalars))
+        baked = decide - self.deciding.always
+        return prepared(self.description, facts, kept, where, self.options, lambda: self.bound(facts, scalars), baked)
 
     def first(
         self,

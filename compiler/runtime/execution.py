@@ -204,17 +204,25 @@ class Repeated:
 class InTorch:
     """Runs the compiled kernels by torch operations, vectorised over the grid.
 
-    A program that is one operation of torch is computed by that, unless it is to be run as it is `tiled`.
+    Integers that are `changing` are taken at each run, others are compiled for. A program that is one operation of
+    torch is computed by that, unless it is to be run as it is `tiled`.
     """
 
-    def __init__(self, compiled: Compiled, bindings: Bindings, where: Place, tiled: bool = False) -> None:
+    def __init__(
+        self,
+        compiled: Compiled,
+        bindings: Bindings,
+        where: Place,
+        changing: frozenset[str] = frozenset(),
+        tiled: bool = False,
+    ) -> None:
         from einc.codegen.executor.run import executor
         from einc.codegen.operation import operation
 
         schedule = compiled.state.schedule
         assert schedule is not None
         self.program, self.bindings = compiled.program, bindings
-        self.executor = executor(compiled.state.program, schedule, bindings, where.device)
+        self.executor = executor(compiled.state.program, schedule, bindings, where.device, changing)
         self.single = None if tiled or compiled.context.level < 2 else operation(compiled.program)
 
     def run(self, tensors: Tensors, scalars: Scalars, out: Outputs | None) -> Outputs:

@@ -8,7 +8,7 @@ Every call goes through here: of a compiled text, an einsum, a row of a benchmar
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -32,8 +32,10 @@ if TYPE_CHECKING:
     from einc.stages import Given
 
 _MOST_KEPT = 4096
+_MOST_BAKED = 4  # values that torch's tiles are compiled for: that takes longer than what is gained for small tiles
 
-_kept: OrderedDict[Hashable, Prepared] = OrderedDict()
+_kept: OrderedDict[tuple[Hashable, Hashable], Prepared] = OrderedDict()
+_baked: Counter[Hashable] = Counter()  # the calls among these that were prepared for values, by what else they are for
 _lock = threading.RLock()
 
 
@@ -105,25 +107,46 @@ def prepared(
     where: Place,
     options: Options,
     meaning: Callable[[], tuple[ein.Program, Bindings]],
+    baked: frozenset[str] = frozenset(),
 ) -> Prepared:
     """The prepared call of `source`, which makes a program of facts, for such operands and scalars.
 
     `meaning` gives the program and its bindings, and raises `einc.Error` where the operands do not fit; errors are not
-    kept. `scalars` are those that decide (`Deciding`); others may differ between calls.
+    kept. `scalars` are those that decide (`Deciding`); others may differ between calls. After calls for several values
+    of those in `baked`, one is prepared that serves all values.
     """
-    key = (source, facts, tuple((n, type(v), v) for n, v in scalars.items()), where, options)
-    return _kept.get(key) or _prepare(key, where, options, meaning)
+    settled = tuple((n, type(v), v) for n, v in scalars.items() if n not in baked)
+    changing = tuple(n for n in scalars if n in baked)
+    alike = (source, facts, settled, changing, where, options)
+    values = tuple(scalars[n] for n in changing)
+    found = _kept.get((alike, values)) or _kept.get((alike, None))
+    return found or _prepare(alike, values, frozenset(changing), where, options, meaning)
 
 
 def _prepare(
-    key: Hashable, where: Place, options: Options, meaning: Callable[[], tuple[ein.Program, Bindings]]
+    alike: Hashable,
+    values: tuple[int, ...] | None,
+    changing: frozenset[str],
+    where: Place,
+    options: Options,
+    meaning: Callable[[], tuple[ein.Program, Bindings]],
 ) -> Prepared:
+    """The call prepared for these values of what is changing, or for all."""
     with _lock:  # if several threads ask for a program, one compiles it
+        if values and (alike, values) not in _kept and _baked[alike] >= _MOST_BAKED:
+            values = None
+        key = (alike, values)
         if key not in _kept:
             program, bindings = meaning()
             compiled = options.compile(program, bindings.extents, where)
-            launch = InTorch if where.backend == "torch" else InTriton
-            _kept[key] = Prepared(program, bindings, compiled, launch(compiled, bindings, where))
+            if where.backend == "torch":
+                taken = changing if values is None else frozenset[str]()
+                launch: InTorch | InTriton = InTorch(compiled, bindings, where, taken)
+            else:
+                launch = InTriton(compiled, bindings, where)
+            _kept[key] = Prepared(program, bindings, compiled, launch)
+            if values:
+                _baked[alike] += 1
             if len(_kept) > _MOST_KEPT:
                 _kept.popitem(last=False)
         return _kept[key]
@@ -133,8 +156,8 @@ def _prepare(
 class Deciding:
     """The scalars of a program whose values decide how a call runs.
 
-    `always` are those that extents, defaults and checks depend on. Emitted kernels take all others as arguments. Tiles
-    run by torch are compiled for the integers `baked` as well, from which they know what masks leave.
+    `always` are truth values, and what extents, defaults and checks depend on. Emitted kernels take all others as
+    arguments. Tiles run by torch are compiled for some values of the integers `baked`: so they know what masks leave.
     """
 
     always: frozenset[str] = frozenset()
@@ -149,7 +172,7 @@ NOTHING = Deciding()
 
 
 def deciding(program: ein.Program) -> Deciding:
-    """The scalars that decide: those in formulas and in what is checked; for torch, all but floats and seeds."""
+    """The scalars that decide: all but floats and seeds, beside those in formulas and in what is checked."""
     dims = program.shapes()
     formulas = [e for e in (*(a.extent for a in program.axes), *(p.default for p in program.scalars)) if e is not None]
     formulas += [e for eq in program.equations for owed in obligations(eq, dims) for e in depends_on(owed)]
@@ -165,7 +188,8 @@ def deciding(program: ein.Program) -> Deciding:
                     stack += rest
                 case node:
                     stack += ein.children(node)
-    baked = {p.name for p in program.scalars if not p.dtype.is_float and p.name in found}
+    always |= {p.name for p in program.scalars if p.dtype.is_bool and p.name in found}
+    baked = {p.name for p in program.scalars if p.dtype.is_int and p.name in found} - always
     return Deciding(frozenset(always), frozenset(baked))
 
 
@@ -173,3 +197,4 @@ def forget() -> None:
     """Drop all prepared calls."""
     with _lock:
         _kept.clear()
+        _baked.clear()

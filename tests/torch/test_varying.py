@@ -48,9 +48,9 @@ class _Counts(dict[str, int]):
         return _compile.cache_info().misses if name == "passes" else len(prepared._kept)
 
 
-@pytest.mark.parametrize(("backend", "calls"), [("torch", 50), ("interpret", 1)])
+@pytest.mark.parametrize(("backend", "calls"), [("torch", 5), ("interpret", 1)])
 def test_passes_run_once_for_50_windows(backend: str, calls: int, made: dict[str, int]) -> None:
-    """Emitted kernels take the integers as arguments; tiles run by torch are compiled for them, after the passes."""
+    """Emitted kernels take the integers as arguments; tiles run by torch are compiled for the first few."""
     f = einc.compile(TEXT)
     q, k, v = normal(3, 8, seed=1), normal(40, 8, seed=2), normal(40, 5, seed=3)
     for n in range(50):
@@ -106,7 +106,7 @@ def test_which_scalars_decide() -> None:
         )
     )
     found = deciding(program)
-    assert found.of("triton") == {"a", "c", "h"}
+    assert found.of("triton") == {"a", "c", "e", "h"}
     assert found.of("torch") == {"a", "b", "c", "e", "g", "h"}
 
 
