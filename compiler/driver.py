@@ -231,9 +231,10 @@ def _elaborate(text: Script, facts: tuple[tuple[str, Fact], ...] | None) -> ein.
     if known is not None:
         make_room(_depth(known))  # as its elaboration did
         return known
+    from einc.ein.inference import in_range
     from einc.frontend import elaborate as elaborate_text
 
-    program = elaborate_text(text.parsed, None if facts is None else dict(facts))
+    program = in_range(elaborate_text(text.parsed, None if facts is None else dict(facts)))
     plan(program)  # every extent is determined, or the text is wrong
     keep("programs", key, program)
     return program

@@ -7,17 +7,21 @@ at most the sum of their bounds, and so on. Bounds that another one exceeds for 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from math import prod
 from typing import assert_never
 
 from einc import tile
 from einc.base.polynomials import Polynomial, add, times
 from einc.base.types import INT
+from einc.ein.arithmetic import ScalarValue
 from einc.tile import Value
 from einc.tile.walk import tile_axes, values_of
 
 Atom = tuple[str, str]  # ("extent", axis) or ("scalar", name)
 Bound = Polynomial[Atom]
+
+LIMIT = 2**31 - 2**20  # least bound that takes the wider type
 
 
 def largest(schedule: tile.Schedule) -> list[Bound]:
@@ -34,11 +38,39 @@ def largest(schedule: tile.Schedule) -> list[Bound]:
 def written(p: Bound, names: Mapping[Atom, str]) -> str:
     """The polynomial as Python, without its negative terms."""
     terms = []
-    for atoms, n in p.items():
+    for atoms, n in _terms(p):
         factors = [f"abs({names[a]})" if a[0] == "scalar" else names[a] for a in atoms]
-        if n > 0 and (atoms or len(p) == 1):
-            terms.append(" * ".join([str(n), *factors] if n > 1 or not factors else factors))
+        terms.append(" * ".join([str(n), *factors] if n > 1 or not factors else factors))
     return " + ".join(terms) or "0"
+
+
+def _terms(p: Bound) -> Iterator[tuple[tuple[Atom, ...], int]]:
+    """The terms that are compared: those that are not negative, and no constant beside others."""
+    return ((atoms, n) for atoms, n in p.items() if n > 0 and (atoms or len(p) == 1))
+
+
+def digits(x: int) -> int:
+    """The binary digits of an integer: x is in [-2**n, 2**n), and fits n + 1 bits."""
+    return (x if x >= 0 else ~x).bit_length()
+
+
+def is_steady(
+    schedule: tile.Schedule, extents: Mapping[str, int], scalars: Mapping[str, ScalarValue], varying: Iterable[str]
+) -> bool:
+    """Does the index type that a launcher chooses suit all calls whose varying integers have as many digits as these?
+
+    The wider type suits all calls; the other one must still do for the greatest integers.
+    """
+    bounds = largest(schedule)
+    sizes = {("extent", axis): n for axis, n in extents.items()}
+    given = {name: abs(x) for name, x in scalars.items() if isinstance(x, int)}
+    most = given | {name: 1 << digits(int(scalars[name])) for name in varying if name in given}
+
+    def reach(integers: Mapping[str, int]) -> int:
+        atoms = sizes | {("scalar", name): n for name, n in integers.items()}
+        return max((sum(n * prod(atoms[a] for a in factors) for factors, n in _terms(p)) for p in bounds), default=0)
+
+    return reach(most) < LIMIT or reach(given) >= LIMIT
 
 
 class _Kernel:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 
 from einc import tile
-from einc.base.types import I32
+from einc.base.types import I32, ranged
 from einc.codegen.emit import library
 from einc.codegen.emit.names import OWN, Names
 
@@ -86,6 +86,6 @@ def _bounded(v: tile.Lit) -> bool | int | float:
     if t.is_bool:
         return bool(v.value)
     if t.is_float:
-        return float(v.value)
-    value = int(v.value)
-    return value % (1 << t.bits) if t.kind == "u" else value
+        return ranged(float(v.value), t)
+    low, value = t.limits[0], int(v.value)
+    return (value - low) % (1 << (t.bits or 64)) + low

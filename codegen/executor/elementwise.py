@@ -134,7 +134,7 @@ def power(x: Node, exponent: float) -> Compute:
     return run
 
 
-def is_lowest(arg: Node, _: Node) -> Compute:
+def is_lowest(arg: Node) -> Compute:
     """`x == -inf`: mostly nowhere, which the least element shows in a fraction of the time of a comparison."""
 
     def run(frame: Frame) -> Result:

@@ -86,7 +86,7 @@ class Executable:
 def executable(
     kernel: tile.Kernel, extents: Mapping[str, int], scalars: Mapping[str, ScalarValue], device: torch.device
 ) -> Executable:
-    """The kernel compiled for these extents and integers; floats and seeds are taken at each run."""
+    """The kernel compiled for these extents and integers; floats, seeds and other scalars are taken at each run."""
     return Compiler(kernel, dict(extents), scalars, device).compiled()
 
 
@@ -137,7 +137,7 @@ class Compiler:
             positions[axis.name] = Affine(0, tuple((d, s) for d, s in factors if dims[d].extent != 1 and s))
         self.dims = dims
         self.grid = tuple(d for a in kernel.grid for d in members[a.name])
-        fixed = {n: cast("int | bool", scalars[n]) for n, t in kernel.scalars if not t.is_float}
+        fixed = {n: cast("int | bool", scalars[n]) for n, t in kernel.scalars if not t.is_float and n in scalars}
         for name in seeds(kernel):
             fixed.pop(name, None)
         self.values = self.makes(

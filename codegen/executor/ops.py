@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from einc.base.ops import FUNCTIONS
-from einc.base.types import F32, DType
+from einc.base.types import F32, DType, ranged
 from einc.evaluate.philox import FOLD
 
 Function = Callable[..., Tensor]
@@ -77,7 +77,7 @@ def literal(value: bool | float | str, t: DType) -> bool | int | float:
         n = int(value) & ((1 << (t.bits or 64)) - 1)
         signed = t.kind != "u" or t.bits == 64
         return n - (1 << (t.bits or 64)) if signed and n >> ((t.bits or 64) - 1) else n
-    return float(value) if t.is_float else bool(value)
+    return ranged(float(value), t) if t.is_float else bool(value)
 
 
 def convert(x: Tensor, have: DType, want: DType) -> Tensor:

@@ -65,10 +65,18 @@ class Executor:
         return tuple([tensors[name] for name in self.results])
 
 
-def executor(program: ein.Program, schedule: tile.Schedule, bindings: Bindings, device: torch.device) -> Executor:
-    """The executor of a schedule at the extents and integers of a call; seeds may differ between runs."""
-    found = _launches(program, schedule, completed(program, bindings), device)
-    return Executor(found, program.results, device)
+def executor(
+    program: ein.Program,
+    schedule: tile.Schedule,
+    bindings: Bindings,
+    device: torch.device,
+    changing: frozenset[str] = frozenset(),
+) -> Executor:
+    """The executor of a schedule at the extents and integers of a call; seeds, and integers that are `changing`, may
+    differ between runs."""
+    whole = completed(program, bindings)
+    known = {name: value for name, value in whole.scalars.items() if name not in changing}
+    return Executor(_launches(program, schedule, Bindings(whole.extents, known), device), program.results, device)
 
 
 def _launches(

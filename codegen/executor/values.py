@@ -176,8 +176,9 @@ class Values:
             return lambda f: (uniform(computed(seed, f), [computed(i, f) for i in index]), f.reuse)
         if op == "pow" and isinstance(args[1].fixed, Tensor) and t.name in ("f32", "f64"):
             return power(args[0], float(args[1].fixed))
-        if op == "eq" and any(a.fixed is not None and float(a.fixed) == -inf for a in args):
-            return is_lowest(*sorted(args, key=lambda a: a.fixed is not None))
+        lowest = [k for k, a in enumerate(args) if op == "eq" and a.fixed is not None and float(a.fixed) == -inf]
+        if lowest:
+            return is_lowest(args[1 - lowest[0]])
         if OPS[op].rule is Rule.TRUTH and all(a.affine is not None for a in args):
             args, t = self.sides(*args), INT
         run = unary(op, args[0]) if len(args) == 1 else binary(op, args[0], args[1], t)

@@ -32,10 +32,9 @@ def elem(w: Writer, op: str, args: tuple[Value, ...], order: Axes) -> Text:
     if op == "rand":
         return rand(w, args, order)
     if op == "where":
-        condition, *chosen = (w.over(a, order).code for a in args)
-        if not any(w.axes(a) for a in args[1:]):
-            chosen = [w.strict(a, order).code for a in args[1:]]
-        return Text(f"tl.where({condition}, {', '.join(chosen)})")
+        written = w.over if any(w.axes(a) for a in args[1:]) else w.strict
+        chosen = ", ".join(written(a, order).code for a in args[1:])
+        return Text(f"tl.where({w.over(args[0], order).code}, {chosen})")
     if op in ("floordiv", "mod") and t.is_int:
         return divide(w, op, args, order)
     if op in ("max", "min"):
@@ -88,8 +87,10 @@ def divide(w: Writer, op: str, args: tuple[Value, ...], order: Axes) -> Text:
 def extreme(w: Writer, op: str, args: tuple[Value, ...], t: DType, order: Axes) -> Text:
     if t.is_bool:
         return infix(w, "or" if op == "max" else "and", args, t, order)
-    plain = t == INT and not all(w.over(a, order).constant for a in args)
-    inside = ", ".join((w.over(a, order) if plain else w.strict(a, order)).code for a in args)
+    found = [w.over(a, order) for a in args]
+    if t != INT or all(x.constant for x in found):
+        found = [w.certain(a, x) for a, x in zip(args, found, strict=True)]
+    inside = ", ".join(x.code for x in found)
     return Text(f"tl.{op}imum({inside}{f', {_PROPAGATE}' if t.is_float else ''})")
 
 

@@ -112,7 +112,10 @@ class Writer(ABC):
 
     def strict(self, v: Value, order: Axes) -> Text:
         """The value where Triton would guess a constant's type, or takes tensors only."""
+        return self.certain(v, self.over(v, order))
+
+    def certain(self, v: Value, text: Text) -> Text:
+        """The text of a value, where Triton would guess a constant's type, or takes tensors only."""
         if isinstance(v, tile.Lit):
             return self.filled(v, ())
-        text = self.over(v, order)
         return Text(f"tl.cast({text.code}, {TYPES[self.dtype(v).name]})") if text.constant else text

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from enum import Enum
+from functools import lru_cache
 
 from einc.base.errors import DTypeError
 from einc.base.types import BOOL, C64, FLOAT, INT, DType, join
@@ -129,6 +130,7 @@ DENIED = dict(zip(COMPARISONS, ("ge", "gt", "le", "lt", "ne", "eq"), strict=True
 LINEAR = ("neg", "re", "im", "conj")  # unary operations that pass through a sum
 
 
+@lru_cache(maxsize=4096)
 def result_type(name: str, args: tuple[DType, ...]) -> DType:
     """The type of operation `name` on arguments of these types (weak types included).
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import reduce
+from struct import Struct
 from typing import Literal
 
 Kind = Literal["b", "i", "u", "f", "c"]
@@ -66,6 +68,7 @@ C64, C128 = DType("c64", "c", 64), DType("c128", "c", 128)
 INT, FLOAT = DType("int", "i", 0), DType("float", "f", 0)
 
 ALL = (BOOL, I8, I16, I32, I64, U8, U16, U32, U64, F8E4M3, F8E5M2, F16, BF16, F32, F64, C64, C128)
+_SINGLE, _LARGEST = Struct("<f"), float.fromhex("0x1.fffffep127")
 BY_NAME = {t.name: t for t in ALL}
 
 
@@ -77,6 +80,17 @@ def settle(t: DType) -> DType:
 def compute(t: DType) -> DType:
     """The type that arithmetic is done in: f32 for narrow floats, else the type itself."""
     return F32 if t.is_float and t.bits < 32 else t
+
+
+def ranged(value: float, t: DType) -> float:
+    """A number in the range of arithmetic in a float type, which one beyond it rounds to."""
+    if compute(t) != F32:
+        return value
+    try:
+        rounded: float = _SINGLE.unpack(_SINGLE.pack(value))[0]
+    except OverflowError:
+        return math.copysign(math.inf, value)
+    return value if rounded and abs(value) <= _LARGEST else rounded
 
 
 def accumulator(t: DType) -> DType:

@@ -82,6 +82,19 @@ def _is_number(e: Expr) -> bool:
     return isinstance(e, Const) and e.value != 0
 
 
+def depends_on(what: Obligation) -> tuple[Expr, ...]:
+    """The expressions that decide whether it is satisfied, beside extents of axes."""
+    match what:
+        case Exact(division) | Divides(division):
+            return (division,)
+        case Within(read, k):
+            return (read.index[k],)
+        case Some():
+            return ()
+        case _:
+            assert_never(what)
+
+
 def demand(what: Obligation, extents: Extents, scalars: Scalars) -> None:
     """Raises `ShapeError` where the extents do not satisfy it."""
     match what:

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from einc.base.source import Span
-from einc.base.types import DType
+from einc.base.types import F32, F64, DType
 from einc.ein.expressions import (
     FALSE,
     ONE,
@@ -170,6 +170,11 @@ class Program:
     @property
     def scalars(self) -> tuple[Param, ...]:
         return tuple(p for p in self.params if isinstance(p, Param))
+
+    @property
+    def real(self) -> DType:
+        """The type of parameters that are floats: f32 unless the program holds an f64 tensor."""
+        return F64 if F64 in {t.part for t in self.dtypes().values()} else F32
 
     def dtypes(self) -> dict[str, DType]:
         """The type of every tensor and scalar by name."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import reduce
 from typing import assert_never
 
 from einc.base.ops import OPS, Rule, result_type
-from einc.base.types import BOOL, FLOAT, I64, INT, U64, DType, accumulator, compute, settle
-from einc.ein import Apply, AxisValue, Cast, Const, Equation, Expr, Extent, Monoid, Read, Scalar, rebuild
+from einc.base.types import BOOL, F32, F64, FLOAT, I64, INT, U64, DType, accumulator, compute, join, ranged, settle
+from einc.ein import Apply, AxisValue, Cast, Const, Equation, Expr, Extent, Monoid, Program, Read, Scalar, rebuild, walk
 
 _WEAK = {"bool": BOOL, "int": INT, "float": FLOAT}
 _CARRIES = (Rule.JOIN, Rule.ARITHMETIC, Rule.SELECT, Rule.INTEGER)  # their type comes from the arguments
@@ -100,3 +102,58 @@ def default_dtypes(monoid: Monoid | None, bodies: Sequence[Expr], dtypes: Mappin
 def default_dtype(equation: Equation, dtypes: Mapping[str, DType]) -> DType:
     """The default type of the first output."""
     return default_dtypes(equation.monoid, equation.bodies, dtypes)[0]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Literals
+
+
+def in_range(program: Program) -> Program:
+    """The program with every literal of floats in the range of the type that it takes: infinite or 0 beyond it.
+
+    x * 1e39   -->   x * inf      x: f32
+    """
+    beyond = {
+        n
+        for eq in program.equations
+        for e in eq.expressions()
+        for n in walk(e)
+        if isinstance(n, Const) and isinstance(n.value, float) and ranged(n.value, F32) != n.value
+    }
+    if not beyond:
+        return program
+    dtypes = program.dtypes()
+
+    def bounded(eq: Equation) -> Equation:
+        real = F64 if any(t.dtype.part == F64 for t in eq.outputs) else F32
+        return eq.map(lambda e: _in_range(e, real, dtypes) if beyond.intersection(walk(e)) else e)
+
+    return replace(program, equations=tuple(map(bounded, program.equations)))
+
+
+def _in_range(e: Expr, real: DType, dtypes: Mapping[str, DType]) -> Expr:
+    """An expression with its literals in range, where weak floats take the type `real`."""
+    match e:
+        case Const(value=float() as value):
+            return Const(ranged(value, real))
+        case Cast(dtype=dtype):
+            real = _real(dtype, F32)
+            return rebuild(e, lambda x: _in_range(x, real, dtypes))
+        case Apply(op="where", args=(condition, *chosen)):
+            real = _real(_joined(chosen, dtypes), real)
+            return rebuild(e, lambda x: _in_range(x, F32 if x is condition else real, dtypes))
+        case Apply(op=op, args=args):
+            weak = real if OPS[op].rule is Rule.FLOATING else F32
+            real = _real(_joined(args, dtypes), real, weak)
+            return rebuild(e, lambda x: _in_range(x, real, dtypes))
+        case _:
+            return rebuild(e, lambda x: _in_range(x, F32, dtypes))
+
+
+def _joined(args: Sequence[Expr], dtypes: Mapping[str, DType]) -> DType:
+    return reduce(join, (dtype_of(a, dtypes) for a in args))
+
+
+def _real(t: DType, weak: DType, other: DType = F32) -> DType:
+    """The type of arithmetic that literals take beside values of a type; of values that are no floats, `other`."""
+    return weak if t == FLOAT else compute(t.part) if t.part.is_float else other

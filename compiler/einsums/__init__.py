@@ -30,7 +30,7 @@ from einc.frontend.strings.layout import operand_name
 from einc.runtime.autograd import connect
 from einc.runtime.callee import DECODERS, Callee, described
 from einc.runtime.interop import any_foreign, exchanged
-from einc.runtime.prepared import Options, Prepared, prepared
+from einc.runtime.prepared import NOTHING, Options, Prepared, prepared
 from einc.runtime.results import check_out, write
 from einc.runtime.tensors import as_numpy, compiling, dtype_of, is_torch, may_overlap, watched
 
@@ -144,7 +144,7 @@ def callee(text: str, sizes: tuple[tuple[str, int], ...], reading: Reading, coun
         described("einsum", [text, sizes, reading.named, reading.sum_dots, dtype, count]),
         [operand_name(k) for k in range(count)],
         {},
-        frozenset(),
+        NOTHING,
         Options(level=2 if count <= _FEW else 0),
         meaning,
         text,

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from einc.base.types import ranged
 from einc.binding import bind
 from einc.ein import Equation, Operand, Program
 from einc.evaluate.elementwise import Array, as_stored
@@ -31,7 +32,8 @@ def evaluate(
     """
     given = {name: np.asarray(x) for name, x in operands.items()}
     bindings = bind(program, {name: x.shape for name, x in given.items()}, scalars)
-    values = {name: scalar(v) for name, v in bindings.scalars.items()}
+    real = program.real
+    values = {name: scalar(ranged(v, real) if isinstance(v, float) else v) for name, v in bindings.scalars.items()}
     with np.errstate(all="ignore"):
         tensors = {p.name: _operand(p, given[p.name]) for p in program.operands}
         named = {t.name: e for e in program.equations for t in e.outputs}

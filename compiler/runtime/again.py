@@ -16,13 +16,14 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from einc.base.types import DType
+from einc.codegen.emit.index_width import digits
 from einc.runtime.autograd import connect
+from einc.runtime.prepared import NOTHING, Deciding
 
 Run = Callable[[list[Tensor], list[int], list[Any]], Sequence[Tensor]]
 """Gives the results for the operands, their addresses, and the scalars that vary."""
 
 _MOST_KEPT = 1024  # of one program
-_INT32, _INT64 = 1 << 31, 1 << 63
 
 _modes = torch._C._len_torch_dispatch_stack
 _transforms = torch._C._functorch.peek_interpreter_stack
@@ -41,23 +42,25 @@ Key = tuple[Any, ...]
 class Calls:
     """The calls of one program that were made before.
 
-    `scalars` are the names and types of its scalars, `deciding` those of them that its kernels depend on.
+    `scalars` are the names and types of its scalars, `deciding` those of them that decide how it runs.
     """
 
-    __slots__ = ("count", "kinds", "known", "names", "places", "varying")
+    __slots__ = ("count", "kinds", "known", "names", "places")
 
     def __init__(
         self,
         operands: Sequence[str],
         scalars: Mapping[str, DType] | None = None,
-        deciding: frozenset[str] = frozenset(),
+        deciding: Deciding = NOTHING,
     ) -> None:
         scalars = scalars or {}
         self.count = len(operands)
         self.names = (*operands, *scalars)
         self.places = {name: k for k, name in enumerate(self.names)}
-        self.kinds = tuple((_KINDS.get(t.kind, ()), name in deciding) for name, t in scalars.items())
-        self.varying = tuple(name for name in scalars if name not in deciding)
+        self.kinds = {  # of each scalar, on the CPU or elsewhere: what it may be, and whether it decides
+            on_cpu: tuple((_KINDS.get(t.kind, ()), name in decide) for name, t in scalars.items())
+            for on_cpu, decide in ((True, deciding.of("torch")), (False, deciding.of("triton")))
+        }
         self.known: dict[Key, tuple[Run, bool]] = {}
 
     def __call__(self, given: Sequence[Any], named: Mapping[str, Any]) -> Any:
@@ -106,16 +109,23 @@ class Calls:
         if len(tensors) < self.count or len(given) > len(self.names):
             return None
         numbers: list[Any] = []
-        for x, (accepted, decides) in zip(given[self.count :], self.kinds, strict=False):
+        kinds = self.kinds[_on_cpu(tensors)]
+        for x, (accepted, decides) in zip(given[self.count :], kinds, strict=False):
             kind = x.__class__
             if kind not in accepted:
                 return None
             if decides:
                 key.append((kind, x))
             else:
-                key.append(_width(x) if kind is int else kind)
-                numbers.append(x)
+                key.append(digits(x) if kind is int else kind)
+                if kind is not Absent:
+                    numbers.append(x)
         return tuple(key), tensors, pointers, numbers
+
+    def varying(self, tensors: Sequence[Tensor], scalars: Mapping[str, Any]) -> list[str]:
+        """Those of the given scalars that vary, in order, for calls with such tensors."""
+        kinds = zip(self.names[self.count :], self.kinds[_on_cpu(tensors)], strict=True)
+        return [name for name, (_, decides) in kinds if not decides and name in scalars]
 
     def placed(self, given: Sequence[Any], named: Mapping[str, Any]) -> list[Any] | None:
         """All arguments by position, `Absent` where there are none; None if one has no place, or two."""
@@ -139,6 +149,6 @@ class Calls:
 _KINDS = {"f": (float, Absent), "i": (int, Absent), "u": (int, Absent), "b": (bool, Absent)}
 
 
-def _width(x: int) -> str:
-    """The type that a kernel receives an integer in."""
-    return "i32" if -_INT32 <= x < _INT32 else "i64" if -_INT64 <= x < _INT64 else "large"
+def _on_cpu(tensors: Sequence[Tensor]) -> bool:
+    """Do calls with these tensors run on the CPU?"""
+    return not tensors or tensors[0].is_cpu

@@ -17,7 +17,7 @@ from einc.base.types import DType
 from einc.binding import Bindings, bind
 from einc.ein.batching import batched
 from einc.runtime.execution import Outputs, Place
-from einc.runtime.prepared import Options, Prepared, prepared
+from einc.runtime.prepared import Deciding, Options, Prepared, prepared
 
 if TYPE_CHECKING:
     import torch
@@ -32,7 +32,7 @@ DECODERS: dict[str, Callable[[Any], Callee]] = {}  # by kind: what makes a calle
 class Callee:
     """A program for operands of any shapes and types, by what it means for some of them.
 
-    `deciding` are the scalars that extents and kernels depend on; errors quote the `signature`.
+    `deciding` are the scalars that decide how a call runs; errors quote the `signature`.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class Callee:
         description: str,
         operands: Sequence[str],
         scalars: Mapping[str, DType],
-        deciding: frozenset[str],
+        deciding: Deciding,
         options: Options,
         meaning: Meaning,
         signature: str,
@@ -57,8 +57,10 @@ class Callee:
 
     def prepared(self, facts: tuple[Fact, ...], scalars: Mapping[str, Any], where: Place) -> Prepared:
         """What runs a call with such operands there."""
-        kept = {n: v for n, v in scalars.items() if n in self.deciding and isinstance(v, bool | int | float)}
-        return prepared(self.description, facts, kept, where, self.options, lambda: self.bound(facts, scalars))
+        decide = self.deciding.of(where.backend)
+        kept = {n: v for n, v in scalars.items() if n in decide and isinstance(v, bool | int | float)}
+        baked = decide - self.deciding.always
+        return prepared(self.description, facts, kept, where, self.options, lambda: self.bound(facts, scalars), baked)
 
     def first(
         self,
@@ -77,7 +79,7 @@ class Callee:
         found = calls.read(given, named)
         if found is None:
             return call.run(values, scalars)
-        results, again = call.first(values, scalars, [n for n in calls.varying if n in scalars])
+        results, again = call.first(values, scalars, calls.varying(tensors, scalars))
         if again is not None:
             calls.keep(found[0], found[1], again)
         return results

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from einc import ein
 from einc.base.errors import CallError, RoomError, TargetError, nearest
 from einc.base.targets import INTERPRETER, TARGETS, Target
-from einc.binding import Bindings, with_scalars
+from einc.binding import Bindings, completed, with_scalars
 from einc.driver import Compiled
 from einc.ein.arithmetic import ScalarValue
 
@@ -110,11 +110,11 @@ class InTriton:
     If its kernels need more than the machine has, the file is compiled again with smaller tiles, which are kept.
     """
 
-    def __init__(self, compiled: Compiled, bindings: Bindings, where: Place) -> None:  # noqa: ARG002 - as InTorch
+    def __init__(self, compiled: Compiled, bindings: Bindings, where: Place) -> None:
         from einc.codegen.run.load import launcher
 
         program = compiled.program
-        self.compiled, self.machine = compiled, machine_of(where.device)
+        self.compiled, self.bindings, self.machine = compiled, bindings, machine_of(where.device)
         self.fitting = compiled.fitted(self.machine)
         self.launch = launcher(self.fitting.source, self.fitting.emitted.launcher)
         self.order = parameters(program)
@@ -138,12 +138,15 @@ class InTriton:
     def first(
         self, tensors: Mapping[str, torch.Tensor], scalars: Scalars, varying: Sequence[str]
     ) -> tuple[Outputs, Run | None]:
-        """The results in order, and what gives them in further calls, which may differ in the `varying` scalars."""
+        """The results in order, and what gives them in further calls, which may differ in the `varying` scalars: in the
+        value of floats, in that of integers without more digits."""
         from einc.codegen.run.load import noted
         from einc.runtime.replay import replay
 
         with noted() as launches:
             results = self.run(tensors, scalars, None)
+        if varying and not self.is_steady(scalars, varying):
+            return results, None
         order, names = tuple(tensors), self.fitting.program.results
 
         def anew(operands: Sequence[torch.Tensor], numbers: Sequence[Any]) -> Outputs:
@@ -154,6 +157,15 @@ class InTriton:
             anew, launches, self.fitting.emitted.kernels, order, dict(zip(names, results, strict=True)), varying, names
         )
         return results, None if made is None else made.run
+
+    def is_steady(self, scalars: Scalars, varying: Sequence[str]) -> bool:
+        """Would the launcher choose the same kernels for all integers of as many digits as these?"""
+        from einc.codegen.emit import index_width
+
+        state = self.fitting.state
+        assert state.schedule is not None
+        found = completed(state.program, with_scalars(self.compiled.program, self.bindings, scalars))
+        return index_width.is_steady(state.schedule, found.extents, found.scalars, varying)
 
     def tighten(self) -> None:
         """Compile smaller tiles, where these need more than the machine has; raises the current error if none do."""
@@ -192,17 +204,25 @@ class Repeated:
 class InTorch:
     """Runs the compiled kernels by torch operations, vectorised over the grid.
 
-    A program that is one operation of torch is computed by that, unless it is to be run as it is `tiled`.
+    Integers that are `changing` are taken at each run, others are compiled for. A program that is one operation of
+    torch is computed by that, unless it is to be run as it is `tiled`.
     """
 
-    def __init__(self, compiled: Compiled, bindings: Bindings, where: Place, tiled: bool = False) -> None:
+    def __init__(
+        self,
+        compiled: Compiled,
+        bindings: Bindings,
+        where: Place,
+        changing: frozenset[str] = frozenset(),
+        tiled: bool = False,
+    ) -> None:
         from einc.codegen.executor.run import executor
         from einc.codegen.operation import operation
 
         schedule = compiled.state.schedule
         assert schedule is not None
         self.program, self.bindings = compiled.program, bindings
-        self.executor = executor(compiled.state.program, schedule, bindings, where.device)
+        self.executor = executor(compiled.state.program, schedule, bindings, where.device, changing)
         self.single = None if tiled or compiled.context.level < 2 else operation(compiled.program)
 
     def run(self, tensors: Tensors, scalars: Scalars, out: Outputs | None) -> Outputs:

@@ -8,7 +8,7 @@ Every call goes through here: of a compiled text, an einsum, a row of a benchmar
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ from einc.base.facts import Fact
 from einc.base.targets import INTERPRETER, Target
 from einc.binding import Bindings
 from einc.binding.checks import checked_scalars
+from einc.binding.obligations import depends_on, obligations
 from einc.codegen import TRITON
 from einc.driver import Compiled, compile_program
 from einc.pipeline import Backend
@@ -31,8 +32,10 @@ if TYPE_CHECKING:
     from einc.stages import Given
 
 _MOST_KEPT = 4096
+_MOST_BAKED = 4  # values that torch's tiles are compiled for: that takes longer than what is gained for small tiles
 
-_kept: OrderedDict[Hashable, Prepared] = OrderedDict()
+_kept: OrderedDict[tuple[Hashable, Hashable], Prepared] = OrderedDict()
+_baked: Counter[Hashable] = Counter()  # the calls among these that were prepared for values, by what else they are for
 _lock = threading.RLock()
 
 
@@ -72,7 +75,7 @@ class Options:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Prepared:
-    """A call prepared for all calls with operands of the same shapes and types and the same deciding integers."""
+    """A call prepared for all calls with operands of the same shapes and types that agree in the deciding scalars."""
 
     program: ein.Program
     bindings: Bindings
@@ -104,34 +107,76 @@ def prepared(
     where: Place,
     options: Options,
     meaning: Callable[[], tuple[ein.Program, Bindings]],
+    baked: frozenset[str] = frozenset(),
 ) -> Prepared:
-    """The prepared call of `source`, which makes a program of facts, for such operands and integers.
+    """The prepared call of `source`, which makes a program of facts, for such operands and scalars.
 
     `meaning` gives the program and its bindings, and raises `einc.Error` where the operands do not fit; errors are not
-    kept. `scalars` are those that extents and kernels depend on (`deciding`); others may differ between calls.
+    kept. `scalars` are those that decide (`Deciding`); others may differ between calls. After calls for several values
+    of those in `baked`, one is prepared that serves all values.
     """
-    key = (source, facts, tuple((n, type(v), v) for n, v in scalars.items()), where, options)
-    return _kept.get(key) or _prepare(key, where, options, meaning)
+    settled = tuple((n, type(v), v) for n, v in scalars.items() if n not in baked)
+    changing = tuple(n for n in scalars if n in baked)
+    alike = (source, facts, settled, changing, where, options)
+    values = tuple(scalars[n] for n in changing)
+    found = _kept.get((alike, values)) or _kept.get((alike, None))
+    return found or _prepare(alike, values, frozenset(changing), where, options, meaning)
 
 
 def _prepare(
-    key: Hashable, where: Place, options: Options, meaning: Callable[[], tuple[ein.Program, Bindings]]
+    alike: Hashable,
+    values: tuple[int, ...] | None,
+    changing: frozenset[str],
+    where: Place,
+    options: Options,
+    meaning: Callable[[], tuple[ein.Program, Bindings]],
 ) -> Prepared:
+    """The call prepared for these values of what is changing, or for all."""
     with _lock:  # if several threads ask for a program, one compiles it
+        if values and (alike, values) not in _kept and _baked[alike] >= _MOST_BAKED:
+            values = None
+        key = (alike, values)
         if key not in _kept:
             program, bindings = meaning()
             compiled = options.compile(program, bindings.extents, where)
-            launch = InTorch if where.backend == "torch" else InTriton
-            _kept[key] = Prepared(program, bindings, compiled, launch(compiled, bindings, where))
+            if where.backend == "torch":
+                taken = changing if values is None else frozenset[str]()
+                launch: InTorch | InTriton = InTorch(compiled, bindings, where, taken)
+            else:
+                launch = InTriton(compiled, bindings, where)
+            _kept[key] = Prepared(program, bindings, compiled, launch)
+            if values:
+                _baked[alike] += 1
             if len(_kept) > _MOST_KEPT:
                 _kept.popitem(last=False)
         return _kept[key]
 
 
-def deciding(program: ein.Program) -> frozenset[str]:
-    """The scalars that extents, checks and kernels depend on: those in formulas, and all but floats and seeds."""
+@dataclass(frozen=True, slots=True)
+class Deciding:
+    """The scalars of a program whose values decide how a call runs.
+
+    `always` are truth values, and what extents, defaults and checks depend on. Emitted kernels take all others as
+    arguments. Tiles run by torch are compiled for some values of the integers `baked`: so they know what masks leave.
+    """
+
+    always: frozenset[str] = frozenset()
+    baked: frozenset[str] = frozenset()
+
+    def of(self, backend: str) -> frozenset[str]:
+        """Those for calls that run on a backend."""
+        return self.always | self.baked if backend == "torch" else self.always
+
+
+NOTHING = Deciding()
+
+
+def deciding(program: ein.Program) -> Deciding:
+    """The scalars that decide: all but floats and seeds, beside those in formulas and in what is checked."""
+    dims = program.shapes()
     formulas = [e for e in (*(a.extent for a in program.axes), *(p.default for p in program.scalars)) if e is not None]
-    extents = {n.name for e in formulas for n in ein.walk(e) if isinstance(n, ein.Scalar)}
+    formulas += [e for eq in program.equations for owed in obligations(eq, dims) for e in depends_on(owed)]
+    always = {n.name for e in formulas for n in ein.walk(e) if isinstance(n, ein.Scalar)}
     found: set[str] = set()
     for root in (e for eq in program.equations for e in eq.expressions()):
         stack = [root]
@@ -143,10 +188,13 @@ def deciding(program: ein.Program) -> frozenset[str]:
                     stack += rest
                 case node:
                     stack += ein.children(node)
-    return frozenset(extents | {p.name for p in program.scalars if not p.dtype.is_float and p.name in found})
+    always |= {p.name for p in program.scalars if p.dtype.is_bool and p.name in found}
+    baked = {p.name for p in program.scalars if p.dtype.is_int and p.name in found} - always
+    return Deciding(frozenset(always), frozenset(baked))
 
 
 def forget() -> None:
     """Drop all prepared calls."""
     with _lock:
         _kept.clear()
+        _baked.clear()

@@ -3,8 +3,9 @@
     launcher(A, B)  -->  [kernel, programs, arguments], ...  -->  the same kernels for other tensors of the same layout
 
 A launcher finds extents, sizes of tiles and the type of indices, and Triton finds the binary that is specialised for
-such arguments. For operands of equal shapes, strides, types and alignment, and equal integers, all of this comes out
-the same. What is left for every call is memory for the results, the pointers, and floats and seeds.
+such arguments. For operands of equal shapes, strides, types and alignment, and integers that are equal where extents
+depend on them, and of as many digits elsewhere, all of this comes out the same. What is left for every call is memory
+for the results, the pointers, and the scalars.
 """
 
 from __future__ import annotations

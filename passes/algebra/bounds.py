@@ -125,7 +125,10 @@ class _Solver:
             if self.is_free(free) and self.known(free):
                 r = self.range(other)
                 return self.chosen(Apply("not", (free,)), r, r.exact)
-        a, b = self.range(x), self.range(y)
+        a = self.range(x)
+        if not (a.lowest or a.beyond):
+            return a  # whatever y is
+        b = self.range(y)
         lowest = (_met("min", _met("max", *a.lowest), _met("max", *b.lowest)),) if a.lowest and b.lowest else ()
         beyond = (_met("max", _met("min", *a.beyond), _met("min", *b.beyond)),) if a.beyond and b.beyond else ()
         single = not (a.lowest or b.lowest) or not (a.beyond or b.beyond)

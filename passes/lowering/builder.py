@@ -24,6 +24,7 @@ from einc.passes.lowering.operations import (
     arithmetic,
     fits_index,
     fits_position,
+    is_long,
     is_place,
     literal_type,
     may_be_long,
@@ -175,8 +176,7 @@ class Builder(Statements):
         op, rule = e.op, OPS[e.op].rule
         types = [self.dtype(a) for a in e.args]
         if rule is Rule.SELECT:
-            t = meeting(types[1:], real)
-            chosen = tuple(self._as(a, order, t) for a in e.args[1:])
+            _, chosen = self._alike(e.args[1:], order, meeting(types[1:], real))
             return tile.Elem("where", (self.typed(e.args[0], order, BOOL), *chosen))
         if rule is Rule.LOGIC:
             return tile.Elem(op, tuple(self.typed(a, order, BOOL) for a in e.args))
@@ -189,22 +189,29 @@ class Builder(Statements):
             t = INT
         if t == INT and op in ("mul", "pow") and may_be_long(e):
             t = I64
+        if rule is Rule.TRUTH:
+            types = [U64 if is_long(a) else t for a, t in zip(e.args, types, strict=True)]
         if rule is Rule.TRUTH and U64 in types and t.is_int and len(set(types)) > 1:
-            return self._with_u64(op, e.args, order)
+            return self._with_u64(op, e.args, types[0] == U64, order)
         if rule is Rule.TRUTH and t.is_int and len(set(types)) > 1:
             t = INT if all(map(fits_position, e.args, types)) else I64
-        args = tuple(self._as(a, order, t) for a in e.args)
-        if t == INT and any(self.type_of(self._value(a, order, F32)) == I64 for a in e.args):
-            args, t = tuple(self._as(a, order, I64) for a in e.args), I64
+        t, args = self._alike(e.args, order, t)
         if self.inverts and op == "div" and t.is_float and not isinstance(args[1], tile.Lit) and self._is_spread(args):
             inverse = tile.Elem("div", (tile.Lit(1.0, t), args[1]))
             return tile.Elem("mul", (args[0], self.bind("inverse", inverse, order)))
         return arithmetic(op, args, t)
 
-    def _with_u64(self, op: str, args: tuple[Expr, ...], order: tuple[str, ...]) -> tile.Value:
-        """A comparison of u64 with another integer, in i64: a value that does not fit is greater than all that do."""
+    def _alike(self, args: tuple[Expr, ...], order: tuple[str, ...], t: DType) -> tuple[DType, tuple[tile.Value, ...]]:
+        """The arguments as values of type t; as i64 where that is the type of positions, and one is too wide for it."""
+        values = [self._value(a, order, t if t.is_float else F32) for a in args]
+        if t == INT and any(self.type_of(v) == I64 for v in values):
+            t = I64
+        return t, tuple(self.convert(v, t) for v in values)
+
+    def _with_u64(self, op: str, args: tuple[Expr, ...], first: bool, order: tuple[str, ...]) -> tile.Value:
+        """A comparison of u64, the `first` or second argument, with another integer, in i64: a value that does not fit
+        is greater than all that do."""
         a, b = (self._as(x, order, I64) for x in args)
-        first = self.dtype(args[0]) == U64
         below = tile.Elem("lt", (a if first else b, tile.Lit(0, I64)))
         if op == "ne" or op in (("gt", "ge") if first else ("lt", "le")):
             return tile.Elem("or", (below, tile.Elem(op, (a, b))))

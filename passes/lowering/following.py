@@ -14,7 +14,7 @@ from dataclasses import replace
 from functools import reduce
 
 from einc import ein
-from einc.base.types import F32, F64, I64, DType, settle
+from einc.base.types import I64, DType, settle
 from einc.ein import ONE, ZERO, Apply, Cast, Const, Equation, Expr, Monoid, Read, Scalar
 from einc.ein.inference import dtype_of
 from einc.ein.monoids import MONOIDS
@@ -37,7 +37,7 @@ class Following:
     def __init__(self, kernel: Kernel, eq: Equation, running: Running, inside: tuple[str, ...]) -> None:
         self.k, self.b, self.eq, self.inside = kernel, kernel.b, eq, inside
         self.link, self.greatest = running.link, running.greatest
-        self.real = F64 if self.b.wide else F32
+        self.real = self.b.real
         for r in self.link.references:
             self.refer(r)
         self.shares = [self.share(a) for a in self.link.accumulators]

@@ -61,6 +61,11 @@ def is_place(e: Expr) -> bool:
             return False
 
 
+def is_long(e: Expr) -> bool:
+    """Is it a literal that only u64 holds?"""
+    return isinstance(e, Const) and isinstance(e.value, int) and e.value > I64.limits[1]
+
+
 def fits_position(e: Expr, t: DType) -> bool:
     """Does the index type hold every value of an integer expression?"""
     return abs(e.value) < 1 << 31 if isinstance(e, Const) else t == INT or fits_index(t)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from einc import tile
-from einc.base.types import F32, F64, INT, DType
+from einc.base.types import INT, DType
 from einc.ein import Equation, Expr, Program
 from einc.passes.lowering.operations import (
     literal,
@@ -48,7 +49,7 @@ class Statements:
         self.dtypes = program.dtypes()  # of tensors as read here: one computed here need not be rounded
         self.stored = dict(self.dtypes)
         self.shapes = program.shapes()
-        self.wide = F64 in {t.part for t in self.dtypes.values()}
+        self.real = program.real
         self.types: dict[str, tile.TileType] = {}
         self.groups: dict[tuple[str, ...], str] = {}
         self.tile_of: dict[str, str] = {}
@@ -78,8 +79,8 @@ class Statements:
         return name
 
     def scalar_type(self, dtype: DType) -> DType:
-        """Float parameters are f32 unless the program holds an f64 tensor; integers are as wide as positions."""
-        return (F64 if self.wide else F32) if dtype.is_float else dtype
+        """Parameters that are floats have one type in a program; integers are as wide as positions."""
+        return self.real if dtype.is_float else dtype
 
     # Axes ------------------------------------------------------------------------------------------------------------
 
@@ -192,10 +193,10 @@ class Statements:
         return dtype_of(v, self.types)
 
     def convert(self, v: tile.Value, t: DType) -> tile.Value:
-        """The value converted to type t; a literal becomes one of that type."""
+        """The value converted to type t; a literal becomes one of that type, unless it is infinite and no integer."""
         if self.type_of(v) == t:
             return v
-        if isinstance(v, tile.Lit) and not isinstance(v.value, str):
+        if isinstance(v, tile.Lit) and not isinstance(v.value, str) and not (t.is_int and math.isinf(v.value)):
             return tile.Lit(literal(v.value, t), t)
         return tile.Convert(t, v)
 

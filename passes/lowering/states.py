@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from einc import ein
-from einc.base.types import F32, F64, DType
+from einc.base.types import F32, DType
 from einc.ein import Apply, Const, Equation, Expr, Read
 from einc.ein.monoids import MONOIDS
 from einc.ein.rewriting import read_as, reading, replaced
@@ -51,7 +51,7 @@ class States:
         self, kernel: Kernel, chain: tuple[Link, ...], over: tuple[str, ...], beside: tuple[str, ...] = ()
     ) -> None:
         self.k, self.b, self.chain, self.over, self.beside = kernel, kernel.b, chain, over, beside
-        self.real = F64 if self.b.wide else F32
+        self.real = self.b.real
         for r in (r for link in chain for r in link.references):
             self.b.dtypes[prime(r.name)] = self.real
             self.b.dtypes.setdefault(r.name, self.real)

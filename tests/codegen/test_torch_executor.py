@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import operator
 import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
+from dataclasses import replace
 from itertools import product
 
 import pytest
@@ -17,8 +19,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from einc import tile
+from einc.base.ops import COMPARISONS
 from einc.base.targets import INTERPRETER
-from einc.base.types import BF16, F16, F32, I8, I32, I64, INT, U8, U16, U32, U64, DType
+from einc.base.types import BF16, BOOL, F16, F32, I8, I32, I64, INT, U8, U16, U32, U64, DType
 from einc.binding import bind
 from einc.codegen.executor import boxes
 from einc.codegen.executor.boxes import Dim, blocks, box
@@ -56,11 +59,12 @@ def check(case: Case, level: int) -> None:
     compiled = compile_program(program, level, INTERPRETER, case.sizes)
     bindings = bind(program, {name: tuple(x.shape) for name, x in given.items()}, case.scalars)
     assert compiled.state.schedule is not None
-    made = executor(compiled.state.program, compiled.state.schedule, bindings, torch.device("cpu"))
-    found = made.run(given, bindings.scalars, ())
     wanted = evaluate(program, case.operands, case.scalars)
-    for name, got, value in zip(program.results, found, wanted, strict=True):
-        agree(got, value, precision(program, name), magnitude(value))
+    for changing in {frozenset(), frozenset(p.name for p in program.scalars if p.dtype.is_int)}:
+        made = executor(compiled.state.program, compiled.state.schedule, bindings, torch.device("cpu"), changing)
+        found = made.run(given, bindings.scalars, ())
+        for name, got, value in zip(program.results, found, wanted, strict=True):
+            agree(got, value, precision(program, name), magnitude(value))
 
 
 @pytest.mark.parametrize("level", [0, 2])
@@ -119,6 +123,30 @@ def test_what_lies_beyond_a_view_is_never_read() -> None:
     x[20:40] = 1.0
     got = run(shifted(elem("sub", Ref("i"), Ref("r"))), x[20:40], torch.zeros(30, 9))
     assert not got.isnan().any()
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Constants
+
+
+@pytest.mark.parametrize("op", COMPARISONS)
+@pytest.mark.parametrize("known", ["", "x", "y", "x y"])
+def test_numbers_compare_whichever_are_known(op: str, known: str) -> None:
+    for sides in product((-math.inf, -1.0, 0.0, 1.0, math.inf, math.nan), repeat=2):
+        found = run(comparison(op, sides, known), *(torch.full((4,), side) for side in sides))
+        assert found.tolist() == [getattr(operator, op)(*sides)] * 4, sides
+
+
+def comparison(op: str, sides: tuple[float, ...], known: str) -> Scheduled:
+    """R[i] = X[i] op Y[i], where the `known` sides are literals."""
+    program, schedule = programs.elementwise(op, F32, 2, BOOL)
+    literals = {name: Lit(side, F32) for name, side in zip("xy", sides, strict=True) if name in known}
+    args = [literals.get(name, Ref(name)) for name in "xy"]
+    (kernel,) = schedule.kernels
+    *body, stored = kernel.body
+    assert isinstance(stored, tile.Store)
+    body.append(replace(stored, value=elem("where", elem(op, *args), Lit(True, BOOL), Lit(False, BOOL))))
+    return program, replace(schedule, kernels=(replace(kernel, body=tuple(body)),))
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -60,6 +60,16 @@ def test_a_second_call_takes_the_short_way(long_way: list[int]) -> None:
     assert len(long_way) == 6
 
 
+def test_parameters_that_are_not_given_have_no_place_among_the_numbers() -> None:
+    f = einc.compile("def f(x[i], s: float = 2.0, t: float = 1.0, u: float = 0.0):\n    return x[i] * s + t * u\n")
+    x = torch.ones(2)
+    for k in (3.0, 4.0, 5.0):
+        assert f(x, u=k).tolist() == [2.0 + k] * 2
+        assert f(x, t=k, u=k).tolist() == [2.0 + k * k] * 2
+        assert f(x, k).tolist() == [k] * 2
+        assert f(x).tolist() == [2.0] * 2
+
+
 def layouts(rows: int, columns: int) -> st.SearchStrategy[Callable[[], Tensor]]:
     """Tensors of one shape in several layouts and types."""
     makes: list[Callable[[], Tensor]] = [

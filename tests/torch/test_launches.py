@@ -89,6 +89,17 @@ def test_layouts_alignment_and_scalars_have_launches_of_their_own() -> None:
                 close(f(x, y, z, n), exact(f, x, y, z, n=n))
 
 
+def test_integers_of_as_many_digits_share_their_launches() -> None:
+    f, tensors = einc.compile(TEXT), operands(5, 200)
+    for n in range(1, 64):
+        close(f(*tensors, n), exact(f, *tensors, n=n))
+    assert f._callee.calls is not None
+    assert len(f._callee.calls.known) == 6
+    with nothing_waits():
+        found = f(*tensors, 47)
+    close(found, exact(f, *tensors, n=47))
+
+
 def test_complex_tensors_and_seeds() -> None:
     f = einc.compile(SPINS)
     for k in range(3):
