@@ -20,6 +20,7 @@ from einc.codegen.executor.scales import scale_early
 from einc.codegen.executor.values import Values
 from einc.codegen.executor.workers import by_one, share_out
 from einc.ein.arithmetic import ScalarValue
+from einc.tile.peel import peeled
 from einc.tile.walk import loops, repeated_axes, tile_axes, values_in
 
 _MOST_OFFSETS = 64  # the most offsets of a window that are walked one by one
@@ -87,7 +88,11 @@ def executable(
     kernel: tile.Kernel, extents: Mapping[str, int], scalars: Mapping[str, ScalarValue], device: torch.device
 ) -> Executable:
     """The kernel compiled for these extents and integers; floats, seeds and other scalars are taken at each run."""
-    return Compiler(kernel, dict(extents), scalars, device).compiled()
+    made = Compiler(kernel, dict(extents), scalars, device).compiled()
+    if made.at_once and (straight := peeled(kernel)) is not kernel:
+        found = Compiler(straight, dict(extents), scalars, device).compiled()
+        return found if found.at_once else made
+    return made
 
 
 def seeds(kernel: tile.Kernel) -> frozenset[str]:
