@@ -22,7 +22,7 @@ from einc.base.types import BOOL
 from einc.tile import Elem, Fill, Let, Lit, Loop, Ref, Statement, Store, TileAxis, TileType, Value
 from einc.tile.live import live
 from einc.tile.typing import axes_of, bound_names, scope
-from einc.tile.walk import loop_position, over_values, rebuild
+from einc.tile.walk import loop_position, loops, over_values, rebuild
 
 _COMPARED: dict[str, Callable[[float, float], bool]] = {
     "eq": operator.eq, "ne": operator.ne, "lt": operator.lt, "le": operator.le, "gt": operator.gt, "ge": operator.ge
@@ -38,6 +38,11 @@ def peeled(kernel: tile.Kernel) -> tile.Kernel:
     return replace(kernel, body=body, whole=whole) if peeling.axes else kernel
 
 
+def _is_simple(s: Loop) -> bool:
+    """Does a loop walk the whole of its axis, with no loop in it?"""
+    return s.start is None and s.stop is None and s.axis.blocked and not any(isinstance(x, Loop) for x in s.body)
+
+
 class _Peeling:
     """What is known at a statement: the types of names, and the names that are numbers."""
 
@@ -46,6 +51,7 @@ class _Peeling:
         self.taken = bound_names(kernel)
         self.begun: dict[str, str] = {}  # states of the loop that is left out, by what they are named before it
         self.known: dict[str, bool | float] = {}
+        self.kept = {s.axis.name for s in loops(kernel.body) if not _is_simple(s)}
         self.axes: list[TileAxis] = []
 
     def body(self, statements: tuple[Statement, ...]) -> tuple[Statement, ...]:
@@ -53,7 +59,7 @@ class _Peeling:
 
     def statement(self, s: Statement) -> tuple[Statement, ...]:
         match s:
-            case Loop(start=None, stop=None) if s.axis.blocked and not any(isinstance(x, Loop) for x in s.body):
+            case Loop() if s.axis.name not in self.kept:
                 return self.loop(s)
             case Loop(carried=carried):
                 self.names |= {c.name: c.type for c in carried}
@@ -67,7 +73,8 @@ class _Peeling:
 
     def loop(self, s: Loop) -> tuple[Statement, ...]:
         """The body of a loop, between its states before and after it."""
-        self.axes.append(s.axis)
+        if s.axis not in self.axes:
+            self.axes.append(s.axis)
         self.names[s.axis.name] = loop_position(s.axis)
         before = {c.name: self.fresh(c.name) for c in s.carried}
         begins = tuple(self.let((before[c.name],), (c.type,), c.init) for c in s.carried)
