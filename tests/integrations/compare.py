@@ -5,8 +5,10 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib.metadata import version
 from typing import Any
 
+import pytest
 import torch
 from torch.overrides import TorchFunctionMode
 
@@ -29,6 +31,12 @@ class Wide(TorchFunctionMode):
         wide = {torch.float32: torch.float64}
         named = {k: wide.get(v, v) if isinstance(v, torch.dtype) else v for k, v in (kwargs or {}).items()}
         return func(*(wide.get(a, a) if isinstance(a, torch.dtype) else a for a in args), **named)
+
+
+def older() -> bool:
+    """Is this a transformers before the one that these tests are written for?"""
+    major, minor = version("transformers").split(".")[:2]
+    return (int(major), int(minor)) < (5, 24)
 
 
 def errors(model: Any, run: Run) -> tuple[float, float]:
@@ -54,6 +62,8 @@ def assert_as_good(model: Any, run: Run) -> None:
     """
     with calls() as seen:
         eager, ours = errors(model, run)
+    if not seen and older():
+        pytest.skip("in this older version of transformers, the model does not call the attention interface")
     assert seen, "the model does not call the attention interface"
     assert ours <= 3 * max(eager, _HALF_ULP), f"{ours:.1e}, where eager attention has {eager:.1e}"
 

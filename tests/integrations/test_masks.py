@@ -24,6 +24,8 @@ def functions() -> dict[str, Callable[..., Any]]:
     from transformers import masking_utils as m
 
     table = torch.rand(4, LENGTH, LENGTH) < 0.7
+    remapped = getattr(m, "remap_positions_for_packed_sequence", None)  # older versions mask documents alone
+    causal = m.causal_mask_function if remapped is None else remapped(m.causal_mask_function, POSITIONS)
     return {
         "causal": m.causal_mask_function,
         "both ways": m.bidirectional_mask_function,
@@ -31,7 +33,7 @@ def functions() -> dict[str, Callable[..., Any]]:
         "window both ways": m.sliding_window_bidirectional_mask_function(3),
         "chunks": m.chunked_causal_mask_function(4, torch.tensor([3, 0])),
         "packed": m.and_masks(
-            m.remap_positions_for_packed_sequence(m.causal_mask_function, POSITIONS),
+            causal,
             m.packed_sequence_mask_function(DOCUMENTS),
         ),
         "blocks": m.or_masks(m.causal_mask_function, m.blockwise_overlay(DOCUMENTS - 1)),
