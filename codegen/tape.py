@@ -219,13 +219,16 @@ class _Writer:
 
 
 def _merged(steps: Sequence[_Step]) -> list[_Step]:
-    """The steps with a view of a view as one view."""
-    made = {id(t): s for s in steps for t in s.gives if s.function is Tensor.as_strided and not s.kwargs}
+    """The steps with a view of a view as one view of the tensor below."""
+    made: dict[int, _Step] = {}
     found = []
     for s in steps:
-        below = made.get(id(s.args[0])) if s.function is Tensor.as_strided and not s.kwargs and s.args else None
-        if below is not None and len(below.args) == 4 and len(s.args) == 3:
-            s = replace(s, args=(below.args[0], *s.args[1:], below.args[3]))
+        if s.function is Tensor.as_strided and not s.kwargs:
+            below = made.get(id(s.args[0]))
+            if below is not None:
+                (view,) = s.gives
+                s = replace(s, args=(below.args[0], tuple(view.shape), view.stride(), view.storage_offset()))
+            made[id(s.gives[0])] = s
         found.append(s)
     return found
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from math import inf
+from math import inf, prod
 
 import torch
 from torch import Tensor
@@ -174,10 +174,13 @@ def where(condition: Node, a: Node, b: Node) -> tuple[Compute, Write]:
     """The choice as a function that computes it, and as one that writes it to memory."""
     undecided = condition.bounds is unknown  # otherwise the interval has already told if it is the same everywhere
     costly = not all(x.at_hand and x.dims <= condition.dims for x in (a, b))
+    every = condition.dims | a.dims | b.dims
 
     def decide(frame: Frame) -> Tensor | bool:
         holds = condition.compute(frame)[0]
-        if undecided and not isinstance(holds, bool) and (costly or holds.numel() > _WORTH_A_LOOK) and holds.is_cpu:
+        if isinstance(holds, bool) or not undecided or not holds.is_cpu:
+            return holds
+        if prod(frame.shape(every)) > _WORTH_A_LOOK if costly else holds.numel() > _WORTH_A_LOOK:
             return bool(holds.any()) and (bool(holds.all()) or holds)  # cheaper than choosing
         return holds
 
@@ -203,9 +206,14 @@ def where(condition: Node, a: Node, b: Node) -> tuple[Compute, Write]:
         if isinstance(holds, bool):
             write(a if holds else b, frame, target)
             return
-        found, owned = choose(frame, holds)
-        target.copy_(as_tensor(found, frame))
-        frame.recycle(found, owned)
+        (x, mine), (y, yours) = a.compute(frame), b.compute(frame)
+        x, y = as_tensor(x, frame), as_tensor(y, frame)
+        if x.dtype == y.dtype == target.dtype and any(t.shape == target.shape for t in (holds, x, y)):
+            torch.where(holds, x, y, out=target)  # else torch would give it another shape
+        else:
+            target.copy_(torch.where(holds, x, y))
+        frame.recycle(x, mine)
+        frame.recycle(y, yours)
 
     return run, put
 
