@@ -22,6 +22,7 @@ Computation = Callable[[Sequence[Tensor]], Sequence[Tensor]]
 Again = Callable[..., "tuple[Tensor, ...] | None"]
 """Gives the results for inputs of the same shapes, types and strides, or None where values decide otherwise."""
 
+_EMPTY: Callable[..., Tensor] | None = getattr(torch._C._dynamo.guards, "_empty_strided_cpu", None)
 _FRESH = {torch.empty, torch.empty_like, torch.empty_strided, Tensor.new_empty}  # whose memory is to be written
 
 
@@ -172,6 +173,11 @@ class _Writer:
         return self.names.get(id(t), "c").startswith("c") and _memory(t) not in self.written
 
     def lines(self, s: _Step) -> Iterator[str]:
+        if s.function in _FRESH and _EMPTY is not None and s.gives[0].is_cpu:
+            (t,) = s.gives
+            sizes = f"{tuple(t.shape)}, {t.stride()}, {self.bound(t.dtype, 'k')}"
+            yield f"{self.name(t)} = {self.bound(_EMPTY, 'f')}({sizes})"
+            return
         called = f"{self.bound(s.function, 'f')}({self.arguments(s)})"
         if s.truth is not None:
             if not all(map(self.is_constant, s.tensors())):
