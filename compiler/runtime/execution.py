@@ -24,7 +24,7 @@ Tensors = Mapping[str, "torch.Tensor"]
 Scalars = Mapping[str, ScalarValue]
 Outputs = tuple["torch.Tensor", ...]
 
-_TRIES = 4  # of writing down what a computation does, each after values that decided otherwise
+_TRIES = 8  # of writing down what a computation does: for other numbers, or after values that decided otherwise
 
 BACKENDS = ("triton", "interpret", "torch", "evaluate")
 ON_CPU = "torch"  # the backend for operands on the CPU, unless a call names one
@@ -179,17 +179,22 @@ class InTriton:
 
 
 class Repeated:
-    """A computation of small tensors, as the operations that it makes, from its second run on."""
+    """A computation of small tensors, as the operations that it makes, from its second run with the same numbers on.
+
+    Only the first few numbers have operations of their own: scales stay, seeds change.
+    """
 
     def __init__(self, compute: Run) -> None:
         self.compute = compute
-        self.operations: Again | None = None
+        self.known: dict[tuple[str, ...], Again | None] = {}
         self.tries = _TRIES
 
     def run(self, operands: Sequence[torch.Tensor], addresses: Sequence[int], numbers: Sequence[Any]) -> Outputs:
         """The results in order."""
-        if self.operations is not None:
-            found = self.operations(*operands)
+        key = tuple(map(repr, numbers))
+        operations = self.known.get(key)
+        if operations is not None:
+            found = operations(*operands)
             if found is not None:
                 return found
         if self.tries == 0:
@@ -197,7 +202,7 @@ class Repeated:
         from einc.codegen.tape import record
 
         self.tries -= 1
-        results, self.operations = record(lambda given: self.compute(list(given), [], []), operands)
+        results, self.known[key] = record(lambda given: self.compute(list(given), [], list(numbers)), operands)
         return results
 
 
@@ -247,6 +252,6 @@ class InTorch:
             given = {**own, **dict(zip(varying, numbers, strict=True))} if varying else own
             return execute(dict(zip(names, operands, strict=True)), given, ())
 
-        if self.executor.small and not varying:
+        if self.executor.small:
             return execute(tensors, own, ()), Repeated(again).run
         return execute(tensors, own, ()), again

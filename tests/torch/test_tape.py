@@ -84,6 +84,19 @@ def attend(f: einc.Program, q: Tensor, k: Tensor, v: Tensor) -> None:
     torch.testing.assert_close(f(q, k, v).double(), exact, rtol=1e-5, atol=1e-5)
 
 
+def test_numbers_have_operations_of_their_own() -> None:
+    f = einc.compile(
+        "def f(x[i], y[j], t: float, seed: int):\n    z[i, j] = t * x[i] * y[j] * rand(seed, i, j)\n    return z"
+    )
+    x, y = torch.randn(5), torch.randn(6)
+    for t, seed in ((2.0, 1), (2.0, 1), (-0.0, 1), (0.0, 1), *((0.5, n) for n in range(12)), (2.0, 1), (0.5, 3)):
+        for _ in range(2):
+            exact = f(x.double().numpy(), y.double().numpy(), t, seed, backend="evaluate")
+            found = f(x, y, t, seed)
+            torch.testing.assert_close(found.double(), torch.from_numpy(exact), rtol=1e-6, atol=1e-7)
+            assert torch.equal(found.signbit(), torch.from_numpy(exact).signbit())
+
+
 def test_values_that_decide_otherwise() -> None:
     f = einc.compile(ATTENTION)
     for special in (0.0, 0.0, 0.0, float("-inf"), 1e30, 0.0, float("-inf"), 1.0):
