@@ -60,6 +60,9 @@ def scaled_dot_product_attention(
             raise CallError(
                 f"{name} is no torch tensor", fact=f"it is a {type(tensor).__name__}", hint="torch.as_tensor"
             )
+    if torch.is_autocast_enabled(query.device.type):
+        query, key, value = _lowered(query), _lowered(key), _lowered(value)
+        attn_mask = None if attn_mask is None else _lowered(attn_mask)
     masked = None if attn_mask is None else (attn_mask.shape, attn_mask.stride(), attn_mask.dtype)
     types = (query.dtype, key.dtype, value.dtype)
     shapes = query.shape, key.shape, value.shape
@@ -78,6 +81,13 @@ def scaled_dot_product_attention(
         numbers[:0] = _drawn(dropout_p)
     result: Tensor = program(*(_without(t, d) for t, d in zip(tensors, dropped, strict=True)), *numbers)
     return result
+
+
+def _lowered(tensor: Tensor) -> Tensor:
+    """The tensor in the type of autocast, as torch's attention takes it; integers, truth values and f64 as they are."""
+    if not tensor.is_floating_point() or tensor.dtype == torch.float64:
+        return tensor
+    return tensor.to(torch.get_autocast_dtype(tensor.device.type))
 
 
 def _drawn(dropout_p: float) -> list[float]:

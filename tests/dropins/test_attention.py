@@ -218,3 +218,17 @@ def test_no_scores_are_stored(name: str) -> None:
     assert schedule is not None
     assert not schedule.intermediates
     assert len(schedule.kernels) == 1
+
+
+def test_autocast_takes_operands_of_several_types() -> None:
+    q, k, v = (torch.randn(2, 4, 9, 8) for _ in range(3))
+    mask = torch.randn(9, 9)
+    for kinds in ((torch.bfloat16, torch.float32, torch.float32), (torch.float32, torch.float32, torch.bfloat16)):
+        x, y, z = (t.to(kind) for t, kind in zip((q, k, v), kinds, strict=True))
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            found = einc.scaled_dot_product_attention(x, y, z, attn_mask=mask)
+            wanted = torch.nn.functional.scaled_dot_product_attention(x, y, z, attn_mask=mask)
+        assert found.dtype == wanted.dtype == torch.bfloat16
+        torch.testing.assert_close(found, wanted, rtol=2e-2, atol=2e-2)
+    with pytest.raises(einc.DTypeError):
+        einc.scaled_dot_product_attention(q.bfloat16(), k, v)
