@@ -167,8 +167,13 @@ class Program:
         results = evaluate(elaborate(self.text, named), arrays, given.scalars)
         return results[0] if len(results) == 1 else results
 
+    @property
+    def description(self) -> str:
+        """Its text and options as one text, from which any process makes the same program: a constant of graphs."""
+        return self._callee.description
+
     def __reduce__(self) -> tuple[Any, ...]:
-        return _compiled_as, tuple(json.loads(self._callee.description)[1])
+        return _compiled_as, tuple(json.loads(self.description)[1])
 
     def __copy__(self) -> Program:
         return self

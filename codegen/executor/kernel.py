@@ -173,7 +173,7 @@ class Compiler:
     def unroll(self) -> None:
         """Walk the offsets of small windows one by one: shifted views take no memory, a window of all offsets does.
 
-        Where a product varies along them, as the scores of attention do along positions of keys, it takes as much.
+        Where the result of a product varies along them, that takes as much already.
         """
         folds = [v.monoid for v in values_in(self.kernel.body) if isinstance(v, tile.Fold)]
         held = {v.axis for v in values_in(self.kernel.body) if isinstance(v, tile.Scan)}

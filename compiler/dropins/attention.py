@@ -72,7 +72,7 @@ def scaled_dot_product_attention(
         from einc.dropins.graphs import called
 
         text, dropped = _planned(shapes, *form)
-        named = {} if scale is None else {"scale": scale}
+        named = {} if scale is None else {"scale": float(scale)}
         traced: Tensor = called(text, _NAME, [_without(t, d) for t, d in zip(tensors, dropped, strict=True)], named)
         return traced
     program, dropped = _plan(shapes, *form)

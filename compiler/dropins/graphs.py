@@ -6,7 +6,7 @@ which they cannot look into: there the graph breaks.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch._dynamo
@@ -21,14 +21,19 @@ __all__ = ["called", "flex_attention", "operator"]
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]  # torch leaves it untyped
 def description(text: str, name: str) -> str:
     """The description of a program; a constant for a tracer."""
-    return compiled(text, name)._callee.description
+    return compiled(text, name).description
 
 
-def called(text: str, name: str, operands: Sequence[Any], floats: dict[str, float]) -> Any:
-    """The result of a program through the operator; `floats` are its scalars."""
-    return torch.ops.einc.call(
-        description(text, name), list(operands), " ".join(floats), [], [float(x) for x in floats.values()]
-    )[0]
+def called(
+    text: str,
+    name: str,
+    operands: Sequence[Any],
+    floats: Mapping[str, float],
+    integers: Mapping[str, int] | None = None,
+) -> Any:
+    """The result of a program, or the tuple of several, through the operator; scalars by name."""
+    found = operator.operated(description(text, name), operands, integers, floats)
+    return found[0] if len(found) == 1 else tuple(found)
 
 
 flex_attention: Any = torch._dynamo.disable(  # type: ignore[no-untyped-call]  # torch's own

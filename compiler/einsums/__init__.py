@@ -179,13 +179,13 @@ def _first(plan: Plan, text: str, reading: Reading, arrays: Sequence[Array]) -> 
 
 def _node(call: Call, dtype: object, sizes: Mapping[str, int], out: Array | None) -> Array:
     """The result where torch looks on: through the operator."""
-    from einc.runtime.operator import described_einsum, node_of
+    from einc.runtime.operator import described_einsum, operated
 
     wanted = read_dtype(dtype)
     operands = read_operands(call, shaped=True)
     name = None if wanted is None else wanted.name
     text = described_einsum(call.text, tuple(sizes.items()), call.named, name, len(operands))
-    (result,) = node_of(text, operands)
+    (result,) = operated(text, operands)
     return result if out is None else out.copy_(result)
 
 

@@ -48,15 +48,9 @@ def node(found: Callee, operands: Sequence[Any], named: Mapping[str, Any], out: 
     if not torch.compiler.is_compiling() and any(map(is_gradtrackingtensor, tensors)):
         refuse()
     given = {name: values[name] for name in found.scalars if name in values}
-    integers = [name for name in given if not found.scalars[name].is_float]
-    floats = [name for name in given if found.scalars[name].is_float]
-    results = torch.ops.einc.call(
-        found.description,
-        tensors,
-        " ".join([*integers, *floats]),
-        [given[n] for n in integers],
-        [given[n] for n in floats],
-    )
+    integers = {name: x for name, x in given.items() if not found.scalars[name].is_float}
+    floats = {name: x for name, x in given.items() if found.scalars[name].is_float}
+    results = operated(found.description, tensors, integers, floats)
     if out is None:
         return results[0] if len(results) == 1 else tuple(results)
     for into, result in zip(out if isinstance(out, tuple | list) else (out,), results, strict=True):
@@ -72,9 +66,17 @@ def _complain(
     arrange(operands, scalars, signature, [np.zeros(())] * given, dict.fromkeys(named, np.zeros(())))
 
 
-def node_of(description: str, operands: Sequence[Tensor]) -> list[Tensor]:
-    """The results through the operator, of what takes no scalars."""
-    return cast("list[Tensor]", torch.ops.einc.call(description, list(operands), "", [], []))
+def operated(
+    description: str,
+    operands: Sequence[Tensor],
+    integers: Mapping[str, int] | None = None,
+    floats: Mapping[str, float] | None = None,
+) -> list[Tensor]:
+    """The results in order, through the operator; scalars by name, truth values among the integers."""
+    integers, floats = integers or {}, floats or {}
+    names = " ".join([*integers, *floats])
+    found = torch.ops.einc.call(description, list(operands), names, [*integers.values()], [*floats.values()])
+    return cast("list[Tensor]", found)
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]  # torch leaves it untyped

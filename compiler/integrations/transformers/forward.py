@@ -11,7 +11,7 @@ from torch import Tensor
 from einc.dropins.kinds import language_type
 from einc.integrations.transformers.masks import Mask
 from einc.integrations.transformers.patterns import Masked
-from einc.integrations.transformers.program import Form, program, text
+from einc.integrations.transformers.program import NAME, Form, program, text
 from einc.runtime.tensors import compiling
 
 _TYPES = {t: language_type(t) for t in (torch.float16, torch.bfloat16, torch.float32, torch.float64)}
@@ -176,9 +176,11 @@ class _Call:
         if dropout > 0:
             numbers |= {"drop": float(dropout), "seed": _seed()}
         if compiling():
-            from einc.integrations.transformers.graphs import called
+            from einc.dropins.graphs import called
 
-            found = called(text(form), operands, numbers)
+            seed = {n: int(x) for n, x in numbers.items() if n == "seed"}
+            floats = {n: x for n, x in numbers.items() if n not in seed}
+            found = called(text(form), NAME, operands, floats, seed)
         else:
             found = program(form)(*operands, *numbers.values())
         return found if weights else (found, None)
