@@ -32,7 +32,8 @@ class Op:
     """A scalar operation. `arity` -1 means one or more arguments; `infix` ones bind by `binding`, higher is tighter.
 
     `says` describes the result of a call, `takes` its arguments. One that `keeps_zero` is 0 at 0; at each of its
-    `poles` it is infinite.
+    `poles` it is infinite. `slopes` are its derivatives by each argument, as text of the language over the arguments x
+    and y and the value f; none where it has no derivative but 0, or none of this form.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Op:
     takes: str = "x"
     keeps_zero: bool = False
     poles: tuple[tuple[float, float], ...] = ()
+    slopes: tuple[str, ...] = ()
 
 
 # Binding strengths of the written operators, loosest first; 8 is a call, a read or a literal.
@@ -59,42 +61,83 @@ _INFIX = (
     ("floordiv", "//", Rule.ARITHMETIC, PRODUCT), ("mod", "%", Rule.ARITHMETIC, PRODUCT),
     ("pow", "**", Rule.ARITHMETIC, POWER),
 )  # fmt: skip
+_SLOPES = {
+    "add": ("1", "1"), "sub": ("1", "-1"), "mul": ("y", "x"), "div": ("1 / y", "-(f / y)"), "neg": ("-1",),
+    "mod": ("1", "-floor(x / y)"),
+    "pow": ("where(y == 0, 0, y * x ** (y - 1))", "where(x == 0, 0, f * log(x))"),
+}  # fmt: skip
 
 
-def _function(name: str, says: str, keeps_zero: bool = False, **poles: float) -> Op:
+def _function(name: str, says: str, slope: str, keeps_zero: bool = False, **poles: float) -> Op:
     """A function of one real number, called so by Python's `math`, NumPy and torch; `at_0=-inf` is a pole."""
     found = tuple((float(at.removeprefix("at_").replace("m", "-")), value) for at, value in poles.items())
-    return Op(name, 1, Rule.FLOATING, says=says, keeps_zero=keeps_zero, poles=found)
+    return Op(name, 1, Rule.FLOATING, says=says, keeps_zero=keeps_zero, poles=found, slopes=(slope,))
 
 
-def _call(name: str, arity: int, rule: Rule, says: str, takes: str = "x", keeps_zero: bool = False) -> Op:
-    return Op(name, arity, rule, says=says, takes=takes, keeps_zero=keeps_zero)
+def _call(
+    name: str,
+    arity: int,
+    rule: Rule,
+    says: str,
+    takes: str = "x",
+    keeps_zero: bool = False,
+    slopes: tuple[str, ...] = (),
+) -> Op:
+    return Op(name, arity, rule, says=says, takes=takes, keeps_zero=keeps_zero, slopes=slopes)
 
 
 _FUNCTIONS = (
-    _function("sqrt", "the square root", True),
-    _function("rsqrt", "1 / sqrt(x)"),
-    _function("exp", "e ** x"),
-    _function("exp2", "2 ** x"),
-    _function("log", "the natural logarithm", at_0=-math.inf),
-    _function("log2", "the logarithm to base 2", at_0=-math.inf),
-    _function("tanh", "the hyperbolic tangent", True),
-    _function("erf", "the error function", True),
-    _function("sin", "the sine", True),
-    _function("cos", "the cosine"),
-    _function("tan", "the tangent", True),
-    _function("log1p", "log(1 + x), with all its digits near 0", True, at_m1=-math.inf),
-    _function("expm1", "exp(x) - 1, with all its digits near 0", True),
+    _function("sqrt", "the square root", "0.5 / f", True),
+    _function("rsqrt", "1 / sqrt(x)", "-0.5 * f * f * f"),
+    _function("exp", "e ** x", "f"),
+    _function("exp2", "2 ** x", "0.6931471805599453 * f"),
+    _function("log", "the natural logarithm", "1 / x", at_0=-math.inf),
+    _function("log2", "the logarithm to base 2", "1.4426950408889634 / x", at_0=-math.inf),
+    _function("tanh", "the hyperbolic tangent", "1 - f * f", True),
+    _function("erf", "the error function", "1.1283791670955126 * exp(-(x * x))", True),
+    _function("sin", "the sine", "cos(x)", True),
+    _function("cos", "the cosine", "-sin(x)"),
+    _function("tan", "the tangent", "1 + f * f", True),
+    _function("log1p", "log(1 + x), with all its digits near 0", "1 / (1 + x)", True, at_m1=-math.inf),
+    _function("expm1", "exp(x) - 1, with all its digits near 0", "f + 1", True),
 )
 _CALLS = (
     *_FUNCTIONS,
-    _call("atan2", 2, Rule.FLOATING, "the angle of the point (x, y), from -pi to pi", "y, x"),
-    _call("abs", 1, Rule.SIZE, "the absolute value, of complex numbers too", keeps_zero=True),
+    _call(
+        "atan2",
+        2,
+        Rule.FLOATING,
+        "the angle of the point (x, y), from -pi to pi",
+        "y, x",
+        slopes=("y / (x * x + y * y)", "-(x / (x * x + y * y))"),
+    ),
+    _call(
+        "abs",
+        1,
+        Rule.SIZE,
+        "the absolute value, of complex numbers too",
+        keeps_zero=True,
+        slopes=("where(x > 0, 1, where(x < 0, -1, 0))",),
+    ),
     _call("floor", 1, Rule.JOIN, "the greatest integer that is at most x", keeps_zero=True),
     _call("ceil", 1, Rule.JOIN, "the least integer that is at least x", keeps_zero=True),
     _call("round", 1, Rule.JOIN, "the nearest integer, and the even one of two", keeps_zero=True),
-    _call("max", 2, Rule.JOIN, "the greatest of its arguments", "x, y, …"),
-    _call("min", 2, Rule.JOIN, "the least of its arguments", "x, y, …"),
+    _call(
+        "max",
+        2,
+        Rule.JOIN,
+        "the greatest of its arguments",
+        "x, y, …",
+        slopes=("where(x >= y, 1, 0)", "where(x >= y, 0, 1)"),
+    ),
+    _call(
+        "min",
+        2,
+        Rule.JOIN,
+        "the least of its arguments",
+        "x, y, …",
+        slopes=("where(x <= y, 1, 0)", "where(x <= y, 0, 1)"),
+    ),
     _call("where", 3, Rule.SELECT, "x where the condition holds, else y; the other is not read", "condition, x, y"),
     _call("rand", -1, Rule.RANDOM, "a random number in [0, 1), everywhere the same for its arguments", "seed, i, …"),
     _call("re", 1, Rule.PART, "the real part"),
@@ -104,8 +147,8 @@ _CALLS = (
 )
 
 OPS: dict[str, Op] = {
-    **{name: Op(name, 2, rule, infix, binding) for name, infix, rule, binding in _INFIX},
-    "neg": Op("neg", 1, Rule.ARITHMETIC, "-", SIGN, keeps_zero=True),
+    **{name: Op(name, 2, rule, infix, by, slopes=_SLOPES.get(name, ())) for name, infix, rule, by in _INFIX},
+    "neg": Op("neg", 1, Rule.ARITHMETIC, "-", SIGN, keeps_zero=True, slopes=_SLOPES["neg"]),
     "not": Op("not", 1, Rule.LOGIC, "not", NOT),
     **{op.name: op for op in _CALLS},
 }

@@ -1,0 +1,1 @@
+"""Gradients: the program that a program's derivatives are."""

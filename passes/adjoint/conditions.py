@@ -1,0 +1,53 @@
+"""Conjunctions of conditions, and the guards that reads need under them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from einc.ein import Apply, Cast, Expr, Read
+from einc.ein.guards import argument_guard, conjoin, implied_guard
+
+Shapes = Mapping[str, tuple[tuple[str, ...], ...]]
+
+
+def conjuncts(e: Expr | None) -> list[Expr]:
+    """The conditions of a conjunction; none for None, which always holds."""
+    match e:
+        case None:
+            return []
+        case Apply("and", (x, y)):
+            return [*conjuncts(x), *conjuncts(y)]
+        case _:
+            return [e]
+
+
+def all_of(conditions: Iterable[Expr]) -> Expr | None:
+    """Their conjunction, each once; None for none."""
+    found: Expr | None = None
+    for c in dict.fromkeys(conditions):
+        found = conjoin(found, c)
+    return found
+
+
+def placed(e: Expr, context: Expr | None, shapes: Shapes) -> Expr:
+    """The expression with every read that may leave its tensor under the guard that its place implies.
+
+    `context` is what holds where the expression counts. A read with a guard of its own is under both.
+    """
+    match e:
+        case Read(tensor, index, guard):
+            at = tuple(placed(i, context, shapes) for i in index)
+            implied = implied_guard(at, shapes[tensor], context)
+            if guard is not None:
+                own = placed(guard, context, shapes)
+                implied = all_of((*conjuncts(implied), *conjuncts(own)))
+            return Read(tensor, at, implied, e.span)
+        case Apply(op, args):
+            done: list[Expr] = []
+            for a in args:
+                done.append(placed(a, argument_guard(op, done, context), shapes))
+            return Apply(op, tuple(done), e.span)
+        case Cast(dtype, arg):
+            return Cast(dtype, placed(arg, context, shapes))
+        case _:
+            return e
