@@ -19,8 +19,9 @@ from einc.driver import Compiled, elaborate, given, parse
 from einc.ein.arithmetic import ScalarValue
 from einc.ein.printer import print_signature
 from einc.runtime.arguments import Arguments, arrange
-from einc.runtime.autograd import connect
 from einc.runtime.callee import DECODERS, Callee, described
+from einc.runtime.derivative import call as differentiable
+from einc.runtime.derivative import needed
 from einc.runtime.execution import Outputs, Place, place
 from einc.runtime.interop import any_foreign, exchanged
 from einc.runtime.prepared import Options, deciding
@@ -132,6 +133,10 @@ class Program:
         tensors = [as_torch(a) for a in given.arrays]
         home = device_of(tensors, given.names)
         where = place(home, backend)
+        torch_operands = [a for a in given.arrays if is_torch(a)]
+        if out is None and needed(torch_operands):
+            watched_tensors = [a if is_torch(a) else t for a, t in zip(given.arrays, tensors, strict=True)]
+            return unpacked(differentiable(self._callee, watched_tensors, given.scalars, backend), True)
         call = self._callee.prepared(given.facts, given.scalars, where)
         values = {n: t.to(where.device) for n, t in zip(given.names, tensors, strict=True)}
 
@@ -142,12 +147,11 @@ class Program:
         if out is not None:
             reachable = tensors if where.device == home else None
             return write(out, call.program, call.bindings.extents, reachable, run)
-        torch_operands = [a for a in given.arrays if is_torch(a)]
         if backend is None and tensors and len(torch_operands) == len(tensors):
             results = self._callee.first(call, tensors, given.scalars, operands, named)
         else:
             results = run(None)
-        return unpacked(connect(results, torch_operands), bool(torch_operands))
+        return unpacked(results, bool(torch_operands))
 
     def _own(self, **options: Any) -> dict[str, Any]:
         """The options of a call that were given and have the name of a parameter."""

@@ -27,8 +27,9 @@ from einc.einsums.subscripts import Call, read_call
 from einc.einsums.views import as_view, is_view
 from einc.frontend.strings.einsum import Reading, bind_einsum, elaborate_einsum
 from einc.frontend.strings.layout import operand_name
-from einc.runtime.autograd import connect
 from einc.runtime.callee import DECODERS, Callee, described
+from einc.runtime.derivative import call as differentiable
+from einc.runtime.derivative import needed
 from einc.runtime.interop import any_foreign, exchanged
 from einc.runtime.prepared import NOTHING, Options, Prepared, prepared
 from einc.runtime.results import check_out, write
@@ -91,6 +92,10 @@ def einsum(
         return _first(plan, call.text, reading, arrays)
     if plan.view:
         return _finished(as_view(plan.program, plan.bindings.extents, arrays[0]), "K", arrays)
+    if needed([a for a in arrays if is_torch(a)]):
+        found = callee(call.text, read_sizes(sizes), reading, len(arrays))
+        tensors = [a if is_torch(a) else t for a, t in zip(arrays, on_one_device(arrays), strict=True)]
+        return differentiable(found, tensors, {})[0]
     return _finished(_run(plan, arrays), order, arrays)
 
 
@@ -174,7 +179,9 @@ def _first(plan: Plan, text: str, reading: Reading, arrays: Sequence[Array]) -> 
         found.keep(arrays, lambda tensors, _, __: (as_view(program, extents, tensors[0]),))
         return as_view(program, extents, arrays[0])
     tensors = on_one_device(arrays)
-    return connect(found.first(_prepared(plan, tensors), tensors, {}, arrays, {}), arrays)[0]
+    if needed(arrays):
+        return differentiable(found, arrays, {})[0]
+    return found.first(_prepared(plan, tensors), tensors, {}, arrays, {})[0]
 
 
 def _node(call: Call, dtype: object, sizes: Mapping[str, int], out: Array | None) -> Array:
@@ -202,7 +209,7 @@ def _run(plan: Plan, arrays: Sequence[Array], out: Array | None = None) -> Array
     values = dict(zip(plan.names, tensors, strict=True))
     if out is not None:
         return write(out, plan.program, plan.bindings.extents, tensors, lambda into: call.run(values, out=into))
-    return connect(call.run(values), [a for a in arrays if is_torch(a)])[0]
+    return call.run(values)[0]
 
 
 # ---------------------------------------------------------------------------------------------------------------------

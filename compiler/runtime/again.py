@@ -17,7 +17,6 @@ from torch.nn import Parameter
 
 from einc.base.types import DType
 from einc.codegen.emit.index_width import digits
-from einc.runtime.autograd import connect
 from einc.runtime.prepared import NOTHING, Deciding
 
 Run = Callable[[list[Tensor], list[int], list[Any]], Sequence[Tensor]]
@@ -61,7 +60,7 @@ class Calls:
             on_cpu: tuple((_KINDS.get(t.kind, ()), name in decide) for name, t in scalars.items())
             for on_cpu, decide in ((True, deciding.of("torch")), (False, deciding.of("triton")))
         }
-        self.known: dict[Key, tuple[Run, bool]] = {}
+        self.known: dict[Key, Run] = {}
 
     def __call__(self, given: Sequence[Any], named: Mapping[str, Any]) -> Any:
         """The result of a call that was made before, or None."""
@@ -72,11 +71,7 @@ class Calls:
         known = self.known.get(key)
         if known is None:
             return None
-        run, needing = known
-        if needing:
-            results: Sequence[Tensor] = connect(tuple(run([t.detach() for t in tensors], pointers, numbers)), tensors)
-        else:
-            results = run(tensors, pointers, numbers)
+        results = known(tensors, pointers, numbers)
         return results[0] if len(results) == 1 else tuple(results)
 
     def read(
@@ -94,6 +89,7 @@ class Calls:
                 return None
             given = placed
         key: list[Any] = []
+        grad = torch.is_grad_enabled()
         pointers = []
         tensors = list(given[: self.count])
         for t in tensors:
@@ -102,7 +98,7 @@ class Calls:
                 return None
             try:
                 pointer = t.data_ptr()
-                key.append((t.dtype, t.shape, t.stride(), t.layout, t.device, pointer & 15, t.requires_grad))
+                key.append((t.dtype, t.shape, t.stride(), t.layout, t.device, pointer & 15, grad and t.requires_grad))
             except RuntimeError:  # it is no plain memory
                 return None
             pointers.append(pointer)
@@ -139,11 +135,11 @@ class Calls:
             placed.pop()
         return placed
 
-    def keep(self, key: Key, tensors: Sequence[Tensor], run: Run) -> None:
+    def keep(self, key: Key, run: Run) -> None:
         """What further calls with this key run."""
         if len(self.known) >= _MOST_KEPT:
             self.known.clear()
-        self.known[key] = run, any(t.requires_grad for t in tensors)
+        self.known[key] = run
 
 
 _KINDS = {"f": (float, Absent), "i": (int, Absent), "u": (int, Absent), "b": (bool, Absent)}

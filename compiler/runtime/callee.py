@@ -7,7 +7,7 @@ graph of torch, which may be stored and loaded.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -16,13 +16,15 @@ from einc.base.facts import Fact
 from einc.base.types import DType
 from einc.binding import Bindings, bind
 from einc.ein.batching import batched
-from einc.runtime.execution import Outputs, Place
+from einc.runtime.execution import Outputs, Place, place
 from einc.runtime.prepared import Deciding, Options, Prepared, prepared
+from einc.runtime.tensors import device_of, fact
 
 if TYPE_CHECKING:
     import torch
 
     from einc.runtime.again import Calls, Run
+    from einc.runtime.derivative import Derivative
 
 Meaning = Callable[[tuple[Fact, ...]], ein.Program]
 
@@ -49,6 +51,7 @@ class Callee:
         self.signature = signature
         self.operands, self.scalars, self.deciding = tuple(operands), dict(scalars), deciding
         self.calls: Calls | None = None
+        self.derivatives: dict[Hashable, Derivative] = {}
 
     def bound(self, facts: tuple[Fact, ...], scalars: Mapping[str, Any]) -> tuple[ein.Program, Bindings]:
         """What it means for such operands, and every extent and scalar of the call."""
@@ -81,15 +84,48 @@ class Callee:
             return call.run(values, scalars)
         results, again = call.first(values, scalars, calls.varying(tensors, scalars))
         if again is not None:
-            calls.keep(found[0], found[1], again)
+            calls.keep(found[0], again)
         return results
+
+    def computed(
+        self, tensors: Sequence[torch.Tensor], scalars: Mapping[str, Any], backend: str | None = None
+    ) -> Sequence[torch.Tensor]:
+        """The results for operands in memory, apart from gradients."""
+        if self.calls is not None and backend is None:
+            known = self.calls(tensors, scalars)
+            if known is not None:
+                return known if isinstance(known, tuple) else (known,)
+        tensors = [t.detach().resolve_conj().resolve_neg() for t in tensors]
+        facts = tuple(fact(t, name) for t, name in zip(tensors, self.operands, strict=True))
+        home = device_of(tensors, self.operands)
+        where = place(home, backend)
+        call = self.prepared(facts, scalars, where)
+        if backend is None:
+            return self.first(call, tensors, scalars, tensors, scalars)
+        values = {n: t.to(where.device) for n, t in zip(self.operands, tensors, strict=True)}
+        return tuple(t.to(home) for t in call.run(values, scalars))
 
     def keep(self, given: Sequence[Any], run: Run) -> None:
         """What further calls with operands like these run, which torch differentiates by itself."""
         calls = self._calls()
         found = calls.read(given, {})
         if found is not None:
-            calls.keep(found[0], (), run)
+            calls.keep(found[0], run)
+
+    def keep_for(
+        self,
+        tensors: Sequence[torch.Tensor],
+        scalars: Mapping[str, Any],
+        run: Callable[[Sequence[torch.Tensor], Mapping[str, Any]], Sequence[torch.Tensor]],
+    ) -> None:
+        """What further calls with such operands run, given operands and scalars by name."""
+        calls = self._calls()
+        found = calls.read(tensors, scalars)
+        if found is None:
+            return
+        varying = calls.varying(tensors, scalars)
+        fixed = {n: v for n, v in scalars.items() if n not in varying}
+        calls.keep(found[0], lambda given, _, numbers: run(given, fixed | dict(zip(varying, numbers, strict=True))))
 
     def _calls(self) -> Calls:
         from einc.runtime.again import Calls

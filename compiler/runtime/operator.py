@@ -8,13 +8,13 @@ It computes on memory, gives shapes and types for fake tensors, and one more axi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch._C._functorch import is_gradtrackingtensor
+from torch._C._functorch import get_unwrapped, is_functorch_wrapped_tensor, is_gradtrackingtensor
 from torch.fx.experimental.symbolic_shapes import statically_known_true
 
 from einc import ein
@@ -25,16 +25,14 @@ from einc.ein.batching import batched
 from einc.ein.origins import multiplied
 from einc.ein.ranges import extent_of
 from einc.runtime.arguments import arrange
-from einc.runtime.autograd import refuse
 from einc.runtime.callee import Callee, callee, described, over_batch
-from einc.runtime.execution import Outputs, place
+from einc.runtime.derivative import Derivative, derivative, differentiated
+from einc.runtime.execution import place
 from einc.runtime.tensors import device_of, dtype_of, fact, torch_dtype
 
-_CALL = "str description, Tensor[] operands, str names, SymInt[] integers, float[] floats"
-
 _LIBRARY: Any = torch.library.Library("einc", "DEF")  # type: ignore[no-untyped-call]
-_LIBRARY.define(f"call({_CALL}) -> Tensor[]")
-_LIBRARY.define(f"gradient({_CALL}, Tensor?[] cotangents) -> Tensor[]")
+_LIBRARY.define("call(str description, Tensor[] operands, str names, SymInt[] integers, float[] floats) -> Tensor[]")
+_CALL: Any = torch.ops.einc.call.default
 
 
 def node(found: Callee, operands: Sequence[Any], named: Mapping[str, Any], out: Any = None) -> Any:
@@ -45,12 +43,13 @@ def node(found: Callee, operands: Sequence[Any], named: Mapping[str, Any], out: 
     if clash or any(n not in values for n in found.operands):
         _complain(found.operands, tuple(found.scalars), found.signature, len(operands), tuple(named))
     tensors = [values[name] for name in found.operands]
-    if not torch.compiler.is_compiling() and any(map(is_gradtrackingtensor, tensors)):
-        refuse()
     given = {name: values[name] for name in found.scalars if name in values}
     integers = {name: x for name, x in given.items() if not found.scalars[name].is_float}
     floats = {name: x for name, x in given.items() if found.scalars[name].is_float}
-    results = operated(found.description, tensors, integers, floats)
+    if torch.compiler.is_compiling():
+        results = operated(found.description, tensors, integers, floats)
+    else:
+        results = _through(found, tensors, {**integers, **floats})
     if out is None:
         return results[0] if len(results) == 1 else tuple(results)
     for into, result in zip(out if isinstance(out, tuple | list) else (out,), results, strict=True):
@@ -90,25 +89,13 @@ def _computed(
 ) -> list[Tensor]:
     """The results for operands in memory."""
     found = callee(description)
-    named = _scalars(found, names, integers, floats)
-    if found.calls is not None:
-        known = found.calls(operands, named)
-        if known is not None:
-            return [known] if isinstance(known, Tensor) else list(known)
-    return list(run(found, [t.detach().resolve_conj().resolve_neg() for t in operands], named))
+    return list(found.computed(operands, _scalars(found, names, integers, floats)))
 
 
 def _scalars(found: Callee, names: str, integers: list[int], floats: list[float]) -> dict[str, Any]:
     """The scalars of a call by name, truth values among them."""
     values = dict(zip(names.split(), (*integers, *floats), strict=True))
     return {name: bool(x) if found.scalars[name].is_bool else x for name, x in values.items()}
-
-
-def run(found: Callee, tensors: Sequence[Tensor], scalars: Mapping[str, Any]) -> Outputs:
-    """The results in order, for operands in memory."""
-    facts = tuple(fact(t, name) for t, name in zip(tensors, found.operands, strict=True))
-    where = place(device_of(tensors, found.operands))
-    return found.first(found.prepared(facts, scalars, where), tensors, scalars, tensors, scalars)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -212,38 +199,54 @@ _LOWERED = (torch.float32, torch.float16, torch.bfloat16)
 # Gradients
 
 
-def _save(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:  # noqa: ARG001 - torch's interface
-    ctx.call = inputs[0], inputs[2], inputs[3], inputs[4]
-    ctx.save_for_backward(*inputs[1])
-
-
-def _backward(ctx: Any, cotangents: list[Tensor | None]) -> tuple[Any, ...]:
-    """The gradients of a call's arguments: those of the operands through the second operator, which graphs keep."""
-    description, *scalars = ctx.call
-    operands = list(ctx.saved_tensors)
-    found = torch.ops.einc.gradient(description, operands, *scalars, cotangents)
-    inexact = [t.is_floating_point() or t.is_complex() for t in operands]
-    gradients = [g if needed else None for g, needed in zip(found, inexact, strict=True)]
-    lists: Iterator[list[Any] | None] = (
-        None if s else [] for s in scalars[1:]
-    )  # torch takes an empty list for one of tensors
-    return None, gradients, None, *lists
-
-
-def _gradient(
-    description: str,
-    operands: list[Tensor],
-    names: str,
-    integers: list[int],
-    floats: list[float],
-    cotangents: list[Tensor | None],
+def _differentiated(
+    keys: Any, description: str, operands: list[Tensor], names: str, integers: list[int], floats: list[float]
 ) -> list[Tensor]:
-    refuse(description, operands, names, integers, floats, cotangents)
-    return []
+    """The results with gradients where they are asked for: through the operator on the two halves of the derivative."""
+
+    if not torch.is_grad_enabled() or not any(t.requires_grad for t in operands):
+        with torch._C._AutoDispatchBelowAutograd():
+            after = keys & torch._C._after_autograd_keyset
+            return cast("list[Tensor]", _CALL.redispatch(after, description, operands, names, integers, floats))
+    found = callee(description)
+    scalars = _scalars(found, names, integers, floats)
+    made = _derivative(found, operands, scalars, [t.requires_grad for t in operands])
+    return list(differentiated(made, operands, scalars, _through))
 
 
-def _gradient_shaped(_: str, operands: list[Tensor], *_rest: Any) -> list[Tensor]:
-    return [torch.empty_like(t) for t in operands]
+def _through(found: Callee, tensors: Sequence[Tensor], scalars: Mapping[str, Any]) -> list[Tensor]:
+    """The results, by way of a function of Python's for `torch.func`, which no operator is for, else of the operator."""
+    needing = [_transformed(t) for t in tensors]
+    if any(needing):
+        return list(differentiated(_derivative(found, tensors, scalars, needing), tensors, scalars, _through))
+    return cast("list[Tensor]", torch.ops.einc.call(found.description, list(tensors), *_split(found, scalars)))
+
+
+def _transformed(t: Any) -> bool:
+    """Is a tensor one that `torch.func` differentiates by, at any level?"""
+    while is_functorch_wrapped_tensor(t):
+        if is_gradtrackingtensor(t) and t.requires_grad:
+            return True
+        t = get_unwrapped(t)
+    return False
+
+
+def _derivative(
+    found: Callee, operands: Sequence[Tensor], scalars: Mapping[str, Any], needing: Sequence[bool]
+) -> Derivative:
+    """The derivative for these operands, by what is known of their extents."""
+    if all(isinstance(n, int) for t in operands for n in t.shape):
+        facts = tuple(fact(t, name) for t, name in zip(operands, found.operands, strict=True))
+        device = device_of(operands, found.operands)
+        return derivative(found, facts, scalars, needing, None if device.type == "meta" else place(device))
+    return derivative(found, _facts(found, operands), scalars, needing, None)
+
+
+def _split(found: Callee, scalars: Mapping[str, Any]) -> tuple[str, list[Any], list[Any]]:
+    """Scalars as arguments of the operator: names, integers, floats."""
+    integers = {n: x for n, x in scalars.items() if not found.scalars[n].is_float}
+    floats = {n: x for n, x in scalars.items() if found.scalars[n].is_float}
+    return " ".join([*integers, *floats]), [*integers.values()], [*floats.values()]
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -253,6 +256,4 @@ _LIBRARY.impl("call", _autocast("cuda"), "AutocastCUDA")
 _LIBRARY.impl("call", _computed, "CompositeExplicitAutograd")
 torch.library.register_fake("einc::call", _shaped, lib=_LIBRARY)
 torch.library.register_vmap("einc::call", _over_batch, lib=_LIBRARY)
-torch.library.register_autograd("einc::call", _backward, setup_context=_save, lib=_LIBRARY)
-_LIBRARY.impl("gradient", _gradient, "CompositeExplicitAutograd")
-torch.library.register_fake("einc::gradient", _gradient_shaped, lib=_LIBRARY)
+_LIBRARY.impl("call", _differentiated, "Autograd", with_keyset=True)

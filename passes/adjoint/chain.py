@@ -138,4 +138,3 @@ def times(x: Expr, slope: Expr) -> Expr:
             return times(x, y)
         case _:
             return slope if x in _ONES else call("mul", x, slope)
-

@@ -19,10 +19,8 @@ from einc.base.types import DType, compute
 from einc.ein import (
     ZERO,
     Apply,
-    AxisValue,
     Equation,
     Expr,
-    Monoid,
     Operand,
     Program,
     Read,
@@ -34,6 +32,9 @@ from einc.ein.guards import composite
 from einc.ein.monoids import MONOIDS
 from einc.ein.rewriting import drop_dead, names
 from einc.passes.adjoint.chain import Chain
+from einc.passes.adjoint.conditions import all_of, conjuncts
+from einc.passes.adjoint.factors import named_factors
+from einc.passes.adjoint.reassociate import reassociated
 from einc.passes.adjoint.seeds import Seed, seeds
 from einc.passes.adjoint.shifts import shifts
 from einc.passes.adjoint.transpose import Axes, Piece, transposed
@@ -55,9 +56,19 @@ class Adjoint:
     gradients: dict[str, str]
 
 
-def differentiate(program: Program, operands: Iterable[str], results: Iterable[str] | None = None) -> Adjoint:
-    """The gradients by these operands, given cotangents of these results, or of all that are of floats."""
-    return _Reverse(program, frozenset(operands), program.results if results is None else tuple(results)).run()
+def differentiate(
+    program: Program,
+    operands: Iterable[str],
+    results: Iterable[str] | None = None,
+    constants: frozenset[str] = frozenset(),
+) -> Adjoint:
+    """The gradients by these operands, given cotangents of these results, or of all that are of floats.
+
+    `constants` are tensors that are known to have no derivative, beside those that only shift.
+    """
+    wanted = program.results if results is None else tuple(results)
+    program = named_factors(program)
+    return _Reverse(program, frozenset(operands), wanted, constants | shifts(program)).run()
 
 
 @dataclass
@@ -65,6 +76,7 @@ class _Reverse:
     program: Program
     wanted: frozenset[str]
     results: tuple[str, ...]
+    constant: frozenset[str]
     pieces: dict[str, list[Piece]] = field(default_factory=dict)  # by tensor, what its gradient is made of
     backward: list[Equation] = field(default_factory=list)
 
@@ -74,7 +86,6 @@ class _Reverse:
         self.dtypes = p.dtypes()
         self.shapes = p.shapes()
         self.axes = Axes({a.name: a.extent for a in p.axes}, set(self.taken))
-        self.constant = shifts(p)
         self.active = self._active()
         self.forward: list[Equation] = []  # equations that only the derivative reads, each after what it belongs to
         self.named: dict[str, str] = {}  # the gradient of each tensor
@@ -191,7 +202,7 @@ class _Reverse:
             name=f"{p.name}_gradient",
             params=(*operands, *given, *scalars),
             axes=(*p.axes, *self.axes.added),
-            equations=(*kept, *self.backward),
+            equations=(*kept, *reassociated(kept, self.backward)),
             results=tuple(gradients.values()),
         )
         return Adjoint(replace(p, equations=kept), drop_dead(whole), cotangents, gradients)
@@ -224,5 +235,8 @@ def _alone(p: Piece) -> Expr:
 
 
 def _summed(t: Tensor, dims: tuple[tuple[str, ...], ...], p: Piece) -> Equation:
-    """The sum that a piece is; conditions on its axes are its domain, and others choose the whole."""
-    return Equation((t,), dims, (p.value,), MONOIDS["sum"], p.over, p.condition)
+    """The sum that a piece is; conditions on its axes are its domain, and others mask the body."""
+    own = [c for c in conjuncts(p.condition) if set(axes_of(c)) & set(p.over)]
+    others = all_of(c for c in conjuncts(p.condition) if c not in own)
+    body = p.value if others is None else Apply("where", (others, p.value, ZERO))
+    return Equation((t,), dims, (body,), MONOIDS["sum"], p.over, all_of(own))

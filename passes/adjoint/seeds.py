@@ -1,9 +1,9 @@
 """What a reduction lets through: the cotangent of each term, given that of the whole.
 
-    sum      dT
-    prod     dT * the product of the other terms; where one term is 0 only it gets one, where several are none does
-    max      dT at the first winner, whose position is kept
-    argmax, any, all, and what counts: nothing
+sum      dT
+prod     dT * the product of the other terms; where one term is 0 only it gets one, where several are none does
+max      dT at the first winner, whose position is kept
+argmax, any, all, and what counts: nothing
 """
 
 from __future__ import annotations

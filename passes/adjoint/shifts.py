@@ -98,19 +98,19 @@ def _operation(e: Apply, op: str, args: tuple[Expr, ...], known: Known) -> Motio
     if None in moved:
         return None
     match op, moved:
-        case ("add" | "sub"), [x, y] if x.rate == y.rate == 0:
+        case (("add" | "sub"), [x, y]) if x.rate == y.rate == 0:
             return Motion(shift=x.shift + y.shift if op == "add" else x.shift - y.shift)
-        case ("add" | "sub"), [x, y] if x == y:
+        case (("add" | "sub"), [x, y]) if x == y:
             return x
-        case ("mul" | "div"), [x, y] if x.shift == y.shift == 0:
+        case (("mul" | "div"), [x, y]) if x.shift == y.shift == 0:
             return Motion(rate=x.rate + y.rate if op == "mul" else x.rate - y.rate)
         case "neg", [x]:
             return Motion(-x.shift, x.rate)
-        case ("exp" | "exp2"), [x] if x.rate == 0:
+        case (("exp" | "exp2"), [x]) if x.rate == 0:
             return Motion(rate=x.shift * Fraction(_RATES[op]))
         case "log", [x] if x.shift == 0:
             return Motion(shift=x.rate)
-        case ("max" | "min"), [x, y] if x == y:
+        case (("max" | "min"), [x, y]) if x == y:
             return x
         case "abs", [x] if x.shift == 0:
             return x

@@ -71,7 +71,13 @@ class Axes:
 
 
 def transposed(
-    read: Read, value: Expr, guard: Expr | None, space: tuple[str, ...], dims: Dims, axes: Axes, shapes: Mapping[str, Dims]
+    read: Read,
+    value: Expr,
+    guard: Expr | None,
+    space: tuple[str, ...],
+    dims: Dims,
+    axes: Axes,
+    shapes: Mapping[str, Dims],
 ) -> Piece:
     """What a read contributes to the gradient of its tensor, of dimensions `dims`, at each of its positions.
 

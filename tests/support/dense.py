@@ -23,7 +23,9 @@ _WIDE = {"f": torch.float64, "c": torch.complex128, "i": torch.int64, "u": torch
 def dense(program: Program, operands: Mapping[str, Tensor], scalars: Mapping[str, Any] | None = None) -> list[Tensor]:
     """The results, for operands of doubles and integers."""
     found = bind(program, {n: tuple(t.shape) for n, t in operands.items()}, dict(scalars or {}))
-    values = {n: torch.tensor(v, dtype=torch.float64 if isinstance(v, float) else None) for n, v in found.scalars.items()}
+    values = {
+        n: torch.tensor(v, dtype=torch.float64 if isinstance(v, float) else None) for n, v in found.scalars.items()
+    }
     tensors = dict(operands)
     scope = _Scope(tensors, program, found.extents, values)
     for e in program.equations:
@@ -45,9 +47,7 @@ class _Scope:
         bodies = [self.value(b, axes).broadcast_to(box) for b in e.bodies]
         found = self.reduced(e, bodies, None if domain is None else domain.broadcast_to(box)) if e.monoid else bodies
         shape = [math.prod(self.extents[a] for a in group) for group in e.dims]
-        return {
-            t.name: x.to(_WIDE[t.dtype.kind]).reshape(shape) for t, x in zip(e.outputs, found, strict=True)
-        }
+        return {t.name: x.to(_WIDE[t.dtype.kind]).reshape(shape) for t, x in zip(e.outputs, found, strict=True)}
 
     def reduced(self, e: Equation, bodies: Sequence[Tensor], domain: Tensor | None) -> Sequence[Tensor]:
         assert e.monoid is not None

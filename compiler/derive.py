@@ -1,0 +1,110 @@
+"""The derivative of a program: what runs ahead of it, and what its gradients are.
+
+    program  --differentiate, reassociate, save-->  ahead: results, saved tensors      behind: gradients
+
+Both are programs like any other. Which tensors are saved depends on what the program writes to memory anyway, and so on
+extents and the machine; all else follows from its equations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
+
+from einc import ein
+from einc.base.targets import Target
+from einc.driver import compile_program
+from einc.passes.adjoint.differentiate import differentiate
+from einc.passes.adjoint.saving import Budget, Halves, halves
+from einc.passes.adjoint.shifts import shifts
+from einc.tile.blocks import size_class
+
+Source = tuple[Literal["operand", "output", "cotangent"], int]
+
+
+@dataclass(frozen=True, slots=True)
+class Ahead:
+    """A program that gives the results of another, and behind them tensors that its derivative reads.
+
+    `operands` are those with gradients; `results` is how many of its own the program has, and `constants` are tensors
+    that have no derivative.
+    """
+
+    program: ein.Program
+    operands: tuple[str, ...]
+    results: int
+    constants: frozenset[str]
+
+    @property
+    def fixed(self) -> tuple[int, ...]:
+        """Which of the outputs have no gradient."""
+        dtypes = self.program.dtypes()
+        return tuple(
+            k
+            for k, name in enumerate(self.program.results)
+            if name in self.constants or not (dtypes[name].is_float or dtypes[name].is_complex)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Behind:
+    """The program of gradients: `sources` says what each of its operands is to the call that ran ahead, `gradients`
+    which result is the gradient of each operand of that, None where there is none."""
+
+    program: ein.Program
+    sources: tuple[Source, ...]
+    gradients: tuple[int | None, ...]
+
+
+def ahead(
+    program: ein.Program,
+    operands: Iterable[str],
+    level: int,
+    target: Target,
+    extents: Mapping[str, int] | None = None,
+) -> Ahead:
+    """What runs in place of a program whose gradients by some operands will be asked for."""
+    sizes = tuple(sorted((axis, size_class(n)) for axis, n in (extents or {}).items()))
+    return _ahead(program, tuple(operands), level, target, sizes)
+
+
+@lru_cache(maxsize=1024)
+def _ahead(
+    program: ein.Program, operands: tuple[str, ...], level: int, target: Target, sizes: tuple[tuple[str, int], ...]
+) -> Ahead:
+    adjoint = differentiate(program, operands)
+    names = frozenset(t.name for e in program.equations for t in e.outputs)
+    least, most = (halves(adjoint, Budget(w, dict(sizes), target)) for w in (frozenset[str](), names))
+    if least.saved == most.saved:
+        found = least
+    else:
+        found = halves(adjoint, Budget(_written(program, level, target, sizes), dict(sizes), target))
+    return Ahead(found.forward, operands, len(program.results), shifts(program))
+
+
+def _written(program: ein.Program, level: int, target: Target, sizes: tuple[tuple[str, int], ...]) -> frozenset[str]:
+    """The tensors that kernels of a program pass on in memory."""
+    schedule = compile_program(program, level, target, dict(sizes)).state.schedule
+    assert schedule is not None
+    return frozenset(b.name for b in schedule.intermediates)
+
+
+@lru_cache(maxsize=1024)
+def behind(run: Ahead, cotangents: tuple[str, ...]) -> Behind:
+    """The gradients, given cotangents of some of the outputs."""
+    found: Halves = halves(differentiate(run.program, run.operands, cotangents, run.constants), None)
+    of = {name: r for r, name in found.cotangents.items()}
+    operands = [p.name for p in run.program.operands]
+    sources: list[Source] = []
+    for p in found.backward.operands:
+        if p.name in of:
+            sources.append(("cotangent", run.program.results.index(of[p.name])))
+        elif p.name in operands:
+            sources.append(("operand", operands.index(p.name)))
+        else:
+            sources.append(("output", run.program.results.index(p.name)))
+    places = {name: k for k, name in enumerate(found.backward.results)}
+    gradients = tuple(places.get(found.gradients.get(name, "")) for name in operands)
+    return Behind(found.backward, tuple(sources), gradients)

@@ -1,0 +1,183 @@
+"""Sums that hold a sum that is there already, in another order of summation.
+
+    sum[j](P[i, j] * sum[e](dO[i, e] * V[j, e]))  -->  sum[e](dO[i, e] * O[i, e])      O[i, e] = sum[j](P[i, j] * V[j, e])
+
+A sum of products is taken apart until nothing in it is a product or a sum of one: what it multiplies and divides by,
+where it is masked, and all axes it goes over. If a sum of the program is a part of that, and the rest does not vary
+along its axes, the tensor takes its place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from einc.ein import AxisValue, Equation, Expr, Read, axes_of, children, substitute
+from einc.ein.guards import composite, in_range_by_form
+from einc.passes.adjoint.conditions import conjuncts
+from einc.passes.algebra.products import Product, multiplied, taken_apart
+
+_MOST_PARTS = 24  # factors, divisors and masks of a sum that is looked at
+
+
+@dataclass
+class Flat:
+    """A sum of one product over all axes that nested sums go over."""
+
+    over: tuple[str, ...]
+    negative: bool = False
+    masks: list[Expr] = field(default_factory=list)
+    factors: list[Expr] = field(default_factory=list)
+    divisors: list[Expr] = field(default_factory=list)
+
+    @property
+    def parts(self) -> tuple[list[Expr], list[Expr], list[Expr]]:
+        return self.factors, self.divisors, self.masks
+
+
+def reassociated(forward: Sequence[Equation], backward: Sequence[Equation]) -> tuple[Equation, ...]:
+    """The backward equations, with the forward sums that they hold read instead of computed again."""
+    flatten = _Flatten({e.name: e for e in (*forward, *backward)}, frozenset(e.name for e in backward))
+    sums = [(e, flatten.flat(e)) for e in forward if _is_sum(e)]
+    found = []
+    for e in backward:
+        found.append(_rewritten(e, flatten.flat(e), sums) or e if _is_sum(e) else e)
+    return tuple(found)
+
+
+def _is_sum(e: Equation) -> bool:
+    return e.monoid is not None and e.monoid.adds and len(e.outputs) == 1
+
+
+@dataclass(frozen=True, slots=True)
+class _Flatten:
+    """Takes sums apart, through definitions: pointwise ones, and sums of the names in `open`."""
+
+    named: Mapping[str, Equation]
+    open: frozenset[str]
+
+    def flat(self, e: Equation) -> Flat:
+        found = Flat(e.over, masks=conjuncts(e.domain))
+        self._add(found, e.body, {*e.axes, *e.over})
+        return found
+
+    def _add(self, flat: Flat, e: Expr, taken: set[str]) -> None:
+        product = taken_apart(e, "mul", lambda _: True, lambda _: True)
+        flat.negative ^= product.negative
+        for p in product.masks:
+            flat.masks += [q for q in conjuncts(p) if q not in flat.masks]
+        for x in product.factors:
+            inner = self._definition(x, taken)
+            if inner is None:
+                flat.factors.append(x)
+                continue
+            over, body, domain = inner
+            flat.over += over
+            flat.masks += [q for q in conjuncts(domain) if q not in flat.masks]
+            self._add(flat, body, {*taken, *over})
+        flat.divisors += product.divisors
+
+    def _definition(self, x: Expr, taken: set[str]) -> tuple[tuple[str, ...], Expr, Expr | None] | None:
+        """What a tensor is where it is read: the axes it is summed over, the body, and where that counts."""
+        if not isinstance(x, Read) or x.guard is not None or x.tensor not in self.named:
+            return None
+        e = self.named[x.tensor]
+        if len(e.outputs) > 1 or not (e.monoid is None or (x.tensor in self.open and _is_sum(e))):
+            return None
+        if not all(len(g) == 1 for g in e.dims) and not all(map(in_range_by_form, x.index, e.dims)):
+            return None
+        at = {g[0]: i for g, i in zip(e.dims, x.index, strict=True)} if all(len(g) == 1 for g in e.dims) else {}
+        over = {a: _apart(a, taken) for a in e.over}
+        at |= {a: AxisValue(new) for a, new in over.items()}
+        domain = None if e.domain is None else substitute(e.domain, at)
+        return tuple(over.values()), substitute(e.body, at), domain
+
+
+def _apart(axis: str, taken: set[str]) -> str:
+    return axis if axis not in taken else _apart(f"{axis}'", taken)
+
+
+def _rewritten(e: Equation, whole: Flat, sums: Sequence[tuple[Equation, Flat]]) -> Equation | None:
+    """The sum with another one read in it, if it holds one."""
+    if sum(map(len, whole.parts)) > _MOST_PARTS:
+        return None
+    for other, part in sums:
+        for names in _inclusions(part, whole):
+            inner = {names.get(a, a) for a in part.over}
+            rest = _without(whole, part, names)
+            if not inner <= set(whole.over) or any(inner & set(axes_of(x)) for side in rest.parts for x in side):
+                continue
+            over = tuple(a for a in whole.over if a not in inner)
+            if any(a.endswith("'") for a in over):
+                continue
+            own = {a: AxisValue(names.get(a, a)) for a in other.axes}
+            read = Read(other.name, tuple(substitute(composite(group), own) for group in other.dims))
+            negative = whole.negative != part.negative
+            product = Product("mul", negative, rest.masks, rest.factors, rest.divisors)
+            body = product.around(multiplied([*rest.factors, read]))
+            if over:
+                return replace(e, bodies=(body,), over=over, domain=None)
+            return replace(e, bodies=(body,), monoid=None, over=(), domain=None)
+    return None
+
+
+def _without(whole: Flat, part: Flat, names: Mapping[str, str]) -> Flat:
+    at: dict[str, Expr] = {a: AxisValue(b) for a, b in names.items()}
+    left = []
+    for all_of, some in zip(whole.parts, part.parts, strict=True):
+        rest = list(all_of)
+        for x in some:
+            rest.remove(substitute(x, at))
+        left.append(rest)
+    return Flat(whole.over, False, left[2], left[0], left[1])
+
+
+def _inclusions(part: Flat, whole: Flat) -> Iterator[dict[str, str]]:
+    """Ways of naming the axes of a product so that all its parts are parts of another."""
+    if not part.factors or any(len(a) > len(b) for a, b in zip(part.parts, whole.parts, strict=True)):
+        return
+    pairs = [(x, side) for some, side in zip(part.parts, whole.parts, strict=True) for x in some]
+    yield from _assigned(pairs, {}, [])
+
+
+def _assigned(
+    pairs: Sequence[tuple[Expr, list[Expr]]], names: dict[str, str], used: list[tuple[int, int]]
+) -> Iterator[dict[str, str]]:
+    if not pairs:
+        yield names
+        return
+    (x, side), *rest = pairs
+    for k, y in enumerate(side):
+        if (id(side), k) in used:
+            continue
+        unified = _unified(x, y, names)
+        if unified is not None:
+            yield from _assigned(rest, unified, [*used, (id(side), k)])
+
+
+def _unified(x: Expr, y: Expr, names: dict[str, str]) -> dict[str, str] | None:
+    """The names of axes, one to one, under which x is y."""
+    if isinstance(x, AxisValue) and isinstance(y, AxisValue):
+        if x.axis in names:
+            return names if names[x.axis] == y.axis else None
+        return None if y.axis in names.values() else {**names, x.axis: y.axis}
+    if type(x) is not type(y):
+        return None
+    below, others = children(x), children(y)
+    if len(below) != len(others):
+        return None
+    if not below:
+        return names if x == y else None
+    if not _same_head(x, y):
+        return None
+    found: dict[str, str] | None = names
+    for a, b in zip(below, others, strict=True):
+        found = None if found is None else _unified(a, b, found)
+    return found
+
+
+def _same_head(x: Expr, y: Expr) -> bool:
+    """Are they the same node but for what is below?"""
+    if isinstance(x, Read) and isinstance(y, Read):
+        return x.tensor == y.tensor and (x.guard is None) == (y.guard is None)
+    return all(getattr(x, name, None) == getattr(y, name, None) for name in ("op", "dtype"))

@@ -1,0 +1,150 @@
+"""What the forward program keeps for the backward one, and what that computes again.
+
+    results                         are there anyway
+    O_max[i] of A[i, j]             a reduction no larger than what the forward program writes: kept, at little cost
+    exp(S - O_max)                  pointwise: computed again where it is read
+    S[i, j] = sum[d](Q * K)         larger than all that the forward program writes: computed again
+    H[b, f] = sum[d](x * W)         as large as something it writes: kept if writing and reading takes less time
+
+So the backward program of a program that holds no large tensor in memory holds none either.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from einc.base.targets import Target
+from einc.base.types import DType
+from einc.ein import Equation, Expr, Extent, Operand, Program, Scalar, tensors_of, walk
+from einc.ein.rewriting import drop_dead
+from einc.passes.adjoint.differentiate import Adjoint
+
+
+@dataclass(frozen=True, slots=True)
+class Halves:
+    """A program that keeps what its derivative needs, and the derivative that reads it.
+
+    `forward` gives the program's results and then those `saved`. `backward` takes operands of the program, saved
+    tensors and cotangents, as far as it reads them, and gives the `gradients` of operands, by name.
+    """
+
+    forward: Program
+    backward: Program
+    saved: tuple[str, ...]
+    cotangents: Mapping[str, str]
+    gradients: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """What decides: the tensors that the forward program writes, extents as far as they are known, and a machine."""
+
+    written: frozenset[str]
+    extents: Mapping[str, int]
+    target: Target
+
+
+def halves(adjoint: Adjoint, budget: Budget | None) -> Halves:
+    """The two programs of a derivative; without a budget nothing is kept but results."""
+    forward = {t.name: e for e in adjoint.forward.equations for t in e.outputs}
+    own = [e for e in adjoint.program.equations if e.name not in forward]
+    kept, again = _kept(adjoint.forward, forward, own, budget)
+    dims, dtypes, results = adjoint.forward.shapes(), adjoint.forward.dtypes(), adjoint.forward.results
+    saved = tuple(t.name for e in adjoint.forward.equations for t in e.outputs if t.name in kept)
+    extra = tuple(name for name in saved if name not in results)
+    ahead = drop_dead(replace(adjoint.forward, results=(*results, *extra)))
+    given = [Operand(name, dims[name], dtypes[name]) for name in saved]
+    equations = (*(e for e in adjoint.forward.equations if e.name in again), *own)
+    backward = _taking(drop_dead(replace(adjoint.program, equations=equations)), given, adjoint.cotangents.values())
+    return Halves(ahead, backward, saved, adjoint.cotangents, adjoint.gradients)
+
+
+def _taking(program: Program, saved: Sequence[Operand], cotangents: Collection[str]) -> Program:
+    """The program with the parameters that it needs: saved tensors go between its own operands and cotangents.
+
+    An operand is needed if it is read, or if it alone tells how long an axis is.
+    """
+    last = [p for p in program.operands if p.name in cotangents]
+    operands = [*(p for p in program.operands if p.name not in cotangents), *saved, *last]
+    read = {t for e in program.equations for x in e.expressions() for t in tensors_of(x)}
+    needs = _Needs({a.name: a.extent for a in program.axes}, {p.name: p.default for p in program.scalars})
+    for e in program.equations:
+        needs.add(*e.axes, *e.over)
+        for x in e.expressions():
+            needs.read(x)
+    taken = [p for p in operands if p.name in read]
+    for p in taken:
+        needs.add(*(a for group in p.dims for a in group))
+    for axis in [a for a in needs.axes if needs.extents[a] is None]:
+        if not any((axis,) in p.dims for p in taken):
+            taken += [p for p in operands if (axis,) in p.dims][:1]
+    for p in taken:
+        needs.add(*(a for group in p.dims for a in group))
+    return replace(
+        program,
+        params=(*(p for p in operands if p in taken), *(p for p in program.scalars if p.name in needs.scalars)),
+        axes=tuple(a for a in program.axes if a.name in needs.axes),
+    )
+
+
+@dataclass
+class _Needs:
+    """The axes and scalars that something depends on, and those that their formulas do."""
+
+    extents: Mapping[str, Expr | None]
+    defaults: Mapping[str, Expr | None]
+    axes: set[str] = field(default_factory=set)
+    scalars: set[str] = field(default_factory=set)
+
+    def add(self, *axes: str) -> None:
+        for axis in axes:
+            if axis not in self.axes:
+                self.axes.add(axis)
+                self.read(self.extents[axis])
+
+    def read(self, e: Expr | None) -> None:
+        for n in () if e is None else walk(e):
+            if isinstance(n, Extent):
+                self.add(n.axis)
+            elif isinstance(n, Scalar) and n.name not in self.scalars:
+                self.scalars.add(n.name)
+                self.read(self.defaults[n.name])
+
+
+def _kept(
+    program: Program, forward: Mapping[str, Equation], own: Iterable[Equation], budget: Budget | None
+) -> tuple[set[str], set[str]]:
+    """The tensors of the forward program that are kept, and the names of equations that are computed again."""
+    kept: set[str] = set()
+    again: set[str] = set()
+    wanted = [t for e in own for x in e.expressions() for t in tensors_of(x)]
+    dtypes = program.dtypes()
+    spaces = [
+        frozenset(forward[n].axes) for n in {*program.results, *(budget.written if budget else ())} if n in forward
+    ]
+    while wanted:
+        name = wanted.pop()
+        e = forward.get(name)
+        if e is None or name in kept or e.name in again:
+            continue
+        if name in program.results or (budget and e.monoid and _is_worth(e, dtypes[name], spaces, budget)):
+            kept.add(name)
+        else:
+            again.add(e.name)
+            wanted += [t for x in e.expressions() for t in tensors_of(x)]
+    return kept, again
+
+
+def _is_worth(e: Equation, dtype: DType, spaces: Collection[frozenset[str]], budget: Budget) -> bool:
+    """Is a reduction kept? Where it is smaller than something written, always."""
+    axes = frozenset(e.axes)
+    if any(axes < space for space in spaces) or e.name in budget.written:
+        return True
+    if not any(axes == space for space in spaces):
+        return False
+    terms = 1
+    for axis in e.over:
+        terms *= budget.extents.get(axis, 1)
+    rates = budget.target.rates
+    return 2 * terms / rates.matrix >= 2 * dtype.size / rates.memory
