@@ -18,6 +18,8 @@ from einc import tile
 from einc.base.targets import Target
 from einc.codegen.triton.contracted import LEAST, least_inner
 from einc.codegen.triton.occupancy import Occupancy
+from einc.codegen.triton.options import HOPPER
+from einc.codegen.triton.stages import stages_needed
 from einc.pipeline import Context
 from einc.tile import WHOLE, Block, TileAxis
 from einc.tile.asked import counts_asked, tiles_asked
@@ -53,7 +55,7 @@ class _Tiles:
 def choose_tiles(kernel: tile.Kernel, context: Context) -> tile.Kernel:
     """The kernel with its tile sizes: those that are asked for, and the others to suit them."""
     k = _Kernel(_as_asked(kernel, context), context)
-    tiles = _dot_tiles(k) if k.dots else _Tiles(_plain_blocks(k), 4)
+    tiles = _streaming(_dot_tiles(k), k) if k.dots else _Tiles(_plain_blocks(k), 4)
     sizes = {a.name: _block(k, a, tiles) for a in k.axes if k.given(a) is None}
     counts = {"warps": tiles.warps, "stages": tiles.stages} | counts_asked(context.choices, kernel, "warps", "stages")
     return replace(kernel, choices=k.kernel.choices.sized(sizes).counted(counts))
@@ -293,6 +295,19 @@ def _largest_dot(target: Target) -> tuple[int, int, int]:
         return _INTERPRETED[1]
     rows, columns, inner = _DOT
     return rows, columns, inner // 2 if target.name in _SHORT else inner
+
+
+def _streaming(tiles: _Tiles, k: _Kernel) -> _Tiles:
+    """Tiles with as many stages as memory needs, where few rows are all there are: each program has its own bytes."""
+    sizes = k.sizes(tiles.blocks)
+    rows = [a.name for a in k.kernel.grid if a.role == "row"]
+    is_thin = all(k.hints[a] <= sizes[a] for a in rows) and all(sizes[d.row] < HOPPER for d in k.dots)
+    if not (is_thin and k.on_cuda):
+        return tiles
+    rate = min(k.target.dot_rate(t) for _, t in k.multiplied)
+    programs = k.programs({role: b.cap for role, b in tiles.blocks.items()})
+    needed = stages_needed(k.occupancy, sizes, tiles.warps, tiles.stages, k.target, rate, programs)
+    return replace(tiles, stages=needed)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -56,6 +56,7 @@ class Occupancy:
         self.operands = _operands(body, made, None)
         self.exchanged = _exchanged(body)
         self.loops = [(_operands(o.body, made, o.axis.name), _exchanged(o.body)) for o in around]
+        self.dots_of = [[v.sides for v in values_in(o.body) if isinstance(v, Dot)] for o in around]
         self.results_of = [[_space(s.types[0]) for s in lets(o.body) if _has_dot(s)] for o in around]
         self.computed = _computed(body)
         self.walked = [axes for o in around for axes in _computed(o.body) if o.axis.name in axes]
@@ -97,6 +98,12 @@ class Occupancy:
     def results(self, sizes: Extents) -> int:
         """Bytes of the results of the dots of one loop, of the loop with the most."""
         return max((sum(x.bytes(sizes) for x in dots) for dots in self.results_of), default=0)
+
+    def streamed(self, sizes: Extents) -> tuple[int, int]:
+        """Bytes that dots read of one block of a loop, and their products with it, of the loop with the most bytes."""
+        moved = [sum(x.bytes(sizes) for x in operands if x.staged) for operands, _ in self.loops]
+        made = [sum(prod([sizes[a] for a in (*d.result, d.inner)]) for d in dots) for dots in self.dots_of]
+        return max(zip(moved, made, strict=True), default=(0, 0))
 
     def largest(self, sizes: Extents, walked: bool = False) -> int:
         """Elements of the largest tile that is computed, but not by a dot, or folded; of those along loops, if

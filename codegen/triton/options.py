@@ -8,7 +8,7 @@ from einc import tile
 from einc.pipeline.emitted import Signature
 from einc.tile.typing import multiplied
 
-_HOPPER = 64  # rows from which on a tile is multiplied by Hopper's dots, by four warps or more
+HOPPER = 64  # rows from which on a tile is multiplied by Hopper's dots, by four warps or more
 
 
 def options(kernel: tile.Kernel, rows: int | None = None) -> dict[str, int]:
@@ -27,7 +27,7 @@ def rows_of_chains(kernel: tile.Kernel) -> frozenset[str]:
     """
     dots = [(d, t) for d, t in multiplied(kernel) if not d.batch]
     caps = {axis: block.cap for axis, block in kernel.choices.tiles}
-    rows = frozenset(d.row for d, t in dots if t.size <= 2 and caps.get(d.row, 0) >= _HOPPER)
+    rows = frozenset(d.row for d, t in dots if t.size <= 2 and caps.get(d.row, 0) >= HOPPER)
     return rows if len(dots) > 1 else frozenset()
 
 

@@ -6,16 +6,32 @@
 
 A position that a mask excludes contributes nothing, whatever values it has: 0 * NaN and inf - inf do not arise. Masks
 are found through the tensors that are read (`ein.domains`), and guard reads where possible. Parts that do not vary
-along the reduced axes are read at any position: they follow IEEE, unless the mask does not vary either.
+along the reduced axes are read at any position: they follow IEEE, unless the mask does not vary either. A tensor whose
+sources are not in memory is read as it was stored, where its own mask lets something count.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from einc.base.types import DType, compute
-from einc.ein import ONE, ZERO, Apply, AxisValue, Cast, Equation, Expr, Read, Scalar, axes_of, rebuild, walk
+from einc.ein import (
+    ONE,
+    ZERO,
+    Apply,
+    AxisValue,
+    Cast,
+    Const,
+    Equation,
+    Expr,
+    Read,
+    Scalar,
+    axes_of,
+    rebuild,
+    tensors_of,
+    walk,
+)
 from einc.ein.domains import Domain, Domains, conjunction
 from einc.ein.guards import conjoin, in_range_by_form
 from einc.ein.inference import dtype_of
@@ -25,12 +41,17 @@ _INFINITIES = (float("-inf"), float("inf"))
 
 @dataclass(frozen=True, slots=True)
 class Exclusion:
-    """The guards of a reduction over some axes, by which its parts are read only at positions that count."""
+    """The guards of a reduction over some axes, by which its parts are read only at positions that count.
+
+    `told` is a predicate as the reduction's kernel can evaluate it, or None. `absent` are tensors that it cannot read:
+    those of earlier kernels that these did not store.
+    """
 
     over: frozenset[str]
     domains: Domains
     dtypes: Mapping[str, DType]
-    told: Callable[[Expr], Expr | None] = lambda p: p  # a predicate as the reduction's kernel can evaluate it, or None
+    told: Callable[[Expr], Expr | None] = lambda p: p
+    absent: Collection[str] = frozenset()
 
     def guarded(self, e: Expr) -> Expr:
         """The expression guarded where a part does not count; itself if everything counts."""
@@ -72,8 +93,18 @@ class Exclusion:
         found = self.guarded(source.body)
         if found is source.body:
             return e
+        if not tensors_of(found).isdisjoint(self.absent):
+            return self.masked(e)
         stored = source.outputs[0].dtype
         return found if dtype_of(found, self.dtypes) == stored == compute(stored) else Cast(stored, found)
+
+    def masked(self, e: Read) -> Expr:
+        """A read of what was made elsewhere, with what its mask makes of it where parts of its body do not count."""
+        found: Expr = e
+        for value in (0, *_INFINITIES):
+            told = (q for p in self.domains.of(e, value) if (q := self.told(p)) is not None)
+            found = self.under(found, told, stand=Const(value))
+        return found
 
     def under(self, e: Expr, needed: Iterable[Expr], own: Domain = frozenset(), stand: Expr = ZERO) -> Expr:
         """A part where the predicates that others need hold, and `stand` elsewhere, unless they are its `own`."""

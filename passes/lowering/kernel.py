@@ -208,7 +208,8 @@ class Kernel:
         read = {r.tensor for eq in self.plan.equations for e in eq.expressions() for r in ein.reads(e)}
         stored = read | (self.b.dtypes.keys() if self.context.level == 0 else self.b.given)
         told = telling(self.named, self.definitions, self.plan.along, stored - self.definitions.keys())
-        return Exclusion(frozenset(over), Domains(self.named), self.b.dtypes, told)
+        absent = self.named.keys() - self.definitions.keys() - stored
+        return Exclusion(frozenset(over), Domains(self.named), self.b.dtypes, told, absent)
 
     def counted(self, eq: Equation, body: Expr) -> Expr:
         """A body guarded where it does not count, comparisons in the form of bounds; itself if all of it counts."""

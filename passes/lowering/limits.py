@@ -71,6 +71,8 @@ def _counts(e: Expr, walked: tuple[str, ...]) -> bool:
     match e:
         case ein.Extent(axis=axis):
             return axis in walked
+        case ein.Read():
+            return False
         case ein.Apply(op="eq" | "ne", args=(ein.Extent(), ein.Const(0))):
             return False
         case _:

@@ -19,7 +19,7 @@ from einc.passes.lowering.kernel import Kernel
 from einc.passes.streaming.at_references import LOWEST, at_moved
 from einc.passes.streaming.exact_means import HELD
 from einc.passes.streaming.movement import Movement, prime
-from einc.passes.streaming.sweep import Accumulator, Link, Reference
+from einc.passes.streaming.sweep import Accumulator, Link, Reference, extents_of
 from einc.tile import Elem, Lit, Ref, TileType, Value
 
 TALLY = Accumulator("|seen|", (), MONOIDS["sum"], (Const(1.0),))  # the number of positions walked
@@ -153,14 +153,15 @@ class States:
         """The expression with the first walked extent replaced by the positions seen, over the other walked extents."""
         for axis in self.beside:
             e = replaced(e, {ein.Extent(axis): ein.Extent(self.over[0])})
-        here = [a for a in self.over if any(n == ein.Extent(a) for n in ein.walk(e))]
+        here = [a for a in self.over if a in extents_of(e)]
         if not here:
             return e
         share: Expr = Read(name, ())
         for other in self.over:
             if other != here[0]:
                 share = Apply("div", (share, ein.Extent(other)))
-        return replaced(e, {ein.Extent(here[0]): share})
+        others: dict[Expr, Expr] = {r: r for r in ein.reads(e)}
+        return replaced(e, others | {ein.Extent(here[0]): share})
 
     def finished(self, link: Link, at: Moment, read: Callable[[Expr], Expr]) -> list[Value]:
         """The link's results from its accumulators; `read` gives references the values of links at the right moment."""

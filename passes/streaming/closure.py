@@ -14,14 +14,14 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from einc import ein
-from einc.ein import ONE, ZERO, Apply, Const, Equation, Expr, Extent, Read
+from einc.ein import ONE, ZERO, Apply, Const, Equation, Expr, Read
 from einc.ein.monoids import MONOIDS
 from einc.passes.algebra.folding import call
 from einc.passes.algebra.signs import makes_no_negative, not_negative
 from einc.passes.streaming.exact_means import centred
 from einc.passes.streaming.monomials import Expansion, Monomial, written
 from einc.passes.streaming.movement import NEW, Movement, prime
-from einc.passes.streaming.sweep import Accumulator, Link, NotClosed, Reference
+from einc.passes.streaming.sweep import Accumulator, Link, NotClosed, Reference, extents_of
 
 _MOST_ACCUMULATORS = 12
 
@@ -158,7 +158,7 @@ class _Closure:
         axes = ein.axes_of(e)
         known = self.references.get(e)
         if known is None:
-            seen = any(isinstance(n, Extent) and n.axis in self.over for n in ein.walk(e))
+            seen = not extents_of(e).isdisjoint(self.over)
             name = e.tensor if isinstance(e, Read) else self.fresh(f"ref{len(self.references) or ''}")
             known = self.references[e] = Reference(name, axes, e, 0, seen)
         return Read(known.name, tuple(ein.AxisValue(a) for a in axes))

@@ -15,17 +15,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from einc.ein import Equation, Expr, Monoid
+from einc.ein import Equation, Expr, Extent, Monoid, Read, children
 
 
 @dataclass(frozen=True, slots=True)
 class Reference:
     """A value that later links are relative to: an expression over the values of earlier links.
 
-    `seen` says that the extent of the walked axes inside it stands for the number of positions walked so far, so that a
-    mean is the mean of these. `hat` replaces the value where it is not finite (and, if 1, where it is 0): before any
-    position has been seen, or in a row that is all masked. `exact`, if given, is the value after the whole walk with
-    less rounding than one computed from earlier links: like `Link.exact` it reads the values that accumulators hold.
+    `seen` says that the extent of the walked axes that it is made of stands for the number of positions walked so far,
+    so that a mean is the mean of these. `hat` replaces the value where it is not finite (and, if 1, where it is 0):
+    before any position has been seen, or in a row that is all masked. `exact`, if given, is the value after the whole
+    walk with less rounding than one computed from earlier links: like `Link.exact` it reads the values that
+    accumulators hold.
     """
 
     name: str
@@ -78,3 +79,14 @@ class NotClosed:
     equation: Equation
     part: Expr
     reason: str
+
+
+def extents_of(e: Expr) -> frozenset[str]:
+    """The axes whose extents a value is made of: not those that only tell where tensors are read."""
+    match e:
+        case Extent(axis):
+            return frozenset((axis,))
+        case Read():
+            return frozenset()
+        case _:
+            return frozenset().union(*map(extents_of, children(e)))

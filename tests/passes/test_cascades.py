@@ -165,6 +165,19 @@ def test_weights_about_a_mean_where_none_counts() -> None:
         check(Cascade(text, {"x": x, "y": y, "length": length}, {"i": 4, "j": 17}, (9.0, 9.0), seed))
 
 
+def test_a_count_up_to_a_position_that_is_still_changing() -> None:
+    """The extent in the index that a prefix is read at is not the number of positions seen."""
+    text = """def cascade(x[i, j], z[j]):
+    k[i] = argmax[j](x[i, j])
+    n[i] = sum[j](where(j <= k[i] and z[j] > 0, 1, 0))
+    T[i] = sum[j : true]((x[i, j] - n[i] / (1 + n[i])) ** 3 / |j|)
+    return T
+"""
+    x, z = quarters((3, 130), (130,))
+    for seed in (0, 1):
+        check(Cascade(text, {"x": x, "z": z}, {"i": 3, "j": 130}, (99.0,), seed))
+
+
 def test_what_varies_cancels_once_a_choice_is_made() -> None:
     """The branches of a choice by a final value no longer vary along the axis, though what they were made of did."""
     text = """def cascade(y[i, j]):

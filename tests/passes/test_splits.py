@@ -126,6 +126,28 @@ def test_what_cannot_be_in_parts_is_not(name: str) -> None:
     np.testing.assert_allclose(found.numpy(), wanted, rtol=2e-5, atol=2e-4)
 
 
+@pytest.mark.parametrize("splits", [None, 3])
+@pytest.mark.parametrize("results", ["O", "E, O"])
+@pytest.mark.parametrize("power", [2, 3])
+def test_about_what_the_kernel_before_stored(power: int, results: str, splits: int | None) -> None:
+    """Moments about an entropy: what it is made of is not in memory."""
+    text = f"""def f(x[i, j]):
+        P[i, j] = softmax[j](x)
+        E[i] = sum[j](where(P == 0, 0, P * log2(P)))
+        O[i] = sum[j]((P - E[i]) ** {power})
+        return {results}
+    """
+    program, given = driver.elaborate(driver.parse(text, "<test>")), {"x": arrays(1000)["x"]}
+    given["x"][1] = given["x"][2, :999] = -np.inf
+    c = driver.compile_program(program, 2, INTERPRETER, {"i": 64, "j": 1 << 20}, choices=in_parts(splits))
+    assert len(c.state.plans) == 2
+    assert all(p.splits > 1 for p in c.state.plans)
+    operands = {name: torch.from_numpy(x) for name, x in given.items()}
+    found = run_in_torch(c, operands, bind(program, {"x": (5, 1000)}), None)
+    for got, wanted in zip(found, evaluate(program, given), strict=True):
+        np.testing.assert_allclose(got.numpy(), wanted, rtol=2e-5, atol=2e-5)
+
+
 @given(case=cascades(), splits=st.sampled_from([2, 7]))
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 def test_random_cascades(case: Cascade, splits: int) -> None:

@@ -129,6 +129,29 @@ def test_in_the_interpreter(form: str, mask: str) -> None:
     check(text, operands(np.nan, middle=False), 2, True, 1, "torch interpret")
 
 
+ACROSS = {
+    "quotient": """s[b, i] = max[j](where(j < length[b], X, -9))
+        T[b, i] = where(length[b] > 0, s[b, i], 0) / length[b]
+        O[b, i] = sum[j](tanh(f32(keep) - T[b, i]))""",
+    "difference": """s[b, i] = max[j](where(j < length[b], X, -9))
+        T[b, i] = where(length[b] > 0, s[b, i], -inf) - log(length[b])
+        O[b, i] = sum[j](tanh(f32(keep) - T[b, i]))""",
+}
+
+
+@pytest.mark.parametrize("results", ["O", "O, T"])
+@pytest.mark.parametrize("form", ACROSS)
+def test_what_an_earlier_kernel_left_out(form: str, results: str) -> None:
+    """A kernel that reads T, and not what T is made of, knows from T's mask where T counts: these 0 / 0 and inf - inf
+    are not read."""
+    text = f"{SIGNATURE}    {ACROSS[form]}\n".replace("        ", "    ") + f"    return {results}\n"
+    program = driver.elaborate(driver.parse(text, "exclusion"))
+    c = driver.compile_program(program, 2, INTERPRETER, {"b": 3, "i": ROWS, "j": 1 << 20}, choices=in_parts(3))
+    assert not any({"T", "O"} <= set(plan.equations) for plan in c.state.plans)
+    for level, walked, splits in WAYS:
+        check(text, operands(np.nan), level, walked, splits)
+
+
 def test_an_additive_mask_from_memory() -> None:
     """What an operand holds -inf at is excluded as what the text says is."""
     text = "def f(S[i, j], M[i, j], V[j, e]):\n    O[i, e] = softmax[j](S + M) * V[j, e]\n    return O\n"
