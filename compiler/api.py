@@ -136,7 +136,7 @@ class Program:
         torch_operands = [a for a in given.arrays if is_torch(a)]
         if out is None and needed(torch_operands):
             watched_tensors = [a if is_torch(a) else t for a, t in zip(given.arrays, tensors, strict=True)]
-            return unpacked(differentiable(self._callee, watched_tensors, given.scalars, backend), True)
+            return unpacked(tuple(differentiable(self._callee, watched_tensors, given.scalars, backend)), True)
         call = self._callee.prepared(given.facts, given.scalars, where)
         values = {n: t.to(where.device) for n, t in zip(given.names, tensors, strict=True)}
 

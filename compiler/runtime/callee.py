@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     import torch
 
     from einc.runtime.again import Calls, Run
-    from einc.runtime.derivative import Derivative
 
 Meaning = Callable[[tuple[Fact, ...]], ein.Program]
 
@@ -51,7 +50,7 @@ class Callee:
         self.signature = signature
         self.operands, self.scalars, self.deciding = tuple(operands), dict(scalars), deciding
         self.calls: Calls | None = None
-        self.derivatives: dict[Hashable, Derivative] = {}
+        self.derivatives: dict[Hashable, Any] = {}  # kept for `runtime.derivative`
 
     def bound(self, facts: tuple[Fact, ...], scalars: Mapping[str, Any]) -> tuple[ein.Program, Bindings]:
         """What it means for such operands, and every extent and scalar of the call."""

@@ -69,7 +69,7 @@ def derivative(
     sizes = tuple(tuple(map(size_class, f.shape)) for f in facts) if where is not None else ()
     ones = tuple((f.dtype, tuple(n == 1 for n in f.shape)) for f in facts)
     key = (ones, sizes, tuple(needing), where)
-    known = found.derivatives.get(key)
+    known: Derivative | None = found.derivatives.get(key)
     if known is None:
         if len(found.derivatives) >= _MOST_KEPT:
             found.derivatives.clear()
@@ -146,8 +146,9 @@ def _function() -> Any:
 
         @staticmethod
         def backward(ctx: Any, *cotangents: Any) -> tuple[Any, ...]:
-            given = _sufficient(ctx.call[0], ctx.like, cotangents)
-            return None, None, None, *_gradients(*ctx.call, ctx.saved_tensors, given)
+            found, scalars, compute, count = ctx.call
+            given = _sufficient(found, ctx.like, cotangents)
+            return None, None, None, *_gradients(found, scalars, compute, count, ctx.saved_tensors, given)
 
         @staticmethod
         def jvp(_: Any, *__: Any) -> Any:

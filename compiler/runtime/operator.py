@@ -215,7 +215,7 @@ def _differentiated(
 
 
 def _through(found: Callee, tensors: Sequence[Tensor], scalars: Mapping[str, Any]) -> list[Tensor]:
-    """The results, by way of a function of Python's for `torch.func`, which no operator is for, else of the operator."""
+    """The results, through a function of Python's where `torch.func` differentiates, else through the operator."""
     needing = [_transformed(t) for t in tensors]
     if any(needing):
         return list(differentiated(_derivative(found, tensors, scalars, needing), tensors, scalars, _through))

@@ -10,7 +10,7 @@ the derivative, so that a step against it lowers a real loss.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import reduce
 
@@ -22,7 +22,9 @@ from einc.passes.adjoint.slopes import slopes
 from einc.passes.algebra.folding import call
 
 _ONES = (ONE, Const(1.0))
-_COMPLEX = {  # what the arguments of operations on complex numbers get of a cotangent
+_COMPLEX: dict[
+    str, tuple[Callable[[Expr], Expr], ...]
+] = {  # what the arguments of operations on complex numbers get of a cotangent
     "re": (lambda g: g,),
     "im": (lambda g: call("complex", Const(0.0), g),),
     "conj": (lambda g: call("conj", g),),

@@ -162,7 +162,7 @@ class _Reverse:
         if len(sums) == 1 and not alone:
             self.backward.append(_summed(Tensor(made, dtype), dims, sums[0]))
             return made
-        values = []
+        values: list[Expr] = []
         for k, p in enumerate(sums, 1):
             part = Tensor(self._unused(f"{made}_{k}"), compute(dtype))
             self._know(part.name, part.dtype, dims)

@@ -37,7 +37,7 @@ def _named(e: Equation, taken: set[str], dtypes: dict[str, DType]) -> list[Equat
         groups.setdefault(frozenset(axes_of(f)), Product()).factors.append(f)
     if sum(map(bool, groups)) < 2:
         return [e]
-    outside = []
+    outside: list[Expr] = []
     for d in product.divisors:
         home = next((g for axes, g in groups.items() if axes and axes.issuperset(axes_of(d))), None)
         (outside if home is None else home.divisors).append(d)

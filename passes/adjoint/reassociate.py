@@ -1,6 +1,7 @@
 """Sums that hold a sum that is there already, in another order of summation.
 
-    sum[j](P[i, j] * sum[e](dO[i, e] * V[j, e]))  -->  sum[e](dO[i, e] * O[i, e])      O[i, e] = sum[j](P[i, j] * V[j, e])
+    sum[j](P[i, j] * sum[e](dO[i, e] * V[j, e]))  -->  sum[e](dO[i, e] * O[i, e])
+    where O[i, e] = sum[j](P[i, j] * V[j, e])
 
 A sum of products is taken apart until nothing in it is a product or a sum of one: what it multiplies and divides by,
 where it is masked, and all axes it goes over. If a sum of the program is a part of that, and the rest does not vary
@@ -110,7 +111,7 @@ def _rewritten(e: Equation, whole: Flat, sums: Sequence[tuple[Equation, Flat]]) 
             over = tuple(a for a in whole.over if a not in inner)
             if any(a.endswith("'") for a in over):
                 continue
-            own = {a: AxisValue(names.get(a, a)) for a in other.axes}
+            own: dict[str, Expr] = {a: AxisValue(names.get(a, a)) for a in other.axes}
             read = Read(other.name, tuple(substitute(composite(group), own) for group in other.dims))
             negative = whole.negative != part.negative
             product = Product("mul", negative, rest.masks, rest.factors, rest.divisors)

@@ -78,7 +78,8 @@ def _motion(e: Expr, known: Known) -> Motion | None:
     match e:
         case Read(tensor=tensor, index=index, guard=guard):
             still = all(_motion(x, known) == STILL for x in (*index, *([] if guard is None else [guard])))
-            return known[tensor] if still and (guard is None or known[tensor].shift == 0) else None
+            moved = known[tensor] if still else None
+            return None if moved is None or (guard is not None and moved.shift) else moved
         case Cast(arg=x):
             return _motion(x, known)
         case Apply(op, args):
@@ -95,9 +96,10 @@ def _operation(e: Apply, op: str, args: tuple[Expr, ...], known: Known) -> Motio
         return _chosen(args, moved)
     if op in COMPARISONS:
         return STILL if _is_told(args, moved) else None
-    if None in moved:
+    motions = [m for m in moved if m is not None]
+    if len(motions) < len(moved):
         return None
-    match op, moved:
+    match op, motions:
         case (("add" | "sub"), [x, y]) if x.rate == y.rate == 0:
             return Motion(shift=x.shift + y.shift if op == "add" else x.shift - y.shift)
         case (("add" | "sub"), [x, y]) if x == y:
@@ -114,10 +116,10 @@ def _operation(e: Apply, op: str, args: tuple[Expr, ...], known: Known) -> Motio
             return x
         case "abs", [x] if x.shift == 0:
             return x
-    return _scaled(e, moved)
+    return _scaled(e, motions)
 
 
-def _scaled(e: Apply, moved: list[Motion | None]) -> Motion | None:
+def _scaled(e: Apply, moved: list[Motion]) -> Motion | None:
     """A shifted value times a number."""
     match e, moved:
         case Apply("mul", (Const(value=float() | int() as c), _)), [_, Motion(shift=s, rate=r)] if r == 0:
@@ -147,7 +149,7 @@ def _moves_along(e: Expr, others: list[Motion | None]) -> bool:
 
 
 def _is_told(args: tuple[Expr, ...], moved: list[Motion | None]) -> bool:
-    """Does a comparison stay as it is: of a value and 0 or an infinity which its motion keeps, or of two that move alike?"""
+    """Does a comparison stay as it is: with 0 or an infinity, which motion keeps, or of two that move alike?"""
     if None in moved:
         return False
     if moved[0] == moved[1]:

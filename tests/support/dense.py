@@ -55,10 +55,7 @@ class _Scope:
         n = math.prod(self.extents[a] for a in e.over)
         f = bodies[0].reshape([*outer, n])
         inside = None if domain is None else domain.reshape([*outer, n])
-        unit = {"sum": 0, "prod": 1, "max": -math.inf, "min": math.inf, "argmax": -math.inf, "argmin": math.inf,
-                "any": False, "all": True}[name]  # fmt: skip
-        if f.is_complex() and name in ("sum", "prod"):
-            unit = complex(unit)
+        unit = complex(_UNITS[name]) if f.is_complex() else _UNITS[name]
         f = f if inside is None else torch.where(inside, f, unit if f.dtype == torch.bool else f.new_full((), unit))
         if e.monoid.order is not None:
             if n == 0:
@@ -111,16 +108,26 @@ class _Scope:
         return torch.where(inside, found, torch.zeros((), dtype=found.dtype))
 
 
+_UNITS: dict[str, Any] = {
+    "sum": 0, "prod": 1, "max": -math.inf, "min": math.inf, "argmax": -math.inf, "argmin": math.inf, "any": False,
+    "all": True,
+}  # fmt: skip
+
+
 def _first(f: Tensor, name: str) -> Tensor:
     """The first position of the extreme."""
     best = (f.amax if name == "max" else f.amin)(-1, keepdim=True)
     return (f == best).long().argmax(-1)
 
 
+def _broadcast(*x: Tensor) -> tuple[Tensor, ...]:
+    return tuple(torch.broadcast_tensors(*x))  # type: ignore[no-untyped-call]  # torch leaves it untyped
+
+
 def _where(p: Tensor, x: Tensor, y: Tensor) -> Tensor:
     """A choice whose other side gets no gradient, infinite or not."""
     t = torch.promote_types(x.dtype, y.dtype)
-    p, x, y = torch.broadcast_tensors(p, x.to(t), y.to(t))
+    p, x, y = _broadcast(p, x.to(t), y.to(t))
     return torch.where(p, x, y)
 
 
@@ -140,15 +147,17 @@ _OPERATIONS: dict[str, Callable[..., Tensor]] = {
     "eq": lambda x, y: x == y, "ne": lambda x, y: x != y, "and": lambda x, y: x & y, "or": lambda x, y: x | y,
     "not": lambda x: ~x, "max": _first_of(torch.ge), "min": _first_of(torch.le),
     "re": lambda x: x.real if x.is_complex() else x, "im": lambda x: x.imag if x.is_complex() else torch.zeros_like(x),
-    "conj": lambda x: x.conj().resolve_conj(), "complex": lambda x, y: torch.complex(*torch.broadcast_tensors(x.double(), y.double())),
+    "conj": lambda x: x.conj().resolve_conj(),
+    "complex": lambda x, y: torch.complex(*_broadcast(x.double(), y.double())),
 }  # fmt: skip
 
 
 def _apply(op: str, args: list[Tensor]) -> Tensor:
     if op == "rand":
-        numbers = [a.numpy() for a in torch.broadcast_tensors(*args)]
+        numbers = [a.numpy() for a in _broadcast(*args)]
         return torch.as_tensor(uniform(numbers[0], numbers[1:])).double()
     if op in _OPERATIONS:
         return _OPERATIONS[op](*args)
     wide = [a if a.is_floating_point() or a.is_complex() else a.double() for a in args]
-    return getattr(torch, op)(*wide)
+    found: Tensor = getattr(torch, op)(*wide)
+    return found
