@@ -163,8 +163,15 @@ class Kernel:
         return found
 
     def sides(self, c: Contraction) -> Sides | None:
-        """The tile axes of a dot for a contraction, or None."""
-        return sides(c.shape, self.tiles, fills(c.shape.inner, self.plan, self.context))
+        """The tile axes of a dot for a contraction, or None.
+
+        Rows stay while a walk goes over columns: so what is made of a result lies as the next dot takes it.
+        """
+        at = sides(c.shape, self.tiles, fills(c.shape.inner, self.plan, self.context))
+        walked = {self.b.tile_of[a] for a in self.plan.walked}
+        if at is None or at.batch or at.row not in walked:
+            return at
+        return Sides(at.column, at.row, at.inner)
 
     def tiles(self, axes: Iterable[str]) -> list[str]:
         """The tile axes that these axes extend over, outermost first; an axis with one position a program has none."""
@@ -185,7 +192,8 @@ class Kernel:
         counted = Counted(self.exclusion(c.shape.inner), self.tiles, lambda e: self.b.dtype(e).is_int)
         for term in c.terms:
             operand = self.operand_type(eq, term)
-            first, second = counted.sides(multiplied(term.left), multiplied(term.right), rows, columns)
+            factors = (term.left, term.right) if at.row in self.tiles(c.shape.rows) else (term.right, term.left)
+            first, second = counted.sides(*map(multiplied, factors), rows, columns)
             left = self.b.typed(first.value, rows, operand)
             left = Elem("neg", (left,)) if term.negative and operand.is_float else left
             right = self.b.typed(second.value, columns, operand)
