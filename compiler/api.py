@@ -21,7 +21,7 @@ from einc.runtime.derivative import needed
 from einc.runtime.execution import Outputs, place
 from einc.runtime.interop import any_foreign, exchanged
 from einc.runtime.prepared import Options
-from einc.runtime.results import unpacked, write
+from einc.runtime.results import several, unpacked, write
 from einc.runtime.tensors import as_numpy, as_torch, compiling, device_of, is_torch, watched
 from einc.tile.asked import MOST_PARTS, choice
 
@@ -85,8 +85,8 @@ class Program(Inspected):
 
             return node(self._callee, operands, named, out)
         calls = self._callee.calls
-        if calls is not None and out is None and backend is None:
-            found = calls(operands, named)
+        if calls is not None and backend is None and (out is None or "out" not in calls.places):
+            found = calls(operands, named, out)
             if found is not None:
                 return found
         own = self._own(out=out, backend=backend)
@@ -115,18 +115,19 @@ class Program(Inspected):
         call = self._callee.prepared(given.facts, given.scalars, where)
         values = {n: t.to(where.device) for n, t in zip(given.names, tensors, strict=True)}
 
-        def run(into: Outputs | None) -> Outputs:
+        wanted = () if out is None else several(out)
+        usual = backend is None and bool(tensors) and all(map(is_torch, (*given.arrays, *wanted)))
+
+        def run(into: Outputs) -> Outputs:
+            if usual and len(into) == len(wanted):
+                return self._callee.first(call, tensors, given.scalars, operands, named, into)
             found = call.run(values, given.scalars, into)
             return found if where.device == home else tuple(t.to(home) for t in found)
 
         if out is not None:
             reachable = tensors if where.device == home else None
             return write(out, call.program, call.bindings.extents, reachable, run)
-        if backend is None and tensors and len(torch_operands) == len(tensors):
-            results = self._callee.first(call, tensors, given.scalars, operands, named)
-        else:
-            results = run(None)
-        return unpacked(results, bool(torch_operands))
+        return unpacked(run(()), bool(torch_operands))
 
     def _evaluate(self, given: Arguments, out: Any) -> Any:
         if out is not None:

@@ -65,11 +65,11 @@ def einsum(
     """
     if compiling():
         return _node(read_call(operands), dtype, sizes, out)
-    usual = out is dtype is None and optimize is False and order == "K" and casting == "safe" and not sizes
+    usual = dtype is None and optimize is False and order == "K" and casting == "safe" and not sizes
     if usual and operands and operands[0].__class__ is str:
         known = _callees.get(operands[0])
         if known is not None and known.calls is not None:
-            found = known.calls(operands[1:], sizes)
+            found = known.calls(operands[1:], sizes, out)
             if found is not None:
                 return found
     if any_foreign(operands):
@@ -86,10 +86,12 @@ def einsum(
     if wanted is not None or casting in ("no", "equiv"):
         for operand in plan.program.operands:
             check_cast(f"operand {operand.name}", operand.dtype, plan.dtype, casting)
+    usual = usual and call.text is operands[0] and all(map(is_torch, call.operands))
     if out is not None:
-        return _into(out, plan, arrays, casting)
-    if usual and call.text is operands[0] and all(map(is_torch, call.operands)):
-        return _first(plan, call.text, reading, arrays)
+        known = _known(call.text, reading, len(arrays)) if usual and is_torch(out) else None
+        return _into(out, plan, arrays, casting, known)
+    if usual:
+        return _first(plan, _known(call.text, reading, len(arrays)), arrays)
     if plan.view:
         return _finished(as_view(plan.program, plan.bindings.extents, arrays[0]), "K", arrays)
     if needed([a for a in arrays if is_torch(a)]):
@@ -167,13 +169,18 @@ DECODERS["einsum"] = _decoded
 _callees: dict[str, Callee] = {}  # by their strings: calls of torch tensors alone, without options
 
 
-def _first(plan: Plan, text: str, reading: Reading, arrays: Sequence[Array]) -> Array:
-    """The result of a call, which is kept for further calls that differ from it in memory only."""
+def _known(text: str, reading: Reading, count: int) -> Callee:
+    """The einsum of a string, which keeps its calls."""
     if len(_callees) >= _MOST_STRINGS:
         _callees.clear()
     found = _callees.get(text)
-    if found is None or len(found.operands) != len(arrays):
-        found = _callees[text] = callee(text, (), reading, len(arrays))
+    if found is None or len(found.operands) != count:
+        found = _callees[text] = callee(text, (), reading, count)
+    return found
+
+
+def _first(plan: Plan, found: Callee, arrays: Sequence[Array]) -> Array:
+    """The result of a call, which is kept for further calls that differ from it in memory only."""
     if plan.view:
         program, extents = plan.program, plan.bindings.extents
         found.keep(arrays, lambda tensors, _, __: (as_view(program, extents, tensors[0]),))
@@ -202,14 +209,24 @@ def _prepared(plan: Plan, tensors: Sequence[Array]) -> Prepared:
     return prepared(plan, (), {}, place(tensors[0].device), plan.options, lambda: (plan.program, plan.bindings))
 
 
-def _run(plan: Plan, arrays: Sequence[Array], out: Array | None = None) -> Array:
-    """The result of the compiled program as a torch tensor, or written to `out`, which has the result's type."""
+def _run(plan: Plan, arrays: Sequence[Array]) -> Array:
+    """The result of the compiled program as a torch tensor."""
+    tensors = on_one_device(arrays)
+    found = _prepared(plan, tensors).run(dict(zip(plan.names, tensors, strict=True)))
+    return found[0]
+
+
+def _write(out: Array, plan: Plan, arrays: Sequence[Array], known: Callee | None) -> Array:
+    """The result written to `out`, which has its type; a call of a `known` einsum is kept if that is done directly."""
     tensors = on_one_device(arrays)
     call = _prepared(plan, tensors)
-    values = dict(zip(plan.names, tensors, strict=True))
-    if out is not None:
-        return write(out, plan.program, plan.bindings.extents, tensors, lambda into: call.run(values, out=into))
-    return call.run(values)[0]
+
+    def run(into: tuple[Array, ...]) -> tuple[Array, ...]:
+        if known is not None and into:
+            return known.first(call, tensors, {}, arrays, {}, into)
+        return call.run(dict(zip(plan.names, tensors, strict=True)), out=into)
+
+    return write(out, plan.program, plan.bindings.extents, tensors, run)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -231,13 +248,13 @@ def _fortran(arrays: Sequence[Array]) -> bool:
     return all(a.flags.f_contiguous for a in arrays) and not all(a.flags.c_contiguous for a in arrays)
 
 
-def _into(out: Array, plan: Plan, arrays: Sequence[Array], casting: str) -> Array:
-    """Write the result into `out`, which may overlap the operands."""
+def _into(out: Array, plan: Plan, arrays: Sequence[Array], casting: str, known: Callee | None) -> Array:
+    """Write the result into `out`, which may overlap the operands; calls of a `known` einsum are kept."""
     check_out("'out'", out, plan.shape, torch=any(map(is_torch, arrays)))
     own = dtype_of(out, "out")
     check_cast("the result", plan.dtype, own, casting)
     if not plan.view and own == plan.dtype:
-        return _run(plan, arrays, out)
+        return _write(out, plan, arrays, known)
     value = as_view(plan.program, plan.bindings.extents, arrays[0]) if plan.view else _run(plan, arrays)
     if is_torch(out):
         out.copy_(value.clone() if may_overlap(value, out) else value)

@@ -26,20 +26,6 @@ def wanted(a: Tensor, b: Tensor, n: int, s: float = 2.0, on: bool = True) -> Ten
     return s * (a[:, :n].double() @ b[:n].double()) * on
 
 
-@pytest.fixture
-def long_way(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Grows by one for each call of a program that does not take the short way."""
-    seen: list[int] = []
-    run = einc.Program.run
-
-    def counted(*args: Any, **named: Any) -> Any:
-        seen.append(1)
-        return run(*args, **named)
-
-    monkeypatch.setattr(einc.Program, "run", counted)
-    return seen
-
-
 def test_a_second_call_takes_the_short_way(long_way: list[int]) -> None:
     f = einc.compile(TEXT)
     a, b = torch.randn(5, 6), torch.randn(6, 7)
