@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention as sdpa
@@ -136,6 +137,11 @@ def on_cpu() -> Iterator[tuple[str, Row]]:
         "torch.einsum": lambda: torch.einsum("ij,jk->ik", a, b), "torch.matmul": lambda: torch.matmul(a, b),
     }  # fmt: skip
     yield "matmul 8x8, out=", writing(product, a, b, out)
+    x, y = a.numpy(), b.numpy()
+    yield "matmul 8x8, NumPy", {
+        "program": lambda: product(x, y), "einsum": lambda: einc.einsum("ij,jk->ik", x, y),
+        "numpy.einsum": lambda: np.einsum("ij,jk->ik", x, y), "numpy.matmul": lambda: np.matmul(x, y),
+    }  # fmt: skip
     q, k, v, o = (torch.randn(1, 2, 64, 32) for _ in range(4))
     yield "attention b1 h2 n64 d32", {
         "program": lambda: attention(q, k, v), "out=": lambda: attention(q, k, v, out=o), "sdpa": lambda: sdpa(q, k, v),

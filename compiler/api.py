@@ -116,11 +116,11 @@ class Program(Inspected):
         values = {n: t.to(where.device) for n, t in zip(given.names, tensors, strict=True)}
 
         wanted = () if out is None else several(out)
-        usual = backend is None and bool(tensors) and all(map(is_torch, (*given.arrays, *wanted)))
+        usual = backend is None and bool(tensors)
 
         def run(into: Outputs) -> Outputs:
             if usual and len(into) == len(wanted):
-                return self._callee.first(call, tensors, given.scalars, operands, named, into)
+                return self._callee.first(call, tensors, given.scalars, operands, named, out, into)
             found = call.run(values, given.scalars, into)
             return found if where.device == home else tuple(t.to(home) for t in found)
 

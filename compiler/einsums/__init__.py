@@ -67,7 +67,7 @@ def einsum(
         return _node(read_call(operands), dtype, sizes, out)
     usual = dtype is None and optimize is False and order == "K" and casting == "safe" and not sizes
     if usual and operands and operands[0].__class__ is str:
-        known = _callees.get(operands[0])
+        known = _callees[len(operands) > 1 and operands[1].__class__ is np.ndarray].get(operands[0])
         if known is not None and known.calls is not None:
             found = known.calls(operands[1:], sizes, out)
             if found is not None:
@@ -86,19 +86,17 @@ def einsum(
     if wanted is not None or casting in ("no", "equiv"):
         for operand in plan.program.operands:
             check_cast(f"operand {operand.name}", operand.dtype, plan.dtype, casting)
-    usual = usual and call.text is operands[0] and all(map(is_torch, call.operands))
+    alike = usual and call.text is operands[0] and len(set(map(is_torch, call.operands))) == 1
+    known = _known(call.text, reading, len(arrays)) if alike else None
     if out is not None:
-        known = _known(call.text, reading, len(arrays)) if usual and is_torch(out) else None
         return _into(out, plan, arrays, casting, known)
-    if usual:
-        return _first(plan, _known(call.text, reading, len(arrays)), arrays)
     if plan.view:
-        return _finished(as_view(plan.program, plan.bindings.extents, arrays[0]), "K", arrays)
+        return _viewed(plan, arrays, known)
     if needed([a for a in arrays if is_torch(a)]):
-        found = callee(call.text, read_sizes(sizes), reading, len(arrays))
+        found = known or callee(call.text, read_sizes(sizes), reading, len(arrays))
         tensors = [a if is_torch(a) else t for a, t in zip(arrays, on_one_device(arrays), strict=True)]
         return differentiable(found, tensors, {})[0]
-    return _finished(_run(plan, arrays), order, arrays)
+    return _finished(_run(plan, arrays, known), order, arrays)
 
 
 def _called(operands: Sequence[Any], sizes: Mapping[str, Any], out: Array | None, **options: Any) -> Array:
@@ -166,29 +164,27 @@ def _decoded(rest: list[Any]) -> Callee:
 
 DECODERS["einsum"] = _decoded
 
-_callees: dict[str, Callee] = {}  # by their strings: calls of torch tensors alone, without options
+_callees: tuple[dict[str, Callee], dict[str, Callee]] = {}, {}
+"""The einsums that keep their calls, by strings: calls without options, of torch tensors alone or of NumPy arrays."""
 
 
 def _known(text: str, reading: Reading, count: int) -> Callee:
     """The einsum of a string, which keeps its calls."""
-    if len(_callees) >= _MOST_STRINGS:
-        _callees.clear()
-    found = _callees.get(text)
+    kept = _callees[not reading.sum_dots]
+    if len(kept) >= _MOST_STRINGS:
+        kept.clear()
+    found = kept.get(text)
     if found is None or len(found.operands) != count:
-        found = _callees[text] = callee(text, (), reading, count)
+        found = kept[text] = callee(text, (), reading, count)
     return found
 
 
-def _first(plan: Plan, found: Callee, arrays: Sequence[Array]) -> Array:
-    """The result of a call, which is kept for further calls that differ from it in memory only."""
-    if plan.view:
-        program, extents = plan.program, plan.bindings.extents
-        found.keep(arrays, lambda tensors, _, __: (as_view(program, extents, tensors[0]),))
-        return as_view(program, extents, arrays[0])
-    tensors = on_one_device(arrays)
-    if needed(arrays):
-        return differentiable(found, arrays, {})[0]
-    return found.first(_prepared(plan, tensors), tensors, {}, arrays, {})[0]
+def _viewed(plan: Plan, arrays: Sequence[Array], known: Callee | None) -> Array:
+    """A view of the operand; calls of a `known` einsum of tensors are kept."""
+    program, extents = plan.program, plan.bindings.extents
+    if known is not None and is_torch(arrays[0]):
+        known.keep(arrays, lambda tensors, _, __: (as_view(program, extents, tensors[0]),))
+    return _finished(as_view(program, extents, arrays[0]), "K", arrays)
 
 
 def _node(call: Call, dtype: object, sizes: Mapping[str, int], out: Array | None) -> Array:
@@ -209,24 +205,22 @@ def _prepared(plan: Plan, tensors: Sequence[Array]) -> Prepared:
     return prepared(plan, (), {}, place(tensors[0].device), plan.options, lambda: (plan.program, plan.bindings))
 
 
-def _run(plan: Plan, arrays: Sequence[Array]) -> Array:
-    """The result of the compiled program as a torch tensor."""
-    tensors = on_one_device(arrays)
-    found = _prepared(plan, tensors).run(dict(zip(plan.names, tensors, strict=True)))
-    return found[0]
+def _run(plan: Plan, arrays: Sequence[Array], known: Callee | None = None, out: Array | None = None) -> Array:
+    """The result of the compiled program as a torch tensor, or written to `out`, which has the result's type.
 
-
-def _write(out: Array, plan: Plan, arrays: Sequence[Array], known: Callee | None) -> Array:
-    """The result written to `out`, which has its type; a call of a `known` einsum is kept if that is done directly."""
+    A call of a `known` einsum is kept for further calls that differ from it in memory only.
+    """
     tensors = on_one_device(arrays)
     call = _prepared(plan, tensors)
 
     def run(into: tuple[Array, ...]) -> tuple[Array, ...]:
-        if known is not None and into:
-            return known.first(call, tensors, {}, arrays, {}, into)
+        if known is not None and bool(into) == (out is not None):
+            return known.first(call, tensors, {}, arrays, {}, out, into)
         return call.run(dict(zip(plan.names, tensors, strict=True)), out=into)
 
-    return write(out, plan.program, plan.bindings.extents, tensors, run)
+    if out is not None:
+        return write(out, plan.program, plan.bindings.extents, tensors, run)
+    return run(())[0]
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -254,7 +248,7 @@ def _into(out: Array, plan: Plan, arrays: Sequence[Array], casting: str, known: 
     own = dtype_of(out, "out")
     check_cast("the result", plan.dtype, own, casting)
     if not plan.view and own == plan.dtype:
-        return _write(out, plan, arrays, known)
+        return _run(plan, arrays, known, out)
     value = as_view(plan.program, plan.bindings.extents, arrays[0]) if plan.view else _run(plan, arrays)
     if is_torch(out):
         out.copy_(value.clone() if may_overlap(value, out) else value)

@@ -2,10 +2,10 @@
 
     shapes, strides, types, alignment, devices, integers  -->  one look-up  -->  what ran the first such call
 
-A call that is given tensors for its results has their layouts in its key too. It goes the long way where these share
-memory with operands or with each other. So do calls with tensors that are more than memory (fake, batched, traced,
-sparse, conjugated), in modes that watch operations, and with arguments of any other kind: the long way decides what to
-do with each or what is wrong with it.
+Arrays of NumPy are taken as tensors on the same memory. A call that is given tensors for its results has their layouts
+in its key too. It goes the long way where these share memory with operands or with each other. So do calls with tensors
+that are more than memory (fake, batched, traced, sparse, conjugated), in modes that watch operations, and with other
+kinds of arguments: the long way decides what to do with each or what is wrong with it.
 """
 
 from __future__ import annotations
@@ -15,13 +15,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from numpy import ndarray
 from torch import Tensor
 from torch.nn import Parameter
 
 from einc.base.types import DType
 from einc.codegen.emit.index_width import digits
 from einc.runtime.prepared import NOTHING, Deciding
-from einc.runtime.results import several
+from einc.runtime.results import several, unpacked
 from einc.runtime.tensors import span_of_memory
 
 Run = Callable[[list[Tensor], list[int], list[Any]], Sequence[Tensor]]
@@ -85,7 +86,7 @@ class Calls:
         found = self.read(given, named, out)
         if found is None:
             return None
-        key, tensors, pointers, numbers = found
+        key, tensors, pointers, numbers, arrays = found
         known = self.known.get(key)
         if known is None:
             return None
@@ -95,6 +96,8 @@ class Calls:
             known.run([t.detach() for t in tensors] if known.detaches else tensors, pointers, numbers)
             return out
         results = known.run(tensors, pointers, numbers)
+        if arrays:
+            return unpacked(tuple(results), torch=False)
         return results[0] if len(results) == 1 else tuple(results)
 
     def unfit(self, tensors: Sequence[Tensor], starts: Sequence[int], lengths: Sequence[int]) -> bool:
@@ -110,8 +113,9 @@ class Calls:
 
     def read(
         self, given: Sequence[Any], named: Mapping[str, Any], out: Any = None
-    ) -> tuple[Key, list[Tensor], list[int], list[Any]] | None:
-        """The key of a call, its tensors, their addresses and the scalars that vary; None for the long way.
+    ) -> tuple[Key, list[Tensor], list[int], list[Any], bool] | None:
+        """The key of a call, its tensors, their addresses, the scalars that vary, and whether the tensors are arrays of
+        NumPy, as all or none must be; None for the long way.
 
         The last operands are the scalars, and may be missing. The tensors of `out` follow the operands.
         """
@@ -127,13 +131,20 @@ class Calls:
             return None
         key: list[Any] = []
         grad = torch.is_grad_enabled()
-        pointers = []
+        pointers: list[int] = []
+        arrays = 0
         if out is not None:
             key.append("out")
             tensors += several(out)
         for t in tensors:
             kind = t.__class__
-            if (kind is not Tensor and kind is not Parameter) or t.is_neg() or t.is_conj():
+            if kind is ndarray:
+                viewed = _viewed(t)
+                if viewed is None:
+                    return None
+                tensors[len(pointers)] = t = viewed
+                arrays += 1
+            elif (kind is not Tensor and kind is not Parameter) or t.is_neg() or t.is_conj():
                 return None
             try:
                 pointer = t.data_ptr()
@@ -141,6 +152,8 @@ class Calls:
             except RuntimeError:  # it is no plain memory
                 return None
             pointers.append(pointer)
+        if arrays and arrays != len(tensors):
+            return None
         numbers: list[Any] = []
         kinds = self.kinds[_on_cpu(tensors)]
         for x, (accepted, decides) in zip(given[self.count :], kinds, strict=False):
@@ -153,7 +166,7 @@ class Calls:
                 key.append(digits(x) if kind is int else kind)
                 if kind is not Absent:
                     numbers.append(x)
-        return tuple(key), tensors, pointers, numbers
+        return tuple(key), tensors, pointers, numbers, bool(arrays)
 
     def varying(self, tensors: Sequence[Tensor], scalars: Mapping[str, Any]) -> list[str]:
         """Those of the given scalars that vary, in order, for calls with such tensors."""
@@ -179,6 +192,16 @@ class Calls:
         detaches = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
         ends = map(span_of_memory, tensors)
         self.known[key] = Known(run, detaches, tuple(end - start for start, end in ends))
+
+
+def _viewed(array: Any) -> Tensor | None:
+    """An array as a tensor on the same memory; None where that takes more than looking at it."""
+    if not array.flags.behaved:  # aligned and writable
+        return None
+    try:
+        return torch.from_numpy(array)
+    except (TypeError, ValueError):  # strides, types and orders of bytes that torch does not have
+        return None
 
 
 _KINDS = {"f": (float, Absent), "i": (int, Absent), "u": (int, Absent), "b": (bool, Absent)}

@@ -71,21 +71,22 @@ class Callee:
         scalars: Mapping[str, Any],
         given: Sequence[Any],
         named: Mapping[str, Any],
-        out: Outputs = (),
+        out: Any = None,
+        into: Outputs = (),
     ) -> Outputs:
         """The results of a prepared call, which is kept for calls with such arguments, as given by position and name.
 
-        `tensors` are the operands as memory, in order. Results are written to the tensors `out` if there are any, which
-        share no memory with operands or each other.
+        `tensors` are the operands as memory, in order. If `out` is given, `into` are its tensors as memory, which the
+        results are written to: they share none with operands or each other.
         """
         calls = self._calls()
         values = dict(zip(self.operands, tensors, strict=True))
-        found = calls.read(given, named, out or None)
+        found = calls.read(given, named, out)
         if found is None:
-            return call.run(values, scalars, out)
-        results, again = call.first(values, scalars, calls.varying(tensors, scalars), out)
+            return call.run(values, scalars, into)
+        results, again = call.first(values, scalars, calls.varying(tensors, scalars), into)
         if again is not None:
-            calls.keep(found[0], again, found[1] if out else ())
+            calls.keep(found[0], again, found[1] if into else ())
         return results
 
     def computed(

@@ -250,7 +250,8 @@ class InTorch:
         """What gives the results for operands, and for others of the `varying` scalars."""
         names, execute, single = self.names, self.executor.run, self.single
         if single is not None:
-            return lambda given, _, __: (single(given, *given[len(names) :]),)
+            count = len(names)
+            return lambda given, _, __: (single(given, *given[count:]),)
         own = with_scalars(self.program, self.bindings, scalars).scalars if self.program.scalars else {}
 
         def run(given: Sequence[torch.Tensor], _: Sequence[int], numbers: Sequence[Any]) -> Outputs:
