@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention as sdpa
@@ -74,20 +75,30 @@ def bare(program: einc.Program, *operands: Any, **scalars: Any) -> Callable[[], 
     return lambda: [launch() for launch in found]
 
 
+def writing(product: einc.Program, a: torch.Tensor, b: torch.Tensor, out: torch.Tensor) -> Row:
+    """A product of matrices in memory that is given."""
+    return {
+        "program": lambda: product(a, b, out=out), "einsum": lambda: einc.einsum("ij,jk->ik", a, b, out=out),
+        "torch.matmul": lambda: torch.matmul(a, b, out=out),
+    }  # fmt: skip
+
+
 def on_gpu() -> Iterator[tuple[str, Row]]:
     """Calls of small tensors on a GPU."""
     kind: dict[str, Any] = {"device": "cuda", "dtype": torch.bfloat16}
-    a, b = torch.randn(64, 64, **kind), torch.randn(64, 64, **kind)
+    a, b, c = (torch.randn(64, 64, **kind) for _ in range(3))
     product = einc.compile("ij,jk->ik")
     yield "matmul 64x64", {
         "program": lambda: product(a, b), "einsum": lambda: einc.einsum("ij,jk->ik", a, b),
         "bare": bare(product, a, b), "torch.einsum": lambda: torch.einsum("ij,jk->ik", a, b),
         "torch.matmul": lambda: torch.matmul(a, b),
     }  # fmt: skip
+    yield "matmul 64x64, out=", writing(product, a, b, c)
     attention = einc.compile(ATTENTION)
-    q, k, v = (torch.randn(1, 2, 64, 64, **kind) for _ in range(3))
+    q, k, v, o = (torch.randn(1, 2, 64, 64, **kind) for _ in range(4))
     yield "attention b1 h2 n64 d64", {
-        "program": lambda: attention(q, k, v), "with a scalar": lambda: attention(q, k, v, scale=0.1),
+        "program": lambda: attention(q, k, v), "out=": lambda: attention(q, k, v, out=o),
+        "with a scalar": lambda: attention(q, k, v, scale=0.1),
         "bare": bare(attention, q, k, v), "sdpa": lambda: sdpa(q, k, v),
     }  # fmt: skip
     one, many = torch.randn(1, 4, 1, 64, **kind), torch.randn(1, 4, 4096, 64, **kind)
@@ -119,14 +130,22 @@ def decoding() -> Iterator[tuple[str, Row]]:
 
 def on_cpu() -> Iterator[tuple[str, Row]]:
     """Calls of small tensors on a CPU, and a product that is not small."""
-    a, b = torch.randn(8, 8), torch.randn(8, 8)
+    a, b, out = (torch.randn(8, 8) for _ in range(3))
     product, attention = einc.compile("ij,jk->ik"), einc.compile(ATTENTION)
     yield "matmul 8x8", {
         "program": lambda: product(a, b), "einsum": lambda: einc.einsum("ij,jk->ik", a, b),
         "torch.einsum": lambda: torch.einsum("ij,jk->ik", a, b), "torch.matmul": lambda: torch.matmul(a, b),
     }  # fmt: skip
-    q, k, v = (torch.randn(1, 2, 64, 32) for _ in range(3))
-    yield "attention b1 h2 n64 d32", {"program": lambda: attention(q, k, v), "sdpa": lambda: sdpa(q, k, v)}
+    yield "matmul 8x8, out=", writing(product, a, b, out)
+    x, y = a.numpy(), b.numpy()
+    yield "matmul 8x8, NumPy", {
+        "program": lambda: product(x, y), "einsum": lambda: einc.einsum("ij,jk->ik", x, y),
+        "numpy.einsum": lambda: np.einsum("ij,jk->ik", x, y), "numpy.matmul": lambda: np.matmul(x, y),
+    }  # fmt: skip
+    q, k, v, o = (torch.randn(1, 2, 64, 32) for _ in range(4))
+    yield "attention b1 h2 n64 d32", {
+        "program": lambda: attention(q, k, v), "out=": lambda: attention(q, k, v, out=o), "sdpa": lambda: sdpa(q, k, v),
+    }  # fmt: skip
     c, d = torch.randn(512, 512), torch.randn(512, 512)
     yield "matmul 512x512", {
         "program": lambda: product(c, d), "einsum": lambda: einc.einsum("ij,jk->ik", c, d),

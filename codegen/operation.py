@@ -7,7 +7,8 @@ Such an operation has the same meaning, sums included: narrow floats are added i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -15,8 +16,13 @@ from torch import Tensor
 from einc.base.types import DType
 from einc.ein import Apply, AxisValue, Equation, Expr, Program, Read
 
-Operation = Callable[[Sequence[Tensor]], Tensor]
-"""Gives the result, in fresh memory, for the operands of a program in order."""
+
+class Operation(Protocol):
+    """An operation of torch."""
+
+    def __call__(self, operands: Sequence[Tensor], out: Tensor | None = None) -> Tensor:
+        """The result for the operands of a program in order: in fresh memory, or in `out`, which shares none with
+        them."""
 
 
 def operation(program: Program) -> Operation | None:
@@ -57,13 +63,30 @@ def _of_one(e: Equation, k: int, axes: tuple[str, ...]) -> Operation | None:
     left = [a for a in axes if a not in e.over]
     order = [left.index(a) for a in e.axes]
     if e.monoid is None:
-        return lambda operands: operands[k].permute(order).clone(memory_format=torch.contiguous_format)
-    if not e.monoid.adds:
-        return None
-    over = [axes.index(a) for a in e.over]
+        return _copy(k, order)
+    return _sum(k, [axes.index(a) for a in e.over], order) if e.monoid.adds else None
+
+
+def _copy(k: int, order: list[int]) -> Operation:
+    def copy(operands: Sequence[Tensor], out: Tensor | None = None) -> Tensor:
+        found = operands[k].permute(order)
+        return found.clone(memory_format=torch.contiguous_format) if out is None else out.copy_(found)
+
+    return copy
+
+
+def _sum(k: int, over: list[int], order: list[int]) -> Operation:
     if order == sorted(order):
-        return lambda operands: operands[k].sum(over)
-    return lambda operands: operands[k].sum(over).permute(order).contiguous()
+        return lambda operands, out=None: torch.sum(operands[k], over, out=out)
+    back = [order.index(n) for n in range(len(order))]
+
+    def in_order(operands: Sequence[Tensor], out: Tensor | None = None) -> Tensor:
+        if out is None:
+            return operands[k].sum(over).permute(order).contiguous()
+        torch.sum(operands[k], over, out=out.permute(back))
+        return out
+
+    return in_order
 
 
 def _summed(t: DType) -> bool:
@@ -90,5 +113,5 @@ def _product(e: Equation, reads: list[tuple[int, tuple[str, ...]]]) -> Operation
     on_left = [left.index(a) for a in (*batch, *rows, *inner)]
     on_right = [right.index(a) for a in (*batch, *inner, *columns)]
     if on_left == sorted(on_left) and on_right == sorted(on_right):
-        return lambda operands: torch.matmul(operands[p], operands[q])
-    return lambda operands: torch.matmul(operands[p].permute(on_left), operands[q].permute(on_right))
+        return lambda operands, out=None: torch.matmul(operands[p], operands[q], out=out)
+    return lambda operands, out=None: torch.matmul(operands[p].permute(on_left), operands[q].permute(on_right), out=out)

@@ -103,9 +103,15 @@ _ABOUT = {
 
 
 def record(run: Computation, inputs: Sequence[Tensor]) -> tuple[tuple[Tensor, ...], Again | None]:
-    """The results of a computation, and a function that computes them again; None if there is no such function."""
+    """The results of a computation, and a function that computes them again; None if there is no such function.
+
+    Inputs may be written to, if they share no memory with others.
+    """
     given = [t.view_as(t) for t in inputs]  # told apart, even if a call passes a tensor twice
-    with torch.inference_mode(False), torch.no_grad(), _Recorder(given) as recorder:
+    inference = torch.is_inference_mode_enabled() and any(
+        t.is_inference() for t in inputs
+    )  # may be written there alone
+    with torch.inference_mode(inference), torch.no_grad(), _Recorder(given) as recorder:
         results = tuple(run(given))
     if recorder.fails:
         return results, None

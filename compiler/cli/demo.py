@@ -14,10 +14,11 @@ from rich.rule import Rule
 from rich.text import Text
 
 import einc
-from einc.api import LEVELS, compile
+from einc.api import compile
 from einc.base.errors import Error
 from einc.driver import Compiled
 from einc.explain import Story
+from einc.inspection import LEVELS
 from einc.present.terminal import code, console, listing, section, story_table
 from einc.runtime.execution import target_of
 from einc.stages import Stage

@@ -65,11 +65,11 @@ def einsum(
     """
     if compiling():
         return _node(read_call(operands), dtype, sizes, out)
-    usual = out is dtype is None and optimize is False and order == "K" and casting == "safe" and not sizes
+    usual = dtype is None and optimize is False and order == "K" and casting == "safe" and not sizes
     if usual and operands and operands[0].__class__ is str:
-        known = _callees.get(operands[0])
+        known = _callees[len(operands) > 1 and operands[1].__class__ is np.ndarray].get(operands[0])
         if known is not None and known.calls is not None:
-            found = known.calls(operands[1:], sizes)
+            found = known.calls(operands[1:], sizes, out)
             if found is not None:
                 return found
     if any_foreign(operands):
@@ -86,17 +86,17 @@ def einsum(
     if wanted is not None or casting in ("no", "equiv"):
         for operand in plan.program.operands:
             check_cast(f"operand {operand.name}", operand.dtype, plan.dtype, casting)
+    alike = usual and call.text is operands[0] and len(set(map(is_torch, call.operands))) == 1
+    known = _known(call.text, reading, len(arrays)) if alike else None
     if out is not None:
-        return _into(out, plan, arrays, casting)
-    if usual and call.text is operands[0] and all(map(is_torch, call.operands)):
-        return _first(plan, call.text, reading, arrays)
+        return _into(out, plan, arrays, casting, known)
     if plan.view:
-        return _finished(as_view(plan.program, plan.bindings.extents, arrays[0]), "K", arrays)
+        return _viewed(plan, arrays, known)
     if needed([a for a in arrays if is_torch(a)]):
-        found = callee(call.text, read_sizes(sizes), reading, len(arrays))
+        found = known or callee(call.text, read_sizes(sizes), reading, len(arrays))
         tensors = [a if is_torch(a) else t for a, t in zip(arrays, on_one_device(arrays), strict=True)]
         return differentiable(found, tensors, {})[0]
-    return _finished(_run(plan, arrays), order, arrays)
+    return _finished(_run(plan, arrays, known), order, arrays)
 
 
 def _called(operands: Sequence[Any], sizes: Mapping[str, Any], out: Array | None, **options: Any) -> Array:
@@ -164,24 +164,27 @@ def _decoded(rest: list[Any]) -> Callee:
 
 DECODERS["einsum"] = _decoded
 
-_callees: dict[str, Callee] = {}  # by their strings: calls of torch tensors alone, without options
+_callees: tuple[dict[str, Callee], dict[str, Callee]] = {}, {}
+"""The einsums that keep their calls, by strings: calls without options, of torch tensors alone or of NumPy arrays."""
 
 
-def _first(plan: Plan, text: str, reading: Reading, arrays: Sequence[Array]) -> Array:
-    """The result of a call, which is kept for further calls that differ from it in memory only."""
-    if len(_callees) >= _MOST_STRINGS:
-        _callees.clear()
-    found = _callees.get(text)
-    if found is None or len(found.operands) != len(arrays):
-        found = _callees[text] = callee(text, (), reading, len(arrays))
-    if plan.view:
-        program, extents = plan.program, plan.bindings.extents
-        found.keep(arrays, lambda tensors, _, __: (as_view(program, extents, tensors[0]),))
-        return as_view(program, extents, arrays[0])
-    tensors = on_one_device(arrays)
-    if needed(arrays):
-        return differentiable(found, arrays, {})[0]
-    return found.first(_prepared(plan, tensors), tensors, {}, arrays, {})[0]
+def _known(text: str, reading: Reading, count: int) -> Callee:
+    """The einsum of a string, which keeps its calls."""
+    kept = _callees[not reading.sum_dots]
+    if len(kept) >= _MOST_STRINGS:
+        kept.clear()
+    found = kept.get(text)
+    if found is None or len(found.operands) != count:
+        found = kept[text] = callee(text, (), reading, count)
+    return found
+
+
+def _viewed(plan: Plan, arrays: Sequence[Array], known: Callee | None) -> Array:
+    """A view of the operand; calls of a `known` einsum of tensors are kept."""
+    program, extents = plan.program, plan.bindings.extents
+    if known is not None and is_torch(arrays[0]):
+        known.keep(arrays, lambda tensors, _, __: (as_view(program, extents, tensors[0]),))
+    return _finished(as_view(program, extents, arrays[0]), "K", arrays)
 
 
 def _node(call: Call, dtype: object, sizes: Mapping[str, int], out: Array | None) -> Array:
@@ -202,14 +205,22 @@ def _prepared(plan: Plan, tensors: Sequence[Array]) -> Prepared:
     return prepared(plan, (), {}, place(tensors[0].device), plan.options, lambda: (plan.program, plan.bindings))
 
 
-def _run(plan: Plan, arrays: Sequence[Array], out: Array | None = None) -> Array:
-    """The result of the compiled program as a torch tensor, or written to `out`, which has the result's type."""
+def _run(plan: Plan, arrays: Sequence[Array], known: Callee | None = None, out: Array | None = None) -> Array:
+    """The result of the compiled program as a torch tensor, or written to `out`, which has the result's type.
+
+    A call of a `known` einsum is kept for further calls that differ from it in memory only.
+    """
     tensors = on_one_device(arrays)
     call = _prepared(plan, tensors)
-    values = dict(zip(plan.names, tensors, strict=True))
+
+    def run(into: tuple[Array, ...]) -> tuple[Array, ...]:
+        if known is not None and bool(into) == (out is not None):
+            return known.first(call, tensors, {}, arrays, {}, out, into)
+        return call.run(dict(zip(plan.names, tensors, strict=True)), out=into)
+
     if out is not None:
-        return write(out, plan.program, plan.bindings.extents, tensors, lambda into: call.run(values, out=into))
-    return call.run(values)[0]
+        return write(out, plan.program, plan.bindings.extents, tensors, run)
+    return run(())[0]
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -231,13 +242,13 @@ def _fortran(arrays: Sequence[Array]) -> bool:
     return all(a.flags.f_contiguous for a in arrays) and not all(a.flags.c_contiguous for a in arrays)
 
 
-def _into(out: Array, plan: Plan, arrays: Sequence[Array], casting: str) -> Array:
-    """Write the result into `out`, which may overlap the operands."""
+def _into(out: Array, plan: Plan, arrays: Sequence[Array], casting: str, known: Callee | None) -> Array:
+    """Write the result into `out`, which may overlap the operands; calls of a `known` einsum are kept."""
     check_out("'out'", out, plan.shape, torch=any(map(is_torch, arrays)))
     own = dtype_of(out, "out")
     check_cast("the result", plan.dtype, own, casting)
     if not plan.view and own == plan.dtype:
-        return _run(plan, arrays, out)
+        return _run(plan, arrays, known, out)
     value = as_view(plan.program, plan.bindings.extents, arrays[0]) if plan.view else _run(plan, arrays)
     if is_torch(out):
         out.copy_(value.clone() if may_overlap(value, out) else value)

@@ -71,19 +71,22 @@ class Callee:
         scalars: Mapping[str, Any],
         given: Sequence[Any],
         named: Mapping[str, Any],
+        out: Any = None,
+        into: Outputs = (),
     ) -> Outputs:
         """The results of a prepared call, which is kept for calls with such arguments, as given by position and name.
 
-        `tensors` are the operands as memory, in order.
+        `tensors` are the operands as memory, in order. If `out` is given, `into` are its tensors as memory, which the
+        results are written to: they share none with operands or each other.
         """
         calls = self._calls()
         values = dict(zip(self.operands, tensors, strict=True))
-        found = calls.read(given, named)
+        found = calls.read(given, named, out)
         if found is None:
-            return call.run(values, scalars)
-        results, again = call.first(values, scalars, calls.varying(tensors, scalars))
+            return call.run(values, scalars, into)
+        results, again = call.first(values, scalars, calls.varying(tensors, scalars), into)
         if again is not None:
-            calls.keep(found[0], again)
+            calls.keep(found[0], again, found[1] if into else ())
         return results
 
     def computed(
@@ -151,18 +154,24 @@ def over_batch(description: str, having: Sequence[bool]) -> str:
     return described("batched", [description, list(map(int, having))])
 
 
+def with_batch(one: Callee, having: Sequence[bool], facts: tuple[Fact, ...]) -> tuple[ein.Program, frozenset[str]]:
+    """What it means where operands have a batch as their first dimension, and the tensors that have one then."""
+    alone = tuple(Fact(f.shape[1:], f.dtype) if has else f for has, f in zip(having, facts, strict=True))
+    return batched(one.meaning(alone), [name for name, has in zip(one.operands, having, strict=True) if has])
+
+
 def _batched(rest: tuple[str, list[int]]) -> Callee:
-    one = callee(rest[0])
-    having = [name for name, has in zip(one.operands, rest[1], strict=True) if has]
-
-    def meaning(facts: tuple[Fact, ...]) -> ein.Program:
-        alone = tuple(
-            Fact(f.shape[1:], f.dtype) if n in having else f for n, f in zip(one.operands, facts, strict=True)
-        )
-        return batched(one.meaning(alone), having)[0]
-
+    one, having = callee(rest[0]), list(map(bool, rest[1]))
     options = Options(one.options.level, one.options.target, one.options.verify, one.options.choices)
-    return Callee(described("batched", rest), one.operands, one.scalars, one.deciding, options, meaning, one.signature)
+    return Callee(
+        described("batched", rest),
+        one.operands,
+        one.scalars,
+        one.deciding,
+        options,
+        lambda facts: with_batch(one, having, facts)[0],
+        one.signature,
+    )
 
 
 DECODERS["batched"] = _batched

@@ -121,11 +121,11 @@ class InTriton:
         self.device = {} if program.operands else {"device": where.device}
         self.lock = RLock()  # if several threads need a kernel, one compiles it
 
-    def run(self, tensors: Tensors, scalars: Scalars, out: Outputs | None) -> Outputs:
-        """The results in order."""
+    def run(self, tensors: Tensors, scalars: Scalars, out: Outputs = ()) -> Outputs:
+        """The results in order, in the tensors `out` if there are any."""
         single = len(self.fitting.program.results) == 1
         values: Mapping[str, Any] = {**tensors, **scalars}
-        into = out[0] if out is not None and single else out
+        into = out[0] if out and single else out or None
         with self.lock:
             while True:
                 try:
@@ -136,26 +136,25 @@ class InTriton:
                     return (found,) if single else tuple(found)
 
     def first(
-        self, tensors: Mapping[str, torch.Tensor], scalars: Scalars, varying: Sequence[str]
+        self, tensors: Tensors, scalars: Scalars, varying: Sequence[str], out: Outputs = ()
     ) -> tuple[Outputs, Run | None]:
         """The results in order, and what gives them in further calls, which may differ in the `varying` scalars: in the
-        value of floats, in that of integers without more digits."""
+        value of floats, in that of integers without more digits. Results are distinct if they are written to `out`."""
         from einc.codegen.run.load import noted
         from einc.runtime.replay import replay
 
         with noted() as launches:
-            results = self.run(tensors, scalars, None)
+            results = self.run(tensors, scalars, out)
         if varying and not self.is_steady(scalars, varying):
             return results, None
         order, names = tuple(tensors), self.fitting.program.results
 
-        def anew(operands: Sequence[torch.Tensor], numbers: Sequence[Any]) -> Outputs:
-            given = {**scalars, **dict(zip(varying, numbers, strict=True))}
-            return self.run(dict(zip(order, operands, strict=True)), given, None)
+        def anew(given: Sequence[torch.Tensor], numbers: Sequence[Any]) -> Outputs:
+            values = {**scalars, **dict(zip(varying, numbers, strict=True))}
+            return self.run(dict(zip(order, given, strict=False)), values, tuple(given[len(order) :]))
 
-        made = replay(
-            anew, launches, self.fitting.emitted.kernels, order, dict(zip(names, results, strict=True)), varying, names
-        )
+        found = dict(zip(names, results, strict=True))
+        made = replay(anew, launches, self.fitting.emitted.kernels, order, found, varying, names, bool(out))
         return results, None if made is None else made.run
 
     def is_steady(self, scalars: Scalars, varying: Sequence[str]) -> bool:
@@ -189,20 +188,20 @@ class Repeated:
         self.known: dict[tuple[str, ...], Again | None] = {}
         self.tries = _TRIES
 
-    def run(self, operands: Sequence[torch.Tensor], addresses: Sequence[int], numbers: Sequence[Any]) -> Outputs:
+    def run(self, tensors: Sequence[torch.Tensor], addresses: Sequence[int], numbers: Sequence[Any]) -> Outputs:
         """The results in order."""
         key = tuple(map(repr, numbers))
         operations = self.known.get(key)
         if operations is not None:
-            found = operations(*operands)
+            found = operations(*tensors)
             if found is not None:
                 return found
         if self.tries == 0:
-            return tuple(self.compute(list(operands), list(addresses), list(numbers)))
+            return tuple(self.compute(list(tensors), list(addresses), list(numbers)))
         from einc.codegen.tape import record
 
         self.tries -= 1
-        results, self.known[key] = record(lambda given: self.compute(list(given), [], list(numbers)), operands)
+        results, self.known[key] = record(lambda given: self.compute(list(given), [], list(numbers)), tensors)
         return results
 
 
@@ -227,31 +226,36 @@ class InTorch:
         schedule = compiled.state.schedule
         assert schedule is not None
         self.program, self.bindings = compiled.program, bindings
+        self.names = tuple(p.name for p in compiled.program.operands)
         self.executor = executor(compiled.state.program, schedule, bindings, where.device, changing)
         self.single = None if tiled or compiled.context.level < 2 else operation(compiled.program)
 
-    def run(self, tensors: Tensors, scalars: Scalars, out: Outputs | None) -> Outputs:
-        """The results in order."""
-        if self.single is not None and out is None:
-            return (self.single([tensors[p.name] for p in self.program.operands]),)
-        own = with_scalars(self.program, self.bindings, scalars).scalars if self.program.scalars else {}
-        return self.executor.run(tensors, own, out or ())
+    def run(self, tensors: Tensors, scalars: Scalars, out: Outputs = ()) -> Outputs:
+        """The results in order, in the tensors `out` if there are any."""
+        return tuple(self.computation(scalars, ())(self.given(tensors, out), [], []))
 
     def first(
-        self, tensors: Mapping[str, torch.Tensor], scalars: Scalars, varying: Sequence[str]
+        self, tensors: Tensors, scalars: Scalars, varying: Sequence[str], out: Outputs = ()
     ) -> tuple[Outputs, Run | None]:
         """The results in order, and what gives them in further calls, which may differ in the `varying` scalars."""
-        own = with_scalars(self.program, self.bindings, scalars).scalars if self.program.scalars else {}
-        names, execute, single = tuple(tensors), self.executor.run, self.single
+        compute = self.computation(scalars, varying)
+        results = compute(self.given(tensors, out), [], [scalars[name] for name in varying])
+        repeats = self.single is None and self.executor.small
+        return tuple(results), Repeated(compute).run if repeats else compute
+
+    def given(self, tensors: Tensors, out: Outputs) -> list[torch.Tensor]:
+        return [*(tensors[name] for name in self.names), *out]
+
+    def computation(self, scalars: Scalars, varying: Sequence[str]) -> Run:
+        """What gives the results for operands, and for others of the `varying` scalars."""
+        names, execute, single = self.names, self.executor.run, self.single
         if single is not None:
-            return (single([tensors[p.name] for p in self.program.operands]),), lambda operands, _, __: (
-                single(operands),
-            )
+            count = len(names)
+            return lambda given, _, __: (single(given, *given[count:]),)
+        own = with_scalars(self.program, self.bindings, scalars).scalars if self.program.scalars else {}
 
-        def again(operands: Sequence[torch.Tensor], _: Sequence[int], numbers: Sequence[Any]) -> Outputs:
-            given = {**own, **dict(zip(varying, numbers, strict=True))} if varying else own
-            return execute(dict(zip(names, operands, strict=True)), given, ())
+        def run(given: Sequence[torch.Tensor], _: Sequence[int], numbers: Sequence[Any]) -> Outputs:
+            values = {**own, **dict(zip(varying, numbers, strict=True))} if varying else own
+            return execute(dict(zip(names, given, strict=False)), values, tuple(given[len(names) :]))
 
-        if self.executor.small:
-            return execute(tensors, own, ()), Repeated(again).run
-        return execute(tensors, own, ()), again
+        return run

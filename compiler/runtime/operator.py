@@ -21,11 +21,10 @@ from einc import ein
 from einc.base.facts import Fact
 from einc.binding import FromDefault, FromDimension, FromFormula, plan
 from einc.ein.arithmetic import evaluate_formula
-from einc.ein.batching import batched
 from einc.ein.origins import multiplied
 from einc.ein.ranges import extent_of
 from einc.runtime.arguments import arrange
-from einc.runtime.callee import Callee, callee, described, over_batch
+from einc.runtime.callee import Callee, callee, described, over_batch, with_batch
 from einc.runtime.derivative import Derivative, derivative, differentiated
 from einc.runtime.execution import place
 from einc.runtime.tensors import device_of, dtype_of, fact, torch_dtype
@@ -162,9 +161,7 @@ def _over_batch(
     moved = [t if d is None else t.movedim(d, 0) for t, d in zip(operands, places, strict=True)]
     having = [d is not None for d in places]
     one = callee(description)
-    alone = [t if d is None else t.select(d, 0) for t, d in zip(operands, places, strict=True)]
-    program = one.meaning(_facts(one, alone))
-    _, batches = batched(program, [n for n, has in zip(one.operands, having, strict=True) if has])
+    program, batches = with_batch(one, having, _facts(one, moved))
     results = torch.ops.einc.call(over_batch(description, having), moved, names, integers, floats)
     return results, [0 if name in batches else None for name in program.results]
 

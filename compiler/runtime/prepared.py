@@ -86,18 +86,23 @@ class Prepared:
         self,
         tensors: Mapping[str, torch.Tensor],
         scalars: Mapping[str, Any] | None = None,
-        out: Outputs | None = None,
+        out: Outputs = (),
     ) -> Outputs:
-        """The results in order, for operands on the device that the call was prepared for, in `out` if given."""
+        """The results in order, for operands on the device that the call was prepared for, in the tensors `out` if
+        there are any."""
         given = checked_scalars(self.program, scalars or {}) if self.program.scalars else {}
         return self.launch.run(tensors, given, out)
 
     def first(
-        self, tensors: Mapping[str, torch.Tensor], scalars: Mapping[str, Any], varying: Sequence[str]
+        self,
+        tensors: Mapping[str, torch.Tensor],
+        scalars: Mapping[str, Any],
+        varying: Sequence[str],
+        out: Outputs = (),
     ) -> tuple[Outputs, Run | None]:
         """The results in order, and what gives them in calls that differ in memory and in these scalars only."""
         given = checked_scalars(self.program, scalars) if self.program.scalars else {}
-        return self.launch.first(tensors, given, varying)
+        return self.launch.first(tensors, given, varying, out)
 
 
 def prepared(

@@ -48,7 +48,8 @@ class Replay:
     """The launches of a call, for operands that differ from those of the first in their memory only.
 
     `makes` are the results to allocate, whose addresses come after those of the operands, and `order` is how they are
-    returned. What lies between kernels comes last, at these `offsets` in a block of memory of so many `bytes`.
+    returned; where a call gives memory for its results, their addresses are there. What lies between kernels comes
+    last, at these `offsets` in a block of memory of so many `bytes`.
     `launcher` does all of it anew, for those who watch launches.
     """
 
@@ -61,7 +62,7 @@ class Replay:
     steps: tuple[Step, ...]
 
     def run(self, tensors: Sequence[Tensor], addresses: Sequence[int], scalars: Sequence[Any]) -> Sequence[Tensor]:
-        """The results in order, for operands and their addresses, and the scalars that vary."""
+        """The results that are made, in order, for a call's tensors, their addresses, and the scalars that vary."""
         if _hooked():
             return self.launcher(tensors, scalars)
         if torch._C._cuda_getDevice() != self.device:
@@ -97,12 +98,14 @@ def replay(
     results: dict[str, Tensor],
     varying: Sequence[str],
     order: Sequence[str],
+    given: bool = False,
 ) -> Replay | None:
     """The launches of a call, to be made again; None where they cannot be told apart from the call's own tensors.
 
     `operands` are the names of the call's tensors, `results` the distinct tensors that it made, `order` the results as
-    they are returned, and `varying` the scalars that a further call gives anew, all others being as in this call.
-    `launcher` makes a call with other operands and varying scalars from the start.
+    they are returned, and `varying` the scalars that a further call gives anew, all others being as in this call. If
+    results are `given`, each call gives memory for them, after its operands and in this order.
+    `launcher` makes a call with other tensors and varying scalars from the start.
     """
     if not launches or not set(order) <= results.keys() or not results.keys().isdisjoint(operands):
         return None
@@ -118,8 +121,8 @@ def replay(
     return Replay(
         launcher,
         launches[0].args[0].device.index,
-        tuple((tuple(t.shape), t.stride(), t.dtype) for t in results.values()),
-        tuple(list(results).index(name) for name in order),
+        () if given else tuple((tuple(t.shape), t.stride(), t.dtype) for t in results.values()),
+        () if given else tuple(list(results).index(name) for name in order),
         tuple(offsets),
         size,
         tuple(_step(launched, kernels[launched.name], places, varying) for launched in launches),

@@ -27,20 +27,26 @@ def unpacked(results: Tensors, torch: bool) -> Any:
     return found[0] if len(found) == 1 else found
 
 
+def several(out: Any) -> tuple[Any, ...]:
+    """The tensors to write results to: one, or a sequence."""
+    return tuple(out) if isinstance(out, tuple | list) else (out,)
+
+
 def write(
     out: Any,
     program: ein.Program,
     extents: Mapping[str, int],
     operands: Sequence[torch.Tensor] | None,
-    run: Callable[[Tensors | None], Tensors],
+    run: Callable[[Tensors], Tensors],
 ) -> Any:
     """Run with the results written to `out`, which is returned: a tensor, or a sequence with one for each result.
 
-    `run` takes tensors to write to, or None. Results are written directly to memory that torch can address and that is
-    not shared with an operand or another result; otherwise, or if `operands` is None, they are computed and copied.
+    `run` takes the tensors to write to, or none. Results are written directly to memory that torch can address and that
+    is not shared with an operand or another result; otherwise, if `operands` is None, or if a result is asked for
+    twice, they are computed and copied.
     """
     expected = len(program.results)
-    wanted = tuple(out) if isinstance(out, tuple | list) else (out,)
+    wanted = several(out)
     if len(wanted) != expected:
         raise CallError(
             f"out holds {count(len(wanted), 'tensor')}, but the program gives {expected}",
@@ -53,10 +59,11 @@ def write(
         check_out(f"out for '{name}'", array, shape)
         check_out_type(f"out for '{name}'", array, dtypes[name])
     views = [as_torch(a) if is_torch(a) or a.size else None for a in wanted]
-    if operands is not None and _direct(wanted, views, operands):
+    distinct = len(set(program.results)) == expected
+    if distinct and operands is not None and _direct(wanted, views, operands):
         run(tuple(v for v in views if v is not None))
         return out
-    for array, result in zip(wanted, run(None), strict=True):
+    for array, result in zip(wanted, run(()), strict=True):
         if is_torch(array):
             array.detach().copy_(result)
         else:

@@ -115,7 +115,7 @@ def run_in_torch(
     compiled: Compiled, tensors: Mapping[str, torch.Tensor], bindings: Bindings, out: Outputs | None = None
 ) -> Outputs:
     """The results of compiled kernels, by torch operations."""
-    return InTorch(compiled, bindings, Place("torch", CPU), tiled=True).run(tensors, bindings.scalars, out)
+    return InTorch(compiled, bindings, Place("torch", CPU), tiled=True).run(tensors, bindings.scalars, out or ())
 
 
 def runner(compiled: Compiled) -> Callable[..., Outputs]:
@@ -124,7 +124,7 @@ def runner(compiled: Compiled) -> Callable[..., Outputs]:
     names = [p.name for p in compiled.program.params]
 
     def run(*args: Any, out: Outputs | None = None) -> Outputs:
-        return launch(dict(zip(names, args, strict=True)), {}, out)
+        return launch(dict(zip(names, args, strict=True)), {}, out or ())
 
     return run
 

@@ -15,6 +15,8 @@ from torch import Tensor
 
 import einc
 
+Array = np.ndarray[Any, Any]
+
 TEXT = """
 def f(A[i, k], B[k, j], n: int, s: float = 2.0, on: bool = true):
     y[i, j] = sum[k](where(k < n and on, s * A[i, k] * B[k, j], 0))
@@ -24,20 +26,6 @@ def f(A[i, k], B[k, j], n: int, s: float = 2.0, on: bool = true):
 
 def wanted(a: Tensor, b: Tensor, n: int, s: float = 2.0, on: bool = True) -> Tensor:
     return s * (a[:, :n].double() @ b[:n].double()) * on
-
-
-@pytest.fixture
-def long_way(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Grows by one for each call of a program that does not take the short way."""
-    seen: list[int] = []
-    run = einc.Program.run
-
-    def counted(*args: Any, **named: Any) -> Any:
-        seen.append(1)
-        return run(*args, **named)
-
-    monkeypatch.setattr(einc.Program, "run", counted)
-    return seen
 
 
 def test_a_second_call_takes_the_short_way(long_way: list[int]) -> None:
@@ -100,6 +88,90 @@ def test_no_call_is_taken_for_another(data: st.DataObject) -> None:
         with torch.inference_mode(data.draw(st.booleans())):
             found = f(a, b, n, s, on)
         torch.testing.assert_close(found.detach().double(), wanted(a, b, n, s, on).detach(), rtol=1e-4, atol=1e-5)
+
+
+def misaligned(a: Array) -> Array:
+    memory = np.zeros(a.nbytes + 1, np.uint8)[1:]
+    memory[:] = a.reshape(-1).view(np.uint8)
+    return memory.view(a.dtype).reshape(a.shape)
+
+
+def read_only(a: Array) -> Array:
+    a = a.copy()
+    a.flags.writeable = False
+    return a
+
+
+@pytest.mark.parametrize(
+    ("arrange", "short"),
+    [
+        (lambda a: a, True),
+        (lambda a: a.T.copy().T, True),
+        (lambda a: np.repeat(a, 2, 0)[::2], True),
+        (lambda a: a[::-1].copy()[::-1], False),
+        (lambda a: a.astype(">f4"), False),
+        (misaligned, False),
+        (read_only, False),
+        (lambda a: a.tolist(), False),
+        (torch.from_numpy, False),
+    ],
+)
+def test_arrays_of_numpy(arrange: Callable[[Array], Any], short: bool, long_way: list[int]) -> None:
+    """`short` says which take the short way, beside another array; all of them come out right."""
+    f = einc.compile("ij,jk->ik")
+    for _ in range(3):
+        a, b = np.random.randn(5, 6).astype("f4"), np.random.randn(6, 7).astype("f4")
+        found = f(arrange(a), b)
+        assert type(found) is (Tensor if arrange is torch.from_numpy else np.ndarray)
+        np.testing.assert_allclose(found, a.astype("f8") @ b, rtol=1e-4, atol=1e-5)
+    assert len(long_way) == (1 if short else 3)
+    found[:] = 0
+    assert f(a, b).any()
+
+
+def test_arrays_of_numpy_for_results(long_way: list[int]) -> None:
+    f = einc.compile("ij,jk->ik")
+    memory = np.zeros((3, 6, 6), "f4")
+    p, q, r = memory
+    cases: list[tuple[Array, Array, Any, int]] = [
+        (p, q, r, 1), (p, q, r, 0), (q, p, r, 0), (p, q, q, 1), (p, q, r[::-1], 1), (p, q, torch.from_numpy(r), 1),
+        (p, q, (r,), 0),
+    ]  # fmt: skip
+    for a, b, out, calls in cases:
+        before = len(long_way)
+        memory[:] = np.random.randn(3, 6, 6)
+        wanted = a.astype("f8") @ b
+        assert f(a, b, out=out) is out
+        np.testing.assert_allclose(out[0] if isinstance(out, tuple) else out, wanted, rtol=1e-4, atol=1e-5)
+        assert len(long_way) - before == calls
+    for _ in range(2):
+        with pytest.raises(einc.CallError, match="read-only"):
+            f(p, q, out=read_only(r))
+
+
+def test_results_without_dims_are_numbers_of_numpy() -> None:
+    f = einc.compile("def f(x[i]):\n    s[] = sum[i](x[i])\n    t[i] = 2 * x[i]\n    return s, t\n")
+    for n in range(3):
+        s, t = f(np.full(4, n, "f4"))
+        assert (type(s), s, t.tolist()) == (np.float32, 4.0 * n, [2.0 * n] * 4)
+        total = einc.einsum("i->", np.full(4, n, "f4"))
+        assert (type(total), total) == (np.float32, 4.0 * n)
+
+
+def test_einsums_of_numpy_and_of_torch_are_kept_apart() -> None:
+    """Of the same string, torch sums the dimensions of an ellipsis that the result lacks; NumPy refuses."""
+    a = np.random.randn(2, 3, 4)
+    for _ in range(3):
+        np.testing.assert_allclose(
+            einc.einsum("...j,...j->j", torch.from_numpy(a), torch.from_numpy(a)), (a * a).sum((0, 1))
+        )
+        with pytest.raises(einc.Error):
+            einc.einsum("...j,...j->j", a, a)
+        out = np.empty((2, 3))
+        assert einc.einsum("...j,...j", a, a, out=out) is out
+        np.testing.assert_allclose(out, (a * a).sum(-1))
+        with pytest.raises(einc.CallError, match="not a NumPy array"):
+            einc.einsum("...j,...j", a, a, out=torch.from_numpy(out))
 
 
 def test_errors_are_the_same_the_second_time() -> None:

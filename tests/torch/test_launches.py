@@ -89,6 +89,50 @@ def test_layouts_alignment_and_scalars_have_launches_of_their_own() -> None:
                 close(f(x, y, z, n), exact(f, x, y, z, n=n))
 
 
+@pytest.mark.parametrize("n", [1, 70])
+def test_results_in_memory_that_is_given(n: int) -> None:
+    """In rows of a longer buffer, which a first call and then launches alone write to."""
+    f, memory = einc.compile(TEXT), torch.full((2, 4, 200, 64), 9.0, device="cuda", dtype=torch.bfloat16)
+    for start in (0, 8, 64):
+        tensors = operands(n)
+        out = (
+            memory[:, :, start : start + n],
+            torch.empty(n, 4, 2, device="cuda", dtype=torch.bfloat16).permute(2, 1, 0),
+        )
+        memory.fill_(9)
+        if start:
+            with nothing_waits():
+                assert f(*tensors, out=out) is out
+        else:
+            assert f(*tensors, out=out) is out
+        close(out, exact(f, *tensors))
+        assert (memory == 9).sum() >= memory.numel() - out[0].numel()
+    assert f._callee.calls is not None
+    assert len(f._callee.calls.known) == 1
+
+
+def test_a_result_that_overlaps_an_operand() -> None:
+    f = einc.compile("ij,jk->ki")
+    a, b = (torch.randn(64, 64, device="cuda") for _ in range(2))
+    for out in (torch.empty_like(a), torch.empty_like(a), a, b):
+        wanted = (a.double() @ b.double()).T
+        f(a, b, out=out)
+        torch.testing.assert_close(out.double(), wanted, rtol=1e-2, atol=1e-2)
+
+
+def test_capture_of_results_in_memory_that_is_given() -> None:
+    f, tensors = einc.compile(TEXT), operands()
+    out = tuple(torch.empty_like(t) for t in f(*tensors))
+    f(*tensors, out=out)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        f(*tensors, out=out)
+    for t in tensors:
+        t.copy_(torch.randn_like(t))
+    graph.replay()
+    close(out, exact(f, *tensors))
+
+
 def test_integers_of_as_many_digits_share_their_launches() -> None:
     f, tensors = einc.compile(TEXT), operands(5, 200)
     for n in range(1, 64):

@@ -1,0 +1,206 @@
+"""A compiled text to be looked at: its stages, its source, what it is and what it costs; and made ready ahead."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Self
+
+from einc import ein
+from einc.base.errors import CallError
+from einc.base.facts import Fact
+from einc.driver import Compiled, elaborate, given, parse
+from einc.ein.arithmetic import ScalarValue
+from einc.ein.printer import print_signature
+from einc.runtime.arguments import Arguments, arrange
+from einc.runtime.callee import Callee, described
+from einc.runtime.execution import Place, place
+from einc.runtime.prepared import Options, deciding
+from einc.runtime.tensors import as_numpy, as_torch, device_of, is_meta, is_torch
+
+if TYPE_CHECKING:
+    from einc.explain import Story
+
+Array = Any  # a torch tensor, or whatever numpy.asarray takes
+
+LEVELS = (0, 1, 2)
+_FORMATS = ("text", "json", "html")  # of an explanation
+
+
+class Inspected:
+    """A program as its text means it, with what shows it from every side; arguments are those of a call."""
+
+    def __init__(self, text: str, name: str | None, options: Options) -> None:
+        self.text = parse(text, name)
+        self._meaning = elaborate(self.text)
+        self.options = replace(options, begin=given(self.text, self._meaning))
+        self._signature = print_signature(self._meaning)
+        self._callee = Callee(
+            described("program", [text, name, *options.written()]),
+            self.text.operands,
+            {p.name: p.dtype for p in self._meaning.scalars},
+            deciding(self._meaning),
+            self.options,
+            lambda facts: elaborate(self.text, dict(zip(self.text.operands, facts, strict=True))),
+            self._signature,
+        )
+
+    def _own(self, **options: Any) -> dict[str, Any]:
+        """The options of a call that were given and have the name of a parameter."""
+        known = (*self.text.operands, *self.text.scalars)
+        return {name: value for name, value in options.items() if name in known and value is not None}
+
+    def _arrange(self, operands: Sequence[Array], named: Mapping[str, Any], shaped: bool = False) -> Arguments:
+        return arrange(self.text.operands, self.text.scalars, self._signature, operands, named, shaped)
+
+    def __str__(self) -> str:
+        """The signature: `attention(Q[b, i, d], K[b, j, d], scale: float = ...) -> O[b, i, e]`."""
+        return self._signature
+
+    def __repr__(self) -> str:
+        return f"<einc.Program {self}>"
+
+    def compiled_for(self, facts: Mapping[str, Fact], extents: Mapping[str, int]) -> Compiled:
+        """Every stage of the compilation, for operands that need not be there; `extents` are of all axes."""
+        return self.options.compile(elaborate(self.text, facts), extents)
+
+    def compiled(self, /, *operands: Array, **named: Any) -> Compiled:
+        """Every stage of the compilation, for these operands; without any, for float32 operands of no known size.
+
+        Operands on the meta device, which have a shape and no memory, will do.
+        """
+        if not operands and not named:
+            return self.options.compile(self._meaning, None)
+        given = self._arrange(operands, named, shaped=True)
+        program, bindings = self._callee.bound(given.facts, given.scalars)
+        return self.options.compile(program, bindings.extents, _place(given))
+
+    def dump(self, stage: str | None = None, /, *operands: Array, **named: Any) -> str:
+        """The program after a pass, as text that compiles again, its kernels included once there are any.
+
+        Without a name, the list of stages and which of them changed it.
+        """
+        found = self.compiled(*operands, **named)
+        if stage is not None:
+            return found.stage(stage).full
+        return "".join(f"{s.name}{'' if s.changed else ' (unchanged)'}\n" for s in found.stages)
+
+    def source(self, /, *operands: Array, **named: Any) -> str:
+        """The Triton file: kernels and launcher, complete in itself."""
+        return self.compiled(*operands, **named).source
+
+    def story(self, /, *operands: Array, **named: Any) -> Story:
+        """What the program is and what it costs at every level, for these operands; without any, for small ones."""
+        if not operands and not named and self.text.operands:
+            from einc.explain.sizes import USUAL, extents, usual
+
+            return self._story(self._meaning, extents(self._meaning, usual(self._meaning), {}, USUAL), {}, {})
+        given = self._arrange(operands, named, shaped=True)
+        program, bindings = self._callee.bound(given.facts, given.scalars)
+        indices = {
+            name: as_numpy(as_torch(a).cpu())
+            for name, a, f in zip(given.names, given.arrays, given.facts, strict=True)
+            if (f.dtype.is_int or f.dtype.is_bool) and not is_meta(a)
+        }
+        return self._story(program, bindings.extents, given.scalars, indices, _place(given))
+
+    def story_for(
+        self, facts: Mapping[str, Fact], extents: Mapping[str, int], scalars: Mapping[str, ScalarValue] | None = None
+    ) -> Story:
+        """The same for operands that need not be there."""
+        return self._story(elaborate(self.text, facts), extents, scalars or {}, {})
+
+    def _story(
+        self,
+        program: ein.Program,
+        extents: Mapping[str, int],
+        scalars: Mapping[str, ScalarValue],
+        operands: Mapping[str, Any],
+        where: Place | None = None,
+    ) -> Story:
+        from einc.explain import story
+
+        begin = self.options.begin
+        chosen = LEVELS if begin is None else (self.options.level,)  # kernels that are given are those of every level
+        levels = [replace(self.options, level=n).compile(program, extents, where) for n in chosen]
+        return story(self.text.source.text, levels, extents, self.options.level, scalars, operands)
+
+    def explain(self, /, *operands: Array, format: str = "text", **named: Any) -> str:  # noqa: A002
+        """What the program is, how it is streamed, and what it costs: as text, as JSON or as a page.
+
+        `format="json"` gives, for this program's level at the top and for every level under `levels`:
+
+        - `kernels`, each with `name`, `equations`, `grid` axes, `streamed` axes (walked block by block), `held` axes;
+          `accumulators`, a map from reduction to what it carries before equal ones are shared (`name`, `body`, `axes`,
+          and `moves`: the coefficient of each accumulator in its value after a movement); `state`, what is carried
+          after sharing (`name`, `dtype`, `axes`), and `state_bytes_per_row`; `tiles` by walked axis (`visited`, of
+          which `full` without a mask and `mixed` with one, of `total`; estimates where `sample` is true); `splits`;
+          `flops`, `bytes`, `intensity`,
+          `predicted_us` and its `limit` (memory, matrix, vector, special, launch); `reads`, `writes`; `derivation`;
+        - `sweeps`, from streamed axis to passes over it; `intermediates` with `axes`, `shape`, `dtype` and `bytes`;
+        - `flops`, `bytes`, `intensity`, `predicted_us` in total; `decisions`, which kernels were joined or left apart,
+          with predicted times and the tensors `spared` from being stored; `not_closed`, reductions with the `part` that
+          does not follow and the `reason`.
+
+        Beside them stands what the program is: `boundary`, `kind`, `einsums`, `products` (the types that contractions
+        multiply in, and why), `parallel`, `story` and so on.
+        `format="html"` gives one page that needs nothing else, with the cascade before and after as a picture.
+        """
+        if own := self._own(format=None if format in _FORMATS else format):
+            named, format = named | own, "text"  # noqa: A001
+        if format not in _FORMATS:
+            raise CallError(
+                f"there is no format {format!r}", fact="formats are text, json and html", hint='format="text"'
+            )
+        found = self.story(*operands, **named)
+        if format == "json":
+            from einc.present.data import story_data
+
+            return json.dumps(story_data(found), indent=2, ensure_ascii=False)
+        if format == "html":
+            from einc.present.page import page
+
+            return page(found)
+        from einc.present.terminal import as_text, explanation
+
+        return as_text(explanation(found))
+
+    def prepare(
+        self,
+        /,
+        *operands: Any,
+        dtype: Any = None,
+        device: Any = None,
+        target: str | None = None,
+        backend: str | None = None,
+        **named: Any,
+    ) -> Self:
+        """Make ready for calls with operands of these shapes; returns the program.
+
+            attention.prepare((4, 16, 4096, 128), (4, 16, 4096, 128), (4, 16, 4096, 128), dtype="bf16")
+            product.prepare([((8, 8), (8, 8)), ((64, 8), (8, 64))])                      # several calls at once
+
+        Arguments are those of a call, with a shape, which is a tuple, in place of any tensor; tensors need no memory. A
+        list holds several calls: a tuple of operands each, or a dictionary by name. All their kernels are compiled in
+        parallel, and kept on disk for all processes of this user. `dtype` is the type of operands that are given as
+        shapes, if they are floats whose type the text leaves open; a dictionary gives types by operand. `device` is
+        where the calls will be; without it, where given tensors are, else a GPU if there is one. On a machine without
+        a GPU, `target="sm_90"` compiles for another one. Raises `einc.Error` as the calls would, and `TargetError` for
+        a kernel that does not compile.
+        """
+        from einc.runtime.ahead import make_ready, without_memory
+
+        options = {"dtype": dtype, "device": device, "target": target, "backend": backend}
+        own = self._own(**options)
+        dtype, device, target, backend = (options | dict.fromkeys(own)).values()
+        several = operands[0] if len(operands) == 1 and isinstance(operands[0], list) else [operands]
+        calls = (without_memory(call, named | own, self._meaning, dtype) for call in several)
+        make_ready(self._callee, [self._arrange(*call, shaped=True) for call in calls], device, target, backend)
+        return self
+
+
+def _place(given: Arguments) -> Place | None:
+    """Where a call with these operands would run; None if they are not in torch's memory."""
+    held = {n: a for n, a in zip(given.names, given.arrays, strict=True) if is_torch(a) and not is_meta(a)}
+    return place(device_of(list(held.values()), list(held))) if held else None
