@@ -15,10 +15,8 @@ from typing import Literal
 
 from einc import ein
 from einc.base.targets import Target
+from einc.cache import find, keep
 from einc.driver import compile_program
-from einc.passes.adjoint.differentiate import differentiate
-from einc.passes.adjoint.saving import Budget, Halves, halves
-from einc.passes.adjoint.shifts import shifts
 from einc.tile.blocks import size_class
 
 Source = tuple[Literal["operand", "output", "cotangent"], int]
@@ -74,6 +72,21 @@ def ahead(
 def _ahead(
     program: ein.Program, operands: tuple[str, ...], level: int, target: Target, sizes: tuple[tuple[str, int], ...]
 ) -> Ahead:
+    key = (program, operands, level, target, sizes)
+    known = find("derivatives", key, Ahead)
+    if known is None:
+        known = _differentiated(program, operands, level, target, sizes)
+        keep("derivatives", key, known)
+    return known
+
+
+def _differentiated(
+    program: ein.Program, operands: tuple[str, ...], level: int, target: Target, sizes: tuple[tuple[str, int], ...]
+) -> Ahead:
+    from einc.passes.adjoint.differentiate import differentiate
+    from einc.passes.adjoint.saving import Budget, halves
+    from einc.passes.adjoint.shifts import shifts
+
     adjoint = differentiate(program, operands)
     names = frozenset(t.name for e in program.equations for t in e.outputs)
     least, most = (halves(adjoint, Budget(w, dict(sizes), target)) for w in (frozenset[str](), names))
@@ -94,7 +107,18 @@ def _written(program: ein.Program, level: int, target: Target, sizes: tuple[tupl
 @lru_cache(maxsize=1024)
 def behind(run: Ahead, cotangents: tuple[str, ...]) -> Behind:
     """The gradients, given cotangents of some of the outputs."""
-    found: Halves = halves(differentiate(run.program, run.operands, cotangents, run.constants), None)
+    known = find("derivatives", (run, cotangents), Behind)
+    if known is None:
+        known = _behind(run, cotangents)
+        keep("derivatives", (run, cotangents), known)
+    return known
+
+
+def _behind(run: Ahead, cotangents: tuple[str, ...]) -> Behind:
+    from einc.passes.adjoint.differentiate import differentiate
+    from einc.passes.adjoint.saving import halves
+
+    found = halves(differentiate(run.program, run.operands, cotangents, run.constants), None)
     of = {name: r for r, name in found.cotangents.items()}
     operands = [p.name for p in run.program.operands]
     sources: list[Source] = []

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 from einc.base.errors import Error
 from einc.base.facts import Fact
 from einc.base.targets import INTERPRETER
-from einc.derive import Ahead, Behind, ahead, behind
 from einc.ein.printer import print_program
 from einc.runtime.callee import Callee, callee, described
 from einc.runtime.execution import ON_CPU, Place, place, target_of
@@ -23,6 +22,8 @@ from einc.tile.blocks import size_class
 
 if TYPE_CHECKING:
     import torch
+
+    from einc.derive import Ahead, Behind
 
 Tensors = Sequence["torch.Tensor"]
 Compute = Callable[[Callee, Tensors, Mapping[str, Any]], Sequence["torch.Tensor"]]
@@ -46,6 +47,8 @@ class Derivative:
 
     def behind(self, cotangents: tuple[str, ...]) -> tuple[Behind, Callee | None]:
         """The gradients, given cotangents of these outputs; no callee if there are none."""
+        from einc.derive import behind
+
         found = self.halves.get(cotangents)
         if found is None:
             half = behind(self.run, cotangents)
@@ -66,6 +69,8 @@ def derivative(
     found: Callee, facts: tuple[Fact, ...], scalars: Mapping[str, Any], needing: Sequence[bool], where: Place | None
 ) -> Derivative:
     """The derivative of a program by the operands that need one; without a place, for operands of no known size."""
+    from einc.derive import ahead
+
     sizes = tuple(tuple(map(size_class, f.shape)) for f in facts) if where is not None else ()
     ones = tuple((f.dtype, tuple(n == 1 for n in f.shape)) for f in facts)
     key = (ones, sizes, tuple(needing), where)
