@@ -34,6 +34,7 @@ from einc.ein.rewriting import drop_dead, names
 from einc.passes.adjoint.chain import Chain
 from einc.passes.adjoint.conditions import all_of, conjuncts
 from einc.passes.adjoint.factors import named_factors
+from einc.passes.adjoint.quotients import Quotients
 from einc.passes.adjoint.reassociate import reassociated
 from einc.passes.adjoint.seeds import Seed, seeds
 from einc.passes.adjoint.shifts import shifts
@@ -84,7 +85,9 @@ class _Reverse:
         p = self.program
         self.taken = names(p)
         self.dtypes = p.dtypes()
-        self.shapes = p.shapes()
+        self.quotients = Quotients({t.name: e for e in p.equations for t in e.outputs}, self.dtypes, self.taken)
+        self.view = self.quotients.program(p.equations)  # as it is differentiated, and computed again
+        self.shapes = {**p.shapes(), **{t.name: e.dims for e in self.view for t in e.outputs}}
         self.axes = Axes({a.name: a.extent for a in p.axes}, set(self.taken))
         self.active = self._active()
         self.forward: list[Equation] = []  # equations that only the derivative reads, each after what it belongs to
@@ -97,7 +100,7 @@ class _Reverse:
             own = tuple(composite(group) for group in self.shapes[r])
             self.pieces[r] = [Piece((), None, Read(name, own))]
         extended: list[list[Equation]] = []
-        for e in reversed(self.program.equations):
+        for e in reversed(self.view):
             extended.append(self._through(e))
         gradients = {p.name: self._gradient(p.name) for p in self.program.operands if p.name in self._reached()}
         return self._made(cotangents, gradients, [e for part in reversed(extended) for e in part])
@@ -108,7 +111,7 @@ class _Reverse:
     def _active(self) -> frozenset[str]:
         """The tensors that have a derivative by an operand asked for."""
         found = {o.name for o in self.program.operands if o.name in self.wanted and _inexact(o.dtype)}
-        for e in self.program.equations:
+        for e in self.view:
             below = {t for x in e.bodies for t in tensors_of(x)}
             if e.name not in self.constant and not found.isdisjoint(below):
                 found |= {t.name for t in e.outputs if _inexact(t.dtype)}
@@ -193,7 +196,12 @@ class _Reverse:
 
     def _made(self, cotangents: dict[str, str], gradients: dict[str, str], forward: list[Equation]) -> Adjoint:
         p = self.program
-        kept = tuple(forward)
+        known = len(self.quotients.new)
+        backward = self.quotients.program(self.backward)
+        later = self.quotients.new[known:]
+        view = (*forward, *later)
+        own = [e for e in backward if e not in later]
+        kept = _as_written(p, view)
         given = tuple(Operand(name, self.shapes[r], self.dtypes[r]) for r, name in cotangents.items())
         operands = tuple(x for x in p.params if isinstance(x, Operand))
         scalars = tuple(x for x in p.params if not isinstance(x, Operand))
@@ -202,10 +210,16 @@ class _Reverse:
             name=f"{p.name}_gradient",
             params=(*operands, *given, *scalars),
             axes=(*p.axes, *self.axes.added),
-            equations=(*kept, *reassociated(kept, self.backward)),
+            equations=(*view, *reassociated(view, own)),
             results=tuple(gradients.values()),
         )
         return Adjoint(replace(p, equations=kept), drop_dead(whole), cotangents, gradients)
+
+
+def _as_written(program: Program, view: Sequence[Equation]) -> tuple[Equation, ...]:
+    """The equations that run ahead: the program's own, and those that only its derivative has."""
+    own = {e.name: e for e in program.equations}
+    return tuple(own.get(e.name, e) for e in view)
 
 
 def _inexact(t: DType) -> bool:

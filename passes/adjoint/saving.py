@@ -47,15 +47,16 @@ class Budget:
 
 def halves(adjoint: Adjoint, budget: Budget | None) -> Halves:
     """The two programs of a derivative; without a budget nothing is kept but results."""
-    forward = {t.name: e for e in adjoint.forward.equations for t in e.outputs}
-    own = [e for e in adjoint.program.equations if e.name not in forward]
+    names = {t.name for e in adjoint.forward.equations for t in e.outputs}
+    forward = {t.name: e for e in adjoint.program.equations for t in e.outputs if t.name in names}
+    own = [e for e in adjoint.program.equations if e.name not in names]
     kept, again = _kept(adjoint.forward, forward, own, budget)
     dims, dtypes, results = adjoint.forward.shapes(), adjoint.forward.dtypes(), adjoint.forward.results
     saved = tuple(t.name for e in adjoint.forward.equations for t in e.outputs if t.name in kept)
     extra = tuple(name for name in saved if name not in results)
     ahead = drop_dead(replace(adjoint.forward, results=(*results, *extra)))
     given = [Operand(name, dims[name], dtypes[name]) for name in saved]
-    equations = (*(e for e in adjoint.forward.equations if e.name in again), *own)
+    equations = (*(e for e in adjoint.program.equations if e.name in again), *own)
     backward = _taking(drop_dead(replace(adjoint.program, equations=equations)), given, adjoint.cotangents.values())
     return Halves(ahead, backward, saved, adjoint.cotangents, adjoint.gradients)
 
@@ -120,15 +121,14 @@ def _kept(
     again: set[str] = set()
     wanted = [t for e in own for x in e.expressions() for t in tensors_of(x)]
     dtypes = program.dtypes()
-    spaces = [
-        frozenset(forward[n].axes) for n in {*program.results, *(budget.written if budget else ())} if n in forward
-    ]
+    written = {*program.results, *(budget.written if budget else ())}
+    spaces = [frozenset(e.axes) for e in program.equations if any(t.name in written for t in e.outputs)]
     while wanted:
         name = wanted.pop()
         e = forward.get(name)
         if e is None or name in kept or e.name in again:
             continue
-        if name in program.results or (budget and e.monoid and _is_worth(e, dtypes[name], spaces, budget)):
+        if name in program.results or (budget and _is_worth(e, forward.keys(), dtypes[name], spaces, budget)):
             kept.add(name)
         else:
             again.add(e.name)
@@ -136,13 +136,15 @@ def _kept(
     return kept, again
 
 
-def _is_worth(e: Equation, dtype: DType, spaces: Collection[frozenset[str]], budget: Budget) -> bool:
-    """Is a reduction kept? Where it is smaller than something written, always."""
+def _is_worth(e: Equation, forward: Collection[str], dtype: DType, spaces: Collection[frozenset[str]], budget: Budget) -> bool:
+    """Is a tensor kept? Where it is smaller than something written, always, unless operands alone decide it."""
     axes = frozenset(e.axes)
-    if any(axes < space for space in spaces) or e.name in budget.written:
+    if any(axes < space for space in spaces) and (e.monoid or any(tensors_of(b) & forward for b in e.bodies)):
         return True
-    if not any(axes == space for space in spaces):
+    if e.monoid is None or not any(axes == space for space in spaces):
         return False
+    if e.name in budget.written:
+        return True
     terms = 1
     for axis in e.over:
         terms *= budget.extents.get(axis, 1)

@@ -1,0 +1,153 @@
+"""Quotients of exponentials, from one number in place of two.
+
+    exp(x - m) / l  -->  exp(x - L)      L = m + log(l), and inf where l is 0 and the quotient is masked
+
+m and l are values for each row of x: what a row is shifted by, and what it is divided by. So a weight is computed again
+from one saved number, and masks that only keep the quotient from 0 / 0 are not needed: with L = inf it is 0 by itself.
+Flash attention keeps the same number (Dao 2023, *FlashAttention-2*, section 3.1.1); here it follows from the quotient.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from einc.base.types import DType
+from einc.ein import ZERO, Apply, AxisValue, Cast, Const, Equation, Expr, Read, Tensor, axes_of
+from einc.ein.guards import in_range_by_form
+from einc.ein.rewriting import unused
+from einc.passes.algebra.products import Product, multiplied, taken_apart
+from einc.passes.algebra.signs import makes_no_negative
+
+@dataclass
+class Quotients:
+    """Rewrites quotients in the equations of a program, whose names are `taken`; `dtypes` are of all its tensors."""
+
+    named: dict[str, Equation]
+    dtypes: dict[str, DType]
+    taken: set[str]
+    made: dict[tuple[str, str, bool], Equation] = field(default_factory=dict)  # by m, l and whether l may be 0
+    new: list[Equation] = field(default_factory=list)  # those of L that the program did not have
+    positive: set[str] = field(default_factory=set)  # tensors without negative elements
+
+    def program(self, equations: Sequence[Equation]) -> list[Equation]:
+        """The equations in order, rewritten, each logarithm before the first that reads it."""
+        found: list[Equation] = []
+        for e in equations:
+            known = len(self.new)
+            changed = self.rewritten(e)
+            found += [*self.new[known:], changed]
+            self.named |= {t.name: changed for t in changed.outputs}
+            if makes_no_negative(changed, self.positive):
+                self.positive.add(changed.name)
+        return found
+
+    def rewritten(self, e: Equation) -> Equation:
+        """The equation with its quotients as exponentials of a difference."""
+        if e.monoid is not None and not e.monoid.adds:
+            return e
+        return e.map(self._terms)
+
+    def _terms(self, e: Expr) -> Expr:
+        match e:
+            case Apply("add" | "sub" as op, (x, y)):
+                a, b = self._terms(x), self._terms(y)
+                return e if a is x and b is y else _together(op, a, b)
+            case Cast(dtype, x):
+                a = self._terms(x)
+                return e if a is x else Cast(dtype, a)
+            case _:
+                return self._product(e) or e
+
+    def _product(self, e: Expr) -> Expr | None:
+        """A product with a quotient rewritten; None where it has none."""
+        product = self._flat(e)
+        for k, f in enumerate(product.factors):
+            match f:
+                case Apply("exp", (Apply("sub", (x, Read(tensor=m) as row)),)):
+                    d = next((d for d in product.divisors if self._is_row(d, row, x)), None)
+                    if isinstance(d, Read):
+                        return self._with(product, k, x, m, d)
+        return None
+
+    def _with(self, product: Product, k: int, x: Expr, m: str, d: Read) -> Expr:
+        """The product with its k-th factor exp(x - m) divided by d, and without the masks that this replaces."""
+        is_zero = Apply("not", (Apply("eq", (d, ZERO)),))
+        log = self._logarithm(m, d.tensor, is_zero in product.masks)
+        power = Apply("exp", (Apply("sub", (x, Read(log.name, d.index))),))
+        needless = [is_zero, Apply("not", (Apply("eq", (x, Const(-math.inf))),))]
+        divisors = list(product.divisors)
+        divisors.remove(d)
+        factors = [*product.factors[:k], power, *product.factors[k + 1 :]]
+        masks = [p for p in product.masks if p not in needless]
+        return Product("mul", product.negative, masks, factors, divisors).around(multiplied(factors))
+
+    def _logarithm(self, m: str, total: str, masked: bool) -> Equation:
+        """The equation of L."""
+        key = m, total, masked
+        if key not in self.made:
+            e = self.named[total]
+            at = tuple(map(AxisValue, e.axes))
+            value: Expr = Apply("add", (Read(m, at), Apply("log", (Read(total, at),))))
+            if masked:
+                value = Apply("where", (Apply("eq", (Read(total, at), ZERO)), Const(math.inf), value))
+            known = (o for o in self.named.values() if o.monoid is None and o.bodies == (value,) and o.dims == e.dims)
+            self.made[key] = next(known, None) or self._new(total, e, value)
+        return self.made[key]
+
+    def _new(self, total: str, like: Equation, value: Expr) -> Equation:
+        name = unused(f"{total}_log", self.taken)
+        self.taken.add(name)
+        self.dtypes[name] = self.dtypes[total]
+        made = self.named[name] = Equation((Tensor(name, self.dtypes[total]),), like.dims, (value,))
+        self.new.append(made)
+        return made
+
+    def _is_row(self, d: Expr, row: Read, x: Expr) -> bool:
+        """Is a divisor one for each row, as what is subtracted is, computed by the program, and not negative?"""
+        if not isinstance(d, Read) or d.guard is not None or row.guard is not None or d.index != row.index:
+            return False
+        if not set(axes_of(d)) < set(axes_of(x)) or self.dtypes[d.tensor] != self.dtypes[row.tensor]:
+            return False
+        e, other = self.named.get(d.tensor), self.named.get(row.tensor)
+        if e is None or other is None or e.dims != other.dims or any(len(g) != 1 for g in e.dims):
+            return False
+        return d.tensor in self.positive
+
+    def _flat(self, e: Expr) -> Product:
+        """A product with the pointwise tensors in it written out, where these are products."""
+        whole = taken_apart(e, "mul", lambda _: True, lambda _: True)
+        found = Product("mul", whole.negative, list(whole.masks), [], list(whole.divisors))
+        for f in whole.factors:
+            inner = self._written_out(f)
+            if inner is None:
+                found.factors.append(f)
+                continue
+            found.negative ^= inner.negative
+            found.masks += [p for p in inner.masks if p not in found.masks]
+            found.factors += inner.factors
+            found.divisors += inner.divisors
+        return found
+
+    def _written_out(self, f: Expr) -> Product | None:
+        e = self.named.get(f.tensor) if isinstance(f, Read) and f.guard is None else None
+        if e is None or e.monoid is not None or len(e.outputs) > 1 or not isinstance(f, Read):
+            return None
+        if not all(in_range_by_form(i, g) for i, g in zip(f.index, e.dims, strict=True)):
+            return None
+        match e.body:
+            case Apply("mul" | "div" | "neg" | "where" | "exp") | Read():
+                return self._flat(e.body)
+            case _:
+                return None
+
+
+
+def _together(op: str, x: Expr, y: Expr) -> Expr:
+    """The sum or difference of two terms, of which the last factor is taken out where they share it."""
+    match x, y:
+        case Apply("mul", (a, p)), Apply("mul", (b, q)) if p == q:
+            return Apply("mul", (Apply(op, (a, b)), p))
+        case _:
+            return Apply(op, (x, y))
