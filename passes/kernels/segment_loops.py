@@ -61,7 +61,7 @@ def _masks_of(v: Value) -> tuple[Value | None, ...] | None:
 
 
 class _Known:
-    """Values where some predicates hold. No value loses an axis: a mask that alone spreads a value stays."""
+    """Values where some predicates hold. No value loses an axis: a mask that alone spreads a whole value stays."""
 
     def __init__(self, holds: tuple[Value, ...], names: dict[str, tile.TileType]) -> None:
         self.truths = {_normal(p): True for p in holds} | {
@@ -69,6 +69,7 @@ class _Known:
         }
         self.names = names
         self.same: dict[str, Value] = {}  # names that are others where the predicates hold
+        self.keeps = False  # every part keeps its axes
 
     def body(self, statements: tuple[tile.Statement, ...]) -> tuple[tile.Statement, ...]:
         return tuple(self.statement(s) for s in statements)
@@ -77,19 +78,27 @@ class _Known:
         match s:
             case tile.Let(names=names, types=types, value=value):
                 self.names.update(zip(names, types, strict=True))
-                found = self.value(value)
+                found = self.whole(value)
                 if isinstance(found, Lit) and found.dtype == BOOL and len(names) == 1:
                     self.truths[tile.Ref(names[0])] = bool(found.value)
-                found = self.spread(found, value)
                 if isinstance(found, tile.Ref):
                     self.same[names[0]] = found
                 return replace(s, value=found)
             case tile.Store(value=value, mask=mask):
-                return replace(s, value=self.value(value), mask=None if mask is None else self.mask(mask))
+                return replace(s, value=self.whole(value), mask=None if mask is None else self.mask(mask))
             case tile.Loop():
                 return s
             case _:
                 assert_never(s)
+
+    def whole(self, v: Value) -> Value:
+        """The value with what is known in it left out, over the same axes: parts may lose some that others have."""
+        found = self.value(v)
+        if axes_of(found, self.names) != axes_of(v, self.names):
+            self.keeps = True
+            found = self.spread(self.value(v), v)
+            self.keeps = False
+        return found
 
     def value(self, v: Value) -> Value:
         """The value with what is known in it left out."""
@@ -110,13 +119,13 @@ class _Known:
             case Elem(op="where", args=(p, a, b)):
                 c, x, y = self.value(p), self.value(a), self.value(b)
                 chosen = (x if c.value else y) if isinstance(c, Lit) else Elem("where", (c, x, y))
-                return self.spread(chosen, Elem("where", (p, x, y)))
+                return self.spread(chosen, Elem("where", (p, x, y))) if self.keeps else chosen
             case tile.Dot(left=left, right=right, acc=acc, left_in=left_in, right_in=right_in):
                 inside = (None if p is None else self.mask(p) for p in (left_in, right_in))
-                x, y, z = (self.value(a) for a in (left, right, acc))
+                x, y, z = (self.whole(a) for a in (left, right, acc))
                 return tile.Dot(x, y, z, v.row, v.column, v.inner, v.batch, *inside)
             case tile.Fold(args=args) | tile.Scan(args=args):
-                return replace(v, args=tuple(self.spread(self.value(a), a) for a in args))
+                return replace(v, args=tuple(map(self.whole, args)))
             case _:
                 return rebuild(v, self.value)
 
