@@ -78,9 +78,10 @@ class _Known:
         match s:
             case tile.Let(names=names, types=types, value=value):
                 self.names.update(zip(names, types, strict=True))
+                known = self.value(value)
+                if isinstance(known, Lit) and known.dtype == BOOL and len(names) == 1:
+                    self.truths[tile.Ref(names[0])] = bool(known.value)
                 found = self.whole(value)
-                if isinstance(found, Lit) and found.dtype == BOOL and len(names) == 1:
-                    self.truths[tile.Ref(names[0])] = bool(found.value)
                 if isinstance(found, tile.Ref):
                     self.same[names[0]] = found
                 return replace(s, value=found)
