@@ -29,6 +29,8 @@ from einc.tile.walk import lets, tile_axes, values_in
 
 _HALF = 64  # rows and columns where dots follow each other; two bytes each are a swizzled row
 _CHAINED = ((64, 4), (32, 8), (16, 8))  # rows and warps where dots follow each other: Hopper's, then earlier ones
+_SEVERAL = ((64, 64, 4), (128, 64, 8), (64, 32, 4))  # rows, walked and warps where more than two follow
+_WARPS = 8  # that keep a multiprocessor's matrix units busy
 _EXACT = ((64, 8), (32, 8), (16, 8))  # the same where all of them go through vector units
 _MOST_PRODUCTS = 512  # of a thread in a dot on vector units, before CUDA 12.8's assembler spills
 _MOST_ALONE = 2048  # the same where no other dot follows
@@ -186,6 +188,8 @@ def _chained(k: _Kernel) -> _Tiles:
     Four bytes go through vector registers, with half as long a block, and a step less in flight.
     """
     types, least = [t.size for _, t in k.multiplied], k.least
+    if max(types) <= 2 and len(k.dots) > 2 and (busy := _busy(k)) is not None:
+        return busy
     inner, stages = (_HALF, 3) if max(types) <= 2 else (_HALF // 2, 2)
     whole = {"reduced": Block(least, max(inner, least)), "whole": Block(least, WHOLE)}
     for rows, warps in _CHAINED if min(types) <= 2 else _EXACT:
@@ -199,6 +203,23 @@ def _chained(k: _Kernel) -> _Tiles:
         inner, stages = (inner, 2) if stages > 2 else (inner // 2, 2)
     cut = {"reduced": Block(least, max(inner, least))}
     return replace(tiles, blocks=tiles.blocks | cut, stages=stages)
+
+
+def _busy(k: _Kernel) -> _Tiles | None:
+    """Tiles of three dots or more, with which a multiprocessor has enough warps and each its registers; None for none.
+
+    Results and states of so many dots leave room for few programs, and a single one of four warps waits for itself.
+    """
+    target = k.target
+    for rows, inner, warps in _SEVERAL:
+        blocks = {"row": Block(LEAST, rows), "column": Block(LEAST, _HALF)}
+        blocks |= {"reduced": Block(k.least, max(inner, k.least)), "whole": Block(k.least, WHOLE)}
+        sizes = k.sizes(blocks)
+        room = target.registers * warps // 8
+        programs = target.shared // (k.occupancy.shared(sizes, 3, warps) + 1024)
+        if k.occupancy.results(sizes) <= room * 5 // 8 and programs * warps >= _WARPS:
+            return _Tiles(blocks, warps)
+    return None
 
 
 def _is_held(tiles: _Tiles, k: _Kernel) -> bool:

@@ -20,6 +20,7 @@ from einc.ein.rewriting import unused
 from einc.passes.algebra.products import Product, multiplied, taken_apart
 from einc.passes.algebra.signs import makes_no_negative
 
+
 @dataclass
 class Quotients:
     """Rewrites quotients in the equations of a program, whose names are `taken`; `dtypes` are of all its tensors."""
@@ -141,7 +142,6 @@ class Quotients:
                 return self._flat(e.body)
             case _:
                 return None
-
 
 
 def _together(op: str, x: Expr, y: Expr) -> Expr:

@@ -136,7 +136,9 @@ def _kept(
     return kept, again
 
 
-def _is_worth(e: Equation, forward: Collection[str], dtype: DType, spaces: Collection[frozenset[str]], budget: Budget) -> bool:
+def _is_worth(
+    e: Equation, forward: Collection[str], dtype: DType, spaces: Collection[frozenset[str]], budget: Budget
+) -> bool:
     """Is a tensor kept? Where it is smaller than something written, always, unless operands alone decide it."""
     axes = frozenset(e.axes)
     if any(axes < space for space in spaces) and (e.monoid or any(tensors_of(b) & forward for b in e.bodies)):

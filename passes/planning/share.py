@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from itertools import combinations
+from itertools import combinations_with_replacement
 
 from einc.ein import Equation, Program, Tensor
 from einc.ein.rewriting import renamed
@@ -21,9 +21,12 @@ from einc.pipeline.plan import Planned
 
 
 def shared(program: Program, plans: Sequence[Planned], _: Context) -> Iterator[Alternative]:
-    """The program with two kernels as one, for each pair along one walk that computes something twice."""
+    """The program with two kernels as one, for each pair along one walk that computes something twice.
+
+    And with a kernel that computes something twice itself, since two were joined that did.
+    """
     groups = [frozenset(eq.name for eq in p.equations) for p in plans]
-    for (p, own), (q, other) in combinations(zip(plans, groups, strict=True), 2):
+    for (p, own), (q, other) in combinations_with_replacement(zip(plans, groups, strict=True), 2):
         if not p.walked or _space(p) != _space(q):
             continue
         names = _twice(program, own, other)
