@@ -34,6 +34,7 @@ from einc.ein.rewriting import drop_dead, names
 from einc.passes.adjoint.chain import Chain
 from einc.passes.adjoint.conditions import all_of, conjuncts
 from einc.passes.adjoint.factors import named_factors
+from einc.passes.adjoint.groups import by_groups
 from einc.passes.adjoint.quotients import Quotients
 from einc.passes.adjoint.reassociate import reassociated
 from einc.passes.adjoint.seeds import Seed, seeds
@@ -68,7 +69,7 @@ def differentiate(
     `constants` are tensors that are known to have no derivative, beside those that only shift.
     """
     wanted = program.results if results is None else tuple(results)
-    program = named_factors(program)
+    program = named_factors(by_groups(program))
     return _Reverse(program, frozenset(operands), wanted, constants | shifts(program)).run()
 
 

@@ -3,7 +3,7 @@
     kernels P, Q   -->   kernel P + Q      where their equations can share one, and it is predicted to take less time
 
 `search` finds the kernels of a program as it stands, `roles` the roles of the axes in one. Where another program of the
-same meaning may have better kernels (`materialise`, `recompute`, `share`), both are searched.
+same meaning may have better kernels (`materialise`, `recompute`, `nest`, `share`), both are searched.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ from einc.passes.estimate.single import alone
 from einc.passes.planning.alternatives import Alternative, Groups
 from einc.passes.planning.flow import Flow
 from einc.passes.planning.materialise import materialised
+from einc.passes.planning.nest import nested
 from einc.passes.planning.pass_on import pass_on
 from einc.passes.planning.recompute import recomputed
-from einc.passes.planning.share import shared
 from einc.passes.planning.search import FOR_MEMORY, Search, after
+from einc.passes.planning.share import shared
 from einc.pipeline import Context, State
 from einc.pipeline.plan import Join, Planned
 
@@ -44,6 +45,7 @@ def partition(state: State, context: Context) -> State:
 _ALTERNATIVES: tuple[Callable[[Program, Sequence[Planned], Context], Iterator[Alternative]], ...] = (
     materialised,
     recomputed,
+    nested,
     shared,
 )
 
