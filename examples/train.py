@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -128,7 +127,7 @@ def in_torch(sizes: Sizes, weights: Weights, text: Tensor, following: Tensor) ->
 
 def turned(x: Tensor, weight: Tensor) -> Tensor:
     """A projection (h, d, c) of (b, n, c) as heads: (b, h, n, d)."""
-    return (x @ weight.flatten(0, 1).mT).unflatten(-1, weight.shape[:2]).transpose(1, 2)
+    return (x @ weight.flatten(0, 1).mT).view(*x.shape[:2], *weight.shape[:2]).transpose(1, 2)
 
 
 def rotated(x: Tensor) -> Tensor:
@@ -202,9 +201,7 @@ class Run:
     first: float
 
 
-def train(
-    model: Model, sizes: Sizes, text: Tensor, letters: int, steps: int, dtype: torch.dtype, seed: int = 0
-) -> Run:
+def train(model: Model, sizes: Sizes, text: Tensor, letters: int, steps: int, dtype: torch.dtype, seed: int = 0) -> Run:
     """Train a model with fresh weights."""
     weights = fresh(sizes, letters, dtype, seed)
     optimiser = torch.optim.AdamW(weights.values(), lr=0.0, betas=(0.9, 0.95), weight_decay=0.01)
@@ -244,18 +241,91 @@ def table(runs: Mapping[str, Run], rows: int = 12) -> str:
     lines.append("")
     for name, run in runs.items():
         each = (run.seconds - run.first) / max(1, steps - 1)
-        lines.append(f"{name}: {run.seconds:.1f} s, of which the first step {run.first:.1f} s, then {1e3 * each:.0f} ms each")
+        took = f"{run.seconds:.1f} s: {run.first:.1f} s for the first step, then {1e3 * each:.0f} ms for each"
+        lines.append(f"{name:6} {took}")
     apart = [abs(a - b) for a, b in zip(mine.losses, other.losses, strict=True)]
     lines.append(f"greatest difference of two losses: {max(apart):.1e}")
     return "\n".join(lines)
+
+
+STYLE = """
+svg { color-scheme: light dark; --text: #1b2127; --muted: #55616c; --rule: #d5dbe0; --wide: #f0b27a; --thin: #1c5bb8; }
+@media (prefers-color-scheme: dark) {
+  svg { --text: #e7ebef; --muted: #a3afba; --rule: #364049; --wide: #8a5424; --thin: #8ab8ff; }
+}
+text { fill: var(--muted); font: 12px ui-monospace, "DejaVu Sans Mono", Menlo, Consolas, monospace; }
+text.name { fill: var(--text); font-weight: 700; }
+path { fill: none; stroke-linejoin: round; }
+.rule { stroke: var(--rule); } .wide { stroke: var(--wide); stroke-width: 6; }
+.thin { stroke: var(--thin); stroke-width: 1.6; }
+"""
+WIDTH, LEFT, RIGHT = 760, 62, 744  # of the picture, and of what is drawn in it
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Curves over the steps, between two heights of the picture and two values."""
+
+    top: float
+    bottom: float
+    low: float
+    high: float
+
+    def height(self, value: float) -> float:
+        """Where a value is drawn."""
+        share = (value - self.low) / (self.high - self.low)
+        return self.bottom - share * (self.bottom - self.top)
+
+    def curve(self, values: list[float], kind: str) -> str:
+        """A line through values, one for each step."""
+        step = (RIGHT - LEFT) / max(1, len(values) - 1)
+        points = [f"{LEFT + step * k:.1f},{self.height(v):.1f}" for k, v in enumerate(values)]
+        return f'<path class="{kind}" d="M{" ".join(points)}"/>'
+
+    def rules(self, marks: Mapping[float, str]) -> str:
+        """Horizontal lines at values, and what stands beside them."""
+        drawn = ""
+        for value, mark in marks.items():
+            y = self.height(value)
+            drawn += f'<path class="rule" d="M{LEFT},{y:.1f}H{RIGHT}"/>'
+            drawn += f'<text x="{LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{mark}</text>'
+        return drawn
+
+
+def picture(runs: Mapping[str, Run]) -> str:
+    """The losses of both runs as curves, one over the other, and below them how far they are apart: an SVG."""
+    (mine, other), names = runs.values(), tuple(runs)
+    whole = mine.losses + other.losses
+    above = Panel(40, 300, math.floor(min(whole)), math.ceil(max(whole)))
+    apart = [math.log10(max(abs(a - b), 1e-17)) for a, b in zip(mine.losses, other.losses, strict=True)]
+    seen = [a for a in apart if a > -17] or [-17.0]
+    below = Panel(342, 420, math.floor(min(seen)) - 1, math.ceil(max(seen)) + 1)
+    powers = range(int(below.low) + 1, int(below.high), max(1, round((below.high - below.low) / 4)))
+    steps, foot = len(mine.losses), below.bottom + 20
+    parts = [
+        above.rules({v: str(v) for v in range(int(above.low), int(above.high) + 1)}),
+        above.curve(other.losses, "wide") + above.curve(mine.losses, "thin"),
+        below.rules({p: f"1e{p}" for p in powers}),
+        below.curve([max(a, below.low) for a in apart], "thin"),
+        f'<text class="name" x="{LEFT}" y="24">loss of each step</text>',
+        f'<text x="{RIGHT}" y="24" text-anchor="end">{names[0]}: the thin line; {names[1]}: the wide one</text>',
+        f'<text class="name" x="{LEFT}" y="{below.top - 12}">difference of the two</text>',
+        f'<text x="{LEFT}" y="{foot}">1</text><text x="{RIGHT}" y="{foot}" text-anchor="end">step {steps}</text>',
+    ]
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} 450" role="img">'
+        f"<title>Losses in training: {names[0]} and {names[1]}</title><style>{STYLE}</style>{''.join(parts)}</svg>\n"
+    )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--steps", type=int, default=300, help="steps of training")
     parser.add_argument("--dtype", choices=["f32", "f64"], default="f32", help="the type of weights")
+    parser.add_argument("--threads", type=int, default=1, help="cores for each operation, of which few are large")
     parser.add_argument("--svg", type=Path, help="where the curves of losses are drawn")
     options = parser.parse_args()
+    torch.set_num_threads(options.threads)
     letters, text = letters_of()
     sizes, dtype = Sizes(), {"f32": torch.float32, "f64": torch.float64}[options.dtype]
     count = sum(w.numel() for w in fresh(sizes, len(letters), dtype, 0).values())
@@ -263,6 +333,8 @@ def main() -> None:
     models: dict[str, Model] = {"einc": in_einc, "torch": in_torch}
     runs = {name: train(m, sizes, text, len(letters), options.steps, dtype) for name, m in models.items()}
     print(table(runs))
+    if options.svg is not None:
+        options.svg.write_text(picture(runs), encoding="utf-8")
 
 
 if __name__ == "__main__":
