@@ -283,6 +283,21 @@ def test_flex(name: str, tables: dict[str, Tensor]) -> None:
     assert_as_exact(found, gradients(torchs_own[:2], [*copies, *captured]))
 
 
+@pytest.mark.parametrize("name", ["alibi table", "bias wrapped", "latent"])
+def test_the_kernels_agree(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The source of the kernels, interpreted."""
+    monkeypatch.setattr("einc.runtime.execution.ON_CPU", "interpret")
+    monkeypatch.setattr("einc.runtime.derivative.ON_CPU", "interpret")
+    monkeypatch.setattr("einc.runtime.again.Calls.__call__", lambda *_: None)  # what an earlier call has left
+    tables = {n: leaves(getattr(mods, n))[0] for n in CAPTURING[name]}
+    for n, table in tables.items():
+        monkeypatch.setattr(mods, n, table)
+    given = [*leaves(*operands()), *tables.values()]
+    found = gradients(flex(*given[:3], CASES[name].score, CASES[name].mask), given)
+    wanted = gradients(eager(*given[:3], INDEXED_AT_ONCE.get(name, CASES[name].score), CASES[name].mask)[0], given)
+    assert_as_exact(found, [w.double() for w in wanted])
+
+
 @pytest.mark.parametrize("name", ["more keys", "groups", "one batch of keys", "one batch of groups", "transposed"])
 def test_flex_shapes(name: str) -> None:
     """In f64; the mask and a table make it attention of its own."""
