@@ -283,7 +283,7 @@ def test_flex(name: str, tables: dict[str, Tensor]) -> None:
     assert_as_exact(found, gradients(torchs_own[:2], [*copies, *captured]))
 
 
-@pytest.mark.parametrize("name", ["alibi table", "bias wrapped", "latent"])
+@pytest.mark.parametrize("name", ["bias permuted", "bias wrapped", "latent"])
 def test_the_kernels_agree(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The source of the kernels, interpreted."""
     monkeypatch.setattr("einc.runtime.execution.ON_CPU", "interpret")
