@@ -286,6 +286,6 @@ def _check_mask(mask: Mask, shapes: Sequence[Shape], dtype: torch.dtype, causal:
     whole = (*_lead(shapes, gqa), shapes[0][-2], shapes[1][-2])
     own = tuple(mask[0])
     skipped = len(whole) - len(own)
-    if skipped < 0 or any(n not in (1, m) for n, m in zip(own, whole[skipped:], strict=True)):
+    if skipped < 0 or any(n != 1 and n != m for n, m in zip(own, whole[skipped:], strict=True)):
         fact = f"its shape is {own}, that of the scores {whole}"
         raise ShapeError("attn_mask does not broadcast to the scores", fact=fact, hint="its dimensions are equal, or 1")
