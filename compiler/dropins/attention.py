@@ -52,7 +52,8 @@ def scaled_dot_product_attention(
     None. With `enable_gqa`, keys and values may have fewer heads (dimension -3), which divide those of the queries.
 
     `dropout_p` sets that part of the weights to 0, and divides the others by 1 - p; which ones follows by Philox from a
-    seed that is drawn from torch's default generator, so that `torch.manual_seed` repeats it.
+    seed that is drawn from torch's default generator, so that `torch.manual_seed` repeats it. All operands that are
+    floats get gradients where torch asks for them, an additive mask too; dropout is the same in them.
     Raises `einc.Error` for what torch does not take.
     """
     for name, tensor in (("query", query), ("key", key), ("value", value), ("attn_mask", attn_mask)):
@@ -63,7 +64,7 @@ def scaled_dot_product_attention(
     if torch.is_autocast_enabled(query.device.type):
         query, key, value = _lowered(query), _lowered(key), _lowered(value)
         attn_mask = None if attn_mask is None else _lowered(attn_mask)
-    masked = None if attn_mask is None else (attn_mask.shape, attn_mask.stride(), attn_mask.dtype)
+    masked = None if attn_mask is None else (attn_mask.shape, _strides(attn_mask), attn_mask.dtype)
     types = (query.dtype, key.dtype, value.dtype)
     shapes = query.shape, key.shape, value.shape
     form = types, masked, bool(is_causal), dropout_p > 0, bool(enable_gqa)
@@ -81,6 +82,13 @@ def scaled_dot_product_attention(
         numbers[:0] = _drawn(dropout_p)
     result: Tensor = program(*(_without(t, d) for t, d in zip(tensors, dropped, strict=True)), *numbers)
     return result
+
+
+def _strides(mask: Tensor) -> Shape:
+    """The strides of a mask, of which 0 says that one element serves all; not so if each gets a gradient of its own."""
+    if mask.requires_grad and mask.is_leaf:
+        return (1,) * mask.ndim
+    return mask.stride()
 
 
 def _lowered(tensor: Tensor) -> Tensor:
@@ -278,6 +286,6 @@ def _check_mask(mask: Mask, shapes: Sequence[Shape], dtype: torch.dtype, causal:
     whole = (*_lead(shapes, gqa), shapes[0][-2], shapes[1][-2])
     own = tuple(mask[0])
     skipped = len(whole) - len(own)
-    if skipped < 0 or any(n not in (1, m) for n, m in zip(own, whole[skipped:], strict=True)):
+    if skipped < 0 or any(n != 1 and n != m for n, m in zip(own, whole[skipped:], strict=True)):
         fact = f"its shape is {own}, that of the scores {whole}"
         raise ShapeError("attn_mask does not broadcast to the scores", fact=fact, hint="its dimensions are equal, or 1")

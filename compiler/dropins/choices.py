@@ -153,9 +153,14 @@ _typed("char", torch.int8)
 _typed("byte", torch.uint8)
 
 
-@rule(1, "positive", "clone", "detach", "contiguous", "alias", "cpu", "cuda", "conj", "real", "squeeze")
+@rule(1, "positive", "clone", "contiguous", "alias", "cpu", "cuda", "conj", "real", "squeeze")
 def _same(x: Symbol, *_: Any, **__: Any) -> Symbol:
     return x
+
+
+@rule(1, "detach")
+def _detach(x: Symbol) -> Symbol:
+    return like(x, x.recorder.held(x.value))
 
 
 @rule(1, "view", "reshape", "expand", "broadcast_to")

@@ -10,6 +10,7 @@ scores a mask leaves is derived from the program.
 
 from __future__ import annotations
 
+import re
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -38,9 +39,9 @@ Shape = tuple[int, ...]
 
 _NAME = "flex_attention"
 _MOST_KNOWN = 4096
-_KNOWN: OrderedDict[Hashable, tuple[Program, Shape]] = (
+_KNOWN: OrderedDict[Hashable, tuple[Program, tuple[tuple[int, bool], ...]]] = (
     OrderedDict()
-)  # by fingerprint: the program, and which captured tensors it takes
+)  # by fingerprint: the program, and which captured tensors it takes, and whether without gradients
 _NO_BLOCKS = 1 << 30  # the block size of a mask that torch makes where none is given
 
 
@@ -88,8 +89,9 @@ def flex_attention(
 
     With `return_lse`, a pair with the natural logarithm of the sum of the exponentials of each row's scores, of shape
     (B, Hq, L) and type f32 or f64, -inf for a row that sees nothing; with `return_aux`, a pair with an `AuxOutput` of
-    what is asked for. Raises `einc.Error` for shapes and types that do not fit, and, with the user's line, for what
-    cannot be traced.
+    what is asked for, of which the greatest scores have no gradient. Captured tensors get gradients, tables and numbers
+    alike, unless the function detaches them. Raises `einc.Error` for shapes and types that do not fit, and, with the
+    user's line, for what cannot be traced.
     """
     if compiling():
         from einc.dropins import graphs
@@ -132,11 +134,12 @@ def traced_attention(
     extents = (query.shape[0], query.shape[1], query.shape[2], key.shape[2])
     program, tensors = _program(score_mod, mask_mod, form, extents, query.device)
     keys = (key[0], value[0]) if form.shared else (key, value)
+    held = (query.detach(), keys[0].detach()) if "Q_held" in program.text.operands else ()
     captured = (t if t.ndim else t.to(query.device) for t in tensors)
     scalars = () if scale is None else (float(scale),)
-    found = program(query, *keys, *captured, *scalars)
+    found = program(query, *keys, *held, *captured, *scalars)
     results = iter(found if isinstance(found, tuple) else (found,))
-    return next(results), next(results) if wanted[0] else None, next(results) if wanted[1] else None
+    return next(results), next(results) if wanted[0] else None, next(results).detach() if wanted[1] else None
 
 
 def flex_program(
@@ -150,8 +153,9 @@ def flex_program(
 ) -> Program:
     """The program that `flex_attention` runs for these functions and queries of a type; `print` its `text.source.text`.
 
-    Its operands are Q[b, h, i, d], K and V, then the tensors that the functions capture, in the order in which they are
-    met. `extents` of b, h, i and j, if given, show that a subscript is never negative, which spares a choice.
+    Its operands are Q[b, h, i, d], K and V, then Q and K once more, as Q_held and K_held, if the function detaches the
+    score, then the tensors that the functions capture, in the order in which they are met. `extents` of b, h, i and j,
+    if given, show that a subscript is never negative, which spares a choice.
     """
     tracer = Tracer(dict.fromkeys("bhij") | dict(extents or {}))
     given: Any = mask_mod
@@ -168,13 +172,15 @@ def _program(
     key = None if mark is None else (mark.key, form, device, torch.get_default_dtype())
     if mark is not None and (known := _KNOWN.get(key) or _KNOWN.get((key, extents))) is not None:
         program, order = known
-        return program, [mark.tensors[k] for k in order]
+        return program, [mark.tensors[k].detach() if held else mark.tensors[k] for k, held in order]
     tracer = Tracer(dict(zip("bhij", extents, strict=True)), device)
     program = compiled(_traced(tracer, score_mod, mask_mod, form), _NAME)
-    if mark is not None and tracer.repeatable and (found := mark.positions(tracer.tensors)) is not None:
+    read = tuple(c.tensor for c in tracer.captured)
+    if mark is not None and tracer.repeatable and (found := mark.positions(read)) is not None:
         if len(_KNOWN) >= _MOST_KNOWN:
             _KNOWN.popitem(last=False)
-        _KNOWN[(key, extents) if tracer.sized else key] = program, found
+        order = tuple(zip(found, (c.held for c in tracer.captured), strict=True))
+        _KNOWN[(key, extents) if tracer.sized else key] = program, order
     return program, tracer.tensors
 
 
@@ -200,14 +206,18 @@ def _text(tracer: Tracer, score: Symbol, mask: Symbol | None, form: Form) -> str
         body = f"where({written.expressions[1]}, {body}, -inf)"
     head = "" if form.shared else "b, "
     heads, at = ("g", "h // (|h| / |g|)") if form.grouped else ("h", "h")
-    operands = (f"Q[b, h, i, d], K[{head}{heads}, j, d], V[{head}{heads}, j, e]", *tracer.parameters)
+    query, key = "Q[b, h, i, d]", f"K[{head}{heads}, j, d]"
+    held = (_held(query), _held(key)) if tracer.defined["S"] else ()
+    operands = (query, key, f"V[{head}{heads}, j, e]", *held, *tracer.parameters)
     value = f"V[{head}{at}, j, e]"
     if form.value_dtype != form.dtype:
         value = f"{language_type(form.dtype)}({value})"
     statistic = language_type(form.working)
+    scores = f"S[b, h, i, j] = scale * {query} * K[{head}{at}, j, d]"
     lines = [
         f"def flex_attention({', '.join(operands)}, scale: float = rsqrt(|d|)):",
-        f"S[b, h, i, j] = scale * Q[b, h, i, d] * K[{head}{at}, j, d]",
+        scores,
+        *([_held(scores)] if held else []),
         *written.definitions,
         f"A[b, h, i, j] = {body}",
         f"O[b, h, i, e]{_result_type(tracer, form)} = softmax[j](A) * {value}",
@@ -221,6 +231,11 @@ def _text(tracer: Tracer, score: Symbol, mask: Symbol | None, form: Form) -> str
         results.append("M")
     lines.append(f"return {', '.join(results)}")
     return "\n    ".join(lines) + "\n"
+
+
+def _held(text: str) -> str:
+    """The same of the tensors that get no gradient."""
+    return re.sub(r"\b([SQK])\[", r"\1_held[", text)
 
 
 def _result_type(tracer: Tracer, form: Form) -> str:

@@ -44,6 +44,9 @@ class Recorder(Protocol):
     def dot(self, x: Any, y: Any) -> Any:
         """The product of two rows of captured tensors."""
 
+    def held(self, value: Value) -> Value:
+        """The value, through which no gradient passes."""
+
 
 @dataclass(frozen=True, slots=True)
 class Rule:

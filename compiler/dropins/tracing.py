@@ -12,7 +12,7 @@ on no tensor's values, so that equal functions give equal texts.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -40,11 +40,17 @@ _MAKERS = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Captured:
-    """A tensor that a traced function reads: its name in the text, and its axes."""
+    """A tensor that a traced function reads: its name in the text, and its axes; a held one gets no gradient."""
 
     name: str
     axes: tuple[str, ...]
     tensor: torch.Tensor
+    held: bool = False
+
+    @property
+    def operand(self) -> torch.Tensor:
+        """What the program takes."""
+        return self.tensor.detach() if self.held else self.tensor
 
 
 class Tracer:
@@ -57,6 +63,7 @@ class Tracer:
         self.extents = dict(extents)
         self.device = torch.device("cpu") if device is None else device
         self.captured: list[Captured] = []
+        self.defined: dict[str, bool] = {}  # tensors that the text defines: are they read without gradients?
         self.repeatable = True  # does the trace depend on nothing of a tensor but its rank and type?
         self.sized = False
 
@@ -80,7 +87,8 @@ class Tracer:
         return tuple(Symbol(self, values.axis(name, extent), torch.int64) for name, extent in self.extents.items())
 
     def named(self, tensor: str, axes: Sequence[str], dtype: torch.dtype) -> Symbol:
-        """The value of a tensor that the text defines, at its own axes."""
+        """The value of a tensor that the text defines, at its own axes; as `S_held` if it is held."""
+        self.defined[tensor] = False
         return Symbol(self, values.read(tensor, [values.axis(a, self.extents[a]) for a in axes]), dtype)
 
     def write(self, *symbols: Symbol) -> Written:
@@ -94,7 +102,7 @@ class Tracer:
 
     @property
     def tensors(self) -> tuple[torch.Tensor, ...]:
-        return tuple(c.tensor for c in self.captured)
+        return tuple(c.operand for c in self.captured)
 
     # -----------------------------------------------------------------------------------------------------------------
     # Operations
@@ -231,15 +239,30 @@ class Tracer:
         )
         return Symbol(self, values.total(name, apply("mul", left.value, right.value)), joined(left, right))
 
-    def _capture(self, tensor: torch.Tensor) -> Captured:
+    def held(self, value: Value) -> Value:
+        """The value, of the same tensors as operands that get no gradient."""
+        captured = {c.name: c for c in self.captured}
+
+        def instead(read: Value) -> Value:
+            if read.text in self.defined:
+                self.defined[read.text] = True
+                return replace(read, text=f"{read.text}_held")
+            known = captured.get(read.text)
+            if known is None or not known.tensor.dtype.is_floating_point:
+                return read
+            return replace(read, text=self._capture(known.tensor, held=True).name)
+
+        return values.reading(value, instead)
+
+    def _capture(self, tensor: torch.Tensor, held: bool = False) -> Captured:
         for known in self.captured:
-            if known.tensor is tensor:
+            if known.tensor is tensor and known.held == held:
                 return known
         language_type(tensor.dtype)
         k = len(self.captured) + 1
         names = (f"{letter}{k}" for letter in _LETTERS)
         axes = tuple(next(names, f"{_LETTERS[-1]}{k}_{dim}") for dim in range(tensor.ndim))
-        self.captured.append(Captured(f"T{k}", axes, tensor))
+        self.captured.append(Captured(f"T{k}", axes, tensor, held))
         return self.captured[-1]
 
     def _read(self, captured: Captured, index: tuple[Value, ...]) -> Symbol:

@@ -6,8 +6,8 @@ A value that several others use is written once, as a definition of its own.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 
 from einc.base.intervals import Interval, applied
 from einc.base.ops import ATOM, OPS, SIGN, sides
@@ -81,6 +81,21 @@ def apply(op: str, *args: Value) -> Value:
 def total(axis: str, summand: Value) -> Value:
     """The sum over an axis."""
     return Value(f"sum[{axis}]", (summand,), axes=summand.axes - {axis}, size=_size((summand,)))
+
+
+def reading(value: Value, instead: Callable[[Value], Value]) -> Value:
+    """The value with other reads in place of its own."""
+    made: dict[int, Value] = {}
+
+    def of(v: Value) -> Value:
+        if id(v) not in made:
+            args = tuple(map(of, v.args))
+            same = all(x is y for x, y in zip(args, v.args, strict=True))
+            kept = v if same else replace(v, args=args)
+            made[id(v)] = instead(kept) if v.op == "read" else kept
+        return made[id(v)]
+
+    return of(value)
 
 
 def _size(args: Sequence[Value]) -> int:

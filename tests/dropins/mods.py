@@ -43,7 +43,7 @@ class Bias(torch.nn.Module):
         self.table = torch.nn.Parameter(_random(H, N))
 
     def forward(self, s: Any, _b: Any, h: Any, _q: Any, k: Any) -> Any:
-        return s + self.table[h, k].detach()
+        return s + self.table[h, k]
 
 
 def natten(_b: Any, _h: Any, q: Any, k: Any) -> Any:
