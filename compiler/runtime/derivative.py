@@ -137,7 +137,7 @@ def _function() -> Any:
         def forward(
             found: Derivative, scalars: Mapping[str, Any], compute: Compute, *tensors: torch.Tensor
         ) -> tuple[torch.Tensor, ...]:
-            return tuple(compute(found.callee, tensors, scalars))
+            return tuple(compute(found.callee, [t.detach() for t in tensors], scalars))
 
         @staticmethod
         def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, ...]) -> None:
@@ -153,7 +153,8 @@ def _function() -> Any:
         def backward(ctx: Any, *cotangents: Any) -> tuple[Any, ...]:
             found, scalars, compute, count = ctx.call
             given = _sufficient(found, ctx.like, cotangents)
-            return None, None, None, *_gradients(found, scalars, compute, count, ctx.saved_tensors, given)
+            with torch.autocast(ctx.like[0][2].type, enabled=False):
+                return None, None, None, *_gradients(found, scalars, compute, count, ctx.saved_tensors, given)
 
         @staticmethod
         def jvp(_: Any, *__: Any) -> Any:
