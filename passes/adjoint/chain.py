@@ -130,6 +130,8 @@ def times(x: Expr, slope: Expr) -> Expr:
     match slope:
         case Const() if slope in _ONES:
             return x
+        case _ if isinstance(x, Apply) and x.op == "neg":
+            return call("neg", times(x.args[0], slope))
         case Const(value=-1):
             return call("neg", x)
         case Apply("neg", (y,)):

@@ -39,6 +39,8 @@ from einc.passes.adjoint.seeds import Seed, seeds
 from einc.passes.adjoint.shifts import shifts
 from einc.passes.adjoint.transpose import Axes, Piece, transposed
 from einc.passes.algebra.folding import call
+from einc.passes.algebra.identities import simplify_expression
+from einc.passes.algebra.scope import Scope
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +196,8 @@ class _Reverse:
     def _made(self, cotangents: dict[str, str], gradients: dict[str, str], forward: list[Equation]) -> Adjoint:
         p = self.program
         kept = tuple(forward)
+        scope = Scope(self.dtypes, self.shapes)
+        backward = [e.map(lambda x: simplify_expression(x, scope)) for e in reassociated(kept, self.backward)]
         given = tuple(Operand(name, self.shapes[r], self.dtypes[r]) for r, name in cotangents.items())
         operands = tuple(x for x in p.params if isinstance(x, Operand))
         scalars = tuple(x for x in p.params if not isinstance(x, Operand))
@@ -202,7 +206,7 @@ class _Reverse:
             name=f"{p.name}_gradient",
             params=(*operands, *given, *scalars),
             axes=(*p.axes, *self.axes.added),
-            equations=(*kept, *reassociated(kept, self.backward)),
+            equations=(*kept, *backward),
             results=tuple(gradients.values()),
         )
         return Adjoint(replace(p, equations=kept), drop_dead(whole), cotangents, gradients)
