@@ -1,4 +1,4 @@
-"""Gradients of one program in several ways: by torch of the dense computation, by the evaluator, by compiled kernels."""
+"""Gradients of one program in several ways: by torch of the dense computation, by the evaluator, by kernels."""
 
 from __future__ import annotations
 
@@ -65,31 +65,62 @@ class Call:
 
     def in_torch(self, real: torch.dtype = torch.float64) -> Gradients:
         """By torch, which differentiates the dense computation; zeros where nothing depends on an operand."""
-        to = {True: torch.promote_types(real, torch.complex64), False: real}
-        given = {n: t.to(to[t.is_complex()]) if inexact(t) else t for n, t in self.operands.items()}
-        return self.through(lambda values: dense(self.program, values, self.scalars, real), given)
+        return self.through(*self.dense(real))
 
     def compiled(self, level: int = 2, backend: str | None = None) -> Gradients:
         """By torch, through the compiled program."""
+        return self.through(self.program_at(level, backend), self.operands)
+
+    def dense(self, real: torch.dtype) -> tuple[Callable[[dict[str, Tensor]], Any], dict[str, Tensor]]:
+        """The dense computation in this type, and the operands in it."""
+        to = {True: torch.promote_types(real, torch.complex64), False: real}
+        given = {n: t.to(to[t.is_complex()]) if inexact(t) else t for n, t in self.operands.items()}
+        return lambda values: dense(self.program, values, self.scalars, real), given
+
+    def program_at(self, level: int, backend: str | None = None) -> Callable[[dict[str, Tensor]], Any]:
+        """The compiled program, as a function of its operands."""
         program = einc.compile(self.text, level=level)
-        return self.through(lambda values: program(**values, **self.scalars, backend=backend), self.operands)
+        return lambda values: program(**values, **self.scalars, backend=backend)
 
     def through(self, f: Callable[[dict[str, Tensor]], Any], given: Mapping[str, Tensor]) -> Gradients:
         """By torch, of what a function makes of these operands."""
-        leaves = {n: t.detach().clone().requires_grad_(n in self.by) for n, t in given.items()}
+        (found,) = self.repeatedly(f, given, [self.cotangents])
+        return found
+
+    def repeatedly(
+        self,
+        f: Callable[[dict[str, Tensor]], Any],
+        given: Mapping[str, Tensor],
+        cotangents: Sequence[Mapping[str, Tensor]],
+        by: Sequence[str] | None = None,
+    ) -> list[Gradients]:
+        """The same for several cotangents of one computation, by some of the operands alone if they are named."""
+        by = self.by if by is None else by
+        leaves = {n: t.detach().clone().requires_grad_(n in by) for n, t in given.items()}
         found = f(leaves)
         results = dict(zip(self.program.results, found if isinstance(found, tuple | list) else (found,), strict=True))
-        there = [n for n in self.cotangents if results[n].requires_grad]
-        if not there:
-            return {n: torch.zeros_like(leaves[n]) for n in self.by}
-        gradients = torch.autograd.grad(
-            [results[n] for n in there],
-            [leaves[n] for n in self.by],
-            [self.cotangents[n].to(results[n].dtype) for n in there],
-            allow_unused=True,
-        )
-        pairs = zip(self.by, gradients, strict=True)
-        return {n: torch.zeros_like(leaves[n]) if g is None else g for n, g in pairs}
+        there = {n: results[n] for n in self.cotangents if results[n].requires_grad}
+        wanted = [leaves[n] for n in by]
+        several = []
+        for own in cotangents:
+            seeds = [own[n].to(t.dtype) for n, t in there.items()]
+            gradients = (
+                torch.autograd.grad([*there.values()], wanted, seeds, allow_unused=True, retain_graph=True)
+                if there
+                else [None] * len(wanted)
+            )
+            pairs = zip(by, gradients, strict=True)
+            several.append({n: torch.zeros_like(leaves[n]) if g is None else g for n, g in pairs})
+        return several
+
+    def drawn(self, count: int) -> list[dict[str, Tensor]]:
+        """So many cotangents."""
+        generator = torch.Generator().manual_seed(_SEED + 1)
+        others = [
+            {n: torch.randn(t.shape, generator=generator, dtype=t.dtype) for n, t in self.cotangents.items()}
+            for _ in range(count - 1)
+        ]
+        return [self.cotangents, *others]
 
     def evaluated(self) -> Gradients:
         """By the evaluator, of the program of gradients, forward equations and all."""
@@ -125,8 +156,11 @@ class Call:
         return {n: torch.as_tensor(found[n]) if n in found else torch.zeros_like(wide[n]) for n in self.by}
 
 
-def error(found: Tensor, exact: Tensor) -> float:
-    """The greatest difference, in parts of the greatest gradient; infinite where one has NaN and the other has none."""
+def error(found: Tensor, exact: Tensor, least: float = 0.0) -> float:
+    """The greatest difference, in parts of the greatest gradient, but of no less than `least`.
+
+    Infinite where one has NaN or an infinity and the other has none.
+    """
     assert found.shape == exact.shape
     if not exact.numel():
         return 0.0
@@ -135,14 +169,14 @@ def error(found: Tensor, exact: Tensor) -> float:
     if not (found.isfinite() | (found == exact) | (found.isnan() & exact.isnan())).all():
         return float("inf")
     same = found.isfinite() & exact.isfinite()
-    most = exact[same].abs().max().item() if same.any() else 0.0
+    most = max(least, exact[same].abs().max().item() if same.any() else 0.0)
     off = (found - exact)[same].abs().max().item() if same.any() else 0.0
     return off / most if most else (0.0 if not off else float("inf"))
 
 
-def assert_equal(found: Gradients, exact: Gradients, within: float = EXACT) -> None:
+def assert_equal(found: Gradients, exact: Gradients, within: float = EXACT, least: float = 0.0) -> None:
     assert found.keys() == exact.keys()
-    off = {n: error(found[n], exact[n]) for n in exact}
+    off = {n: error(found[n], exact[n], least) for n in exact}
     assert {n: e for n, e in off.items() if not e <= within} == {}
 
 
