@@ -21,6 +21,7 @@ from einc.ein import (
     Apply,
     Equation,
     Expr,
+    Extent,
     Operand,
     Program,
     Read,
@@ -91,6 +92,7 @@ class _Reverse:
         self.active = self._active()
         self.forward: list[Equation] = []  # equations that only the derivative reads, each after what it belongs to
         self.named: dict[str, str] = {}  # the gradient of each tensor
+        self.spaces: dict[str, tuple[tuple[str, ...], ...]] = {}  # and its dimensions
 
     def run(self) -> Adjoint:
         cotangents = {r: self._named(r) for r in dict.fromkeys(self.results) if r in self.active}
@@ -132,7 +134,7 @@ class _Reverse:
         chain = Chain(self.active, self.dtypes)
         space = (*e.axes, *e.over)
         for c in chain.contributions(seed.body, seed.cotangent, seed.guard):
-            dims = self.shapes[c.read.tensor]
+            dims = self._space(c.read.tensor)
             piece = transposed(c.read, c.value, c.guard, space, dims, self.axes, self.shapes)
             self.pieces.setdefault(c.read.tensor, []).append(piece)
 
@@ -148,7 +150,7 @@ class _Reverse:
         """The name of a tensor's gradient, which is the sum of its pieces."""
         if name in self.named:
             return self.named[name]
-        dtype, dims = self.dtypes[name], self.shapes[name]
+        dtype, dims = self.dtypes[name], self._space(name)
         own = tuple(composite(group) for group in dims)
         known = _read_whole(self.pieces[name], own)
         if known is not None and name not in self.wanted:
@@ -174,6 +176,18 @@ class _Reverse:
         whole = reduce(lambda x, y: call("add", x, y), values)
         self.backward.append(Equation((Tensor(made, dtype),), dims, (whole,)))
         return made
+
+    def _space(self, name: str) -> tuple[tuple[str, ...], ...]:
+        """The dimensions of a tensor's gradient: the tensor's own, each axis once, A[i, i] --> dA[i, i_2]."""
+        if name not in self.spaces:
+            met: set[str] = set()
+            dims = []
+            for group in self.shapes[name]:
+                axes = tuple(self.axes.fresh(a, Extent(a)) if a in met else a for a in group)
+                met |= {*group}
+                dims.append(axes)
+            self.spaces[name] = tuple(dims)
+        return self.spaces[name]
 
     def _named(self, name: str) -> str:
         return self._unused(f"d{name}")
