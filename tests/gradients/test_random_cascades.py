@@ -11,7 +11,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.gradients.compare import Call, assert_equal
+from tests.gradients.compare import EXACT, Call, assert_equal
 from tests.support.random_cascades import Cascade, cascades
 
 LEAST = 1.0  # as cotangents are: what cancels in a gradient has been as large
@@ -26,6 +26,14 @@ def called(case: Cascade) -> Call:
         exact = x.astype(np.float64) + random.uniform(-0.1, 0.1, x.shape) if x.dtype == np.float32 else x
         operands[name] = torch.as_tensor(np.asarray(exact))
     return Call(case.text, operands)
+
+
+def check_kernels(case: Cascade, level: int) -> None:
+    """A quotient of counts is of f32."""
+    c = called(case)
+    counts = any(e.monoid and e.monoid.adds and e.outputs[0].dtype.is_int for e in c.program.equations)
+    within = 16 * torch.finfo(torch.float32).eps if counts else EXACT
+    assert_equal(c.compiled(level, "torch"), c.in_torch(), within, LEAST)
 
 
 def check(case: Cascade) -> None:
@@ -44,8 +52,7 @@ def test_random_cascades(case: Cascade) -> None:
 @given(cascades(), st.integers(0, 2))
 @settings(max_examples=40, deadline=None, suppress_health_check=SLOW)
 def test_random_cascades_in_kernels(case: Cascade, level: int) -> None:
-    c = called(case)
-    assert_equal(c.compiled(level, "torch"), c.in_torch(), least=LEAST)
+    check_kernels(case, level)
 
 
 @pytest.mark.slow
@@ -61,5 +68,4 @@ def test_many_random_cascades(_batch: int, case: Cascade) -> None:
 @given(case=cascades(), level=st.integers(0, 2))
 @settings(max_examples=100, deadline=None, derandomize=False, suppress_health_check=SLOW)
 def test_many_random_cascades_in_kernels(_batch: int, case: Cascade, level: int) -> None:
-    c = called(case)
-    assert_equal(c.compiled(level, "torch"), c.in_torch(), least=LEAST)
+    check_kernels(case, level)
