@@ -15,16 +15,15 @@ from einc.base import targets
 from einc.base.errors import CallError
 from einc.base.facts import Fact
 from einc.base.files import read_text
-from einc.driver import Compiled, elaborate, given, parse
+from einc.driver import Compiled, elaborate, parse
 from einc.ein.arithmetic import ScalarValue
-from einc.ein.printer import print_signature
 from einc.runtime.arguments import Arguments, arrange
-from einc.runtime.callee import DECODERS, Callee, described
+from einc.runtime.callee import of_text
 from einc.runtime.derivative import call as differentiable
 from einc.runtime.derivative import needed
 from einc.runtime.execution import Outputs, Place, place
 from einc.runtime.interop import any_foreign, exchanged
-from einc.runtime.prepared import Options, deciding
+from einc.runtime.prepared import Options
 from einc.runtime.results import unpacked, write
 from einc.runtime.tensors import as_numpy, as_torch, compiling, device_of, is_meta, is_torch, watched
 from einc.tile.asked import MOST_PARTS, choice
@@ -82,17 +81,8 @@ class Program:
     def __init__(self, text: str, name: str | None, options: Options) -> None:
         self.text = parse(text, name)
         self._meaning = elaborate(self.text)
-        self.options = replace(options, begin=given(self.text, self._meaning))
-        self._signature = print_signature(self._meaning)
-        self._callee = Callee(
-            described("program", [text, name, *options.written()]),
-            self.text.operands,
-            {p.name: p.dtype for p in self._meaning.scalars},
-            deciding(self._meaning),
-            self.options,
-            lambda facts: elaborate(self.text, dict(zip(self.text.operands, facts, strict=True))),
-            self._signature,
-        )
+        self._callee = of_text(text, name, options)
+        self.options, self._signature = self._callee.options, self._callee.signature
 
     def __call__(self, /, *operands: Array, out: Any = None, backend: str | None = None, **named: Any) -> Any:
         """The result, or the tuple of several.
@@ -345,6 +335,3 @@ def _compiled_as(
 ) -> Program:
     """The program of a description."""
     return compile(text, level, target, name, verify, choices=dict(choices))
-
-
-DECODERS["program"] = lambda rest: _compiled_as(*rest)._callee
