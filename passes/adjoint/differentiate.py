@@ -183,8 +183,8 @@ class _Reverse:
             met: set[str] = set()
             dims = []
             for group in self.shapes[name]:
-                axes = tuple(self.axes.fresh(a, Extent(a)) if a in met else a for a in group)
-                met |= {*group}
+                axes = tuple(self.axes.fresh(a, Extent(a), met) if a in met else a for a in group)
+                met |= {*group, *axes}
                 dims.append(axes)
             self.spaces[name] = tuple(dims)
         return self.spaces[name]
