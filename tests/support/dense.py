@@ -165,6 +165,8 @@ def _apply(op: str, args: list[Tensor], real: torch.dtype) -> Tensor:
         return torch.as_tensor(uniform(numbers[0], numbers[1:])).to(real)
     if op == "complex":
         return torch.complex(*_broadcast(*(a.to(real) for a in args)))
+    if op == "div" and not any(a.is_floating_point() or a.is_complex() for a in args):
+        return args[0].to(real) / args[1].to(real)
     if op in _OPERATIONS:
         return _OPERATIONS[op](*args)
     floats = [a if a.is_floating_point() or a.is_complex() else a.to(real) for a in args]
