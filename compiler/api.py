@@ -15,7 +15,6 @@ from einc.base.files import read_text
 from einc.driver import elaborate
 from einc.inspection import LEVELS, Inspected
 from einc.runtime.arguments import Arguments
-from einc.runtime.callee import DECODERS
 from einc.runtime.derivative import call as differentiable
 from einc.runtime.derivative import needed
 from einc.runtime.execution import Outputs, place
@@ -159,6 +158,3 @@ def _compiled_as(
 ) -> Program:
     """The program of a description."""
     return compile(text, level, target, name, verify, choices=dict(choices))
-
-
-DECODERS["program"] = lambda rest: _compiled_as(*rest)._callee

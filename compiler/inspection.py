@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, Any, Self
 from einc import ein
 from einc.base.errors import CallError
 from einc.base.facts import Fact
-from einc.driver import Compiled, elaborate, given, parse
+from einc.driver import Compiled, elaborate, parse
 from einc.ein.arithmetic import ScalarValue
-from einc.ein.printer import print_signature
 from einc.runtime.arguments import Arguments, arrange
-from einc.runtime.callee import Callee, described
+from einc.runtime.callee import of_text
 from einc.runtime.execution import Place, place
-from einc.runtime.prepared import Options, deciding
+from einc.runtime.prepared import Options
 from einc.runtime.tensors import as_numpy, as_torch, device_of, is_meta, is_torch
 
 if TYPE_CHECKING:
@@ -34,17 +33,8 @@ class Inspected:
     def __init__(self, text: str, name: str | None, options: Options) -> None:
         self.text = parse(text, name)
         self._meaning = elaborate(self.text)
-        self.options = replace(options, begin=given(self.text, self._meaning))
-        self._signature = print_signature(self._meaning)
-        self._callee = Callee(
-            described("program", [text, name, *options.written()]),
-            self.text.operands,
-            {p.name: p.dtype for p in self._meaning.scalars},
-            deciding(self._meaning),
-            self.options,
-            lambda facts: elaborate(self.text, dict(zip(self.text.operands, facts, strict=True))),
-            self._signature,
-        )
+        self._callee = of_text(text, name, options)
+        self.options, self._signature = self._callee.options, self._callee.signature
 
     def _own(self, **options: Any) -> dict[str, Any]:
         """The options of a call that were given and have the name of a parameter."""

@@ -144,7 +144,8 @@ def _product(x: Tensor, y: Tensor, into: Tensor | None, scale: float) -> Tensor:
     """The products of matrices times a number, written to given memory, whatever it holds."""
     if scale == 1:
         return torch.bmm(x, y, out=into)
-    if scale == 0 or x.requires_grad or y.requires_grad:  # 0 times a value that is not finite is not 0
+    records = torch.is_grad_enabled() and (x.requires_grad or y.requires_grad)
+    if scale == 0 or records:  # 0 times a value that is not finite is not 0
         return torch.bmm(x, y) * scale
     into = x.new_empty((*x.shape[:2], y.shape[2])) if into is None else into
     return torch.baddbmm(into, x, y, beta=0, alpha=scale, out=into)

@@ -112,8 +112,11 @@ def demand(what: Obligation, extents: Extents, scalars: Scalars) -> None:
 
 
 def choices(e: Equation) -> tuple[Obligation, ...]:
-    """The obligations even of an equation without positions: there is something to choose from."""
-    if e.monoid is None or not e.monoid.chooses:
+    """The obligations even of an equation without positions: there is something to choose from.
+
+    With a condition there may be nothing.
+    """
+    if e.monoid is None or not e.monoid.chooses or e.domain is not None:
         return ()
     return (Some(e.monoid.name, e.over, e.span),)
 

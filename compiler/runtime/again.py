@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from numpy import ndarray
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch.nn import Parameter
 
 from einc.base.types import DType
@@ -119,7 +120,8 @@ class Calls:
 
         The last operands are the scalars, and may be missing. The tensors of `out` follow the operands.
         """
-        if _modes() or _transforms() is not None or _autocast() or _traced() is not None:
+        watched = _modes() or _transforms() is not None or _autocast() or _traced() is not None
+        if watched or forward_ad._current_level >= 0:
             return None
         if named:
             placed = self.placed(given, named)

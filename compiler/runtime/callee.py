@@ -8,17 +8,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from einc import ein
 from einc.base.facts import Fact
+from einc.base.targets import target
 from einc.base.types import DType
 from einc.binding import Bindings, bind
+from einc.driver import elaborate, given, parse
 from einc.ein.batching import batched
+from einc.ein.printer import print_signature
 from einc.runtime.execution import Outputs, Place, place
-from einc.runtime.prepared import Deciding, Options, Prepared, prepared
+from einc.runtime.prepared import Deciding, Options, Prepared, deciding, prepared
 from einc.runtime.tensors import device_of, fact
+from einc.tile.asked import choice
 
 if TYPE_CHECKING:
     import torch
@@ -174,4 +179,26 @@ def _batched(rest: tuple[str, list[int]]) -> Callee:
     )
 
 
+def of_text(text: str, name: str | None, options: Options) -> Callee:
+    """The callee of a program's text, which diagnostics call by this name."""
+    parsed = parse(text, name)
+    meaning = elaborate(parsed)
+    return Callee(
+        described("program", [text, name, *options.written()]),
+        parsed.operands,
+        {p.name: p.dtype for p in meaning.scalars},
+        deciding(meaning),
+        replace(options, begin=given(parsed, meaning)),
+        lambda facts: elaborate(parsed, dict(zip(parsed.operands, facts, strict=True))),
+        print_signature(meaning),
+    )
+
+
+def _program(rest: tuple[str, str | None, int, str | None, bool, list[list[str]]]) -> Callee:
+    text, name, level, machine, verify, choices = rest
+    asked = tuple(choice(key, value) for key, value in choices)
+    return of_text(text, name, Options(level, None if machine is None else target(machine), verify, asked))
+
+
 DECODERS["batched"] = _batched
+DECODERS["program"] = _program

@@ -94,7 +94,24 @@ def needed(tensors: Sequence[Any]) -> bool:
     """Does torch ask for gradients of what is computed from these?"""
     import torch
 
+    refuse_tangents(tensors)
     return torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
+
+
+def refuse_tangents(tensors: Sequence[Any]) -> None:
+    """Raise the error of operands that have a tangent, which would be lost."""
+    import torch.autograd.forward_ad as forward
+
+    if forward._current_level >= 0 and any(forward.unpack_dual(t).tangent is not None for t in tensors):
+        raise _no_tangents()
+
+
+def _no_tangents() -> Error:
+    return Error(
+        "programs have no forward-mode derivative",
+        fact="torch asks for a product of the Jacobian and a tangent",
+        hint="torch.func.vjp or jacrev in place of jvp or jacfwd",
+    )
 
 
 def call(found: Callee, tensors: Tensors, scalars: Mapping[str, Any], backend: str | None = None) -> Tensors:
@@ -158,11 +175,7 @@ def _function() -> Any:
 
         @staticmethod
         def jvp(_: Any, *__: Any) -> Any:
-            raise Error(
-                "programs have no forward-mode derivative",
-                fact="torch asks for a product of the Jacobian and a tangent",
-                hint="torch.func.vjp or jacrev in place of jvp or jacfwd",
-            )
+            raise _no_tangents()
 
     return Differentiable
 

@@ -25,7 +25,7 @@ from einc.ein.origins import multiplied
 from einc.ein.ranges import extent_of
 from einc.runtime.arguments import arrange
 from einc.runtime.callee import Callee, callee, described, over_batch, with_batch
-from einc.runtime.derivative import Derivative, derivative, differentiated
+from einc.runtime.derivative import Derivative, derivative, differentiated, refuse_tangents
 from einc.runtime.execution import place
 from einc.runtime.tensors import device_of, dtype_of, fact, torch_dtype
 
@@ -200,7 +200,7 @@ def _differentiated(
     keys: Any, description: str, operands: list[Tensor], names: str, integers: list[int], floats: list[float]
 ) -> list[Tensor]:
     """The results with gradients where they are asked for: through the operator on the two halves of the derivative."""
-
+    refuse_tangents(operands)
     if not torch.is_grad_enabled() or not any(t.requires_grad for t in operands):
         with torch._C._AutoDispatchBelowAutograd():
             after = keys & torch._C._after_autograd_keyset
@@ -213,6 +213,7 @@ def _differentiated(
 
 def _through(found: Callee, tensors: Sequence[Tensor], scalars: Mapping[str, Any]) -> list[Tensor]:
     """The results, through a function of Python's where `torch.func` differentiates, else through the operator."""
+    refuse_tangents(tensors)
     needing = [_transformed(t) for t in tensors]
     if any(needing):
         return list(differentiated(_derivative(found, tensors, scalars, needing), tensors, scalars, _through))

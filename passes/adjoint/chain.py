@@ -4,12 +4,17 @@
 
 Contributions are found from the root down. A condition on the way, of a `where` or of a choice in a derivative, is
 kept beside the contribution and not multiplied into it, so that nothing is computed where it does not hold: 0 times an
-infinite derivative does not arise. Complex numbers have gradients as in PyTorch: the cotangent times the conjugate of
+infinite derivative does not arise. Nor does it where an exponential that is infinite divides,
+
+    f = x / (c + exp(u))      -->   u: -T̄ * f * (1 - c / (c + exp(u)))
+
+which is 0 there, as f is. Complex numbers have gradients as in PyTorch: the cotangent times the conjugate of
 the derivative, so that a step against it lowers a real loss.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import reduce
@@ -22,6 +27,7 @@ from einc.passes.adjoint.slopes import slopes
 from einc.passes.algebra.folding import call
 
 _ONES = (ONE, Const(1.0))
+_EXPONENTIALS = {"exp": ONE, "exp2": Const(math.log(2))}
 _COMPLEX: dict[
     str, tuple[Callable[[Expr], Expr], ...]
 ] = {  # what the arguments of operations on complex numbers get of a cotangent
@@ -115,6 +121,14 @@ class Chain:
                 if self._varies(x):
                     away = Apply("ne", (e, Const(0)))
                     yield (x, conjoin(under, away)), times(cotangent, Apply("div", (x, e)))
+            case Apply("div", (x, Apply("add", (y, z)) as whole)) if (inner := _exponential(y, z)) is not None:
+                slope, power, rest = inner
+                for part, of in ((x, call("div", ONE, whole)), (rest, call("neg", call("div", e, whole)))):
+                    if self._varies(part):
+                        yield (part, under), times(cotangent, of)
+                if self._varies(power):
+                    left = call("sub", ONE, e if rest == x else call("div", rest, whole))
+                    yield (power, under), times(cotangent, call("neg", times(call("mul", e, left), slope)))
             case Apply(args=args):
                 for k, x in enumerate(args):
                     if self._varies(x):
@@ -125,11 +139,21 @@ class Chain:
         return call("conj", slope) if self.type(slope).is_complex else slope
 
 
+def _exponential(y: Expr, z: Expr) -> tuple[Expr, Expr, Expr] | None:
+    """A sum of an exponential and something else: what a derivative by the exponent has as a factor, that, the rest."""
+    for e, rest in ((z, y), (y, z)):
+        if isinstance(e, Apply) and e.op in _EXPONENTIALS:
+            return _EXPONENTIALS[e.op], e.args[0], rest
+    return None
+
+
 def times(x: Expr, slope: Expr) -> Expr:
     """The product of a cotangent and a derivative, as one would write it."""
     match slope:
         case Const() if slope in _ONES:
             return x
+        case _ if isinstance(x, Apply) and x.op == "neg":
+            return call("neg", times(x.args[0], slope))
         case Const(value=-1):
             return call("neg", x)
         case Apply("neg", (y,)):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import assert_never
 
-from einc.ein import Apply, Cast, Expr, Read
+from einc.ein import Apply, AxisValue, Cast, Const, Expr, Extent, Read, Scalar
 from einc.ein.guards import argument_guard, conjoin, implied_guard
 
 Shapes = Mapping[str, tuple[tuple[str, ...], ...]]
@@ -49,5 +50,7 @@ def placed(e: Expr, context: Expr | None, shapes: Shapes) -> Expr:
             return Apply(op, tuple(done), e.span)
         case Cast(dtype, arg):
             return Cast(dtype, placed(arg, context, shapes))
-        case _:
+        case AxisValue() | Const() | Extent() | Scalar():
             return e
+        case _:
+            assert_never(e)

@@ -21,6 +21,7 @@ from einc.ein import (
     Apply,
     Equation,
     Expr,
+    Extent,
     Operand,
     Program,
     Read,
@@ -41,6 +42,8 @@ from einc.passes.adjoint.seeds import Seed, seeds
 from einc.passes.adjoint.shifts import shifts
 from einc.passes.adjoint.transpose import Axes, Piece, transposed
 from einc.passes.algebra.folding import call
+from einc.passes.algebra.identities import simplify_expression
+from einc.passes.algebra.scope import Scope
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +96,7 @@ class _Reverse:
         self.active = self._active()
         self.forward: list[Equation] = []  # equations that only the derivative reads, each after what it belongs to
         self.named: dict[str, str] = {}  # the gradient of each tensor
+        self.spaces: dict[str, tuple[tuple[str, ...], ...]] = {}  # and its dimensions
 
     def run(self) -> Adjoint:
         cotangents = {r: self._named(r) for r in dict.fromkeys(self.results) if r in self.active}
@@ -134,7 +138,7 @@ class _Reverse:
         chain = Chain(self.active, self.dtypes)
         space = (*e.axes, *e.over)
         for c in chain.contributions(seed.body, seed.cotangent, seed.guard):
-            dims = self.shapes[c.read.tensor]
+            dims = self._space(c.read.tensor)
             piece = transposed(c.read, c.value, c.guard, space, dims, self.axes, self.shapes)
             self.pieces.setdefault(c.read.tensor, []).append(piece)
 
@@ -150,7 +154,7 @@ class _Reverse:
         """The name of a tensor's gradient, which is the sum of its pieces."""
         if name in self.named:
             return self.named[name]
-        dtype, dims = self.dtypes[name], self.shapes[name]
+        dtype, dims = self.dtypes[name], self._space(name)
         own = tuple(composite(group) for group in dims)
         known = _read_whole(self.pieces[name], own)
         if known is not None and name not in self.wanted:
@@ -177,6 +181,18 @@ class _Reverse:
         self.backward.append(Equation((Tensor(made, dtype),), dims, (whole,)))
         return made
 
+    def _space(self, name: str) -> tuple[tuple[str, ...], ...]:
+        """The dimensions of a tensor's gradient: the tensor's own, each axis once, A[i, i] --> dA[i, i_2]."""
+        if name not in self.spaces:
+            met: set[str] = set()
+            dims = []
+            for group in self.shapes[name]:
+                axes = tuple(self.axes.fresh(a, Extent(a), met) if a in met else a for a in group)
+                met |= {*group, *axes}
+                dims.append(axes)
+            self.spaces[name] = tuple(dims)
+        return self.spaces[name]
+
     def _named(self, name: str) -> str:
         return self._unused(f"d{name}")
 
@@ -198,10 +214,12 @@ class _Reverse:
     def _made(self, cotangents: dict[str, str], gradients: dict[str, str], forward: list[Equation]) -> Adjoint:
         p = self.program
         known = len(self.quotients.new)
-        backward = self.quotients.program(self.backward)
+        written = self.quotients.program(self.backward)
         later = self.quotients.new[known:]
         view = (*forward, *later)
-        own = [e for e in backward if e not in later]
+        own = reassociated(view, [e for e in written if e not in later])
+        scope = Scope(self.dtypes, self.shapes)
+        backward = [e.map(lambda x: simplify_expression(x, scope)) for e in own]
         kept = _as_written(p, view)
         given = tuple(Operand(name, self.shapes[r], self.dtypes[r]) for r, name in cotangents.items())
         operands = tuple(x for x in p.params if isinstance(x, Operand))
@@ -211,7 +229,7 @@ class _Reverse:
             name=f"{p.name}_gradient",
             params=(*operands, *given, *scalars),
             axes=(*p.axes, *self.axes.added),
-            equations=(*view, *reassociated(view, own)),
+            equations=(*view, *backward),
             results=tuple(gradients.values()),
         )
         return Adjoint(replace(p, equations=kept), drop_dead(whole), cotangents, gradients)

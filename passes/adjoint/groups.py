@@ -1,4 +1,4 @@
-"""Axes that are read by their groups as two axes, so that the gradient of what a group shares is a sum over one of them.
+"""Axes that are read by their groups as two axes, so that what a group shares gets a sum over one of them.
 
 def f(Q[h, i], K[g, j]):                           def f(Q[(g r), i], K[g, j]):
     S[h, i, j] = Q[h, i] * K[h // (|h| / |g|), j]  -->     S[g, r, i, j] = Q[(g r), i] * K[g, j]

@@ -10,7 +10,7 @@ along its axes, the tensor takes its place.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from einc.ein import AxisValue, Equation, Expr, Read, axes_of, children, substitute
@@ -105,7 +105,7 @@ def _rewritten(e: Equation, whole: Flat, sums: Sequence[tuple[Equation, Flat]]) 
     for other, part in sums:
         for names in _inclusions(part, whole):
             inner = {names.get(a, a) for a in part.over}
-            rest = _without(whole, part, names)
+            rest = _without(whole, part, names, inner)
             if not inner <= set(whole.over) or any(inner & set(axes_of(x)) for side in rest.parts for x in side):
                 continue
             over = tuple(a for a in whole.over if a not in inner)
@@ -122,7 +122,8 @@ def _rewritten(e: Equation, whole: Flat, sums: Sequence[tuple[Equation, Flat]]) 
     return None
 
 
-def _without(whole: Flat, part: Flat, names: Mapping[str, str]) -> Flat:
+def _without(whole: Flat, part: Flat, names: Mapping[str, str], inner: Collection[str]) -> Flat:
+    """What is left of a product. Masks that do not vary along the inner sum stay before divisors, which may be 0."""
     at: dict[str, Expr] = {a: AxisValue(b) for a, b in names.items()}
     left = []
     for all_of, some in zip(whole.parts, part.parts, strict=True):
@@ -130,7 +131,10 @@ def _without(whole: Flat, part: Flat, names: Mapping[str, str]) -> Flat:
         for x in some:
             rest.remove(substitute(x, at))
         left.append(rest)
-    return Flat(whole.over, False, left[2], left[0], left[1])
+    factors, divisors, masks = left
+    if divisors:
+        masks = [m for m in whole.masks if m in masks or not set(inner) & set(axes_of(m))]
+    return Flat(whole.over, False, masks, factors, divisors)
 
 
 def _inclusions(part: Flat, whole: Flat) -> Iterator[dict[str, str]]:

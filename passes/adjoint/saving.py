@@ -130,10 +130,12 @@ def _kept(
             continue
         if name in program.results or (budget and _is_worth(e, forward.keys(), dtypes[name], spaces, budget)):
             kept.add(name)
+        elif budget and any(t.name in program.results for t in e.outputs):
+            kept.add(name)  # as large as what is there anyway, and not to be had without making that again
         else:
             again.add(e.name)
             wanted += [t for x in e.expressions() for t in tensors_of(x)]
-    return kept, again
+    return kept - {t.name for e in again for t in forward[e].outputs}, again
 
 
 def _is_worth(

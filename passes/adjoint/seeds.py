@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from einc.base.types import I64, DType, accumulator
-from einc.ein import ONE, ZERO, Apply, Equation, Expr, Monoid, Read, Tensor
+from einc.ein import ONE, ZERO, Apply, AxisValue, Equation, Expr, Extent, Monoid, Read, Tensor
 from einc.ein.guards import composite, conjoin
 from einc.ein.monoids import MONOIDS
 from einc.passes.algebra.folding import call
@@ -62,7 +62,8 @@ def _of_winner(
     known = [t for k, t in zip(monoid.results, e.outputs, strict=True) if k and e.bodies[k] == position]
     place = known[0] if known else Tensor(name(e.name, "at", I64, e.dims), I64)
     assert monoid.order is not None
-    at = Equation((place,), e.dims, (e.body, position), MONOIDS[_PLACES[monoid.order]], e.over, e.domain)
+    always = Apply("lt", (AxisValue(e.over[0]), Extent(e.over[0])))  # with a condition, there may be no position
+    at = Equation((place,), e.dims, (e.body, position), MONOIDS[_PLACES[monoid.order]], e.over, e.domain or always)
     here = conjoin(Apply("eq", (position, Read(place.name, own))), e.domain)
     found = tuple(Seed(e.bodies[k], Read(cotangent, own), here) for k, cotangent in given)
     return Seeds(found, () if known else (at,))

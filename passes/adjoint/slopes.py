@@ -37,11 +37,23 @@ def _parts(e: Expr, given: Expr | None) -> Iterator[tuple[Expr | None, Expr]]:
     match e:
         case Apply("where", (p, x, y)):
             yield from _parts(x, conjoin(given, p))
-            yield from _parts(y, conjoin(given, Apply("not", (p,))))
+            otherwise = given if _implies_other(y, p) else conjoin(given, Apply("not", (p,)))
+            yield from _parts(y, otherwise)
         case Const(value=0):
             return
         case _:
             yield given, e
+
+
+def _implies_other(e: Expr, p: Expr) -> bool:
+    """Is it 0 where p holds, since a choice by what excludes p: x < y, if p is x > y?"""
+    match e, p:
+        case Apply("where", (Apply(op="lt" | "gt" | "eq" as q, args=a), _, Const(value=0))), Apply(
+            op="lt" | "gt" | "eq" as r, args=b
+        ):
+            return a == b and q != r
+        case _:
+            return False
 
 
 def _filled(e: Expr, values: Mapping[str, Expr]) -> Expr:

@@ -15,7 +15,7 @@ What determines nothing stays a condition of the sum.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, field
 
 from einc.ein import ONE, ZERO, Apply, AxisDecl, AxisValue, Const, Expr, Extent, Read, axes_of, rebuild, substitute
@@ -46,15 +46,19 @@ class Axes:
     extents: dict[str, Expr | None]
     taken: set[str]
     added: list[AxisDecl] = field(default_factory=list)
+    after: dict[str, str] = field(default_factory=dict)  # what those are named after
 
-    def fresh(self, wanted: str, extent: Expr) -> str:
-        """A new axis, named after another."""
+    def fresh(self, wanted: str, extent: Expr, beside: Container[str] = ()) -> str:
+        """A new axis, named after another: the same for the same extent, but where that is among those `beside`."""
+        for known in self.added:
+            if self.after.get(known.name) == wanted and known.extent == extent and known.name not in beside:
+                return known.name
         name, n = wanted, 1
         while name in self.taken:
             n += 1
             name = f"{wanted}_{n}"
         self.taken.add(name)
-        self.extents[name] = extent
+        self.extents[name], self.after[name] = extent, wanted
         self.added.append(AxisDecl(name, extent))
         return name
 
@@ -85,12 +89,13 @@ def transposed(
     guard holds; `shapes` are the dimensions of all tensors.
     """
     own = tuple(axis for group in dims for axis in group)
-    solving = Solving(axes, list(space))
+    solving = Solving(axes, list(space), {*space, *own})
     solving.solve_all(positions(dims, read.index))
     condition = conjoin(guard, read.guard)
     inside = [] if condition is None else [substitute(c, solving.solved) for c in conjuncts(condition)]
     final: dict[str, Expr] = {_own(a): AxisValue(a) for a in own}
-    names = {x: axes.fresh(x, Extent(x)) if x in own else x for x in solving.open}
+    taken = {*own, *solving.open}
+    names = {x: axes.fresh(x, Extent(x), taken) if x in own else x for x in solving.open}
     final |= {x: AxisValue(name) for x, name in names.items()}
     conditions = [substitute(c, final) for c in (*solving.conditions, *inside)]
     value = substitute(substitute(value, solving.solved), final)
@@ -106,10 +111,14 @@ def _own(axis: str) -> str:
 
 @dataclass
 class Solving:
-    """Axes of a sum, `open` while nothing determines them, then `solved` in terms of the tensor's own axes."""
+    """Axes of a sum, `open` while nothing determines them, then `solved` in terms of the tensor's own axes.
+
+    `met` are all axes that there have been.
+    """
 
     axes: Axes
     open: list[str]
+    met: set[str]
     solved: dict[str, Expr] = field(default_factory=dict)
     conditions: list[Expr] = field(default_factory=list)
 
@@ -185,8 +194,9 @@ class Solving:
         for axis in [a for a in axes_of(x) if a in self.open]:
             factor, rest = linear(x, axis) or (ZERO, ZERO)
             if factor == ONE and set(self.open).isdisjoint(axes_of(rest)):
-                new = self.axes.fresh(axis, extent)
+                new = self.axes.fresh(axis, extent, self.met)
                 self.open.append(new)
+                self.met.add(new)
                 self._set(axis, call("sub", value(AxisValue(new)), rest), least=rest != ZERO, most=most or rest != ZERO)
                 return True
         return False
@@ -208,8 +218,8 @@ def _pointed(piece: Piece) -> Piece:
         for axis, e in _equated(p):
             if axis in piece.over and axis not in axes_of(e):
                 here = {axis: e}
-                rest = [substitute(q, here) for q in conjuncts(piece.condition) if q is not p]
-                rest += [Apply("le", (ZERO, e)), Apply("lt", (e, Extent(axis)))]
+                rest = [Apply("le", (ZERO, e)), Apply("lt", (e, Extent(axis)))]  # before what reads there
+                rest += [substitute(q, here) for q in conjuncts(piece.condition) if q is not p]
                 over = tuple(a for a in piece.over if a != axis)
                 return _pointed(Piece(over, all_of(rest), substitute(piece.value, here)))
     return piece

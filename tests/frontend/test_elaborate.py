@@ -89,7 +89,7 @@ def dtype(text: str, **dtypes: str) -> DType:
             ],
         ),
         ("C[i] = exp(A[i, k] * B[k]) * D[k]", ["C[i] = sum[k](exp(A[i, k] * B[k]) * D[k])"]),
-        ("C[i, j] = relu(A[i, k]) * B[k, j]", ["C[i, j] = sum[k](max(A[i, k], 0) * B[k, j])"]),
+        ("C[i, j] = relu(A[i, k]) * B[k, j]", ["C[i, j] = sum[k](max(0, A[i, k]) * B[k, j])"]),
         (
             "C[i, j] = where(m[i, k] > 0, A[i, k], 0) * B[k, j]",
             ["C[i, j] = sum[k](where(m[i, k] > 0, A[i, k], 0) * B[k, j])"],

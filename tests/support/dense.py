@@ -1,4 +1,4 @@
-"""Programs as dense torch computations in double precision, whose gradients are torch's own.
+"""Programs as dense torch computations, in double precision unless asked, whose gradients are torch's own.
 
 Every equation is evaluated over all positions of all of its axes at once, by torch operations that torch can
 differentiate: nothing here is shared with the compiler, but the nodes of a program.
@@ -17,17 +17,20 @@ from einc.binding import bind
 from einc.ein import Apply, AxisValue, Cast, Const, Equation, Expr, Extent, Program, Read, Scalar
 from einc.evaluate.philox import uniform
 
-_WIDE = {"f": torch.float64, "c": torch.complex128, "i": torch.int64, "u": torch.int64, "b": torch.bool}
+_COMPLEX = {torch.float64: torch.complex128, torch.float32: torch.complex64}
 
 
-def dense(program: Program, operands: Mapping[str, Tensor], scalars: Mapping[str, Any] | None = None) -> list[Tensor]:
-    """The results, for operands of doubles and integers."""
+def dense(
+    program: Program,
+    operands: Mapping[str, Tensor],
+    scalars: Mapping[str, Any] | None = None,
+    real: torch.dtype = torch.float64,
+) -> list[Tensor]:
+    """The results, for operands of reals of this type, complex numbers of such parts, and integers."""
     found = bind(program, {n: tuple(t.shape) for n, t in operands.items()}, dict(scalars or {}))
-    values = {
-        n: torch.tensor(v, dtype=torch.float64 if isinstance(v, float) else None) for n, v in found.scalars.items()
-    }
+    values = {n: torch.tensor(v, dtype=real if isinstance(v, float) else None) for n, v in found.scalars.items()}
     tensors = dict(operands)
-    scope = _Scope(tensors, program, found.extents, values)
+    scope = _Scope(tensors, program, found.extents, values, real)
     for e in program.equations:
         tensors.update(scope.equation(e))
     return [tensors[r] for r in program.results]
@@ -35,10 +38,16 @@ def dense(program: Program, operands: Mapping[str, Tensor], scalars: Mapping[str
 
 class _Scope:
     def __init__(
-        self, tensors: dict[str, Tensor], program: Program, extents: Mapping[str, int], scalars: Mapping[str, Tensor]
+        self,
+        tensors: dict[str, Tensor],
+        program: Program,
+        extents: Mapping[str, int],
+        scalars: Mapping[str, Tensor],
+        real: torch.dtype,
     ) -> None:
         self.tensors, self.dims, self.dtypes = tensors, program.shapes(), program.dtypes()
-        self.extents, self.scalars = extents, scalars
+        self.extents, self.scalars, self.real = extents, scalars, real
+        self.stored = {"f": real, "c": _COMPLEX[real], "i": torch.int64, "u": torch.int64, "b": torch.bool}
 
     def equation(self, e: Equation) -> dict[str, Tensor]:
         axes = (*e.axes, *e.over)
@@ -47,7 +56,7 @@ class _Scope:
         bodies = [self.value(b, axes).broadcast_to(box) for b in e.bodies]
         found = self.reduced(e, bodies, None if domain is None else domain.broadcast_to(box)) if e.monoid else bodies
         shape = [math.prod(self.extents[a] for a in group) for group in e.dims]
-        return {t.name: x.to(_WIDE[t.dtype.kind]).reshape(shape) for t, x in zip(e.outputs, found, strict=True)}
+        return {t.name: x.to(self.stored[t.dtype.kind]).reshape(shape) for t, x in zip(e.outputs, found, strict=True)}
 
     def reduced(self, e: Equation, bodies: Sequence[Tensor], domain: Tensor | None) -> Sequence[Tensor]:
         assert e.monoid is not None
@@ -76,22 +85,21 @@ class _Scope:
     def value(self, e: Expr, axes: Sequence[str]) -> Tensor:
         match e:
             case Const(value):
-                return torch.tensor(value, dtype=torch.float64 if isinstance(value, float) else None)
+                return torch.tensor(value, dtype=self.real if isinstance(value, float) else None)
             case Extent(axis):
                 return torch.tensor(self.extents[axis])
             case Scalar(name):
-                v = self.scalars[name]
-                return v.double() if v.is_floating_point() else v
+                return self.scalars[name]
             case AxisValue(axis):
                 shape = [1] * len(axes)
                 shape[list(axes).index(axis)] = -1
                 return torch.arange(self.extents[axis]).reshape(shape)
             case Cast(dtype, arg):
-                return self.value(arg, axes).to(_WIDE[dtype.kind])
+                return self.value(arg, axes).to(self.stored[dtype.kind])
             case Read():
                 return self.read(e, axes)
             case Apply(op, args):
-                return _apply(op, [self.value(a, axes) for a in args])
+                return _apply(op, [self.value(a, axes) for a in args], self.real)
 
     def read(self, e: Read, axes: Sequence[str]) -> Tensor:
         x = self.tensors[e.tensor]
@@ -148,16 +156,19 @@ _OPERATIONS: dict[str, Callable[..., Tensor]] = {
     "not": lambda x: ~x, "max": _first_of(torch.ge), "min": _first_of(torch.le),
     "re": lambda x: x.real if x.is_complex() else x, "im": lambda x: x.imag if x.is_complex() else torch.zeros_like(x),
     "conj": lambda x: x.conj().resolve_conj(),
-    "complex": lambda x, y: torch.complex(*_broadcast(x.double(), y.double())),
 }  # fmt: skip
 
 
-def _apply(op: str, args: list[Tensor]) -> Tensor:
+def _apply(op: str, args: list[Tensor], real: torch.dtype) -> Tensor:
     if op == "rand":
         numbers = [a.numpy() for a in _broadcast(*args)]
-        return torch.as_tensor(uniform(numbers[0], numbers[1:])).double()
+        return torch.as_tensor(uniform(numbers[0], numbers[1:])).to(real)
+    if op == "complex":
+        return torch.complex(*_broadcast(*(a.to(real) for a in args)))
+    if op == "div" and not any(a.is_floating_point() or a.is_complex() for a in args):
+        return args[0].to(real) / args[1].to(real)
     if op in _OPERATIONS:
         return _OPERATIONS[op](*args)
-    wide = [a if a.is_floating_point() or a.is_complex() else a.double() for a in args]
-    found: Tensor = getattr(torch, op)(*wide)
+    floats = [a if a.is_floating_point() or a.is_complex() else a.to(real) for a in args]
+    found: Tensor = getattr(torch, op)(*floats)
     return found

@@ -10,7 +10,8 @@ passes before it run at `level`, for the extents `size` and the machine `target`
 on the kernels of a text that has some, in a `.tile` file;
 `operands A=f32[2,3]` gives facts about operands. `check` expects the error of parsing and elaborating the text, and
 `call A=f32[2,3] window=3` that of a call with these operands and scalars; `ok` where there is none. `explain` expects
-how the reductions are carried, for the extents `size`.
+how the reductions are carried, for the extents `size`. `gradient A=f32[2,3]` expects the two halves of the derivative
+of a program, for these operands and the machine `target`; its text may be the name of an example.
 `pytest --bless` writes what the text gives; a person reads the difference.
 """
 
@@ -29,7 +30,7 @@ from einc.binding import bind
 from einc.codegen import TRITON
 from einc.passes import pipeline
 from einc.pipeline import Context, State
-from tests.support.places import GOLDEN
+from tests.support.places import EXAMPLES, GOLDEN
 
 RULE = "---"
 _OPERAND = re.compile(r"(\w+)=(\w+)\[([\d,]*)\]")
@@ -102,7 +103,7 @@ def parse_flags(line: str) -> Flags:
     scalars: dict[str, ScalarValue] = {}
     for word in words:
         key, _, value = word.partition("=")
-        if word in ("check", "call", "explain"):
+        if word in ("check", "call", "explain", "gradient"):
             verb = word
         elif key in ("after", "pass"):
             verb, stage = key, value
@@ -113,14 +114,14 @@ def parse_flags(line: str) -> Flags:
         elif operand := _OPERAND.fullmatch(word):
             shape = tuple(int(n) for n in operand[3].split(",") if n)
             facts[operand[1]] = Fact(shape, BY_NAME[operand[2]])
-        elif verb == "call" and (scalar := _SCALAR.fullmatch(word)):
+        elif verb in ("call", "gradient") and (scalar := _SCALAR.fullmatch(word)):
             scalars[scalar[1]] = _scalar(scalar[2])
         elif "size" in words[: words.index(word)] and re.fullmatch(r"\w+=\d+(,\w+=\d+)*", word):
             sizes |= {name: int(n) for name, _, n in (part.partition("=") for part in word.split(","))}
         elif word not in ("size", "operands"):
             raise ValueError(f"unknown flag '{word}' in '{line}'")
     if not verb:
-        raise ValueError(f"'{line}' says nothing to do: after=, pass=, check, call or explain")
+        raise ValueError(f"'{line}' says nothing to do: after=, pass=, check, call, explain or gradient")
     return Flags(verb, stage, level, machine, sizes, facts, scalars)
 
 
@@ -137,6 +138,8 @@ def outcome(golden: Golden) -> str:
         return dump(golden.text, golden.path.name, flags)
     if flags.verb == "explain":
         return derivation(golden.text, golden.path.name, flags)
+    if flags.verb == "gradient":
+        return gradient(golden.text, golden.path.name, flags)
     return complaint(golden.text, golden.path.name, flags)
 
 
@@ -166,6 +169,22 @@ def derivation(text: str, name: str, flags: Flags) -> str:
 
     program = einc.compile(text, flags.level, flags.target, name)
     return "\n".join(derived(story_for(program, Request(flags.sizes)))) + "\n"
+
+
+def gradient(text: str, name: str, flags: Flags) -> str:
+    """What runs ahead of a program's derivative, and the gradients of all its operands of floats."""
+    from einc.derive import ahead, behind
+    from einc.ein.printer import print_program
+    from einc.frontend import elaborate, parse
+
+    text = (EXAMPLES / f"{text.strip()}.ein").read_text() if re.fullmatch(r"[\w/]+\s*", text) else text
+    program = elaborate(parse(Source(name, text)), flags.facts)
+    extents = bind(program, {n: f.shape for n, f in flags.facts.items()}, flags.scalars).extents
+    operands = [p.name for p in program.operands if p.dtype.is_float]
+    run = ahead(program, operands, flags.level, target(flags.target), extents)
+    results = [n for k, n in enumerate(program.results) if k not in run.fixed]
+    halves = run.program, behind(run, tuple(results)).program
+    return "\n".join(print_program(p).rstrip("\n") + "\n" for p in halves)
 
 
 def show(state: State) -> str:

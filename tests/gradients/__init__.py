@@ -1,0 +1,1 @@
+"""Gradients: that they are right, and that torch gets them by every way it asks."""
