@@ -296,7 +296,7 @@ def test_a_second_call_runs_no_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     def never(*_: Any, **__: Any) -> Any:
         raise AssertionError("was compiled again")
 
-    for module, name in ((driver, "compile_program"), (derivative, "ahead"), (derivative, "behind")):
+    for module, name in ((driver, "compile_program"), (derive, "ahead"), (derive, "behind")):
         monkeypatch.setattr(module, name, never)
     monkeypatch.setattr("einc.runtime.prepared._prepare", never)
     after = gradients(attention, tensors)
