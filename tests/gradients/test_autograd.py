@@ -18,10 +18,9 @@ from torch.autograd import gradcheck, gradgradcheck
 from torch.utils.checkpoint import checkpoint
 
 import einc
-from einc import driver
+from einc import derive, driver
 from einc.base.errors import Error
 from einc.ein.printer import print_program
-from einc.runtime import derivative
 from tests.gradients.attending import PROGRAM, TEXT, attention, close, gradients, operands, plain
 
 
