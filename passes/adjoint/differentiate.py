@@ -19,6 +19,8 @@ from einc.base.types import DType, compute
 from einc.ein import (
     ZERO,
     Apply,
+    AxisValue,
+    Const,
     Equation,
     Expr,
     Extent,
@@ -29,18 +31,18 @@ from einc.ein import (
     axes_of,
     tensors_of,
 )
-from einc.ein.guards import composite
+from einc.ein.guards import composite, conjoin
 from einc.ein.monoids import MONOIDS
 from einc.ein.rewriting import drop_dead, names
-from einc.passes.adjoint.chain import Chain
-from einc.passes.adjoint.conditions import all_of, conjuncts
+from einc.passes.adjoint.chain import Chain, Contribution
+from einc.passes.adjoint.conditions import all_of, conjuncts, placed
 from einc.passes.adjoint.factors import named_factors
 from einc.passes.adjoint.groups import by_groups
 from einc.passes.adjoint.quotients import Quotients
 from einc.passes.adjoint.reassociate import reassociated
 from einc.passes.adjoint.seeds import Seed, seeds
 from einc.passes.adjoint.shifts import shifts
-from einc.passes.adjoint.transpose import Axes, Piece, transposed
+from einc.passes.adjoint.transpose import Axes, Piece, pointed, transposed
 from einc.passes.algebra.folding import call
 from einc.passes.algebra.identities import simplify_expression
 from einc.passes.algebra.scope import Scope
@@ -139,8 +141,29 @@ class _Reverse:
         space = (*e.axes, *e.over)
         for c in chain.contributions(seed.body, seed.cotangent, seed.guard):
             dims = self._space(c.read.tensor)
-            piece = transposed(c.read, c.value, c.guard, space, dims, self.axes, self.shapes)
+            kept = _bare(c.read)
+            over = tuple(a for a in space if a not in kept)
+            if kept and over and tuple((a,) for a in kept) != dims:
+                value = self._part(c, kept, over)
+                piece = transposed(replace(c.read, guard=None), value, None, kept, dims, self.axes, self.shapes)
+            else:
+                piece = transposed(c.read, c.value, c.guard, space, dims, self.axes, self.shapes)
             self.pieces.setdefault(c.read.tensor, []).append(piece)
+
+    def _part(self, c: Contribution, kept: tuple[str, ...], over: tuple[str, ...]) -> Expr:
+        """What a read contributes at each position of the axes that it is read at, which may be those of others too.
+
+        So it is summed where all that it is made of is computed, and put at its place in the gradient afterwards.
+        """
+        condition = conjoin(c.guard, c.read.guard)
+        where = None if condition is None else placed(condition, None, self.shapes)
+        piece = pointed(Piece(over, where, placed(c.value, where, self.shapes)))
+        part = Tensor(self._unused(f"d{c.read.tensor}_{''.join(kept)}"), compute(self.dtypes[c.read.tensor]))
+        dims = tuple((a,) for a in kept)
+        self._know(part.name, part.dtype, dims)
+        made = _summed(part, dims, piece) if piece.over else Equation((part,), dims, (_alone(piece),))
+        self.backward.append(made)
+        return Read(part.name, tuple(map(AxisValue, kept)))
 
     def _aside(self, of: str, what: str, dtype: DType, dims: tuple[tuple[str, ...], ...]) -> str:
         """The name of a tensor that only the derivative reads."""
@@ -239,6 +262,13 @@ def _as_written(program: Program, view: Sequence[Equation]) -> tuple[Equation, .
     """The equations that run ahead: the program's own, and those that only its derivative has."""
     own = {e.name: e for e in program.equations}
     return tuple(own.get(e.name, e) for e in view)
+
+
+def _bare(read: Read) -> tuple[str, ...]:
+    """The axes that a tensor is read at, each once and bare, beside constants; none where an index is anything else."""
+    axes = tuple(i.axis for i in read.index if isinstance(i, AxisValue))
+    others = [i for i in read.index if not isinstance(i, AxisValue | Const)]
+    return () if others or len(set(axes)) < len(axes) else axes
 
 
 def _inexact(t: DType) -> bool:

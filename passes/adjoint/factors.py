@@ -32,61 +32,58 @@ def named_factors(program: Program) -> Program:
 def _named(e: Equation, taken: set[str], dtypes: dict[str, DType]) -> list[Equation]:
     """A sum, after the equations of its factors, and before that of what multiplies the whole."""
     product = taken_apart(e.body, "mul", lambda _: False, lambda _: True)
-    whole = Product("mul", product.negative, product.masks)  # what does not vary along the sum
+    whole, groups = _grouped(product, e.over)
+    if len(groups) < 2 and not whole.factors:
+        product = taken_apart(e.body, "mul", lambda _: True, lambda _: True)  # one factor, where a mask holds
+        whole, groups = _grouped(product, e.over)
+        if frozenset((*e.axes, *e.over)) in groups or not groups:
+            return [e]
+    found: list[Equation] = []
+    factors: list[Expr] = [f for f in product.factors if not axes_of(f)]
+    for axes, group in groups.items():
+        body = group.around(multiplied(group.factors))
+        t = settle(dtype_of(body, dtypes))
+        if isinstance(body, Read) or not (t.is_float or t.is_complex):
+            factors.append(body)
+            continue
+        order = [a for a in (*e.axes, *e.over) if a in axes]
+        made = _equation(f"{e.name}_{''.join(order)}", compute(t), tuple((a,) for a in order), body, taken, dtypes)
+        found.append(made)
+        factors.append(Read(made.name, tuple(map(AxisValue, order))))
+    inside = Product("mul", product.negative, product.masks).around(multiplied(factors))
+    if not whole.factors:
+        return [*found, replace(e, bodies=(whole.around(inside),))]
+    own = tuple((a,) for a in e.axes)
+    total = _equation(f"{e.name}_terms", compute(e.outputs[0].dtype), own, inside, taken, dtypes)
+    last = whole.around(multiplied([*whole.factors, Read(total.name, tuple(map(AxisValue, e.axes)))]))
+    sums = replace(e, outputs=total.outputs, dims=own, bodies=(inside,))
+    return [*found, sums, replace(e, bodies=(last,), monoid=None, over=(), domain=None)]
+
+
+def _grouped(product: Product, over: tuple[str, ...]) -> tuple[Product, dict[frozenset[str], Product]]:
+    """What of a product does not vary along a sum, and the factors that do by their axes: those that vary over a part
+    of another's axes are joined to it, since a contraction has two sides."""
+    whole = Product()
     groups: dict[frozenset[str], Product] = {}
     for f in product.factors:
         axes = frozenset(axes_of(f))
-        outside = axes and axes.isdisjoint(e.over)
-        (whole if outside else groups.setdefault(axes, Product())).factors.append(f)
+        if axes and axes.isdisjoint(over):
+            whole.factors.append(f)
+        elif axes:
+            groups.setdefault(axes, Product()).factors.append(f)
     for d in product.divisors:
-        home = next((g for axes, g in groups.items() if axes and axes.issuperset(axes_of(d))), None)
-        outside = set(axes_of(d)).isdisjoint(e.over)
-        (whole if outside or home is None else home).divisors.append(d)
-    absorbed = _absorbed(groups)
-    if sum(map(bool, absorbed)) < 2 and not whole.factors:
-        return [e]
-    found: list[Equation] = []
-    factors: list[Expr] = []
-    for axes, group in absorbed.items():
-        body = group.around(multiplied(group.factors))
-        t = settle(dtype_of(body, dtypes))
-        bare = not group.divisors and all(isinstance(f, Read) for f in group.factors) and len(group.factors) == 1
-        if not axes or bare or not (t.is_float or t.is_complex):
-            factors += group.factors if not group.divisors else [body]
-            continue
-        order = [a for a in (*e.axes, *e.over) if a in axes]
-        made = _named_equation(
-            f"{e.name}_{''.join(order)}", compute(t), tuple((a,) for a in order), body, taken, dtypes
-        )
-        found.append(made)
-        factors.append(Read(made.name, tuple(map(AxisValue, order))))
-    if not whole.factors and not whole.divisors:
-        return [*found, replace(e, bodies=(whole.around(multiplied(factors)),))]
-    t = compute(e.outputs[0].dtype)
-    inner = Tensor(unused(f"{e.name}_terms", taken), t)
-    taken.add(inner.name)
-    dtypes[inner.name] = t
-    own = tuple((a,) for a in e.axes)
-    total = replace(e, outputs=(inner,), dims=own, bodies=(multiplied(factors),))
-    read = Read(inner.name, tuple(map(AxisValue, e.axes)))
-    last = whole.around(multiplied([*whole.factors, read]))
-    return [*found, total, replace(e, bodies=(last,), monoid=None, over=(), domain=None)]
-
-
-def _absorbed(groups: dict[frozenset[str], Product]) -> dict[frozenset[str], Product]:
-    """The groups, those that vary over a part of another's axes joined to that: a contraction has two sides."""
-    found = dict(groups)
+        home = next((g for axes, g in groups.items() if axes.issuperset(axes_of(d))), None)
+        (whole if home is None or set(axes_of(d)).isdisjoint(over) else home).divisors.append(d)
     for axes in sorted(groups, key=len):
-        home = next((other for other in found if axes and axes < other), None)
-        if home is not None:
-            small, large = found.pop(axes), found[home]
-            found[home] = Product(
-                "mul", False, [], [*large.factors, *small.factors], [*large.divisors, *small.divisors]
-            )
-    return found
+        large = next((g for other, g in groups.items() if axes < other), None)
+        if large is not None:
+            small = groups.pop(axes)
+            large.factors += small.factors
+            large.divisors += small.divisors
+    return whole, groups
 
 
-def _named_equation(
+def _equation(
     wanted: str,
     dtype: DType,
     dims: tuple[tuple[str, ...], ...],

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from math import prod
 
 from einc.base.targets import Target
 from einc.base.types import DType
@@ -128,7 +129,7 @@ def _kept(
         e = forward.get(name)
         if e is None or name in kept or e.name in again:
             continue
-        if name in program.results or (budget and _is_worth(e, forward.keys(), dtypes[name], spaces, budget)):
+        if name in program.results or (budget and _is_worth(e, forward, dtypes[name], spaces, budget)):
             kept.add(name)
         elif budget and any(t.name in program.results for t in e.outputs):
             kept.add(name)  # as large as what is there anyway, and not to be had without making that again
@@ -139,18 +140,23 @@ def _kept(
 
 
 def _is_worth(
-    e: Equation, forward: Collection[str], dtype: DType, spaces: Collection[frozenset[str]], budget: Budget
+    e: Equation, forward: Mapping[str, Equation], dtype: DType, spaces: Collection[frozenset[str]], budget: Budget
 ) -> bool:
     """Is a tensor kept? Where it is smaller than something written, always, unless operands alone decide it."""
     axes = frozenset(e.axes)
-    if any(axes < space for space in spaces) and (e.monoid or any(tensors_of(b) & forward for b in e.bodies)):
+    if any(axes < space for space in spaces) and (e.monoid or any(tensors_of(b) & forward.keys() for b in e.bodies)):
         return True
     if e.monoid is None or not any(axes == space for space in spaces):
         return False
     if e.name in budget.written:
         return True
-    terms = 1
-    for axis in e.over:
-        terms *= budget.extents.get(axis, 1)
+    terms = _terms(e, forward, budget.extents)
     rates = budget.target.rates
     return 2 * terms / rates.matrix >= 2 * dtype.size / rates.memory
+
+
+def _terms(e: Equation, forward: Mapping[str, Equation], extents: Mapping[str, int]) -> int:
+    """The terms that go into one element of a tensor, with those of what it is computed from."""
+    below = {t for b in e.bodies for t in tensors_of(b)} & forward.keys()
+    inner = sum(_terms(forward[t], forward, extents) for t in below if forward[t].monoid is not None)
+    return prod(extents.get(axis, 1) for axis in e.over) * (1 + inner)

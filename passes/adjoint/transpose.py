@@ -99,7 +99,7 @@ def transposed(
     final |= {x: AxisValue(name) for x, name in names.items()}
     conditions = [substitute(c, final) for c in (*solving.conditions, *inside)]
     value = substitute(substitute(value, solving.solved), final)
-    piece = _pointed(Piece(tuple(names.values()), all_of(conditions), value))
+    piece = pointed(Piece(tuple(names.values()), all_of(conditions), value))
     condition = None if piece.condition is None else placed(piece.condition, None, shapes)
     return Piece(piece.over, condition, placed(piece.value, condition, shapes))
 
@@ -212,7 +212,7 @@ class Solving:
         return e
 
 
-def _pointed(piece: Piece) -> Piece:
+def pointed(piece: Piece) -> Piece:
     """The piece with axes that a condition equates to something put there: a sum over r where r == e is its term."""
     for p in conjuncts(piece.condition):
         for axis, e in _equated(p):
@@ -221,7 +221,7 @@ def _pointed(piece: Piece) -> Piece:
                 rest = [Apply("le", (ZERO, e)), Apply("lt", (e, Extent(axis)))]  # before what reads there
                 rest += [substitute(q, here) for q in conjuncts(piece.condition) if q is not p]
                 over = tuple(a for a in piece.over if a != axis)
-                return _pointed(Piece(over, all_of(rest), substitute(piece.value, here)))
+                return pointed(Piece(over, all_of(rest), substitute(piece.value, here)))
     return piece
 
 
