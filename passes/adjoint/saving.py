@@ -74,19 +74,22 @@ def _taking(program: Program, saved: Sequence[Operand], cotangents: Collection[s
         needs.add(*e.axes, *e.over)
         for x in e.expressions():
             needs.read(x)
-    taken = [p for p in operands if p.name in read]
-    for p in taken:
-        needs.add(*(a for group in p.dims for a in group))
-    for axis in [a for a in needs.axes if needs.extents[a] is None]:
-        if not any((axis,) in p.dims for p in taken):
-            taken += [p for p in operands if (axis,) in p.dims][:1]
-    for p in taken:
-        needs.add(*(a for group in p.dims for a in group))
+    taken: list[Operand] = []
+    more = [p for p in operands if p.name in read]
+    while more:  # what tells how long an axis is may have other axes
+        taken += more
+        needs.add(*(a for p in more for group in p.dims for a in group))
+        untold = [a for a in sorted(needs.axes) if needs.extents[a] is None and not _tells(taken, a)]
+        more = next(([p] for a in untold for p in operands if _tells([p], a)), [])
     return replace(
         program,
         params=(*(p for p in operands if p in taken), *(p for p in program.scalars if p.name in needs.scalars)),
         axes=tuple(a for a in program.axes if a.name in needs.axes),
     )
+
+
+def _tells(operands: Iterable[Operand], axis: str) -> bool:
+    return any((axis,) in p.dims for p in operands)
 
 
 @dataclass

@@ -38,7 +38,8 @@ def function(case: Case, operands: Mapping[str, Tensor]) -> tuple[Callable[..., 
     names = [n for n, t in operands.items() if t.is_floating_point()]
 
     def f(*leaves: Tensor) -> tuple[Tensor, ...]:
-        found = program(**{**operands, **dict(zip(names, leaves, strict=True))}, **case.scalars)
+        given: dict[str, Any] = {**operands, **dict(zip(names, leaves, strict=True)), **case.scalars}
+        found = program(**given)
         results = found if isinstance(found, tuple) else (found,)
         return tuple(torch.where(r.isfinite(), r, 0) for r in results if r.is_floating_point())
 
