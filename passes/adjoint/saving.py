@@ -74,22 +74,16 @@ def _taking(program: Program, saved: Sequence[Operand], cotangents: Collection[s
         needs.add(*e.axes, *e.over)
         for x in e.expressions():
             needs.read(x)
-    taken: list[Operand] = []
-    more = [p for p in operands if p.name in read]
-    while more:  # what tells how long an axis is may have other axes
-        taken += more
-        needs.add(*(a for p in more for group in p.dims for a in group))
-        untold = [a for a in sorted(needs.axes) if needs.extents[a] is None and not _tells(taken, a)]
-        more = next(([p] for a in untold for p in operands if _tells([p], a)), [])
+    taken = [p for p in operands if p.name in read]
+    needs.add(*(a for p in taken for group in p.dims for a in group))
+    while (p := needs.telling(operands, taken)) is not None:  # which may have further axes
+        taken.append(p)
+        needs.add(*(a for group in p.dims for a in group))
     return replace(
         program,
         params=(*(p for p in operands if p in taken), *(p for p in program.scalars if p.name in needs.scalars)),
         axes=tuple(a for a in program.axes if a.name in needs.axes),
     )
-
-
-def _tells(operands: Iterable[Operand], axis: str) -> bool:
-    return any((axis,) in p.dims for p in operands)
 
 
 @dataclass
@@ -106,6 +100,12 @@ class _Needs:
             if axis not in self.axes:
                 self.axes.add(axis)
                 self.read(self.extents[axis])
+
+    def telling(self, operands: Iterable[Operand], taken: Iterable[Operand]) -> Operand | None:
+        """The first operand that tells how long an axis is that those taken do not tell of."""
+        told = {group for p in taken for group in p.dims}
+        untold = [(a,) for a in sorted(self.axes) if self.extents[a] is None and (a,) not in told]
+        return next((p for a in untold for p in operands if a in p.dims), None)
 
     def read(self, e: Expr | None) -> None:
         for n in () if e is None else walk(e):

@@ -204,7 +204,7 @@ def test_third_derivatives() -> None:
 
 
 def test_gradcheck_of_attention() -> None:
-    tensors = [t.detach().double().requires_grad_() for t in operands(4)]
+    tensors = [t.detach().double().requires_grad_() for t in operands(3)]
     program = einc.compile(TEXT, level=0)
     assert gradcheck(program, tensors)
     assert gradgradcheck(program, tensors)
