@@ -11,7 +11,7 @@ So the backward program of a program that holds no large tensor in memory holds 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 
 from einc.base.targets import Target
@@ -142,7 +142,7 @@ def _kept(
 
 
 def _is_worth(
-    e: Equation, forward: Collection[str], dtype: DType, spaces: Collection[frozenset[str]], budget: Budget
+    e: Equation, forward: Set[str], dtype: DType, spaces: Collection[frozenset[str]], budget: Budget
 ) -> bool:
     """Is a tensor kept? Where it is smaller than something written, always, unless operands alone decide it."""
     axes = frozenset(e.axes)
