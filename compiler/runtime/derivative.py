@@ -100,8 +100,9 @@ def needed(tensors: Sequence[Any]) -> bool:
 
 def refuse_tangents(tensors: Sequence[Any]) -> None:
     """Raise the error of operands that have a tangent, which would be lost."""
-    import torch.autograd.forward_ad as forward
+    import torch
 
+    forward: Any = torch.autograd.forward_ad
     if forward._current_level >= 0 and any(forward.unpack_dual(t).tangent is not None for t in tensors):
         raise _no_tangents()
 

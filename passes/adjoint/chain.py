@@ -121,11 +121,11 @@ class Chain:
                 if self._varies(x):
                     away = Apply("ne", (e, Const(0)))
                     yield (x, conjoin(under, away)), times(cotangent, Apply("div", (x, e)))
-            case Apply("div", (x, Apply("add", (y, z)) as whole)) if (inner := _exponential(y, z)) is not None:
-                slope, power, rest = inner
-                for part, of in ((x, call("div", ONE, whole)), (rest, call("neg", call("div", e, whole)))):
-                    if self._varies(part):
-                        yield (part, under), times(cotangent, of)
+            case Apply("div", (x, Apply("add", (y, z)) as whole)) if (found := _exponential(y, z)) is not None:
+                slope, power, rest = found
+                for below, of in ((x, call("div", ONE, whole)), (rest, call("neg", call("div", e, whole)))):
+                    if self._varies(below):
+                        yield (below, under), times(cotangent, of)
                 if self._varies(power):
                     left = call("sub", ONE, e if rest == x else call("div", rest, whole))
                     yield (power, under), times(cotangent, call("neg", times(call("mul", e, left), slope)))

@@ -76,12 +76,9 @@ def _taking(program: Program, saved: Sequence[Operand], cotangents: Collection[s
         for x in e.expressions():
             needs.read(x)
     taken = [p for p in operands if p.name in read]
-    for p in taken:
-        needs.add(*(a for group in p.dims for a in group))
-    for axis in [a for a in needs.axes if needs.extents[a] is None]:
-        if not any((axis,) in p.dims for p in taken):
-            taken += [p for p in operands if (axis,) in p.dims][:1]
-    for p in taken:
+    needs.add(*(a for p in taken for group in p.dims for a in group))
+    while (p := needs.telling(operands, taken)) is not None:  # which may have further axes
+        taken.append(p)
         needs.add(*(a for group in p.dims for a in group))
     return replace(
         program,
@@ -104,6 +101,12 @@ class _Needs:
             if axis not in self.axes:
                 self.axes.add(axis)
                 self.read(self.extents[axis])
+
+    def telling(self, operands: Iterable[Operand], taken: Iterable[Operand]) -> Operand | None:
+        """The first operand that tells how long an axis is that those taken do not tell of."""
+        told = {group for p in taken for group in p.dims}
+        untold = [(a,) for a in sorted(self.axes) if self.extents[a] is None and (a,) not in told]
+        return next((p for a in untold for p in operands if a in p.dims), None)
 
     def read(self, e: Expr | None) -> None:
         for n in () if e is None else walk(e):

@@ -218,7 +218,7 @@ def pointed(piece: Piece) -> Piece:
         for axis, e in _equated(p):
             if axis in piece.over and axis not in axes_of(e):
                 here = {axis: e}
-                rest = [Apply("le", (ZERO, e)), Apply("lt", (e, Extent(axis)))]  # before what reads there
+                rest: list[Expr] = [Apply("le", (ZERO, e)), Apply("lt", (e, Extent(axis)))]  # before what reads there
                 rest += [substitute(q, here) for q in conjuncts(piece.condition) if q is not p]
                 over = tuple(a for a in piece.over if a != axis)
                 return pointed(Piece(over, all_of(rest), substitute(piece.value, here)))

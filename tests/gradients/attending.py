@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -29,8 +30,9 @@ def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 def plain(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """By torch."""
     n = q.shape[-2]
-    s = (q @ k.mT) * q.shape[-1] ** -0.5
-    return s.masked_fill(torch.ones(n, n, device=q.device).triu(1).bool(), -torch.inf).softmax(-1) @ v
+    s = (q @ k.mT) / q.shape[-1] ** 0.5
+    found: Tensor = s.masked_fill(torch.ones(n, n).triu(1).bool(), -torch.inf).softmax(-1) @ v
+    return found
 
 
 def operands(n: int = 33, needing: Sequence[bool] = (True, True, True)) -> tuple[Tensor, Tensor, Tensor]:
@@ -47,8 +49,7 @@ def close(found: Sequence[Tensor | None], wanted: Sequence[Tensor | None]) -> No
         torch.testing.assert_close(x, y, rtol=1e-4, atol=2e-5)
 
 
-def gradients(f: object, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
+def gradients(f: Callable[..., Any], tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
     """Of a loss that is not linear in the result, by the tensors that need one."""
-    assert callable(f)
     needing = [t for t in tensors if t.requires_grad]
     return torch.autograd.grad(f(*tensors).square().sum(), needing)

@@ -138,14 +138,10 @@ class Call:
         wanted = [n for k, n in enumerate(ahead.program.results) if k not in ahead.fixed and n in self.cotangents]
         behind = derive.behind(ahead, tuple(wanted))
         wide = widened(self.cotangents)
-        values: dict[str, Any] = {}
-        for p, (kind, k) in zip(behind.program.operands, behind.sources, strict=True):
-            name = ahead.program.results[k] if kind != "operand" else ""
-            values[p.name] = {
-                "operand": lambda k=k: given[self.program.operands[k].name],
-                "output": lambda k=k: outputs[k],
-                "cotangent": lambda name=name: wide[name].numpy(),
-            }[kind]()
+        there: dict[tuple[str, int], Any] = {("output", k): x for k, x in enumerate(outputs)}
+        there |= {("operand", k): given[p.name] for k, p in enumerate(self.program.operands)}
+        there |= {("cotangent", k): wide[n].numpy() for k, n in enumerate(ahead.program.results) if n in wide}
+        values = {p.name: there[source] for p, source in zip(behind.program.operands, behind.sources, strict=True)}
         scalars = {p.name: self.scalars[p.name] for p in behind.program.scalars if p.name in self.scalars}
         found = evaluate(behind.program, values, scalars)
         names = [p.name for p in ahead.program.operands]
@@ -180,9 +176,9 @@ def assert_equal(found: Gradients, exact: Gradients, within: float = EXACT, leas
     assert {n: e for n, e in off.items() if not e <= within} == {}
 
 
-def call(text: str, /, scalars: Mapping[str, Any] | None = None, by: Sequence[str] = (), **operands: Tensor) -> Call:
+def call(text: str, /, scalars: Mapping[str, Any] | None = None, **operands: Any) -> Call:
     """A call of a program with these operands."""
-    return Call(text, operands, dict(scalars or {}), by)
+    return Call(text, operands, dict(scalars or {}))
 
 
 def doubled(c: Call) -> Call:

@@ -147,7 +147,7 @@ def test_ties_go_to_the_first() -> None:
 
 def test_conditions_have_no_gradient() -> None:
     text = "def f(x[i], y[i], z[i]):\n    T[i] = where(x > 0 and y < 1, x * z, where(y > 0, y, z))\n    return T"
-    c = call(text, **{n: torch.randn(20).double() for n in "xyz"})
+    c = Call(text, {n: torch.randn(20).double() for n in "xyz"})
     assert_equal(c.evaluated(), c.in_torch())
 
 

@@ -50,7 +50,7 @@ def test_random_cascades(case: Cascade) -> None:
 
 
 @given(cascades(), st.integers(0, 2))
-@settings(max_examples=40, deadline=None, suppress_health_check=SLOW)
+@settings(max_examples=25, deadline=None, suppress_health_check=SLOW)
 def test_random_cascades_in_kernels(case: Cascade, level: int) -> None:
     check_kernels(case, level)
 

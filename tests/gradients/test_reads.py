@@ -8,7 +8,7 @@ from torch import Tensor
 
 from einc.ein.printer import print_program
 from einc.passes.adjoint.differentiate import differentiate
-from tests.gradients.compare import assert_equal, call
+from tests.gradients.compare import Call, assert_equal, call
 
 
 def normal(*shape: int) -> Tensor:
@@ -120,7 +120,7 @@ READS: dict[str, tuple[str, dict[str, Tensor]]] = {
 @pytest.mark.parametrize("name", READS)
 def test_reads(name: str) -> None:
     text, operands = READS[name]
-    c = call(text, **operands)
+    c = Call(text, operands)
     exact = c.in_torch()
     assert any(g.abs().max() > 0 for g in exact.values())
     assert_equal(c.evaluated(), exact)
@@ -132,7 +132,7 @@ def test_reads(name: str) -> None:
 def test_reads_in_kernels(name: str, backend: str) -> None:
     """At each level in turn."""
     text, operands = READS[name]
-    c = call(text, **operands)
+    c = Call(text, operands)
     assert_equal(c.compiled((list(READS).index(name) + len(backend)) % 3, backend), c.in_torch())
 
 
@@ -151,7 +151,7 @@ def test_reads_in_kernels(name: str, backend: str) -> None:
 def test_the_read_is_solved_for_axes(name: str, operand: str, wanted: str) -> None:
     """What a read determines leaves the sum, and the rest is its condition."""
     text, operands = READS[name]
-    c = call(text, **operands)
+    c = Call(text, operands)
     found = print_program(differentiate(c.program, [operand]).program)
     assert wanted in found
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -154,7 +156,7 @@ def test_operands_that_nothing_depends_on() -> None:
     found = c.compiled()
     assert set(found) == {"x", "unused"}
     assert not found["unused"].any()
-    leaves = {n: t.clone().requires_grad_(t.is_floating_point()) for n, t in c.operands.items()}
+    leaves: dict[str, Any] = {n: t.clone().requires_grad_(t.is_floating_point()) for n, t in c.operands.items()}
     einc.compile(text)(**leaves).sum().backward()
     assert leaves["unused"].grad is None
 
@@ -259,7 +261,7 @@ def test_the_program_of_gradients_is_a_program() -> None:
     c = call(SEVERAL, x=normal(4, 3), w=normal(3, 5), n=normal(4))
     made = differentiate(c.program, c.by)
     text = print_program(made.program)
-    cotangents = {made.cotangents[n]: t for n, t in c.cotangents.items()}
-    found = einc.compile(text)(**c.operands, **cotangents)
+    given: dict[str, Any] = {**c.operands, **{made.cotangents[n]: t for n, t in c.cotangents.items()}}
+    found = einc.compile(text)(**given)
     assert isinstance(made.program, ein.Program)
     assert_equal(dict(zip(made.gradients, found, strict=True)), c.in_torch())

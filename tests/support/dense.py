@@ -29,11 +29,15 @@ def dense(
     """The results, for operands of reals of this type, complex numbers of such parts, and integers."""
     found = bind(program, {n: tuple(t.shape) for n, t in operands.items()}, dict(scalars or {}))
     values = {n: torch.tensor(v, dtype=real if isinstance(v, float) else None) for n, v in found.scalars.items()}
-    tensors = dict(operands)
+    tensors = {n: t.long() if _is_integer(t) else t for n, t in operands.items()}
     scope = _Scope(tensors, program, found.extents, values, real)
     for e in program.equations:
         tensors.update(scope.equation(e))
     return [tensors[r] for r in program.results]
+
+
+def _is_integer(t: Tensor) -> bool:
+    return not (t.is_floating_point() or t.is_complex() or t.dtype == torch.bool)
 
 
 class _Scope:
