@@ -27,27 +27,67 @@ _CLEARLY = 3 / 4  # of the time with T stored: the prediction leaves out registe
 
 
 def recomputed(program: Program, plans: Sequence[Planned], context: Context) -> Iterator[Alternative]:
-    """The program with a tensor computed once more in a kernel that reads it, for each that may pay."""
-    model = Model(program, context)
-    maker = {t.name: eq for eq in program.equations for t in eq.outputs}
-    plan_of = {eq.name: p for p in plans for eq in p.equations}
-    groups = {id(p): {eq.name for eq in p.equations} for p in plans}
-    once = compared(program)
+    """The program with a tensor computed once more in a kernel that reads it, for each that may pay.
+
+    And with one that several kernels read computed in each of them: it is in memory until the last one does without.
+    """
+    again = _Recomputing(program, plans, context)
+    readers: dict[str, list[Planned]] = {}
     for plan in plans:
-        own = groups[id(plan)]
-        for name, at in _reads([eq for eq in program.equations if eq.name in own]).items():
-            producer = plan_of[maker[name].name] if name in maker else plan
+        for name in again.movable(plan):
+            readers.setdefault(name, []).append(plan)
+            yield from again.alternatives(name, [plan])
+    for name, several in readers.items():
+        if len(several) > 1 and len(several) == len(again.readers(name)):
+            yield from again.alternatives(name, several)
+
+
+class _Recomputing:
+    """The tensors of a program that kernels may compute again, and what becomes of the program then."""
+
+    def __init__(self, program: Program, plans: Sequence[Planned], context: Context) -> None:
+        self.program, self.plans, self.context = program, plans, context
+        self.model = Model(program, context)
+        self.maker = {t.name: eq for eq in program.equations for t in eq.outputs}
+        self.plan_of = {eq.name: p for p in plans for eq in p.equations}
+        self.groups = {id(p): frozenset(eq.name for eq in p.equations) for p in plans}
+        self.once = compared(program)
+
+    def reads(self, plan: Planned) -> dict[str, list[Read]]:
+        own = self.groups[id(plan)]
+        return _reads([eq for eq in self.program.equations if eq.name in own])
+
+    def readers(self, name: str) -> list[Planned]:
+        """The kernels that read a tensor of another."""
+        return [p for p in self.plans if name in self.reads(p) and self.plan_of[self.maker[name].name] is not p]
+
+    def movable(self, plan: Planned) -> Iterator[str]:
+        """The tensors that a kernel reads from another, and may compute itself."""
+        for name, at in self.reads(plan).items():
+            producer = self.plan_of[self.maker[name].name] if name in self.maker else plan
             if producer is plan:
                 continue
-            above = _upstream(maker[name], maker, context)
-            movable = once.isdisjoint(_made(above)) and all(_is_plain(eq, program) for eq in above)
+            above = _upstream(self.maker[name], self.maker, self.context)
+            movable = self.once.isdisjoint(_made(above)) and all(_is_plain(eq, self.program) for eq in above)
             movable = movable and all(_is_placed(r, above) for r in at)
-            if movable and _may_pay(above, len(at), producer, model):
-                made, again = _again(program, own, at, above)
-                left = groups[id(producer)] if set(producer.stores) <= _made(above) else set()  # not needed any more
-                others = [g for g in groups.values() if g is not own and g is not left]
-                for readers in dict.fromkeys((frozenset(own), _after(name, plan))):
-                    yield Alternative(again, [*others, readers | made], _CLEARLY)
+            if movable and _may_pay(above, len(at), producer, self.model):
+                yield name
+
+    def alternatives(self, name: str, readers: Sequence[Planned]) -> Iterator[Alternative]:
+        """The program with the tensor computed in these kernels, with all of their equations, or those after it."""
+        above = _upstream(self.maker[name], self.maker, self.context)
+        producer = self.plan_of[self.maker[name].name]
+        program, made = self.program, []
+        for plan in readers:
+            copied, program = _again(program, self.groups[id(plan)], self.reads(plan)[name], above)
+            made.append(copied)
+        own = [self.groups[id(p)] for p in readers]
+        left = [self.groups[id(producer)]] if set(producer.stores) <= _made(above) else []  # not needed any more
+        others = [g for g in self.groups.values() if g not in own and g not in left]
+        after = [_after(name, p) for p in readers]
+        for kept in dict.fromkeys((tuple(own), tuple(after))):
+            joined = [group | copied for group, copied in zip(kept, made, strict=True)]
+            yield Alternative(program, [*others, *joined], _CLEARLY)
 
 
 def _made(equations: Sequence[Equation]) -> set[str]:
