@@ -8,7 +8,7 @@ import re
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from tempfile import TemporaryFile
 from types import ModuleType
 from typing import IO, Any, ParamSpec, TypeVar
@@ -22,6 +22,7 @@ _OUTPUTS = (1, 2)  # file descriptors of standard output and standard error, whi
 _TELLING = re.compile(r"Assertion [`'].*|(?:LLVM ERROR|fatal|error)\s*:\s*\S.*")
 _QUOTED = re.compile(r"\w+\(([\"'])(.*)\1\)", re.DOTALL)  # an exception quoted in the message of another
 _PLACE = re.compile(r"<einc [^>]*>\W{1,2}(\d+)\b")
+_PARSED = 4  # times at most that a kernel is compiled because of it
 _LONGEST = 200  # the most characters of a reason that are shown
 
 
@@ -58,7 +59,7 @@ def quietly(compiler: Callable[P, T], kernel: str, where: str, source: str) -> C
 
         with _diverted() as said:
             try:
-                return compiler(*args, **kwargs)
+                return _parsing(compiler)(*args, **kwargs)
             except (OutOfResources, TargetError):
                 raise
             except Exception as error:  # Triton may raise anything
@@ -71,6 +72,23 @@ def quietly(compiler: Callable[P, T], kernel: str, where: str, source: str) -> C
                 ) from error
 
     return compiled
+
+
+def _parsing(compiler: Callable[P, T]) -> Callable[P, T]:
+    """The compiler, called again where Python fails to parse in several threads at once.
+
+    Python 3.11 counts the depth of trees for all threads together, and raises `SystemError` where they meet
+    (https://github.com/python/cpython/issues/106905).
+    """
+
+    @functools.wraps(compiler)
+    def again(*args: P.args, **kwargs: P.kwargs) -> T:
+        for _ in range(_PARSED):
+            with suppress(SystemError):
+                return compiler(*args, **kwargs)
+        return compiler(*args, **kwargs)
+
+    return again
 
 
 class _Diversion:

@@ -9,23 +9,20 @@ a side; everything else fills the target's tile from the innermost axis outwards
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import replace
 from itertools import product as combinations
-from math import prod
 
 from einc import tile
 from einc.base.targets import Target
 from einc.codegen.triton.contracted import LEAST, least_inner
-from einc.codegen.triton.occupancy import Occupancy
-from einc.codegen.triton.options import HOPPER
+from einc.codegen.triton.sizing import Sizing, Tiles
 from einc.codegen.triton.stages import stages_needed
 from einc.pipeline import Context
 from einc.tile import WHOLE, Block, TileAxis
 from einc.tile.asked import counts_asked, tiles_asked
 from einc.tile.blocks import power
 from einc.tile.typing import multiplied
-from einc.tile.walk import lets, tile_axes, values_in
+from einc.tile.walk import tile_axes, values_in
 
 _HALF = 64  # rows and columns where dots follow each other; two bytes each are a swizzled row
 _CHAINED = ((64, 4), (32, 8), (16, 8))  # rows and warps where dots follow each other: Hopper's, then earlier ones
@@ -45,19 +42,10 @@ _FILLED = 256  # programs that keep a machine busy to the end
 _WIDEST = {"column": 1024, "reduced": 1024}
 
 
-@dataclass(frozen=True, slots=True)
-class _Tiles:
-    """The sizes of a kernel's axes by role, its warps, and the blocks in flight."""
-
-    blocks: dict[str, Block]
-    warps: int
-    stages: int = 3
-
-
 def choose_tiles(kernel: tile.Kernel, context: Context) -> tile.Kernel:
     """The kernel with its tile sizes: those that are asked for, and the others to suit them."""
-    k = _Kernel(_as_asked(kernel, context), context)
-    tiles = _streaming(_dot_tiles(k), k) if k.dots else _Tiles(_plain_blocks(k), 4)
+    k = Sizing(_as_asked(kernel, context), context)
+    tiles = _streaming(_dot_tiles(k), k) if k.dots else Tiles(_plain_blocks(k), 4)
     sizes = {a.name: _block(k, a, tiles) for a in k.axes if k.given(a) is None}
     counts = {"warps": tiles.warps, "stages": tiles.stages} | counts_asked(context.choices, kernel, "warps", "stages")
     return replace(kernel, choices=k.kernel.choices.sized(sizes).counted(counts))
@@ -78,7 +66,7 @@ def _as_asked(kernel: tile.Kernel, context: Context) -> tile.Kernel:
     return replace(kernel, choices=kernel.choices.sized(sizes))
 
 
-def _block(k: _Kernel, a: TileAxis, tiles: _Tiles) -> Block:
+def _block(k: Sizing, a: TileAxis, tiles: Tiles) -> Block:
     """The size along an axis."""
     block = tiles.blocks[a.role]
     if k.dots and a.name not in {x for d in k.dots for x in (d.row, d.column, d.inner)}:
@@ -88,69 +76,11 @@ def _block(k: _Kernel, a: TileAxis, tiles: _Tiles) -> Block:
     return block
 
 
-class _Kernel:
-    """A kernel whose tiles are being chosen, and what that depends on."""
-
-    def __init__(self, kernel: tile.Kernel, context: Context) -> None:
-        self.kernel, self.context, self.target = kernel, context, context.target
-        self.axes = [a for a in tile_axes(kernel).values() if a.blocked]
-        self.hints = {a.name: power(prod(context.size(x) for x in a.axes)) for a in tile_axes(kernel).values()}
-        self.multiplied = multiplied(kernel)
-        self.dots = [d for d, _ in self.multiplied]
-        self.on_cuda = context.target.vendor == "cuda"
-
-    @cached_property
-    def occupancy(self) -> Occupancy:
-        return Occupancy(self.kernel)
-
-    @cached_property
-    def loaded(self) -> frozenset[str]:
-        """What is as it lies in memory."""
-        found = (s.names for s in lets(self.kernel.body) if isinstance(s.value, tile.Load))
-        return frozenset(name for names in found for name in names)
-
-    @cached_property
-    def columns_of_chains(self) -> frozenset[str]:
-        """The columns of what computed values of two bytes are multiplied with, after another dot.
-
-        Their tile gets whole swizzled rows. With narrower ones, CUDA 12.8's assembler may address it by a register that
-        nothing wrote, where the tile lies at the address of an earlier one with wider rows: results are then random.
-        """
-        if len(self.dots) < 2:
-            return frozenset()
-        return frozenset(d.column for d, t in self.multiplied if t.size <= 2 and not self.is_copied(d))
-
-    @property
-    def least(self) -> int:
-        """The shortest inner length."""
-        return max(least_inner(t) for _, t in self.multiplied)
-
-    def is_copied(self, dot: tile.Dot) -> bool:
-        """Whether a dot's operands are as they lie in memory."""
-        return all(isinstance(x, tile.Ref) and x.name in self.loaded for x in (dot.left, dot.right))
-
-    def given(self, a: TileAxis) -> Block | None:
-        """The size that an axis has already."""
-        return self.kernel.choices.tile(a.name)
-
-    def sizes(self, blocks: dict[str, Block]) -> dict[str, int]:
-        """The positions of a tile along each of its axes, by the hints."""
-        found = dict.fromkeys(self.hints, 1)
-        for a in self.axes:
-            found[a.name] = min((self.given(a) or blocks[a.role]).cap, self.hints[a.name])
-        return found
-
-    def programs(self, blocks: dict[str, int]) -> int:
-        """The programs of the grid with blocks of these sizes."""
-        context = self.context
-        return prod(-(-prod(context.size(x) for x in a.axes) // blocks.get(a.role, 1)) for a in self.kernel.grid)
-
-
 # ---------------------------------------------------------------------------------------------------------------------
 # Contractions
 
 
-def _dot_tiles(k: _Kernel) -> _Tiles:
+def _dot_tiles(k: Sizing) -> Tiles:
     """A tile for the target's matrix units.
 
     Where one dot's result is an operand of another along the walked axis, half the rows and columns keep both results
@@ -166,11 +96,11 @@ def _dot_tiles(k: _Kernel) -> _Tiles:
     blocks = _dot_blocks(k, widest)
     is_plain = k.on_cuda and widest <= 2 and len(k.dots) == 1
     if is_plain and k.dots[0].inner in walked and k.is_copied(k.dots[0]):
-        return _product(k, blocks) or _fitted(_Tiles(blocks, 8), k)
-    return _fitted(_Tiles(blocks, 8), k)
+        return _product(k, blocks) or _fitted(Tiles(blocks, 8), k)
+    return _fitted(Tiles(blocks, 8), k)
 
 
-def _product(k: _Kernel, blocks: dict[str, Block]) -> _Tiles | None:
+def _product(k: Sizing, blocks: dict[str, Block]) -> Tiles | None:
     """The fastest tile of a single product of two tensors that fills the machine, and fits in shared memory, if any."""
     length, stages = _largest_dot(k.target)[2], k.kernel.choices.stages
     fitting = [t for t in _PRODUCTS if (t[0] + t[1]) * length * 2 * stages <= k.target.shared]
@@ -179,10 +109,10 @@ def _product(k: _Kernel, blocks: dict[str, Block]) -> _Tiles | None:
     filling = [t for t in fitting if k.programs({"row": t[0], "column": t[1]}) >= _FILLED]
     rows, columns, warps = (filling or fitting[-1:])[0]
     sizes = {"row": Block(LEAST, rows), "column": Block(LEAST, columns), "reduced": Block(k.least, length)}
-    return _Tiles(blocks | sizes, warps)
+    return Tiles(blocks | sizes, warps)
 
 
-def _chained(k: _Kernel) -> _Tiles:
+def _chained(k: Sizing) -> Tiles:
     """Tiles of dots that follow each other: the most rows that registers hold, then blocks that shared memory does.
 
     Four bytes go through vector registers, with half as long a block, and a step less in flight.
@@ -194,7 +124,7 @@ def _chained(k: _Kernel) -> _Tiles:
     whole = {"reduced": Block(least, max(inner, least)), "whole": Block(least, WHOLE)}
     for rows, warps in _CHAINED if min(types) <= 2 else _EXACT:
         blocks = {"row": Block(LEAST, rows), "column": Block(LEAST, inner)}
-        tiles = _Tiles(blocks | whole, warps, stages)
+        tiles = Tiles(blocks | whole, warps, stages)
         if _is_held(tiles, k):
             break
     widths = [k.hints[a.name] for a in k.kernel.whole]
@@ -205,7 +135,7 @@ def _chained(k: _Kernel) -> _Tiles:
     return replace(tiles, blocks=tiles.blocks | cut, stages=stages)
 
 
-def _busy(k: _Kernel) -> _Tiles | None:
+def _busy(k: Sizing) -> Tiles | None:
     """Tiles of three dots or more, with which a multiprocessor has enough warps and each its registers; None for none.
 
     Results and states of so many dots leave room for few programs, and a single one of four warps waits for itself.
@@ -218,34 +148,34 @@ def _busy(k: _Kernel) -> _Tiles | None:
         room = target.registers * warps // 8
         programs = target.shared // (k.occupancy.shared(sizes, 3, warps) + 1024)
         if k.occupancy.results(sizes) <= room * 5 // 8 and programs * warps >= _WARPS:
-            return _Tiles(blocks, warps)
+            return Tiles(blocks, warps)
     return None
 
 
-def _is_held(tiles: _Tiles, k: _Kernel) -> bool:
+def _is_held(tiles: Tiles, k: Sizing) -> bool:
     """Whether the registers of its warps, eight have all, hold what is live, and a quarter of them the rest."""
     sizes = k.sizes(tiles.blocks)
     room = k.target.registers * tiles.warps // 8 * 3 // 4
     return k.occupancy.registers(sizes) <= room and k.occupancy.products(sizes, tiles.warps) <= _MOST_PRODUCTS
 
 
-def _batched(k: _Kernel) -> _Tiles:
+def _batched(k: Sizing) -> Tiles:
     """Tiles of dots at every position of a tile axis: the most rows, and then the most of the walked axis, that leave
     what all dots make a quarter of the registers, and what they take an eighth of shared memory."""
-    found, least = _Tiles({}, 8), k.least
+    found, least = Tiles({}, 8), k.least
     for rows, stages, inner in combinations((_HALF, _HALF // 2, LEAST), (2, 1), (_HALF, _HALF // 2, least)):
         blocks = {role: Block(LEAST, rows) for role in ("row", "column")}
         blocks |= {"reduced": Block(least, inner), "whole": Block(LEAST, WHOLE)}
         sizes = k.sizes(blocks)
         held = k.occupancy.results(sizes)
-        found = _Tiles(blocks, 4 if held <= k.target.registers // 8 else 8, stages)
+        found = Tiles(blocks, 4 if held <= k.target.registers // 8 else 8, stages)
         room = held <= k.target.registers * 3 // 4 and k.occupancy.largest(sizes) <= _CROSSED
         if room and k.occupancy.shared(sizes, stages, found.warps) <= k.target.shared * 7 // 8:
             break
     return found
 
 
-def _fitted(tiles: _Tiles, k: _Kernel) -> _Tiles:
+def _fitted(tiles: Tiles, k: Sizing) -> Tiles:
     """Tiles cut to the room that what is held whole leaves; rows first, until states leave 3/8 of the registers."""
     row = tiles.blocks["row"]
     while row.cap > LEAST:
@@ -257,7 +187,7 @@ def _fitted(tiles: _Tiles, k: _Kernel) -> _Tiles:
     return _cut(replace(tiles, blocks=tiles.blocks | {"row": row}), k)
 
 
-def _cut(tiles: _Tiles, k: _Kernel) -> _Tiles:
+def _cut(tiles: Tiles, k: Sizing) -> Tiles:
     """Stages, the inner length, rows and columns cut until what dots read fits in shared memory, and what is computed
     in registers."""
     narrow = k.on_cuda and k.columns_of_chains
@@ -266,7 +196,7 @@ def _cut(tiles: _Tiles, k: _Kernel) -> _Tiles:
     def is_wide() -> bool:
         return k.target.vendor != "cpu" and k.occupancy.largest(k.sizes(tiles.blocks), walked=True) > _COMPUTED
 
-    def taken(t: _Tiles) -> int:
+    def taken(t: Tiles) -> int:
         return k.occupancy.shared(k.sizes(t.blocks), t.stages, t.warps)
 
     while (wide := is_wide()) or taken(tiles) > k.target.shared:
@@ -285,13 +215,13 @@ def _cut(tiles: _Tiles, k: _Kernel) -> _Tiles:
     return tiles
 
 
-def _halved(tiles: _Tiles, role: str) -> _Tiles:
+def _halved(tiles: Tiles, role: str) -> Tiles:
     """The tiles with half the positions along the axes of a role."""
     block = tiles.blocks[role]
     return replace(tiles, blocks=tiles.blocks | {role: replace(block, cap=block.cap // 2)})
 
 
-def _dot_blocks(k: _Kernel, widest: int) -> dict[str, Block]:
+def _dot_blocks(k: Sizing, widest: int) -> dict[str, Block]:
     """The target's tile, its inner length cut until the operands of every stage fit in half of shared memory.
 
     On NVIDIA's vector units, where f32 and f64 are multiplied exactly, an inner length beyond 128 bytes spills.
@@ -318,11 +248,11 @@ def _largest_dot(target: Target) -> tuple[int, int, int]:
     return rows, columns, inner // 2 if target.name in _SHORT else inner
 
 
-def _streaming(tiles: _Tiles, k: _Kernel) -> _Tiles:
+def _streaming(tiles: Tiles, k: Sizing) -> Tiles:
     """Tiles with as many stages as memory needs, where few rows are all there are: each program has its own bytes."""
     sizes = k.sizes(tiles.blocks)
     rows = [a.name for a in k.kernel.grid if a.role == "row"]
-    is_thin = all(k.hints[a] <= sizes[a] for a in rows) and all(sizes[d.row] < HOPPER for d in k.dots)
+    is_thin = all(k.hints[a] <= sizes[a] for a in rows) and all(sizes[d.row] <= LEAST for d in k.dots)
     if not (is_thin and k.on_cuda):
         return tiles
     rate = min(k.target.dot_rate(t) for _, t in k.multiplied)
@@ -335,7 +265,7 @@ def _streaming(tiles: _Tiles, k: _Kernel) -> _Tiles:
 # All else
 
 
-def _plain_blocks(k: _Kernel) -> dict[str, Block]:
+def _plain_blocks(k: Sizing) -> dict[str, Block]:
     """The innermost axis gets what its size hint asks for; the rows what is left of the tile.
 
     Prefixes of several components are that many tiles at once.

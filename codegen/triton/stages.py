@@ -15,6 +15,7 @@ from einc.codegen.triton.occupancy import Extents, Occupancy
 
 _LATENCY = 1e-6  # seconds from a load to its bytes, while memory is busy
 _STREAMS = 4  # times as long as its products take a walk waits for memory, if it does little else
+_TOGETHER = 4  # programs that hide each other's waits, as blocks in flight do otherwise
 _THREAD = 512  # bytes of registers that a thread of such a program takes
 _RESERVED = 1024  # bytes of shared memory that each program takes for the system
 
@@ -39,5 +40,6 @@ def stages_needed(
     least, needed = resident(most), _LATENCY * rates.memory / rates.processors
     if programs <= least * rates.processors:
         return most
-    fewer = (n for n in range(2, most) if resident(n) > least and resident(n) * (n - 1) * moved >= needed)
+    enough = max(least + 1, _TOGETHER)
+    fewer = (n for n in range(2, most) if resident(n) >= enough and resident(n) * (n - 1) * moved >= needed)
     return next(fewer, most)

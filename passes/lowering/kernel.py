@@ -193,7 +193,7 @@ class Kernel:
         for term in c.terms:
             operand = self.operand_type(eq, term)
             factors = (term.left, term.right) if at.row in self.tiles(c.shape.rows) else (term.right, term.left)
-            first, second = counted.sides(*map(multiplied, factors), rows, columns)
+            first, second = counted.sides(multiplied(factors[0]), multiplied(factors[1]), rows, columns)
             left = self.b.typed(first.value, rows, operand)
             left = Elem("neg", (left,)) if term.negative and operand.is_float else left
             right = self.b.typed(second.value, columns, operand)

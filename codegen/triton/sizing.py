@@ -1,0 +1,83 @@
+"""A kernel whose tiles are being chosen, and the tiles that one choice after another gives it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from math import prod
+
+from einc import tile
+from einc.codegen.triton.contracted import least_inner
+from einc.codegen.triton.occupancy import Occupancy
+from einc.pipeline import Context
+from einc.tile import Block, TileAxis
+from einc.tile.blocks import power
+from einc.tile.typing import multiplied
+from einc.tile.walk import lets, tile_axes
+
+
+@dataclass(frozen=True, slots=True)
+class Tiles:
+    """The sizes of a kernel's axes by role, its warps, and the blocks in flight."""
+
+    blocks: dict[str, Block]
+    warps: int
+    stages: int = 3
+
+
+class Sizing:
+    """A kernel whose tiles are being chosen, and what that depends on."""
+
+    def __init__(self, kernel: tile.Kernel, context: Context) -> None:
+        self.kernel, self.context, self.target = kernel, context, context.target
+        self.axes = [a for a in tile_axes(kernel).values() if a.blocked]
+        self.hints = {a.name: power(prod(context.size(x) for x in a.axes)) for a in tile_axes(kernel).values()}
+        self.multiplied = multiplied(kernel)
+        self.dots = [d for d, _ in self.multiplied]
+        self.on_cuda = context.target.vendor == "cuda"
+
+    @cached_property
+    def occupancy(self) -> Occupancy:
+        return Occupancy(self.kernel)
+
+    @cached_property
+    def loaded(self) -> frozenset[str]:
+        """What is as it lies in memory."""
+        found = (s.names for s in lets(self.kernel.body) if isinstance(s.value, tile.Load))
+        return frozenset(name for names in found for name in names)
+
+    @cached_property
+    def columns_of_chains(self) -> frozenset[str]:
+        """The columns of what computed values of two bytes are multiplied with, after another dot.
+
+        Their tile gets whole swizzled rows. With narrower ones, CUDA 12.8's assembler may address it by a register that
+        nothing wrote, where the tile lies at the address of an earlier one with wider rows: results are then random.
+        """
+        if len(self.dots) < 2:
+            return frozenset()
+        return frozenset(d.column for d, t in self.multiplied if t.size <= 2 and not self.is_copied(d))
+
+    @property
+    def least(self) -> int:
+        """The shortest inner length."""
+        return max(least_inner(t) for _, t in self.multiplied)
+
+    def is_copied(self, dot: tile.Dot) -> bool:
+        """Whether a dot's operands are as they lie in memory."""
+        return all(isinstance(x, tile.Ref) and x.name in self.loaded for x in (dot.left, dot.right))
+
+    def given(self, a: TileAxis) -> Block | None:
+        """The size that an axis has already."""
+        return self.kernel.choices.tile(a.name)
+
+    def sizes(self, blocks: dict[str, Block]) -> dict[str, int]:
+        """The positions of a tile along each of its axes, by the hints."""
+        found = dict.fromkeys(self.hints, 1)
+        for a in self.axes:
+            found[a.name] = min((self.given(a) or blocks[a.role]).cap, self.hints[a.name])
+        return found
+
+    def programs(self, blocks: dict[str, int]) -> int:
+        """The programs of the grid with blocks of these sizes."""
+        context = self.context
+        return prod(-(-prod(context.size(x) for x in a.axes) // blocks.get(a.role, 1)) for a in self.kernel.grid)
