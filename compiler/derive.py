@@ -8,12 +8,13 @@ extents and the machine; all else follows from its equations.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
 from einc import ein
+from einc.base.errors import CallError, nearest
 from einc.base.targets import Target
 from einc.cache import find, keep
 from einc.driver import compile_program
@@ -54,6 +55,53 @@ class Behind:
     program: ein.Program
     sources: tuple[Source, ...]
     gradients: tuple[int | None, ...]
+
+
+def asked(program: ein.Program, names: Sequence[str]) -> tuple[str, ...]:
+    """The operands that gradients are asked for: those named, or all of floats and complex numbers.
+
+    Raises `CallError` for a name that is no operand, and for an operand of integers or truth values.
+    """
+    have = [p.name for p in program.operands if p.dtype.is_float or p.dtype.is_complex]
+    for name in names:
+        if name in have:
+            continue
+        other = next((p for p in program.params if p.name == name), None)
+        if other is None:
+            what, why = "is no operand", f"operands with gradients: {', '.join(have) or 'none'}"
+        elif isinstance(other, ein.Operand):
+            what, why = "has no gradient", f"its values are {other.dtype}"
+        else:
+            what, why = "has no gradient", "a scalar is a constant of the program"
+        instead = f"a tensor without axes, {name}[]" if isinstance(other, ein.Param) else f"one of {', '.join(have)}"
+        hint = nearest(name, have) or (instead if have else "an operand of floats")
+        raise CallError(f"'{name}' {what}", fact=why, hint=hint)
+    return tuple(n for n in have if n in names) if names else tuple(have)
+
+
+def backward(run: Ahead, named: Sequence[str] = ()) -> Behind:
+    """The gradients, given cotangents of all results of the program that have one.
+
+    Raises `CallError` where one of the operands `named` has no gradient, since no such result depends on it; without
+    names, where none has.
+    """
+    results = tuple(n for k, n in enumerate(run.program.results[: run.results]) if k not in run.fixed)
+    found = behind(run, tuple(dict.fromkeys(results)))
+    there = dict(zip((p.name for p in run.program.operands), found.gradients, strict=True))
+    without = [name for name in named or run.operands if there[name] is None]
+    if named and without:
+        raise CallError(
+            f"'{without[0]}' has no gradient",
+            fact="no result with a derivative depends on it",
+            hint=", ".join(n for n in named if n not in without) or "another operand",
+        )
+    if len(without) == len(run.operands):
+        raise CallError(
+            "the program has no gradient",
+            fact="no result with a derivative depends on an operand of floats",
+            hint="results that vary with operands",
+        )
+    return found
 
 
 def ahead(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Self
 
 from einc import ein
@@ -27,6 +27,14 @@ LEVELS = (0, 1, 2)
 _FORMATS = ("text", "json", "html")  # of an explanation
 
 
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What a program was made for: extents of its axes, and the place of operands, if there were any."""
+
+    extents: Mapping[str, int]
+    where: Place | None = None
+
+
 class Inspected:
     """A program as its text means it, with what shows it from every side; arguments are those of a call."""
 
@@ -35,6 +43,12 @@ class Inspected:
         self._meaning = elaborate(self.text)
         self._callee = of_text(text, name, options)
         self.options, self._signature = self._callee.options, self._callee.signature
+        self._known: Known | None = None
+
+    @property
+    def results(self) -> tuple[str, ...]:
+        """The names of what a call gives, in order."""
+        return self._meaning.results
 
     def _own(self, **options: Any) -> dict[str, Any]:
         """The options of a call that were given and have the name of a parameter."""
@@ -61,10 +75,22 @@ class Inspected:
         Operands on the meta device, which have a shape and no memory, will do.
         """
         if not operands and not named:
-            return self.options.compile(self._meaning, None)
-        given = self._arrange(operands, named, shaped=True)
+            if self._known is None:
+                return self.options.compile(self._meaning, None)
+            return self.options.compile(self._meaning, self._known.extents, self._known.where)
+        program, known = self._bound(self._arrange(operands, named, shaped=True))
+        return self.options.compile(program, known.extents, known.where)
+
+    def _bound(self, given: Arguments) -> tuple[ein.Program, Known]:
+        """What it means for these arguments, with the extents of all axes."""
         program, bindings = self._callee.bound(given.facts, given.scalars)
-        return self.options.compile(program, bindings.extents, _place(given))
+        return program, Known(bindings.extents, _place(given))
+
+    def _usual(self) -> Known:
+        """What it is looked at for where no operands are given: those it was made for, else small ones."""
+        from einc.explain.sizes import USUAL, extents, usual
+
+        return self._known or Known(extents(self._meaning, usual(self._meaning), {}, USUAL))
 
     def dump(self, stage: str | None = None, /, *operands: Array, **named: Any) -> str:
         """The program after a pass, as text that compiles again, its kernels included once there are any.
@@ -83,17 +109,16 @@ class Inspected:
     def story(self, /, *operands: Array, **named: Any) -> Story:
         """What the program is and what it costs at every level, for these operands; without any, for small ones."""
         if not operands and not named and self.text.operands:
-            from einc.explain.sizes import USUAL, extents, usual
-
-            return self._story(self._meaning, extents(self._meaning, usual(self._meaning), {}, USUAL), {}, {})
+            known = self._usual()
+            return self._story(self._meaning, known.extents, {}, {}, known.where)
         given = self._arrange(operands, named, shaped=True)
-        program, bindings = self._callee.bound(given.facts, given.scalars)
+        program, known = self._bound(given)
         indices = {
             name: as_numpy(as_torch(a).cpu())
             for name, a, f in zip(given.names, given.arrays, given.facts, strict=True)
             if (f.dtype.is_int or f.dtype.is_bool) and not is_meta(a)
         }
-        return self._story(program, bindings.extents, given.scalars, indices, _place(given))
+        return self._story(program, known.extents, given.scalars, indices, known.where)
 
     def story_for(
         self, facts: Mapping[str, Fact], extents: Mapping[str, int], scalars: Mapping[str, ScalarValue] | None = None
