@@ -17,7 +17,7 @@ from einc.base.facts import Fact
 from einc.base.files import read_text
 from einc.driver import elaborate
 from einc.ein.printer import print_program
-from einc.inspection import LEVELS, Inspected, Known
+from einc.inspection import LEVELS, Inspected, Known, usually
 from einc.runtime.arguments import Arguments
 from einc.runtime.derivative import call as differentiable
 from einc.runtime.derivative import needed
@@ -29,7 +29,7 @@ from einc.runtime.tensors import as_numpy, as_torch, compiling, device_of, is_to
 from einc.tile.asked import MOST_PARTS, choice
 
 if TYPE_CHECKING:
-    from einc.derive import Ahead, Behind
+    from einc.derive import Ahead, Behind, Together
 
 Array = Any  # a torch tensor, or whatever numpy.asarray takes
 
@@ -145,6 +145,19 @@ class Program(Inspected):
         results = evaluate(elaborate(self.text, named), arrays, given.scalars)
         return results[0] if len(results) == 1 else results
 
+    def source(self, /, *operands: Array, gradient: bool | str | Sequence[str] = False, **named: Any) -> str:
+        """The Triton file: kernels and launcher, complete in itself.
+
+        With `gradient`, for all operands of floats or for those named, the file holds what runs ahead and what gives
+        the gradients, and a function of the program's name that torch differentiates, once. Where a parameter of the
+        program is called `gradient`, the keyword is that parameter's.
+        """
+        own = self._own(gradient=None if gradient is False else gradient)
+        if own or gradient is False:
+            return super().source(*operands, **named | own)
+        names = () if gradient is True else (gradient,) if isinstance(gradient, str) else tuple(gradient)
+        return self.gradient(*names, given=operands, **named).together.source
+
     def gradient(self, /, *names: str, given: Sequence[Array] = (), **named: Any) -> Gradient:
         """The gradients by these operands, or by all of floats or complex numbers, as a program.
 
@@ -155,9 +168,9 @@ class Program(Inspected):
         It takes those operands of the program that it reads, tensors that were saved, and a cotangent `dO` for each
         result `O` that has a derivative, of its shape and type; it gives `dQ` for each operand `Q` asked for, in the
         program's order, of its shape and type. What saves tensors is its `ahead`. `given` and arguments by name are
-        those of a call, on the meta device if need be: the gradients are those for their types, and what is saved is
-        decided for their sizes and their device. Without them, operands are float32 and small. Where a parameter of
-        the program is called `given`, the keyword is that parameter's.
+        those of a call, on the meta device if need be: the gradients are those for their types, and what is saved and
+        compiled is decided for their sizes and their device. Without them, operands are float32, and what is saved is
+        decided for small ones. Where a parameter of the program is called `given`, the keyword is that parameter's.
 
         Raises `CallError` for a name that is no operand, an operand of integers or truth values, and one that no result
         depends on.
@@ -165,20 +178,23 @@ class Program(Inspected):
         if not isinstance(given, Sequence) or "given" in self._own(given=given or None):
             named, given = named | {"given": given}, ()
         if not given and not named:
-            return self._gradient(self._meaning, names, self._usual())
+            return self._gradient(self._meaning, names, self._known)
         program, known = self._bound(self._arrange(given, named, shaped=True))
         return self._gradient(program, names, known)
 
-    def gradient_for(self, facts: Mapping[str, Fact], extents: Mapping[str, int], names: Sequence[str]) -> Gradient:
-        """The same for operands that need not be there; `extents` are of all axes."""
-        return self._gradient(elaborate(self.text, facts), names, Known(extents))
+    def gradient_for(
+        self, facts: Mapping[str, Fact], extents: Mapping[str, int] | None, names: Sequence[str]
+    ) -> Gradient:
+        """The same for operands that need not be there; `extents` are of all axes, None if they are not known."""
+        return self._gradient(elaborate(self.text, facts), names, None if extents is None else Known(extents))
 
-    def _gradient(self, program: ein.Program, names: Sequence[str], known: Known) -> Gradient:
+    def _gradient(self, program: ein.Program, names: Sequence[str], known: Known | None) -> Gradient:
         from einc.derive import ahead, asked, backward
 
-        machine = self.options.machine(known.where)
-        run = ahead(program, asked(program, names), self.options.level, machine, known.extents)
-        return Gradient(run, backward(run, names), replace(self.options, choices=(), begin=None), known)
+        deciding = known or usually(program)
+        machine = self.options.machine(deciding.where)
+        run = ahead(program, asked(program, names), self.options.level, machine, deciding.extents)
+        return Gradient(program, run, backward(run, names), replace(self.options, choices=(), begin=None), known)
 
     @property
     def description(self) -> str:
@@ -207,12 +223,19 @@ class Gradient(Program):
     `saved` are those results of `ahead` that this one reads, whether they are results of the program or not.
     """
 
-    def __init__(self, run: Ahead, half: Behind, options: Options, known: Known) -> None:
+    def __init__(self, whole: ein.Program, run: Ahead, half: Behind, options: Options, known: Known | None) -> None:
         super().__init__(print_program(half.program), None, options)
         self.ahead = Program(print_program(run.program), None, options)
-        self._known, self.ahead._known = _of(half.program, known), _of(run.program, known)
+        self._known, self.ahead._known = (known and _of(p, known) for p in (half.program, run.program))
         self.saved = tuple(run.program.results[k] for kind, k in half.sources if kind == "output")
-        self._run, self._half = run, half
+        self._origin = whole, run, half
+
+    @property
+    def together(self) -> Together:
+        """Both halves, compiled for what the gradients were asked for."""
+        from einc.derive import Together
+
+        return Together(*self._origin, self.ahead.compiled(), self.compiled())
 
 
 def _of(program: ein.Program, known: Known) -> Known:

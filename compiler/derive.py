@@ -9,18 +9,16 @@ extents and the machine; all else follows from its equations.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
-from typing import Literal
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
 
 from einc import ein
 from einc.base.errors import CallError, nearest
 from einc.base.targets import Target
 from einc.cache import find, keep
-from einc.driver import compile_program
+from einc.driver import Compiled, compile_program
+from einc.pipeline.emitted import Both, Emitted, Half, Source
 from einc.tile.blocks import size_class
-
-Source = tuple[Literal["operand", "output", "cotangent"], int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +53,49 @@ class Behind:
     program: ein.Program
     sources: tuple[Source, ...]
     gradients: tuple[int | None, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Together:
+    """A program and its gradients, compiled for one target: what one file of both is made of."""
+
+    whole: ein.Program
+    run: Ahead
+    half: Behind
+    ahead: Compiled
+    behind: Compiled
+
+    @cached_property
+    def emitted(self) -> Emitted:
+        """The complete file: kernels of both, and a function of the program's name that torch differentiates."""
+        ahead, behind = _half(self.ahead), _half(self.behind)
+        both = Both(self.whole, ahead, behind, self.run.fixed, self.half.sources, self.half.gradients)
+        return self.ahead.request.backend.emit_both(both, self.target)
+
+    @property
+    def source(self) -> str:
+        return self.emitted.source
+
+    @property
+    def target(self) -> Target:
+        return self.ahead.context.target
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Extents by axis, as far as they are known."""
+        return {**self.ahead.context.sizes, **self.behind.context.sizes}
+
+    def tightened(self) -> Together | None:
+        """The same in kernels that take less shared memory; None if none do."""
+        ahead, behind = self.ahead.tightened(), self.behind.tightened()
+        if ahead is None and behind is None:
+            return None
+        return replace(self, ahead=ahead or self.ahead, behind=behind or self.behind)
+
+
+def _half(compiled: Compiled) -> Half:
+    assert compiled.state.schedule is not None
+    return Half(compiled.state.program, compiled.state.schedule)
 
 
 def asked(program: ein.Program, names: Sequence[str]) -> tuple[str, ...]:

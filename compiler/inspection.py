@@ -86,12 +86,6 @@ class Inspected:
         program, bindings = self._callee.bound(given.facts, given.scalars)
         return program, Known(bindings.extents, _place(given))
 
-    def _usual(self) -> Known:
-        """What it is looked at for where no operands are given: those it was made for, else small ones."""
-        from einc.explain.sizes import USUAL, extents, usual
-
-        return self._known or Known(extents(self._meaning, usual(self._meaning), {}, USUAL))
-
     def dump(self, stage: str | None = None, /, *operands: Array, **named: Any) -> str:
         """The program after a pass, as text that compiles again, its kernels included once there are any.
 
@@ -109,7 +103,7 @@ class Inspected:
     def story(self, /, *operands: Array, **named: Any) -> Story:
         """What the program is and what it costs at every level, for these operands; without any, for small ones."""
         if not operands and not named and self.text.operands:
-            known = self._usual()
+            known = self._known or usually(self._meaning)
             return self._story(self._meaning, known.extents, {}, {}, known.where)
         given = self._arrange(operands, named, shaped=True)
         program, known = self._bound(given)
@@ -213,6 +207,13 @@ class Inspected:
         calls = (without_memory(call, named | own, self._meaning, dtype) for call in several)
         make_ready(self._callee, [self._arrange(*call, shaped=True) for call in calls], device, target, backend)
         return self
+
+
+def usually(program: ein.Program) -> Known:
+    """Small extents: what a program is looked at for where no operands are given."""
+    from einc.explain.sizes import USUAL, extents, usual
+
+    return Known(extents(program, usual(program), {}, USUAL))
 
 
 def _place(given: Arguments) -> Place | None:
