@@ -18,6 +18,7 @@ from einc.base.targets import Target
 from einc.cache import find, keep
 from einc.driver import Compiled, compile_program
 from einc.pipeline.emitted import Both, Emitted, Half, Source
+from einc.pipeline.fates import Fate
 from einc.tile.blocks import size_class
 
 
@@ -26,13 +27,14 @@ class Ahead:
     """A program that gives the results of another, and behind them tensors that its derivative reads.
 
     `operands` are those with gradients; `results` is how many of its own the program has, and `constants` are tensors
-    that have no derivative.
+    that have no derivative. `fates` say why a tensor is saved or not.
     """
 
     program: ein.Program
     operands: tuple[str, ...]
     results: int
     constants: frozenset[str]
+    fates: tuple[Fate, ...]
 
     @property
     def fixed(self) -> tuple[int, ...]:
@@ -183,7 +185,7 @@ def _differentiated(
         found = least
     else:
         found = halves(adjoint, Budget(_written(program, level, target, sizes), dict(sizes), target))
-    return Ahead(found.forward, operands, len(program.results), shifts(program))
+    return Ahead(found.forward, operands, len(program.results), shifts(program), found.fates)
 
 
 def _written(program: ein.Program, level: int, target: Target, sizes: tuple[tuple[str, int], ...]) -> frozenset[str]:

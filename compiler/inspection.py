@@ -12,6 +12,7 @@ from einc.base.errors import CallError
 from einc.base.facts import Fact
 from einc.driver import Compiled, elaborate, parse
 from einc.ein.arithmetic import ScalarValue
+from einc.pipeline.fates import Fate
 from einc.runtime.arguments import Arguments, arrange
 from einc.runtime.callee import of_text
 from einc.runtime.execution import Place, place
@@ -44,6 +45,7 @@ class Inspected:
         self._callee = of_text(text, name, options)
         self.options, self._signature = self._callee.options, self._callee.signature
         self._known: Known | None = None
+        self._fates: tuple[Fate, ...] = ()  # of what a program of gradients reads
 
     @property
     def results(self) -> tuple[str, ...]:
@@ -133,7 +135,7 @@ class Inspected:
         begin = self.options.begin
         chosen = LEVELS if begin is None else (self.options.level,)  # kernels that are given are those of every level
         levels = [replace(self.options, level=n).compile(program, extents, where) for n in chosen]
-        return story(self.text.source.text, levels, extents, self.options.level, scalars, operands)
+        return story(self.text.source.text, levels, extents, self.options.level, scalars, operands, self._fates)
 
     def explain(self, /, *operands: Array, format: str = "text", **named: Any) -> str:  # noqa: A002
         """What the program is, how it is streamed, and what it costs: as text, as JSON or as a page.
@@ -153,7 +155,9 @@ class Inspected:
           does not follow and the `reason`.
 
         Beside them stands what the program is: `boundary`, `kind`, `einsums`, `products` (the types that contractions
-        multiply in, and why), `parallel`, `story` and so on.
+        multiply in, and why), `parallel`, `story` and so on. `saving`, of gradients, are the tensors of the program
+        that they are of which they read: `name`, `axes`, `shape`, `dtype`, `bytes`, and whether each is `saved` or
+        computed again, for what `reason`.
         `format="html"` gives one page that needs nothing else, with the cascade before and after as a picture.
         """
         if own := self._own(format=None if format in _FORMATS else format):
