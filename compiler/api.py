@@ -158,7 +158,7 @@ class Program(Inspected):
         names = () if gradient is True else (gradient,) if isinstance(gradient, str) else tuple(gradient)
         return self.gradient(*names, given=operands, **named).together.source
 
-    def gradient(self, /, *names: str, given: Sequence[Array] = (), **named: Any) -> Gradient:
+    def gradient(self, /, *names: str, given: Sequence[Array] | Array = (), **named: Any) -> Gradient:
         """The gradients by these operands, or by all of floats or complex numbers, as a program.
 
             backward = attention.gradient("Q", "K", given=(q, k, v))       # or Q=q, K=k, V=v

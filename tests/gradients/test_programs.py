@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -20,7 +22,7 @@ def qkv(n: int = 20, dtype: torch.dtype = torch.float64) -> list[torch.Tensor]:
 
 @pytest.mark.parametrize("names", [(), ("Q",), ("V", "K")])
 def test_the_program_of_gradients_gives_torchs(names: tuple[str, ...]) -> None:
-    operands = dict(zip("QKV", qkv(), strict=True))
+    operands: dict[str, Any] = dict(zip("QKV", qkv(), strict=True))
     backward = einc.compile(CAUSAL).gradient(*names, given=tuple(operands.values()))
     cotangent = torch.randn(1, 2, 20, 16, dtype=torch.float64)
     mask = torch.ones(20, 20, dtype=torch.bool).tril()
@@ -28,7 +30,7 @@ def test_the_program_of_gradients_gives_torchs(names: tuple[str, ...]) -> None:
     reference = scores.masked_fill(~mask, -torch.inf).softmax(-1) @ operands["V"]
     wanted = [n for n in "QKV" if n in (names or "QKV")]  # in the program's order
     exact = torch.autograd.grad(reference, [operands[n] for n in wanted], cotangent)
-    values = {n: t.detach() for n, t in operands.items()}
+    values: dict[str, Any] = {n: t.detach() for n, t in operands.items()}
     found = dict(zip(backward.ahead.results, backward.ahead(**values), strict=True))
     torch.testing.assert_close(found["O"], reference.detach(), rtol=1e-12, atol=1e-12)
     given = values | {"dO": cotangent} | {n: found[n] for n in backward.saved}
@@ -52,7 +54,7 @@ def test_its_text_compiles_again_and_it_can_be_looked_at() -> None:
 def test_it_is_for_the_operands_that_are_given(by_name: bool) -> None:
     operands = [torch.empty(2, 4, 512, 64, dtype=torch.bfloat16, device="meta") for _ in range(3)]
     program = einc.compile(CAUSAL)
-    named = dict(zip("QKV", operands, strict=True))
+    named: dict[str, Any] = dict(zip("QKV", operands, strict=True))
     backward = program.gradient("Q", **named) if by_name else program.gradient("Q", given=operands)
     assert "Q[b, h, i, d]: bf16" in backward.text.source.text
     assert "O_sum_log[b, h, i]: f32" in backward.text.source.text
@@ -96,3 +98,29 @@ def test_a_parameter_may_be_called_given() -> None:
     backward = program.gradient(given=torch.empty(5, dtype=torch.float64, device="meta"))
     assert backward.results == ("dgiven",)
     assert "given[i]: f64" in backward.text.source.text
+
+
+INF = float("inf")
+
+
+@pytest.mark.parametrize(
+    ("body", "x", "wanted"),
+    [
+        ("R = max[i](x[i])", [1.0, 3.0, 3.0], [0, 1, 0]),
+        ("R = min[i](x[i])", [2.0, 2.0, 3.0], [1, 0, 0]),
+        ("R[i] = max(x[i], 2.0)", [1.0, 2.0, 3.0], [0, 1, 1]),
+        ("R = prod[i](x[i])", [0.0, 2.0, 3.0], [6, 0, 0]),
+        ("R = prod[i](x[i])", [0.0, 0.0, 3.0], [0, 0, 0]),
+        ("R[i] = where(x[i] > 0, log(x[i]), 0.0)", [0.0, -1.0, 4.0], [0, 0, 0.25]),
+        ("R = softmax[i](x[i]) * x[i] ** 0", [-INF, -INF, -INF], [0, 0, 0]),
+        ("R[i] = abs(x[i])", [0.0, -1.0, 4.0], [0, -1, 1]),
+        ("R[i] = floor(x[i]) * x[i]", [0.5, -1.5, 4.25], [0, -2, 4]),
+        ("R[i] = f64(f32(x[i])) * 2", [0.1, 0.2, 0.3], [2, 2, 2]),
+        ("R[i] = f64(i32(x[i])) * x[i]", [0.5, 1.5, 2.5], [0, 1, 2]),
+    ],
+)
+def test_what_the_language_says_of_gradients(body: str, x: list[float], wanted: list[float]) -> None:
+    operand = torch.tensor(x, dtype=torch.float64, requires_grad=True)
+    result = einc.compile(f"def f(x[i]):\n    {body}\n    return R\n")(operand)
+    (found,) = torch.autograd.grad(result.sum(), operand)
+    assert found.tolist() == wanted
