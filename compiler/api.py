@@ -6,14 +6,18 @@ import json
 import os
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from einc import ein
 from einc.base import targets
 from einc.base.errors import CallError
+from einc.base.facts import Fact
 from einc.base.files import read_text
 from einc.driver import elaborate
-from einc.inspection import LEVELS, Inspected
+from einc.ein.printer import print_program
+from einc.inspection import LEVELS, Inspected, Known, usually
 from einc.runtime.arguments import Arguments
 from einc.runtime.derivative import call as differentiable
 from einc.runtime.derivative import needed
@@ -23,6 +27,9 @@ from einc.runtime.prepared import Options
 from einc.runtime.results import several, unpacked, write
 from einc.runtime.tensors import as_numpy, as_torch, compiling, device_of, is_torch, watched
 from einc.tile.asked import MOST_PARTS, choice
+
+if TYPE_CHECKING:
+    from einc.derive import Ahead, Behind, Together
 
 Array = Any  # a torch tensor, or whatever numpy.asarray takes
 
@@ -138,6 +145,57 @@ class Program(Inspected):
         results = evaluate(elaborate(self.text, named), arrays, given.scalars)
         return results[0] if len(results) == 1 else results
 
+    def source(self, /, *operands: Array, gradient: bool | str | Sequence[str] = False, **named: Any) -> str:
+        """The Triton file: kernels and launcher, complete in itself.
+
+        With `gradient`, for all operands of floats or for those named, the file holds what runs ahead and what gives
+        the gradients, and a function of the program's name that torch differentiates, once. Where a parameter of the
+        program is called `gradient`, the keyword is that parameter's.
+        """
+        own = self._own(gradient=None if gradient is False else gradient)
+        if own or gradient is False:
+            return super().source(*operands, **named | own)
+        names = () if gradient is True else (gradient,) if isinstance(gradient, str) else tuple(gradient)
+        return self.gradient(*names, given=operands, **named).together.source
+
+    def gradient(self, /, *names: str, given: Sequence[Array] | Array = (), **named: Any) -> Gradient:
+        """The gradients by these operands, or by all of floats or complex numbers, as a program.
+
+            backward = attention.gradient("Q", "K", given=(q, k, v))       # or Q=q, K=k, V=v
+            print(backward.text.source.text)                               # the equations that gradients are found by
+            print(backward.dump("partition"), backward.source(), backward.explain())
+
+        It takes those operands of the program that it reads, tensors that were saved, and a cotangent `dO` for each
+        result `O` that has a derivative, of its shape and type; it gives `dQ` for each operand `Q` asked for, in the
+        program's order, of its shape and type. What saves tensors is its `ahead`. `given` and arguments by name are
+        those of a call, on the meta device if need be: the gradients are those for their types, and what is saved and
+        compiled is decided for their sizes and their device. Without them, operands are float32, and what is saved is
+        decided for small ones. Where a parameter of the program is called `given`, the keyword is that parameter's.
+
+        Raises `CallError` for a name that is no operand, an operand of integers or truth values, and one that no result
+        depends on.
+        """
+        if not isinstance(given, Sequence) or "given" in self._own(given=given or None):
+            named, given = named | {"given": given}, ()
+        if not given and not named:
+            return self._gradient(self._meaning, names, self._known)
+        program, known = self._bound(self._arrange(given, named, shaped=True))
+        return self._gradient(program, names, known)
+
+    def gradient_for(
+        self, facts: Mapping[str, Fact], extents: Mapping[str, int] | None, names: Sequence[str]
+    ) -> Gradient:
+        """The same for operands that need not be there; `extents` are of all axes, None if they are not known."""
+        return self._gradient(elaborate(self.text, facts), names, None if extents is None else Known(extents))
+
+    def _gradient(self, program: ein.Program, names: Sequence[str], known: Known | None) -> Gradient:
+        from einc.derive import ahead, asked, backward
+
+        deciding = known or usually(program)
+        machine = self.options.machine(deciding.where)
+        run = ahead(program, asked(program, names), self.options.level, machine, deciding.extents)
+        return Gradient(program, run, backward(run, names), replace(self.options, choices=(), begin=None), known)
+
     @property
     def description(self) -> str:
         """Its text and options as one text, from which any process makes the same program: a constant of graphs."""
@@ -151,6 +209,41 @@ class Program(Inspected):
 
     def __deepcopy__(self, _: Any) -> Program:
         return self
+
+
+class Gradient(Program):
+    """The gradients of a program, as a program: what `Program.gradient` gives.
+
+    `ahead` is the program that runs in place of the one it was asked of: it gives the same results, and behind them the
+    tensors that are `saved`, by name. The operands of this one are results of `ahead`, operands of it, and cotangents:
+
+        found = dict(zip(backward.ahead.results, backward.ahead(q, k, v)))
+        dQ, dK = backward(Q=q, K=k, V=v, dO=cotangent, **{name: found[name] for name in backward.saved})
+
+    `saved` are those results of `ahead` that this one reads, whether they are results of the program or not.
+    """
+
+    def __init__(self, whole: ein.Program, run: Ahead, half: Behind, options: Options, known: Known | None) -> None:
+        super().__init__(print_program(half.program), None, options)
+        self.ahead = Program(print_program(run.program), None, options)
+        self._known, self.ahead._known = (known and _of(p, known) for p in (half.program, run.program))
+        self.saved = tuple(run.program.results[k] for kind, k in half.sources if kind == "output")
+        self._origin, self._fates = (whole, run, half), run.fates
+
+    @property
+    def together(self) -> Together:
+        """Both halves, compiled for what the gradients were asked for."""
+        from einc.derive import Together
+
+        return Together(*self._origin, self.ahead.compiled(), self.compiled())
+
+
+def _of(program: ein.Program, known: Known) -> Known:
+    """What is known of the axes of a program, some of which it may have alone."""
+    from einc.explain.sizes import extents
+
+    found = extents(program, known.extents, {})
+    return replace(known, extents={a.name: found[a.name] for a in program.axes})
 
 
 def _compiled_as(

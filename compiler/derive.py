@@ -8,18 +8,18 @@ extents and the machine; all else follows from its equations.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from functools import lru_cache
-from typing import Literal
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
 
 from einc import ein
+from einc.base.errors import CallError, nearest
 from einc.base.targets import Target
 from einc.cache import find, keep
-from einc.driver import compile_program
+from einc.driver import Compiled, compile_program
+from einc.pipeline.emitted import Both, Emitted, Half, Source
+from einc.pipeline.fates import Fate
 from einc.tile.blocks import size_class
-
-Source = tuple[Literal["operand", "output", "cotangent"], int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,13 +27,14 @@ class Ahead:
     """A program that gives the results of another, and behind them tensors that its derivative reads.
 
     `operands` are those with gradients; `results` is how many of its own the program has, and `constants` are tensors
-    that have no derivative.
+    that have no derivative. `fates` say why a tensor is saved or not.
     """
 
     program: ein.Program
     operands: tuple[str, ...]
     results: int
     constants: frozenset[str]
+    fates: tuple[Fate, ...]
 
     @property
     def fixed(self) -> tuple[int, ...]:
@@ -54,6 +55,96 @@ class Behind:
     program: ein.Program
     sources: tuple[Source, ...]
     gradients: tuple[int | None, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Together:
+    """A program and its gradients, compiled for one target: what one file of both is made of."""
+
+    whole: ein.Program
+    run: Ahead
+    half: Behind
+    ahead: Compiled
+    behind: Compiled
+
+    @cached_property
+    def emitted(self) -> Emitted:
+        """The complete file: kernels of both, and a function of the program's name that torch differentiates."""
+        ahead, behind = _half(self.ahead), _half(self.behind)
+        both = Both(self.whole, ahead, behind, self.run.fixed, self.half.sources, self.half.gradients)
+        return self.ahead.request.backend.emit_both(both, self.target)
+
+    @property
+    def source(self) -> str:
+        return self.emitted.source
+
+    @property
+    def target(self) -> Target:
+        return self.ahead.context.target
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Extents by axis, as far as they are known."""
+        return {**self.ahead.context.sizes, **self.behind.context.sizes}
+
+    def tightened(self) -> Together | None:
+        """The same in kernels that take less shared memory; None if none do."""
+        ahead, behind = self.ahead.tightened(), self.behind.tightened()
+        if ahead is None and behind is None:
+            return None
+        return replace(self, ahead=ahead or self.ahead, behind=behind or self.behind)
+
+
+def _half(compiled: Compiled) -> Half:
+    assert compiled.state.schedule is not None
+    return Half(compiled.state.program, compiled.state.schedule)
+
+
+def asked(program: ein.Program, names: Sequence[str]) -> tuple[str, ...]:
+    """The operands that gradients are asked for: those named, or all of floats and complex numbers.
+
+    Raises `CallError` for a name that is no operand, and for an operand of integers or truth values.
+    """
+    have = [p.name for p in program.operands if p.dtype.is_float or p.dtype.is_complex]
+    for name in names:
+        if name in have:
+            continue
+        other = next((p for p in program.params if p.name == name), None)
+        if other is None:
+            what, why = "is no operand", f"operands with gradients: {', '.join(have) or 'none'}"
+        elif isinstance(other, ein.Operand):
+            what, why = "has no gradient", f"its values are {other.dtype}"
+        else:
+            what, why = "has no gradient", "a scalar is a constant of the program"
+        instead = f"a tensor without axes, {name}[]" if isinstance(other, ein.Param) else f"one of {', '.join(have)}"
+        hint = nearest(name, have) or (instead if have else "an operand of floats")
+        raise CallError(f"'{name}' {what}", fact=why, hint=hint)
+    return tuple(n for n in have if n in names) if names else tuple(have)
+
+
+def backward(run: Ahead, named: Sequence[str] = ()) -> Behind:
+    """The gradients, given cotangents of all results of the program that have one.
+
+    Raises `CallError` where one of the operands `named` has no gradient, since no such result depends on it; without
+    names, where none has.
+    """
+    results = tuple(n for k, n in enumerate(run.program.results[: run.results]) if k not in run.fixed)
+    found = behind(run, tuple(dict.fromkeys(results)))
+    there = dict(zip((p.name for p in run.program.operands), found.gradients, strict=True))
+    without = [name for name in named or run.operands if there[name] is None]
+    if named and without:
+        raise CallError(
+            f"'{without[0]}' has no gradient",
+            fact="no result with a derivative depends on it",
+            hint=", ".join(n for n in named if n not in without) or "another operand",
+        )
+    if len(without) == len(run.operands):
+        raise CallError(
+            "the program has no gradient",
+            fact="no result with a derivative depends on an operand of floats",
+            hint="results that vary with operands",
+        )
+    return found
 
 
 def ahead(
@@ -94,7 +185,7 @@ def _differentiated(
         found = least
     else:
         found = halves(adjoint, Budget(_written(program, level, target, sizes), dict(sizes), target))
-    return Ahead(found.forward, operands, len(program.results), shifts(program))
+    return Ahead(found.forward, operands, len(program.results), shifts(program), found.fates)
 
 
 def _written(program: ein.Program, level: int, target: Target, sizes: tuple[tuple[str, int], ...]) -> frozenset[str]:

@@ -96,6 +96,15 @@ class Compiled:
     def context(self) -> Context:
         return self.request.context
 
+    @property
+    def target(self) -> Target:
+        return self.request.target
+
+    @property
+    def sizes(self) -> Mapping[str, int]:
+        """Extents by axis, as far as they are known."""
+        return dict(self.request.sizes)
+
     @cached_property
     def stages(self) -> tuple[Stage, ...]:
         """The program as elaborated, then after every pass."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Self
 
 from einc import ein
@@ -12,6 +12,7 @@ from einc.base.errors import CallError
 from einc.base.facts import Fact
 from einc.driver import Compiled, elaborate, parse
 from einc.ein.arithmetic import ScalarValue
+from einc.pipeline.fates import Fate
 from einc.runtime.arguments import Arguments, arrange
 from einc.runtime.callee import of_text
 from einc.runtime.execution import Place, place
@@ -27,6 +28,14 @@ LEVELS = (0, 1, 2)
 _FORMATS = ("text", "json", "html")  # of an explanation
 
 
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What a program was made for: extents of its axes, and the place of operands, if there were any."""
+
+    extents: Mapping[str, int]
+    where: Place | None = None
+
+
 class Inspected:
     """A program as its text means it, with what shows it from every side; arguments are those of a call."""
 
@@ -35,6 +44,13 @@ class Inspected:
         self._meaning = elaborate(self.text)
         self._callee = of_text(text, name, options)
         self.options, self._signature = self._callee.options, self._callee.signature
+        self._known: Known | None = None
+        self._fates: tuple[Fate, ...] = ()  # of what a program of gradients reads
+
+    @property
+    def results(self) -> tuple[str, ...]:
+        """The names of what a call gives, in order."""
+        return self._meaning.results
 
     def _own(self, **options: Any) -> dict[str, Any]:
         """The options of a call that were given and have the name of a parameter."""
@@ -61,10 +77,16 @@ class Inspected:
         Operands on the meta device, which have a shape and no memory, will do.
         """
         if not operands and not named:
-            return self.options.compile(self._meaning, None)
-        given = self._arrange(operands, named, shaped=True)
+            if self._known is None:
+                return self.options.compile(self._meaning, None)
+            return self.options.compile(self._meaning, self._known.extents, self._known.where)
+        program, known = self._bound(self._arrange(operands, named, shaped=True))
+        return self.options.compile(program, known.extents, known.where)
+
+    def _bound(self, given: Arguments) -> tuple[ein.Program, Known]:
+        """What it means for these arguments, with the extents of all axes."""
         program, bindings = self._callee.bound(given.facts, given.scalars)
-        return self.options.compile(program, bindings.extents, _place(given))
+        return program, Known(bindings.extents, _place(given))
 
     def dump(self, stage: str | None = None, /, *operands: Array, **named: Any) -> str:
         """The program after a pass, as text that compiles again, its kernels included once there are any.
@@ -83,17 +105,16 @@ class Inspected:
     def story(self, /, *operands: Array, **named: Any) -> Story:
         """What the program is and what it costs at every level, for these operands; without any, for small ones."""
         if not operands and not named and self.text.operands:
-            from einc.explain.sizes import USUAL, extents, usual
-
-            return self._story(self._meaning, extents(self._meaning, usual(self._meaning), {}, USUAL), {}, {})
+            known = self._known or usually(self._meaning)
+            return self._story(self._meaning, known.extents, {}, {}, known.where)
         given = self._arrange(operands, named, shaped=True)
-        program, bindings = self._callee.bound(given.facts, given.scalars)
+        program, known = self._bound(given)
         indices = {
             name: as_numpy(as_torch(a).cpu())
             for name, a, f in zip(given.names, given.arrays, given.facts, strict=True)
             if (f.dtype.is_int or f.dtype.is_bool) and not is_meta(a)
         }
-        return self._story(program, bindings.extents, given.scalars, indices, _place(given))
+        return self._story(program, known.extents, given.scalars, indices, known.where)
 
     def story_for(
         self, facts: Mapping[str, Fact], extents: Mapping[str, int], scalars: Mapping[str, ScalarValue] | None = None
@@ -114,7 +135,7 @@ class Inspected:
         begin = self.options.begin
         chosen = LEVELS if begin is None else (self.options.level,)  # kernels that are given are those of every level
         levels = [replace(self.options, level=n).compile(program, extents, where) for n in chosen]
-        return story(self.text.source.text, levels, extents, self.options.level, scalars, operands)
+        return story(self.text.source.text, levels, extents, self.options.level, scalars, operands, self._fates)
 
     def explain(self, /, *operands: Array, format: str = "text", **named: Any) -> str:  # noqa: A002
         """What the program is, how it is streamed, and what it costs: as text, as JSON or as a page.
@@ -134,7 +155,9 @@ class Inspected:
           does not follow and the `reason`.
 
         Beside them stands what the program is: `boundary`, `kind`, `einsums`, `products` (the types that contractions
-        multiply in, and why), `parallel`, `story` and so on.
+        multiply in, and why), `parallel`, `story` and so on. `saving`, of gradients, are the tensors of the program
+        that they are of which they read: `name`, `axes`, `shape`, `dtype`, `bytes`, and whether each is `saved` or
+        computed again, for what `reason`.
         `format="html"` gives one page that needs nothing else, with the cascade before and after as a picture.
         """
         if own := self._own(format=None if format in _FORMATS else format):
@@ -188,6 +211,13 @@ class Inspected:
         calls = (without_memory(call, named | own, self._meaning, dtype) for call in several)
         make_ready(self._callee, [self._arrange(*call, shaped=True) for call in calls], device, target, backend)
         return self
+
+
+def usually(program: ein.Program) -> Known:
+    """Small extents: what a program is looked at for where no operands are given."""
+    from einc.explain.sizes import USUAL, extents, usual
+
+    return Known(extents(program, usual(program), {}, USUAL))
 
 
 def _place(given: Arguments) -> Place | None:

@@ -85,7 +85,7 @@ class _Launcher:
         return [f"def {launcher_name(self.program)}({self.parameters()}):", *indented([*body, f"return {returned}"])]
 
     def parameters(self) -> str:
-        shown = [self.parameter[p.name] + ("=None" if _is_optional(p) else "") for p in _defaults_last(self.program)]
+        shown = [self.parameter[p.name] + ("=None" if is_optional(p) else "") for p in defaults_last(self.program)]
         extra = ["*", "out=None"] + ([] if self.program.operands else ["device=None"])
         return ", ".join(shown + extra)
 
@@ -257,10 +257,11 @@ class _Launcher:
         return " * ".join(counts) or "1"
 
 
-def _defaults_last(program: Program) -> list[Operand | Param]:
+def defaults_last(program: Program) -> list[Operand | Param]:
     """The parameters in the caller's order, those with a default last, as Python requires."""
-    return sorted(program.params, key=_is_optional)
+    return sorted(program.params, key=is_optional)
 
 
-def _is_optional(p: Operand | Param) -> bool:
+def is_optional(p: Operand | Param) -> bool:
+    """Has a parameter a default?"""
     return isinstance(p, Param) and p.default is not None

@@ -16,7 +16,7 @@ from einc import ein, tile
 from einc.base.targets import Target
 from einc.codegen.triton.contracted import block, multiplies
 from einc.pipeline import Backend, Context, Pass, on_kernels
-from einc.pipeline.emitted import Emitted
+from einc.pipeline.emitted import Both, Emitted
 
 _FOLDS_FIRST = 3  # axes
 
@@ -42,6 +42,12 @@ def _emit(program: ein.Program, schedule: tile.Schedule, target: Target) -> Emit
     return emit(program, schedule, target)
 
 
+def _emit_both(both: Both, target: Target) -> Emitted:
+    from einc.codegen.triton.file import emit_both
+
+    return emit_both(both, target)
+
+
 CHOOSE_TILES = Pass(
     "choose-tiles",
     "axis t[?]  -->  axis t[least .. cap]",
@@ -65,5 +71,6 @@ TRITON = Backend(
     block,
     {"lower": (CHOOSE_TILES,), "place-loads": (SEPARATE_LOADS,)},
     _emit,
+    _emit_both,
     _FOLDS_FIRST,
 )

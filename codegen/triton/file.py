@@ -6,9 +6,13 @@ file may replace.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 from einc import tile
 from einc.base.targets import Target
 from einc.codegen.emit import library
+from einc.codegen.emit.autograd import tied
 from einc.codegen.emit.launcher import launcher_name, launcher_source
 from einc.codegen.emit.names import Names
 from einc.codegen.emit.text import RESERVED, File
@@ -16,7 +20,7 @@ from einc.codegen.triton.kernels import kernel_source
 from einc.codegen.triton.options import written
 from einc.ein import Program
 from einc.ein.printer import print_program
-from einc.pipeline.emitted import Emitted
+from einc.pipeline.emitted import Both, Emitted, Half, Signature
 
 _LAUNCH = '''
 def launch(kernel, programs, *args, **meta):
@@ -30,20 +34,41 @@ def launch(kernel, programs, *args, **meta):
 def emit(program: Program, schedule: tile.Schedule, target: Target) -> Emitted:
     """The complete Triton file of a scheduled program, with what a caller of its kernels needs to know."""
     file = File(Names((*RESERVED, launcher_name(program))))
-    functions = [kernel_source(file, kernel) for kernel in schedule.kernels]
-    signatures = tuple(signature for signature, _ in functions)
-    launcher = launcher_source(file, program, schedule, signatures, written)
-    parts = [_LAUNCH.strip("\n")]
-    parts += library.definitions(file.library)
-    parts += [source for _, source in file.made.values()]
-    parts += ["\n".join(lines) for _, lines in functions]
-    parts.append("\n".join(launcher))
-    body = "\n\n\n".join(parts)
-    header = "\n".join(f"# {line}".rstrip() for line in (*_title(target), *print_program(program).splitlines()))
+    functions, signatures = _functions(file, Half(program, schedule))
+    return Emitted(_written(file, [program], functions, target), launcher_name(program), signatures)
+
+
+def emit_both(both: Both, target: Target) -> Emitted:
+    """The complete Triton file of a program with its gradients: what runs ahead, what runs behind, and a function of
+    the program's name that torch differentiates."""
+    ahead = replace(both.ahead, program=replace(both.ahead.program, name=f"{both.whole.name}_ahead"))
+    both = replace(both, ahead=ahead)
+    programs = [both.ahead.program, both.behind.program]
+    file = File(Names((*RESERVED, *(launcher_name(p) for p in (both.whole, *programs)))))
+    halves = [_functions(file, half) for half in (both.ahead, both.behind)]
+    functions = [f for own, _ in halves for f in own] + ["\n".join(lines) for lines in tied(file, both)]
+    signatures = tuple(s for _, own in halves for s in own)
+    return Emitted(_written(file, programs, functions, target), launcher_name(both.whole), signatures)
+
+
+def _functions(file: File, half: Half) -> tuple[list[str], tuple[Signature, ...]]:
+    """Kernels and their launcher."""
+    kernels = [kernel_source(file, kernel) for kernel in half.schedule.kernels]
+    signatures = tuple(signature for signature, _ in kernels)
+    launcher = launcher_source(file, half.program, half.schedule, signatures, written)
+    return ["\n".join(lines) for lines in (*(lines for _, lines in kernels), launcher)], signatures
+
+
+def _written(file: File, programs: Sequence[Program], functions: Sequence[str], target: Target) -> str:
+    """The file: what it is of, and its functions after those that they call."""
+    parts = [_LAUNCH.strip("\n"), *library.definitions(file.library), *(source for _, source in file.made.values())]
+    body = "\n\n\n".join([*parts, *functions])
+    texts = "\n".join(print_program(p) for p in programs)
+    header = "\n".join(f"# {line}".rstrip() for line in (*_title(target), *texts.splitlines()))
     imports = ["import math\n"] if "math." in body else []
     imports += ["import torch", "import triton", "import triton.language as tl"]
     imports += ["from triton.language.extra import libdevice"] if "libdevice." in body else []
-    return Emitted("\n".join([header, "", *imports, "", "", body, ""]), launcher_name(program), signatures)
+    return "\n".join([header, "", *imports, "", "", body, ""])
 
 
 def _title(target: Target) -> tuple[str, ...]:

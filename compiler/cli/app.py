@@ -5,12 +5,15 @@ from __future__ import annotations
 import functools
 import json
 import os
+import re
 import sys
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, ParamSpec
+from typing import Annotated, Any, ParamSpec
 
 import typer
+from typer.core import TyperCommand
 
 from einc.api import Program, compile
 from einc.base.errors import Error, IllegalIR
@@ -49,14 +52,30 @@ Chosen = Annotated[
     ),
 ]
 TargetName = Annotated[str | None, typer.Option("--target", metavar="sm_90", help="The machine to make code for.")]
+GRADIENT = "--gradient"
+Gradients = Annotated[
+    str | None,
+    typer.Option(GRADIENT, metavar="[Q,K]", help="Of the gradients by these operands, or by all of floats."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+class _Command(TyperCommand):
+    """A command whose option `--gradient` may stand without names: what follows it are names if it is words alone."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        spelt = []
+        for word, after in pairwise((*args, "")):
+            bare = word == GRADIENT and re.fullmatch(r"\w+(,\w+)*", after) is None
+            spelt.append(f"{GRADIENT}=" if bare else word)
+        return super().parse_args(ctx, spelt)
 
 
 def command(example: str) -> Callable[[Callable[P, None]], Callable[P, None]]:
     """Register a command whose help ends in an example, and whose failures are one diagnostic and a status."""
 
     def register(f: Callable[P, None]) -> Callable[P, None]:
-        @app.command(epilog=f"Example: {example}")
+        @app.command(cls=_Command, epilog=f"Example: {example}")
         @functools.wraps(f)
         def guarded(*args: P.args, **kwargs: P.kwargs) -> None:
             try:
@@ -106,6 +125,11 @@ def program_of(
         assert file is not None
         text = decoded(sys.stdin.buffer.read(), "<stdin>") if file == STANDARD else read_text(Path(file))
     return compile(text, level, target, name, splits=splits, choices=chosen(choices or []))
+
+
+def operands_of(gradient: str | None) -> tuple[str, ...] | None:
+    """The operands that `--gradient` names, none for all of floats; None where the option is not given."""
+    return None if gradient is None else tuple(name for name in gradient.split(",") if name)
 
 
 def chosen(words: list[str]) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,28 +11,40 @@ from einc.base.errors import CallError, RoomError
 from einc.base.files import STANDARD, folder, write
 from einc.driver import Compiled
 from einc.trials.request import Request
-from einc.trials.running import compile_for
+from einc.trials.running import compile_for, gradient_for
 
 if TYPE_CHECKING:
     from einc.codegen.run.aot import CompiledKernel
+    from einc.derive import Together
 
 FORMATS = ("triton", "ttir", "ttgir", "llir", "ptx", "cubin", "amdgcn", "hsaco")
 Parts = Mapping[str, str | bytes]
 
 
-def aot(program: Program, request: Request, form: str) -> tuple[Parts, list[dict[str, object]]]:
-    """The file, or one artifact a kernel, by file name; and what each kernel uses of the machine."""
-    compiled = compile_for(program, request)
+def aot(
+    program: Program, request: Request, form: str, gradient: Sequence[str] | None = None
+) -> tuple[Parts, list[dict[str, object]]]:
+    """The file, or one artifact a kernel, by file name; and what each kernel uses of the machine.
+
+    With operands named by `gradient`, of the program and its gradients by them, or by all of floats if it names none.
+    """
+    whole: Compiled | Together
+    if gradient is None:
+        whole = compile_for(program, request)
+        name, target = whole.program.name, whole.target
+    else:
+        whole = gradient_for(program, request, gradient).together
+        name, target = whole.whole.name, whole.target
     if form == "triton":
-        return {f"{compiled.program.name}.py": compiled.source}, []
+        return {f"{name}.py": whole.source}, []
     from einc.codegen.run.aot import artifact
 
-    kernels = compiled_ahead(compiled)
+    kernels = compiled_ahead(whole)
     parts = {f"{k.name}.{form}": artifact(k, form) for k in kernels}
     notes: list[dict[str, object]] = [
         {
             "kernel": k.name,
-            "target": compiled.context.target.name,
+            "target": target.name,
             "registers": k.registers,
             "spills": k.spills,
             "shared": k.shared,
@@ -44,19 +56,18 @@ def aot(program: Program, request: Request, form: str) -> tuple[Parts, list[dict
     return parts, notes
 
 
-def compiled_ahead(compiled: Compiled) -> tuple[CompiledKernel, ...]:
-    """The kernels of a program compiled for its target, with smaller tiles where they need more than it has."""
+def compiled_ahead(whole: Compiled | Together) -> tuple[CompiledKernel, ...]:
+    """The kernels of a file compiled for its target, with smaller tiles where they need more than it has."""
     from einc.codegen.run.aot import compile_ahead
 
-    target = compiled.context.target
     while True:
         try:
-            return compile_ahead(compiled.emitted, target, compiled.context.sizes)
+            return compile_ahead(whole.emitted, whole.target, whole.sizes)
         except RoomError:
-            smaller = compiled.tightened()
+            smaller = whole.tightened()
             if smaller is None:
                 raise
-            compiled = smaller
+            whole = smaller
 
 
 def place(parts: Parts, output: str | None) -> None:

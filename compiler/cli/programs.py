@@ -14,6 +14,7 @@ from einc.cli.app import (
     DTypes,
     Expression,
     File,
+    Gradients,
     Json,
     Level,
     Scalars,
@@ -23,6 +24,7 @@ from einc.cli.app import (
     command,
     is_standard,
     keep_apart,
+    operands_of,
     program_of,
     requested,
     say,
@@ -83,12 +85,14 @@ def dump(
     splits: Splits = None,
     choices: Chosen = [],  # noqa: B006
     target: TargetName = None,
+    gradient: Gradients = None,
     as_json: Json = False,
 ) -> None:
     """Print the program after the passes that changed it."""
     from einc.trials.running import compile_for
 
-    compiled = compile_for(program_of(file, expression, level, target, splits, choices), requested(size, dtype, scalar))
+    program = program_of(file, expression, level, target, splits, choices)
+    compiled = compile_for(program, requested(size, dtype, scalar), operands_of(gradient))
     chosen = [compiled.stage(name) for name in after] or [s for s in compiled.stages if s.changed or all_stages]
     if as_json:
         say_json([{"stage": s.name, "changed": s.changed, "text": s.full} for s in chosen])
@@ -122,16 +126,21 @@ def emit(
     splits: Splits = None,
     choices: Chosen = [],  # noqa: B006
     target: Annotated[str, typer.Option(metavar="sm_90", help="The machine to make code for.")] = "sm_90",
+    gradient: Gradients = None,
     as_json: Json = False,
 ) -> None:
-    """Write the Triton file, or what it compiles to for a target; no GPU is needed."""
+    """Write the Triton file, or what it compiles to for a target; no GPU is needed.
+
+    With `--gradient`, the file also gives the gradients, by a function that torch differentiates.
+    """
     from einc.cli.emission import FORMATS, aot, place
 
     if form not in FORMATS:
         raise typer.BadParameter(f"'{form}' is none of {', '.join(FORMATS)}", param_hint="--format")
     keep_apart(as_json, output, "--output")
     wanted = requested(size, dtype, scalar)
-    parts, notes = aot(program_of(file, expression, level, target, splits, choices), wanted, form)
+    program = program_of(file, expression, level, target, splits, choices)
+    parts, notes = aot(program, wanted, form, operands_of(gradient))
     if as_json:
         say_json(notes)
     elif notes:
@@ -151,6 +160,7 @@ def explain(
     splits: Splits = None,
     choices: Chosen = [],  # noqa: B006
     target: TargetName = None,
+    gradient: Gradients = None,
     as_json: Json = False,
     html: Annotated[
         Path | None, typer.Option("--html", metavar="FILE", help="Write one page with pictures instead.")
@@ -161,7 +171,8 @@ def explain(
     from einc.trials.running import story_for
 
     keep_apart(as_json, html, "--html")
-    found = story_for(program_of(file, expression, level, target, splits, choices), requested(size, dtype, scalar))
+    program = program_of(file, expression, level, target, splits, choices)
+    found = story_for(program, requested(size, dtype, scalar), operands_of(gradient))
     if html is not None:
         from einc.base.files import write
         from einc.present.page import page

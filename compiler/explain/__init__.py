@@ -20,9 +20,11 @@ from einc.explain.accounts import level
 from einc.explain.character import character
 from einc.explain.derivation import open_reductions
 from einc.explain.figures import Level
+from einc.explain.saving import Saved, saving
 from einc.explain.sizes import extents
 from einc.explain.system import Step, boundary, optimised, parallel, step_of, walked
 from einc.explain.transition import Open
+from einc.pipeline.fates import Fate
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,7 @@ class Story:
 
     `products` gives for each contraction the type that it multiplies in, and what decides it. `chosen` is the level
     that was asked for; `not_closed` are the reductions that need a walk of their own, whichever kernel they are in.
+    `saving`, of a program of gradients, are the tensors of the program that they are of which it reads.
     """
 
     name: str
@@ -62,6 +65,7 @@ class Story:
     chosen: int
     operands: tuple[str, ...]
     results: tuple[str, ...]
+    saving: tuple[Saved, ...] = ()
 
     @property
     def level(self) -> Level:
@@ -76,10 +80,12 @@ def story(
     chosen: int | None = None,
     scalars: Mapping[str, ScalarValue] | None = None,
     operands: Mapping[str, Any] | None = None,
+    fates: Sequence[Fate] = (),
 ) -> Story:
     """The story of a program compiled at one or more levels (in order), with figures for axes of these sizes.
 
-    `operands` are values, as NumPy arrays, that the bounds of loops may read.
+    `operands` are values, as NumPy arrays, that the bounds of loops may read. `fates`, of a program of gradients, are
+    those of what it reads.
     """
     program = compiled[-1].state.program
     scalars = _defaults(program, sizes, scalars or {})
@@ -114,6 +120,7 @@ def story(
         chosen=figures[-1].level if chosen is None else chosen,
         operands=tuple(p.name for p in program.operands),
         results=program.results,
+        saving=saving(compiled[-1].program, fates, every),
     )
 
 

@@ -10,7 +10,7 @@ from einc import ein, tile
 from einc.base.targets import INTERPRETER, Target
 from einc.base.types import DType
 from einc.ein.ranges import interval
-from einc.pipeline.emitted import Emitted
+from einc.pipeline.emitted import Both, Emitted
 from einc.pipeline.plan import Join, Plan
 from einc.tile.asked import Choice
 
@@ -22,7 +22,8 @@ class Backend:
     `multiplies` says whether operands of a type are multiplied by a dot on a target, `block` how many positions along
     its rows, and along its columns, a program takes of a contraction there, where that is computed from another one or
     not. Tiles that are folded as they lie in memory have the folded axis last, or first from `folds_first` axes on.
-    `passes` go from tile to tile, each list after the shared pass that it stands beside.
+    `passes` go from tile to tile, each list after the shared pass that it stands beside. `emit` writes the file of a
+    program, `emit_both` that of one with its gradients.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Backend:
     block: Callable[[Target, bool], int]
     passes: Mapping[str, tuple[Pass, ...]]
     emit: Callable[[ein.Program, tile.Schedule, Target], Emitted]
+    emit_both: Callable[[Both, Target], Emitted]
     folds_first: int | None = None
 
 

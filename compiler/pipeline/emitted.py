@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
-from einc import tile
+from einc import ein, tile
 from einc.tile import TileAxis
+
+Source = tuple[Literal["operand", "output", "cotangent"], int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,3 +32,33 @@ class Emitted:
     source: str
     launcher: str
     kernels: tuple[Signature, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Half:
+    """A program after the last pass, and its kernels."""
+
+    program: ein.Program
+    schedule: tile.Schedule
+
+
+@dataclass(frozen=True, slots=True)
+class Both:
+    """A program `whole` and its gradients, as two halves with kernels.
+
+    `ahead` gives the results of the program, and behind them what is saved; `fixed` are those without a derivative.
+    `sources` says what each operand of `behind` is to a call that ran ahead, `gradients` which result of it is the
+    gradient of each operand of `ahead`, None where there is none.
+    """
+
+    whole: ein.Program
+    ahead: Half
+    behind: Half
+    fixed: tuple[int, ...]
+    sources: tuple[Source, ...]
+    gradients: tuple[int | None, ...]
+
+    @property
+    def saved(self) -> tuple[Source, ...]:
+        """The sources that are there before the cotangents are."""
+        return tuple(s for s in self.sources if s[0] != "cotangent")

@@ -29,6 +29,7 @@ def story_data(s: Story) -> dict[str, object]:
         "story": [asdict(stage) for stage in s.stages],
     }
     found = own | level_data(s.level) | {"levels": [level_data(f) for f in s.levels]}
+    found |= {"saving": [asdict(t) for t in s.saving]} if s.saving else {}
     return found | {"not_closed": [asdict(o) for o in s.not_closed]}
 
 

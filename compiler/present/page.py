@@ -11,7 +11,19 @@ from einc.explain.figures import Decision, KernelFigures, Level
 from einc.explain.notation import markup
 from einc.explain.transition import Derivation
 from einc.present.picture import cascade
-from einc.present.report import LIMITS, duration, in_words, purpose, quantity, ratio, relative, shape_of
+from einc.present.report import (
+    LIMITS,
+    SAVING,
+    duration,
+    in_words,
+    purpose,
+    quantity,
+    ratio,
+    relative,
+    saved,
+    shape_of,
+    tensor,
+)
 from einc.present.style import CSS
 from einc.present.terminal import characteristics
 from einc.present.tilemap import tile_map
@@ -19,7 +31,8 @@ from einc.present.tilemap import tile_map
 
 def page(s: Story) -> str:
     """The page as text."""
-    sections = (_head(s), _cascades(s), _stages(s), _derivations(s), _tiles(s), _figures(s), _decisions(s), _system(s))
+    mathematics = (_cascades(s), _stages(s), _saving(s), _derivations(s))
+    sections = (_head(s), *mathematics, _tiles(s), _figures(s), _decisions(s), _system(s))
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -178,6 +191,16 @@ def _stages(s: Story) -> str:
     says = [first] + [_cell(t.says) for t in s.stages[1:]]
     rows = [(_cell(f"-O{t.level} {t.stage}"), said, _cell(t.adds)) for t, said in zip(s.stages, says, strict=True)]
     return _section("What each level adds", [_table(("stage", "the program says", "the compiler adds"), rows)])
+
+
+def _saving(s: Story) -> str:
+    head = ("tensor", "bytes", "", "since it is")
+    rows = [
+        (_cell(tensor(t)), _number(f"{quantity(t.bytes)}B"), _cell("saved" if t.saved else "again"), _cell(t.reason))
+        for t in s.saving
+    ]
+    note = f'<p class="note">In all {saved(s.saving)}.</p>'
+    return _section(SAVING.capitalize(), [_table(head, rows), note] if rows else [])
 
 
 def _system(s: Story) -> str:

@@ -7,7 +7,8 @@ import textwrap
 from collections.abc import Iterator, Sequence
 
 from einc.explain import Story
-from einc.explain.figures import Decision, KernelFigures, Level
+from einc.explain.figures import Decision, Intermediate, KernelFigures, Level
+from einc.explain.saving import Saved
 from einc.explain.transition import Derivation, Open, Relative
 
 WIDTH = 98
@@ -16,12 +17,39 @@ WIDTH = 98
 def report(s: Story) -> str:
     """Every section under its title."""
     sections = [
+        (SAVING, list(saving(s))),
         (f"how it is carried (-O{s.chosen})", list(derived(s))),
         ("kernels", [line for f in s.levels for line in _kernels(f)]),
         ("what shares a kernel, by predicted time", list(_decided(s.level.decisions))),
     ]
     parts = [f"{title}\n{'─' * len(title)}\n" + "\n".join(lines) for title, lines in sections if lines]
     return "\n" + "\n\n".join(parts) + "\n"
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Gradients
+
+SAVING = "what is saved of the program, and what is computed again"
+
+
+def saving(s: Story) -> Iterator[str]:
+    """What gradients read of the program that they are of, with bytes and reasons."""
+    for t in s.saving:
+        how = "saved" if t.saved else "again"
+        yield from wrapped(f"{how}  {tensor(t)}, {quantity(t.bytes)}B: {t.reason}", "", "       ")
+    if s.saving:
+        yield f"in all {saved(s.saving)}"
+
+
+def tensor(t: Saved | Intermediate) -> str:
+    """`S[b, i, j] f32`"""
+    return f"{t.name}[{', '.join(t.axes)}] {t.dtype}"
+
+
+def saved(tensors: Sequence[Saved]) -> str:
+    """The bytes that are saved, and those that are spared."""
+    kept, spared = (sum(t.bytes for t in tensors if t.saved is kind) for kind in (True, False))
+    return f"{quantity(kept)}B saved, {quantity(spared)}B not"
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -124,7 +152,7 @@ def _kernels(f: Level) -> Iterator[str]:
         for line in _details(k):
             yield from wrapped(line, " " * (width + 4), " " * (width + 8))
     for t in f.intermediates:
-        yield f"  between: {t.name}[{', '.join(t.axes)}] {t.dtype}, {quantity(t.bytes)}B"
+        yield f"  between: {tensor(t)}, {quantity(t.bytes)}B"
 
 
 LIMITS = {

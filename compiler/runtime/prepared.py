@@ -58,14 +58,18 @@ class Options:
         chosen = [[f"{c.kernel}.{c.name}" if c.kernel else c.name, str(c.value)] for c in self.choices]
         return [self.level, None if self.target is None else self.target.name, self.verify, chosen]
 
+    def machine(self, where: Place | None) -> Target:
+        """The target named, else that of the place; the interpreter without either."""
+        return self.target or (INTERPRETER if where is None else target_of(where.device))
+
     def compile(self, program: ein.Program, extents: Mapping[str, int] | None, where: Place | None = None) -> Compiled:
         """The program compiled for extents, and for the place where it runs if no target was named.
 
         Raises `CallError` where a choice cannot be followed.
         """
-        target = self.target or (INTERPRETER if where is None else target_of(where.device))
+        machine = self.machine(where)
         made = compile_program(
-            program, self.level, target, extents, self.verify, self.choices, self.begin, self.backend
+            program, self.level, machine, extents, self.verify, self.choices, self.begin, self.backend
         )
         if self.choices:
             assert made.state.schedule is not None

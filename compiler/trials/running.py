@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from einc.api import Program
+from einc.api import Gradient, Program
 from einc.base.errors import CallError
 from einc.base.files import STANDARD, write
 from einc.binding import bind
@@ -50,16 +50,44 @@ def meaning(program: Program, request: Request) -> Meaning:
     return elaborate(program.text, request.facts(first))
 
 
-def compile_for(program: Program, request: Request) -> Compiled:
-    """The program compiled for the requested types and sizes; given sizes are checked."""
+def compile_for(program: Program, request: Request, gradient: Sequence[str] | None = None) -> Compiled:
+    """The program compiled for the requested types and sizes; given sizes are checked.
+
+    With operands named by `gradient`, which are all of floats if it names none, its gradients instead.
+    """
+    if gradient is not None:
+        return gradient_for(program, request, gradient).compiled()
+    found = _checked(program, request)
+    return program.compiled_for(request.facts(found), request.extents(found))
+
+
+def gradient_for(program: Program, request: Request, names: Sequence[str]) -> Gradient:
+    """The gradients of the program for the requested types and sizes; without sizes, for any.
+
+    Raises `CallError` for choices, which are of kernels: those of the gradients have none.
+    """
+    if program.options.choices:
+        raise CallError(
+            "kernels of gradients are chosen by the heuristics",
+            fact="choices and splits were asked for",
+            hint="dump --gradient --after elaborate, and choices for the program that it prints",
+        )
+    found = _checked(program, request)
+    return program.gradient_for(request.facts(found), request.extents(found) if request.sizes else None, names)
+
+
+def _checked(program: Program, request: Request) -> Meaning:
+    """The program for a request, whose sizes fit it."""
     found = meaning(program, request)
-    facts = request.facts(found)
     if request.sizes and request.complete(found):
-        bind(found, {name: f.shape for name, f in facts.items()}, request.scalars)
-    return program.compiled_for(facts, request.extents(found))
+        bind(found, {name: f.shape for name, f in request.facts(found).items()}, request.scalars)
+    return found
 
 
-def story_for(program: Program, request: Request) -> Story:
+def story_for(program: Program, request: Request, gradient: Sequence[str] | None = None) -> Story:
+    """What the program is and costs for the requested types and sizes; or its gradients, as for `compile_for`."""
+    if gradient is not None:
+        return gradient_for(program, request, gradient).story()
     found = meaning(program, request)
     return program.story_for(request.facts(found), request.extents(found), request.scalars)
 

@@ -20,6 +20,7 @@ from einc.base.types import DType
 from einc.ein import Equation, Expr, Extent, Operand, Program, Scalar, tensors_of, walk
 from einc.ein.rewriting import drop_dead
 from einc.passes.adjoint.differentiate import Adjoint
+from einc.pipeline.fates import Fate
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +28,8 @@ class Halves:
     """A program that keeps what its derivative needs, and the derivative that reads it.
 
     `forward` gives the program's results and then those `saved`. `backward` takes operands of the program, saved
-    tensors and cotangents, as far as it reads them, and gives the `gradients` of operands, by name.
+    tensors and cotangents, as far as it reads them, and gives the `gradients` of operands, by name. `fates` say of each
+    tensor of the program that the derivative reads whether it is saved, and why.
     """
 
     forward: Program
@@ -35,6 +37,7 @@ class Halves:
     saved: tuple[str, ...]
     cotangents: Mapping[str, str]
     gradients: Mapping[str, str]
+    fates: tuple[Fate, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +54,9 @@ def halves(adjoint: Adjoint, budget: Budget | None) -> Halves:
     names = {t.name for e in adjoint.forward.equations for t in e.outputs}
     forward = {t.name: e for e in adjoint.program.equations for t in e.outputs if t.name in names}
     own = [e for e in adjoint.program.equations if e.name not in names]
-    kept, again = _kept(adjoint.forward, forward, own, budget)
+    fates = _fates(adjoint.forward, forward, own, budget)
+    kept = {f.tensor for f in fates if f.saved}
+    again = {forward[f.tensor].name for f in fates if not f.saved}
     dims, dtypes, results = adjoint.forward.shapes(), adjoint.forward.dtypes(), adjoint.forward.results
     saved = tuple(t.name for e in adjoint.forward.equations for t in e.outputs if t.name in kept)
     extra = tuple(name for name in saved if name not in results)
@@ -59,7 +64,7 @@ def halves(adjoint: Adjoint, budget: Budget | None) -> Halves:
     given = [Operand(name, dims[name], dtypes[name]) for name in saved]
     equations = (*(e for e in adjoint.program.equations if e.name in again), *own)
     backward = _taking(drop_dead(replace(adjoint.program, equations=equations)), given, adjoint.cotangents.values())
-    return Halves(ahead, backward, saved, adjoint.cotangents, adjoint.gradients)
+    return Halves(ahead, backward, saved, adjoint.cotangents, adjoint.gradients, fates)
 
 
 def _taking(program: Program, saved: Sequence[Operand], cotangents: Collection[str]) -> Program:
@@ -117,45 +122,77 @@ class _Needs:
                 self.read(self.defaults[n.name])
 
 
-def _kept(
+def _fates(
     program: Program, forward: Mapping[str, Equation], own: Iterable[Equation], budget: Budget | None
-) -> tuple[set[str], set[str]]:
-    """The tensors of the forward program that are kept, and the names of equations that are computed again."""
-    kept: set[str] = set()
-    again: set[str] = set()
+) -> tuple[Fate, ...]:
+    """What becomes of each tensor of the forward program that the derivative reads, in the program's order."""
+    found: dict[str, Fate] = {}
+    again: dict[str, Fate] = {}  # by equation
     wanted = [t for e in own for x in e.expressions() for t in tensors_of(x)]
     dtypes = program.dtypes()
     written = {*program.results, *(budget.written if budget else ())}
-    spaces = [frozenset(e.axes) for e in program.equations if any(t.name in written for t in e.outputs)]
+    spaces = {e.name: frozenset(e.axes) for e in program.equations if any(t.name in written for t in e.outputs)}
     while wanted:
         name = wanted.pop()
         e = forward.get(name)
-        if e is None or name in kept or e.name in again:
+        if e is None or name in found or e.name in again:
             continue
-        if name in program.results or (budget and _is_worth(e, forward, dtypes[name], spaces, budget)):
-            kept.add(name)
-        elif budget and any(t.name in program.results for t in e.outputs):
-            kept.add(name)  # as large as what is there anyway, and not to be had without making that again
+        fate = _fate(name, e, program.results, forward, dtypes[name], spaces, budget)
+        if fate.saved:
+            found[name] = fate
         else:
-            again.add(e.name)
+            again[e.name] = fate
             wanted += [t for x in e.expressions() for t in tensors_of(x)]
-    return kept - {t.name for e in again for t in forward[e].outputs}, again
+    for name, e in forward.items():
+        if e.name in again and (name in found or name == again[e.name].tensor):
+            found[name] = replace(again[e.name], tensor=name)
+    return tuple(found[name] for name in forward if name in found)
 
 
-def _is_worth(
-    e: Equation, forward: Mapping[str, Equation], dtype: DType, spaces: Collection[frozenset[str]], budget: Budget
-) -> bool:
+def _fate(
+    name: str,
+    e: Equation,
+    results: Collection[str],
+    forward: Mapping[str, Equation],
+    dtype: DType,
+    spaces: Mapping[str, frozenset[str]],
+    budget: Budget | None,
+) -> Fate:
+    if name in results:
+        return Fate(name, True, "result")
+    if budget is None:
+        return Fate(name, False, "cheaper")
+    fate = _by_size(name, e, forward, dtype, spaces, budget)
+    if not fate.saved:  # as large as what is there anyway, and not to be had without making that again
+        beside = next((t.name for t in e.outputs if t.name in results), None)
+        return fate if beside is None else Fate(name, True, "beside", beside)
+    return fate
+
+
+def _by_size(
+    name: str,
+    e: Equation,
+    forward: Mapping[str, Equation],
+    dtype: DType,
+    spaces: Mapping[str, frozenset[str]],
+    budget: Budget,
+) -> Fate:
     """Is a tensor kept? Where it is smaller than something written, always, unless operands alone decide it."""
     axes = frozenset(e.axes)
-    if any(axes < space for space in spaces) and (e.monoid or any(tensors_of(b) & forward.keys() for b in e.bodies)):
-        return True
-    if e.monoid is None or not any(axes == space for space in spaces):
-        return False
+    larger = next((n for n, space in spaces.items() if axes < space), None)
+    if larger is not None and (e.monoid or any(tensors_of(b) & forward.keys() for b in e.bodies)):
+        return Fate(name, True, "smaller", larger)
+    if e.monoid is None:
+        return Fate(name, False, "pointwise")
     if e.name in budget.written:
-        return True
+        return Fate(name, True, "written")
+    equal = next((n for n, space in spaces.items() if axes == space), None)
+    if equal is None:
+        return Fate(name, False, "larger")
     terms = _terms(e, forward, budget.extents)
     rates = budget.target.rates
-    return 2 * terms / rates.matrix >= 2 * dtype.size / rates.memory
+    dearer = 2 * terms / rates.matrix >= 2 * dtype.size / rates.memory
+    return Fate(name, dearer, "dearer" if dearer else "cheaper", equal)
 
 
 def _terms(e: Equation, forward: Mapping[str, Equation], extents: Mapping[str, int]) -> int:

@@ -11,7 +11,8 @@ on the kernels of a text that has some, in a `.tile` file;
 `operands A=f32[2,3]` gives facts about operands. `check` expects the error of parsing and elaborating the text, and
 `call A=f32[2,3] window=3` that of a call with these operands and scalars; `ok` where there is none. `explain` expects
 how the reductions are carried, for the extents `size`. `gradient A=f32[2,3]` expects the two halves of the derivative
-of a program, for these operands and the machine `target`; its text may be the name of an example.
+of a program, for these operands and the machine `target`; its text may be the name of an example. `saving A=f32[2,3]`
+expects what `einc explain` says of the tensors that the second half reads of the first.
 `pytest --bless` writes what the text gives; a person reads the difference.
 """
 
@@ -103,7 +104,7 @@ def parse_flags(line: str) -> Flags:
     scalars: dict[str, ScalarValue] = {}
     for word in words:
         key, _, value = word.partition("=")
-        if word in ("check", "call", "explain", "gradient"):
+        if word in ("check", "call", "explain", "gradient", "saving"):
             verb = word
         elif key in ("after", "pass"):
             verb, stage = key, value
@@ -114,14 +115,14 @@ def parse_flags(line: str) -> Flags:
         elif operand := _OPERAND.fullmatch(word):
             shape = tuple(int(n) for n in operand[3].split(",") if n)
             facts[operand[1]] = Fact(shape, BY_NAME[operand[2]])
-        elif verb in ("call", "gradient") and (scalar := _SCALAR.fullmatch(word)):
+        elif verb in ("call", "gradient", "saving") and (scalar := _SCALAR.fullmatch(word)):
             scalars[scalar[1]] = _scalar(scalar[2])
         elif "size" in words[: words.index(word)] and re.fullmatch(r"\w+=\d+(,\w+=\d+)*", word):
             sizes |= {name: int(n) for name, _, n in (part.partition("=") for part in word.split(","))}
         elif word not in ("size", "operands"):
             raise ValueError(f"unknown flag '{word}' in '{line}'")
     if not verb:
-        raise ValueError(f"'{line}' says nothing to do: after=, pass=, check, call, explain or gradient")
+        raise ValueError(f"'{line}' says nothing to do: after=, pass=, check, call, explain, gradient or saving")
     return Flags(verb, stage, level, machine, sizes, facts, scalars)
 
 
@@ -140,6 +141,8 @@ def outcome(golden: Golden) -> str:
         return derivation(golden.text, golden.path.name, flags)
     if flags.verb == "gradient":
         return gradient(golden.text, golden.path.name, flags)
+    if flags.verb == "saving":
+        return saved(golden.text, golden.path.name, flags)
     return complaint(golden.text, golden.path.name, flags)
 
 
@@ -177,14 +180,30 @@ def gradient(text: str, name: str, flags: Flags) -> str:
     from einc.ein.printer import print_program
     from einc.frontend import elaborate, parse
 
-    text = (EXAMPLES / f"{text.strip()}.ein").read_text() if re.fullmatch(r"[\w/]+\s*", text) else text
-    program = elaborate(parse(Source(name, text)), flags.facts)
+    program = elaborate(parse(Source(name, _example(text))), flags.facts)
     extents = bind(program, {n: f.shape for n, f in flags.facts.items()}, flags.scalars).extents
     operands = [p.name for p in program.operands if p.dtype.is_float]
     run = ahead(program, operands, flags.level, target(flags.target), extents)
     results = [n for k, n in enumerate(program.results) if k not in run.fixed]
     halves = run.program, behind(run, tuple(results)).program
     return "\n".join(print_program(p).rstrip("\n") + "\n" for p in halves)
+
+
+def saved(text: str, name: str, flags: Flags) -> str:
+    """What is saved for the gradients of all operands of floats, and what is computed again, with reasons."""
+    import einc
+    from einc.driver import elaborate
+    from einc.present.report import saving
+
+    program = einc.compile(_example(text), flags.level, flags.target, name)
+    meaning = elaborate(program.text, flags.facts)
+    extents = bind(meaning, {n: f.shape for n, f in flags.facts.items()}, flags.scalars).extents
+    return "\n".join(saving(program.gradient_for(flags.facts, extents, ()).story())) + "\n"
+
+
+def _example(text: str) -> str:
+    """The text, or that of the example that it names."""
+    return (EXAMPLES / f"{text.strip()}.ein").read_text() if re.fullmatch(r"[\w/]+\s*", text) else text
 
 
 def show(state: State) -> str:

@@ -255,6 +255,31 @@ def test_explain(tmp_path: Path) -> None:
     assert (tmp_path / "story.html").read_text(encoding="utf-8").startswith("<!doctype html>")
 
 
+def test_gradients(tmp_path: Path) -> None:
+    """`--gradient` stands alone or with names; what follows it may be the file."""
+    file = tmp_path / "matmul.ein"
+    file.write_text(MATMUL)
+    both = good("emit", file, "--gradient")
+    assert "class Einsum(torch.autograd.Function):" in both
+    assert both == good("emit", "--gradient", file) == good("emit", "--gradient", "A,B", file)
+    assert "return dA, None" in good("emit", "--gradient=A", file)
+    shown = good("dump", "-e", MATMUL, "--gradient", "B", "--after", "elaborate")
+    assert shown.startswith("def einsum_gradient(A[b, i, k]: f32, dout[b, i, j]: f32):")
+    assert good("dump", "-", "--after", "elaborate", given=shown) == shown
+    story = json.loads(good("explain", "-e", MATMUL, "--gradient", "-s", "i=8,j=9,k=5,b=2", "--json"))
+    assert story["sizes"] == {"b": 2, "i": 8, "k": 5, "j": 9}
+    assert good("emit", file, "--gradient", "-o", f"{tmp_path}/fresh/") == ""
+    assert (tmp_path / "fresh" / "einsum.py").read_text() == both
+    assert "'C' is no operand" in bad(1, "emit", file, "--gradient", "C")
+    assert "chosen by the heuristics" in bad(1, "emit", file, "--gradient", "--splits", "2")
+
+
+@pytest.mark.aot
+def test_gradients_ahead_of_time() -> None:
+    kernels = json.loads(good("emit", "-e", "ij,jk->ik", "--gradient", "--dtype", "f16", "--format", "ptx", "--json"))
+    assert [k["kernel"] for k in kernels] == ["out_kernel", "dA_kernel", "dB_kernel"]
+
+
 def test_functions() -> None:
     names = [w["name"] for w in json.loads(good("functions", "--json"))]
     assert {"softmax", "log1p", "bf16", "argmax", "next_max"} <= set(names)

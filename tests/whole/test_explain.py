@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 
 import einc
@@ -23,6 +24,7 @@ from tests.support.places import EXAMPLES, ROOT
 from tests.support.random_programs import Case, cases
 
 PROGRAMS = sorted(EXAMPLES.rglob("*.ein"))
+TRAINED = ("cumulative_sum", "differential", "embedding", "layernorm", "rmsnorm_matmul", "swiglu_mlp", "top4")
 SIZES = {"b": 2, "h": 8, "i": 4096, "j": 4096, "d": 64}
 
 
@@ -188,3 +190,28 @@ def test_bounds_need_only_the_operands_that_they_read() -> None:
     given = dict(zip("QKV", (q, q, q), strict=True)) | {"document": document}
     tiles = json.loads(program.explain(**given, format="json"))["kernels"][-1]["tiles"]["j"]
     assert tiles["visited"] < tiles["total"] / 8
+
+
+def test_gradients_say_what_is_saved() -> None:
+    operands = [torch.empty(1, 16, 512, 64, dtype=torch.bfloat16, device="meta") for _ in range(3)]
+    backward = einc.compile(EXAMPLES / "attention" / "causal.ein").gradient(given=operands)
+    told = json.loads(backward.explain(format="json"))["saving"]
+    assert {t["name"] for t in told if t["saved"]} == set(backward.saved)
+    assert {t["name"]: t["bytes"] for t in told}["O"] == 16 * 512 * 64 * 2
+    again = [t for t in told if not t["saved"]]
+    assert [t["bytes"] for t in again if t["name"] == "S"] == [16 * 512 * 512 * 4]
+    assert not {t["name"] for t in again} & set(backward.text.operands)
+    text, page = backward.explain(), backward.explain(format="html")
+    for t in told:
+        assert t["reason"] in " ".join(text.split())
+        assert f"<td>{t['reason']}</td>" in page
+    assert "saving" not in json.loads(backward.ahead.explain(format="json"))
+
+
+@pytest.mark.parametrize("path", [p for p in PROGRAMS if p.stem in TRAINED], ids=lambda p: p.stem)
+def test_gradients_of_examples_account_for_all_that_they_read(path: Path) -> None:
+    """Every operand that the program did not have, and no cotangent, is told of as saved."""
+    backward = einc.compile(path).gradient()
+    told = {t.name: t for t in backward.story().saving}
+    assert [name for name in backward.saved if not (name in told and told[name].saved)] == []
+    assert all(t.reason and t.bytes > 0 for t in told.values())
