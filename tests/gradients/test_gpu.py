@@ -1,0 +1,45 @@
+"""Gradients of the library by kernels on a GPU: as near as torch's own, and the same bits twice."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import einc
+from tests.gradients import test_library as library
+from tests.library.cases import EPSILON, Case
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU"),
+]
+
+
+def on_gpu(case: Case, values: dict[str, Tensor]) -> Any:
+    """The results of a program on the GPU, for operands that need not be there."""
+    found = einc.compile(case.path.read_text())(**{n: t.cuda() for n, t in values.items()}, **case.scalars)
+    return tuple(t.cpu() for t in found) if isinstance(found, tuple) else found.cpu()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@library.every_case
+def test_library(case: Case, dtype: torch.dtype) -> None:
+    if dtype not in case.dtypes:
+        pytest.skip(case.why_dtypes)
+    if (case.name, dtype) in library.MISSING:
+        pytest.skip(library.MISSING[case.name, dtype])
+    key = case.name, tuple(case.tiny.items()), dtype
+    c = library.called(*key)
+    if not c.cotangents:
+        pytest.skip("no result is of floats")
+    cotangents, exact, own = library.references(*key)
+    found = c.repeatedly(lambda values: on_gpu(case, values), c.operands, cotangents)
+    for n in c.by:
+        known = [library.spread(way, exact, n) for way in own if n in way[0]]
+        factor, _ = library.LARGER.get((case.name, n), (library.FACTOR, ""))
+        assert library.spread(found, exact, n) <= factor * max([EPSILON[dtype], *known]), n
+    again = c.repeatedly(lambda values: on_gpu(case, values), c.operands, cotangents)
+    assert all(torch.equal(a[n], b[n]) for a, b in zip(found, again, strict=True) for n in c.by)
