@@ -43,7 +43,7 @@ from einc.ein import (
     substitute,
 )
 from einc.ein.rewriting import drop_dead, names, replaced
-from einc.passes.adjoint.conditions import all_of, conjuncts
+from einc.passes.adjoint.conditions import all_of, conjuncts, placed
 from einc.passes.adjoint.saving import taking
 
 _FEW = 64  # places or positions with which each of the others is compared: two or four blocks of a walk
@@ -157,6 +157,7 @@ class _Segmenting:
     segments: dict[object, tuple[Segments, str]] = field(default_factory=dict)  # each with the axis of its counts
 
     def __post_init__(self) -> None:
+        self.shapes = self.program.shapes()
         self.taken |= names(self.program) | {a.name for a in self.program.axes}
 
     def over_segments(self, e: Equation) -> Equation:
@@ -174,13 +175,17 @@ class _Segmenting:
             here[a] = Apply("mod", (flat, Extent(a)))
             flat = Apply("floordiv", (flat, Extent(a)))
         here[found.summed[0]] = flat
-        known = {place: AxisValue(v) for v, place in found.places.items()}
         inside = Apply("lt", (AxisValue(k), Read(segments.count, at)))
+        domain = all_of((inside, *(substitute(c, here) for c in found.rest)))
+        told = _Told(e.domain)
+        known = {told.of(place): AxisValue(v) for v, place in found.places.items()}
+        body = substitute(_at_places(told.of(e.body), known), here)
+        shapes = {**self.shapes, **{p.name: p.dims for p in self.operands}}
         return replace(
             e,
-            bodies=(substitute(_known(e.body, known), here),),
+            bodies=(placed(body, domain, shapes),),
             over=(k, *(a for a in e.over if a not in found.summed)),
-            domain=all_of((inside, *(substitute(c, here) for c in found.rest))),
+            domain=None if domain is None else placed(domain, None, shapes),
             within=None,
         )
 
@@ -250,9 +255,24 @@ class _Segmenting:
         return name
 
 
-def _known(e: Expr, places: Mapping[Expr, Expr]) -> Expr:
+class _Told:
+    """Expressions under a condition: their reads without the guards that it tells."""
+
+    def __init__(self, condition: Expr | None) -> None:
+        self.known: set[Expr] = set()
+        for c in conjuncts(condition):
+            self.known.add(self.of(c))
+
+    def of(self, e: Expr) -> Expr:
+        e = rebuild(e, self.of)
+        if isinstance(e, Read) and e.guard is not None:
+            return replace(e, guard=all_of(c for c in conjuncts(e.guard) if c not in self.known))
+        return e
+
+
+def _at_places(e: Expr, places: Mapping[Expr, Expr]) -> Expr:
     """The expression with places of terms that tensors are read at replaced by axes of the output."""
-    e = rebuild(e, lambda below: _known(below, places))
+    e = rebuild(e, lambda below: _at_places(below, places))
     if isinstance(e, Read):
         return replace(e, index=tuple(replaced(i, places) for i in e.index))
     return e
