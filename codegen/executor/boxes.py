@@ -18,7 +18,7 @@ _BALANCED = 4  # boxes for each worker, so that all end at about the same time
 _STREAMED = 2048  # positions of a walked axis that amortise the work done once a block: rescaling, dispatch
 _ROWS = 512  # rows that amortise the operands that every block of rows reads again
 _PRUNED = 512  # positions where rows stop at different places, and several heads amortise the rest
-_SEGMENT = 16  # positions of a walk over a segment
+_SEGMENT = 8  # positions of a walk over a segment
 _SQUARE = 256  # rows and columns that make a matrix product run at full speed
 
 

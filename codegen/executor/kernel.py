@@ -135,7 +135,15 @@ class Compiler:
         for axis in tile_axes(kernel).values():
             first = len(dims)
             for name, extent in self.parts(axis):
-                kind = "segment" if axis.name in short else axis.role if axis.blocked else "batch" if axis.name in in_grid else "single"
+                kind = (
+                    "segment"
+                    if axis.name in short
+                    else axis.role
+                    if axis.blocked
+                    else "batch"
+                    if axis.name in in_grid
+                    else "single"
+                )
                 dims.append(Dim(axis.name, name, extent, kind))
             members[axis.name] = tuple(range(first, len(dims)))
             strides = [prod(d.extent for d in dims[n + 1 :]) for n in members[axis.name]]

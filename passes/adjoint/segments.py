@@ -5,11 +5,11 @@
           start[v], count[v] = where those with token v begin in it, and how many there are
           S[v, d] = sum[k : k < count[v]](x[order[start[v] + k] // |n|, order[start[v] + k] % |n|, d])
 
-The gradient of a read whose index is data has this form. As it is written, every place looks at every position: |v| times
-|b| |n| terms. Sorted, each position is one term of one place. Several places at once, `v == p[n] and w == q[n]`, are
-sorted by `p * |w| + q`, and axes that both sides have, `v == token[b, n]` for S[b, v], are sorted one by one. What else
-is required of positions that are sorted, no place has those which fail. Terms of a place are added in the order of
-their positions, so that results are the same in every run.
+The gradient of a read whose index is data has this form. As it is written, every place looks at every position: that
+is |v| |b| |n| terms. Sorted, each position is one term of one place. Several places at once, `v == p[n] and w ==
+q[n]`, are sorted by `p * |w| + q`, and axes that both sides have, `v == token[b, n]` for S[b, v], are sorted one by
+one. What else is required of positions that are sorted, no place has those which fail. Terms of a place are added in
+the order of their positions, so that results are the same in every run.
 
 Sorting is not of the language: who runs the program makes `order`, `start` and `count`, which are operands of it.
 """
@@ -21,7 +21,7 @@ from dataclasses import dataclass, field, replace
 from math import prod
 
 from einc.base.ops import COMPARISONS
-from einc.base.types import I64
+from einc.base.types import I64, compute
 from einc.ein import (
     ZERO,
     Apply,
@@ -41,6 +41,7 @@ from einc.ein import (
     reads,
     rebuild,
     substitute,
+    tensors_of,
 )
 from einc.ein.rewriting import drop_dead, names, replaced
 from einc.passes.adjoint.conditions import all_of, conjuncts, placed
@@ -96,7 +97,7 @@ def scatters(program: Program) -> bool:
 def segmented(program: Program, extents: Mapping[str, int]) -> Segmented | None:
     """The program for these extents with sums over segments, where that saves work; None where it never does."""
     made = _Segmenting(program, extents)
-    equations = tuple(made.over_segments(e) for e in program.equations)
+    equations = tuple(made_of for e in program.equations for made_of in made.over_segments(e))
     if not made.segments:
         return None
     axes = (*program.axes, *made.axes)
@@ -125,6 +126,13 @@ def _scatter(e: Equation) -> _Scatter | None:
     if _counts(e.body, frozenset(summed)):
         return None
     return _Scatter(places, kept, summed, tuple(own), tuple(c for c in left if c not in own))
+
+
+def _space(e: Equation, found: _Scatter) -> tuple[str, ...]:
+    """The axes that the terms of an equation vary over, but for those of their places and those summed before."""
+    used = {a for x in (e.body, *found.rest) for a in axes_of(_Told(e.domain).of(x))}
+    others = (a for a in e.axes if a in used and a not in found.places and a not in found.kept)
+    return (*found.kept, *found.summed, *others)
 
 
 def _equated(c: Expr, e: Equation) -> Iterator[tuple[str, Expr]]:
@@ -160,11 +168,47 @@ class _Segmenting:
         self.shapes = self.program.shapes()
         self.taken |= names(self.program) | {a.name for a in self.program.axes}
 
-    def over_segments(self, e: Equation) -> Equation:
-        """The equation as a sum over segments; as it is where nothing is scattered, or to few places."""
+    def over_segments(self, e: Equation) -> list[Equation]:
+        """The equation as a sum over segments, and what that sums; as it is where that saves nothing."""
         found = _scatter(e)
-        if found is None or min(self._positions(found.places), self._positions(found.summed)) <= _FEW:
-            return e
+        if found is None or not self._pays(e, found):
+            return [e]
+        if e.monoid is not None and e.monoid.adds and set(e.over) > set(found.summed):
+            terms, e = self._terms_first(e, found)
+            found = _scatter(e)
+            assert found is not None
+            return [terms, self._over_segments(e, found)]
+        return [self._over_segments(e, found)]
+
+    def _pays(self, e: Equation, found: _Scatter) -> bool:
+        """Are there many places and positions, and is nothing computed for it that is larger than what there is?"""
+        if min(self._positions(found.places), self._positions(found.summed)) <= _FEW:
+            return False
+        needed = [self._positions((*found.kept, *found.summed))]
+        if len(e.over) > len(found.summed) or not tensors_of(e.body) <= {p.name for p in self.program.operands}:
+            needed.append(self._positions(_space(e, found)))
+        there = (*(p.name for p in self.program.operands), *self.program.results)
+        return max(needed) <= max(self._positions([a for d in self.shapes[name] for a in d]) for name in there)
+
+    def _terms_first(self, e: Equation, found: _Scatter) -> tuple[Equation, Equation]:
+        """The sums over all else at each position, and the sum of these."""
+        told = _Told(e.domain)
+        own = all_of((*found.conditions, *found.rest))
+        dtype = compute(e.outputs[0].dtype)
+        name, axes = self._unused(f"{e.name}_terms"), _space(e, found)
+        over = tuple(a for a in e.over if a not in found.summed)
+        domain = all_of(c for c in conjuncts(own) if not set(over).isdisjoint(axes_of(c)))
+        others = all_of(c for c in conjuncts(own) if set(over).isdisjoint(axes_of(c)))
+        body = placed(told.of(e.body), own, self.shapes)
+        body = body if others is None else Apply("where", (others, body, ZERO))
+        dims = tuple((a,) for a in axes)
+        self.shapes[name] = dims
+        terms = Equation((Tensor(name, dtype),), dims, (body,), e.monoid, over, domain)
+        equal = [c for c in conjuncts(e.domain) if c not in found.rest]
+        whole = replace(e, bodies=(Read(name, tuple(map(AxisValue, axes))),), over=found.summed, domain=all_of(equal))
+        return terms, replace(whole, within=None)
+
+    def _over_segments(self, e: Equation, found: _Scatter) -> Equation:
         segments, k = self._sorted(found)
         kept = tuple(AxisValue(a) for a in found.kept)
         at = (*kept, *(AxisValue(v) for v in found.places))
@@ -242,8 +286,8 @@ class _Segmenting:
             value = value.arg
         match value:
             case Read(tensor, index, None) if index == tuple(map(AxisValue, axes)) and tensor in dims:
-                same = all(len(d) == 1 and self.extents[d[0]] == self.extents[a] for d, a in zip(dims[tensor], axes))
-                return tensor if same else None
+                lengths = [tuple(self.extents[a] for a in d) for d in dims[tensor]]
+                return tensor if lengths == [(self.extents[a],) for a in axes] else None
         return None
 
     def _unused(self, wanted: str) -> str:

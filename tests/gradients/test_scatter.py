@@ -13,7 +13,7 @@ from torch.func import grad, vmap
 import einc
 from einc import derive
 from einc.base.targets import INTERPRETER
-from einc.binding import bind
+from einc.binding import bind, completed
 from einc.ein import Program
 from einc.ein.printer import print_program
 from einc.passes.adjoint.segments import Segmented, segmented
@@ -107,21 +107,17 @@ READS: dict[str, tuple[str, dict[str, Tensor]]] = {
 
 def halves(c: Call) -> tuple[Program, Segmented | None]:
     """The program of gradients, and what it is with segments."""
-    extents = bind(c.program, {n: tuple(t.shape) for n, t in c.operands.items()}, c.scalars).extents
-    run = derive.ahead(c.program, c.by, 2, INTERPRETER, extents)
+    bindings = bind(c.program, {n: tuple(t.shape) for n, t in c.operands.items()}, c.scalars)
+    run = derive.ahead(c.program, c.by, 2, INTERPRETER, bindings.extents)
     program = derive.behind(run, tuple(n for k, n in enumerate(run.program.results) if k not in run.fixed)).program
-    known = {a.name: extents[a.name] for a in program.axes if a.name in extents}
-    for a in program.axes:
-        if a.name not in known:
-            known[a.name] = max(extents.values())
-    return program, segmented(program, known)
+    return program, segmented(program, completed(program, bindings).extents)
 
 
 @pytest.mark.parametrize("name", READS)
 def test_reads(name: str) -> None:
     """At each level in turn, by torch operations."""
     text, operands = READS[name]
-    c = call(text, **operands)
+    c = Call(text, operands)
     assert halves(c)[1] is not None
     exact = c.in_torch()
     assert any(g.abs().max() > 0 for g in exact.values())
@@ -131,7 +127,7 @@ def test_reads(name: str) -> None:
 @pytest.mark.parametrize("name", ["two dimensions", "out of range", "guarded by data", "of each head", "two indices"])
 def test_reads_in_kernels(name: str) -> None:
     text, operands = READS[name]
-    c = call(text, **operands)
+    c = Call(text, operands)
     assert_equal(c.compiled(2, "interpret"), c.in_torch())
 
 
@@ -139,14 +135,14 @@ def test_reads_in_kernels(name: str) -> None:
 def test_single_precision(name: str) -> None:
     """As exact as sums of so many terms in single precision are."""
     text, operands = READS[name]
-    single = call(text, **{n: t.float() if t.is_floating_point() else t for n, t in operands.items()})
+    single = Call(text, {n: t.float() if t.is_floating_point() else t for n, t in operands.items()})
     terms = max(t.numel() for t in operands.values() if not t.is_floating_point())
     assert_equal(single.compiled(), single.in_torch(), within=terms * torch.finfo(torch.float32).eps)
 
 
 def test_the_sum_goes_over_segments() -> None:
     text, operands = READS["two dimensions"]
-    _, found = halves(call(text, **operands))
+    _, found = halves(Call(text, operands))
     assert found is not None
     assert found.indices is None
     (segments,) = found.segments
@@ -159,7 +155,7 @@ def test_the_sum_goes_over_segments() -> None:
 def test_what_is_read_at_the_place_is_read_once() -> None:
     """The table is read at the place itself, and not at the place of each term."""
     text, operands = READS["squared"]
-    _, found = halves(call(text, **operands))
+    _, found = halves(Call(text, operands))
     assert found is not None
     assert "table[v, d]" in print_program(found.program)
     assert "token" not in {p.name for p in found.program.operands}
@@ -167,9 +163,31 @@ def test_what_is_read_at_the_place_is_read_once() -> None:
 
 def test_one_index_is_sorted_once() -> None:
     text, operands = READS["two tables by one index"]
-    _, found = halves(call(text, **operands))
+    _, found = halves(Call(text, operands))
     assert found is not None
     assert len(found.segments) == 1
+
+
+def test_other_axes_are_summed_first() -> None:
+    """At each position, as the product that it is."""
+    text, operands = READS["masked by another axis"]
+    _, found = halves(Call(text, operands))
+    assert found is not None
+    printed = print_program(found.program)
+    assert "dtable_terms[n, d] = sum[i : n <= i](dT[i, d] * y[i, n])" in printed
+    assert "dtable[v, d] = sum[k : k < count[v]](dtable_terms[order[start[v] + k], d])" in printed
+
+
+def test_nothing_larger_than_there_is_gets_sorted() -> None:
+    """A place of each pair of positions takes more memory than all operands: pairs are compared where they are."""
+    text = """def f(bias[r], bucket[p], Q[i, d], K[j, d], V[j, e]):
+    S[i, j] = Q[i, d] * K[j, d] + bias[bucket[i - j + |j|]]
+    T[i, e] = softmax[j](S) * V[j, e]
+    return T"""
+    x = normal(70, 3)
+    c = call(text, by=["bias"], bias=normal(80), bucket=integers(140, most=80), Q=x, K=x, V=x)
+    assert halves(c)[1] is None
+    assert_equal(c.compiled(), c.in_torch())
 
 
 @pytest.mark.parametrize(
@@ -186,7 +204,7 @@ def test_few_are_compared_with_each(places: int, positions: int, is_sorted: bool
 @pytest.mark.parametrize("name", ["two dimensions", "out of range", "two indices", "pages"])
 def test_two_runs_agree_in_every_bit(name: str) -> None:
     text, operands = READS[name]
-    c = call(text, **{n: t.float() if t.is_floating_point() else t for n, t in operands.items()})
+    c = Call(text, {n: t.float() if t.is_floating_point() else t for n, t in operands.items()})
     first, second = c.compiled(), c.compiled()
     assert {n: g.equal(second[n]) for n, g in first.items()} == dict.fromkeys(first, True)
 
