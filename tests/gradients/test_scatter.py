@@ -185,7 +185,8 @@ def test_nothing_larger_than_there_is_gets_sorted() -> None:
     T[i, e] = softmax[j](S) * V[j, e]
     return T"""
     x = normal(70, 3)
-    c = call(text, by=["bias"], bias=normal(80), bucket=integers(140, most=80), Q=x, K=x, V=x)
+    operands = {"bias": normal(80), "bucket": integers(140, most=80), "Q": x, "K": x, "V": x}
+    c = Call(text, operands, by=["bias"])
     assert halves(c)[1] is None
     assert_equal(c.compiled(), c.in_torch())
 
