@@ -16,8 +16,9 @@ from einc.base.facts import Fact
 from einc.ein import Program
 from einc.ein.printer import print_program
 from einc.runtime.callee import DECODERS, Callee, callee, described, of_program
+from einc.runtime.execution import ON_CPU, place
 from einc.runtime.prepared import Options
-from einc.runtime.tensors import fact
+from einc.runtime.tensors import device_of, fact
 
 if TYPE_CHECKING:
     import torch
@@ -104,23 +105,26 @@ class Scattering(Callee):
                 return known
         tensors = [t.detach().resolve_conj().resolve_neg() for t in tensors]
         facts = tuple(fact(t, name) for t, name in zip(tensors, self.operands, strict=True))
-        found = self._sorting(facts, scalars)
+        where = place(device_of(tensors, self.operands), backend)
+        found = self._sorting(facts, scalars, where.backend == ON_CPU and self.options.level >= 2)
         if found is None:
             return super().computed(tensors, scalars, backend)
         if backend is None:
             self.keep_for(tensors, scalars, found.run)
         return found.run(tensors, scalars, backend)
 
-    def _sorting(self, facts: tuple[Fact, ...], scalars: Mapping[str, Any]) -> _Sorting | None:
-        """How calls with such operands run; None if as the program is written."""
+    def _sorting(self, facts: tuple[Fact, ...], scalars: Mapping[str, Any], by_torch: bool) -> _Sorting | None:
+        """How calls with such operands run; None if as the program is written, which may be an operation of torch."""
+        from einc.codegen.operation import scattered
         from einc.passes.adjoint.segments import segmented
 
         decide = self.deciding.always
-        key = facts, tuple((n, v) for n, v in sorted(scalars.items()) if n in decide)
+        key = facts, by_torch, tuple((n, v) for n, v in sorted(scalars.items()) if n in decide)
         kept = self.__dict__.setdefault("_sortings", {})
         if key not in kept:
             program, bindings = self.bound(facts, scalars)
-            made = segmented(program, bindings.extents)
+            single = by_torch and scattered(program) is not None
+            made = None if single else segmented(program, bindings.extents)
             if len(kept) >= _MOST_KEPT:
                 kept.clear()
             if made is None:

@@ -101,6 +101,18 @@ READS: dict[str, tuple[str, dict[str, Tensor]]] = {
         "def f(A[v, d], B[v, d], token[n]):\n    T[n, d] = A[token[n], d] * B[token[n], d]\n    return T",
         {"A": TABLE, "B": normal(90, 5), "token": TOKENS},
     ),
+    "columns": (
+        "def f(table[d, v], token[b, n]):\n    T[n, d, b] = table[d, token[b, n]] * 3\n    return T",
+        {"table": normal(5, 90), "token": integers(3, 41, most=120, least=-30)},
+    ),
+    "columns, in another order": (
+        "def f(table[d, v], token[b, n]):\n    T[n, d, b] = table[d, token[b, n]]\n    return T",
+        {"table": normal(5, 90), "token": integers(3, 41, most=120, least=-30)},
+    ),
+    "numbers": (
+        "def f(table[v], token[n]):\n    T[n] = table[token[n]]\n    return T",
+        {"table": normal(90), "token": TOKENS},
+    ),
     "squared": (SQUARED, {"table": TABLE, "token": TOKENS}),
 }  # fmt: skip
 
@@ -121,7 +133,8 @@ def test_reads(name: str) -> None:
     assert halves(c)[1] is not None
     exact = c.in_torch()
     assert any(g.abs().max() > 0 for g in exact.values())
-    assert_equal(c.compiled(list(READS).index(name) % 3), exact)
+    for level in {2, list(READS).index(name) % 3}:
+        assert_equal(c.compiled(level), exact)
 
 
 @pytest.mark.parametrize("name", ["two dimensions", "out of range", "guarded by data", "of each head", "two indices"])
@@ -266,3 +279,25 @@ def test_over_a_batch(compiled: Callable[..., Any], dims: tuple[int | None, int 
         return found
 
     assert_equal({"table": gradient(compiled)}, {"table": gradient(squared)}, 1e-12)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# One operation of torch
+
+
+@pytest.mark.parametrize("level", [1, 2])
+def test_terms_added_at_their_places(level: int) -> None:
+    """As a program writes it, with places out of range, and into given memory."""
+    added = einc.compile(
+        "def f(x[n, d], at[n], y[v]):\n    S[v, d] = sum[n : v == at[n]](x[n, d])\n    return S", level
+    )
+    x, at = normal(50, 3), integers(50, most=30, least=-5)
+    inside = (at >= 0) & (at < 20)
+    exact = torch.zeros(20, 3, dtype=x.dtype).index_add_(0, at[inside], x[inside])
+    out = torch.empty_like(exact)
+    assert error(added(x, at, normal(20)), exact) <= 1e-15
+    added(x, at, normal(20), out=out)
+    assert error(out, exact) <= 1e-15
+    leaf = x.clone().requires_grad_()
+    (found,) = torch.autograd.grad((added(leaf, at, normal(20)) * exact).sum(), leaf)
+    assert found.equal(torch.where(inside[:, None], exact[at.clamp(0, 19)], 0))
