@@ -8,13 +8,14 @@ Such an operation has the same meaning, sums included: narrow floats are added i
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from einc.base.types import DType
-from einc.ein import Apply, AxisValue, Equation, Expr, Program, Read
+from einc.base.types import F32, F64, I64, DType
+from einc.ein import Apply, AxisValue, Cast, Equation, Expr, Program, Read
 
 
 class Operation(Protocol):
@@ -115,3 +116,55 @@ def _product(e: Equation, reads: list[tuple[int, tuple[str, ...]]]) -> Operation
     if on_left == sorted(on_left) and on_right == sorted(on_right):
         return lambda operands, out=None: torch.matmul(operands[p], operands[q], out=out)
     return lambda operands, out=None: torch.matmul(operands[p].permute(on_left), operands[q].permute(on_right), out=out)
+
+
+def scattered(program: Program) -> Operation | None:
+    """The operation of torch that adds a tensor to the places that another gives, if that is what a program is.
+
+        S[v, d] = sum[b, n : v == token[b, n]](x[b, n, d])
+
+    Torch does not differentiate it where a place is out of range.
+    """
+    if len(program.equations) != 1 or len(program.equations[0].bodies) != 1:
+        return None
+    (e,) = program.equations
+    if e.monoid is None or not e.monoid.adds or e.outputs[0].dtype not in (F32, F64):
+        return None
+    places, terms = _place(e.domain), _axes(e.body)
+    operands = {p.name: (k, p) for k, p in enumerate(program.operands)}
+    if places is None or terms is None:
+        return None
+    v, index, at = places
+    rest = tuple(a for a in e.axes if a != v)
+    fitting = {*at} == {*e.over} and {*terms[1]} == {*at, *rest} and e.dims == tuple((a,) for a in e.axes)
+    whole = all(n in operands and operands[n][1].dims == tuple((a,) for a in own) for n, own in ((index, at), terms))
+    lengths = [(k, p.dims.index((v,))) for k, p in operands.values() if (v,) in p.dims]
+    if not (fitting and whole and lengths) or operands[terms[0]][1].dtype != e.outputs[0].dtype:
+        return None
+    order = [terms[1].index(a) for a in (*at, *rest)]
+    return _add(operands[index][0], operands[terms[0]][0], len(at), order, lengths[0], e.axes.index(v))
+
+
+def _place(e: Expr | None) -> tuple[str, str, tuple[str, ...]] | None:
+    """The axis that a condition equates to an element of a tensor, the tensor, and the axes it is read at."""
+    match e:
+        case Apply("eq", (AxisValue(v), place)) | Apply("eq", (place, AxisValue(v))):
+            found = _axes(place.arg if isinstance(place, Cast) and place.dtype == I64 else place)
+            return None if found is None or v in found[1] else (v, *found)
+    return None
+
+
+def _add(index: int, terms: int, count: int, order: list[int], length: tuple[int, int], axis: int) -> Operation:
+    """Terms in this order, the first `count` dimensions those of the index, added along an axis of a length."""
+
+    def add(operands: Sequence[Tensor], out: Tensor | None = None) -> Tensor:
+        n = operands[length[0]].shape[length[1]]
+        at = operands[index].to(torch.int64).flatten()
+        added = operands[terms].permute(order)
+        rest = added.shape[count:]
+        inside = torch.where((at >= 0) & (at < n), at, -1)
+        rows = added.reshape(at.numel(), prod(rest))
+        found = torch.ops.aten.embedding_dense_backward(rows, inside, n, -1, False).reshape(n, *rest).movedim(0, axis)
+        return found.contiguous() if out is None else out.copy_(found)
+
+    return add

@@ -18,13 +18,14 @@ _BALANCED = 4  # boxes for each worker, so that all end at about the same time
 _STREAMED = 2048  # positions of a walked axis that amortise the work done once a block: rescaling, dispatch
 _ROWS = 512  # rows that amortise the operands that every block of rows reads again
 _PRUNED = 512  # positions where rows stop at different places, and several heads amortise the rest
+_SEGMENT = 8  # positions of a walk over a segment
 _SQUARE = 256  # rows and columns that make a matrix product run at full speed
 
 
 @dataclass(frozen=True, slots=True)
 class Dim:
-    """An `ein` axis of a tile axis. `kind` is `batch`, `row`, `column`, `whole` or `reduced`, or `single` where a box
-    holds one position."""
+    """An `ein` axis of a tile axis. `kind` is `batch`, `row`, `column`, `whole` or `reduced`, `segment` where a
+    walk is over a short part of it, or `single` where a box holds one position."""
 
     tile: str
     axis: str
@@ -60,8 +61,9 @@ def _fitted(dims: Sequence[Dim], shapes: Sequence[frozenset[int]], dots: bool, p
     else:
         large = [("batch", 1), ("reduced", _STREAMED)]
     stages = (
-        *large, ("row", _SQUARE if pruned else _ROWS), ("row", _SQUARE), ("reduced", 512), ("column", _SQUARE),
-        ("row", 16), ("reduced", 64), ("column", 16), ("row", 1), ("column", 1), ("reduced", 1),
+        ("segment", _SEGMENT), *large,
+        ("row", _SQUARE if pruned else _ROWS), ("row", _SQUARE), ("reduced", 512), ("column", _SQUARE),
+        ("row", 16), ("reduced", 64), ("column", 16), ("row", 1), ("column", 1), ("reduced", 1), ("segment", 1),
     )  # fmt: skip
     for kind, least in stages:
         for group in _groups(dims, kind):

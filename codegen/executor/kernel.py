@@ -21,7 +21,7 @@ from einc.codegen.executor.values import Values
 from einc.codegen.executor.workers import by_one, share_out
 from einc.ein.arithmetic import ScalarValue
 from einc.tile.peel import peeled
-from einc.tile.walk import loops, repeated_axes, tile_axes, values_in
+from einc.tile.walk import loops, repeated_axes, segments, tile_axes, values_in
 
 _MOST_OFFSETS = 64  # the most offsets of a window that are walked one by one
 _QUICK = 1 << 22  # positions of all axes together that take less time than waking another thread
@@ -131,10 +131,19 @@ class Compiler:
         positions: dict[str, Affine] = {}
         members: dict[str, tuple[int, ...]] = {}
         in_grid = {a.name for a in kernel.grid}
+        short = segments(kernel)
         for axis in tile_axes(kernel).values():
             first = len(dims)
             for name, extent in self.parts(axis):
-                kind = axis.role if axis.blocked else "batch" if axis.name in in_grid else "single"
+                kind = (
+                    "segment"
+                    if axis.name in short
+                    else axis.role
+                    if axis.blocked
+                    else "batch"
+                    if axis.name in in_grid
+                    else "single"
+                )
                 dims.append(Dim(axis.name, name, extent, kind))
             members[axis.name] = tuple(range(first, len(dims)))
             strides = [prod(d.extent for d in dims[n + 1 :]) for n in members[axis.name]]

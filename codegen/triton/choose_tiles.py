@@ -22,7 +22,7 @@ from einc.tile import WHOLE, Block, TileAxis
 from einc.tile.asked import counts_asked, tiles_asked
 from einc.tile.blocks import power
 from einc.tile.typing import multiplied
-from einc.tile.walk import tile_axes, values_in
+from einc.tile.walk import segments, tile_axes, values_in
 
 _HALF = 64  # rows and columns where dots follow each other; two bytes each are a swizzled row
 _CHAINED = ((64, 4), (32, 8), (16, 8))  # rows and warps where dots follow each other: Hopper's, then earlier ones
@@ -40,6 +40,7 @@ _SHORT = ("sm_80", "gfx942")  # targets with half the inner length, whose shared
 _INTERPRETED = (1 << 18, (256, 256, 256))  # the same two where each operation costs, however large its tile
 _FILLED = 256  # programs that keep a machine busy to the end
 _WIDEST = {"column": 1024, "reduced": 1024}
+_SEGMENT = 16  # positions of a walk over a segment
 
 
 def choose_tiles(kernel: tile.Kernel, context: Context) -> tile.Kernel:
@@ -273,6 +274,7 @@ def _plain_blocks(k: Sizing) -> dict[str, Block]:
     carried = max((len(v.args) for v in values_in(k.kernel.body) if isinstance(v, tile.Scan)), default=1)
     room = (_INTERPRETED[0] if k.target.vendor == "cpu" else _TILE) // power(carried)
     blocks: dict[str, Block] = {}
+    short = segments(k.kernel)
     every = tile_axes(k.kernel).values()
     axes = sorted(every, key=lambda a: ("whole", "reduced", "column", "row", "batch").index(a.role))
     for a in axes:
@@ -285,6 +287,7 @@ def _plain_blocks(k: Sizing) -> dict[str, Block]:
             room = max(1, room // power(k.context.size(a.axes[0])))
             continue
         widest = min(room, _WIDEST.get(a.role, room) if len(axes) > 1 else room)
+        widest = min(widest, _SEGMENT) if a.name in short else widest
         cap = max(1, min(k.hints[a.name], widest) if a is not axes[-1] else widest)
         blocks[a.role] = Block(1, cap)
         room = max(1, room // cap)

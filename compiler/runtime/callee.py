@@ -41,6 +41,8 @@ class Callee:
     `deciding` are the scalars that decide how a call runs; errors quote the `signature`.
     """
 
+    kind = "program"  # of the descriptions of those made of a text
+
     def __init__(
         self,
         description: str,
@@ -98,10 +100,10 @@ class Callee:
         self, tensors: Sequence[torch.Tensor], scalars: Mapping[str, Any], backend: str | None = None
     ) -> Sequence[torch.Tensor]:
         """The results for operands in memory, apart from gradients."""
-        if self.calls is not None and backend is None:
-            known = self.calls(tensors, scalars)
+        if backend is None:
+            known = self.known(tensors, scalars)
             if known is not None:
-                return known if isinstance(known, tuple) else (known,)
+                return known
         tensors = [t.detach().resolve_conj().resolve_neg() for t in tensors]
         facts = tuple(fact(t, name) for t, name in zip(tensors, self.operands, strict=True))
         home = device_of(tensors, self.operands)
@@ -111,6 +113,11 @@ class Callee:
             return self.first(call, tensors, scalars, tensors, scalars)
         values = {n: t.to(where.device) for n, t in zip(self.operands, tensors, strict=True)}
         return tuple(t.to(home) for t in call.run(values, scalars))
+
+    def known(self, tensors: Sequence[torch.Tensor], scalars: Mapping[str, Any]) -> Sequence[torch.Tensor] | None:
+        """The results of a call that was made before with such operands; None if none was."""
+        found = None if self.calls is None else self.calls(tensors, scalars)
+        return found if found is None or isinstance(found, tuple) else (found,)
 
     def keep(self, given: Sequence[Any], run: Run) -> None:
         """What further calls with operands like these run, which torch differentiates by itself."""
@@ -168,7 +175,7 @@ def with_batch(one: Callee, having: Sequence[bool], facts: tuple[Fact, ...]) -> 
 def _batched(rest: tuple[str, list[int]]) -> Callee:
     one, having = callee(rest[0]), list(map(bool, rest[1]))
     options = Options(one.options.level, one.options.target, one.options.verify, one.options.choices)
-    return Callee(
+    return type(one)(
         described("batched", rest),
         one.operands,
         one.scalars,
@@ -179,12 +186,12 @@ def _batched(rest: tuple[str, list[int]]) -> Callee:
     )
 
 
-def of_text(text: str, name: str | None, options: Options) -> Callee:
-    """The callee of a program's text, which diagnostics call by this name."""
+def of_text(text: str, name: str | None, options: Options, made: type[Callee] = Callee) -> Callee:
+    """The callee of a program's text, which diagnostics call by this name; `made` is its class."""
     parsed = parse(text, name)
     meaning = elaborate(parsed)
-    return Callee(
-        described("program", [text, name, *options.written()]),
+    return made(
+        described(made.kind, [text, name, *options.written()]),
         parsed.operands,
         {p.name: p.dtype for p in meaning.scalars},
         deciding(meaning),
@@ -194,11 +201,14 @@ def of_text(text: str, name: str | None, options: Options) -> Callee:
     )
 
 
-def _program(rest: tuple[str, str | None, int, str | None, bool, list[list[str]]]) -> Callee:
+def of_program(
+    rest: tuple[str, str | None, int, str | None, bool, list[list[str]]], made: type[Callee] = Callee
+) -> Callee:
+    """The callee of a description, of this class."""
     text, name, level, machine, verify, choices = rest
     asked = tuple(choice(key, value) for key, value in choices)
-    return of_text(text, name, Options(level, None if machine is None else target(machine), verify, asked))
+    return of_text(text, name, Options(level, None if machine is None else target(machine), verify, asked), made)
 
 
 DECODERS["batched"] = _batched
-DECODERS["program"] = _program
+DECODERS[Callee.kind] = of_program

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 from einc.base.errors import Error
 from einc.base.facts import Fact
 from einc.base.targets import INTERPRETER
-from einc.ein.printer import print_program
-from einc.runtime.callee import Callee, callee, described
+from einc.runtime.callee import Callee
 from einc.runtime.execution import ON_CPU, Place, place, target_of
+from einc.runtime.scatters import called
 from einc.runtime.tensors import device_of, fact
 from einc.tile.blocks import size_class
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import torch
 
     from einc.derive import Ahead, Behind
+    from einc.ein import Program
 
 Tensors = Sequence["torch.Tensor"]
 Compute = Callable[[Callee, Tensors, Mapping[str, Any]], Sequence["torch.Tensor"]]
@@ -40,10 +41,8 @@ class Derivative:
         self.whole = tuple(differentiable)
         self.saved = self.behind(self.whole)[0].sources
 
-    def _called(self, program: Any) -> Callee:
-        options = self.origin.options
-        target = None if options.target is None else options.target.name
-        return callee(described("program", [print_program(program), None, options.level, target, options.verify, []]))
+    def _called(self, program: Program) -> Callee:
+        return called(program, self.origin.options)
 
     def behind(self, cotangents: tuple[str, ...]) -> tuple[Behind, Callee | None]:
         """The gradients, given cotangents of these outputs; no callee if there are none."""

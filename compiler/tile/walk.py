@@ -221,3 +221,33 @@ def repeated_axes(kernel: Kernel) -> frozenset[str]:
     """The blocked axes of the grid that a stored tensor lacks: every block writes it, even one without positions."""
     stored = [{a for dim in b.dims for a in dim} for b in kernel.buffers if b.written]
     return frozenset(a.name for a in kernel.grid if a.blocked and any(axes.isdisjoint(a.axes) for axes in stored))
+
+
+def segments(kernel: Kernel) -> frozenset[str]:
+    """The tile axes of walks over segments: data bounds them, and decides whatever is read along them.
+
+    They are short as a rule, and what they read does not lie side by side.
+    """
+    read = _depending(kernel.body, lambda v: isinstance(v, Load))
+    found = [loop for loop in loops(kernel.body) if any(b is not None and read(b) for b in (loop.start, loop.stop))]
+    return frozenset(loop.axis.name for loop in found if _is_gathered(loop, read))
+
+
+def _is_gathered(loop: Loop, read: Callable[[Value], bool]) -> bool:
+    """Does data decide the index of all that is read along a walk?"""
+    along = _depending(loop.body, lambda v: isinstance(v, Ref) and v.name == loop.axis.name)
+    indices = [v.index for v in values_in(loop.body) if isinstance(v, Load) and any(map(along, v.index))]
+    return all(any(map(read, index)) for index in indices)
+
+
+def _depending(body: tuple[Statement, ...], on: Callable[[Value], bool]) -> Callable[[Value], bool]:
+    """Tells whether a value depends on some others, through whatever is bound in these statements."""
+    names: set[str] = set()
+
+    def depends(v: Value) -> bool:
+        return any(on(x) or (isinstance(x, Ref) and x.name in names) for x in walk_values(v))
+
+    for s in lets(body):
+        if depends(s.value):
+            names.update(s.names)
+    return depends

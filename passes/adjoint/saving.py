@@ -63,11 +63,11 @@ def halves(adjoint: Adjoint, budget: Budget | None) -> Halves:
     ahead = drop_dead(replace(adjoint.forward, results=(*results, *extra)))
     given = [Operand(name, dims[name], dtypes[name]) for name in saved]
     equations = (*(e for e in adjoint.program.equations if e.name in again), *own)
-    backward = _taking(drop_dead(replace(adjoint.program, equations=equations)), given, adjoint.cotangents.values())
+    backward = taking(drop_dead(replace(adjoint.program, equations=equations)), given, adjoint.cotangents.values())
     return Halves(ahead, backward, saved, adjoint.cotangents, adjoint.gradients, fates)
 
 
-def _taking(program: Program, saved: Sequence[Operand], cotangents: Collection[str]) -> Program:
+def taking(program: Program, saved: Sequence[Operand], cotangents: Collection[str]) -> Program:
     """The program with the parameters that it needs: saved tensors go between its own operands and cotangents.
 
     An operand is needed if it is read, or if it alone tells how long an axis is.

@@ -1,0 +1,322 @@
+"""Sums over the positions that data sends to a place, as sums over segments of those positions, sorted by place.
+
+    S[v, d] = sum[b, n : v == token[b, n]](x[b, n, d])
+    -->   order[t] = the positions of (b, n) by their token, in ascending order, equal ones as they were
+          start[v], count[v] = where those with token v begin in it, and how many there are
+          S[v, d] = sum[k : k < count[v]](x[order[start[v] + k] // |n|, order[start[v] + k] % |n|, d])
+
+The gradient of a read whose index is data has this form. As it is written, every place looks at every position: that
+is |v| |b| |n| terms. Sorted, each position is one term of one place. Several places at once, `v == p[n] and w ==
+q[n]`, are sorted by `p * |w| + q`, and axes that both sides have, `v == token[b, n]` for S[b, v], are sorted one by
+one. What else is required of positions that are sorted, no place has those which fail. Terms of a place are added in
+the order of their positions, so that results are the same in every run.
+
+Sorting is not of the language: who runs the program makes `order`, `start` and `count`, which are operands of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from math import prod
+
+from einc.base.ops import COMPARISONS
+from einc.base.types import I64, compute
+from einc.ein import (
+    ZERO,
+    Apply,
+    AxisDecl,
+    AxisValue,
+    Cast,
+    Const,
+    Equation,
+    Expr,
+    Extent,
+    Operand,
+    Program,
+    Read,
+    Tensor,
+    axes_of,
+    children,
+    reads,
+    rebuild,
+    substitute,
+    tensors_of,
+)
+from einc.ein.rewriting import drop_dead, names, replaced
+from einc.passes.adjoint.conditions import all_of, conjuncts, placed
+from einc.passes.adjoint.saving import taking
+
+_FEW = 64  # places or positions with which each of the others is compared: two or four blocks of a walk
+_NOWHERE = Const(-1)
+_PLAIN = {*COMPARISONS, "add", "sub", "mul", "neg", "abs", "max", "min", "floordiv", "mod", "where", "and", "or", "not"}
+
+
+@dataclass(frozen=True, slots=True)
+class Segments:
+    """What has to be sorted: `index`, a tensor of integers, along all but its `kept` first dimensions as one.
+
+    `order`, `start` and `count` are the names of the results. The first has the positions in ascending order of their
+    index, the others where each number from 0 to the product of `lengths` begins in it, and how often there is one.
+    """
+
+    index: str
+    kept: int
+    lengths: tuple[int, ...]
+    order: str
+    start: str
+    count: str
+
+
+@dataclass(frozen=True, slots=True)
+class Segmented:
+    """A program whose sums go over `segments`; `indices` computes those of their indices that are no operands."""
+
+    program: Program
+    segments: tuple[Segments, ...]
+    indices: Program | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Scatter:
+    """The places of an equation's terms, by axis of its output; the axes that the places depend on, those on both sides
+    and those summed; the conditions on these axes alone, and what remains of the domain."""
+
+    places: Mapping[str, Expr]
+    kept: tuple[str, ...]
+    summed: tuple[str, ...]
+    conditions: tuple[Expr, ...]
+    rest: tuple[Expr, ...]
+
+
+def scatters(program: Program) -> bool:
+    """Does data decide the places of some of its sums' terms?"""
+    return any(_scatter(e) is not None for e in program.equations)
+
+
+def segmented(program: Program, extents: Mapping[str, int]) -> Segmented | None:
+    """The program for these extents with sums over segments, where that saves work; None where it never does."""
+    made = _Segmenting(program, extents)
+    equations = tuple(made_of for e in program.equations for made_of in made.over_segments(e))
+    if not made.segments:
+        return None
+    axes = (*program.axes, *made.axes)
+    whole = drop_dead(replace(program, axes=axes, equations=equations))
+    return Segmented(taking(whole, made.operands, ()), tuple(s for s, _ in made.segments.values()), made.computed())
+
+
+def _scatter(e: Equation) -> _Scatter | None:
+    """The places of its terms that data decides, if it decides any."""
+    if e.monoid is None or not e.monoid.commutative or len(e.bodies) > 1:
+        return None
+    known = conjuncts(e.domain)
+    found: dict[str, tuple[Expr, Expr]] = {}
+    for c in known:
+        for v, place in _equated(c, e):
+            found.setdefault(v, (place, c))
+    found = {v: pair for v, pair in found.items() if found.keys().isdisjoint(axes_of(pair[0]))}
+    places = {v: place for v, (place, _) in found.items()}
+    read = {a for place in places.values() for r in reads(place) for a in axes_of(r)}
+    if read.isdisjoint(e.over):
+        return None
+    needed = {a for place in places.values() for a in axes_of(place)}
+    summed, kept = (tuple(a for a in axes if a in needed) for axes in (e.over, e.axes))
+    left = [c for c in known if all(c is not own for _, own in found.values())]
+    own = [c for c in left if set(axes_of(c)) <= needed and not needed.isdisjoint(axes_of(c))]
+    if _counts(e.body, frozenset(summed)):
+        return None
+    return _Scatter(places, kept, summed, tuple(own), tuple(c for c in left if c not in own))
+
+
+def _space(e: Equation, found: _Scatter) -> tuple[str, ...]:
+    """The axes that the terms of an equation vary over, but for those of their places and those summed before."""
+    used = {a for x in (e.body, *found.rest) for a in axes_of(_Told(e.domain).of(x))}
+    others = (a for a in e.axes if a in used and a not in found.places and a not in found.kept)
+    return (*found.kept, *found.summed, *others)
+
+
+def _equated(c: Expr, e: Equation) -> Iterator[tuple[str, Expr]]:
+    """An axis of the output that a condition equates to something that varies over the sum, with that."""
+    if isinstance(c, Apply) and c.op == "eq":
+        for x, place in (c.args, c.args[::-1]):
+            if isinstance(x, AxisValue) and x.axis in e.axes and not set(e.over).isdisjoint(axes_of(place)):
+                yield x.axis, place
+
+
+def _counts(e: Expr, axes: frozenset[str]) -> bool:
+    """Is a function computed of a position along one of these axes, which has no type until it meets a value?"""
+    if isinstance(e, Read):
+        return False
+    if isinstance(e, Apply) and e.op not in _PLAIN and any(isinstance(a, AxisValue) and a.axis in axes for a in e.args):
+        return True
+    return any(_counts(below, axes) for below in children(e))
+
+
+@dataclass
+class _Segmenting:
+    """A program in the making; `extents` are those of its axes."""
+
+    program: Program
+    extents: Mapping[str, int]
+    taken: set[str] = field(default_factory=set)
+    axes: list[AxisDecl] = field(default_factory=list)
+    operands: list[Operand] = field(default_factory=list)
+    indices: list[Equation] = field(default_factory=list)
+    segments: dict[object, tuple[Segments, str]] = field(default_factory=dict)  # each with the axis of its counts
+
+    def __post_init__(self) -> None:
+        self.shapes = self.program.shapes()
+        self.taken |= names(self.program) | {a.name for a in self.program.axes}
+
+    def over_segments(self, e: Equation) -> list[Equation]:
+        """The equation as a sum over segments, and what that sums; as it is where that saves nothing."""
+        found = _scatter(e)
+        if found is None or not self._pays(e, found):
+            return [e]
+        if e.monoid is not None and e.monoid.adds and set(e.over) > set(found.summed):
+            terms, e = self._terms_first(e, found)
+            found = _scatter(e)
+            assert found is not None
+            return [terms, self._over_segments(e, found)]
+        return [self._over_segments(e, found)]
+
+    def _pays(self, e: Equation, found: _Scatter) -> bool:
+        """Are there many places and positions, and is nothing computed for it that is larger than what there is?"""
+        if min(self._positions(found.places), self._positions(found.summed)) <= _FEW:
+            return False
+        needed = [self._positions((*found.kept, *found.summed))]
+        if len(e.over) > len(found.summed) or not tensors_of(e.body) <= {p.name for p in self.program.operands}:
+            needed.append(self._positions(_space(e, found)))
+        there = (*(p.name for p in self.program.operands), *self.program.results)
+        return max(needed) <= max(self._positions([a for d in self.shapes[name] for a in d]) for name in there)
+
+    def _terms_first(self, e: Equation, found: _Scatter) -> tuple[Equation, Equation]:
+        """The sums over all else at each position, and the sum of these."""
+        told = _Told(e.domain)
+        own = all_of((*found.conditions, *found.rest))
+        dtype = compute(e.outputs[0].dtype)
+        name, axes = self._unused(f"{e.name}_terms"), _space(e, found)
+        over = tuple(a for a in e.over if a not in found.summed)
+        domain = all_of(c for c in conjuncts(own) if not set(over).isdisjoint(axes_of(c)))
+        others = all_of(c for c in conjuncts(own) if set(over).isdisjoint(axes_of(c)))
+        body = placed(told.of(e.body), own, self.shapes)
+        body = body if others is None else Apply("where", (others, body, ZERO))
+        dims = tuple((a,) for a in axes)
+        self.shapes[name] = dims
+        terms = Equation((Tensor(name, dtype),), dims, (body,), e.monoid, over, domain)
+        equal = [c for c in conjuncts(e.domain) if c not in found.rest]
+        whole = replace(e, bodies=(Read(name, tuple(map(AxisValue, axes))),), over=found.summed, domain=all_of(equal))
+        return terms, replace(whole, within=None)
+
+    def _over_segments(self, e: Equation, found: _Scatter) -> Equation:
+        segments, k = self._sorted(found)
+        kept = tuple(AxisValue(a) for a in found.kept)
+        at = (*kept, *(AxisValue(v) for v in found.places))
+        flat: Expr = Apply("add", (Read(segments.start, at), AxisValue(k)))
+        flat = Read(segments.order, (*kept, flat))
+        here: dict[str, Expr] = {}
+        for a in reversed(found.summed[1:]):
+            here[a] = Apply("mod", (flat, Extent(a)))
+            flat = Apply("floordiv", (flat, Extent(a)))
+        here[found.summed[0]] = flat
+        inside = Apply("lt", (AxisValue(k), Read(segments.count, at)))
+        domain = all_of((inside, *(substitute(c, here) for c in found.rest)))
+        told = _Told(e.domain)
+        known = {told.of(place): AxisValue(v) for v, place in found.places.items()}
+        body = substitute(_at_places(told.of(e.body), known), here)
+        shapes = {**self.shapes, **{p.name: p.dims for p in self.operands}}
+        return replace(
+            e,
+            bodies=(placed(body, domain, shapes),),
+            over=(k, *(a for a in e.over if a not in found.summed)),
+            domain=None if domain is None else placed(domain, None, shapes),
+            within=None,
+        )
+
+    def computed(self) -> Program | None:
+        """What computes the indices that are not operands."""
+        if not self.indices:
+            return None
+        results = tuple(e.name for e in self.indices)
+        whole = replace(
+            self.program,
+            name=f"{self.program.name}_indices",
+            equations=(*self.program.equations, *self.indices),
+            results=results,
+        )
+        return taking(drop_dead(whole), (), ())
+
+    def _positions(self, axes: Mapping[str, Expr] | Sequence[str]) -> int:
+        return prod(self.extents[a] for a in axes)
+
+    def _sorted(self, found: _Scatter) -> tuple[Segments, str]:
+        """What is sorted for the terms of an equation, and the axis along which those of a place are counted."""
+        value = self._index(found)
+        key = value, found.kept, found.summed, tuple(self.extents[v] for v in found.places)
+        if key not in self.segments:
+            index = self._read_whole(value, (*found.kept, *found.summed))
+            if index is None:
+                index = self._unused("index")
+                dims = tuple((a,) for a in (*found.kept, *found.summed))
+                self.indices.append(Equation((Tensor(index, I64),), dims, (value,)))
+            t, k, order, start, count = map(self._unused, ("t", "k", "order", "start", "count"))
+            self.axes += [AxisDecl(t), AxisDecl(k, Extent(t))]
+            kept = tuple((a,) for a in found.kept)
+            at = (*kept, *((v,) for v in found.places))
+            self.operands += [Operand(order, (*kept, (t,)), I64), Operand(start, at, I64), Operand(count, at, I64)]
+            lengths = tuple(self.extents[v] for v in found.places)
+            self.segments[key] = Segments(index, len(kept), lengths, order, start, count), k
+        return self.segments[key]
+
+    def _index(self, found: _Scatter) -> Expr:
+        """The place of each position as one number; one that is no place for those with none."""
+        first, *others = (Cast(I64, place) for place in found.places.values())
+        whole: Expr = first
+        for v, place in zip(tuple(found.places)[1:], others, strict=True):
+            whole = Apply("add", (Apply("mul", (whole, Extent(v))), place))
+        inside = [Apply("le", (ZERO, x)) for x in found.places.values() if others]
+        inside += [Apply("lt", (x, Extent(v))) for v, x in found.places.items() if others]
+        condition = all_of((*inside, *found.conditions))
+        return whole if condition is None else Cast(I64, Apply("where", (condition, whole, _NOWHERE)))
+
+    def _read_whole(self, value: Expr, axes: tuple[str, ...]) -> str | None:
+        """The operand that an index is, position by position."""
+        dims = {p.name: p.dims for p in self.program.operands}
+        while isinstance(value, Cast) and value.dtype == I64:
+            value = value.arg
+        match value:
+            case Read(tensor, index, None) if index == tuple(map(AxisValue, axes)) and tensor in dims:
+                lengths = [tuple(self.extents[a] for a in d) for d in dims[tensor]]
+                return tensor if lengths == [(self.extents[a],) for a in axes] else None
+        return None
+
+    def _unused(self, wanted: str) -> str:
+        name, n = wanted, 1
+        while name in self.taken:
+            n += 1
+            name = f"{wanted}_{n}"
+        self.taken.add(name)
+        return name
+
+
+class _Told:
+    """Expressions under a condition: their reads without the guards that it tells."""
+
+    def __init__(self, condition: Expr | None) -> None:
+        self.known: set[Expr] = set()
+        for c in conjuncts(condition):
+            self.known.add(self.of(c))
+
+    def of(self, e: Expr) -> Expr:
+        e = rebuild(e, self.of)
+        if isinstance(e, Read) and e.guard is not None:
+            return replace(e, guard=all_of(c for c in conjuncts(e.guard) if c not in self.known))
+        return e
+
+
+def _at_places(e: Expr, places: Mapping[Expr, Expr]) -> Expr:
+    """The expression with places of terms that tensors are read at replaced by axes of the output."""
+    e = rebuild(e, lambda below: _at_places(below, places))
+    if isinstance(e, Read):
+        return replace(e, index=tuple(replaced(i, places) for i in e.index))
+    return e

@@ -1,0 +1,303 @@
+"""Gradients of reads whose index is data: sums over sorted segments, equal to torch's, the same in every run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.func import grad, vmap
+
+import einc
+from einc import derive
+from einc.base.targets import INTERPRETER
+from einc.binding import bind, completed
+from einc.ein import Program
+from einc.ein.printer import print_program
+from einc.passes.adjoint.segments import Segmented, segmented
+from tests.gradients.compare import Call, assert_equal, call, error
+
+EMBEDDING = "def f(table[v, d], token[b, n]):\n    T[b, n, d] = table[token[b, n], d]\n    return T"
+SQUARED = "def f(table[v, d], token[n]):\n    T[n] = sum[d](table[token[n], d] ** 2 * d)\n    return T"
+
+
+def normal(*shape: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(sum(shape)), dtype=torch.float64)
+
+
+def integers(*shape: int, most: int, least: int = 0) -> Tensor:
+    return torch.randint(least, most, shape, generator=torch.Generator().manual_seed(len(shape)))
+
+
+TABLE, TOKENS = normal(90, 5), integers(150, most=90)
+READS: dict[str, tuple[str, dict[str, Tensor]]] = {
+    "two dimensions": (EMBEDDING, {"table": TABLE, "token": integers(3, 41, most=90)}),
+    "one dimension": (
+        "def f(table[v, d], token[n]):\n    T[n, d] = table[token[n], d] * n\n    return T",
+        {"table": TABLE, "token": TOKENS},
+    ),
+    "short integers": (EMBEDDING, {"table": TABLE, "token": integers(3, 41, most=90).to(torch.uint8)}),
+    "few of many": (EMBEDDING, {"table": normal(3000, 2), "token": integers(2, 40, most=3000)}),
+    "all the same": (EMBEDDING, {"table": TABLE, "token": torch.full((2, 50), 7)}),
+    "out of range": (EMBEDDING, {"table": TABLE, "token": integers(3, 41, most=130, least=-40)}),
+    "next": (
+        "def f(table[v, d], token[n]):\n    T[n, d] = table[token[n] + 1, d] * n\n    return T",
+        {"table": TABLE, "token": TOKENS},
+    ),
+    "every second": (
+        "def f(table[v, d], token[n]):\n    T[n, d] = table[token[n] * 2, d] * n\n    return T",
+        {"table": TABLE, "token": TOKENS},
+    ),
+    "by position and data": (
+        "def f(bias[h, r], shift[i], y[h, i]):\n    T[h, i] = bias[h, i - shift[i] + 4] * y[h, i]\n    return T",
+        {"bias": normal(2, 120), "shift": integers(110, most=14), "y": normal(2, 110)},
+    ),
+    "guarded by position": (
+        "def f(table[v, d], token[n]):\n    T[n, d] = where(n >= 2, table[token[n - 2], d], 1)\n    return T",
+        {"table": TABLE, "token": TOKENS},
+    ),
+    "guarded by data": (
+        "def f(table[v, d], token[n], p[n]):\n    T[n, d] = where(p[n] > 0, table[token[n], d], 1)\n    return T",
+        {"table": TABLE, "token": TOKENS, "p": normal(150)},
+    ),
+    "masked by another axis": (
+        "def f(table[v, d], token[n], y[i, n]):\n"
+        "    T[i, d] = sum[n : n <= i](table[token[n], d] * y[i, n])\n    return T",
+        {"table": TABLE, "token": TOKENS, "y": normal(150, 150)},
+    ),
+    "of each head": (
+        "def f(table[h, v], token[h, n], y[n]):\n    T[h, n] = table[h, token[h, n]] * y[n]\n    return T",
+        {"table": normal(3, 90), "token": integers(3, 80, most=90), "y": normal(80)},
+    ),
+    "of each head, the last axis first": (
+        "def f(table[v, h], token[n, h], y[n]):\n    T[h, n] = table[token[n, h], h] * y[n]\n    return T",
+        {"table": normal(90, 3), "token": integers(80, 3, most=90), "y": normal(80)},
+    ),
+    "two indices": (
+        "def f(table[v, w], p[n], q[n], y[n]):\n    T[n] = table[p[n], q[n]] * y[n]\n    return T",
+        {"table": normal(9, 11), "p": integers(150, most=9), "q": integers(150, most=14, least=-3), "y": normal(150)},
+    ),
+    "pages": (
+        "def f(K[p, s, d], page[b, m], y[b, j]):\n"
+        "    T[b, d] = sum[j](K[page[b, j // |s|], j % |s|, d] * y[b, j])\n    return T",
+        {"K": normal(70, 3, 2), "page": integers(4, 30, most=70), "y": normal(4, 58)},
+    ),
+    "of an intermediate": (
+        "def f(A[v, r], B[r, d], token[n]):\n    W[v, d] = A[v, r] * B[r, d]\n    T[n, d] = tanh(W[token[n], d])\n"
+        "    return T",
+        {"A": normal(90, 3), "B": normal(3, 4), "token": TOKENS},
+    ),
+    "at the greatest": (
+        "def f(table[v, d], x[n, v]):\n    M[n] = argmax[v](x[n, v])\n    T[n, d] = table[M[n], d]\n    return T",
+        {"table": TABLE, "x": normal(70, 90)},
+    ),
+    "twice": (
+        "def f(table[v, d], p[n], q[n]):\n    T[n, d] = table[p[n], d] * table[q[n], d]\n    return T",
+        {"table": TABLE, "p": TOKENS, "q": integers(150, most=90, least=30)},
+    ),
+    "two tables by one index": (
+        "def f(A[v, d], B[v, d], token[n]):\n    T[n, d] = A[token[n], d] * B[token[n], d]\n    return T",
+        {"A": TABLE, "B": normal(90, 5), "token": TOKENS},
+    ),
+    "columns": (
+        "def f(table[d, v], token[b, n]):\n    T[n, d, b] = table[d, token[b, n]] * 3\n    return T",
+        {"table": normal(5, 90), "token": integers(3, 41, most=120, least=-30)},
+    ),
+    "columns, in another order": (
+        "def f(table[d, v], token[b, n]):\n    T[n, d, b] = table[d, token[b, n]]\n    return T",
+        {"table": normal(5, 90), "token": integers(3, 41, most=120, least=-30)},
+    ),
+    "numbers": (
+        "def f(table[v], token[n]):\n    T[n] = table[token[n]]\n    return T",
+        {"table": normal(90), "token": TOKENS},
+    ),
+    "squared": (SQUARED, {"table": TABLE, "token": TOKENS}),
+}  # fmt: skip
+
+
+def halves(c: Call) -> tuple[Program, Segmented | None]:
+    """The program of gradients, and what it is with segments."""
+    bindings = bind(c.program, {n: tuple(t.shape) for n, t in c.operands.items()}, c.scalars)
+    run = derive.ahead(c.program, c.by, 2, INTERPRETER, bindings.extents)
+    program = derive.behind(run, tuple(n for k, n in enumerate(run.program.results) if k not in run.fixed)).program
+    return program, segmented(program, completed(program, bindings).extents)
+
+
+@pytest.mark.parametrize("name", READS)
+def test_reads(name: str) -> None:
+    """At each level in turn, by torch operations."""
+    text, operands = READS[name]
+    c = Call(text, operands)
+    assert halves(c)[1] is not None
+    exact = c.in_torch()
+    assert any(g.abs().max() > 0 for g in exact.values())
+    for level in {2, list(READS).index(name) % 3}:
+        assert_equal(c.compiled(level), exact)
+
+
+@pytest.mark.parametrize("name", ["two dimensions", "out of range", "guarded by data", "of each head", "two indices"])
+def test_reads_in_kernels(name: str) -> None:
+    text, operands = READS[name]
+    c = Call(text, operands)
+    assert_equal(c.compiled(2, "interpret"), c.in_torch())
+
+
+@pytest.mark.parametrize("name", ["two dimensions", "all the same", "twice"])
+def test_single_precision(name: str) -> None:
+    """As exact as sums of so many terms in single precision are."""
+    text, operands = READS[name]
+    single = Call(text, {n: t.float() if t.is_floating_point() else t for n, t in operands.items()})
+    terms = max(t.numel() for t in operands.values() if not t.is_floating_point())
+    assert_equal(single.compiled(), single.in_torch(), within=terms * torch.finfo(torch.float32).eps)
+
+
+def test_the_sum_goes_over_segments() -> None:
+    text, operands = READS["two dimensions"]
+    _, found = halves(Call(text, operands))
+    assert found is not None
+    assert found.indices is None
+    (segments,) = found.segments
+    assert (segments.index, segments.kept, segments.lengths) == ("token", 0, (90,))
+    printed = print_program(found.program)
+    assert "sum[k : k < count[v]](dT[order[start[v] + k] // |n|, order[start[v] + k] % |n|, d])" in printed
+    assert "token" not in printed
+
+
+def test_what_is_read_at_the_place_is_read_once() -> None:
+    """The table is read at the place itself, and not at the place of each term."""
+    text, operands = READS["squared"]
+    _, found = halves(Call(text, operands))
+    assert found is not None
+    assert "table[v, d]" in print_program(found.program)
+    assert "token" not in {p.name for p in found.program.operands}
+
+
+def test_one_index_is_sorted_once() -> None:
+    text, operands = READS["two tables by one index"]
+    _, found = halves(Call(text, operands))
+    assert found is not None
+    assert len(found.segments) == 1
+
+
+def test_other_axes_are_summed_first() -> None:
+    """At each position, as the product that it is."""
+    text, operands = READS["masked by another axis"]
+    _, found = halves(Call(text, operands))
+    assert found is not None
+    printed = print_program(found.program)
+    assert "dtable_terms[n, d] = sum[i : n <= i](dT[i, d] * y[i, n])" in printed
+    assert "dtable[v, d] = sum[k : k < count[v]](dtable_terms[order[start[v] + k], d])" in printed
+
+
+def test_nothing_larger_than_there_is_gets_sorted() -> None:
+    """A place of each pair of positions takes more memory than all operands: pairs are compared where they are."""
+    text = """def f(bias[r], bucket[p], Q[i, d], K[j, d], V[j, e]):
+    S[i, j] = Q[i, d] * K[j, d] + bias[bucket[i - j + |j|]]
+    T[i, e] = softmax[j](S) * V[j, e]
+    return T"""
+    x = normal(70, 3)
+    operands = {"bias": normal(80), "bucket": integers(140, most=80), "Q": x, "K": x, "V": x}
+    c = Call(text, operands, by=["bias"])
+    assert halves(c)[1] is None
+    assert_equal(c.compiled(), c.in_torch())
+
+
+@pytest.mark.parametrize(
+    ("places", "positions", "is_sorted"), [(65, 65, True), (64, 500, False), (500, 64, False), (500, 0, False)]
+)
+def test_few_are_compared_with_each(places: int, positions: int, is_sorted: bool) -> None:
+    """Whether there are few places, few positions, or none."""
+    text, _ = READS["one dimension"]
+    c = call(text, table=normal(places, 3), token=integers(positions, most=places))
+    assert (halves(c)[1] is not None) == is_sorted
+    assert_equal(c.compiled(), c.in_torch())
+
+
+@pytest.mark.parametrize("name", ["two dimensions", "out of range", "two indices", "pages"])
+def test_two_runs_agree_in_every_bit(name: str) -> None:
+    text, operands = READS[name]
+    c = Call(text, {n: t.float() if t.is_floating_point() else t for n, t in operands.items()})
+    first, second = c.compiled(), c.compiled()
+    assert {n: g.equal(second[n]) for n, g in first.items()} == dict.fromkeys(first, True)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Through torch
+
+
+def squared(table: Tensor, token: Tensor) -> Tensor:
+    return table[token].square() @ torch.arange(table.shape[1], dtype=table.dtype)
+
+
+@pytest.fixture(scope="module")
+def compiled() -> Callable[..., Any]:
+    return einc.compile(SQUARED)
+
+
+def second(f: Callable[..., Tensor], table: Tensor, token: Tensor) -> tuple[Tensor, ...]:
+    """The gradient, and the gradients of a product with it."""
+    table, weights = table.clone().requires_grad_(), normal(token.shape[0]).requires_grad_()
+    (first,) = torch.autograd.grad(f(table, token), table, weights, create_graph=True)
+    return first.detach(), *torch.autograd.grad((first * normal(*table.shape)).sum(), (table, weights))
+
+
+def test_the_gradient_of_the_gradient(compiled: Callable[..., Any]) -> None:
+    found, exact = second(compiled, TABLE, TOKENS), second(squared, TABLE, TOKENS)
+    assert [error(x, y) <= 1e-12 for x, y in zip(found, exact, strict=True)] == [True] * 3
+
+
+def test_calls_after_the_first(compiled: Callable[..., Any]) -> None:
+    """Calls of other shapes, and again of the first with other values."""
+    for most, n in ((90, 150), (70, 90), (90, 150), (90, 20)):
+        table, token = normal(most, 5).requires_grad_(), integers(n, 2, most=most)[:, 0]
+        found = torch.autograd.grad(compiled(table, token).sum(), table)
+        exact = torch.autograd.grad(squared(table, token).sum(), table)
+        assert_equal({"table": found[0]}, {"table": exact[0]}, 1e-12)
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_in_a_graph(compiled: Callable[..., Any], dynamic: bool) -> None:
+    torch._dynamo.reset()
+    f = torch.compile(lambda t, n: compiled(2 * t, n), fullgraph=True, dynamic=dynamic, backend="aot_eager")
+    for n in (150, 120):
+        table = TABLE.clone().requires_grad_()
+        found = torch.autograd.grad(f(table, TOKENS[:n]).sum(), table)
+        exact = torch.autograd.grad(squared(2 * table, TOKENS[:n]).sum(), table)
+        assert_equal({"table": found[0]}, {"table": exact[0]}, 1e-12)
+    torch._dynamo.reset()
+
+
+@pytest.mark.parametrize("dims", [(0, 0), (None, 0), (0, None)])
+def test_over_a_batch(compiled: Callable[..., Any], dims: tuple[int | None, int | None]) -> None:
+    tables = normal(3, 90, 5) if dims[0] == 0 else TABLE
+    tokens = integers(3, 150, most=90) if dims[1] == 0 else TOKENS
+
+    def gradient(f: Callable[..., Tensor]) -> Tensor:
+        found: Tensor = vmap(grad(lambda t, n: f(t, n).sum()), in_dims=dims)(tables, tokens)
+        return found
+
+    assert_equal({"table": gradient(compiled)}, {"table": gradient(squared)}, 1e-12)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# One operation of torch
+
+
+@pytest.mark.parametrize("level", [1, 2])
+def test_terms_added_at_their_places(level: int) -> None:
+    """As a program writes it, with places out of range, and into given memory."""
+    added = einc.compile(
+        "def f(x[n, d], at[n], y[v]):\n    S[v, d] = sum[n : v == at[n]](x[n, d])\n    return S", level
+    )
+    x, at = normal(50, 3), integers(50, most=30, least=-5)
+    inside = (at >= 0) & (at < 20)
+    exact = torch.zeros(20, 3, dtype=x.dtype).index_add_(0, at[inside], x[inside])
+    out = torch.empty_like(exact)
+    assert error(added(x, at, normal(20)), exact) <= 1e-15
+    added(x, at, normal(20), out=out)
+    assert error(out, exact) <= 1e-15
+    leaf = x.clone().requires_grad_()
+    (found,) = torch.autograd.grad((added(leaf, at, normal(20)) * exact).sum(), leaf)
+    assert found.equal(torch.where(inside[:, None], exact[at.clamp(0, 19)], 0))
