@@ -11,6 +11,7 @@ from torch import Tensor
 import einc
 from tests.gradients import test_library as library
 from tests.library.cases import EPSILON, Case
+from tests.whole.test_library import every_case
 
 pytestmark = [
     pytest.mark.gpu,
@@ -20,12 +21,13 @@ pytestmark = [
 
 def on_gpu(case: Case, values: dict[str, Tensor]) -> Any:
     """The results of a program on the GPU, for operands that need not be there."""
-    found = einc.compile(case.path.read_text())(**{n: t.cuda() for n, t in values.items()}, **case.scalars)
+    given: dict[str, Any] = {**{n: t.cuda() for n, t in values.items()}, **case.scalars}
+    found = einc.compile(case.path.read_text())(**given)
     return tuple(t.cpu() for t in found) if isinstance(found, tuple) else found.cpu()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-@library.every_case
+@every_case
 def test_library(case: Case, dtype: torch.dtype) -> None:
     if dtype not in case.dtypes:
         pytest.skip(case.why_dtypes)
