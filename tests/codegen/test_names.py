@@ -75,7 +75,8 @@ def _bound(f: ast.FunctionDef) -> Iterator[str]:
 def test_names_do_not_matter(j: str, e: str, s: str) -> None:
     given = operands((5, 8), (40, 8), (40, 7))
     program = einc.compile(text(j, e, s))
-    hygienic(program.source(*given, **{s: 0.5}))
+    named: dict[str, Any] = {s: 0.5}
+    hygienic(program.source(*given, **named))
     for backend in ("torch", "interpret"):
         wanted = einc.compile(PLAIN)(*given, 0.5, backend=backend)
         np.testing.assert_array_equal(program(*given, **{s: 0.5}, backend=backend), wanted)
