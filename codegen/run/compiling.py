@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import IO, Any, ParamSpec, TypeVar
 
 from einc.base.errors import TargetError
+from einc.codegen.run import triton_key
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -57,6 +58,7 @@ def quietly(compiler: Callable[P, T], kernel: str, where: str, source: str) -> C
     def compiled(*args: P.args, **kwargs: P.kwargs) -> T:
         from triton.runtime.errors import OutOfResources
 
+        triton_key.remember()
         with _diverted() as said:
             try:
                 return _parsing(compiler)(*args, **kwargs)
