@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from enum import Enum
 
 from einc import ein
+from einc.base.ops import COMPARISONS
 from einc.base.types import DType
 from einc.ein import AxisValue, Equation
 from einc.ein.dealing import Shape
+from einc.ein.domains import holds
 from einc.passes.estimate.fit import WHOLE_DOT, overflow
 from einc.pipeline import Context, positions
 from einc.pipeline.plan import Planned
@@ -94,6 +96,10 @@ def planned(
     those = [eq for eq in equations if hold is not Hold.UNSTORED or any(t.name in stores for t in eq.outputs)]
     lacking = _lacking(those, free, shape, hold)
     whole = (*(a for a in reduced if a not in walked), *(a for a in lacking if context.size(a) <= WHOLE_DOT))
+    if (
+        segment := next((a for eq in equations for a in eq.over if a in whole and _is_segment(eq, a)), None)
+    ) is not None:
+        return Apart(f"data says how few positions of {segment} are needed")
     grid = tuple(a for a in free if a not in whole)
     if shape is not None:
         rows = tuple(a for a in shape.rows if a in grid)
@@ -129,6 +135,14 @@ def _unwalkable(equations: tuple[Equation, ...], walked: tuple[str, ...], along:
         if set(along) & set(eq.over) and len(eq.over) > 1:
             return f"{eq.name} is reduced over {', '.join(eq.over)}, and others have prefixes along one of these"
     return None
+
+
+def _is_segment(eq: Equation, axis: str) -> bool:
+    """Does data bound a reduction along an axis, and decide whatever is read along it? Then few positions count."""
+    bounds = [p.args for p in holds(eq.domain) if isinstance(p, ein.Apply) and p.op in COMPARISONS] if eq.domain else []
+    bounded = any(AxisValue(axis) in sides and any(map(ein.reads, sides)) for sides in bounds)
+    along = [r for b in eq.bodies for r in ein.reads(b) if axis in ein.axes_of(r)]
+    return bounded and all(any(map(ein.reads, r.index)) for r in along)
 
 
 def _lacking(equations: Iterable[Equation], free: tuple[str, ...], shape: Shape | None, hold: Hold) -> tuple[str, ...]:

@@ -12,10 +12,13 @@ from torch.func import grad, vmap
 
 import einc
 from einc import derive
-from einc.base.targets import INTERPRETER
+from einc.base.source import Source
+from einc.base.targets import INTERPRETER, TARGETS
 from einc.binding import bind, completed
+from einc.driver import compile_program
 from einc.ein import Program
 from einc.ein.printer import print_program
+from einc.frontend import elaborate, parse
 from einc.passes.adjoint.segments import Segmented, segmented
 from tests.gradients.compare import Call, assert_equal, call, error
 
@@ -172,6 +175,19 @@ def test_what_is_read_at_the_place_is_read_once() -> None:
     assert found is not None
     assert "table[v, d]" in print_program(found.program)
     assert "token" not in {p.name for p in found.program.operands}
+
+
+@pytest.mark.parametrize("last", ["", " * 2"])
+def test_a_segment_is_walked(last: str) -> None:
+    """Up to the longest of the block, in short steps; also where what is summed is multiplied afterwards."""
+    text = f"""def f(x[n, d]: f32, order[t]: i64, start[v]: i64, count[v]: i64):
+    axis k = |t|
+    S[v, d] = sum[k : k < count[v]](x[order[start[v] + k], d]{last})
+    return S"""
+    sizes = {"n": 4096, "t": 4096, "v": 50000, "d": 64}
+    source = compile_program(elaborate(parse(Source("<program>", text))), 2, TARGETS["sm_90"], sizes).source
+    assert "for k0 in tl.range(0, k_stop, BK)" in source
+    assert "BK = tile_size(k, 1, 16)" in source
 
 
 def test_one_index_is_sorted_once() -> None:
