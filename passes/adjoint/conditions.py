@@ -33,16 +33,13 @@ def all_of(conditions: Iterable[Expr]) -> Expr | None:
 def placed(e: Expr, context: Expr | None, shapes: Shapes) -> Expr:
     """The expression with every read that may leave its tensor under the guard that its place implies.
 
-    `context` is what holds where the expression counts. A read with a guard of its own is under both.
+    `context` is what holds where the expression counts. A read that has a guard keeps it: it is 0 out of range.
     """
     match e:
         case Read(tensor, index, guard):
             at = tuple(placed(i, context, shapes) for i in index)
-            implied = implied_guard(at, shapes[tensor], context)
-            if guard is not None:
-                own = placed(guard, context, shapes)
-                implied = all_of((*conjuncts(implied), *conjuncts(own)))
-            return Read(tensor, at, implied, e.span)
+            under = implied_guard(at, shapes[tensor], context) if guard is None else placed(guard, context, shapes)
+            return Read(tensor, at, under, e.span)
         case Apply(op, args):
             done: list[Expr] = []
             for a in args:

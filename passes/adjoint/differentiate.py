@@ -35,7 +35,7 @@ from einc.ein.guards import composite, conjoin
 from einc.ein.monoids import MONOIDS
 from einc.ein.rewriting import drop_dead, names
 from einc.passes.adjoint.chain import Chain, Contribution
-from einc.passes.adjoint.conditions import all_of, conjuncts, placed
+from einc.passes.adjoint.conditions import all_of, conjuncts
 from einc.passes.adjoint.factors import named_factors
 from einc.passes.adjoint.groups import by_groups
 from einc.passes.adjoint.quotients import Quotients
@@ -155,9 +155,7 @@ class _Reverse:
 
         So it is summed where all that it is made of is computed, and put at its place in the gradient afterwards.
         """
-        condition = conjoin(c.guard, c.read.guard)
-        where = None if condition is None else placed(condition, None, self.shapes)
-        piece = pointed(Piece(over, where, placed(c.value, where, self.shapes)))
+        piece = pointed(Piece(over, conjoin(c.guard, c.read.guard), c.value))
         part = Tensor(self._unused(f"d{c.read.tensor}_{''.join(kept)}"), compute(self.dtypes[c.read.tensor]))
         dims = tuple((a,) for a in kept)
         self._know(part.name, part.dtype, dims)

@@ -100,6 +100,8 @@ def transposed(
     conditions = [substitute(c, final) for c in (*solving.conditions, *inside)]
     value = substitute(substitute(value, solving.solved), final)
     piece = pointed(Piece(tuple(names.values()), all_of(conditions), value))
+    if not solving.conditions and piece.over == tuple(names.values()):
+        return piece  # every read is where it was, under other names: in range, or guarded
     condition = None if piece.condition is None else placed(piece.condition, None, shapes)
     return Piece(piece.over, condition, placed(piece.value, condition, shapes))
 
