@@ -38,6 +38,8 @@ def operation(program: Program) -> Operation | None:
     if any(f is None for f in factors) or any(p.dtype != e.outputs[0].dtype for p in program.operands):
         return None
     reads = [(operands[name], axes) for name, axes in (f for f in factors if f is not None)]
+    if any(program.operands[k].dims != tuple((a,) for a in axes) for k, axes in reads):
+        return None  # it is read along another axis than its own, which may be shorter
     if len(reads) == 1:
         return _of_one(e, *reads[0])
     if len(reads) == 2 and e.monoid is not None and e.monoid.adds and e.outputs[0].dtype.is_float:

@@ -140,3 +140,13 @@ def shuffled(t: Tensor, dtype: DType, generator: torch.Generator) -> Tensor:
     if dtype.is_int or dtype.is_bool or t.numel() < 2:
         return t.clone()
     return t.flatten()[torch.randperm(t.numel(), generator=generator)].view(t.shape)
+
+
+def test_a_shorter_axis_than_an_operands_own() -> None:
+    """What looks like one operation of torch on whole operands is none where only a part of one is read."""
+    a, b = torch.randn(3, 7), torch.randn(5, 4)
+    product = einc.compile("def f(A[i, n], B[j, k]):\n    T[i, k] = sum[j](A[i, j] * B[j, k])\n    return T")
+    total = einc.compile("def f(A[i, n]):\n    axis j = 2\n    T[i] = sum[j](A[i, j])\n    return T")
+    for _ in range(3):
+        torch.testing.assert_close(product(a, b), a[:, :5] @ b)
+        torch.testing.assert_close(total(a), a[:, :2].sum(1))
