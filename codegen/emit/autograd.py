@@ -1,6 +1,6 @@
 """What ties two launchers for torch: a function that one runs ahead of, and the other gives the gradients of.
 
-O, L = attention_ahead(Q, K, V);    dQ, dK, dV = attention_gradient(Q, K, V, L, O, dO)  -->  O = attention(Q, K, V)
+Y, T = f_ahead(A, B);    dA, dB = f_gradient(A, B, T, Y, dY)  -->  Y = f(A, B)
 """
 
 from __future__ import annotations

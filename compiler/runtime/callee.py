@@ -106,8 +106,18 @@ class Callee:
                 return known
         tensors = [t.detach().resolve_conj().resolve_neg() for t in tensors]
         facts = tuple(fact(t, name) for t, name in zip(tensors, self.operands, strict=True))
+        return self.anew(tensors, facts, scalars, place(device_of(tensors, self.operands), backend), backend)
+
+    def anew(
+        self,
+        tensors: Sequence[torch.Tensor],
+        facts: tuple[Fact, ...],
+        scalars: Mapping[str, Any],
+        where: Place,
+        backend: str | None,
+    ) -> Sequence[torch.Tensor]:
+        """The results of a call that was not made before."""
         home = device_of(tensors, self.operands)
-        where = place(home, backend)
         call = self.prepared(facts, scalars, where)
         if backend is None:
             return self.first(call, tensors, scalars, tensors, scalars)

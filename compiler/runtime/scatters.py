@@ -16,9 +16,8 @@ from einc.base.facts import Fact
 from einc.ein import Program
 from einc.ein.printer import print_program
 from einc.runtime.callee import DECODERS, Callee, callee, described, of_program
-from einc.runtime.execution import ON_CPU, place
+from einc.runtime.execution import ON_CPU, Place
 from einc.runtime.prepared import Options
-from einc.runtime.tensors import device_of, fact
 
 if TYPE_CHECKING:
     import torch
@@ -95,20 +94,18 @@ class Scattering(Callee):
 
     kind = "scattering"
 
-    def computed(
-        self, tensors: Sequence[torch.Tensor], scalars: Mapping[str, Any], backend: str | None = None
+    def anew(
+        self,
+        tensors: Sequence[torch.Tensor],
+        facts: tuple[Fact, ...],
+        scalars: Mapping[str, Any],
+        where: Place,
+        backend: str | None,
     ) -> Sequence[torch.Tensor]:
-        """The results for operands in memory, apart from gradients."""
-        if backend is None:
-            known = self.known(tensors, scalars)
-            if known is not None:
-                return known
-        tensors = [t.detach().resolve_conj().resolve_neg() for t in tensors]
-        facts = tuple(fact(t, name) for t, name in zip(tensors, self.operands, strict=True))
-        where = place(device_of(tensors, self.operands), backend)
+        """The results of a call that was not made before."""
         found = self._sorting(facts, scalars, where.backend == ON_CPU and self.options.level >= 2)
         if found is None:
-            return super().computed(tensors, scalars, backend)
+            return super().anew(tensors, facts, scalars, where, backend)
         if backend is None:
             self.keep_for(tensors, scalars, found.run)
         return found.run(tensors, scalars, backend)

@@ -33,7 +33,7 @@ from einc.ein import (
 )
 from einc.ein.guards import composite, conjoin
 from einc.ein.monoids import MONOIDS
-from einc.ein.rewriting import drop_dead, names
+from einc.ein.rewriting import drop_dead, names, unused
 from einc.passes.adjoint.chain import Chain, Contribution
 from einc.passes.adjoint.conditions import all_of, conjuncts
 from einc.passes.adjoint.factors import named_factors
@@ -96,7 +96,6 @@ class _Reverse:
         self.shapes = {**p.shapes(), **{t.name: e.dims for e in self.view for t in e.outputs}}
         self.axes = Axes({a.name: a.extent for a in p.axes}, set(self.taken))
         self.active = self._active()
-        self.forward: list[Equation] = []  # equations that only the derivative reads, each after what it belongs to
         self.named: dict[str, str] = {}  # the gradient of each tensor
         self.spaces: dict[str, tuple[tuple[str, ...], ...]] = {}  # and its dimensions
 
@@ -218,10 +217,7 @@ class _Reverse:
         return self._unused(f"d{name}")
 
     def _unused(self, wanted: str) -> str:
-        name, n = wanted, 1
-        while name in self.taken:
-            n += 1
-            name = f"{wanted}_{n}"
+        name = unused(wanted, self.taken)
         self.taken.add(name)
         self.axes.taken.add(name)
         return name

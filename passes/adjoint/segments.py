@@ -43,7 +43,7 @@ from einc.ein import (
     substitute,
     tensors_of,
 )
-from einc.ein.rewriting import drop_dead, names, replaced
+from einc.ein.rewriting import drop_dead, names, replaced, unused
 from einc.passes.adjoint.conditions import all_of, conjuncts, placed
 from einc.passes.adjoint.saving import taking
 
@@ -291,10 +291,7 @@ class _Segmenting:
         return None
 
     def _unused(self, wanted: str) -> str:
-        name, n = wanted, 1
-        while name in self.taken:
-            n += 1
-            name = f"{wanted}_{n}"
+        name = unused(wanted, self.taken)
         self.taken.add(name)
         return name
 
