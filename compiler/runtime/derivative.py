@@ -69,8 +69,10 @@ def derivative(
 ) -> Derivative:
     """The derivative of a program by the operands that need one; without a place, for operands of no known size."""
     from einc.derive import ahead
+    from einc.passes.algebra.grouping import divides
 
-    sizes = tuple(tuple(map(size_class, f.shape)) for f in facts) if where is not None else ()
+    exact = divides(found.meaning(facts))
+    sizes = tuple(f.shape if exact else tuple(map(size_class, f.shape)) for f in facts if where is not None)
     ones = tuple((f.dtype, tuple(n == 1 for n in f.shape)) for f in facts)
     key = (ones, sizes, tuple(needing), where)
     known: Derivative | None = found.derivatives.get(key)
