@@ -3,7 +3,7 @@
     kernels P, Q   -->   kernel P + Q      where their equations can share one, and it is predicted to take less time
 
 `search` finds the kernels of a program as it stands, `roles` the roles of the axes in one. Where another program of the
-same meaning may have better kernels (`materialise`, `recompute`, `nest`, `share`), both are searched.
+same meaning may have better kernels (`materialise`, `recompute`, `nest`, `share`, `apart`), both are searched.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from einc.ein import Program
 from einc.ein.rewriting import drop_dead
 from einc.passes.estimate.single import alone
 from einc.passes.planning.alternatives import Alternative, Groups
+from einc.passes.planning.apart import one_by_one
 from einc.passes.planning.flow import Flow
 from einc.passes.planning.materialise import materialised
 from einc.passes.planning.nest import nested
@@ -47,6 +48,7 @@ _ALTERNATIVES: tuple[Callable[[Program, Sequence[Planned], Context], Iterator[Al
     recomputed,
     nested,
     shared,
+    one_by_one,
 )
 
 
