@@ -6,7 +6,7 @@
 
 Every tensor from outside is read once a walk it varies in, every stored one written once. An equation that lacks an
 axis of the grid is computed again in every block along it, and again in every walk that needs it; so is what a
-contraction computes of its operands, a side that lacks the rows or the columns.
+contraction computes of its operands, a side that lacks the rows or the columns. Dots with a batch axis have few rows.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from einc.base.targets import Rates
 from einc.ein import Apply, Const, Equation, Program
 from einc.ein.origins import Products
 from einc.passes.algebra.contraction import contraction, operand_type
+from einc.passes.estimate.fit import narrowness
+from einc.passes.estimate.sides import shapes_of, steps
 from einc.passes.streaming.prefix import prefix
 from einc.passes.streaming.sweep import Accumulator
 from einc.passes.streaming.walks import can_split, tensors_read, upstream, walks
@@ -31,6 +33,7 @@ from einc.pipeline.plan import Planned
 _SPECIAL = TRANSCENDENTAL | {"div", "pow", "rand"}
 _MULTIPLIED = 64  # the largest power that is made of products
 _UNHIDDEN = 1 / 8  # of the time that other units than the slowest take
+_MATRIX = 2  # bytes of the widest type that matrix units multiply
 _TILE = 4096  # elements of a program's tile where there is no dot
 _WIDEST = 1024  # positions of a walked axis in such a tile
 _LEAST_PART = 64  # positions of a walked axis that are worth a program
@@ -85,12 +88,20 @@ class Model:
             for work in self.works(eq):
                 n = self.times(plan, eq, work.axes, count, share)
                 dots, vector, special = dots + n * work.dots, vector + n * work.vector, special + n * work.special
+        dots *= self.narrowness(plan)
         moved = self.bytes(plan, count)
         computing, slowest = arithmetic(rates, dots, vector, special)
         moving = moved / rates.memory
         seconds = max(computing, moving) / self.utilisation(plan, plan.splits)
         limit = "launch" if seconds < rates.launch else "memory" if moving > computing else slowest
         return Cost(moved, dots, vector, special, rates.launch + seconds, limit)
+
+    def narrowness(self, plan: Planned) -> float:
+        """How many times longer a plan's dots take on matrix units for want of rows."""
+        shapes = shapes_of(plan.equations, self.context)
+        types = [self.products.product(eq) for eq in plan.equations if eq.name in shapes]
+        exact = all(t is None or t.size > _MATRIX for t in types)
+        return 1.0 if exact else narrowness(plan, shapes, self.context)
 
     # ----------------------------------------------------------------------------------------------------------- parts
 
@@ -120,7 +131,13 @@ class Model:
         whole = alone.seconds
         rates = self.context.target.rates
         most = min(positions(plan.walked, self.context) // _LEAST_PART, _MOST_PARTS) if plan.walked else 1
-        if most < 2 or self.utilisation(plan, 1) == 1 or not can_split(plan) or not self.can_merge(plan):
+        if (
+            most < 2
+            or steps(plan, self.context)
+            or self.utilisation(plan, 1) == 1
+            or not can_split(plan)
+            or not self.can_merge(plan)
+        ):
             return 1, whole
         work = (whole - rates.launch) * self.utilisation(plan, 1)
         state = self.state(plan)

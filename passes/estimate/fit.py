@@ -30,6 +30,7 @@ _RESULT = 1 << 13  # of the largest result of a dot: it and what is made of it s
 _CROSSED = 1 << 14  # of the largest that no dot takes or makes, where dots have a batch axis
 _RESULTS = 3 << 14  # of all results together where a dot has a batch axis: three quarters of the registers
 _LEAST = 16
+_FULL = 64  # rows and columns with which dots multiply at their rate
 
 
 def overflow(plan: Planned, shapes: Mapping[str, Shape], context: Context, dtypes: Mapping[str, DType]) -> str | None:
@@ -52,11 +53,25 @@ def overflow(plan: Planned, shapes: Mapping[str, Shape], context: Context, dtype
     return tiles.too_large() or tiles.too_many(dtypes)
 
 
-class Tiles:
-    """The tiles of a plan's kernel."""
+def narrowness(plan: Planned, shapes: Mapping[str, Shape], context: Context) -> float:
+    """How many times longer dots with a batch axis take for want of rows.
 
-    def __init__(self, plan: Planned, shapes: Mapping[str, Shape], context: Context) -> None:
-        self.plan, self.shapes, self.context = plan, shapes, context
+    Its positions leave few rows and columns room on chip; what is read is then multiplied with few of either.
+    """
+    if context.target.vendor == "cpu" or not Tiles(plan, shapes, context).batched:
+        return 1.0
+    for blocked in (_FULL, _FULL // 2):
+        tiles = Tiles(plan, shapes, context, blocked)
+        if tiles.results() <= _RESULTS and tiles.crossed() <= _CROSSED // 2:
+            return (_FULL / blocked) ** 2
+    return (_FULL / _LEAST) ** 2
+
+
+class Tiles:
+    """The tiles of a plan's kernel, with so many positions of blocked axes."""
+
+    def __init__(self, plan: Planned, shapes: Mapping[str, Shape], context: Context, blocked: int = _LEAST) -> None:
+        self.plan, self.shapes, self.context, self.blocked = plan, shapes, context, blocked
         self.groups = tile_axes(plan, context)
         self.of = {a: t for t, group in self.groups.items() for a in group}
         self.dots = {name: s for name, shape in shapes.items() if (s := self.sides(shape)) is not None}
@@ -79,7 +94,16 @@ class Tiles:
         least = _LEAST if t in self.multiplied else 1
         if t in self.plan.whole:
             return max(least, power(prod(map(self.context.size, self.groups[t]))))
-        return _LEAST if self.shapes else 1
+        return self.blocked if self.shapes else 1
+
+    def results(self) -> int:
+        """Elements of the results of all dots."""
+        return sum(self.positions(dot.result) for dot in self.dots.values())
+
+    def crossed(self) -> int:
+        """Elements of the largest tile that no dot takes or makes."""
+        computed = (eq for eq in self.plan.equations if eq.name not in self.dots)
+        return max((self.positions(self.tiles((*eq.axes, *eq.over))) for eq in computed), default=0)
 
     def too_large(self) -> str | None:
         """A tile that is."""
@@ -111,7 +135,7 @@ class Tiles:
         """What fills a processor, where dots have a batch axis."""
         if not self.batched:
             return None
-        results = sum(self.positions(dot.result) for dot in self.dots.values())
+        results = self.results()
         if results > _RESULTS:
             return f"{', '.join(self.dots)} would be held, and {results} elements are too many together"
         made = {t.name for eq in self.plan.equations for t in eq.outputs}

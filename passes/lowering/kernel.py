@@ -38,7 +38,7 @@ class Kernel:
         self.definitions = {t.name: eq for eq in plan.equations for t in eq.outputs}
         self.known: dict[str, Value] = {}  # tensors and references that have a value here
         self.order: tuple[str, ...] = ()
-        self.named = {t.name: eq for eq in program.equations for t in eq.outputs}
+        self.named = {t.name: eq for eq in program.equations for t in eq.outputs} | self.definitions
         self.refined: Mapping[str, Callable[[], Value]] = {}  # reductions with a more exact way to compute them
 
     def enter(self) -> tuple[Axes, Axes]:
@@ -104,7 +104,7 @@ class Kernel:
         dots = self.contractions(eq)
         if dots is not None:
             return [self.dotted(eq, c, acc) for c, acc in zip(dots, states, strict=True)]
-        over = tuple(dict.fromkeys(self.b.tile_of[a] for a in eq.over))
+        over = tuple(dict.fromkeys(t for t in map(self.b.tile_of.__getitem__, eq.over) if self.b.types[t].axes))
         inside = self.folding_order(eq, tuple(a for a in order if a not in over), over)
         types = self.state_types(eq)
         args = self.terms(eq, inside)
