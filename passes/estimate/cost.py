@@ -4,6 +4,8 @@
     arithmetic = the slowest of dots / matrix units, operations / vector units, special functions / their rate, and an
                  eighth of the others: what hides behind the slowest is not free
 
+On a CPU all of these take their turns, and their times add up.
+
 Every tensor from outside is read once a walk it varies in, every stored one written once. An equation that lacks an
 axis of the grid is computed again in every block along it, and again in every walk that needs it; so is what a
 contraction computes of its operands, a side that lacks the rows or the columns.
@@ -88,7 +90,8 @@ class Model:
         moved = self.bytes(plan, count)
         computing, slowest = arithmetic(rates, dots, vector, special)
         moving = moved / rates.memory
-        seconds = max(computing, moving) / self.utilisation(plan, plan.splits)
+        taken = computing + moving if rates.in_turn else max(computing, moving)
+        seconds = taken / self.utilisation(plan, plan.splits)
         limit = "launch" if seconds < rates.launch else "memory" if moving > computing else slowest
         return Cost(moved, dots, vector, special, rates.launch + seconds, limit)
 
@@ -214,7 +217,8 @@ def arithmetic(rates: Rates, dots: float, vector: float, special: float) -> tupl
     """Seconds of all processors for so many operations, and the unit that most of them pass in."""
     units = {"matrix": dots / rates.matrix, "vector": vector / rates.vector, "special": special / rates.special}
     slowest = max(units, key=lambda unit: units[unit])
-    return units[slowest] + _UNHIDDEN * (sum(units.values()) - units[slowest]), slowest
+    unhidden = 1 if rates.in_turn else _UNHIDDEN
+    return units[slowest] + unhidden * (sum(units.values()) - units[slowest]), slowest
 
 
 def _counted(expressions: tuple[ein.Expr, ...], context: Context) -> tuple[float, float]:
