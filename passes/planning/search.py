@@ -19,10 +19,10 @@ from einc.passes.planning.alternatives import Groups
 from einc.passes.planning.compared import compared, computes_again
 from einc.passes.planning.flow import Flow
 from einc.passes.planning.roles import Apart, Hold, crossing, misread, planned, walkable
-from einc.passes.planning.scores import scores
+from einc.passes.planning.scores import large
 from einc.passes.streaming.prefix import prefix
 from einc.passes.streaming.walks import can_split
-from einc.pipeline import Context, positions
+from einc.pipeline import Context
 from einc.pipeline.plan import Join, Planned
 from einc.tile.asked import asked
 
@@ -47,10 +47,7 @@ class Search:
         self.memory = memory or Memory()
         self.dtypes = program.dtypes()
         self.model = Model(program, context, self.memory.works)
-        given = [tuple(a for dim in p.dims for a in dim) for p in program.operands]
-        made = [eq.axes for eq in program.equations if any(t.name in program.results for t in eq.outputs)]
-        self.largest = max((positions(axes, context) for axes in (*given, *made)), default=0)
-        self.scores = scores(program, context)
+        self.spared = large(program, context)
         self.compared = compared(program)
 
     def separate(self) -> list[Planned]:
@@ -124,13 +121,8 @@ class Search:
                 yield group, joined
 
     def large(self, plan: Planned) -> int:
-        """The number of tensors that a kernel passes on to others, each larger than any operand and any result.
-
-        Scores count as large, whatever their size.
-        """
-        passed = set(plan.stores) - set(self.program.results)
-        made = {t.name: positions(eq.axes, self.context) for eq in plan.equations for t in eq.outputs}
-        return sum(made[t] > self.largest or t in self.scores for t in passed)
+        """The number of `large` tensors that a kernel passes on to others."""
+        return len(self.spared.intersection(plan.stores).difference(self.program.results))
 
     def joined(self, group: list[Planned], flow: Flow) -> Planned | Apart:
         """The cheapest plan for the equations of several kernels, or why these cannot be one."""
