@@ -20,10 +20,12 @@ from einc.codegen.executor.scales import scale_early
 from einc.codegen.executor.values import Values
 from einc.codegen.executor.workers import by_one, share_out
 from einc.ein.arithmetic import ScalarValue
+from einc.tile import Value
 from einc.tile.peel import peeled
 from einc.tile.walk import loops, repeated_axes, segments, tile_axes, values_in
 
 _MOST_OFFSETS = 64  # the most offsets of a window that are walked one by one
+_ALIGNED = 64  # positions that blocks of a walk are a multiple of, as matrix products are faster then
 _QUICK = 1 << 22  # positions of all axes together that take less time than waking another thread
 
 
@@ -126,6 +128,7 @@ class Compiler:
         self.sizes: list[int] = []  # of a box, once the statements are known; loops read them when they run
         self.statements = scale_early(kernel.body)
         self.pruned = False
+        self.small = False
         self.bounded = _bounded(kernel.body)
         dims: list[Dim] = []
         positions: dict[str, Affine] = {}
@@ -169,9 +172,9 @@ class Compiler:
         steps = self.body(self.statements)
         self.sizes += self.boxed()
         work = prod(max(d.extent, 1) for d in self.dims)
-        small = largest(self.sizes, self.values.shapes) < WORTH_SHARING and work < _QUICK
+        self.small = largest(self.sizes, self.values.shapes) < WORTH_SHARING and work < _QUICK
         repeated = frozenset(d for name in repeated_axes(self.kernel) for d in self.values.members[name])
-        return Executable(self.values, tuple(self.dims), self.grid, repeated, tuple(self.sizes), small, steps)
+        return Executable(self.values, tuple(self.dims), self.grid, repeated, tuple(self.sizes), self.small, steps)
 
     def boxed(self) -> Sequence[int]:
         """The most positions of each dim in a box."""
@@ -268,9 +271,9 @@ class Compiler:
         def run(frame: Frame) -> None:
             for state, start in zip(states, starts, strict=True):
                 bind(state, start)(frame)
-            spans = span(frame)
-            places = blocks([self.sizes[d] for d in members], spans) if all(spans) else iter(())
-            for ranges in reversed(list(places)) if s.reverse else places:
+            sizes = [self.sizes[d] for d in members]
+            places = [ranges for spans in span(frame) if all(spans) for ranges in blocks(sizes, spans)]
+            for ranges in reversed(places) if s.reverse else places:
                 for d, r in zip(members, ranges, strict=True):
                     frame.lo[d], frame.hi[d] = r.start, r.stop
                 for step in steps:
@@ -287,24 +290,39 @@ class Compiler:
 
         return [*before, run]
 
-    def span(self, s: tile.Loop) -> Callable[[Frame], list[range]]:
-        """The positions that a loop walks in this box, dim by dim."""
+    def span(self, s: tile.Loop) -> Callable[[Frame], list[list[range]]]:
+        """The positions that a loop walks in this box, dim by dim: those before its unmasked segment, in it, after it.
+
+        Blocks that reach out of the segment would all need its mask.
+        """
         members = self.values.members[s.axis.name]
-        whole = [range(self.dims[d].extent) for d in members]
+        whole = [[range(self.dims[d].extent) for d in members]]
         if s.start is None and s.stop is None:
             return lambda _: whole
-        start = None if s.start is None else self.values.node(s.start)
-        stop = None if s.stop is None else self.values.node(s.stop)
+        start, stop = (None if end is None else self.values.node(end) for end in (s.start, s.stop))
+        ups, downs = ([] if end is None else [self.values.node(end)] for end in _segment(s.full))
         for node in (start, stop):
             self.pruned = self.pruned or (node is not None and node.fixed is None)
             self.dims[:] = [_single(d) if node and n in node.dims else d for n, d in enumerate(self.dims)]
+        end = whole[0][0].stop
 
-        def run(frame: Frame) -> list[range]:
+        def run(frame: Frame) -> list[list[range]]:
             first = 0 if start is None else max(0, _least(start.compute(frame)[0], torch.amin))
-            last = whole[0].stop if stop is None else min(whole[0].stop, _least(stop.compute(frame)[0], torch.amax))
-            return [range(first, max(first, last))]
+            last = end if stop is None else min(end, _least(stop.compute(frame)[0], torch.amax))
+            if self.small:
+                return [[range(first, max(first, last))]]
+            places = [first, last]
+            places += [-(-_least(cut.compute(frame)[0], torch.amax) // _ALIGNED) * _ALIGNED for cut in ups]
+            places += [_least(cut.compute(frame)[0], torch.amin) // _ALIGNED * _ALIGNED for cut in downs]
+            ends = sorted(min(max(k, first), last) for k in places) if first < last else [first, first]
+            return [[range(a, b)] for a, b in zip(ends, ends[1:])]
 
         return run
+
+
+def _segment(full: tile.Full | None) -> tuple[Value | None, Value | None]:
+    """Where the unmasked segment of a loop starts and stops, as far as that is said."""
+    return (None, None) if full is None else (full.start, full.stop)
 
 
 def _single(d: Dim) -> Dim:
