@@ -227,14 +227,14 @@ class InTorch:
         tiled: bool = False,
     ) -> None:
         from einc.codegen.executor.run import executor
-        from einc.codegen.operation import operation, scattered
+        from einc.codegen.operation import gathered, operation, scattered
 
         schedule = compiled.state.schedule
         assert schedule is not None
         self.program, self.bindings = compiled.program, bindings
         self.names = tuple(p.name for p in compiled.program.operands)
         self.executor = executor(compiled.state.program, schedule, bindings, where.device, changing)
-        single = operation(compiled.program) or scattered(compiled.program)
+        single = operation(compiled.program) or scattered(compiled.program) or gathered(compiled.program)
         self.single = None if tiled or compiled.context.level < 2 else single
 
     def run(self, tensors: Tensors, scalars: Scalars, out: Outputs = ()) -> Outputs:
