@@ -11,8 +11,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from einc.ein import Equation, Program
+from einc.ein import Equation, Program, tensors_of
 from einc.passes.estimate.cost import Model, Work
+from einc.passes.estimate.fit import WHOLE_DOT
 from einc.passes.estimate.sides import shapes_of
 from einc.passes.estimate.single import alone
 from einc.passes.planning.alternatives import Groups
@@ -153,6 +154,8 @@ class Search:
 
         def walking(axes: tuple[str, ...], hold: Hold = Hold.LACKED) -> Planned | Apart:
             plan = planned(equations, stores, axes, along, shapes, self.context, self.dtypes, hold)
+            if isinstance(plan, Planned) and (passed := self.paired(plan)) is not None:
+                return Apart(f"{passed[1]} would be held, and {passed[0]} over it passed on", overflows=True)
             again = computes_again(plan, self.compared) if isinstance(plan, Planned) else None
             return plan if again is None else Apart(f"{again}, which is compared with itself, would be computed again")
 
@@ -164,6 +167,21 @@ class Search:
         plans += [p for p, held in spread if isinstance(p, Planned) and self.repeats_little(p, held)]
         reasons = [f"{_walking(walked)}: {p.reason}" for walked, p in made.items() if isinstance(p, Apart)]
         return self.least(plans) if plans else Apart("; ".join(reasons))
+
+    def paired(self, plan: Planned) -> tuple[str, str] | None:
+        """A large tensor that is passed on, to a kernel or by it, and a long axis of it that is held whole in the cache;
+        None if none is.
+
+        Such an axis is held to reduce what is computed along it and along a walk: it need not be in memory then.
+        """
+        if not self.context.target.cache:
+            return None
+        made = {t.name: eq.axes for eq in self.program.equations for t in eq.outputs}
+        own = {t.name for eq in plan.equations for t in eq.outputs}
+        read = {name for eq in plan.equations for e in eq.computed() for name in tensors_of(e)} - own
+        passed = sorted(self.spared & (read | {*plan.stores} - {*self.program.results}))
+        held = [a for a in plan.whole if self.context.size(a) > 2 * WHOLE_DOT]
+        return next(((name, a) for name in passed for a in held if a in made[name]), None)
 
     def least(self, plans: Sequence[Planned]) -> Planned:
         """The best of several: by rank, then a walk.

@@ -10,7 +10,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from einc import driver, ein
-from einc.base.targets import TARGETS
+from einc.base.targets import TARGETS, Target, cores
 from einc.binding import bind
 from einc.derive import ahead, behind
 from einc.ein.ranges import extent_of
@@ -19,7 +19,7 @@ from einc.runtime.tensors import fact
 from tests.library.cases import Case
 from tests.whole.test_library import CASES, LONG
 
-SM_90 = TARGETS["sm_90"]
+MACHINES = {"sm_90": TARGETS["sm_90"], "a CPU": cores(8)}
 STORED = {
     "attention/talking_heads": "heads mix before and after the softmax: a program holds the scores of all at once",
     "attention/block_list": "keys are put where a list says, and their gradients come from all over the scores",
@@ -30,23 +30,23 @@ ALONE = {
 SCORED = [c for c in CASES if c.name.startswith("attention/")]
 
 
-def derived(case: Case) -> tuple[driver.Compiled, driver.Compiled, dict[str, int]] | None:
+def derived(case: Case, machine: Target) -> tuple[driver.Compiled, driver.Compiled, dict[str, int]] | None:
     """What runs ahead and behind of a program at long sizes; None for one without gradients."""
-    dtype = torch.bfloat16 if torch.bfloat16 in case.dtypes else case.dtypes[0]
+    dtype = torch.bfloat16 if torch.bfloat16 in case.dtypes and not machine.cache else case.dtypes[0]
     with FakeTensorMode():
         operands = case.given(case.long, dtype)
     facts = {name: fact(t, name) for name, t in operands.items()}
     program = driver.elaborate(driver.parse(case.path.read_text(), case.name), facts)
     sizes = bind(program, {name: f.shape for name, f in facts.items()}, case.scalars).extents
     wanted = [n for n, f in facts.items() if f.dtype.is_float]
-    first = ahead(program, wanted, 2, SM_90, sizes)
+    first = ahead(program, wanted, 2, machine, sizes)
     second = behind(first, program.results).program
     if not second.results:
         return None
     known = every_extent(second, sizes, dict(case.scalars))
     return (
-        driver.compile_program(first.program, 2, SM_90, sizes),
-        driver.compile_program(second, 2, SM_90, {a: known[a] for a in known}),
+        driver.compile_program(first.program, 2, machine, sizes),
+        driver.compile_program(second, 2, machine, {a: known[a] for a in known}),
         known,
     )
 
@@ -65,10 +65,11 @@ def most(program: ein.Program, sizes: dict[str, int]) -> int:
     return max(math.prod(extent_of(d, sizes) for d in shapes[name]) for name in names)
 
 
+@pytest.mark.parametrize("machine", MACHINES)
 @pytest.mark.parametrize("case", CASES, ids=[c.name for c in CASES])
-def test_no_larger_tensor_is_kept(case: Case) -> None:
+def test_no_larger_tensor_is_kept(case: Case, machine: str) -> None:
     """Neither ahead, beside what the program itself keeps, nor behind."""
-    found = derived(case)
+    found = derived(case, MACHINES[machine])
     if found is None:
         assert case.name in ("products/kmeans",)
         return
@@ -78,16 +79,17 @@ def test_no_larger_tensor_is_kept(case: Case) -> None:
     assert bool(larger) == (case.name in STORED), larger
 
 
+@pytest.mark.parametrize("machine", MACHINES)
 @pytest.mark.parametrize("n", [1024, 4096])
 @pytest.mark.parametrize("case", SCORED, ids=[c.name for c in SCORED])
-def test_scores_of_a_single_head_are_not_stored(case: Case, n: int) -> None:
+def test_scores_of_a_single_head_are_not_stored(case: Case, n: int, machine: str) -> None:
     """Though few programs share the work."""
     known = dict(case.sizes) | dict(case.long)
     if case.name in STORED | ALONE or not all(known.get(axis, 0) >= LONG for axis in "ij"):
         return
     sizes = dict.fromkeys("ijn", n) | dict.fromkeys("bh", 1)
     alone = replace(case, long={axis: sizes.get(axis, extent) for axis, extent in known.items()})
-    found = derived(alone)
+    found = derived(alone, MACHINES[machine])
     assert found is not None
     first, second, _ = found
     if any({"i", "j"} <= {a for d in p.dims for a in d} for p in first.program.operands):
