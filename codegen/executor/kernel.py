@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from einc import tile
-from einc.codegen.executor.boxes import WORTH_SHARING, Dim, blocks, box, largest
+from einc.codegen.executor.boxes import WORTH_SHARING, Dim, blocks, box, largest, parts
 from einc.codegen.executor.frames import Affine, Frame, Node
 from einc.codegen.executor.memory import store
 from einc.codegen.executor.names import Step, bind, looks_first, repeated
@@ -20,7 +20,6 @@ from einc.codegen.executor.scales import scale_early
 from einc.codegen.executor.values import Values
 from einc.codegen.executor.workers import by_one, share_out
 from einc.ein.arithmetic import ScalarValue
-from einc.tile import Value
 from einc.tile.peel import peeled
 from einc.tile.walk import loops, repeated_axes, segments, tile_axes, values_in
 
@@ -252,7 +251,7 @@ class Compiler:
 
     def loop(self, s: tile.Loop) -> list[Step]:
         names = self.values.names
-        span = self.span(s)
+        span, cuts = self.span(s), self.cuts(s)
         starts = [self.values.node(c.init) for c in s.carried]
         names.close()
         before = names.steps()
@@ -271,8 +270,8 @@ class Compiler:
         def run(frame: Frame) -> None:
             for state, start in zip(states, starts, strict=True):
                 bind(state, start)(frame)
-            sizes = [self.sizes[d] for d in members]
-            places = [ranges for spans in span(frame) if all(spans) for ranges in blocks(sizes, spans)]
+            spans, sizes = span(frame), [self.sizes[d] for d in members]
+            places = [p for part in parts(spans, cuts(frame)) for p in blocks(sizes, part)] if all(spans) else []
             for ranges in reversed(places) if s.reverse else places:
                 for d, r in zip(members, ranges, strict=True):
                     frame.lo[d], frame.hi[d] = r.start, r.stop
@@ -290,39 +289,42 @@ class Compiler:
 
         return [*before, run]
 
-    def span(self, s: tile.Loop) -> Callable[[Frame], list[list[range]]]:
-        """The positions that a loop walks in this box, dim by dim: those before its unmasked segment, in it, after it.
-
-        Blocks that reach out of the segment would all need its mask.
-        """
+    def span(self, s: tile.Loop) -> Callable[[Frame], list[range]]:
+        """The positions that a loop walks in this box, dim by dim."""
         members = self.values.members[s.axis.name]
-        whole = [[range(self.dims[d].extent) for d in members]]
+        whole = [range(self.dims[d].extent) for d in members]
         if s.start is None and s.stop is None:
             return lambda _: whole
-        start, stop = (None if end is None else self.values.node(end) for end in (s.start, s.stop))
-        ups, downs = ([] if end is None else [self.values.node(end)] for end in _segment(s.full))
+        start = None if s.start is None else self.values.node(s.start)
+        stop = None if s.stop is None else self.values.node(s.stop)
         for node in (start, stop):
             self.pruned = self.pruned or (node is not None and node.fixed is None)
             self.dims[:] = [_single(d) if node and n in node.dims else d for n, d in enumerate(self.dims)]
-        end = whole[0][0].stop
 
-        def run(frame: Frame) -> list[list[range]]:
+        def run(frame: Frame) -> list[range]:
             first = 0 if start is None else max(0, _least(start.compute(frame)[0], torch.amin))
-            last = end if stop is None else min(end, _least(stop.compute(frame)[0], torch.amax))
-            if self.small:
-                return [[range(first, max(first, last))]]
-            places = [first, last]
-            places += [-(-_least(cut.compute(frame)[0], torch.amax) // _ALIGNED) * _ALIGNED for cut in ups]
-            places += [_least(cut.compute(frame)[0], torch.amin) // _ALIGNED * _ALIGNED for cut in downs]
-            ends = sorted(min(max(k, first), last) for k in places) if first < last else [first, first]
-            return [[range(a, b)] for a, b in zip(ends, ends[1:])]
+            last = whole[0].stop if stop is None else min(whole[0].stop, _least(stop.compute(frame)[0], torch.amax))
+            return [range(first, max(first, last))]
 
         return run
 
+    def cuts(self, s: tile.Loop) -> Callable[[Frame], list[int]]:
+        """The positions that no block of a walk extends over: where its unmasked segment begins and ends.
 
-def _segment(full: tile.Full | None) -> tuple[Value | None, Value | None]:
-    """Where the unmasked segment of a loop starts and stops, as far as that is said."""
-    return (None, None) if full is None else (full.start, full.stop)
+        A block of which only a part needs the mask would be masked as a whole.
+        """
+        if s.full is None or (s.start is None and s.stop is None):
+            return lambda _: []
+        stop = self.values.node(s.full.stop)
+        start = None if s.full.start is None else self.values.node(s.full.start)
+
+        def run(frame: Frame) -> list[int]:
+            if self.small:
+                return []
+            begins = [] if start is None else [-(-_least(start.compute(frame)[0], torch.amax) // _ALIGNED) * _ALIGNED]
+            return [*begins, _least(stop.compute(frame)[0], torch.amin) // _ALIGNED * _ALIGNED]
+
+        return run
 
 
 def _single(d: Dim) -> Dim:
