@@ -159,7 +159,12 @@ def gathered(program: Program) -> Operation | None:
         return None
     (e,) = program.equations
     operands = {p.name: (k, p) for k, p in enumerate(program.operands)}
-    if e.monoid is not None or not isinstance(e.body, Read) or e.body.guard is not None or e.body.tensor not in operands:
+    if (
+        e.monoid is not None
+        or not isinstance(e.body, Read)
+        or e.body.guard is not None
+        or e.body.tensor not in operands
+    ):
         return None
     table, source = operands[e.body.tensor]
     data = [n for n, x in enumerate(e.body.index) if not isinstance(x, AxisValue)]
@@ -187,8 +192,9 @@ def _take(table: int, index: int, dim: int, order: list[int]) -> Operation:
         flat = at.reshape(-1) if at.dtype in (torch.int32, torch.int64) else at.reshape(-1).to(torch.int64)
         shape = [*rows.shape[:dim], *at.shape, *rows.shape[dim + 1 :]]
         least, most = torch.aminmax(flat) if flat.numel() else (0, -1)
-        if 0 <= int(least) and int(most) < rows.shape[dim]:
-            into = out.view([*rows.shape[:dim], -1, *rows.shape[dim + 1 :]]) if _is_plain(out, in_order) else None
+        if int(least) >= 0 and int(most) < rows.shape[dim]:
+            plain = out is not None and in_order and out.is_contiguous() and out.numel() > 0
+            into = out.view([*rows.shape[:dim], -1, *rows.shape[dim + 1 :]]) if plain and out is not None else None
             found = torch.index_select(rows, dim, flat, out=into)
         else:
             found = _guarded(rows, dim, flat)
@@ -199,10 +205,6 @@ def _take(table: int, index: int, dim: int, order: list[int]) -> Operation:
         return found.contiguous() if out is None else out.copy_(found)
 
     return take
-
-
-def _is_plain(out: Tensor | None, in_order: bool) -> bool:
-    return out is not None and in_order and out.is_contiguous() and out.numel() > 0
 
 
 def _guarded(rows: Tensor, dim: int, at: Tensor) -> Tensor:

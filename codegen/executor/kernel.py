@@ -308,15 +308,16 @@ class Compiler:
 
         return run
 
-    def cuts(self, s: tile.Loop) -> Callable[[Frame], list[int]]:
+    def cuts(self, loop: tile.Loop) -> Callable[[Frame], list[int]]:
         """The positions that no block of a walk extends over: where its unmasked segment begins and ends.
 
         A block of which only a part needs the mask would be masked as a whole.
         """
-        if s.full is None or (s.start is None and s.stop is None):
+        full = loop.full
+        if full is None or (loop.start is None and loop.stop is None):
             return lambda _: []
-        stop = self.values.node(s.full.stop)
-        start = None if s.full.start is None else self.values.node(s.full.start)
+        stop = self.values.node(full.stop)
+        start = None if full.start is None else self.values.node(full.start)
 
         def run(frame: Frame) -> list[int]:
             if self.small:

@@ -102,7 +102,8 @@ class Tiles:
         return [t for t in self.groups if t in found]
 
     def sides(self, shape: Shape) -> Sides | None:
-        return sides(shape, self.tiles, fills(shape.inner, self.plan, self.context))
+        found = fills(shape.inner, self.plan, self.context)
+        return sides(shape, self.tiles, found, self.context)
 
     def positions(self, tiles: Iterable[str]) -> int:
         return prod(map(self.least, tiles))
@@ -132,7 +133,9 @@ class Tiles:
         dot, cached = self.dots.get(eq.name), self.context.target.cache
         if dot is None:
             tile = tuple(self.tiles((*eq.axes, *eq.over)))
-            lone = not cached and self.shapes and set(eq.axes) & set(self.plan.batch) and set(tile) <= set(self.plan.whole)
+            lone = (
+                not cached and self.shapes and set(eq.axes) & set(self.plan.batch) and set(tile) <= set(self.plan.whole)
+            )
             most = self.room.crossed if self.batched else self.room.tile
             yield tile, most // _LEAST if lone else most  # a program's only row costs what others take for theirs
         else:

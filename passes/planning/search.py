@@ -169,8 +169,7 @@ class Search:
         return self.least(plans) if plans else Apart("; ".join(reasons))
 
     def paired(self, plan: Planned) -> tuple[str, str] | None:
-        """A large tensor that is passed on, to a kernel or by it, and a long axis of it that is held whole in the cache;
-        None if none is.
+        """A large tensor passed on to a kernel or by it, and a long axis of it held whole in the cache, or None.
 
         Such an axis is held to reduce what is computed along it and along a walk: it need not be in memory then.
         """
