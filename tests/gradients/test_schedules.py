@@ -31,6 +31,9 @@ STORED = {
 ALONE = {
     "attention/t5_bias": "a table's gradient is a sum over all pairs, for which a single head has a single program",
 }
+SLOWER = {
+    "attention/retention": "on a CPU, computing scores again where no dot takes them is more than twice as long",
+}
 SCORED = [c for c in CASES if c.name.startswith("attention/")]
 
 
@@ -72,7 +75,7 @@ def most(program: ein.Program, sizes: dict[str, int]) -> int:
 @pytest.mark.parametrize("machine", MACHINES)
 @pytest.mark.parametrize("case", CASES, ids=[c.name for c in CASES])
 def test_no_larger_tensor_is_kept(case: Case, machine: str) -> None:
-    """Neither ahead, beside what the program itself keeps, nor behind."""
+    """Neither ahead, beside what the program itself keeps, nor behind; a CPU keeps no scores of mixed heads either."""
     found = derived(case, MACHINES[machine])
     if found is None:
         assert case.name in ("products/kmeans",)
@@ -80,7 +83,7 @@ def test_no_larger_tensor_is_kept(case: Case, machine: str) -> None:
     first, second, sizes = found
     allowed = max(most(first.program, sizes), most(second.program, sizes), *held(first, sizes).values(), 0)
     larger = {name: n for name, n in held(second, sizes).items() if n > allowed}
-    assert bool(larger) == (case.name in STORED), larger
+    assert bool(larger) == (case.name in STORED) or (MACHINES[machine].cache and not larger), larger
 
 
 @pytest.mark.parametrize("machine", MACHINES)
@@ -90,6 +93,8 @@ def test_scores_of_a_single_head_are_not_stored(case: Case, n: int, machine: str
     """Though few programs share the work."""
     known = dict(case.sizes) | dict(case.long)
     if case.name in STORED | ALONE or not all(known.get(axis, 0) >= LONG for axis in "ij"):
+        return
+    if MACHINES[machine].cache and case.name in SLOWER:
         return
     sizes = dict.fromkeys("ijn", n) | dict.fromkeys("bh", 1)
     alone = replace(case, long={axis: sizes.get(axis, extent) for axis, extent in known.items()})
