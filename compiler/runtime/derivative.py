@@ -15,7 +15,7 @@ from einc.base.errors import Error
 from einc.base.facts import Fact
 from einc.base.targets import INTERPRETER
 from einc.runtime.callee import Callee
-from einc.runtime.execution import ON_CPU, Place, place, target_of
+from einc.runtime.execution import ON_CPU, Place, place
 from einc.runtime.scatters import called
 from einc.runtime.tensors import device_of, fact
 from einc.tile.blocks import size_class
@@ -85,7 +85,7 @@ def derivative(
         else:
             program, bindings = found.bound(facts, scalars)
             extents = bindings.extents
-        target = found.options.target or (INTERPRETER if where is None else target_of(where.device))
+        target = found.options.target or (INTERPRETER if where is None else where.target)
         run = ahead(program, wanted, found.options.level, target, extents)
         known = found.derivatives[key] = Derivative(run, found)
     return known

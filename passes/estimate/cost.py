@@ -4,6 +4,8 @@
     arithmetic = the slowest of dots / matrix units, operations / vector units, special functions / their rate, and an
                  eighth of the others: what hides behind the slowest is not free
 
+On a CPU all of these take their turns, and their times add up.
+
 Every tensor from outside is read once a walk it varies in, every stored one written once. An equation that lacks an
 axis of the grid is computed again in every block along it, and again in every walk that needs it; so is what a
 contraction computes of its operands, a side that lacks the rows or the columns. Dots with a batch axis have few rows.
@@ -11,7 +13,7 @@ contraction computes of its operands, a side that lacks the rows or the columns.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from math import ceil, prod
@@ -20,10 +22,11 @@ from einc import ein
 from einc.base.ops import TRANSCENDENTAL
 from einc.base.targets import Rates
 from einc.ein import Apply, Const, Equation, Program
+from einc.ein.dealing import Shape
 from einc.ein.origins import Products
 from einc.passes.algebra.contraction import contraction, operand_type
 from einc.passes.estimate.fit import narrowness
-from einc.passes.estimate.sides import shapes_of, steps
+from einc.passes.estimate.sides import fills, shapes_of, sides, steps, tile_axes
 from einc.passes.streaming.prefix import prefix
 from einc.passes.streaming.sweep import Accumulator
 from einc.passes.streaming.walks import can_split, tensors_read, upstream, walks
@@ -84,15 +87,18 @@ class Model:
         rates = self.context.target.rates
         count = max(len(walks(plan)), 1)
         dots = vector = special = 0.0
+        by_dots = self.by_dots(plan)
         for eq in plan.equations:
-            for work in self.works(eq):
+            summed = eq.monoid is not None and eq.monoid.adds and eq.name not in by_dots
+            for work in self.by_position(eq) if summed else self.works(eq):
                 n = self.times(plan, eq, work.axes, count, share)
                 dots, vector, special = dots + n * work.dots, vector + n * work.vector, special + n * work.special
         dots *= self.narrowness(plan)
         moved = self.bytes(plan, count)
         computing, slowest = arithmetic(rates, dots, vector, special)
         moving = moved / rates.memory
-        seconds = max(computing, moving) / self.utilisation(plan, plan.splits)
+        taken = computing + moving if rates.in_turn else max(computing, moving)
+        seconds = taken / self.utilisation(plan, plan.splits)
         limit = "launch" if seconds < rates.launch else "memory" if moving > computing else slowest
         return Cost(moved, dots, vector, special, rates.launch + seconds, limit)
 
@@ -207,6 +213,31 @@ class Model:
             self.known[eq] = tuple(self._works(eq))
         return self.known[eq]
 
+    def by_dots(self, plan: Planned) -> frozenset[str]:
+        """The equations of a kernel that dots compute; other sums of products have their axes in tiles of no dot.
+
+        On a GPU all count as dots: few tiles of other products fit there.
+        """
+        if not self.context.target.rates.in_turn:
+            return frozenset(eq.name for eq in plan.equations)
+        shapes = shapes_of(plan.equations, self.context)
+        tiles = {a: t for t, group in tile_axes(plan, self.context).items() for a in group}
+
+        def of(axes: Iterable[str]) -> list[str]:
+            return list(dict.fromkeys(tiles[a] for a in axes if a in tiles))
+
+        def is_dot(s: Shape) -> bool:
+            return sides(s, of, fills(s.inner, plan, self.context), self.context) is not None
+
+        return frozenset(name for name, s in shapes.items() if is_dot(s))
+
+    def by_position(self, eq: Equation) -> tuple[Work, ...]:
+        """What there is to do for an equation that no dot computes."""
+        scans = prefix(eq, self.program) is not None
+        axes = frozenset(eq.axes if scans else (*eq.axes, *eq.over))
+        v, s = _counted(eq.bodies, self.context)
+        return (Work(axes, 0.0, v + (positions(tuple(axes), self.context) if eq.monoid else 0), s),)
+
     def _works(self, eq: Equation) -> Iterator[Work]:
         scans = prefix(eq, self.program) is not None
         axes = frozenset(eq.axes if scans else (*eq.axes, *eq.over))
@@ -223,15 +254,15 @@ class Model:
                         along = frozenset(a for f in side for a in ein.axes_of(f))
                         yield Work(along, 0.0, *_counted(made, self.context))
                 return
-        v, s = _counted(eq.bodies, self.context)
-        yield Work(axes, 0.0, v + (positions(tuple(axes), self.context) if eq.monoid else 0), s)
+        yield from self.by_position(eq)
 
 
 def arithmetic(rates: Rates, dots: float, vector: float, special: float) -> tuple[float, str]:
     """Seconds of all processors for so many operations, and the unit that most of them pass in."""
     units = {"matrix": dots / rates.matrix, "vector": vector / rates.vector, "special": special / rates.special}
     slowest = max(units, key=lambda unit: units[unit])
-    return units[slowest] + _UNHIDDEN * (sum(units.values()) - units[slowest]), slowest
+    unhidden = 1 if rates.in_turn else _UNHIDDEN
+    return units[slowest] + unhidden * (sum(units.values()) - units[slowest]), slowest
 
 
 def _counted(expressions: tuple[ein.Expr, ...], context: Context) -> tuple[float, float]:

@@ -24,7 +24,7 @@ from einc.passes.planning.pass_on import pass_on
 from einc.passes.planning.recompute import recomputed
 from einc.passes.planning.search import FOR_MEMORY, Search, after
 from einc.passes.planning.share import shared
-from einc.pipeline import Context, State
+from einc.pipeline import Context, State, positions
 from einc.pipeline.plan import Join, Planned
 
 
@@ -52,6 +52,9 @@ _ALTERNATIVES: tuple[Callable[[Program, Sequence[Planned], Context], Iterator[Al
 )
 
 
+_HUGE = 1 << 28  # elements, a gigabyte of float32
+
+
 @dataclass(frozen=True, slots=True)
 class _Found:
     """The kernels found for a program, the joins that led there, their predicted seconds, and the number of `large`
@@ -63,8 +66,22 @@ class _Found:
     seconds: float
     large: int
 
+    @property
+    def huge(self) -> int:
+        """The number of tensors passed on in a CPU's memory that are too large for that."""
+        context = self.search.context
+        made = {t.name: eq.axes for p in self.plans for eq in p.equations for t in eq.outputs}
+        passed = {name for p in self.plans for name in p.stores} & self.search.spared - {*self.search.program.results}
+        return sum(positions(made[n], context) > _HUGE for n in passed) if context.target.cache else 0
+
     def is_better(self, other: _Found, most: float) -> bool:
-        """Does it take less than the share `most` of the other's time, or not much more for fewer large tensors?"""
+        """Does it take less than the share `most` of the other's time, or not much more for fewer large tensors?
+
+        A CPU computes again what would not fit its memory, however long that takes.
+        """
+        mine, others = self.huge, other.huge
+        if mine != others:
+            return mine < others
         if self.large > other.large:
             return False
         return self.seconds < most * other.seconds or (
