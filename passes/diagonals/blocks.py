@@ -143,11 +143,11 @@ class Blocks:
     def within(self, tensor: str, index: tuple[Expr, ...]) -> Expr | None:
         """The condition that what is read is there, as far as it is not certain."""
         found = within(index, self.shapes[tensor])
-        return None if found is None else conjunction(p for p in holds(found) if not _is_natural(p))
+        return None if found is None else conjunction(p for p in holds(found) if counts(p))
 
     def unknown(self, guard: Expr) -> Iterator[Expr]:
         """The conjuncts of a guard that do not hold wherever a pair of positions counts."""
-        return (p for p in holds(guard) if less(p) not in self.known)
+        return (p for p in holds(guard) if counts(p, self.known))
 
     def can_move(self, e: Read, index: tuple[Expr, ...]) -> bool:
         """Is it of an equation that can be computed at other places, and within its extents at all that count?"""
@@ -199,7 +199,11 @@ class Blocks:
         return any(not own.isdisjoint(tensors_of(n)) for n in compared)
 
 
-def _is_natural(p: Expr) -> bool:
-    """Is it true by its form: that 0 is at most a sum of positions?"""
+def counts(p: Expr, known: Collection[Form | None] = ()) -> bool:
+    """Does a comparison say more than what is known to be less than 0, and than that a sum of positions is not?"""
     found = less(p)
-    return found is not None and all(n < 0 and (x == ONE or isinstance(x, AxisValue)) for x, n in found.items())
+    return found is None or not (found in known or all(n < 0 and _is_natural(x) for x, n in found.items()))
+
+
+def _is_natural(x: Expr) -> bool:
+    return x == ONE or isinstance(x, AxisValue)

@@ -41,7 +41,7 @@ from einc.ein.rewriting import drop_dead, names, unused
 from einc.passes.algebra.folding import call
 from einc.passes.algebra.linear import Form, combined, form, less, written
 from einc.passes.algebra.scope import accumulated
-from einc.passes.diagonals.blocks import Blocks, Diagonals, Place, blocks_of
+from einc.passes.diagonals.blocks import Blocks, Diagonals, Place, blocks_of, counts
 from einc.passes.estimate.cost import Model, arithmetic
 from einc.pipeline import Context, positions
 
@@ -160,7 +160,7 @@ def _summed(s: _Sum, blocks: Blocks, program: Program) -> Equation:
     place = Place({s.r: combined((sign, along), (-sign, s.rest)), s.j: j})
     terms = (*d.inside, *map(place.of, holds(eq.domain or TRUE)))
     blocks.known = [less(p) for p in terms]
-    told = dict.fromkeys(blocks.placed(p) for n, p in enumerate(terms) if less(p) not in blocks.known[:n])
+    told = dict.fromkeys(blocks.placed(p) for n, p in enumerate(terms) if counts(p, blocks.known[:n]))
     domain = conjunction(told)
     body = blocks.placed(place.of(eq.body))
     dtypes = program.dtypes() | {e.name: e.outputs[0].dtype for e in blocks.equations()}
