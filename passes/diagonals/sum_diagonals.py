@@ -45,8 +45,6 @@ from einc.passes.diagonals.blocks import Blocks, Diagonals, Place, blocks_of, co
 from einc.passes.estimate.cost import Model, arithmetic
 from einc.pipeline import Context, positions
 
-_FOR_MEMORY = 2.0  # times as long, to do without a tensor that is larger than any operand and any result
-
 
 @dataclass(frozen=True, slots=True)
 class _Sum:
@@ -198,7 +196,10 @@ def _gathered(s: _Sum, blocks: Equation, d: Diagonals) -> Equation:
 
 
 def _pays(s: _Sum, blocks: Blocks, whole: Equation, context: Context) -> bool:
-    """Is there something to multiply, and does that take less time than to move what it makes, or little more?"""
+    """Is there something to multiply, and is what it makes large, or does it take longer to move?
+
+    Then a program takes at most twice as long, as it multiplies the same at least once.
+    """
     program, moved = blocks.program, blocks.equations()
     if not any(e.monoid is not None for e in moved) or not _is_only(s, program):
         return False
@@ -206,12 +207,14 @@ def _pays(s: _Sum, blocks: Blocks, whole: Equation, context: Context) -> bool:
     works = [model.operations(e) for e in moved]
     dots, vector, special = (sum(w[k] for w in works) for k in range(3))
     computing, _ = arithmetic(context.target.rates, dots, vector, special)
+    pairs = positions((blocks.diagonals.walked, blocks.diagonals.across), context)
+    computing *= pairs / positions(blocks.diagonals.axes, context)  # other blocks are beyond an extent
     size = positions(s.source.axes, context)
     moving = 2 * size * s.source.outputs[0].dtype.size / context.target.rates.memory
     shapes = program.shapes()
     there = (*(p.name for p in program.operands), *program.results)
     large = size > max(positions(tuple(a for d in shapes[name] for a in d), context) for name in there)
-    return positions(whole.axes, context) < size and computing <= moving * (_FOR_MEMORY if large else 1)
+    return positions(whole.axes, context) < size and (large or computing <= moving)
 
 
 def _is_only(s: _Sum, program: Program) -> bool:
