@@ -1,9 +1,9 @@
 """Reads at a combination of axes as reads of a tensor over that combination.
 
-    ... A[f(i - j)] ...   -->   R[u] = A[f(u - |j|)],   ... R[i - j + |j|] ...
+    ... A[f(i - j)] ...   -->   R[u] = A[f(u - |j| + 1)],   ... R[i - j + |j| - 1] ...
 
 An index that depends on several axes only through one sum of them, each times a number, has fewer values than these
-have positions: |i| + |j|, not |i| * |j|. The read's adjoint is then that of reading R, whose index is solved for an
+have positions: |i| + |j| - 1, not |i| * |j|. The read's adjoint is then that of reading R, whose index is solved for an
 axis, and that of R's own read at every u. Otherwise each position of A would look at all pairs of i and j. Where an
 index is such a sum itself, as in A[i - j], it is solved as it is. R is never made: only its gradient is.
 """
@@ -12,10 +12,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import reduce
 from math import gcd
 
 from einc.base.ops import COMPARISONS
-from einc.ein import ZERO, Apply, AxisValue, Cast, Const, Expr, Extent, Read, axes_of, rebuild
+from einc.ein import ONE, ZERO, Apply, AxisValue, Const, Expr, Extent, Read, axes_of, children, rebuild
 from einc.passes.algebra.linear import Form, combined, form, written
 
 _Sum = Mapping[str, int]  # the factor of each axis
@@ -38,16 +39,25 @@ class Combination:
 
     @property
     def extent(self) -> Expr:
-        return written({Extent(a): abs(n) for a, n in self.terms.items()})
+        """As many as there are from the least value to the greatest; none where an axis has no positions."""
+        steps = sum(map(abs, self.terms.values()))
+        whole: Form = {Extent(a): abs(n) for a, n in self.terms.items()}
+        extents: list[Expr] = [Extent(a) for a in self.terms]
+        shortest = reduce(lambda x, y: Apply("min", (x, y)), extents)
+        return Apply(
+            "where", (Apply("gt", (shortest, ZERO)), written(combined((1, whole), (1 - steps, {ONE: 1}))), ZERO)
+        )
 
     @property
     def least(self) -> Form:
-        return {Extent(a): -n for a, n in self.terms.items() if n < 0}
+        """What makes the least value 0."""
+        down = {a: -n for a, n in self.terms.items() if n < 0}
+        return combined((1, {Extent(a): n for a, n in down.items()}), (-sum(down.values()), {ONE: 1}))
 
     def read(self, tensor: str) -> Read:
         """A tensor over the other axes and the combination, where an index has these values."""
         at: Form = {AxisValue(a): n for a, n in self.terms.items()}
-        return Read(tensor, (*map(AxisValue, self.others), written(at | self.least)))
+        return Read(tensor, (*map(AxisValue, self.others), written(combined((1, at), (1, self.least)))))
 
     def along(self, read: Read, axis: str) -> Read:
         """The read at the values that an axis counts, without its guard."""
@@ -79,16 +89,9 @@ def _parts(e: Expr) -> Iterator[_Sum]:
             yield from filter(None, (_axes(f),))
         case _ if (f := form(e)) is not None:
             yield from filter(None, (_axes(f),))
-        case Read(index=index, guard=guard):
-            for below in index if guard is None else (*index, guard):
-                yield from _parts(below)
-        case Apply(args=args):
-            for below in args:
-                yield from _parts(below)
-        case Cast(arg=arg):
-            yield from _parts(arg)
         case _:
-            yield from ({a: 0} for a in axes_of(e))
+            for below in children(e):
+                yield from _parts(below)
 
 
 def _difference(x: Expr, y: Expr) -> Form | None:

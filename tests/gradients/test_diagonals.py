@@ -92,7 +92,7 @@ def test_blocks_keep_the_meaning(name: str) -> None:
     before = differentiate(c.program, ["T"]).program
     after = sum_diagonals(before, Context(TRITON, 2, TARGETS["sm_90"], LONG))
     assert len(sums(after)) == 1
-    given = {n: t.numpy() for n, t in (c.operands | {f"d{n}": t for n, t in c.cotangents.items()}).items()}
+    given = {n: t.numpy() for n, t in (dict(c.operands) | {f"d{n}": t for n, t in c.cotangents.items()}).items()}
     for x, y in zip(evaluate(before, given, {}), evaluate(after, given, {}), strict=True):
         torch.testing.assert_close(torch.as_tensor(y), torch.as_tensor(x), rtol=1e-6, atol=1e-6)
 
@@ -100,8 +100,8 @@ def test_blocks_keep_the_meaning(name: str) -> None:
 def test_each_value_of_a_combination_is_one_term() -> None:
     """And not each pair of positions."""
     found = print_program(differentiate(attention("buckets, causal", 5, 5).program, ["T"]).program)
-    assert "axis ij = |i| + |j|" in found
-    assert "dT[h, r] = sum[ij : r == min((ij - |j|) // 32, 31)](dT_hij[h, ij])" in found
+    assert "axis ij = where(min(|i|, |j|) > 0, |i| + |j| - 1, 0)" in found
+    assert "dT[h, r] = sum[ij : r == min((ij - |j| + 1) // 32, 31)](dT_hij[h, ij])" in found
 
 
 @pytest.mark.parametrize(
@@ -143,6 +143,17 @@ def test_what_is_in_memory_is_summed_as_it_is() -> None:
     text = "def f(X[i, j]):\n    axis r = |i|\n    T[r] = sum[j : r + j < |i|](X[r + j, j])\n    return T"
     program = call(text, X=normal(9, 5)).program
     assert sum_diagonals(program, Context(TRITON, 2, TARGETS["sm_90"], LONG)) == program
+
+
+@pytest.mark.parametrize(("i", "j"), [(0, 0), (0, 5), (5, 0), (1, 1)])
+def test_no_pairs(i: int, j: int) -> None:
+    """What is read at each value of a combination is in range as it is for all pairs, of which there may be none."""
+    text = """def f(table[n, h], bucket[r]: i64, X[h, i, j]):
+    Y[h, i, j] = table[bucket[j - i + |i| - 1], h] * X[h, i, j]
+    return Y"""
+    bucket = torch.arange(max(i + j - 1, 0)) % 3
+    c = call(text, table=normal(3, 2), bucket=bucket, X=normal(2, i, j))
+    assert_equal(c.compiled(), c.in_torch())
 
 
 def test_autocorrelation() -> None:
