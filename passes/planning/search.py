@@ -210,9 +210,9 @@ class Search:
         return a.dots <= 2 * b.dots and a.vector <= 2 * b.vector and a.special <= 2 * b.special
 
     def walks_scores(self, plan: Planned) -> bool:
-        """Does the plan walk an axis that a contraction's results extend over?"""
+        """Does the plan walk an axis that a contraction's results extend over, block by block or step by step?"""
         shapes = shapes_of(plan.equations, self.context)
-        return any(set(plan.walked) & {*shape.rows, *shape.columns} for shape in shapes.values())
+        return plan.stepped or any(set(plan.walked) & {*shape.rows, *shape.columns} for shape in shapes.values())
 
 
 def after(plans: Iterable[Planned], join: Join) -> list[Planned]:
