@@ -223,11 +223,11 @@ def test_nothing_larger_than_there_is_gets_sorted() -> None:
 def test_each_value_of_a_combination_is_sorted() -> None:
     """A bucket of each distance has one place, and not one for each pair of positions."""
     text = """def f(bias[r], bucket[p], Q[i, d], K[j, d], V[j, e]):
-    S[i, j] = Q[i, d] * K[j, d] + bias[bucket[i - j + |j|]]
+    S[i, j] = Q[i, d] * K[j, d] + bias[bucket[i - j + |j| - 1]]
     T[i, e] = softmax[j](S) * V[j, e]
     return T"""
     x = normal(70, 3)
-    operands = {"bias": normal(80), "bucket": integers(140, most=80), "Q": x, "K": x, "V": x}
+    operands = {"bias": normal(80), "bucket": integers(139, most=80), "Q": x, "K": x, "V": x}
     c = Call(text, operands, by=["bias"])
     _, found = halves(c)
     assert found is not None
