@@ -30,6 +30,7 @@ _CHAINED = ((64, 4), (32, 8), (16, 8))  # rows and warps where dots follow each 
 # which masks leave less of
 _SEVERAL = ((64, 64, 4, 3, 5), (128, 64, 8, 3, 5), (64, 64, 4, 2, 6), (64, 32, 4, 3, 5), (128, 64, 8, 2, 5))
 _MASKED = 5
+_STEPPED = ((128, 64, 8), (64, 64, 4), (64, 32, 4), (32, 32, 4), (16, 16, 4))  # rows, columns, warps; fastest first
 _WARPS = 8  # that keep a multiprocessor's matrix units busy
 _EXACT = ((64, 8), (32, 8), (16, 8))  # the same where all of them go through vector units
 _MOST_PRODUCTS = 512  # of a thread in a dot on vector units, before CUDA 12.8's assembler spills
@@ -95,6 +96,8 @@ def _dot_tiles(k: Sizing) -> Tiles:
         return _batched(k)
     if k.on_cuda and widest <= 2 and k.steps and (busy := _busy(k)) is not None:
         return busy
+    if k.steps and k.target.vendor != "cpu":
+        return _stepped(k)
     walked = {a.name for a in k.axes if a.role == "reduced"}
     chained = walked & {d.inner for d in k.dots} and walked & {x for d in k.dots for x in (d.row, d.column)}
     if chained and k.on_cuda and widest <= 4:
@@ -104,6 +107,23 @@ def _dot_tiles(k: Sizing) -> Tiles:
     if is_plain and k.dots[0].inner in walked and k.is_copied(k.dots[0]):
         return _product(k, blocks) or _fitted(Tiles(blocks, 8), k)
     return _fitted(Tiles(blocks, 8), k)
+
+
+def _stepped(k: Sizing) -> Tiles:
+    """Tiles of dots at each position of a walk, none of whose operands stay from one to the next: the most rows and
+    columns for which all of them fit in shared memory, since each is read so much less often, and then the most stages.
+    """
+    exact = bool(k.occupancy.exact) and k.on_cuda
+    for (rows, columns, warps), stages in combinations(_STEPPED, (3, 2, 1)):
+        blocks = {"row": Block(LEAST, rows), "column": Block(LEAST, columns)}
+        blocks |= {"reduced": Block(1, 1), "whole": Block(k.least, WHOLE)}
+        tiles = Tiles(blocks, _WARPS if exact else warps, stages)
+        sizes = k.sizes(blocks)
+        held = k.occupancy.registers(sizes) <= k.target.registers * tiles.warps // 8 * 3 // 4
+        held = held and not (exact and k.occupancy.products(sizes, tiles.warps) > _MOST_PRODUCTS)
+        if held and k.occupancy.shared(sizes, stages, tiles.warps) <= k.target.shared:
+            break
+    return tiles
 
 
 def _product(k: Sizing, blocks: dict[str, Block]) -> Tiles | None:

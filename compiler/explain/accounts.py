@@ -69,11 +69,12 @@ def _machine(target: Target) -> str:
 
 def _decided(c: Compiled, figures: _Figures) -> Iterator[Decision]:
     """The comparisons of `partition`, by the model that decided them; only blocks that walks visit count."""
-    model = Model(c.state.program, c.context)
+    context = c.context.knowing(c.state.program.axes)
+    model = Model(c.state.program, context)
 
     @cache
     def seconds(plan: Planned) -> float:
-        return model.splits(plan, figures.share(plan, c.context))[1]
+        return model.splits(plan, figures.share(plan, context))[1]
 
     for join in c.state.joins:
         names = tuple(p.stores for p in join.kernels)

@@ -65,11 +65,10 @@ def tile_axes(plan: Planned, context: Context) -> dict[str, tuple[str, ...]]:
 
 
 def steps(plan: Planned, context: Context) -> bool:
-    """Does a plan's walk take one position at a time, since it goes over a batch axis of all its contractions?"""
+    """Does a plan's walk take one position at a time, since it goes over batch axes of all its contractions?"""
     shapes = shapes_of(plan.equations, context).values()
-    return (
-        bool(shapes) and len(plan.walked) == 1 and not plan.scanned and all(plan.walked[0] in s.batch for s in shapes)
-    )
+    walked = set(plan.walked)
+    return bool(shapes and walked) and not plan.scanned and all(walked <= set(s.batch) for s in shapes)
 
 
 def held(plan: Planned, context: Context) -> tuple[tuple[str, ...], ...]:

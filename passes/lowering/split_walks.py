@@ -16,6 +16,7 @@ from einc import tile
 from einc.base.types import INT
 from einc.ein import Program
 from einc.ein.rewriting import unused
+from einc.passes.estimate.sides import steps
 from einc.passes.lowering.advance import merge
 from einc.passes.lowering.finish import finish
 from einc.passes.lowering.held_rows import refined
@@ -54,7 +55,7 @@ def _each(program: Program, plan: Planned, walk: Walk, context: Context, taken: 
     b = kernel.b
     grid, whole = kernel.enter()
     kernel.refined = refined(kernel)
-    axis = b.axis(plan.walked, "reduced")
+    axis = b.axis(plan.walked, "batch" if steps(plan, context) else "reduced")
     found = span(kernel, walk)
     start, stop = _part(kernel, plan, found.start, found.stop)
     states = looped(kernel, axis, walk, replace(found, start=start, stop=stop), exact=True)

@@ -17,6 +17,7 @@ from einc.base.types import DType
 from einc.ein import AxisValue, Equation
 from einc.ein.dealing import Shape
 from einc.ein.domains import holds
+from einc.passes.algebra.linear import strided
 from einc.passes.estimate.fit import WHOLE_DOT, overflow
 from einc.pipeline import Context, positions
 from einc.pipeline.plan import Planned
@@ -110,6 +111,7 @@ def planned(
             rows, columns = columns, ()
     else:
         rows, columns = (grid, ()) if walked or whole else (grid[:-1], grid[-1:])
+    rows, columns = (_within_blocks(g, equations) for g in (rows, columns))
     batch = tuple(a for a in grid if a not in rows and a not in columns)
     for eq in equations:
         if any(t.name in stores for t in eq.outputs) and (without := _unwritten(eq, batch, (rows, columns))):
@@ -126,6 +128,12 @@ def planned(
     )
     reason = overflow(plan, shapes, context, dtypes)
     return plan if reason is None else Apart(reason, overflows=True)
+
+
+def _within_blocks(group: tuple[str, ...], equations: Iterable[Equation]) -> tuple[str, ...]:
+    """The axes of a group without those that step over blocks of others: a tile over both would be in pieces."""
+    far = frozenset[str]().union(*map(strided, equations))
+    return tuple(a for a in group if a not in far) or group
 
 
 def _unwalkable(equations: tuple[Equation, ...], walked: tuple[str, ...], along: Mapping[str, str]) -> str | None:

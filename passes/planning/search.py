@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from einc.ein import Equation, Program, tensors_of
 from einc.passes.estimate.cost import Model, Work
 from einc.passes.estimate.fit import WHOLE_DOT
-from einc.passes.estimate.sides import shapes_of
+from einc.passes.estimate.sides import shapes_of, steps
 from einc.passes.estimate.single import alone
 from einc.passes.planning.alternatives import Groups
 from einc.passes.planning.compared import compared, computes_again
@@ -210,9 +210,10 @@ class Search:
         return a.dots <= 2 * b.dots and a.vector <= 2 * b.vector and a.special <= 2 * b.special
 
     def walks_scores(self, plan: Planned) -> bool:
-        """Does the plan walk an axis that a contraction's results extend over?"""
+        """Does the plan walk an axis that a contraction's results extend over, block by block or step by step?"""
         shapes = shapes_of(plan.equations, self.context)
-        return any(set(plan.walked) & {*shape.rows, *shape.columns} for shape in shapes.values())
+        crossed = any(set(plan.walked) & {*shape.rows, *shape.columns} for shape in shapes.values())
+        return crossed or steps(plan, self.context)
 
 
 def after(plans: Iterable[Planned], join: Join) -> list[Planned]:
