@@ -39,7 +39,7 @@ _DOT = (128, 128, 64)  # rows, columns and inner length of a dot on matrix units
 _SHORT = ("sm_80", "gfx942")  # targets with half the inner length, whose shared memory is smaller
 _INTERPRETED = (1 << 18, (256, 256, 256))  # the same two where each operation costs, however large its tile
 _FILLED = 256  # programs that keep a machine busy to the end
-_WIDEST = {"column": 1024, "reduced": 1024}
+_WIDEST = {"column": 1024, "reduced": 1024, "inner": 1024}
 _SEGMENT = 16  # positions of a walk over a segment
 
 
@@ -95,9 +95,26 @@ def _dot_tiles(k: Sizing) -> Tiles:
     if chained and k.on_cuda and widest <= 4:
         return _cut(_chained(k), k)
     blocks = _dot_blocks(k, widest)
+    if k.within & {d.inner for d in k.dots}:
+        return _nested(k, blocks, widest)
     is_plain = k.on_cuda and widest <= 2 and len(k.dots) == 1
     if is_plain and k.dots[0].inner in walked and k.is_copied(k.dots[0]):
         return _product(k, blocks) or _fitted(Tiles(blocks, 8), k)
+    return _fitted(Tiles(blocks, 8), k)
+
+
+def _nested(k: Sizing, blocks: dict[str, Block], widest: int) -> Tiles:
+    """Tiles of dots that a loop within the walk sums up: the walked axis has the columns of a dot, not its inner length.
+
+    The widest tile of a single product comes first: what is read of both sides is least for each result, which then
+    stays in registers while what the walk makes of it takes its place.
+    """
+    blocks = blocks | {"reduced": Block(LEAST, blocks["column"].cap)}
+    if k.on_cuda and widest <= 2 and len(k.dots) == 1 and k.is_copied(k.dots[0]):
+        rows, columns, warps = _PRODUCTS[0]
+        wide = Tiles(blocks | {"row": Block(LEAST, rows), "reduced": Block(LEAST, columns)}, warps)
+        if _fitted(wide, k) == wide:
+            return wide
     return _fitted(Tiles(blocks, 8), k)
 
 
@@ -122,7 +139,7 @@ def _chained(k: Sizing) -> Tiles:
     if max(types) <= 2 and len(k.dots) > 2 and (busy := _busy(k)) is not None:
         return busy
     inner, stages = (_HALF, 3) if max(types) <= 2 else (_HALF // 2, 2)
-    whole = {"reduced": Block(least, max(inner, least)), "whole": Block(least, WHOLE)}
+    whole = {role: Block(least, max(inner, least)) for role in ("reduced", "inner")} | {"whole": Block(least, WHOLE)}
     for rows, warps in _CHAINED if min(types) <= 2 else _EXACT:
         blocks = {"row": Block(LEAST, rows), "column": Block(LEAST, inner)}
         tiles = Tiles(blocks | whole, warps, stages)
@@ -132,7 +149,7 @@ def _chained(k: Sizing) -> Tiles:
     held = rows * max(widths, default=_HALF)
     while (stages * inner * sum(widths) + held) * max(types) > k.target.shared and inner > least:
         inner, stages = (inner, 2) if stages > 2 else (inner // 2, 2)
-    cut = {"reduced": Block(least, max(inner, least))}
+    cut = {role: Block(least, max(inner, least)) for role in ("reduced", "inner")}
     return replace(tiles, blocks=tiles.blocks | cut, stages=stages)
 
 
@@ -144,7 +161,8 @@ def _busy(k: Sizing) -> Tiles | None:
     target = k.target
     for rows, inner, warps in _SEVERAL:
         blocks = {"row": Block(LEAST, rows), "column": Block(LEAST, _HALF)}
-        blocks |= {"reduced": Block(k.least, max(inner, k.least)), "whole": Block(k.least, WHOLE)}
+        blocks |= {role: Block(k.least, max(inner, k.least)) for role in ("reduced", "inner")}
+        blocks |= {"whole": Block(k.least, WHOLE)}
         sizes = k.sizes(blocks)
         room = target.registers * warps // 8
         programs = target.shared // (k.occupancy.shared(sizes, 3, warps) + 1024)
@@ -166,7 +184,7 @@ def _batched(k: Sizing) -> Tiles:
     found, least = Tiles({}, 8), k.least
     for rows, stages, inner in combinations((_HALF, _HALF // 2, LEAST), (2, 1), (_HALF, _HALF // 2, least)):
         blocks = {role: Block(LEAST, rows) for role in ("row", "column")}
-        blocks |= {"reduced": Block(least, inner), "whole": Block(LEAST, WHOLE)}
+        blocks |= {"reduced": Block(least, inner), "inner": Block(least, inner), "whole": Block(LEAST, WHOLE)}
         sizes = k.sizes(blocks)
         held = k.occupancy.results(sizes)
         found = Tiles(blocks, 4 if held <= k.target.registers // 8 else 8, stages)
@@ -192,7 +210,7 @@ def _cut(tiles: Tiles, k: Sizing) -> Tiles:
     """Stages, the inner length, rows and columns cut until what dots read fits in shared memory, and what is computed
     in registers."""
     narrow = k.on_cuda and k.columns_of_chains
-    floors = {"reduced": k.least, "row": LEAST, "column": _HALF if narrow else LEAST}
+    floors = {"reduced": k.least, "inner": k.least, "row": LEAST, "column": _HALF if narrow else LEAST}
 
     def is_wide() -> bool:
         return k.target.vendor != "cpu" and k.occupancy.largest(k.sizes(tiles.blocks), walked=True) > _COMPUTED
@@ -205,8 +223,8 @@ def _cut(tiles: Tiles, k: Sizing) -> Tiles:
         smaller = {role: _halved(tiles, role) for role, floor in floors.items() if tiles.blocks[role].cap > floor}
         if tiles.stages > 2 and not wide:
             tiles = fewer
-        elif "reduced" in smaller:
-            tiles = smaller["reduced"]
+        elif (length := "inner" if k.within and not wide else "reduced") in smaller:
+            tiles = smaller[length]
         elif smaller:
             tiles = min(smaller.values(), key=taken)
         elif tiles.stages > 1 and not wide and taken(fewer) > k.target.shared:
@@ -238,6 +256,7 @@ def _dot_blocks(k: Sizing, widest: int) -> dict[str, Block]:
         "row": Block(LEAST, rows),
         "column": Block(LEAST, columns),
         "reduced": Block(k.least, max(inner, k.least)),
+        "inner": Block(k.least, max(inner, k.least)),
         "whole": Block(k.least, WHOLE),
     }
 
@@ -276,7 +295,7 @@ def _plain_blocks(k: Sizing) -> dict[str, Block]:
     blocks: dict[str, Block] = {}
     short = segments(k.kernel)
     every = tile_axes(k.kernel).values()
-    axes = sorted(every, key=lambda a: ("whole", "reduced", "column", "row", "batch").index(a.role))
+    axes = sorted(every, key=lambda a: ("whole", "inner", "reduced", "column", "row", "batch").index(a.role))
     for a in axes:
         given = k.given(a)
         if given is not None or not a.blocked:

@@ -47,6 +47,11 @@ class Sizing:
         return frozenset(name for names in found for name in names)
 
     @cached_property
+    def within(self) -> frozenset[str]:
+        """The axes that loops walk within others."""
+        return frozenset(a.name for a in self.axes if a.role == "inner")
+
+    @cached_property
     def columns_of_chains(self) -> frozenset[str]:
         """The columns of what computed values of two bytes are multiplied with, after another dot.
 

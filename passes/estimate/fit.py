@@ -30,6 +30,7 @@ _RESULT = 1 << 13  # of the largest result of a dot: it and what is made of it s
 _CROSSED = 1 << 14  # of the largest that no dot takes or makes, where dots have a batch axis
 _RESULTS = 3 << 14  # of all results together where a dot has a batch axis: three quarters of the registers
 _LEAST = 16
+_CROWDED = 64  # rows of a contraction with which a walk multiplies at its rate
 
 
 def overflow(plan: Planned, shapes: Mapping[str, Shape], context: Context, dtypes: Mapping[str, DType]) -> str | None:
@@ -50,6 +51,20 @@ def overflow(plan: Planned, shapes: Mapping[str, Shape], context: Context, dtype
                 return f"{name} would hold {', '.join(row)}, along which it is reduced later, in one tile"
     tiles = Tiles(plan, shapes, context)
     return tiles.too_large() or tiles.too_many(dtypes)
+
+
+def crowds(plan: Planned, shapes: Mapping[str, Shape], context: Context, dtypes: Mapping[str, DType]) -> bool:
+    """Would an inner axis that is held whole leave too few rows of a contraction on chip, beside what it is
+    multiplied with?"""
+    room = min(context.target.shared, TARGETS["sm_90"].shared) // 2
+    named = {eq.name: eq for eq in plan.equations}
+    for name, shape in shapes.items():
+        length = prod(map(context.size, shape.inner))
+        if set(shape.inner) <= set(plan.whole) and length > WHOLE_DOT:
+            size = max((dtypes[r.tensor].size for r in ein.reads(named[name].body)), default=1)
+            if _CROWDED * length * size > room:
+                return True
+    return False
 
 
 class Tiles:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from einc.ein import Equation, Program
 from einc.passes.estimate.cost import Model, Work
+from einc.passes.estimate.fit import crowds
 from einc.passes.estimate.sides import shapes_of
 from einc.passes.estimate.single import alone
 from einc.passes.planning.alternatives import Groups
@@ -161,6 +162,9 @@ class Search:
 
         def walking(axes: tuple[str, ...], hold: Hold = Hold.LACKED) -> Planned | Apart:
             plan = planned(equations, stores, axes, along, shapes, self.context, self.dtypes, hold)
+            if plan.overflows if isinstance(plan, Apart) else crowds(plan, shapes, self.context, self.dtypes):
+                within = planned(equations, stores, axes, along, shapes, self.context, self.dtypes, hold, within=True)
+                plan = within if isinstance(within, Planned) and within.inner and axes else plan
             again = computes_again(plan, self.compared) if isinstance(plan, Planned) else None
             return plan if again is None else Apart(f"{again}, which is compared with itself, would be computed again")
 
