@@ -12,13 +12,15 @@ from einc.base.types import DType
 class Rates:
     """What a machine does in a second: FLOPs of f16 on its matrix units and of f32 on its vector units, special
     functions (an exponential is one), bytes to and from memory; the processors that share this between them, each
-    with a program of its own; and the seconds that a launch costs."""
+    with a program of its own; the bytes of the last cache before memory, which they share too; and the seconds that a
+    launch costs."""
 
     matrix: float
     vector: float
     special: float
     memory: float
     processors: int
+    cache: int
     launch: float = 4e-6
 
 
@@ -43,11 +45,11 @@ class Target:
 
 
 # Dense peaks of the vendors' data sheets; special functions: 16 a clock on each multiprocessor.
-_A100 = Rates(312e12, 19.5e12, 2.4e12, 2.0e12, 108)
-_H100 = Rates(989e12, 67e12, 3.7e12, 3.35e12, 132)
-_B200 = Rates(2250e12, 75e12, 4.5e12, 8.0e12, 148)
-_MI300X = Rates(1307e12, 163e12, 10e12, 5.3e12, 304)
-_MI355X = Rates(2500e12, 157e12, 10e12, 8.0e12, 256)
+_A100 = Rates(312e12, 19.5e12, 2.4e12, 2.0e12, 108, 40 << 20)
+_H100 = Rates(989e12, 67e12, 3.7e12, 3.35e12, 132, 50 << 20)
+_B200 = Rates(2250e12, 75e12, 4.5e12, 8.0e12, 148, 126 << 20)
+_MI300X = Rates(1307e12, 163e12, 10e12, 5.3e12, 304, 256 << 20)
+_MI355X = Rates(2500e12, 157e12, 10e12, 8.0e12, 256, 256 << 20)
 
 # Shared memory a block may opt in to: CUDA programming guide, compute capabilities table; AMD: LDS a workgroup.
 _TABLE = (

@@ -97,6 +97,12 @@ def sweeps(plans: Sequence[Planned]) -> dict[str, int]:
     return dict(found)
 
 
+def _walked(k: tile.Kernel, within: bool) -> tuple[str, ...]:
+    """The axes that loops of a kernel walk, or that loops within these do."""
+    own = (loop.axis for loop in loops(k.body) if (loop.axis.role == "inner") == within)
+    return tuple(dict.fromkeys(a for axis in own for a in axis.axes))
+
+
 def _roles(k: tile.Kernel, plan: Planned | None) -> tuple[Planned | None, Planned | None]:
     """The plan that a kernel walks for, and the plan whose parts it merges; a kernel that a pass added has neither."""
     return (None, plan) if k.merges else (plan, None)
@@ -144,7 +150,8 @@ class _Figures:
             reads=tuple(b.name for b in k.buffers if not b.written),
             writes=tuple(b.name for b in k.buffers if b.written),
             grid=tuple(a for t in k.grid for a in t.axes),
-            streamed=tuple(dict.fromkeys(a for loop in loops(k.body) for a in loop.axis.axes)),
+            streamed=_walked(k, within=False),
+            within=_walked(k, within=True),
             held=tuple(a for t in k.whole for a in t.axes),
             derivations=() if plan is None else derivations(plan, self.shapes()),
             state=tuple(_state(k, c) for c in carried),

@@ -4,7 +4,9 @@
     arithmetic = the slowest of dots / matrix units, operations / vector units, special functions / their rate, and an
                  eighth of the others: what hides behind the slowest is not free
 
-Every tensor from outside is read once a walk it varies in, every stored one written once. An equation that lacks an
+Every tensor from outside is read once a walk it varies in, every stored one written once. A walk within a walk reads
+its operands for every block of the other: those that the cache does not keep, from memory; and what is made of its
+result waits for it, so that nothing of that is hidden. An equation that lacks an
 axis of the grid is computed again in every block along it, and again in every walk that needs it; so is what a
 contraction computes of its operands, a side that lacks the rows or the columns.
 """
@@ -22,6 +24,7 @@ from einc.base.targets import Rates
 from einc.ein import Apply, Const, Equation, Program
 from einc.ein.origins import Products
 from einc.passes.algebra.contraction import contraction, operand_type
+from einc.passes.estimate.again import overhang, read_again
 from einc.passes.streaming.prefix import prefix
 from einc.passes.streaming.sweep import Accumulator
 from einc.passes.streaming.walks import can_split, tensors_read, upstream, walks
@@ -85,10 +88,11 @@ class Model:
             for work in self.works(eq):
                 n = self.times(plan, eq, work.axes, count, share)
                 dots, vector, special = dots + n * work.dots, vector + n * work.vector, special + n * work.special
-        moved = self.bytes(plan, count)
-        computing, slowest = arithmetic(rates, dots, vector, special)
+        moved = self.bytes(plan, count) + self.again(plan, plan.splits) * count * share
+        computing, slowest = arithmetic(rates, dots, vector, special, _unhidden(plan))
         moving = moved / rates.memory
-        seconds = max(computing, moving) / self.utilisation(plan, plan.splits)
+        seconds = _busy(plan, computing, moving) * overhang(plan, plan.splits, self.context)
+        seconds /= self.utilisation(plan, plan.splits)
         limit = "launch" if seconds < rates.launch else "memory" if moving > computing else slowest
         return Cost(moved, dots, vector, special, rates.launch + seconds, limit)
 
@@ -97,7 +101,7 @@ class Model:
     def utilisation(self, plan: Planned, splits: int) -> float:
         """The share of the processors that have a program, on average over the rounds that parts take."""
         rounds = self.programs(plan) * splits / self.context.target.rates.processors
-        return min(rounds, 1.0) if splits == 1 else rounds / ceil(rounds)
+        return min(rounds, 1.0) if splits == 1 and not plan.inner else rounds / ceil(rounds)
 
     def programs(self, plan: Planned) -> int:
         """The number of programs that share a walk's work by their place in the grid."""
@@ -122,12 +126,15 @@ class Model:
         most = min(positions(plan.walked, self.context) // _LEAST_PART, _MOST_PARTS) if plan.walked else 1
         if most < 2 or self.utilisation(plan, 1) == 1 or not can_split(plan) or not self.can_merge(plan):
             return 1, whole
-        work = (whole - rates.launch) * self.utilisation(plan, 1)
+        computing, _ = arithmetic(rates, alone.dots, alone.vector, alone.special, _unhidden(plan))
+        once = alone.bytes - self.again(plan, 1) * share
         state = self.state(plan)
         resident = 1 if alone.limit in ("matrix", "vector", "special") else _RESIDENT
 
         def seconds(n: int) -> float:
             rounds = self.programs(plan) * n / (rates.processors * resident)
+            work = _busy(plan, computing, (once + self.again(plan, n) * share) / rates.memory)
+            work *= overhang(plan, n, self.context)
             taken = work * ceil(rounds) / rounds + ceil(rounds) * _STARTING
             return 2 * rates.launch + taken + 2 * n * state / rates.memory
 
@@ -179,6 +186,10 @@ class Model:
             found[name] = float(positions(axes, self.context) * self.dtypes[name].size * again)
         return found
 
+    def again(self, plan: Planned, splits: int) -> float:
+        """Bytes that a plan's walk in so many parts reads from memory once more for walks within it."""
+        return read_again(plan, splits, self.context, self.shapes, self.dtypes)
+
     def operations(self, eq: Equation) -> tuple[float, float, float]:
         """FLOPs on the matrix units, vector operations and special functions of an equation computed once."""
         works = self.works(eq)
@@ -210,11 +221,27 @@ class Model:
         yield Work(axes, 0.0, v + (positions(tuple(axes), self.context) if eq.monoid else 0), s)
 
 
-def arithmetic(rates: Rates, dots: float, vector: float, special: float) -> tuple[float, str]:
+def _unhidden(plan: Planned) -> float:
+    """The share of the time that other units than the slowest take: all, where these wait for a walk within a walk."""
+    return 1.0 if plan.inner else _UNHIDDEN
+
+
+def _busy(plan: Planned, computing: float, moving: float) -> float:
+    """Seconds that all processors take for what a plan computes and moves.
+
+    What a walk within a walk reads it reads through the cache, which it shares with what it reads again.
+    """
+    longer, shorter = max(computing, moving), min(computing, moving)
+    return longer + _UNHIDDEN * shorter if plan.inner else longer
+
+
+def arithmetic(
+    rates: Rates, dots: float, vector: float, special: float, unhidden: float = _UNHIDDEN
+) -> tuple[float, str]:
     """Seconds of all processors for so many operations, and the unit that most of them pass in."""
     units = {"matrix": dots / rates.matrix, "vector": vector / rates.vector, "special": special / rates.special}
     slowest = max(units, key=lambda unit: units[unit])
-    return units[slowest] + _UNHIDDEN * (sum(units.values()) - units[slowest]), slowest
+    return units[slowest] + unhidden * (sum(units.values()) - units[slowest]), slowest
 
 
 def _counted(expressions: tuple[ein.Expr, ...], context: Context) -> tuple[float, float]:
