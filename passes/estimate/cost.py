@@ -178,12 +178,17 @@ class Model:
     def traffic(self, plan: Planned, count: int) -> dict[str, float]:
         """The bytes of each tensor that is read from outside or stored, in so many walks."""
         own = {t.name for eq in plan.equations for t in eq.outputs}
-        outside = tensors_read(e for eq in plan.equations for e in eq.expressions()) - own
+        read: dict[str, dict[tuple[str, ...], int]] = {}
+        for r in (r for eq in plan.equations for e in eq.expressions() for r in ein.reads(e) if r.tensor not in own):
+            at = tuple(dict.fromkeys(a for e in r.index for a in ein.axes_of(e)))
+            read.setdefault(r.tensor, {})[at] = positions(at, self.context)
         found: dict[str, float] = {}
-        for name in (*sorted(outside), *plan.stores):
+        for name in (*sorted(read), *plan.stores):
             axes = tuple(a for dim in self.shapes[name] for a in dim)
-            again = count if name in outside and plan.along & set(axes) else 1
-            found[name] = float(positions(axes, self.context) * self.dtypes[name].size * again)
+            again = count if name in read and plan.along & set(axes) else 1
+            size = positions(axes, self.context)
+            elements = min(size, sum(read[name].values())) if name in read else size  # what is picked is less than all
+            found[name] = float(elements * self.dtypes[name].size * again)
         return found
 
     def again(self, plan: Planned, splits: int) -> float:

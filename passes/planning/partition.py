@@ -3,7 +3,7 @@
     kernels P, Q   -->   kernel P + Q      where their equations can share one, and it is predicted to take less time
 
 `search` finds the kernels of a program as it stands, `roles` the roles of the axes in one. Where another program of the
-same meaning may have better kernels (`materialise`, `recompute`, `nest`, `share`), both are searched.
+same meaning may have better kernels (`materialise`, `recompute`, `nest`, `share`, `pick`), both are searched.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from einc.passes.planning.flow import Flow
 from einc.passes.planning.materialise import materialised
 from einc.passes.planning.nest import nested
 from einc.passes.planning.pass_on import pass_on
+from einc.passes.planning.pick import picked
 from einc.passes.planning.recompute import recomputed
 from einc.passes.planning.search import FOR_MEMORY, Search, after
 from einc.passes.planning.share import shared
@@ -47,6 +48,7 @@ _ALTERNATIVES: tuple[Callable[[Program, Sequence[Planned], Context], Iterator[Al
     recomputed,
     nested,
     shared,
+    picked,
 )
 
 
