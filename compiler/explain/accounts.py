@@ -136,7 +136,7 @@ class _Figures:
 
     def kernel(self, k: tile.Kernel, plan: Planned | None, merged: Planned | None) -> KernelFigures:
         carried = list(states(k))
-        moved = self.moved(k, plan)
+        moved = self.moved(k, plan, merged)
         splits, split = (1, "") if plan is None else (plan.splits, plan.split)
         tiles = self.tiles(k, splits)
         cost, work = self.cost(sum(moved.values())), 0
@@ -182,11 +182,15 @@ class _Figures:
                 eq.name, f"{left(eq)} = {body(eq, self.shapes())}", tuple(sorted(tensors_read(eq.expressions())))
             )
 
-    def moved(self, k: tile.Kernel, plan: Planned | None) -> dict[str, int]:
+    def moved(self, k: tile.Kernel, plan: Planned | None, merged: Planned | None) -> dict[str, int]:
         """Bytes by tensor."""
         written = {b.name: _intermediate(b, self.sizes).bytes for b in k.buffers if b.written}
         if plan is None:
-            return {b.name: _intermediate(b, self.sizes).bytes for b in k.buffers if not b.written} | written
+            every = {b.name: _intermediate(b, self.sizes).bytes for b in k.buffers if not b.written}
+            if merged is not None:
+                later = self.model.traffic(replace(merged, equations=_finishing(merged)), 1)
+                every |= {name: int(n) for name, n in later.items() if name in every}
+            return every | written
         traffic = self.model.traffic(plan, max(len(walks(plan)), 1))
         return {name: int(n) for name, n in traffic.items() if name not in plan.stores} | written
 

@@ -23,6 +23,9 @@ from einc.pipeline import Context, positions
 from einc.pipeline.plan import Planned
 
 
+LONG = WHOLE_DOT  # positions of a group of reduced axes that may be walked within a walk, rather than held
+
+
 class Hold(Enum):
     """Which of the short axes that no equation reduces are held whole."""
 
@@ -152,7 +155,7 @@ def _unwalkable(equations: tuple[Equation, ...], walked: tuple[str, ...], along:
 def _long(equations: tuple[Equation, ...], walked: set[str], context: Context) -> tuple[tuple[str, ...], ...]:
     """The groups of axes that are reduced, not walked, and longer than what tiles that others cross hold."""
     groups = dict.fromkeys(eq.over for eq in equations if eq.over and walked.isdisjoint(eq.over))
-    return tuple(g for g in groups if positions(g, context) > WHOLE_DOT)
+    return tuple(g for g in groups if positions(g, context) > LONG)
 
 
 def _unwalkable_within(
