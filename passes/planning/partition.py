@@ -34,8 +34,7 @@ def partition(state: State, context: Context) -> State:
         return replace(state, plans=tuple(alone(eq, state.program, context).plan for eq in state.program.equations))
     found = _searched(Search(drop_dead(state.program), context))
     assert found is not None
-    while (better := _better(found)) is not None:
-        found = better
+    found = _improved(found)
     joins = (*found.joins, *found.search.left(found.plans))
     program, plans = pass_on(found.search.program, [p.plan for p in found.plans])
     ordered = Flow([p.of(program) for p in plans]).ordered()
@@ -83,11 +82,20 @@ def _searched(search: Search, begin: Groups = ()) -> _Found | None:
     return _Found(search, tuple(joins), tuple(plans), sum(map(search.seconds, plans)), sum(map(search.large, plans)))
 
 
+def _improved(found: _Found) -> _Found:
+    """The kernels after all alternatives that are better, one after the other."""
+    while (better := _better(found)) is not None:
+        found = better
+    return found
+
+
 def _better(found: _Found) -> _Found | None:
     """The first alternative that takes less time, if one does."""
     program, context, memory = found.search.program, found.search.context, found.search.memory
     for alternative in (a for law in _ALTERNATIVES for a in law(program, found.plans, context)):
         other = _searched(Search(drop_dead(alternative.program), context, memory), alternative.begin)
+        if other is not None and alternative.leads:
+            other = _improved(other)
         if other is not None and other.is_better(found, alternative.most):
             return other
     return None

@@ -31,7 +31,7 @@ def picked(program: Program, _: Sequence[Planned], context: Context) -> Iterator
     picking = _Picking(program, context)
     made = picking.program_picked()
     if made != program:
-        yield Alternative(made)
+        yield Alternative(made, leads=True)
 
 
 class _Picking:
@@ -87,6 +87,4 @@ class _Picking:
         place = positions(eq.dims, r.index)
         axes = dict.fromkeys(a for e in (*r.index, *(() if test is None else (test,))) for a in axes_of(e))
         moved = eq.map(lambda e: sheltered(substitute(e, place), test, self.shapes))
-        return replace(
-            moved, outputs=(replace(eq.outputs[0], name=name),), dims=tuple((a,) for a in axes), within=None
-        )
+        return replace(moved, outputs=(replace(eq.outputs[0], name=name),), dims=tuple((a,) for a in axes), within=None)
