@@ -38,6 +38,7 @@ _TILE = 4096  # elements of a tile value where nothing is multiplied
 _DOT = (128, 128, 64)  # rows, columns and inner length of a dot on matrix units
 _SHORT = ("sm_80", "gfx942")  # targets with half the inner length, whose shared memory is smaller
 _INTERPRETED = (1 << 18, (256, 256, 256))  # the same two where each operation costs, however large its tile
+_CROSS = 64  # rows and columns of such a tile where two sides meet in a loop within the walk
 _FILLED = 256  # programs that keep a machine busy to the end
 _WIDEST = {"column": 1024, "reduced": 1024, "inner": 1024}
 _SEGMENT = 16  # positions of a walk over a segment
@@ -293,6 +294,8 @@ def _plain_blocks(k: Sizing) -> dict[str, Block]:
     carried = max((len(v.args) for v in values_in(k.kernel.body) if isinstance(v, tile.Scan)), default=1)
     room = (_INTERPRETED[0] if k.target.vendor == "cpu" else _TILE) // power(carried)
     blocks: dict[str, Block] = {}
+    if k.crossed:  # what is read of one side at few positions is used for all of the other
+        return {a.role: Block(1, max(1, room // _TILE) if a.role == "inner" else _CROSS) for a in k.axes}
     short = segments(k.kernel)
     every = tile_axes(k.kernel).values()
     axes = sorted(every, key=lambda a: ("whole", "inner", "reduced", "column", "row", "batch").index(a.role))

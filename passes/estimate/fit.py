@@ -54,17 +54,27 @@ def overflow(plan: Planned, shapes: Mapping[str, Shape], context: Context, dtype
 
 
 def crowds(plan: Planned, shapes: Mapping[str, Shape], context: Context, dtypes: Mapping[str, DType]) -> bool:
-    """Would an inner axis that is held whole leave too few rows of a contraction on chip, beside what it is
-    multiplied with?"""
+    """Does a reduction that meets rows with columns hold so much of an axis that too few rows have room on chip?
+
+    It is the inner axis of a contraction; or any of a reduction that reads two sides alike but is none.
+    """
     room = min(context.target.shared, TARGETS["sm_90"].shared) // 2
-    named = {eq.name: eq for eq in plan.equations}
-    for name, shape in shapes.items():
-        length = prod(map(context.size, shape.inner))
-        if set(shape.inner) <= set(plan.whole) and length > WHOLE_DOT:
-            size = max((dtypes[r.tensor].size for r in ein.reads(named[name].body)), default=1)
-            if _CROWDED * length * size > room:
-                return True
+    for eq in plan.equations:
+        shape = shapes.get(eq.name)
+        if shape is None and (eq.monoid is None or not crosses(eq)):
+            continue
+        axes = (*eq.over, *eq.axes) if shape is None else shape.inner
+        length = prod(context.size(a) for a in axes if a in plan.whole)
+        size = max((dtypes[r.tensor].size for r in ein.reads(eq.body)), default=1)
+        if length > WHOLE_DOT and _CROWDED * length * size > room:
+            return True
     return False
+
+
+def crosses(eq: Equation) -> bool:
+    """Does a reduction have several sides, each of which it reads for every position of another?"""
+    along = [set(ein.axes_of(r)) & set(eq.axes) for r in ein.reads(eq.body) if set(eq.over) & set(ein.axes_of(r))]
+    return len(along) > 1 and all(any(a - b and b - a for b in along) for a in along)
 
 
 class Tiles:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from einc.ein import Equation, Program
 from einc.passes.estimate.cost import Model, Work
-from einc.passes.estimate.fit import crowds
+from einc.passes.estimate.fit import crosses, crowds
 from einc.passes.estimate.sides import shapes_of
 from einc.passes.estimate.single import alone
 from einc.passes.planning.alternatives import Groups
@@ -186,10 +186,13 @@ class Search:
         first, *others = (p for p, rank in zip(plans, ranks, strict=True) if rank == min(ranks))
         return next(filter(self.walks_scores, (first, *others)), first) if others else first
 
-    def rank(self, plan: Planned) -> tuple[bool, float]:
-        """Less is better: first a walk that can be split into parts, if parts are asked for, then time."""
+    def rank(self, plan: Planned) -> tuple[bool, bool, float]:
+        """Less is better: first a walk that can be split into parts, if parts are asked for, then room for rows that
+        columns are met with on vector units, then time."""
         parted = asked(self.context.choices, "parts", plan.name) is not None
-        return parted and not can_split(plan), self.seconds(plan)
+        shapes = shapes_of(plan.equations, self.context)
+        crowded = not shapes and crowds(plan, shapes, self.context, self.dtypes)
+        return parted and not can_split(plan), crowded, self.seconds(plan)
 
     def wants_spread(self, held: Planned | Apart) -> bool:
         """Are tiles too large, or programs too few, where short axes are held whole?"""
@@ -205,9 +208,10 @@ class Search:
         return a.dots <= 2 * b.dots and a.vector <= 2 * b.vector and a.special <= 2 * b.special
 
     def walks_scores(self, plan: Planned) -> bool:
-        """Does the plan walk an axis that a contraction's results extend over?"""
+        """Does the plan walk an axis that results of a contraction, or of what reads its sides alike, extend over?"""
         shapes = shapes_of(plan.equations, self.context)
-        return any(set(plan.walked) & {*shape.rows, *shape.columns} for shape in shapes.values())
+        crossed = (eq.axes for eq in plan.equations if eq.monoid is not None and crosses(eq))
+        return any(set(plan.walked) & {*axes} for axes in (*((*s.rows, *s.columns) for s in shapes.values()), *crossed))
 
 
 def after(plans: Iterable[Planned], join: Join) -> list[Planned]:
