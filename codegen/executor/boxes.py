@@ -24,8 +24,8 @@ _SQUARE = 256  # rows and columns that make a matrix product run at full speed
 
 @dataclass(frozen=True, slots=True)
 class Dim:
-    """An `ein` axis of a tile axis. `kind` is `batch`, `row`, `column`, `whole`, `reduced` or `inner`, `segment` where a
-    walk is over a short part of it, or `single` where a box holds one position."""
+    """An `ein` axis of a tile axis. `kind` is `batch`, `row`, `column`, `whole`, `reduced` or `inner`; `segment` where
+    a walk is over a short part of it, or `single` where a box holds one position."""
 
     tile: str
     axis: str

@@ -105,11 +105,14 @@ def _dot_tiles(k: Sizing) -> Tiles:
 
 
 def _nested(k: Sizing, blocks: dict[str, Block], widest: int) -> Tiles:
-    """Tiles of dots that a loop within the walk sums up: the walked axis has the columns of a dot, not its inner length.
+    """Tiles of dots that a loop within the walk sums up: along the walked axis they have columns, no inner length.
 
     The widest tile of a single product comes first: what is read of both sides is least for each result, which then
     stays in registers while what the walk makes of it takes its place.
     """
+    walked = {a.name for a in k.axes if a.role == "reduced"}
+    if walked & {d.inner for d in k.dots}:
+        return _fitted(Tiles(blocks, 8), k)
     blocks = blocks | {"reduced": Block(LEAST, blocks["column"].cap)}
     if k.on_cuda and widest <= 2 and len(k.dots) == 1 and k.is_copied(k.dots[0]):
         rows, columns, warps = _PRODUCTS[0]

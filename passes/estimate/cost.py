@@ -24,10 +24,10 @@ from einc.base.targets import Rates
 from einc.ein import Apply, Const, Equation, Program
 from einc.ein.origins import Products
 from einc.passes.algebra.contraction import contraction, operand_type
-from einc.passes.estimate.again import overhang, read_again
+from einc.passes.estimate.again import overhang, read_again, repeated
 from einc.passes.streaming.prefix import prefix
 from einc.passes.streaming.sweep import Accumulator
-from einc.passes.streaming.walks import can_split, tensors_read, upstream, walks
+from einc.passes.streaming.walks import can_split, upstream, walks
 from einc.pipeline import Context, positions
 from einc.pipeline.plan import Planned
 
@@ -101,7 +101,7 @@ class Model:
     def utilisation(self, plan: Planned, splits: int) -> float:
         """The share of the processors that have a program, on average over the rounds that parts take."""
         rounds = self.programs(plan) * splits / self.context.target.rates.processors
-        return min(rounds, 1.0) if splits == 1 and not plan.inner else rounds / ceil(rounds)
+        return min(rounds, 1.0) if splits == 1 and not repeated(plan) else rounds / ceil(rounds)
 
     def programs(self, plan: Planned) -> int:
         """The number of programs that share a walk's work by their place in the grid."""
@@ -228,7 +228,7 @@ class Model:
 
 def _unhidden(plan: Planned) -> float:
     """The share of the time that other units than the slowest take: all, where these wait for a walk within a walk."""
-    return 1.0 if plan.inner else _UNHIDDEN
+    return 1.0 if repeated(plan) else _UNHIDDEN
 
 
 def _busy(plan: Planned, computing: float, moving: float) -> float:
@@ -237,7 +237,7 @@ def _busy(plan: Planned, computing: float, moving: float) -> float:
     What a walk within a walk reads it reads through the cache, which it shares with what it reads again.
     """
     longer, shorter = max(computing, moving), min(computing, moving)
-    return longer + _UNHIDDEN * shorter if plan.inner else longer
+    return longer + _UNHIDDEN * shorter if repeated(plan) else longer
 
 
 def arithmetic(

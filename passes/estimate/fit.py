@@ -50,6 +50,9 @@ def overflow(plan: Planned, shapes: Mapping[str, Shape], context: Context, dtype
             if prod(map(context.size, row)) > _WHOLE_SCORE:
                 return f"{name} would hold {', '.join(row)}, along which it is reduced later, in one tile"
     tiles = Tiles(plan, shapes, context)
+    within = {eq.name for eq in plan.equations if plan.walks_within(eq)}
+    if flat := sorted(within & shapes.keys() - tiles.dots.keys()):
+        return f"{flat[0]} would be summed up within the walk, but not as a product of matrices"
     return tiles.too_large() or tiles.too_many(dtypes)
 
 

@@ -22,7 +22,6 @@ from einc.passes.estimate.fit import WHOLE_DOT, overflow
 from einc.pipeline import Context, positions
 from einc.pipeline.plan import Planned
 
-
 LONG = WHOLE_DOT  # positions of a group of reduced axes that may be walked within a walk, rather than held
 
 
