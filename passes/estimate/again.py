@@ -19,6 +19,7 @@ from einc.pipeline import Context, positions
 from einc.pipeline.plan import Planned
 
 _KEPT = 2  # times what is read again, the cache holds
+_WIDE = 2  # times as many columns a block of such a walk has as a program of a contraction has rows
 
 
 @lru_cache(maxsize=1024)
@@ -29,7 +30,7 @@ def repeated(plan: Planned) -> tuple[Equation, ...]:
 
 def overhang(plan: Planned, splits: int, context: Context) -> float:
     """The blocks that a plan's walk visits in so many parts, for each that it has."""
-    blocks = _blocks(plan.walked, context)
+    blocks = _blocks(plan.walked, context, _WIDE)
     return -(-blocks // splits) * splits / blocks if repeated(plan) else 1.0
 
 
@@ -52,9 +53,9 @@ def read_again(
             again += size * (-(-rows // at_once) - 1)
         elif axes & within and not axes & plan.along:
             kept += size / batch * at_once / rows
-            again += size * (_blocks(plan.walked, context) - 1) * (_KEPT * kept > rates.cache)
+            again += size * (_blocks(plan.walked, context, _WIDE) - 1) * (_KEPT * kept > rates.cache)
     return again
 
 
-def _blocks(axes: tuple[str, ...], context: Context) -> int:
-    return max(-(-positions(axes, context) // context.block()), 1)
+def _blocks(axes: tuple[str, ...], context: Context, wide: int = 1) -> int:
+    return max(-(-positions(axes, context) // (wide * context.block())), 1)

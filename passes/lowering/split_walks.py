@@ -134,9 +134,9 @@ def _part(kernel: Kernel, plan: Planned, start: Limit, stop: Limit) -> tuple[Val
 
 def _alignment(kernel: Kernel, plan: Planned) -> int:
     """The number that a part's length is a multiple of: a block's where parts have several blocks, else less."""
-    unit = _ALIGNED * 2 if plan.inner else _ALIGNED
+    unit, least = (_ALIGNED * 2, 1) if plan.inner else (_ALIGNED, 4)
     longest = positions(plan.walked, kernel.context) // plan.splits
-    while unit > 1 and 4 * unit > longest:
+    while unit > 1 and least * unit > longest:
         unit //= 2
     return unit
 
