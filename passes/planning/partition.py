@@ -18,6 +18,7 @@ from einc.passes.estimate.single import alone
 from einc.passes.planning.alternatives import Alternative, Groups
 from einc.passes.planning.flow import Flow
 from einc.passes.planning.materialise import materialised
+from einc.passes.planning.narrow import narrowed
 from einc.passes.planning.nest import nested
 from einc.passes.planning.pass_on import pass_on
 from einc.passes.planning.pick import picked
@@ -37,6 +38,7 @@ def partition(state: State, context: Context) -> State:
     found = _improved(found)
     joins = (*found.joins, *found.search.left(found.plans))
     program, plans = pass_on(found.search.program, [p.plan for p in found.plans])
+    program = narrowed(program, plans, context)
     ordered = Flow([p.of(program) for p in plans]).ordered()
     return replace(state, program=program, plans=tuple(p.plan for p in ordered), joins=joins)
 
