@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from einc import driver, tile
 from einc.base.targets import INTERPRETER, TARGETS
 from einc.binding import bind
+from einc.codegen import TRITON
 from einc.derive import ahead, behind
 from einc.evaluate import evaluate
 from einc.pipeline.plan import Plan
@@ -43,9 +44,9 @@ def compiled(
 ) -> driver.Compiled:
     """Compiled as if the axes were so long, with walks in so many parts and tiles of at most so many positions."""
     program = driver.elaborate(driver.parse(text, "<test>"))
-    backend = {} if most is None else {"backend": in_small_tiles(most)}
+    backend = TRITON if most is None else in_small_tiles(most)
     where = INTERPRETER if target == "interpret" else TARGETS[target]
-    return driver.compile_program(program, 2, where, sizes, choices=in_parts(splits), **backend)
+    return driver.compile_program(program, 2, where, sizes, choices=in_parts(splits), backend=backend)
 
 
 def schedule(c: driver.Compiled) -> tile.Schedule:
@@ -112,16 +113,23 @@ def test_two_contractions_of_their_own_length_share_a_kernel() -> None:
     assert (plan.walked, plan.inner) == (("d",), (("e",),))
 
 
-def test_a_sum_at_every_position_of_what_is_walked_within_is_apart() -> None:
-    """A softmax over d inside of a sum over d has to be somewhere between the two walks over d."""
-    text = """def f(X[n, v, d], W[v, d]):
-    Z[n, v] = sum[d](softmax[d](X[n, v, d]) * W[v, d])
-    R[n] = logsumexp[v](Z)
-    return R
-"""
-    c = compiled(text, {"n": 64, "v": 1 << 10, "d": 1 << 15}, "sm_90")
-    own = [eq for p in walking(c) for eq in p.equations if c.state.program.equation(eq).over == ("d",)]
-    assert all(not {"d"} & set(c.state.program.equation(eq).axes) for eq in own)
+def test_reductions_over_one_axis_that_follow_each_other_walk_it_in_turn() -> None:
+    """A variance about a mean of the same long rows: each is a loop of its own, before the walk that needs them."""
+    body = (
+        "m[n] = sum[d](X[n, d]) / |d|\ns[n] = sum[d]((X[n, d] - m[n]) ** 2) / |d|\n"
+        "Z[n, v] = sum[d]((X[n, d] - m[n]) * rsqrt(s[n] + 1) * W[v, d])\nR[n] = logsumexp[v](Z)"
+    )
+    it = case(body, SMALL)
+    c = compiled(it.text, LONG, splits=1)
+    (plan,) = walking(c)
+    named = {eq.name: eq for eq in c.state.program.equations}
+    within = [named[name] for name in plan.equations if named[name].over == ("d",)]
+    assert all("d" not in eq.axes for eq in within)
+    (kernel,) = (k for k in schedule(c).kernels if k.name == plan.name)
+    outer = [s.axis.name for s in kernel.body if isinstance(s, tile.Loop)]
+    assert outer.count("d") == len(within) - 1 > 0
+    assert outer[-1] == "v"
+    check(c, it, "padded")
 
 
 def test_the_gradient_of_a_cross_entropy_reads_no_stored_logits() -> None:
