@@ -13,7 +13,7 @@ contraction computes of its operands, a side that lacks the rows or the columns.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from math import ceil, prod
@@ -24,7 +24,7 @@ from einc.base.targets import Rates
 from einc.ein import Apply, Const, Equation, Program
 from einc.ein.origins import Products
 from einc.passes.algebra.contraction import contraction, operand_type
-from einc.passes.estimate.again import overhang, read_again, repeated
+from einc.passes.estimate.again import overhang, read_again, repeated, through_cache
 from einc.passes.streaming.prefix import prefix
 from einc.passes.streaming.sweep import Accumulator
 from einc.passes.streaming.walks import can_split, upstream, walks
@@ -88,15 +88,32 @@ class Model:
             for work in self.works(eq):
                 n = self.times(plan, eq, work.axes, count, share)
                 dots, vector, special = dots + n * work.dots, vector + n * work.vector, special + n * work.special
-        moved = self.bytes(plan, count) + self.again(plan, plan.splits) * count * share
-        computing, slowest = arithmetic(rates, dots, vector, special, _unhidden(plan))
+        moved = self.bytes(plan, count) + self.again(plan)(plan.splits) * count * share
+        waiting = self.waiting(plan, count, share)
+        computing, slowest = arithmetic(rates, dots + waiting, vector, special, _unhidden(plan))
         moving = moved / rates.memory
         seconds = _busy(plan, computing, moving) * overhang(plan, plan.splits, self.context)
         seconds /= self.utilisation(plan, plan.splits)
         limit = "launch" if seconds < rates.launch else "memory" if moving > computing else slowest
         return Cost(moved, dots, vector, special, rates.launch + seconds, limit)
 
+    def waiting(self, plan: Planned, count: int, share: float) -> float:
+        """FLOPs on the matrix units in whose time these wait for the cache, in so many walks with others within."""
+        own = sum(self.times(plan, eq, w.axes, count, share) * w.dots for eq in repeated(plan) for w in self.works(eq))
+        if not own:
+            return 0.0
+        read = through_cache(plan, self.is_chained(plan), self.context, self.shapes, self.dtypes)
+        return max(read * count * share - own, 0.0)
+
     # ----------------------------------------------------------------------------------------------------------- parts
+
+    def is_chained(self, plan: Planned) -> bool:
+        """Is one contraction of a plan computed from another?"""
+        return _follow(plan.equations, self.contracted(plan))
+
+    def contracted(self, plan: Planned) -> frozenset[str]:
+        """The results of contractions on the matrix units."""
+        return frozenset(t.name for eq in plan.equations if self.operations(eq)[0] for t in eq.outputs)
 
     def utilisation(self, plan: Planned, splits: int) -> float:
         """The share of the processors that have a program, on average over the rounds that parts take."""
@@ -106,9 +123,8 @@ class Model:
     def programs(self, plan: Planned) -> int:
         """The number of programs that share a walk's work by their place in the grid."""
         batch = max(positions(plan.batch, self.context), 1)
-        dots = frozenset(t.name for eq in plan.equations if self.operations(eq)[0] for t in eq.outputs)
-        if dots:
-            block = self.context.block(_follow(plan.equations, dots))
+        if self.contracted(plan):
+            block = self.context.block(self.is_chained(plan))
             return batch * prod(max(-(-positions(g, self.context) // block), 1) for g in (plan.rows, plan.columns))
         inner = positions(plan.whole, self.context) * min(positions(plan.walked, self.context), _WIDEST)
         rows = max(_TILE // max(inner, 1), 1)
@@ -126,14 +142,16 @@ class Model:
         most = min(positions(plan.walked, self.context) // _LEAST_PART, _MOST_PARTS) if plan.walked else 1
         if most < 2 or self.utilisation(plan, 1) == 1 or not can_split(plan) or not self.can_merge(plan):
             return 1, whole
-        computing, _ = arithmetic(rates, alone.dots, alone.vector, alone.special, _unhidden(plan))
-        once = alone.bytes - self.again(plan, 1) * share
+        waiting = self.waiting(plan, 1, share)
+        computing, _ = arithmetic(rates, alone.dots + waiting, alone.vector, alone.special, _unhidden(plan))
+        again = self.again(plan)
+        once = alone.bytes - again(1) * share
         state = self.state(plan)
         resident = 1 if alone.limit in ("matrix", "vector", "special") else _RESIDENT
 
         def seconds(n: int) -> float:
             rounds = self.programs(plan) * n / (rates.processors * resident)
-            work = _busy(plan, computing, (once + self.again(plan, n) * share) / rates.memory)
+            work = _busy(plan, computing, (once + again(n) * share) / rates.memory)
             work *= overhang(plan, n, self.context)
             taken = work * ceil(rounds) / rounds + ceil(rounds) * _STARTING
             return 2 * rates.launch + taken + 2 * n * state / rates.memory
@@ -191,9 +209,9 @@ class Model:
             found[name] = float(elements * self.dtypes[name].size * again)
         return found
 
-    def again(self, plan: Planned, splits: int) -> float:
-        """Bytes that a plan's walk in so many parts reads from memory once more for walks within it."""
-        return read_again(plan, splits, self.context, self.shapes, self.dtypes)
+    def again(self, plan: Planned) -> Callable[[int], float]:
+        """Bytes that a plan's walk reads from memory once more for walks within it, by the number of its parts."""
+        return read_again(plan, self.context, self.shapes, self.dtypes)
 
     def operations(self, eq: Equation) -> tuple[float, float, float]:
         """FLOPs on the matrix units, vector operations and special functions of an equation computed once."""

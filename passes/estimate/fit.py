@@ -59,12 +59,19 @@ def overflow(plan: Planned, shapes: Mapping[str, Shape], context: Context, dtype
 def crowds(plan: Planned, shapes: Mapping[str, Shape], context: Context, dtypes: Mapping[str, DType]) -> bool:
     """Does a reduction that meets rows with columns hold so much of an axis that too few rows have room on chip?
 
-    It is the inner axis of a contraction; or any of a reduction that reads two sides alike but is none.
+    It is the inner axis of a contraction from which no other is computed, since that one's results crowd it as well; or
+    any axis of a reduction that reads two sides alike but is none.
     """
+    if prod(map(context.size, plan.whole)) <= WHOLE_DOT:
+        return False
     room = min(context.target.shared, TARGETS["sm_90"].shared) // 2
+    named = {t.name: eq for eq in plan.equations for t in eq.outputs}
+    products = [name for name, shape in shapes.items() if shape.rows and shape.columns]
     for eq in plan.equations:
         shape = shapes.get(eq.name)
         if shape is None and (eq.monoid is None or not crosses(eq)):
+            continue
+        if shape is not None and any(eq.name in upstream(named[name], named) for name in products):
             continue
         axes = (*eq.over, *eq.axes) if shape is None else shape.inner
         length = prod(context.size(a) for a in axes if a in plan.whole)

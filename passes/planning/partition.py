@@ -23,7 +23,7 @@ from einc.passes.planning.nest import nested
 from einc.passes.planning.pass_on import pass_on
 from einc.passes.planning.pick import picked
 from einc.passes.planning.recompute import recomputed
-from einc.passes.planning.search import FOR_MEMORY, Search, after
+from einc.passes.planning.search import Search, after
 from einc.passes.planning.share import shared
 from einc.pipeline import Context, State
 from einc.pipeline.plan import Join, Planned
@@ -55,22 +55,23 @@ _ALTERNATIVES: tuple[Callable[[Program, Sequence[Planned], Context], Iterator[Al
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """The kernels found for a program, the joins that led there, their predicted seconds, and the number of `large`
-    tensors that they pass on."""
+    """The kernels found for a program, the joins that led there, their predicted seconds, and the `large` tensors that
+    they pass on."""
 
     search: Search
     joins: tuple[Join, ...]
     plans: tuple[Planned, ...]
     seconds: float
-    large: int
+    large: frozenset[str]
 
     def is_better(self, other: _Found, most: float) -> bool:
         """Does it take less than the share `most` of the other's time, or not much more for fewer large tensors?"""
-        if self.large > other.large:
+        if len(self.large) > len(other.large):
             return False
-        return self.seconds < most * other.seconds or (
-            self.large < other.large and self.seconds <= FOR_MEMORY * other.seconds
-        )
+        if self.seconds < most * other.seconds:
+            return True
+        worth = other.search.worth(other.large - self.large, self.plans)
+        return len(self.large) < len(other.large) and self.seconds <= worth * other.seconds
 
 
 def _searched(search: Search, begin: Groups = ()) -> _Found | None:
@@ -81,7 +82,7 @@ def _searched(search: Search, begin: Groups = ()) -> _Found | None:
         return None
     joins += search.steps(reduce(after, joins, separate))
     plans = reduce(after, joins, separate)
-    return _Found(search, tuple(joins), tuple(plans), sum(map(search.seconds, plans)), sum(map(search.large, plans)))
+    return _Found(search, tuple(joins), tuple(plans), sum(map(search.seconds, plans)), search.passed(plans))
 
 
 def _improved(found: _Found) -> _Found:

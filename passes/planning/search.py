@@ -8,7 +8,7 @@ result, or that holds the scores of two sequences, is written only where that sa
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from einc.ein import Equation, Program
@@ -28,6 +28,7 @@ from einc.pipeline.plan import Join, Planned
 from einc.tile.asked import asked
 
 FOR_MEMORY = 2.0  # times as long, to do without a tensor that is larger than any operand and any result
+WITHIN = 1.25  # the same where walks within walks take its place
 _MOST_EQUATIONS = 32  # in one kernel; larger groups are not tried
 
 
@@ -113,9 +114,18 @@ class Search:
         least = FOR_MEMORY
         for group, joined in self.feasible(groups, flow):
             loss = self.seconds(joined) / sum(map(self.seconds, group))
-            if loss <= least and self.large(joined) < sum(map(self.large, group)):
+            spared = self.passed(group) - self.large(joined)
+            if spared and loss <= min(least, self.worth(spared, [joined])):
                 least, found = loss, (group, joined)
         return found
+
+    def worth(self, spared: Collection[str], plans: Iterable[Planned]) -> float:
+        """How many times as long kernels may take that spare these large tensors.
+
+        A walk within a walk reads its operands again for every block: it may take that long for scores alone.
+        """
+        within = any(p.inner for p in plans) and self.scores.isdisjoint(spared)
+        return WITHIN if within else FOR_MEMORY
 
     def feasible(self, groups: Iterable[list[Planned]], flow: Flow) -> Iterator[tuple[list[Planned], Planned]]:
         """The groups that can share a kernel, each with the joined kernel."""
@@ -124,14 +134,18 @@ class Search:
             if isinstance(joined, Planned):
                 yield group, joined
 
-    def large(self, plan: Planned) -> int:
-        """The number of tensors that a kernel passes on to others, each larger than any operand and any result.
+    def large(self, plan: Planned) -> frozenset[str]:
+        """The tensors that a kernel passes on to others, each larger than any operand and any result.
 
         Scores count as large, whatever their size.
         """
         passed = set(plan.stores) - set(self.program.results)
         made = {t.name: positions(eq.axes, self.context) for eq in plan.equations for t in eq.outputs}
-        return sum(made[t] > self.largest or t in self.scores for t in passed)
+        return frozenset(t for t in passed if made[t] > self.largest or t in self.scores)
+
+    def passed(self, plans: Iterable[Planned]) -> frozenset[str]:
+        """The large tensors that kernels pass on."""
+        return frozenset(t for p in plans for t in self.large(p))
 
     def joined(self, group: list[Planned], flow: Flow) -> Planned | Apart:
         """The cheapest plan for the equations of several kernels, or why these cannot be one."""
@@ -182,6 +196,8 @@ class Search:
 
         If all else is equal, a walk along an axis of a contraction's result suits any length, a tile only this one.
         """
+        if len(plans) == 1:
+            return plans[0]
         ranks = [self.rank(p) for p in plans]
         first, *others = (p for p, rank in zip(plans, ranks, strict=True) if rank == min(ranks))
         return next(filter(self.walks_scores, (first, *others)), first) if others else first
@@ -190,8 +206,7 @@ class Search:
         """Less is better: first a walk that can be split into parts, if parts are asked for, then room for rows that
         columns are met with on vector units, then time."""
         parted = asked(self.context.choices, "parts", plan.name) is not None
-        shapes = shapes_of(plan.equations, self.context)
-        crowded = not shapes and crowds(plan, shapes, self.context, self.dtypes)
+        crowded = crowds(plan, {}, self.context, self.dtypes) and not shapes_of(plan.equations, self.context)
         return parted and not can_split(plan), crowded, self.seconds(plan)
 
     def wants_spread(self, held: Planned | Apart) -> bool:
