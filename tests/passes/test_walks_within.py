@@ -7,12 +7,14 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 
+import einc
 from einc import driver, tile
 from einc.base.targets import INTERPRETER, TARGETS
 from einc.binding import bind
 from einc.codegen import TRITON
 from einc.derive import ahead, behind
 from einc.evaluate import evaluate
+from einc.explain.plans import plans_of
 from einc.pipeline.plan import Plan
 from einc.tile.walk import loops
 from tests.support import padded
@@ -169,6 +171,19 @@ def test_random_programs(how: str, it: Case) -> None:
     except Exception as failure:
         failure.add_note(it.text)
         raise
+
+
+@pytest.mark.parametrize("splits", [1, 3])
+@pytest.mark.parametrize("body", PROGRAMS.values(), ids=PROGRAMS.keys())
+def test_their_text_says_all_of_them(body: str, splits: int) -> None:
+    """Kernels that are read back have the plans that they were made by, and give the same."""
+    it = case(body, SMALL)
+    c = compiled(it.text, LONG, splits=splits)
+    assert plans_of(c.state.program, schedule(c)) == c.state.plans
+    again = einc.compile(c.stages[-1].full)
+    operands = [torch.from_numpy(x) for x in it.operands.values()]
+    (wanted,) = evaluate(c.program, it.operands)
+    agree(again(*operands), wanted, ULP, magnitude(wanted))
 
 
 @pytest.mark.parametrize("target", [-1, 0, 129, 130, 1 << 40])
