@@ -16,6 +16,7 @@ from einc import tile
 from einc.base.types import INT
 from einc.ein import Program
 from einc.ein.rewriting import unused
+from einc.passes.estimate.again import repeated
 from einc.passes.lowering.advance import merge
 from einc.passes.lowering.finish import finish
 from einc.passes.lowering.held_rows import refined
@@ -53,7 +54,7 @@ def _each(program: Program, plan: Planned, walk: Walk, context: Context, taken: 
     kernel = Kernel(program, inner, context)
     b = kernel.b
     grid, whole = kernel.enter()
-    if plan.inner:  # all parts of a few rows at once: their operands stay in the cache from block to block
+    if repeated(plan):  # all parts of a few rows at once: their operands stay in the cache from block to block
         grid = (*(a for a in grid if a.axes != (plan.split,)), *(a for a in grid if a.axes == (plan.split,)))
     kernel.refined = refined(kernel)
     axis = b.axis(plan.walked, "reduced")
@@ -134,7 +135,7 @@ def _part(kernel: Kernel, plan: Planned, start: Limit, stop: Limit) -> tuple[Val
 
 def _alignment(kernel: Kernel, plan: Planned) -> int:
     """The number that a part's length is a multiple of: a block's where parts have several blocks, else less."""
-    unit, least = (_ALIGNED * 2, 1) if plan.inner else (_ALIGNED, 4)
+    unit, least = (_ALIGNED * 2, 1) if repeated(plan) else (_ALIGNED, 4)
     longest = positions(plan.walked, kernel.context) // plan.splits
     while unit > 1 and least * unit > longest:
         unit //= 2

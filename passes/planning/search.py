@@ -176,9 +176,10 @@ class Search:
 
         def walking(axes: tuple[str, ...], hold: Hold = Hold.LACKED) -> Planned | Apart:
             plan = planned(equations, stores, axes, along, shapes, self.context, self.dtypes, hold)
-            if plan.overflows if isinstance(plan, Apart) else crowds(plan, shapes, self.context, self.dtypes):
+            lacks = plan.overflows if isinstance(plan, Apart) else crowds(plan, shapes, self.context, self.dtypes)
+            if lacks and axes:
                 within = planned(equations, stores, axes, along, shapes, self.context, self.dtypes, hold, within=True)
-                plan = within if isinstance(within, Planned) and within.inner and axes else plan
+                plan = within if isinstance(plan, Apart) or isinstance(within, Planned) else plan
             again = computes_again(plan, self.compared) if isinstance(plan, Planned) else None
             return plan if again is None else Apart(f"{again}, which is compared with itself, would be computed again")
 
