@@ -177,13 +177,14 @@ def attention(name: str, one: Variant, batch: int, heads: int, n: int, width: in
     q = _noise(batch, heads, n, width)
     k, v = (_noise(batch, heads // one.group, n, width) for _ in range(2))
     extra = () if one.extra is None else (one.extra(heads, n),)
-    captured = extra[0] if extra else None
+    captured: Any = extra[0] if extra else None
     wanted = (q, k, v, *(t for t in extra if t.requires_grad))
     cotangent = torch.randn_like(q)
     ours = einc.compile(one.text)(q, k, v, *extra)
     score = None if one.score_mod is None else one.score_mod(captured)
     mask = None if one.mask_mod is None else create_block_mask(one.mask_mod(captured), None, None, n, n)
-    flex = torch.compile(flex_attention)(q, k, v, score, mask, enable_gqa=one.group > 1, return_lse=one.sinks)
+    call: Callable[..., Any] = torch.compile(flex_attention)
+    flex = call(q, k, v, score, mask, enable_gqa=one.group > 1, return_lse=one.sinks)
     if one.sinks:
         out, lse = flex
         flex = out * torch.sigmoid(lse - captured[None, :, None])[..., None].to(out.dtype)

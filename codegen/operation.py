@@ -1,6 +1,7 @@
-"""Programs that one operation of torch computes: a product of matrices, a sum, a copy in another order.
+"""Programs that one operation of torch computes: a product of matrices, a sum, a copy in another order, a gather.
 
     C[b, i, k] = A[b, i, j] * B[j, k]  -->  torch.matmul        S[i] = sum[j](A[i, j])  -->  A.sum(1)
+    Y[n, d] = T[token[n], d]           -->  torch.index_select
 
 Such an operation has the same meaning, sums included: narrow floats are added in f32 and rounded once.
 """
@@ -147,13 +148,85 @@ def scattered(program: Program) -> Operation | None:
     return _add(operands[index][0], operands[terms[0]][0], len(at), order, lengths[0], e.axes.index(v))
 
 
+def gathered(program: Program) -> Operation | None:
+    """The operation of torch that takes the rows of a tensor that another one names, if that is what a program is.
+
+        Y[b, n, d] = T[token[b, n], d]                  0 where no row has that name
+
+    Torch does not differentiate it where a place is out of range.
+    """
+    if len(program.equations) != 1 or program.scalars or len(program.equations[0].bodies) != 1:
+        return None
+    (e,) = program.equations
+    operands = {p.name: (k, p) for k, p in enumerate(program.operands)}
+    if (
+        e.monoid is not None
+        or not isinstance(e.body, Read)
+        or e.body.guard is not None
+        or e.body.tensor not in operands
+    ):
+        return None
+    table, source = operands[e.body.tensor]
+    data = [n for n, x in enumerate(e.body.index) if not isinstance(x, AxisValue)]
+    if len(data) != 1 or (found := _element(e.body.index[data[0]])) is None or found[0] not in operands:
+        return None
+    index, places = operands[found[0]]
+    rest = [x.axis for x in e.body.index if isinstance(x, AxisValue)]
+    own = [(a,) for a in rest]
+    read_whole = list(source.dims[: data[0]] + source.dims[data[0] + 1 :]) == own and places.dims == tuple(
+        (a,) for a in found[1]
+    )
+    made = [*rest[: data[0]], *found[1], *rest[data[0] :]]
+    if not read_whole or sorted(made) != sorted(e.axes) or e.dims != tuple((a,) for a in e.axes):
+        return None
+    same = source.dtype == e.outputs[0].dtype and not (source.dtype.kind == "u" and source.dtype.bits > 8)
+    return _take(table, index, data[0], [made.index(a) for a in e.axes]) if same else None
+
+
+def _take(table: int, index: int, dim: int, order: list[int]) -> Operation:
+    """The rows along a dimension of a table, in an order of the result's dimensions."""
+    in_order = order == sorted(order)
+
+    def take(operands: Sequence[Tensor], out: Tensor | None = None) -> Tensor:
+        rows, at = operands[table], operands[index]
+        flat = at.reshape(-1) if at.dtype in (torch.int32, torch.int64) else at.reshape(-1).to(torch.int64)
+        shape = [*rows.shape[:dim], *at.shape, *rows.shape[dim + 1 :]]
+        least, most = torch.aminmax(flat) if flat.numel() else (0, -1)
+        if int(least) >= 0 and int(most) < rows.shape[dim]:
+            plain = out is not None and in_order and out.is_contiguous() and out.numel() > 0
+            into = out.view([*rows.shape[:dim], -1, *rows.shape[dim + 1 :]]) if plain and out is not None else None
+            found = torch.index_select(rows, dim, flat, out=into)
+        else:
+            found = _guarded(rows, dim, flat)
+            into = None
+        if into is not None and out is not None:
+            return out
+        found = found.view(shape).permute(order)
+        return found.contiguous() if out is None else out.copy_(found)
+
+    return take
+
+
+def _guarded(rows: Tensor, dim: int, at: Tensor) -> Tensor:
+    """The rows that there are, 0 for others."""
+    inside = (at >= 0) & (at < rows.shape[dim])
+    found = rows.new_zeros([*rows.shape[:dim], at.numel(), *rows.shape[dim + 1 :]])
+    (places,) = torch.nonzero(inside, as_tuple=True)
+    return found.index_copy_(dim, places, rows.index_select(dim, at[places]))
+
+
 def _place(e: Expr | None) -> tuple[str, str, tuple[str, ...]] | None:
     """The axis that a condition equates to an element of a tensor, the tensor, and the axes it is read at."""
     match e:
         case Apply("eq", (AxisValue(v), place)) | Apply("eq", (place, AxisValue(v))):
-            found = _axes(place.arg if isinstance(place, Cast) and place.dtype == I64 else place)
+            found = _element(place)
             return None if found is None or v in found[1] else (v, *found)
     return None
+
+
+def _element(e: Expr) -> tuple[str, tuple[str, ...]] | None:
+    """A tensor whose elements are positions, read at axes of its own, and these axes."""
+    return _axes(e.arg if isinstance(e, Cast) and e.dtype == I64 else e)
 
 
 def _add(index: int, terms: int, count: int, order: list[int], length: tuple[int, int], axis: int) -> Operation:

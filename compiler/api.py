@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -226,7 +227,7 @@ class Gradient(Program):
     def __init__(self, whole: ein.Program, run: Ahead, half: Behind, options: Options, known: Known | None) -> None:
         super().__init__(print_program(half.program), None, options)
         self.ahead = Program(print_program(run.program), None, options)
-        self._known, self.ahead._known = (known and _of(p, known) for p in (half.program, run.program))
+        self._known, self.ahead._known = (known and _of(p, whole, known) for p in (half.program, run.program))
         self.saved = tuple(run.program.results[k] for kind, k in half.sources if kind == "output")
         self._origin, self._fates = (whole, run, half), run.fates
 
@@ -238,11 +239,19 @@ class Gradient(Program):
         return Together(*self._origin, self.ahead.compiled(), self.compiled())
 
 
-def _of(program: ein.Program, known: Known) -> Known:
-    """What is known of the axes of a program, some of which it may have alone."""
+def _of(program: ein.Program, whole: ein.Program, known: Known) -> Known:
+    """What is known of the axes of a program, some of which it may have alone: places in what is one axis of the whole
+    program's operands."""
     from einc.explain.sizes import extents
 
-    found = extents(program, known.extents, {})
+    given, before = dict(known.extents), {p.name: p.dims for p in whole.operands}
+    for p in program.operands:
+        for own, dim in zip(p.dims, before.get(p.name, p.dims), strict=True):
+            missing = [a for a in own if a not in given]
+            if len(missing) == 1 and all(a in given for a in dim):
+                others = prod(given[a] for a in own if a in given)
+                given[missing[0]] = prod(given[a] for a in dim) // max(others, 1)
+    found = extents(program, given, {})
     return replace(known, extents={a.name: found[a.name] for a in program.axes})
 
 

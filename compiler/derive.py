@@ -155,6 +155,9 @@ def ahead(
     extents: Mapping[str, int] | None = None,
 ) -> Ahead:
     """What runs in place of a program whose gradients by some operands will be asked for."""
+    from einc.passes.algebra.grouping import exactly
+
+    program = exactly(program, extents)
     sizes = tuple(sorted((axis, size_class(n)) for axis, n in (extents or {}).items()))
     return _ahead(program, tuple(operands), level, target, sizes)
 

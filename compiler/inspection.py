@@ -222,6 +222,12 @@ def usually(program: ein.Program) -> Known:
 
 
 def _place(given: Arguments) -> Place | None:
-    """Where a call with these operands would run; None if they are not in torch's memory."""
+    """Where a call with these operands would run; None if they are not in torch's memory.
+
+    Operands on the CPU are taken to be tried out there: what is looked at are kernels, as they are interpreted.
+    """
     held = {n: a for n, a in zip(given.names, given.arrays, strict=True) if is_torch(a) and not is_meta(a)}
-    return place(device_of(list(held.values()), list(held))) if held else None
+    if not held:
+        return None
+    home = device_of(list(held.values()), list(held))
+    return place(home, "interpret" if home.type == "cpu" else None)

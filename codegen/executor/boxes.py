@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import pairwise, product
 from math import prod
 
 # Elements of the largest tensor in a box, 2 MiB of float32: with fewer, dispatching operations takes a visible share of
@@ -117,3 +117,12 @@ def blocks(sizes: Sequence[int], spans: Sequence[range]) -> Iterator[tuple[range
             for n, s in zip(sizes, spans, strict=True)
         )
     )
+
+
+def parts(spans: list[range], cuts: list[int]) -> list[list[range]]:
+    """The spans in parts that meet at the cuts, of which there are none but in a single span."""
+    if not cuts:
+        return [spans]
+    (span,) = spans
+    ends = [span.start, *sorted(k for k in cuts if k in span[1:]), span.stop]
+    return [[range(a, b)] for a, b in pairwise(ends) if a < b]

@@ -157,6 +157,8 @@ def _dense(shape: Shape) -> Shape:
 
 def excluded(counts: Tensor, other: Tensor) -> bool:
     """Does the other side of a contraction have infinities or NaN, and this one positions that do not count?"""
+    if other.is_cpu and bool(torch.isfinite(other.sum())):  # one pass; a sum of finite numbers may not be finite
+        return False
     return not bool(torch.isfinite(other).all()) and not bool(counts.all())
 
 

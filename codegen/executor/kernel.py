@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from einc import tile
-from einc.codegen.executor.boxes import WORTH_SHARING, Dim, blocks, box, largest
+from einc.codegen.executor.boxes import WORTH_SHARING, Dim, blocks, box, largest, parts
 from einc.codegen.executor.frames import Affine, Frame, Node
 from einc.codegen.executor.memory import store
 from einc.codegen.executor.names import Step, bind, looks_first, repeated
@@ -24,6 +24,7 @@ from einc.tile.peel import peeled
 from einc.tile.walk import loops, repeated_axes, segments, tile_axes, values_in
 
 _MOST_OFFSETS = 64  # the most offsets of a window that are walked one by one
+_ALIGNED = 64  # positions that blocks of a walk are a multiple of, as matrix products are faster then
 _QUICK = 1 << 22  # positions of all axes together that take less time than waking another thread
 
 
@@ -126,6 +127,7 @@ class Compiler:
         self.sizes: list[int] = []  # of a box, once the statements are known; loops read them when they run
         self.statements = scale_early(kernel.body)
         self.pruned = False
+        self.small = False
         self.bounded = _bounded(kernel.body)
         dims: list[Dim] = []
         positions: dict[str, Affine] = {}
@@ -169,9 +171,9 @@ class Compiler:
         steps = self.body(self.statements)
         self.sizes += self.boxed()
         work = prod(max(d.extent, 1) for d in self.dims)
-        small = largest(self.sizes, self.values.shapes) < WORTH_SHARING and work < _QUICK
+        self.small = largest(self.sizes, self.values.shapes) < WORTH_SHARING and work < _QUICK
         repeated = frozenset(d for name in repeated_axes(self.kernel) for d in self.values.members[name])
-        return Executable(self.values, tuple(self.dims), self.grid, repeated, tuple(self.sizes), small, steps)
+        return Executable(self.values, tuple(self.dims), self.grid, repeated, tuple(self.sizes), self.small, steps)
 
     def boxed(self) -> Sequence[int]:
         """The most positions of each dim in a box."""
@@ -249,7 +251,7 @@ class Compiler:
 
     def loop(self, s: tile.Loop) -> list[Step]:
         names = self.values.names
-        span = self.span(s)
+        span, cuts = self.span(s), self.cuts(s)
         starts = [self.values.node(c.init) for c in s.carried]
         names.close()
         before = names.steps()
@@ -268,9 +270,9 @@ class Compiler:
         def run(frame: Frame) -> None:
             for state, start in zip(states, starts, strict=True):
                 bind(state, start)(frame)
-            spans = span(frame)
-            places = blocks([self.sizes[d] for d in members], spans) if all(spans) else iter(())
-            for ranges in reversed(list(places)) if s.reverse else places:
+            spans, sizes = span(frame), [self.sizes[d] for d in members]
+            places = [p for part in parts(spans, cuts(frame)) for p in blocks(sizes, part)] if all(spans) else []
+            for ranges in reversed(places) if s.reverse else places:
                 for d, r in zip(members, ranges, strict=True):
                     frame.lo[d], frame.hi[d] = r.start, r.stop
                 for step in steps:
@@ -303,6 +305,25 @@ class Compiler:
             first = 0 if start is None else max(0, _least(start.compute(frame)[0], torch.amin))
             last = whole[0].stop if stop is None else min(whole[0].stop, _least(stop.compute(frame)[0], torch.amax))
             return [range(first, max(first, last))]
+
+        return run
+
+    def cuts(self, loop: tile.Loop) -> Callable[[Frame], list[int]]:
+        """The positions that no block of a walk extends over: where its unmasked segment begins and ends.
+
+        A block of which only a part needs the mask would be masked as a whole.
+        """
+        full = loop.full
+        if full is None or (loop.start is None and loop.stop is None):
+            return lambda _: []
+        stop = self.values.node(full.stop)
+        start = None if full.start is None else self.values.node(full.start)
+
+        def run(frame: Frame) -> list[int]:
+            if self.small:
+                return []
+            begins = [] if start is None else [-(-_least(start.compute(frame)[0], torch.amax) // _ALIGNED) * _ALIGNED]
+            return [*begins, _least(stop.compute(frame)[0], torch.amin) // _ALIGNED * _ALIGNED]
 
         return run
 

@@ -26,7 +26,10 @@ from einc.tile.walk import segments, tile_axes, values_in
 
 _HALF = 64  # rows and columns where dots follow each other; two bytes each are a swizzled row
 _CHAINED = ((64, 4), (32, 8), (16, 8))  # rows and warps where dots follow each other: Hopper's, then earlier ones
-_SEVERAL = ((64, 64, 4), (128, 64, 8), (64, 32, 4))  # rows, walked and warps where more than two follow
+# rows, walked, warps and stages where more than two follow, and the eighths of the registers that results may take,
+# which masks leave less of
+_SEVERAL = ((64, 64, 4, 3, 5), (128, 64, 8, 3, 5), (64, 64, 4, 2, 6), (64, 32, 4, 3, 5), (128, 64, 8, 2, 5))
+_MASKED = 5
 _WARPS = 8  # that keep a multiprocessor's matrix units busy
 _EXACT = ((64, 8), (32, 8), (16, 8))  # the same where all of them go through vector units
 _MOST_PRODUCTS = 512  # of a thread in a dot on vector units, before CUDA 12.8's assembler spills
@@ -91,6 +94,8 @@ def _dot_tiles(k: Sizing) -> Tiles:
     widest = max(t.size for _, t in k.multiplied)
     if any(d.batch for d in k.dots) and k.target.vendor != "cpu":
         return _batched(k)
+    if k.on_cuda and widest <= 2 and k.steps and (busy := _busy(k)) is not None:
+        return busy
     walked = {a.name for a in k.axes if a.role == "reduced"}
     chained = walked & {d.inner for d in k.dots} and walked & {x for d in k.dots for x in (d.row, d.column)}
     if chained and k.on_cuda and widest <= 4:
@@ -163,15 +168,16 @@ def _busy(k: Sizing) -> Tiles | None:
     Results and states of so many dots leave room for few programs, and a single one of four warps waits for itself.
     """
     target = k.target
-    for rows, inner, warps in _SEVERAL:
+    for rows, inner, warps, stages, share in _SEVERAL:
         blocks = {"row": Block(LEAST, rows), "column": Block(LEAST, _HALF)}
         blocks |= {role: Block(k.least, max(inner, k.least)) for role in ("reduced", "inner")}
         blocks |= {"whole": Block(k.least, WHOLE)}
         sizes = k.sizes(blocks)
         room = target.registers * warps // 8
-        programs = target.shared // (k.occupancy.shared(sizes, 3, warps) + 1024)
-        if k.occupancy.results(sizes) <= room * 5 // 8 and programs * warps >= _WARPS:
-            return Tiles(blocks, warps)
+        programs = target.shared // (k.occupancy.shared(sizes, stages, warps) + 1024)
+        most = min(share, _MASKED) if k.masked else share
+        if k.occupancy.results(sizes) <= room * most // 8 and programs * warps >= _WARPS:
+            return Tiles(blocks, warps, stages)
     return None
 
 

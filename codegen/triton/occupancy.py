@@ -157,7 +157,8 @@ def _operands(body: Body, made: Mapping[str, Let], moving: str | None) -> list[_
                 taken[side.name] = _space(own)
             for name in _loaded(side.name, made):
                 type_ = made[name].types[0]
-                taken[name] = _space(type_, moving in type_.axes)
+                moves = moving is not None and Ref(moving) in walk_values(made[name].value)
+                taken[name] = _space(type_, moves or moving in type_.axes)
     return list(taken.values())
 
 

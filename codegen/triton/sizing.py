@@ -13,7 +13,7 @@ from einc.pipeline import Context
 from einc.tile import Block, TileAxis
 from einc.tile.blocks import power
 from einc.tile.typing import multiplied
-from einc.tile.walk import lets, tile_axes
+from einc.tile.walk import lets, loops, tile_axes, values_in
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +67,17 @@ class Sizing:
         if len(self.dots) < 2:
             return frozenset()
         return frozenset(d.column for d, t in self.multiplied if t.size <= 2 and not self.is_copied(d))
+
+    @property
+    def steps(self) -> bool:
+        """Are there several dots in a loop that takes one position at a time?"""
+        stepping = [s.body for s in loops(self.kernel.body) if not s.axis.blocked]
+        return any(sum(isinstance(v, tile.Dot) for v in values_in(body)) > 1 for body in stepping)
+
+    @property
+    def masked(self) -> bool:
+        """Does a dot count only some of the positions of its sides?"""
+        return any(p is not None for d in self.dots for p in (d.left_in, d.right_in))
 
     @property
     def least(self) -> int:

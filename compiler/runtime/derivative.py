@@ -15,7 +15,7 @@ from einc.base.errors import Error
 from einc.base.facts import Fact
 from einc.base.targets import INTERPRETER
 from einc.runtime.callee import Callee
-from einc.runtime.execution import ON_CPU, Place, place, target_of
+from einc.runtime.execution import ON_CPU, Place, place
 from einc.runtime.scatters import called
 from einc.runtime.tensors import device_of, fact
 from einc.tile.blocks import size_class
@@ -69,8 +69,10 @@ def derivative(
 ) -> Derivative:
     """The derivative of a program by the operands that need one; without a place, for operands of no known size."""
     from einc.derive import ahead
+    from einc.passes.algebra.grouping import divides
 
-    sizes = tuple(tuple(map(size_class, f.shape)) for f in facts) if where is not None else ()
+    exact = divides(found.meaning(facts))
+    sizes = tuple(f.shape if exact else tuple(map(size_class, f.shape)) for f in facts if where is not None)
     ones = tuple((f.dtype, tuple(n == 1 for n in f.shape)) for f in facts)
     key = (ones, sizes, tuple(needing), where)
     known: Derivative | None = found.derivatives.get(key)
@@ -83,7 +85,7 @@ def derivative(
         else:
             program, bindings = found.bound(facts, scalars)
             extents = bindings.extents
-        target = found.options.target or (INTERPRETER if where is None else target_of(where.device))
+        target = found.options.target or (INTERPRETER if where is None else where.target)
         run = ahead(program, wanted, found.options.level, target, extents)
         known = found.derivatives[key] = Derivative(run, found)
     return known

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from einc import ein
 from einc.base.errors import CallError, RoomError, TargetError, nearest
-from einc.base.targets import INTERPRETER, TARGETS, Target
+from einc.base.targets import INTERPRETER, TARGETS, Target, cores
 from einc.binding import Bindings, completed, with_scalars
 from einc.driver import Compiled
 from einc.ein.arithmetic import ScalarValue
@@ -37,12 +37,18 @@ class Place:
     backend: str
     device: torch.device
 
+    @property
+    def target(self) -> Target:
+        """The target for code that runs here; raises `TargetError` for a device that no target fits."""
+        return INTERPRETER if self.backend == "interpret" else target_of(self.device)
+
 
 def target_of(device: torch.device) -> Target:
     """The target for code on a device; raises `TargetError` for a device that no target fits."""
-    if device.type == "cpu":
-        return INTERPRETER
     import torch
+
+    if device.type == "cpu":
+        return cores(torch.get_num_threads())
 
     if device.type == "cuda" and torch.version.hip:
         name = torch.cuda.get_device_properties(device).gcnArchName.split(":")[0]
@@ -221,14 +227,14 @@ class InTorch:
         tiled: bool = False,
     ) -> None:
         from einc.codegen.executor.run import executor
-        from einc.codegen.operation import operation, scattered
+        from einc.codegen.operation import gathered, operation, scattered
 
         schedule = compiled.state.schedule
         assert schedule is not None
         self.program, self.bindings = compiled.program, bindings
         self.names = tuple(p.name for p in compiled.program.operands)
         self.executor = executor(compiled.state.program, schedule, bindings, where.device, changing)
-        single = operation(compiled.program) or scattered(compiled.program)
+        single = operation(compiled.program) or scattered(compiled.program) or gathered(compiled.program)
         self.single = None if tiled or compiled.context.level < 2 else single
 
     def run(self, tensors: Tensors, scalars: Scalars, out: Outputs = ()) -> Outputs:

@@ -22,7 +22,7 @@ from einc.binding.obligations import depends_on, obligations
 from einc.codegen import TRITON
 from einc.driver import Compiled, compile_program
 from einc.pipeline import Backend
-from einc.runtime.execution import InTorch, InTriton, Outputs, Place, target_of
+from einc.runtime.execution import InTorch, InTriton, Outputs, Place
 from einc.tile.asked import Choice, check_heeded
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class Options:
 
     def machine(self, where: Place | None) -> Target:
         """The target named, else that of the place; the interpreter without either."""
-        return self.target or (INTERPRETER if where is None else target_of(where.device))
+        return self.target or (INTERPRETER if where is None else where.target)
 
     def compile(self, program: ein.Program, extents: Mapping[str, int] | None, where: Place | None = None) -> Compiled:
         """The program compiled for extents, and for the place where it runs if no target was named.

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from einc.api import compile
 from einc.binding import bind
 from einc.explain.accounts import level
+from einc.runtime.execution import place
 from einc.runtime.timing import race
 from einc.trials.contests import Contest
 from einc.trials.machine import target
@@ -97,10 +98,11 @@ def measured(contest: Contest, device: torch.device, budget: float) -> Row:
     for name, theirs in taken.items():
         times[name] = replace(times[name], seconds=theirs, ratio=theirs / seconds)
     row = Row(contest.name, seconds, 0.0, _bytes(*operands.values(), *_several(value)), times=tuple(times.values()))
-    compiled = program.compiled(**given)
+    meant = program.compiled(**given).program
     shapes = {name: tuple(x.shape) for name, x in operands.items()}
-    bindings = bind(compiled.program, shapes, contest.scalars)
-    found = level(compiled.on(target(device)), bindings.extents, bindings.scalars)
+    bindings = bind(meant, shapes, contest.scalars)
+    ran = program.options.compile(meant, bindings.extents, place(device))
+    found = level(ran.on(target(device)), bindings.extents, bindings.scalars)
     longest = max(found.kernels, key=lambda k: k.predicted_us)
     return replace(
         row,

@@ -6,15 +6,14 @@ import os
 import platform
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
 from einc.base.errors import CallError
-from einc.base.targets import INTERPRETER, Rates, Target
-from einc.base.types import DType
+from einc.base.targets import TARGETS, Rates, Target
 from einc.runtime.execution import target_of
 
 if TYPE_CHECKING:
@@ -63,14 +62,6 @@ def processor() -> str:
         return platform.processor() or platform.machine()
 
 
-@dataclass(frozen=True, slots=True)
-class Host(Target):
-    """A processor, which contracts floats of at most 32 bits at one rate."""
-
-    def dot_rate(self, dtype: DType) -> float:
-        return self.rates.matrix / (2 if dtype.bits == 64 else 1)
-
-
 def target(device: torch.device) -> Target:
     """The machine for the cost model: a GPU by its data sheet, a processor by measured rates."""
     return _host() if device.type == "cpu" else target_of(device)
@@ -78,8 +69,7 @@ def target(device: torch.device) -> Target:
 
 @lru_cache(maxsize=1)
 def _host() -> Target:
-    kept = {f.name: getattr(INTERPRETER, f.name) for f in fields(Target)}
-    return Host(**kept | {"name": "cpu", "rates": _rates()})
+    return replace(TARGETS["cpu"], rates=_rates())
 
 
 def _rates() -> Rates:
@@ -96,7 +86,8 @@ def _rates() -> Rates:
         special=few / _least(lambda: torch.exp(x, out=z)),
         memory=2 * 4 * many / _least(lambda: other.copy_(long)),
         processors=1,
-        launch=1e-4,
+        launch=TARGETS["cpu"].rates.launch,
+        in_turn=True,
     )
 
 

@@ -12,11 +12,12 @@ from dataclasses import replace
 
 from einc.ein import Apply, AxisDecl, AxisValue, Expr, Extent, Operand, Param, Program, walk
 from einc.ein.rewriting import bottom_up
-from einc.passes.algebra.grouping import Split, grouped, split
+from einc.passes.algebra.grouping import Split, exactly, grouped, split
 
 
 def by_groups(program: Program) -> Program:
     """The program with both axes in place of each that is read by its group, in operands too where nothing else is."""
+    program = exactly(program)
     for h, g in grouped(program).items():
         parts = split(program, h, g)
         apart = parts.program()

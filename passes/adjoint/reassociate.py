@@ -5,7 +5,11 @@
 
 A sum of products is taken apart until nothing in it is a product or a sum of one: what it multiplies and divides by,
 where it is masked, and all axes it goes over. If a sum of the program is a part of that, and the rest does not vary
-along its axes, the tensor takes its place.
+along its axes, the tensor takes its place. What is left may hold backward sums that were taken apart on the way: these
+are read again.
+
+    sum[e, k](dY[i, k] * W[e, k] * O[i, e])  -->  sum[e](dO[i, e] * O[i, e])
+    where dO[i, e] = sum[k](dY[i, k] * W[e, k])
 """
 
 from __future__ import annotations
@@ -40,9 +44,15 @@ def reassociated(forward: Sequence[Equation], backward: Sequence[Equation]) -> t
     """The backward equations, with the forward sums that they hold read instead of computed again."""
     flatten = _Flatten({e.name: e for e in (*forward, *backward)}, frozenset(e.name for e in backward))
     sums = [(e, flatten.flat(e)) for e in forward if _is_sum(e)]
-    found = []
+    own = [(e, flatten.flat(e)) for e in backward if _is_sum(e)]
+    found: list[Equation] = []
     for e in backward:
-        found.append(_rewritten(e, flatten.flat(e), sums) or e if _is_sum(e) else e)
+        made = _rewritten(e, flatten.flat(e), sums) if _is_sum(e) else None
+        before = own[: next((k for k, (other, _) in enumerate(own) if other.name == e.name), 0)]
+        if made is not None and _is_sum(made):
+            shorter = _rewritten(made, flatten.flat(made), before)
+            made = shorter if shorter is not None and len(shorter.over) < len(made.over) else made
+        found.append(made or e)
     return tuple(found)
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from einc.base.ops import COMPARISONS
-from einc.ein import Apply, Cast, Const, Equation, Expr, Program, Read, tensors_of
+from einc.ein import Apply, Cast, Const, Equation, Expr, Program, Read, tensors_of, walk
 from einc.ein.rewriting import names
 
 _INFINITIES = (math.inf, -math.inf)
@@ -36,12 +36,17 @@ Known = Mapping[str, Motion | None]  # None: it moves in some other way
 
 
 def shifts(program: Program) -> frozenset[str]:
-    """The tensors computed by a maximum or minimum that no result depends on."""
+    """The tensors computed by a maximum or minimum, of all along an axis or of two, that no result depends on."""
     return frozenset(
-        e.name
-        for e in program.equations
-        if e.monoid is not None and e.monoid.extreme and e.name not in program.results and _is_shift(e.name, program)
+        e.name for e in program.equations if _picks(e) and e.name not in program.results and _is_shift(e.name, program)
     )
+
+
+def _picks(e: Equation) -> bool:
+    """Is it a greatest or least value?"""
+    if e.monoid is not None:
+        return e.monoid.extreme is not None
+    return any(isinstance(x, Apply) and x.op in ("max", "min") for body in e.bodies for x in walk(body))
 
 
 def _is_shift(name: str, program: Program) -> bool:

@@ -4,6 +4,8 @@
     -->   S[g, r, i, j] = sum[d](Q[g * |r| + r, i, d] * K[g, j, d])        |r| = |h| / |g|
 
 An axis h that indexes some tensor by `h // (|h| / |g|)` is a group g and a position r in it, as the division is exact.
+So it is where h is divided by `|h| // |g|`, or by a number that the extents show to be that, and indexes a dimension of
+extent |g| without a guard: all of h would not be in range otherwise.
 Intermediate tensors get both axes as dimensions; a result keeps its one dimension, of both.
 """
 
@@ -16,6 +18,7 @@ from einc.ein import (
     Apply,
     AxisDecl,
     AxisValue,
+    Const,
     Equation,
     Expr,
     Extent,
@@ -27,6 +30,45 @@ from einc.ein import (
 )
 from einc.ein.guards import composite
 from einc.ein.rewriting import bottom_up, names, unused
+
+
+def exactly(program: Program, extents: Mapping[str, int] | None = None) -> Program:
+    """The program with `|h| / |g|` for every divisor that has to be that, at all extents or at these."""
+    shapes, known = program.shapes(), extents or {}
+
+    def is_share(c: Expr, h: str, g: str) -> bool:
+        if isinstance(c, Const) and h in known and g in known:
+            return isinstance(c.value, int) and c.value * known[g] == known[h]
+        return c == Apply("floordiv", (Extent(h), Extent(g)))
+
+    def at(n: Expr) -> Expr:
+        if not isinstance(n, Read) or n.guard is not None:
+            return n
+        index: list[Expr] = []
+        for e, dim in zip(n.index, shapes[n.tensor], strict=True):
+            match e, dim:
+                case Apply("floordiv", (AxisValue(h) as whole, c)), (g,) if h != g and is_share(c, h, g):
+                    index.append(Apply("floordiv", (whole, Apply("exactdiv", (Extent(h), Extent(g))))))
+                case _:
+                    index.append(e)
+        return n if tuple(index) == n.index else replace(n, index=tuple(index))
+
+    made = tuple(e.map(lambda x: bottom_up(x, at)) for e in program.equations)
+    return program if made == program.equations else replace(program, equations=made)
+
+
+def divides(program: Program) -> bool:
+    """Is there a subscript that divides an axis by a number, so that extents may show it to be a group's?"""
+    return any(
+        isinstance(x, Apply)
+        and x.op == "floordiv"
+        and isinstance(x.args[0], AxisValue)
+        and isinstance(x.args[1], Const)
+        for eq in program.equations
+        for e in eq.expressions()
+        for r in reads(e)
+        for x in r.index
+    )
 
 
 def grouped(program: Program) -> dict[str, str]:

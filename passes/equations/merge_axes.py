@@ -18,12 +18,13 @@ from math import prod
 
 from einc.ein import Program
 from einc.passes.algebra.contraction import contraction
-from einc.passes.algebra.grouping import Split, grouped, split
+from einc.passes.algebra.grouping import Split, exactly, grouped, split
 from einc.pipeline import Context
 
 
 def merge_axes(program: Program, context: Context) -> Program:
     """The program with grouped axes split where that fills the rows of a contraction."""
+    program = exactly(program)
     for h, g in grouped(program).items():
         parts = split(program, h, g)
         merged = parts.program()

@@ -45,13 +45,13 @@ def read_again(
     for axes, size in _operands(plan, context, shapes, dtypes):
         alone = size / positions(tuple(axes.intersection(plan.batch)), context)
         if axes & plan.along:
-            of_walk += size if _KEPT * alone > rates.cache else 0
+            of_walk += size if _KEPT * alone > rates.last_cache else 0
         else:
             of_rows, kept = of_rows + size, kept + alone
 
     def again(splits: int) -> float:
         at_once = min(rows, -(-rates.processors // splits))
-        lost = _KEPT * kept * at_once / rows > rates.cache
+        lost = _KEPT * kept * at_once / rows > rates.last_cache
         return of_walk * (-(-rows // at_once) - 1) + of_rows * (blocks - 1) * lost
 
     return again if of_walk or of_rows else lambda _: 0.0

@@ -4,16 +4,18 @@
     arithmetic = the slowest of dots / matrix units, operations / vector units, special functions / their rate, and an
                  eighth of the others: what hides behind the slowest is not free
 
+On a CPU all of these take their turns, and their times add up.
+
 Every tensor from outside is read once a walk it varies in, every stored one written once. A walk within a walk reads
 its operands for every block of the other: those that the cache does not keep, from memory; and what is made of its
 result waits for it, so that nothing of that is hidden. An equation that lacks an
 axis of the grid is computed again in every block along it, and again in every walk that needs it; so is what a
-contraction computes of its operands, a side that lacks the rows or the columns.
+contraction computes of its operands, a side that lacks the rows or the columns. Dots with a batch axis have few rows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from math import ceil, prod
@@ -22,9 +24,12 @@ from einc import ein
 from einc.base.ops import TRANSCENDENTAL
 from einc.base.targets import Rates
 from einc.ein import Apply, Const, Equation, Program
+from einc.ein.dealing import Shape
 from einc.ein.origins import Products
 from einc.passes.algebra.contraction import contraction, operand_type
 from einc.passes.estimate.again import overhang, read_again, repeated, through_cache
+from einc.passes.estimate.fit import narrowness
+from einc.passes.estimate.sides import fills, shapes_of, sides, steps, tile_axes
 from einc.passes.streaming.prefix import prefix
 from einc.passes.streaming.sweep import Accumulator
 from einc.passes.streaming.walks import can_split, upstream, walks
@@ -34,6 +39,7 @@ from einc.pipeline.plan import Planned
 _SPECIAL = TRANSCENDENTAL | {"div", "pow", "rand"}
 _MULTIPLIED = 64  # the largest power that is made of products
 _UNHIDDEN = 1 / 8  # of the time that other units than the slowest take
+_MATRIX = 2  # bytes of the widest type that matrix units multiply
 _TILE = 4096  # elements of a program's tile where there is no dot
 _WIDEST = 1024  # positions of a walked axis in such a tile
 _LEAST_PART = 64  # positions of a walked axis that are worth a program
@@ -84,26 +90,38 @@ class Model:
         rates = self.context.target.rates
         count = max(len(walks(plan)), 1)
         dots = vector = special = 0.0
+        by_dots = self.by_dots(plan)
         for eq in plan.equations:
-            for work in self.works(eq):
+            summed = eq.monoid is not None and eq.monoid.adds and eq.name not in by_dots
+            for work in self.by_position(eq) if summed else self.works(eq):
                 n = self.times(plan, eq, work.axes, count, share)
                 dots, vector, special = dots + n * work.dots, vector + n * work.vector, special + n * work.special
+        dots *= self.narrowness(plan)
         moved = self.bytes(plan, count) + self.again(plan)(plan.splits) * count * share
         waiting = self.waiting(plan, count, share)
         computing, slowest = arithmetic(rates, dots + waiting, vector, special, _unhidden(plan))
         moving = moved / rates.memory
-        seconds = _busy(plan, computing, moving) * overhang(plan, plan.splits, self.context)
+        seconds = _busy(plan, rates, computing, moving) * overhang(plan, plan.splits, self.context)
         seconds /= self.utilisation(plan, plan.splits)
         limit = "launch" if seconds < rates.launch else "memory" if moving > computing else slowest
         return Cost(moved, dots, vector, special, rates.launch + seconds, limit)
 
     def waiting(self, plan: Planned, count: int, share: float) -> float:
         """FLOPs on the matrix units in whose time these wait for the cache, in so many walks with others within."""
+        if self.context.target.rates.in_turn:
+            return 0.0
         own = sum(self.times(plan, eq, w.axes, count, share) * w.dots for eq in repeated(plan) for w in self.works(eq))
         if not own:
             return 0.0
         read = through_cache(plan, self.is_chained(plan), self.context, self.shapes, self.dtypes)
         return max(read * count * share - own, 0.0)
+
+    def narrowness(self, plan: Planned) -> float:
+        """How many times longer a plan's dots take on matrix units for want of rows."""
+        shapes = shapes_of(plan.equations, self.context)
+        types = [self.products.product(eq) for eq in plan.equations if eq.name in shapes]
+        exact = all(t is None or t.size > _MATRIX for t in types)
+        return 1.0 if exact else narrowness(plan, shapes, self.context)
 
     # ----------------------------------------------------------------------------------------------------------- parts
 
@@ -140,7 +158,13 @@ class Model:
         whole = alone.seconds
         rates = self.context.target.rates
         most = min(positions(plan.walked, self.context) // _LEAST_PART, _MOST_PARTS) if plan.walked else 1
-        if most < 2 or self.utilisation(plan, 1) == 1 or not can_split(plan) or not self.can_merge(plan):
+        if (
+            most < 2
+            or steps(plan, self.context)
+            or self.utilisation(plan, 1) == 1
+            or not can_split(plan)
+            or not self.can_merge(plan)
+        ):
             return 1, whole
         waiting = self.waiting(plan, 1, share)
         computing, _ = arithmetic(rates, alone.dots + waiting, alone.vector, alone.special, _unhidden(plan))
@@ -151,7 +175,7 @@ class Model:
 
         def seconds(n: int) -> float:
             rounds = self.programs(plan) * n / (rates.processors * resident)
-            work = _busy(plan, computing, (once + again(n) * share) / rates.memory)
+            work = _busy(plan, rates, computing, (once + again(n) * share) / rates.memory)
             work *= overhang(plan, n, self.context)
             taken = work * ceil(rounds) / rounds + ceil(rounds) * _STARTING
             return 2 * rates.launch + taken + 2 * n * state / rates.memory
@@ -224,6 +248,31 @@ class Model:
             self.known[eq] = tuple(self._works(eq))
         return self.known[eq]
 
+    def by_dots(self, plan: Planned) -> frozenset[str]:
+        """The equations of a kernel that dots compute; other sums of products have their axes in tiles of no dot.
+
+        On a GPU all count as dots: few tiles of other products fit there.
+        """
+        if not self.context.target.rates.in_turn:
+            return frozenset(eq.name for eq in plan.equations)
+        shapes = shapes_of(plan.equations, self.context)
+        tiles = {a: t for t, group in tile_axes(plan, self.context).items() for a in group}
+
+        def of(axes: Iterable[str]) -> list[str]:
+            return list(dict.fromkeys(tiles[a] for a in axes if a in tiles))
+
+        def is_dot(s: Shape) -> bool:
+            return sides(s, of, fills(s.inner, plan, self.context), self.context) is not None
+
+        return frozenset(name for name, s in shapes.items() if is_dot(s))
+
+    def by_position(self, eq: Equation) -> tuple[Work, ...]:
+        """What there is to do for an equation that no dot computes."""
+        scans = prefix(eq, self.program) is not None
+        axes = frozenset(eq.axes if scans else (*eq.axes, *eq.over))
+        v, s = _counted(eq.bodies, self.context)
+        return (Work(axes, 0.0, v + (positions(tuple(axes), self.context) if eq.monoid else 0), s),)
+
     def _works(self, eq: Equation) -> Iterator[Work]:
         scans = prefix(eq, self.program) is not None
         axes = frozenset(eq.axes if scans else (*eq.axes, *eq.over))
@@ -240,8 +289,7 @@ class Model:
                         along = frozenset(a for f in side for a in ein.axes_of(f))
                         yield Work(along, 0.0, *_counted(made, self.context))
                 return
-        v, s = _counted(eq.bodies, self.context)
-        yield Work(axes, 0.0, v + (positions(tuple(axes), self.context) if eq.monoid else 0), s)
+        yield from self.by_position(eq)
 
 
 def _unhidden(plan: Planned) -> float:
@@ -249,11 +297,13 @@ def _unhidden(plan: Planned) -> float:
     return 1.0 if repeated(plan) else _UNHIDDEN
 
 
-def _busy(plan: Planned, computing: float, moving: float) -> float:
+def _busy(plan: Planned, rates: Rates, computing: float, moving: float) -> float:
     """Seconds that all processors take for what a plan computes and moves.
 
     What a walk within a walk reads it reads through the cache, which it shares with what it reads again.
     """
+    if rates.in_turn:
+        return computing + moving
     longer, shorter = max(computing, moving), min(computing, moving)
     return longer + _UNHIDDEN * shorter if repeated(plan) else longer
 
@@ -264,6 +314,7 @@ def arithmetic(
     """Seconds of all processors for so many operations, and the unit that most of them pass in."""
     units = {"matrix": dots / rates.matrix, "vector": vector / rates.vector, "special": special / rates.special}
     slowest = max(units, key=lambda unit: units[unit])
+    unhidden = 1 if rates.in_turn else unhidden
     return units[slowest] + unhidden * (sum(units.values()) - units[slowest]), slowest
 
 

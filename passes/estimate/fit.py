@@ -3,16 +3,21 @@
 A contraction that a dot takes has a tile for each side and one for its result, any other equation one of all its axes.
 A tile axis has a power of two of positions, and at least 16 where a dot has it as a row, a column or its inner axis.
 Where dots have a batch axis, few rows fill a processor: its registers with results, its shared memory with operands.
+
+On a CPU tiles lie in the cache, which has room for far more. There an axis may be held whole in place of being walked,
+so that one kernel reduces what it computes along both axes of a contraction. Where a domain leaves few positions, a
+walk visits these alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from math import prod
 
 from einc import ein
-from einc.base.targets import TARGETS
-from einc.base.types import DType
+from einc.base.targets import TARGETS, Target
+from einc.base.types import F32, DType
 from einc.ein import Equation
 from einc.ein.dealing import Shape
 from einc.passes.estimate.sides import fills, sides, tile_axes
@@ -25,24 +30,46 @@ from einc.tile.blocks import power
 WHOLE_DOT = 512  # the longest axis held whole in a tile that others cross
 _WHOLE_SCORE = 128  # the longest axis held whole along which a contraction's results are reduced
 _WHOLE_ROW = 16384  # the longest row held whole by itself
-_TILE = 1 << 15  # elements of the largest tile value
-_RESULT = 1 << 13  # of the largest result of a dot: it and what is made of it stay in registers
-_CROSSED = 1 << 14  # of the largest that no dot takes or makes, where dots have a batch axis
 _RESULTS = 3 << 14  # of all results together where a dot has a batch axis: three quarters of the registers
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """The most elements of a `tile` value, of the `result` of a dot, which stays in registers with what is made of it,
+    and of what no dot takes or makes where dots have a batch axis (`crossed`); the `least` positions of a blocked axis
+    beside a dot."""
+
+    tile: int
+    result: int
+    crossed: int
+    least: int
+
+
 _LEAST = 16
 _CROWDED = 64  # rows of a contraction with which a walk multiplies at its rate
+_FULL = 64  # rows and columns with which dots multiply at their rate
+_REGISTERS = Room(1 << 15, 1 << 13, 1 << 14, _LEAST)
+_BLOCK = 64  # positions of a blocked axis that amortise what is done once a block, by torch operations
+
+
+def room(target: Target) -> Room:
+    """The room that tiles have on a target."""
+    n = target.cache // F32.size
+    return Room(n, n, n, _BLOCK) if n else _REGISTERS
 
 
 def overflow(plan: Planned, shapes: Mapping[str, Shape], context: Context, dtypes: Mapping[str, DType]) -> str | None:
     """What does not fit, where equations are contractions of these shapes; None if all does."""
     longest = WHOLE_DOT * 2 if shapes else _WHOLE_ROW
+    cached = room(context.target).tile if context.target.cache else 0
+    loose = frozenset[str]() if not cached else frozenset(plan.whole) - _pruned(plan)
     for a in plan.whole:
-        if context.size(a) > longest:
+        if context.size(a) > (max(longest, cached) if a in loose else longest):
             return f"{a} would be held, and {context.size(a)} positions are too many"
     named = {t.name: eq for eq in plan.equations for t in eq.outputs}
     for name, shape in shapes.items():
         for side in (shape.rows, shape.columns):
-            held = [a for a in side if a in plan.whole]
+            held = [a for a in side if a in plan.whole and a not in loose]
             if prod(map(context.size, held)) <= _WHOLE_SCORE:
                 continue
             scored = {a for eq in plan.equations if name in upstream(eq, named) for a in eq.over}
@@ -87,12 +114,33 @@ def crosses(eq: Equation) -> bool:
     return len(along) > 1 and all(any(a - b and b - a for b in along) for a in along)
 
 
-class Tiles:
-    """The tiles of a plan's kernel."""
+def _pruned(plan: Planned) -> frozenset[str]:
+    """The axes of which a domain leaves some positions only, depending on others."""
+    domains = (e for eq in plan.equations for e in (eq.domain, eq.within) if e is not None)
+    return frozenset(a for e in domains for a in ein.axes_of(e))
 
-    def __init__(self, plan: Planned, shapes: Mapping[str, Shape], context: Context) -> None:
-        self.plan, self.shapes, self.context = plan, shapes, context
+
+def narrowness(plan: Planned, shapes: Mapping[str, Shape], context: Context) -> float:
+    """How many times longer dots with a batch axis take for want of rows.
+
+    Its positions leave few rows and columns room on chip; what is read is then multiplied with few of either.
+    """
+    if context.target.vendor == "cpu" or not Tiles(plan, shapes, context).batched:
+        return 1.0
+    for blocked in (_FULL, _FULL // 2):
+        tiles = Tiles(plan, shapes, context, blocked)
+        if tiles.results() <= _RESULTS and tiles.crossed() <= tiles.room.crossed // 2:
+            return (_FULL / blocked) ** 2
+    return (_FULL / _LEAST) ** 2
+
+
+class Tiles:
+    """The tiles of a plan's kernel, with so many positions of blocked axes, or the least."""
+
+    def __init__(self, plan: Planned, shapes: Mapping[str, Shape], context: Context, blocked: int = 0) -> None:
+        self.plan, self.shapes, self.context, self.blocked = plan, shapes, context, blocked
         self.groups = tile_axes(plan, context)
+        self.room = room(context.target)
         self.of = {a: t for t, group in self.groups.items() for a in group}
         self.dots = {name: s for name, shape in shapes.items() if (s := self.sides(shape)) is not None}
         self.batched = any(s.batch for s in self.dots.values())
@@ -104,7 +152,8 @@ class Tiles:
         return [t for t in self.groups if t in found]
 
     def sides(self, shape: Shape) -> Sides | None:
-        return sides(shape, self.tiles, fills(shape.inner, self.plan, self.context))
+        found = fills(shape.inner, self.plan, self.context)
+        return sides(shape, self.tiles, found, self.context)
 
     def positions(self, tiles: Iterable[str]) -> int:
         return prod(map(self.least, tiles))
@@ -114,7 +163,16 @@ class Tiles:
         least = _LEAST if t in self.multiplied else 1
         if t in self.plan.whole:
             return max(least, power(prod(map(self.context.size, self.groups[t]))))
-        return _LEAST if self.shapes else 1
+        return (self.blocked or self.room.least) if self.shapes else 1
+
+    def results(self) -> int:
+        """Elements of the results of all dots."""
+        return sum(self.positions(dot.result) for dot in self.dots.values())
+
+    def crossed(self) -> int:
+        """Elements of the largest tile that no dot takes or makes."""
+        computed = (eq for eq in self.plan.equations if eq.name not in self.dots)
+        return max((self.positions(self.tiles((*eq.axes, *eq.over))) for eq in computed), default=0)
 
     def too_large(self) -> str | None:
         """A tile that is."""
@@ -131,22 +189,24 @@ class Tiles:
 
     def needed(self, eq: Equation) -> Iterator[tuple[tuple[str, ...], int]]:
         """The axes of each tile that an equation needs, and its most elements."""
-        dot = self.dots.get(eq.name)
+        dot, cached = self.dots.get(eq.name), self.context.target.cache
         if dot is None:
             tile = tuple(self.tiles((*eq.axes, *eq.over)))
-            lone = self.shapes and set(eq.axes) & set(self.plan.batch) and set(tile) <= set(self.plan.whole)
-            most = _CROSSED if self.batched else _TILE
+            lone = (
+                not cached and self.shapes and set(eq.axes) & set(self.plan.batch) and set(tile) <= set(self.plan.whole)
+            )
+            most = self.room.crossed if self.batched else self.room.tile
             yield tile, most // _LEAST if lone else most  # a program's only row costs what others take for theirs
         else:
-            yield dot.over(dot.row, dot.inner), _TILE
-            yield dot.over(dot.inner, dot.column), _TILE
-            yield dot.result, _TILE if dot.batch else _RESULT
+            yield dot.over(dot.row, dot.inner), self.room.tile
+            yield dot.over(dot.inner, dot.column), self.room.tile
+            yield dot.result, self.room.tile if dot.batch else self.room.result
 
     def too_many(self, dtypes: Mapping[str, DType]) -> str | None:
         """What fills a processor, where dots have a batch axis."""
-        if not self.batched:
+        if not self.batched or self.context.target.cache:
             return None
-        results = sum(self.positions(dot.result) for dot in self.dots.values())
+        results = self.results()
         if results > _RESULTS:
             return f"{', '.join(self.dots)} would be held, and {results} elements are too many together"
         made = {t.name for eq in self.plan.equations for t in eq.outputs}

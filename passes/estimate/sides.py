@@ -1,9 +1,11 @@
 """The tile axes of a plan's kernel, and which of them are the sides of a dot.
 
     sum[k] x[b, r, k] * y[b, k, c]   -->   at each b: dot(x[r, k], y[k, c])      at most one of b, r, c is two tile axes
+    sum[h, k] x[r, h, k] * y[h, k, c]   -->   sum[h](dot(x[r, k], y[k, c]) at each h)
 
-A dot may have one tile axis beside its row, column and inner one. That is a batch axis, or the outer one of two rows or
-columns, over which the other side then does not vary.
+A dot may have one tile axis beside its row, column and inner one. That is a batch axis; or the outer one of two rows or
+columns, over which the other side then does not vary, where operands lie in a cache the shorter one; or the shorter one
+of two inner axes, over which its results are summed.
 """
 
 from __future__ import annotations
@@ -21,18 +23,25 @@ from einc.tile import Sides
 _WORTH_FILLING = 8  # positions of an inner axis that is filled up to the 16 which a dot takes
 
 
-def sides(shape: Shape, tiles: Callable[[Iterable[str]], list[str]], fills: bool) -> Sides | None:
+def sides(shape: Shape, tiles: Callable[[Iterable[str]], list[str]], fills: bool, context: Context) -> Sides | None:
     """The tile axes of a dot for a contraction, or None.
 
     `tiles` gives those that a group of axes extends over, outermost first; `fills` says whether the inner axis may be
     filled up to what a dot takes.
     """
-    rows, columns, inner, batch = map(tiles, (shape.rows, shape.columns, shape.inner, shape.batch))
+
+    def longest_last(axes: tuple[str, ...]) -> list[str]:
+        """The tile axes of a group, the last of the longest at the end."""
+        return sorted(tiles(axes), key=lambda t: prod(context.size(a) for a in axes if tiles((a,)) == [t]))
+
+    ordered = longest_last if context.target.cache else tiles
+    rows, columns, batch = ordered(shape.rows), ordered(shape.columns), tiles(shape.batch)
+    inner = longest_last(shape.inner)
     several = [*rows, *columns, *inner, *batch]
-    if not rows or not columns or len(inner) != 1 or not len(set(several)) == len(several) <= 4:
+    if not rows or not columns or not inner or not len(set(several)) == len(several) <= 4:
         return None
-    further = (*batch, *rows[:-1], *columns[:-1])
-    return None if further and not fills else Sides(rows[-1], columns[-1], inner[0], *further)
+    further = (*batch, *rows[:-1], *columns[:-1], *inner[:-1])
+    return None if further and not fills else Sides(rows[-1], columns[-1], inner[-1], *further)
 
 
 def fills(inner: tuple[str, ...], plan: Planned, context: Context) -> bool:
@@ -50,8 +59,17 @@ def shapes_of(equations: Iterable[Equation], context: Context) -> dict[str, Shap
 
 def tile_axes(plan: Planned, context: Context) -> dict[str, tuple[str, ...]]:
     """The axes that each tile axis of a plan's kernel is made of, by the first of them; outermost first."""
-    groups = (plan.rows, plan.columns, *held(plan, context), (*plan.walked, *plan.scanned), *plan.inner)
+    walked = () if steps(plan, context) else (*plan.walked, *plan.scanned)
+    groups = (plan.rows, plan.columns, *held(plan, context), walked, *plan.inner)
     return {g[0]: g for g in groups if g}
+
+
+def steps(plan: Planned, context: Context) -> bool:
+    """Does a plan's walk take one position at a time, since it goes over a batch axis of all its contractions?"""
+    shapes = shapes_of(plan.equations, context).values()
+    return (
+        bool(shapes) and len(plan.walked) == 1 and not plan.scanned and all(plan.walked[0] in s.batch for s in shapes)
+    )
 
 
 def held(plan: Planned, context: Context) -> tuple[tuple[str, ...], ...]:

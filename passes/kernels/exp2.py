@@ -7,6 +7,9 @@
 element; here those are 0. Where exponents are differences of scores and references to them, the scores and all that
 follows them are kept in units of log2(e) inside a loop, so that the factor joins the scale they have; what the loop
 leaves is divided by it once.
+
+    exp(c * y - r)                            -->   exp2(c' * y - r * log2(e))     r has fewer axes: one operation less
+    exp(where(p, x, -inf) - where(p, y, 0))   -->   where(p, exp(x - y), 0)        first, so that equal powers are one
 """
 
 from __future__ import annotations
@@ -32,7 +35,8 @@ def exp2(kernel: tile.Kernel) -> tile.Kernel:
     """The kernel with its exponentials taken to base 2."""
     if not any(isinstance(v, Elem) and v.op == "exp" for v in values_in(kernel.body)):
         return kernel
-    return replace(kernel, body=tuple(_statements(kernel.body, scope(kernel))))
+    body = tuple(over_values(s, _hoisted) for s in kernel.body)
+    return replace(kernel, body=tuple(_statements(body, scope(kernel))))
 
 
 def _statements(body: tuple[tile.Statement, ...], names: Names) -> Iterator[tile.Statement]:
@@ -62,8 +66,34 @@ def _powers(v: Value, names: Names) -> Value:
     made = rebuild(v, lambda below: _powers(below, names))
     match made:
         case Elem(op="exp", args=(x,)) if dtype_of(x, names) == F32 and axes_of(x, names):
-            return Elem("exp2", (Elem("mul", (x, _LOG2_E)),))
+            return Elem("exp2", (_scaled(x, names) or Elem("mul", (x, _LOG2_E)),))
         case _:
+            return made
+
+
+def _scaled(x: Value, names: Names) -> Value | None:
+    """The exponent in units of log2(e), where a scale takes the factor up, and what has fewer axes is multiplied."""
+    match x:
+        case Elem(op="mul", args=(c, y)) if not axes_of(c, names) and axes_of(y, names):
+            return Elem("mul", (Elem("mul", (c, _LOG2_E)), y))
+        case Elem(op="sub" | "add" as op, args=(a, b)) if set(axes_of(b, names)) < set(axes_of(x, names)):
+            found = _scaled(a, names)
+            return None if found is None else Elem(op, (found, Elem("mul", (b, _LOG2_E))))
+        case _:
+            return None
+
+
+def _hoisted(v: Value) -> Value:
+    """The value with what is nothing outside of a mask chosen by that mask once, after its exponential."""
+    match rebuild(v, _hoisted):
+        case Elem(
+            op="sub" | "add" as op,
+            args=(Elem(op="where", args=(p, x, Lit(value=e) as out)), Elem(op="where", args=(q, y, Lit(value=0)))),
+        ) if p == q and e == -math.inf:
+            return Elem("where", (p, Elem(op, (x, y)), out))
+        case Elem(op="exp", args=(Elem(op="where", args=(p, x, Lit(value=e, dtype=t))),)) if e == -math.inf:
+            return Elem("where", (p, Elem("exp", (x,)), Lit(0.0, t)))
+        case made:
             return made
 
 

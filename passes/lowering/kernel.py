@@ -2,7 +2,8 @@
 
 A tensor that one equation of the plan reads from another is computed in place, once a block. A sum of products whose
 two sides have one row, one column and one inner tile axis becomes a dot; with one further tile axis, which is a batch
-axis or one of two rows or columns, a dot at each of its positions. Any other reduction folds its tile.
+axis or one of two rows or columns, a dot at each of its positions; these are summed where it is one of two inner axes.
+Any other reduction folds its tile.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ class Kernel:
         self.definitions = {t.name: eq for eq in plan.equations for t in eq.outputs}
         self.known: dict[str, Value] = {}  # tensors and references that have a value here
         self.order: tuple[str, ...] = ()
-        self.named = {t.name: eq for eq in program.equations for t in eq.outputs}
+        self.named = {t.name: eq for eq in program.equations for t in eq.outputs} | self.definitions
         self.within: dict[tuple[str, ...], tile.TileAxis] = {}  # the axes that reductions walk themselves
         self.refined: Mapping[str, Callable[[], Value]] = {}  # reductions with a more exact way to compute them
 
@@ -126,7 +127,7 @@ class Kernel:
         if dots is not None:
             found = self.sides(dots[0])
             assert found is not None
-            return found.result
+            return (found.row, found.column) if self.summed(dots[0], found) else found.result
         return self.extends(eq.axes)
 
     def reduce(self, eq: Equation, states: list[Value], order: tuple[str, ...]) -> list[Value]:
@@ -135,7 +136,7 @@ class Kernel:
         dots = self.contractions(eq)
         if dots is not None:
             return [self.dotted(eq, c, acc) for c, acc in zip(dots, states, strict=True)]
-        over = tuple(dict.fromkeys(self.b.tile_of[a] for a in eq.over))
+        over = tuple(dict.fromkeys(t for t in map(self.b.tile_of.__getitem__, eq.over) if self.b.types[t].axes))
         inside = self.folding_order(eq, tuple(a for a in order if a not in over), over)
         types = self.state_types(eq)
         args = self.terms(eq, inside)
@@ -198,11 +199,16 @@ class Kernel:
 
         Rows stay while a walk goes over columns: so what is made of a result lies as the next dot takes it.
         """
-        at = sides(c.shape, self.tiles, fills(c.shape.inner, self.plan, self.context))
+        found = fills(c.shape.inner, self.plan, self.context)
+        at = sides(c.shape, self.tiles, found, self.context)
         walked = {self.b.tile_of[a] for a in self.plan.walked}
         if at is None or at.batch or at.row not in walked:
             return at
         return Sides(at.column, at.row, at.inner)
+
+    def summed(self, c: Contraction, at: Sides) -> str:
+        """The further tile axis of a dot if it is an inner one, over which results are summed; none if it is not."""
+        return at.batch if at.batch in self.tiles(c.shape.inner) else ""
 
     def tiles(self, axes: Iterable[str]) -> list[str]:
         """The tile axes that these axes extend over, outermost first; an axis with one position a program has none."""
@@ -218,7 +224,8 @@ class Kernel:
         assert at is not None
         rows, columns = at.over(at.row, at.inner), at.over(at.inner, at.column)
         summed = accumulator(self.operand_type(eq, c.terms[0]))
-        scaled = bool(c.terms[0].outer) or summed != self.b.type_of(acc)
+        over = self.summed(c, at)
+        scaled = bool(c.terms[0].outer) or summed != self.b.type_of(acc) or bool(over)
         start = tile.Fill(Lit(0, summed)) if scaled else acc
         counted = Counted(self.exclusion(c.shape.inner), self.tiles, lambda e: self.b.dtype(e).is_int)
         for term in c.terms:
@@ -238,7 +245,11 @@ class Kernel:
             start = tile.Dot(left, right, start, at.row, at.column, at.inner, at.batch, *inside)
         if not scaled:
             return start
-        value = self.scaled(self.b.bind("dot", start, at.result), c.terms[0].outer, at.result)
+        value, order = self.b.bind("dot", start, at.result), at.result
+        if over:
+            order = (at.row, at.column)
+            (value,) = self.b.fold(eq, over, (value,), at.result, (summed,))
+        value = self.scaled(value, c.terms[0].outer, order)
         value = self.b.convert(value, self.b.type_of(acc))
         return value if isinstance(acc, tile.Fill) else Elem("add", (acc, value))
 

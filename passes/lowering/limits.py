@@ -3,7 +3,8 @@
     loop j: state = ...   -->   loop j from min[rows](e) to max[rows](e'): state = ...      domain: e <= j < e'
 
 The bounds are computed once, before the loop, from the rows of the tile, and so may read data: a length, an offset. Of
-several walked axes the outermost is bounded, and so is the position along all of them as one. Between max[rows](e) and
+several walked axes the outermost is bounded, and so is the position along all of them as one; where their order is
+free, one with bounds is outermost. Between max[rows](e) and
 min[rows](e') the domain holds for every row, so that no mask need be computed there.
 """
 
@@ -27,7 +28,7 @@ from einc.passes.algebra.products import multiplied
 from einc.passes.lowering.kernel import Kernel
 from einc.passes.lowering.operations import fits_index
 from einc.passes.streaming.sweep import Accumulator, Link
-from einc.passes.streaming.walks import Walk, unfolded
+from einc.passes.streaming.walks import Walk, unfolded, walks
 from einc.pipeline import positions
 from einc.tile import Elem, ExtentOf, Lit, Value
 from einc.tile.masks import extent
@@ -64,6 +65,25 @@ def limits(kernel: Kernel, walk: Walk) -> Limits:
     ):
         start, stop = _span(kernel, needed)
     return replace(_full(kernel, needed), start=start, stop=stop)
+
+
+def outermost_bounded(kernel: Kernel) -> tuple[str, ...]:
+    """The walked axes, of which one that the domain of reductions bounds comes first, where their order is free."""
+    walked = kernel.plan.walked
+    links = [link for walk in walks(kernel.plan) for link in walk.links]
+    if len(walked) == 1 or kernel.plan.scanned or any(_is_ordered(a) for link in links for a in link.accumulators):
+        return walked
+    needs = [_needed(kernel, link, a) for link in links for a in link.accumulators]
+    known, dtypes = _known(kernel), kernel.b.dtypes
+
+    def bounded(axis: str) -> bool:
+        return all((b := bounds(n, axis, ein.Extent(axis), known, dtypes)).lowest or b.beyond for n in needs)
+
+    return tuple(sorted(walked, key=lambda a: not bounded(a)))
+
+
+def _is_ordered(a: Accumulator) -> bool:
+    return not a.monoid.commutative or len(a.bodies) > 1
 
 
 def _counts(e: Expr, walked: tuple[str, ...]) -> bool:

@@ -35,7 +35,7 @@ def looped(kernel: Kernel, axis: tile.TileAxis, walk: Walk, found: Limits, exact
     backwards = goes_backwards(kernel, walk)
     full = None if backwards else _full(kernel, axis, found)
     with kernel.b.loop(axis, found.start, found.stop, exact, backwards) as block:
-        kernel.order = (*order, axis.name)
+        kernel.order = (*order, axis.name) if axis.blocked else order
         for eq in walk.scans:
             prefixes(kernel, axis.name, eq, block)
         states.allocate(kernel.result_order)

@@ -13,13 +13,15 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from einc import tile
-from einc.ein import ZERO, Apply, Equation, Expr, Extent, Program, Read, axes_of, reads
+from einc.ein import TRUE, ZERO, Apply, Equation, Expr, Extent, Program, Read, axes_of, reads
 from einc.ein.rewriting import bottom_up
 from einc.passes.algebra.domain import conjunction
 from einc.passes.algebra.exposure import Dims, is_exposed
+from einc.passes.estimate.sides import steps
 from einc.passes.lowering.finish import finish
 from einc.passes.lowering.held_rows import refined
 from einc.passes.lowering.kernel import Kernel
+from einc.passes.lowering.limits import outermost_bounded
 from einc.passes.lowering.loops import loop
 from einc.passes.lowering.split_walks import in_parts
 from einc.passes.streaming.walks import walks
@@ -42,7 +44,7 @@ def lower(state: State, context: Context) -> State:
     ]
     taken = {*program.dtypes(), *(a.name for a in program.axes)}
     kernels: list[tile.Kernel] = []
-    for plan in (_guarded(plan.of(program), program.shapes()) for plan in state.plans):
+    for plan in (_ordered(program, _guarded(p.of(program), program.shapes()), context) for p in state.plans):
         if plan.splits > 1:
             pair, states = in_parts(program, plan, context, taken)
             kernels += pair
@@ -59,7 +61,7 @@ def lowered(program: Program, plan: Planned, context: Context) -> tile.Kernel:
     grid, whole = kernel.enter()
     kernel.refined = refined(kernel)
     if plan.walked:
-        axis = kernel.b.axis(plan.walked, "reduced")
+        axis = kernel.b.axis(plan.walked, "batch" if steps(plan, context) else "reduced")
         kernel.b.run_along(plan.scanned, axis)
         for walk in walks(plan):
             finish(loop(kernel, axis, walk))
@@ -67,24 +69,48 @@ def lowered(program: Program, plan: Planned, context: Context) -> tile.Kernel:
     return kernel.b.kernel(plan, grid, whole)
 
 
+def _ordered(program: Program, plan: Planned, context: Context) -> Planned:
+    """The plan with its walked axes in the order that prunes most."""
+    if len(plan.walked) < 2 or context.level < 2:
+        return plan
+    return replace(plan, walked=outermost_bounded(Kernel(program, plan, context)))
+
+
 def _guarded(plan: Planned, shapes: Mapping[str, Dims]) -> Planned:
-    """The plan with guards on reads that are in range only where a reduced axis, not in the grid, has positions."""
+    """The plan with guards on reads that are in range only where a reduced axis, not in the grid, has positions: those
+    of one equation at least that has the read."""
     made = {eq.name for eq in plan.equations}
     own = {r for eq in plan.equations for e in eq.expressions() for r in reads(e)}
     sheltered: set[Read] = set()
     grid = {*plan.batch, *plan.rows, *plan.columns}
+    beside: dict[Read, list[tuple[str, ...]]] = {}  # the other axes of equations that read it
+
+    def others(r: Read, eq: Equation) -> tuple[str, ...]:
+        return tuple(a for a in (*eq.axes, *eq.over) if a not in grid and a not in axes_of(r))
+
+    for eq in plan.equations:
+        computed = (*eq.bodies, *(() if eq.domain is None else (eq.domain,)))
+        for r in (r for e in computed for r in reads(e) if r.tensor not in made and is_exposed(r, shapes)):
+            beside.setdefault(r, []).append(others(r, eq))
 
     def guarded(e: Expr, eq: Equation) -> Expr:
-        if not isinstance(e, Read) or e.tensor in made or not is_exposed(e, shapes):
+        if not isinstance(e, Read) or e not in beside:
             return e
-        others = (a for a in (*eq.axes, *eq.over) if a not in grid and a not in axes_of(e))
-        found = replace(e, guard=conjunction(Apply("gt", (Extent(a), ZERO)) for a in others))
+        mine = others(e, eq)
+        fewest = min((axes for axes in beside[e] if set(axes) <= set(mine)), key=len, default=mine)
+        found = replace(e, guard=conjunction(Apply("gt", (Extent(a), ZERO)) for a in fewest))
         sheltered.update({found} - own)
         return found
 
+    def bounding(e: Expr, eq: Equation) -> Expr:
+        bare = replace(e, guard=None) if isinstance(e, Read) and e.guard in (None, TRUE) else None
+        return guarded(bare, eq) if bare in beside else e
+
     def of(eq: Equation) -> Equation:
         done = eq.map(lambda x: bottom_up(x, lambda e: guarded(e, eq)))
-        return replace(done, within=eq.within)  # these tables have a chunk for every position of the grid
+        # tables of chunks have one for every position of the grid; other reads are those of the bodies
+        within = None if eq.within is None else bottom_up(eq.within, lambda e: bounding(e, eq))
+        return replace(done, within=within)
 
     equations = tuple(map(of, plan.equations))
     return replace(plan, equations=equations, sheltered=frozenset(sheltered))

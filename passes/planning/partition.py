@@ -3,7 +3,7 @@
     kernels P, Q   -->   kernel P + Q      where their equations can share one, and it is predicted to take less time
 
 `search` finds the kernels of a program as it stands, `roles` the roles of the axes in one. Where another program of the
-same meaning may have better kernels (`materialise`, `recompute`, `nest`, `share`, `pick`), both are searched.
+same meaning may have better kernels (`materialise`, `recompute`, `nest`, `share`, `pick`, `apart`), both are searched.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from einc.ein import Program
 from einc.ein.rewriting import drop_dead
 from einc.passes.estimate.single import alone
 from einc.passes.planning.alternatives import Alternative, Groups
+from einc.passes.planning.apart import one_by_one
 from einc.passes.planning.flow import Flow
 from einc.passes.planning.materialise import materialised
-from einc.passes.planning.narrow import narrowed
 from einc.passes.planning.nest import nested
-from einc.passes.planning.pass_on import pass_on
+from einc.passes.planning.pass_on import narrowed, pass_on
 from einc.passes.planning.pick import picked
 from einc.passes.planning.recompute import recomputed
 from einc.passes.planning.search import Search, after
 from einc.passes.planning.share import shared
-from einc.pipeline import Context, State
+from einc.pipeline import Context, State, positions
 from einc.pipeline.plan import Join, Planned
 
 
@@ -50,7 +50,11 @@ _ALTERNATIVES: tuple[Callable[[Program, Sequence[Planned], Context], Iterator[Al
     nested,
     shared,
     picked,
+    one_by_one,
 )
+
+
+_HUGE = 1 << 28  # elements, a gigabyte of float32
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +68,22 @@ class _Found:
     seconds: float
     large: frozenset[str]
 
+    @property
+    def huge(self) -> int:
+        """The number of tensors passed on in a CPU's memory that are too large for that."""
+        context = self.search.context
+        made = {t.name: eq.axes for p in self.plans for eq in p.equations for t in eq.outputs}
+        passed = {name for p in self.plans for name in p.stores} & self.search.spared - {*self.search.program.results}
+        return sum(positions(made[n], context) > _HUGE for n in passed) if context.target.cache else 0
+
     def is_better(self, other: _Found, most: float) -> bool:
-        """Does it take less than the share `most` of the other's time, or not much more for fewer large tensors?"""
+        """Does it take less than the share `most` of the other's time, or not much more for fewer large tensors?
+
+        A CPU computes again what would not fit its memory, however long that takes.
+        """
+        mine, others = self.huge, other.huge
+        if mine != others:
+            return mine < others
         if len(self.large) > len(other.large):
             return False
         if self.seconds < most * other.seconds:

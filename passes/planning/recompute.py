@@ -5,8 +5,8 @@
 
 S is an equation of its own, at the axes that T is read at, together with the tensors upstream of T that are no smaller;
 smaller tensors, and those that are `compared`, are read. This is an alternative, taken where the kernels are predicted
-to take clearly less time (`partition`): a T along two sequences need not be in memory only because two kernels, each
-along one of these, need it.
+to take clearly less time, or not much more without a T that is `large` (`partition`): a T along two sequences need not
+be in memory only because two kernels, each along one of these, need it.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from einc.ein.rewriting import bottom_up, names, renamed, unused
 from einc.passes.estimate.cost import Model, arithmetic
 from einc.passes.planning.alternatives import Alternative
 from einc.passes.planning.compared import compared
+from einc.passes.planning.scores import large
 from einc.passes.streaming.prefix import prefix
 from einc.pipeline import Context, positions
 from einc.pipeline.plan import Planned
@@ -52,6 +53,7 @@ class _Recomputing:
         self.plan_of = {eq.name: p for p in plans for eq in p.equations}
         self.groups = {id(p): frozenset(eq.name for eq in p.equations) for p in plans}
         self.once = compared(program)
+        self.large = large(program, context)
 
     def reads(self, plan: Planned) -> dict[str, list[Read]]:
         own = self.groups[id(plan)]
@@ -70,7 +72,7 @@ class _Recomputing:
             above = _upstream(self.maker[name], self.maker, self.context)
             movable = self.once.isdisjoint(_made(above)) and all(_is_plain(eq, self.program) for eq in above)
             movable = movable and all(_is_placed(r, above) for r in at)
-            if movable and _may_pay(above, len(at), producer, self.model):
+            if movable and (name in self.large or _may_pay(above, len(at), producer, self.model)):
                 yield name
 
     def alternatives(self, name: str, readers: Sequence[Planned]) -> Iterator[Alternative]:

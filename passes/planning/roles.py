@@ -117,8 +117,10 @@ def planned(
     if shape is not None:
         rows = tuple(a for a in shape.rows if a in grid)
         columns = tuple(a for a in shape.columns if a in grid)
-        if not rows and set(shape.rows) <= set(walked):  # a walk goes over columns: the others are its rows
-            rows, columns = columns, rows
+        if set(shape.rows) & set(
+            walked
+        ):  # a walk goes over columns: the others are its rows, at one position of the rest
+            rows, columns = columns, ()
     else:
         rows, columns = (grid, ()) if walked or whole else (grid[:-1], grid[-1:])
     batch = tuple(a for a in grid if a not in rows and a not in columns)

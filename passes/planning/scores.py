@@ -1,4 +1,6 @@
-"""Which tensors are scores: results of a contraction that are then reduced over one of their axes.
+"""Which tensors kernels pass on only where that saves much: larger ones than all that is given or wanted, and scores.
+
+Scores are results of a contraction that are then reduced over one of their axes.
 
     S[i, j] = sum[d](Q[i, d] * K[j, d]);  m[i] = max[j](S);  n[i] = sum[j](exp(S - m))          S, and exp(S - m)
 
@@ -11,7 +13,16 @@ from __future__ import annotations
 from einc.ein import Program
 from einc.passes.estimate.sides import shapes_of
 from einc.passes.streaming.walks import computed_from, upstream
-from einc.pipeline import Context
+from einc.pipeline import Context, positions
+
+
+def large(program: Program, context: Context) -> frozenset[str]:
+    """The tensors, by name, that are larger than any operand and any result, and the scores, whatever their size."""
+    given = [tuple(a for dim in p.dims for a in dim) for p in program.operands]
+    made = {t.name: eq.axes for eq in program.equations for t in eq.outputs}
+    most = max((positions(axes, context) for axes in (*given, *(made[r] for r in program.results))), default=0)
+    found = {name for name, axes in made.items() if positions(axes, context) > most}
+    return frozenset(found | scores(program, context))
 
 
 def scores(program: Program, context: Context) -> set[str]:

@@ -11,19 +11,19 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from einc.ein import Equation, Program
+from einc.ein import Equation, Program, tensors_of
 from einc.passes.estimate.cost import Model, Work
-from einc.passes.estimate.fit import crosses, crowds
+from einc.passes.estimate.fit import WHOLE_DOT, crosses, crowds
 from einc.passes.estimate.sides import shapes_of
 from einc.passes.estimate.single import alone
 from einc.passes.planning.alternatives import Groups
 from einc.passes.planning.compared import compared, computes_again
 from einc.passes.planning.flow import Flow
 from einc.passes.planning.roles import Apart, Hold, crossing, misread, planned, walkable
-from einc.passes.planning.scores import scores
+from einc.passes.planning.scores import large, scores
 from einc.passes.streaming.prefix import prefix
 from einc.passes.streaming.walks import can_split
-from einc.pipeline import Context, positions
+from einc.pipeline import Context
 from einc.pipeline.plan import Join, Planned
 from einc.tile.asked import asked
 
@@ -49,10 +49,7 @@ class Search:
         self.memory = memory or Memory()
         self.dtypes = program.dtypes()
         self.model = Model(program, context, self.memory.works)
-        given = [tuple(a for dim in p.dims for a in dim) for p in program.operands]
-        made = [eq.axes for eq in program.equations if any(t.name in program.results for t in eq.outputs)]
-        self.largest = max((positions(axes, context) for axes in (*given, *made)), default=0)
-        self.scores = scores(program, context)
+        self.spared = large(program, context)
         self.compared = compared(program)
 
     def separate(self) -> list[Planned]:
@@ -124,7 +121,7 @@ class Search:
 
         A walk within a walk reads its operands again for every block: it may take that long for scores alone.
         """
-        within = any(p.inner for p in plans) and self.scores.isdisjoint(spared)
+        within = any(p.inner for p in plans) and scores(self.program, self.context).isdisjoint(spared)
         return WITHIN if within else FOR_MEMORY
 
     def feasible(self, groups: Iterable[list[Planned]], flow: Flow) -> Iterator[tuple[list[Planned], Planned]]:
@@ -135,13 +132,8 @@ class Search:
                 yield group, joined
 
     def large(self, plan: Planned) -> frozenset[str]:
-        """The tensors that a kernel passes on to others, each larger than any operand and any result.
-
-        Scores count as large, whatever their size.
-        """
-        passed = set(plan.stores) - set(self.program.results)
-        made = {t.name: positions(eq.axes, self.context) for eq in plan.equations for t in eq.outputs}
-        return frozenset(t for t in passed if made[t] > self.largest or t in self.scores)
+        """The `large` tensors that a kernel passes on to others."""
+        return self.spared.intersection(plan.stores).difference(self.program.results)
 
     def passed(self, plans: Iterable[Planned]) -> frozenset[str]:
         """The large tensors that kernels pass on."""
@@ -180,6 +172,8 @@ class Search:
             if lacks and axes:
                 within = planned(equations, stores, axes, along, shapes, self.context, self.dtypes, hold, within=True)
                 plan = within if isinstance(plan, Apart) or isinstance(within, Planned) else plan
+            if isinstance(plan, Planned) and (passed := self.paired(plan)) is not None:
+                return Apart(f"{passed[1]} would be held, and {passed[0]} over it passed on", overflows=True)
             again = computes_again(plan, self.compared) if isinstance(plan, Planned) else None
             return plan if again is None else Apart(f"{again}, which is compared with itself, would be computed again")
 
@@ -191,6 +185,20 @@ class Search:
         plans += [p for p, held in spread if isinstance(p, Planned) and self.repeats_little(p, held)]
         reasons = [f"{_walking(walked)}: {p.reason}" for walked, p in made.items() if isinstance(p, Apart)]
         return self.least(plans) if plans else Apart("; ".join(reasons))
+
+    def paired(self, plan: Planned) -> tuple[str, str] | None:
+        """A large tensor passed on to a kernel or by it, and a long axis of it held whole in the cache, or None.
+
+        Such an axis is held to reduce what is computed along it and along a walk: it need not be in memory then.
+        """
+        if not self.context.target.cache:
+            return None
+        made = {t.name: eq.axes for eq in self.program.equations for t in eq.outputs}
+        own = {t.name for eq in plan.equations for t in eq.outputs}
+        read = {name for eq in plan.equations for e in eq.computed() for name in tensors_of(e)} - own
+        passed = sorted(self.spared & (read | {*plan.stores} - {*self.program.results}))
+        held = [a for a in plan.whole if self.context.size(a) > 2 * WHOLE_DOT]
+        return next(((name, a) for name in passed for a in held if a in made[name]), None)
 
     def least(self, plans: Sequence[Planned]) -> Planned:
         """The best of several: by rank, then a walk.

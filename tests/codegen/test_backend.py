@@ -149,4 +149,4 @@ def test_nobody_below_knows_a_generator(room: str) -> None:
 
 
 def test_targets_are_figures_of_machines() -> None:
-    assert {*TARGETS["sm_90"].__slots__} == {"name", "vendor", "arch", "warp", "shared", "rates", "registers"}
+    assert {*TARGETS["sm_90"].__slots__} == {"name", "vendor", "arch", "warp", "shared", "rates", "registers", "cache"}

@@ -173,6 +173,11 @@ class _Blocks(Compiler):
 
         return run
 
+    def cuts(self, loop: tile.Loop) -> Callable[[Frame], list[int]]:
+        """None: a GPU's blocks begin where a loop does."""
+        del loop
+        return lambda _: []
+
 
 def reached(access: Access, frame: Frame) -> tuple[Tensor, list[Tensor], Tensor]:
     """The memory that a block reaches, at which index a dimension, 0 where it does not, and where it does."""
