@@ -60,7 +60,7 @@ def shapes_of(equations: Iterable[Equation], context: Context) -> dict[str, Shap
 def tile_axes(plan: Planned, context: Context) -> dict[str, tuple[str, ...]]:
     """The axes that each tile axis of a plan's kernel is made of, by the first of them; outermost first."""
     walked = () if steps(plan, context) else (*plan.walked, *plan.scanned)
-    groups = (plan.rows, plan.columns, *held(plan, context), walked)
+    groups = (plan.rows, plan.columns, *held(plan, context), walked, *plan.inner)
     return {g[0]: g for g in groups if g}
 
 
