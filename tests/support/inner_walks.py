@@ -61,10 +61,18 @@ class Case:
 @st.composite
 def inner_walks(draw: st.DrawFn) -> Case:
     """A program over drawn extents, some of them empty; values are multiples of a quarter."""
-    lines = [draw(st.sampled_from(kind)) for kind in (_SUMS, _MAPS, _RESULTS)]
+    result = draw(st.sampled_from(_RESULTS))
+    ranks = any(mark in result for mark in ("S > ", "S[n, v] > ", "==", "argmax"))
+    kinds = ([line for line in kind if not ranks or _is_exact(line)] for kind in (_SUMS, _MAPS))
+    lines = [*(draw(st.sampled_from(kind)) for kind in kinds), result]
     sizes = {"n": draw(st.sampled_from([1, 3, 18])), "d": draw(st.sampled_from([0, 1, 5, 33, 70]))}
     sizes |= {"v": draw(st.sampled_from([18, 19, 40, 130])), "e": 3}
     return case("\n".join(lines), sizes, draw(st.integers(0, 99)))
+
+
+def _is_exact(line: str) -> bool:
+    """Does f32 compute a line exactly from multiples of a quarter, so that equal values are equal there too?"""
+    return not any(function in line for function in ("exp", "tanh", "rsqrt"))
 
 
 def case(body: str, sizes: dict[str, int], seed: int = 0) -> Case:
