@@ -125,7 +125,7 @@ def narrowness(plan: Planned, shapes: Mapping[str, Shape], context: Context) -> 
 
     Its positions leave few rows and columns room on chip; what is read is then multiplied with few of either.
     """
-    if context.target.vendor == "cpu" or not Tiles(plan, shapes, context).batched:
+    if context.target.cache or not Tiles(plan, shapes, context).batched:
         return 1.0
     for blocked in (_FULL, _FULL // 2):
         tiles = Tiles(plan, shapes, context, blocked)

@@ -30,7 +30,7 @@ _SLOWER = 1.25  # a walk over several axes as one, with contractions that follow
 
 def one_by_one(program: Program, plans: Sequence[Planned], context: Context) -> Iterator[Alternative]:
     """The program with sums in two steps, for each kernel that walks several axes with contractions along them."""
-    if context.target.vendor == "cpu":
+    if context.target.cache:
         return  # whose blocks are boxes
     for plan in plans:
         summed = [eq for eq in plan.equations if eq.over and set(eq.over) == set(plan.walked)]
