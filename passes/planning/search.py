@@ -235,7 +235,8 @@ class Search:
         """Does the plan walk an axis, block by block or step by step, that results of a contraction, or of what reads
         its sides alike, extend over?"""
         shapes = shapes_of(plan.equations, self.context)
-        crossed = (eq.axes for eq in plan.equations if eq.monoid is not None and crosses(eq))
+        others = (eq for eq in plan.equations if eq.monoid is not None and eq.name not in shapes)
+        crossed = (eq.axes for eq in others if crosses(eq))
         extended = (*((*s.rows, *s.columns) for s in shapes.values()), *crossed)
         return any(set(plan.walked) & {*axes} for axes in extended) or steps(plan, self.context)
 
