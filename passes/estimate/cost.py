@@ -26,7 +26,7 @@ from einc.ein.dealing import Shape
 from einc.ein.origins import Products
 from einc.passes.algebra.contraction import contraction, operand_type
 from einc.passes.estimate.fit import narrowness
-from einc.passes.estimate.sides import fills, shapes_of, sides, steps, tile_axes
+from einc.passes.estimate.sides import fills, line, shapes_of, sides, steps, tile_axes
 from einc.passes.streaming.prefix import prefix
 from einc.passes.streaming.sweep import Accumulator
 from einc.passes.streaming.walks import can_split, tensors_read, upstream, walks
@@ -124,7 +124,7 @@ class Model:
             block = self.context.block(_follow(plan.equations, dots))
             return batch * prod(max(-(-positions(g, self.context) // block), 1) for g in (plan.rows, plan.columns))
         inner = positions(plan.whole, self.context) * min(positions(plan.walked, self.context), _WIDEST)
-        rows = max(_TILE // max(inner, 1), 1)
+        rows = max(_TILE // max(inner, 1), line(plan, (*plan.rows, *plan.columns), self.context))
         return batch * max(-(-positions((*plan.rows, *plan.columns), self.context) // rows), 1)
 
     def splits(self, plan: Planned, share: float = 1.0) -> tuple[int, float]:
