@@ -102,7 +102,7 @@ def line(plan: Planned, group: Iterable[str], context: Context) -> int:
 
     They are those of neighbours in memory, of what several axes of a kernel's tile index.
     """
-    if context.target.vendor == "cpu":
+    if context.target.cache:
         return 1
     inside = {*plan.rows, *plan.columns, *plan.whole, *plan.walked}
     last: set[str] = set()
