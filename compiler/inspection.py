@@ -142,7 +142,8 @@ class Inspected:
 
         `format="json"` gives, for this program's level at the top and for every level under `levels`:
 
-        - `kernels`, each with `name`, `equations`, `grid` axes, `streamed` axes (walked block by block), `held` axes;
+        - `kernels`, each with `name`, `equations`, `grid` axes, `streamed` axes (walked block by block), axes walked
+          `within` a block, `held` axes;
           `accumulators`, a map from reduction to what it carries before equal ones are shared (`name`, `body`, `axes`,
           and `moves`: the coefficient of each accumulator in its value after a movement); `state`, what is carried
           after sharing (`name`, `dtype`, `axes`), and `state_bytes_per_row`; `tiles` by walked axis (`visited`, of

@@ -63,6 +63,7 @@ def _print_plan(p: Plan) -> str:
         ("one position of", p.batch),
         ("blocks of", (*p.rows, *p.columns)),
         ("walks", p.walked),
+        ("within it walks", tuple(a for group in p.inner for a in group)),
         ("holds all of", p.whole),
     ):
         parts += [f"{verb} {', '.join(axes)}"] if axes else []

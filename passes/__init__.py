@@ -5,6 +5,7 @@ A generator's own stand beside them (`pipeline`): what sizes tiles does, for one
 
 from __future__ import annotations
 
+from einc.passes.diagonals.sum_diagonals import sum_diagonals
 from einc.passes.equations.distribute import distribute
 from einc.passes.equations.hoist import hoist
 from einc.passes.equations.inline import inline
@@ -79,6 +80,13 @@ PIPELINE: tuple[Pass, ...] = (
         "Q[h, i], K[h // (|h| / |g|)]  -->  Q[g * |r| + r, i], K[g]      |r| = |h| / |g|",
         "heads that share a key are rows of one contraction, which reads the key once",
         on_program(merge_axes),
+        level=2,
+    ),
+    Pass(
+        "sum-diagonals",
+        "sum[j](X[r + j, j])  -->  T[D, p, q] = sum[J](X[B * (D + J - |J|) + p, B * J + q]);  sum[p](T[…])",
+        "along a diagonal every term is a product by itself; blocks beside it are contractions, added up in a tile",
+        on_program(sum_diagonals),
         level=2,
     ),
     Pass(

@@ -24,8 +24,8 @@ _SQUARE = 256  # rows and columns that make a matrix product run at full speed
 
 @dataclass(frozen=True, slots=True)
 class Dim:
-    """An `ein` axis of a tile axis. `kind` is `batch`, `row`, `column`, `whole` or `reduced`, `segment` where a
-    walk is over a short part of it, or `single` where a box holds one position."""
+    """An `ein` axis of a tile axis. `kind` is `batch`, `row`, `column`, `whole`, `reduced` or `inner`; `segment` where
+    a walk is over a short part of it, or `single` where a box holds one position."""
 
     tile: str
     axis: str
@@ -62,8 +62,9 @@ def _fitted(dims: Sequence[Dim], shapes: Sequence[frozenset[int]], dots: bool, p
         large = [("batch", 1), ("reduced", _STREAMED)]
     stages = (
         ("segment", _SEGMENT), *large,
-        ("row", _SQUARE if pruned else _ROWS), ("row", _SQUARE), ("reduced", 512), ("column", _SQUARE),
-        ("row", 16), ("reduced", 64), ("column", 16), ("row", 1), ("column", 1), ("reduced", 1), ("segment", 1),
+        ("inner", _STREAMED), ("row", _SQUARE if pruned else _ROWS), ("row", _SQUARE), ("reduced", 512),
+        ("column", _SQUARE), ("inner", 512), ("row", 16), ("reduced", 64), ("column", 16), ("inner", 64),
+        ("row", 1), ("column", 1), ("reduced", 1), ("inner", 1), ("segment", 1),
     )  # fmt: skip
     for kind, least in stages:
         for group in _groups(dims, kind):

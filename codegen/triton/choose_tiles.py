@@ -31,6 +31,7 @@ _CHAINED = ((64, 4), (32, 8), (16, 8))  # rows and warps where dots follow each 
 # which masks leave less of
 _SEVERAL = ((64, 64, 4, 3, 5), (128, 64, 8, 3, 5), (64, 64, 4, 2, 6), (64, 32, 4, 3, 5), (128, 64, 8, 2, 5))
 _MASKED = 5
+_STEPPED = ((128, 64, 8), (64, 64, 4), (64, 32, 4), (32, 32, 4), (16, 16, 4))  # rows, columns, warps; fastest first
 _WARPS = 8  # that keep a multiprocessor's matrix units busy
 _EXACT = ((64, 8), (32, 8), (16, 8))  # the same where all of them go through vector units
 _MOST_PRODUCTS = 512  # of a thread in a dot on vector units, before CUDA 12.8's assembler spills
@@ -42,8 +43,9 @@ _TILE = 4096  # elements of a tile value where nothing is multiplied
 _DOT = (128, 128, 64)  # rows, columns and inner length of a dot on matrix units
 _SHORT = ("sm_80", "gfx942")  # targets with half the inner length, whose shared memory is smaller
 _INTERPRETED = (1 << 18, (256, 256, 256))  # the same two where each operation costs, however large its tile
+_CROSS = 64  # rows and columns of such a tile where two sides meet in a loop within the walk
 _FILLED = 256  # programs that keep a machine busy to the end
-_WIDEST = {"column": 1024, "reduced": 1024}
+_WIDEST = {"column": 1024, "reduced": 1024, "inner": 1024}
 _SEGMENT = 16  # positions of a walk over a segment
 _LINE = 64  # positions of neighbours in memory that a block has at least, where there are as many
 
@@ -97,14 +99,53 @@ def _dot_tiles(k: Sizing) -> Tiles:
         return _batched(k)
     if k.on_cuda and widest <= 2 and k.steps and (busy := _busy(k)) is not None:
         return busy
+    if k.steps and k.target.vendor != "cpu":
+        return _stepped(k)
     walked = {a.name for a in k.axes if a.role == "reduced"}
     chained = walked & {d.inner for d in k.dots} and walked & {x for d in k.dots for x in (d.row, d.column)}
     if chained and k.on_cuda and widest <= 4:
         return _cut(_chained(k), k)
     blocks = _dot_blocks(k, widest)
+    if k.within & {d.inner for d in k.dots}:
+        return _nested(k, blocks, widest)
     is_plain = k.on_cuda and widest <= 2 and len(k.dots) == 1
     if is_plain and k.dots[0].inner in walked and k.is_copied(k.dots[0]):
         return _product(k, blocks) or _fitted(Tiles(blocks, 8), k)
+    return _fitted(Tiles(blocks, 8), k)
+
+
+def _stepped(k: Sizing) -> Tiles:
+    """Tiles of dots at each position of a walk, none of whose operands stay from one to the next: the most rows and
+    columns for which all of them fit in shared memory, since each is read so much less often, and then the most stages.
+    """
+    exact = bool(k.occupancy.exact) and k.on_cuda
+    for (rows, columns, warps), stages in combinations(_STEPPED, (3, 2, 1)):
+        blocks = {"row": Block(LEAST, rows), "column": Block(LEAST, columns)}
+        blocks |= {"reduced": Block(1, 1), "whole": Block(k.least, WHOLE)}
+        tiles = Tiles(blocks, _WARPS if exact else warps, stages)
+        sizes = k.sizes(blocks)
+        held = k.occupancy.registers(sizes) <= k.target.registers * tiles.warps // 8 * 3 // 4
+        held = held and not (exact and k.occupancy.products(sizes, tiles.warps) > _MOST_PRODUCTS)
+        if held and k.occupancy.shared(sizes, stages, tiles.warps) <= k.target.shared:
+            break
+    return tiles
+
+
+def _nested(k: Sizing, blocks: dict[str, Block], widest: int) -> Tiles:
+    """Tiles of dots that a loop within the walk sums up: along the walked axis they have columns, no inner length.
+
+    The widest tile of a single product comes first: what is read of both sides is least for each result, which then
+    stays in registers while what the walk makes of it takes its place.
+    """
+    walked = {a.name for a in k.axes if a.role == "reduced"}
+    if walked & {d.inner for d in k.dots}:
+        return _fitted(Tiles(blocks, 8), k)
+    blocks = blocks | {"reduced": Block(LEAST, blocks["column"].cap)}
+    if k.on_cuda and widest <= 2 and len(k.dots) == 1 and k.is_copied(k.dots[0]):
+        rows, columns, warps = _PRODUCTS[0]
+        wide = Tiles(blocks | {"row": Block(LEAST, rows), "reduced": Block(LEAST, columns)}, warps)
+        if _fitted(wide, k) == wide:
+            return wide
     return _fitted(Tiles(blocks, 8), k)
 
 
@@ -129,7 +170,7 @@ def _chained(k: Sizing) -> Tiles:
     if max(types) <= 2 and len(k.dots) > 2 and (busy := _busy(k)) is not None:
         return busy
     inner, stages = (_HALF, 3) if max(types) <= 2 else (_HALF // 2, 2)
-    whole = {"reduced": Block(least, max(inner, least)), "whole": Block(least, WHOLE)}
+    whole = {role: Block(least, max(inner, least)) for role in ("reduced", "inner")} | {"whole": Block(least, WHOLE)}
     for rows, warps in _CHAINED if min(types) <= 2 else _EXACT:
         blocks = {"row": Block(LEAST, rows), "column": Block(LEAST, inner)}
         tiles = Tiles(blocks | whole, warps, stages)
@@ -139,7 +180,7 @@ def _chained(k: Sizing) -> Tiles:
     held = rows * max(widths, default=_HALF)
     while (stages * inner * sum(widths) + held) * max(types) > k.target.shared and inner > least:
         inner, stages = (inner, 2) if stages > 2 else (inner // 2, 2)
-    cut = {"reduced": Block(least, max(inner, least))}
+    cut = {role: Block(least, max(inner, least)) for role in ("reduced", "inner")}
     return replace(tiles, blocks=tiles.blocks | cut, stages=stages)
 
 
@@ -151,7 +192,8 @@ def _busy(k: Sizing) -> Tiles | None:
     target = k.target
     for rows, inner, warps, stages, share in _SEVERAL:
         blocks = {"row": Block(LEAST, rows), "column": Block(LEAST, _HALF)}
-        blocks |= {"reduced": Block(k.least, max(inner, k.least)), "whole": Block(k.least, WHOLE)}
+        blocks |= {role: Block(k.least, max(inner, k.least)) for role in ("reduced", "inner")}
+        blocks |= {"whole": Block(k.least, WHOLE)}
         sizes = k.sizes(blocks)
         room = target.registers * warps // 8
         programs = target.shared // (k.occupancy.shared(sizes, stages, warps) + 1024)
@@ -174,7 +216,7 @@ def _batched(k: Sizing) -> Tiles:
     found, least = Tiles({}, 8), k.least
     for rows, stages, inner in combinations((_HALF, _HALF // 2, LEAST), (2, 1), (_HALF, _HALF // 2, least)):
         blocks = {role: Block(LEAST, rows) for role in ("row", "column")}
-        blocks |= {"reduced": Block(least, inner), "whole": Block(LEAST, WHOLE)}
+        blocks |= {"reduced": Block(least, inner), "inner": Block(least, inner), "whole": Block(LEAST, WHOLE)}
         sizes = k.sizes(blocks)
         held = k.occupancy.results(sizes)
         found = Tiles(blocks, 4 if held <= k.target.registers // 8 else 8, stages)
@@ -200,7 +242,7 @@ def _cut(tiles: Tiles, k: Sizing) -> Tiles:
     """Stages, the inner length, rows and columns cut until what dots read fits in shared memory, and what is computed
     in registers."""
     narrow = k.on_cuda and k.columns_of_chains
-    floors = {"reduced": k.least, "row": LEAST, "column": _HALF if narrow else LEAST}
+    floors = {"reduced": k.least, "inner": k.least, "row": LEAST, "column": _HALF if narrow else LEAST}
 
     def is_wide() -> bool:
         return k.target.vendor != "cpu" and k.occupancy.largest(k.sizes(tiles.blocks), walked=True) > _COMPUTED
@@ -213,8 +255,8 @@ def _cut(tiles: Tiles, k: Sizing) -> Tiles:
         smaller = {role: _halved(tiles, role) for role, floor in floors.items() if tiles.blocks[role].cap > floor}
         if tiles.stages > 2 and not wide:
             tiles = fewer
-        elif "reduced" in smaller:
-            tiles = smaller["reduced"]
+        elif (length := "inner" if k.within and not wide else "reduced") in smaller:
+            tiles = smaller[length]
         elif smaller:
             tiles = min(smaller.values(), key=taken)
         elif tiles.stages > 1 and not wide and taken(fewer) > k.target.shared:
@@ -246,6 +288,7 @@ def _dot_blocks(k: Sizing, widest: int) -> dict[str, Block]:
         "row": Block(LEAST, rows),
         "column": Block(LEAST, columns),
         "reduced": Block(k.least, max(inner, k.least)),
+        "inner": Block(k.least, max(inner, k.least)),
         "whole": Block(k.least, WHOLE),
     }
 
@@ -282,9 +325,11 @@ def _plain_blocks(k: Sizing) -> dict[str, Block]:
     carried = max((len(v.args) for v in values_in(k.kernel.body) if isinstance(v, tile.Scan)), default=1)
     room = (_INTERPRETED[0] if k.target.vendor == "cpu" else _TILE) // power(carried)
     blocks: dict[str, Block] = {}
+    if k.crossed:  # what is read of one side at few positions is used for all of the other
+        return {a.role: Block(1, max(1, room // _TILE) if a.role == "inner" else _CROSS) for a in k.axes}
     short = segments(k.kernel)
     every = tile_axes(k.kernel).values()
-    axes = sorted(every, key=lambda a: ("whole", "reduced", "column", "row", "batch").index(a.role))
+    axes = sorted(every, key=lambda a: ("whole", "inner", "reduced", "column", "row", "batch").index(a.role))
     lines = {a.name: min(_LINE, k.hints[a.name]) for a in axes if a.name in k.lines and k.on_cuda}
     for a in axes:
         given, line = k.given(a), lines.pop(a.name, 1)

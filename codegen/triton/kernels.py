@@ -182,8 +182,10 @@ class _Writer:
             yield from wrapped(f"{self.python['value', c.name]} = {code}")
         start = "0" if s.start is None else self.write.value(s.start, ()).code
         stop = self.stop(s.axis) if s.stop is None else self.write.value(s.stop, ()).code
-        if s.full is None or not s.full.body or not s.axis.blocked:
+        if s.full is None or not s.full.body:
             yield from self.segment(s, s.body, start, stop)
+        elif not s.axis.blocked:
+            yield from self.steps(s, s.full, start, stop)
         else:
             yield from self.segments(s, s.full, start, stop)
 
@@ -207,6 +209,23 @@ class _Writer:
         yield f"# blocks of {name} of which every position counts"
         yield from self.segment(s, full.body, first, mixed)
         yield f"# blocks of {name} that are masked"
+        yield from self.segment(s, s.body, mixed, stop)
+
+    def steps(self, s: tile.Loop, full: tile.Full, start: str, stop: str) -> Iterator[str]:
+        """The same of a loop that takes one position after another."""
+        name, first, last = s.axis.name, start, self.write.value(full.stop, ()).code
+        if full.start is not None:
+            first = self.names.fresh(f"{name}_full")
+            yield f"{first} = {self.write.value(full.start, ()).code}"
+        mixed = last if first == "0" else self.names.fresh(f"{name}_mixed")
+        if first != "0":
+            yield f"{mixed} = tl.maximum({first}, {last})"
+        if full.start is not None:
+            yield f"# positions of {name} that are masked"
+            yield from self.segment(s, s.body, start, first)
+        yield f"# positions of {name} that count as a whole"
+        yield from self.segment(s, full.body, first, mixed)
+        yield f"# positions of {name} that are masked"
         yield from self.segment(s, s.body, mixed, stop)
 
     def segment(self, s: tile.Loop, body: tuple[tile.Statement, ...], start: str, stop: str) -> Iterator[str]:

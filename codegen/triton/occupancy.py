@@ -55,7 +55,7 @@ class Occupancy:
         made = dict(_made(body))
         self.operands = _operands(body, made, None)
         self.exchanged = _exchanged(body)
-        self.loops = [(_operands(o.body, made, o.axis.name), _exchanged(o.body)) for o in around]
+        self.loops = [(_operands(o.body, made, o), _exchanged(o.body)) for o in around]
         self.dots_of = [[v.sides for v in values_in(o.body) if isinstance(v, Dot)] for o in around]
         self.results_of = [[_space(s.types[0]) for s in lets(o.body) if _has_dot(s)] for o in around]
         self.computed = _computed(body)
@@ -144,8 +144,9 @@ def _exchanged(body: Body) -> list[_Exchange]:
     return found
 
 
-def _operands(body: Body, made: Mapping[str, Let], moving: str | None) -> list[_Space]:
+def _operands(body: Body, made: Mapping[str, Let], loop: Loop | None) -> list[_Space]:
     """The operands of dots directly in a body; where a loop moves them, those of every stage."""
+    moving = set() if loop is None else {loop.axis.name} if loop.axis.blocked else _moving(loop)
     dots = [v for s in body if not isinstance(s, Loop) for v in values_in((s,)) if isinstance(v, Dot)]
     taken: dict[str, _Space] = {}
     for d in dots:
@@ -157,8 +158,7 @@ def _operands(body: Body, made: Mapping[str, Let], moving: str | None) -> list[_
                 taken[side.name] = _space(own)
             for name in _loaded(side.name, made):
                 type_ = made[name].types[0]
-                moves = moving is not None and Ref(moving) in walk_values(made[name].value)
-                taken[name] = _space(type_, moves or moving in type_.axes)
+                taken[name] = _space(type_, not moving.isdisjoint((name, *type_.axes)))
     return list(taken.values())
 
 

@@ -48,6 +48,17 @@ class Sizing:
         return frozenset(name for names in found for name in names)
 
     @cached_property
+    def within(self) -> frozenset[str]:
+        """The axes that loops walk within others."""
+        return frozenset(a.name for a in self.axes if a.role == "inner")
+
+    @cached_property
+    def crossed(self) -> frozenset[str]:
+        """The axes that loops within others fold for rows and columns at once, without a dot."""
+        found = ((s.types[0].axes, s.value) for s in lets(self.kernel.body) if isinstance(s.value, tile.Fold))
+        return frozenset(v.axis for axes, v in found if len(axes) > 1) & self.within
+
+    @cached_property
     def columns_of_chains(self) -> frozenset[str]:
         """The columns of what computed values of two bytes are multiplied with, after another dot.
 

@@ -13,8 +13,9 @@ from einc.base.types import DType
 class Rates:
     """What a machine does in a second: FLOPs of f16 on its matrix units and of f32 on its vector units, special
     functions (an exponential is one), bytes to and from memory; the processors that share this between them, each
-    with a program of its own; the seconds that a launch costs; and whether they do all this `in_turn`, on units that
-    contract all floats of up to 32 bits alike, or each on units of its own at the same time."""
+    with a program of its own; the seconds that a launch costs; whether they do all this `in_turn`, on units that
+    contract all floats of up to 32 bits alike, or each on units of its own at the same time; and the bytes of the last
+    cache before memory, which they share."""
 
     matrix: float
     vector: float
@@ -23,6 +24,7 @@ class Rates:
     processors: int
     launch: float = 4e-6
     in_turn: bool = False
+    last_cache: int = 32 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +52,11 @@ class Target:
 
 
 # Dense peaks of the vendors' data sheets; special functions: 16 a clock on each multiprocessor.
-_A100 = Rates(312e12, 19.5e12, 2.4e12, 2.0e12, 108)
-_H100 = Rates(989e12, 67e12, 3.7e12, 3.35e12, 132)
-_B200 = Rates(2250e12, 75e12, 4.5e12, 8.0e12, 148)
-_MI300X = Rates(1307e12, 163e12, 10e12, 5.3e12, 304)
-_MI355X = Rates(2500e12, 157e12, 10e12, 8.0e12, 256)
+_A100 = Rates(312e12, 19.5e12, 2.4e12, 2.0e12, 108, last_cache=40 << 20)
+_H100 = Rates(989e12, 67e12, 3.7e12, 3.35e12, 132, last_cache=50 << 20)
+_B200 = Rates(2250e12, 75e12, 4.5e12, 8.0e12, 148, last_cache=126 << 20)
+_MI300X = Rates(1307e12, 163e12, 10e12, 5.3e12, 304, last_cache=256 << 20)
+_MI355X = Rates(2500e12, 157e12, 10e12, 8.0e12, 256, last_cache=256 << 20)
 # One core of a server's processor with vectors of 256 bits, as torch uses it: measured.
 _CHANNELS = 8  # cores that use all of the memory's bandwidth
 _CORE = Rates(95e9, 10e9, 3e9, 10e9, 1, 5e-5, in_turn=True)

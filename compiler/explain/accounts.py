@@ -69,11 +69,12 @@ def _machine(target: Target) -> str:
 
 def _decided(c: Compiled, figures: _Figures) -> Iterator[Decision]:
     """The comparisons of `partition`, by the model that decided them; only blocks that walks visit count."""
-    model = Model(c.state.program, c.context)
+    context = c.context.knowing(c.state.program.axes)
+    model = Model(c.state.program, context)
 
     @cache
     def seconds(plan: Planned) -> float:
-        return model.splits(plan, figures.share(plan, c.context))[1]
+        return model.splits(plan, figures.share(plan, context))[1]
 
     for join in c.state.joins:
         names = tuple(p.stores for p in join.kernels)
@@ -95,6 +96,12 @@ def sweeps(plans: Sequence[Planned]) -> dict[str, int]:
         else:
             found.update(dict.fromkeys((a for eq in p.equations for a in eq.over), 1))
     return dict(found)
+
+
+def _walked(k: tile.Kernel, within: bool) -> tuple[str, ...]:
+    """The axes that loops of a kernel walk, or that loops within these do."""
+    own = (loop.axis for loop in loops(k.body) if (loop.axis.role == "inner") == within)
+    return tuple(dict.fromkeys(a for axis in own for a in axis.axes))
 
 
 def _roles(k: tile.Kernel, plan: Planned | None) -> tuple[Planned | None, Planned | None]:
@@ -130,7 +137,7 @@ class _Figures:
 
     def kernel(self, k: tile.Kernel, plan: Planned | None, merged: Planned | None) -> KernelFigures:
         carried = list(states(k))
-        moved = self.moved(k, plan)
+        moved = self.moved(k, plan, merged)
         splits, split = (1, "") if plan is None else (plan.splits, plan.split)
         tiles = self.tiles(k, splits)
         cost, work = self.cost(sum(moved.values())), 0
@@ -144,7 +151,8 @@ class _Figures:
             reads=tuple(b.name for b in k.buffers if not b.written),
             writes=tuple(b.name for b in k.buffers if b.written),
             grid=tuple(a for t in k.grid for a in t.axes),
-            streamed=tuple(dict.fromkeys(a for loop in loops(k.body) for a in loop.axis.axes)),
+            streamed=_walked(k, within=False),
+            within=_walked(k, within=True),
             held=tuple(a for t in k.whole for a in t.axes),
             derivations=() if plan is None else derivations(plan, self.shapes()),
             state=tuple(_state(k, c) for c in carried),
@@ -175,11 +183,15 @@ class _Figures:
                 eq.name, f"{left(eq)} = {body(eq, self.shapes())}", tuple(sorted(tensors_read(eq.expressions())))
             )
 
-    def moved(self, k: tile.Kernel, plan: Planned | None) -> dict[str, int]:
+    def moved(self, k: tile.Kernel, plan: Planned | None, merged: Planned | None) -> dict[str, int]:
         """Bytes by tensor."""
         written = {b.name: _intermediate(b, self.sizes).bytes for b in k.buffers if b.written}
         if plan is None:
-            return {b.name: _intermediate(b, self.sizes).bytes for b in k.buffers if not b.written} | written
+            every = {b.name: _intermediate(b, self.sizes).bytes for b in k.buffers if not b.written}
+            if merged is not None:
+                later = self.model.traffic(replace(merged, equations=_finishing(merged)), 1)
+                every |= {name: int(n) for name, n in later.items() if name in every}
+            return every | written
         traffic = self.model.traffic(plan, max(len(walks(plan)), 1))
         return {name: int(n) for name, n in traffic.items() if name not in plan.stores} | written
 

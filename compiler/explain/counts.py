@@ -45,8 +45,8 @@ def _operations(e: Expr, dtypes: Mapping[str, DType]) -> int:
 
 
 def states(k: tile.Kernel) -> Iterator[tile.Carried]:
-    """The states that loops carry, each name once."""
-    yield from {c.name: c for loop in loops(k.body) for c in loop.carried}.values()
+    """The states that loops carry from one block of a kernel's walk to the next, each name once."""
+    yield from {c.name: c for loop in loops(k.body) if loop.axis.role != "inner" for c in loop.carried}.values()
 
 
 def running_state(k: tile.Kernel) -> list[tile.Carried]:

@@ -76,6 +76,7 @@ class KernelFigures:
     writes: tuple[str, ...]
     grid: tuple[str, ...]
     streamed: tuple[str, ...]
+    within: tuple[str, ...]
     held: tuple[str, ...]
     derivations: tuple[Derivation, ...]
     state: tuple[State, ...]

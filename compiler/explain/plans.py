@@ -51,15 +51,17 @@ def _plan(program: Program, k: tile.Kernel, equations: tuple[Equation, ...], sto
         "batch": axes("batch"),
         "rows": axes("row"),
         "columns": axes("column"),
-        "walked": next((loop.axis.axes for loop in loops(k.body)), ()),
+        "walked": next((loop.axis.axes for loop in loops(k.body) if loop.axis.role != "inner"), ()),
         "whole": axes("whole"),
     }
-    known = {a for group in placed.values() for a in group}
+    inner = tuple(dict.fromkeys(loop.axis.axes for loop in loops(k.body) if loop.axis.role == "inner"))
+    known = {a for group in (*placed.values(), *inner) for a in group}
     return Plan(
         tuple(eq.name for eq in equations),
         stores=stores,
         split=parts,
         splits=int(extent.value) if isinstance(extent, Const) else 1,
         scanned=tuple(dict.fromkeys(a for eq in equations for a in eq.axes if a not in known)),
+        inner=inner,
         **placed,
     )

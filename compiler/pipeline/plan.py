@@ -15,7 +15,9 @@ class Roles:
 
     `batch` axes have one position a program; `rows` and `columns` are blocked over the grid, each group flattened into
     one tile axis; `walked` is the group that the kernel walks block by block; each of `whole` is held in one block.
-    `stores` names the tensors written to memory. A reduction goes over walked and whole axes.
+    Each group of `inner` is walked by the reductions over it themselves, within a block of the walk or outside of it.
+    `stores` names the tensors written to memory. A reduction goes over walked and whole axes, or over a group of
+    `inner` ones.
     A walk is in `splits` parts, counted by the axis `split`, whose states a second kernel merges; one part is the walk.
     `scanned` are axes that run along with the walked one, position by position: those of the prefixes over it.
     """
@@ -26,6 +28,7 @@ class Roles:
     columns: tuple[str, ...] = ()
     walked: tuple[str, ...] = ()
     whole: tuple[str, ...] = ()
+    inner: tuple[tuple[str, ...], ...] = ()
     split: str = ""
     splits: int = 1
     scanned: tuple[str, ...] = ()
@@ -39,6 +42,10 @@ class Roles:
     def along(self) -> frozenset[str]:
         """The axes that a walk runs along."""
         return frozenset((*self.walked, *self.scanned))
+
+    def walks_within(self, eq: Equation) -> bool:
+        """Is the equation a reduction that walks its axes itself, in one block of the kernel's walk after another?"""
+        return eq.over in self.inner
 
     def writes(self, eq: Equation) -> bool:
         """Is any tensor of the equation written to memory?"""

@@ -69,6 +69,7 @@ def _kernel_data(k: KernelFigures) -> dict[str, object]:
         "equations": [e.name for e in k.equations],
         "grid": list(k.grid),
         "streamed": list(k.streamed),
+        "within": list(k.within),
         "held": list(k.held),
         "accumulators": {d.reduction: _accumulators(d) for d in k.derivations},
         "state": [asdict(s) for s in k.state],

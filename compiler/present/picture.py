@@ -172,6 +172,7 @@ class _Picture:
 def _shape(k: KernelFigures) -> str:
     parts = [f"blocks of {', '.join(k.grid)}"] if k.grid else ["one program"]
     parts += [f"walks {', '.join(k.streamed)}"] if k.streamed else []
+    parts += [f"within it {', '.join(k.within)}"] if k.within else []
     parts += [f"holds {', '.join(k.held)}"] if k.held else []
     return " · ".join(parts)
 

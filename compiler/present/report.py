@@ -74,9 +74,10 @@ def plain(text: str) -> str:
 
 
 def shape_of(k: KernelFigures) -> str:
-    """`one program per block of b, h, i; walks j; holds d whole`."""
+    """`a program for each block of b, h, i; walks j; holds d whole`."""
     parts = [f"a program for each block of {', '.join(k.grid)}" if k.grid else "one program"]
     parts += [f"walks {', '.join(k.streamed)}"] if k.streamed else []
+    parts += [f"within it walks {', '.join(k.within)}"] if k.within else []
     parts += [f"holds {', '.join(k.held)} whole"] if k.held else []
     return "; ".join(parts)
 

@@ -26,7 +26,8 @@ from einc.tile.choices import Choices as Choices
 class TileAxis:
     """A group of `ein` axes as one index, outermost first; if not `blocked`, of one position per program (or step).
 
-    `role`, by which tile sizes are chosen, is `batch`, `row`, `column`, `whole` or `reduced`.
+    `role`, by which tile sizes are chosen, is `batch`, `row`, `column`, `whole`, `reduced`, or `inner` of a loop that
+    runs within another's block.
     """
 
     name: str

@@ -52,6 +52,7 @@ class _Peeling:
         self.begun: dict[str, str] = {}  # states of the loop that is left out, by what they are named before it
         self.known: dict[str, bool | float] = {}
         self.kept = {s.axis.name for s in loops(kernel.body) if not _is_simple(s)}
+        self.kept |= {s.axis.name for outer in loops(kernel.body) for s in loops(outer.body)}
         self.axes: list[TileAxis] = []
 
     def body(self, statements: tuple[Statement, ...]) -> tuple[Statement, ...]:

@@ -36,7 +36,7 @@ from einc.tile.walk import loop_position, values_in
 
 ROLES = {"grid": "row", "whole": "whole", "loop": "reduced"}  # the default role of a blocked axis, by its place
 UNBLOCKED = "batch"  # the role of a grid's axis without a block
-ROLE_WORDS = ("batch", "row", "column", "whole", "reduced")
+ROLE_WORDS = ("batch", "row", "column", "whole", "reduced", "inner")
 BEHIND = ("from", "to", "exactly", "backwards", "in")  # words that may follow an axis; one so named shows its role
 
 

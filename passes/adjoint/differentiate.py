@@ -36,6 +36,7 @@ from einc.ein.monoids import MONOIDS
 from einc.ein.rewriting import drop_dead, names, unused
 from einc.passes.adjoint.chain import Chain, Contribution
 from einc.passes.adjoint.conditions import all_of, conjuncts
+from einc.passes.adjoint.diagonals import Combination, combination
 from einc.passes.adjoint.factors import named_factors
 from einc.passes.adjoint.groups import by_groups
 from einc.passes.adjoint.quotients import Quotients
@@ -142,7 +143,9 @@ class _Reverse:
             dims = self._space(c.read.tensor)
             kept = _bare(c.read)
             over = tuple(a for a in space if a not in kept)
-            if kept and over and tuple((a,) for a in kept) != dims:
+            if (found := combination(c.read)) is not None:
+                piece = self._along(c, found, space, dims)
+            elif kept and over and tuple((a,) for a in kept) != dims:
                 value = self._part(c, kept, over)
                 piece = transposed(replace(c.read, guard=None), value, None, kept, dims, self.axes, self.shapes)
             else:
@@ -161,6 +164,22 @@ class _Reverse:
         made = _summed(part, dims, piece) if piece.over else Equation((part,), dims, (_alone(piece),))
         self.backward.append(made)
         return Read(part.name, tuple(map(AxisValue, kept)))
+
+    def _along(
+        self, c: Contribution, found: Combination, space: tuple[str, ...], dims: tuple[tuple[str, ...], ...]
+    ) -> Piece:
+        """What a read contributes whose index depends on a combination of axes, first at each of its values."""
+        tensor = c.read.tensor
+        axis = self.axes.fresh(found.name, found.extent, {*space, *(a for d in dims for a in d)})
+        own = (*found.others, axis)
+        part = Tensor(self._unused(f"d{tensor}_{''.join(own)}"), compute(self.dtypes[tensor]))
+        inner = tuple((a,) for a in own)
+        self._know(part.name, part.dtype, inner)
+        guard = conjoin(c.guard, c.read.guard)
+        piece = transposed(found.read(part.name), c.value, guard, space, inner, self.axes, self.shapes)
+        self.backward.append(_summed(part, inner, piece))
+        value = Read(part.name, tuple(map(AxisValue, own)))
+        return transposed(found.along(c.read, axis), value, None, own, dims, self.axes, self.shapes)
 
     def _aside(self, of: str, what: str, dtype: DType, dims: tuple[tuple[str, ...], ...]) -> str:
         """The name of a tensor that only the derivative reads."""

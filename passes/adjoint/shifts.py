@@ -6,17 +6,20 @@ If m moves by t, x - m moves by -t, e and its sum are multiplied by exp(-t), and
 **motion**: added terms `shift * t`, or a factor `exp(rate * t)`; both are rational multiples. The motion of every value
 that reads m is derived from those of its parts, and m is a shift if all that leaves the program is unmoved. Nothing
 depends on what m is: the maximum of a softmax, a running one, or a guess.
+
+Every position of m moves by a t of its own. So only values at the same position move alike, and what is reduced along
+an axis of m moves in some other way: a softmax over i of the maxima m[i] is not what it was.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 
 from einc.base.ops import COMPARISONS
 from einc.ein import Apply, Cast, Const, Equation, Expr, Program, Read, tensors_of, walk
+from einc.ein.guards import composite
 from einc.ein.rewriting import names
 
 _INFINITIES = (math.inf, -math.inf)
@@ -32,7 +35,24 @@ class Motion:
 
 
 STILL = Motion()
-Known = Mapping[str, Motion | None]  # None: it moves in some other way
+
+
+class Known(dict[str, Motion | None]):
+    """How tensors move, None in some other way; `axes` are those that t varies along, `dims` are all shapes."""
+
+    def __init__(self, program: Program, name: str) -> None:
+        super().__init__(dict.fromkeys(names(program), STILL))
+        self[name] = Motion(shift=Fraction(1))
+        self.dims = program.shapes()
+        self.axes = frozenset(a for dim in self.dims[name] for a in dim)
+
+    def read(self, r: Read) -> Motion | None:
+        """The motion of a read: that of the tensor, at its own position along what t varies along."""
+        found = self[r.tensor]
+        if found == STILL:
+            return found
+        pairs = zip(r.index, self.dims[r.tensor], strict=True)
+        return found if all(at == composite(dim) or self.axes.isdisjoint(dim) for at, dim in pairs) else None
 
 
 def shifts(program: Program) -> frozenset[str]:
@@ -50,8 +70,7 @@ def _picks(e: Equation) -> bool:
 
 
 def _is_shift(name: str, program: Program) -> bool:
-    known: dict[str, Motion | None] = dict.fromkeys(names(program), STILL)
-    known[name] = Motion(shift=Fraction(1))
+    known = Known(program, name)
     for e in program.equations:
         if e.name == name or all(known[t] == STILL for x in e.expressions() for t in tensors_of(x)):
             continue
@@ -73,6 +92,8 @@ def _equation(e: Equation, known: Known) -> Motion | None:
     assert body is not None
     if e.monoid is None or body == STILL:
         return body
+    if not known.axes.isdisjoint(e.over):
+        return None
     if e.monoid.adds:
         return body if body.shift == 0 else None
     return body if e.monoid.extreme else None
@@ -81,9 +102,9 @@ def _equation(e: Equation, known: Known) -> Motion | None:
 def _motion(e: Expr, known: Known) -> Motion | None:
     """The motion of an expression, None where it has none of these."""
     match e:
-        case Read(tensor=tensor, index=index, guard=guard):
+        case Read(index=index, guard=guard):
             still = all(_motion(x, known) == STILL for x in (*index, *([] if guard is None else [guard])))
-            moved = known[tensor] if still else None
+            moved = known.read(e) if still else None
             return None if moved is None or (guard is not None and moved.shift) else moved
         case Cast(arg=x):
             return _motion(x, known)

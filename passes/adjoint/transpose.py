@@ -23,6 +23,7 @@ from einc.ein.guards import composite, conjoin, positions
 from einc.ein.ranges import is_closed
 from einc.passes.adjoint.conditions import all_of, conjuncts, placed
 from einc.passes.algebra.folding import call
+from einc.passes.algebra.linear import linear
 
 Dims = tuple[tuple[str, ...], ...]
 
@@ -233,33 +234,3 @@ def _equated(p: Expr) -> list[tuple[str, Expr]]:
         return []
     x, y = p.args
     return [(a.axis, e) for a, e in ((x, y), (y, x)) if isinstance(a, AxisValue)]
-
-
-def linear(e: Expr, x: str) -> tuple[Expr, Expr] | None:
-    """The factor and the rest of an integer expression that is linear in an axis; None where it is not."""
-    if x not in axes_of(e):
-        return ZERO, e
-    match e:
-        case AxisValue():
-            return ONE, ZERO
-        case Apply("neg", (a,)):
-            found = linear(a, x)
-            return None if found is None else (_negative(found[0]), call("neg", found[1]))
-        case Apply("add" | "sub" as op, (a, b)):
-            first, second = linear(a, x), linear(b, x)
-            if first is None or second is None or ZERO not in (first[0], second[0]):
-                return None
-            right = second[0] if op == "add" else _negative(second[0])
-            return right if first[0] == ZERO else first[0], call(op, first[1], second[1])
-        case Apply("mul", (a, b)):
-            factor, other = (a, b) if is_closed(a) else (b, a)
-            found = linear(other, x)
-            if found is None or not is_closed(factor):
-                return None
-            return call("mul", factor, found[0]), call("mul", factor, found[1])
-        case _:
-            return None
-
-
-def _negative(e: Expr) -> Expr:
-    return Const(-e.value) if isinstance(e, Const) else call("neg", e)

@@ -5,6 +5,7 @@
     abs(i - j) < w            -->   i - w < j < i + w
     j // c == i // c          -->   i // c * c <= j < (i // c + 1) * c
     2 * j <= i                -->   j < i // 2 + 1
+    j + c <= j + i            -->   j < where(c <= i, |j|, 0)
     i < length[b]             -->   j < where(i < length[b], |j|, 0)
 
 A predicate that cannot be solved bounds nothing.
@@ -39,11 +40,12 @@ class Bounds:
 
 @dataclass(frozen=True, slots=True)
 class _Range:
-    """Bounds of one predicate; `exact` where they are equivalent to it."""
+    """Bounds of one predicate; `exact` where they are equivalent to it, `free` where it is so of all or nothing."""
 
     lowest: tuple[Expr, ...]
     beyond: tuple[Expr, ...]
     exact: bool
+    free: bool = False
 
 
 _ANYWHERE = _Range((), (), False)
@@ -61,7 +63,7 @@ def bounds(
     found = Bounds()
     for p in sorted(predicates, key=repr):
         r = solver.range(p)
-        lowest = () if solver.is_free(p) else r.lowest  # where it is false, `beyond` says enough
+        lowest = () if solver.is_free(p) or r.free else r.lowest  # where it is false, `beyond` says enough
         decided = (p,) if r.exact else ()
         found = Bounds(found.lowest + lowest, found.beyond + r.beyond, found.decided + decided)
     return found
@@ -104,7 +106,7 @@ class _Solver:
         """A predicate without the axis holds at all of its positions, or at none."""
         if not self.known(p):
             return _ANYWHERE
-        return _Range((Apply("where", (p, ZERO, self.whole)),), (Apply("where", (p, self.whole, ZERO)),), True)
+        return _Range((Apply("where", (p, ZERO, self.whole)),), (Apply("where", (p, self.whole, ZERO)),), True, True)
 
     def opposite(self, x: Expr, p: Expr) -> _Range:
         match x:
@@ -150,8 +152,10 @@ class _Solver:
             return _ANYWHERE
         atom = left[1] if left[1] is not None else right[1]
         factor = left[0] - right[0]
-        if atom is None or factor == 0:
+        if atom is None:
             return _ANYWHERE
+        if factor == 0:
+            return self.free(Apply(op, (left[2], right[2])))
         if factor > 0:
             return self.scaled(op, atom, Const(factor), call("sub", right[2], left[2]))
         return self.scaled(MIRRORED[op], atom, Const(-factor), call("sub", left[2], right[2]))

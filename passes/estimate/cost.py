@@ -6,14 +6,16 @@
 
 On a CPU all of these take their turns, and their times add up.
 
-Every tensor from outside is read once a walk it varies in, every stored one written once. An equation that lacks an
+Every tensor from outside is read once a walk it varies in, every stored one written once. A walk within a walk reads
+its operands for every block of the other: those that the cache does not keep, from memory; and what is made of its
+result waits for it, so that nothing of that is hidden. An equation that lacks an
 axis of the grid is computed again in every block along it, and again in every walk that needs it; so is what a
 contraction computes of its operands, a side that lacks the rows or the columns. Dots with a batch axis have few rows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from math import ceil, prod
@@ -25,11 +27,12 @@ from einc.ein import Apply, Const, Equation, Program
 from einc.ein.dealing import Shape
 from einc.ein.origins import Products
 from einc.passes.algebra.contraction import contraction, operand_type
+from einc.passes.estimate.again import overhang, read_again, repeated, through_cache
 from einc.passes.estimate.fit import narrowness
 from einc.passes.estimate.sides import fills, line, shapes_of, sides, steps, tile_axes
 from einc.passes.streaming.prefix import prefix
 from einc.passes.streaming.sweep import Accumulator
-from einc.passes.streaming.walks import can_split, tensors_read, upstream, walks
+from einc.passes.streaming.walks import can_split, upstream, walks
 from einc.pipeline import Context, positions
 from einc.pipeline.plan import Planned
 
@@ -94,13 +97,24 @@ class Model:
                 n = self.times(plan, eq, work.axes, count, share)
                 dots, vector, special = dots + n * work.dots, vector + n * work.vector, special + n * work.special
         dots *= self.narrowness(plan)
-        moved = self.bytes(plan, count)
-        computing, slowest = arithmetic(rates, dots, vector, special)
+        moved = self.bytes(plan, count) + self.again(plan)(plan.splits) * count * share
+        waiting = self.waiting(plan, count, share)
+        computing, slowest = arithmetic(rates, dots + waiting, vector, special, _unhidden(plan))
         moving = moved / rates.memory
-        taken = computing + moving if rates.in_turn else max(computing, moving)
-        seconds = taken / self.utilisation(plan, plan.splits)
+        seconds = _busy(plan, rates, computing, moving) * overhang(plan, plan.splits, self.context)
+        seconds /= self.utilisation(plan, plan.splits)
         limit = "launch" if seconds < rates.launch else "memory" if moving > computing else slowest
         return Cost(moved, dots, vector, special, rates.launch + seconds, limit)
+
+    def waiting(self, plan: Planned, count: int, share: float) -> float:
+        """FLOPs on the matrix units in whose time these wait for the cache, in so many walks with others within."""
+        if self.context.target.rates.in_turn:
+            return 0.0
+        own = sum(self.times(plan, eq, w.axes, count, share) * w.dots for eq in repeated(plan) for w in self.works(eq))
+        if not own:
+            return 0.0
+        read = through_cache(plan, self.is_chained(plan), self.context, self.shapes, self.dtypes)
+        return max(read * count * share - own, 0.0)
 
     def narrowness(self, plan: Planned) -> float:
         """How many times longer a plan's dots take on matrix units for want of rows."""
@@ -111,17 +125,24 @@ class Model:
 
     # ----------------------------------------------------------------------------------------------------------- parts
 
+    def is_chained(self, plan: Planned) -> bool:
+        """Is one contraction of a plan computed from another?"""
+        return _follow(plan.equations, self.contracted(plan))
+
+    def contracted(self, plan: Planned) -> frozenset[str]:
+        """The results of contractions on the matrix units."""
+        return frozenset(t.name for eq in plan.equations if self.operations(eq)[0] for t in eq.outputs)
+
     def utilisation(self, plan: Planned, splits: int) -> float:
         """The share of the processors that have a program, on average over the rounds that parts take."""
         rounds = self.programs(plan) * splits / self.context.target.rates.processors
-        return min(rounds, 1.0) if splits == 1 else rounds / ceil(rounds)
+        return min(rounds, 1.0) if splits == 1 and not repeated(plan) else rounds / ceil(rounds)
 
     def programs(self, plan: Planned) -> int:
         """The number of programs that share a walk's work by their place in the grid."""
         batch = max(positions(plan.batch, self.context), 1)
-        dots = frozenset(t.name for eq in plan.equations if self.operations(eq)[0] for t in eq.outputs)
-        if dots:
-            block = self.context.block(_follow(plan.equations, dots))
+        if self.contracted(plan):
+            block = self.context.block(self.is_chained(plan))
             return batch * prod(max(-(-positions(g, self.context) // block), 1) for g in (plan.rows, plan.columns))
         inner = positions(plan.whole, self.context) * min(positions(plan.walked, self.context), _WIDEST)
         rows = max(_TILE // max(inner, 1), line(plan, (*plan.rows, *plan.columns), self.context))
@@ -145,12 +166,17 @@ class Model:
             or not self.can_merge(plan)
         ):
             return 1, whole
-        work = (whole - rates.launch) * self.utilisation(plan, 1)
+        waiting = self.waiting(plan, 1, share)
+        computing, _ = arithmetic(rates, alone.dots + waiting, alone.vector, alone.special, _unhidden(plan))
+        again = self.again(plan)
+        once = alone.bytes - again(1) * share
         state = self.state(plan)
         resident = 1 if alone.limit in ("matrix", "vector", "special") else _RESIDENT
 
         def seconds(n: int) -> float:
             rounds = self.programs(plan) * n / (rates.processors * resident)
+            work = _busy(plan, rates, computing, (once + again(n) * share) / rates.memory)
+            work *= overhang(plan, n, self.context)
             taken = work * ceil(rounds) / rounds + ceil(rounds) * _STARTING
             return 2 * rates.launch + taken + 2 * n * state / rates.memory
 
@@ -194,13 +220,22 @@ class Model:
     def traffic(self, plan: Planned, count: int) -> dict[str, float]:
         """The bytes of each tensor that is read from outside or stored, in so many walks."""
         own = {t.name for eq in plan.equations for t in eq.outputs}
-        outside = tensors_read(e for eq in plan.equations for e in eq.expressions()) - own
+        read: dict[str, dict[tuple[str, ...], int]] = {}
+        for r in (r for eq in plan.equations for e in eq.expressions() for r in ein.reads(e) if r.tensor not in own):
+            at = tuple(dict.fromkeys(a for e in r.index for a in ein.axes_of(e)))
+            read.setdefault(r.tensor, {})[at] = positions(at, self.context)
         found: dict[str, float] = {}
-        for name in (*sorted(outside), *plan.stores):
+        for name in (*sorted(read), *plan.stores):
             axes = tuple(a for dim in self.shapes[name] for a in dim)
-            again = count if name in outside and plan.along & set(axes) else 1
-            found[name] = float(positions(axes, self.context) * self.dtypes[name].size * again)
+            again = count if name in read and plan.along & set(axes) else 1
+            size = positions(axes, self.context)
+            elements = min(size, sum(read[name].values())) if name in read else size  # what is picked is less than all
+            found[name] = float(elements * self.dtypes[name].size * again)
         return found
+
+    def again(self, plan: Planned) -> Callable[[int], float]:
+        """Bytes that a plan's walk reads from memory once more for walks within it, by the number of its parts."""
+        return read_again(plan, self.context, self.shapes, self.dtypes)
 
     def operations(self, eq: Equation) -> tuple[float, float, float]:
         """FLOPs on the matrix units, vector operations and special functions of an equation computed once."""
@@ -257,11 +292,29 @@ class Model:
         yield from self.by_position(eq)
 
 
-def arithmetic(rates: Rates, dots: float, vector: float, special: float) -> tuple[float, str]:
+def _unhidden(plan: Planned) -> float:
+    """The share of the time that other units than the slowest take: all, where these wait for a walk within a walk."""
+    return 1.0 if repeated(plan) else _UNHIDDEN
+
+
+def _busy(plan: Planned, rates: Rates, computing: float, moving: float) -> float:
+    """Seconds that all processors take for what a plan computes and moves.
+
+    What a walk within a walk reads it reads through the cache, which it shares with what it reads again.
+    """
+    if rates.in_turn:
+        return computing + moving
+    longer, shorter = max(computing, moving), min(computing, moving)
+    return longer + _UNHIDDEN * shorter if repeated(plan) else longer
+
+
+def arithmetic(
+    rates: Rates, dots: float, vector: float, special: float, unhidden: float = _UNHIDDEN
+) -> tuple[float, str]:
     """Seconds of all processors for so many operations, and the unit that most of them pass in."""
     units = {"matrix": dots / rates.matrix, "vector": vector / rates.vector, "special": special / rates.special}
     slowest = max(units, key=lambda unit: units[unit])
-    unhidden = 1 if rates.in_turn else _UNHIDDEN
+    unhidden = 1 if rates.in_turn else unhidden
     return units[slowest] + unhidden * (sum(units.values()) - units[slowest]), slowest
 
 

@@ -46,6 +46,7 @@ class Room:
 
 
 _LEAST = 16
+_CROWDED = 64  # rows of a contraction with which a walk multiplies at its rate
 _FULL = 64  # rows and columns with which dots multiply at their rate
 _REGISTERS = Room(1 << 15, 1 << 13, 1 << 14, _LEAST)
 _BLOCK = 64  # positions of a blocked axis that amortise what is done once a block, by torch operations
@@ -76,7 +77,41 @@ def overflow(plan: Planned, shapes: Mapping[str, Shape], context: Context, dtype
             if prod(map(context.size, row)) > _WHOLE_SCORE:
                 return f"{name} would hold {', '.join(row)}, along which it is reduced later, in one tile"
     tiles = Tiles(plan, shapes, context)
+    within = {eq.name for eq in plan.equations if plan.walks_within(eq)}
+    if flat := sorted(within & shapes.keys() - tiles.dots.keys()):
+        return f"{flat[0]} would be summed up within the walk, but not as a product of matrices"
     return tiles.too_large() or tiles.too_many(dtypes)
+
+
+def crowds(plan: Planned, shapes: Mapping[str, Shape], context: Context, dtypes: Mapping[str, DType]) -> bool:
+    """Does a reduction that meets rows with columns hold so much of an axis that too few rows have room on chip?
+
+    It is the inner axis of a contraction from which no other is computed, since that one's results crowd it as well; or
+    any axis of a reduction that reads two sides alike but is none.
+    """
+    if prod(map(context.size, plan.whole)) <= WHOLE_DOT:
+        return False
+    room = min(context.target.shared, TARGETS["sm_90"].shared) // 2
+    named = {t.name: eq for eq in plan.equations for t in eq.outputs}
+    products = [name for name, shape in shapes.items() if shape.rows and shape.columns]
+    for eq in plan.equations:
+        shape = shapes.get(eq.name)
+        if shape is None and (eq.monoid is None or not crosses(eq)):
+            continue
+        if shape is not None and any(eq.name in upstream(named[name], named) for name in products):
+            continue
+        axes = (*eq.over, *eq.axes) if shape is None else shape.inner
+        length = prod(context.size(a) for a in axes if a in plan.whole)
+        size = max((dtypes[r.tensor].size for r in ein.reads(eq.body)), default=1)
+        if length > WHOLE_DOT and _CROWDED * length * size > room:
+            return True
+    return False
+
+
+def crosses(eq: Equation) -> bool:
+    """Does a reduction have several sides, each of which it reads for every position of another?"""
+    along = [set(ein.axes_of(r)) & set(eq.axes) for r in ein.reads(eq.body) if set(eq.over) & set(ein.axes_of(r))]
+    return len(along) > 1 and all(any(a - b and b - a for b in along) for a in along)
 
 
 def _pruned(plan: Planned) -> frozenset[str]:

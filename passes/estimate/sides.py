@@ -62,16 +62,15 @@ def shapes_of(equations: Iterable[Equation], context: Context) -> dict[str, Shap
 def tile_axes(plan: Planned, context: Context) -> dict[str, tuple[str, ...]]:
     """The axes that each tile axis of a plan's kernel is made of, by the first of them; outermost first."""
     walked = () if steps(plan, context) else (*plan.walked, *plan.scanned)
-    groups = (plan.rows, plan.columns, *held(plan, context), walked)
+    groups = (plan.rows, plan.columns, *held(plan, context), walked, *plan.inner)
     return {g[0]: g for g in groups if g}
 
 
 def steps(plan: Planned, context: Context) -> bool:
-    """Does a plan's walk take one position at a time, since it goes over a batch axis of all its contractions?"""
+    """Does a plan's walk take one position at a time, since it goes over batch axes of all its contractions?"""
     shapes = shapes_of(plan.equations, context).values()
-    return (
-        bool(shapes) and len(plan.walked) == 1 and not plan.scanned and all(plan.walked[0] in s.batch for s in shapes)
-    )
+    walked = set(plan.walked)
+    return bool(shapes and walked) and not plan.scanned and all(walked <= set(s.batch) for s in shapes)
 
 
 def held(plan: Planned, context: Context) -> tuple[tuple[str, ...], ...]:

@@ -148,7 +148,9 @@ class _Masks:
         """Whether a position is at least 0 by its form."""
         match v:
             case Ref(name=name):
-                return name in self.axes
+                return name in self.axes or (name in self.values and self.is_natural(self.values[name]))
+            case ExtentOf():
+                return True
             case Lit(value=value):
                 return float(value) >= 0
             case tile.Convert(dtype=t, arg=arg) if t == INT:

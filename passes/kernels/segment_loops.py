@@ -19,7 +19,7 @@ from einc.tile import Elem, Lit, Value
 from einc.tile.live import live
 from einc.tile.masks import inside
 from einc.tile.typing import axes_of, scope
-from einc.tile.walk import Scope, rebuild, rewritten, values_in, walk_values
+from einc.tile.walk import Scope, loop_position, rebuild, rewritten, values_in, walk_values
 
 
 def segment_loops(kernel: tile.Kernel) -> tile.Kernel:
@@ -88,9 +88,27 @@ class _Known:
             case tile.Store(value=value, mask=mask):
                 return replace(s, value=self.whole(value), mask=None if mask is None else self.mask(mask))
             case tile.Loop():
-                return s
+                return self.loop(s)
             case _:
                 assert_never(s)
+
+    def loop(self, s: tile.Loop) -> tile.Loop:
+        """A loop within, with what is known left out of all that it starts from and runs."""
+        carried = tuple(replace(c, init=self.whole(c.init)) for c in s.carried)
+        self.names |= {s.axis.name: loop_position(s.axis), **{c.name: c.type for c in s.carried}}
+        full = s.full
+        if full is not None:
+            first = None if full.start is None else self.value(full.start)
+            full = replace(full, start=first, stop=self.value(full.stop), body=self.inside(full.body))
+        start, stop = (None if v is None else self.value(v) for v in (s.start, s.stop))
+        return replace(s, carried=carried, body=self.inside(s.body), start=start, stop=stop, full=full)
+
+    def inside(self, body: tuple[tile.Statement, ...]) -> tuple[tile.Statement, ...]:
+        """A loop's body; what is learnt of its names holds in it alone."""
+        truths, same = dict(self.truths), dict(self.same)
+        made = self.body(body)
+        self.truths, self.same = truths, same
+        return made
 
     def whole(self, v: Value) -> Value:
         """The value with what is known in it left out, over the same axes: parts may lose some that others have."""

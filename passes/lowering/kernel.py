@@ -8,7 +8,7 @@ Any other reduction folds its tile.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 from einc import ein, tile
 from einc.base.types import BOOL, DType, accumulator, compute, join, settle
@@ -24,9 +24,11 @@ from einc.passes.estimate.sides import fills, held, sides
 from einc.passes.lowering.builder import Builder
 from einc.passes.lowering.counted import Counted, telling
 from einc.passes.lowering.statements import Axes
+from einc.passes.streaming.walks import upstream
 from einc.pipeline import Context
 from einc.pipeline.plan import Planned
 from einc.tile import Elem, Lit, Sides, TileType, Value
+from einc.tile.masks import extent
 
 
 class Kernel:
@@ -40,6 +42,7 @@ class Kernel:
         self.known: dict[str, Value] = {}  # tensors and references that have a value here
         self.order: tuple[str, ...] = ()
         self.named = {t.name: eq for eq in program.equations for t in eq.outputs} | self.definitions
+        self.within: dict[tuple[str, ...], tile.TileAxis] = {}  # the axes that reductions walk themselves
         self.refined: Mapping[str, Callable[[], Value]] = {}  # reductions with a more exact way to compute them
 
     def enter(self) -> tuple[Axes, Axes]:
@@ -48,6 +51,7 @@ class Kernel:
         batch = tuple(b.axis((a,), "batch") for a in plan.batch)
         blocked = tuple(b.axis(g, role) for g, role in ((plan.rows, "row"), (plan.columns, "column")) if g)
         whole = tuple(b.axis(g, "whole") for g in held(plan, self.context))
+        self.within = {g: b.axis(g, "inner") for g in plan.inner}
         b.enter((*batch, *blocked, *whole))
         self.order = tuple(a.name for a in (*blocked, *whole))
         return (*batch, *blocked), whole
@@ -80,7 +84,10 @@ class Kernel:
         return isinstance(e, ein.AxisValue) and self.b.tile_of[e.axis] == self.b.tile_of[axis]
 
     def reduced(self, eq: Equation) -> list[Value]:
-        """The results of a reduction over axes that are held whole, computed more exactly where that is possible."""
+        """The results of a reduction over axes that are held whole, computed more exactly where that is possible, or
+        over axes that it walks itself."""
+        if self.plan.walks_within(eq):
+            return self.walked(eq)
         return [self.refined[eq.name]()] if eq.name in self.refined else self.folded(eq)
 
     def folded(self, eq: Equation) -> list[Value]:
@@ -89,6 +96,30 @@ class Kernel:
         units = zip(eq.monoid.identity, self.state_types(eq), strict=True)
         made = self.reduce(eq, [tile.Fill(Lit(u, t)) for u, t in units], self.result_order(eq))
         return [made[k] for k in eq.monoid.results]
+
+    def walked(self, eq: Equation) -> list[Value]:
+        """A reduction that walks its axes itself: a loop with states of its own, after all reductions that it reads."""
+        assert eq.monoid is not None
+        self.settle(upstream(eq, self.definitions))
+        axis, order, types = self.within[eq.over], self.result_order(eq), self.state_types(eq)
+        names = self.b.names(eq.name, eq.monoid.components)
+        self.b.types.update((n, TileType(t, order)) for n, t in zip(names, types, strict=True))
+        known, outside = dict(self.known), self.order
+        with self.b.loop(axis) as block:
+            self.order = (*outside, axis.name)
+            values = self.reduce(eq, [tile.Ref(n) for n in names], order)
+            for name, unit, t, value in zip(names, eq.monoid.identity, types, values, strict=True):
+                block.carry(name, TileType(t, order), tile.Fill(Lit(unit, t)), value)
+            block.full = tile.Full(extent(axis.axes)) if self.context.level >= 2 else None
+        self.known, self.order = known, outside
+        return [tile.Ref(names[k]) for k in eq.monoid.results]
+
+    def settle(self, needed: Collection[str]) -> None:
+        """Compute here those of some reductions that have no value yet."""
+        for eq in (eq for eq in self.plan.equations if eq.monoid is not None and eq.name in needed):
+            if eq.name not in self.known:
+                read = Read(eq.name, tuple(map(ein.AxisValue, eq.axes)))
+                self.inside(read, self.extends(eq.axes), compute(eq.outputs[0].dtype))
 
     def result_order(self, eq: Equation) -> tuple[str, ...]:
         """The tile axes an equation's value extends over, in the order it is computed in."""
@@ -226,7 +257,8 @@ class Kernel:
         """What a reduction over these axes leaves out, as far as this kernel can tell."""
         read = {r.tensor for eq in self.plan.equations for e in eq.expressions() for r in ein.reads(e)}
         stored = read | (self.b.dtypes.keys() if self.context.level == 0 else self.b.given)
-        told = telling(self.named, self.definitions, self.plan.along, stored - self.definitions.keys())
+        walked = self.plan.along.union(*self.plan.inner)
+        told = telling(self.named, self.definitions, walked, stored - self.definitions.keys())
         absent = self.named.keys() - self.definitions.keys() - stored
         return Exclusion(frozenset(over), Domains(self.named), self.b.dtypes, told, absent)
 

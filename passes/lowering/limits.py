@@ -111,7 +111,7 @@ def _span(kernel: Kernel, needed: Domain) -> tuple[Limit, Limit]:
     if start is not None:
         clipped = Elem("max", (start, Lit(0, INT)))
         aligned = Elem("mul", (Elem("floordiv", (clipped, Lit(_ALIGNED, INT))), Lit(_ALIGNED, INT)))
-        start = kernel.b.bind(f"{name}_start", aligned, ())
+        start = kernel.b.bind(f"{name}_start", clipped if kernel.b.roles[name] == "batch" else aligned, ())
     if stop is not None:
         stop = kernel.b.bind(f"{name}_stop", Elem("min", (stop, extent(kernel.plan.walked))), ())
     return start, stop

@@ -12,7 +12,7 @@ from einc.passes.lowering.kernel import Kernel
 from einc.passes.lowering.limits import Limits, limits
 from einc.passes.lowering.prefixes import goes_backwards, prefixes
 from einc.passes.lowering.states import States
-from einc.passes.streaming.walks import Walk
+from einc.passes.streaming.walks import Walk, upstream
 from einc.tile import Elem, Lit, Value
 from einc.tile.masks import extent
 
@@ -29,6 +29,7 @@ def loop(kernel: Kernel, axis: tile.TileAxis, walk: Walk) -> States:
 
 def looped(kernel: Kernel, axis: tile.TileAxis, walk: Walk, found: Limits, exact: bool = False) -> States:
     """The loop over some positions."""
+    kernel.settle(_before(kernel, walk))
     states = States(kernel, walk.links, axis.axes, kernel.plan.scanned)
     known, order = dict(kernel.known), kernel.order
     backwards = goes_backwards(kernel, walk)
@@ -45,6 +46,19 @@ def looped(kernel: Kernel, axis: tile.TileAxis, walk: Walk, found: Limits, exact
             block.full = replace(full, holds=tuple(kernel.b.typed(p, kernel.order, BOOL) for p in found.holds))
     kernel.known, kernel.order = known, order
     return states
+
+
+def _before(kernel: Kernel, walk: Walk) -> set[str]:
+    """The reductions that walk their axes themselves, and that a walk needs but does not change."""
+    plan, named = kernel.plan, kernel.definitions
+    needed = {n for eq in (*walk.stores, *(link.equation for link in walk.links)) for n in upstream(eq, named)}
+
+    def is_still(name: str) -> bool:
+        eq = named[name]
+        return name in kernel.known or plan.along.isdisjoint((*eq.axes, *eq.over))
+
+    own = {n: {n, *upstream(named[n], named)} for n in needed if plan.walks_within(named[n])}
+    return {n for n, above in own.items() if all(map(is_still, above))}
 
 
 def _full(kernel: Kernel, axis: tile.TileAxis, found: Limits) -> tile.Full | None:

@@ -16,6 +16,8 @@ from einc import tile
 from einc.base.types import INT
 from einc.ein import Program
 from einc.ein.rewriting import unused
+from einc.passes.estimate.again import repeated
+from einc.passes.estimate.sides import steps
 from einc.passes.lowering.advance import merge
 from einc.passes.lowering.finish import finish
 from einc.passes.lowering.held_rows import refined
@@ -31,7 +33,7 @@ from einc.tile.blocks import power
 from einc.tile.masks import extent
 from einc.tile.walk import values_in
 
-_ALIGNED = 128  # the most positions that the length of a part is rounded up to
+_ALIGNED = 128  # the most positions that the length of a part is rounded up to; twice as many with a walk in each block
 _TOGETHER = 32  # the most parts that are merged at once
 
 Parts = dict[str, tuple[tile.Buffer, ...]]  # where the states of the parts lie in memory, by accumulator
@@ -53,8 +55,10 @@ def _each(program: Program, plan: Planned, walk: Walk, context: Context, taken: 
     kernel = Kernel(program, inner, context)
     b = kernel.b
     grid, whole = kernel.enter()
+    if repeated(plan):  # all parts of a few rows at once: their operands stay in the cache from block to block
+        grid = (*(a for a in grid if a.axes != (plan.split,)), *(a for a in grid if a.axes == (plan.split,)))
     kernel.refined = refined(kernel)
-    axis = b.axis(plan.walked, "reduced")
+    axis = b.axis(plan.walked, "batch" if steps(plan, context) else "reduced")
     found = span(kernel, walk)
     start, stop = _part(kernel, plan, found.start, found.stop)
     states = looped(kernel, axis, walk, replace(found, start=start, stop=stop), exact=True)
@@ -132,9 +136,9 @@ def _part(kernel: Kernel, plan: Planned, start: Limit, stop: Limit) -> tuple[Val
 
 def _alignment(kernel: Kernel, plan: Planned) -> int:
     """The number that a part's length is a multiple of: a block's where parts have several blocks, else less."""
-    unit = _ALIGNED
+    unit, least = (_ALIGNED * 2, 1) if repeated(plan) else (_ALIGNED, 4)
     longest = positions(plan.walked, kernel.context) // plan.splits
-    while unit > 1 and 4 * unit > longest:
+    while unit > 1 and least * unit > longest:
         unit //= 2
     return unit
 

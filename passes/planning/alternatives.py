@@ -14,9 +14,11 @@ Groups = Collection[Set[str]]  # names of equations that share a kernel
 class Alternative:
     """Another program of the same meaning, and the groups of equations that share a kernel to begin with.
 
-    It is taken if its predicted time is less than the share `most` of that of the original program.
+    It is taken if its predicted time is less than the share `most` of that of the original program. One that `leads` to
+    others is compared with what these make of it: by itself it may gain nothing.
     """
 
     program: Program
     begin: Groups = ()
     most: float = 1.0
+    leads: bool = False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
-from itertools import combinations
+from itertools import chain, combinations
 
 from einc.ein import Equation
 from einc.passes.streaming.walks import computed_from, tensors_read
@@ -38,7 +38,7 @@ class Flow:
 
     def siblings(self) -> Iterator[list[Planned]]:
         """Pairs of kernels that read a tensor alike: over the same axes, not both contractions, which need tiles."""
-        spaces = [({*p.batch, *p.rows, *p.columns}, {*p.walked, *p.whole}) for p in self.plans]
+        spaces = [({*p.batch, *p.rows, *p.columns}, {*p.walked, *p.whole, *chain(*p.inner)}) for p in self.plans]
         contracts = [bool(p.columns and p.walked) for p in self.plans]
         for n, m in combinations(range(len(self.plans)), 2):
             alike = spaces[n] == spaces[m] and self.reads[n] & self.reads[m]

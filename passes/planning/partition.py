@@ -3,7 +3,7 @@
     kernels P, Q   -->   kernel P + Q      where their equations can share one, and it is predicted to take less time
 
 `search` finds the kernels of a program as it stands, `roles` the roles of the axes in one. Where another program of the
-same meaning may have better kernels (`materialise`, `recompute`, `nest`, `share`, `apart`), both are searched.
+same meaning may have better kernels (`materialise`, `recompute`, `nest`, `share`, `pick`, `apart`), both are searched.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ from einc.passes.planning.apart import one_by_one
 from einc.passes.planning.flow import Flow
 from einc.passes.planning.materialise import materialised
 from einc.passes.planning.nest import nested
-from einc.passes.planning.pass_on import pass_on
+from einc.passes.planning.pass_on import narrowed, pass_on
+from einc.passes.planning.pick import picked
 from einc.passes.planning.recompute import recomputed
-from einc.passes.planning.search import FOR_MEMORY, Search, after
+from einc.passes.planning.search import Search, after
 from einc.passes.planning.share import shared
 from einc.pipeline import Context, State, positions
 from einc.pipeline.plan import Join, Planned
@@ -34,10 +35,10 @@ def partition(state: State, context: Context) -> State:
         return replace(state, plans=tuple(alone(eq, state.program, context).plan for eq in state.program.equations))
     found = _searched(Search(drop_dead(state.program), context))
     assert found is not None
-    while (better := _better(found)) is not None:
-        found = better
+    found = _improved(found)
     joins = (*found.joins, *found.search.left(found.plans))
     program, plans = pass_on(found.search.program, [p.plan for p in found.plans])
+    program = narrowed(program, plans, context)
     ordered = Flow([p.of(program) for p in plans]).ordered()
     return replace(state, program=program, plans=tuple(p.plan for p in ordered), joins=joins)
 
@@ -48,6 +49,7 @@ _ALTERNATIVES: tuple[Callable[[Program, Sequence[Planned], Context], Iterator[Al
     recomputed,
     nested,
     shared,
+    picked,
     one_by_one,
 )
 
@@ -57,14 +59,14 @@ _HUGE = 1 << 28  # elements, a gigabyte of float32
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """The kernels found for a program, the joins that led there, their predicted seconds, and the number of `large`
-    tensors that they pass on."""
+    """The kernels found for a program, the joins that led there, their predicted seconds, and the `large` tensors that
+    they pass on."""
 
     search: Search
     joins: tuple[Join, ...]
     plans: tuple[Planned, ...]
     seconds: float
-    large: int
+    large: frozenset[str]
 
     @property
     def huge(self) -> int:
@@ -82,11 +84,12 @@ class _Found:
         mine, others = self.huge, other.huge
         if mine != others:
             return mine < others
-        if self.large > other.large:
+        if len(self.large) > len(other.large):
             return False
-        return self.seconds < most * other.seconds or (
-            self.large < other.large and self.seconds <= FOR_MEMORY * other.seconds
-        )
+        if self.seconds < most * other.seconds:
+            return True
+        worth = other.search.worth(other.large - self.large, self.plans)
+        return len(self.large) < len(other.large) and self.seconds <= worth * other.seconds
 
 
 def _searched(search: Search, begin: Groups = ()) -> _Found | None:
@@ -97,7 +100,14 @@ def _searched(search: Search, begin: Groups = ()) -> _Found | None:
         return None
     joins += search.steps(reduce(after, joins, separate))
     plans = reduce(after, joins, separate)
-    return _Found(search, tuple(joins), tuple(plans), sum(map(search.seconds, plans)), sum(map(search.large, plans)))
+    return _Found(search, tuple(joins), tuple(plans), sum(map(search.seconds, plans)), search.passed(plans))
+
+
+def _improved(found: _Found) -> _Found:
+    """The kernels after all alternatives that are better, one after the other."""
+    while (better := _better(found)) is not None:
+        found = better
+    return found
 
 
 def _better(found: _Found) -> _Found | None:
@@ -105,6 +115,8 @@ def _better(found: _Found) -> _Found | None:
     program, context, memory = found.search.program, found.search.context, found.search.memory
     for alternative in (a for law in _ALTERNATIVES for a in law(program, found.plans, context)):
         other = _searched(Search(drop_dead(alternative.program), context, memory), alternative.begin)
+        if other is not None and alternative.leads:
+            other = _improved(other)
         if other is not None and other.is_better(found, alternative.most):
             return other
     return None

@@ -2,7 +2,8 @@
 
 Equations can share a kernel if each reads the others at the positions where they are computed, and every axis has a
 role: an axis that no equation reduces is split over the grid, or held whole where it is short and some equation lacks
-it; of the reduced axes, one group is walked and the others are held whole.
+it; of the reduced axes, one group is walked, and the others are held whole. One that is too long to be held is walked
+by the reductions over it, anew for every block of the other walk that needs them.
 """
 
 from __future__ import annotations
@@ -17,9 +18,12 @@ from einc.base.types import DType
 from einc.ein import AxisValue, Equation
 from einc.ein.dealing import Shape
 from einc.ein.domains import holds
+from einc.passes.algebra.linear import strided
 from einc.passes.estimate.fit import WHOLE_DOT, overflow
 from einc.pipeline import Context, positions
 from einc.pipeline.plan import Planned
+
+LONG = WHOLE_DOT  # positions of a group of reduced axes that may be walked within a walk, rather than held
 
 
 class Hold(Enum):
@@ -86,18 +90,28 @@ def planned(
     context: Context,
     dtypes: Mapping[str, DType],
     hold: Hold = Hold.LACKED,
+    within: bool = False,
 ) -> Planned | Apart:
-    """The plan with these axes walked; `along` gives for an axis the walked one whose positions it shares."""
+    """The plan with these axes walked, and `within` this walk those that are long.
+
+    `along` gives for an axis the walked one whose positions it shares.
+    """
     shape = _main(equations, shapes, context)
     reduced = tuple(dict.fromkeys(along.get(a, a) for eq in equations for a in eq.over))
     if (reason := _unwalkable(equations, walked, along)) is not None:
         return Apart(reason)
+    inner = _long(equations, {*walked, *along}, context) if within else ()
+    within_walk = {a for group in inner for a in group}
+    if (reason := _unwalkable_within(equations, inner, stores)) is not None:
+        return Apart(reason)
     free = tuple(dict.fromkeys(a for eq in equations for a in eq.axes if a not in (*reduced, *along)))
     those = [eq for eq in equations if hold is not Hold.UNSTORED or any(t.name in stores for t in eq.outputs)]
     lacking = _lacking(those, free, shape, hold)
-    whole = (*(a for a in reduced if a not in walked), *(a for a in lacking if context.size(a) <= WHOLE_DOT))
+    held = (a for a in reduced if a not in walked and a not in within_walk)
+    whole = (*held, *(a for a in lacking if context.size(a) <= WHOLE_DOT))
+    anew = {*whole, *within_walk}
     if (
-        segment := next((a for eq in equations for a in eq.over if a in whole and _is_segment(eq, a)), None)
+        segment := next((a for eq in equations for a in eq.over if a in anew and _is_segment(eq, a)), None)
     ) is not None:
         return Apart(f"data says how few positions of {segment} are needed")
     grid = tuple(a for a in free if a not in whole)
@@ -110,6 +124,7 @@ def planned(
             rows, columns = columns, ()
     else:
         rows, columns = (grid, ()) if walked or whole else (grid[:-1], grid[-1:])
+    rows, columns = (_within_blocks(g, equations) for g in (rows, columns))
     batch = tuple(a for a in grid if a not in rows and a not in columns)
     for eq in equations:
         if any(t.name in stores for t in eq.outputs) and (without := _unwritten(eq, batch, (rows, columns))):
@@ -122,10 +137,17 @@ def planned(
         columns=columns,
         walked=walked,
         whole=whole,
+        inner=inner,
         scanned=tuple(along),
     )
     reason = overflow(plan, shapes, context, dtypes)
     return plan if reason is None else Apart(reason, overflows=True)
+
+
+def _within_blocks(group: tuple[str, ...], equations: Iterable[Equation]) -> tuple[str, ...]:
+    """The axes of a group without those that step over blocks of others: a tile over both would be in pieces."""
+    far = frozenset[str]().union(*map(strided, equations))
+    return tuple(a for a in group if a not in far) or group
 
 
 def _unwalkable(equations: tuple[Equation, ...], walked: tuple[str, ...], along: Mapping[str, str]) -> str | None:
@@ -136,6 +158,31 @@ def _unwalkable(equations: tuple[Equation, ...], walked: tuple[str, ...], along:
             return f"{eq.name} is reduced over {', '.join(eq.over)}, not over all walked axes"
         if set(along) & set(eq.over) and len(eq.over) > 1:
             return f"{eq.name} is reduced over {', '.join(eq.over)}, and others have prefixes along one of these"
+    return None
+
+
+def _long(equations: tuple[Equation, ...], walked: set[str], context: Context) -> tuple[tuple[str, ...], ...]:
+    """The groups of axes that are reduced, not walked, and longer than what tiles that others cross hold."""
+    groups = dict.fromkeys(eq.over for eq in equations if eq.over and walked.isdisjoint(eq.over))
+    return tuple(g for g in groups if positions(g, context) > LONG)
+
+
+def _unwalkable_within(
+    equations: tuple[Equation, ...], inner: tuple[tuple[str, ...], ...], stores: tuple[str, ...]
+) -> str | None:
+    """Why reductions cannot walk these groups of axes themselves; None if they can.
+
+    Of what they walk nothing but blocks is there: no other reduction has a value at its positions, none is stored.
+    """
+    for group in inner:
+        for eq in equations:
+            lies = not set(group).isdisjoint(eq.axes)
+            if eq.over != group and set(group) & set(eq.over):
+                return f"{eq.name} is reduced over {', '.join(eq.over)}, not over {', '.join(group)}"
+            if lies and eq.monoid is not None:
+                return f"{eq.name} is reduced at each of {', '.join(group)}, which others are reduced over"
+            if lies and any(t.name in stores for t in eq.outputs):
+                return f"{eq.name} is stored at each of {', '.join(group)}, which others are reduced over"
     return None
 
 

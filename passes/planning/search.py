@@ -8,19 +8,19 @@ result, or that holds the scores of two sequences, is written only where that sa
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from einc.ein import Equation, Program, tensors_of
 from einc.passes.estimate.cost import Model, Work
-from einc.passes.estimate.fit import WHOLE_DOT
-from einc.passes.estimate.sides import shapes_of
+from einc.passes.estimate.fit import WHOLE_DOT, crosses, crowds
+from einc.passes.estimate.sides import shapes_of, steps
 from einc.passes.estimate.single import alone
 from einc.passes.planning.alternatives import Groups
 from einc.passes.planning.compared import compared, computes_again
 from einc.passes.planning.flow import Flow
 from einc.passes.planning.roles import Apart, Hold, crossing, misread, planned, walkable
-from einc.passes.planning.scores import large
+from einc.passes.planning.scores import large, scores
 from einc.passes.streaming.prefix import prefix
 from einc.passes.streaming.walks import can_split
 from einc.pipeline import Context
@@ -28,6 +28,7 @@ from einc.pipeline.plan import Join, Planned
 from einc.tile.asked import asked
 
 FOR_MEMORY = 2.0  # times as long, to do without a tensor that is larger than any operand and any result
+WITHIN = 1.25  # the same where walks within walks take its place
 _MOST_EQUATIONS = 32  # in one kernel; larger groups are not tried
 
 
@@ -110,9 +111,18 @@ class Search:
         least = FOR_MEMORY
         for group, joined in self.feasible(groups, flow):
             loss = self.seconds(joined) / sum(map(self.seconds, group))
-            if loss <= least and self.large(joined) < sum(map(self.large, group)):
+            spared = self.passed(group) - self.large(joined)
+            if spared and loss <= min(least, self.worth(spared, [joined])):
                 least, found = loss, (group, joined)
         return found
+
+    def worth(self, spared: Collection[str], plans: Iterable[Planned]) -> float:
+        """How many times as long kernels may take that spare these large tensors.
+
+        A walk within a walk reads its operands again for every block: it may take that long for scores alone.
+        """
+        within = any(p.inner for p in plans) and scores(self.program, self.context).isdisjoint(spared)
+        return WITHIN if within else FOR_MEMORY
 
     def feasible(self, groups: Iterable[list[Planned]], flow: Flow) -> Iterator[tuple[list[Planned], Planned]]:
         """The groups that can share a kernel, each with the joined kernel."""
@@ -121,9 +131,13 @@ class Search:
             if isinstance(joined, Planned):
                 yield group, joined
 
-    def large(self, plan: Planned) -> int:
-        """The number of `large` tensors that a kernel passes on to others."""
-        return len(self.spared.intersection(plan.stores).difference(self.program.results))
+    def large(self, plan: Planned) -> frozenset[str]:
+        """The `large` tensors that a kernel passes on to others."""
+        return self.spared.intersection(plan.stores).difference(self.program.results)
+
+    def passed(self, plans: Iterable[Planned]) -> frozenset[str]:
+        """The large tensors that kernels pass on."""
+        return frozenset(t for p in plans for t in self.large(p))
 
     def joined(self, group: list[Planned], flow: Flow) -> Planned | Apart:
         """The cheapest plan for the equations of several kernels, or why these cannot be one."""
@@ -154,6 +168,10 @@ class Search:
 
         def walking(axes: tuple[str, ...], hold: Hold = Hold.LACKED) -> Planned | Apart:
             plan = planned(equations, stores, axes, along, shapes, self.context, self.dtypes, hold)
+            lacks = plan.overflows if isinstance(plan, Apart) else crowds(plan, shapes, self.context, self.dtypes)
+            if lacks and axes:
+                within = planned(equations, stores, axes, along, shapes, self.context, self.dtypes, hold, within=True)
+                plan = within if isinstance(plan, Apart) or isinstance(within, Planned) else plan
             if isinstance(plan, Planned) and (passed := self.paired(plan)) is not None:
                 return Apart(f"{passed[1]} would be held, and {passed[0]} over it passed on", overflows=True)
             again = computes_again(plan, self.compared) if isinstance(plan, Planned) else None
@@ -187,14 +205,18 @@ class Search:
 
         If all else is equal, a walk along an axis of a contraction's result suits any length, a tile only this one.
         """
+        if len(plans) == 1:
+            return plans[0]
         ranks = [self.rank(p) for p in plans]
         first, *others = (p for p, rank in zip(plans, ranks, strict=True) if rank == min(ranks))
         return next(filter(self.walks_scores, (first, *others)), first) if others else first
 
-    def rank(self, plan: Planned) -> tuple[bool, float]:
-        """Less is better: first a walk that can be split into parts, if parts are asked for, then time."""
+    def rank(self, plan: Planned) -> tuple[bool, bool, float]:
+        """Less is better: first a walk that can be split into parts, if parts are asked for, then room for rows that
+        columns are met with on vector units, then time."""
         parted = asked(self.context.choices, "parts", plan.name) is not None
-        return parted and not can_split(plan), self.seconds(plan)
+        crowded = crowds(plan, {}, self.context, self.dtypes) and not shapes_of(plan.equations, self.context)
+        return parted and not can_split(plan), crowded, self.seconds(plan)
 
     def wants_spread(self, held: Planned | Apart) -> bool:
         """Are tiles too large, or programs too few, where short axes are held whole?"""
@@ -210,9 +232,12 @@ class Search:
         return a.dots <= 2 * b.dots and a.vector <= 2 * b.vector and a.special <= 2 * b.special
 
     def walks_scores(self, plan: Planned) -> bool:
-        """Does the plan walk an axis that a contraction's results extend over?"""
+        """Does the plan walk an axis, block by block or step by step, that results of a contraction, or of what reads
+        its sides alike, extend over?"""
         shapes = shapes_of(plan.equations, self.context)
-        return any(set(plan.walked) & {*shape.rows, *shape.columns} for shape in shapes.values())
+        crossed = (eq.axes for eq in plan.equations if eq.monoid is not None and crosses(eq))
+        extended = (*((*s.rows, *s.columns) for s in shapes.values()), *crossed)
+        return any(set(plan.walked) & {*axes} for axes in extended) or steps(plan, self.context)
 
 
 def after(plans: Iterable[Planned], join: Join) -> list[Planned]:

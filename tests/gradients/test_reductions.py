@@ -46,6 +46,32 @@ def test_reductions(monoid: str) -> None:
     everywhere(reducing(monoid, ROWS))
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "A[i, j] = max(x[i, j], 0); T[i, j] = softmax[j](A)",
+        "M[i] = max[j](x[i, j]); T[i] = softmax[i](M)",
+        "M[i] = max[j](x[i, j]); T[i] = M[i] - M[(i + 1) % |i|]",
+        "M[i] = max[j](x[i, j]); T[j] = sum[i](exp(x[i, j] - M[i])) / sum[i](exp(x[i, 0] - M[i]))",
+    ],
+)
+def test_what_moves_at_each_position_by_itself_is_no_shift(text: str) -> None:
+    """A softmax along an axis of what moves, and differences between positions, change with it."""
+    body = "".join(f"    {line}\n" for line in text.split("; "))
+    everywhere(call(f"def f(x[i, j]):\n{body}    return T", x=normal(4, 5)))
+
+
+@pytest.mark.parametrize("function", ["softmax[j](x)", "softmax1[j](x)", "softmax_sink[j](x, s[i])", "logsumexp[j](x)"])
+def test_references_have_no_derivative(function: str) -> None:
+    """The greatest score, or the greater of it and a sink, only shifts: nothing looks for where it is."""
+    dims = "" if function.startswith("logsumexp") else ", j"
+    found = call(
+        f"def f(x[i, j], s[i]):\n    T[i{dims}] = {function} * s[i]\n    return T", x=normal(4, 5), s=normal(4)
+    )
+    everywhere(found)
+    assert "argmax" not in print_program(differentiate(found.program, ["x", "s"]).program)
+
+
 def test_every_reduction_is_known() -> None:
     """A further one has to say what it lets through."""
     assert set(MONOIDS) == {"sum", "prod", "max", "min", "any", "all", "argmax", "argmin"}

@@ -210,13 +210,28 @@ def test_other_axes_are_summed_first() -> None:
 def test_nothing_larger_than_there_is_gets_sorted() -> None:
     """A place of each pair of positions takes more memory than all operands: pairs are compared where they are."""
     text = """def f(bias[r], bucket[p], Q[i, d], K[j, d], V[j, e]):
-    S[i, j] = Q[i, d] * K[j, d] + bias[bucket[i - j + |j|]]
+    S[i, j] = Q[i, d] * K[j, d] + bias[bucket[i * j // 40]]
     T[i, e] = softmax[j](S) * V[j, e]
     return T"""
     x = normal(70, 3)
     operands = {"bias": normal(80), "bucket": integers(140, most=80), "Q": x, "K": x, "V": x}
     c = Call(text, operands, by=["bias"])
     assert halves(c)[1] is None
+    assert_equal(c.compiled(), c.in_torch())
+
+
+def test_each_value_of_a_combination_is_sorted() -> None:
+    """A bucket of each distance has one place, and not one for each pair of positions."""
+    text = """def f(bias[r], bucket[p], Q[i, d], K[j, d], V[j, e]):
+    S[i, j] = Q[i, d] * K[j, d] + bias[bucket[i - j + |j| - 1]]
+    T[i, e] = softmax[j](S) * V[j, e]
+    return T"""
+    x = normal(70, 3)
+    operands = {"bias": normal(80), "bucket": integers(139, most=80), "Q": x, "K": x, "V": x}
+    c = Call(text, operands, by=["bias"])
+    _, found = halves(c)
+    assert found is not None
+    assert [s.index for s in found.segments] == ["bucket"]
     assert_equal(c.compiled(), c.in_torch())
 
 

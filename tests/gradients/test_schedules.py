@@ -28,9 +28,6 @@ STORED = {
     "attention/talking_heads": "heads mix before and after the softmax: a program holds the scores of all at once",
     "attention/block_list": "keys are put where a list says, and their gradients come from all over the scores",
 }
-ALONE = {
-    "attention/t5_bias": "a table's gradient is a sum over all pairs, for which a single head has a single program",
-}
 SLOWER = {
     "attention/retention": "on a CPU, computing scores again where no dot takes them is more than twice as long",
 }
@@ -92,7 +89,7 @@ def test_no_larger_tensor_is_kept(case: Case, machine: str) -> None:
 def test_scores_of_a_single_head_are_not_stored(case: Case, n: int, machine: str) -> None:
     """Though few programs share the work."""
     known = dict(case.sizes) | dict(case.long)
-    if case.name in STORED | ALONE or not all(known.get(axis, 0) >= LONG for axis in "ij"):
+    if case.name in STORED or not all(known.get(axis, 0) >= LONG for axis in "ij"):
         return
     if MACHINES[machine].cache and case.name in SLOWER:
         return

@@ -124,6 +124,7 @@ SOLVED: dict[str, tuple[Expr, bool, bool]] = {  # bounded below, bounded above
     "j // 16 == i // 16": (call("eq", call("floordiv", j, Const(16)), call("floordiv", i, Const(16))), True, True),
     "j // c <= i // c": (call("le", call("floordiv", j, Scalar("c")), call("floordiv", i, Scalar("c"))), False, True),
     "2 * j <= i": (call("le", call("mul", Const(2), j), i), False, True),
+    "j + w <= j + i": (call("le", call("add", j, Scalar("w")), call("add", j, i)), False, True),
     "i < n[i]": (call("lt", i, Read("n", (i,))), False, True),
     "j < n[i]": (call("lt", j, Read("n", (i,))), False, True),
     "(i - j) % 2 == 0": (call("eq", call("mod", call("sub", i, j), Const(2)), Const(0)), False, False),

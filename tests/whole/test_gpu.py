@@ -71,6 +71,28 @@ def test_a_load_shared_with_a_dot_is_not_overwritten() -> None:
         near(normalised(x, w), wanted, FLOATS[torch.bfloat16], 1)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize(("n", "v", "d"), [(1000, 5000, 2048), (130, 40000, 1032), (4096, 3001, 4096)])
+def test_walks_within_walks(dtype: torch.dtype, n: int, v: int, d: int) -> None:
+    """Logits that are never stored: their logarithmic sum, the one of a target, the largest."""
+    text = """def f(X[n, d], W[v, d], target[n]: i64):
+    Z[n, v] = X[n, d] * W[v, d]
+    L[n]: f32 = logsumexp[v](Z) - Z[n, target[n]]
+    M[n]: f32 = max[v](Z)
+    return L, M
+"""
+    x, w = (torch.randn(k, d, dtype=torch.float64, device="cuda").to(dtype) / 8 for k in (n, v))
+    target = torch.randint(0, v, (n,), device="cuda")
+    f = einc.compile(text)
+    schedule = f.compiled(x, w, target).state.schedule
+    assert schedule is not None
+    assert not any({"n", "v"} <= {a for dim in b.dims for a in dim} for k in schedule.kernels for b in k.buffers)
+    z = x.double() @ w.double().T
+    wanted = z.logsumexp(1) - z.gather(1, target[:, None])[:, 0], z.max(1).values
+    for found, value in zip(f(x, w, target), wanted, strict=True):
+        near(found, value, 2.0**-23, d)  # products of narrow types are exact in f32
+
+
 def test_lengths_do_not_recompile() -> None:
     """A program emitted once serves every length: nothing in the source or its tiles depends on it beyond its class."""
     attend = einc.compile('softmax("bihd,bjhd->bhij") * "bjhd->bihd"')

@@ -1,0 +1,1 @@
+"""Sums along diagonals, as sums of blocks."""
