@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import product as combinations
+from math import prod
 
 from einc import tile
 from einc.base.targets import Target
@@ -46,6 +47,7 @@ _CROSS = 64  # rows and columns of such a tile where two sides meet in a loop wi
 _FILLED = 256  # programs that keep a machine busy to the end
 _WIDEST = {"column": 1024, "reduced": 1024, "inner": 1024}
 _SEGMENT = 16  # positions of a walk over a segment
+_LINE = 64  # positions of neighbours in memory that a block has at least, where there are as many
 
 
 def choose_tiles(kernel: tile.Kernel, context: Context) -> tile.Kernel:
@@ -328,8 +330,9 @@ def _plain_blocks(k: Sizing) -> dict[str, Block]:
     short = segments(k.kernel)
     every = tile_axes(k.kernel).values()
     axes = sorted(every, key=lambda a: ("whole", "inner", "reduced", "column", "row", "batch").index(a.role))
+    lines = {a.name: min(_LINE, k.hints[a.name]) for a in axes if a.name in k.lines and k.on_cuda}
     for a in axes:
-        given = k.given(a)
+        given, line = k.given(a), lines.pop(a.name, 1)
         if given is not None or not a.blocked:
             room = max(1, room // (given.cap if given else 1))
             continue
@@ -337,7 +340,8 @@ def _plain_blocks(k: Sizing) -> dict[str, Block]:
             blocks[a.role] = Block(1, WHOLE)
             room = max(1, room // power(k.context.size(a.axes[0])))
             continue
-        widest = min(room, _WIDEST.get(a.role, room) if len(axes) > 1 else room)
+        left = max(room // prod(lines.values()), line, 1)
+        widest = min(left, _WIDEST.get(a.role, left) if len(axes) > 1 else left)
         widest = min(widest, _SEGMENT) if a.name in short else widest
         cap = max(1, min(k.hints[a.name], widest) if a is not axes[-1] else widest)
         blocks[a.role] = Block(1, cap)

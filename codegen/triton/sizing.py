@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
@@ -13,7 +14,7 @@ from einc.pipeline import Context
 from einc.tile import Block, TileAxis
 from einc.tile.blocks import power
 from einc.tile.typing import multiplied
-from einc.tile.walk import lets, loops, tile_axes, values_in
+from einc.tile.walk import each, lets, loops, tile_axes, values_in, walk_values
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +80,16 @@ class Sizing:
         """Does a dot count only some of the positions of its sides?"""
         return any(p is not None for d in self.dots for p in (d.left_in, d.right_in))
 
+    @cached_property
+    def lines(self) -> frozenset[str]:
+        """The tile axes whose neighbours are neighbours in memory, of what several axes of a tile index."""
+        found: set[str] = set()
+        for index in _indices(self.kernel):
+            axes = {v.name for i in index for v in walk_values(i) if isinstance(v, tile.Ref)} & self.hints.keys()
+            if len(axes) > 1 and isinstance(index[-1], tile.Ref):
+                found.add(index[-1].name)
+        return frozenset(found)
+
     @property
     def least(self) -> int:
         """The shortest inner length."""
@@ -103,3 +114,9 @@ class Sizing:
         """The programs of the grid with blocks of these sizes."""
         context = self.context
         return prod(-(-prod(context.size(x) for x in a.axes) // blocks.get(a.role, 1)) for a in self.kernel.grid)
+
+
+def _indices(kernel: tile.Kernel) -> Iterator[tuple[tile.Value, ...]]:
+    """The indices of all loads and stores."""
+    yield from (v.index for v in values_in(kernel.body) if isinstance(v, tile.Load) and v.index)
+    yield from (s.index for s in each(kernel.body) if isinstance(s, tile.Store) and s.index)

@@ -29,7 +29,7 @@ from einc.ein.origins import Products
 from einc.passes.algebra.contraction import contraction, operand_type
 from einc.passes.estimate.again import overhang, read_again, repeated, through_cache
 from einc.passes.estimate.fit import narrowness
-from einc.passes.estimate.sides import fills, shapes_of, sides, steps, tile_axes
+from einc.passes.estimate.sides import fills, line, shapes_of, sides, steps, tile_axes
 from einc.passes.streaming.prefix import prefix
 from einc.passes.streaming.sweep import Accumulator
 from einc.passes.streaming.walks import can_split, upstream, walks
@@ -145,7 +145,7 @@ class Model:
             block = self.context.block(self.is_chained(plan))
             return batch * prod(max(-(-positions(g, self.context) // block), 1) for g in (plan.rows, plan.columns))
         inner = positions(plan.whole, self.context) * min(positions(plan.walked, self.context), _WIDEST)
-        rows = max(_TILE // max(inner, 1), 1)
+        rows = max(_TILE // max(inner, 1), line(plan, (*plan.rows, *plan.columns), self.context))
         return batch * max(-(-positions((*plan.rows, *plan.columns), self.context) // rows), 1)
 
     def splits(self, plan: Planned, share: float = 1.0) -> tuple[int, float]:

@@ -20,7 +20,7 @@ from einc.base.targets import TARGETS, Target
 from einc.base.types import F32, DType
 from einc.ein import Equation
 from einc.ein.dealing import Shape
-from einc.passes.estimate.sides import fills, sides, tile_axes
+from einc.passes.estimate.sides import fills, line, sides, tile_axes
 from einc.passes.streaming.walks import upstream
 from einc.pipeline import Context
 from einc.pipeline.plan import Planned
@@ -163,7 +163,7 @@ class Tiles:
         least = _LEAST if t in self.multiplied else 1
         if t in self.plan.whole:
             return max(least, power(prod(map(self.context.size, self.groups[t]))))
-        return (self.blocked or self.room.least) if self.shapes else 1
+        return (self.blocked or self.room.least) if self.shapes else line(self.plan, self.groups[t], self.context)
 
     def results(self) -> int:
         """Elements of the results of all dots."""

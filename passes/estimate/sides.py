@@ -13,13 +13,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from math import prod
 
-from einc.ein import Equation
+from einc.ein import AxisValue, Equation, axes_of, reads
 from einc.ein.dealing import Shape
 from einc.passes.algebra.contraction import contraction
 from einc.pipeline import Context
 from einc.pipeline.plan import Planned
 from einc.tile import Sides
+from einc.tile.blocks import power
 
+_LINE = 64  # positions of neighbours in memory
 _WORTH_FILLING = 8  # positions of an inner axis that is filled up to the 16 which a dot takes
 
 
@@ -92,3 +94,20 @@ def _together(group: tuple[str, ...], plan: Planned) -> bool:
         if any(0 < len(set(part) & set(group)) < len(group) for part in parts):
             return False
     return True
+
+
+def line(plan: Planned, group: Iterable[str], context: Context) -> int:
+    """The positions of a group of axes that a block has at least, so that it reads and writes whole lines of memory.
+
+    They are those of neighbours in memory, of what several axes of a kernel's tile index.
+    """
+    if context.target.cache:
+        return 1
+    inside = {*plan.rows, *plan.columns, *plan.whole, *plan.walked}
+    last: set[str] = set()
+    for r in (r for eq in plan.equations for e in eq.expressions() for r in reads(e) if r.index):
+        along = [a for e in r.index for a in axes_of(e) if a in inside]
+        if len(set(along)) > 1 and isinstance(r.index[-1], AxisValue):
+            last.add(r.index[-1].axis)
+    sizes = [context.size(a) for a in group if a in last]
+    return min(_LINE, power(prod(sizes))) if sizes else 1
