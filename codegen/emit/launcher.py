@@ -18,6 +18,7 @@ from einc.ein import Const, Operand, Param, Program
 from einc.ein.printer import print_dims
 from einc.pipeline.emitted import Signature
 from einc.tile.walk import repeated_axes
+from einc.tile.windows import Window, by_descriptor
 
 TORCH = {
     "bool": "torch.bool", "i8": "torch.int8", "i16": "torch.int16", "i32": "torch.int32", "i64": "torch.int64",
@@ -204,11 +205,16 @@ class _Launcher:
     def launch(self, s: Signature) -> Iterator[str]:
         yield from self.tile_sizes(s)
         tensors = [self.address.get(b.name, self.tensor[b.name]) for b in s.kernel.buffers]
-        parts = in_parts(s.kernel)
+        windows, parts = by_descriptor(s.kernel), in_parts(s.kernel)
         strides = [
             f"*{t}.stride()[:-1]" if b.name in parts else f"*{t}.stride()"
             for t, b in zip(tensors, s.kernel.buffers, strict=True)
-            if b.dims
+            if b.dims and b.name not in windows
+        ]
+        blocks = {axis.name: self.block(name) for name, axis in s.blocks}
+        tensors = [
+            self.described(t, *windows[b.name], blocks) if b.name in windows else t
+            for t, b in zip(tensors, s.kernel.buffers, strict=True)
         ]
         dtypes = dict(s.kernel.scalars)
         extents = [self.known[f"|{a}|"] for a in extents_of(s.kernel)]
@@ -224,6 +230,12 @@ class _Launcher:
         yield f"launch({s.name}, {lines[0][0]},"
         yield from (f"       {', '.join(line)}," for line in lines[1:-1] if line)
         yield f"       {', '.join(lines[-1])})"
+
+    def described(self, tensor: str, window: Window, order: tuple[int, ...], blocks: Mapping[str, str]) -> str:
+        """The descriptor of a tensor: its dimensions as they lie in memory, and the sides of its blocks."""
+        own = tensor if list(order) == sorted(order) else f"{tensor}.permute{order}"
+        sides = ", ".join("1" if (a := window[k]) is None else blocks[a] for k in order)
+        return f"{self.file.helper('described')}({own}, {sides})"
 
     def block(self, name: str) -> str:
         """The variable for a tile size of this name in kernels."""

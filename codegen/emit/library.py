@@ -156,6 +156,13 @@ def index_type(positions, *tensors):
     reach = [sum((n - 1) * s for n, s in zip(t.shape, t.stride())) for t in large]
     return tl.int64 if max([0, *positions, *reach]) >= limit else tl.int32
 ''',
+    "described": '''
+def described(tensor, *sides):
+    """A descriptor, by which blocks with these sides are copied; rows begin at multiples of 16 bytes."""
+    whole = 16 // tensor.element_size()
+    strides = [whole if n == 1 else stride for n, stride in zip(tensor.shape[:-1], tensor.stride())]
+    return TensorDescriptor(tensor, [*tensor.shape], [*strides, 1], [*sides])
+''',
     "tile_size": '''
 def tile_size(extent, least, most=2**30):
     """The power of two that holds an extent, within bounds."""

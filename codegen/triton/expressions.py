@@ -73,7 +73,26 @@ class Expressions(Writer):
             code.append(str(part))
         return Text(" + ".join(code), SUM if len(code) > 1 else ATOM)
 
+    def window(self, v: tile.Load, order: Axes) -> Text:
+        """A block that a descriptor finds: its dimensions are in the order of memory, those of one position dropped."""
+        axes, lying = self.windows[v.tensor]
+        places = ", ".join(self.coordinate(v.index[k], axes[k]) for k in lying)
+        code = f"{self.name('tensor', v.tensor)}.load([{places}])"
+        have = tuple(a for k in lying if (a := axes[k]) is not None)
+        if len(have) < len(lying):
+            code += f".reshape({self.shape(have)})"
+        return self.arranged(Text(code), have, order)
+
+    def coordinate(self, index: Value, axis: str | None) -> str:
+        """Where a block begins along a dimension, in 32 bits."""
+        if axis is not None:
+            first = self.name("position", axis)
+            return f"{first}.to(tl.int32)" if axis in self.wide else first
+        return str(index.value) if isinstance(index, tile.Lit) else f"tl.cast({self.value(index, ()).code}, tl.int32)"
+
     def load(self, v: tile.Load, order: Axes) -> Text:
+        if v.tensor in self.windows:
+            return self.window(v, order)
         pointer = self.pointer(v.tensor, v.index, v.part, order)
         inside = frozenset().union(*map(self.axes, v.index))
         if v.mask is not None and order and not inside:  # a scalar pointer takes no tile of masks

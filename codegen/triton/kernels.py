@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import assert_never
 
 from einc import tile
@@ -17,8 +18,10 @@ from einc.codegen.triton.types import TYPES
 from einc.pipeline.emitted import Signature
 from einc.tile import TileAxis, TileType
 from einc.tile.asked import block_name
+from einc.tile.live import live
 from einc.tile.typing import scope
-from einc.tile.walk import loop_position, repeated_axes, tile_axes, values_in
+from einc.tile.walk import loop_position, over_values, rebuild, repeated_axes, roots, tile_axes, values_in, values_of
+from einc.tile.windows import by_descriptor
 
 
 def kernel_source(file: File, kernel: tile.Kernel) -> tuple[Signature, list[str]]:
@@ -30,7 +33,9 @@ def kernel_source(file: File, kernel: tile.Kernel) -> tuple[Signature, list[str]
 
 class _Writer:
     def __init__(self, file: File, kernel: tile.Kernel) -> None:
-        self.kernel = kernel
+        self.windows = by_descriptor(kernel)
+        self.kernel = _unmasked(kernel, frozenset(self.windows))
+        self.read = _names_read_apart(self.kernel, frozenset(self.windows))
         self.names = Names(OF_TRITON, around=file.names)
         self.python: dict[tuple[str, str], str] = {}
         self.axes = tile_axes(kernel)
@@ -40,6 +45,7 @@ class _Writer:
         self.write.types.update(scope(kernel))
         self.write.blocks = {a.name: block for block, a in self.signature.blocks}
         self.write.natural |= set(self.axes)
+        self.write.windows = self.windows
 
     # Arguments -------------------------------------------------------------------------------------------------------
 
@@ -51,7 +57,10 @@ class _Writer:
     def _arguments(self, name: str) -> Signature:
         k = self.kernel
         pointers = tuple(self.take("tensor", b.name, b.name) for b in k.buffers)
-        strides = tuple(tuple(self._stride(b.name, n, dim) for n, dim in enumerate(b.dims)) for b in k.buffers)
+        strides = tuple(
+            tuple(self._stride(b.name, n, dim) for n, dim in enumerate(b.dims) if b.name not in self.windows)
+            for b in k.buffers
+        )
         extents = tuple(self.take("extent", axis, f"size_{axis}") for axis in extents_of(k))
         scalars = tuple(self.take("scalar", s, s) for s, _ in k.scalars)
         blocks = tuple((self.take("block", a.name, block_name(a.name)), a) for a in self.axes.values() if a.blocked)
@@ -105,7 +114,7 @@ class _Writer:
             yield from self.sections(section, counts)
             return
         for n, a in enumerate(grid):
-            yield self.position(a, _place(counts[n - 1] if n else "", counts[n:]))
+            yield from self.position(a, _place(counts[n - 1] if n else "", counts[n:]))
 
     def sections(self, section: int, counts: list[str]) -> Iterator[str]:
         """The place in a grid whose last two axes are taken in sections of so many blocks of the first of them."""
@@ -113,7 +122,7 @@ class _Writer:
         *before, rows, columns = counts
         place = "program"
         for n, axis in enumerate(batch):
-            yield self.position(axis, _place(before[n] if n else "", counts[n + 1 :]))
+            yield from self.position(axis, _place(before[n] if n else "", counts[n + 1 :]))
         if batch:
             place = self.names.fresh("place")
             yield f"{place} = program % ({rows} * {columns})"
@@ -121,8 +130,8 @@ class _Writer:
         yield f"# sections of {section} blocks of {a.name}, each for one block of {b.name} after another"
         yield f"{first} = {place} // ({section} * {columns}) * {section}"
         yield f"{inside} = tl.minimum({rows} - {first}, {section})"
-        yield self.position(a, f"({first} + {place} % ({section} * {columns}) % {inside})")
-        yield self.position(b, f"{place} % ({section} * {columns}) // {inside}")
+        yield from self.position(a, f"({first} + {place} % ({section} * {columns}) % {inside})")
+        yield from self.position(b, f"{place} % ({section} * {columns}) // {inside}")
 
     def size(self, a: TileAxis) -> str:
         """The number of positions of a tile axis, in the index type if it is to be computed with."""
@@ -131,13 +140,21 @@ class _Writer:
             return sizes[0]
         return " * ".join([f"tl.cast({sizes[0]}, INT)", *sizes[1:]]) if sizes else "1"
 
-    def position(self, a: TileAxis, place: str) -> str:
+    def position(self, a: TileAxis, place: str) -> Iterator[str]:
+        """The positions of a program's block; where it begins has a name of its own if descriptors take that."""
         name = self.take("value", a.name, a.name)
         self.write.types[a.name] = loop_position(a)
         if not a.blocked:
-            return f"{name} = {place}"
+            yield f"{name} = {place}"
+            return
         block = self.python["block", a.name]
-        return f"{name} = {place} * {block} + tl.arange(0, {block})"
+        if not any(a.name in window for window, _ in self.windows.values()):
+            yield f"{name} = {place} * {block} + tl.arange(0, {block})"
+            return
+        first = self.take("position", a.name, f"{name}0")
+        yield f"{first} = tl.cast({place} * {block}, tl.int32)"
+        if a.name in self.read:
+            yield f"{name} = {first} + tl.arange(0, {block}).to(INT)"
 
     def body(self, statements: tuple[tile.Statement, ...], renamed: dict[str, str]) -> Iterator[str]:
         for s in statements:
@@ -230,13 +247,17 @@ class _Writer:
             block = self.python["block", a.name]
             yield from wrapped(f"for {first} in tl.range({start}, {stop}, {block}):")
             place = f"(tl.cdiv({stop}, {block}) - 1) * {block} - {first}" if s.reverse else first
-            yield f"    {name} = {place} + tl.arange(0, {block}).to(INT)"
+            self.write.wide |= set() if f"{start}{stop}" == f"0{self.python['extent', a.axes[0]]}" else {a.name}
+            if a.name in self.read:
+                yield f"    {name} = {place} + tl.arange(0, {block}).to(INT)"
         else:
             yield from wrapped(f"for {first} in tl.range({start}, {stop}):")
             yield f"    {name} = tl.cast({first}, INT)"
 
     def stop(self, a: TileAxis) -> str:
         sizes = [self.python["extent", axis] for axis in a.axes]
+        if len(sizes) == 1 and a.name not in self.read:  # only descriptors take where its blocks begin
+            return sizes[0]
         return " * ".join([f"tl.cast({sizes[0]}, INT)", *sizes[1:]]) if sizes else "1"
 
 
@@ -272,6 +293,33 @@ def _is_last_use(loop: tile.Loop, c: tile.Carried) -> bool:
             others = [x for x in loop.carried if x is not c]
             return len(s.names) == 1 and c.name not in later and all(x.after not in (c.name, c.after) for x in others)
     return False
+
+
+def _unmasked(kernel: tile.Kernel, windows: frozenset[str]) -> tile.Kernel:
+    """The kernel without the masks of what descriptors load, which they know, and without what only those need."""
+    if not windows:
+        return kernel
+
+    def unmasked(v: tile.Value) -> tile.Value:
+        found = replace(v, mask=None) if isinstance(v, tile.Load) and v.tensor in windows else v
+        return rebuild(found, unmasked)
+
+    body = live(tuple(over_values(s, unmasked) for s in kernel.body))
+    return replace(kernel, body=body)
+
+
+def _names_read_apart(kernel: tile.Kernel, windows: frozenset[str]) -> set[str]:
+    """The names that a kernel reads beside the indices of what descriptors load."""
+    found, stack = set[str](), list(roots(kernel.body))
+    while stack:
+        match stack.pop():
+            case tile.Load(tensor=tensor) if tensor in windows:
+                pass
+            case tile.Ref(name=name):
+                found.add(name)
+            case v:
+                stack += values_of(v)
+    return found
 
 
 def _names_read(body: tuple[tile.Statement, ...]) -> set[str]:

@@ -8,7 +8,6 @@ warps hold its row.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
@@ -16,6 +15,7 @@ from math import prod
 from einc.tile import Dot, Fold, Kernel, Let, Load, Loop, Ref, Statement, TileType
 from einc.tile.typing import multiplied
 from einc.tile.walk import lets, loops, values_in, walk_values
+from einc.tile.windows import read_by_dots
 
 Extents = Mapping[str, int]  # positions of a tile by its axis
 Body = tuple[Statement, ...]
@@ -184,7 +184,7 @@ def _live(kernel: Kernel) -> tuple[dict[str, _Space], list[frozenset[str]]]:
     """What the tiles in registers take, and which of them are live together, after one statement or another."""
     types = {name: t for let in lets(kernel.body) for name, t in zip(let.names, let.types, strict=True)}
     types |= {c.name: c.type for loop in loops(kernel.body) for c in loop.carried}
-    apart = _read_by_dots(kernel.body)
+    apart = read_by_dots(kernel.body)
     held = {n: _space(t) for n, t in types.items() if len(t.axes) > 1 and n not in apart}
     together = {frozenset(names & held.keys()) for names in _after(kernel.body, frozenset(), held)}
     return held, [names for names in together if not any(names < other for other in together)]
@@ -220,12 +220,3 @@ def _moving(loop: Loop) -> set[str]:
 
 def _refs(body: Body) -> set[str]:
     return {v.name for v in values_in(body) if isinstance(v, Ref)}
-
-
-def _read_by_dots(body: Body) -> set[str]:
-    """The loads that dots alone read."""
-    loads = {let.names[0] for let in lets(body) if isinstance(let.value, Load)}
-    values = list(values_in(body))
-    sides = Counter(x.name for v in values if isinstance(v, Dot) for x in (v.left, v.right) if isinstance(x, Ref))
-    uses = Counter(v.name for v in values if isinstance(v, Ref))
-    return {n for n in loads if sides[n] == uses[n]}

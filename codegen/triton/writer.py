@@ -7,6 +7,7 @@ the axes of what it meets: `(i < size_i)[:, None]`. A tile whose axes lie in ano
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import Self
 
 from einc import tile
@@ -16,11 +17,14 @@ from einc.codegen.triton.types import TYPES
 from einc.tile import TileType, Value
 from einc.tile.typing import dtype_of
 from einc.tile.walk import values_of
+from einc.tile.windows import Window
 
 
 class Writer(ABC):
     """Writes the values of one kernel. `python` are its names, `types` what they hold, `blocks` the tile sizes' names
-    and `buffers` the tensors by name; `natural` are the names that are never negative."""
+    and `buffers` the tensors by name; `natural` are the names that are never negative. `windows` are the tensors that
+    descriptors find: the tile axes of their blocks, and the order of their dimensions in memory; blocks along `wide`
+    axes begin at integers of the index type."""
 
     def __init__(self, file: File, buffers: dict[str, tile.Buffer], python: dict[tuple[str, str], str]) -> None:
         self.file = file
@@ -29,6 +33,8 @@ class Writer(ABC):
         self.types: dict[str, TileType] = {}
         self.blocks: dict[str, str] = {}
         self.natural: set[str] = set()
+        self.windows: Mapping[str, tuple[Window, tuple[int, ...]]] = {}
+        self.wide: set[str] = set()
         self._axes: dict[int, tuple[Value, frozenset[str]]] = {}
 
     @abstractmethod

@@ -1,4 +1,4 @@
-"""What is known of an operand before a call gives it."""
+"""What is known of an operand before a call gives it, and how its elements lie in memory."""
 
 from __future__ import annotations
 
@@ -13,3 +13,27 @@ class Fact:
 
     shape: tuple[int, ...]
     dtype: DType
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How a tensor lies in memory, as far as the ways to it depend on that.
+
+    `order` are its dimensions from the slowest to the fastest, those of one position first. `packed` says whether
+    neighbours along the last of them are neighbours in memory. `aligned` is the largest power of two, at most 16, that
+    divides its address and the steps along all others, in bytes.
+    """
+
+    order: tuple[int, ...]
+    packed: bool
+    aligned: int
+
+    @property
+    def is_regular(self) -> bool:
+        """Can the copy engines of a GPU find its blocks?"""
+        return self.packed and self.aligned == 16
+
+
+def row_major(rank: int) -> Layout:
+    """The layout of a tensor whose last dimension is the fastest, and whose rows begin at multiples of 16 bytes."""
+    return Layout(tuple(range(rank)), True, 16)

@@ -35,6 +35,11 @@ class Target:
     rates: Rates
     registers: int = 262_144
 
+    @property
+    def has_descriptors(self) -> bool:
+        """Does it copy blocks of tensors that are described by their shape and strides?"""
+        return self.vendor == "cuda" and isinstance(self.arch, int) and self.arch >= 90
+
     def dot_rate(self, dtype: DType) -> float:
         """FLOPs a second of a dot over this type: f32 is exact, on the vector units, and f64 there at half the rate."""
         if dtype.bits >= 32:

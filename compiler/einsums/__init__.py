@@ -202,7 +202,9 @@ def _node(call: Call, dtype: object, sizes: Mapping[str, int], out: Array | None
 def _prepared(plan: Plan, tensors: Sequence[Array]) -> Prepared:
     from einc.runtime.execution import place
 
-    return prepared(plan, (), {}, place(tensors[0].device), plan.options, lambda: (plan.program, plan.bindings))
+    where, options = place(tensors[0].device), plan.options
+    lying = options.layouts(tensors, where)
+    return prepared(plan, (), {}, where, options, lambda: (plan.program, plan.bindings), layouts=lying)
 
 
 def _run(plan: Plan, arrays: Sequence[Array], known: Callee | None = None, out: Array | None = None) -> Array:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from math import prod
 
 from einc import ein, tile
+from einc.base.facts import Layout
 from einc.base.targets import INTERPRETER, Target
 from einc.base.types import DType
 from einc.ein.ranges import interval
@@ -38,7 +39,8 @@ class Backend:
 @dataclass(frozen=True, slots=True)
 class Context:
     """What decisions may depend on: the generator that writes the kernels, the optimisation level, the target, and size
-    hints (extents by axis name). `choices` are made already; the rest is left to the heuristics.
+    hints (extents by axis name). `choices` are made already; the rest is left to the heuristics. `layouts` are those of
+    operands, as far as they are known, and `extents` what the size hints stand for, to an eighth or less.
     """
 
     backend: Backend
@@ -46,6 +48,12 @@ class Context:
     target: Target = INTERPRETER
     sizes: Mapping[str, int] = field(default_factory=dict)
     choices: tuple[Choice, ...] = ()
+    layouts: Mapping[str, Layout] = field(default_factory=dict)
+    extents: Mapping[str, int] = field(default_factory=dict)
+
+    def extent(self, axis: str) -> int:
+        """The extent of an axis, as far as it is known."""
+        return self.extents.get(axis, self.size(axis))
 
     def size(self, axis: str, default: int = 1024) -> int:
         """The hint for an axis; 1024 where there is none."""

@@ -2,13 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 WHOLE = 1 << 30
 WARPS, STAGES = 4, 3  # the defaults
 POINTER = "pointer"  # the way to memory that any strides allow
-WAYS = (POINTER,)
+_DESCRIPTOR = "descriptor"
+_MOST_DIMS = 5  # of a descriptor
+
+
+def descriptor(order: Sequence[int]) -> str:
+    """The way by a descriptor to a tensor whose dimensions have this order in memory, the fastest last.
+
+    It is `descriptor` if that is their own order, else `descriptor_10` and the like.
+    """
+    same = list(order) == list(range(len(order)))
+    return _DESCRIPTOR if same else f"{_DESCRIPTOR}_{''.join(map(str, order))}"
+
+
+def order_of(way: str | None, rank: int) -> tuple[int, ...] | None:
+    """The order of a tensor's dimensions, if the way to it is by a descriptor; else None."""
+    if way is None or way == POINTER:
+        return None
+    _, _, digits = way.partition("_")
+    return tuple(map(int, digits)) if digits else tuple(range(rank))
+
+
+def is_way(text: str) -> bool:
+    """Is it the name of a way to memory?"""
+    name, _, digits = text.partition("_")
+    ordered = sorted(digits) == [str(n) for n in range(len(digits))] and len(digits) <= _MOST_DIMS
+    return text == POINTER or (name == _DESCRIPTOR and ordered and text == name + "_" * bool(digits) + digits)
 
 
 @dataclass(frozen=True, slots=True)

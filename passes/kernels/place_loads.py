@@ -1,10 +1,13 @@
 """Decide how each load reaches memory, and do once what does not change in a loop.
 
     loop t: x = e; ...   -->   x = e; loop t: ...        e free of t and of what the loop binds or carries
-    load T[e]            -->   load T[e] by pointer
+    load T[e]            -->   load T[e] by pointer, or by descriptor
 
 A load may leave a loop that no position is walked of: it is masked, or in bounds whenever its kernel runs (`lower`).
-Pointers take any strides; descriptors will need unit strides and aligned bases.
+Pointers take any strides. A descriptor needs neighbours in memory along one dimension, and steps along all others that
+are multiples of 16 bytes; then blocks are copied to shared memory by an engine of their own, without addresses or masks
+in registers. That pays for what dots read as it lies in memory: what is computed with goes to registers anyway, and a
+chain of dots has other work that hides its loads.
 """
 
 from __future__ import annotations
@@ -12,19 +15,52 @@ from __future__ import annotations
 from dataclasses import replace
 
 from einc import tile
+from einc.base.facts import row_major
 from einc.pipeline import Context
+from einc.tile import Dot, Load, Ref
 from einc.tile.asked import ways_asked
-from einc.tile.choices import POINTER
-from einc.tile.walk import Scope, rewritten, values_in
+from einc.tile.choices import POINTER, descriptor
+from einc.tile.walk import Scope, lets, rewritten, values_in
+from einc.tile.windows import read_by_dots, windows
+
+_NARROW = 2  # bytes of what dots take from shared memory in any order
+_MOST_DIMS = 5
 
 
 def place_loads(kernel: tile.Kernel, context: Context) -> tile.Kernel:
     """The kernel with its loads placed."""
     body = rewritten(kernel.body, lambda s, _: _placed(s) if isinstance(s, tile.Loop) else (s,))
-    loaded = {v.tensor for v in values_in(body) if isinstance(v, tile.Load)}
-    ways = ways_asked(context.choices, kernel)
-    chosen = kernel.choices.reached({tensor: ways.get(tensor, POINTER) for tensor in loaded})
-    return replace(kernel, body=body, choices=chosen)
+    loaded = {v.tensor for v in values_in(body) if isinstance(v, Load)}
+    placed = replace(kernel, body=body)
+    ways = dict.fromkeys(loaded, POINTER) | _ways(placed, context)
+    return replace(placed, choices=kernel.choices.reached({n: way for n, way in ways.items() if n in loaded}))
+
+
+def _ways(kernel: tile.Kernel, context: Context) -> dict[str, str]:
+    """The ways to memory that are asked for, and descriptors where they pay."""
+    asked = ways_asked(context.choices, kernel)
+    if not context.target.has_descriptors or not (set(asked.values()) - {POINTER} or context.layouts):
+        return dict.fromkeys(asked, POINTER)
+    ranks = {b.name: len(b.dims) for b in kernel.buffers}
+    seen = {name: window for name, window in windows(kernel).items() if ranks[name] <= _MOST_DIMS}
+    found = dict.fromkeys(asked, POINTER)
+    for name, window in seen.items():
+        layout = context.layouts.get(name, row_major(ranks[name]))
+        is_found = layout.is_regular and window[layout.order[-1]] is not None
+        known = name in context.layouts and name in _multiplied(kernel)
+        if is_found and (asked.get(name, POINTER) != POINTER if name in asked else known):
+            found[name] = descriptor(layout.order)
+    return found
+
+
+def _multiplied(kernel: tile.Kernel) -> set[str]:
+    """The tensors that dots alone read, of a narrow type, if no dot reads anything else."""
+    made = {s.names[0]: s.value for s in lets(kernel.body) if isinstance(s.value, Load)}
+    alone = read_by_dots(kernel.body)
+    sides = [x for v in values_in(kernel.body) if isinstance(v, Dot) for x in (v.left, v.right)]
+    if not all(isinstance(x, Ref) and x.name in made for x in sides):
+        return set()
+    return {v.tensor for name, v in made.items() if name in alone and v.dtype.size == _NARROW}
 
 
 def _placed(s: tile.Loop) -> tuple[tile.Statement, ...]:
