@@ -15,7 +15,7 @@ from __future__ import annotations
 from einc import ein, tile
 from einc.base.targets import Target
 from einc.codegen.triton.contracted import block, multiplies
-from einc.pipeline import Backend, Context, Pass, on_kernels
+from einc.pipeline import Backend, Context, Pass, Product, on_kernels
 from einc.pipeline.emitted import Both, Emitted
 
 _FOLDS_FIRST = 3  # axes
@@ -48,6 +48,12 @@ def _emit_both(both: Both, target: Target) -> Emitted:
     return emit_both(both, target)
 
 
+def _parts(product: Product, target: Target) -> int:
+    from einc.codegen.triton.products import parts
+
+    return parts(product, target)
+
+
 CHOOSE_TILES = Pass(
     "choose-tiles",
     "axis t[?]  -->  axis t[least .. cap]",
@@ -73,4 +79,5 @@ TRITON = Backend(
     _emit,
     _emit_both,
     _FOLDS_FIRST,
+    _parts,
 )

@@ -15,6 +15,7 @@ from itertools import product as combinations
 from einc import tile
 from einc.base.targets import Target
 from einc.codegen.triton.contracted import LEAST, least_inner
+from einc.codegen.triton.products import fastest
 from einc.codegen.triton.sizing import Sizing, Tiles
 from einc.codegen.triton.stages import stages_needed
 from einc.pipeline import Context
@@ -34,6 +35,7 @@ _MOST_ALONE = 2048  # the same where no other dot follows
 _CROSSED = 1 << 13  # elements of the largest value that is computed beside the dots, where those have a batch axis
 _COMPUTED = 1 << 15  # elements of the largest value computed beside dots in a loop; more take minutes to assemble
 _PRODUCTS = ((128, 256, 8), (128, 128, 8), (64, 128, 4), (64, 64, 4))  # rows, columns, warps; fastest first
+_SIDES = (64, 32)  # rows and columns of a product on vector units, fastest first
 _TILE = 4096  # elements of a tile value where nothing is multiplied
 _DOT = (128, 128, 64)  # rows, columns and inner length of a dot on matrix units
 _SHORT = ("sm_80", "gfx942")  # targets with half the inner length, whose shared memory is smaller
@@ -46,7 +48,7 @@ _SEGMENT = 16  # positions of a walk over a segment
 def choose_tiles(kernel: tile.Kernel, context: Context) -> tile.Kernel:
     """The kernel with its tile sizes: those that are asked for, and the others to suit them."""
     k = Sizing(_as_asked(kernel, context), context)
-    tiles = _streaming(_dot_tiles(k), k) if k.dots else Tiles(_plain_blocks(k), 4)
+    tiles = _dot_tiles(k) if k.dots else Tiles(_plain_blocks(k), 4)
     sizes = {a.name: _block(k, a, tiles) for a in k.axes if k.given(a) is None}
     counts = {"warps": tiles.warps, "stages": tiles.stages} | counts_asked(context.choices, kernel, "warps", "stages")
     return replace(kernel, choices=k.kernel.choices.sized(sizes).counted(counts))
@@ -91,14 +93,20 @@ def _dot_tiles(k: Sizing) -> Tiles:
     if any(d.batch for d in k.dots) and k.target.vendor != "cpu":
         return _batched(k)
     walked = {a.name for a in k.axes if a.role == "reduced"}
+    is_product = k.on_cuda and len(k.dots) == 1 and k.dots[0].inner in walked and k.is_copied(k.dots[0])
+    if is_product and k.target.has_descriptors and widest <= 4:
+        return _ranked(k) if widest <= 2 else _exact(k)
+    return _streaming(_of_dots(k, widest, walked, is_product), k)
+
+
+def _of_dots(k: Sizing, widest: int, walked: set[str], is_product: bool) -> Tiles:
+    """Tiles of any dots: of a single product of tensors, of dots that follow each other, and of all others."""
     chained = walked & {d.inner for d in k.dots} and walked & {x for d in k.dots for x in (d.row, d.column)}
     if chained and k.on_cuda and widest <= 4:
         return _cut(_chained(k), k)
     blocks = _dot_blocks(k, widest)
-    is_plain = k.on_cuda and widest <= 2 and len(k.dots) == 1
-    if is_plain and k.dots[0].inner in walked and k.is_copied(k.dots[0]):
-        return _product(k, blocks) or _fitted(Tiles(blocks, 8), k)
-    return _fitted(Tiles(blocks, 8), k)
+    found = _product(k, blocks) if is_product and widest <= 2 else None
+    return found or _fitted(Tiles(blocks, 8), k)
 
 
 def _product(k: Sizing, blocks: dict[str, Block]) -> Tiles | None:
@@ -111,6 +119,21 @@ def _product(k: Sizing, blocks: dict[str, Block]) -> Tiles | None:
     rows, columns, warps = (filling or fitting[-1:])[0]
     sizes = {"row": Block(LEAST, rows), "column": Block(LEAST, columns), "reduced": Block(k.least, length)}
     return Tiles(blocks | sizes, warps)
+
+
+def _ranked(k: Sizing) -> Tiles:
+    """The tiles of a single product that take the least time."""
+    found = fastest(k.product, k.target, k.kernel.choices.parts if k.kernel.parts_of else 1)
+    blocks = {"row": Block(LEAST, found.rows), "column": Block(LEAST, found.columns)}
+    return Tiles(blocks | {"reduced": Block(k.least, max(found.inner, k.least))}, found.warps, found.stages)
+
+
+def _exact(k: Sizing) -> Tiles:
+    """The largest tiles of a single product on vector units that fill the machine."""
+    filling = [n for n in _SIDES if k.programs({"row": n, "column": n}) >= _FILLED]
+    side, inner = (filling or _SIDES[-1:])[0], 64 // max(t.size for _, t in k.multiplied)
+    blocks = {"row": Block(LEAST, side), "column": Block(LEAST, side)}
+    return Tiles(blocks | {"reduced": Block(k.least, max(inner, k.least))}, 4)
 
 
 def _chained(k: Sizing) -> Tiles:

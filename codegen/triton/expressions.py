@@ -8,8 +8,7 @@ from einc import tile
 from einc.base.types import F32, INT, DType
 from einc.codegen.emit.text import ATOM, COMPARE, PRODUCT, SUM, Axes, Text, literal
 from einc.codegen.triton import contractions, operations
-from einc.codegen.triton.types import TYPES
-from einc.codegen.triton.writer import Writer
+from einc.codegen.triton.writer import TYPES, Writer
 from einc.tile import Value
 
 

@@ -14,7 +14,7 @@ from einc.codegen.emit.signature import extents_of, static_extents
 from einc.codegen.emit.text import PRODUCT, SUM, File
 from einc.codegen.triton.expressions import Expressions
 from einc.codegen.triton.operations import is_natural
-from einc.codegen.triton.types import TYPES
+from einc.codegen.triton.writer import TYPES
 from einc.pipeline.emitted import Signature
 from einc.tile import TileAxis, TileType
 from einc.tile.asked import block_name

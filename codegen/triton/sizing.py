@@ -7,13 +7,14 @@ from functools import cached_property
 from math import prod
 
 from einc import tile
+from einc.base.facts import MOST_ALIGNED
 from einc.codegen.triton.contracted import least_inner
 from einc.codegen.triton.occupancy import Occupancy
-from einc.pipeline import Context
+from einc.pipeline import Context, Product
 from einc.tile import Block, TileAxis
 from einc.tile.blocks import power
 from einc.tile.typing import multiplied
-from einc.tile.walk import lets, tile_axes
+from einc.tile.walk import lets, tile_axes, values_in
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,18 @@ class Sizing:
         if len(self.dots) < 2:
             return frozenset()
         return frozenset(d.column for d, t in self.multiplied if t.size <= 2 and not self.is_copied(d))
+
+    @property
+    def product(self) -> Product:
+        """Its one dot as a product of two tensors."""
+        ((dot, dtype),) = self.multiplied
+        axes = tile_axes(self.kernel)
+        sizes = {name: prod(self.context.extent(x) for x in a.axes) for name, a in axes.items()}
+        batch = prod(sizes[a.name] for a in self.kernel.grid if not a.blocked) // self.kernel.choices.parts
+        operands = {v.tensor for v in values_in(self.kernel.body) if isinstance(v, tile.Load)}
+        lying = [self.context.layouts[name].aligned for name in operands if name in self.context.layouts]
+        lined = min(lying, default=MOST_ALIGNED) == MOST_ALIGNED
+        return Product(batch, sizes[dot.row], sizes[dot.column], sizes[dot.inner], dtype.size, lined)
 
     @property
     def least(self) -> int:

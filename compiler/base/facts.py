@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 from einc.base.types import DType
 
+MOST_ALIGNED = 128  # bytes of a line of a cache
+_REGULAR = 16  # bytes that steps are multiples of where copy engines go
+
 
 @dataclass(frozen=True, slots=True)
 class Fact:
@@ -20,7 +23,7 @@ class Layout:
     """How a tensor lies in memory, as far as the ways to it depend on that.
 
     `order` are its dimensions from the slowest to the fastest, those of one position first. `packed` says whether
-    neighbours along the last of them are neighbours in memory. `aligned` is the largest power of two, at most 16, that
+    neighbours along the last of them are neighbours in memory. `aligned` is the largest power of two, at most 128, that
     divides its address and the steps along all others, in bytes.
     """
 
@@ -31,9 +34,9 @@ class Layout:
     @property
     def is_regular(self) -> bool:
         """Can the copy engines of a GPU find its blocks?"""
-        return self.packed and self.aligned == 16
+        return self.packed and self.aligned >= _REGULAR
 
 
 def row_major(rank: int) -> Layout:
     """The layout of a tensor whose last dimension is the fastest, and whose rows begin at multiples of 16 bytes."""
-    return Layout(tuple(range(rank)), True, 16)
+    return Layout(tuple(range(rank)), True, _REGULAR)

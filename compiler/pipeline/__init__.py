@@ -16,6 +16,19 @@ from einc.pipeline.plan import Join, Plan
 from einc.tile.asked import Choice
 
 
+@dataclass(frozen=True, slots=True)
+class Product:
+    """A contraction of two tensors as they lie in memory: its extents, the bytes of an element, and whether the rows of
+    both begin at whole lines of a cache."""
+
+    batch: int
+    rows: int
+    columns: int
+    inner: int
+    size: int
+    lined: bool = True
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Backend:
     """A generator of kernels: what it can do and what it must be spared, its own passes, and how it writes a file.
@@ -24,7 +37,8 @@ class Backend:
     its rows, and along its columns, a program takes of a contraction there, where that is computed from another one or
     not. Tiles that are folded as they lie in memory have the folded axis last, or first from `folds_first` axes on.
     `passes` go from tile to tile, each list after the shared pass that it stands beside. `emit` writes the file of a
-    program, `emit_both` that of one with its gradients.
+    program, `emit_both` that of one with its gradients. `parts` says in how many parts the walk of a product takes the
+    least time on a target, if the generator knows that.
     """
 
     name: str
@@ -34,6 +48,7 @@ class Backend:
     emit: Callable[[ein.Program, tile.Schedule, Target], Emitted]
     emit_both: Callable[[Both, Target], Emitted]
     folds_first: int | None = None
+    parts: Callable[[Product, Target], int] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ import numpy as np
 
 from einc.base import types
 from einc.base.errors import CallError, DTypeError
-from einc.base.facts import Fact, Layout
+from einc.base.facts import MOST_ALIGNED, Fact, Layout
 from einc.base.source import Span
 from einc.base.types import DType
 
@@ -168,7 +168,7 @@ def layout(value: torch.Tensor) -> Layout:
     packed = bool(strides) and strides[-1] == 1 and 0 not in strides and all(0 < n < 1 << 31 for n in value.shape)
     start = 0 if value.device.type == "meta" else value.data_ptr()
     size = value.element_size()
-    aligned = gcd(16, start, *(s * size for s in (strides[:-1] if packed else strides)))
+    aligned = gcd(MOST_ALIGNED, start, *(s * size for s in (strides[:-1] if packed else strides)))
     return Layout(order, packed, aligned)
 
 
