@@ -28,6 +28,8 @@ TORCH = {
     "c64": "torch.complex64", "c128": "torch.complex128",
 }  # fmt: skip
 
+_NARROW = 2  # bytes of an element of tensors whose rows begin at whole lines between kernels
+
 Options = Callable[[Signature, Callable[[str], str]], Mapping[str, str]]  # of a launch, given the names of tile sizes
 
 
@@ -179,6 +181,9 @@ class _Launcher:
 
     def empty(self, name: str, device: str) -> str:
         dtype, dims = self.outputs[name]
+        if name not in self.results and dtype.size == _NARROW and len(dims) > 1:
+            lined = self.file.helper("lined")
+            return f"{self.tensor[name]} = {lined}({self.shape(dims)}, {TORCH[dtype.name]}, {device})"
         return f"{self.tensor[name]} = torch.empty({self.shape(dims)}, dtype={TORCH[dtype.name]}, device={device})"
 
     def complex_views(self) -> Iterator[str]:

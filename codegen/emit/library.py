@@ -156,6 +156,12 @@ def index_type(positions, *tensors):
     reach = [sum((n - 1) * s for n, s in zip(t.shape, t.stride())) for t in large]
     return tl.int64 if max([0, *positions, *reach]) >= limit else tl.int32
 ''',
+    "lined": '''
+def lined(shape, dtype, device):
+    """Memory for a tensor whose rows begin at whole lines of a cache."""
+    line = 128 // dtype.itemsize
+    return torch.empty((*shape[:-1], -(-shape[-1] // line) * line), dtype=dtype, device=device)[..., : shape[-1]]
+''',
     "described": '''
 def described(tensor, *sides):
     """A descriptor, by which blocks with these sides are copied; rows begin at multiples of 16 bytes."""

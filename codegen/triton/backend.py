@@ -48,6 +48,12 @@ def _emit_both(both: Both, target: Target) -> Emitted:
     return emit_both(both, target)
 
 
+def _seconds(product: Product, target: Target) -> float:
+    from einc.codegen.triton.products import fastest, seconds
+
+    return target.rates.launch + seconds(product, fastest(product, target), target)
+
+
 def _parts(product: Product, target: Target) -> int:
     from einc.codegen.triton.products import parts
 
@@ -79,5 +85,6 @@ TRITON = Backend(
     _emit,
     _emit_both,
     _FOLDS_FIRST,
+    _seconds,
     _parts,
 )

@@ -36,6 +36,7 @@ _CROSSED = 1 << 13  # elements of the largest value that is computed beside the 
 _COMPUTED = 1 << 15  # elements of the largest value computed beside dots in a loop; more take minutes to assemble
 _PRODUCTS = ((128, 256, 8), (128, 128, 8), (64, 128, 4), (64, 64, 4))  # rows, columns, warps; fastest first
 _SIDES = (64, 32)  # rows and columns of a product on vector units, fastest first
+_TURNED = 64  # rows and columns where neighbours in memory are rows of one tensor and columns of another
 _TILE = 4096  # elements of a tile value where nothing is multiplied
 _DOT = (128, 128, 64)  # rows, columns and inner length of a dot on matrix units
 _SHORT = ("sm_80", "gfx942")  # targets with half the inner length, whose shared memory is smaller
@@ -289,11 +290,22 @@ def _streaming(tiles: Tiles, k: Sizing) -> Tiles:
 # All else
 
 
+def _is_turned(k: Sizing) -> bool:
+    """Is something loaded whose neighbours in memory are not those of the columns that are stored?"""
+    columns = [a.name for a in k.axes if a.role == "column"]
+    if len(columns) != 1 or {a.role for a in k.axes} != {"row", "column"}:
+        return False
+    loads = [v for v in values_in(k.kernel.body) if isinstance(v, tile.Load) and v.tensor in k.context.layouts]
+    return any(v.index[k.context.layouts[v.tensor].order[-1]] != tile.Ref(columns[0]) for v in loads if v.index)
+
+
 def _plain_blocks(k: Sizing) -> dict[str, Block]:
     """The innermost axis gets what its size hint asks for; the rows what is left of the tile.
 
     Prefixes of several components are that many tiles at once.
     """
+    if k.on_cuda and _is_turned(k):
+        return {"row": Block(1, _TURNED), "column": Block(1, _TURNED)}
     carried = max((len(v.args) for v in values_in(k.kernel.body) if isinstance(v, tile.Scan)), default=1)
     room = (_INTERPRETED[0] if k.target.vendor == "cpu" else _TILE) // power(carried)
     blocks: dict[str, Block] = {}

@@ -86,7 +86,7 @@ class Expressions(Writer):
         """Where a block begins along a dimension, in 32 bits."""
         if axis is not None:
             first = self.name("position", axis)
-            return f"{first}.to(tl.int32)" if axis in self.wide else first
+            return f"tl.cast({first}, tl.int32)" if axis in self.wide else first
         return str(index.value) if isinstance(index, tile.Lit) else f"tl.cast({self.value(index, ()).code}, tl.int32)"
 
     def load(self, v: tile.Load, order: Axes) -> Text:

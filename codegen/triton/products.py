@@ -20,6 +20,7 @@ from einc.base.targets import Target
 from einc.pipeline import Product
 
 _PORT = 105e9  # bytes a second that a processor receives from the cache
+_ELEMENTS = 2.5e9  # elements a second that a processor reads one by one, which nothing hides
 _LATENCY = 1.3e-6  # seconds from a load to its bytes
 _STEP = 5e-8  # seconds to begin a step
 _UNHIDDEN = 1 / 8  # of the time that others than the slowest take
@@ -69,6 +70,8 @@ def seconds(p: Product, t: Tile, target: Target) -> float:
     height = t.rows if t.rows >= _WARPGROUP else 2 * t.rows
     computing = 2 * height * t.columns * t.inner * rates.processors / (rates.matrix * _REACHED)
     moving = (t.rows + t.columns) * t.inner * p.size * (1 if p.lined else _UNALIGNED) / _PORT
+    narrow = [n for n, one in ((t.rows, p.narrow[0]), (t.columns, p.narrow[1])) if one]
+    fetching = sum(narrow) * t.inner / _ELEMENTS
     storing = t.rows * t.columns * (p.size if t.parts == 1 else 4) / _PORT
     moved = (p.rows * p.inner + p.inner * p.columns + p.rows * p.columns) * p.batch * p.size
     each = moved / rates.memory / programs
@@ -76,7 +79,7 @@ def seconds(p: Product, t: Tile, target: Target) -> float:
     def taken(n: int) -> float:
         """Seconds of a round of so many programs."""
         beside = ceil(n / rates.processors)
-        step = _together(computing, moving, _LATENCY / (beside * (t.stages - 1)), _STEP / beside)
+        step = fetching + _together(computing, moving, _LATENCY / (beside * (t.stages - 1)), _STEP / beside)
         alone = (_LATENCY + _FINISH) * (1 if beside == 1 else _HIDDEN)
         return _together(beside * steps * step, n * each) + beside * storing + alone
 

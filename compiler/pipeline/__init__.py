@@ -18,8 +18,11 @@ from einc.tile.asked import Choice
 
 @dataclass(frozen=True, slots=True)
 class Product:
-    """A contraction of two tensors as they lie in memory: its extents, the bytes of an element, and whether the rows of
-    both begin at whole lines of a cache."""
+    """A contraction of two tensors as they lie in memory: its extents, and the bytes of an element.
+
+    `lined` says whether the rows of both begin at whole lines of a cache, `narrow` whether the side with the rows, and
+    that with the columns, is read element by element.
+    """
 
     batch: int
     rows: int
@@ -27,6 +30,7 @@ class Product:
     inner: int
     size: int
     lined: bool = True
+    narrow: tuple[bool, ...] = (False, False)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -37,8 +41,8 @@ class Backend:
     its rows, and along its columns, a program takes of a contraction there, where that is computed from another one or
     not. Tiles that are folded as they lie in memory have the folded axis last, or first from `folds_first` axes on.
     `passes` go from tile to tile, each list after the shared pass that it stands beside. `emit` writes the file of a
-    program, `emit_both` that of one with its gradients. `parts` says in how many parts the walk of a product takes the
-    least time on a target, if the generator knows that.
+    program, `emit_both` that of one with its gradients. If the generator knows the time of a product on a target,
+    `seconds` is the least, and `parts` are those of the walk that take it.
     """
 
     name: str
@@ -48,6 +52,7 @@ class Backend:
     emit: Callable[[ein.Program, tile.Schedule, Target], Emitted]
     emit_both: Callable[[Both, Target], Emitted]
     folds_first: int | None = None
+    seconds: Callable[[Product, Target], float] | None = None
     parts: Callable[[Product, Target], int] | None = None
 
 

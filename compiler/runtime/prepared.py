@@ -23,6 +23,7 @@ from einc.codegen import TRITON
 from einc.driver import Compiled, compile_program
 from einc.pipeline import Backend
 from einc.runtime.execution import InTorch, InTriton, Outputs, Place, target_of
+from einc.runtime.orders import batch_first
 from einc.runtime.tensors import layout
 from einc.tile.asked import Choice, check_heeded
 
@@ -46,7 +47,8 @@ _lock = threading.RLock()
 class Options:
     """A user's options for the compiler; a `target` of None is the machine that the operands are on.
 
-    `begin` are kernels that the text itself gives, if it does; `backend` writes the kernels.
+    `begin` are kernels that the text itself gives, if it does; `backend` writes the kernels. If results are `free`,
+    they may lie in memory in any order of their axes.
     """
 
     level: int = 2
@@ -55,6 +57,7 @@ class Options:
     choices: tuple[Choice, ...] = ()
     begin: Given | None = None
     backend: Backend = TRITON
+    free: bool = False
 
     def written(self) -> list[Any]:
         """All but `begin` and `backend`, as values of JSON."""
@@ -167,12 +170,13 @@ def _prepare(
         key = (alike, values)
         if key not in _kept:
             program, bindings = meaning()
+            program, views = batch_first(program) if options.free and layouts else (program, ())
             compiled = options.compile(program, bindings.extents, where, layouts)
             if where.backend == "torch":
                 taken = changing if values is None else frozenset[str]()
                 launch: InTorch | InTriton = InTorch(compiled, bindings, where, taken)
             else:
-                launch = InTriton(compiled, bindings, where)
+                launch = InTriton(compiled, bindings, where, views)
             _kept[key] = Prepared(program, bindings, compiled, launch)
             if values:
                 _baked[alike] += 1

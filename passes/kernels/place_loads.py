@@ -47,7 +47,7 @@ def _ways(kernel: tile.Kernel, context: Context) -> dict[str, str]:
     for name, window in seen.items():
         layout = context.layouts.get(name, row_major(ranks[name]))
         is_found = layout.is_regular and window[layout.order[-1]] is not None
-        known = name in context.layouts and name in _multiplied(kernel)
+        known = bool(context.layouts) and name in _multiplied(kernel)  # between kernels rows begin at whole lines
         if is_found and (asked.get(name, POINTER) != POINTER if name in asked else known):
             found[name] = descriptor(layout.order)
     return found

@@ -9,19 +9,16 @@ rounding differs. The number of parts is the one predicted to take the least tim
 from __future__ import annotations
 
 from dataclasses import replace
-from math import prod
 
 from einc import ein
-from einc.base.facts import MOST_ALIGNED
-from einc.passes.algebra.contraction import contraction
 from einc.passes.estimate.cost import Model
+from einc.passes.estimate.products import single
 from einc.passes.streaming.walks import can_split
-from einc.pipeline import Context, Product, State
+from einc.pipeline import Context, State
 from einc.pipeline.plan import Planned
 from einc.tile.asked import asked
 
 _STEM = "split"
-_NARROW = 2  # bytes of an element that matrix units multiply
 
 
 def split_reduction(state: State, context: Context) -> State:
@@ -47,31 +44,10 @@ def _parts(plan: Planned, model: Model) -> int:
         return parts if can_split(plan) else 1
     if context.level < 2:
         return 1
-    product = _product(plan, model) if context.backend.parts is not None and context.target.has_descriptors else None
-    if product is None or context.backend.parts is None:
+    found = single(plan, model) if context.target.has_descriptors else None
+    if found is None or context.backend.parts is None:
         return model.splits(plan)[0]
-    return context.backend.parts(product, context.target) if can_split(plan) and model.can_merge(plan) else 1
-
-
-def _product(plan: Planned, model: Model) -> Product | None:
-    """The product of two tensors, of elements that matrix units multiply, that a plan is alone; None for any other."""
-    context = model.context
-    if len(plan.equations) > 1 or not plan.walked or plan.whole or plan.scanned:
-        return None
-    (eq,) = plan.equations
-    found = contraction(eq, eq.body, context.size) if eq.monoid is not None and eq.monoid.adds else None
-    if found is None or len(found.terms) > 1 or set(found.shape.batch) != set(plan.batch):
-        return None
-    (term,) = found.terms
-    sides = [f for f in (*term.left, *term.right) if isinstance(f, ein.Read)]
-    sizes = {model.dtypes[r.tensor].size for r in sides}
-    if len(sides) != 2 or len((*term.left, *term.right)) != 2 or len(sizes) != 1 or max(sizes) > _NARROW:
-        return None
-    batch, rows, columns, inner = (
-        prod(map(context.extent, axes)) for axes in (plan.batch, plan.rows, plan.columns, plan.walked)
-    )
-    lying = [context.layouts[r.tensor].aligned for r in sides if r.tensor in context.layouts]
-    return Product(batch, rows, columns, inner, max(sizes), min(lying, default=MOST_ALIGNED) == MOST_ALIGNED)
+    return context.backend.parts(found.product, context.target) if can_split(plan) and model.can_merge(plan) else 1
 
 
 def _axes(program: ein.Program, counts: set[int]) -> dict[int, str]:
