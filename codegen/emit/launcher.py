@@ -18,7 +18,7 @@ from einc.ein import Const, Operand, Param, Program
 from einc.ein.printer import print_dims
 from einc.pipeline.emitted import Signature
 from einc.tile.walk import repeated_axes
-from einc.tile.windows import Window, by_descriptor
+from einc.tile.windows import Box, by_descriptor
 
 TORCH = {
     "bool": "torch.bool", "i8": "torch.int8", "i16": "torch.int16", "i32": "torch.int32", "i64": "torch.int64",
@@ -218,7 +218,7 @@ class _Launcher:
         ]
         blocks = {axis.name: self.block(name) for name, axis in s.blocks}
         tensors = [
-            self.described(t, *windows[b.name], blocks) if b.name in windows else t
+            self.described(t, windows[b.name], blocks) if b.name in windows else t
             for t, b in zip(tensors, s.kernel.buffers, strict=True)
         ]
         dtypes = dict(s.kernel.scalars)
@@ -236,10 +236,13 @@ class _Launcher:
         yield from (f"       {', '.join(line)}," for line in lines[1:-1] if line)
         yield f"       {', '.join(lines[-1])})"
 
-    def described(self, tensor: str, window: Window, order: tuple[int, ...], blocks: Mapping[str, str]) -> str:
+    def described(self, tensor: str, box: Box, blocks: Mapping[str, str]) -> str:
         """The descriptor of a tensor: its dimensions as they lie in memory, and the sides of its blocks."""
+        order = tuple(k for _, dims in box for k in dims)
         own = tensor if list(order) == sorted(order) else f"{tensor}.permute{order}"
-        sides = ", ".join("1" if (a := window[k]) is None else blocks[a] for k in order)
+        for n, (_, dims) in enumerate(box):
+            own += f".flatten({n}, {n + len(dims) - 1})" if len(dims) > 1 else ""
+        sides = ", ".join("1" if axis is None else blocks[axis] for axis, _ in box)
         return f"{self.file.helper('described')}({own}, {sides})"
 
     def block(self, name: str) -> str:

@@ -120,8 +120,7 @@ def _arguments(
     for pointer, b in zip(s.pointers, s.kernel.buffers, strict=True):
         types[pointer] = _POINTERS.get(b.dtype.part.name, f"*{b.dtype.name}")
         if b.name in windows:
-            window, order = windows[b.name]
-            sides = [1 if (a := window[k]) is None else _tile_size(s, tiled[a], sizes) for k in order]
+            sides = [1 if axis is None else _tile_size(s, tiled[axis], sizes) for axis, _ in windows[b.name]]
             types[pointer] = f"tensordesc<{types[pointer][1:]}{sides}>"
         else:
             aligned.append(pointer)

@@ -35,7 +35,6 @@ _MOST_ALONE = 2048  # the same where no other dot follows
 _CROSSED = 1 << 13  # elements of the largest value that is computed beside the dots, where those have a batch axis
 _COMPUTED = 1 << 15  # elements of the largest value computed beside dots in a loop; more take minutes to assemble
 _PRODUCTS = ((128, 256, 8), (128, 128, 8), (64, 128, 4), (64, 64, 4))  # rows, columns, warps; fastest first
-_SIDES = (64, 32)  # rows and columns of a product on vector units, fastest first
 _TURNED = 64  # rows and columns where neighbours in memory are rows of one tensor and columns of another
 _TILE = 4096  # elements of a tile value where nothing is multiplied
 _DOT = (128, 128, 64)  # rows, columns and inner length of a dot on matrix units
@@ -95,8 +94,8 @@ def _dot_tiles(k: Sizing) -> Tiles:
         return _batched(k)
     walked = {a.name for a in k.axes if a.role == "reduced"}
     is_product = k.on_cuda and len(k.dots) == 1 and k.dots[0].inner in walked and k.is_copied(k.dots[0])
-    if is_product and k.target.has_descriptors and widest <= 4:
-        return _ranked(k) if widest <= 2 else _exact(k)
+    if is_product and k.target.has_descriptors and widest <= 2:
+        return _ranked(k)
     return _streaming(_of_dots(k, widest, walked, is_product), k)
 
 
@@ -127,14 +126,6 @@ def _ranked(k: Sizing) -> Tiles:
     found = fastest(k.product, k.target, k.kernel.choices.parts if k.kernel.parts_of else 1)
     blocks = {"row": Block(LEAST, found.rows), "column": Block(LEAST, found.columns)}
     return Tiles(blocks | {"reduced": Block(k.least, max(found.inner, k.least))}, found.warps, found.stages)
-
-
-def _exact(k: Sizing) -> Tiles:
-    """The largest tiles of a single product on vector units that fill the machine."""
-    filling = [n for n in _SIDES if k.programs({"row": n, "column": n}) >= _FILLED]
-    side, inner = (filling or _SIDES[-1:])[0], 64 // max(t.size for _, t in k.multiplied)
-    blocks = {"row": Block(LEAST, side), "column": Block(LEAST, side)}
-    return Tiles(blocks | {"reduced": Block(k.least, max(inner, k.least))}, 4)
 
 
 def _chained(k: Sizing) -> Tiles:

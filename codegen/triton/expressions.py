@@ -74,11 +74,11 @@ class Expressions(Writer):
 
     def window(self, v: tile.Load, order: Axes) -> Text:
         """A block that a descriptor finds: its dimensions are in the order of memory, those of one position dropped."""
-        axes, lying = self.windows[v.tensor]
-        places = ", ".join(self.coordinate(v.index[k], axes[k]) for k in lying)
+        sides = self.windows[v.tensor]
+        places = ", ".join(self.coordinate(v.index[dims[0]], axis) for axis, dims in sides)
         code = f"{self.name('tensor', v.tensor)}.load([{places}])"
-        have = tuple(a for k in lying if (a := axes[k]) is not None)
-        if len(have) < len(lying):
+        have = tuple(axis for axis, _ in sides if axis is not None)
+        if len(have) < len(sides):
             code += f".reshape({self.shape(have)})"
         return self.arranged(Text(code), have, order)
 

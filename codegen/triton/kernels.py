@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import assert_never
 
 from einc import tile
-from einc.base.types import DType
+from einc.base.types import INT, DType
 from einc.codegen.emit.layout import indented, wrapped
 from einc.codegen.emit.names import OF_TRITON, Names
 from einc.codegen.emit.signature import extents_of, static_extents
@@ -21,7 +21,7 @@ from einc.tile.asked import block_name
 from einc.tile.live import live
 from einc.tile.typing import scope
 from einc.tile.walk import loop_position, over_values, rebuild, repeated_axes, roots, tile_axes, values_in, values_of
-from einc.tile.windows import by_descriptor
+from einc.tile.windows import Box, by_descriptor
 
 
 def kernel_source(file: File, kernel: tile.Kernel) -> tuple[Signature, list[str]]:
@@ -33,8 +33,8 @@ def kernel_source(file: File, kernel: tile.Kernel) -> tuple[Signature, list[str]
 
 class _Writer:
     def __init__(self, file: File, kernel: tile.Kernel) -> None:
-        self.windows = by_descriptor(kernel)
-        self.kernel = _unmasked(kernel, frozenset(self.windows))
+        self.windows, self.whole = by_descriptor(kernel), kernel
+        self.kernel = _by_corners(kernel, self.windows)
         self.read = _names_read_apart(self.kernel, frozenset(self.windows))
         self.names = Names(OF_TRITON, around=file.names)
         self.python: dict[tuple[str, str], str] = {}
@@ -61,10 +61,10 @@ class _Writer:
             tuple(self._stride(b.name, n, dim) for n, dim in enumerate(b.dims) if b.name not in self.windows)
             for b in k.buffers
         )
-        extents = tuple(self.take("extent", axis, f"size_{axis}") for axis in extents_of(k))
+        extents = tuple(self.take("extent", axis, f"size_{axis}") for axis in extents_of(self.whole))
         scalars = tuple(self.take("scalar", s, s) for s, _ in k.scalars)
         blocks = tuple((self.take("block", a.name, block_name(a.name)), a) for a in self.axes.values() if a.blocked)
-        return Signature(name, k, pointers, strides, extents, scalars, blocks)
+        return Signature(name, self.whole, pointers, strides, extents, scalars, blocks)
 
     def _stride(self, tensor: str, n: int, dim: tuple[str, ...]) -> str:
         return self.take("stride", f"{tensor}.{n}", f"{tensor}_stride_{''.join(dim) or 1}")
@@ -76,8 +76,8 @@ class _Writer:
         decorator = f"@triton.jit(do_not_specialize=[{', '.join(fixed)}])" if fixed else "@triton.jit"
         scalars = [_parameter(name, dtype) for name, (_, dtype) in zip(s.scalars, self.kernel.scalars, strict=True)]
         constants = [f"{name}: tl.constexpr" for name in (*(block for block, _ in s.blocks), "INT")]
-        still = static_extents(self.kernel)
-        sizes = zip(s.extents, extents_of(self.kernel), strict=True)
+        still = static_extents(self.whole)
+        sizes = zip(s.extents, extents_of(self.whole), strict=True)
         extents = [f"{name}: tl.constexpr" if axis in still else name for name, axis in sizes]
         kinds = [list(s.pointers), [x for row in s.strides for x in row], extents, scalars, constants]
         arguments = [line for kind in kinds if kind for line in _filled(kind)]
@@ -148,7 +148,7 @@ class _Writer:
             yield f"{name} = {place}"
             return
         block = self.python["block", a.name]
-        if not any(a.name in window for window, _ in self.windows.values()):
+        if not any(axis == a.name for sides in self.windows.values() for axis, _ in sides):
             yield f"{name} = {place} * {block} + tl.arange(0, {block})"
             return
         first = self.take("position", a.name, f"{name}0")
@@ -295,17 +295,24 @@ def _is_last_use(loop: tile.Loop, c: tile.Carried) -> bool:
     return False
 
 
-def _unmasked(kernel: tile.Kernel, windows: frozenset[str]) -> tile.Kernel:
-    """The kernel without the masks of what descriptors load, which they know, and without what only those need."""
+def _by_corners(kernel: tile.Kernel, windows: Mapping[str, Box]) -> tile.Kernel:
+    """The kernel with where blocks begin for indices of what descriptors load, and without masks, which they know.
+
+    What only those needed is gone.
+    """
     if not windows:
         return kernel
 
-    def unmasked(v: tile.Value) -> tile.Value:
-        found = replace(v, mask=None) if isinstance(v, tile.Load) and v.tensor in windows else v
-        return rebuild(found, unmasked)
+    def cornered(v: tile.Value) -> tile.Value:
+        if isinstance(v, tile.Load) and v.tensor in windows:
+            sides = {dims[0]: axis for axis, dims in windows[v.tensor]}
+            singles = {k: v.index[k] for k, axis in sides.items() if axis is None}
+            corners = {k: tile.Ref(axis) for k, axis in sides.items() if axis is not None}
+            index = tuple(({**singles, **corners}).get(k, tile.Lit(0, INT)) for k in range(len(v.index)))
+            return replace(v, mask=None, index=index)
+        return rebuild(v, cornered)
 
-    body = live(tuple(over_values(s, unmasked) for s in kernel.body))
-    return replace(kernel, body=body)
+    return replace(kernel, body=live(tuple(over_values(s, cornered) for s in kernel.body)))
 
 
 def _names_read_apart(kernel: tile.Kernel, windows: frozenset[str]) -> set[str]:
@@ -313,8 +320,8 @@ def _names_read_apart(kernel: tile.Kernel, windows: frozenset[str]) -> set[str]:
     found, stack = set[str](), list(roots(kernel.body))
     while stack:
         match stack.pop():
-            case tile.Load(tensor=tensor) if tensor in windows:
-                pass
+            case tile.Load(tensor=tensor, index=index) if tensor in windows:
+                stack += [i for i in index if not isinstance(i, tile.Ref)]
             case tile.Ref(name=name):
                 found.add(name)
             case v:

@@ -16,7 +16,7 @@ from einc.codegen.emit.text import ATOM, Axes, File, Text, literal
 from einc.tile import TileType, Value
 from einc.tile.typing import dtype_of
 from einc.tile.walk import values_of
-from einc.tile.windows import Window
+from einc.tile.windows import Box
 
 # Element types as Triton names them.
 TYPES = {
@@ -30,8 +30,7 @@ TYPES = {
 class Writer(ABC):
     """Writes the values of one kernel. `python` are its names, `types` what they hold, `blocks` the tile sizes' names
     and `buffers` the tensors by name; `natural` are the names that are never negative. `windows` are the tensors that
-    descriptors find: the tile axes of their blocks, and the order of their dimensions in memory; blocks along `wide`
-    axes begin at integers of the index type."""
+    descriptors find, with the sides of their blocks; blocks along `wide` axes begin at integers of the index type."""
 
     def __init__(self, file: File, buffers: dict[str, tile.Buffer], python: dict[tuple[str, str], str]) -> None:
         self.file = file
@@ -40,7 +39,7 @@ class Writer(ABC):
         self.types: dict[str, TileType] = {}
         self.blocks: dict[str, str] = {}
         self.natural: set[str] = set()
-        self.windows: Mapping[str, tuple[Window, tuple[int, ...]]] = {}
+        self.windows: Mapping[str, Box] = {}
         self.wide: set[str] = set()
         self._axes: dict[int, tuple[Value, frozenset[str]]] = {}
 

@@ -24,12 +24,14 @@ class Layout:
 
     `order` are its dimensions from the slowest to the fastest, those of one position first. `packed` says whether
     neighbours along the last of them are neighbours in memory. `aligned` is the largest power of two, at most 128, that
-    divides its address and the steps along all others, in bytes.
+    divides its address and the steps along all others, in bytes. `joined` says of each dimension in this order whether
+    the next one goes on where it ends, so that both are one.
     """
 
     order: tuple[int, ...]
     packed: bool
     aligned: int
+    joined: tuple[bool, ...] = ()
 
     @property
     def is_regular(self) -> bool:
@@ -39,4 +41,4 @@ class Layout:
 
 def row_major(rank: int) -> Layout:
     """The layout of a tensor whose last dimension is the fastest, and whose rows begin at multiples of 16 bytes."""
-    return Layout(tuple(range(rank)), True, _REGULAR)
+    return Layout(tuple(range(rank)), True, _REGULAR, (True,) * max(rank - 2, 0) + (False,) * (rank > 1))

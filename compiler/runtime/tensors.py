@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from functools import cache
+from itertools import pairwise
 from math import gcd
 from typing import TYPE_CHECKING, Any, cast
 
@@ -169,7 +170,14 @@ def layout(value: torch.Tensor) -> Layout:
     start = 0 if value.device.type == "meta" else value.data_ptr()
     size = value.element_size()
     aligned = gcd(MOST_ALIGNED, start, *(s * size for s in (strides[:-1] if packed else strides)))
-    return Layout(order, packed, aligned)
+    pairs = pairwise(order)
+    joined = tuple(1 in (value.shape[k], value.shape[n]) or _follows(value, k, n) for k, n in pairs)
+    return Layout(order, packed, aligned, joined)
+
+
+def _follows(value: torch.Tensor, k: int, n: int) -> bool:
+    """Is a step along dimension k as long as all of dimension n?"""
+    return value.stride(k) == value.shape[n] * value.stride(n)
 
 
 class _Writable:

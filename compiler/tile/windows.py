@@ -9,16 +9,18 @@ tensor ends where the axes of its tile do. A walk may stop earlier, at a multipl
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from math import gcd
 
 from einc import tile
-from einc.tile import Dot, Elem, Kernel, Lit, Load, Ref, Statement, Value
+from einc.tile import Dot, Elem, ExtentOf, Kernel, Lit, Load, Ref, Statement, TileAxis, Value
 from einc.tile.choices import order_of
 from einc.tile.masks import conjuncts, extent
 from einc.tile.walk import lets, loops, tile_axes, values_in
 
-Window = tuple[str | None, ...]  # by dimension, the tile axis of which it is a block; None for a single position
+Place = tuple[str, int] | None  # a tile axis, and which of its axes; None for a single position
+Window = tuple[Place, ...]  # by dimension
+Box = tuple[tuple[str | None, tuple[int, ...]], ...]  # the sides of a block in memory: tile axes, and their dimensions
 
 
 def windows(kernel: Kernel) -> dict[str, Window]:
@@ -32,6 +34,26 @@ def windows(kernel: Kernel) -> dict[str, Window]:
     return {name: window for name, window in single if window is not None}
 
 
+def box(kernel: Kernel, window: Window, order: tuple[int, ...], joined: tuple[bool, ...] | None = None) -> Box | None:
+    """The sides of a window's blocks, where its dimensions lie in memory in this order.
+
+    Dimensions of one tile axis have to follow each other there, `joined` where that is known; None if they do not.
+    """
+    axes, sides = tile_axes(kernel), list[tuple[str | None, tuple[int, ...]]]()
+    places = [window[k] for k in order]
+    while places:
+        at = len(order) - len(places)
+        axis = None if places[0] is None else places[0][0]
+        count = 1 if axis is None else len(axes[axis].axes)
+        whole = [None] if axis is None else [(axis, n) for n in range(count)]
+        links = range(at, at + count - 1)
+        if places[:count] != whole or not (joined is None or all(joined[n] for n in links)):
+            return None
+        sides.append((axis, order[at : at + count]))
+        places = places[count:]
+    return tuple(sides)
+
+
 class _Edges:
     """Which masks of a kernel are no more than where tensors end."""
 
@@ -39,27 +61,42 @@ class _Edges:
         self.kernel = kernel
         self.axes = tile_axes(kernel)
         self.names: Mapping[str, Value] = {s.names[0]: s.value for s in lets(kernel.body) if len(s.names) == 1}
+        self.members = dict(m for a in self.axes.values() if a.blocked for m in _members(a))
         self.walks = {loop.axis.name: (loop.start, loop.stop) for loop in loops(kernel.body)}
 
     def window(self, v: Load, dims: tuple[tuple[str, ...], ...]) -> Window | None:
         """What a load reads, if a descriptor finds that."""
         if v.part is not None or v.apart or any(v.checked):
             return None
-        found = tuple(self.block(i, dim) for i, dim in zip(v.index, dims, strict=True))
-        blocked = [a for a in found if a]
-        if "" in found or len(set(blocked)) < len(blocked) or len(blocked) < 2:
+        found = tuple(self.place(i, dim) for i, dim in zip(v.index, dims, strict=True))
+        placed = [p for p in found if p is not None]
+        blocked = list(dict.fromkeys(axis for axis, _ in placed))
+        if ("", 0) in found or len({*placed}) < len(placed) or len(blocked) < 2:
             return None
         if not all(self.is_edge(term, blocked) for term in conjuncts(v.mask)):
             return None
         return found
 
-    def block(self, index: Value, dim: tuple[str, ...]) -> str | None:
-        """The tile axis that a dimension is read in blocks of; None for one position, nothing for anything else."""
-        match index:
+    def place(self, index: Value, dim: tuple[str, ...]) -> Place:
+        """The tile axis that a dimension is read in blocks of, with no name for anything else that is no block."""
+        match self.resolved(index):
             case Ref(name=name) if name in self.axes and self.axes[name].blocked:
-                return name if self.axes[name].axes == dim else ""
+                return (name, 0) if self.axes[name].axes == dim else ("", 0)
+            case found if found in self.members:
+                axis, n = self.members[found]
+                return (axis, n) if dim == (self.axes[axis].axes[n],) else ("", 0)
+            case found:
+                return None if self.is_single(found) else ("", 0)
+
+    def resolved(self, v: Value) -> Value:
+        """An index with names of positions replaced by what they are bound to."""
+        match v:
+            case Ref(name=name) if name in self.names and isinstance(self.names[name], Elem):
+                return self.resolved(self.names[name])
+            case Elem(args=args):
+                return Elem(v.op, tuple(map(self.resolved, args)))
             case _:
-                return None if self.is_single(index) else ""
+                return v
 
     def is_single(self, v: Value) -> bool:
         """Is it a number that no tile axis decides, and no data?"""
@@ -112,14 +149,24 @@ class _Edges:
                 return 1
 
 
-def by_descriptor(kernel: Kernel) -> dict[str, tuple[Window, tuple[int, ...]]]:
-    """The windows of the tensors that are loaded by descriptors, and the order of their dimensions in memory."""
-    found: dict[str, tuple[Window, tuple[int, ...]]] = {}
+def _members(axis: TileAxis) -> Iterator[tuple[Value, tuple[str, int]]]:
+    """The positions of the axes that a tile axis is flattened from, as lowering writes them."""
+    rest: Value = Ref(axis.name)
+    for n, member in reversed(list(enumerate(axis.axes))[1:]):
+        yield Elem("mod", (rest, ExtentOf(member))), (axis.name, n)
+        rest = Elem("floordiv", (rest, ExtentOf(member)))
+    if len(axis.axes) > 1:
+        yield rest, (axis.name, 0)
+
+
+def by_descriptor(kernel: Kernel) -> dict[str, Box]:
+    """The sides of the blocks of the tensors that are loaded by descriptors."""
     orders = {b.name: order_of(kernel.choices.way(b.name), len(b.dims)) for b in kernel.buffers}
-    if any(order is not None for order in orders.values()):
-        seen = windows(kernel)
-        found = {name: (seen[name], order) for name, order in orders.items() if order is not None}
-    return found
+    if all(order is None for order in orders.values()):
+        return {}
+    seen = windows(kernel)
+    boxes = {name: box(kernel, seen[name], order) for name, order in orders.items() if order is not None}
+    return {name: found for name, found in boxes.items() if found is not None}
 
 
 def read_by_dots(body: tuple[Statement, ...]) -> set[str]:

@@ -21,7 +21,7 @@ from einc.tile import Dot, Load, Ref
 from einc.tile.asked import ways_asked
 from einc.tile.choices import POINTER, descriptor
 from einc.tile.walk import Scope, lets, rewritten, values_in
-from einc.tile.windows import read_by_dots, windows
+from einc.tile.windows import box, read_by_dots, windows
 
 _NARROW = 2  # bytes of what dots take from shared memory in any order
 _MOST_DIMS = 5
@@ -46,7 +46,8 @@ def _ways(kernel: tile.Kernel, context: Context) -> dict[str, str]:
     found = dict.fromkeys(asked, POINTER)
     for name, window in seen.items():
         layout = context.layouts.get(name, row_major(ranks[name]))
-        is_found = layout.is_regular and window[layout.order[-1]] is not None
+        sides = box(kernel, window, layout.order, layout.joined)
+        is_found = layout.is_regular and sides is not None and sides[-1][0] is not None
         known = bool(context.layouts) and name in _multiplied(kernel)  # between kernels rows begin at whole lines
         if is_found and (asked.get(name, POINTER) != POINTER if name in asked else known):
             found[name] = descriptor(layout.order)
