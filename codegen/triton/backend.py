@@ -5,6 +5,7 @@ What Triton 3.6 and 3.7 get wrong, or the assembler of CUDA 12.8 with what they 
     a dot of Hopper that shares a load in flight with other work reads what a copy overwrites      `separate_loads`
     dots that follow each other with less than 16 rows a warp                                      `options`
     a computed tile of narrow types, multiplied, with less than whole swizzled rows                `choose_tiles`
+    dots of a loop that may not run wait for each other, where B is transposed       `kernels`, if a descriptor loads it
     a loop that adds up folds of the last of three axes reshapes as if their order did not matter  `_FOLDS_FIRST`
     a negation of what is known at compile time is no mask                                         `expressions`
     large products on vector units spill, large tiles beside dots take minutes to assemble         `choose_tiles`
