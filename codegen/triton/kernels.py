@@ -200,7 +200,9 @@ class _Writer:
         start = "0" if s.start is None else self.write.value(s.start, ()).code
         stop = self.stop(s.axis) if s.stop is None else self.write.value(s.stop, ()).code
         if s.full is None or not s.full.body or not s.axis.blocked:
-            if (s.start, s.stop) == (None, None) and any(a == s.axis.name for box in self.windows.values() for a, _ in box):
+            if (s.start, s.stop) == (None, None) and any(
+                a == s.axis.name for box in self.windows.values() for a, _ in box
+            ):
                 yield f"tl.assume({stop} > 0)  # descriptors are of tensors that are not empty"
             yield from self.segment(s, s.body, start, stop)
         else:

@@ -2,7 +2,7 @@
 
     seconds = for each round of programs: steps, or bytes from memory + what a program waits for by itself
     a step  = products on the matrix units, bytes through the processor's port, their latency: the slowest of these, and
-              an eighth of the others
+              a twentieth of the others
 
 A processor runs as many programs at once as it has shared memory and registers for; they hide each other's waits. The
 port takes a block again for every program that multiplies with it, so that large tiles ask for less; small ones fill
@@ -19,24 +19,26 @@ from math import ceil
 from einc.base.targets import Target
 from einc.pipeline import Product
 
-_PORT = 105e9  # bytes a second that a processor receives from the cache
+_PORT = 110e9  # bytes a second that a processor receives from the cache at most
+_CACHE = 83e9  # the same for each, where all of them ask for as much
 _ELEMENTS = 2.5e9  # elements a second that a processor reads one by one, which nothing hides
-_LATENCY = 1.3e-6  # seconds from a load to its bytes
+_LATENCY = 0.9e-6  # seconds from a load to its first bytes, in memory
+_CACHED = 0.3e-6  # the same where an earlier round has left them in the cache
 _STEP = 5e-8  # seconds to begin a step
-_UNHIDDEN = 1 / 8  # of the time that others than the slowest take
+_UNHIDDEN = 1 / 20  # of the time that others than the slowest take
 _FINISH = 1e-6  # seconds to store a tile, beside its bytes
 _HIDDEN = 0.3  # of the time that a program waits for by itself, where another runs beside it
 _REACHED = 0.86  # of the rate of matrix units
 _MERGING = 3.5e-6  # seconds until parts are merged by a second kernel
 _UNALIGNED = 1.5  # times as long as its bytes take a block whose rows do not begin at lines
-_MOST_STAGES = 8
+_STAGES = range(8, 2, -1)  # with two, a block is asked for when the one before it is needed
 _MOST_PARTS = 16  # of those that are tried
 _LEAST_PART = 512  # positions of a walk that are worth a part
 _RESERVED = 1024  # bytes of shared memory that a program takes for the system
 _OWN = 48  # registers of a thread beside those of its results
 _RESULTS = 128  # results of a thread at most
 _WARPGROUP = 64  # rows of a dot on Hopper's matrix units; fewer take the earlier ones, of half the rate
-_CLOSE = 1.01  # times of tiles that are taken for equal: the fewest stages and parts win
+_CLOSE = 1.03  # times of tiles that are taken for equal: the fewest stages and parts win
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,22 +71,26 @@ def seconds(p: Product, t: Tile, target: Target) -> float:
     room = min(target.shared // t.shared(p.size), target.registers // (4 * t.registers))
     height = t.rows if t.rows >= _WARPGROUP else 2 * t.rows
     computing = 2 * height * t.columns * t.inner * rates.processors / (rates.matrix * _REACHED)
-    moving = (t.rows + t.columns) * t.inner * p.size * (1 if p.lined else _UNALIGNED) / _PORT
+    block = (t.rows + t.columns) * t.inner * p.size * (1 if p.lined else _UNALIGNED)
     narrow = [n for n, one in ((t.rows, p.narrow[0]), (t.columns, p.narrow[1])) if one]
     fetching = sum(narrow) * t.inner / _ELEMENTS
     storing = t.rows * t.columns * (p.size if t.parts == 1 else 4) / _PORT
     moved = (p.rows * p.inner + p.inner * p.columns + p.rows * p.columns) * p.batch * p.size
     each = moved / rates.memory / programs
 
-    def taken(n: int) -> float:
+    def taken(n: int, latency: float) -> float:
         """Seconds of a round of so many programs."""
         beside = ceil(n / rates.processors)
-        step = fetching + _together(computing, moving, _LATENCY / (beside * (t.stages - 1)), _STEP / beside)
+        moving = block / min(_PORT, _CACHE * rates.processors / min(n, rates.processors))
+        step = fetching + _together(computing, moving, (latency + moving) / (beside * (t.stages - 1)), _STEP / beside)
         alone = (_LATENCY + _FINISH) * (1 if beside == 1 else _HIDDEN)
         return _together(beside * steps * step, n * each) + beside * storing + alone
 
-    rounds, rest = divmod(programs, rates.processors * max(room, 1))
-    total = rounds * taken(rates.processors * max(room, 1)) + (taken(rest) if rest else 0.0)
+    most = rates.processors * max(room, 1)
+    total = taken(min(programs, most), _LATENCY)
+    if programs > most:
+        rounds, rest = divmod(programs - most, most)
+        total += rounds * taken(most, _CACHED) + (taken(rest, _CACHED) if rest else 0.0)
     if t.parts > 1:
         total += _MERGING + 8 * t.parts * p.batch * p.rows * p.columns / rates.memory
     return total
@@ -113,8 +119,8 @@ def parts(p: Product, target: Target) -> int:
 def _tiles(p: Product, target: Target, parts: int | None) -> Iterator[Tile]:
     """The tiles that fit a program, none of them larger than the product asks for."""
     for t in _shapes(p):
-        stages = [n for n in range(_MOST_STAGES, 1, -1) if replace(t, stages=n).shared(p.size) <= target.shared]
-        for n in dict.fromkeys((*stages[:1], *(n for n in (3, 4) if n in stages))):
+        stages = [n for n in _STAGES if replace(t, stages=n).shared(p.size) <= target.shared]
+        for n in dict.fromkeys((*stages[:1], *(n for n in (3, 4, 6) if n in stages))):
             yield from (replace(t, stages=n, parts=m) for m in (_splits(p, t, target) if parts is None else (parts,)))
 
 
