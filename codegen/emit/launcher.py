@@ -18,7 +18,7 @@ from einc.ein import Const, Operand, Param, Program
 from einc.ein.printer import print_dims
 from einc.pipeline.emitted import Signature
 from einc.tile.walk import repeated_axes
-from einc.tile.windows import Box, by_descriptor
+from einc.tile.windows import Box, by_descriptor, whole_rows
 
 TORCH = {
     "bool": "torch.bool", "i8": "torch.int8", "i16": "torch.int16", "i32": "torch.int32", "i64": "torch.int64",
@@ -225,6 +225,9 @@ class _Launcher:
         extents = [self.known[f"|{a}|"] for a in extents_of(s.kernel)]
         scalars = [f"int({self.known[n]})" if dtypes[n].is_bool else self.known[n] for n in dtypes]
         named = [f"{block}={self.block(block)}" for block, _ in s.blocks]
+        if s.unit:
+            ((stored, _),) = whole_rows(s.kernel)
+            named.append(f"{s.unit}={self.file.helper('unit')}({self.tensor[stored]})")
         lines = [
             [self.programs(s)],
             tensors,

@@ -156,6 +156,12 @@ def index_type(positions, *tensors):
     reach = [sum((n - 1) * s for n, s in zip(t.shape, t.stride())) for t in large]
     return tl.int64 if max([0, *positions, *reach]) >= limit else tl.int32
 ''',
+    "unit": '''
+def unit(tensor):
+    """The elements that are stored at once: as many as divide rows and the steps between them, at most 16 bytes."""
+    *steps, last = tensor.stride()
+    return math.gcd(16 // tensor.element_size(), tensor.shape[-1], *steps) if last == 1 else 1
+''',
     "lined": '''
 def lined(shape, dtype, device):
     """Memory for a tensor whose rows begin at whole lines of a cache."""

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Iterator
 from typing import assert_never
 
 from einc import tile
-from einc.base.types import INT, DType
+from einc.base.types import DType
 from einc.codegen.emit.layout import indented, wrapped
 from einc.codegen.emit.names import OF_TRITON, Names
 from einc.codegen.emit.signature import extents_of, static_extents
@@ -18,10 +17,9 @@ from einc.codegen.triton.writer import TYPES
 from einc.pipeline.emitted import Signature
 from einc.tile import TileAxis, TileType
 from einc.tile.asked import block_name
-from einc.tile.live import live
 from einc.tile.typing import scope
-from einc.tile.walk import loop_position, over_values, rebuild, repeated_axes, roots, tile_axes, values_in, values_of
-from einc.tile.windows import Box, by_descriptor
+from einc.tile.walk import loop_position, repeated_axes, tile_axes, values_in
+from einc.tile.windows import by_corners, by_descriptor, names_beside, whole_rows
 
 
 def kernel_source(file: File, kernel: tile.Kernel) -> tuple[Signature, list[str]]:
@@ -34,8 +32,8 @@ def kernel_source(file: File, kernel: tile.Kernel) -> tuple[Signature, list[str]
 class _Writer:
     def __init__(self, file: File, kernel: tile.Kernel) -> None:
         self.windows, self.whole = by_descriptor(kernel), kernel
-        self.kernel = _by_corners(kernel, self.windows)
-        self.read = _names_read_apart(self.kernel, frozenset(self.windows))
+        self.kernel = by_corners(kernel, self.windows)
+        self.read = names_beside(self.kernel, frozenset(self.windows))
         self.names = Names(OF_TRITON, around=file.names)
         self.python: dict[tuple[str, str], str] = {}
         self.axes = tile_axes(kernel)
@@ -63,8 +61,9 @@ class _Writer:
         )
         extents = tuple(self.take("extent", axis, f"size_{axis}") for axis in extents_of(self.whole))
         scalars = tuple(self.take("scalar", s, s) for s, _ in k.scalars)
+        self.unit = self.take("unit", "", "UNIT") if whole_rows(k) else ""
         blocks = tuple((self.take("block", a.name, block_name(a.name)), a) for a in self.axes.values() if a.blocked)
-        return Signature(name, self.whole, pointers, strides, extents, scalars, blocks)
+        return Signature(name, self.whole, pointers, strides, extents, scalars, blocks, self.unit)
 
     def _stride(self, tensor: str, n: int, dim: tuple[str, ...]) -> str:
         return self.take("stride", f"{tensor}.{n}", f"{tensor}_stride_{''.join(dim) or 1}")
@@ -75,7 +74,10 @@ class _Writer:
         fixed = [f'"{name}"' for name in s.scalars]
         decorator = f"@triton.jit(do_not_specialize=[{', '.join(fixed)}])" if fixed else "@triton.jit"
         scalars = [_parameter(name, dtype) for name, (_, dtype) in zip(s.scalars, self.kernel.scalars, strict=True)]
-        constants = [f"{name}: tl.constexpr" for name in (*(block for block, _ in s.blocks), "INT")]
+        constants = [
+            f"{name}: tl.constexpr"
+            for name in (*(block for block, _ in s.blocks), *([self.unit] if self.unit else []), "INT")
+        ]
         still = static_extents(self.whole)
         sizes = zip(s.extents, extents_of(self.whole), strict=True)
         extents = [f"{name}: tl.constexpr" if axis in still else name for name, axis in sizes]
@@ -86,7 +88,20 @@ class _Writer:
     # Statements ------------------------------------------------------------------------------------------------------
 
     def lines(self) -> list[str]:
-        return [*self.grid(), *self.body(self.kernel.body, {})] or ["pass"]
+        return [*self.units(), *self.grid(), *self.body(self.kernel.body, {})] or ["pass"]
+
+    def units(self) -> Iterator[str]:
+        """What is stored in whole rows is stored by as many elements at once as divide them: Triton is told so."""
+        for tensor, axis in whole_rows(self.kernel):
+            steps = self.strides_of(tensor)[:-1]
+            names = ", ".join([*steps, self.python["extent", axis]])
+            yield f"# multiples of {self.unit}: {names}"
+            yield from (f"{x} = {x} // {self.unit} * {self.unit}" for x in (*steps, self.python["extent", axis]))
+
+    def strides_of(self, tensor: str) -> tuple[str, ...]:
+        """The names of a tensor's strides."""
+        found = zip(self.signature.strides, self.whole.buffers, strict=True)
+        return next(names for names, b in found if b.name == tensor)
 
     def grid(self) -> Iterator[str]:
         """The program's place: one number decomposed into the grid's axes, the last one fastest."""
@@ -297,40 +312,6 @@ def _is_last_use(loop: tile.Loop, c: tile.Carried) -> bool:
             others = [x for x in loop.carried if x is not c]
             return len(s.names) == 1 and c.name not in later and all(x.after not in (c.name, c.after) for x in others)
     return False
-
-
-def _by_corners(kernel: tile.Kernel, windows: Mapping[str, Box]) -> tile.Kernel:
-    """The kernel with where blocks begin for indices of what descriptors load, and without masks, which they know.
-
-    What only those needed is gone.
-    """
-    if not windows:
-        return kernel
-
-    def cornered(v: tile.Value) -> tile.Value:
-        if isinstance(v, tile.Load) and v.tensor in windows:
-            sides = {dims[0]: axis for axis, dims in windows[v.tensor]}
-            singles = {k: v.index[k] for k, axis in sides.items() if axis is None}
-            corners = {k: tile.Ref(axis) for k, axis in sides.items() if axis is not None}
-            index = tuple(({**singles, **corners}).get(k, tile.Lit(0, INT)) for k in range(len(v.index)))
-            return replace(v, mask=None, index=index)
-        return rebuild(v, cornered)
-
-    return replace(kernel, body=live(tuple(over_values(s, cornered) for s in kernel.body)))
-
-
-def _names_read_apart(kernel: tile.Kernel, windows: frozenset[str]) -> set[str]:
-    """The names that a kernel reads beside the indices of what descriptors load."""
-    found, stack = set[str](), list(roots(kernel.body))
-    while stack:
-        match stack.pop():
-            case tile.Load(tensor=tensor, index=index) if tensor in windows:
-                stack += [i for i in index if not isinstance(i, tile.Ref)]
-            case tile.Ref(name=name):
-                found.add(name)
-            case v:
-                stack += values_of(v)
-    return found
 
 
 def _names_read(body: tuple[tile.Statement, ...]) -> set[str]:

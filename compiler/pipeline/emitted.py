@@ -14,7 +14,7 @@ Source = tuple[Literal["operand", "output", "cotangent"], int]
 @dataclass(frozen=True, slots=True)
 class Signature:
     """A kernel as its launcher sees it. Arguments in order: a pointer a buffer, the strides of all their dimensions,
-    extents, scalars; then, by name, the tile sizes and `INT`."""
+    extents, scalars; then, by name, the tile sizes, `unit` if it has one, and `INT`."""
 
     name: str
     kernel: tile.Kernel
@@ -23,6 +23,7 @@ class Signature:
     extents: tuple[str, ...]
     scalars: tuple[str, ...]
     blocks: tuple[tuple[str, TileAxis], ...]
+    unit: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,13 +10,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from math import gcd
 
 from einc import tile
-from einc.tile import Dot, Elem, ExtentOf, Kernel, Lit, Load, Ref, Statement, TileAxis, Value
+from einc.base.types import INT
+from einc.tile import Dot, Elem, ExtentOf, Kernel, Lit, Load, Ref, Statement, Store, TileAxis, Value
 from einc.tile.choices import order_of
+from einc.tile.live import live
 from einc.tile.masks import conjuncts, extent
-from einc.tile.walk import lets, loops, tile_axes, values_in
+from einc.tile.walk import each, lets, loops, over_values, rebuild, roots, tile_axes, values_in, values_of
 
 Place = tuple[str, int] | None  # a tile axis, and which of its axes; None for a single position
 Window = tuple[Place, ...]  # by dimension
@@ -176,3 +179,51 @@ def read_by_dots(body: tuple[Statement, ...]) -> set[str]:
     sides = Counter(x.name for v in values if isinstance(v, Dot) for x in (v.left, v.right) if isinstance(x, Ref))
     uses = Counter(v.name for v in values if isinstance(v, Ref))
     return {n for n in loads if sides[n] == uses[n]}
+
+
+def whole_rows(kernel: Kernel) -> tuple[tuple[str, str], ...]:
+    """The results of a kernel of descriptors that are stored in rows, with the axis along them, if one tile axis is
+    that: one store and no more, of several dimensions."""
+    stores = [s for s in each(kernel.body) if isinstance(s, Store)]
+    if len(stores) != 1 or not by_descriptor(kernel):
+        return ()
+    (store,) = stores
+    axes, last = tile_axes(kernel), store.index[-1] if store.index else None
+    if len(store.index) < 2 or store.part is not None or not isinstance(last, Ref) or last.name not in axes:
+        return ()
+    axis = axes[last.name]
+    return ((store.tensor, axis.axes[0]),) if axis.blocked and len(axis.axes) == 1 else ()
+
+
+def by_corners(kernel: Kernel, windows: Mapping[str, Box]) -> Kernel:
+    """The kernel with where blocks begin for indices of what descriptors load, and without masks, which they know.
+
+    What only those needed is gone.
+    """
+    if not windows:
+        return kernel
+
+    def cornered(v: Value) -> Value:
+        if isinstance(v, Load) and v.tensor in windows:
+            sides = {dims[0]: axis for axis, dims in windows[v.tensor]}
+            singles = {k: v.index[k] for k, axis in sides.items() if axis is None}
+            corners = {k: Ref(axis) for k, axis in sides.items() if axis is not None}
+            index = tuple(({**singles, **corners}).get(k, Lit(0, INT)) for k in range(len(v.index)))
+            return replace(v, mask=None, index=index)
+        return rebuild(v, cornered)
+
+    return replace(kernel, body=live(tuple(over_values(s, cornered) for s in kernel.body)))
+
+
+def names_beside(kernel: Kernel, windows: frozenset[str]) -> set[str]:
+    """The names that a kernel reads beside the indices of what descriptors load."""
+    found, stack = set[str](), list(roots(kernel.body))
+    while stack:
+        match stack.pop():
+            case Load(tensor=tensor, index=index) if tensor in windows:
+                stack += [i for i in index if not isinstance(i, Ref)]
+            case Ref(name=name):
+                found.add(name)
+            case v:
+                stack += values_of(v)
+    return found

@@ -22,7 +22,7 @@ from einc.pipeline import Backend, Context, State
 from einc.pipeline.plan import Plan, Planned
 
 _COPIED = 0.5  # of the rate of memory, by a kernel that may turn what it copies
-_WORTH = 0.9  # of the time without copies that a product takes with them
+_WORTH = 0.75  # of the time without copies that a product takes with them, for what the model does not see
 
 
 def copy_operands(state: State, context: Context) -> State:
