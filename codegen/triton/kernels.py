@@ -61,7 +61,7 @@ class _Writer:
         )
         extents = tuple(self.take("extent", axis, f"size_{axis}") for axis in extents_of(self.whole))
         scalars = tuple(self.take("scalar", s, s) for s, _ in k.scalars)
-        self.unit = self.take("unit", "", "UNIT") if whole_rows(k) else ""
+        self.unit = self.take("unit", "", "UNIT") if whole_rows(self.whole) else ""
         blocks = tuple((self.take("block", a.name, block_name(a.name)), a) for a in self.axes.values() if a.blocked)
         return Signature(name, self.whole, pointers, strides, extents, scalars, blocks, self.unit)
 
@@ -92,7 +92,7 @@ class _Writer:
 
     def units(self) -> Iterator[str]:
         """What is stored in whole rows is stored by as many elements at once as divide them: Triton is told so."""
-        for tensor, axis in whole_rows(self.kernel):
+        for tensor, axis in whole_rows(self.whole):
             steps = self.strides_of(tensor)[:-1]
             names = ", ".join([*steps, self.python["extent", axis]])
             yield f"# multiples of {self.unit}: {names}"
