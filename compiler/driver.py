@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from einc.frontend.tiles.kernels import Kernels
     from einc.stages import Given, Stage
 
+_FEW = 3  # equations of a program that may be a product, whose tiles depend on how evenly they fill a machine
 _LEAST_SHARED = 8192  # bytes: operands of dots of the smallest tiles
 
 Sizes = tuple[tuple[str, int], ...]  # a size class by axis, sorted: what decisions may depend on
@@ -322,6 +323,6 @@ def compile_program(
     """
     known = sorted((extents or {}).items())
     sizes = tuple((axis, size_class(n)) for axis, n in known)
-    fine = tuple((axis, fine_class(n)) for axis, n in known) if layouts else ()
+    fine = tuple((axis, fine_class(n)) for axis, n in known) if layouts and len(program.equations) <= _FEW else ()
     lying = tuple(sorted((layouts or {}).items()))
     return _compile(Request(program, backend, level, target, sizes, choices, begin, lying, fine), verify)
