@@ -52,8 +52,8 @@ def lying(shape: tuple[int, ...], order: tuple[int, ...], pad: int, skip: int) -
     return memory[..., : shape[order[-1]]].permute([order.index(k) for k in range(len(order))])
 
 
-@pytest.mark.parametrize(("pad", "skip"), [(0, 0), (8, 0), (1, 0), (0, 1), (4, 4)])
-@pytest.mark.parametrize(("m", "n", "k"), [(300, 520, 264), (301, 523, 1001), (17, 1000, 4096), (1, 777, 96)])
+@pytest.mark.parametrize(("pad", "skip"), [(0, 0), (8, 0), (1, 1)])
+@pytest.mark.parametrize(("m", "n", "k"), [(300, 520, 264), (17, 523, 1001)])
 @pytest.mark.parametrize("text", ["mk,kn->mn", "mk,nk->nm", "km,kn->mn", "km,nk->nm"])
 def test_products_of_every_layout(text: str, m: int, n: int, k: int, pad: int, skip: int) -> None:
     size = {"m": m, "n": n, "k": k}
