@@ -33,6 +33,7 @@ _MERGING = 3.5e-6  # seconds until parts are merged by a second kernel
 _UNALIGNED = 1.5  # times as long as its bytes take a block whose rows do not begin at lines
 _STAGES = range(8, 2, -1)  # with two, a block is asked for when the one before it is needed
 _MOST_PARTS = 16  # of those that are tried
+_WHOLE = 128  # positions that the lengths of parts are multiples of
 _LEAST_PART = 512  # positions of a walk that are worth a part
 _RESERVED = 1024  # bytes of shared memory that a program takes for the system
 _OWN = 48  # registers of a thread beside those of its results
@@ -120,6 +121,8 @@ def _tiles(p: Product, target: Target, parts: int | None) -> Iterator[Tile]:
     """The tiles that fit a program, none of them larger than the product asks for."""
     for t in _shapes(p):
         stages = [n for n in _STAGES if replace(t, stages=n).shared(p.size) <= target.shared]
+        if parts is not None and parts > 1 and t.inner > _WHOLE:
+            continue
         for n in dict.fromkeys((*stages[:1], *(n for n in (3, 4, 6) if n in stages))):
             yield from (replace(t, stages=n, parts=m) for m in (_splits(p, t, target) if parts is None else (parts,)))
 
@@ -144,4 +147,4 @@ def _splits(p: Product, t: Tile, target: Target) -> list[int]:
     """The numbers of parts that may pay: those that leave each something to do, where processors are idle."""
     programs = p.batch * ceil(p.rows / t.rows) * ceil(p.columns / t.columns)
     most = min(_MOST_PARTS, p.inner // _LEAST_PART) if programs < target.rates.processors else 1
-    return [n for n in (1, 2, 3, 4, 6, 8, 12, 16) if n == 1 or n <= most]
+    return [n for n in (1, 2, 3, 4, 6, 8, 12, 16) if n == 1 or (n <= most and t.inner <= _WHOLE)]

@@ -7,12 +7,13 @@ A load may leave a loop that no position is walked of: it is masked, or in bound
 Pointers take any strides. A descriptor needs neighbours in memory along one dimension, and steps along all others that
 are multiples of 16 bytes; then blocks are copied to shared memory by an engine of their own, without addresses or masks
 in registers. That pays for what dots read as it lies in memory: what is computed with goes to registers anyway, and a
-chain of dots has other work that hides its loads.
+chain of dots has other work that hides its loads. A kernel of few blocks is over before the engine has its descriptors.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
+from math import prod
 
 from einc import tile
 from einc.base.facts import row_major
@@ -20,11 +21,13 @@ from einc.pipeline import Context
 from einc.tile import Dot, Load, Ref
 from einc.tile.asked import ways_asked
 from einc.tile.choices import POINTER, descriptor
-from einc.tile.walk import Scope, lets, rewritten, values_in
+from einc.tile.walk import Scope, lets, loops, rewritten, values_in
 from einc.tile.windows import box, read_by_dots, windows
 
 _NARROW = 2  # bytes of what dots take from shared memory in any order
 _MOST_DIMS = 5
+_LONG = 4  # blocks of a walk
+_FILLED = 2  # programs for each processor
 
 
 def place_loads(kernel: tile.Kernel, context: Context) -> tile.Kernel:
@@ -44,14 +47,26 @@ def _ways(kernel: tile.Kernel, context: Context) -> dict[str, str]:
     ranks = {b.name: len(b.dims) for b in kernel.buffers}
     seen = {name: window for name, window in windows(kernel).items() if ranks[name] <= _MOST_DIMS}
     found = dict.fromkeys(asked, POINTER)
+    usual = _multiplied(kernel) if context.layouts and _is_long(kernel, context) else set()
     for name, window in seen.items():
-        layout = context.layouts.get(name, row_major(ranks[name]))
+        layout = context.layouts.get(name, row_major(ranks[name]))  # between kernels rows begin at whole lines
         sides = box(kernel, window, layout.order, layout.joined)
         is_found = layout.is_regular and sides is not None and sides[-1][0] is not None
-        known = bool(context.layouts) and name in _multiplied(kernel)  # between kernels rows begin at whole lines
-        if is_found and (asked.get(name, POINTER) != POINTER if name in asked else known):
+        if is_found and (asked[name] != POINTER if name in asked else name in usual):
             found[name] = descriptor(layout.order)
     return found
+
+
+def _is_long(kernel: tile.Kernel, context: Context) -> bool:
+    """Has a kernel walks of several blocks, or more programs than run at once?"""
+
+    def count(a: tile.TileAxis) -> int:
+        block = kernel.choices.tile(a.name)
+        return -(-prod(map(context.extent, a.axes)) // (1 if block is None else block.cap))
+
+    programs = prod(map(count, kernel.grid))
+    longest = max((count(loop.axis) for loop in loops(kernel.body)), default=1)
+    return longest >= _LONG or programs > _FILLED * context.target.rates.processors
 
 
 def _multiplied(kernel: tile.Kernel) -> set[str]:

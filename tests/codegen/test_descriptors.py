@@ -12,7 +12,7 @@ from einc.base.targets import TARGETS
 from einc.base.types import BF16
 from einc.binding import Bindings, bind
 from einc.codegen.run.aot import compile_ahead
-from einc.driver import Compiled, compile_program, elaborate, parse
+from einc.driver import Compiled, _compile, compile_program, elaborate, parse
 from einc.runtime.execution import InTriton, Place
 from einc.runtime.orders import Views, batch_first
 from einc.runtime.prepared import Options
@@ -21,6 +21,13 @@ from einc.tile.asked import choice
 
 SM_90 = TARGETS["sm_90"]
 HERE = Place("interpret", torch.device("cpu"))
+
+
+@pytest.fixture
+def long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kernels of few blocks are read as longer ones are."""
+    monkeypatch.setattr("einc.passes.kernels.place_loads._LONG", 1)
+    _compile.cache_clear()
 
 
 def operand(*shape: int, order: tuple[int, ...] = (), skip: int = 0) -> torch.Tensor:
@@ -49,6 +56,7 @@ def ways(c: Compiled) -> dict[str, str]:
     return {name: way for k in c.state.schedule.kernels for name, way in k.choices.ways}
 
 
+@pytest.mark.usefixtures("long")
 @pytest.mark.parametrize(
     ("a", "way"),
     [
@@ -68,6 +76,7 @@ def test_what_lies_at_multiples_of_16_bytes_is_read_by_descriptor(a: torch.Tenso
     assert set(ways(compiled("mk,nk->mn", a, b, target="sm_80")).values()) == {"pointer"}
 
 
+@pytest.mark.usefixtures("long")
 def test_the_launcher_describes_dimensions_as_they_lie() -> None:
     heads, weights = operand(2, 40, 4, 16), operand(4, 16, 48)
     source = compiled("bnhd,hde->bne", heads, weights).source
@@ -96,6 +105,7 @@ def called(text: str, *operands: torch.Tensor) -> tuple[torch.Tensor, Compiled]:
     return found, made
 
 
+@pytest.mark.usefixtures("long")
 @pytest.mark.parametrize(
     ("text", "a", "b"),
     [
@@ -139,6 +149,7 @@ def test_what_is_read_often_one_by_one_is_copied_once(text: str) -> None:
     assert len(few.state.schedule.kernels) == 1
 
 
+@pytest.mark.usefixtures("long")
 def test_a_copy_is_the_operand(monkeypatch: pytest.MonkeyPatch) -> None:
     from einc.codegen.triton import products
 
@@ -148,6 +159,15 @@ def test_a_copy_is_the_operand(monkeypatch: pytest.MonkeyPatch) -> None:
     assert {"A_copy", "B_copy"} <= {k.name for k in made.state.schedule.kernels}  # type: ignore[union-attr]  # there are
     wanted = a.double() @ b.double().T
     assert (found.double() - wanted).abs().max() <= 2.0**-8 * wanted.abs().max()
+
+
+def test_short_kernels_go_by_pointers() -> None:
+    few = [torch.empty(s, dtype=torch.bfloat16, device="meta") for s in ((64, 64), (512, 64))]
+    assert set(ways(compiled("mk,nk->mn", *few)).values()) == {"pointer"}
+    wide = [torch.empty(s, dtype=torch.bfloat16, device="meta") for s in ((4096, 64), (16384, 64))]
+    assert set(ways(compiled("mk,nk->mn", *wide)).values()) == {"descriptor"}
+    deep = [torch.empty(s, dtype=torch.bfloat16, device="meta") for s in ((64, 8192), (64, 8192))]
+    assert set(ways(compiled("mk,nk->mn", *deep)).values()) >= {"descriptor"}
 
 
 def test_layouts() -> None:
