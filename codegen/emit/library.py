@@ -171,8 +171,8 @@ def lined(shape, dtype, device):
     "described": '''
 def described(tensor, *sides):
     """A descriptor, by which blocks with these sides are copied; rows begin at multiples of 16 bytes."""
-    whole = 16 // tensor.element_size()
-    strides = [whole if n == 1 else stride for n, stride in zip(tensor.shape[:-1], tensor.stride())]
+    past = -(-tensor.numel() // 16) * 16  # for dimensions of one position, whose steps say nothing
+    strides = [past if n == 1 else stride for n, stride in zip(tensor.shape[:-1], tensor.stride())]
     return TensorDescriptor(tensor, [*tensor.shape], [*strides, 1], [*sides])
 ''',
     "tile_size": '''
