@@ -105,8 +105,10 @@ def _together(*times: float) -> float:
 
 @lru_cache(maxsize=1024)
 def fastest(p: Product, target: Target, parts: int | None = None) -> Tile:
-    """The tiles that take the least time, in so many parts if that is given."""
+    """The tiles that take the least time, in so many parts if that is given; the smallest if none fit."""
     timed = [(seconds(p, t, target), t) for t in _tiles(p, target, parts)]
+    if not timed:
+        return Tile(16, 16, 16, 4, _STAGES[-1], parts or 1)
     least = min(s for s, _ in timed)
     close = [(s, t) for s, t in timed if s <= least * _CLOSE]
     return min(close, key=lambda x: (x[1].parts, x[1].stages, x[0]))[1]
