@@ -39,7 +39,7 @@ _RESERVED = 1024  # bytes of shared memory that a program takes for the system
 _OWN = 48  # registers of a thread beside those of its results
 _RESULTS = 128  # results of a thread at most
 _WARPGROUP = 64  # rows of a dot on Hopper's matrix units; fewer take the earlier ones, of half the rate
-_CLOSE = 1.03  # times of tiles that are taken for equal: the fewest stages and parts win
+_CLOSE = 1.045  # times of tiles that are taken for equal: the fewest stages and parts win
 
 
 @dataclass(frozen=True, slots=True)
