@@ -66,35 +66,36 @@ class Tile:
 
 def seconds(p: Product, t: Tile, target: Target) -> float:
     """The time that a product takes in such tiles, beside that of a launch."""
-    rates = target.rates
+    processors = target.rates.processors
     programs = p.batch * ceil(p.rows / t.rows) * ceil(p.columns / t.columns) * t.parts
+    most = processors * max(min(target.shared // t.shared(p.size), target.registers // (4 * t.registers)), 1)
+    moved = (p.rows * p.inner + p.inner * p.columns + p.rows * p.columns) * p.batch * p.size
+    each = moved / target.rates.memory / programs
+    total = _round(p, t, target, min(programs, most), _LATENCY, each)
+    if programs > most:
+        rounds, rest = divmod(programs - most, most)
+        total += rounds * _round(p, t, target, most, _CACHED, each) if rounds else 0.0
+        total += _round(p, t, target, rest, _CACHED, each) if rest else 0.0
+    if t.parts > 1:
+        total += _MERGING + 8 * t.parts * p.batch * p.rows * p.columns / target.rates.memory
+    return total
+
+
+def _round(p: Product, t: Tile, target: Target, programs: int, latency: float, each: float) -> float:
+    """The time of so many programs that run at once; each has so many seconds of all bytes from memory."""
+    rates = target.rates
+    beside = ceil(programs / rates.processors)
     steps = ceil(ceil(p.inner / t.parts) / t.inner)
-    room = min(target.shared // t.shared(p.size), target.registers // (4 * t.registers))
     height = t.rows if t.rows >= _WARPGROUP else 2 * t.rows
     computing = 2 * height * t.columns * t.inner * rates.processors / (rates.matrix * _REACHED)
     block = (t.rows + t.columns) * t.inner * p.size * (1 if p.lined else _UNALIGNED)
-    narrow = [n for n, one in ((t.rows, p.narrow[0]), (t.columns, p.narrow[1])) if one]
-    fetching = sum(narrow) * t.inner / _ELEMENTS
+    moving = block / min(_PORT, _CACHE * rates.processors / min(programs, rates.processors))
+    waiting = (latency + moving) / (beside * (t.stages - 1))
+    narrow = sum(n for n, one in ((t.rows, p.narrow[0]), (t.columns, p.narrow[1])) if one)
+    step = narrow * t.inner / _ELEMENTS + _together(computing, moving, waiting, _STEP / beside)
     storing = t.rows * t.columns * (p.size if t.parts == 1 else 4) / _PORT
-    moved = (p.rows * p.inner + p.inner * p.columns + p.rows * p.columns) * p.batch * p.size
-    each = moved / rates.memory / programs
-
-    def taken(n: int, latency: float) -> float:
-        """Seconds of a round of so many programs."""
-        beside = ceil(n / rates.processors)
-        moving = block / min(_PORT, _CACHE * rates.processors / min(n, rates.processors))
-        step = fetching + _together(computing, moving, (latency + moving) / (beside * (t.stages - 1)), _STEP / beside)
-        alone = (_LATENCY + _FINISH) * (1 if beside == 1 else _HIDDEN)
-        return _together(beside * steps * step, n * each) + beside * storing + alone
-
-    most = rates.processors * max(room, 1)
-    total = taken(min(programs, most), _LATENCY)
-    if programs > most:
-        rounds, rest = divmod(programs - most, most)
-        total += rounds * taken(most, _CACHED) + (taken(rest, _CACHED) if rest else 0.0)
-    if t.parts > 1:
-        total += _MERGING + 8 * t.parts * p.batch * p.rows * p.columns / rates.memory
-    return total
+    alone = (_LATENCY + _FINISH) * (1 if beside == 1 else _HIDDEN)
+    return _together(beside * steps * step, programs * each) + beside * storing + alone
 
 
 def _together(*times: float) -> float:
