@@ -18,7 +18,7 @@ from einc.ein import Const, Operand, Param, Program
 from einc.ein.printer import print_dims
 from einc.pipeline.emitted import Signature
 from einc.tile.walk import repeated_axes
-from einc.tile.windows import Box, by_descriptor, whole_rows
+from einc.tile.windows import Box, by_descriptor
 
 TORCH = {
     "bool": "torch.bool", "i8": "torch.int8", "i16": "torch.int16", "i32": "torch.int32", "i64": "torch.int64",
@@ -225,9 +225,7 @@ class _Launcher:
         extents = [self.known[f"|{a}|"] for a in extents_of(s.kernel)]
         scalars = [f"int({self.known[n]})" if dtypes[n].is_bool else self.known[n] for n in dtypes]
         named = [f"{block}={self.block(block)}" for block, _ in s.blocks]
-        if s.unit:
-            ((stored, _),) = whole_rows(s.kernel)
-            named.append(f"{s.unit}={self.file.helper('unit')}({self.tensor[stored]})")
+        named += [f"{unit}={self.file.helper('unit')}({self.in_order(r.tensor, r.order)})" for unit, r in s.units]
         lines = [
             [self.programs(s)],
             tensors,
@@ -242,11 +240,18 @@ class _Launcher:
     def described(self, tensor: str, box: Box, blocks: Mapping[str, str]) -> str:
         """The descriptor of a tensor: its dimensions as they lie in memory, and the sides of its blocks."""
         order = tuple(k for _, dims in box for k in dims)
-        own = tensor if list(order) == sorted(order) else f"{tensor}.permute{order}"
+        own = self.permuted(tensor, order)
         for n, (_, dims) in enumerate(box):
             own += f".flatten({n}, {n + len(dims) - 1})" if len(dims) > 1 else ""
         sides = ", ".join("1" if axis is None else blocks[axis] for axis, _ in box)
         return f"{self.file.helper('described')}({own}, {sides})"
+
+    def in_order(self, tensor: str, order: tuple[int, ...]) -> str:
+        """A tensor with its dimensions as they lie in memory."""
+        return self.permuted(self.tensor[tensor], order)
+
+    def permuted(self, code: str, order: tuple[int, ...]) -> str:
+        return code if list(order) == sorted(order) else f"{code}.permute{order}"
 
     def block(self, name: str) -> str:
         """The variable for a tile size of this name in kernels."""

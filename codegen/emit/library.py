@@ -158,7 +158,7 @@ def index_type(positions, *tensors):
 ''',
     "unit": '''
 def unit(tensor):
-    """The elements that are stored at once: as many as divide rows and the steps between them, at most 16 bytes."""
+    """The neighbours that are reached at once: as many as divide rows and the steps between them, at most 16 bytes."""
     *steps, last = tensor.stride()
     return math.gcd(16 // tensor.element_size(), tensor.shape[-1], *steps) if last == 1 else 1
 ''',

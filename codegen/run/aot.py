@@ -20,7 +20,7 @@ from einc.codegen.run.load import load
 from einc.codegen.triton.options import options, rows_of_chains
 from einc.pipeline.emitted import Emitted, Signature
 from einc.tile.blocks import block_size
-from einc.tile.windows import by_descriptor, whole_rows
+from einc.tile.windows import by_descriptor
 
 FORMATS = {
     "cuda": ("ttir", "ttgir", "llir", "ptx", "cubin"),
@@ -146,10 +146,9 @@ def _arguments(
     }
     for block, axis_of in s.blocks:
         types[block], constants[block] = "constexpr", _tile_size(s, axis_of, sizes)
-    if s.unit:
-        ((stored, axis_along),) = whole_rows(s.kernel)
-        width = next(b.dtype.size for b in s.kernel.buffers if b.name == stored)
-        types[s.unit], constants[s.unit] = "constexpr", gcd(16 // width, sizes.get(axis_along, 16))
+    for unit, rows in s.units:
+        width = next(b.dtype.size for b in s.kernel.buffers if b.name == rows.tensor)
+        types[unit], constants[unit] = "constexpr", gcd(16 // width, sizes.get(rows.axis, 16))
     types["INT"], constants["INT"] = "constexpr", tl.int32
     place = {name: n for n, name in enumerate(types)}
     return types, constants, {(place[name],): [["tt.divisibility", 16]] for name in aligned}

@@ -19,7 +19,7 @@ from einc.tile import TileAxis, TileType
 from einc.tile.asked import block_name
 from einc.tile.typing import scope
 from einc.tile.walk import loop_position, repeated_axes, tile_axes, values_in
-from einc.tile.windows import by_corners, by_descriptor, names_beside, whole_rows
+from einc.tile.windows import by_corners, by_descriptor, in_rows, names_beside
 
 
 def kernel_source(file: File, kernel: tile.Kernel) -> tuple[Signature, list[str]]:
@@ -61,9 +61,9 @@ class _Writer:
         )
         extents = tuple(self.take("extent", axis, f"size_{axis}") for axis in extents_of(self.whole))
         scalars = tuple(self.take("scalar", s, s) for s, _ in k.scalars)
-        self.unit = self.take("unit", "", "UNIT") if whole_rows(self.whole) else ""
+        units = tuple((self.take("unit", r.tensor, f"{r.tensor.upper()}_UNIT"), r) for r in in_rows(self.whole))
         blocks = tuple((self.take("block", a.name, block_name(a.name)), a) for a in self.axes.values() if a.blocked)
-        return Signature(name, self.whole, pointers, strides, extents, scalars, blocks, self.unit)
+        return Signature(name, self.whole, pointers, strides, extents, scalars, blocks, units)
 
     def _stride(self, tensor: str, n: int, dim: tuple[str, ...]) -> str:
         return self.take("stride", f"{tensor}.{n}", f"{tensor}_stride_{''.join(dim) or 1}")
@@ -76,7 +76,7 @@ class _Writer:
         scalars = [_parameter(name, dtype) for name, (_, dtype) in zip(s.scalars, self.kernel.scalars, strict=True)]
         constants = [
             f"{name}: tl.constexpr"
-            for name in (*(block for block, _ in s.blocks), *([self.unit] if self.unit else []), "INT")
+            for name in (*(block for block, _ in s.blocks), *(unit for unit, _ in s.units), "INT")
         ]
         still = static_extents(self.whole)
         sizes = zip(s.extents, extents_of(self.whole), strict=True)
@@ -91,12 +91,12 @@ class _Writer:
         return [*self.units(), *self.grid(), *self.body(self.kernel.body, {})] or ["pass"]
 
     def units(self) -> Iterator[str]:
-        """What is stored in whole rows is stored by as many elements at once as divide them: Triton is told so."""
-        for tensor, axis in whole_rows(self.whole):
-            steps = self.strides_of(tensor)[:-1]
-            names = ", ".join([*steps, self.python["extent", axis]])
-            yield f"# multiples of {self.unit}: {names}"
-            yield from (f"{x} = {x} // {self.unit} * {self.unit}" for x in (*steps, self.python["extent", axis]))
+        """What Triton is told of extents and strides: how many neighbours are reached at once divides them."""
+        for unit, rows in self.signature.units:
+            strides = self.strides_of(rows.tensor)
+            names = [*(strides[k] for k in rows.order[:-1]), self.python["extent", rows.axis]]
+            yield f"# multiples of {unit}"
+            yield from (f"{name} = {name} // {unit} * {unit}" for name in names)
 
     def strides_of(self, tensor: str) -> tuple[str, ...]:
         """The names of a tensor's strides."""

@@ -22,6 +22,7 @@ from einc.pipeline import Product
 _PORT = 110e9  # bytes a second that a processor receives from the cache at most
 _CACHE = 83e9  # the same for each, where all of them ask for as much
 _ELEMENTS = 2.5e9  # elements a second that a processor reads one by one, which nothing hides
+_THREADS = {4: 2, 8: 1.3}  # times as long as copy engines take threads that copy so many bytes each
 _LATENCY = 0.9e-6  # seconds from a load to its first bytes, in memory
 _CACHED = 0.3e-6  # the same where an earlier round has left them in the cache
 _STEP = 5e-8  # seconds to begin a step
@@ -88,10 +89,11 @@ def _round(p: Product, t: Tile, target: Target, programs: int, latency: float, e
     steps = ceil(ceil(p.inner / t.parts) / t.inner)
     height = t.rows if t.rows >= _WARPGROUP else 2 * t.rows
     computing = 2 * height * t.columns * t.inner * rates.processors / (rates.matrix * _REACHED)
-    block = (t.rows + t.columns) * t.inner * p.size * (1 if p.lined else _UNALIGNED)
+    sides = tuple(zip((t.rows, t.columns), p.access, strict=True))
+    block = sum(n * _THREADS.get(access, 1) for n, access in sides) * t.inner * p.size * (1 if p.lined else _UNALIGNED)
     moving = block / min(_PORT, _CACHE * rates.processors / min(programs, rates.processors))
     waiting = (latency + moving) / (beside * (t.stages - 1))
-    narrow = sum(n for n, one in ((t.rows, p.narrow[0]), (t.columns, p.narrow[1])) if one)
+    narrow = sum(n for n, access in sides if access < min(_THREADS))
     step = narrow * t.inner / _ELEMENTS + _together(computing, moving, waiting, _STEP / beside)
     storing = t.rows * t.columns * (p.size if t.parts == 1 else 4) / _PORT
     alone = (_LATENCY + _FINISH) * (1 if beside == 1 else _HIDDEN)

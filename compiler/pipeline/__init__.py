@@ -20,8 +20,9 @@ from einc.tile.asked import Choice
 class Product:
     """A contraction of two tensors as they lie in memory: its extents, and the bytes of an element.
 
-    `lined` says whether the rows of both begin at whole lines of a cache, `narrow` whether the side with the rows, and
-    that with the columns, is read element by element.
+    `lined` says whether the rows of both begin at whole lines of a cache. `access` are the bytes that are read at once
+    of the side with the rows, and of that with the columns: 16 by copy engines, those of an element where neighbours
+    in a block are not neighbours in memory.
     """
 
     batch: int
@@ -30,7 +31,7 @@ class Product:
     inner: int
     size: int
     lined: bool = True
-    narrow: tuple[bool, ...] = (False, False)
+    access: tuple[int, ...] = (16, 16)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -71,7 +71,7 @@ class Options:
     def layouts(self, tensors: Sequence[torch.Tensor], where: Place | None) -> Layouts:
         """How operands lie in memory, where the machine has several ways to that."""
         by_torch = where is not None and where.backend == "torch"
-        if by_torch or self.level < 2 or not self.machine(where).has_descriptors:
+        if by_torch or self.level < 2 or self.machine(where).vendor != "cuda":
             return ()
         return tuple(map(layout, tensors))
 

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from math import gcd
 
 from einc import tile
 from einc.base.types import INT
 from einc.tile import Dot, Elem, ExtentOf, Kernel, Lit, Load, Ref, Statement, Store, TileAxis, Value
-from einc.tile.choices import order_of
+from einc.tile.choices import order_of, order_of_vectors
 from einc.tile.live import live
 from einc.tile.masks import conjuncts, extent
 from einc.tile.walk import each, lets, loops, over_values, rebuild, roots, tile_axes, values_in, values_of
@@ -181,18 +181,27 @@ def read_by_dots(body: tuple[Statement, ...]) -> set[str]:
     return {n for n in loads if sides[n] == uses[n]}
 
 
-def whole_rows(kernel: Kernel) -> tuple[tuple[str, str], ...]:
-    """The results of a kernel of descriptors that are stored in rows, with the axis along them, if one tile axis is
-    that: one store and no more, of several dimensions."""
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """A tensor that is reached by several neighbours at once: the order of its dimensions in memory, and the axis along
+    the last of them."""
+
+    tensor: str
+    order: tuple[int, ...]
+    axis: str
+
+
+def in_rows(kernel: Kernel) -> tuple[Rows, ...]:
+    """The tensors of a kernel that are reached by several neighbours at once, if their extent and steps are multiples
+    of so many: what is loaded by vectors, and where all is loaded by these or by descriptors, the one result."""
+    dims = {b.name: b.dims for b in kernel.buffers}
+    orders = {name: order_of_vectors(kernel.choices.way(name), len(own)) for name, own in dims.items()}
+    found = {name: order for name, order in orders.items() if order is not None}
     stores = [s for s in each(kernel.body) if isinstance(s, Store)]
-    if len(stores) != 1 or not by_descriptor(kernel):
-        return ()
-    (store,) = stores
-    axes, last = tile_axes(kernel), store.index[-1] if store.index else None
-    if len(store.index) < 2 or store.part is not None or not isinstance(last, Ref) or last.name not in axes:
-        return ()
-    axis = axes[last.name]
-    return ((store.tensor, axis.axes[0]),) if axis.blocked and len(axis.axes) == 1 else ()
+    if len(stores) == 1 and stores[0].part is None and (found or by_descriptor(kernel)):
+        found[stores[0].tensor] = tuple(range(len(stores[0].index)))
+    rows = ((name, order, dims[name][order[-1]]) for name, order in found.items() if len(order) > 1)
+    return tuple(Rows(name, order, last[0]) for name, order, last in rows if len(last) == 1)
 
 
 def by_corners(kernel: Kernel, windows: Mapping[str, Box]) -> Kernel:

@@ -14,6 +14,7 @@ from einc.passes.estimate.cost import Model
 from einc.pipeline import Context, Product
 from einc.pipeline.plan import Planned
 
+_ENGINE = 16  # bytes at multiples of which copy engines find blocks
 _NARROW = 2  # bytes of an element that matrix units multiply
 
 
@@ -28,7 +29,7 @@ class Single:
 
     def fits(self, read: Read) -> bool:
         """Does a side lie in memory as copy engines need, with no batch axis the fastest?"""
-        return _fits(read, self.plan, self.context)
+        return _access(read, self.plan, self.context, self.product.size) == _ENGINE
 
     def bytes(self, read: Read) -> float:
         """Bytes of a side."""
@@ -36,9 +37,9 @@ class Single:
 
     def copying(self, copied: tuple[Read, ...]) -> Product:
         """The product with some sides copied."""
-        narrow = tuple(n and r not in copied for n, r in zip(self.product.narrow, self.sides, strict=True))
+        access = tuple(_ENGINE if r in copied else n for n, r in zip(self.product.access, self.sides, strict=True))
         others = [r for r in self.sides if r not in copied]
-        return replace(self.product, narrow=narrow, lined=_lined(others, self.context))
+        return replace(self.product, access=access, lined=_lined(others, self.context))
 
 
 def single(plan: Planned, model: Model) -> Single | None:
@@ -58,19 +59,21 @@ def single(plan: Planned, model: Model) -> Single | None:
     if len(sizes) != 1 or max(sizes) > _NARROW or not all(model.dtypes[r.tensor].is_float for r in sides):
         return None
     left, right = sides
-    narrow = tuple(bool(context.layouts) and not _fits(r, plan, context) for r in sides)
+    access = tuple(_access(r, plan, context, max(sizes)) for r in sides)
     groups = (plan.batch, plan.rows, plan.columns, plan.walked)
     batch, rows, columns, inner = (prod(map(context.extent, axes)) for axes in groups)
     lined = _lined(sides, context)
-    return Single(plan, (left, right), Product(batch, rows, columns, inner, max(sizes), lined, narrow), context)
+    return Single(plan, (left, right), Product(batch, rows, columns, inner, max(sizes), lined, access), context)
 
 
-def _fits(read: Read, plan: Planned, context: Context) -> bool:
+def _access(read: Read, plan: Planned, context: Context, size: int) -> int:
+    """The bytes that are read at once of a side."""
     layout = context.layouts.get(read.tensor)
     if layout is None:
-        return True
+        return _ENGINE
     fastest = read.index[layout.order[-1]]
-    return layout.is_regular and isinstance(fastest, AxisValue) and fastest.axis not in plan.batch
+    lies = layout.packed and isinstance(fastest, AxisValue) and fastest.axis not in plan.batch
+    return min(layout.aligned, _ENGINE) if lies else size
 
 
 def _lined(sides: list[Read], context: Context) -> bool:
