@@ -159,8 +159,8 @@ def index_type(positions, *tensors):
     "unit": '''
 def unit(tensor):
     """The neighbours that are reached at once: as many as divide rows and the steps between them, at most 16 bytes."""
-    *steps, last = tensor.stride()
-    return math.gcd(16 // tensor.element_size(), tensor.shape[-1], *steps) if last == 1 else 1
+    steps = [step for n, step in zip(tensor.shape[:-1], tensor.stride()) if n > 1]
+    return math.gcd(16 // tensor.element_size(), tensor.shape[-1], *steps) if tensor.stride(-1) == 1 else 1
 ''',
     "lined": '''
 def lined(shape, dtype, device):
