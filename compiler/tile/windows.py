@@ -65,6 +65,7 @@ class _Edges:
         self.axes = tile_axes(kernel)
         self.names: Mapping[str, Value] = {s.names[0]: s.value for s in lets(kernel.body) if len(s.names) == 1}
         self.members = dict(m for a in self.axes.values() if a.blocked for m in _members(a))
+        self.backwards = {loop.axis.name for loop in loops(kernel.body) if loop.reverse}
         self.walks = {loop.axis.name: (loop.start, loop.stop) for loop in loops(kernel.body)}
 
     def window(self, v: Load, dims: tuple[tuple[str, ...], ...]) -> Window | None:
@@ -84,7 +85,7 @@ class _Edges:
         """The tile axis that a dimension is read in blocks of, with no name for anything else that is no block."""
         match self.resolved(index):
             case Ref(name=name) if name in self.axes and self.axes[name].blocked:
-                return (name, 0) if self.axes[name].axes == dim else ("", 0)
+                return (name, 0) if self.axes[name].axes == dim and name not in self.backwards else ("", 0)
             case found if found in self.members:
                 axis, n = self.members[found]
                 return (axis, n) if dim == (self.axes[axis].axes[n],) else ("", 0)

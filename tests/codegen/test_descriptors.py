@@ -119,6 +119,7 @@ def called(text: str, *operands: torch.Tensor) -> tuple[torch.Tensor, Compiled]:
         ("bmk,kbn->bmn", operand(3, 20, 24), operand(24, 3, 32)),
         ("bnhd,hde->bne", operand(2, 9, 3, 16), operand(3, 16, 24)),
         ("mkb,nbk->mnb", operand(20, 24, 3), operand(18, 3, 24)),
+        ("mk,nk->mn", operand(33, 200), operand(41, 201)[:, :200]),  # one by descriptor, the other by pointers
         ("kbm,bnk->nmb", operand(24, 3, 16), operand(3, 20, 24)),
     ],
 )
