@@ -32,10 +32,8 @@ def copy_operands(state: State, context: Context) -> State:
     model, taken = Model(state.program, context), names(state.program)
     for plan in state.plans:
         found = single(plan.of(state.program), model)
-        copied = () if found is None else _copied(found, context, context.backend)
-        for read in copied:
+        for read in () if found is None else _copied(found, context, context.backend):
             state = _with_copy(state, plan, read, context.layouts[read.tensor], taken)
-            plan = next(p for p in state.plans if p.stores == plan.stores)
     return state
 
 
