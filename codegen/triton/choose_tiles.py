@@ -94,7 +94,7 @@ def _dot_tiles(k: Sizing) -> Tiles:
         return _batched(k)
     walked = {a.name for a in k.axes if a.role == "reduced"}
     is_product = k.on_cuda and len(k.dots) == 1 and k.dots[0].inner in walked and k.is_copied(k.dots[0])
-    if is_product and k.target.has_descriptors and widest <= 2:
+    if is_product and k.target.has_descriptors and widest <= 2 and not k.kernel.whole:
         return _ranked(k)
     return _streaming(_of_dots(k, widest, walked, is_product), k)
 
