@@ -119,8 +119,9 @@ class Program(Inspected):
         if out is None and needed(torch_operands):
             watched_tensors = [a if is_torch(a) else t for a, t in zip(given.arrays, tensors, strict=True)]
             return unpacked(tuple(differentiable(self._callee, watched_tensors, given.scalars, backend)), True)
-        call = self._callee.prepared(given.facts, given.scalars, where)
-        values = {n: t.to(where.device) for n, t in zip(given.names, tensors, strict=True)}
+        there = [t.to(where.device) for t in tensors]
+        call = self._callee.prepared(given.facts, given.scalars, where, there)
+        values = dict(zip(given.names, there, strict=True))
 
         wanted = () if out is None else several(out)
         usual = backend is None and bool(tensors)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from einc import ein
 from einc.base import errors
 from einc.base.errors import nearest
-from einc.base.facts import Fact
+from einc.base.facts import Fact, Layout
 from einc.base.recursion import make_room
 from einc.base.source import Source
 from einc.base.targets import Target
@@ -27,13 +27,14 @@ from einc.codegen import BACKENDS, TRITON
 from einc.pipeline import Backend, Context, State
 from einc.pipeline.emitted import Emitted
 from einc.tile.asked import Choice
-from einc.tile.blocks import size_class
+from einc.tile.blocks import fine_class, size_class
 
 if TYPE_CHECKING:
     from einc.frontend import Text
     from einc.frontend.tiles.kernels import Kernels
     from einc.stages import Given, Stage
 
+_FEW = 3  # equations of a program that may be a product, whose tiles depend on how evenly they fill a machine
 _LEAST_SHARED = 8192  # bytes: operands of dots of the smallest tiles
 
 Sizes = tuple[tuple[str, int], ...]  # a size class by axis, sorted: what decisions may depend on
@@ -50,18 +51,22 @@ class Request:
     sizes: Sizes
     choices: tuple[Choice, ...]
     begin: Given | None
+    layouts: tuple[tuple[str, Layout], ...] = ()
+    extents: Sizes = ()
 
     @property
     def context(self) -> Context:
         """What its passes are told."""
-        return Context(self.backend, self.level, self.target, dict(self.sizes), self.choices)
+        sizes, layouts, extents = dict(self.sizes), dict(self.layouts), dict(self.extents)
+        return Context(self.backend, self.level, self.target, sizes, self.choices, layouts, extents)
 
     @property
     def key(self) -> str | None:
         """Its name among what is kept on disk; None where it has none, as that of a generator made for a test."""
         if BACKENDS.get(self.backend.name) is not self.backend:
             return None
-        parts = (self.program, self.backend.name, self.level, self.target, self.sizes, self.choices, self.begin)
+        asked = (self.level, self.target, self.sizes, self.choices, self.begin, self.layouts, self.extents)
+        parts = (self.program, self.backend.name, *asked)
         try:
             return digest(parts)
         except Unnamed:
@@ -308,11 +313,16 @@ def compile_program(
     choices: tuple[Choice, ...] = (),
     begin: Given | None = None,
     backend: Backend = TRITON,
+    layouts: Mapping[str, Layout] | None = None,
 ) -> Compiled:
     """The program compiled for a generator, from the kernels on that it begins with, if there are any.
 
-    `extents` are hints: programs that differ in no size class share one result.
+    `extents` are hints: programs that differ in no size class share one result. `layouts` are those of operands that
+    are known; where a target has several ways to memory, they decide which are taken.
     `choices` go before those of the heuristics, wherever they are possible.
     """
-    sizes = tuple(sorted((axis, size_class(n)) for axis, n in (extents or {}).items()))
-    return _compile(Request(program, backend, level, target, sizes, choices, begin), verify)
+    known = sorted((extents or {}).items())
+    sizes = tuple((axis, size_class(n)) for axis, n in known)
+    fine = tuple((axis, fine_class(n)) for axis, n in known) if layouts and len(program.equations) <= _FEW else ()
+    lying = tuple(sorted((layouts or {}).items()))
+    return _compile(Request(program, backend, level, target, sizes, choices, begin, lying, fine), verify)

@@ -16,7 +16,7 @@ from einc.pipeline.fates import Fate
 from einc.runtime.arguments import Arguments, arrange
 from einc.runtime.callee import of_text
 from einc.runtime.execution import Place, place
-from einc.runtime.prepared import Options
+from einc.runtime.prepared import Layouts, Options
 from einc.runtime.tensors import as_numpy, as_torch, device_of, is_meta, is_torch
 
 if TYPE_CHECKING:
@@ -30,10 +30,11 @@ _FORMATS = ("text", "json", "html")  # of an explanation
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What a program was made for: extents of its axes, and the place of operands, if there were any."""
+    """What a program was made for: extents of its axes, and the place and layouts of operands, if there were any."""
 
     extents: Mapping[str, int]
     where: Place | None = None
+    layouts: Layouts = ()
 
 
 class Inspected:
@@ -79,14 +80,18 @@ class Inspected:
         if not operands and not named:
             if self._known is None:
                 return self.options.compile(self._meaning, None)
-            return self.options.compile(self._meaning, self._known.extents, self._known.where)
-        program, known = self._bound(self._arrange(operands, named, shaped=True))
-        return self.options.compile(program, known.extents, known.where)
+            return self._made(self._meaning, self._known)
+        return self._made(*self._bound(self._arrange(operands, named, shaped=True)))
+
+    def _made(self, program: ein.Program, known: Known) -> Compiled:
+        return self.options.compile(program, known.extents, known.where, known.layouts)
 
     def _bound(self, given: Arguments) -> tuple[ein.Program, Known]:
         """What it means for these arguments, with the extents of all axes."""
         program, bindings = self._callee.bound(given.facts, given.scalars)
-        return program, Known(bindings.extents, _place(given))
+        where = _place(given)
+        lying = self.options.layouts(given.arrays, where) if all(map(is_torch, given.arrays)) else ()
+        return program, Known(bindings.extents, where, lying)
 
     def dump(self, stage: str | None = None, /, *operands: Array, **named: Any) -> str:
         """The program after a pass, as text that compiles again, its kernels included once there are any.

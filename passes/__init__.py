@@ -22,6 +22,7 @@ from einc.passes.kernels.order_grid import order_grid
 from einc.passes.kernels.place_loads import place_loads
 from einc.passes.kernels.segment_loops import segment_loops
 from einc.passes.lowering.lower import lower
+from einc.passes.planning.copy_operands import copy_operands
 from einc.passes.planning.partition import partition
 from einc.passes.planning.split_reduction import split_reduction
 from einc.pipeline import Backend, Pass, on_kernels, on_program
@@ -108,6 +109,13 @@ PIPELINE: tuple[Pass, ...] = (
         "kernels P, Q  -->  kernel P + Q      where it is predicted to take less time",
         "what two equations pass on in registers is neither written nor read",
         partition,
+    ),
+    Pass(
+        "copy-operands",
+        "sum[k](A[k, b] * B[b, k])  -->  A_copy[b, k] = A[k, b];  sum[k](A_copy[b, k] * B[b, k])",
+        "what lies in memory as no block of a product is read needs to be fetched one by one only once",
+        copy_operands,
+        level=2,
     ),
     Pass(
         "split-reduction",

@@ -18,6 +18,7 @@ from einc.ein import Const, Operand, Param, Program
 from einc.ein.printer import print_dims
 from einc.pipeline.emitted import Signature
 from einc.tile.walk import repeated_axes
+from einc.tile.windows import Box, by_descriptor
 
 TORCH = {
     "bool": "torch.bool", "i8": "torch.int8", "i16": "torch.int16", "i32": "torch.int32", "i64": "torch.int64",
@@ -26,6 +27,8 @@ TORCH = {
     "f8e4m3": "torch.float8_e4m3fn", "f8e5m2": "torch.float8_e5m2",
     "c64": "torch.complex64", "c128": "torch.complex128",
 }  # fmt: skip
+
+_NARROW = 2  # bytes of an element of tensors whose rows begin at whole lines between kernels
 
 Options = Callable[[Signature, Callable[[str], str]], Mapping[str, str]]  # of a launch, given the names of tile sizes
 
@@ -178,6 +181,9 @@ class _Launcher:
 
     def empty(self, name: str, device: str) -> str:
         dtype, dims = self.outputs[name]
+        if name not in self.results and dtype.size == _NARROW and len(dims) > 1:
+            lined = self.file.helper("lined")
+            return f"{self.tensor[name]} = {lined}({self.shape(dims)}, {TORCH[dtype.name]}, {device})"
         return f"{self.tensor[name]} = torch.empty({self.shape(dims)}, dtype={TORCH[dtype.name]}, device={device})"
 
     def complex_views(self) -> Iterator[str]:
@@ -204,16 +210,22 @@ class _Launcher:
     def launch(self, s: Signature) -> Iterator[str]:
         yield from self.tile_sizes(s)
         tensors = [self.address.get(b.name, self.tensor[b.name]) for b in s.kernel.buffers]
-        parts = in_parts(s.kernel)
+        windows, parts = by_descriptor(s.kernel), in_parts(s.kernel)
         strides = [
             f"*{t}.stride()[:-1]" if b.name in parts else f"*{t}.stride()"
             for t, b in zip(tensors, s.kernel.buffers, strict=True)
-            if b.dims
+            if b.dims and b.name not in windows
+        ]
+        blocks = {axis.name: self.block(name) for name, axis in s.blocks}
+        tensors = [
+            self.described(t, windows[b.name], blocks) if b.name in windows else t
+            for t, b in zip(tensors, s.kernel.buffers, strict=True)
         ]
         dtypes = dict(s.kernel.scalars)
         extents = [self.known[f"|{a}|"] for a in extents_of(s.kernel)]
         scalars = [f"int({self.known[n]})" if dtypes[n].is_bool else self.known[n] for n in dtypes]
         named = [f"{block}={self.block(block)}" for block, _ in s.blocks]
+        named += [f"{unit}={self.file.helper('unit')}({self.in_order(r.tensor, r.order)})" for unit, r in s.units]
         lines = [
             [self.programs(s)],
             tensors,
@@ -224,6 +236,22 @@ class _Launcher:
         yield f"launch({s.name}, {lines[0][0]},"
         yield from (f"       {', '.join(line)}," for line in lines[1:-1] if line)
         yield f"       {', '.join(lines[-1])})"
+
+    def described(self, tensor: str, box: Box, blocks: Mapping[str, str]) -> str:
+        """The descriptor of a tensor: its dimensions as they lie in memory, and the sides of its blocks."""
+        order = tuple(k for _, dims in box for k in dims)
+        own = self.permuted(tensor, order)
+        for n, (_, dims) in enumerate(box):
+            own += f".flatten({n}, {n + len(dims) - 1})" if len(dims) > 1 else ""
+        sides = ", ".join("1" if axis is None else blocks[axis] for axis, _ in box)
+        return f"{self.file.helper('described')}({own}, {sides})"
+
+    def in_order(self, tensor: str, order: tuple[int, ...]) -> str:
+        """A tensor with its dimensions as they lie in memory."""
+        return self.permuted(self.tensor[tensor], order)
+
+    def permuted(self, code: str, order: tuple[int, ...]) -> str:
+        return code if list(order) == sorted(order) else f"{code}.permute{order}"
 
     def block(self, name: str) -> str:
         """The variable for a tile size of this name in kernels."""

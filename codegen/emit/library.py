@@ -156,6 +156,25 @@ def index_type(positions, *tensors):
     reach = [sum((n - 1) * s for n, s in zip(t.shape, t.stride())) for t in large]
     return tl.int64 if max([0, *positions, *reach]) >= limit else tl.int32
 ''',
+    "unit": '''
+def unit(tensor):
+    """The neighbours that are reached at once: as many as divide rows and the steps between them, at most 16 bytes."""
+    steps = [step for n, step in zip(tensor.shape[:-1], tensor.stride()) if n > 1]
+    return math.gcd(16 // tensor.element_size(), tensor.shape[-1], *steps) if tensor.stride(-1) == 1 else 1
+''',
+    "lined": '''
+def lined(shape, dtype, device):
+    """Memory for a tensor whose rows begin at whole lines of a cache."""
+    line = 128 // dtype.itemsize
+    return torch.empty((*shape[:-1], -(-shape[-1] // line) * line), dtype=dtype, device=device)[..., : shape[-1]]
+''',
+    "described": '''
+def described(tensor, *sides):
+    """A descriptor, by which blocks with these sides are copied; rows begin at multiples of 16 bytes."""
+    past = -(-tensor.numel() // 16) * 16  # for dimensions of one position, whose steps say nothing
+    strides = [past if n == 1 else stride for n, stride in zip(tensor.shape[:-1], tensor.stride())]
+    return TensorDescriptor(tensor, [*tensor.shape], [*strides, 1], [*sides])
+''',
     "tile_size": '''
 def tile_size(extent, least, most=2**30):
     """The power of two that holds an extent, within bounds."""

@@ -12,7 +12,18 @@ import unicodedata
 from collections.abc import Iterable
 
 # Names that emitted code may use without asking: Python's, modules', and its own variables'.
-OWN = frozenset(dir(builtins)) | {"_", "torch", "triton", "tl", "libdevice", "math", "launch", "program", "INT"}
+OWN = frozenset(dir(builtins)) | {
+    "_",
+    "torch",
+    "triton",
+    "tl",
+    "libdevice",
+    "math",
+    "launch",
+    "program",
+    "INT",
+    "TensorDescriptor",
+}
 OF_LAUNCHERS = frozenset({"out", "device"})
 
 # Names that a kernel's arguments cannot have: options of a launch, and names in Triton's binder.

@@ -7,7 +7,7 @@ import subprocess
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import prod
+from math import gcd, prod
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from einc.codegen.run.load import load
 from einc.codegen.triton.options import options, rows_of_chains
 from einc.pipeline.emitted import Emitted, Signature
 from einc.tile.blocks import block_size
+from einc.tile.windows import by_descriptor
 
 FORMATS = {
     "cuda": ("ttir", "ttgir", "llir", "ptx", "cubin"),
@@ -114,9 +115,15 @@ def _arguments(
     types: dict[str, str] = {}
     constants: dict[str, Any] = {}
     aligned: list[str] = []
+    windows = by_descriptor(s.kernel)
+    tiled = {axis.name: axis for _, axis in s.blocks}
     for pointer, b in zip(s.pointers, s.kernel.buffers, strict=True):
         types[pointer] = _POINTERS.get(b.dtype.part.name, f"*{b.dtype.name}")
-        aligned.append(pointer)
+        if b.name in windows:
+            sides = [1 if axis is None else _tile_size(s, tiled[axis], sizes) for axis, _ in windows[b.name]]
+            types[pointer] = f"tensordesc<{types[pointer][1:]}{sides}>"
+        else:
+            aligned.append(pointer)
     parts = in_parts(s.kernel)
     for names, b in zip(s.strides, s.kernel.buffers, strict=True):
         for n, name in enumerate(names):
@@ -137,8 +144,11 @@ def _arguments(
         name: f"fp{dtype.bits}" if dtype.is_float else "i32"
         for name, (_, dtype) in zip(s.scalars, s.kernel.scalars, strict=True)
     }
-    for block, tiled in s.blocks:
-        types[block], constants[block] = "constexpr", _tile_size(s, tiled, sizes)
+    for block, axis_of in s.blocks:
+        types[block], constants[block] = "constexpr", _tile_size(s, axis_of, sizes)
+    for unit, rows in s.units:
+        width = next(b.dtype.size for b in s.kernel.buffers if b.name == rows.tensor)
+        types[unit], constants[unit] = "constexpr", gcd(16 // width, sizes.get(rows.axis, 16))
     types["INT"], constants["INT"] = "constexpr", tl.int32
     place = {name: n for n, name in enumerate(types)}
     return types, constants, {(place[name],): [["tt.divisibility", 16]] for name in aligned}

@@ -210,6 +210,27 @@ def run(kernel: Any, programs: int, *args: Any, **meta: Any) -> None:
         PLACE.__dict__.update(before)
 
 
+class _Described:
+    """A descriptor as a kernel sees it: blocks of a tensor, with zeros where it has ended."""
+
+    def __init__(self, descriptor: Any) -> None:
+        import torch
+
+        base = descriptor.base
+        self.dtype = tl.str_to_ty(mangle_type(base).removeprefix("*"), None)
+        self.bits = base.view(torch.int16) if base.dtype == torch.bfloat16 else base
+        self.sides = tuple(descriptor.block_shape)
+
+    def load(self, offsets: Any) -> Tensor:
+        import torch
+
+        there = self.bits[tuple(slice(int(o), int(o) + n) for o, n in zip(offsets, self.sides, strict=True))]
+        block = torch.zeros(self.sides, dtype=self.bits.dtype)
+        block[tuple(map(slice, there.shape))] = there
+        found = block.numpy()
+        return from_array(found.view(np.uint16) if self.dtype is tl.bfloat16 else found, self.dtype)
+
+
 def _is_constexpr(parameter: inspect.Parameter) -> bool:
     return "constexpr" in str(parameter.annotation)
 
@@ -218,6 +239,8 @@ def _argument(value: Any, annotation: Any) -> Any:
     """An argument as the tensor that a compiled kernel would receive."""
     if value is None:
         return None
+    if hasattr(value, "block_shape"):
+        return _Described(value)
     dtype = annotation if isinstance(annotation, tl.dtype) else tl.str_to_ty(mangle_type(value), None)
     if hasattr(value, "data_ptr"):
         return Tensor(TensorHandle(np.array([value.data_ptr()], np.uint64), dtype), dtype)

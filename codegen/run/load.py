@@ -83,7 +83,7 @@ def launch(kernel: Any, programs: int, *args: Any, **meta: Any) -> None:
     """
     if not programs:
         return
-    device = args[0].device
+    device = getattr(args[0], "base", args[0]).device  # of a tensor, or of what a descriptor describes
     if device.type == "cpu":
         from einc.codegen.run import interpret
 

@@ -50,6 +50,8 @@ def _read(arg: Any) -> Hashable:
         return type(arg), arg
     if isinstance(arg, int):
         return arg == 1, arg % 16 == 0, arg.bit_length() > 31, arg.bit_length() > 63
+    if hasattr(arg, "block_shape"):
+        return arg.base.dtype, tuple(arg.block_shape)
     return arg.dtype, arg.untyped_storage().nbytes() < 1 << 31
 
 

@@ -5,6 +5,7 @@ What Triton 3.6 and 3.7 get wrong, or the assembler of CUDA 12.8 with what they 
     a dot of Hopper that shares a load in flight with other work reads what a copy overwrites      `separate_loads`
     dots that follow each other with less than 16 rows a warp                                      `options`
     a computed tile of narrow types, multiplied, with less than whole swizzled rows                `choose_tiles`
+    dots of a loop that may not run wait for each other, where B is transposed       `kernels`, if a descriptor loads it
     a loop that adds up folds of the last of three axes reshapes as if their order did not matter  `_FOLDS_FIRST`
     a negation of what is known at compile time is no mask                                         `expressions`
     large products on vector units spill, large tiles beside dots take minutes to assemble         `choose_tiles`
@@ -15,7 +16,7 @@ from __future__ import annotations
 from einc import ein, tile
 from einc.base.targets import Target
 from einc.codegen.triton.contracted import block, multiplies
-from einc.pipeline import Backend, Context, Pass, on_kernels
+from einc.pipeline import Backend, Context, Pass, Product, on_kernels
 from einc.pipeline.emitted import Both, Emitted
 
 _FOLDS_FIRST = 3  # axes
@@ -48,6 +49,18 @@ def _emit_both(both: Both, target: Target) -> Emitted:
     return emit_both(both, target)
 
 
+def _seconds(product: Product, target: Target) -> float:
+    from einc.codegen.triton.products import fastest, seconds
+
+    return target.rates.launch + seconds(product, fastest(product, target), target)
+
+
+def _parts(product: Product, target: Target) -> int:
+    from einc.codegen.triton.products import parts
+
+    return parts(product, target)
+
+
 CHOOSE_TILES = Pass(
     "choose-tiles",
     "axis t[?]  -->  axis t[least .. cap]",
@@ -73,4 +86,6 @@ TRITON = Backend(
     _emit,
     _emit_both,
     _FOLDS_FIRST,
+    _seconds,
+    _parts,
 )

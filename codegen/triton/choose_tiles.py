@@ -11,19 +11,19 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import product as combinations
-from math import prod
 
 from einc import tile
 from einc.base.targets import Target
 from einc.codegen.triton.contracted import LEAST, least_inner
+from einc.codegen.triton.occupancy import stages_needed
+from einc.codegen.triton.plain import plain_blocks
+from einc.codegen.triton.products import fastest
 from einc.codegen.triton.sizing import Sizing, Tiles
-from einc.codegen.triton.stages import stages_needed
 from einc.pipeline import Context
 from einc.tile import WHOLE, Block, TileAxis
 from einc.tile.asked import counts_asked, tiles_asked
-from einc.tile.blocks import power
 from einc.tile.typing import multiplied
-from einc.tile.walk import segments, tile_axes, values_in
+from einc.tile.walk import tile_axes
 
 _HALF = 64  # rows and columns where dots follow each other; two bytes each are a swizzled row
 _CHAINED = ((64, 4), (32, 8), (16, 8))  # rows and warps where dots follow each other: Hopper's, then earlier ones
@@ -39,21 +39,16 @@ _MOST_ALONE = 2048  # the same where no other dot follows
 _CROSSED = 1 << 13  # elements of the largest value that is computed beside the dots, where those have a batch axis
 _COMPUTED = 1 << 15  # elements of the largest value computed beside dots in a loop; more take minutes to assemble
 _PRODUCTS = ((128, 256, 8), (128, 128, 8), (64, 128, 4), (64, 64, 4))  # rows, columns, warps; fastest first
-_TILE = 4096  # elements of a tile value where nothing is multiplied
 _DOT = (128, 128, 64)  # rows, columns and inner length of a dot on matrix units
+_INTERPRETED = (256, 256, 256)  # the same where each operation costs, however large its tile
 _SHORT = ("sm_80", "gfx942")  # targets with half the inner length, whose shared memory is smaller
-_INTERPRETED = (1 << 18, (256, 256, 256))  # the same two where each operation costs, however large its tile
-_CROSS = 64  # rows and columns of such a tile where two sides meet in a loop within the walk
 _FILLED = 256  # programs that keep a machine busy to the end
-_WIDEST = {"column": 1024, "reduced": 1024, "inner": 1024}
-_SEGMENT = 16  # positions of a walk over a segment
-_LINE = 64  # positions of neighbours in memory that a block has at least, where there are as many
 
 
 def choose_tiles(kernel: tile.Kernel, context: Context) -> tile.Kernel:
     """The kernel with its tile sizes: those that are asked for, and the others to suit them."""
     k = Sizing(_as_asked(kernel, context), context)
-    tiles = _streaming(_dot_tiles(k), k) if k.dots else Tiles(_plain_blocks(k), 4)
+    tiles = _dot_tiles(k) if k.dots else Tiles(plain_blocks(k), 4)
     sizes = {a.name: _block(k, a, tiles) for a in k.axes if k.given(a) is None}
     counts = {"warps": tiles.warps, "stages": tiles.stages} | counts_asked(context.choices, kernel, "warps", "stages")
     return replace(kernel, choices=k.kernel.choices.sized(sizes).counted(counts))
@@ -102,16 +97,22 @@ def _dot_tiles(k: Sizing) -> Tiles:
     if k.steps and k.target.vendor != "cpu":
         return _stepped(k)
     walked = {a.name for a in k.axes if a.role == "reduced"}
+    is_product = k.on_cuda and len(k.dots) == 1 and k.dots[0].inner in walked and k.is_copied(k.dots[0])
+    if is_product and k.target.has_descriptors and widest <= 2 and not k.kernel.whole:
+        return _ranked(k)
+    return _streaming(_of_dots(k, widest, walked, is_product), k)
+
+
+def _of_dots(k: Sizing, widest: int, walked: set[str], is_product: bool) -> Tiles:
+    """Tiles of any dots: of a single product of tensors, of dots that follow each other, and of all others."""
     chained = walked & {d.inner for d in k.dots} and walked & {x for d in k.dots for x in (d.row, d.column)}
     if chained and k.on_cuda and widest <= 4:
         return _cut(_chained(k), k)
     blocks = _dot_blocks(k, widest)
     if k.within & {d.inner for d in k.dots}:
         return _nested(k, blocks, widest)
-    is_plain = k.on_cuda and widest <= 2 and len(k.dots) == 1
-    if is_plain and k.dots[0].inner in walked and k.is_copied(k.dots[0]):
-        return _product(k, blocks) or _fitted(Tiles(blocks, 8), k)
-    return _fitted(Tiles(blocks, 8), k)
+    found = _product(k, blocks) if is_product and widest <= 2 else None
+    return found or _fitted(Tiles(blocks, 8), k)
 
 
 def _stepped(k: Sizing) -> Tiles:
@@ -159,6 +160,13 @@ def _product(k: Sizing, blocks: dict[str, Block]) -> Tiles | None:
     rows, columns, warps = (filling or fitting[-1:])[0]
     sizes = {"row": Block(LEAST, rows), "column": Block(LEAST, columns), "reduced": Block(k.least, length)}
     return Tiles(blocks | sizes, warps)
+
+
+def _ranked(k: Sizing) -> Tiles:
+    """The tiles of a single product that take the least time."""
+    found = fastest(k.product, k.target, k.kernel.choices.parts if k.kernel.parts_of else 1)
+    blocks = {"row": Block(LEAST, found.rows), "column": Block(LEAST, found.columns)}
+    return Tiles(blocks | {"reduced": Block(k.least, max(found.inner, k.least))}, found.warps, found.stages)
 
 
 def _chained(k: Sizing) -> Tiles:
@@ -295,7 +303,7 @@ def _dot_blocks(k: Sizing, widest: int) -> dict[str, Block]:
 
 def _largest_dot(target: Target) -> tuple[int, int, int]:
     if target.vendor == "cpu":
-        return _INTERPRETED[1]
+        return _INTERPRETED
     rows, columns, inner = _DOT
     return rows, columns, inner // 2 if target.name in _SHORT else inner
 
@@ -311,39 +319,3 @@ def _streaming(tiles: Tiles, k: Sizing) -> Tiles:
     programs = k.programs({role: b.cap for role, b in tiles.blocks.items()})
     needed = stages_needed(k.occupancy, sizes, tiles.warps, tiles.stages, k.target, rate, programs)
     return replace(tiles, stages=needed)
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# All else
-
-
-def _plain_blocks(k: Sizing) -> dict[str, Block]:
-    """The innermost axis gets what its size hint asks for; the rows what is left of the tile.
-
-    Prefixes of several components are that many tiles at once.
-    """
-    carried = max((len(v.args) for v in values_in(k.kernel.body) if isinstance(v, tile.Scan)), default=1)
-    room = (_INTERPRETED[0] if k.target.vendor == "cpu" else _TILE) // power(carried)
-    blocks: dict[str, Block] = {}
-    if k.crossed:  # what is read of one side at few positions is used for all of the other
-        return {a.role: Block(1, max(1, room // _TILE) if a.role == "inner" else _CROSS) for a in k.axes}
-    short = segments(k.kernel)
-    every = tile_axes(k.kernel).values()
-    axes = sorted(every, key=lambda a: ("whole", "inner", "reduced", "column", "row", "batch").index(a.role))
-    lines = {a.name: min(_LINE, k.hints[a.name]) for a in axes if a.name in k.lines and k.on_cuda}
-    for a in axes:
-        given, line = k.given(a), lines.pop(a.name, 1)
-        if given is not None or not a.blocked:
-            room = max(1, room // (given.cap if given else 1))
-            continue
-        if a.role == "whole":
-            blocks[a.role] = Block(1, WHOLE)
-            room = max(1, room // power(k.context.size(a.axes[0])))
-            continue
-        left = max(room // prod(lines.values()), line, 1)
-        widest = min(left, _WIDEST.get(a.role, left) if len(axes) > 1 else left)
-        widest = min(widest, _SEGMENT) if a.name in short else widest
-        cap = max(1, min(k.hints[a.name], widest) if a is not axes[-1] else widest)
-        blocks[a.role] = Block(1, cap)
-        room = max(1, room // cap)
-    return blocks

@@ -7,8 +7,7 @@ from collections.abc import Iterator
 from einc import tile
 from einc.base.types import BOOL, F32, F64, I32, DType
 from einc.codegen.emit.text import ATOM, COMPARE, Axes, Text
-from einc.codegen.triton.types import TYPES
-from einc.codegen.triton.writer import Writer
+from einc.codegen.triton.writer import TYPES, Writer
 from einc.ein import Apply, Cast, Const, Expr, Monoid, Scalar, walk
 from einc.ein.monoids import MONOIDS
 from einc.tile import TileType, Value

@@ -8,8 +8,7 @@ from einc import tile
 from einc.base.types import F32, INT, DType
 from einc.codegen.emit.text import ATOM, COMPARE, PRODUCT, SUM, Axes, Text, literal
 from einc.codegen.triton import contractions, operations
-from einc.codegen.triton.types import TYPES
-from einc.codegen.triton.writer import Writer
+from einc.codegen.triton.writer import TYPES, Writer
 from einc.tile import Value
 
 
@@ -73,7 +72,26 @@ class Expressions(Writer):
             code.append(str(part))
         return Text(" + ".join(code), SUM if len(code) > 1 else ATOM)
 
+    def window(self, v: tile.Load, order: Axes) -> Text:
+        """A block that a descriptor finds: its dimensions are in the order of memory, those of one position dropped."""
+        sides = self.windows[v.tensor]
+        places = ", ".join(self.coordinate(v.index[dims[0]], axis) for axis, dims in sides)
+        code = f"{self.name('tensor', v.tensor)}.load([{places}])"
+        have = tuple(axis for axis, _ in sides if axis is not None)
+        if len(have) < len(sides):
+            code += f".reshape({self.shape(have)})"
+        return self.arranged(Text(code), have, order)
+
+    def coordinate(self, index: Value, axis: str | None) -> str:
+        """Where a block begins along a dimension, in 32 bits."""
+        if axis is not None:
+            first = self.name("position", axis)
+            return f"tl.cast({first}, tl.int32)" if axis in self.wide else first
+        return str(index.value) if isinstance(index, tile.Lit) else f"tl.cast({self.value(index, ()).code}, tl.int32)"
+
     def load(self, v: tile.Load, order: Axes) -> Text:
+        if v.tensor in self.windows:
+            return self.window(v, order)
         pointer = self.pointer(v.tensor, v.index, v.part, order)
         inside = frozenset().union(*map(self.axes, v.index))
         if v.mask is not None and order and not inside:  # a scalar pointer takes no tile of masks

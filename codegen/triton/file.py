@@ -61,13 +61,16 @@ def _functions(file: File, half: Half) -> tuple[list[str], tuple[Signature, ...]
 
 def _written(file: File, programs: Sequence[Program], functions: Sequence[str], target: Target) -> str:
     """The file: what it is of, and its functions after those that they call."""
-    parts = [_LAUNCH.strip("\n"), *library.definitions(file.library), *(source for _, source in file.made.values())]
+    descriptors = "described" in file.library
+    launch = _LAUNCH.replace("of(args[0])", 'of(getattr(args[0], "base", args[0]))') if descriptors else _LAUNCH
+    parts = [launch.strip("\n"), *library.definitions(file.library), *(source for _, source in file.made.values())]
     body = "\n\n\n".join([*parts, *functions])
     texts = "\n".join(print_program(p) for p in programs)
     header = "\n".join(f"# {line}".rstrip() for line in (*_title(target), *texts.splitlines()))
     imports = ["import math\n"] if "math." in body else []
     imports += ["import torch", "import triton", "import triton.language as tl"]
     imports += ["from triton.language.extra import libdevice"] if "libdevice." in body else []
+    imports += ["from triton.tools.tensor_descriptor import TensorDescriptor"] if descriptors else []
     return "\n".join([header, "", *imports, "", "", body, ""])
 
 

@@ -13,12 +13,13 @@ from einc.codegen.emit.signature import extents_of, static_extents
 from einc.codegen.emit.text import PRODUCT, SUM, File
 from einc.codegen.triton.expressions import Expressions
 from einc.codegen.triton.operations import is_natural
-from einc.codegen.triton.types import TYPES
+from einc.codegen.triton.writer import TYPES
 from einc.pipeline.emitted import Signature
 from einc.tile import TileAxis, TileType
 from einc.tile.asked import block_name
 from einc.tile.typing import scope
 from einc.tile.walk import loop_position, repeated_axes, tile_axes, values_in
+from einc.tile.windows import by_corners, by_descriptor, in_rows, names_beside
 
 
 def kernel_source(file: File, kernel: tile.Kernel) -> tuple[Signature, list[str]]:
@@ -30,7 +31,9 @@ def kernel_source(file: File, kernel: tile.Kernel) -> tuple[Signature, list[str]
 
 class _Writer:
     def __init__(self, file: File, kernel: tile.Kernel) -> None:
-        self.kernel = kernel
+        self.windows, self.whole = by_descriptor(kernel), kernel
+        self.kernel = by_corners(kernel, self.windows)
+        self.read = names_beside(self.kernel, frozenset(self.windows))
         self.names = Names(OF_TRITON, around=file.names)
         self.python: dict[tuple[str, str], str] = {}
         self.axes = tile_axes(kernel)
@@ -40,6 +43,7 @@ class _Writer:
         self.write.types.update(scope(kernel))
         self.write.blocks = {a.name: block for block, a in self.signature.blocks}
         self.write.natural |= set(self.axes)
+        self.write.windows = self.windows
 
     # Arguments -------------------------------------------------------------------------------------------------------
 
@@ -51,11 +55,15 @@ class _Writer:
     def _arguments(self, name: str) -> Signature:
         k = self.kernel
         pointers = tuple(self.take("tensor", b.name, b.name) for b in k.buffers)
-        strides = tuple(tuple(self._stride(b.name, n, dim) for n, dim in enumerate(b.dims)) for b in k.buffers)
-        extents = tuple(self.take("extent", axis, f"size_{axis}") for axis in extents_of(k))
+        strides = tuple(
+            tuple(self._stride(b.name, n, dim) for n, dim in enumerate(b.dims) if b.name not in self.windows)
+            for b in k.buffers
+        )
+        extents = tuple(self.take("extent", axis, f"size_{axis}") for axis in extents_of(self.whole))
         scalars = tuple(self.take("scalar", s, s) for s, _ in k.scalars)
+        units = tuple((self.take("unit", r.tensor, f"{r.tensor.upper()}_UNIT"), r) for r in in_rows(self.whole))
         blocks = tuple((self.take("block", a.name, block_name(a.name)), a) for a in self.axes.values() if a.blocked)
-        return Signature(name, k, pointers, strides, extents, scalars, blocks)
+        return Signature(name, self.whole, pointers, strides, extents, scalars, blocks, units)
 
     def _stride(self, tensor: str, n: int, dim: tuple[str, ...]) -> str:
         return self.take("stride", f"{tensor}.{n}", f"{tensor}_stride_{''.join(dim) or 1}")
@@ -66,9 +74,12 @@ class _Writer:
         fixed = [f'"{name}"' for name in s.scalars]
         decorator = f"@triton.jit(do_not_specialize=[{', '.join(fixed)}])" if fixed else "@triton.jit"
         scalars = [_parameter(name, dtype) for name, (_, dtype) in zip(s.scalars, self.kernel.scalars, strict=True)]
-        constants = [f"{name}: tl.constexpr" for name in (*(block for block, _ in s.blocks), "INT")]
-        still = static_extents(self.kernel)
-        sizes = zip(s.extents, extents_of(self.kernel), strict=True)
+        constants = [
+            f"{name}: tl.constexpr"
+            for name in (*(block for block, _ in s.blocks), *(unit for unit, _ in s.units), "INT")
+        ]
+        still = static_extents(self.whole)
+        sizes = zip(s.extents, extents_of(self.whole), strict=True)
         extents = [f"{name}: tl.constexpr" if axis in still else name for name, axis in sizes]
         kinds = [list(s.pointers), [x for row in s.strides for x in row], extents, scalars, constants]
         arguments = [line for kind in kinds if kind for line in _filled(kind)]
@@ -77,7 +88,20 @@ class _Writer:
     # Statements ------------------------------------------------------------------------------------------------------
 
     def lines(self) -> list[str]:
-        return [*self.grid(), *self.body(self.kernel.body, {})] or ["pass"]
+        return [*self.units(), *self.grid(), *self.body(self.kernel.body, {})] or ["pass"]
+
+    def units(self) -> Iterator[str]:
+        """What Triton is told of extents and strides: how many neighbours are reached at once divides them."""
+        for unit, rows in self.signature.units:
+            strides = self.strides_of(rows.tensor)
+            names = [*(strides[k] for k in rows.order[:-1]), self.python["extent", rows.axis]]
+            yield f"# multiples of {unit}"
+            yield from (f"{name} = {name} // {unit} * {unit}" for name in names)
+
+    def strides_of(self, tensor: str) -> tuple[str, ...]:
+        """The names of a tensor's strides."""
+        found = zip(self.signature.strides, self.whole.buffers, strict=True)
+        return next(names for names, b in found if b.name == tensor)
 
     def grid(self) -> Iterator[str]:
         """The program's place: one number decomposed into the grid's axes, the last one fastest."""
@@ -105,7 +129,7 @@ class _Writer:
             yield from self.sections(section, counts)
             return
         for n, a in enumerate(grid):
-            yield self.position(a, _place(counts[n - 1] if n else "", counts[n:]))
+            yield from self.position(a, _place(counts[n - 1] if n else "", counts[n:]))
 
     def sections(self, section: int, counts: list[str]) -> Iterator[str]:
         """The place in a grid whose last two axes are taken in sections of so many blocks of the first of them."""
@@ -113,7 +137,7 @@ class _Writer:
         *before, rows, columns = counts
         place = "program"
         for n, axis in enumerate(batch):
-            yield self.position(axis, _place(before[n] if n else "", counts[n + 1 :]))
+            yield from self.position(axis, _place(before[n] if n else "", counts[n + 1 :]))
         if batch:
             place = self.names.fresh("place")
             yield f"{place} = program % ({rows} * {columns})"
@@ -121,8 +145,8 @@ class _Writer:
         yield f"# sections of {section} blocks of {a.name}, each for one block of {b.name} after another"
         yield f"{first} = {place} // ({section} * {columns}) * {section}"
         yield f"{inside} = tl.minimum({rows} - {first}, {section})"
-        yield self.position(a, f"({first} + {place} % ({section} * {columns}) % {inside})")
-        yield self.position(b, f"{place} % ({section} * {columns}) // {inside}")
+        yield from self.position(a, f"({first} + {place} % ({section} * {columns}) % {inside})")
+        yield from self.position(b, f"{place} % ({section} * {columns}) // {inside}")
 
     def size(self, a: TileAxis) -> str:
         """The number of positions of a tile axis, in the index type if it is to be computed with."""
@@ -131,13 +155,21 @@ class _Writer:
             return sizes[0]
         return " * ".join([f"tl.cast({sizes[0]}, INT)", *sizes[1:]]) if sizes else "1"
 
-    def position(self, a: TileAxis, place: str) -> str:
+    def position(self, a: TileAxis, place: str) -> Iterator[str]:
+        """The positions of a program's block; where it begins has a name of its own if descriptors take that."""
         name = self.take("value", a.name, a.name)
         self.write.types[a.name] = loop_position(a)
         if not a.blocked:
-            return f"{name} = {place}"
+            yield f"{name} = {place}"
+            return
         block = self.python["block", a.name]
-        return f"{name} = {place} * {block} + tl.arange(0, {block})"
+        if not any(axis == a.name for sides in self.windows.values() for axis, _ in sides):
+            yield f"{name} = {place} * {block} + tl.arange(0, {block})"
+            return
+        first = self.take("position", a.name, f"{name}0")
+        yield f"{first} = tl.cast({place} * {block}, tl.int32)"
+        if a.name in self.read:
+            yield f"{name} = {first} + tl.arange(0, {block}).to(INT)"
 
     def body(self, statements: tuple[tile.Statement, ...], renamed: dict[str, str]) -> Iterator[str]:
         for s in statements:
@@ -183,6 +215,10 @@ class _Writer:
         start = "0" if s.start is None else self.write.value(s.start, ()).code
         stop = self.stop(s.axis) if s.stop is None else self.write.value(s.stop, ()).code
         if s.full is None or not s.full.body:
+            if (s.start, s.stop) == (None, None) and any(
+                a == s.axis.name for box in self.windows.values() for a, _ in box
+            ):
+                yield f"tl.assume({stop} > 0)  # descriptors are of tensors that are not empty"
             yield from self.segment(s, s.body, start, stop)
         elif not s.axis.blocked:
             yield from self.steps(s, s.full, start, stop)
@@ -249,13 +285,17 @@ class _Writer:
             block = self.python["block", a.name]
             yield from wrapped(f"for {first} in tl.range({start}, {stop}, {block}):")
             place = f"(tl.cdiv({stop}, {block}) - 1) * {block} - {first}" if s.reverse else first
-            yield f"    {name} = {place} + tl.arange(0, {block}).to(INT)"
+            self.write.wide |= set() if f"{start}{stop}" == f"0{self.python['extent', a.axes[0]]}" else {a.name}
+            if a.name in self.read:
+                yield f"    {name} = {place} + tl.arange(0, {block}).to(INT)"
         else:
             yield from wrapped(f"for {first} in tl.range({start}, {stop}):")
             yield f"    {name} = tl.cast({first}, INT)"
 
     def stop(self, a: TileAxis) -> str:
         sizes = [self.python["extent", axis] for axis in a.axes]
+        if len(sizes) == 1 and a.name not in self.read:  # only descriptors take where its blocks begin
+            return sizes[0]
         return " * ".join([f"tl.cast({sizes[0]}, INT)", *sizes[1:]]) if sizes else "1"
 
 

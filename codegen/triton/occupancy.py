@@ -8,14 +8,21 @@ warps hold its row.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
 
+from einc.base.targets import Target
 from einc.tile import Dot, Fold, Kernel, Let, Load, Loop, Ref, Statement, TileType
 from einc.tile.typing import multiplied
 from einc.tile.walk import lets, loops, values_in, walk_values
+from einc.tile.windows import read_by_dots
+
+_LATENCY = 1e-6  # seconds from a load to its bytes, while memory is busy
+_STREAMS = 4  # times as long as its products take a walk waits for memory, if it does little else
+_TOGETHER = 4  # programs that hide each other's waits, as blocks in flight do otherwise
+_THREAD = 512  # bytes of registers that a thread of such a program takes
+_RESERVED = 1024  # bytes of shared memory that each program takes for the system
 
 Extents = Mapping[str, int]  # positions of a tile by its axis
 Body = tuple[Statement, ...]
@@ -130,6 +137,41 @@ def _computed(body: Body) -> list[tuple[str, ...]]:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
+# Blocks in flight
+
+
+def stages_needed(
+    occupancy: Occupancy, sizes: Extents, warps: int, most: int, target: Target, rate: float, programs: int
+) -> int:
+    """The stages of a walk whose tiles have these sizes, at most so many; `rate` is FLOPs a second of its dots.
+
+    They are the fewest with which enough bytes are in flight, if these let more programs run at once. Memory is busy
+    while a processor waits for as many bytes as arrive in the time that a load takes: programs that run at once times
+    blocks in flight times bytes of a block. Programs also compute while others wait, so that where there are more of
+    them than run at once, shared memory is better spent on another program than on another block. A kernel that
+    multiplies for longer than its loads take keeps its blocks in flight: it has few programs, and each has to wait.
+
+    Dots of few rows read what a block leaves in shared memory at once, which takes the next but one meanwhile: Triton
+    has one block fewer than stages there.
+    """
+    rates = target.rates
+    moved, products = occupancy.streamed(sizes)
+    if moved / rates.memory < _STREAMS * 2 * products / rate:
+        return most
+
+    def resident(n: int) -> int:
+        room = target.shared // (occupancy.shared(sizes, n - 1, warps) + _RESERVED)
+        return min(room, target.registers // (warps * target.warp * _THREAD))
+
+    least, needed = resident(most), _LATENCY * rates.memory / rates.processors
+    if programs <= least * rates.processors:
+        return most
+    enough = max(least + 1, _TOGETHER)
+    fewer = (n for n in range(2, most) if resident(n) >= enough and resident(n) * (n - 1) * moved >= needed)
+    return next(fewer, most)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
 # Shared memory
 
 
@@ -185,7 +227,7 @@ def _live(kernel: Kernel) -> tuple[dict[str, _Space], list[frozenset[str]]]:
     """What the tiles in registers take, and which of them are live together, after one statement or another."""
     types = {name: t for let in lets(kernel.body) for name, t in zip(let.names, let.types, strict=True)}
     types |= {c.name: c.type for loop in loops(kernel.body) for c in loop.carried}
-    apart = _read_by_dots(kernel.body)
+    apart = read_by_dots(kernel.body)
     held = {n: _space(t) for n, t in types.items() if len(t.axes) > 1 and n not in apart}
     together = {frozenset(names & held.keys()) for names in _after(kernel.body, frozenset(), held)}
     return held, [names for names in together if not any(names < other for other in together)]
@@ -221,12 +263,3 @@ def _moving(loop: Loop) -> set[str]:
 
 def _refs(body: Body) -> set[str]:
     return {v.name for v in values_in(body) if isinstance(v, Ref)}
-
-
-def _read_by_dots(body: Body) -> set[str]:
-    """The loads that dots alone read."""
-    loads = {let.names[0] for let in lets(body) if isinstance(let.value, Load)}
-    values = list(values_in(body))
-    sides = Counter(x.name for v in values if isinstance(v, Dot) for x in (v.left, v.right) if isinstance(x, Ref))
-    uses = Counter(v.name for v in values if isinstance(v, Ref))
-    return {n for n in loads if sides[n] == uses[n]}

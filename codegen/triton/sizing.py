@@ -8,9 +8,10 @@ from functools import cached_property
 from math import prod
 
 from einc import tile
+from einc.base.facts import MOST_ALIGNED
 from einc.codegen.triton.contracted import least_inner
 from einc.codegen.triton.occupancy import Occupancy
-from einc.pipeline import Context
+from einc.pipeline import Context, Product
 from einc.tile import Block, TileAxis
 from einc.tile.blocks import power
 from einc.tile.typing import multiplied
@@ -84,11 +85,25 @@ class Sizing:
     def lines(self) -> frozenset[str]:
         """The tile axes whose neighbours are neighbours in memory, of what several axes of a tile index."""
         found: set[str] = set()
-        for index in _indices(self.kernel):
+        for tensor, index in _indices(self.kernel):
             axes = {v.name for i in index for v in walk_values(i) if isinstance(v, tile.Ref)} & self.hints.keys()
-            if len(axes) > 1 and isinstance(index[-1], tile.Ref):
-                found.add(index[-1].name)
+            lies = self.context.layouts.get(tensor)
+            last = index[-1 if lies is None else lies.order[-1]]
+            if len(axes) > 1 and isinstance(last, tile.Ref):
+                found.add(last.name)
         return frozenset(found)
+
+    @property
+    def product(self) -> Product:
+        """Its one dot as a product of two tensors."""
+        ((dot, dtype),) = self.multiplied
+        axes = tile_axes(self.kernel)
+        sizes = {name: prod(self.context.extent(x) for x in a.axes) for name, a in axes.items()}
+        batch = prod(sizes[a.name] for a in self.kernel.grid if not a.blocked) // self.kernel.choices.parts
+        operands = {v.tensor for v in values_in(self.kernel.body) if isinstance(v, tile.Load)}
+        lying = [self.context.layouts[name].aligned for name in operands if name in self.context.layouts]
+        lined = min(lying, default=MOST_ALIGNED) == MOST_ALIGNED
+        return Product(batch, sizes[dot.row], sizes[dot.column], sizes[dot.inner], dtype.size, lined)
 
     @property
     def least(self) -> int:
@@ -116,7 +131,7 @@ class Sizing:
         return prod(-(-prod(context.size(x) for x in a.axes) // blocks.get(a.role, 1)) for a in self.kernel.grid)
 
 
-def _indices(kernel: tile.Kernel) -> Iterator[tuple[tile.Value, ...]]:
-    """The indices of all loads and stores."""
-    yield from (v.index for v in values_in(kernel.body) if isinstance(v, tile.Load) and v.index)
-    yield from (s.index for s in each(kernel.body) if isinstance(s, tile.Store) and s.index)
+def _indices(kernel: tile.Kernel) -> Iterator[tuple[str, tuple[tile.Value, ...]]]:
+    """The tensors and indices of all loads and stores."""
+    yield from ((v.tensor, v.index) for v in values_in(kernel.body) if isinstance(v, tile.Load) and v.index)
+    yield from ((s.tensor, s.index) for s in each(kernel.body) if isinstance(s, tile.Store) and s.index)

@@ -7,20 +7,30 @@ the axes of what it meets: `(i < size_i)[:, None]`. A tile whose axes lie in ano
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import Self
 
 from einc import tile
 from einc.base.types import DType
 from einc.codegen.emit.text import ATOM, Axes, File, Text, literal
-from einc.codegen.triton.types import TYPES
 from einc.tile import TileType, Value
 from einc.tile.typing import dtype_of
 from einc.tile.walk import values_of
+from einc.tile.windows import Box
+
+# Element types as Triton names them.
+TYPES = {
+    "bool": "tl.int1", "i8": "tl.int8", "i16": "tl.int16", "i32": "tl.int32", "i64": "tl.int64",
+    "u8": "tl.uint8", "u16": "tl.uint16", "u32": "tl.uint32", "u64": "tl.uint64",
+    "f16": "tl.float16", "bf16": "tl.bfloat16", "f32": "tl.float32", "f64": "tl.float64",
+    "f8e4m3": "tl.float8e4nv", "f8e5m2": "tl.float8e5", "int": "INT",
+}  # fmt: skip
 
 
 class Writer(ABC):
     """Writes the values of one kernel. `python` are its names, `types` what they hold, `blocks` the tile sizes' names
-    and `buffers` the tensors by name; `natural` are the names that are never negative."""
+    and `buffers` the tensors by name; `natural` are the names that are never negative. `windows` are the tensors that
+    descriptors find, with the sides of their blocks; blocks along `wide` axes begin at integers of the index type."""
 
     def __init__(self, file: File, buffers: dict[str, tile.Buffer], python: dict[tuple[str, str], str]) -> None:
         self.file = file
@@ -29,6 +39,8 @@ class Writer(ABC):
         self.types: dict[str, TileType] = {}
         self.blocks: dict[str, str] = {}
         self.natural: set[str] = set()
+        self.windows: Mapping[str, Box] = {}
+        self.wide: set[str] = set()
         self._axes: dict[int, tuple[Value, frozenset[str]]] = {}
 
     @abstractmethod

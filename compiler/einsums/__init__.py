@@ -9,7 +9,7 @@ arrays of other libraries give theirs.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import prod
 from typing import Any
@@ -199,10 +199,12 @@ def _node(call: Call, dtype: object, sizes: Mapping[str, int], out: Array | None
     return result if out is None else out.copy_(result)
 
 
-def _prepared(plan: Plan, tensors: Sequence[Array]) -> Prepared:
+def _prepared(plan: Plan, tensors: Sequence[Array], free: bool) -> Prepared:
     from einc.runtime.execution import place
 
-    return prepared(plan, (), {}, place(tensors[0].device), plan.options, lambda: (plan.program, plan.bindings))
+    where, options = place(tensors[0].device), replace(plan.options, free=free)
+    lying = options.layouts(tensors, where)
+    return prepared(plan, (), {}, where, options, lambda: (plan.program, plan.bindings), layouts=lying)
 
 
 def _run(plan: Plan, arrays: Sequence[Array], known: Callee | None = None, out: Array | None = None) -> Array:
@@ -211,7 +213,7 @@ def _run(plan: Plan, arrays: Sequence[Array], known: Callee | None = None, out: 
     A call of a `known` einsum is kept for further calls that differ from it in memory only.
     """
     tensors = on_one_device(arrays)
-    call = _prepared(plan, tensors)
+    call = _prepared(plan, tensors, free=out is None)
 
     def run(into: tuple[Array, ...]) -> tuple[Array, ...]:
         if known is not None and bool(into) == (out is not None):

@@ -7,12 +7,31 @@ from dataclasses import dataclass, field, replace
 from math import prod
 
 from einc import ein, tile
+from einc.base.facts import Layout
 from einc.base.targets import INTERPRETER, Target
 from einc.base.types import DType
 from einc.ein.ranges import interval
 from einc.pipeline.emitted import Both, Emitted
 from einc.pipeline.plan import Join, Plan
 from einc.tile.asked import Choice
+
+
+@dataclass(frozen=True, slots=True)
+class Product:
+    """A contraction of two tensors as they lie in memory: its extents, and the bytes of an element.
+
+    `lined` says whether the rows of both begin at whole lines of a cache. `access` are the bytes that are read at once
+    of the side with the rows, and of that with the columns: 16 by copy engines, those of an element where neighbours
+    in a block are not neighbours in memory.
+    """
+
+    batch: int
+    rows: int
+    columns: int
+    inner: int
+    size: int
+    lined: bool = True
+    access: tuple[int, ...] = (16, 16)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -23,7 +42,8 @@ class Backend:
     its rows, and along its columns, a program takes of a contraction there, where that is computed from another one or
     not. Tiles that are folded as they lie in memory have the folded axis last, or first from `folds_first` axes on.
     `passes` go from tile to tile, each list after the shared pass that it stands beside. `emit` writes the file of a
-    program, `emit_both` that of one with its gradients.
+    program, `emit_both` that of one with its gradients. If the generator knows the time of a product on a target,
+    `seconds` is the least, and `parts` are those of the walk that take it.
     """
 
     name: str
@@ -33,12 +53,15 @@ class Backend:
     emit: Callable[[ein.Program, tile.Schedule, Target], Emitted]
     emit_both: Callable[[Both, Target], Emitted]
     folds_first: int | None = None
+    seconds: Callable[[Product, Target], float] | None = None
+    parts: Callable[[Product, Target], int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Context:
     """What decisions may depend on: the generator that writes the kernels, the optimisation level, the target, and size
-    hints (extents by axis name). `choices` are made already; the rest is left to the heuristics.
+    hints (extents by axis name). `choices` are made already; the rest is left to the heuristics. `layouts` are those of
+    operands, as far as they are known, and `extents` what the size hints stand for, to an eighth or less.
     """
 
     backend: Backend
@@ -46,6 +69,12 @@ class Context:
     target: Target = INTERPRETER
     sizes: Mapping[str, int] = field(default_factory=dict)
     choices: tuple[Choice, ...] = ()
+    layouts: Mapping[str, Layout] = field(default_factory=dict)
+    extents: Mapping[str, int] = field(default_factory=dict)
+
+    def extent(self, axis: str) -> int:
+        """The extent of an axis, as far as it is known."""
+        return self.extents.get(axis, self.size(axis))
 
     def size(self, axis: str, default: int = 1024) -> int:
         """The hint for an axis; 1024 where there is none."""

@@ -7,6 +7,7 @@ from typing import Literal
 
 from einc import ein, tile
 from einc.tile import TileAxis
+from einc.tile.windows import Rows
 
 Source = tuple[Literal["operand", "output", "cotangent"], int]
 
@@ -14,7 +15,7 @@ Source = tuple[Literal["operand", "output", "cotangent"], int]
 @dataclass(frozen=True, slots=True)
 class Signature:
     """A kernel as its launcher sees it. Arguments in order: a pointer a buffer, the strides of all their dimensions,
-    extents, scalars; then, by name, the tile sizes and `INT`."""
+    extents, scalars; then, by name, the tile sizes, how many neighbours are reached at once, by tensor, and `INT`."""
 
     name: str
     kernel: tile.Kernel
@@ -23,6 +24,7 @@ class Signature:
     extents: tuple[str, ...]
     scalars: tuple[str, ...]
     blocks: tuple[tuple[str, TileAxis], ...]
+    units: tuple[tuple[str, Rows], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,10 @@ from einc.ein.components import parts_of
 from einc.ein.inference import dtype_of
 from einc.ein.printer import print_equation
 from einc.pipeline import Pass, State, wellformed
+from einc.tile.choices import POINTER, is_way, order_of
 from einc.tile.faults import Fault
 from einc.tile.walk import tile_axes, values_in
+from einc.tile.windows import box, windows
 
 __all__ = ["FORMS", "Form", "IllegalIR", "admit", "check", "verify"]
 
@@ -173,6 +175,16 @@ def _placed(kernel: tile.Kernel) -> None:
         if isinstance(v, tile.Load) and kernel.choices.way(v.tensor) is None:
             where = "say how it reaches memory: by pointer"
             raise Fault(kernel, f"a load of '{v.tensor}' is not placed", Error, hint=where, kernel=kernel.name)
+    reached = [b for b in kernel.buffers if kernel.choices.way(b.name) not in (None, POINTER)]
+    seen = windows(kernel) if reached else {}
+    for b in reached:
+        way = kernel.choices.way(b.name)
+        order = order_of(way, len(b.dims))
+        if way is not None and not is_way(way):
+            raise Fault(kernel, f"'{way}' is no way to memory", Error, hint="by pointer", kernel=kernel.name)
+        if order is not None and (b.name not in seen or box(kernel, seen[b.name], order) is None):
+            what = f"no descriptor finds what is loaded of '{b.name}'"
+            raise Fault(kernel, what, Error, hint=f"load {b.name} by pointer", kernel=kernel.name)
 
 
 FORMS: dict[str, Form] = {

@@ -13,11 +13,13 @@ from einc import ein
 from einc.base.errors import CallError, TargetError
 from einc.base.targets import Target, target
 from einc.base.types import BY_NAME, DType
+from einc.binding import Bindings
 from einc.binding.checks import checked_scalars
 from einc.driver import Compiled
 from einc.runtime.arguments import Arguments
 from einc.runtime.callee import Callee
 from einc.runtime.execution import Place, machine_of, parameters, place, target_of
+from einc.runtime.prepared import Options
 from einc.runtime.tensors import device_of, dtype_of, is_meta, is_torch, torch_dtype
 
 if TYPE_CHECKING:
@@ -36,14 +38,29 @@ def make_ready(
     away = elsewhere(machine, options.target, device, backend)
     bound = [callee.bound(c.facts, c.scalars) for c in calls]
     if away is not None:
-        made = [replace(options, target=away).compile(program, b.extents) for program, b in bound]
+        there = replace(options, target=away)
+        made = [_compiled(there, c, *b, None) for c, b in zip(calls, bound, strict=True)]
         compile_calls(list(zip(made, calls, strict=True)), away)
         return
     where = place(home(calls, device), backend)
-    made = [options.compile(program, b.extents, where) for program, b in bound]
+    made = [_compiled(options, c, *b, where) for c, b in zip(calls, bound, strict=True)]
     compile_calls(list(zip(made, calls, strict=True)), where)
     for c in calls:
-        callee.prepared(c.facts, c.scalars, where)
+        callee.prepared(c.facts, c.scalars, where, without(c))
+
+
+def without(given: Arguments) -> list[torch.Tensor]:
+    """The operands of a call as tensors without memory, contiguous."""
+    import torch
+
+    return [torch.empty(f.shape, dtype=torch_dtype(f.dtype), device="meta") for f in given.facts]
+
+
+def _compiled(
+    options: Options, given: Arguments, program: ein.Program, bound: Bindings, where: Place | None
+) -> Compiled:
+    """A call compiled for operands that lie in memory as new ones do."""
+    return options.compile(program, bound.extents, where, options.layouts(without(given), where))
 
 
 def compile_calls(calls: Sequence[Call], where: Place | Target) -> None:
@@ -80,8 +97,7 @@ def _launches(fitting: Compiled, given: Arguments) -> Sequence[Launch]:
 
     program = fitting.program
     values: dict[str, Any] = dict(checked_scalars(program, given.scalars)) if program.scalars else {}
-    for name, f in zip(given.names, given.facts, strict=True):
-        values[name] = torch.empty(f.shape, dtype=torch_dtype(f.dtype), device="meta")
+    values |= zip(given.names, without(given), strict=True)
     device = {} if program.operands else {"device": torch.device("meta")}
     return launches(fitting.emitted, [values.get(name) for name in parameters(program)], device)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
 from einc import ein
@@ -64,12 +64,16 @@ class Callee:
         program = self.meaning(facts)
         return program, bind(program, {n: f.shape for n, f in zip(self.operands, facts, strict=True)}, scalars)
 
-    def prepared(self, facts: tuple[Fact, ...], scalars: Mapping[str, Any], where: Place) -> Prepared:
-        """What runs a call with such operands there."""
+    def prepared(
+        self, facts: tuple[Fact, ...], scalars: Mapping[str, Any], where: Place, tensors: Sequence[torch.Tensor] = ()
+    ) -> Prepared:
+        """What runs a call with such operands there, and with these layouts in memory."""
         decide = self.deciding.of(where.backend)
         kept = {n: v for n, v in scalars.items() if n in decide and isinstance(v, bool | int | float)}
         baked = decide - self.deciding.always
-        return prepared(self.description, facts, kept, where, self.options, lambda: self.bound(facts, scalars), baked)
+        lying = self.options.layouts(tensors, where)
+        meaning = partial(self.bound, facts, scalars)
+        return prepared(self.description, facts, kept, where, self.options, meaning, baked, lying)
 
     def first(
         self,
@@ -118,7 +122,7 @@ class Callee:
     ) -> Sequence[torch.Tensor]:
         """The results of a call that was not made before."""
         home = device_of(tensors, self.operands)
-        call = self.prepared(facts, scalars, where)
+        call = self.prepared(facts, scalars, where, tensors)
         if backend is None:
             return self.first(call, tensors, scalars, tensors, scalars)
         values = {n: t.to(where.device) for n, t in zip(self.operands, tensors, strict=True)}

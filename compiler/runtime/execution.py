@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from einc.codegen.tape import Again
     from einc.runtime.again import Run
+    from einc.runtime.orders import Views
 
 Tensors = Mapping[str, "torch.Tensor"]
 Scalars = Mapping[str, ScalarValue]
@@ -114,16 +115,17 @@ class InTriton:
     """Runs the emitted file, on a GPU or in Triton's interpreter; its launcher finds the extents.
 
     If its kernels need more than the machine has, the file is compiled again with smaller tiles, which are kept.
+    `views` are of results that lie in memory in another order than their axes are asked for.
     """
 
-    def __init__(self, compiled: Compiled, bindings: Bindings, where: Place) -> None:
+    def __init__(self, compiled: Compiled, bindings: Bindings, where: Place, views: Views = ()) -> None:
         from einc.codegen.run.load import launcher
 
         program = compiled.program
         self.compiled, self.bindings, self.machine = compiled, bindings, machine_of(where.device)
         self.fitting = compiled.fitted(self.machine)
         self.launch = launcher(self.fitting.source, self.fitting.emitted.launcher)
-        self.order = parameters(program)
+        self.order, self.views = parameters(program), views
         self.device = {} if program.operands else {"device": where.device}
         self.lock = RLock()  # if several threads need a kernel, one compiles it
 
@@ -139,7 +141,10 @@ class InTriton:
                 except RoomError:
                     self.tighten()
                 else:
-                    return (found,) if single else tuple(found)
+                    results = (found,) if single else tuple(found)
+                    if not self.views:
+                        return results
+                    return tuple(t.permute(view) for t, view in zip(results, self.views, strict=True))
 
     def first(
         self, tensors: Tensors, scalars: Scalars, varying: Sequence[str], out: Outputs = ()

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from einc import ein
-from einc.base.facts import Fact
+from einc.base.facts import Fact, Layout
 from einc.base.targets import INTERPRETER, Target
 from einc.binding import Bindings
 from einc.binding.checks import checked_scalars
@@ -23,6 +23,8 @@ from einc.codegen import TRITON
 from einc.driver import Compiled, compile_program
 from einc.pipeline import Backend
 from einc.runtime.execution import InTorch, InTriton, Outputs, Place
+from einc.runtime.orders import batch_first
+from einc.runtime.tensors import layout
 from einc.tile.asked import Choice, check_heeded
 
 if TYPE_CHECKING:
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
 
     from einc.runtime.again import Run
     from einc.stages import Given
+
+Layouts = tuple[Layout, ...]  # of operands in order; none where they decide nothing
 
 _MOST_KEPT = 4096
 _MOST_BAKED = 4  # values that torch's tiles are compiled for: that takes longer than what is gained for small tiles
@@ -43,7 +47,8 @@ _lock = threading.RLock()
 class Options:
     """A user's options for the compiler; a `target` of None is the machine that the operands are on.
 
-    `begin` are kernels that the text itself gives, if it does; `backend` writes the kernels.
+    `begin` are kernels that the text itself gives, if it does; `backend` writes the kernels. If results are `free`,
+    they may lie in memory in any order of their axes.
     """
 
     level: int = 2
@@ -52,6 +57,7 @@ class Options:
     choices: tuple[Choice, ...] = ()
     begin: Given | None = None
     backend: Backend = TRITON
+    free: bool = False
 
     def written(self) -> list[Any]:
         """All but `begin` and `backend`, as values of JSON."""
@@ -62,14 +68,28 @@ class Options:
         """The target named, else that of the place; the interpreter without either."""
         return self.target or (INTERPRETER if where is None else where.target)
 
-    def compile(self, program: ein.Program, extents: Mapping[str, int] | None, where: Place | None = None) -> Compiled:
-        """The program compiled for extents, and for the place where it runs if no target was named.
+    def layouts(self, tensors: Sequence[torch.Tensor], where: Place | None) -> Layouts:
+        """How operands lie in memory, where the machine has several ways to that."""
+        by_torch = where is not None and where.backend == "torch"
+        if by_torch or self.level < 2 or self.machine(where).vendor != "cuda":
+            return ()
+        return tuple(map(layout, tensors))
+
+    def compile(
+        self,
+        program: ein.Program,
+        extents: Mapping[str, int] | None,
+        where: Place | None = None,
+        layouts: Layouts = (),
+    ) -> Compiled:
+        """The program compiled for extents and layouts, and for the place where it runs if no target was named.
 
         Raises `CallError` where a choice cannot be followed.
         """
         machine = self.machine(where)
+        lying = {p.name: own for p, own in zip(program.operands, layouts, strict=False)}
         made = compile_program(
-            program, self.level, machine, extents, self.verify, self.choices, self.begin, self.backend
+            program, self.level, machine, extents, self.verify, self.choices, self.begin, self.backend, lying
         )
         if self.choices:
             assert made.state.schedule is not None
@@ -117,19 +137,21 @@ def prepared(
     options: Options,
     meaning: Callable[[], tuple[ein.Program, Bindings]],
     baked: frozenset[str] = frozenset(),
+    layouts: Layouts = (),
 ) -> Prepared:
     """The prepared call of `source`, which makes a program of facts, for such operands and scalars.
 
+    `layouts` are those of the operands, if they decide anything (`Options.layouts`).
     `meaning` gives the program and its bindings, and raises `einc.Error` where the operands do not fit; errors are not
     kept. `scalars` are those that decide (`Deciding`); others may differ between calls. After calls for several values
     of those in `baked`, one is prepared that serves all values.
     """
     settled = tuple((n, type(v), v) for n, v in scalars.items() if n not in baked)
     changing = tuple(n for n in scalars if n in baked)
-    alike = (source, facts, settled, changing, where, options)
+    alike = (source, facts, settled, changing, where, options, layouts)
     values = tuple(scalars[n] for n in changing)
     found = _kept.get((alike, values)) or _kept.get((alike, None))
-    return found or _prepare(alike, values, frozenset(changing), where, options, meaning)
+    return found or _prepare(alike, values, frozenset(changing), where, options, meaning, layouts)
 
 
 def _prepare(
@@ -139,6 +161,7 @@ def _prepare(
     where: Place,
     options: Options,
     meaning: Callable[[], tuple[ein.Program, Bindings]],
+    layouts: Layouts,
 ) -> Prepared:
     """The call prepared for these values of what is changing, or for all."""
     with _lock:  # if several threads ask for a program, one compiles it
@@ -147,12 +170,13 @@ def _prepare(
         key = (alike, values)
         if key not in _kept:
             program, bindings = meaning()
-            compiled = options.compile(program, bindings.extents, where)
+            program, views = batch_first(program) if options.free and layouts else (program, ())
+            compiled = options.compile(program, bindings.extents, where, layouts)
             if where.backend == "torch":
                 taken = changing if values is None else frozenset[str]()
                 launch: InTorch | InTriton = InTorch(compiled, bindings, where, taken)
             else:
-                launch = InTriton(compiled, bindings, where)
+                launch = InTriton(compiled, bindings, where, views)
             _kept[key] = Prepared(program, bindings, compiled, launch)
             if values:
                 _baked[alike] += 1

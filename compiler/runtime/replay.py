@@ -31,6 +31,7 @@ class Step:
 
     `pointers` are positions among the tensors of the call; `numbers` follow them. `scalars` come next, each the
     position of one that the call gives, or None and a value. `constants` are what the kernel was compiled for.
+    `described` are those of the pointers, by their places here, that a descriptor holds, with all else that it does.
     """
 
     run: Callable[..., None]
@@ -41,6 +42,36 @@ class Step:
     numbers: tuple[Any, ...]
     scalars: tuple[tuple[int | None, Any], ...]
     constants: tuple[Any, ...]
+    described: tuple[tuple[int, Any], ...] = ()
+
+    def addresses(self, pointers: Sequence[int]) -> list[Any]:
+        """Where the kernel finds its tensors, for those of a call."""
+        found: list[Any] = [pointers[k] for k in self.pointers]
+        for n, descriptor in self.described:
+            found[n] = _Described(_Address(found[n]), descriptor)
+        return found
+
+
+class _Address:
+    """Memory, as a descriptor asks for it."""
+
+    __slots__ = ("pointer",)
+
+    def __init__(self, pointer: int) -> None:
+        self.pointer = pointer
+
+    def data_ptr(self) -> int:
+        return self.pointer
+
+
+class _Described:
+    """A descriptor of other memory of the same layout."""
+
+    __slots__ = ("base", "block_shape", "padding", "round_f32_to_tf32", "shape", "strides")
+
+    def __init__(self, base: _Address, like: Any) -> None:
+        self.base, self.shape, self.strides, self.block_shape = base, like.shape, like.strides, like.block_shape
+        self.padding, self.round_f32_to_tf32 = like.padding, False
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +109,7 @@ class Replay:
         for s in self.steps:
             s.run(
                 s.programs, 1, 1, stream, s.function, s.metadata, None, None, None,
-                *[pointers[k] for k in s.pointers], *s.numbers,
+                *(s.addresses(pointers) if s.described else [pointers[k] for k in s.pointers]), *s.numbers,
                 *[x if k is None else scalars[k] for k, x in s.scalars], *s.constants,
             )  # fmt: skip
         return [made[k] for k in self.order]
@@ -117,10 +148,11 @@ def replay(
             if b.name not in places:
                 places[b.name] = len(places)
                 offsets.append(size)
+                t = _tensor(t)
                 size += -(-t.untyped_storage().nbytes() // _ALIGNED) * _ALIGNED
     return Replay(
         launcher,
-        launches[0].args[0].device.index,
+        _tensor(launches[0].args[0]).device.index,
         () if given else tuple((tuple(t.shape), t.stride(), t.dtype) for t in results.values()),
         () if given else tuple(list(results).index(name) for name in order),
         tuple(offsets),
@@ -134,6 +166,7 @@ def _step(launched: Launched, kernel: Kernel, places: Mapping[str, int], varying
     rest = launched.args[len(kernel.buffers) :]
     numbers, last = rest[: len(rest) - len(kernel.scalars)], rest[len(rest) - len(kernel.scalars) :]
     given = {name: k for k, name in enumerate(varying)}
+    described = tuple((n, _Described(_Address(0), x)) for n, x in enumerate(launched.args) if _tensor(x) is not x)
     return Step(
         launched.compiled.run,
         launched.programs,
@@ -143,7 +176,13 @@ def _step(launched: Launched, kernel: Kernel, places: Mapping[str, int], varying
         numbers,
         tuple((given.get(name), x) for (name, _), x in zip(kernel.scalars, last, strict=True)),
         launched.constants,
+        described,
     )
+
+
+def _tensor(arg: Any) -> Any:
+    """The argument of a launch, or the tensor that it describes."""
+    return getattr(arg, "base", arg)
 
 
 _ALIGNED = 512  # bytes, as torch aligns what it allocates

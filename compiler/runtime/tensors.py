@@ -9,13 +9,15 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from functools import cache
+from itertools import pairwise
+from math import gcd
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from einc.base import types
 from einc.base.errors import CallError, DTypeError
-from einc.base.facts import Fact
+from einc.base.facts import MOST_ALIGNED, Fact, Layout
 from einc.base.source import Span
 from einc.base.types import DType
 
@@ -155,6 +157,27 @@ def _dense(value: torch.Tensor, name: str, place: Span | None) -> torch.Tensor:
 
 def fact(value: torch.Tensor | np.ndarray[Any, Any], name: str, place: Span | None = None) -> Fact:
     return Fact(tuple(value.shape), dtype_of(value, name, place))
+
+
+def layout(value: torch.Tensor) -> Layout:
+    """How the tensor lies in memory; of one without memory as far as shape and strides tell."""
+    steps = [
+        (1 << 62 if n == 1 else abs(s), k) for k, (n, s) in enumerate(zip(value.shape, value.stride(), strict=True))
+    ]
+    order = tuple(k for _, k in sorted(steps, key=lambda step: (-step[0], step[1])))
+    strides = [value.stride(k) for k in order if value.shape[k] != 1]
+    packed = bool(strides) and strides[-1] == 1 and 0 not in strides and all(0 < n < 1 << 31 for n in value.shape)
+    start = 0 if value.device.type == "meta" else value.data_ptr()
+    size = value.element_size()
+    aligned = gcd(MOST_ALIGNED, start, *(s * size for s in (strides[:-1] if packed else strides)))
+    pairs = pairwise(order)
+    joined = tuple(1 in (value.shape[k], value.shape[n]) or _follows(value, k, n) for k, n in pairs)
+    return Layout(order, packed, aligned, joined)
+
+
+def _follows(value: torch.Tensor, k: int, n: int) -> bool:
+    """Is a step along dimension k as long as all of dimension n?"""
+    return value.stride(k) == value.shape[n] * value.stride(n)
 
 
 class _Writable:

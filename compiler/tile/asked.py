@@ -12,7 +12,7 @@ from typing import NoReturn
 
 from einc.base.errors import CallError, nearest
 from einc.tile import WHOLE, Block, Kernel
-from einc.tile.choices import POINTER, WAYS
+from einc.tile.choices import POINTER, is_way
 from einc.tile.walk import tile_axes
 
 MOST_PARTS = 1024
@@ -54,7 +54,7 @@ def choice(key: str, value: object) -> Choice:
             span = f"{allowed[0]} to {allowed[-1]}" if isinstance(allowed, range) else ", ".join(map(str, allowed))
             raise CallError(f"{name} cannot be {_clip(text)}", fact=f"it is one of {span}", hint=f"{name}={allowed[1]}")
         return Choice(name, number, kernel)
-    if text in WAYS:
+    if is_way(text):
         return Choice(name, text, kernel)
     least, dots, most = text.partition("..")
     sizes = [WHOLE if n == "whole" else int(n) for n in (least, most or least) if n.isdecimal() or n == "whole"]

@@ -15,6 +15,12 @@ def size_class(extent: int) -> int:
     return power(extent) if extent else 0
 
 
+def fine_class(extent: int) -> int:
+    """The extent rounded up to four binary digits, which decides how evenly blocks fill a machine."""
+    unit = 1 << max(extent.bit_length() - 4, 0)
+    return -(-extent // unit) * unit
+
+
 def block_size(block: Block, positions: int) -> int:
     """The tile size that a launch chooses along an axis: large enough for its positions, within the block's range."""
     return min(max(power(positions), block.least), block.cap)

@@ -2,13 +2,57 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 WHOLE = 1 << 30
 WARPS, STAGES = 4, 3  # the defaults
 POINTER = "pointer"  # the way to memory that any strides allow
-WAYS = (POINTER,)
+_DESCRIPTOR, _VECTORS = "descriptor", "vectors"
+_MOST_DIMS = 5  # of a descriptor
+
+
+def descriptor(order: Sequence[int]) -> str:
+    """The way by a descriptor to a tensor whose dimensions have this order in memory, the fastest last.
+
+    It is `descriptor` if that is their own order, else `descriptor_10` and the like.
+    """
+    return _named(_DESCRIPTOR, order)
+
+
+def vectors(order: Sequence[int]) -> str:
+    """The way by pointers to several neighbours at once, along the last dimension of this order."""
+    return _named(_VECTORS, order)
+
+
+def _named(kind: str, order: Sequence[int]) -> str:
+    same = list(order) == list(range(len(order)))
+    return kind if same else f"{kind}_{''.join(map(str, order))}"
+
+
+def order_of(way: str | None, rank: int) -> tuple[int, ...] | None:
+    """The order of a tensor's dimensions, if the way to it is by a descriptor; else None."""
+    return _order(_DESCRIPTOR, way, rank)
+
+
+def order_of_vectors(way: str | None, rank: int) -> tuple[int, ...] | None:
+    """The order of a tensor's dimensions, if the way to it is by vectors; else None."""
+    return _order(_VECTORS, way, rank)
+
+
+def _order(kind: str, way: str | None, rank: int) -> tuple[int, ...] | None:
+    name, _, digits = (way or "").partition("_")
+    if name != kind:
+        return None
+    return tuple(map(int, digits)) if digits else tuple(range(rank))
+
+
+def is_way(text: str) -> bool:
+    """Is it the name of a way to memory?"""
+    name, _, digits = text.partition("_")
+    ordered = sorted(digits) == [str(n) for n in range(len(digits))] and len(digits) <= _MOST_DIMS
+    known = name in (_DESCRIPTOR, _VECTORS)
+    return text == POINTER or (known and ordered and text == name + "_" * bool(digits) + digits)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,30 +1,90 @@
 """Decide how each load reaches memory, and do once what does not change in a loop.
 
     loop t: x = e; ...   -->   x = e; loop t: ...        e free of t and of what the loop binds or carries
-    load T[e]            -->   load T[e] by pointer
+    load T[e]            -->   load T[e] by pointer, by vectors, or by descriptor
 
 A load may leave a loop that no position is walked of: it is masked, or in bounds whenever its kernel runs (`lower`).
-Pointers take any strides; descriptors will need unit strides and aligned bases.
+Pointers take any strides. Vectors need neighbours in memory along one dimension, and steps along all others that are
+multiples of 4 bytes or more: so much is copied at once. A descriptor needs multiples of 16 bytes; then blocks are
+copied to shared memory by an engine of their own, without addresses or masks in registers. That pays for what dots read
+as it lies in memory: what is computed with goes to registers anyway, and a chain of dots has other work that hides its
+loads. A kernel of few blocks is over before the engine has its descriptors.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
+from math import prod
 
 from einc import tile
+from einc.base.facts import row_major
 from einc.pipeline import Context
+from einc.tile import Dot, Load, Ref
 from einc.tile.asked import ways_asked
-from einc.tile.choices import POINTER
-from einc.tile.walk import Scope, rewritten, values_in
+from einc.tile.choices import POINTER, descriptor, vectors
+from einc.tile.walk import Scope, lets, loops, rewritten, values_in
+from einc.tile.windows import box, read_by_dots, windows
+
+_NARROW = 2  # bytes of what dots take from shared memory in any order
+_COPIED = 4  # bytes of memory that are copied at once, at least
+_MOST_DIMS = 5
+_LONG = 4  # blocks of a walk
+_FILLED = 2  # programs for each processor
 
 
 def place_loads(kernel: tile.Kernel, context: Context) -> tile.Kernel:
     """The kernel with its loads placed."""
     body = rewritten(kernel.body, lambda s, _: _placed(s) if isinstance(s, tile.Loop) else (s,))
-    loaded = {v.tensor for v in values_in(body) if isinstance(v, tile.Load)}
-    ways = ways_asked(context.choices, kernel)
-    chosen = kernel.choices.reached({tensor: ways.get(tensor, POINTER) for tensor in loaded})
-    return replace(kernel, body=body, choices=chosen)
+    loaded = {v.tensor for v in values_in(body) if isinstance(v, Load)}
+    placed = replace(kernel, body=body)
+    ways = dict.fromkeys(loaded, POINTER) | _ways(placed, context)
+    return replace(placed, choices=kernel.choices.reached({n: way for n, way in ways.items() if n in loaded}))
+
+
+def _ways(kernel: tile.Kernel, context: Context) -> dict[str, str]:
+    """The ways to memory that are asked for, as far as they are possible, and the best of others where they pay."""
+    asked = ways_asked(context.choices, kernel)
+    found = dict.fromkeys(asked, POINTER)
+    if context.target.vendor != "cuda" or not (set(asked.values()) - {POINTER} or context.layouts):
+        return found
+    ranks = {b.name: len(b.dims) for b in kernel.buffers}
+    multiplied = _multiplied(kernel) if context.layouts else {}
+    long = _is_long(kernel, context)
+    for name, window in windows(kernel).items():
+        layout = context.layouts.get(name, row_major(ranks[name]))  # between kernels rows begin at whole lines
+        sides = box(kernel, window, layout.order, layout.joined)
+        if ranks[name] > _MOST_DIMS or sides is None or sides[-1][0] is None:
+            continue
+        possible = [vectors(layout.order)] if layout.packed and layout.aligned >= _COPIED else []
+        possible += [descriptor(layout.order)] if layout.is_regular and context.target.has_descriptors else []
+        if name in asked:
+            found[name] = asked[name] if asked[name] in possible else POINTER
+        elif name in multiplied and possible:
+            usual = possible if multiplied[name] == _NARROW and long else possible[:1]
+            found[name] = usual[-1]
+    return found
+
+
+def _is_long(kernel: tile.Kernel, context: Context) -> bool:
+    """Has a kernel walks of several blocks, or more programs than run at once?"""
+
+    def count(a: tile.TileAxis) -> int:
+        block = kernel.choices.tile(a.name)
+        return -(-prod(map(context.extent, a.axes)) // (1 if block is None else block.cap))
+
+    programs = prod(map(count, kernel.grid))
+    longest = max((count(loop.axis) for loop in loops(kernel.body)), default=1)
+    return longest >= _LONG or programs > _FILLED * context.target.rates.processors
+
+
+def _multiplied(kernel: tile.Kernel) -> dict[str, int]:
+    """The tensors that dots alone read, and the bytes of their elements, if no dot reads anything else."""
+    made = {s.names[0]: s.value for s in lets(kernel.body) if isinstance(s.value, Load)}
+    alone = read_by_dots(kernel.body)
+    sides = [x for v in values_in(kernel.body) if isinstance(v, Dot) for x in (v.left, v.right)]
+    if not all(isinstance(x, Ref) and x.name in made for x in sides):
+        return {}
+    return {v.tensor: v.dtype.size for name, v in made.items() if name in alone}
 
 
 def _placed(s: tile.Loop) -> tuple[tile.Statement, ...]:

@@ -20,31 +20,34 @@ from einc.tile.live import live
 from einc.tile.masks import inside
 from einc.tile.typing import axes_of, scope
 from einc.tile.walk import Scope, loop_position, rebuild, rewritten, values_in, walk_values
+from einc.tile.windows import by_descriptor
 
 
 def segment_loops(kernel: tile.Kernel) -> tile.Kernel:
     """The kernel with an unmasked body for every loop that gains by one."""
-    body = rewritten(kernel.body, _segmented, Scope(scope(kernel)))
+    free = frozenset(by_descriptor(kernel))
+    body = rewritten(kernel.body, lambda s, here: _segmented(s, here, free), Scope(scope(kernel)))
     return kernel if body == kernel.body else replace(kernel, body=live(body))
 
 
-def _segmented(s: tile.Statement, here: Scope) -> tuple[tile.Statement, ...]:
-    return (replace(s, full=_full(s, here.inside(s).names)) if isinstance(s, tile.Loop) else s,)
+def _segmented(s: tile.Statement, here: Scope, free: frozenset[str]) -> tuple[tile.Statement, ...]:
+    return (replace(s, full=_full(s, here.inside(s).names, free)) if isinstance(s, tile.Loop) else s,)
 
 
-def _full(loop: tile.Loop, names: dict[str, tile.TileType]) -> tile.Full | None:
-    """The loop's unmasked segment, if there is one that saves work."""
+def _full(loop: tile.Loop, names: dict[str, tile.TileType], free: frozenset[str]) -> tile.Full | None:
+    """The loop's unmasked segment, if there is one that saves work; masks of loads from `free` tensors take none."""
     if loop.full is None or not any(isinstance(v, tile.Dot) for v in values_in(loop.body)):
         return None
     edge = inside(loop.axis, loop.stop if loop.exact else None)
     known = _Known((*loop.full.holds, edge), names)
     body = live(known.body(loop.body), {c.after for c in loop.carried})
-    return replace(loop.full, body=body) if _masks(body) < _masks(loop.body) else None
+    return replace(loop.full, body=body) if _masks(body, free) < _masks(loop.body, free) else None
 
 
-def _masks(body: tuple[tile.Statement, ...]) -> int:
+def _masks(body: tuple[tile.Statement, ...], free: frozenset[str]) -> int:
     """How many terms the masks of loads, dots and selections have."""
-    return sum(1 for v in values_in(body) for mask in _masks_of(v) or () if mask is not None for _ in walk_values(mask))
+    masked = (v for v in values_in(body) if not (isinstance(v, tile.Load) and v.tensor in free))
+    return sum(1 for v in masked for mask in _masks_of(v) or () if mask is not None for _ in walk_values(mask))
 
 
 def _masks_of(v: Value) -> tuple[Value | None, ...] | None:

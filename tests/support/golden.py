@@ -8,7 +8,9 @@
 `after=PASS` expects the dump after that pass of the pipeline (`(unchanged)` if the pass changed nothing), with the
 passes before it run at `level`, for the extents `size` and the machine `target`; `pass=PASS` runs that pass alone,
 on the kernels of a text that has some, in a `.tile` file;
-`operands A=f32[2,3]` gives facts about operands. `check` expects the error of parsing and elaborating the text, and
+`operands A=f32[2,3]` gives facts about operands, and `lies A=1,0:16` says that the steps in memory of an operand are
+the longer the earlier a dimension is named, and multiples of 16 bytes, but for the last. `check` expects the error of
+parsing and elaborating the text, and
 `call A=f32[2,3] window=3` that of a call with these operands and scalars; `ok` where there is none. `explain` expects
 how the reductions are carried, for the extents `size`. `gradient A=f32[2,3]` expects the two halves of the derivative
 of a program, for these operands and the machine `target`; its text may be the name of an example. `saving A=f32[2,3]`
@@ -23,7 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from einc.base.errors import Error
-from einc.base.facts import Fact
+from einc.base.facts import Fact, Layout
 from einc.base.source import Source
 from einc.base.targets import target
 from einc.base.types import BY_NAME
@@ -35,6 +37,7 @@ from tests.support.places import EXAMPLES, GOLDEN
 
 RULE = "---"
 _OPERAND = re.compile(r"(\w+)=(\w+)\[([\d,]*)\]")
+_LAYOUT = re.compile(r"(\w+)=([\d,]+):(\d+)")
 _SCALAR = re.compile(r"(\w+)=(-?[\w.]+)")
 
 ScalarValue = bool | int | float
@@ -51,6 +54,7 @@ class Flags:
     sizes: dict[str, int] = field(default_factory=dict)
     facts: dict[str, Fact] = field(default_factory=dict)
     scalars: dict[str, ScalarValue] = field(default_factory=dict)
+    layouts: dict[str, Layout] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -102,6 +106,7 @@ def parse_flags(line: str) -> Flags:
     sizes: dict[str, int] = {}
     facts: dict[str, Fact] = {}
     scalars: dict[str, ScalarValue] = {}
+    layouts: dict[str, Layout] = {}
     for word in words:
         key, _, value = word.partition("=")
         if word in ("check", "call", "explain", "gradient", "saving"):
@@ -117,13 +122,16 @@ def parse_flags(line: str) -> Flags:
             facts[operand[1]] = Fact(shape, BY_NAME[operand[2]])
         elif verb in ("call", "gradient", "saving") and (scalar := _SCALAR.fullmatch(word)):
             scalars[scalar[1]] = _scalar(scalar[2])
+        elif "lies" in words[: words.index(word)] and (lying := _LAYOUT.fullmatch(word)):
+            order = tuple(int(n) for n in lying[2].split(","))
+            layouts[lying[1]] = Layout(order, True, int(lying[3]), (False,) * (len(order) - 1))
         elif "size" in words[: words.index(word)] and re.fullmatch(r"\w+=\d+(,\w+=\d+)*", word):
             sizes |= {name: int(n) for name, _, n in (part.partition("=") for part in word.split(","))}
-        elif word not in ("size", "operands"):
+        elif word not in ("size", "operands", "lies"):
             raise ValueError(f"unknown flag '{word}' in '{line}'")
     if not verb:
         raise ValueError(f"'{line}' says nothing to do: after=, pass=, check, call, explain, gradient or saving")
-    return Flags(verb, stage, level, machine, sizes, facts, scalars)
+    return Flags(verb, stage, level, machine, sizes, facts, scalars, layouts)
 
 
 def _scalar(text: str) -> ScalarValue:
@@ -150,7 +158,7 @@ def dump(text: str, name: str, flags: Flags) -> str:
     """The program or schedule after a stage; `(unchanged)` where the stage changed nothing."""
     from einc.frontend import elaborate, parse
 
-    context = Context(TRITON, flags.level, target(flags.target), flags.sizes)
+    context = Context(TRITON, flags.level, target(flags.target), flags.sizes, layouts=flags.layouts)
     parsed = parse(Source(name, text))
     kernels = None if parsed.kernels is None else parsed.kernels.schedule
     before = after = State(elaborate(parsed, flags.facts or None), kernels)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Iterator
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,10 +13,17 @@ import torch
 from torch import Tensor
 
 import einc
+from einc.base.facts import Fact
+from einc.base.targets import TARGETS
+from einc.base.types import BF16
+from einc.binding import bind
 from einc.codegen.run import interpret, load
 from einc.codegen.run.load import Launched
+from einc.driver import elaborate, parse
 from einc.runtime import replay
 from einc.runtime.execution import InTriton, Place
+from einc.runtime.orders import batch_first
+from einc.runtime.prepared import Options
 from einc.runtime.tensors import fact
 
 TEXT = """
@@ -39,6 +48,18 @@ class At:
         return self.address
 
 
+def _there(given: Any, like: Any) -> Any:
+    """An argument as a kernel finds it: memory at an address, also where a descriptor holds that."""
+    if isinstance(like, Tensor):
+        return At(given, like.dtype)
+    if not hasattr(like, "base"):
+        return given
+    count = 1 + sum((n - 1) * step for n, step in zip(given.shape, given.strides, strict=True))
+    whole = (ctypes.c_int16 * count).from_address(given.base.data_ptr())
+    memory = torch.frombuffer(whole, dtype=torch.int16).view(like.base.dtype)
+    return SimpleNamespace(base=memory.as_strided(given.shape, given.strides), block_shape=given.block_shape)
+
+
 class Binary:
     """A kernel as Triton compiles it, which is interpreted instead."""
 
@@ -49,7 +70,7 @@ class Binary:
     def run(self, programs: int, *rest: Any) -> None:
         assert rest[:8] == (1, 1, 7, "function", "metadata", None, None, None)
         given = rest[8 : 8 + len(self.args)]
-        known = [At(x, t.dtype) if isinstance(t, Tensor) else x for x, t in zip(given, self.args, strict=True)]
+        known = [_there(x, t) for x, t in zip(given, self.args, strict=True)]
         interpret.run(self.kernel, programs, *known, **self.meta)
 
 
@@ -118,6 +139,36 @@ def test_kernels_are_enqueued_for_other_memory_and_other_numbers(splits: int, gi
         made = run(every, [t.data_ptr() for t in every], [n, scale])
         assert len(made) == (0 if given else 2)
         close(out or made, exact(f, *tensors, n=n, scale=scale))
+
+
+def test_descriptors_are_of_the_memory_of_each_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Operands by descriptor, one of them copied first, for a result whose batch axis lies first."""
+    monkeypatch.setattr("einc.passes.kernels.place_loads._LONG", 1)
+    monkeypatch.setattr("einc.codegen.triton.products._ELEMENTS", 1.0)  # each element takes a second by itself
+    program = elaborate(parse("mkb,bnk->mnb"), {n: Fact((2, 2, 2), BF16) for n in "AB"})
+    options = Options(target=TARGETS["sm_90"], free=True)
+
+    def drawn() -> list[Tensor]:
+        return [torch.randn(20, 24, 3, dtype=torch.bfloat16), torch.randn(3, 18, 24, dtype=torch.bfloat16)]
+
+    def close_to(found: Tensor, a: Tensor, b: Tensor) -> None:
+        wanted = torch.einsum("mkb,bnk->mnb", a.double(), b.double())
+        assert (found.double() - wanted).abs().max() <= 2.0**-8 * wanted.abs().max()
+
+    tensors, where = drawn(), Place("interpret", torch.device("cpu"))
+    bound = bind(program, {"A": (20, 24, 3), "B": (3, 18, 24)}, {})
+    first, views = batch_first(program)
+    made = options.compile(first, bound.extents, where, options.layouts(tensors, where))
+    assert "described(A_copy" in made.source
+    assert "described(B," in made.source
+    (found,), run = InTriton(made, bound, where, views).first(dict(zip("AB", tensors, strict=True)), {}, [])
+    close_to(found, *tensors)
+    assert run is not None
+    for _ in range(2):
+        tensors = drawn()
+        (again,) = run(tensors, [t.data_ptr() for t in tensors], [])
+        assert again.stride() == found.stride() == (18, 1, 360)
+        close_to(again, *tensors)
 
 
 def test_complex_results_in_memory_that_is_given() -> None:

@@ -44,6 +44,51 @@ def test_matrix_products(dtype: torch.dtype, i: int, j: int, k: int) -> None:
     near(einc.einsum("ki,kj->ji", a.T, b), (a.double() @ b.double()).T, FLOATS[dtype], k)
 
 
+def lying(shape: tuple[int, ...], order: tuple[int, ...], pad: int, skip: int) -> torch.Tensor:
+    """Random numbers whose dimensions lie in this order, rows `pad` elements longer, after `skip` others."""
+    sizes = [shape[k] for k in order]
+    sizes[-1] += pad
+    memory = torch.randn(skip + torch.Size(sizes).numel(), dtype=torch.bfloat16, device="cuda")[skip:].reshape(sizes)
+    return memory[..., : shape[order[-1]]].permute([order.index(k) for k in range(len(order))])
+
+
+@pytest.mark.parametrize(("pad", "skip"), [(0, 0), (8, 0), (1, 1)])
+@pytest.mark.parametrize(("m", "n", "k"), [(300, 520, 264), (17, 523, 1001)])
+@pytest.mark.parametrize("text", ["mk,kn->mn", "mk,nk->nm", "km,kn->mn", "km,nk->nm"])
+def test_products_of_every_layout(text: str, m: int, n: int, k: int, pad: int, skip: int) -> None:
+    size = {"m": m, "n": n, "k": k}
+    a, b = (torch.Size(size[x] for x in part) for part in text.partition("->")[0].split(","))
+    for order in ((0, 1), (1, 0)):
+        x, y = lying(a, order, pad, skip), lying(b, order, pad, skip)
+        wanted = torch.einsum(text, x.double(), y.double())
+        for _ in range(2):  # the second call launches what the first one found
+            near(einc.einsum(text, x, y), wanted, FLOATS[torch.bfloat16], 1)
+
+
+@pytest.mark.parametrize("b", [2, 3, 16])
+@pytest.mark.parametrize("text", ["mkb,nkb->mnb", "kbm,bnk->mnb", "mbk,kbn->nmb", "bmk,knb->mbn", "bkm,bkn->bmn"])
+def test_batches_on_any_axis(text: str, b: int) -> None:
+    size = {"m": 200, "n": 136, "k": 520, "b": b}
+    x, y = (
+        torch.randn([size[c] for c in part], dtype=torch.bfloat16, device="cuda")
+        for part in text.partition("->")[0].split(",")
+    )
+    wanted = torch.einsum(text, x.double(), y.double())
+    for _ in range(2):
+        near(einc.einsum(text, x, y), wanted, FLOATS[torch.bfloat16], 1)
+    out = torch.empty(wanted.shape, dtype=torch.bfloat16, device="cuda")
+    near(einc.einsum(text, x, y, out=out), wanted, FLOATS[torch.bfloat16], 1)
+
+
+def test_several_axes_as_one() -> None:
+    x = torch.randn(2, 300, 4, 64, dtype=torch.bfloat16, device="cuda")
+    w = torch.randn(4, 64, 520, dtype=torch.bfloat16, device="cuda")
+    wanted = torch.einsum("bnhd,hde->bne", x.double(), w.double())
+    near(einc.einsum("bnhd,hde->bne", x, w), wanted, FLOATS[torch.bfloat16], 1)
+    apart = x.transpose(1, 2).contiguous().transpose(1, 2)
+    near(einc.einsum("bnhd,hde->bne", apart, w), wanted, FLOATS[torch.bfloat16], 1)
+
+
 def test_integers_are_exact() -> None:
     a = torch.randint(-99, 99, (65, 70), dtype=torch.int8, device="cuda")
     assert torch.equal(einc.einsum("ik,jk->ij", a, a), (a.double() @ a.double().T).to(torch.int64).to(torch.int8))
