@@ -9,7 +9,8 @@
 passes before it run at `level`, for the extents `size` and the machine `target`; `pass=PASS` runs that pass alone,
 on the kernels of a text that has some, in a `.tile` file;
 `operands A=f32[2,3]` gives facts about operands, and `lies A=1,0:16` says that the steps in memory of an operand are
-the longer the earlier a dimension is named, and multiples of 16 bytes, but for the last. `check` expects the error of parsing and elaborating the text, and
+the longer the earlier a dimension is named, and multiples of 16 bytes, but for the last. `check` expects the error of
+parsing and elaborating the text, and
 `call A=f32[2,3] window=3` that of a call with these operands and scalars; `ok` where there is none. `explain` expects
 how the reductions are carried, for the extents `size`. `gradient A=f32[2,3]` expects the two halves of the derivative
 of a program, for these operands and the machine `target`; its text may be the name of an example. `saving A=f32[2,3]`
