@@ -40,7 +40,8 @@ _RESERVED = 1024  # bytes of shared memory that a program takes for the system
 _OWN = 48  # registers of a thread beside those of its results
 _RESULTS = 128  # results of a thread at most
 _WARPGROUP = 64  # rows of a dot on Hopper's matrix units; fewer take the earlier ones, of half the rate
-_CLOSE = 1.045  # times of tiles that are taken for equal: the fewest stages and parts win
+_CLOSE = 1.02  # times of tiles that are taken for equal: the fewest parts win
+_LINE = 64  # rows, or columns, that are neighbours in memory and fill a line of the cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +115,7 @@ def fastest(p: Product, target: Target, parts: int | None = None) -> Tile:
         return Tile(16, 16, 16, 4, _STAGES[-1], parts or 1)
     least = min(s for s, _ in timed)
     close = [(s, t) for s, t in timed if s <= least * _CLOSE]
-    return min(close, key=lambda x: (x[1].parts, x[1].stages, x[0]))[1]
+    return min(close, key=lambda x: (x[1].parts, x[0]))[1]
 
 
 def parts(p: Product, target: Target) -> int:
@@ -133,8 +134,9 @@ def _tiles(p: Product, target: Target, parts: int | None) -> Iterator[Tile]:
 
 
 def _shapes(p: Product) -> Iterator[Tile]:
-    for rows in _sizes(p.rows, 16, 256):
-        for columns in _sizes(p.columns, 16, 256):
+    least = _LINE if p.across[0] or p.rows > _WARPGROUP // 2 else 16
+    for rows in _sizes(p.rows, least, 256):
+        for columns in _sizes(p.columns, _LINE if p.across[1] and p.columns >= _LINE else 16, 256):
             warps = 8 if rows * columns > 4 * 32 * _RESULTS else 4
             if rows * columns > warps * 32 * _RESULTS or (rows < _WARPGROUP and columns > _WARPGROUP * 2):
                 continue

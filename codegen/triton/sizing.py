@@ -100,10 +100,15 @@ class Sizing:
         axes = tile_axes(self.kernel)
         sizes = {name: prod(self.context.extent(x) for x in a.axes) for name, a in axes.items()}
         batch = prod(sizes[a.name] for a in self.kernel.grid if not a.blocked) // self.kernel.choices.parts
-        operands = {v.tensor for v in values_in(self.kernel.body) if isinstance(v, tile.Load)}
+        loads = [
+            v for v in values_in(self.kernel.body) if isinstance(v, tile.Load) and v.tensor in self.context.layouts
+        ]
+        fastest = {v.index[self.context.layouts[v.tensor].order[-1]] for v in loads if v.index}
+        across = tuple(tile.Ref(axis) in fastest for axis in (dot.row, dot.column))
+        operands = {v.tensor for v in loads}
         lying = [self.context.layouts[name].aligned for name in operands if name in self.context.layouts]
         lined = min(lying, default=MOST_ALIGNED) == MOST_ALIGNED
-        return Product(batch, sizes[dot.row], sizes[dot.column], sizes[dot.inner], dtype.size, lined)
+        return Product(batch, sizes[dot.row], sizes[dot.column], sizes[dot.inner], dtype.size, lined, across=across)
 
     @property
     def least(self) -> int:

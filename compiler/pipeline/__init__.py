@@ -22,7 +22,8 @@ class Product:
 
     `lined` says whether the rows of both begin at whole lines of a cache. `access` are the bytes that are read at once
     of the side with the rows, and of that with the columns: 16 by copy engines, those of an element where neighbours
-    in a block are not neighbours in memory.
+    in a block are not neighbours in memory; `across` says whether neighbours are rows, or columns, and not along the
+    walk.
     """
 
     batch: int
@@ -32,6 +33,7 @@ class Product:
     size: int
     lined: bool = True
     access: tuple[int, ...] = (16, 16)
+    across: tuple[bool, ...] = (False, False)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

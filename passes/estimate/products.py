@@ -59,11 +59,12 @@ def single(plan: Planned, model: Model) -> Single | None:
     if len(sizes) != 1 or max(sizes) > _NARROW or not all(model.dtypes[r.tensor].is_float for r in sides):
         return None
     left, right = sides
+    across = tuple(_is_across(r, plan, context) for r in sides)
     access = tuple(_access(r, plan, context, max(sizes)) for r in sides)
     groups = (plan.batch, plan.rows, plan.columns, plan.walked)
     batch, rows, columns, inner = (prod(map(context.extent, axes)) for axes in groups)
     lined = _lined(sides, context)
-    return Single(plan, (left, right), Product(batch, rows, columns, inner, max(sizes), lined, access), context)
+    return Single(plan, (left, right), Product(batch, rows, columns, inner, max(sizes), lined, access, across), context)
 
 
 def _access(read: Read, plan: Planned, context: Context, size: int) -> int:
@@ -74,6 +75,13 @@ def _access(read: Read, plan: Planned, context: Context, size: int) -> int:
     fastest = read.index[layout.order[-1]]
     lies = layout.packed and isinstance(fastest, AxisValue) and fastest.axis not in plan.batch
     return min(layout.aligned, _ENGINE) if lies else size
+
+
+def _is_across(read: Read, plan: Planned, context: Context) -> bool:
+    """Are neighbours of a side in memory rows, or columns?"""
+    layout = context.layouts.get(read.tensor)
+    fastest = None if layout is None else read.index[layout.order[-1]]
+    return isinstance(fastest, AxisValue) and fastest.axis in (*plan.rows, *plan.columns)
 
 
 def _lined(sides: list[Read], context: Context) -> bool:
