@@ -43,6 +43,11 @@ class Target:
     cache: int = 0
 
     @property
+    def has_copies(self) -> bool:
+        """Does it copy from memory to shared memory while it computes, by vectors or descriptors?"""
+        return self.vendor == "cuda"
+
+    @property
     def has_descriptors(self) -> bool:
         """Does it copy blocks of tensors that are described by their shape and strides?"""
         return self.vendor == "cuda" and isinstance(self.arch, int) and self.arch >= 90

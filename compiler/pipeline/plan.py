@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Set
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -98,3 +99,20 @@ _ROLES = tuple(f.name for f in fields(Roles))
 
 def _roles(r: Roles) -> dict[str, Any]:
     return {name: getattr(r, name) for name in _ROLES}
+
+
+Groups = Collection[Set[str]]  # names of equations that share a kernel
+
+
+@dataclass(frozen=True, slots=True)
+class Alternative:
+    """Another program of the same meaning, and the groups of equations that share a kernel to begin with.
+
+    It is taken if its predicted time is less than the share `most` of that of the original program. One that `leads` to
+    others is compared with what these make of it: by itself it may gain nothing.
+    """
+
+    program: Program
+    begin: Groups = ()
+    most: float = 1.0
+    leads: bool = False

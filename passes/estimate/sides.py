@@ -22,6 +22,7 @@ from einc.tile import Sides
 from einc.tile.blocks import power
 
 _LINE = 64  # positions of neighbours in memory
+_MOST = 8  # times as many elements at most has what is read most
 _WORTH_FILLING = 8  # positions of an inner axis that is filled up to the 16 which a dot takes
 
 
@@ -97,17 +98,15 @@ def _together(group: tuple[str, ...], plan: Planned) -> bool:
 
 
 def line(plan: Planned, group: Iterable[str], context: Context) -> int:
-    """The positions of a group of axes that a block has at least, so that it reads and writes whole lines of memory.
+    """The positions of a blocked group of axes that a block has at least, so that it reads whole lines of memory.
 
-    They are those of neighbours in memory, of what several axes of a kernel's tile index.
+    They are those of neighbours in memory, of what a kernel reads most.
     """
     if context.target.cache:
         return 1
-    inside = {*plan.rows, *plan.columns, *plan.whole, *plan.walked}
-    last: set[str] = set()
-    for r in (r for eq in plan.equations for e in eq.expressions() for r in reads(e) if r.index):
-        along = [a for e in r.index for a in axes_of(e) if a in inside]
-        if len(set(along)) > 1 and isinstance(r.index[-1], AxisValue):
-            last.add(r.index[-1].axis)
-    sizes = [context.size(a) for a in group if a in last]
-    return min(_LINE, power(prod(sizes))) if sizes else 1
+    read = {r for eq in plan.equations for e in eq.expressions() for r in reads(e) if r.index}
+    sizes = {r: prod(context.size(a) for e in r.index for a in axes_of(e)) for r in read}
+    most = [r.index[-1] for r, size in sizes.items() if size * _MOST >= max(sizes.values())]
+    last = {e.axis for e in most if isinstance(e, AxisValue)}
+    along = [context.size(a) for a in group if a in last and a in (*plan.rows, *plan.columns)]
+    return min(_LINE, power(prod(along))) if along else 1

@@ -45,7 +45,7 @@ def _ways(kernel: tile.Kernel, context: Context) -> dict[str, str]:
     """The ways to memory that are asked for, as far as they are possible, and the best of others where they pay."""
     asked = ways_asked(context.choices, kernel)
     found = dict.fromkeys(asked, POINTER)
-    if context.target.vendor != "cuda" or not (set(asked.values()) - {POINTER} or context.layouts):
+    if not context.target.has_copies or not (set(asked.values()) - {POINTER} or context.layouts):
         return found
     ranks = {b.name: len(b.dims) for b in kernel.buffers}
     multiplied = _multiplied(kernel) if context.layouts else {}

@@ -20,10 +20,9 @@ from einc.base.types import accumulator
 from einc.ein import AxisValue, Equation, Program, Read, Tensor
 from einc.ein.rewriting import names, unused
 from einc.passes.estimate.sides import shapes_of
-from einc.passes.planning.alternatives import Alternative
 from einc.passes.streaming.walks import upstream
 from einc.pipeline import Context
-from einc.pipeline.plan import Planned
+from einc.pipeline.plan import Alternative, Planned
 
 _SLOWER = 1.25  # a walk over several axes as one, with contractions that follow each other
 

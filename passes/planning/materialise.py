@@ -22,9 +22,8 @@ from einc.passes.algebra.contraction import Contraction, contraction, operand_ty
 from einc.passes.algebra.exposure import is_exposed
 from einc.passes.algebra.products import multiplied
 from einc.passes.estimate.cost import Model
-from einc.passes.planning.alternatives import Alternative
 from einc.pipeline import Context, positions
-from einc.pipeline.plan import Planned
+from einc.pipeline.plan import Alternative, Planned
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,9 +19,8 @@ from dataclasses import replace
 from einc.base.types import accumulator
 from einc.ein import AxisValue, Equation, Program, Read, Tensor, reads
 from einc.ein.rewriting import names, unused
-from einc.passes.planning.alternatives import Alternative
 from einc.pipeline import Context
-from einc.pipeline.plan import Planned
+from einc.pipeline.plan import Alternative, Planned
 
 
 def nested(program: Program, plans: Sequence[Planned], _: Context) -> Iterator[Alternative]:

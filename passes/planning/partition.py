@@ -15,7 +15,6 @@ from functools import reduce
 from einc.ein import Program
 from einc.ein.rewriting import drop_dead
 from einc.passes.estimate.single import alone
-from einc.passes.planning.alternatives import Alternative, Groups
 from einc.passes.planning.apart import one_by_one
 from einc.passes.planning.flow import Flow
 from einc.passes.planning.materialise import materialised
@@ -26,7 +25,7 @@ from einc.passes.planning.recompute import recomputed
 from einc.passes.planning.search import Search, after
 from einc.passes.planning.share import shared
 from einc.pipeline import Context, State, positions
-from einc.pipeline.plan import Join, Planned
+from einc.pipeline.plan import Alternative, Groups, Join, Planned
 
 
 def partition(state: State, context: Context) -> State:

@@ -18,12 +18,11 @@ from einc.ein.guards import conjoin, positions
 from einc.ein.ranges import needs_check
 from einc.ein.rewriting import bottom_up, names, unused
 from einc.passes.algebra.exposure import inside, sheltered
-from einc.passes.planning.alternatives import Alternative
 from einc.passes.planning.compared import compared
 from einc.passes.streaming.prefix import prefix
 from einc.pipeline import Context
 from einc.pipeline import positions as count
-from einc.pipeline.plan import Planned
+from einc.pipeline.plan import Alternative, Planned
 
 
 def picked(program: Program, _: Sequence[Planned], context: Context) -> Iterator[Alternative]:

@@ -17,12 +17,11 @@ from dataclasses import replace
 from einc.ein import AxisValue, Equation, Expr, Program, Read, axes_of, reads, substitute, tensors_of
 from einc.ein.rewriting import bottom_up, names, renamed, unused
 from einc.passes.estimate.cost import Model, arithmetic
-from einc.passes.planning.alternatives import Alternative
 from einc.passes.planning.compared import compared
 from einc.passes.planning.scores import large
 from einc.passes.streaming.prefix import prefix
 from einc.pipeline import Context, positions
-from einc.pipeline.plan import Planned
+from einc.pipeline.plan import Alternative, Planned
 
 _CLEARLY = 3 / 4  # of the time with T stored: the prediction leaves out registers for values along a walk
 

@@ -16,7 +16,6 @@ from einc.passes.estimate.cost import Model, Work
 from einc.passes.estimate.fit import WHOLE_DOT, crosses, crowds
 from einc.passes.estimate.sides import shapes_of, steps
 from einc.passes.estimate.single import alone
-from einc.passes.planning.alternatives import Groups
 from einc.passes.planning.compared import compared, computes_again
 from einc.passes.planning.flow import Flow
 from einc.passes.planning.roles import Apart, Hold, crossing, misread, planned, walkable
@@ -24,7 +23,7 @@ from einc.passes.planning.scores import large, scores
 from einc.passes.streaming.prefix import prefix
 from einc.passes.streaming.walks import can_split
 from einc.pipeline import Context
-from einc.pipeline.plan import Join, Planned
+from einc.pipeline.plan import Groups, Join, Planned
 from einc.tile.asked import asked
 
 FOR_MEMORY = 2.0  # times as long, to do without a tensor that is larger than any operand and any result

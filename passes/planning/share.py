@@ -15,9 +15,8 @@ from itertools import combinations_with_replacement
 
 from einc.ein import Equation, Program, Tensor
 from einc.ein.rewriting import renamed
-from einc.passes.planning.alternatives import Alternative
 from einc.pipeline import Context
-from einc.pipeline.plan import Planned
+from einc.pipeline.plan import Alternative, Planned
 
 
 def shared(program: Program, plans: Sequence[Planned], _: Context) -> Iterator[Alternative]:
