@@ -48,8 +48,8 @@ _ALTERNATIVES: tuple[Callable[[Program, Sequence[Planned], Context], Iterator[Al
     recomputed,
     nested,
     shared,
-    picked,
     one_by_one,
+    picked,
 )
 
 

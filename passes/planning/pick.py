@@ -25,6 +25,9 @@ from einc.pipeline import positions as count
 from einc.pipeline.plan import Alternative, Planned
 
 
+_FEWER = 8  # times as many positions has what is picked from, at least
+
+
 def picked(program: Program, _: Sequence[Planned], context: Context) -> Iterator[Alternative]:
     """The program with all that is picked computed by itself, if anything is."""
     picking = _Picking(program, context)
@@ -63,7 +66,7 @@ class _Picking:
         if any(len(d) != 1 for d in eq.dims) or r.index == tuple(map(AxisValue, eq.axes)):
             return False
         at = {a for e in (*r.index, *(() if r.guard is None else (r.guard,))) for a in axes_of(e)}
-        fewer = 2 * count(tuple(at), self.context) <= count(eq.axes, self.context)
+        fewer = _FEWER * count(tuple(at), self.context) <= count(eq.axes, self.context)
         return fewer and at.isdisjoint(eq.over) and prefix(eq, self.program) is None
 
     def value(self, r: Read) -> Expr:
