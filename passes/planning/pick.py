@@ -24,7 +24,6 @@ from einc.pipeline import Context
 from einc.pipeline import positions as count
 from einc.pipeline.plan import Alternative, Planned
 
-
 _FEWER = 8  # times as many positions has what is picked from, at least
 
 
@@ -65,6 +64,8 @@ class _Picking:
             return False
         if any(len(d) != 1 for d in eq.dims) or r.index == tuple(map(AxisValue, eq.axes)):
             return False
+        if any(not reads(e) and not isinstance(e, AxisValue) and axes_of(e) for e in r.index):
+            return False  # a tensor that is read along other axes is gathered, which is more than to pick
         at = {a for e in (*r.index, *(() if r.guard is None else (r.guard,))) for a in axes_of(e)}
         fewer = _FEWER * count(tuple(at), self.context) <= count(eq.axes, self.context)
         return fewer and at.isdisjoint(eq.over) and prefix(eq, self.program) is None
