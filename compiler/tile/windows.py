@@ -15,7 +15,7 @@ from math import gcd
 
 from einc import tile
 from einc.base.types import INT
-from einc.tile import Dot, Elem, ExtentOf, Kernel, Lit, Load, Ref, Statement, Store, TileAxis, Value
+from einc.tile import Dot, Elem, ExtentOf, Kernel, Lit, Load, Loop, Ref, Statement, Store, TileAxis, Value
 from einc.tile.choices import order_of, order_of_vectors
 from einc.tile.live import live
 from einc.tile.masks import conjuncts, extent
@@ -222,7 +222,21 @@ def by_corners(kernel: Kernel, windows: Mapping[str, Box]) -> Kernel:
             return replace(v, mask=None, index=index)
         return rebuild(v, cornered)
 
-    return replace(kernel, body=live(tuple(over_values(s, cornered) for s in kernel.body)))
+    return replace(kernel, body=_live_in_full(live(tuple(over_values(s, cornered) for s in kernel.body))))
+
+
+def _live_in_full(body: tuple[Statement, ...]) -> tuple[Statement, ...]:
+    """The statements without bindings that nothing reads in the unmasked bodies of loops."""
+
+    def within(s: Statement) -> Statement:
+        if not isinstance(s, Loop):
+            return s
+        full, after = s.full, {c.after for c in s.carried}
+        if full is not None:
+            full = replace(full, body=_live_in_full(live(full.body, after)))
+        return replace(s, body=_live_in_full(s.body), full=full)
+
+    return tuple(map(within, body))
 
 
 def names_beside(kernel: Kernel, windows: frozenset[str]) -> set[str]:

@@ -49,12 +49,14 @@ def _ways(kernel: tile.Kernel, context: Context) -> dict[str, str]:
         return found
     ranks = {b.name: len(b.dims) for b in kernel.buffers}
     multiplied = _multiplied(kernel) if context.layouts else {}
-    long = _is_long(kernel, context)
+    long, whole = _is_long(kernel, context), {a.name for a in kernel.whole}
     for name, window in windows(kernel).items():
         layout = context.layouts.get(name, row_major(ranks[name]))  # between kernels rows begin at whole lines
         sides = box(kernel, window, layout.order, layout.joined)
         if ranks[name] > _MOST_DIMS or sides is None or sides[-1][0] is None:
             continue
+        if any(axis in whole for axis, _ in sides):
+            continue  # what is held whole has no place where a block begins
         possible = [vectors(layout.order)] if layout.packed and layout.aligned >= _COPIED else []
         possible += [descriptor(layout.order)] if layout.is_regular and context.target.has_descriptors else []
         if name in asked:
