@@ -239,13 +239,8 @@ class _Writer:
             yield f"{mixed} = {last.at(PRODUCT)} // {block} * {block}"
         else:
             yield f"{mixed} = {first} + tl.maximum({last.at(SUM)} - {first}, 0) // {block} * {block}"
-        if full.start is not None:
-            yield f"# blocks of {name} that are masked"
-            yield from self.segment(s, s.body, start, first)
-        yield f"# blocks of {name} of which every position counts"
-        yield from self.segment(s, full.body, first, mixed)
-        yield f"# blocks of {name} that are masked"
-        yield from self.segment(s, s.body, mixed, stop)
+        masked, whole = f"# blocks of {name} that are masked", f"# blocks of {name} of which every position counts"
+        yield from self.apart(s, full, (start, first, mixed, stop), masked, whole)
 
     def steps(self, s: tile.Loop, full: tile.Full, start: str, stop: str) -> Iterator[str]:
         """The same of a loop that takes one position after another."""
@@ -256,12 +251,20 @@ class _Writer:
         mixed = last if first == "0" else self.names.fresh(f"{name}_mixed")
         if first != "0":
             yield f"{mixed} = tl.maximum({first}, {last})"
+        masked, whole = f"# positions of {name} that are masked", f"# positions of {name} that count as a whole"
+        yield from self.apart(s, full, (start, first, mixed, stop), masked, whole)
+
+    def apart(
+        self, s: tile.Loop, full: tile.Full, ends: tuple[str, str, str, str], masked: str, whole: str
+    ) -> Iterator[str]:
+        """The parts of a loop between these ends, each after a line that says so: the middle one has no masks."""
+        start, first, mixed, stop = ends
         if full.start is not None:
-            yield f"# positions of {name} that are masked"
+            yield masked
             yield from self.segment(s, s.body, start, first)
-        yield f"# positions of {name} that count as a whole"
+        yield whole
         yield from self.segment(s, full.body, first, mixed)
-        yield f"# positions of {name} that are masked"
+        yield masked
         yield from self.segment(s, s.body, mixed, stop)
 
     def segment(self, s: tile.Loop, body: tuple[tile.Statement, ...], start: str, stop: str) -> Iterator[str]:

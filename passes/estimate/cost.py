@@ -127,7 +127,7 @@ class Model:
 
     def is_chained(self, plan: Planned) -> bool:
         """Is one contraction of a plan computed from another?"""
-        return _follow(plan.equations, self.contracted(plan))
+        return follow_each_other(plan.equations, self.contracted(plan))
 
     def contracted(self, plan: Planned) -> frozenset[str]:
         """The results of contractions on the matrix units."""
@@ -334,7 +334,7 @@ def _counted(expressions: tuple[ein.Expr, ...], context: Context) -> tuple[float
 
 
 @lru_cache(maxsize=1024)
-def _follow(equations: tuple[Equation, ...], dots: frozenset[str]) -> bool:
+def follow_each_other(equations: tuple[Equation, ...], dots: frozenset[str]) -> bool:
     """Whether one dot is computed from another."""
     named = {t.name: eq for eq in equations for t in eq.outputs}
     return any(dots & upstream(named[name], named) for name in dots)

@@ -19,6 +19,7 @@ from dataclasses import replace
 from einc.base.types import accumulator
 from einc.ein import AxisValue, Equation, Program, Read, Tensor
 from einc.ein.rewriting import names, unused
+from einc.passes.estimate.cost import follow_each_other
 from einc.passes.estimate.sides import shapes_of
 from einc.passes.streaming.walks import upstream
 from einc.pipeline import Context
@@ -33,7 +34,10 @@ def one_by_one(program: Program, plans: Sequence[Planned], context: Context) -> 
         return  # whose blocks are boxes
     for plan in plans:
         summed = [eq for eq in plan.equations if eq.over and set(eq.over) == set(plan.walked)]
-        if len(plan.walked) < 2 or not summed or not all(map(_is_plain, summed)) or not _is_chained(plan, context):
+        dots = frozenset(shapes_of(plan.equations, context))
+        if len(plan.walked) < 2 or not summed or not all(map(_is_plain, summed)):
+            continue
+        if not follow_each_other(plan.equations, dots):
             continue
         longest = max(plan.walked, key=context.size)
         yield _split(program, plans, plan, summed, longest)
@@ -41,13 +45,6 @@ def one_by_one(program: Program, plans: Sequence[Planned], context: Context) -> 
 
 def _is_plain(eq: Equation) -> bool:
     return eq.monoid is not None and eq.monoid.adds and len(eq.outputs) == 1 and eq.domain is None
-
-
-def _is_chained(plan: Planned, context: Context) -> bool:
-    """Is one contraction of a plan computed from another?"""
-    named = {t.name: eq for eq in plan.equations for t in eq.outputs}
-    dots = shapes_of(plan.equations, context).keys()
-    return any(dots & upstream(named[name], named) for name in dots)
 
 
 def _split(
