@@ -104,7 +104,9 @@ def window(memory: Tensor, access: Access, frame: Frame, origin: Sequence[int] =
             offset += stride * (hi[dim] - 1)
             backwards.append(dim)
     view = memory.as_strided(shape, strides, offset)
-    return view.flip(backwards) if any(shape[dim] > 1 for dim in backwards) else view
+    if any(shape[dim] > 1 for dim in backwards):
+        return writable(view).flip(backwards).view(memory.dtype)
+    return view
 
 
 def load(access: Access, dtype: DType) -> Callable[[Frame], tuple[Tensor, bool]]:

@@ -12,7 +12,7 @@ import numpy as np
 from einc.base.errors import CallError, nearest
 from einc.base.facts import Fact
 from einc.base.words import count
-from einc.runtime.tensors import as_array, fact, is_torch
+from einc.runtime.tensors import as_array, fact, is_torch, wants_gradient
 
 Array = Any  # a torch tensor or a NumPy array
 
@@ -56,7 +56,8 @@ def arrange(
         )
     arrays = tuple(as_array(values[name], name, shaped=shaped) for name in operands)
     facts = tuple(fact(a, name) for name, a in zip(operands, arrays, strict=True))
-    return Arguments(tuple(operands), arrays, facts, {name: _plain(values[name]) for name in scalars if name in values})
+    plain = {name: number(values[name], name) for name in scalars if name in values}
+    return Arguments(tuple(operands), arrays, facts, plain)
 
 
 def _by_name(
@@ -85,9 +86,18 @@ def _meant(keyword: str, known: Sequence[str]) -> str:
     return alike[0] if len(alike) == 1 else keyword
 
 
-def _plain(value: object) -> object:
-    """A scalar of NumPy or torch, or an array of one element without dimensions, as a Python number."""
+def number(value: object, name: str) -> object:
+    """A scalar of NumPy or torch, or an array of one element without dimensions, as a Python number.
+
+    Raises `CallError` for one that asks for a gradient, which a number cannot carry.
+    """
     if isinstance(value, np.ndarray | np.generic) or is_torch(value):
         array: Any = value
+        if wants_gradient(array):
+            raise CallError(
+                f"scalar '{name}' has no gradient, and its tensor asks for one",
+                fact="gradients are of operands",
+                hint=f"make it an operand of the program, {name}[], or pass {name}=….item()",
+            )
         return array.item() if array.ndim == 0 else value
     return value

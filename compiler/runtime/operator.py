@@ -23,7 +23,7 @@ from einc.binding import FromDefault, FromDimension, FromFormula, plan
 from einc.ein.arithmetic import evaluate_formula
 from einc.ein.origins import multiplied
 from einc.ein.ranges import extent_of
-from einc.runtime.arguments import arrange
+from einc.runtime.arguments import arrange, number
 from einc.runtime.callee import Callee, callee, described, over_batch, with_batch
 from einc.runtime.derivative import Derivative, derivative, differentiated, refuse_tangents
 from einc.runtime.execution import place
@@ -43,6 +43,7 @@ def node(found: Callee, operands: Sequence[Any], named: Mapping[str, Any], out: 
         _complain(found.operands, tuple(found.scalars), found.signature, len(operands), tuple(named))
     tensors = [values[name] for name in found.operands]
     given = {name: values[name] for name in found.scalars if name in values}
+    given = {name: number(x, name) if isinstance(x, Tensor) else x for name, x in given.items()}
     integers = {name: x for name, x in given.items() if not found.scalars[name].is_float}
     floats = {name: x for name, x in given.items() if found.scalars[name].is_float}
     if torch.compiler.is_compiling():

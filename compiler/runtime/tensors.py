@@ -49,6 +49,12 @@ def is_torch(value: object) -> bool:
     return torch_module is not None and isinstance(value, torch_module.Tensor)
 
 
+def wants_gradient(value: object) -> bool:
+    """Would torch differentiate what is computed of it now? This does not import torch."""
+    torch_module = sys.modules.get("torch")
+    return torch_module is not None and torch_module.is_grad_enabled() and getattr(value, "requires_grad", False)
+
+
 def compiling() -> bool:
     """Is torch.compile or torch.export tracing this call? This does not import torch."""
     torch_module = sys.modules.get("torch")

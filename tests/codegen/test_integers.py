@@ -83,6 +83,14 @@ def test_a_table_as_long_as_the_type_reaches(dtype: str, rows: int, level: int, 
     np.testing.assert_array_equal(found, at(x, list(t.astype(object))))
 
 
+@pytest.mark.parametrize(("level", "backend"), WAYS)
+@pytest.mark.parametrize("dtype", WIDTHS)
+def test_read_backwards(dtype: str, level: int, backend: str) -> None:
+    t = ends(dtype, 40)
+    found = einc.compile(f"def f(t[i]: {dtype}):\n    Y[i] = t[|i| - 1 - i]\n    return Y\n", level)(t, backend=backend)
+    np.testing.assert_array_equal(found, t[::-1])
+
+
 MASKS = [
     "j < t[i]", "t[i] <= j", "j < t[i] * 3", "j >= t[i] * 3 + 1", "j - t[i] < 4", "t[i] - j > 4", "j + t[i] >= 130",
     "j // 16 <= t[i] // 16", "2 * j <= t[i] + t[i]", "abs(t[i] - s[j]) <= 1", "s[j] * 2 <= t[i]", "s[j] == t[i]",

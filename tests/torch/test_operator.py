@@ -19,6 +19,7 @@ from torch.export import Dim
 from torch.utils.data import DataLoader, Dataset
 
 import einc
+from einc.base.errors import CallError
 from tests.support.places import ROOT
 
 TEXT = """
@@ -178,6 +179,16 @@ def test_wrong_arguments_of_a_traced_call(graphs: Callable[[], int]) -> None:
         with pytest.raises(Exception, match=r"operand or scalar 'windw'|operand 'V' is missing|'V' is given twice"):
             torch.compile(ATTENTION, fullgraph=True, backend="aot_eager")(*args, **named)
     assert graphs() == 0
+
+
+@pytest.mark.parametrize("around", [lambda f: f, torch.compile], ids=["called", "traced"])
+def test_a_scalar_that_asks_for_a_gradient_is_refused(around: Any) -> None:
+    f, tensors = around(ATTENTION), operands()
+    scale = torch.tensor(0.3, requires_grad=True)
+    with pytest.raises(CallError, match=r"'scale' has no gradient.*(\n.*)*scale\[\]"):
+        f(*tensors, scale=scale)
+    with torch.no_grad():
+        close([f(*tensors, scale=scale)[0]], exact(*tensors, scale=0.3)[:1])
 
 
 # ---------------------------------------------------------------------------------------------------------------------
