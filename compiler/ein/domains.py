@@ -3,6 +3,7 @@
     where(p, x, 0), exp(where(p, x, -inf))     differ from 0 where p holds
     x + where(p, 0, -inf)                      differs from -inf where p holds
     T[e], T[i] = where(p, x, 0)                differs from 0 where p holds, at e
+    where(x == -inf, 0, exp(x - y))            differs from 0 where x is not masked, whatever elements are infinite
 
 A product differs from 0 where each factor does; a sum where any of its terms does.
 """
@@ -55,6 +56,8 @@ class Domains:
                 return self.of(x, nothing)
             case Read():
                 return self._of_read(e, nothing)
+            case Apply(op="where", args=(p, Const(value=0), y)) if nothing == 0:
+                return self.of(y, 0).union(self.told(q for q in fails(p) if not _is_limit(q, y)))
             case Apply(op="where", args=(p, x, y)):
                 a, b = self.of(x, nothing), self.of(y, nothing)
                 return a if a == b else either(a.union(self.told(holds(p))), b.union(self.told(fails(p))))
@@ -165,6 +168,15 @@ class Domains:
                 return self.is_computed(x) and self.is_computed(y)
             case _:
                 return all(map(self.is_computed, children(e)))
+
+
+def _is_limit(p: Expr, e: Expr) -> bool:
+    """Does `e` tend to 0 where p fails: exp(x - y) where x == -inf? Then p masks nothing that `e` does not."""
+    match p, e:
+        case Apply(op="ne", args=(x, Const(value=c))), Apply(op="exp" | "exp2", args=(Apply(op="sub", args=(of, _)),)):
+            return of == x and c == -math.inf
+        case _:
+            return False
 
 
 def _is_infinite(c: float) -> bool:
