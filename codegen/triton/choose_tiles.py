@@ -15,7 +15,7 @@ from itertools import product as combinations
 from einc import tile
 from einc.base.targets import Target
 from einc.codegen.triton.contracted import LEAST, least_inner
-from einc.codegen.triton.occupancy import stages_needed
+from einc.codegen.triton.occupancy import RESERVED, stages_needed
 from einc.codegen.triton.plain import plain_blocks
 from einc.codegen.triton.products import fastest
 from einc.codegen.triton.sizing import Sizing, Tiles
@@ -107,7 +107,7 @@ def _of_dots(k: Sizing, widest: int, walked: set[str], is_product: bool) -> Tile
     """Tiles of any dots: of a single product of tensors, of dots that follow each other, and of all others."""
     chained = walked & {d.inner for d in k.dots} and walked & {x for d in k.dots for x in (d.row, d.column)}
     if chained and k.on_cuda and widest <= 4:
-        return _cut(_chained(k), k)
+        return _two(_cut(_chained(k), k), k)
     blocks = _dot_blocks(k, widest)
     if k.within & {d.inner for d in k.dots}:
         return _nested(k, blocks, widest)
@@ -204,11 +204,24 @@ def _busy(k: Sizing) -> Tiles | None:
         blocks |= {"whole": Block(k.least, WHOLE)}
         sizes = k.sizes(blocks)
         room = target.registers * warps // 8
-        programs = target.shared // (k.occupancy.shared(sizes, stages, warps) + 1024)
+        tiles = Tiles(blocks, warps, stages)
         most = min(share, _MASKED) if k.masked else share
-        if k.occupancy.results(sizes) <= room * most // 8 and programs * warps >= _WARPS:
-            return Tiles(blocks, warps, stages)
+        if k.occupancy.results(sizes) <= room * most // 8 and _programs(tiles, k) * warps >= _WARPS:
+            return tiles
     return None
+
+
+def _two(tiles: Tiles, k: Sizing) -> Tiles:
+    """The tiles with a stage less where that lets two programs run at once, and one has too few warps to be alone."""
+    fewer = replace(tiles, stages=tiles.stages - 1)
+    alone = tiles.warps < _WARPS and tiles.stages > 2 and _programs(tiles, k) == 1
+    return fewer if alone and _programs(fewer, k) > 1 else tiles
+
+
+def _programs(tiles: Tiles, k: Sizing) -> int:
+    """The programs that run at once on a multiprocessor, by the shared memory that they take."""
+    taken = k.occupancy.shared(k.sizes(tiles.blocks), tiles.stages, tiles.warps)
+    return (k.target.shared + RESERVED) // (taken + RESERVED)
 
 
 def _is_held(tiles: Tiles, k: Sizing) -> bool:

@@ -22,7 +22,7 @@ _LATENCY = 1e-6  # seconds from a load to its bytes, while memory is busy
 _STREAMS = 4  # times as long as its products take a walk waits for memory, if it does little else
 _TOGETHER = 4  # programs that hide each other's waits, as blocks in flight do otherwise
 _THREAD = 512  # bytes of registers that a thread of such a program takes
-_RESERVED = 1024  # bytes of shared memory that each program takes for the system
+RESERVED = 1024  # bytes of shared memory that each program takes for the system
 
 Extents = Mapping[str, int]  # positions of a tile by its axis
 Body = tuple[Statement, ...]
@@ -160,7 +160,7 @@ def stages_needed(
         return most
 
     def resident(n: int) -> int:
-        room = target.shared // (occupancy.shared(sizes, n - 1, warps) + _RESERVED)
+        room = target.shared // (occupancy.shared(sizes, n - 1, warps) + RESERVED)
         return min(room, target.registers // (warps * target.warp * _THREAD))
 
     least, needed = resident(most), _LATENCY * rates.memory / rates.processors
