@@ -33,6 +33,7 @@ from einc.ein import (
 )
 from einc.ein.guards import composite, conjoin
 from einc.ein.monoids import MONOIDS
+from einc.ein.origins import tensors
 from einc.ein.rewriting import drop_dead, names, unused
 from einc.passes.adjoint.chain import Chain, Contribution
 from einc.passes.adjoint.conditions import all_of, conjuncts
@@ -92,7 +93,8 @@ class _Reverse:
         p = self.program
         self.taken = names(p)
         self.dtypes = p.dtypes()
-        self.quotients = Quotients({t.name: e for e in p.equations for t in e.outputs}, self.dtypes, self.taken)
+        named = {t.name: e for e in p.equations for t in e.outputs}
+        self.quotients = Quotients(named, self.dtypes, self.taken, tensors(p))
         self.view = self.quotients.program(p.equations)  # as it is differentiated, and computed again
         self.shapes = {**p.shapes(), **{t.name: e.dims for e in self.view for t in e.outputs}}
         self.axes = Axes({a.name: a.extent for a in p.axes}, set(self.taken))
