@@ -17,18 +17,18 @@ from einc.tile.walk import walk_values
 def dot(w: Writer, v: tile.Dot, order: Axes) -> Text:
     """A dot and what it is added to.
 
-    Products of f32 are added one by one: a sum of 512 in one chain errs by as many roundings, and one of blocks by those
-    of a block and of their number. So a block is a chain of its own, which Triton would join with the sum unless the
-    dot could take sums in a narrower type; none does for f32.
+    Products of f32 are added up one by one: a chain of 512 is rounded as often, sums of blocks only as often as there
+    are products in a block, and blocks.
     """
     t = w.dtype(v.left)
     sides = (v.sides.over(v.row, v.inner), v.sides.over(v.inner, v.column))
     left, right = (side(w, x, axes) for x, axes in zip((v.left, v.right), sides, strict=True))
     code = ", ".join(counted(w, v, left, right))
     acc = None if isinstance(v.acc, tile.Lit | tile.Fill) else w.full(v.acc, v.sides.result)
-    if acc is not None and t == F32:
-        apart = f'{acc.at(SUM)} + tl.dot({code}, input_precision="ieee", max_num_imprecise_acc=1)'
-        return w.arranged(Text(apart, SUM), v.sides.result, order)
+    if t == F32 and len(v.sides.result) == 2:
+        found = Text(f"{w.file.helper('dot_f32')}({code})")
+        found = found if acc is None else Text(f"{acc.at(SUM)} + {found.code}", SUM)
+        return w.arranged(found, v.sides.result, order)
     if acc is not None:
         code += f", {acc.code}"
     if t == F32:

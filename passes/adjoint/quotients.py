@@ -4,7 +4,7 @@
     exp(x - m) / l  -->  exp(x - M - log(l))   M = m, and inf likewise      x of a type that it is computed in
 
 m and l are values for each row of x: what a row is shifted by, and what it is divided by. So a weight is computed again
-from what is saved for its row, without the masks that only keep the quotient from 0 / 0: with L = inf it is 0 by itself.
+from what is saved for its row, without masks that only keep the quotient from 0 / 0: with L = inf it is 0 by itself.
 One number does where x has fewer digits than it is computed in. Its last place is that of m, and x - m is exact near m:
 so the weights of a row in f32, of scores of 60, would all be off by 60 units of their last place. Two numbers keep it.
 
