@@ -41,7 +41,7 @@ from einc.passes.adjoint.diagonals import Combination, combination
 from einc.passes.adjoint.factors import named_factors
 from einc.passes.adjoint.groups import by_groups
 from einc.passes.adjoint.quotients import Quotients
-from einc.passes.adjoint.reassociate import reassociated
+from einc.passes.adjoint.reassociate import read_in_place, reassociated
 from einc.passes.adjoint.seeds import Seed, seeds
 from einc.passes.adjoint.shifts import shifts
 from einc.passes.adjoint.transpose import Axes, Piece, pointed, transposed
@@ -76,7 +76,7 @@ def differentiate(
     `constants` are tensors that are known to have no derivative, beside those that only shift.
     """
     wanted = program.results if results is None else tuple(results)
-    program = named_factors(by_groups(program))
+    program = named_factors(read_in_place(by_groups(program)))
     return _Reverse(program, frozenset(operands), wanted, constants | shifts(program)).run()
 
 

@@ -127,20 +127,19 @@ class _Pruning:
         (axis,), program = e.over, self.program
         given = {p.name for p in program.operands}
         domains = Domains({x.name: x for x in program.equations})
-        tests: list[Expr] = []
+        parts = [(p, _sufficient(p, {*e.axes, axis}, given)) for p in sorted(domains.of(e.body, 0), key=repr)]
+        told = [(p, d) for p, d in parts if d is not None]
+        tests = [p for p, _ in told]
         tables: list[Equation] = []
-        for p in sorted(domains.of(e.body, 0), key=repr):
-            d = _sufficient(p, {*e.axes, axis}, given)
-            if d is None:
-                continue
-            if axis in ein.axes_of(d):
-                table = ein.Tensor(unused(f"{e.name}_fails", names(program) | {t.name for t in tables}), I32)
-                own = tuple(a for a in ein.axes_of(d) if a != axis)
-                body, dims = (ein.Cast(I32, AxisValue(axis)),), tuple((a,) for a in own)
-                tables.append(Equation((table,), dims, body, MONOIDS["min"], (axis,), Apply("not", (d,))))
-                first = Read(table.name, tuple(map(AxisValue, own)))
-                tests.append(Apply("or", (Apply("ge", (AxisValue(axis), first)), p)))
-            tests.append(p)
+        if along := [(p, d) for p, d in told if axis in ein.axes_of(d)]:
+            all_hold = conjunction(d for _, d in along)
+            assert all_hold is not None
+            table = ein.Tensor(unused(f"{e.name}_fails", names(program)), I32)
+            own = tuple(a for a in ein.axes_of(all_hold) if a != axis)
+            body, dims = (ein.Cast(I32, AxisValue(axis)),), tuple((a,) for a in own)
+            tables.append(Equation((table,), dims, body, MONOIDS["min"], (axis,), Apply("not", (all_hold,))))
+            beyond = Apply("ge", (AxisValue(axis), Read(table.name, tuple(map(AxisValue, own)))))
+            tests += [Apply("or", (beyond, p)) for p, _ in along]
         if tests:
             place = program.equations.index(e)
             bounded = replace(e, within=conjunction(tests))
