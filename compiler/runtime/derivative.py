@@ -16,7 +16,7 @@ from einc.base.facts import Fact
 from einc.base.targets import INTERPRETER
 from einc.runtime.callee import Callee
 from einc.runtime.execution import ON_CPU, Place, place
-from einc.runtime.scatters import called
+from einc.runtime.halves import called
 from einc.runtime.tensors import device_of, fact
 from einc.tile.blocks import size_class
 

@@ -10,6 +10,9 @@ leaves is divided by it once.
 
     exp(c * y - r)                            -->   exp2(c' * y - r * log2(e))     r has fewer axes: one operation less
     exp(where(p, x, -inf) - where(p, y, 0))   -->   where(p, exp(x - y), 0)        first, so that equal powers are one
+
+A score and its reference in other units are rounded once more each, by the last place of the score, where their
+difference is exact. So they change units only in kernels that read or write types with fewer digits than f32.
 """
 
 from __future__ import annotations
@@ -36,37 +39,37 @@ def exp2(kernel: tile.Kernel) -> tile.Kernel:
     if not any(isinstance(v, Elem) and v.op == "exp" for v in values_in(kernel.body)):
         return kernel
     body = tuple(over_values(s, _hoisted) for s in kernel.body)
-    return replace(kernel, body=tuple(_statements(body, scope(kernel))))
+    narrow = any(b.dtype.is_float and b.dtype.bits < F32.bits for b in kernel.buffers)
+    return replace(kernel, body=tuple(_statements(body, scope(kernel), narrow)))
 
 
-def _statements(body: tuple[tile.Statement, ...], names: Names) -> Iterator[tile.Statement]:
+def _statements(body: tuple[tile.Statement, ...], names: Names, narrow: bool) -> Iterator[tile.Statement]:
     left: dict[str, Value] = {}  # states that loops leave in units of log2(e)
     for s in (_read(s, left) for s in body):
         match s:
             case tile.Let(value=value):
-                yield replace(s, value=_powers(value, names))
+                yield replace(s, value=_powers(value, names, narrow))
                 names.update(zip(s.names, s.types, strict=True))
             case tile.Store(value=value):
-                yield replace(s, value=_powers(value, names))
+                yield replace(s, value=_powers(value, names, narrow))
             case tile.Loop(axis=axis, carried=carried):
                 states = {c.name: c.type for c in carried}
                 inner = {**names, axis.name: loop_position(axis), **states}
                 units = _Units(s, inner)
-                done = tuple(map(units.rescaled, s.body)) if units.pay else s.body
-                yield replace(s, body=tuple(_statements(done, inner)))
+                pay = narrow and units.pay
+                done = tuple(map(units.rescaled, s.body)) if pay else s.body
+                yield replace(s, body=tuple(_statements(done, inner, narrow)))
                 names.update(states)
-                left |= {
-                    c.name: Elem("mul", (Ref(c.name), _LOG_2)) for c in carried if units.pay and c.name in units.kept
-                }
+                left |= {c.name: Elem("mul", (Ref(c.name), _LOG_2)) for c in carried if pay and c.name in units.kept}
             case _:
                 assert_never(s)
 
 
-def _powers(v: Value, names: Names) -> Value:
-    made = rebuild(v, lambda below: _powers(below, names))
+def _powers(v: Value, names: Names, narrow: bool) -> Value:
+    made = rebuild(v, lambda below: _powers(below, names, narrow))
     match made:
         case Elem(op="exp", args=(x,)) if dtype_of(x, names) == F32 and axes_of(x, names):
-            return Elem("exp2", (_scaled(x, names) or Elem("mul", (x, _LOG2_E)),))
+            return Elem("exp2", ((_scaled(x, names) if narrow else None) or Elem("mul", (x, _LOG2_E)),))
         case _:
             return made
 

@@ -49,7 +49,8 @@ class Builder(Statements):
         self.inside = inside
         self.given = {p.name for p in program.operands}
         self.finer: dict[Expr, Callable[[], tile.Value]] = {}  # values of expressions with less rounding
-        self.inverts = True  # a tile is multiplied by the inverse of its divisor
+        self.inverts = True  # a tile is multiplied by the inverse of its divisor, but after a walk
+        self.walks = bool(plan.walked)
         self.sheltered = plan.sheltered
         self.shared: set[Expr] = set()
         self.share(e for eq in plan.equations for e in eq.expressions())
@@ -218,7 +219,12 @@ class Builder(Statements):
         return tile.Elem("and", (tile.Elem("not", (below,)), tile.Elem(op, (a, b))))
 
     def _is_spread(self, args: tuple[tile.Value, ...]) -> bool:
-        """Does the first argument extend over more than its rows, while the second is the same for all of it?"""
+        """Does the first argument extend over more than its rows, while the second is the same for all of it?
+
+        What a walk leaves is divided once, as the references are that its states follow.
+        """
+        if self.walks and len(self.blocks) == 1:
+            return False
         extends = self.axes_of(args[0])
         several = len(extends) > 1 or any(self.roles.get(a) not in ("row", "column") for a in extends)
         return several and not self.axes_of(args[1])
