@@ -5,6 +5,7 @@ A generator's own stand beside them (`pipeline`): what sizes tiles does, for one
 
 from __future__ import annotations
 
+from einc.passes.diagonals.join_sums import join_sums
 from einc.passes.diagonals.sum_diagonals import sum_diagonals
 from einc.passes.equations.distribute import distribute
 from einc.passes.equations.hoist import hoist
@@ -55,6 +56,13 @@ PIPELINE: tuple[Pass, ...] = (
         "one walk over an axis gives all prefixes; a reduction for each of them is quadratic work",
         on_program(scan),
         level=1,
+    ),
+    Pass(
+        "join-sums",
+        "T[i, r] = sum[k](f);  U[j] = sum[r](T[e, r])  -->  U[j] = sum[r, k](f(e, r))",
+        "sums of sums along a window, as of a convolution's gradient, would be in memory for every place in it",
+        on_program(join_sums),
+        level=2,
     ),
     Pass(
         "order-contractions",
