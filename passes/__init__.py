@@ -5,6 +5,7 @@ A generator's own stand beside them (`pipeline`): what sizes tiles does, for one
 
 from __future__ import annotations
 
+from einc.passes.diagonals.join_sums import join_sums
 from einc.passes.diagonals.sum_diagonals import sum_diagonals
 from einc.passes.equations.distribute import distribute
 from einc.passes.equations.hoist import hoist
@@ -17,6 +18,7 @@ from einc.passes.equations.separate_axes import separate_axes
 from einc.passes.equations.simplify import simplify
 from einc.passes.equations.split_complex import split_complex
 from einc.passes.kernels.exp2 import exp2
+from einc.passes.kernels.leave_out import leave_out
 from einc.passes.kernels.mask_edges import mask_edges
 from einc.passes.kernels.order_grid import order_grid
 from einc.passes.kernels.place_loads import place_loads
@@ -54,6 +56,13 @@ PIPELINE: tuple[Pass, ...] = (
         "one walk over an axis gives all prefixes; a reduction for each of them is quadratic work",
         on_program(scan),
         level=1,
+    ),
+    Pass(
+        "join-sums",
+        "T[i, r] = sum[k](f);  U[j] = sum[r](T[e, r])  -->  U[j] = sum[r, k](f(e, r))",
+        "sums of sums along a window, as of a convolution's gradient, would be in memory for every place in it",
+        on_program(join_sums),
+        level=2,
     ),
     Pass(
         "order-contractions",
@@ -135,6 +144,14 @@ PIPELINE: tuple[Pass, ...] = (
         "load T[e]  -->  load T[e] where e is in range;  fold[t](x)  -->  fold[t](where t < |t| then x else identity)",
         "an extent need not be a multiple of a tile",
         on_kernels(lambda kernel, _: mask_edges(kernel)),
+        gives=("lowered",),
+    ),
+    Pass(
+        "leave-out",
+        "dot(x in p[row], y), y = load T[e]  -->  dot(x, y), y = load T[e] where any[row](p)",
+        "a side that is left out as a whole need not be read, and takes no way through registers",
+        on_kernels(leave_out),
+        level=2,
         gives=("lowered",),
     ),
     Pass(

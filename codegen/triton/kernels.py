@@ -207,6 +207,9 @@ class _Writer:
 
     def loop(self, s: tile.Loop) -> Iterator[str]:
         """Carried states are variables; one that nothing reads after its next value is made is simply reassigned."""
+        if (nest := nested(s)) is not None:
+            yield from self.nest(*nest)
+            return
         for c in s.carried:
             code = self.value(c.init, c.type)
             self.take("value", c.name, c.name)
@@ -224,6 +227,43 @@ class _Writer:
             yield from self.steps(s, s.full, start, stop)
         else:
             yield from self.segments(s, s.full, start, stop)
+
+    def nest(self, outer: tile.Loop, inner: tile.Loop) -> Iterator[str]:
+        """A loop in the steps of another as one: blocks are loaded ahead from one step to the next."""
+        for c in outer.carried:
+            yield from wrapped(f"{self.take('value', c.name, c.name)} = {self.value(c.init, c.type)}")
+            self.write.types[c.name] = c.type
+        names = {c.init.name: c.name for c in inner.carried if isinstance(c.init, tile.Ref)}
+        self.python.update({("value", own): self.python["value", name] for name, own in names.items()})
+        self.write.types.update((c.name, c.type) for c in inner.carried)
+        block, size = self.python["block", inner.axis.name], self.stop(inner.axis)
+        count, step = self.names.fresh(f"blocks_{inner.axis.name}"), self.names.fresh("step")
+        yield f"{count} = tl.cdiv({size}, {block})"
+        start = None if outer.start is None else self.write.value(outer.start, ()).at(PRODUCT)
+        stop = self.stop(outer.axis) if outer.stop is None else self.write.value(outer.stop, ()).at(PRODUCT)
+        first, last = "0" if start is None else f"{start} * {count}", f"{stop} * {count}"
+        if self.is_described((*outer.axis.axes, *inner.axis.axes)) and outer.start is outer.stop is None:
+            yield f"tl.assume({last} > 0)  # descriptors are of tensors that are not empty"
+        yield from wrapped(f"for {step} in tl.range({first}, {last}):")
+        yield from indented(self.nested_body(outer, inner, step, count))
+
+    def nested_body(self, outer: tile.Loop, inner: tile.Loop, step: str, count: str) -> Iterator[str]:
+        """The positions of both loops at a step of the one that they are, and what they do there."""
+        block, name = self.python["block", inner.axis.name], self.take("value", inner.axis.name, inner.axis.name)
+        first = self.take("position", inner.axis.name, f"{name}0")
+        self.write.types.update({a.name: loop_position(a) for a in (outer.axis, inner.axis)})
+        self.write.wide.add(inner.axis.name)
+        yield f"{self.take('value', outer.axis.name, outer.axis.name)} = tl.cast({step} // {count}, INT)"
+        yield f"{first} = tl.cast({step} % {count} * {block}, INT)"
+        if inner.axis.name in self.read:
+            yield f"{name} = {first} + tl.arange(0, {block}).to(INT)"
+        yield from self.body(outer.body[:-1], {})
+        yield from self.ended(inner, inner.body)
+
+    def is_described(self, axes: tuple[str, ...]) -> bool:
+        """Do descriptors reach a tensor that has all of these axes?"""
+        dims = ({a for dim in b.dims for a in dim} for b in self.kernel.buffers if b.name in self.windows)
+        return any(set(axes) <= own for own in dims)
 
     def segments(self, s: tile.Loop, full: tile.Full, start: str, stop: str) -> Iterator[str]:
         """The loop as several: whole blocks inside the full segment need no masks, those before and after do."""
@@ -269,15 +309,19 @@ class _Writer:
 
     def segment(self, s: tile.Loop, body: tuple[tile.Statement, ...], start: str, stop: str) -> Iterator[str]:
         """One loop over blocks. The states that the masked body reassigns are reassigned."""
-        renamed = {c.after: self.python["value", c.name] for c in s.carried if _is_last_use(s, c)}
         yield from self.loop_head(s, start, stop)
-        yield from indented(self.body(body, renamed))
+        yield from indented(self.ended(s, body))
+
+    def ended(self, s: tile.Loop, body: tuple[tile.Statement, ...]) -> Iterator[str]:
+        """A loop's body, and its states as they go on to the next block."""
+        renamed = {c.after: self.python["value", c.name] for c in s.carried if _is_last_use(s, c)}
+        yield from self.body(body, renamed)
         pairs = [(self.python["value", c.name], self.python["value", c.after]) for c in s.carried]
         moved = [(state, after) for state, after in pairs if state != after]
         if {state for state, _ in moved} & {after for _, after in moved}:
-            yield f"    {', '.join(state for state, _ in moved)} = {', '.join(after for _, after in moved)}"
+            yield f"{', '.join(state for state, _ in moved)} = {', '.join(after for _, after in moved)}"
         else:
-            yield from (f"    {state} = {after}" for state, after in moved)
+            yield from (f"{state} = {after}" for state, after in moved)
 
     def loop_head(self, s: tile.Loop, start: str, stop: str) -> Iterator[str]:
         a = s.axis
@@ -300,6 +344,19 @@ class _Writer:
         if len(sizes) == 1 and a.name not in self.read:  # only descriptors take where its blocks begin
             return sizes[0]
         return " * ".join([f"tl.cast({sizes[0]}, INT)", *sizes[1:]]) if sizes else "1"
+
+
+def nested(s: tile.Loop) -> tuple[tile.Loop, tile.Loop] | None:
+    """A loop that takes a position at a time and the only other in it, which goes on from its states; None if it is no
+    such nest."""
+    within = [x for x in s.body if not isinstance(x, tile.Let)]
+    if s.axis.blocked or s.reverse or len(within) != 1 or s.body[-1] is not within[0]:
+        return None
+    inner = within[0]
+    if not isinstance(inner, tile.Loop) or not inner.axis.blocked or inner.bounds or inner.reverse:
+        return None
+    passed = [(tile.Ref(c.name), c.after) for c in s.carried]
+    return (s, inner) if [(c.init, c.name) for c in inner.carried] == passed else None
 
 
 def _parameter(name: str, dtype: DType) -> str:

@@ -17,7 +17,7 @@ from functools import lru_cache
 from math import ceil
 
 from einc.base.targets import Target
-from einc.pipeline import Product
+from einc.pipeline import GATHERED, Product
 
 _PORT = 110e9  # bytes a second that a processor receives from the cache at most
 _CACHE = 83e9  # the same for each, where all of them ask for as much
@@ -39,6 +39,7 @@ _LEAST_PART = 512  # positions of a walk that are worth a part
 _RESERVED = 1024  # bytes of shared memory that a program takes for the system
 _OWN = 48  # registers of a thread beside those of its results
 _RESULTS = 128  # results of a thread at most
+_GATHERING = 64  # the same where threads find the addresses of what they copy
 _WARPGROUP = 64  # rows of a dot on Hopper's matrix units; fewer take the earlier ones, of half the rate
 _CLOSE = 1.02  # times of tiles that are taken for equal: the fewest parts win
 _LINE = 64  # rows, or columns, that are neighbours in memory and fill a line of the cache
@@ -87,7 +88,7 @@ def _round(p: Product, t: Tile, target: Target, programs: int, latency: float, e
     """The time of so many programs that run at once; each has so many seconds of all bytes from memory."""
     rates = target.rates
     beside = ceil(programs / rates.processors)
-    steps = ceil(ceil(p.inner / t.parts) / t.inner)
+    steps = _blocks(p, t)
     height = t.rows if t.rows >= _WARPGROUP else 2 * t.rows
     computing = 2 * height * t.columns * t.inner * rates.processors / (rates.matrix * _REACHED)
     sides = tuple(zip((t.rows, t.columns), p.access, strict=True))
@@ -99,6 +100,13 @@ def _round(p: Product, t: Tile, target: Target, programs: int, latency: float, e
     storing = t.rows * t.columns * (p.size if t.parts == 1 else 4) / _PORT
     alone = (_LATENCY + _FINISH) * (1 if beside == 1 else _HIDDEN)
     return _together(beside * steps * step, programs * each) + beside * storing + alone
+
+
+def _blocks(p: Product, t: Tile) -> int:
+    """The blocks of a part of the walk."""
+    if p.steps == 1:
+        return ceil(ceil(p.inner / t.parts) / t.inner)
+    return ceil(p.steps * ceil(p.inner / p.steps / t.inner) / t.parts)
 
 
 def _together(*times: float) -> float:
@@ -134,13 +142,14 @@ def _tiles(p: Product, target: Target, parts: int | None) -> Iterator[Tile]:
 
 
 def _shapes(p: Product) -> Iterator[Tile]:
+    gathers = GATHERED in p.access
     least = _LINE if p.across[0] or p.rows > _WARPGROUP // 2 else 16
     for rows in _sizes(p.rows, least, 256):
         for columns in _sizes(p.columns, _LINE if p.across[1] and p.columns >= _LINE else 16, 256):
-            warps = 8 if rows * columns > 4 * 32 * _RESULTS else 4
+            warps = 8 if rows * columns > 4 * 32 * (_GATHERING if gathers else _RESULTS) else 4
             if rows * columns > warps * 32 * _RESULTS or (rows < _WARPGROUP and columns > _WARPGROUP * 2):
                 continue
-            for inner in _sizes(p.inner, max(16, 64 // p.size * 2), 256 if rows < _WARPGROUP else 128):
+            for inner in _sizes(ceil(p.inner / p.steps), max(16, 64 // p.size * 2), 256 if rows < _WARPGROUP else 128):
                 yield Tile(rows, columns, inner, warps, 2)
 
 

@@ -11,11 +11,12 @@ from einc import tile
 from einc.base.facts import MOST_ALIGNED
 from einc.codegen.triton.contracted import least_inner
 from einc.codegen.triton.occupancy import Occupancy
-from einc.pipeline import Context, Product
+from einc.pipeline import GATHERED, Context, Product
 from einc.tile import Block, TileAxis
 from einc.tile.blocks import power
 from einc.tile.typing import multiplied
 from einc.tile.walk import each, lets, loops, tile_axes, values_in, walk_values
+from einc.tile.windows import windows
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +109,14 @@ class Sizing:
         operands = {v.tensor for v in loads}
         lying = [self.context.layouts[name].aligned for name in operands if name in self.context.layouts]
         lined = min(lying, default=MOST_ALIGNED) == MOST_ALIGNED
-        return Product(batch, sizes[dot.row], sizes[dot.column], sizes[dot.inner], dtype.size, lined, across=across)
+        steps = prod(sizes[s.axis.name] for s in loops(self.kernel.body) if not s.axis.blocked)
+        inner = steps * sizes[dot.inner]
+        access: tuple[int, ...] = (16, 16)
+        if any(not s.axis.blocked for s in loops(self.kernel.body)):
+            found, sides = windows(self.kernel), (dot.left, dot.right)
+            tensors = {s.names[0]: s.value.tensor for s in lets(self.kernel.body) if isinstance(s.value, tile.Load)}
+            access = tuple(16 if isinstance(x, tile.Ref) and tensors.get(x.name) in found else GATHERED for x in sides)
+        return Product(batch, sizes[dot.row], sizes[dot.column], inner, dtype.size, lined, access, across, steps)
 
     @property
     def least(self) -> int:

@@ -84,6 +84,7 @@ class Model:
         self.given = {p.name for p in program.operands}
         self.products = Products(program)
         self.known = {} if works is None else works
+        self.dotted: dict[Planned, frozenset[str]] = {}
 
     def cost(self, plan: Planned, share: float = 1.0) -> Cost:
         """The predicted cost of a kernel that visits this share of the blocks it walks over, in parts or not."""
@@ -131,7 +132,9 @@ class Model:
 
     def contracted(self, plan: Planned) -> frozenset[str]:
         """The results of contractions on the matrix units."""
-        return frozenset(t.name for eq in plan.equations if self.operations(eq)[0] for t in eq.outputs)
+        by_dots = self.by_dots(plan)
+        dotted = (eq for eq in plan.equations if eq.name in by_dots and self.operations(eq)[0])
+        return frozenset(t.name for eq in dotted for t in eq.outputs)
 
     def utilisation(self, plan: Planned, splits: int) -> float:
         """The share of the processors that have a program, on average over the rounds that parts take."""
@@ -249,12 +252,12 @@ class Model:
         return self.known[eq]
 
     def by_dots(self, plan: Planned) -> frozenset[str]:
-        """The equations of a kernel that dots compute; other sums of products have their axes in tiles of no dot.
+        """The equations of a kernel that dots compute; other sums of products have their axes in tiles of no dot."""
+        if plan not in self.dotted:
+            self.dotted[plan] = self._by_dots(plan)
+        return self.dotted[plan]
 
-        On a GPU all count as dots: few tiles of other products fit there.
-        """
-        if not self.context.target.rates.in_turn:
-            return frozenset(eq.name for eq in plan.equations)
+    def _by_dots(self, plan: Planned) -> frozenset[str]:
         shapes = shapes_of(plan.equations, self.context)
         tiles = {a: t for t, group in tile_axes(plan, self.context).items() for a in group}
 
