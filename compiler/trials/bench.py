@@ -12,6 +12,7 @@ from einc.api import Program, compile
 from einc.binding import bind
 from einc.explain.accounts import level
 from einc.runtime.execution import place
+from einc.runtime.tensors import as_numpy
 from einc.runtime.timing import Race, Spread, cache_of, clock_of, race, sets_of_buffers
 from einc.runtime.timing import Way as Timed
 from einc.trials.contests import Contest
@@ -29,8 +30,11 @@ _SINGLE = Spread(1.0, 1.0, 1.0)
 
 @dataclass(frozen=True, slots=True)
 class Time:
-    """A peer's times; `ratio` is how many times as fast einc is, with its interval. `difference` is of its values from
-    einc's, `exact` from those in double precision. `error` says why there is no time."""
+    """A peer's times; `ratio` is how many times as fast einc is, with its interval.
+
+    `difference` is of its values from einc's, `exact` from those in double precision; `peak` are bytes of a GPU's
+    memory that it takes beyond its operands, results included. `error` says why there is no time.
+    """
 
     peer: str
     seconds: float = 0.0
@@ -39,6 +43,7 @@ class Time:
     difference: float = 0.0
     exact: float | None = None
     error: str = ""
+    peak: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +53,8 @@ class Row:
     `seconds` are of the device, `least` those of its fastest round, and `host` of the host; `exact` is the error
     against double precision, and `noise` the ratio of einc's time to itself. `predicted` is the model's time and
     `limit` what that is spent on, if there is a model of the machine; `bytes` are those of operands and results, of
-    which there were `sets`. `clock` is the rate of the device's clock in Hz. `error` says why nothing was measured.
+    which there were `sets`, and `peak` those beyond operands, as of peers. `clock` is the rate of the device's clock in
+    Hz. `error` says why nothing was measured.
     """
 
     name: str
@@ -69,6 +75,7 @@ class Row:
     sets: int = 1
     rounds: int = 0
     clock: float | None = None
+    peak: int | None = None
 
     @property
     def tflops(self) -> float:
@@ -163,7 +170,8 @@ def measured(contest: Contest, device: torch.device, effort: Effort, foreseen: P
         try:
             taking = peer(first)
             difference, at, theirs = matched(value, taking)
-            times[name] = Time(name, difference=difference, exact=None if exact is None else distance(theirs, exact))
+            away = None if exact is None else distance(theirs, exact)
+            times[name] = Time(name, difference=difference, exact=away, peak=peak(taking[at], device))
             ways[name] = rotating([taking[at], *(peer(tensors)[at] for tensors in sets[1:])])
         except Exception as error:  # a peer may raise anything
             times[name] = Time(name, error=reason(error))
@@ -179,6 +187,7 @@ def measured(contest: Contest, device: torch.device, effort: Effort, foreseen: P
         times=tuple(t if t.error else _timed(t, taken) for t in times.values()), host=taken.host(OWN),
         least=taken.least(OWN), sets=count, rounds=len(taken.turns[OWN]), noise=noise,
         exact=None if exact is None else distance(value, exact), clock=min(clocks, default=None),
+        peak=peak(own(first)[0], device),
     )  # fmt: skip
     if contest.gradient:
         return row
@@ -208,9 +217,14 @@ def predicted(contest: Contest, program: Program, tensors: Tensors, device: torc
     bindings = bind(meant, shapes, contest.scalars)
     where, lying = place(device), [tensors[p.name] for p in meant.operands]
     ran = program.options.compile(meant, bindings.extents, where, program.options.layouts(lying, where))
-    found = level(ran.on(target(device)), bindings.extents, bindings.scalars)
+    found = level(ran.on(target(device)), bindings.extents, bindings.scalars, _integers(tensors))
     longest = max(found.kernels, key=lambda k: k.predicted_us)
     return Prediction(1e-6 * found.predicted_us, longest.limit, len(found.kernels), float(found.flops))
+
+
+def _integers(tensors: Tensors) -> dict[str, Any]:
+    """The operands that the bounds of loops may depend on, by their values."""
+    return {name: as_numpy(t.cpu()) for name, t in tensors.items() if not t.is_floating_point() and not t.is_meta}
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -227,6 +241,21 @@ def rotating(ways: Sequence[Way]) -> Timed:
         return kept[at]
 
     return run
+
+
+def peak(way: Way, device: torch.device) -> int | None:
+    """Bytes of a GPU's memory that a way takes at most beyond what there is; None on any other device."""
+    import torch
+
+    if device.type != "cuda":
+        return None
+    way()
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    kept = way()
+    torch.cuda.synchronize()
+    del kept
+    return torch.cuda.max_memory_allocated() - before
 
 
 def matched(value: Any, ways: Sequence[Way]) -> tuple[float, int, Any]:

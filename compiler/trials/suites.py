@@ -65,6 +65,8 @@ def _gradients(device: str) -> list[Contest]:
             backward(c) for c in (*(attention(name, device, "f32", (1, 4, 512, 64)) for name in _FORWARD[:2]), *layers)
         ]
     forms = [attention(name, device, "bf16", (4, 16, 4096, 128)) for name in _BACKWARD]
+    forms += [attention(name, device, "bf16", (4, 16, 4096, 64)) for name in _FORWARD]
+    forms += [attention(name, device, "bf16", (1, 16, 16384, 128)) for name in _FORWARD[:2]]
     layers = [reduced(name, device, "bf16", 8192, 4096) for name in ("layernorm", "rmsnorm")]
     loss = FUSED["linear cross-entropy"](device, "bf16", {**_LAYER, "k": _VOCABULARY})
     return [backward(c) for c in (*forms, *layers, loss)]
