@@ -9,7 +9,9 @@ from typing import Annotated
 
 import typer
 
-import einc.cli.programs  # noqa: F401 - whose commands come first in the help
+import einc.cli.programs  # whose commands come first in the help
+
+import einc.cli.measuring  # noqa: F401  # isort: skip
 from einc.cli.app import Json, Level, command, say, say_json
 from einc.cli.app import app as app
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from einc.base.errors import CallError
 from einc.base.targets import TARGETS, Rates, Target
@@ -55,11 +55,37 @@ def facts(device: torch.device) -> dict[str, str]:
 
 
 def processor() -> str:
+    """The name of the processor."""
+    return _said("model name") or platform.processor() or platform.machine()
+
+
+def _said(what: str) -> str | None:
+    """What the system says of its first processor."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as file:
-            return next(line.split(":")[1].strip() for line in file if line.startswith("model name"))
+            return next(line.split(":")[1].strip() for line in file if line.startswith(what))
     except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
+        return None
+
+
+_CYCLES = 1 << 17  # about a tenth of a millisecond
+
+
+def clock_rate(device: torch.device) -> float | None:
+    """The rate of a device's clock in Hz: a GPU's by the time of some cycles; None where it is not known."""
+    import torch
+
+    if device.type == "cuda":
+        cuda: Any = torch.cuda  # partly untyped
+        start, end = (cuda.Event(enable_timing=True) for _ in range(2))
+        cuda._sleep(_CYCLES)
+        start.record()
+        cuda._sleep(_CYCLES)
+        end.record()
+        end.synchronize()
+        return _CYCLES / (1e-3 * float(start.elapsed_time(end)))
+    mega = _said("cpu MHz")
+    return None if mega is None else 1e6 * float(mega)
 
 
 def target(device: torch.device) -> Target:
