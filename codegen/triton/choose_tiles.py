@@ -51,6 +51,8 @@ def choose_tiles(kernel: tile.Kernel, context: Context) -> tile.Kernel:
     tiles = _dot_tiles(k) if k.dots else Tiles(plain_blocks(k), 4)
     sizes = {a.name: _block(k, a, tiles) for a in k.axes if k.given(a) is None}
     counts = {"warps": tiles.warps, "stages": tiles.stages} | counts_asked(context.choices, kernel, "warps", "stages")
+    if context.target.vendor == "cpu":
+        counts |= counts_asked(context.choices, kernel, "box", "workers")  # of what torch computes of the tiles
     return replace(kernel, choices=k.kernel.choices.sized(sizes).counted(counts))
 
 
