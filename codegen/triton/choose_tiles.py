@@ -98,11 +98,10 @@ def _dot_tiles(k: Sizing) -> Tiles:
         return busy
     if k.steps and k.target.vendor != "cpu":
         return _stepped(k)
-    walked = {a.name for a in k.axes if a.role == "reduced"}
-    is_product = k.on_cuda and len(k.dots) == 1 and k.dots[0].inner in walked and k.is_copied(k.dots[0])
-    if is_product and k.target.has_descriptors and widest <= 2 and not k.kernel.whole:
+    if k.is_ranked:
         return _ranked(k)
-    return _streaming(_of_dots(k, widest, walked, is_product), k)
+    walked = {a.name for a in k.axes if a.role == "reduced"}
+    return _streaming(_of_dots(k, widest, walked, k.is_product), k)
 
 
 def _of_dots(k: Sizing, widest: int, walked: set[str], is_product: bool) -> Tiles:

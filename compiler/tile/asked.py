@@ -18,6 +18,7 @@ from einc.tile.walk import tile_axes
 
 MOST_PARTS = 1024
 PLAN = "plan"  # which equations share a kernel: 1 is what is predicted to take least, then what was looked at beside it
+EARLY = (PLAN, "parts")  # choices that are made before there are kernels
 _LONGEST = 40  # the most characters of a text that is quoted
 _COUNTS: dict[str, Sequence[int]] = {
     "parts": range(1, MOST_PARTS + 1),
@@ -104,6 +105,11 @@ def ways_asked(choices: tuple[Choice, ...], kernel: Kernel) -> dict[str, str]:
     """The ways to memory that are asked for, by tensor."""
     found = {b.name: asked(choices, b.name, kernel.name, kernel.plan) for b in kernel.buffers}
     return {name: way for name, way in found.items() if isinstance(way, str)}
+
+
+def counts(name: str) -> Sequence[int]:
+    """The values that a count may have."""
+    return _COUNTS[name]
 
 
 # ---------------------------------------------------------------------------------------------------------------------
