@@ -61,6 +61,12 @@ def _parts(product: Product, target: Target) -> int:
     return parts(product, target)
 
 
+def _predicted(kernel: tile.Kernel, context: Context) -> float | None:
+    from einc.codegen.triton.sizing import predicted
+
+    return predicted(kernel, context)
+
+
 CHOOSE_TILES = Pass(
     "choose-tiles",
     "axis t[?]  -->  axis t[least .. cap]",
@@ -88,4 +94,5 @@ TRITON = Backend(
     _FOLDS_FIRST,
     _seconds,
     _parts,
+    _predicted,
 )

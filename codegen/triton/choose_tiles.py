@@ -51,6 +51,8 @@ def choose_tiles(kernel: tile.Kernel, context: Context) -> tile.Kernel:
     tiles = _dot_tiles(k) if k.dots else Tiles(plain_blocks(k), 4)
     sizes = {a.name: _block(k, a, tiles) for a in k.axes if k.given(a) is None}
     counts = {"warps": tiles.warps, "stages": tiles.stages} | counts_asked(context.choices, kernel, "warps", "stages")
+    if context.target.vendor == "cpu":
+        counts |= counts_asked(context.choices, kernel, "box", "workers")  # of what torch computes of the tiles
     return replace(kernel, choices=k.kernel.choices.sized(sizes).counted(counts))
 
 
@@ -96,11 +98,10 @@ def _dot_tiles(k: Sizing) -> Tiles:
         return busy
     if k.steps and k.target.vendor != "cpu":
         return _stepped(k)
-    walked = {a.name for a in k.axes if a.role == "reduced"}
-    is_product = k.on_cuda and len(k.dots) == 1 and k.dots[0].inner in walked and k.is_copied(k.dots[0])
-    if is_product and k.target.has_descriptors and widest <= 2 and not k.kernel.whole:
+    if k.is_ranked:
         return _ranked(k)
-    return _streaming(_of_dots(k, widest, walked, is_product), k)
+    walked = {a.name for a in k.axes if a.role == "reduced"}
+    return _streaming(_of_dots(k, widest, walked, k.is_product), k)
 
 
 def _of_dots(k: Sizing, widest: int, walked: set[str], is_product: bool) -> Tiles:

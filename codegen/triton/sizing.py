@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from math import prod
+from math import inf, prod
 
 from einc import tile
 from einc.base.facts import MOST_ALIGNED
 from einc.codegen.triton.contracted import least_inner
 from einc.codegen.triton.occupancy import Occupancy
+from einc.codegen.triton.products import Tile as Shape
+from einc.codegen.triton.products import is_possible, seconds
 from einc.pipeline import GATHERED, Context, Product
 from einc.tile import Block, TileAxis
 from einc.tile.blocks import power
@@ -95,6 +97,19 @@ class Sizing:
         return frozenset(found)
 
     @property
+    def is_product(self) -> bool:
+        """Is it a single product of tensors as they lie in memory?"""
+        walked = {a.name for a in self.axes if a.role == "reduced"}
+        dots = self.dots
+        return self.on_cuda and len(dots) == 1 and dots[0].inner in walked and self.is_copied(dots[0])
+
+    @property
+    def is_ranked(self) -> bool:
+        """Is it such a product on copy engines, whose time is known for every tile?"""
+        narrow = all(t.size <= 2 for _, t in self.multiplied)
+        return self.is_product and self.target.has_descriptors and narrow and not self.kernel.whole and not self.steps
+
+    @property
     def product(self) -> Product:
         """Its one dot as a product of two tensors."""
         ((dot, dtype),) = self.multiplied
@@ -142,6 +157,24 @@ class Sizing:
         """The programs of the grid with blocks of these sizes."""
         context = self.context
         return prod(-(-prod(context.size(x) for x in a.axes) // blocks.get(a.role, 1)) for a in self.kernel.grid)
+
+
+def predicted(kernel: tile.Kernel, context: Context) -> float | None:
+    """The seconds of a kernel in the tiles that it has: infinite where these take more than there is, None for others
+    than products of two tensors, whose time cannot be told."""
+    k, c = Sizing(kernel, context), kernel.choices
+    if not k.dots:
+        return None
+    sizes = k.sizes({})
+    room = k.target.shared
+    if k.occupancy.shared(sizes, c.stages, c.warps) > room or k.occupancy.registers(sizes) > k.target.registers:
+        return inf
+    if not k.is_ranked:
+        return None
+    (dot,) = k.dots
+    shape = Shape(sizes[dot.row], sizes[dot.column], sizes[dot.inner], c.warps, c.stages, c.parts)
+    fits = is_possible(k.product, shape) and shape.shared(k.product.size) <= room
+    return seconds(k.product, shape, k.target) if fits else inf
 
 
 def _indices(kernel: tile.Kernel) -> Iterator[tuple[str, tuple[tile.Value, ...]]]:

@@ -48,7 +48,8 @@ class Backend:
     not. Tiles that are folded as they lie in memory have the folded axis last, or first from `folds_first` axes on.
     `passes` go from tile to tile, each list after the shared pass that it stands beside. `emit` writes the file of a
     program, `emit_both` that of one with its gradients. If the generator knows the time of a product on a target,
-    `seconds` is the least, and `parts` are those of the walk that take it.
+    `seconds` is the least, and `parts` are those of the walk that take it. `predicted` is the time of a kernel with the
+    tiles, warps and stages that it has: infinite where it takes more than there is, None where that cannot be told.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Backend:
     folds_first: int | None = None
     seconds: Callable[[Product, Target], float] | None = None
     parts: Callable[[Product, Target], int] | None = None
+    predicted: Callable[[tile.Kernel, Context], float | None] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,7 +73,9 @@ class Callee:
         baked = decide - self.deciding.always
         lying = self.options.layouts(tensors, where)
         meaning = partial(self.bound, facts, scalars)
-        return prepared(self.description, facts, kept, where, self.options, meaning, baked, lying)
+        held = dict(zip(self.operands, tensors, strict=True)) if len(tensors) == len(self.operands) else None
+        there = None if held is None else (held, scalars)
+        return prepared(self.description, facts, kept, where, self.options, meaning, baked, lying, there)
 
     def first(
         self,
@@ -154,6 +156,11 @@ class Callee:
         varying = calls.varying(tensors, scalars)
         fixed = {n: v for n, v in scalars.items() if n not in varying}
         calls.keep(found[0], lambda given, _, numbers: run(given, fixed | dict(zip(varying, numbers, strict=True))))
+
+    def forget(self) -> None:
+        """Drop the calls that were made, and the derivatives."""
+        self.calls = None
+        self.derivatives.clear()
 
     def _calls(self) -> Calls:
         from einc.runtime.again import Calls

@@ -216,6 +216,14 @@ def _gradients(
     return [None if k is None else results[k] for k in half.gradients]
 
 
+def differentiate(results: Any, tensors: Tensors) -> None:
+    """Have the gradients of results by tensors computed, for cotangents that are not constant."""
+    import torch
+
+    every = [r for r in (results if isinstance(results, tuple) else (results,)) if r.requires_grad]
+    torch.autograd.grad(every, [t for t in tensors if t.requires_grad], [torch.randn_like(r) for r in every])
+
+
 def differentiated(
     found: Derivative, tensors: Tensors, scalars: Mapping[str, Any], compute: Compute
 ) -> tuple[torch.Tensor, ...]:

@@ -188,9 +188,13 @@ class _Head:
                 self.choices = replace(self.choices, warps=c.integer("how many warps run a program"))
             case "stages":
                 self.choices = replace(self.choices, stages=c.integer("how many blocks are in flight"))
+            case "box":
+                self.choices = replace(self.choices, box=c.integer("how many elements a box has"))
+            case "workers":
+                self.choices = replace(self.choices, workers=c.integer("how many workers share the boxes"))
             case _:
                 c.at = 0
-                words = "'reads', 'writes', 'takes', 'grid', 'whole', 'warps' or 'stages'"
+                words = "'reads', 'writes', 'takes', 'grid', 'whole', 'warps', 'stages', 'box' or 'workers'"
                 c.wrong(f"{words}; statements stand further right")
         c.end()
         self.body = [*self.body, *line.below]
