@@ -16,6 +16,7 @@ from einc.base import targets
 from einc.base.errors import CallError
 from einc.base.facts import Fact
 from einc.base.files import read_text
+from einc.codegen import BACKENDS
 from einc.driver import elaborate
 from einc.ein.printer import print_program
 from einc.inspection import LEVELS, Inspected, Known, usually
@@ -43,6 +44,7 @@ def compile(  # noqa: A001 - einc.compile is the name users look for
     verify: bool = True,
     splits: int | None = None,
     choices: Mapping[str, int | str] | None = None,
+    backend: str = "triton",
 ) -> Program:
     """The program that a text means: an einsum string, an expression over einsum strings, or definitions.
 
@@ -51,8 +53,9 @@ def compile(  # noqa: A001 - einc.compile is the name users look for
     checks the compiler's own work after each pass. `splits` asks for walks over reduced axes in so many parts, wherever
     that is possible; without it they are as many as pay. `choices` go before those of the heuristics, which `explain`
     prints: sizes of tiles by their names in the source, `{"BI": 64, "BJ": "16..64"}`, and `warps`, `stages`, `parts`
-    and `section`; for one kernel alone with its name before them, `"O.warps"`. Raises `einc.Error` where the text or a
-    choice is wrong; what depends on operands is found at the call.
+    and `section`; for one kernel alone with its name before them, `"O.warps"`. `backend` names the generator
+    of kernels: `triton`, or `gluon`, whose warps have roles where a kernel and its machine allow that. Raises
+    `einc.Error` where the text or a choice is wrong; what depends on operands is found at the call.
     """
     if isinstance(text, os.PathLike):
         text, name = read_text(Path(text)), name or os.fspath(text)
@@ -68,9 +71,13 @@ def compile(  # noqa: A001 - einc.compile is the name users look for
         raise CallError(f"there is no optimisation level {level!r}", fact="levels are 0, 1 and 2", hint="level=2")
     if splits is not None and (type(splits) is not int or not 1 <= splits <= MOST_PARTS):
         raise CallError(f"a walk is not in {splits!r:.40} parts", fact=f"1 to {MOST_PARTS} are", hint="splits=8")
+    if backend not in BACKENDS:
+        known = ", ".join(BACKENDS)
+        raise CallError(f"no generator is called {backend!r:.40}", fact=f"there are {known}", hint='backend="gluon"')
     wanted = [*({"parts": splits} if splits else {}).items(), *(choices or {}).items()]
     asked = tuple(choice(key, value) for key, value in wanted)
-    return Program(text, name, Options(level, None if target is None else targets.target(target), verify, asked))
+    machine = None if target is None else targets.target(target)
+    return Program(text, name, Options(level, machine, verify, asked, backend=BACKENDS[backend]))
 
 
 class Program(Inspected):
