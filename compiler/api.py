@@ -16,6 +16,7 @@ from einc.base import targets
 from einc.base.errors import CallError
 from einc.base.facts import Fact
 from einc.base.files import read_text
+from einc.codegen import BACKENDS
 from einc.driver import elaborate
 from einc.ein.printer import print_program
 from einc.inspection import LEVELS, Inspected, Known, usually
@@ -47,6 +48,7 @@ def compile(  # noqa: A001 - einc.compile is the name users look for
     splits: int | None = None,
     choices: Mapping[str, int | str] | None = None,
     tune: str | None = None,
+    backend: str = "triton",
 ) -> Program:
     """The program that a text means: an einsum string, an expression over einsum strings, or definitions.
 
@@ -58,8 +60,9 @@ def compile(  # noqa: A001 - einc.compile is the name users look for
     and `section`; for one kernel alone with its name before them, `"O.warps"`. `tune` says how the rest is chosen on
     the device of a call: `"quick"` times the model's best few at the first call of a size class, `"full"` more of them
     and other plans; what is fastest is kept for further calls, also of other processes. `"off"` leaves it to the model
-    alone; without it the environment decides (`EINC_TUNE`), and what was measured before is used. Raises `einc.Error`
-    where the text or a choice is wrong; what depends on operands is found at the call.
+    alone; without it the environment decides (`EINC_TUNE`), and what was measured before is used. `backend` names the
+    generator of kernels: `triton`, or `gluon`, whose warps have roles where a kernel and its machine allow that. Raises
+    `einc.Error` where the text or a choice is wrong; what depends on operands is found at the call.
     """
     if isinstance(text, os.PathLike):
         text, name = read_text(Path(text)), name or os.fspath(text)
@@ -75,6 +78,9 @@ def compile(  # noqa: A001 - einc.compile is the name users look for
         raise CallError(f"there is no optimisation level {level!r}", fact="levels are 0, 1 and 2", hint="level=2")
     if splits is not None and (type(splits) is not int or not 1 <= splits <= MOST_PARTS):
         raise CallError(f"a walk is not in {splits!r:.40} parts", fact=f"1 to {MOST_PARTS} are", hint="splits=8")
+    if backend not in BACKENDS:
+        known = ", ".join(BACKENDS)
+        raise CallError(f"no generator is called {backend!r:.40}", fact=f"there are {known}", hint='backend="gluon"')
     wanted = [*({"parts": splits} if splits else {}).items(), *(choices or {}).items()]
     asked = tuple(choice(key, value) for key, value in wanted)
     if tune not in (None, OFF) and (asked or target is not None):
@@ -82,7 +88,7 @@ def compile(  # noqa: A001 - einc.compile is the name users look for
         raise CallError("nothing is left to tune", fact=f"tune={tune!r:.40}, and {given}", hint="leave out one of both")
     machine = None if target is None else targets.target(target)
     how = None if tune is None else checked(tune)
-    return Program(text, name, Options(level, machine, verify, asked, tune=how))
+    return Program(text, name, Options(level, machine, verify, asked, backend=BACKENDS[backend], tune=how))
 
 
 class Program(Inspected):

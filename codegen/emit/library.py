@@ -188,6 +188,17 @@ def described(tensor, *sides):
     strides = [past if n == 1 else stride for n, stride in zip(tensor.shape[:-1], tensor.stride())]
     return TensorDescriptor(tensor, [*tensor.shape], [*strides, 1], [*sides])
 ''',
+    "swizzled": '''
+def swizzled(tensor, *sides):
+    """A descriptor of blocks that lie in shared memory as warpgroups read them."""
+    of = described(tensor, *sides)
+    layout = gl.NVMMASharedLayout.get_default_for([*sides], getattr(gl, str(tensor.dtype).removeprefix("torch.")))
+    return SwizzledDescriptor(tensor, of.shape, of.strides, of.block_shape, layout)
+''',
+    "fetch": """
+# what Triton 3.6 calls otherwise
+fetch = tma.async_load if hasattr(tma, "async_load") else tma.async_copy_global_to_shared
+""",
     "tile_size": '''
 def tile_size(extent, least, most=2**30):
     """The power of two that holds an extent, within bounds."""
@@ -285,7 +296,12 @@ def checked_extent(axis, n):
 ''',
 }
 NAMES = frozenset(_SOURCES)
-_NEEDS = {"signed_power": ("integer_power",), "floor_quotient": ("quotient",), "expm1": ("tanh",)}
+_NEEDS = {
+    "signed_power": ("integer_power",),
+    "floor_quotient": ("quotient",),
+    "expm1": ("tanh",),
+    "swizzled": ("described",),
+}
 
 
 def needs(name: str) -> tuple[str, ...]:

@@ -24,22 +24,27 @@ from einc.tile.windows import by_corners, by_descriptor, in_rows, names_beside
 
 def kernel_source(file: File, kernel: tile.Kernel) -> tuple[Signature, list[str]]:
     """The kernel's signature, and its lines."""
-    writer = _Writer(file, kernel)
+    writer = KernelWriter(file, kernel)
     head = [f"# {line}" for title in kernel.title for line in title.splitlines()]
     return writer.signature, [*head, *writer.header(), *indented(writer.lines())]
 
 
-class _Writer:
+class KernelWriter:
+    """Writes a kernel's function. `whole` is the kernel, and `kernel` what is written of it: by corners of blocks where
+    descriptors load these."""
+
+    expressions: type[Expressions] = Expressions
+
     def __init__(self, file: File, kernel: tile.Kernel) -> None:
         self.windows, self.whole = by_descriptor(kernel), kernel
         self.kernel = by_corners(kernel, self.windows)
         self.read = names_beside(self.kernel, frozenset(self.windows))
-        self.names = Names(OF_TRITON, around=file.names)
+        self.file, self.names = file, Names(OF_TRITON, around=file.names)
         self.python: dict[tuple[str, str], str] = {}
         self.axes = tile_axes(kernel)
         name = file.names.fresh(f"{kernel.name}_kernel", ascii_only=True)
         self.signature = self._arguments(name)
-        self.write = Expressions(file, {b.name: b for b in kernel.buffers}, self.python)
+        self.write = self.expressions(file, {b.name: b for b in kernel.buffers}, self.python)
         self.write.types.update(scope(kernel))
         self.write.blocks = {a.name: block for block, a in self.signature.blocks}
         self.write.natural |= set(self.axes)
@@ -82,13 +87,13 @@ class _Writer:
         sizes = zip(s.extents, extents_of(self.whole), strict=True)
         extents = [f"{name}: tl.constexpr" if axis in still else name for name, axis in sizes]
         kinds = [list(s.pointers), [x for row in s.strides for x in row], extents, scalars, constants]
-        arguments = [line for kind in kinds if kind for line in _filled(kind)]
+        arguments = [line for kind in kinds if kind for line in in_lines(kind)]
         return [*wrapped(decorator), f"def {s.name}(", *indented(arguments), "):"]
 
     # Statements ------------------------------------------------------------------------------------------------------
 
     def lines(self) -> list[str]:
-        return [*self.units(), *self.grid(), *self.body(self.kernel.body, {})] or ["pass"]
+        return [*self.units(), *self.held(), *self.grid(), *self.body(self.kernel.body, {})] or ["pass"]
 
     def units(self) -> Iterator[str]:
         """What Triton is told of extents and strides: how many neighbours are reached at once divides them."""
@@ -103,12 +108,15 @@ class _Writer:
         found = zip(self.signature.strides, self.whole.buffers, strict=True)
         return next(names for names, b in found if b.name == tensor)
 
-    def grid(self) -> Iterator[str]:
-        """The program's place: one number decomposed into the grid's axes, the last one fastest."""
+    def held(self) -> Iterator[str]:
+        """The positions along axes that a block has all of."""
         for a in self.kernel.whole:
             name = self.take("value", a.name, a.name)
             self.write.types[a.name] = loop_position(a)
             yield f"{name} = tl.arange(0, {self.python['block', a.name]}).to(INT)"
+
+    def grid(self) -> Iterator[str]:
+        """The program's place: one number decomposed into the grid's axes, the last one fastest."""
         grid = self.kernel.grid
         if not grid:
             return
@@ -364,7 +372,7 @@ def _parameter(name: str, dtype: DType) -> str:
     return f"{name}: {TYPES[dtype.name]}" if dtype.is_float else name
 
 
-def _filled(items: list[str], width: int = 100) -> Iterator[str]:
+def in_lines(items: list[str], width: int = 100) -> Iterator[str]:
     """Items in lines as long as the width allows, each with its comma."""
     line = ""
     for item in items:
