@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from einc.base.types import DType, compute, settle
-from einc.ein import AxisValue, Equation, Expr, Program, Read, Tensor, axes_of
+from einc.ein import ONE, AxisValue, Equation, Expr, Program, Read, Tensor, axes_of
 from einc.ein.inference import dtype_of
 from einc.ein.rewriting import names, unused
 from einc.passes.algebra.products import Product, multiplied, taken_apart
@@ -39,7 +39,7 @@ def _named(e: Equation, taken: set[str], dtypes: dict[str, DType]) -> list[Equat
         if frozenset((*e.axes, *e.over)) in groups or not groups:
             return [e]
     found: list[Equation] = []
-    factors: list[Expr] = [f for f in product.factors if not axes_of(f)]
+    factors: list[Expr] = [f for f in product.factors if not axes_of(f) and f != ONE]
     for axes, group in groups.items():
         body = group.around(multiplied(group.factors))
         t = settle(dtype_of(body, dtypes))
@@ -72,8 +72,12 @@ def _grouped(product: Product, over: tuple[str, ...]) -> tuple[Product, dict[fro
         elif axes:
             groups.setdefault(axes, Product()).factors.append(f)
     for d in product.divisors:
-        home = next((g for axes, g in groups.items() if axes.issuperset(axes_of(d))), None)
-        (whole if home is None or set(axes_of(d)).isdisjoint(over) else home).divisors.append(d)
+        axes = frozenset(axes_of(d))
+        if axes.isdisjoint(over):
+            whole.divisors.append(d)
+            continue
+        home = next((g for other, g in groups.items() if axes <= other), None)
+        (groups.setdefault(axes, Product()) if home is None else home).divisors.append(d)
     for axes in sorted(groups, key=len):
         large = next((g for other, g in groups.items() if axes < other), None)
         if large is not None:

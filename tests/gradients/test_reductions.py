@@ -98,6 +98,15 @@ def test_over_several_axes_under_a_condition(monoid: str, over: str) -> None:
     everywhere(call(text, x=normal(3, 5, 2)))
 
 
+@pytest.mark.parametrize(
+    "term", ["sigmoid(x[i, j]) * u[i]", "u[i] / (2 + x[i, j] ** 2) / y[i]", "1 / (3 + tanh(x[i, j]))"]
+)
+def test_sums_of_what_only_divides(term: str) -> None:
+    """A divisor that varies along a sum, with no factor beside it that does."""
+    text = f"def f(x[i, j], u[i], y[i]):\n    A[i] = u[i] ** 3 + y[i]\n    T[i] = sum[j]({term} * A[i])\n    return T\n"
+    everywhere(call(text, x=normal(4, 7), u=normal(4), y=normal(4) + 3))
+
+
 def test_the_greatest_with_what_it_carries() -> None:
     """The value goes to the place that wins; what is carried from there, a position, has no gradient itself."""
     text = """
