@@ -64,7 +64,7 @@ def prune_domain(program: Program, context: Context) -> Program:
     pruning = _Pruning(program, context)
     for (axis, predicates), equations in groups.items():
         pruning.bound(axis, predicates, equations)
-    for e in program.equations:
+    for e in pruning.program.equations:
         pruning.suffice(e)
     return pruning.program
 
@@ -121,7 +121,7 @@ class _Pruning:
             self.program = made
 
     def suffice(self, e: Equation) -> None:
-        """Tell where a part of what masks a product holds by itself, if that is about few positions and it pays."""
+        """Tell where a part of what masks a product holds by itself, if nothing else bounds it and it pays."""
         if e.product is None or len(e.over) != 1 or e.within is not None:
             return
         (axis,), program = e.over, self.program

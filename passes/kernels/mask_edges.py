@@ -112,8 +112,8 @@ class _Masks:
                 x, y = self.value(left), self.value(right)
                 return replace(
                     v,
-                    left_in=None if left_in is None else self.value(left_in),
-                    right_in=None if right_in is None else self.value(right_in),
+                    left_in=None if left_in is None else self.counting(left_in, v.row),
+                    right_in=None if right_in is None else self.counting(right_in, v.column),
                     left=self.within(inner, x, Lit(0, self.dtype(x))),
                     right=self.within(inner, y, Lit(0, self.dtype(y))),
                     acc=self.value(v.acc),
@@ -162,6 +162,11 @@ class _Masks:
 
     def kernel_order(self, axes: frozenset[str]) -> list[str]:
         return [a for a in self.names if a in axes and a in self.ragged]
+
+    def counting(self, mask: Value, axis: str) -> Value:
+        """What counts for rows, or columns, of a dot, as far as these exist."""
+        found = self.value(mask)
+        return Elem("and", (Ref(self.edges[axis]), found)) if axis in self.ragged else found
 
     def within(self, axis: str, v: Value, unit: Lit) -> Value:
         """The value, and the unit at positions of the axis that do not exist."""
