@@ -71,11 +71,16 @@ def tan(x):
     "tanh": '''
 @triton.jit
 def tanh(x):
-    """Near 0 a rational approximation (Cephes), elsewhere 1 - 2 / (e^2x + 1), so that no digits cancel."""
+    """Near 0 an approximation (Cephes), elsewhere 1 - 2 / (e^2x + 1), so that no digits cancel."""
     s = x * x
-    p = (-0.964399179425052238628 * s - 99.2877231001918586564) * s - 1614.68768441708447952
-    q = ((s + 112.811678491632931402) * s + 2235.48839060100448583) * s + 4844.06305325125486048
-    return tl.where(tl.abs(x) < 0.625, x + x * s * (p / q), 1.0 - 2.0 / (tl.exp(2.0 * x) + 1.0))
+    if x.dtype == tl.float64:
+        p = (-0.964399179425052238628 * s - 99.2877231001918586564) * s - 1614.68768441708447952
+        q = ((s + 112.811678491632931402) * s + 2235.48839060100448583) * s + 4844.06305325125486048
+        p = p / q
+    else:
+        p = ((-0.00570498872745 * s + 0.0206390887954) * s - 0.0537397155531) * s + 0.133314422036
+        p = p * s - 0.333332819422
+    return tl.where(tl.abs(x) < 0.625, x + x * s * p, 1.0 - 2.0 / (tl.exp2(x * 2.8853900817779268) + 1.0))
 ''',
     "log1p": '''
 @triton.jit

@@ -21,14 +21,16 @@ _LINE = 64  # positions of neighbours in memory that a block has at least, where
 def plain_blocks(k: Sizing) -> dict[str, Block]:
     """The innermost axis gets what its size hint asks for; the rows what is left of the tile.
 
-    Neighbours in memory of anything that is read or written get a line of it first. Prefixes of several components are
-    that many tiles at once.
+    Of what is held whole, only axes that one value extends over take room from each other. Neighbours in memory of
+    anything that is read or written get a line of it first. Prefixes of several components are that many tiles at once.
     """
     carried = max((len(v.args) for v in values_in(k.kernel.body) if isinstance(v, tile.Scan)), default=1)
     room = (_INTERPRETED if k.target.vendor == "cpu" else _TILE) // power(carried)
+    whole = {a.name: power(k.context.size(a.axes[0])) for a in k.kernel.whole if k.given(a) is None}
     blocks: dict[str, Block] = {}
     if k.crossed:  # what is read of one side at few positions is used for all of the other
         return {a.role: Block(1, max(1, room // _TILE) if a.role == "inner" else _CROSS) for a in k.axes}
+    room = max(1, room // max((prod([whole.get(x, 1) for x in axes]) for axes in k.occupancy.computed), default=1))
     short = segments(k.kernel)
     every = tile_axes(k.kernel).values()
     axes = sorted(every, key=lambda a: ("whole", "inner", "reduced", "column", "row", "batch").index(a.role))
@@ -40,7 +42,6 @@ def plain_blocks(k: Sizing) -> dict[str, Block]:
             continue
         if a.role == "whole":
             blocks[a.role] = Block(1, WHOLE)
-            room = max(1, room // power(k.context.size(a.axes[0])))
             continue
         left = max(room // prod(lines.values()), line, 1)
         widest = min(left, _WIDEST.get(a.role, left) if len(axes) > 1 else left)

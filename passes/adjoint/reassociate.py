@@ -11,6 +11,11 @@ are read again.
     sum[e, k](dY[i, k] * W[e, k] * O[i, e])  -->  sum[e](dO[i, e] * O[i, e])
     where dO[i, e] = sum[k](dY[i, k] * W[e, k])
 
+So are backward sums that were found in this way before.
+
+    sum[i, e](s[i] * dO[i, e] * O[i, e])  -->  sum[i](s[i] * D[i])
+    where D[i] = sum[e](dO[i, e] * O[i, e])
+
 A sum that is another one at a place that data tells is read there. Its gradient is then a part of that of the other,
 and not a sum of its own over all places:
 
@@ -87,12 +92,16 @@ def reassociated(forward: Sequence[Equation], backward: Sequence[Equation]) -> t
     sums = [(e, flatten.flat(e)) for e in forward if _is_sum(e)]
     own = [(e, flatten.flat(e)) for e in backward if _is_sum(e)]
     found: list[Equation] = []
+    shorter: list[tuple[Equation, Flat]] = []
     for e in backward:
         made = _rewritten(e, flatten.flat(e), sums) if _is_sum(e) else None
         before = own[: next((k for k, (other, _) in enumerate(own) if other.name == e.name), 0)]
         if made is not None and _is_sum(made):
-            shorter = _rewritten(made, flatten.flat(made), before)
-            made = shorter if shorter is not None and len(shorter.over) < len(made.over) else made
+            flat = flatten.flat(made)
+            tried = (_rewritten(made, flat, known) for known in (before, shorter))
+            made = min((made, *(t for t in tried if t is not None)), key=lambda t: len(t.over))
+        if made is not None and _is_sum(made):
+            shorter.append((made, flatten.flat(made)))
         found.append(made or e)
     return tuple(found)
 

@@ -91,6 +91,8 @@ class _Known:
         match s:
             case tile.Let(names=names, types=types, value=value):
                 self.names.update(zip(names, types, strict=True))
+                if (truth := self.truths.get(tile.Ref(names[0]))) is not None:
+                    self.truths[_normal(value)] = truth  # what a name is known to be is known of what it names
                 known = self.value(value)
                 if isinstance(known, Lit) and known.dtype == BOOL and len(names) == 1:
                     self.truths[tile.Ref(names[0])] = bool(known.value)
@@ -156,6 +158,8 @@ class _Known:
                 inside = (None if p is None else self.counting(p) for p in (left_in, right_in))
                 x, y, z = (self.whole(a) for a in (left, right, acc))
                 return tile.Dot(x, y, z, v.row, v.column, v.inner, v.batch, *inside)
+            case tile.Fold(monoid=monoid, args=(a,)) if monoid.truths and isinstance(known := self.value(a), Lit):
+                return known  # tiles have positions
             case tile.Fold(args=args) | tile.Scan(args=args):
                 return replace(v, args=tuple(map(self.whole, args)))
             case _:
