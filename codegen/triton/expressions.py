@@ -11,6 +11,8 @@ from einc.codegen.triton import contractions, operations
 from einc.codegen.triton.writer import TYPES, Writer
 from einc.tile import Value
 
+_BEYOND = 1 << 30  # a position beyond the end of every tensor, in 32 bits
+
 
 class Expressions(Writer):
     """Writes values by their kinds."""
@@ -75,8 +77,10 @@ class Expressions(Writer):
     def window(self, v: tile.Load, order: Axes) -> Text:
         """A block that a descriptor finds: its dimensions are in the order of memory, those of one position dropped."""
         sides = self.windows[v.tensor]
-        places = ", ".join(self.coordinate(v.index[dims[0]], axis) for axis, dims in sides)
-        code = f"{self.name('tensor', v.tensor)}.load([{places}])"
+        places = [self.coordinate(v.index[dims[0]], axis) for axis, dims in sides]
+        if v.mask is not None:
+            places[-1] = f"tl.where({self.value(v.mask, ()).code}, {places[-1]}, {_BEYOND})"
+        code = f"{self.name('tensor', v.tensor)}.load([{', '.join(places)}])"
         have = tuple(axis for axis, _ in sides if axis is not None)
         if len(have) < len(sides):
             code += f".reshape({self.shape(have)})"
