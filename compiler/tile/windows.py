@@ -3,8 +3,8 @@
     load T[b, i, k] where i < |i|, k < |k|   -->   a window of T: one position of b, a block of i, a block of k
 
 A descriptor knows where a tensor ends, and gives 0 beyond. So a load may go by one if its tensor ends where the axes of
-its tile do, and nothing else masks it but what masks all of a block, which then lies beyond. A walk may stop earlier, at
-a multiple of every block.
+its tile do, and nothing else masks it but what masks all of a block, which then lies beyond. A walk may stop earlier,
+at a multiple of every block.
 """
 
 from __future__ import annotations
