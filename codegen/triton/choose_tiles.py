@@ -16,9 +16,8 @@ from einc import tile
 from einc.base.targets import Target
 from einc.codegen.triton.contracted import LEAST, least_inner
 from einc.codegen.triton.occupancy import RESERVED, stages_needed
-from einc.codegen.triton.plain import plain_blocks
 from einc.codegen.triton.products import fastest
-from einc.codegen.triton.sizing import Sizing, Tiles
+from einc.codegen.triton.sizing import Sizing, Tiles, plain_blocks
 from einc.pipeline import Context
 from einc.tile import WHOLE, Block, TileAxis
 from einc.tile.asked import counts_asked, tiles_asked

@@ -11,6 +11,8 @@ from einc.codegen.triton import contractions, operations
 from einc.codegen.triton.writer import TYPES, Writer
 from einc.tile import Value
 
+_BEYOND = 1 << 30  # a position beyond the end of every tensor, in 32 bits
+
 
 class Expressions(Writer):
     """Writes values by their kinds."""
@@ -75,8 +77,10 @@ class Expressions(Writer):
     def window(self, v: tile.Load, order: Axes) -> Text:
         """A block that a descriptor finds: its dimensions are in the order of memory, those of one position dropped."""
         sides = self.windows[v.tensor]
-        places = ", ".join(self.coordinate(v.index[dims[0]], axis) for axis, dims in sides)
-        code = f"{self.name('tensor', v.tensor)}.load([{places}])"
+        places = [self.coordinate(v.index[dims[0]], axis) for axis, dims in sides]
+        if v.mask is not None:
+            places[-1] = f"tl.where({self.value(v.mask, ()).code}, {places[-1]}, {_BEYOND})"
+        code = f"{self.name('tensor', v.tensor)}.load([{', '.join(places)}])"
         have = tuple(axis for axis, _ in sides if axis is not None)
         if len(have) < len(sides):
             code += f".reshape({self.shape(have)})"
@@ -107,12 +111,22 @@ class Expressions(Writer):
         return text if stored == v.dtype else Text(f"{text.code}.to({TYPES[v.dtype.name]})")
 
     def store(self, s: tile.Store) -> str:
-        target = s.type.axes
+        target = self.lying(s)
         pointer = self.pointer(s.tensor, s.index, s.part, target)
         if frozenset().union(*map(self.axes, s.index)) != frozenset(target):
             pointer = Text(f"tl.broadcast_to({pointer.code}, {self.shape(target)})")
         masked = "" if s.mask is None else f", mask={self.over(s.mask, target).code}"
         return f"tl.store({pointer.code}, {self.over(s.value, target).code}{masked})"
+
+    def lying(self, s: tile.Store) -> Axes:
+        """The order of a tile that is stored: that of its type, or first what is neighbours in memory, where it is one
+        of several axes of a tile axis. Triton does not see that these are, and then takes the first axis to be."""
+        target = s.type.axes
+        along = [(i, axes) for i in s.index if (axes := self.axes(i))]
+        if len(target) < 2 or not along or (isinstance(along[-1][0], tile.Ref) and along[-1][0].name in target):
+            return target
+        first = along[-1][1]
+        return (*(a for a in target if a in first), *(a for a in target if a not in first))
 
 
 def _via_f32(have: DType, want: DType) -> bool:

@@ -1,4 +1,4 @@
-"""A kernel whose tiles are being chosen, and the tiles that one choice after another gives it."""
+"""A kernel whose tiles are being chosen, the tiles that one choice after another gives it, and those without dots."""
 
 from __future__ import annotations
 
@@ -14,11 +14,18 @@ from einc.codegen.triton.occupancy import Occupancy
 from einc.codegen.triton.products import Tile as Shape
 from einc.codegen.triton.products import is_possible, seconds
 from einc.pipeline import GATHERED, Context, Product
-from einc.tile import Block, TileAxis
+from einc.tile import WHOLE, Block, TileAxis
 from einc.tile.blocks import power
 from einc.tile.typing import multiplied
-from einc.tile.walk import each, lets, loops, tile_axes, values_in, walk_values
+from einc.tile.walk import each, lets, loops, segments, tile_axes, values_in, walk_values
 from einc.tile.windows import windows
+
+_TILE = 4096  # elements of a tile value
+_INTERPRETED = 1 << 18  # the same where each operation costs, however large its tile
+_CROSS = 64  # rows and columns of a tile where two sides meet in a loop within the walk
+_WIDEST = {"column": 1024, "reduced": 1024, "inner": 1024}
+_SEGMENT = 16  # positions of a walk over a segment
+_LINE = 64  # positions of neighbours in memory that a block has at least, where there are as many
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +182,43 @@ def predicted(kernel: tile.Kernel, context: Context) -> float | None:
     shape = Shape(sizes[dot.row], sizes[dot.column], sizes[dot.inner], c.warps, c.stages, c.parts)
     fits = is_possible(k.product, shape) and shape.shared(k.product.size) <= room
     return seconds(k.product, shape, k.target) if fits else inf
+
+
+def plain_blocks(k: Sizing) -> dict[str, Block]:
+    """Sizes of tiles where nothing is multiplied: from the innermost axis outwards, and whole lines of memory at least.
+
+    The innermost axis gets what its size hint asks for; the rows what is left of the tile. Of what is held whole, only
+    axes that one value extends over take room from each other.
+
+    Neighbours in memory of anything that is read or written get a line of it first. Prefixes of several components are
+    that many tiles at once.
+    """
+    carried = max((len(v.args) for v in values_in(k.kernel.body) if isinstance(v, tile.Scan)), default=1)
+    room = (_INTERPRETED if k.target.vendor == "cpu" else _TILE) // power(carried)
+    whole = {a.name: power(k.context.size(a.axes[0])) for a in k.kernel.whole if k.given(a) is None}
+    blocks: dict[str, Block] = {}
+    if k.crossed:  # what is read of one side at few positions is used for all of the other
+        return {a.role: Block(1, max(1, room // _TILE) if a.role == "inner" else _CROSS) for a in k.axes}
+    room = max(1, room // max((prod([whole.get(x, 1) for x in axes]) for axes in k.occupancy.computed), default=1))
+    short = segments(k.kernel)
+    every = tile_axes(k.kernel).values()
+    axes = sorted(every, key=lambda a: ("whole", "inner", "reduced", "column", "row", "batch").index(a.role))
+    lines = {a.name: min(_LINE, k.hints[a.name]) for a in axes if a.name in k.lines and k.on_cuda}
+    for a in axes:
+        given, line = k.given(a), lines.pop(a.name, 1)
+        if given is not None or not a.blocked:
+            room = max(1, room // (given.cap if given else 1))
+            continue
+        if a.role == "whole":
+            blocks[a.role] = Block(1, WHOLE)
+            continue
+        left = max(room // prod(lines.values()), line, 1)
+        widest = min(left, _WIDEST.get(a.role, left) if len(axes) > 1 else left)
+        widest = min(widest, _SEGMENT) if a.name in short else widest
+        cap = max(1, min(k.hints[a.name], widest) if a is not axes[-1] else widest)
+        blocks[a.role] = Block(1, cap)
+        room = max(1, room // cap)
+    return blocks
 
 
 def _indices(kernel: tile.Kernel) -> Iterator[tuple[str, tuple[tile.Value, ...]]]:

@@ -95,7 +95,7 @@ def stepped(plan: Planned, context: Context) -> tuple[str, ...]:
     shifted = {a for eq in own for e in eq.bodies for r in reads(e) for i in r.index for a in _shifted(i, walked)}
     if not shifted:
         return ()
-    best = max(plan.walked, key=lambda a: (a not in shifted, _filled(context.size(a)), context.size(a)))
+    best = max(plan.walked, key=lambda a: (_each(context.size(a)), a not in shifted, context.size(a)))
     return tuple(a for a in plan.walked if a != best) if context.size(best) >= _FEWEST else ()
 
 
@@ -105,10 +105,9 @@ def _shifted(index: Expr, walked: set[str]) -> set[str]:
     return axes & walked if axes - walked else set()
 
 
-def _filled(n: int) -> float:
-    """The share of blocks' positions that an axis has."""
-    block = min(power(n), _BLOCK)
-    return n / (-(-n // block) * block)
+def _each(n: int) -> float:
+    """The positions of an axis in a block, on average over its blocks."""
+    return n / -(-n // _BLOCK)
 
 
 def blocked(plan: Planned, context: Context) -> tuple[str, ...]:
