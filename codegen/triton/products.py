@@ -96,8 +96,9 @@ def _round(p: Product, t: Tile, target: Target, programs: int, latency: float, e
     block = sum(n * _THREADS.get(access, 1) for n, access in sides) * t.inner * p.size * (1 if p.lined else _UNALIGNED)
     moving = block / min(_PORT, _CACHE * rates.processors / min(programs, rates.processors))
     waiting = (latency + moving) / (beside * (t.stages - 1))
-    narrow = sum(n for n, access in sides if access < min(_THREADS))
-    step = narrow * t.inner / _ELEMENTS + _together(computing, moving, waiting, _STEP / beside)
+    lengths = zip((p.rows, p.columns), sides, strict=True)
+    narrow = sum(min(length, n) for length, (n, access) in lengths if access < min(_THREADS))
+    step = narrow * min(p.inner, t.inner) / _ELEMENTS + _together(computing, moving, waiting, _STEP / beside)
     storing = t.rows * t.columns * (p.size if t.parts == 1 else 4) / _PORT
     alone = (_LATENCY + _FINISH) * (1 if beside == 1 else _HIDDEN)
     return _together(beside * steps * step, programs * each) + beside * storing + alone

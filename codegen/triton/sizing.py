@@ -27,6 +27,8 @@ _WIDEST = {"column": 1024, "reduced": 1024, "inner": 1024}
 _SEGMENT = 16  # positions of a walk over a segment
 _LINE = 64  # positions of neighbours in memory that a block has at least, where there are as many
 
+_MOST = 8  # times as many elements at most has what is read or written most
+
 
 @dataclass(frozen=True, slots=True)
 class Tiles:
@@ -93,10 +95,20 @@ class Sizing:
 
     @cached_property
     def lines(self) -> frozenset[str]:
-        """The tile axes whose neighbours are neighbours in memory, of what several axes of a tile index."""
+        """The tile axes whose neighbours are neighbours in memory, of what several axes of a tile index.
+
+        What has far fewer elements than the largest of these does not count, such as the states of parts of a walk.
+        """
         found: set[str] = set()
-        for tensor, index in _indices(self.kernel):
-            axes = {v.name for i in index for v in walk_values(i) if isinstance(v, tile.Ref)} & self.hints.keys()
+        read = {
+            (tensor, index): {v.name for i in index for v in walk_values(i) if isinstance(v, tile.Ref)}
+            & self.hints.keys()
+            for tensor, index in _indices(self.kernel)
+        }
+        sizes = {key: prod(self.hints[a] for a in axes) for key, axes in read.items()}
+        for (tensor, index), axes in read.items():
+            if sizes[tensor, index] * _MOST < max(sizes.values()):
+                continue
             lies = self.context.layouts.get(tensor)
             last = index[-1 if lies is None else lies.order[-1]]
             if len(axes) > 1 and isinstance(last, tile.Ref):

@@ -88,9 +88,19 @@ def clock_rate(device: torch.device) -> float | None:
     return None if mega is None else 1e6 * float(mega)
 
 
+# Bytes a second of boards whose memory is not that of their kind's first; data sheets.
+_MEMORY = {"H200": 4.8e12, "GH200": 4.0e12, "H100 PCIe": 2.0e12, "H100 NVL": 3.9e12, "A100-PCIE-40GB": 1.55e12}
+
+
 def target(device: torch.device) -> Target:
     """The machine for the cost model: a GPU by its data sheet, a processor by measured rates."""
-    return _host() if device.type == "cpu" else target_of(device)
+    if device.type == "cpu":
+        return _host()
+    import torch
+
+    found, name = target_of(device), torch.cuda.get_device_name(device)
+    known = [memory for board, memory in _MEMORY.items() if board in name.split(" ", 1)[-1]]
+    return replace(found, rates=replace(found.rates, memory=known[-1])) if known else found
 
 
 @lru_cache(maxsize=1)

@@ -44,8 +44,9 @@ from einc.passes.algebra.domain import Domain, conjunction, domain_of, holds, or
 from einc.passes.algebra.scope import is_stored_as
 from einc.passes.equations.chunks import CHUNK, Chunks
 from einc.passes.equations.demand import bound_by_demand
-from einc.passes.estimate.cost import Model, arithmetic
+from einc.passes.estimate.cost import Model
 from einc.passes.estimate.single import alone
+from einc.passes.estimate.units import arithmetic
 from einc.pipeline import Context, positions
 
 _LEAST_GAIN = 4.0  # the least ratio of the reductions' predicted time to that of their bounds
@@ -212,7 +213,11 @@ class _Pruning:
         extra = [e for e in made.equations if e.name not in before]
         counted = [model.operations(e) for e in equations]
         spent = sum(arithmetic(rates, *operations)[0] for operations in counted)
-        return spent >= _LEAST_GAIN * sum(model.cost(alone(e, made, self.context)).seconds for e in extra)
+        tables: dict[tuple[tuple[str, ...], ...], float] = {}  # those of the same axes share a kernel
+        for e in extra:
+            seconds = model.cost(alone(e, made, self.context)).seconds
+            tables[e.axes, e.over] = max(tables.get((e.axes, e.over), 0.0), seconds)
+        return spent >= _LEAST_GAIN * sum(tables.values())
 
 
 def _sufficient(p: Expr, space: Collection[str], given: Collection[str]) -> Expr | None:

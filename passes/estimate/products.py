@@ -1,4 +1,7 @@
-"""The products of two tensors among plans: what generators know the best tiles and the time of."""
+"""The products of two tensors among plans: what generators know the best tiles and the time of.
+
+seconds = the generator's time of the product + what follows it in the same kernel: more bytes, and its arithmetic
+"""
 
 from __future__ import annotations
 
@@ -12,12 +15,13 @@ from einc.ein import Apply, AxisValue, Cast, Const, Read
 from einc.ein.domains import holds
 from einc.passes.algebra.contraction import contraction
 from einc.passes.algebra.exposure import Dims
-from einc.passes.estimate.cost import Model
+from einc.passes.estimate.cost import Cost, Model
 from einc.passes.estimate.sides import blocked, stepped
-from einc.pipeline import GATHERED, Context, Product
+from einc.passes.estimate.units import arithmetic, reached
+from einc.passes.estimate.waits import access, best
+from einc.pipeline import Context, Product
 from einc.pipeline.plan import Planned
 
-_ENGINE = 16  # bytes at multiples of which copy engines find blocks
 _NARROW = 2  # bytes of an element that matrix units multiply
 
 
@@ -33,7 +37,7 @@ class Single:
 
     def fits(self, read: Read) -> bool:
         """Does a side lie in memory as its blocks are read best, with no batch axis the fastest?"""
-        return _access(read, self.plan, self.context, self.product.size) == _best(read)
+        return access(read, self.plan, self.context, self.product.size) == best(read)
 
     def order(self, read: Read) -> tuple[int, ...]:
         """The dimensions of a side in an order in which blocks of it are rows in memory; none if there is no such.
@@ -55,9 +59,28 @@ class Single:
 
     def copying(self, copied: tuple[Read, ...]) -> Product:
         """The product with some sides copied."""
-        access = tuple(_best(r) if r in copied else n for n, r in zip(self.product.access, self.sides, strict=True))
+        accesses = tuple(best(r) if r in copied else n for n, r in zip(self.product.access, self.sides, strict=True))
         others = [r for r in self.sides if r not in copied]
-        return replace(self.product, access=access, lined=_lined(others, self.context))
+        return replace(self.product, access=accesses, lined=_lined(others, self.context))
+
+
+def cost_of(plan: Planned, model: Model, share: float = 1.0, masked: float = 0.0) -> Cost:
+    """The cost of a plan whose kernel is made: of a product and what follows it, by the generator's own model."""
+    found, own, context = product_of(plan, model), model.cost(plan, share, masked), model.context
+    if found is None or not context.target.has_descriptors or context.backend.seconds is None:
+        return own
+    p, rates = found.product, context.target.rates
+    beside = max(own.bytes - p.size * p.batch * (p.inner * (p.rows + p.columns) + p.rows * p.columns), 0.0)
+    later, _ = arithmetic(rates, 0.0, own.vector, own.special)
+    seconds = context.backend.seconds(p, context.target) + later + beside / reached(rates)
+    return replace(own, seconds=seconds)
+
+
+def product_of(plan: Planned, model: Model) -> Single | None:
+    """The product of two tensors that a plan computes, whatever it makes of it at the same positions."""
+    sums = [eq for eq in plan.equations if eq.monoid is not None]
+    first = sums == list(plan.equations[:1])
+    return single(replace(plan, equations=plan.equations[:1]), model) if first else None
 
 
 def single(plan: Planned, model: Model) -> Single | None:
@@ -78,12 +101,12 @@ def single(plan: Planned, model: Model) -> Single | None:
         return None
     left, right = sides
     across = tuple(_is_across(r, plan, context) for r in sides)
-    access = tuple(_access(r, plan, context, max(sizes)) for r in sides)
+    accesses = tuple(access(r, plan, context, max(sizes)) for r in sides)
     groups = (plan.batch, plan.rows, plan.columns, plan.walked)
     batch, rows, columns, inner = (prod(map(context.extent, axes)) for axes in groups)
     lined = _lined(sides, context)
     steps = prod(map(context.extent, stepped(plan, context)))
-    product = Product(batch, rows, columns, inner, max(sizes), lined, access, across, steps)
+    product = Product(batch, rows, columns, inner, max(sizes), lined, accesses, across, steps)
     return Single(plan, (left, right), product, context, model.shapes)
 
 
@@ -98,22 +121,6 @@ def _read(factor: ein.Expr) -> Read | None:
             return read if set(holds(p)) <= set(holds(guard)) else None
         case _:
             return None
-
-
-def _access(read: Read, plan: Planned, context: Context, size: int) -> int:
-    """The bytes that are read at once of a side."""
-    layout = context.layouts.get(read.tensor)
-    if layout is None:
-        return _best(read)
-    fastest = read.index[layout.order[-1]]
-    one = (*plan.batch, *stepped(plan, context))  # of which a block has a position
-    lies = layout.packed and isinstance(fastest, AxisValue) and fastest.axis not in one
-    return min(layout.aligned, _best(read)) if lies else size
-
-
-def _best(read: Read) -> int:
-    """The bytes that are read at once of a side that lies best: copy engines find no blocks at sums of axes."""
-    return _ENGINE if all(isinstance(e, AxisValue) for e in read.index) else GATHERED
 
 
 def _is_across(read: Read, plan: Planned, context: Context) -> bool:
