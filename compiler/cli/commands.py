@@ -9,7 +9,8 @@ from typing import Annotated
 
 import typer
 
-import einc.cli.programs  # noqa: F401 - whose commands come first in the help
+import einc.cli.programs  # whose commands come first in the help
+import einc.cli.tuning  # noqa: F401
 from einc.cli.app import Json, Level, command, say, say_json
 from einc.cli.app import app as app
 
