@@ -145,9 +145,7 @@ def resumed(stages: Sequence[Stage], context: Context, verify: bool = True) -> t
     return _onwards(done, table[first:], context, held if verify else None)
 
 
-def _onwards(
-    stages: list[Stage], left: Sequence[Pass], context: Context, held: list[str] | None
-) -> tuple[Stage, ...]:
+def _onwards(stages: list[Stage], left: Sequence[Pass], context: Context, held: list[str] | None) -> tuple[Stage, ...]:
     """The stages, and those of the passes that are left; `held` forms hold, and are checked if there is a list."""
     state = stages[-1].state
     for p in left:

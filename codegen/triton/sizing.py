@@ -191,7 +191,9 @@ def predicted(kernel: tile.Kernel, context: Context) -> float | None:
     if not k.is_ranked:
         return None
     (dot,) = k.dots
-    shape = Shape(sizes[dot.row], sizes[dot.column], sizes[dot.inner], c.warps, c.stages, c.parts)
+    least = {name: block.least for name, block in c.tiles}
+    rows, columns, inner = (max(sizes[a], least.get(a, 1)) for a in (dot.row, dot.column, dot.inner))
+    shape = Shape(rows, columns, inner, c.warps, c.stages, c.parts)
     fits = is_possible(k.product, shape) and shape.shared(k.product.size) <= room
     return seconds(k.product, shape, k.target) if fits else inf
 

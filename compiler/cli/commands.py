@@ -11,7 +11,8 @@ import typer
 
 import einc.cli.programs  # whose commands come first in the help
 
-import einc.cli.measuring  # noqa: F401  # isort: skip
+import einc.cli.measuring  # isort: skip
+import einc.cli.tuning  # noqa: F401  # isort: skip
 from einc.cli.app import Json, Level, command, say, say_json
 from einc.cli.app import app as app
 

@@ -61,6 +61,7 @@ def level(
         intermediates=tuple(_intermediate(b, sizes) for b in schedule.intermediates),
         not_closed=tuple({d.reduction: d.waited for k in kernels for d in k.derivations if d.waited}.values()),
         decisions=tuple(_decided(c, figures)),
+        by_model=not c.request.choices and c.request.begin is None,
     )
 
 

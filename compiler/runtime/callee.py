@@ -24,6 +24,7 @@ from einc.runtime.execution import Outputs, Place, place
 from einc.runtime.prepared import Deciding, Options, Prepared, deciding, prepared
 from einc.runtime.tensors import device_of, fact
 from einc.tile.asked import choice
+from einc.tuning import current
 
 if TYPE_CHECKING:
     import torch
@@ -68,6 +69,8 @@ class Callee:
         self, facts: tuple[Fact, ...], scalars: Mapping[str, Any], where: Place, tensors: Sequence[torch.Tensor] = ()
     ) -> Prepared:
         """What runs a call with such operands there, and with these layouts in memory."""
+        if current() is not None:  # what runs so far is not what will
+            self.calls = None
         decide = self.deciding.of(where.backend)
         kept = {n: v for n, v in scalars.items() if n in decide and isinstance(v, bool | int | float)}
         baked = decide - self.deciding.always
@@ -132,7 +135,7 @@ class Callee:
 
     def known(self, tensors: Sequence[torch.Tensor], scalars: Mapping[str, Any]) -> Sequence[torch.Tensor] | None:
         """The results of a call that was made before with such operands; None if none was."""
-        found = None if self.calls is None else self.calls(tensors, scalars)
+        found = None if self.calls is None or current() is not None else self.calls(tensors, scalars)
         return found if found is None or isinstance(found, tuple) else (found,)
 
     def keep(self, given: Sequence[Any], run: Run) -> None:

@@ -31,6 +31,7 @@ from einc.tuning import OFF, Entry, applied, current, effective, tables, tuned
 from einc.tuning.devices import OnDevice, can_time
 from einc.tuning.keys import key_of
 from einc.tuning.machines import machine
+from einc.tuning.progress import shown
 from einc.tuning.sessions import begun
 
 if TYPE_CHECKING:
@@ -246,13 +247,19 @@ def _tuned(
         return made
     model = options.by_model(made.program, made.bindings.extents, where, layouts)
     key = key_of(model.request)
-    if key is None or (asked is None and options.measured(model, where) is not None) or getattr(made.launch, "single", None) is not None:
+    if (
+        key is None
+        or (asked is None and options.measured(model, where) is not None)
+        or getattr(made.launch, "single", None) is not None
+    ):
         return made
-    session = asked or begun(mode or "quick")
     scalars = checked_scalars(made.program, given[1]) if made.program.scalars else {}
     trials = OnDevice(launched, where.device, given[0], scalars, race)
-    outcome = tuned(model, named, key, trials, session)
-    session.outcomes.append(outcome)
+    if asked is not None:
+        asked.outcomes.append(outcome := tuned(model, named, key, trials, asked))
+    else:
+        with shown(made.program.name) as said:
+            outcome = tuned(model, named, key, trials, begun(mode or "quick", said=said))
     tables.keep(named, key, outcome.entry)
     compiled = applied(model, outcome.entry)
     return Prepared(made.program, made.bindings, compiled, launched(compiled))

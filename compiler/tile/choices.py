@@ -77,8 +77,9 @@ class Choices:
     Its walk is in `parts`, one if it is not divided. `warps` run a program, and loops keep the loads of `stages` blocks
     in flight. If `section` is more than 1, that many blocks of the last but one grid axis run together, for one block
     of the last axis after another. A generator that computes the grid in boxes lets the largest tensor of a box have
-    `box` elements and shares boxes out over `workers`; it decides by itself where these are 0. `tiles` are sizes by blocked tile axis, `ways` the ways to memory by tensor, both in
-    the order of names; whatever has no entry is not chosen yet.
+    `box` elements and shares boxes out over `workers`; it decides by itself where these are 0. `tiles` are sizes by
+    blocked tile axis, `ways` the ways to memory by tensor, both in the order of names; whatever has no entry is not
+    chosen yet.
     """
 
     parts: int = 1

@@ -11,11 +11,13 @@ are no longer made is passed over.
 Nothing here knows tensors or how a kernel is launched: `runtime` says how candidates are compiled, run and timed.
 """
 
+from einc.tuning import tables
 from einc.tuning.entries import Entry, applied
 from einc.tuning.modes import MODES, OFF, effective
 from einc.tuning.search import Outcome, Trials, tuned
 from einc.tuning.sessions import Session, current, session
 
 __all__ = [
-    "MODES", "OFF", "Entry", "Outcome", "Session", "Trials", "applied", "current", "effective", "session", "tuned",
+    "MODES", "OFF", "Entry", "Outcome", "Session", "Trials", "applied", "current", "effective", "session",
+    "tables", "tuned",
 ]  # fmt: skip

@@ -23,7 +23,7 @@ from einc.tile.walk import tile_axes, values_in
 from einc.tuning.entries import kernels_of
 
 _SCALES = (0.5, 2.0)
-_WIDE = (0.25, 0.5, 2.0, 4.0)  # where a model ranks what results
+_WIDE = (0.25, 0.5, 2.0, 4.0)  # where a model ranks what results, and where nothing is contracted
 _LEAST = 16  # positions of a tile that are worth less of
 _LARGEST = 1024
 _BOX = 1 << 19  # elements, about what boxes have without a choice
@@ -58,6 +58,9 @@ def around(base: Candidate, wide: bool) -> Iterator[Candidate]:
         for k in own
         for n, (choices, predicted) in enumerate(_of_kernel(k, sized.get(k.name, k), context, wide))
     ]
+    if wide:
+        parts = ((n + 1, (Choice("parts", m, p.name),)) for p in compiled.state.plans for n, m in _parts(p.splits))
+        found += [(after, choices, None) for after, choices in parts]
     for _, choices, predicted in sorted(found, key=lambda f: f[0]):
         made = chosen(compiled, (*_without(base.chosen, choices), *choices))
         if made is not None and made.state != compiled.state:
@@ -66,7 +69,9 @@ def around(base: Candidate, wide: bool) -> Iterator[Candidate]:
 
 def plans(compiled: Compiled, most: int) -> Iterator[Candidate]:
     """The program by other plans, then with walks in other parts."""
-    before = next((a for a, b in zip(compiled.stages, compiled.stages[1:], strict=False) if b.name == "partition"), None)
+    before = next(
+        (a for a, b in zip(compiled.stages, compiled.stages[1:], strict=False) if b.name == "partition"), None
+    )
     if before is None:
         return
     times = others(before.state, compiled.context)[: most + 1]
@@ -78,11 +83,16 @@ def plans(compiled: Compiled, most: int) -> Iterator[Candidate]:
         if made is not None:
             yield Candidate(made, choice, seconds)
     for plan in compiled.state.plans:
-        n = plan.splits
-        for parts in dict.fromkeys((2 * n, max(n // 2, 1), 4 * n, 1)):
-            made = chosen(compiled, (Choice("parts", parts, plan.name),)) if parts != n else None
+        for _, parts in _parts(plan.splits):
+            made = chosen(compiled, (Choice("parts", parts, plan.name),))
             if made is not None and made.state != compiled.state:
                 yield Candidate(made, (Choice("parts", parts, plan.name),))
+
+
+def _parts(n: int) -> Iterator[tuple[int, int]]:
+    """Other parts of a walk, in turn."""
+    other = dict.fromkeys(m for m in (2 * n, n // 2, 4 * n, 1) if m != n and m in counts("parts"))
+    return enumerate(other)
 
 
 def chosen(compiled: Compiled, choices: tuple[Choice, ...]) -> Compiled | None:
@@ -127,7 +137,7 @@ def _of_kernel(kernel: Kernel, sized: Kernel, context: Context, wide: bool) -> I
     predicted = context.backend.predicted
     is_ranked = predicted is not None and predicted(sized, context) is not None
     ranked: list[tuple[tuple[float, ...], tuple[Choice, ...], float | None]] = []
-    for changes in _tiled(sized, _WIDE if is_ranked else _SCALES, context):
+    for changes in _tiled(sized, _SCALES if not is_ranked and not _has_no_dot(sized) else _WIDE, context):
         moves, far = _distance(sized, changes)
         time = None if predicted is None else predicted(_with(sized, changes), context)
         if changes and time != inf and (is_ranked or moves <= _FAR):
@@ -167,6 +177,8 @@ def _tiled(kernel: Kernel, scales: Sequence[float], context: Context) -> Iterato
     warps = [Choice("warps", n) for n in (c.warps // 2, c.warps * 2) if n in counts("warps")]
     near = {c.stages - 1, c.stages + 1, 2, 3, 4} - {c.stages}
     stages = [Choice("stages", n) for n in sorted(near, key=lambda n: abs(n - c.stages)) if n in counts("stages")]
+    if _has_no_dot(kernel):
+        stages = []  # loads are in flight ahead of dots
     for found in product(*axes, [None, *warps], [None, *stages[:3]]):
         yield tuple(x for x in found if x is not None)
 
@@ -190,22 +202,25 @@ def _with(kernel: Kernel, changes: Iterable[Choice]) -> Kernel:
 def _distance(kernel: Kernel, changes: Iterable[Choice]) -> tuple[int, float]:
     """How many moves choices are from those of a kernel, and how far: doublings of tiles, half as much for a stage.
 
-    Warps that double with the rows, so that each has as much to do as before, are no move of their own.
+    Warps that double with the rows, so that each has as much to do as before, are no move of their own; nor is what one
+    axis of a tile gives to another.
     """
     roles = {block_name(name): (a.role, kernel.choices.tile(name)) for name, a in tile_axes(kernel).items()}
+    steps: list[int] = []
     moves, far, taller, more = 0, 0.0, 0, 0
     for c in changes:
         if isinstance(c.value, Block):
             role, own = roles[c.name]
-            steps = c.value.cap.bit_length() - own.cap.bit_length() if own is not None else 0
-            taller += steps if role == "row" else 0
-            moves, far = moves + 1, far + abs(steps)
+            steps.append(c.value.cap.bit_length() - own.cap.bit_length() if own is not None else 0)
+            taller += steps[-1] if role == "row" else 0
         elif c.name == "warps" and isinstance(c.value, int):
             more = c.value.bit_length() - kernel.choices.warps.bit_length()
         elif isinstance(c.value, int):
             moves, far = moves + 1, far + 0.5 * abs(c.value - kernel.choices.stages)
-    apart = abs(taller - more)
-    return moves + (1 if more and apart else 0), far + 0.5 * apart
+    is_exchange = len(steps) == 2 and sum(steps) == 0
+    apart = abs((0 if is_exchange else taller) - more)
+    moves += 1 if is_exchange else len(steps)
+    return moves + (1 if more and apart else 0), far + sum(map(abs, steps)) / (2 if is_exchange else 1) + 0.5 * apart
 
 
 def _beside(kernel: Kernel) -> Iterator[Choice]:

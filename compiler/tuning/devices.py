@@ -52,7 +52,7 @@ class OnDevice:
             return [None] * len(wanted)
         from einc.codegen.run.warm import compile_each, launches
 
-        empty = {name: _empty(t) for name, t in self.operands.items()} | self.scalars
+        empty = {**{name: _empty(t) for name, t in self.operands.items()}, **self.scalars}
         errors: list[Error | None] = [None] * len(wanted)
         groups = []
         for n, compiled in enumerate(wanted):

@@ -77,12 +77,13 @@ def tuned(model: Compiled, machine: str, key: Key, trials: Trials, session: Sess
     """The fastest way to compute a program. Raises what the model's own choice raises."""
     run = _Tuning(model, trials, session)
     best, others = run.search()
-    first = run.first
-    if best.candidate is not first.candidate:
-        best, first = run.duel(best, first)
-    kept = best if best.candidate is not first.candidate else first
-    rest = [t for t in others if t.candidate is not kept.candidate]
-    following = min(rest, key=lambda t: t.seconds, default=None)
+    first, kept = run.first, run.first
+    if best is not first:
+        best, first, is_faster = run.duel(best, first)
+        kept = best if is_faster else first
+    again = {id(t.candidate): t for t in (best, first)}
+    others = [again.get(id(t.candidate), t) for t in others]
+    following = min((t for t in others if t is not kept), key=lambda t: t.seconds, default=None)
     entry = Entry(
         plan=next((c.value for c in kept.candidate.chosen if c.name == "plan" and isinstance(c.value, int)), 1),
         kernels=() if kept is first else pinned(kept.candidate.compiled),
@@ -162,24 +163,23 @@ class _Tuning:
         times = self.race({name: way for name, (_, way) in ways.items()}) if ways else {}
         return [_Timed(c, way, times[name]) for name, (c, way) in ways.items()]
 
-    def duel(self, best: _Timed, first: _Timed) -> tuple[_Timed, _Timed]:
-        """The one of both that is kept, with its time, and the model's choice with its own: timed in turns."""
+    def duel(self, best: _Timed, first: _Timed) -> tuple[_Timed, _Timed, bool]:
+        """Both with the times that they take in turns, and whether the fastest is faster by more than noise."""
         names = ("best", "model")
         times: dict[str, list[float]] = {name: [] for name in names}
         for n in range(_DUELS):
-            self.say("comparing", n + 1)
+            self.say("comparing", 2)
             ways = {name: (best if name == "best" else first).way for name in (names if n % 2 else names[::-1])}
             for name, seconds in self.race(ways).items():
                 times[name].append(seconds)
         gains = [b / a for a, b in zip(times["best"], times["model"], strict=True)]
         own, other = (statistics.median(times[name]) for name in names)
-        first = replace(first, seconds=other)
         is_faster = min(gains) > 1.0 and statistics.median(gains) >= _LEAST
-        return (replace(best, seconds=own) if is_faster else first), first
+        return replace(best, seconds=own), replace(first, seconds=other), is_faster
 
     def say(self, what: str, count: int) -> None:
         if self.session.said is not None:
-            self.session.said(what, count, self.session.mode.candidates)
+            self.session.said(what, count, len(self.tried) - count, self.session.mode.candidates)
 
 
 def _reason(error: BaseException) -> str:

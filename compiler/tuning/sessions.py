@@ -17,7 +17,7 @@ from einc.tuning.modes import MODES, OFF, Mode, checked
 if TYPE_CHECKING:
     from einc.tuning.search import Outcome
 
-Said = Callable[[str, int, int], None]  # what is done, how many of how many
+Said = Callable[[str, int, int, int], None]  # what is done with how many, how many are done of how many
 
 
 @dataclass(eq=False)

@@ -19,6 +19,7 @@ from typing import Any
 from einc import cache
 from einc.base.errors import CallError
 from einc.base.files import read_text
+from einc.cache import places
 from einc.tuning.entries import Entry, entry
 from einc.tuning.keys import Key
 
@@ -48,6 +49,22 @@ def keep(machine: str, key: Key, found: Entry) -> None:
     for name in (key.call, key.sizes):
         _own[machine, name] = found
         cache.keep(_KIND, (machine, name), found)
+
+
+def targeted(target: str) -> list[str]:
+    """The machines of the package's tables that are of a target."""
+    return [name for path in sorted(_SHIPPED.glob("*.json")) for name, of in [_head(path)] if of == target]
+
+
+def _head(path: Path) -> tuple[str, str]:
+    data = json.loads(read_text(path))
+    return str(data["machine"]), str(data.get("target", ""))
+
+
+def is_empty() -> bool:
+    """Has this user measured nothing, as far as can be told at once?"""
+    where = places.directory()
+    return not _own and (where is None or not (where / _KIND).is_dir())
 
 
 def forget() -> None:
@@ -81,12 +98,12 @@ def read(path: Path) -> tuple[str, dict[str, Entry]]:
         ) from None
 
 
-def text(machine: str, facts: Mapping[str, str], rows: Mapping[Key, Entry], before: str = "") -> str:
+def text(machine: str, target: str, facts: Mapping[str, str], rows: Mapping[Key, Entry], before: str = "") -> str:
     """A table as the text of a file, with those rows of the one before that it does not replace."""
     old: list[dict[str, Any]] = json.loads(before)["entries"] if before else []
     new = [{"call": k.call, "sizes": k.sizes, **e.data()} for k, e in rows.items()]
     replaced = {row["call"] for row in new}
     every = sorted([*(row for row in old if row["call"] not in replaced), *new], key=lambda r: (r["of"], r["call"]))
     lines = ",\n".join("  " + json.dumps(row, ensure_ascii=False) for row in every)
-    head = {"machine": machine, **{k: v for k, v in facts.items() if k != "device"}}
+    head = {"machine": machine, "target": target, **{k: v for k, v in facts.items() if k != "device"}}
     return json.dumps(head, ensure_ascii=False)[:-1] + ', "entries": [\n' + lines + "\n]}\n"
