@@ -17,6 +17,16 @@ def minimum(a, b):
     """The smaller of two floats; a NaN wins."""
     return tl.minimum(a, b, propagate_nan=tl.PropagateNan.ALL)
 ''',
+    "scaled_maximum": '''
+@triton.jit
+def scaled_maximum(c, x, AXIS: tl.constexpr):
+    """The maximum of c * x: c times the least x, if c is negative."""
+    if c >= 0:
+        top = tl.reduce(x, AXIS, maximum)
+    else:
+        top = tl.reduce(x, AXIS, minimum)
+    return c * top
+''',
     "times": """
 @triton.jit
 def times(a, b):
@@ -306,6 +316,7 @@ _NEEDS = {
     "floor_quotient": ("quotient",),
     "expm1": ("tanh",),
     "swizzled": ("described",),
+    "scaled_maximum": ("maximum", "minimum"),
 }
 
 

@@ -9,9 +9,9 @@ from einc.codegen.emit.layout import indented, wrapped
 from einc.codegen.emit.text import Axes
 from einc.codegen.gluon.frame import Frame, Part
 from einc.codegen.gluon.producer import phase, slot
-from einc.tile import Carried, Dot, Fill, Let, Lit, Ref, Store, TileType
-from einc.tile.roles import ROWS, Begin, Event, Finish, Keep, Make, Release, Wait, in_flight
-from einc.tile.walk import own_values, values_in
+from einc.tile import Carried, Dot, Fill, Fold, Let, Lit, Ref, Store, TileType
+from einc.tile.roles import ROWS, Begin, Event, Finish, Keep, Make, Release, Turn, Wait, in_flight
+from einc.tile.walk import own_values, values_in, walk_values
 
 _BITS = 32  # of what a register holds
 
@@ -143,12 +143,16 @@ class Consumer(Part):
                 there, depth = self.frame.barriers[name, "there"], self.depth(name)
                 at = self.at(number, step)
                 there = f"{there}.index({slot(at, depth)}), {phase(at, depth)}"
-                yield (
-                    f"mbarrier.wait({there}, pred={at} < {self.frame.total})" if step > 0 else f"mbarrier.wait({there})"
-                )
+                early = f", pred={at} < {self.frame.total}" if step > 0 else ""
+                yield f"mbarrier.wait({there}{early})"
             case Release(ring=name, step=step):
                 free = self.frame.barriers[name, "free"]
                 yield f"mbarrier.arrive({free}.index({slot(self.at(number, step), self.depth(name))}), count=1)"
+            case Turn(ends=False):
+                own = self.frame.consumer
+                yield f"mbarrier.wait({self.frame.turn}.index({own}), {number} & 1 ^ {own})"
+            case Turn():
+                yield f"mbarrier.arrive({self.frame.turn}.index(1 - {self.frame.consumer}), count=1)"
             case Begin(dot=name, step=step):
                 yield from wrapped(self.begin(name, self.at(number, step)))
             case Finish(dot=name):
@@ -206,10 +210,19 @@ class Consumer(Part):
 
     def make(self, names: tuple[str, ...], body: dict[str, Let], number: str) -> Iterator[str]:
         made = [body[n] for n in names if n in body]
+        self.write.bound = {n: s.value for n, s in body.items()}
+        later: dict[str, Let] = {}  # products that only a maximum has read so far: an addition takes them with it
         for s in made:
-            for n in s.names:
-                self.python["value", n] = self.named(n, number)
-            yield from wrapped(self.let(s, {}))
+            if self.write.is_scaled(s.value) and not isinstance(s.value, Fold):
+                later[s.names[0]] = s
+                continue
+            if not isinstance(s.value, Fold) or not self.write.is_scaled(s.value):
+                read = {v.name for v in walk_values(s.value) if isinstance(v, Ref)}
+                for n in [n for n in later if n in read]:
+                    yield from self.bound(later.pop(n), number)
+            yield from self.bound(s, number)
+        for s in later.values():
+            yield from self.bound(s, number)
         own = {s.names[0] for s in made}
         moved = [c for c in self.frame.walked.carried if c.after in own]
         pairs = [(self.python["value", c.name], self.python["value", c.after]) for c in moved]
@@ -217,6 +230,12 @@ class Consumer(Part):
             yield f"{', '.join(a for a, _ in pairs)} = {', '.join(b for _, b in pairs)}"
         else:
             yield from (f"{a} = {b}" for a, b in pairs)
+
+    def bound(self, s: Let, number: str) -> list[str]:
+        """A binding of a step."""
+        for n in s.names:
+            self.python["value", n] = self.named(n, number)
+        return wrapped(self.let(s, {}))
 
     def keep(self, name: str, body: dict[str, Let]) -> Iterator[str]:
         d = body[name].value

@@ -2,6 +2,10 @@
 
 A tile of rows and columns is laid out as a warpgroup multiplies it, and one along an axis as a row, or a column, of
 such a tile: its **home**. What is spread along the other axis of another tile becomes a row, or a column, of that.
+
+    max[j](c * x)   -->   c * max[j](x), or c * min[j](x)      by the sign of c, which is free of j
+
+What a dot gives is scaled once a row and not at every position, where nothing else needs the product as it is.
 """
 
 from __future__ import annotations
@@ -19,6 +23,7 @@ class Layouts(Expressions):
 
     tiles: dict[Axes, str]
     homes: dict[str, str]
+    bound: dict[str, Value]  # what names of the body are bound to
 
     def layout(self, axes: Axes) -> str:
         """The layout of a tile over these axes."""
@@ -31,11 +36,35 @@ class Layouts(Expressions):
 
     def fold(self, v: tile.Fold, order: Axes) -> Text:
         """A fold, in the home of the axis that is left."""
-        text = contractions.fold(self, v, order)
-        inside = contractions.operand_order(self, v, order)
+        if self.is_scaled(v):
+            inside = (*order, v.axis)
+            text = self.scaled(v, inside)
+        else:
+            inside = contractions.operand_order(self, v, order)
+            text = contractions.fold(self, v, order)
         if not order:
             return text
         return self.at_home(text, f"gl.SliceLayout({inside.index(v.axis)}, {self.tiles[inside]})", self.homes[order[0]])
+
+    def is_scaled(self, v: Value) -> bool:
+        """Is it a tile times a number, or the maximum of such a product?"""
+        match v:
+            case tile.Fold(args=(tile.Ref(name=name),)) if v.monoid.op == "max":
+                return name in self.bound and self.is_scaled(self.bound[name])
+            case tile.Elem(op="mul", args=(c, tile.Ref(name=name) as x)) if name in self.types:
+                return self.dtype(x).is_float and not self.axes(c) and len(self.axes(x)) > 1
+            case _:
+                return False
+
+    def scaled(self, v: tile.Fold, inside: Axes) -> Text:
+        """The maximum of a tile times a number."""
+        (arg,) = v.args
+        assert isinstance(arg, tile.Ref)
+        product = self.bound[arg.name]
+        assert isinstance(product, tile.Elem)
+        c, x = product.args
+        of = f"{self.strict(c, ()).code}, {self.value(x, inside).code}, {inside.index(v.axis)}"
+        return Text(f"{self.file.helper('scaled_maximum')}({of})")
 
     def at_home(self, text: Text, have: str, want: str) -> Text:
         """A tile along one axis in another layout."""

@@ -56,6 +56,7 @@ class Frame(KernelWriter):
         self.consumer = self.names.fresh("c")
         self.own = [*self.singles(), *(self.take("value", n, n) for n in self.shared)]
         self.slots = {name: self.slot(name) for r in self.roles.rings for name in r.loads}
+        self.turn = self.names.fresh("turn")
         self.barriers = {
             (r.name, kind): self.names.fresh(f"{r.name}_{kind}")
             for r in self.roles.rings
@@ -99,7 +100,13 @@ class Frame(KernelWriter):
         """What the kernel's own function computes for the others."""
         bounds = [self.total] if self.walked.start is None else [self.start, self.total]
         bounds += [n for n, used in zip(self.ends, self.segmented, strict=True) if used]
-        return self.own + bounds + [s.name for s in self.slots.values()] + list(self.barriers.values())
+        return (
+            self.own
+            + bounds
+            + [s.name for s in self.slots.values()]
+            + list(self.barriers.values())
+            + [self.turn] * self.roles.in_turn
+        )
 
     @property
     def segmented(self) -> tuple[bool, bool]:
@@ -142,7 +149,7 @@ class Part(KernelWriter):
         self.write.blocks = {**frame.write.blocks, frame.roles.axis: rows}
         self.write.natural |= set(frame.axes)
         self.write.windows = frame.windows
-        self.write.tiles, self.write.homes = tiles, homes
+        self.write.tiles, self.write.homes, self.write.bound = tiles, homes, {}
         for a in (*frame.kernel.grid, *frame.kernel.whole, frame.walked.axis):
             self.write.types[a.name] = loop_position(a)
 

@@ -99,10 +99,12 @@ class _Main(Part):
                 s, tensor = self.frame.slots[name], self.python["tensor", self.frame.slots[name].load.tensor]
                 sides = ", ".join([str(self.frame.count(r, name)), *s.sides])
                 yield f"{s.name} = gl.allocate_shared_memory({tensor}.dtype, [{sides}], {tensor}.layout)"
+        barriers = [(self.frame.turn, self.roles.consumers, 1)] * self.roles.in_turn
         for (ring, kind), name in self.frame.barriers.items():
             r = next(r for r in self.roles.rings if r.name == ring)
             count = self.frame.count(r, r.loads[0]) if r.held else r.depth
-            arriving = 1 if kind == "there" else self.roles.consumers
+            barriers.append((name, count, 1 if kind == "there" else self.roles.consumers))
+        for name, count, arriving in barriers:
             yield f"{name} = gl.allocate_shared_memory(gl.int64, [{count}, 1], mbarrier.MBarrierLayout())"
             yield f"for n in gl.static_range({count}):"
             yield f"    mbarrier.init({name}.index(n), count={arriving})"

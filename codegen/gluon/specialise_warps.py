@@ -21,20 +21,22 @@ from einc.base.facts import row_major
 from einc.base.types import F32
 from einc.codegen.gluon.fit import Unfit, check_fit, walked
 from einc.codegen.gluon.lengths import grows
+from einc.codegen.gluon.name_dots import name_dots
 from einc.pipeline import Context
 from einc.tile import WHOLE, Block, Dot, Kernel, Load, Loop, Ref
 from einc.tile.asked import counts_asked, tiles_asked
 from einc.tile.blocks import power
 from einc.tile.choices import descriptor
-from einc.tile.roles import ROWS, WARPGROUP, Begin, Event, Finish, Keep, Make, Release, Ring, Roles, Wait
+from einc.tile.roles import ROWS, WARPGROUP, Begin, Event, Finish, Keep, Make, Release, Ring, Roles, Turn, Wait
 from einc.tile.walk import lets, values_in
 from einc.tile.windows import box, by_corners, by_descriptor, windows
 
 _CONSUMERS = 2
 _REGISTERS = {1: (240, 24), 2: (240, 24)}  # of consumers and the producer, by how many consumers there are
+_IN_TURN = 2  # consumers that take turns
 _OTHER = 48  # registers of a consumer beside tiles
 _WALKS = (128, 64)  # blocks of a walk
-_SLOTS = range(4, 1, -1)
+_SLOTS = (4, 2)  # powers of two: slots are found without a division
 _RESERVED = 2048  # bytes of shared memory for barriers, and what crosses warps
 _CACHED = 3  # keys and values of a section of heads take this part of the cache
 
@@ -57,6 +59,7 @@ def why_not(kernel: Kernel, context: Context) -> str:
 
 
 def _specialised(kernel: Kernel, context: Context) -> Kernel:
+    kernel = name_dots(kernel)
     if not context.target.has_warpgroups:
         raise Unfit(f"{context.target.name} has no dots of warpgroups")
     loop, row = walked(kernel)
@@ -86,6 +89,8 @@ def _with_blocks(kernel: Kernel, context: Context, rows: int, length: int) -> Ke
     check_fit(whole, row)
     rings, events = _Pipeline(whole).made()
     consumers = rows // ROWS
+    if consumers == _IN_TURN:
+        events = in_turn(events)
     ledger = Ledger(whole, row, consumers)
     most = _REGISTERS[consumers][0] - _OTHER
     if ledger.registers > most:
@@ -138,6 +143,13 @@ def _ways(kernel: Kernel, context: Context) -> dict[str, str]:
             raise Unfit(f"{name} does not lie in memory as copy engines read")
         found[name] = descriptor(layout.order)
     return found
+
+
+def in_turn(events: tuple[Event, ...]) -> tuple[Event, ...]:
+    """The events of a step with the dots of one consumer begun together."""
+    begun = [k for k, e in enumerate(events) if isinstance(e, Begin)]
+    first, last = begun[0], begun[-1] + 1
+    return (*events[:first], Turn(), *events[first:last], Turn(ends=True), *events[last:])
 
 
 class _Pipeline:

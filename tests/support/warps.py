@@ -22,6 +22,9 @@ from typing import Any
 import numpy as np
 import torch
 
+Tensors = Sequence[torch.Tensor]
+Tensors = Sequence[torch.Tensor]
+
 PATIENCE = 20.0  # seconds that a thread waits for others
 _PAUSES = 0.2  # of the meetings of threads
 _LONGEST = 2e-4  # seconds of a pause
@@ -61,9 +64,10 @@ def tile(x: Any) -> Tile:
 
 
 def cast(x: Any, dtype: str) -> Tile:
-    if dtype == "bool":
-        return tile(np.asarray(x) != 0)
-    return tile(np.asarray(x).astype(np.float64 if dtype.startswith(("float", "bfloat")) else np.int64))
+    """The value in another type: of doubles, integers or truth values."""
+    name = str(dtype)
+    kind = bool if name == "bool" else np.float64 if name.startswith(("float", "bfloat")) else np.int64
+    return tile(np.asarray(x).astype(kind))
 
 
 def pause() -> None:
@@ -243,7 +247,7 @@ def begin(barrier: Barrier, count: int) -> None:
     barrier.count = barrier.left = count
 
 
-def allocated(dtype: str, shape: Sequence[int], layout: object = None) -> Shared:
+def allocated(dtype: str, shape: Sequence[int], _: object = None) -> Shared:
     if dtype == "int64":
         return Shared([Barrier() for _ in range(shape[0])])
     return Shared(np.full(shape, np.nan))
@@ -299,7 +303,7 @@ GL = SimpleNamespace(
 )  # fmt: skip
 
 
-def run(source: str, name: str, operands: Sequence[torch.Tensor], results: Sequence[torch.Tensor], **named: Any) -> None:
+def run(source: str, name: str, operands: Tensors, results: Tensors, *scalars: Any) -> None:
     """Run an emitted file's launcher: `results`, contiguous tensors of doubles, take what it gives.
 
     Raises `Broken` for a program whose protocol does not hold.
@@ -330,4 +334,4 @@ def run(source: str, name: str, operands: Sequence[torch.Tensor], results: Seque
     exec(compile(text, "<emitted>", "exec"), space)
     space |= {"launch": launch, "expect": lambda *_: None, "index_type": lambda *_: "int64", "unit": lambda _: 1}
     space["swizzled"] = lambda t, *sides: Descriptor(t, sides)
-    space[name](*operands, out=results[0] if len(results) == 1 else tuple(results), **named)
+    space[name](*operands, *scalars, out=results[0] if len(results) == 1 else tuple(results))

@@ -8,6 +8,7 @@ is computed of one block hides under the dots of another, or about the next one 
     wait k              the block of k is there                        release k       it may be overwritten
     begin s             a dot is begun                                 finish s        its result is there
     make s, p           values of the loop's body are computed         keep o          what `o` will be begun with
+    take turn           no other consumer begins dots until            pass turn       this
 
 A kernel's body remains its meaning, and roles are an order to compute it in. Nodes are frozen.
 """
@@ -82,7 +83,16 @@ class Keep:
     step: int = 0
 
 
-Event = Wait | Release | Begin | Finish | Make | Keep
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """Wait until the other consumer has begun its dots of a step, or, if it `ends`, let it begin: so what one computes
+    lies under the dots of the other. In the first step, and after the last one, nobody waits."""
+
+    ends: bool = False
+    step: int = 0
+
+
+Event = Wait | Release | Begin | Finish | Make | Keep | Turn
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +109,11 @@ class Roles:
     rings: tuple[Ring, ...]
     events: tuple[Event, ...]
     backwards: bool = False
+
+    @property
+    def in_turn(self) -> bool:
+        """Do consumers begin their dots in turn?"""
+        return any(isinstance(e, Turn) for e in self.events)
 
     @property
     def held(self) -> tuple[Ring, ...]:
@@ -124,7 +139,7 @@ class Roles:
     def first(self) -> tuple[Event, ...]:
         """The events of the first step: those of the step before it are missing, and nothing was waited for ahead."""
         ahead = tuple(Wait(e.ring) for e in self.events if isinstance(e, Wait) and e.step == 1)
-        return ahead + tuple(e for e in self.events if e.step >= 0)
+        return ahead + tuple(e for e in self.events if e.step >= 0 and not isinstance(e, Turn))
 
     @property
     def last(self) -> tuple[Event, ...]:
@@ -154,6 +169,8 @@ def subject(e: Event) -> tuple[str, tuple[str, ...]]:
             return "keep", (name,)
         case Make(names=names):
             return "make", names
+        case Turn(ends=ends):
+            return "pass" if ends else "take", ("turn",)
         case _:
             assert_never(e)
 
