@@ -23,8 +23,8 @@ from einc.base.types import DType
 from einc.ein import AxisValue, Read
 from einc.passes.algebra.contraction import contraction
 from einc.passes.algebra.exposure import Dims
-from einc.passes.streaming.walks import walks
 from einc.passes.estimate.sides import stepped
+from einc.passes.streaming.walks import walks
 from einc.pipeline import GATHERED, Context, positions
 from einc.pipeline.plan import Planned
 

@@ -193,7 +193,9 @@ def test_passes_that_are_not_run_again_would_have_done_the_same() -> None:
 
 
 def test_candidates_of_a_product_are_in_the_order_of_the_model() -> None:
-    times = [x.predicted for x, _ in zip(around(Candidate(compiled(PRODUCT, i=4096, j=4096)), False), range(8), strict=False)]
+    times = [
+        x.predicted for x, _ in zip(around(Candidate(compiled(PRODUCT, i=4096, j=4096)), False), range(8), strict=False)
+    ]
     known = [t for t in times if t is not None]
     assert len(known) == 8
     assert known == sorted(known)
@@ -444,7 +446,9 @@ def test_a_table_is_read_as_it_was_written(
 
 
 def test_entries_are_the_same_as_json() -> None:
-    e = Entry(2, ("tiles=64 warps=4",), Measured("BI=64", 1e-3, 2e-3), Measured("", 2e-3), Measured("x", 1.5e-3), "f", 9)
+    e = Entry(
+        2, ("tiles=64 warps=4",), Measured("BI=64", 1e-3, 2e-3), Measured("", 2e-3), Measured("x", 1.5e-3), "f", 9
+    )
     assert entry(json.loads(json.dumps(e.data()))) == e
 
 
