@@ -25,7 +25,7 @@ from einc.pipeline import Backend
 from einc.runtime.execution import ON_CPU, InTorch, InTriton, Outputs, Place
 from einc.runtime.orders import batch_first
 from einc.runtime.tensors import layout
-from einc.runtime.timing import race
+from einc.runtime.timing import seconds_of
 from einc.tile.asked import Choice, check_heeded
 from einc.tuning import OFF, Entry, applied, current, effective, tables, tuned
 from einc.tuning.devices import OnDevice, can_time
@@ -254,7 +254,7 @@ def _tuned(
     ):
         return made
     scalars = checked_scalars(made.program, given[1]) if made.program.scalars else {}
-    trials = OnDevice(launched, where.device, given[0], scalars, race)
+    trials = OnDevice(launched, where.device, given[0], scalars, seconds_of)
     if asked is not None:
         asked.outcomes.append(outcome := tuned(model, named, key, trials, asked))
     else:

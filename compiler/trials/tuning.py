@@ -14,7 +14,7 @@ from einc.ein.arithmetic import ScalarValue
 from einc.present.report import duration, ratio
 from einc.runtime.execution import target_of
 from einc.runtime.tensors import is_torch
-from einc.trials import contests
+from einc.trials import suites
 from einc.trials.request import Request
 from einc.trials.running import meaning
 from einc.tuning import Outcome, tables
@@ -32,6 +32,7 @@ _PRODUCTS = (
 )  # fmt: skip
 _BATCHED = ((16, 16, 4096, 4096), (32, 1024, 1024, 1024), (64, 512, 64, 512), (128, 128, 128, 128))
 _OTHER_WAYS = ("ji,jk->ik", "ij,kj->ik")
+_SUITES = ("attention", "rows", "decode")
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +97,7 @@ def library(device: str) -> list[Wanted]:
     found += [_product(device, (4096, 4096, 4096), text) for text in _OTHER_WAYS]
     if device == "cpu":
         found = []  # which the library of torch computes
-    return found + [Wanted(c.name, compile(c.text, c.level), c.operands, c.scalars) for c in contests.standard(device)]
+    return found + [Wanted(c.name, compile(c.text, c.level), c.operands, c.scalars) for c in suites.chosen(_SUITES, device)]
 
 
 def _product(device: str, shape: tuple[int, ...], text: str) -> Wanted:

@@ -95,7 +95,7 @@ class _Slicing:
         if not all(r in self.along or r in self.sums for r in p.results):
             return None
         scalars = (*p.scalars, *([Param(self.first, INT)] if self.reads_first else []))
-        params = (*p.operands, *self.operands, *scalars)
+        params: tuple[Operand | Param, ...] = (*p.operands, *self.operands, *scalars)
         program = replace(p, name=f"{p.name}_slice", params=params, equations=equations)
         ends = {*(o.name for o in p.operands), *p.results}
         along = {name: k for name, k in self.along.items() if name in ends}

@@ -65,7 +65,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[str], float]],
             seen.extend(ways)
             return {name: seconds(name) for name in ways}
 
-        monkeypatch.setattr(prepared, "race", race)
+        monkeypatch.setattr(prepared, "seconds_of", race)
         return seen
 
     return set_to
