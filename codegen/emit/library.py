@@ -41,15 +41,20 @@ def where_counted(x, counts, AXIS: tl.constexpr):
 ''',
     "dot_f32": '''
 @triton.jit
-def dot_f32(a, b):
+def dot_f32(a, b, acc=None):
     """A dot of f32 in sums of 128 products, which are then added: a chain of all would be rounded for each."""
     PARTS: tl.constexpr = a.shape[1] // 128
-    if PARTS > 1:
-        left = tl.permute(tl.reshape(a, (a.shape[0], PARTS, 128)), (1, 0, 2))
-        right = tl.reshape(b, (PARTS, 128, b.shape[1]))
-        found = tl.sum(tl.dot(left, right, input_precision="ieee"), 0)
-    else:  # that sums may be narrower keeps Triton from joining it with what it is added to; for f32 none is
-        found = tl.dot(a, b, input_precision="ieee", max_num_imprecise_acc=1)
+    if PARTS == 0:
+        found = tl.dot(a, b, acc, input_precision="ieee")
+    else:
+        if PARTS == 1:  # that sums may be narrower keeps Triton from joining it with `acc`; for f32 none is
+            found = tl.dot(a, b, input_precision="ieee", max_num_imprecise_acc=1)
+        else:
+            left = tl.permute(tl.reshape(a, (a.shape[0], PARTS, 128)), (1, 0, 2))
+            right = tl.reshape(b, (PARTS, 128, b.shape[1]))
+            found = tl.sum(tl.dot(left, right, input_precision="ieee"), 0)
+        if acc is not None:
+            found += acc
     return found
 ''',
     "floor_div": '''

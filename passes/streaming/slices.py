@@ -94,9 +94,10 @@ class _Slicing:
             return None
         if not all(r in self.along or r in self.sums for r in p.results):
             return None
-        scalars = (*p.scalars, *([Param(self.first, INT)] if self.reads_first else []))
-        params: tuple[Operand | Param, ...] = (*p.operands, *self.operands, *scalars)
-        program = replace(p, name=f"{p.name}_slice", params=params, equations=equations)
+        params: list[Operand | Param] = [*p.operands, *self.operands, *p.scalars]
+        if self.reads_first:
+            params.append(Param(self.first, INT))
+        program = replace(p, name=f"{p.name}_slice", params=tuple(params), equations=equations)
         ends = {*(o.name for o in p.operands), *p.results}
         along = {name: k for name, k in self.along.items() if name in ends}
         return Sliced(program, self.first if self.reads_first else None, along, self.sums)

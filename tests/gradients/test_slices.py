@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from einc.ein.printer import print_program
 from einc.evaluate import evaluate
 from einc.passes.streaming.slices import sliced
 from einc.runtime import halves
+from einc.runtime.callee import callee
 from einc.runtime.execution import Place
 from einc.runtime.prepared import Options
 from einc.runtime.tensors import fact, torch_dtype
@@ -33,7 +35,8 @@ BESIDE = PICKED.replace("- Z[n, t[n]]", "- sum[d](X[n, d] * W[t[n], d])")
 SMALL = {"n": 7, "d": 5, "v": 23}
 LARGE = {"n": 8192, "d": 4096, "v": 128256}
 
-Arrays = Mapping[str, NDArray[np.float64]]
+Array = NDArray[Any]
+Arrays = Mapping[str, Array]
 
 
 def gradients(text: str, sizes: Mapping[str, int], dtype: str = "f32") -> Program:
@@ -42,18 +45,18 @@ def gradients(text: str, sizes: Mapping[str, int], dtype: str = "f32") -> Progra
     return backward(ahead(program, ("X", "W"), 2, SM_90, sizes)).program
 
 
-def operands(program: Program, sizes: Mapping[str, int]) -> dict[str, NDArray[np.float64]]:
+def operands(program: Program, sizes: Mapping[str, int]) -> dict[str, Array]:
     """Numbers for operands; a third of the targets, and of the rows of statistics, are out of range, or invalid."""
     random = np.random.default_rng(0)
     shapes = {p.name: tuple(sizes[a] for dim in p.dims for a in dim) for p in program.operands}
-    made = {n: random.standard_normal(shape) for n, shape in shapes.items()}
+    made: dict[str, Array] = {n: random.standard_normal(shape) for n, shape in shapes.items()}
     made["t"] = random.integers(-sizes["v"] // 4, sizes["v"] + sizes["v"] // 4, shapes["t"])
     made["L_sum"] = np.abs(made["L_sum"])
     made["L_max"][2], made["L_sum"][3] = np.inf, 0.0
     return made
 
 
-def in_slices(program: Program, axis: str, length: int, given: Arrays, extent: int) -> dict[str, NDArray[np.float64]]:
+def in_slices(program: Program, axis: str, length: int, given: Arrays, extent: int) -> dict[str, Array]:
     """The results by the meaning of the program over slices."""
     made = sliced(program, axis)
     assert made is not None
@@ -62,7 +65,7 @@ def in_slices(program: Program, axis: str, length: int, given: Arrays, extent: i
     whole = evaluate(program, given)
     shapes = dict(zip(program.results, (r.shape for r in whole), strict=True))
     sums = {before: np.zeros(shapes[name]) for name, before in made.sums.items()}
-    parts: dict[str, list[NDArray[np.float64]]] = {name: [] for name in program.results if name not in made.sums}
+    parts: dict[str, list[Array]] = {name: [] for name in program.results if name not in made.sums}
     for first in range(0, extent, length):
         here = range(first, min(first + length, extent))
         own = {n: x.take(here, made.along[n]) if n in made.along else x for n, x in {**given, **sums}.items()}
@@ -138,7 +141,7 @@ def test_a_call_in_slices() -> None:
     program = gradients(PICKED, LARGE)
     made = sliced(program, "v")
     assert made is not None
-    one = halves.callee(halves._described("program", made.program, Options()))
+    one = callee(halves._described("program", made.program, Options()))
     run = halves._InSlices(made, one, "v", 9, program, Place("interpret", torch.device("cpu"))).run
     given = operands(program, SMALL)
     tensors = [torch.from_numpy(given[p.name]).to(torch_dtype(p.dtype)) for p in program.operands]

@@ -59,7 +59,7 @@ def test_positions_that_count_for_no_row_are_not_read(text: str, how: str, valid
     program = driver.elaborate(driver.parse(text, "<test>"))
     c = driver.compile_program(program, 2, INTERPRETER, LARGE, backend=in_small_tiles(16))
     random, n, v, d = np.random.default_rng(1), *SMALL.values()
-    ok = {"all": np.ones(n), "none": np.zeros(n), "some": random.integers(0, 2, n)}
+    ok: dict[str, Array] = {"all": np.ones(n), "none": np.zeros(n), "some": random.integers(0, 2, n)}
     ok |= {"first": np.arange(n) < n // 2, "last": np.arange(n) >= n // 2}
     given: dict[str, Array] = {
         "P": random.standard_normal((n, v)).astype(np.float32),
