@@ -25,7 +25,7 @@ from einc.tile import Elem, Lit, Ref, TileType, Value
 from einc.tile.typing import axes_of, dtype_of, scope
 from einc.tile.walk import loop_position, over_values, rebuild, values_in, values_of, walk_values
 
-_LOG2_E = Lit(1 / math.log(2), F32)
+_LOG2_E = Lit(math.log2(math.e), F32)
 _LOG_2 = Lit(math.log(2), F32)
 
 Names = dict[str, TileType]
@@ -75,12 +75,21 @@ def _scaled(x: Value, names: Names) -> Value | None:
     """The exponent in units of log2(e), where a scale takes the factor up, and what has fewer axes is multiplied."""
     match x:
         case Elem(op="mul", args=(c, y)) if not axes_of(c, names) and axes_of(y, names):
-            return Elem("mul", (Elem("mul", (c, _LOG2_E)), y))
+            return Elem("mul", (_in_units(c), y))
         case Elem(op="sub" | "add" as op, args=(a, b)) if set(axes_of(b, names)) < set(axes_of(x, names)):
             found = _scaled(a, names)
             return None if found is None else Elem(op, (found, Elem("mul", (b, _LOG2_E))))
         case _:
             return None
+
+
+def _in_units(c: Value) -> Value:
+    """A scale, times log2(e)."""
+    match c:
+        case Lit(value=int() | float() as value, dtype=t):
+            return Lit(value * math.log2(math.e), t)
+        case _:
+            return Elem("mul", (c, _LOG2_E))
 
 
 def _hoisted(v: Value) -> Value:
@@ -138,7 +147,7 @@ class _Units:
         return (v for s in self.lets for v in walk_values(s.value) if isinstance(v, Elem))
 
     def found(self) -> Iterator[str]:
-        """Tiles that are a multiple of another by a number, of which a maximum or minimum is taken, masked or not."""
+        """Results of dots, and multiples of a tile by a number, of which a maximum or minimum is taken, masked or not."""
         for v in (v for s in self.lets for v in walk_values(s.value)):
             match v:
                 case tile.Fold(monoid=monoid, args=(Ref(name=name),)) if monoid.extreme:
@@ -152,7 +161,9 @@ class _Units:
         """The multiple in units of log2(e), if the number takes the factor up."""
         match v:
             case Elem(op="mul", args=(c, x)) if not axes_of(c, self.names) and axes_of(x, self.names):
-                return Elem("mul", (Elem("mul", (c, _LOG2_E)), x))
+                return Elem("mul", (_in_units(c), x))
+            case tile.Dot():
+                return Elem("mul", (_LOG2_E, v))
             case Elem(op="where", args=(mask, x, Lit() as other)) if self.is_fixed(other):
                 found = self.scaled(x)
                 return None if found is None else Elem("where", (mask, found, other))
