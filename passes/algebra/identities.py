@@ -22,6 +22,7 @@ from einc.base.errors import Error
 from einc.base.types import FLOAT, DType, compute
 from einc.ein import FALSE, TRUE, ZERO, Apply, Cast, Const, Expr, Read
 from einc.ein.arithmetic import evaluate_formula
+from einc.ein.ranges import is_closed
 from einc.ein.rewriting import bottom_up
 from einc.passes.algebra.arithmetic_laws import ARITHMETIC
 from einc.passes.algebra.exposure import within
@@ -107,6 +108,8 @@ def _cast(e: Cast, scope: Scope) -> Expr | None:
     match e.arg:
         case Cast(dtype, arg) if widens(scope.type(arg), dtype):
             return replace(e, arg=arg)
+        case Apply("mul", (c, x)) if is_closed(c) and not is_closed(x) and e.dtype == compute(scope.type(e.arg)):
+            return Apply("mul", (c, replace(e, arg=x)))  # the product was computed in this type
         case _:
             return None
 
