@@ -11,7 +11,7 @@ from einc.codegen.emit.layout import indented, wrapped
 from einc.codegen.emit.names import OF_TRITON, Names
 from einc.codegen.emit.signature import extents_of, static_extents
 from einc.codegen.emit.text import PRODUCT, SUM, File
-from einc.codegen.triton.expressions import Expressions
+from einc.codegen.triton.expressions import Expressions, walked_again
 from einc.codegen.triton.operations import is_natural
 from einc.codegen.triton.writer import TYPES
 from einc.pipeline.emitted import Signature
@@ -179,7 +179,9 @@ class _Writer:
                 case tile.Store():
                     yield from wrapped(self.write.store(s))
                 case tile.Loop():
+                    self.write.walked = walked_again(statements, s)
                     yield from self.loop(s)
+                    self.write.walked = {}
                 case _:
                     assert_never(s)
 

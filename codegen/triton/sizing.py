@@ -85,8 +85,9 @@ class Sizing:
     def lines(self) -> frozenset[str]:
         """The tile axes whose neighbours are neighbours in memory, of what several axes of a tile index."""
         found: set[str] = set()
+        blocked = {a.name for a in self.axes}
         for tensor, index in _indices(self.kernel):
-            axes = {v.name for i in index for v in walk_values(i) if isinstance(v, tile.Ref)} & self.hints.keys()
+            axes = {v.name for i in index for v in walk_values(i) if isinstance(v, tile.Ref)} & blocked
             lies = self.context.layouts.get(tensor)
             last = index[-1 if lies is None else lies.order[-1]]
             if len(axes) > 1 and isinstance(last, tile.Ref):

@@ -28,7 +28,7 @@ from einc.ein.dealing import Shape
 from einc.ein.origins import Products
 from einc.passes.algebra.contraction import contraction, operand_type
 from einc.passes.estimate.again import overhang, read_again, repeated, through_cache
-from einc.passes.estimate.fit import narrowness
+from einc.passes.estimate.fit import exposure, narrowness
 from einc.passes.estimate.sides import fills, line, shapes_of, sides, steps, tile_axes
 from einc.passes.streaming.prefix import prefix
 from einc.passes.streaming.sweep import Accumulator
@@ -41,11 +41,14 @@ _MULTIPLIED = 64  # the largest power that is made of products
 _UNHIDDEN = 1 / 8  # of the time that other units than the slowest take
 _MATRIX = 2  # bytes of the widest type that matrix units multiply
 _TILE = 4096  # elements of a program's tile where there is no dot
-_WIDEST = 1024  # positions of a walked axis in such a tile
+_WIDEST = 4096  # positions of a walked axis in such a tile
 _LEAST_PART = 64  # positions of a walked axis that are worth a program
 _RESIDENT = 2  # programs that a processor needs at once to keep memory busy
+_WALKING = 8  # the same where programs only walk rows
+_GROWN = 4  # times as large are tiles of walks where programs are few
 _STARTING = 1e-6  # seconds until the first loads of a program have arrived
 _MOST_PARTS = 128
+_MOST_WALKING = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +103,7 @@ class Model:
         moved = self.bytes(plan, count) + self.again(plan)(plan.splits) * count * share
         waiting = self.waiting(plan, count, share)
         computing, slowest = arithmetic(rates, dots + waiting, vector, special, _unhidden(plan))
-        moving = moved / rates.memory
+        moving = moved / rates.memory * (1.0 if self.contracted(plan) else exposure(plan, self.context))
         seconds = _busy(plan, rates, computing, moving) * overhang(plan, plan.splits, self.context)
         seconds /= self.utilisation(plan, plan.splits)
         limit = "launch" if seconds < rates.launch else "memory" if moving > computing else slowest
@@ -157,21 +160,20 @@ class Model:
         alone = self.cost(plan, share)
         whole = alone.seconds
         rates = self.context.target.rates
-        most = min(positions(plan.walked, self.context) // _LEAST_PART, _MOST_PARTS) if plan.walked else 1
-        if (
-            most < 2
-            or steps(plan, self.context)
-            or self.utilisation(plan, 1) == 1
-            or not can_split(plan)
-            or not self.can_merge(plan)
-        ):
+        plain = not rates.in_turn and not self.contracted(plan)
+        most = _MOST_WALKING if plain else _MOST_PARTS
+        most = min(positions(plan.walked, self.context) // _LEAST_PART, most) if plan.walked else 1
+        filled = self.programs(plan) * _GROWN / (_WALKING * rates.processors) if plain else self.utilisation(plan, 1)
+        if most < 2 or steps(plan, self.context) or filled >= 1 or not can_split(plan) or not self.can_merge(plan):
             return 1, whole
         waiting = self.waiting(plan, 1, share)
         computing, _ = arithmetic(rates, alone.dots + waiting, alone.vector, alone.special, _unhidden(plan))
         again = self.again(plan)
         once = alone.bytes - again(1) * share
         state = self.state(plan)
-        resident = 1 if alone.limit in ("matrix", "vector", "special") else _RESIDENT
+        resident = _WALKING if plain else 1 if alone.limit in ("matrix", "vector", "special") else _RESIDENT
+        if plain:
+            whole += (whole - rates.launch) * (min(self.utilisation(plan, 1), 1.0) / filled - 1)
 
         def seconds(n: int) -> float:
             rounds = self.programs(plan) * n / (rates.processors * resident)
