@@ -5,6 +5,7 @@
     truth           p and p --> p               comparison      j < |j| --> true;  not a < b --> a >= b (integers)
     casts           f32(f32(x)) --> f32(x)      inverses        log(exp(x)) --> x;  1 / sqrt(x) --> rsqrt(x)
     positions       (g * |r| + r) // |r| --> g  guards          T[e : true] --> T[e]
+    quotients       x / sqrt(y) --> x * rsqrt(y);  x / c --> x * (1 / c), c the same everywhere and no count
     known truth     where(p, where(p and q, x, y), z) --> where(p, where(q, x, y), z)
 
 Laws that rounding, NaN or infinity would break are applied to integers only: x - x, x * 0, x == x. Two things are not

@@ -2,7 +2,7 @@
 
     sum[k](c * x / d)              -->   c * sum[k](x) / d                  c, d free of k
     sum[k](where(p, x, 0))         -->   where(p, sum[k](x), 0)             p free of k
-    max[k](x + c), max[k](c * x)   -->   max[k](x) + c, c * max[k](x)       c free of k; a scale at least 0
+    max[k](x + c), max[k](c * x)   -->   max[k](x) + c, c * max[k](x)       c free of k; a scale at least 0, not closed
     max[k](where(p, x, c))         -->   where(p, max[k](x), c)             p, c free of k
     argmax[k](x / c)               -->   argmax[k](x)                       c at least 0 and free of k
     any[k](p and q)                -->   p and any[k](q)                    and likewise all[k](p or q)

@@ -147,7 +147,7 @@ class _Units:
         return (v for s in self.lets for v in walk_values(s.value) if isinstance(v, Elem))
 
     def found(self) -> Iterator[str]:
-        """Results of dots, and multiples of a tile by a number, of which a maximum or minimum is taken, masked or not."""
+        """Results of dots and multiples of tiles by a number, of which a maximum or minimum is taken, masked or not."""
         for v in (v for s in self.lets for v in walk_values(s.value)):
             match v:
                 case tile.Fold(monoid=monoid, args=(Ref(name=name),)) if monoid.extreme:
