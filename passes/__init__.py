@@ -22,6 +22,7 @@ from einc.passes.kernels.leave_out import leave_out
 from einc.passes.kernels.mask_edges import mask_edges
 from einc.passes.kernels.order_grid import order_grid
 from einc.passes.kernels.place_loads import place_loads
+from einc.passes.kernels.place_scales import place_scales
 from einc.passes.kernels.segment_loops import segment_loops
 from einc.passes.lowering.lower import lower
 from einc.passes.planning.copy_operands import copy_operands
@@ -174,6 +175,15 @@ PIPELINE: tuple[Pass, ...] = (
         "exp(c * x - m)  -->  exp2(c * log2(e) * x - m)      m a maximum in the same units",
         "the hardware computes powers of 2; a power of e takes several more operations for every score",
         on_kernels(lambda kernel, _: exp2(kernel)),
+        level=1,
+        needs=("placed-loads",),
+        gives=("lowered", "placed-loads"),
+    ),
+    Pass(
+        "place-scales",
+        "m = max[j](c * x); c * x - m  -->  m = c * max[j](x); c * x - m      c > 0 everywhere the same",
+        "what scales a row, or all, is computed once for it; a difference multiplies in the same operation",
+        on_kernels(lambda kernel, _: place_scales(kernel)),
         level=1,
         needs=("placed-loads",),
         gives=("lowered", "placed-loads"),

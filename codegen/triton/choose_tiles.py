@@ -17,7 +17,7 @@ from einc.base.targets import Target
 from einc.codegen.triton.contracted import LEAST, least_inner
 from einc.codegen.triton.occupancy import RESERVED, stages_needed
 from einc.codegen.triton.products import fastest
-from einc.codegen.triton.sizing import Sizing, Tiles, plain_blocks
+from einc.codegen.triton.sizing import Sizing, Tiles, plain_tiles
 from einc.pipeline import Context
 from einc.tile import WHOLE, Block, TileAxis
 from einc.tile.asked import counts_asked, tiles_asked
@@ -47,7 +47,7 @@ _FILLED = 256  # programs that keep a machine busy to the end
 def choose_tiles(kernel: tile.Kernel, context: Context) -> tile.Kernel:
     """The kernel with its tile sizes: those that are asked for, and the others to suit them."""
     k = Sizing(_as_asked(kernel, context), context)
-    tiles = _dot_tiles(k) if k.dots else Tiles(plain_blocks(k), 4)
+    tiles = _dot_tiles(k) if k.dots else plain_tiles(k)
     sizes = {a.name: _block(k, a, tiles) for a in k.axes if k.given(a) is None}
     counts = {"warps": tiles.warps, "stages": tiles.stages} | counts_asked(context.choices, kernel, "warps", "stages")
     if context.target.vendor == "cpu":

@@ -10,6 +10,7 @@ from einc.codegen.emit.text import ATOM, COMPARE, PRODUCT, SUM, Axes, Text, lite
 from einc.codegen.triton import contractions, operations
 from einc.codegen.triton.writer import TYPES, Writer
 from einc.tile import Value
+from einc.tile.walk import values_in
 
 _BEYOND = 1 << 30  # a position beyond the end of every tensor, in 32 bits
 
@@ -106,6 +107,8 @@ class Expressions(Writer):
             masked = f", mask={self.over(v.mask, order).code}, other={zero}"
         if v.apart:  # another policy is what keeps Triton from merging the two loads
             masked += ', eviction_policy="evict_last"'
+        elif v.tensor in self.walked:
+            masked += f', eviction_policy="{self.walked[v.tensor]}"'
         text = Text(f"tl.load({pointer.code}{masked})")
         stored = self.buffers[v.tensor].dtype.part
         return text if stored == v.dtype else Text(f"{text.code}.to({TYPES[v.dtype.name]})")
@@ -127,6 +130,20 @@ class Expressions(Writer):
             return target
         first = along[-1][1]
         return (*(a for a in target if a in first), *(a for a in target if a not in first))
+
+
+def walked_again(statements: tuple[tile.Statement, ...], loop: tile.Loop) -> dict[str, str]:
+    """How long the cache should keep what a walk loads that another walks again: until the last one has read it.
+
+    Walks that contract wait for their dots, not for memory.
+    """
+    walks = [s for s in statements if isinstance(s, tile.Loop)]
+    if len(walks) < 2 or any(isinstance(v, tile.Dot) for v in values_in(statements)):
+        return {}
+    read = [{v.tensor for v in values_in(s.body) if isinstance(v, tile.Load)} for s in walks]
+    n = next(k for k, s in enumerate(walks) if s is loop)
+    later, earlier = (set[str]().union(*part) for part in (read[n + 1 :], read[:n]))
+    return dict.fromkeys(read[n] & earlier, "evict_first") | dict.fromkeys(read[n] & later, "evict_last")
 
 
 def _via_f32(have: DType, want: DType) -> bool:

@@ -11,7 +11,7 @@ from einc.codegen.emit.layout import indented, wrapped
 from einc.codegen.emit.names import OF_TRITON, Names
 from einc.codegen.emit.signature import extents_of, static_extents
 from einc.codegen.emit.text import File
-from einc.codegen.triton.expressions import Expressions
+from einc.codegen.triton.expressions import Expressions, walked_again
 from einc.codegen.triton.loops import Loops
 from einc.codegen.triton.operations import is_natural
 from einc.codegen.triton.writer import TYPES
@@ -188,7 +188,9 @@ class KernelWriter(Loops):
                 case tile.Store():
                     yield from wrapped(self.write.store(s))
                 case tile.Loop():
+                    self.write.walked = walked_again(statements, s)
                     yield from self.loop(s)
+                    self.write.walked = {}
                 case _:
                     assert_never(s)
 

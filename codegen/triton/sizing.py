@@ -23,9 +23,16 @@ from einc.tile.windows import windows
 _TILE = 4096  # elements of a tile value
 _INTERPRETED = 1 << 18  # the same where each operation costs, however large its tile
 _CROSS = 64  # rows and columns of a tile where two sides meet in a loop within the walk
-_WIDEST = {"column": 1024, "reduced": 1024, "inner": 1024}
+_WIDEST = {"column": 1024, "inner": 1024}
 _SEGMENT = 16  # positions of a walk over a segment
 _LINE = 64  # positions of neighbours in memory that a block has at least, where there are as many
+_WARPS = 4
+_MOST_WARPS = 32
+_HELD = 32  # elements of a tile that a thread holds
+_WALKING = 16  # the most warps of a program that walks
+_WHOLE = 1 << 14  # elements of a tile with an axis held whole whose neighbours in memory lie along another
+_SECTOR = 32  # neighbours that it has at least: half a line
+_BUSY = 16  # warps of a processor that keep memory busy
 
 _MOST = 8  # times as many elements at most has what is read or written most
 
@@ -100,9 +107,10 @@ class Sizing:
         What has far fewer elements than the largest of these does not count, such as the states of parts of a walk.
         """
         found: set[str] = set()
+        blocked = {a.name for a in self.axes}
         read = {
             (tensor, index): {v.name for i in index for v in walk_values(i) if isinstance(v, tile.Ref)}
-            & self.hints.keys()
+            & blocked
             for tensor, index in _indices(self.kernel)
         }
         sizes = {key: prod(self.hints[a] for a in axes) for key, axes in read.items()}
@@ -196,6 +204,37 @@ def predicted(kernel: tile.Kernel, context: Context) -> float | None:
     shape = Shape(rows, columns, inner, c.warps, c.stages, c.parts)
     fits = is_possible(k.product, shape) and shape.shared(k.product.size) <= room
     return seconds(k.product, shape, k.target) if fits else inf
+
+
+def plain_tiles(k: Sizing) -> Tiles:
+    """Tiles, and the warps that hold them."""
+    blocks = plain_blocks(k)
+    if not k.on_cuda or k.crossed:
+        return Tiles(blocks, _WARPS)
+    blocks = _narrowed(k, blocks)
+    sizes = k.sizes(blocks)
+    held = prod(sizes[a.name] for a in k.axes if a.role not in ("reduced", "inner"))
+    walked = prod(sizes[a.name] for a in k.axes if a.role == "reduced")
+    beside = any(a.name in k.lines and a.role != "whole" for a in k.axes)
+    each = 2 * _HELD if beside and "whole" in blocks else _HELD
+    warps = min(max(power(held * walked // (32 * each)), _WARPS), _MOST_WARPS)
+    if "reduced" not in blocks or any(k.given(a) for a in k.axes) or segments(k.kernel):
+        return Tiles(blocks, warps)
+    programs = k.programs({role: b.cap for role, b in blocks.items()})
+    longest = max(k.hints[a.name] for a in k.axes if a.role == "reduced")
+    cap = blocks["reduced"].cap
+    while warps < _WALKING and programs * warps < _BUSY * k.target.rates.processors and 2 * cap <= longest:
+        warps, cap = 2 * warps, 2 * cap
+    return Tiles(blocks | {"reduced": Block(1, cap)}, warps)
+
+
+def _narrowed(k: Sizing, blocks: dict[str, Block]) -> dict[str, Block]:
+    """The blocks with fewer neighbours in memory beside an axis that is held whole, where the tile would be large."""
+    sizes = k.sizes(blocks)
+    if not any(a.role == "whole" for a in k.axes) or prod(sizes.values()) <= _WHOLE:
+        return blocks
+    lines = {a.role for a in k.axes if a.name in k.lines and a.role != "whole" and blocks[a.role].cap > _SECTOR}
+    return blocks | {role: Block(1, _SECTOR) for role in lines}
 
 
 def plain_blocks(k: Sizing) -> dict[str, Block]:

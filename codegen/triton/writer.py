@@ -41,6 +41,7 @@ class Writer(ABC):
         self.natural: set[str] = set()
         self.windows: Mapping[str, Box] = {}
         self.wide: set[str] = set()
+        self.walked: Mapping[str, str] = {}  # how long the cache keeps what several walks load
         self._axes: dict[int, tuple[Value, frozenset[str]]] = {}
 
     @abstractmethod

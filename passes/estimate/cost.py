@@ -26,7 +26,7 @@ from einc.ein.dealing import Shape
 from einc.ein.origins import Products
 from einc.passes.algebra.contraction import contraction, operand_type
 from einc.passes.estimate.again import overhang, read_again, repeated, through_cache
-from einc.passes.estimate.fit import narrowness
+from einc.passes.estimate.fit import exposure, narrowness
 from einc.passes.estimate.instructions import counted
 from einc.passes.estimate.sides import fills, line, shapes_of, sides, steps, tile_axes
 from einc.passes.estimate.units import arithmetic, reached
@@ -41,11 +41,14 @@ _UNHIDDEN = 1 / 8  # of the time that other units than the slowest take
 _STEP = 64  # positions of a walked axis that dots which follow each other take at once
 _MATRIX = 2  # bytes of the widest type that matrix units multiply
 _TILE = 4096  # elements of a program's tile where there is no dot
-_WIDEST = 1024  # positions of a walked axis in such a tile
+_WIDEST = 4096  # positions of a walked axis in such a tile
 _LEAST_PART = 64  # positions of a walked axis that are worth a program
 _RESIDENT = 2  # programs that a processor needs at once to keep memory busy
+_WALKING = 8  # the same where programs only walk rows
+_GROWN = 4  # times as large are tiles of walks where programs are few
 _STARTING = 1e-6  # seconds until the first loads of a program have arrived
 _MOST_PARTS = 128
+_MOST_WALKING = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +108,7 @@ class Model:
         moved = self.bytes(plan, count) + self.again(plan)(plan.splits) * count * share
         waiting = self.waiting(plan, count, share)
         computing, slowest = arithmetic(rates, dots + waiting, vector, special)
-        moving = moved / reached(rates)
+        moving = moved / reached(rates) * (1.0 if self.contracted(plan) else exposure(plan, self.context))
         seconds = self.spent(plan, plan.splits, computing, moving, share)
         limit = "launch" if seconds < rates.launch else "memory" if moving > computing else slowest
         return Cost(moved, dots, vector, special, rates.launch + seconds, limit)
@@ -195,27 +198,26 @@ class Model:
         alone = self.cost(plan, share)
         whole = alone.seconds
         rates = self.context.target.rates
-        most = min(positions(plan.walked, self.context) // _LEAST_PART, _MOST_PARTS) if plan.walked else 1
-        if (
-            most < 2
-            or steps(plan, self.context)
-            or self.utilisation(plan, 1) == 1
-            or not can_split(plan)
-            or not self.can_merge(plan)
-        ):
+        plain = not rates.in_turn and not self.contracted(plan)
+        most = _MOST_WALKING if plain else _MOST_PARTS
+        most = min(positions(plan.walked, self.context) // _LEAST_PART, most) if plan.walked else 1
+        filled = self.programs(plan) * _GROWN / (_WALKING * rates.processors) if plain else self.utilisation(plan, 1)
+        if most < 2 or steps(plan, self.context) or filled >= 1 or not can_split(plan) or not self.can_merge(plan):
             return 1, whole
         waiting = self.waiting(plan, 1, share)
         computing, _ = arithmetic(rates, alone.dots + waiting, alone.vector, alone.special)
         again = self.again(plan)
         once = alone.bytes - again(1) * share
         state, dots = self.state(plan), self.contracted(plan)
+        if plain:
+            whole += (whole - rates.launch) * (min(self.utilisation(plan, 1), 1.0) / filled - 1)
 
         def seconds(n: int) -> float:
             moving = (once + again(n) * share) / reached(rates)
             merging = 2 * rates.launch + 2 * n * state / rates.memory
             if alone.limit in ("matrix", "vector", "special") or (dots and not is_hidden(plan, self.context)):
                 return merging + self.spent(plan, n, computing, moving, share)
-            rounds = self.programs(plan) * n / (rates.processors * _RESIDENT)
+            rounds = self.programs(plan) * n / (rates.processors * (_WALKING if plain else _RESIDENT))
             work = _busy(plan, rates, computing, moving) * overhang(plan, n, self.context)
             least = 0.0 if dots else self.loading(plan, n, share)
             return merging + max(work * ceil(rounds) / rounds + ceil(rounds) * _STARTING, least)

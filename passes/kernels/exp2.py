@@ -31,7 +31,7 @@ from einc.tile.live import live
 from einc.tile.typing import axes_of, dtype_of, scope
 from einc.tile.walk import lets, loop_position, loops, over_values, rebuild, values_in, values_of, walk_values
 
-_LOG2_E = Lit(1 / math.log(2), F32)
+_LOG2_E = Lit(math.log2(math.e), F32)
 _LOG_2 = Lit(math.log(2), F32)
 
 Names = dict[str, TileType]
@@ -123,10 +123,12 @@ def _scaled(x: Value, names: Names, values: Mapping[str, Value]) -> Value | None
 
 
 def _in_units(c: Value) -> Value:
-    """A scale in units of log2(e)."""
-    if isinstance(c, Lit) and isinstance(c.value, int | float):
-        return Lit(c.value * float(_LOG2_E.value), F32)
-    return Elem("mul", (c, _LOG2_E))
+    """A scale, times log2(e)."""
+    match c:
+        case Lit(value=int() | float() as value, dtype=t):
+            return Lit(value * math.log2(math.e), t)
+        case _:
+            return Elem("mul", (c, _LOG2_E))
 
 
 def _hoisted(v: Value) -> Value:
@@ -184,7 +186,7 @@ class _Units:
         return (v for s in self.lets for v in walk_values(s.value) if isinstance(v, Elem))
 
     def found(self) -> Iterator[str]:
-        """Tiles that are a multiple of another by a number, of which a maximum or minimum is taken, masked or not."""
+        """Results of dots and multiples of tiles by a number, of which a maximum or minimum is taken, masked or not."""
         for v in (v for s in self.lets for v in walk_values(s.value)):
             match v:
                 case tile.Fold(monoid=monoid, args=(Ref(name=name),)) if monoid.extreme:
@@ -199,6 +201,8 @@ class _Units:
         match v:
             case Elem(op="mul", args=(c, x)) if not axes_of(c, self.names) and axes_of(x, self.names):
                 return Elem("mul", (_in_units(c), x))
+            case tile.Dot():
+                return Elem("mul", (_LOG2_E, v))
             case Elem(op="where", args=(mask, x, Lit() as other)) if self.is_fixed(other):
                 found = self.scaled(x)
                 return None if found is None else Elem("where", (mask, found, other))
