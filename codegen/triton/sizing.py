@@ -109,8 +109,7 @@ class Sizing:
         found: set[str] = set()
         blocked = {a.name for a in self.axes}
         read = {
-            (tensor, index): {v.name for i in index for v in walk_values(i) if isinstance(v, tile.Ref)}
-            & blocked
+            (tensor, index): {v.name for i in index for v in walk_values(i) if isinstance(v, tile.Ref)} & blocked
             for tensor, index in _indices(self.kernel)
         }
         sizes = {key: prod(self.hints[a] for a in axes) for key, axes in read.items()}

@@ -97,7 +97,9 @@ def library(device: str) -> list[Wanted]:
     found += [_product(device, (4096, 4096, 4096), text) for text in _OTHER_WAYS]
     if device == "cpu":
         found = []  # which the library of torch computes
-    return found + [Wanted(c.name, compile(c.text, c.level), c.operands, c.scalars) for c in suites.chosen(_SUITES, device)]
+    return found + [
+        Wanted(c.name, compile(c.text, c.level), c.operands, c.scalars) for c in suites.chosen(_SUITES, device)
+    ]
 
 
 def _product(device: str, shape: tuple[int, ...], text: str) -> Wanted:
