@@ -10,7 +10,8 @@ from einc.codegen.emit.text import ATOM, COMPARE, PRODUCT, SUM, Axes, Text, lite
 from einc.codegen.triton import contractions, operations
 from einc.codegen.triton.writer import TYPES, Writer
 from einc.tile import Value
-from einc.tile.walk import values_in
+from einc.tile.sums import sum_of, terms_of
+from einc.tile.walk import values_in, walk_values
 
 _BEYOND = 1 << 30  # a position beyond the end of every tensor, in 32 bits
 
@@ -66,14 +67,35 @@ class Expressions(Writer):
 
     def pointer(self, tensor: str, index: tuple[Value, ...], part: int | None, target: Axes) -> Text:
         """The addresses of elements, broadcast against the target's axes."""
-        code = [self.name("tensor", tensor)]
+        code, moving = [self.name("tensor", tensor)], list[str]()
         for k, e in enumerate(index):
             if e == tile.Lit(0, INT):
                 continue
-            code.append(f"{self.over(e, target).at(PRODUCT)} * {self.name('stride', f'{tensor}.{k}')}")
+            stride = self.name("stride", f"{tensor}.{k}")
+            still, stepped = self.apart_from_steps(e)
+            if stepped is None:
+                own = moving if self.is_stepped(e) else code
+                own.append(f"{self.over(e, target).at(PRODUCT)} * {stride}")
+                continue  # else the sum of both is in range, but neither need be
+            code.append(f"{self.over(still, target).at(ATOM)}.to(tl.int64) * {stride}")
+            moving.append(f"tl.cast({self.value(stepped, ()).code}, tl.int64) * {stride}")
+        code += moving
         if part:
             code.append(str(part))
         return Text(" + ".join(code), SUM if len(code) > 1 else ATOM)
+
+    def is_stepped(self, v: Value) -> bool:
+        """Does a value change from step to step of the loop?"""
+        return any(isinstance(x, tile.Ref) and x.name in self.stepped for x in walk_values(v))
+
+    def apart_from_steps(self, e: Value) -> tuple[Value, Value | None]:
+        """An index as a tile that no step of the loop changes, which need be computed only once, and a number."""
+        terms = terms_of(e)
+        stepped = [(plus, v) for plus, v in terms if not self.axes(v)]
+        still = [(plus, v) for plus, v in terms if self.axes(v)]
+        if not still or not any(self.is_stepped(v) for _, v in stepped) or any(self.is_stepped(v) for _, v in still):
+            return e, None
+        return sum_of(still), sum_of(stepped)
 
     def window(self, v: tile.Load, order: Axes) -> Text:
         """A block that a descriptor finds: its dimensions are in the order of memory, those of one position dropped."""

@@ -11,7 +11,7 @@ from einc.codegen.emit.names import Names
 from einc.codegen.emit.text import PRODUCT, SUM
 from einc.codegen.triton.expressions import Expressions
 from einc.tile import TileAxis, TileType
-from einc.tile.walk import loop_position, values_in
+from einc.tile.walk import lets, loop_position, values_in
 from einc.tile.windows import Box
 
 
@@ -86,6 +86,8 @@ class Loops(ABC):
         first = self.take("position", inner.axis.name, f"{name}0")
         self.write.types.update({a.name: loop_position(a) for a in (outer.axis, inner.axis)})
         self.write.wide.add(inner.axis.name)
+        named = (n for s in lets(outer.body) for n in s.names)
+        self.write.stepped |= {outer.axis.name, inner.axis.name, *named}
         yield f"{self.take('value', outer.axis.name, outer.axis.name)} = tl.cast({step} // {count}, INT)"
         yield f"{first} = tl.cast({step} % {count} * {block}, INT)"
         if inner.axis.name in self.read:

@@ -15,12 +15,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from einc import tile
-from einc.base.types import BOOL, INT
+from einc.base.types import BOOL
 from einc.ein.monoids import MONOIDS
 from einc.ein.rewriting import unused
 from einc.pipeline import Context
 from einc.tile import Dot, Elem, Fold, Let, Lit, Load, Ref, Statement, TileType
 from einc.tile.masks import conjunction, conjuncts, inside
+from einc.tile.sums import sum_of, terms_of
 from einc.tile.typing import axes_of, bound_names, dtype_of, scope
 from einc.tile.walk import Scope, lets, loops, rewritten, tile_axes, values_in, walk, walk_values
 from einc.tile.windows import read_by_dots
@@ -117,33 +118,13 @@ class _Rows:
         """A comparison for the row for which it holds first; None for what compares no sum with what rows decide."""
         if not isinstance(p, Elem) or p.op not in ("lt", "le", "gt", "ge"):
             return None
-        terms = [*_terms(p.args[0]), *((not plus, v) for plus, v in _terms(p.args[1]))]
+        terms = [*terms_of(p.args[0]), *((not plus, v) for plus, v in terms_of(p.args[1]))]
         own = [(plus, v) for plus, v in terms if axis in axes_of(v, self.types)]
         rest = [(not plus, v) for plus, v in terms if axis not in axes_of(v, self.types)]
         if not own or any(self.changes(v) for _, v in own) or any(axes_of(v, self.types) for _, v in rest):
             return None
-        monoid, value = MONOIDS["max" if p.op in ("gt", "ge") else "min"], _sum(own)
+        monoid, value = MONOIDS["max" if p.op in ("gt", "ge") else "min"], sum_of(own)
         name, t = self.name(f"{monoid.name}_{axis}"), dtype_of(value, self.types)
         there = Elem("where", (inside(self.axes[axis]), value, Lit(monoid.identity[0], t)))
         lets.append(Let((name,), (TileType(t),), Fold(monoid, axis, (there,))))
-        return Elem(p.op, (Ref(name), _sum(rest)))
-
-
-def _terms(v: tile.Value) -> list[tuple[bool, tile.Value]]:
-    """The terms of a sum of positions, and whether each is added."""
-    match v:
-        case Elem(op="add" | "sub" as op, args=(a, b)):
-            return [*_terms(a), *((plus == (op == "add"), x) for plus, x in _terms(b))]
-        case _:
-            return [(True, v)]
-
-
-def _sum(terms: list[tuple[bool, tile.Value]]) -> tile.Value:
-    """The sum of some terms, what is added first."""
-    total: tile.Value | None = None
-    for plus, v in sorted(terms, key=lambda term: not term[0]):
-        if total is None and plus:
-            total = v
-        else:
-            total = Elem("add" if plus else "sub", (Lit(0, INT) if total is None else total, v))
-    return Lit(0, INT) if total is None else total
+        return Elem(p.op, (Ref(name), sum_of(rest)))

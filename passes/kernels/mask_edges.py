@@ -134,7 +134,9 @@ class _Masks:
         certain = {term for mask in terms for term in conjuncts(mask)}
         for i, dim, checked in zip(index, self.dims[v.tensor], v.checked, strict=True):
             if checked:
-                terms += [term for term in self.range_of(i, dim) if term not in certain]
+                terms += [
+                    term for term in self.range_of(i, dim) if term not in certain and _compared(term) not in certain
+                ]
         return replace(v, index=index, mask=conjunction(terms))
 
     def range_of(self, i: Value, dim: tuple[str, ...]) -> list[Value]:
@@ -230,6 +232,15 @@ class _Masks:
                 return x == y and bound == float("-inf")
             case _:
                 return False
+
+
+def _compared(term: Value) -> Value:
+    """A comparison of a difference with 0 as one of the two."""
+    match term:
+        case Elem(op=op, args=(Elem(op="sub", args=(a, b)), Lit(value=0))):
+            return Elem(op, (a, b))
+        case _:
+            return term
 
 
 def _edges(kernel: tile.Kernel) -> dict[str, str]:
