@@ -33,7 +33,7 @@ from einc.tuning.modes import OFF, checked
 
 if TYPE_CHECKING:
     from einc.derive import Ahead, Behind, Together
-    from einc.tuning import Outcome
+    from einc.tuning.search import Outcome
     from einc.tuning.sessions import Said
 
 Array = Any  # a torch tensor, or whatever numpy.asarray takes

@@ -1,4 +1,5 @@
-"""The command line: run, dump, emit, explain, check and time programs; list passes and functions; tidy the cache; demo.
+"""The command line: run, dump, emit, explain, check, time and tune programs; list passes and functions; tidy the cache;
+demo.
 
 Exit status: 0; 1 where the program or its operands are wrong, with the diagnostic on stderr; 2 for wrong usage.
 """

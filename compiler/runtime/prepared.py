@@ -27,8 +27,7 @@ from einc.runtime.orders import batch_first
 from einc.runtime.tensors import layout
 from einc.runtime.timing import seconds_of
 from einc.tile.asked import Choice, check_heeded
-from einc.tuning import OFF, Entry, applied, current, effective, tables, tuned
-from einc.tuning.devices import OnDevice, can_time
+from einc.tuning import OFF, Entry, applied, current, effective, tables
 from einc.tuning.keys import key_of
 from einc.tuning.machines import machine
 from einc.tuning.progress import shown
@@ -122,9 +121,10 @@ class Options:
     def measured(self, made: Compiled, where: Place | None) -> Entry | None:
         """What was measured of a program on the device where it runs, if it was, and may be used."""
         named = self.machine_name(where)
-        if named is None or effective(self.tune) == OFF or (key := key_of(made.request)) is None:
+        if named is None or effective(self.tune) == OFF or tables.is_empty(named):
             return None
-        return tables.find(named, key)
+        key = key_of(made.request)
+        return None if key is None else tables.find(named, key)
 
     def machine_name(self, where: Place | None) -> str | None:
         """The device that measurements are for; None where there is none, or choices are made already."""
@@ -243,7 +243,12 @@ def _tuned(
     """The call with what is measured to be fastest, where it is to be tuned and can be."""
     named, asked = options.machine_name(where), current()
     mode = effective(options.tune)
-    if named is None or given is None or (asked is None and mode in (None, OFF)) or not can_time(given[0].values()):
+    if named is None or given is None or (asked is None and mode in (None, OFF)):
+        return made
+    from einc.tuning.devices import OnDevice, can_time
+    from einc.tuning.search import tuned
+
+    if not can_time(given[0].values()):
         return made
     model = options.by_model(made.program, made.bindings.extents, where, layouts)
     key = key_of(model.request)

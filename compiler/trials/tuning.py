@@ -17,9 +17,10 @@ from einc.runtime.tensors import is_torch
 from einc.trials import suites
 from einc.trials.request import Request
 from einc.trials.running import meaning
-from einc.tuning import Outcome, tables
+from einc.tuning import tables
 from einc.tuning.modes import checked
 from einc.tuning.progress import shown
+from einc.tuning.search import Outcome
 
 if TYPE_CHECKING:
     import torch

@@ -13,11 +13,7 @@ Nothing here knows tensors or how a kernel is launched: `runtime` says how candi
 
 from einc.tuning import tables
 from einc.tuning.entries import Entry, applied
-from einc.tuning.modes import MODES, OFF, effective
-from einc.tuning.search import Outcome, Trials, tuned
-from einc.tuning.sessions import Session, current, session
+from einc.tuning.modes import OFF, effective
+from einc.tuning.sessions import current, session
 
-__all__ = [
-    "MODES", "OFF", "Entry", "Outcome", "Session", "Trials", "applied", "current", "effective", "session",
-    "tables", "tuned",
-]  # fmt: skip
+__all__ = ["OFF", "Entry", "applied", "current", "effective", "session", "tables"]

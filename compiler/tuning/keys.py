@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from einc import ein
 from einc.driver import Request
@@ -33,13 +34,12 @@ def key_of(request: Request) -> Key | None:
     """The key of what is compiled; None for kernels that a text gives, which are as they are."""
     if request.begin is not None:
         return None
-    program = unnamed(request.program)
     place = {a.name: k for k, a in enumerate(request.program.axes)}
     sizes = sorted((place[name], n) for name, n in request.sizes if name in place)
     extents = sorted((place[name], n) for name, n in request.extents if name in place)
     layouts = {name: str(own) for name, own in request.layouts}
     lying = tuple(layouts.get(p.name, "") for p in request.program.operands)
-    shared = _digest(request.backend.name, request.level, print_program(program), sizes)
+    shared = _digest(request.backend.name, request.level, _text(request.program), sizes)
     return Key(shared, _digest(shared, extents, lying), _read(request))
 
 
@@ -51,6 +51,11 @@ def _read(request: Request) -> str:
     types = " ".join(dict.fromkeys(str(p.dtype) for p in request.program.operands))
     sizes = ", ".join(f"{name}={n}" for name, n in (request.extents or request.sizes))
     return f"{print_signature(request.program)} of {types or 'nothing'}, {sizes or 'any size'}"
+
+
+@lru_cache(maxsize=256)
+def _text(program: Program) -> str:
+    return print_program(unnamed(program))
 
 
 def unnamed(program: Program) -> Program:

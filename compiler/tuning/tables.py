@@ -61,10 +61,10 @@ def _head(path: Path) -> tuple[str, str]:
     return str(data["machine"]), str(data.get("target", ""))
 
 
-def is_empty() -> bool:
-    """Has this user measured nothing, as far as can be told at once?"""
+def is_empty(machine: str = "") -> bool:
+    """Has this user measured nothing, as far as can be told at once, and the package nothing on a machine?"""
     where = places.directory()
-    return not _own and (where is None or not (where / _KIND).is_dir())
+    return not _own and (where is None or not (where / _KIND).is_dir()) and not (machine and shipped(machine))
 
 
 def forget() -> None:
