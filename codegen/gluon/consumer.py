@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import assert_never
 
 from einc.codegen.emit.layout import indented, wrapped
@@ -57,8 +58,26 @@ class Consumer(Part):
             if isinstance(s, Let):
                 found += wrapped(self.let(s, {}))
             elif isinstance(s, Store):
-                found += wrapped(self.write.store(s))
+                found += self.stored(s)
         return found
+
+    def stored(self, s: Store) -> Iterator[str]:
+        """A store: of a tile, by 16 bytes of a row at once, after its elements have changed threads."""
+        value, axes = self.write.quotients(s), s.type.axes
+        if len(axes) < 2 or s.part is not None:
+            yield from wrapped(self.write.store(replace(s, value=value)))
+            return
+        tiles, each = self.write.tiles, 16 // s.type.dtype.size
+        block, name = self.python["block", axes[1]], self.names.fresh(f"ROWS_{axes[1].upper()}", ascii_only=True)
+        lanes = f"{block} // {each}"
+        layout = f"gl.BlockedLayout([1, {each}], [32 // ({lanes}), {lanes}], [4, 1], [1, 0])"
+        found, types = self.names.fresh(f"{s.tensor}_rows"), self.write.types
+        yield f"{name}: gl.constexpr = {layout}"
+        yield from wrapped(f"{found} = gl.convert_layout({self.write.full(value, axes).code}, {name})")
+        self.write.tiles, self.python["value", found] = {**tiles, axes: name}, found
+        types[found] = TileType(s.type.dtype, axes)
+        yield from wrapped(self.write.store(replace(s, value=Ref(found))))
+        self.write.tiles = tiles
 
     def layouts(self) -> Iterator[str]:
         for (_, x), name in self.tiles.items():

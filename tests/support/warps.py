@@ -23,8 +23,6 @@ import numpy as np
 import torch
 
 Tensors = Sequence[torch.Tensor]
-Tensors = Sequence[torch.Tensor]
-
 PATIENCE = 20.0  # seconds that a thread waits for others
 _PAUSES = 0.2  # of the meetings of threads
 _LONGEST = 2e-4  # seconds of a pause
