@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import assert_never
 
 from einc.codegen.emit.layout import indented, wrapped
-from einc.codegen.emit.text import Axes
+from einc.codegen.emit.text import ATOM, Axes
 from einc.codegen.gluon.frame import Frame, Part
 from einc.codegen.gluon.producer import phase, slot
 from einc.tile import Carried, Dot, Fill, Fold, Let, Lit, Ref, Store, TileType
@@ -179,7 +179,7 @@ class Consumer(Part):
             case Make(names=names):
                 yield from self.make(names, body, number)
             case Keep(dot=name):
-                yield from self.keep(name, body)
+                yield from self.keep(name, body, number)
             case _:
                 assert_never(e)
 
@@ -256,14 +256,54 @@ class Consumer(Part):
             self.python["value", n] = self.named(n, number)
         return wrapped(self.let(s, {}))
 
-    def keep(self, name: str, body: dict[str, Let]) -> Iterator[str]:
+    def keep(self, name: str, body: dict[str, Let], number: str) -> Iterator[str]:
         d = body[name].value
         assert isinstance(d, Dot)
         width = _BITS // 8 // self.write.dtype(d.left).size
         layout = f"gl.DotOperandLayout(0, {self.tiles[d.row, d.column]}, {width})"
         left = self.write.full(d.left, (d.row, d.inner)).code
         yield from wrapped(f"{self.sides[name]} = gl.convert_layout({left}, {layout})")
+        if d.left_in is not None:
+            yield from self.clear(d, number)
         state = self.states[name]
         if d.acc not in (Ref(state.name), Fill(Lit(0, state.type.dtype))):
             code = self.write.full(d.acc, d.sides.result).code
             yield from wrapped(f"{self.python['value', state.name]} = {code}")
+
+    def clear(self, d: Dot, number: str) -> Iterator[str]:
+        """Zeros in the right side's block where no row of any consumer counts; all consumers write the same."""
+        assert isinstance(d.right, Ref)
+        assert d.left_in is not None
+        s, ring = self.frame.slots[d.right.name], next(r for r in self.roles.rings if d.right.name in r.loads)
+        sizes = [self.python["block", a] for a in s.axes]
+        at, each, wide = s.axes.index(d.inner), 16 // s.size, sizes[1]
+        if not self.write.axes(d.left_in):
+            return
+        found, rows = (self.names.fresh(n) for n in ("counts", f"{d.right.name}_rows"))
+        layout = self.names.fresh(f"ROWS_{d.right.name.upper()}", ascii_only=True)
+        lanes = f"{wide} // {each}"
+        there = self.frame.barriers[ring.name, "there"]
+        if self.row in self.write.axes(d.left_in):
+            yield from self.votes(d, found)
+        else:
+            yield from wrapped(f"{found} = {self.write.value(d.left_in, (d.inner,)).code}")
+        yield f"if tl.min({found}.to(tl.int32), 0) == 0:"
+        yield f"    {layout}: gl.constexpr = gl.BlockedLayout([1, {each}], [32 // ({lanes}), {lanes}], [4, 1], [1, 0])"
+        yield f"    mbarrier.wait({there}.index({slot(number, ring.depth)}), {phase(number, ring.depth)})"
+        yield f"    {rows} = {s.name}.index({slot(number, ring.depth)}).reshape([{', '.join(sizes)}])"
+        spread = "[:, None]" if at == 0 else "[None, :]"
+        kept = f"gl.convert_layout({found}, gl.SliceLayout({1 - at}, {layout})){spread}"
+        yield f"    {rows}.store(tl.where({kept}, {rows}.load({layout}), 0.0))"
+        yield "    hopper.fence_async_shared()"
+
+    def votes(self, d: Dot, found: str) -> Iterator[str]:
+        """Which positions count for a row of any consumer, where rows and positions decide that together."""
+        assert d.left_in is not None
+        own, home = self.python["value", self.row], self.write.homes[self.row]
+        for c in range(self.roles.consumers):
+            rows = self.python["value", self.row] = self.names.fresh(f"{self.row}_{c}")
+            yield f"{rows} = {self.frame.origin} + {c * ROWS} + gl.arange(0, {ROWS}, layout={home}).to(INT)"
+            some = self.write.full(d.left_in, (d.row, d.inner)).at(ATOM)
+            vote = f"tl.max({some}.to(tl.int32), 0) > 0"
+            yield from wrapped(f"{found} = {f'{found} | ({vote})' if c else vote}")
+        self.python["value", self.row] = own

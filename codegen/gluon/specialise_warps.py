@@ -19,6 +19,7 @@ from math import prod
 from einc import tile
 from einc.base.facts import row_major
 from einc.base.types import F32
+from einc.codegen.gluon.counted import count_by_position
 from einc.codegen.gluon.fit import Unfit, check_fit, walked
 from einc.codegen.gluon.lengths import grows
 from einc.codegen.gluon.name_dots import name_dots
@@ -64,6 +65,7 @@ def _specialised(kernel: Kernel, context: Context) -> Kernel:
     if not context.target.has_warpgroups:
         raise Unfit(f"{context.target.name} has no dots of warpgroups")
     loop, row = walked(kernel)
+    kernel = count_by_position(kernel, row)
     asked = tiles_asked(context.choices, kernel)
     rows = asked.get(row, Block(ROWS * _CONSUMERS, ROWS * _CONSUMERS)).cap
     if rows not in (ROWS, ROWS * _CONSUMERS):
