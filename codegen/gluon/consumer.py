@@ -15,6 +15,7 @@ from einc.tile.roles import ROWS, Begin, Event, Finish, Keep, Make, Release, Tur
 from einc.tile.walk import own_values, values_in, walk_values
 
 _BITS = 32  # of what a register holds
+_PART = 16  # positions of a block that are cleared at once
 
 
 class Consumer(Part):
@@ -291,9 +292,19 @@ class Consumer(Part):
         yield f"    {layout}: gl.constexpr = gl.BlockedLayout([1, {each}], [32 // ({lanes}), {lanes}], [4, 1], [1, 0])"
         yield f"    mbarrier.wait({there}.index({slot(number, ring.depth)}), {phase(number, ring.depth)})"
         yield f"    {rows} = {s.name}.index({slot(number, ring.depth)}).reshape([{', '.join(sizes)}])"
-        spread = "[:, None]" if at == 0 else "[None, :]"
-        kept = f"gl.convert_layout({found}, gl.SliceLayout({1 - at}, {layout})){spread}"
-        yield f"    {rows}.store(tl.where({kept}, {rows}.load({layout}), 0.0))"
+        spread, home = "[:, None]" if at == 0 else "[None, :]", f"gl.SliceLayout({1 - at}, {layout})"
+        if self.row in self.write.axes(d.left_in):
+            kept = f"gl.convert_layout({found}, {home}){spread}"
+            yield f"    {rows}.store(tl.where({kept}, {rows}.load({layout}), 0.0))"
+        else:  # part by part, since registers are full
+            block, own, some = self.python["block", d.inner], self.python["value", d.inner], self.names.fresh("some")
+            place = self.python["value", d.inner] = self.names.fresh(f"{d.inner}_part")
+            yield f"    for part in gl.static_range(0, {block}, {_PART}):"
+            yield f"        {place} = {self.place(number)} + part + gl.arange(0, {_PART}, layout={home}).to(INT)"
+            yield f"        {some} = {rows}.slice(part, {_PART}, {at})"
+            kept = f"({self.write.value(d.left_in, (d.inner,)).code}){spread}"
+            yield f"        {some}.store(tl.where({kept}, {some}.load({layout}), 0.0))"
+            self.python["value", d.inner] = own
         yield "    hopper.fence_async_shared()"
 
     def votes(self, d: Dot, found: str) -> Iterator[str]:

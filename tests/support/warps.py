@@ -120,6 +120,9 @@ class Shared:
     def reshape(self, shape: Sequence[int]) -> Shared:
         return Shared(self.array.reshape(shape))
 
+    def slice(self, start: int, length: int, axis: int) -> Shared:
+        return Shared(self.array[(slice(None),) * axis + (slice(start, start + length),)])
+
     def load(self, _: object) -> Tile:
         return tile(self.array.copy())
 
