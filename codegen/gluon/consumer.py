@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import assert_never
 
 from einc.codegen.emit.layout import indented, wrapped
-from einc.codegen.emit.text import Axes
+from einc.codegen.emit.text import ATOM, Axes
 from einc.codegen.gluon.frame import Frame, Part
 from einc.codegen.gluon.producer import phase, slot
 from einc.tile import Carried, Dot, Fill, Fold, Let, Lit, Ref, Store, TileType
@@ -14,6 +15,7 @@ from einc.tile.roles import ROWS, Begin, Event, Finish, Keep, Make, Release, Tur
 from einc.tile.walk import own_values, values_in, walk_values
 
 _BITS = 32  # of what a register holds
+_PART = 16  # positions of a block that are cleared at once
 
 
 class Consumer(Part):
@@ -57,8 +59,26 @@ class Consumer(Part):
             if isinstance(s, Let):
                 found += wrapped(self.let(s, {}))
             elif isinstance(s, Store):
-                found += wrapped(self.write.store(s))
+                found += self.stored(s)
         return found
+
+    def stored(self, s: Store) -> Iterator[str]:
+        """A store: of a tile, by 16 bytes of a row at once, after its elements have changed threads."""
+        value, axes = self.write.quotients(s), s.type.axes
+        if len(axes) < 2 or s.part is not None:
+            yield from wrapped(self.write.store(replace(s, value=value)))
+            return
+        tiles, each = self.write.tiles, 16 // s.type.dtype.size
+        block, name = self.python["block", axes[1]], self.names.fresh(f"ROWS_{axes[1].upper()}", ascii_only=True)
+        lanes = f"{block} // {each}"
+        layout = f"gl.BlockedLayout([1, {each}], [32 // ({lanes}), {lanes}], [4, 1], [1, 0])"
+        found, types = self.names.fresh(f"{s.tensor}_rows"), self.write.types
+        yield f"{name}: gl.constexpr = {layout}"
+        yield from wrapped(f"{found} = gl.convert_layout({self.write.full(value, axes).code}, {name})")
+        self.write.tiles, self.python["value", found] = {**tiles, axes: name}, found
+        types[found] = TileType(s.type.dtype, axes)
+        yield from wrapped(self.write.store(replace(s, value=Ref(found))))
+        self.write.tiles = tiles
 
     def layouts(self) -> Iterator[str]:
         for (_, x), name in self.tiles.items():
@@ -160,7 +180,7 @@ class Consumer(Part):
             case Make(names=names):
                 yield from self.make(names, body, number)
             case Keep(dot=name):
-                yield from self.keep(name, body)
+                yield from self.keep(name, body, number)
             case _:
                 assert_never(e)
 
@@ -237,14 +257,64 @@ class Consumer(Part):
             self.python["value", n] = self.named(n, number)
         return wrapped(self.let(s, {}))
 
-    def keep(self, name: str, body: dict[str, Let]) -> Iterator[str]:
+    def keep(self, name: str, body: dict[str, Let], number: str) -> Iterator[str]:
         d = body[name].value
         assert isinstance(d, Dot)
         width = _BITS // 8 // self.write.dtype(d.left).size
         layout = f"gl.DotOperandLayout(0, {self.tiles[d.row, d.column]}, {width})"
         left = self.write.full(d.left, (d.row, d.inner)).code
         yield from wrapped(f"{self.sides[name]} = gl.convert_layout({left}, {layout})")
+        if d.left_in is not None:
+            yield from self.clear(d, number)
         state = self.states[name]
         if d.acc not in (Ref(state.name), Fill(Lit(0, state.type.dtype))):
             code = self.write.full(d.acc, d.sides.result).code
             yield from wrapped(f"{self.python['value', state.name]} = {code}")
+
+    def clear(self, d: Dot, number: str) -> Iterator[str]:
+        """Zeros in the right side's block where no row of any consumer counts; all consumers write the same."""
+        assert isinstance(d.right, Ref)
+        assert d.left_in is not None
+        s, ring = self.frame.slots[d.right.name], next(r for r in self.roles.rings if d.right.name in r.loads)
+        sizes = [self.python["block", a] for a in s.axes]
+        at, each, wide = s.axes.index(d.inner), 16 // s.size, sizes[1]
+        if not self.write.axes(d.left_in):
+            return
+        found, rows = (self.names.fresh(n) for n in ("counts", f"{d.right.name}_rows"))
+        layout = self.names.fresh(f"ROWS_{d.right.name.upper()}", ascii_only=True)
+        lanes = f"{wide} // {each}"
+        there = self.frame.barriers[ring.name, "there"]
+        if self.row in self.write.axes(d.left_in):
+            yield from self.votes(d, found)
+        else:
+            yield from wrapped(f"{found} = {self.write.value(d.left_in, (d.inner,)).code}")
+        yield f"if tl.min({found}.to(tl.int32), 0) == 0:"
+        yield f"    {layout}: gl.constexpr = gl.BlockedLayout([1, {each}], [32 // ({lanes}), {lanes}], [4, 1], [1, 0])"
+        yield f"    mbarrier.wait({there}.index({slot(number, ring.depth)}), {phase(number, ring.depth)})"
+        yield f"    {rows} = {s.name}.index({slot(number, ring.depth)}).reshape([{', '.join(sizes)}])"
+        spread, home = "[:, None]" if at == 0 else "[None, :]", f"gl.SliceLayout({1 - at}, {layout})"
+        if self.row in self.write.axes(d.left_in):
+            kept = f"gl.convert_layout({found}, {home}){spread}"
+            yield f"    {rows}.store(tl.where({kept}, {rows}.load({layout}), 0.0))"
+        else:  # part by part, since registers are full
+            block, own, some = self.python["block", d.inner], self.python["value", d.inner], self.names.fresh("some")
+            place = self.python["value", d.inner] = self.names.fresh(f"{d.inner}_part")
+            yield f"    for part in gl.static_range(0, {block}, {_PART}):"
+            yield f"        {place} = {self.place(number)} + part + gl.arange(0, {_PART}, layout={home}).to(INT)"
+            yield f"        {some} = {rows}.slice(part, {_PART}, {at})"
+            kept = f"({self.write.value(d.left_in, (d.inner,)).code}){spread}"
+            yield f"        {some}.store(tl.where({kept}, {some}.load({layout}), 0.0))"
+            self.python["value", d.inner] = own
+        yield "    hopper.fence_async_shared()"
+
+    def votes(self, d: Dot, found: str) -> Iterator[str]:
+        """Which positions count for a row of any consumer, where rows and positions decide that together."""
+        assert d.left_in is not None
+        own, home = self.python["value", self.row], self.write.homes[self.row]
+        for c in range(self.roles.consumers):
+            rows = self.python["value", self.row] = self.names.fresh(f"{self.row}_{c}")
+            yield f"{rows} = {self.frame.origin} + {c * ROWS} + gl.arange(0, {ROWS}, layout={home}).to(INT)"
+            some = self.write.full(d.left_in, (d.row, d.inner)).at(ATOM)
+            vote = f"tl.max({some}.to(tl.int32), 0) > 0"
+            yield from wrapped(f"{found} = {f'{found} | ({vote})' if c else vote}")
+        self.python["value", self.row] = own

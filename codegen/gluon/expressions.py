@@ -16,6 +16,9 @@ from einc.codegen.triton import contractions
 from einc.codegen.triton.expressions import Expressions
 from einc.codegen.triton.writer import TYPES
 from einc.tile import Value
+from einc.tile.walk import rebuild
+
+_NARROW = 2  # bytes of a result that a reciprocal is exact enough for
 
 
 class Layouts(Expressions):
@@ -45,6 +48,19 @@ class Layouts(Expressions):
         if not order:
             return text
         return self.at_home(text, f"gl.SliceLayout({inside.index(v.axis)}, {self.tiles[inside]})", self.homes[order[0]])
+
+    def quotients(self, s: tile.Store) -> Value:
+        """What a store writes, in two bytes with a reciprocal for each row in place of a division at every position."""
+        narrow = s.type.dtype.is_float and s.type.dtype.size == _NARROW
+
+        def inverted(v: Value) -> Value:
+            match rebuild(v, inverted):
+                case tile.Elem(op="div", args=(x, y)) if len(self.axes(x)) > 1 == len(self.axes(y)):
+                    return tile.Elem("mul", (x, tile.Elem("div", (tile.Lit(1.0, self.dtype(y)), y))))
+                case found:
+                    return found
+
+        return inverted(s.value) if narrow else s.value
 
     def is_scaled(self, v: Value) -> bool:
         """Is it a tile times a number, or the maximum of such a product?"""

@@ -46,6 +46,7 @@ class _Main(Part):
         full = (loop.full.start, loop.full.stop) if loop.full is not None else ()
         roots: list[Value] = [self.frame.lets[n].value for n in self.frame.shared]
         names = self.needed([*roots, *(v for v in (loop.start, loop.stop, *full) if v is not None)])
+        names |= {*self.frame.shared}
         found = [*self.units(), *self.grid()]
         if self.frame.rows.name in names:
             row = self.take("value", self.frame.rows.name, self.frame.rows.name)

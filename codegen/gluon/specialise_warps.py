@@ -19,6 +19,7 @@ from math import prod
 from einc import tile
 from einc.base.facts import row_major
 from einc.base.types import F32
+from einc.codegen.gluon.counted import count_by_position
 from einc.codegen.gluon.fit import Unfit, check_fit, walked
 from einc.codegen.gluon.lengths import grows
 from einc.codegen.gluon.name_dots import name_dots
@@ -28,12 +29,13 @@ from einc.tile.asked import counts_asked, tiles_asked
 from einc.tile.blocks import power
 from einc.tile.choices import descriptor
 from einc.tile.roles import ROWS, WARPGROUP, Begin, Event, Finish, Keep, Make, Release, Ring, Roles, Turn, Wait
-from einc.tile.walk import lets, values_in
+from einc.tile.walk import lets, loops, values_in, walk_values
 from einc.tile.windows import box, by_corners, by_descriptor, windows
 
 _CONSUMERS = 2
 _REGISTERS = {1: (240, 24), 2: (240, 24)}  # of consumers and the producer, by how many consumers there are
-_IN_TURN = 2  # consumers that take turns
+_IN_TURN = 2  # consumers that take turns, where special functions take as long as dots
+_SPECIAL = frozenset("div erf exp exp2 expm1 log log1p log2 pow rsqrt sin sqrt tanh".split())
 _OTHER = 48  # registers of a consumer beside tiles
 _WALKS = (128, 64)  # blocks of a walk
 _SLOTS = (4, 2)  # powers of two: slots are found without a division
@@ -63,6 +65,7 @@ def _specialised(kernel: Kernel, context: Context) -> Kernel:
     if not context.target.has_warpgroups:
         raise Unfit(f"{context.target.name} has no dots of warpgroups")
     loop, row = walked(kernel)
+    kernel = count_by_position(kernel, row)
     asked = tiles_asked(context.choices, kernel)
     rows = asked.get(row, Block(ROWS * _CONSUMERS, ROWS * _CONSUMERS)).cap
     if rows not in (ROWS, ROWS * _CONSUMERS):
@@ -89,9 +92,9 @@ def _with_blocks(kernel: Kernel, context: Context, rows: int, length: int) -> Ke
     check_fit(whole, row)
     rings, events = _Pipeline(whole).made()
     consumers = rows // ROWS
-    if consumers == _IN_TURN:
+    ledger, rates = Ledger(whole, row, consumers), context.target.rates
+    if consumers == _IN_TURN and ledger.functions / rates.special >= ledger.flops / rates.matrix:
         events = in_turn(events)
-    ledger = Ledger(whole, row, consumers)
     most = _REGISTERS[consumers][0] - _OTHER
     if ledger.registers > most:
         raise Unfit(f"tiles of a consumer take {ledger.registers} registers of {most}")
@@ -177,7 +180,7 @@ class _Pipeline:
         wanted = self.dots.keys() if on is None else on
         return any(
             x.name in wanted or (x.name in self.lets and self.depends(self.lets[x.name].value, on))
-            for x in tile.walk.walk_values(v)
+            for x in walk_values(v)
             if isinstance(x, Ref)
         )
 
@@ -231,7 +234,7 @@ class _Pipeline:
         for n, s in self.lets.items():
             inside = self.dots[n].acc if n in self.late else None
             for v in (s.value,) if inside is None else (self.dots[n].left, self.dots[n].right):
-                if any(isinstance(x, Ref) and x.name in moving for x in tile.walk.walk_values(v)):
+                if any(isinstance(x, Ref) and x.name in moving for x in walk_values(v)):
                     raise Unfit(f"{n} waits for what a dot adds up")
         for n in self.early:
             if self.dots[n].acc not in (tile.Fill(tile.Lit(0, F32)), tile.Lit(0, F32)):
@@ -273,6 +276,20 @@ class Ledger:
         threads = WARPGROUP * 32
         results = sum(ROWS * self.width(d.column) // threads for d in dots)
         return results + sum(ROWS * self.width(d.inner) // threads // 2 for d in computed)
+
+    @property
+    def flops(self) -> int:
+        """Those of the dots of a step."""
+        dots = [s.value for s in lets(self.kernel.body) if isinstance(s.value, Dot)]
+        return sum(2 * ROWS * self.width(d.column) * self.width(d.inner) for d in dots)
+
+    @property
+    def functions(self) -> int:
+        """The special functions of a step, position by position."""
+        (loop,) = loops(self.kernel.body)
+        tiles = [s for s in lets(loop.body) if len(s.types[0].axes) > 1]
+        found = (v for s in tiles for v in walk_values(s.value) if isinstance(v, tile.Elem) and v.op in _SPECIAL)
+        return sum(ROWS * self.width(loop.axis.name) for _ in found)
 
     def block(self, tensor: str) -> int:
         """The bytes of a block of a tensor, of all consumers."""

@@ -73,7 +73,8 @@ def _event(c: Cursor) -> Event:
         return Make(names, step)
     if len(names) > 1:
         raise SyntaxError(f"a consumer does {verb} one thing at a time", c.line.span, hint="write a line for each")
-    return VERBS[verb](names[0], step)
+    found: Event = VERBS[verb](names[0], step)
+    return found
 
 
 def _step(c: Cursor) -> int:

@@ -23,8 +23,6 @@ import numpy as np
 import torch
 
 Tensors = Sequence[torch.Tensor]
-Tensors = Sequence[torch.Tensor]
-
 PATIENCE = 20.0  # seconds that a thread waits for others
 _PAUSES = 0.2  # of the meetings of threads
 _LONGEST = 2e-4  # seconds of a pause
@@ -121,6 +119,15 @@ class Shared:
 
     def reshape(self, shape: Sequence[int]) -> Shared:
         return Shared(self.array.reshape(shape))
+
+    def slice(self, start: int, length: int, axis: int) -> Shared:
+        return Shared(self.array[(slice(None),) * axis + (slice(start, start + length),)])
+
+    def load(self, _: object) -> Tile:
+        return tile(self.array.copy())
+
+    def store(self, x: Tile) -> None:
+        self.array[...] = x
 
     def permute(self, order: Sequence[int]) -> Shared:
         return Shared(self.array.transpose(order))

@@ -15,6 +15,7 @@ A kernel's body remains its meaning, and roles are an order to compute it in. No
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import assert_never
 
@@ -175,7 +176,9 @@ def subject(e: Event) -> tuple[str, tuple[str, ...]]:
             assert_never(e)
 
 
-VERBS = {"wait": Wait, "release": Release, "begin": Begin, "finish": Finish, "keep": Keep}  # of one thing
+VERBS: dict[str, Callable[[str, int], Event]] = {  # of one thing
+    "wait": Wait, "release": Release, "begin": Begin, "finish": Finish, "keep": Keep,
+}  # fmt: skip
 STEPS = {-1: " of the step before", 0: "", 1: " of the next step"}
 
 

@@ -30,7 +30,8 @@ class _Protocol:
         walks = list(loops(kernel.body))
         if len(walks) != 1:
             self.fail("roles are for a kernel with one loop", kernel)
-        self.inside = {s.names[0]: s.value for s in lets(walks[0].body)}
+        self.walk = walks[0]
+        self.inside = {s.names[0]: s.value for s in lets(self.walk.body)}
         self.lets = {s.names[0]: s.value for s in lets(kernel.body)}
         self.dots = {n: v for n, v in self.inside.items() if isinstance(v, tile.Dot)}
 
@@ -51,9 +52,14 @@ class _Protocol:
         for r in self.roles.walked:
             self.ring(r)
         made = [n for e in self.roles.events if isinstance(e, Make) for n in e.names]
-        wanted = set(self.inside) - set(self.dots) - set(loads)
-        if sorted(made) != sorted(wanted):
-            self.fail("what the body binds is not made once each", self.kernel, ", ".join(sorted(wanted ^ set(made))))
+        there = {*made, *self.dots, *loads}
+        if len(set(made)) < len(made) or not set(made) <= set(self.inside) - set(self.dots) - set(loads):
+            self.fail("what is made is not what the body binds, once each", self.kernel)
+        read = {c.after for c in self.walk.carried}
+        for n in {*made, *self.dots}:
+            read |= {v.name for v in walk_values(self.inside[n]) if isinstance(v, tile.Ref)}
+        if missing := sorted((read & set(self.inside)) - there):
+            self.fail("what a step reads is not made", self.kernel, ", ".join(missing))
 
     def warps(self) -> None:
         many, few = self.roles.registers
