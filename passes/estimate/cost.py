@@ -16,7 +16,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 from math import ceil, prod
 
 from einc import ein
@@ -28,12 +27,12 @@ from einc.passes.algebra.contraction import contraction, operand_type
 from einc.passes.estimate.again import overhang, read_again, repeated, through_cache
 from einc.passes.estimate.fit import exposure, narrowness
 from einc.passes.estimate.instructions import counted
-from einc.passes.estimate.sides import fills, line, shapes_of, sides, steps, tile_axes
+from einc.passes.estimate.sides import fills, follow_each_other, line, shapes_of, sides, steps, tile_axes
 from einc.passes.estimate.units import arithmetic, reached
 from einc.passes.estimate.waits import elements, is_hidden, loading, masking, multiplying, port, walking
 from einc.passes.streaming.prefix import prefix
 from einc.passes.streaming.sweep import Accumulator
-from einc.passes.streaming.walks import can_split, upstream, walks
+from einc.passes.streaming.walks import can_split, walks
 from einc.pipeline import Context, positions
 from einc.pipeline.plan import Planned
 
@@ -118,14 +117,15 @@ class Model:
         rates = self.context.target.rates
         dots = self.contracted(plan)
         busy = _busy(plan, rates, computing, moving) * overhang(plan, splits, self.context)
-        hidden = is_hidden(plan, self.context)
+        hidden = self.hides(plan)
         if rates.in_turn or not dots or (moving > computing and hidden):
             least = 0.0 if rates.in_turn or dots else self.loading(plan, splits, share)
             return max(busy / self.utilisation(plan, splits), least)
         taken = port(plan, self.is_chained(plan), share, self.context, self.shapes, self.dtypes)
         busy = max(busy, taken) if hidden else busy + taken
         busy += elements(plan, dots, share, self.context)
-        return multiplying(plan, self.programs(plan), splits, busy, share, self.context)
+        chained, loads = self.is_chained(plan), 0.0 if hidden else share
+        return multiplying(plan, self.programs(plan), splits, busy, chained, loads, self.context)
 
     def following(self, plan: Planned, share: float) -> float:
         """Vector operations by which the states of a plan's walks follow what they are relative to, in every block."""
@@ -147,10 +147,17 @@ class Model:
 
     def narrowness(self, plan: Planned) -> float:
         """How many times longer a plan's dots take on matrix units for want of rows."""
+        return 1.0 if self.is_exact(plan) else narrowness(plan, shapes_of(plan.equations, self.context), self.context)
+
+    def is_exact(self, plan: Planned) -> bool:
+        """Do vector units multiply all that a plan does?"""
         shapes = shapes_of(plan.equations, self.context)
         types = [self.products.product(eq) for eq in plan.equations if eq.name in shapes]
-        exact = all(t is None or t.size > _MATRIX for t in types)
-        return 1.0 if exact else narrowness(plan, shapes, self.context)
+        return all(t is None or t.size > _MATRIX for t in types)
+
+    def hides(self, plan: Planned) -> bool:
+        """Are operands on their way while programs multiply? Vector units take longer for that than any loads."""
+        return is_hidden(plan, self.context) or (bool(plan.walked) and self.is_exact(plan))
 
     # ----------------------------------------------------------------------------------------------------------- parts
 
@@ -215,7 +222,7 @@ class Model:
         def seconds(n: int) -> float:
             moving = (once + again(n) * share) / reached(rates)
             merging = 2 * rates.launch + 2 * n * state / rates.memory
-            if alone.limit in ("matrix", "vector", "special") or (dots and not is_hidden(plan, self.context)):
+            if alone.limit in ("matrix", "vector", "special") or (dots and not self.hides(plan)):
                 return merging + self.spent(plan, n, computing, moving, share)
             rounds = self.programs(plan) * n / (rates.processors * (_WALKING if plain else _RESIDENT))
             work = _busy(plan, rates, computing, moving) * overhang(plan, n, self.context)
@@ -343,10 +350,3 @@ def _busy(plan: Planned, rates: Rates, computing: float, moving: float) -> float
         return computing + moving
     longer, shorter = max(computing, moving), min(computing, moving)
     return longer + _UNHIDDEN * shorter if repeated(plan) else longer
-
-
-@lru_cache(maxsize=1024)
-def follow_each_other(equations: tuple[Equation, ...], dots: frozenset[str]) -> bool:
-    """Whether one dot is computed from another."""
-    named = {t.name: eq for eq in equations for t in eq.outputs}
-    return any(dots & upstream(named[name], named) for name in dots)

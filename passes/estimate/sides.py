@@ -11,11 +11,13 @@ of two inner axes, over which its results are summed.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from math import prod
 
 from einc.ein import AxisValue, Equation, Expr, axes_of, reads
 from einc.ein.dealing import Shape
 from einc.passes.algebra.contraction import contraction
+from einc.passes.streaming.walks import upstream
 from einc.pipeline import Context
 from einc.pipeline.plan import Planned
 from einc.tile import Sides
@@ -152,3 +154,10 @@ def line(plan: Planned, group: Iterable[str], context: Context) -> int:
     last = {e.axis for e in most if isinstance(e, AxisValue)}
     along = [context.size(a) for a in group if a in last and a in (*plan.rows, *plan.columns)]
     return min(_LINE, power(prod(along))) if along else 1
+
+
+@lru_cache(maxsize=1024)
+def follow_each_other(equations: tuple[Equation, ...], dots: frozenset[str]) -> bool:
+    """Whether one dot is computed from another."""
+    named = {t.name: eq for eq in equations for t in eq.outputs}
+    return any(dots & upstream(named[name], named) for name in dots)

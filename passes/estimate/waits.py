@@ -49,11 +49,16 @@ DTypes = Mapping[str, DType]
 # What multiplies
 
 
-def multiplying(plan: Planned, programs: int, splits: int, busy: float, share: float, context: Context) -> float:
-    """The time of programs whose arithmetic, loads and memory keep all processors busy for so long."""
+def multiplying(
+    plan: Planned, programs: int, splits: int, busy: float, chained: bool, waits: float, context: Context
+) -> float:
+    """The time of programs whose arithmetic, loads and memory keep all processors busy for so long.
+
+    They wait for their loads in the share `waits` of all steps.
+    """
     each = programs * splits / context.target.rates.processors
-    rounds = max(ceil(each) if each < _FEW else each, _LONE)
-    steps = 0.0 if is_hidden(plan, context) else positions(plan.walked, context) * share / splits / _STEP
+    rounds = max(ceil(each) if each < _FEW else each, _LONE if chained else 1.0)
+    steps = positions(plan.walked, context) * waits / splits / _STEP if plan.walked else 0.0
     return busy * rounds / each + (_ALONE + _WAIT * steps) * max(each, 1.0)
 
 
