@@ -27,6 +27,7 @@ from einc.base.ops import MIRRORED
 from einc.base.types import BOOL, INT, DType
 from einc.ein.monoids import MONOIDS
 from einc.ein.rewriting import unused
+from einc.pipeline import Context
 from einc.tile import Dot, Elem, Lit, Ref, TileType, Value
 from einc.tile.live import live
 from einc.tile.masks import conjunction, conjuncts, inside
@@ -37,14 +38,19 @@ from einc.tile.windows import by_descriptor
 _NONE = Lit(0, INT)
 
 
-def separate_loads(kernel: tile.Kernel) -> tile.Kernel:
-    """The kernel with a load for every dot of a loop that shares one with other work, and masks that loads can have."""
+def separate_loads(kernel: tile.Kernel, context: Context) -> tile.Kernel:
+    """The kernel with a load for every dot of a loop that shares one with other work, and masks that loads can have.
+
+    Where torch may run the tiles, which leaves out positions row by row, dots keep their conditions.
+    """
+    on_gpu = context.target.vendor != "cpu"
     taken, unmasked, axes = bound_names(kernel), by_descriptor(kernel).keys(), tile_axes(kernel)
 
     def separated(s: tile.Statement, here: Scope) -> tuple[tile.Statement, ...]:
         if not isinstance(s, tile.Loop):
             return (s,)
-        before, counted = _Counted(s, here.inside(s).names, unmasked, axes).loop_masked(taken)
+        whole: tuple[list[tile.Let], tile.Loop] = [], s
+        before, counted = _Counted(s, here.inside(s).names, unmasked, axes).loop_masked(taken) if on_gpu else whole
         return (*before, replace(counted, body=_separated(_early(counted.body, taken), taken)))
 
     return replace(kernel, body=live(rewritten(kernel.body, separated, Scope(scope(kernel)))))

@@ -107,8 +107,9 @@ def _scaled(x: Value, names: Names, values: Mapping[str, Value]) -> Value | None
     match x:
         case Elem(op="mul", args=(c, y)) if not axes_of(c, names) and axes_of(y, names):
             return Elem("mul", (_in_units(c), y))
-        case Ref(name=name) if isinstance(values.get(name), Elem) and values[name].op == "mul":
-            return _scaled(values[name], names, values)
+        case Ref(name=name):
+            scale = values.get(name)
+            return _scaled(scale, names, values) if isinstance(scale, Elem) and scale.op == "mul" else None
         case Elem(op="where", args=(p, y, Lit(value=e) as out)) if e == -math.inf:
             found = _scaled(y, names, values)
             return None if found is None else Elem("where", (p, found, out))

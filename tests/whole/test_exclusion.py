@@ -213,7 +213,9 @@ def test_what_no_row_counts_is_not_loaded(mask: str, by_loads: bool) -> None:
     given = {n: rng.standard_normal((rows, 16)).astype("f4") for n, rows in (("Q", queries), ("K", 70), ("V", 70))}
     program = driver.elaborate(driver.parse(text, "exclusion"))
     (wanted,) = evaluate(program, given)
-    c = driver.compile_program(program, 2, INTERPRETER, {"i": 24, "j": 1 << 20, "d": 16, "e": 16}, choices=in_parts(1))
+    c = driver.compile_program(
+        program, 2, TARGETS["sm_90"], {"i": 24, "j": 1 << 20, "d": 16, "e": 16}, choices=in_parts(1)
+    )
     assert c.state.schedule is not None
     dots = [v for kernel in c.state.schedule.kernels for v in values_in(kernel.body) if isinstance(v, Dot)]
     assert any(d.left_in is not None for d in dots) == (not by_loads)
@@ -222,7 +224,7 @@ def test_what_no_row_counts_is_not_loaded(mask: str, by_loads: bool) -> None:
     (counts,) = evaluate(driver.elaborate(driver.parse(counting, "counting")), zeros)
     for name in "KV":
         given[name][~counts.astype(bool)] = np.nan
-    found = runner(c)(*map(torch.from_numpy, given.values()))[0].double().numpy()
+    found = runner(c.on(INTERPRETER))(*map(torch.from_numpy, given.values()))[0].double().numpy()
     np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4)
 
 
@@ -237,9 +239,9 @@ def test_what_another_dot_counts_is_loaded() -> None:
     program = driver.elaborate(driver.parse(text, "exclusion"))
     wanted = evaluate(program, given)
     sizes = {"i": 24, "j": 1 << 20, "d": 16, "e": 16}
-    c = driver.compile_program(program, 2, INTERPRETER, sizes, choices=in_parts(1))
+    c = driver.compile_program(program, 2, TARGETS["sm_90"], sizes, choices=in_parts(1))
     assert c.state.schedule is not None
     (kernel,) = c.state.schedule.kernels
     assert any(v.left_in is not None for v in values_in(kernel.body) if isinstance(v, Dot))
-    for found, exact in zip(runner(c)(*map(torch.from_numpy, given.values())), wanted, strict=True):
+    for found, exact in zip(runner(c.on(INTERPRETER))(*map(torch.from_numpy, given.values())), wanted, strict=True):
         np.testing.assert_allclose(found.double().numpy(), exact, rtol=1e-4, atol=1e-4)
