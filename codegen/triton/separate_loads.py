@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import replace
 
 from einc import tile
@@ -115,7 +116,7 @@ class _Counted:
                     taken |= {*ends, names[axis, p]}
                     folds = (self.end(axis, m) for m in ("min", "max"))
                     before += [tile.Let((n,), (TileType(INT),), v) for n, v in zip(ends, folds, strict=True)]
-                    value = _of_interval(conjuncts(p), axis, *map(Ref, ends), self.names)
+                    value = _of_interval(conjuncts(p), axis, Ref(ends[0]), Ref(ends[1]), self.names)
                     assert value is not None
                     made.append(tile.Let((names[axis, p],), (TileType(BOOL, (inner,)),), value))
                 mask = conjunction([*conjuncts(s.value.mask), Ref(names[axis, p])])
@@ -176,7 +177,7 @@ class _Counted:
             return True
         return any(self.reaches(s, name, terms, p) for s in self.lets.values())
 
-    def reaches(self, s: tile.Let, name: str, terms: Collection[Value], p: Value) -> bool:
+    def reaches(self, s: tile.Let, name: str, terms: AbstractSet[Value], p: Value) -> bool:
         spread = False
         stack = [s.value]
         while stack:
@@ -198,7 +199,7 @@ class _Counted:
                     stack += values_of(v)
         return spread and self.matters(s.names[0], p)
 
-    def implies(self, own: Value, terms: Collection[Value]) -> bool:
+    def implies(self, own: Value, terms: AbstractSet[Value]) -> bool:
         return terms <= set(conjuncts(self.spelled(own)))
 
     def spelled(self, v: Value) -> Value:
