@@ -31,10 +31,10 @@ def _choose_tiles(kernel: tile.Kernel, context: Context) -> tile.Kernel:
     return choose_tiles(kernel, context)
 
 
-def _separate_loads(kernel: tile.Kernel, _: Context) -> tile.Kernel:
+def _separate_loads(kernel: tile.Kernel, context: Context) -> tile.Kernel:
     from einc.codegen.triton.separate_loads import separate_loads
 
-    return separate_loads(kernel)
+    return separate_loads(kernel, context)
 
 
 def _emit(program: ein.Program, schedule: tile.Schedule, target: Target) -> Emitted:
