@@ -41,8 +41,7 @@ from einc.ein.guards import argument_guard, conjoin, implied_guard, in_range_by_
 from einc.ein.inference import dtype_of
 from einc.ein.ranges import is_closed, needs_check
 from einc.ein.rewriting import depth, drop_dead, merge_equal
-from einc.passes.algebra.exposure import Dims, inside
-from einc.passes.algebra.moving import moved
+from einc.passes.algebra.exposure import Dims, inside, moved
 from einc.passes.algebra.scope import is_stored_as
 from einc.pipeline import Context
 

@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from math import ceil, prod
 
 from einc import ein
-from einc.base.targets import Rates
 from einc.ein import Equation, Program
 from einc.ein.dealing import Shape
 from einc.ein.origins import Products
@@ -28,7 +27,7 @@ from einc.passes.estimate.again import overhang, read_again, repeated, through_c
 from einc.passes.estimate.fit import exposure, narrowness
 from einc.passes.estimate.instructions import counted
 from einc.passes.estimate.sides import fills, follow_each_other, line, shapes_of, sides, steps, tile_axes
-from einc.passes.estimate.units import arithmetic, reached
+from einc.passes.estimate.units import arithmetic, overlapped, reached
 from einc.passes.estimate.waits import elements, is_hidden, loading, masking, multiplying, port, walking
 from einc.passes.streaming.prefix import prefix
 from einc.passes.streaming.sweep import Accumulator
@@ -36,7 +35,6 @@ from einc.passes.streaming.walks import can_split, walks
 from einc.pipeline import Context, positions
 from einc.pipeline.plan import Planned
 
-_UNHIDDEN = 1 / 8  # of the time that other units than the slowest take
 _STEP = 64  # positions of a walked axis that dots which follow each other take at once
 _MATRIX = 2  # bytes of the widest type that matrix units multiply
 _TILE = 4096  # elements of a program's tile where there is no dot
@@ -116,7 +114,7 @@ class Model:
         """Seconds of a kernel in so many parts, beside its launch, by those that keep all processors busy."""
         rates = self.context.target.rates
         dots = self.contracted(plan)
-        busy = _busy(plan, rates, computing, moving) * overhang(plan, splits, self.context)
+        busy = overlapped(rates, computing, moving, again=bool(repeated(plan))) * overhang(plan, splits, self.context)
         hidden = self.hides(plan)
         if rates.in_turn or not dots or (moving > computing and hidden):
             least = 0.0 if rates.in_turn or dots else self.loading(plan, splits, share)
@@ -225,7 +223,7 @@ class Model:
             if alone.limit in ("matrix", "vector", "special") or (dots and not self.hides(plan)):
                 return merging + self.spent(plan, n, computing, moving, share)
             rounds = self.programs(plan) * n / (rates.processors * (_WALKING if plain else _RESIDENT))
-            work = _busy(plan, rates, computing, moving) * overhang(plan, n, self.context)
+            work = overlapped(rates, computing, moving, again=bool(repeated(plan))) * overhang(plan, n, self.context)
             least = 0.0 if dots else self.loading(plan, n, share)
             return merging + max(work * ceil(rounds) / rounds + ceil(rounds) * _STARTING, least)
 
@@ -339,14 +337,3 @@ class Model:
                         yield Work(along, 0.0, *counted(made, self.context))
                 return
         yield from self.by_position(eq)
-
-
-def _busy(plan: Planned, rates: Rates, computing: float, moving: float) -> float:
-    """Seconds that all processors take for what a plan computes and moves.
-
-    What a walk within a walk reads it reads through the cache, which it shares with what it reads again.
-    """
-    if rates.in_turn:
-        return computing + moving
-    longer, shorter = max(computing, moving), min(computing, moving)
-    return longer + _UNHIDDEN * shorter if repeated(plan) else longer

@@ -12,6 +12,7 @@ from __future__ import annotations
 from einc.base.targets import Rates
 
 _REACHED = 0.88  # of the rates of a data sheet
+_UNHIDDEN = 1 / 8  # of the time of what is over first, in walks within walks
 _MULTIPLY_ADD = 2  # FLOPs of the instruction in whose time vector units do any other
 _BESIDE = 1.3  # times as many instructions as operations: addresses, conversions, exchanges between threads
 
@@ -30,3 +31,14 @@ def arithmetic(rates: Rates, dots: float, vector: float, special: float) -> tupl
     units = {"matrix": dots / (rates.matrix * _REACHED), "vector": issued / (rates.vector * _REACHED)}
     units["special"] = special / rates.special
     return units["matrix"] + max(units["vector"], units["special"]), max(units, key=lambda unit: units[unit])
+
+
+def overlapped(rates: Rates, computing: float, moving: float, again: bool) -> float:
+    """Seconds that all processors take for what they compute and move at the same time.
+
+    What a walk within a walk reads `again` it reads through the cache, which it shares with the rest.
+    """
+    if rates.in_turn:
+        return computing + moving
+    longer, shorter = max(computing, moving), min(computing, moving)
+    return longer + _UNHIDDEN * shorter if again else longer
