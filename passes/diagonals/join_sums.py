@@ -13,6 +13,7 @@ from dataclasses import replace
 
 from einc.ein import AxisValue, Equation, Program, Read, reads
 from einc.ein.guards import positions as at_positions
+from einc.passes.algebra.exposure import moved
 from einc.pipeline import Context, positions
 
 _OFTEN = 1.5  # times as many products at most
