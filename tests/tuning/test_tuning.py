@@ -452,12 +452,12 @@ def test_what_is_no_table_is_an_error(tmp_path: Path) -> None:
         tables.read(tmp_path / "x.json")
 
 
-@pytest.mark.parametrize("path", sorted(tables._SHIPPED.glob("*.json")), ids=lambda p: p.stem)
-def test_tables_of_the_package_are_read(path: Path) -> None:
-    machine, entries = tables.read(path)
-    assert tables.file_of(machine) == path
-    assert entries
-    assert all(e.gain >= 1.0 for e in entries.values() if e.kernels)
+def test_tables_of_the_package_are_read() -> None:
+    for path in sorted(tables._SHIPPED.glob("*.json")):
+        machine, entries = tables.read(path)
+        assert tables.file_of(machine) == path
+        assert entries
+        assert all(e.gain >= 1.0 for e in entries.values() if e.kernels)
 
 
 def test_other_processes_find_what_was_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
