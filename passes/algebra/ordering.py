@@ -21,13 +21,16 @@ from functools import reduce
 from itertools import groupby
 
 from einc.base.ops import MIRRORED
-from einc.base.types import compute
+from einc.base.types import DType, compute
 from einc.ein import Apply, AxisValue, Const, Equation, Expr, Read, axes_of, reads, walk
 from einc.ein.ranges import is_closed
 from einc.ein.rewriting import bottom_up
 from einc.passes.algebra.scope import Scope
 
 Key = tuple[object, ...]
+
+
+_LONG = 32  # factors; a longer product stays as it is written
 
 
 def in_order(e: Equation, scope: Scope, defined: Mapping[str, int]) -> Equation:
@@ -47,7 +50,7 @@ class _Order:
 
     def node(self, e: Expr) -> Expr:
         match e:
-            case Apply(op="mul") if self.scope.type(e).is_float and not is_closed(e):
+            case Apply(op="mul") if _is_short(e) and self.scope.type(e).is_float and not is_closed(e):
                 return self.product(e)
             case Apply(op="add", args=(x, y)) if self.scope.type(e).is_float and self.term(y) < self.term(x):
                 return replace(e, args=(y, x))
@@ -72,7 +75,7 @@ class _Order:
 
     def product(self, e: Apply) -> Expr:
         """The product with its factors in order, and equal ones as a power."""
-        factors = sorted(self.factors(e), key=self.factor)
+        factors = sorted(self.factors(e, compute(self.scope.type(e))), key=self.factor)
         powers = ((f, len(list(same))) for f, same in groupby(factors))
         made = [f if n == 1 or is_closed(f) else Apply("pow", (f, Const(n))) for f, n in powers]
         if len(made) < len(factors) and any(is_closed(f) for f in made):
@@ -80,17 +83,19 @@ class _Order:
         found = reduce(lambda x, y: Apply("mul", (x, y)), made)
         return e if found == e else found
 
-    def factors(self, e: Expr) -> Iterator[Expr]:
-        """The factors of a product that is computed in one type."""
-        t = compute(self.scope.type(e))
-        match e:
-            case Apply(op="mul", args=args):
-                for a in args:
-                    own = self.scope.type(a)
-                    alike = own.is_float and (own.bits == 0 or compute(own) == t) and not is_closed(a)
-                    yield from self.factors(a) if alike else (a,)
-            case _:
-                yield e
+    def factors(self, e: Expr, t: DType) -> Iterator[Expr]:
+        """The factors of a product, as far as it is computed in one type."""
+        stack = [e]
+        while stack:
+            match stack.pop():
+                case Apply(op="mul", args=(x, y)) as product if product is e or self.alike(product, t):
+                    stack += [y, x]
+                case factor:
+                    yield factor
+
+    def alike(self, e: Expr, t: DType) -> bool:
+        own = self.scope.type(e)
+        return own.is_float and (own.bits == 0 or compute(own) == t) and not is_closed(e)
 
     def factor(self, e: Expr) -> Key:
         own = [self.result[a] for a in axes_of(e) if a in self.result]
@@ -124,3 +129,14 @@ class _Order:
                 case _:
                     parts.append(type(n).__name__)
         return " ".join(parts)
+
+
+def _is_short(e: Expr) -> bool:
+    stack, count = [e], 0
+    while stack and count <= _LONG:
+        match stack.pop():
+            case Apply(op="mul", args=(x, y)):
+                stack += [y, x]
+            case _:
+                count += 1
+    return count <= _LONG

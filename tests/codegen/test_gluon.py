@@ -163,10 +163,21 @@ def exponentials_between_waits(body: list[str]) -> list[int]:
     return [sum("MUFU.EX2" in x for x in body[a:b]) for a, b in pairwise(ends)]
 
 
+OVERLAPPED = [
+    pytest.param(
+        name,
+        width,
+        dtype,
+        marks=[pytest.mark.slow] * ((name, width, dtype) not in (("mha", 64, BF16), ("causal", 128, BF16))),
+    )
+    for name in ("mha", "causal", "sliding_window", "alibi")
+    for width in (64, 128)
+    for dtype in (BF16, F16)
+]
+
+
 @pytest.mark.aot
-@pytest.mark.parametrize("dtype", [BF16, F16], ids=str)
-@pytest.mark.parametrize("width", [64, 128])
-@pytest.mark.parametrize("name", ["mha", "causal", "sliding_window", "alibi"])
+@pytest.mark.parametrize(("name", "width", "dtype"), OVERLAPPED)
 def test_what_is_computed_lies_under_the_dots_of_the_step_before(name: str, width: int, dtype: DType) -> None:
     sizes = {**MANY, "i": 4096, "j": 4096, "d": width, "e": width}
     made = compiled(example(name), sizes, dtype)
