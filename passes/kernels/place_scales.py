@@ -18,6 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from typing import assert_never
 
 from einc import tile
 from einc.base.types import F32
@@ -130,6 +131,8 @@ class _Deferred:
                 return replace(s, value=self.value(value))
             case tile.Loop(body=body):
                 return replace(s, body=tuple(map(self.statement, body)))
+            case _:
+                assert_never(s)
 
     def value(self, v: Value) -> Value:
         match v:

@@ -27,6 +27,7 @@ from einc.tile.printer import print_schedule
 from einc.tile.roles import Begin, Event, Finish, Release, Wait, subject
 from einc.tile.verifier import verify
 from tests.support import warps
+from tests.support.compiled import in_parts
 from tests.support.places import EXAMPLES
 from tests.support.sass import disassembled
 
@@ -45,7 +46,7 @@ def compiled(text: str, sizes: Mapping[str, int], dtype: DType = BF16, name: str
     dims = elaborate(script).shapes()
     program = elaborate(script, {n: Fact((2,) * len(dims[n]), dtype) for n in script.operands})
     known = {a.name: sizes.get(a.name, 128) for a in program.axes}
-    return compile_program(program, 2, target(name), known, backend=GLUON)
+    return compile_program(program, 2, target(name), known, choices=in_parts(1), backend=GLUON)
 
 
 def example(name: str) -> str:
@@ -67,7 +68,7 @@ def test_threads_compute_what_the_program_means(name: str) -> None:
     """With other numbers of rows and keys in each program than in the one before."""
     text, (rows, keys) = example(name), LENGTHS[SPECIALISED.index(name) % len(LENGTHS)]
     operands, scalars = arguments(text, rows, keys)
-    made = compiled(text, {**MANY, "i": rows, "j": keys})
+    made = compiled(text, {**MANY, "i": rows, "j": 1024})
     assert made.state.schedule is not None
     assert all(k.roles is not None for k in made.state.schedule.kernels)
     exact = elaborate(driver.parse(text))
@@ -82,7 +83,7 @@ def test_threads_compute_what_the_program_means(name: str) -> None:
 def test_what_no_row_counts_may_be_anything(name: str) -> None:
     text, rows, keys = example(name), 100, 300
     (q, k, v), scalars = arguments(text, rows, keys)
-    made = compiled(text, {**MANY, "i": rows, "j": keys})
+    made = compiled(text, {**MANY, "i": rows, "j": 1024})
     found, wanted = (torch.full((1, 1, rows, 64), np.nan, dtype=torch.float64) for _ in range(2))
     warps.run(made.source, made.emitted.launcher, [q, k, v], [wanted], *scalars.values())
     k[:, :, rows:], v[:, :, rows:] = np.inf, np.nan
