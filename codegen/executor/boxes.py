@@ -34,17 +34,9 @@ class Dim:
 
 
 def box(
-    dims: Sequence[Dim],
-    shapes: Iterable[frozenset[int]],
-    dots: bool,
-    pruned: bool,
-    grid: Sequence[int],
-    workers: int,
-    most: int = 0,
+    dims: Sequence[Dim], shapes: Iterable[frozenset[int]], dots: bool, pruned: bool, grid: Sequence[int], workers: int
 ) -> tuple[int, ...]:
     """The most positions of each dim in a box, for tensors that vary over these sets of dims.
-
-    The largest tensor has `most` elements, or as many as suit a cache.
 
     With contractions the batch is cut first, from the outermost axis inwards, then a walked axis, then rows, and then
     all below the sizes that are good for speed, if necessary. Without contractions rows stay whole as long as possible.
@@ -52,14 +44,15 @@ def box(
     so that boxes of a `pruned` domain have fewer rows and more of the batch.
     """
     shapes = [s for s in shapes if s]
-    sizes = _fitted(dims, shapes, dots, pruned, most or (_OF_DOTS * LARGEST if dots else LARGEST))
+    sizes = _fitted(dims, shapes, dots, pruned)
     if workers > 1:
         _share_out(sizes, dims, shapes, grid, workers)
     return tuple(sizes)
 
 
-def _fitted(dims: Sequence[Dim], shapes: Sequence[frozenset[int]], dots: bool, pruned: bool, most: int) -> list[int]:
-    """The sizes of a box whose tensors have so many elements at most, cut in the order that costs least speed."""
+def _fitted(dims: Sequence[Dim], shapes: Sequence[frozenset[int]], dots: bool, pruned: bool) -> list[int]:
+    """The sizes of a box whose tensors fit the cache, cut in the order that costs least speed."""
+    most = _OF_DOTS * LARGEST if dots else LARGEST
     sizes = [1 if d.kind == "single" else max(d.extent, 1) for d in dims]
     if not dots:
         large = [("reduced", LARGEST), ("row", _SQUARE), ("batch", 1)]

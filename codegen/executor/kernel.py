@@ -41,7 +41,6 @@ class Executable:
     repeated: frozenset[int]
     sizes: tuple[int, ...]
     small: bool
-    workers: int
     steps: tuple[Step, ...]
 
     @property
@@ -68,7 +67,7 @@ class Executable:
         elif self.small:
             by_one(boxes, self.worker(operands, given, True))
         else:
-            share_out(boxes, lambda: self.worker(operands, given, True), self.workers)
+            share_out(boxes, lambda: self.worker(operands, given, True))
 
     def worker(
         self, operands: Mapping[str, Tensor], scalars: dict[str, Tensor], reuse: bool
@@ -172,19 +171,15 @@ class Compiler:
         steps = self.body(self.statements)
         self.sizes += self.boxed()
         work = prod(max(d.extent, 1) for d in self.dims)
-        few = largest(self.sizes, self.values.shapes) < WORTH_SHARING and work < _QUICK
-        workers = self.kernel.choices.workers
-        self.small = few and not workers
+        self.small = largest(self.sizes, self.values.shapes) < WORTH_SHARING and work < _QUICK
         repeated = frozenset(d for name in repeated_axes(self.kernel) for d in self.values.members[name])
-        sizes, dims = tuple(self.sizes), tuple(self.dims)
-        return Executable(self.values, dims, self.grid, repeated, sizes, self.small, workers, steps)
+        return Executable(self.values, tuple(self.dims), self.grid, repeated, tuple(self.sizes), self.small, steps)
 
     def boxed(self) -> Sequence[int]:
         """The most positions of each dim in a box."""
         self.unroll()
         dots = any(isinstance(v, tile.Dot) for v in values_in(self.kernel.body))
-        workers, most = self.kernel.choices.workers or torch.get_num_threads(), self.kernel.choices.box
-        return box(self.dims, self.values.shapes, dots, self.pruned, self.grid, workers, most)
+        return box(self.dims, self.values.shapes, dots, self.pruned, self.grid, torch.get_num_threads())
 
     def unroll(self) -> None:
         """Walk the offsets of small windows one by one: shifted views take no memory, a window of all offsets does.

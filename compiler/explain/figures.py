@@ -97,8 +97,7 @@ class KernelFigures:
 class Level:
     """A program at one optimisation level, in figures for a `machine`.
 
-    `decisions` are those of `partition`, made for extents rounded up to powers of two. `by_model` says whether nothing
-    was chosen in place of the model's choices.
+    `decisions` are those of `partition`, made for extents rounded up to powers of two.
     """
 
     level: int
@@ -110,7 +109,6 @@ class Level:
     intermediates: tuple[Intermediate, ...]
     not_closed: tuple[Open, ...]
     decisions: tuple[Decision, ...]
-    by_model: bool = True
 
     @property
     def flops(self) -> int:
