@@ -16,5 +16,5 @@ def packages(package: str, root: str) -> list[str]:
 setup(
     packages=[name for package, root in ROOTS.items() for name in packages(package, root)],
     package_dir=ROOTS,
-    package_data={"": ["*.lark", "*.ein", "py.typed"]},
+    package_data={"": ["*.lark", "*.ein", "measured/*.json", "py.typed"]},
 )

@@ -16,21 +16,25 @@ from einc.base import targets
 from einc.base.errors import CallError
 from einc.base.facts import Fact
 from einc.base.files import read_text
+from einc.codegen import BACKENDS
 from einc.driver import elaborate
 from einc.ein.printer import print_program
 from einc.inspection import LEVELS, Inspected, Known, usually
 from einc.runtime.arguments import Arguments
 from einc.runtime.derivative import call as differentiable
-from einc.runtime.derivative import needed
+from einc.runtime.derivative import differentiate, needed
 from einc.runtime.execution import Outputs, place
 from einc.runtime.interop import any_foreign, exchanged
 from einc.runtime.prepared import Options
 from einc.runtime.results import several, unpacked, write
-from einc.runtime.tensors import as_numpy, as_torch, compiling, device_of, is_torch, watched
+from einc.runtime.tensors import as_numpy, as_torch, compiling, device_of, is_meta, is_torch, watched
 from einc.tile.asked import MOST_PARTS, choice
+from einc.tuning.modes import OFF, checked
 
 if TYPE_CHECKING:
     from einc.derive import Ahead, Behind, Together
+    from einc.tuning.search import Outcome
+    from einc.tuning.sessions import Said
 
 Array = Any  # a torch tensor, or whatever numpy.asarray takes
 
@@ -43,6 +47,8 @@ def compile(  # noqa: A001 - einc.compile is the name users look for
     verify: bool = True,
     splits: int | None = None,
     choices: Mapping[str, int | str] | None = None,
+    tune: str | None = None,
+    backend: str = "triton",
 ) -> Program:
     """The program that a text means: an einsum string, an expression over einsum strings, or definitions.
 
@@ -51,8 +57,12 @@ def compile(  # noqa: A001 - einc.compile is the name users look for
     checks the compiler's own work after each pass. `splits` asks for walks over reduced axes in so many parts, wherever
     that is possible; without it they are as many as pay. `choices` go before those of the heuristics, which `explain`
     prints: sizes of tiles by their names in the source, `{"BI": 64, "BJ": "16..64"}`, and `warps`, `stages`, `parts`
-    and `section`; for one kernel alone with its name before them, `"O.warps"`. Raises `einc.Error` where the text or a
-    choice is wrong; what depends on operands is found at the call.
+    and `section`; for one kernel alone with its name before them, `"O.warps"`. `tune` says how the rest is chosen on
+    the device of a call: `"quick"` times the model's best few at the first call of a size class, `"full"` more of them
+    and other plans; what is fastest is kept for further calls, also of other processes. `"off"` leaves it to the model
+    alone; without it the environment decides (`EINC_TUNE`), and what was measured before is used. `backend` names the
+    generator of kernels: `triton`, or `gluon`, whose warps have roles where a kernel and its machine allow that. Raises
+    `einc.Error` where the text or a choice is wrong; what depends on operands is found at the call.
     """
     if isinstance(text, os.PathLike):
         text, name = read_text(Path(text)), name or os.fspath(text)
@@ -68,9 +78,17 @@ def compile(  # noqa: A001 - einc.compile is the name users look for
         raise CallError(f"there is no optimisation level {level!r}", fact="levels are 0, 1 and 2", hint="level=2")
     if splits is not None and (type(splits) is not int or not 1 <= splits <= MOST_PARTS):
         raise CallError(f"a walk is not in {splits!r:.40} parts", fact=f"1 to {MOST_PARTS} are", hint="splits=8")
+    if backend not in BACKENDS:
+        known = ", ".join(BACKENDS)
+        raise CallError(f"no generator is called {backend!r:.40}", fact=f"there are {known}", hint='backend="gluon"')
     wanted = [*({"parts": splits} if splits else {}).items(), *(choices or {}).items()]
     asked = tuple(choice(key, value) for key, value in wanted)
-    return Program(text, name, Options(level, None if target is None else targets.target(target), verify, asked))
+    if tune not in (None, OFF) and (asked or target is not None):
+        given = "choices are given" if asked else f"code is made for {target}"
+        raise CallError("nothing is left to tune", fact=f"tune={tune!r:.40}, and {given}", hint="leave out one of both")
+    machine = None if target is None else targets.target(target)
+    how = None if tune is None else checked(tune)
+    return Program(text, name, Options(level, machine, verify, asked, backend=BACKENDS[backend], tune=how))
 
 
 class Program(Inspected):
@@ -146,6 +164,51 @@ class Program(Inspected):
         arrays = {name: as_numpy(as_torch(a).cpu()) for name, a in zip(given.names, given.arrays, strict=True)}
         results = evaluate(elaborate(self.text, named), arrays, given.scalars)
         return results[0] if len(results) == 1 else results
+
+    def tune(
+        self, /, *operands: Array, mode: str = "quick", budget: float | None = None, **named: Any
+    ) -> tuple[Outcome, ...]:
+        """Measure what is fastest for calls with such operands, whether it was measured before or not; what came of it.
+
+        Arguments are those of a call, on the device that is tuned for. `mode` is `"quick"` or `"full"`, as for
+        `einc.compile`, and `budget` the seconds that it may take. Where an operand requires gradients, what gives them
+        is tuned as well. Further calls, of all processes of this user, run what was found. Raises `CallError` for an
+        unknown mode, without operands, and for those of the meta device.
+        """
+        own = self._own(mode=mode, budget=budget)
+        if "mode" in own:
+            mode = "quick"
+        budget = None if "budget" in own else budget
+        return self.tuned((operands, named | own), mode, budget)
+
+    def tuned(
+        self,
+        call: tuple[Sequence[Array], Mapping[str, Any]],
+        mode: str = "quick",
+        budget: float | None = None,
+        said: Said | None = None,
+    ) -> tuple[Outcome, ...]:
+        """The same for a call as its arguments by position and by name; `said` is told what happens."""
+        from einc.tuning import session
+
+        operands, named = call
+        if self.options.choices or self.options.begin is not None:
+            raise CallError("nothing is left to tune", fact="the choices are given", hint="leave them out")
+        if checked(mode) == OFF:
+            raise CallError("nothing is tuned", fact='mode="off"', hint='mode="quick"')
+        if not operands and not named and self.text.operands:
+            hint = "program.tune(a, b), or einc tune FILE --size i=4096"
+            raise CallError("a program is tuned for operands", fact="there are none", hint=hint)
+        if any(is_torch(a) and is_meta(a) for a in (*operands, *named.values())):
+            raise CallError("operands without memory cannot be timed", fact="they are on the meta device", hint="zeros")
+        self._callee.forget()
+        with session(mode, budget, said) as found:
+            results = self.run(operands, named)
+            tensors = [a for a in (*operands, *named.values()) if is_torch(a)]
+            if needed(tensors):
+                differentiate(results, tensors)
+        self._callee.forget()
+        return tuple(found.outcomes)
 
     def source(self, /, *operands: Array, gradient: bool | str | Sequence[str] = False, **named: Any) -> str:
         """The Triton file: kernels and launcher, complete in itself.

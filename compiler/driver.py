@@ -26,7 +26,7 @@ from einc.cache.digests import Unnamed, digest
 from einc.codegen import BACKENDS, TRITON
 from einc.pipeline import Backend, Context, State
 from einc.pipeline.emitted import Emitted
-from einc.tile.asked import Choice
+from einc.tile.asked import EARLY, Choice
 from einc.tile.blocks import fine_class, size_class
 
 if TYPE_CHECKING:
@@ -155,6 +155,20 @@ class Compiled:
     def within(self, shared: int) -> Compiled:
         """The same program, as for a target of so many bytes of shared memory."""
         return _compile(replace(self.request, target=replace(self.request.target, shared=shared)), True)
+
+    def choosing(self, choices: tuple[Choice, ...]) -> Compiled:
+        """The same program with these choices in place of its own, wherever they are possible."""
+        return _compile(replace(self.request, choices=choices), self.verify)
+
+    def trying(self, choices: tuple[Choice, ...]) -> Compiled:
+        """The same, kept nowhere; passes whose choices are as they were are not run again."""
+        from einc.stages import resumed
+
+        request = replace(self.request, choices=choices)
+        early, own = (tuple(c for c in r.choices if c.name in EARLY) for r in (request, self.request))
+        alike = early == own and request.begin is None
+        stages = resumed(self.stages, request.context, self.verify) if alike else _run(request, self.verify)
+        return Compiled(request, self.verify, made=stages)
 
     def fitted(self, machine: str) -> Compiled:
         """The same program in the tiles that were found to fit a machine, if these were not."""

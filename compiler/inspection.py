@@ -15,9 +15,12 @@ from einc.ein.arithmetic import ScalarValue
 from einc.pipeline.fates import Fate
 from einc.runtime.arguments import Arguments, arrange
 from einc.runtime.callee import of_text
-from einc.runtime.execution import Place, place
+from einc.runtime.execution import Place, place, target_of, usual_device
 from einc.runtime.prepared import Layouts, Options
 from einc.runtime.tensors import as_numpy, as_torch, device_of, is_meta, is_torch
+from einc.tuning import OFF, Entry, effective, tables
+from einc.tuning.keys import key_of
+from einc.tuning.machines import machine
 
 if TYPE_CHECKING:
     from einc.explain import Story
@@ -140,7 +143,8 @@ class Inspected:
         begin = self.options.begin
         chosen = LEVELS if begin is None else (self.options.level,)  # kernels that are given are those of every level
         levels = [replace(self.options, level=n).compile(program, extents, where) for n in chosen]
-        return story(self.text.source.text, levels, extents, self.options.level, scalars, operands, self._fates)
+        known = tables_of(levels[-1], self.options, where)
+        return story(self.text.source.text, levels, extents, self.options.level, scalars, operands, self._fates, known)
 
     def explain(self, /, *operands: Array, format: str = "text", **named: Any) -> str:  # noqa: A002
         """What the program is, how it is streamed, and what it costs: as text, as JSON or as a page.
@@ -217,6 +221,21 @@ class Inspected:
         calls = (without_memory(call, named | own, self._meaning, dtype) for call in several)
         make_ready(self._callee, [self._arrange(*call, shaped=True) for call in calls], device, target, backend)
         return self
+
+
+def tables_of(compiled: Compiled, options: Options, where: Place | None) -> tuple[str, Entry] | None:
+    """What was measured of a program for such sizes, and where: on the device of its operands, or that calls run on, or
+    on one of the target that is named."""
+    key = key_of(compiled.request)
+    if key is None or options.choices or effective(options.tune) == OFF:
+        return None
+    found = [] if options.target is None else tables.targeted(options.target.name)
+    if not tables.is_empty() or (where is not None and where.device.type == "cuda"):
+        here = (where or place(usual_device())).device
+        if options.target is None or target_of(here).name == options.target.name:
+            found = [n for n in (machine(here),) if n is not None] + found
+    entries = ((name, tables.find_alike(name, key)) for name in found)
+    return next(((name, e) for name, e in entries if e is not None), None)
 
 
 def usually(program: ein.Program) -> Known:

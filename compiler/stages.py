@@ -7,7 +7,9 @@ A text with kernels begins at the pass that they come after.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from einc import ein, tile
@@ -128,13 +130,35 @@ def run_passes(
     held = [name for p in lowered if p.level <= context.level and p not in left for name in p.gives]
     if verify and left:
         forms.admit(left[0], state)
+    return _onwards(stages, left, context, held if verify else None)
+
+
+def resumed(stages: Sequence[Stage], context: Context, verify: bool = True) -> tuple[Stage, ...]:
+    """Every stage of a program with other choices than those that it has been through the passes with, where these
+    decide nothing before kernels are lowered: up to there its stages are as they were."""
+    table = passes(context.level, None, context.backend)
+    first = _first_with_kernels(table)
+    done = list(stages[: first + 1])
+    for before, after in pairwise(done):
+        context = _knowing(context, before.state, after.state)
+    held = [name for p in table[:first] for name in p.gives]
+    return _onwards(done, table[first:], context, held if verify else None)
+
+
+def _onwards(stages: list[Stage], left: Sequence[Pass], context: Context, held: list[str] | None) -> tuple[Stage, ...]:
+    """The stages, and those of the passes that are left; `held` forms hold, and are checked if there is a list."""
+    state = stages[-1].state
     for p in left:
         after = p.run(state, context)
-        if verify:
+        if held is not None:
             forms.check(p, state, after, held)
             held += p.gives
         stages.append(Stage(p.name, after, after != state))
-        if len(after.program.axes) > len(state.program.axes):
-            context = context.knowing(after.program.axes[len(state.program.axes) :])
+        context = _knowing(context, state, after)
         state = after
     return tuple(stages)
+
+
+def _knowing(context: Context, before: State, after: State) -> Context:
+    """The context with hints for the axes that a pass has added."""
+    return context.knowing(after.program.axes[len(before.program.axes) :])

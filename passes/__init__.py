@@ -5,6 +5,7 @@ A generator's own stand beside them (`pipeline`): what sizes tiles does, for one
 
 from __future__ import annotations
 
+from einc.passes.diagonals.join_sums import join_sums
 from einc.passes.diagonals.sum_diagonals import sum_diagonals
 from einc.passes.equations.distribute import distribute
 from einc.passes.equations.hoist import hoist
@@ -17,9 +18,11 @@ from einc.passes.equations.separate_axes import separate_axes
 from einc.passes.equations.simplify import simplify
 from einc.passes.equations.split_complex import split_complex
 from einc.passes.kernels.exp2 import exp2
+from einc.passes.kernels.leave_out import leave_out
 from einc.passes.kernels.mask_edges import mask_edges
 from einc.passes.kernels.order_grid import order_grid
 from einc.passes.kernels.place_loads import place_loads
+from einc.passes.kernels.place_scales import place_scales
 from einc.passes.kernels.segment_loops import segment_loops
 from einc.passes.lowering.lower import lower
 from einc.passes.planning.copy_operands import copy_operands
@@ -54,6 +57,13 @@ PIPELINE: tuple[Pass, ...] = (
         "one walk over an axis gives all prefixes; a reduction for each of them is quadratic work",
         on_program(scan),
         level=1,
+    ),
+    Pass(
+        "join-sums",
+        "T[i, r] = sum[k](f);  U[j] = sum[r](T[e, r])  -->  U[j] = sum[r, k](f(e, r))",
+        "sums of sums along a window, as of a convolution's gradient, would be in memory for every place in it",
+        on_program(join_sums),
+        level=2,
     ),
     Pass(
         "order-contractions",
@@ -138,6 +148,14 @@ PIPELINE: tuple[Pass, ...] = (
         gives=("lowered",),
     ),
     Pass(
+        "leave-out",
+        "dot(x in p[row], y), y = load T[e]  -->  dot(x, y), y = load T[e] where any[row](p)",
+        "a side that is left out as a whole need not be read, and takes no way through registers",
+        on_kernels(leave_out),
+        level=2,
+        gives=("lowered",),
+    ),
+    Pass(
         "place-loads",
         "loop t: x = e; ...  -->  x = e; loop t: ...      e free of t",
         "what does not change in a loop is read once before it",
@@ -157,6 +175,15 @@ PIPELINE: tuple[Pass, ...] = (
         "exp(c * x - m)  -->  exp2(c * log2(e) * x - m)      m a maximum in the same units",
         "the hardware computes powers of 2; a power of e takes several more operations for every score",
         on_kernels(lambda kernel, _: exp2(kernel)),
+        level=1,
+        needs=("placed-loads",),
+        gives=("lowered", "placed-loads"),
+    ),
+    Pass(
+        "place-scales",
+        "m = max[j](c * x); c * x - m  -->  m = c * max[j](x); c * x - m      c > 0 everywhere the same",
+        "what scales a row, or all, is computed once for it; a difference multiplies in the same operation",
+        on_kernels(lambda kernel, _: place_scales(kernel)),
         level=1,
         needs=("placed-loads",),
         gives=("lowered", "placed-loads"),

@@ -216,9 +216,12 @@ class _Launcher:
             for t, b in zip(tensors, s.kernel.buffers, strict=True)
             if b.dims and b.name not in windows
         ]
-        blocks = {axis.name: self.block(name) for name, axis in s.blocks}
+        blocks, roles = {axis.name: self.block(name) for name, axis in s.blocks}, s.kernel.roles
+        if roles is not None:
+            blocks[roles.axis] = f"{blocks[roles.axis]} // {roles.consumers}"
+        helper = "described" if roles is None else "swizzled"
         tensors = [
-            self.described(t, windows[b.name], blocks) if b.name in windows else t
+            self.described(helper, t, windows[b.name], blocks) if b.name in windows else t
             for t, b in zip(tensors, s.kernel.buffers, strict=True)
         ]
         dtypes = dict(s.kernel.scalars)
@@ -237,14 +240,14 @@ class _Launcher:
         yield from (f"       {', '.join(line)}," for line in lines[1:-1] if line)
         yield f"       {', '.join(lines[-1])})"
 
-    def described(self, tensor: str, box: Box, blocks: Mapping[str, str]) -> str:
+    def described(self, helper: str, tensor: str, box: Box, blocks: Mapping[str, str]) -> str:
         """The descriptor of a tensor: its dimensions as they lie in memory, and the sides of its blocks."""
         order = tuple(k for _, dims in box for k in dims)
         own = self.permuted(tensor, order)
         for n, (_, dims) in enumerate(box):
             own += f".flatten({n}, {n + len(dims) - 1})" if len(dims) > 1 else ""
         sides = ", ".join("1" if axis is None else blocks[axis] for axis, _ in box)
-        return f"{self.file.helper('described')}({own}, {sides})"
+        return f"{self.file.helper(helper)}({own}, {sides})"
 
     def in_order(self, tensor: str, order: tuple[int, ...]) -> str:
         """A tensor with its dimensions as they lie in memory."""

@@ -17,6 +17,16 @@ def minimum(a, b):
     """The smaller of two floats; a NaN wins."""
     return tl.minimum(a, b, propagate_nan=tl.PropagateNan.ALL)
 ''',
+    "scaled_maximum": '''
+@triton.jit
+def scaled_maximum(c, x, AXIS: tl.constexpr):
+    """The maximum of c * x: c times the least x, if c is negative."""
+    if c >= 0:
+        top = tl.reduce(x, AXIS, maximum)
+    else:
+        top = tl.reduce(x, AXIS, minimum)
+    return c * top
+''',
     "times": """
 @triton.jit
 def times(a, b):
@@ -28,6 +38,24 @@ def where_counted(x, counts, AXIS: tl.constexpr):
     """A side of a dot, 0 at positions that count for no row, or column, of the other side's tile."""
     anywhere = tl.expand_dims(tl.max(counts.to(tl.int32), AXIS), AXIS + 1 if AXIS == len(x.shape) - 2 else AXIS - 1)
     return tl.where(anywhere > 0, x, tl.zeros_like(x))
+''',
+    "dot_f32": '''
+@triton.jit
+def dot_f32(a, b, acc=None):
+    """A dot of f32 in sums of 128 products, which are then added: a chain of all would be rounded for each."""
+    PARTS: tl.constexpr = a.shape[1] // 128
+    if PARTS == 0:
+        found = tl.dot(a, b, acc, input_precision="ieee")
+    else:
+        if PARTS == 1:  # that sums may be narrower keeps Triton from joining it with `acc`; for f32 none is
+            found = tl.dot(a, b, input_precision="ieee", max_num_imprecise_acc=1)
+        else:
+            left = tl.permute(tl.reshape(a, (a.shape[0], PARTS, 128)), (1, 0, 2))
+            right = tl.reshape(b, (PARTS, 128, b.shape[1]))
+            found = tl.sum(tl.dot(left, right, input_precision="ieee"), 0)
+        if acc is not None:
+            found += acc
+    return found
 ''',
     "floor_div": '''
 @triton.jit
@@ -58,11 +86,16 @@ def tan(x):
     "tanh": '''
 @triton.jit
 def tanh(x):
-    """Near 0 a rational approximation (Cephes), elsewhere 1 - 2 / (e^2x + 1), so that no digits cancel."""
+    """Near 0 an approximation (Cephes), elsewhere 1 - 2 / (e^2x + 1), so that no digits cancel."""
     s = x * x
-    p = (-0.964399179425052238628 * s - 99.2877231001918586564) * s - 1614.68768441708447952
-    q = ((s + 112.811678491632931402) * s + 2235.48839060100448583) * s + 4844.06305325125486048
-    return tl.where(tl.abs(x) < 0.625, x + x * s * (p / q), 1.0 - 2.0 / (tl.exp(2.0 * x) + 1.0))
+    if x.dtype == tl.float64:
+        p = (-0.964399179425052238628 * s - 99.2877231001918586564) * s - 1614.68768441708447952
+        q = ((s + 112.811678491632931402) * s + 2235.48839060100448583) * s + 4844.06305325125486048
+        p = p / q
+    else:
+        p = ((-0.00570498872745 * s + 0.0206390887954) * s - 0.0537397155531) * s + 0.133314422036
+        p = p * s - 0.333332819422
+    return tl.where(tl.abs(x) < 0.625, x + x * s * p, 1.0 - 2.0 / (tl.exp2(x * 2.8853900817779268) + 1.0))
 ''',
     "log1p": '''
 @triton.jit
@@ -175,6 +208,17 @@ def described(tensor, *sides):
     strides = [past if n == 1 else stride for n, stride in zip(tensor.shape[:-1], tensor.stride())]
     return TensorDescriptor(tensor, [*tensor.shape], [*strides, 1], [*sides])
 ''',
+    "swizzled": '''
+def swizzled(tensor, *sides):
+    """A descriptor of blocks that lie in shared memory as warpgroups read them."""
+    of = described(tensor, *sides)
+    layout = gl.NVMMASharedLayout.get_default_for([*sides], getattr(gl, str(tensor.dtype).removeprefix("torch.")))
+    return SwizzledDescriptor(tensor, of.shape, of.strides, of.block_shape, layout)
+''',
+    "fetch": """
+# what Triton 3.6 calls otherwise
+fetch = tma.async_load if hasattr(tma, "async_load") else tma.async_copy_global_to_shared
+""",
     "tile_size": '''
 def tile_size(extent, least, most=2**30):
     """The power of two that holds an extent, within bounds."""
@@ -272,7 +316,13 @@ def checked_extent(axis, n):
 ''',
 }
 NAMES = frozenset(_SOURCES)
-_NEEDS = {"signed_power": ("integer_power",), "floor_quotient": ("quotient",), "expm1": ("tanh",)}
+_NEEDS = {
+    "signed_power": ("integer_power",),
+    "floor_quotient": ("quotient",),
+    "expm1": ("tanh",),
+    "swizzled": ("described",),
+    "scaled_maximum": ("maximum", "minimum"),
+}
 
 
 def needs(name: str) -> tuple[str, ...]:

@@ -23,6 +23,12 @@ OWN = frozenset(dir(builtins)) | {
     "program",
     "INT",
     "TensorDescriptor",
+    "SwizzledDescriptor",
+    "gluon",
+    "gl",
+    "hopper",
+    "mbarrier",
+    "tma",
 }
 OF_LAUNCHERS = frozenset({"out", "device"})
 

@@ -34,9 +34,17 @@ class Dim:
 
 
 def box(
-    dims: Sequence[Dim], shapes: Iterable[frozenset[int]], dots: bool, pruned: bool, grid: Sequence[int], workers: int
+    dims: Sequence[Dim],
+    shapes: Iterable[frozenset[int]],
+    dots: bool,
+    pruned: bool,
+    grid: Sequence[int],
+    workers: int,
+    most: int = 0,
 ) -> tuple[int, ...]:
     """The most positions of each dim in a box, for tensors that vary over these sets of dims.
+
+    The largest tensor has `most` elements, or as many as suit a cache.
 
     With contractions the batch is cut first, from the outermost axis inwards, then a walked axis, then rows, and then
     all below the sizes that are good for speed, if necessary. Without contractions rows stay whole as long as possible.
@@ -44,15 +52,14 @@ def box(
     so that boxes of a `pruned` domain have fewer rows and more of the batch.
     """
     shapes = [s for s in shapes if s]
-    sizes = _fitted(dims, shapes, dots, pruned)
+    sizes = _fitted(dims, shapes, dots, pruned, most or (_OF_DOTS * LARGEST if dots else LARGEST))
     if workers > 1:
         _share_out(sizes, dims, shapes, grid, workers)
     return tuple(sizes)
 
 
-def _fitted(dims: Sequence[Dim], shapes: Sequence[frozenset[int]], dots: bool, pruned: bool) -> list[int]:
-    """The sizes of a box whose tensors fit the cache, cut in the order that costs least speed."""
-    most = _OF_DOTS * LARGEST if dots else LARGEST
+def _fitted(dims: Sequence[Dim], shapes: Sequence[frozenset[int]], dots: bool, pruned: bool, most: int) -> list[int]:
+    """The sizes of a box whose tensors have so many elements at most, cut in the order that costs least speed."""
     sizes = [1 if d.kind == "single" else max(d.extent, 1) for d in dims]
     if not dots:
         large = [("reduced", LARGEST), ("row", _SQUARE), ("batch", 1)]

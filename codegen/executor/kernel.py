@@ -41,6 +41,7 @@ class Executable:
     repeated: frozenset[int]
     sizes: tuple[int, ...]
     small: bool
+    workers: int
     steps: tuple[Step, ...]
 
     @property
@@ -67,7 +68,7 @@ class Executable:
         elif self.small:
             by_one(boxes, self.worker(operands, given, True))
         else:
-            share_out(boxes, lambda: self.worker(operands, given, True))
+            share_out(boxes, lambda: self.worker(operands, given, True), self.workers)
 
     def worker(
         self, operands: Mapping[str, Tensor], scalars: dict[str, Tensor], reuse: bool
@@ -171,15 +172,19 @@ class Compiler:
         steps = self.body(self.statements)
         self.sizes += self.boxed()
         work = prod(max(d.extent, 1) for d in self.dims)
-        self.small = largest(self.sizes, self.values.shapes) < WORTH_SHARING and work < _QUICK
+        few = largest(self.sizes, self.values.shapes) < WORTH_SHARING and work < _QUICK
+        workers = self.kernel.choices.workers
+        self.small = few and not workers
         repeated = frozenset(d for name in repeated_axes(self.kernel) for d in self.values.members[name])
-        return Executable(self.values, tuple(self.dims), self.grid, repeated, tuple(self.sizes), self.small, steps)
+        sizes, dims = tuple(self.sizes), tuple(self.dims)
+        return Executable(self.values, dims, self.grid, repeated, sizes, self.small, workers, steps)
 
     def boxed(self) -> Sequence[int]:
         """The most positions of each dim in a box."""
         self.unroll()
         dots = any(isinstance(v, tile.Dot) for v in values_in(self.kernel.body))
-        return box(self.dims, self.values.shapes, dots, self.pruned, self.grid, torch.get_num_threads())
+        workers, most = self.kernel.choices.workers or torch.get_num_threads(), self.kernel.choices.box
+        return box(self.dims, self.values.shapes, dots, self.pruned, self.grid, workers, most)
 
     def unroll(self) -> None:
         """Walk the offsets of small windows one by one: shifted views take no memory, a window of all offsets does.

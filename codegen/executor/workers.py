@@ -37,12 +37,12 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forked)
 
 
-def share_out(tasks: Sequence[T], worker: Callable[[], Callable[[T], None]]) -> None:
+def share_out(tasks: Sequence[T], worker: Callable[[], Callable[[T], None]], most: int = 0) -> None:
     """Do all tasks, each worker with a function of its own; in the caller's thread if workers would not gain time.
 
-    Records no gradients.
+    There are `most` workers, or as many as torch has threads; one leaves each operation to these. Records no gradients.
     """
-    count = min(torch.get_num_threads(), len(tasks))
+    count = min(most or torch.get_num_threads(), torch.get_num_threads(), len(tasks))
     if count < 2 or not _ALONE.acquire(blocking=False):
         _work(tasks, worker())
         return

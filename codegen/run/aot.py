@@ -14,6 +14,7 @@ from typing import Any
 from einc import tile
 from einc.base.errors import RoomError, TargetError
 from einc.base.targets import Target
+from einc.base.types import DType
 from einc.codegen.emit.signature import extents_of, in_parts, static_extents
 from einc.codegen.run.compiling import check_compilable, quietly
 from einc.codegen.run.load import load
@@ -31,6 +32,8 @@ _POINTERS = {
     "bool": "*i1", "bf16": "*bf16", "f16": "*fp16", "f32": "*fp32", "f64": "*fp64",
     "f8e4m3": "*fp8e4nv", "f8e5m2": "*fp8e5",
 }  # fmt: skip
+
+_GLUON = {"bf16": "bfloat16", "f16": "float16"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,12 +98,14 @@ def _compiled(kernel: Any, s: Signature, target: Target, sizes: Mapping[str, int
 def _through_triton(kernel: Any, s: Signature, target: Target, sizes: Mapping[str, int]) -> Any:
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource, compile
+    from triton.experimental.gluon._runtime import GluonASTSource
 
     check_compilable(kernel)
     types, constants, attributes = _arguments(s, sizes)
     rows = [_tile_size(s, axis, sizes) for _, axis in s.blocks if axis.name in rows_of_chains(s.kernel)]
+    source = ASTSource if s.kernel.roles is None else GluonASTSource
     return compile(
-        ASTSource(kernel, signature=types, constexprs=constants, attrs=attributes),
+        source(kernel, signature=types, constexprs=constants, attrs=attributes),
         target=GPUTarget(target.vendor, target.arch, target.warp),
         options={**options(s.kernel, min(rows, default=None)), "enable_fp_fusion": True},
     )
@@ -120,8 +125,8 @@ def _arguments(
     for pointer, b in zip(s.pointers, s.kernel.buffers, strict=True):
         types[pointer] = _POINTERS.get(b.dtype.part.name, f"*{b.dtype.name}")
         if b.name in windows:
-            sides = [1 if axis is None else _tile_size(s, tiled[axis], sizes) for axis, _ in windows[b.name]]
-            types[pointer] = f"tensordesc<{types[pointer][1:]}{sides}>"
+            sides = [1 if axis is None else _side(s, tiled[axis], sizes) for axis, _ in windows[b.name]]
+            types[pointer] = f"tensordesc<{types[pointer][1:]}{sides}{_swizzle(s, sides, b.dtype)}>"
         else:
             aligned.append(pointer)
     parts = in_parts(s.kernel)
@@ -161,6 +166,21 @@ def _tile_size(s: Signature, axis: tile.TileAxis, sizes: Mapping[str, int]) -> i
     if any(a not in sizes for a in axis.axes):
         return max(block.least, _WHOLE) if block.cap == tile.WHOLE else block.cap
     return block_size(block, prod(sizes[a] for a in axis.axes))
+
+
+def _side(s: Signature, axis: tile.TileAxis, sizes: Mapping[str, int]) -> int:
+    """The positions that a descriptor's block has along an axis: of rows that consumers share, those of one."""
+    size, roles = _tile_size(s, axis, sizes), s.kernel.roles
+    return size if roles is None or roles.axis != axis.name else size // roles.consumers
+
+
+def _swizzle(s: Signature, sides: list[int], dtype: DType) -> str:
+    """How blocks lie in shared memory, where the signature has that."""
+    if s.kernel.roles is None:
+        return ""
+    from triton.experimental.gluon import language as gl
+
+    return f",{gl.NVMMASharedLayout.get_default_for(sides, getattr(gl, _GLUON[dtype.name]))!r}"
 
 
 def _cuda_registers(cubin: str | bytes) -> tuple[int, int]:

@@ -10,14 +10,16 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import inf
 from types import FunctionType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from einc.base.errors import RoomError
+from einc.base.errors import Error, RoomError, TargetError
 from einc.base.targets import Target
 from einc.codegen.run.compiling import check_compilable
 from einc.codegen.run.load import load
@@ -25,6 +27,8 @@ from einc.pipeline.emitted import Emitted
 
 if TYPE_CHECKING:
     import torch
+
+T = TypeVar("T")
 
 _ABSENT = threading.Lock()  # held while Triton has no device
 
@@ -76,14 +80,40 @@ def compile_all(wanted: Sequence[Launch], where: torch.device | Target) -> list[
 
     Raises `TargetError` for a kernel that does not compile, or if Triton interprets them all.
     """
+    found = _in_threads(wanted, where, lambda w, room: _compiled(w, where, room))
+    return [found[w.compiled_by] for w in wanted]
+
+
+def compile_each(
+    groups: Sequence[Sequence[Launch]], where: torch.device | Target, seconds: float = inf
+) -> list[Error | None]:
+    """Compile all that some calls launch, for each call the error if it cannot be launched; none is begun after so
+    many seconds."""
+    end = time.monotonic() + seconds
+
+    def attempted(wanted: Launch, room: int) -> Error | None:
+        if time.monotonic() > end:
+            return TargetError("there was no time left to compile it")
+        try:
+            return _compiled(wanted, where, room)
+        except TargetError as error:
+            return error
+
+    found = _in_threads([w for group in groups for w in group], where, attempted)
+    every = ([found[w.compiled_by] for w in group] for group in groups)
+    return [next((e for e in errors if e is not None), None) for errors in every]
+
+
+def _in_threads(
+    wanted: Sequence[Launch], where: torch.device | Target, compiled: Callable[[Launch, int], T]
+) -> dict[Hashable, T]:
+    """What comes of compiling each that is different, given the shared memory that there is."""
     for w in wanted:
         check_compilable(w.kernel)
         w.kernel.cache_key  # noqa: B018 - Triton finds the functions that kernels share, one thread at a time
     different = {w.compiled_by: w for w in wanted}
     with _device(where) as room, ThreadPoolExecutor(os.cpu_count() or 1) as threads:
-        errors = threads.map(lambda w: _compiled(w, where, room), different.values())
-        found = dict(zip(different, errors, strict=True))
-    return [found[w.compiled_by] for w in wanted]
+        return dict(zip(different, threads.map(lambda w: compiled(w, room), different.values()), strict=True))
 
 
 def _compiled(wanted: Launch, where: torch.device | Target, room: int) -> RoomError | None:

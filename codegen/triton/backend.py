@@ -31,10 +31,10 @@ def _choose_tiles(kernel: tile.Kernel, context: Context) -> tile.Kernel:
     return choose_tiles(kernel, context)
 
 
-def _separate_loads(kernel: tile.Kernel, _: Context) -> tile.Kernel:
+def _separate_loads(kernel: tile.Kernel, context: Context) -> tile.Kernel:
     from einc.codegen.triton.separate_loads import separate_loads
 
-    return separate_loads(kernel)
+    return separate_loads(kernel, context)
 
 
 def _emit(program: ein.Program, schedule: tile.Schedule, target: Target) -> Emitted:
@@ -59,6 +59,12 @@ def _parts(product: Product, target: Target) -> int:
     from einc.codegen.triton.products import parts
 
     return parts(product, target)
+
+
+def _predicted(kernel: tile.Kernel, context: Context) -> float | None:
+    from einc.codegen.triton.sizing import predicted
+
+    return predicted(kernel, context)
 
 
 CHOOSE_TILES = Pass(
@@ -88,4 +94,5 @@ TRITON = Backend(
     _FOLDS_FIRST,
     _seconds,
     _parts,
+    _predicted,
 )

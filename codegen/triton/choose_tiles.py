@@ -16,9 +16,8 @@ from einc import tile
 from einc.base.targets import Target
 from einc.codegen.triton.contracted import LEAST, least_inner
 from einc.codegen.triton.occupancy import RESERVED, stages_needed
-from einc.codegen.triton.plain import plain_blocks
 from einc.codegen.triton.products import fastest
-from einc.codegen.triton.sizing import Sizing, Tiles
+from einc.codegen.triton.sizing import Sizing, Tiles, plain_tiles
 from einc.pipeline import Context
 from einc.tile import WHOLE, Block, TileAxis
 from einc.tile.asked import counts_asked, tiles_asked
@@ -48,9 +47,11 @@ _FILLED = 256  # programs that keep a machine busy to the end
 def choose_tiles(kernel: tile.Kernel, context: Context) -> tile.Kernel:
     """The kernel with its tile sizes: those that are asked for, and the others to suit them."""
     k = Sizing(_as_asked(kernel, context), context)
-    tiles = _dot_tiles(k) if k.dots else Tiles(plain_blocks(k), 4)
+    tiles = _dot_tiles(k) if k.dots else plain_tiles(k)
     sizes = {a.name: _block(k, a, tiles) for a in k.axes if k.given(a) is None}
     counts = {"warps": tiles.warps, "stages": tiles.stages} | counts_asked(context.choices, kernel, "warps", "stages")
+    if context.target.vendor == "cpu":
+        counts |= counts_asked(context.choices, kernel, "box", "workers")  # of what torch computes of the tiles
     return replace(kernel, choices=k.kernel.choices.sized(sizes).counted(counts))
 
 
@@ -96,11 +97,10 @@ def _dot_tiles(k: Sizing) -> Tiles:
         return busy
     if k.steps and k.target.vendor != "cpu":
         return _stepped(k)
-    walked = {a.name for a in k.axes if a.role == "reduced"}
-    is_product = k.on_cuda and len(k.dots) == 1 and k.dots[0].inner in walked and k.is_copied(k.dots[0])
-    if is_product and k.target.has_descriptors and widest <= 2 and not k.kernel.whole:
+    if k.is_ranked:
         return _ranked(k)
-    return _streaming(_of_dots(k, widest, walked, is_product), k)
+    walked = {a.name for a in k.axes if a.role == "reduced"}
+    return _streaming(_of_dots(k, widest, walked, k.is_product), k)
 
 
 def _of_dots(k: Sizing, widest: int, walked: set[str], is_product: bool) -> Tiles:

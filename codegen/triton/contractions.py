@@ -15,12 +15,19 @@ from einc.tile.walk import walk_values
 
 
 def dot(w: Writer, v: tile.Dot, order: Axes) -> Text:
+    """A dot and what it is added to.
+
+    Products of f32 are added up one by one: a chain of 512 is rounded as often, sums of 128 of them a quarter as often,
+    and four times. In shorter blocks the additions would take time.
+    """
     t = w.dtype(v.left)
     sides = (v.sides.over(v.row, v.inner), v.sides.over(v.inner, v.column))
     left, right = (side(w, x, axes) for x, axes in zip((v.left, v.right), sides, strict=True))
     code = ", ".join(counted(w, v, left, right))
     if not (isinstance(v.acc, tile.Lit | tile.Fill)):
         code += f", {w.full(v.acc, v.sides.result).code}"
+    if t == F32 and len(v.sides.result) == 2:
+        return w.arranged(Text(f"{w.file.helper('dot_f32')}({code})"), v.sides.result, order)
     if t == F32:
         code += ', input_precision="ieee"'
     elif t == F64:

@@ -6,7 +6,7 @@ file may replace.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from einc import tile
@@ -22,6 +22,19 @@ from einc.ein import Program
 from einc.ein.printer import print_program
 from einc.pipeline.emitted import Both, Emitted, Half, Signature
 
+_GLUON = (
+    ("gluon.", "from triton.experimental import gluon"),
+    ("gl.", "from triton.experimental.gluon import language as gl"),
+    ("hopper.", "from triton.experimental.gluon.language.nvidia import hopper"),
+    ("mbarrier.", "from triton.experimental.gluon.language.nvidia.hopper import mbarrier, tma"),
+    (
+        "SwizzledDescriptor",
+        "from triton.experimental.gluon.nvidia.hopper import TensorDescriptor as SwizzledDescriptor",
+    ),
+)
+
+KernelSource = Callable[[File, tile.Kernel], tuple[Signature, list[str]]]
+
 _LAUNCH = '''
 def launch(kernel, programs, *args, **meta):
     """Run a kernel over a grid of so many programs, on the device of its first argument."""
@@ -31,29 +44,31 @@ def launch(kernel, programs, *args, **meta):
 '''
 
 
-def emit(program: Program, schedule: tile.Schedule, target: Target) -> Emitted:
+def emit(
+    program: Program, schedule: tile.Schedule, target: Target, written_by: KernelSource = kernel_source
+) -> Emitted:
     """The complete Triton file of a scheduled program, with what a caller of its kernels needs to know."""
     file = File(Names((*RESERVED, launcher_name(program))))
-    functions, signatures = _functions(file, Half(program, schedule))
+    functions, signatures = _functions(file, Half(program, schedule), written_by)
     return Emitted(_written(file, [program], functions, target), launcher_name(program), signatures)
 
 
-def emit_both(both: Both, target: Target) -> Emitted:
+def emit_both(both: Both, target: Target, written_by: KernelSource = kernel_source) -> Emitted:
     """The complete Triton file of a program with its gradients: what runs ahead, what runs behind, and a function of
     the program's name that torch differentiates."""
     ahead = replace(both.ahead, program=replace(both.ahead.program, name=f"{both.whole.name}_ahead"))
     both = replace(both, ahead=ahead)
     programs = [both.ahead.program, both.behind.program]
     file = File(Names((*RESERVED, *(launcher_name(p) for p in (both.whole, *programs)))))
-    halves = [_functions(file, half) for half in (both.ahead, both.behind)]
+    halves = [_functions(file, half, written_by) for half in (both.ahead, both.behind)]
     functions = [f for own, _ in halves for f in own] + ["\n".join(lines) for lines in tied(file, both)]
     signatures = tuple(s for _, own in halves for s in own)
     return Emitted(_written(file, programs, functions, target), launcher_name(both.whole), signatures)
 
 
-def _functions(file: File, half: Half) -> tuple[list[str], tuple[Signature, ...]]:
+def _functions(file: File, half: Half, written_by: KernelSource) -> tuple[list[str], tuple[Signature, ...]]:
     """Kernels and their launcher."""
-    kernels = [kernel_source(file, kernel) for kernel in half.schedule.kernels]
+    kernels = [written_by(file, kernel) for kernel in half.schedule.kernels]
     signatures = tuple(signature for signature, _ in kernels)
     launcher = launcher_source(file, half.program, half.schedule, signatures, written)
     return ["\n".join(lines) for lines in (*(lines for _, lines in kernels), launcher)], signatures
@@ -61,8 +76,9 @@ def _functions(file: File, half: Half) -> tuple[list[str], tuple[Signature, ...]
 
 def _written(file: File, programs: Sequence[Program], functions: Sequence[str], target: Target) -> str:
     """The file: what it is of, and its functions after those that they call."""
-    descriptors = "described" in file.library
-    launch = _LAUNCH.replace("of(args[0])", 'of(getattr(args[0], "base", args[0]))') if descriptors else _LAUNCH
+    descriptors, swizzled = "described" in file.library, "swizzled" in file.library
+    of = 'of(getattr(args[0], "base", args[0]))'
+    launch = _LAUNCH.replace("of(args[0])", of) if descriptors or swizzled else _LAUNCH
     parts = [launch.strip("\n"), *library.definitions(file.library), *(source for _, source in file.made.values())]
     body = "\n\n\n".join([*parts, *functions])
     texts = "\n".join(print_program(p) for p in programs)
@@ -71,6 +87,7 @@ def _written(file: File, programs: Sequence[Program], functions: Sequence[str], 
     imports += ["import torch", "import triton", "import triton.language as tl"]
     imports += ["from triton.language.extra import libdevice"] if "libdevice." in body else []
     imports += ["from triton.tools.tensor_descriptor import TensorDescriptor"] if descriptors else []
+    imports += [line for used, line in _GLUON if used in body]
     return "\n".join([header, "", *imports, "", "", body, ""])
 
 

@@ -10,36 +10,42 @@ from einc.base.types import DType
 from einc.codegen.emit.layout import indented, wrapped
 from einc.codegen.emit.names import OF_TRITON, Names
 from einc.codegen.emit.signature import extents_of, static_extents
-from einc.codegen.emit.text import PRODUCT, SUM, File
-from einc.codegen.triton.expressions import Expressions
+from einc.codegen.emit.text import File
+from einc.codegen.triton.expressions import Expressions, walked_again
+from einc.codegen.triton.loops import Loops
 from einc.codegen.triton.operations import is_natural
 from einc.codegen.triton.writer import TYPES
 from einc.pipeline.emitted import Signature
 from einc.tile import TileAxis, TileType
 from einc.tile.asked import block_name
 from einc.tile.typing import scope
-from einc.tile.walk import loop_position, repeated_axes, tile_axes, values_in
+from einc.tile.walk import loop_position, repeated_axes, tile_axes
 from einc.tile.windows import by_corners, by_descriptor, in_rows, names_beside
 
 
 def kernel_source(file: File, kernel: tile.Kernel) -> tuple[Signature, list[str]]:
     """The kernel's signature, and its lines."""
-    writer = _Writer(file, kernel)
+    writer = KernelWriter(file, kernel)
     head = [f"# {line}" for title in kernel.title for line in title.splitlines()]
     return writer.signature, [*head, *writer.header(), *indented(writer.lines())]
 
 
-class _Writer:
+class KernelWriter(Loops):
+    """Writes a kernel's function. `whole` is the kernel, and `kernel` what is written of it: by corners of blocks where
+    descriptors load these."""
+
+    expressions: type[Expressions] = Expressions
+
     def __init__(self, file: File, kernel: tile.Kernel) -> None:
         self.windows, self.whole = by_descriptor(kernel), kernel
         self.kernel = by_corners(kernel, self.windows)
         self.read = names_beside(self.kernel, frozenset(self.windows))
-        self.names = Names(OF_TRITON, around=file.names)
+        self.file, self.names = file, Names(OF_TRITON, around=file.names)
         self.python: dict[tuple[str, str], str] = {}
         self.axes = tile_axes(kernel)
         name = file.names.fresh(f"{kernel.name}_kernel", ascii_only=True)
         self.signature = self._arguments(name)
-        self.write = Expressions(file, {b.name: b for b in kernel.buffers}, self.python)
+        self.write = self.expressions(file, {b.name: b for b in kernel.buffers}, self.python)
         self.write.types.update(scope(kernel))
         self.write.blocks = {a.name: block for block, a in self.signature.blocks}
         self.write.natural |= set(self.axes)
@@ -82,13 +88,13 @@ class _Writer:
         sizes = zip(s.extents, extents_of(self.whole), strict=True)
         extents = [f"{name}: tl.constexpr" if axis in still else name for name, axis in sizes]
         kinds = [list(s.pointers), [x for row in s.strides for x in row], extents, scalars, constants]
-        arguments = [line for kind in kinds if kind for line in _filled(kind)]
+        arguments = [line for kind in kinds if kind for line in in_lines(kind)]
         return [*wrapped(decorator), f"def {s.name}(", *indented(arguments), "):"]
 
     # Statements ------------------------------------------------------------------------------------------------------
 
     def lines(self) -> list[str]:
-        return [*self.units(), *self.grid(), *self.body(self.kernel.body, {})] or ["pass"]
+        return [*self.units(), *self.held(), *self.grid(), *self.body(self.kernel.body, {})] or ["pass"]
 
     def units(self) -> Iterator[str]:
         """What Triton is told of extents and strides: how many neighbours are reached at once divides them."""
@@ -103,12 +109,15 @@ class _Writer:
         found = zip(self.signature.strides, self.whole.buffers, strict=True)
         return next(names for names, b in found if b.name == tensor)
 
-    def grid(self) -> Iterator[str]:
-        """The program's place: one number decomposed into the grid's axes, the last one fastest."""
+    def held(self) -> Iterator[str]:
+        """The positions along axes that a block has all of."""
         for a in self.kernel.whole:
             name = self.take("value", a.name, a.name)
             self.write.types[a.name] = loop_position(a)
             yield f"{name} = tl.arange(0, {self.python['block', a.name]}).to(INT)"
+
+    def grid(self) -> Iterator[str]:
+        """The program's place: one number decomposed into the grid's axes, the last one fastest."""
         grid = self.kernel.grid
         if not grid:
             return
@@ -179,7 +188,9 @@ class _Writer:
                 case tile.Store():
                     yield from wrapped(self.write.store(s))
                 case tile.Loop():
+                    self.write.walked = walked_again(statements, s)
                     yield from self.loop(s)
+                    self.write.walked = {}
                 case _:
                     assert_never(s)
 
@@ -205,109 +216,13 @@ class _Writer:
             return self.write.value(v, type_.axes).code
         return self.write.full(v, type_.axes).code
 
-    def loop(self, s: tile.Loop) -> Iterator[str]:
-        """Carried states are variables; one that nothing reads after its next value is made is simply reassigned."""
-        for c in s.carried:
-            code = self.value(c.init, c.type)
-            self.take("value", c.name, c.name)
-            self.write.types[c.name] = c.type
-            yield from wrapped(f"{self.python['value', c.name]} = {code}")
-        start = "0" if s.start is None else self.write.value(s.start, ()).code
-        stop = self.stop(s.axis) if s.stop is None else self.write.value(s.stop, ()).code
-        if s.full is None or not s.full.body:
-            if (s.start, s.stop) == (None, None) and any(
-                a == s.axis.name for box in self.windows.values() for a, _ in box
-            ):
-                yield f"tl.assume({stop} > 0)  # descriptors are of tensors that are not empty"
-            yield from self.segment(s, s.body, start, stop)
-        elif not s.axis.blocked:
-            yield from self.steps(s, s.full, start, stop)
-        else:
-            yield from self.segments(s, s.full, start, stop)
-
-    def segments(self, s: tile.Loop, full: tile.Full, start: str, stop: str) -> Iterator[str]:
-        """The loop as several: whole blocks inside the full segment need no masks, those before and after do."""
-        name, block = s.axis.name, self.python["block", s.axis.name]
-        first, last = start, self.write.value(full.stop, ())
-        if full.start is not None:
-            first = self.names.fresh(f"{name}_full")
-            ahead = self.write.value(full.start, ()).code
-            blocks = f"tl.cdiv({ahead if start == '0' else f'{ahead} - {start}'}, {block}) * {block}"
-            yield f"{first} = {blocks}" if start == "0" else f"{first} = {start} + {blocks}"
-        mixed = self.names.fresh(f"{name}_mixed")
-        if first == "0":
-            yield f"{mixed} = {last.at(PRODUCT)} // {block} * {block}"
-        else:
-            yield f"{mixed} = {first} + tl.maximum({last.at(SUM)} - {first}, 0) // {block} * {block}"
-        masked, whole = f"# blocks of {name} that are masked", f"# blocks of {name} of which every position counts"
-        yield from self.apart(s, full, (start, first, mixed, stop), masked, whole)
-
-    def steps(self, s: tile.Loop, full: tile.Full, start: str, stop: str) -> Iterator[str]:
-        """The same of a loop that takes one position after another."""
-        name, first, last = s.axis.name, start, self.write.value(full.stop, ()).code
-        if full.start is not None:
-            first = self.names.fresh(f"{name}_full")
-            yield f"{first} = {self.write.value(full.start, ()).code}"
-        mixed = last if first == "0" else self.names.fresh(f"{name}_mixed")
-        if first != "0":
-            yield f"{mixed} = tl.maximum({first}, {last})"
-        masked, whole = f"# positions of {name} that are masked", f"# positions of {name} that count as a whole"
-        yield from self.apart(s, full, (start, first, mixed, stop), masked, whole)
-
-    def apart(
-        self, s: tile.Loop, full: tile.Full, ends: tuple[str, str, str, str], masked: str, whole: str
-    ) -> Iterator[str]:
-        """The parts of a loop between these ends, each after a line that says so: the middle one has no masks."""
-        start, first, mixed, stop = ends
-        if full.start is not None:
-            yield masked
-            yield from self.segment(s, s.body, start, first)
-        yield whole
-        yield from self.segment(s, full.body, first, mixed)
-        yield masked
-        yield from self.segment(s, s.body, mixed, stop)
-
-    def segment(self, s: tile.Loop, body: tuple[tile.Statement, ...], start: str, stop: str) -> Iterator[str]:
-        """One loop over blocks. The states that the masked body reassigns are reassigned."""
-        renamed = {c.after: self.python["value", c.name] for c in s.carried if _is_last_use(s, c)}
-        yield from self.loop_head(s, start, stop)
-        yield from indented(self.body(body, renamed))
-        pairs = [(self.python["value", c.name], self.python["value", c.after]) for c in s.carried]
-        moved = [(state, after) for state, after in pairs if state != after]
-        if {state for state, _ in moved} & {after for _, after in moved}:
-            yield f"    {', '.join(state for state, _ in moved)} = {', '.join(after for _, after in moved)}"
-        else:
-            yield from (f"    {state} = {after}" for state, after in moved)
-
-    def loop_head(self, s: tile.Loop, start: str, stop: str) -> Iterator[str]:
-        a = s.axis
-        name = self.take("value", a.name, a.name)
-        self.write.types[a.name] = loop_position(a)
-        first = self.take("position", a.name, f"{name}0")
-        if a.blocked:
-            block = self.python["block", a.name]
-            yield from wrapped(f"for {first} in tl.range({start}, {stop}, {block}):")
-            place = f"(tl.cdiv({stop}, {block}) - 1) * {block} - {first}" if s.reverse else first
-            self.write.wide |= set() if f"{start}{stop}" == f"0{self.python['extent', a.axes[0]]}" else {a.name}
-            if a.name in self.read:
-                yield f"    {name} = {place} + tl.arange(0, {block}).to(INT)"
-        else:
-            yield from wrapped(f"for {first} in tl.range({start}, {stop}):")
-            yield f"    {name} = tl.cast({first}, INT)"
-
-    def stop(self, a: TileAxis) -> str:
-        sizes = [self.python["extent", axis] for axis in a.axes]
-        if len(sizes) == 1 and a.name not in self.read:  # only descriptors take where its blocks begin
-            return sizes[0]
-        return " * ".join([f"tl.cast({sizes[0]}, INT)", *sizes[1:]]) if sizes else "1"
-
 
 def _parameter(name: str, dtype: DType) -> str:
     """Floats are typed; integers are as wide as the caller's value needs."""
     return f"{name}: {TYPES[dtype.name]}" if dtype.is_float else name
 
 
-def _filled(items: list[str], width: int = 100) -> Iterator[str]:
+def in_lines(items: list[str], width: int = 100) -> Iterator[str]:
     """Items in lines as long as the width allows, each with its comma."""
     line = ""
     for item in items:
@@ -324,18 +239,3 @@ def _place(own: str, later: list[str]) -> str:
     if later:
         code += f" // {later[0]}" if len(later) == 1 else f" // ({' * '.join(later)})"
     return f"{code} % {own}" if own else code
-
-
-def _is_last_use(loop: tile.Loop, c: tile.Carried) -> bool:
-    """Is the state's old value read nowhere after the statement that makes the new one, and by no other state?"""
-    for n, s in enumerate(loop.body):
-        if isinstance(s, tile.Let) and c.after in s.names:
-            later = _names_read(loop.body[n + 1 :])
-            others = [x for x in loop.carried if x is not c]
-            return len(s.names) == 1 and c.name not in later and all(x.after not in (c.name, c.after) for x in others)
-    return False
-
-
-def _names_read(body: tuple[tile.Statement, ...]) -> set[str]:
-    read = {v.name for v in values_in(body) if isinstance(v, tile.Ref)}
-    return read.union(*({c.after for c in s.carried} | _names_read(s.body) for s in body if isinstance(s, tile.Loop)))

@@ -1,7 +1,8 @@
 """What a kernel of contractions takes of a multiprocessor: shared memory for operands, registers for states.
 
 What a side of a dot is loaded from lies in shared memory, once for every stage in flight if the loop moves it; a
-computed right side lies there once, and a left side of four bytes; results, states and the rest are in registers. A
+computed right side lies there once, and a left side of four bytes, or one that no loop moves; results, states and the
+rest are in registers. A
 tile of three axes or more goes through shared memory when its threads hold it in another order, and a fold when several
 warps hold its row.
 """
@@ -9,7 +10,7 @@ warps hold its row.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 from einc.base.targets import Target
@@ -30,14 +31,17 @@ Body = tuple[Statement, ...]
 
 @dataclass(frozen=True, slots=True)
 class _Space:
-    """What a tile takes over these axes, an element so many bytes; once for every stage in flight, if `staged`."""
+    """What a tile takes over these axes, an element so many bytes; once for every stage in flight, if `staged`, but for
+    the last one if it is read `early`, before the dots."""
 
     axes: tuple[str, ...]
     element: int
     staged: bool = False
+    early: bool = False
 
     def bytes(self, sizes: Extents, stages: int = 1) -> int:
-        return prod([sizes[a] for a in self.axes]) * self.element * (stages if self.staged else 1)
+        count = max(stages - self.early, 1) if self.staged else 1
+        return prod([sizes[a] for a in self.axes]) * self.element * count
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,11 +200,14 @@ def _operands(body: Body, made: Mapping[str, Let], loop: Loop | None) -> list[_S
             if not isinstance(side, Ref) or side.name not in made:
                 continue
             own = made[side.name].types[0]
-            if right or own.dtype.size >= 4:
-                taken[side.name] = _space(own)
-            for name in _loaded(side.name, made):
+            moves = not moving.isdisjoint((side.name, *own.axes))
+            loads = _loaded(side.name, made)
+            if side.name in loads or right or own.dtype.size >= 4 or not moves:
+                taken[side.name] = _space(own, moves and side.name in loads)
+            for name in loads - {side.name}:
                 type_ = made[name].types[0]
-                taken[name] = _space(type_, not moving.isdisjoint((name, *type_.axes)))
+                if not moving.isdisjoint((name, *type_.axes)):
+                    taken.setdefault(name, replace(_space(type_, True), early=True))
     return list(taken.values())
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from einc import tile
 from einc.base.ops import OPS, Rule
-from einc.base.types import INT, DType
+from einc.base.types import F32, INT, DType
 from einc.codegen.emit import library
 from einc.codegen.emit.text import AND, ATOM, COMPARE, OR, PRODUCT, SIGN, SUM, Axes, Text
 from einc.codegen.triton.writer import Writer
@@ -53,6 +53,8 @@ def elem(w: Writer, op: str, args: tuple[Value, ...], order: Axes) -> Text:
 
 
 def infix(w: Writer, op: str, args: tuple[Value, ...], t: DType, order: Axes) -> Text:
+    if op == "div" and t == F32 and w.axes(args[0]) and (inverse := _inverse(args[1])) is not None:
+        op, args = "mul", (args[0], inverse)
     sign, level = _INFIX[op]
     if op == "mul" and len(order) > 3 and _gaps(w, args[0], order)[-1:] == (2,) and _gaps(w, args[1], order) == (0,):
         args = args[::-1]  # Triton (3.6 and 3.7) takes a sum of such products for one of matrices, and fails
@@ -66,6 +68,13 @@ def infix(w: Writer, op: str, args: tuple[Value, ...], t: DType, order: Axes) ->
     if level == COMPARE:
         left, right = OR, OR
     return Text(f"{a.at(left)} {sign} {b.at(right)}", level, a.constant and b.constant)
+
+
+def _inverse(v: Value) -> tile.Lit | None:
+    """What a tile is multiplied by in place of being divided by a number, which GPUs compute so, but each time."""
+    if not isinstance(v, tile.Lit) or not isinstance(v.value, int | float) or not 1e-30 < abs(v.value) < 1e30:
+        return None
+    return tile.Lit(1 / v.value, v.dtype)
 
 
 def _gaps(w: Writer, v: Value, order: Axes) -> tuple[int, ...]:

@@ -13,6 +13,8 @@ HOPPER = 64  # rows from which on a tile is multiplied by Hopper's dots, by four
 
 def options(kernel: tile.Kernel, rows: int | None = None) -> dict[str, int]:
     """Launch options that are not Triton's defaults, where the chained dots of the kernel have so many rows."""
+    if kernel.roles is not None:
+        return {}  # each role has its warps, the first of them four
     chosen = kernel.choices
     warps = chosen.warps if rows is None or rows >= 16 * chosen.warps else min(chosen.warps, 4)
     wanted = {"num_warps": (warps, 4), "num_stages": (chosen.stages, 3)}
@@ -36,7 +38,7 @@ def written(s: Signature, block: Callable[[str], str]) -> dict[str, str]:
     found = {name: str(n) for name, n in options(s.kernel).items()}
     rows = [block(name) for name, axis in s.blocks if axis.name in rows_of_chains(s.kernel)]
     warps = s.kernel.choices.warps
-    if rows and warps > 4:
+    if rows and warps > 4 and s.kernel.roles is None:
         least = rows[0] if len(rows) == 1 else f"min({', '.join(rows)})"
         found["num_warps"] = f"{warps} if {least} >= {16 * warps} else 4"
     return found

@@ -17,7 +17,7 @@ from functools import lru_cache
 from math import ceil
 
 from einc.base.targets import Target
-from einc.pipeline import Product
+from einc.pipeline import GATHERED, Product
 
 _PORT = 110e9  # bytes a second that a processor receives from the cache at most
 _CACHE = 83e9  # the same for each, where all of them ask for as much
@@ -38,7 +38,9 @@ _WHOLE = 128  # positions that the lengths of parts are multiples of
 _LEAST_PART = 512  # positions of a walk that are worth a part
 _RESERVED = 1024  # bytes of shared memory that a program takes for the system
 _OWN = 48  # registers of a thread beside those of its results
+_FEW = 4  # warps of a program at least: those that share a dot of Hopper
 _RESULTS = 128  # results of a thread at most
+_GATHERING = 64  # the same where threads find the addresses of what they copy
 _WARPGROUP = 64  # rows of a dot on Hopper's matrix units; fewer take the earlier ones, of half the rate
 _CLOSE = 1.02  # times of tiles that are taken for equal: the fewest parts win
 _LINE = 64  # rows, or columns, that are neighbours in memory and fill a line of the cache
@@ -87,18 +89,26 @@ def _round(p: Product, t: Tile, target: Target, programs: int, latency: float, e
     """The time of so many programs that run at once; each has so many seconds of all bytes from memory."""
     rates = target.rates
     beside = ceil(programs / rates.processors)
-    steps = ceil(ceil(p.inner / t.parts) / t.inner)
+    steps = _blocks(p, t)
     height = t.rows if t.rows >= _WARPGROUP else 2 * t.rows
     computing = 2 * height * t.columns * t.inner * rates.processors / (rates.matrix * _REACHED)
     sides = tuple(zip((t.rows, t.columns), p.access, strict=True))
     block = sum(n * _THREADS.get(access, 1) for n, access in sides) * t.inner * p.size * (1 if p.lined else _UNALIGNED)
     moving = block / min(_PORT, _CACHE * rates.processors / min(programs, rates.processors))
     waiting = (latency + moving) / (beside * (t.stages - 1))
-    narrow = sum(n for n, access in sides if access < min(_THREADS))
-    step = narrow * t.inner / _ELEMENTS + _together(computing, moving, waiting, _STEP / beside)
+    lengths = zip((p.rows, p.columns), sides, strict=True)
+    narrow = sum(min(length, n) for length, (n, access) in lengths if access < min(_THREADS))
+    step = narrow * min(p.inner, t.inner) / _ELEMENTS + _together(computing, moving, waiting, _STEP / beside)
     storing = t.rows * t.columns * (p.size if t.parts == 1 else 4) / _PORT
     alone = (_LATENCY + _FINISH) * (1 if beside == 1 else _HIDDEN)
     return _together(beside * steps * step, programs * each) + beside * storing + alone
+
+
+def _blocks(p: Product, t: Tile) -> int:
+    """The blocks of a part of the walk."""
+    if p.steps == 1:
+        return ceil(ceil(p.inner / t.parts) / t.inner)
+    return ceil(p.steps * ceil(p.inner / p.steps / t.inner) / t.parts)
 
 
 def _together(*times: float) -> float:
@@ -134,14 +144,28 @@ def _tiles(p: Product, target: Target, parts: int | None) -> Iterator[Tile]:
 
 
 def _shapes(p: Product) -> Iterator[Tile]:
+    gathers = GATHERED in p.access
     least = _LINE if p.across[0] or p.rows > _WARPGROUP // 2 else 16
     for rows in _sizes(p.rows, least, 256):
         for columns in _sizes(p.columns, _LINE if p.across[1] and p.columns >= _LINE else 16, 256):
-            warps = 8 if rows * columns > 4 * 32 * _RESULTS else 4
-            if rows * columns > warps * 32 * _RESULTS or (rows < _WARPGROUP and columns > _WARPGROUP * 2):
+            warps = 8 if rows * columns > _FEW * 32 * (_GATHERING if gathers else _RESULTS) else _FEW
+            if not _is_held(rows, columns, warps):
                 continue
-            for inner in _sizes(p.inner, max(16, 64 // p.size * 2), 256 if rows < _WARPGROUP else 128):
+            for inner in _sizes(ceil(p.inner / p.steps), max(16, 64 // p.size * 2), 256 if rows < _WARPGROUP else 128):
                 yield Tile(rows, columns, inner, warps, 2)
+
+
+def is_possible(p: Product, t: Tile) -> bool:
+    """Is a tile one of those that this model is of?"""
+    long = (16, 32, 64, 128, 256)
+    least = max(16, 64 // p.size * 2)
+    sizes = t.rows in long and t.columns in long and least <= t.inner <= long[-1] and 2 <= t.stages <= _STAGES[0]
+    return sizes and t.warps in (_FEW, 2 * _FEW) and _is_held(t.rows, t.columns, t.warps)
+
+
+def _is_held(rows: int, columns: int, warps: int) -> bool:
+    """Do warps hold the results of a tile, and is it of a form that matrix units take?"""
+    return rows * columns <= warps * 32 * _RESULTS and not (rows < _WARPGROUP and columns > _WARPGROUP * 2)
 
 
 def _sizes(extent: int, least: int, most: int) -> list[int]:

@@ -8,30 +8,53 @@ reads them late, shares it with others, Triton (3.6 and 3.7) lets a copy overwri
     p = f(dot(x, y)); z = load T[e], p   -->   z = load T[e]; z = where p then z else 0                    in a loop
 
 What a load in flight is masked by, Triton (3.6) would have to compute a block ahead, which it cannot do with a dot.
+
+    z = load T[e]; dot(x in p, z)      -->   z = load T[e], some row of the tile has p; dot(x, z)          in a loop
+
+What no row of a dot counts is not read, where nothing else in the loop needs it, and where the rows that count are an
+interval: a side that was loaded whole would have to go through registers, and back, to be masked, and to ask all rows
+of a tile takes as long.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import replace
 
 from einc import tile
-from einc.base.types import DType
+from einc.base.ops import MIRRORED
+from einc.base.types import BOOL, INT, DType
+from einc.ein.monoids import MONOIDS
 from einc.ein.rewriting import unused
-from einc.tile import Elem, Ref, Value
-from einc.tile.masks import conjunction, conjuncts
-from einc.tile.typing import bound_names
-from einc.tile.walk import rebuild, rewritten, values_in, walk_values
+from einc.pipeline import Context
+from einc.tile import Dot, Elem, Lit, Ref, TileType, Value
+from einc.tile.live import live
+from einc.tile.masks import conjunction, conjuncts, inside
+from einc.tile.typing import axes_of, bound_names, dtype_of, scope
+from einc.tile.walk import Scope, over_values, rebuild, rewritten, tile_axes, values_in, values_of, walk_values
+from einc.tile.windows import by_descriptor
+
+_NONE = Lit(0, INT)
 
 
-def separate_loads(kernel: tile.Kernel) -> tile.Kernel:
-    """The kernel with a load for every dot of a loop that shares one with other work."""
-    taken = bound_names(kernel)
+def separate_loads(kernel: tile.Kernel, context: Context) -> tile.Kernel:
+    """The kernel with a load for every dot of a loop that shares one with other work, and masks that loads can have.
 
-    def separated(s: tile.Statement) -> tuple[tile.Statement, ...]:
-        return (replace(s, body=_separated(_early(s.body, taken), taken)),) if isinstance(s, tile.Loop) else (s,)
+    Where torch may run the tiles, which leaves out positions row by row, dots keep their conditions.
+    """
+    on_gpu = context.target.vendor != "cpu"
+    taken, unmasked, axes = bound_names(kernel), by_descriptor(kernel).keys(), tile_axes(kernel)
 
-    return replace(kernel, body=rewritten(kernel.body, lambda s, _: separated(s)))
+    def separated(s: tile.Statement, here: Scope) -> tuple[tile.Statement, ...]:
+        if not isinstance(s, tile.Loop):
+            return (s,)
+        whole: tuple[list[tile.Let], tile.Loop] = [], s
+        before, counted = _Counted(s, here.inside(s).names, unmasked, axes).loop_masked(taken) if on_gpu else whole
+        return (*before, replace(counted, body=_separated(_early(counted.body, taken), taken)))
+
+    return replace(kernel, body=live(rewritten(kernel.body, separated, Scope(scope(kernel)))))
 
 
 def _early(body: tuple[tile.Statement, ...], taken: set[str]) -> tuple[tile.Statement, ...]:
@@ -60,6 +83,171 @@ def _early(body: tuple[tile.Statement, ...], taken: set[str]) -> tuple[tile.Stat
             case _:
                 made.append(s)
     return tuple(made)
+
+
+class _Counted:
+    """The body of a loop whose dots count some of their positions: which loads may leave out what no dot counts."""
+
+    def __init__(
+        self,
+        loop: tile.Loop,
+        names: dict[str, TileType],
+        unmasked: Collection[str],
+        axes: Mapping[str, tile.TileAxis],
+    ) -> None:
+        self.loop, self.unmasked, self.axes = loop, unmasked, axes
+        self.lets = {s.names[0]: s for s in loop.body if isinstance(s, tile.Let) and len(s.names) == 1}
+        self.names = {**names, **{n: s.types[0] for n, s in self.lets.items()}}
+        self.single = all(isinstance(s, tile.Let) and len(s.names) == 1 for s in loop.body)
+
+    def loop_masked(self, taken: set[str]) -> tuple[list[tile.Let], tile.Loop]:
+        """The loop with its masks, and what has to be bound before it."""
+        found = {name: at for name, at in self.found() if not self.matters(name, at[1])} if self.single else {}
+        names: dict[tuple[str, Value], str] = {}
+        before: list[tile.Let] = []
+        made: list[tile.Statement] = []
+        for s in self.loop.body:
+            if isinstance(s, tile.Let) and s.names[0] in found and isinstance(s.value, tile.Load):
+                axis, p, inner = found[s.names[0]]
+                if (axis, p) not in names:
+                    made += [x for x in self.ahead(p) if x not in made]
+                    ends = [unused(f"{axis}_{end}", taken) for end in ("least", "most")]
+                    names[axis, p] = unused("counted", taken)
+                    taken |= {*ends, names[axis, p]}
+                    folds = (self.end(axis, m) for m in ("min", "max"))
+                    before += [tile.Let((n,), (TileType(INT),), v) for n, v in zip(ends, folds, strict=True)]
+                    value = _of_interval(conjuncts(p), axis, Ref(ends[0]), Ref(ends[1]), self.names)
+                    assert value is not None
+                    made.append(tile.Let((names[axis, p],), (TileType(BOOL, (inner,)),), value))
+                mask = conjunction([*conjuncts(s.value.mask), Ref(names[axis, p])])
+                s = replace(s, value=replace(s.value, mask=mask))
+            if s not in made:
+                made.append(over_values(s, lambda v: self.without(v, found)))
+        full = self.loop.full
+        if full is not None:
+            held = {x for h in full.holds for x in conjuncts(self.spelled(h))}
+            sure = (n for (_, p), n in names.items() if set(conjuncts(p)) <= held)
+            full = replace(full, holds=(*full.holds, *map(Ref, sure)))
+        return before, replace(self.loop, body=tuple(made), full=full)
+
+    def end(self, axis: str, monoid: str) -> Value:
+        """The least or the greatest position of a block that exists."""
+        unit = Lit(MONOIDS[monoid].identity[0], INT)
+        return tile.Fold(MONOIDS[monoid], axis, (Elem("where", (inside(self.axes[axis]), Ref(axis), unit)),))
+
+    def without(self, v: Value, found: Collection[str]) -> Value:
+        """The value with dots without the conditions that the loads of their sides have."""
+        made = rebuild(v, lambda below: self.without(below, found))
+        if not isinstance(made, Dot):
+            return made
+        left_in = None if isinstance(made.right, Ref) and made.right.name in found else made.left_in
+        right_in = None if isinstance(made.left, Ref) and made.left.name in found else made.right_in
+        return replace(made, left_in=left_in, right_in=right_in)
+
+    def found(self) -> Iterator[tuple[str, tuple[str, Value, str]]]:
+        """Loads that are sides of dots, with the axis, the condition and the inner axis of what the other side counts.
+
+        The condition has to be there before the dots.
+        """
+        for d in (v for v in values_in(self.loop.body) if isinstance(v, Dot) and v.inner == self.loop.axis.name):
+            for side, p, axis in ((d.right, d.left_in, d.row), (d.left, d.right_in, d.column)):
+                if p is None or not isinstance(side, Ref) or side.name not in self.lets or d.batch:
+                    continue
+                load, ahead = self.lets[side.name].value, self.ahead(p)
+                if not isinstance(load, tile.Load) or load.tensor in self.unmasked:
+                    continue
+                late = self.lets[side.name] in ahead or any(isinstance(v, Dot) for v in values_in(tuple(ahead)))
+                p = self.spelled(p)
+                solved = _of_interval(conjuncts(p), axis, Ref(axis), Ref(axis), self.names)
+                if not late and solved is not None and set(axes_of(p, self.names)) == {axis, d.inner}:
+                    yield side.name, (axis, p, d.inner)
+
+    def ahead(self, p: Value) -> list[tile.Let]:
+        """The statements that a condition needs, in order."""
+        needed = {v.name for v in walk_values(p) if isinstance(v, Ref)}
+        for s in reversed(self.loop.body):
+            if isinstance(s, tile.Let) and s.names[0] in needed:
+                needed |= {v.name for v in walk_values(s.value) if isinstance(v, Ref)}
+        return [s for s in self.lets.values() if s.names[0] in needed]
+
+    def matters(self, name: str, p: Value) -> bool:
+        """Does it matter what a name is at positions where a condition fails?"""
+        terms = set(conjuncts(p))
+        if name in {c.after for c in self.loop.carried}:
+            return True
+        return any(self.reaches(s, name, terms, p) for s in self.lets.values())
+
+    def reaches(self, s: tile.Let, name: str, terms: AbstractSet[Value], p: Value) -> bool:
+        spread = False
+        stack = [s.value]
+        while stack:
+            v = stack.pop()
+            match v:
+                case Ref(name=own) if own == name:
+                    spread = True
+                case Elem(op="where", args=(c, _, y)) if terms <= set(conjuncts(self.spelled(c))):
+                    stack += [c, y]
+                case Dot(left_in=own) if own is not None and v.right == Ref(name) and self.implies(own, terms):
+                    stack += [v.left, v.acc]
+                case Dot(right_in=own) if own is not None and v.left == Ref(name) and self.implies(own, terms):
+                    stack += [v.right, v.acc]
+                case Dot(inner=inner) if inner == self.loop.axis.name and Ref(name) in (v.left, v.right):
+                    return True
+                case tile.Fold() | tile.Scan() | tile.Load() if any(x == Ref(name) for x in walk_values(v)):
+                    return True
+                case _:
+                    stack += values_of(v)
+        return spread and self.matters(s.names[0], p)
+
+    def implies(self, own: Value, terms: AbstractSet[Value]) -> bool:
+        return terms <= set(conjuncts(self.spelled(own)))
+
+    def spelled(self, v: Value) -> Value:
+        """A condition without the names of conditions in it."""
+        if isinstance(v, Ref) and v.name in self.lets and self.lets[v.name].types[0].dtype == BOOL:
+            value = self.lets[v.name].value
+            return v if isinstance(value, tile.Fold | tile.Load) else self.spelled(value)
+        return rebuild(v, self.spelled) if isinstance(v, Elem) else v
+
+
+def _of_interval(terms: list[Value], axis: str, least: Value, most: Value, names: dict[str, TileType]) -> Value | None:
+    """Whether any position of an axis from `least` to `most` has all terms, if these are bounds of it; else None."""
+    lowest: list[Value] = []
+    beyond: list[Value] = []
+    for term in terms:
+        if not (isinstance(term, Elem) and term.op in ("lt", "le", "gt", "ge")):
+            return None
+        a, b = (_linear(x, axis, names) for x in term.args)
+        if a is None or b is None or abs(a[0] - b[0]) != 1:
+            return None
+        op = term.op if a[0] > b[0] else MIRRORED[term.op]
+        sides = (b[1], a[1]) if a[0] > b[0] else (a[1], b[1])
+        bound = sides[0] if sides[1] == _NONE else Elem("sub", sides)
+        bound = Elem("add", (bound, Lit(1, INT))) if op in ("gt", "le") else bound
+        (lowest if op in ("gt", "ge") else beyond).append(bound)
+    found = [Elem("le", (x, most)) for x in lowest] + [Elem("lt", (least, y)) for y in beyond]
+    return conjunction([*found, *(Elem("lt", (x, y)) for x in lowest for y in beyond)])
+
+
+def _linear(v: Value, axis: str, names: dict[str, TileType]) -> tuple[int, Value] | None:
+    """An index as a multiple of the position along an axis and what is free of it; None for anything else."""
+    match v:
+        case Ref(name=name) if name == axis:
+            return 1, _NONE
+        case Elem(op="add" | "sub" as op, args=args):
+            a, b = (_linear(x, axis, names) for x in args)
+            if a is None or b is None:
+                return None
+            rest = Elem(op, (a[1], b[1])) if b[1] != _NONE else a[1]
+            rest = b[1] if a[1] == _NONE and op == "add" else rest
+            return (a[0] + b[0] if op == "add" else a[0] - b[0]), rest
+        case Elem(op="neg", args=(x,)):
+            a = _linear(x, axis, names)
+            return None if a is None else (-a[0], _NONE if a[1] == _NONE else Elem("neg", (a[1],)))
+        case _ if axis not in axes_of(v, names) and dtype_of(v, names) == INT:
+            return 0, v
+        case _:
+            return None
 
 
 def _zero(t: DType) -> tile.Lit:

@@ -1,21 +1,40 @@
-"""A kernel whose tiles are being chosen, and the tiles that one choice after another gives it."""
+"""A kernel whose tiles are being chosen, the tiles that one choice after another gives it, and those without dots."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from math import prod
+from math import inf, prod
 
 from einc import tile
 from einc.base.facts import MOST_ALIGNED
 from einc.codegen.triton.contracted import least_inner
 from einc.codegen.triton.occupancy import Occupancy
-from einc.pipeline import Context, Product
-from einc.tile import Block, TileAxis
+from einc.codegen.triton.products import Tile as Shape
+from einc.codegen.triton.products import is_possible, seconds
+from einc.pipeline import GATHERED, Context, Product
+from einc.tile import WHOLE, Block, TileAxis
 from einc.tile.blocks import power
 from einc.tile.typing import multiplied
-from einc.tile.walk import each, lets, loops, tile_axes, values_in, walk_values
+from einc.tile.walk import each, lets, loops, segments, tile_axes, values_in, walk_values
+from einc.tile.windows import windows
+
+_TILE = 4096  # elements of a tile value
+_INTERPRETED = 1 << 18  # the same where each operation costs, however large its tile
+_CROSS = 64  # rows and columns of a tile where two sides meet in a loop within the walk
+_WIDEST = {"column": 1024, "inner": 1024}
+_SEGMENT = 16  # positions of a walk over a segment
+_LINE = 64  # positions of neighbours in memory that a block has at least, where there are as many
+_WARPS = 4
+_MOST_WARPS = 32
+_HELD = 32  # elements of a tile that a thread holds
+_WALKING = 16  # the most warps of a program that walks
+_WHOLE = 1 << 14  # elements of a tile with an axis held whole whose neighbours in memory lie along another
+_SECTOR = 32  # neighbours that it has at least: half a line
+_BUSY = 16  # warps of a processor that keep memory busy
+
+_MOST = 8  # times as many elements at most has what is read or written most
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,15 +102,38 @@ class Sizing:
 
     @cached_property
     def lines(self) -> frozenset[str]:
-        """The tile axes whose neighbours are neighbours in memory, of what several axes of a tile index."""
+        """The tile axes whose neighbours are neighbours in memory, of what several axes of a tile index.
+
+        What has far fewer elements than the largest of these does not count, such as the states of parts of a walk.
+        """
         found: set[str] = set()
-        for tensor, index in _indices(self.kernel):
-            axes = {v.name for i in index for v in walk_values(i) if isinstance(v, tile.Ref)} & self.hints.keys()
+        blocked = {a.name for a in self.axes}
+        read = {
+            (tensor, index): {v.name for i in index for v in walk_values(i) if isinstance(v, tile.Ref)} & blocked
+            for tensor, index in _indices(self.kernel)
+        }
+        sizes = {key: prod(self.hints[a] for a in axes) for key, axes in read.items()}
+        for (tensor, index), axes in read.items():
+            if sizes[tensor, index] * _MOST < max(sizes.values()):
+                continue
             lies = self.context.layouts.get(tensor)
             last = index[-1 if lies is None else lies.order[-1]]
             if len(axes) > 1 and isinstance(last, tile.Ref):
                 found.add(last.name)
         return frozenset(found)
+
+    @property
+    def is_product(self) -> bool:
+        """Is it a single product of tensors as they lie in memory?"""
+        walked = {a.name for a in self.axes if a.role == "reduced"}
+        dots = self.dots
+        return self.on_cuda and len(dots) == 1 and dots[0].inner in walked and self.is_copied(dots[0])
+
+    @property
+    def is_ranked(self) -> bool:
+        """Is it such a product on copy engines, whose time is known for every tile?"""
+        narrow = all(t.size <= 2 for _, t in self.multiplied)
+        return self.is_product and self.target.has_descriptors and narrow and not self.kernel.whole and not self.steps
 
     @property
     def product(self) -> Product:
@@ -108,7 +150,14 @@ class Sizing:
         operands = {v.tensor for v in loads}
         lying = [self.context.layouts[name].aligned for name in operands if name in self.context.layouts]
         lined = min(lying, default=MOST_ALIGNED) == MOST_ALIGNED
-        return Product(batch, sizes[dot.row], sizes[dot.column], sizes[dot.inner], dtype.size, lined, across=across)
+        steps = prod(sizes[s.axis.name] for s in loops(self.kernel.body) if not s.axis.blocked)
+        inner = steps * sizes[dot.inner]
+        access: tuple[int, ...] = (16, 16)
+        if any(not s.axis.blocked for s in loops(self.kernel.body)):
+            found, sides = windows(self.kernel), (dot.left, dot.right)
+            tensors = {s.names[0]: s.value.tensor for s in lets(self.kernel.body) if isinstance(s.value, tile.Load)}
+            access = tuple(16 if isinstance(x, tile.Ref) and tensors.get(x.name) in found else GATHERED for x in sides)
+        return Product(batch, sizes[dot.row], sizes[dot.column], inner, dtype.size, lined, access, across, steps)
 
     @property
     def least(self) -> int:
@@ -134,6 +183,94 @@ class Sizing:
         """The programs of the grid with blocks of these sizes."""
         context = self.context
         return prod(-(-prod(context.size(x) for x in a.axes) // blocks.get(a.role, 1)) for a in self.kernel.grid)
+
+
+def predicted(kernel: tile.Kernel, context: Context) -> float | None:
+    """The seconds of a kernel in the tiles that it has: infinite where these take more than there is, None for others
+    than products of two tensors, whose time cannot be told."""
+    k, c = Sizing(kernel, context), kernel.choices
+    if not k.dots:
+        return None
+    sizes = k.sizes({})
+    room = k.target.shared
+    if k.occupancy.shared(sizes, c.stages, c.warps) > room or k.occupancy.registers(sizes) > k.target.registers:
+        return inf
+    if not k.is_ranked:
+        return None
+    (dot,) = k.dots
+    least = {name: block.least for name, block in c.tiles}
+    rows, columns, inner = (max(sizes[a], least.get(a, 1)) for a in (dot.row, dot.column, dot.inner))
+    shape = Shape(rows, columns, inner, c.warps, c.stages, c.parts)
+    fits = is_possible(k.product, shape) and shape.shared(k.product.size) <= room
+    return seconds(k.product, shape, k.target) if fits else inf
+
+
+def plain_tiles(k: Sizing) -> Tiles:
+    """Tiles, and the warps that hold them."""
+    blocks = plain_blocks(k)
+    if not k.on_cuda or k.crossed:
+        return Tiles(blocks, _WARPS)
+    blocks = _narrowed(k, blocks)
+    sizes = k.sizes(blocks)
+    held = prod(sizes[a.name] for a in k.axes if a.role not in ("reduced", "inner"))
+    walked = prod(sizes[a.name] for a in k.axes if a.role == "reduced")
+    beside = any(a.name in k.lines and a.role != "whole" for a in k.axes)
+    each = 2 * _HELD if beside and "whole" in blocks else _HELD
+    warps = min(max(power(held * walked // (32 * each)), _WARPS), _MOST_WARPS)
+    if "reduced" not in blocks or any(k.given(a) for a in k.axes) or segments(k.kernel):
+        return Tiles(blocks, warps)
+    programs = k.programs({role: b.cap for role, b in blocks.items()})
+    longest = max(k.hints[a.name] for a in k.axes if a.role == "reduced")
+    cap = blocks["reduced"].cap
+    while warps < _WALKING and programs * warps < _BUSY * k.target.rates.processors and 2 * cap <= longest:
+        warps, cap = 2 * warps, 2 * cap
+    return Tiles(blocks | {"reduced": Block(1, cap)}, warps)
+
+
+def _narrowed(k: Sizing, blocks: dict[str, Block]) -> dict[str, Block]:
+    """The blocks with fewer neighbours in memory beside an axis that is held whole, where the tile would be large."""
+    sizes = k.sizes(blocks)
+    if not any(a.role == "whole" for a in k.axes) or prod(sizes.values()) <= _WHOLE:
+        return blocks
+    lines = {a.role for a in k.axes if a.name in k.lines and a.role != "whole" and blocks[a.role].cap > _SECTOR}
+    return blocks | {role: Block(1, _SECTOR) for role in lines}
+
+
+def plain_blocks(k: Sizing) -> dict[str, Block]:
+    """Sizes of tiles where nothing is multiplied: from the innermost axis outwards, and whole lines of memory at least.
+
+    The innermost axis gets what its size hint asks for; the rows what is left of the tile. Of what is held whole, only
+    axes that one value extends over take room from each other.
+
+    Neighbours in memory of anything that is read or written get a line of it first. Prefixes of several components are
+    that many tiles at once.
+    """
+    carried = max((len(v.args) for v in values_in(k.kernel.body) if isinstance(v, tile.Scan)), default=1)
+    room = (_INTERPRETED if k.target.vendor == "cpu" else _TILE) // power(carried)
+    whole = {a.name: power(k.context.size(a.axes[0])) for a in k.kernel.whole if k.given(a) is None}
+    blocks: dict[str, Block] = {}
+    if k.crossed:  # what is read of one side at few positions is used for all of the other
+        return {a.role: Block(1, max(1, room // _TILE) if a.role == "inner" else _CROSS) for a in k.axes}
+    room = max(1, room // max((prod([whole.get(x, 1) for x in axes]) for axes in k.occupancy.computed), default=1))
+    short = segments(k.kernel)
+    every = tile_axes(k.kernel).values()
+    axes = sorted(every, key=lambda a: ("whole", "inner", "reduced", "column", "row", "batch").index(a.role))
+    lines = {a.name: min(_LINE, k.hints[a.name]) for a in axes if a.name in k.lines and k.on_cuda}
+    for a in axes:
+        given, line = k.given(a), lines.pop(a.name, 1)
+        if given is not None or not a.blocked:
+            room = max(1, room // (given.cap if given else 1))
+            continue
+        if a.role == "whole":
+            blocks[a.role] = Block(1, WHOLE)
+            continue
+        left = max(room // prod(lines.values()), line, 1)
+        widest = min(left, _WIDEST.get(a.role, left) if len(axes) > 1 else left)
+        widest = min(widest, _SEGMENT) if a.name in short else widest
+        cap = max(1, min(k.hints[a.name], widest) if a is not axes[-1] else widest)
+        blocks[a.role] = Block(1, cap)
+        room = max(1, room // cap)
+    return blocks
 
 
 def _indices(kernel: tile.Kernel) -> Iterator[tuple[str, tuple[tile.Value, ...]]]:

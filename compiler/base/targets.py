@@ -52,6 +52,11 @@ class Target:
         """Does it copy blocks of tensors that are described by their shape and strides?"""
         return self.vendor == "cuda" and isinstance(self.arch, int) and self.arch >= 90
 
+    @property
+    def has_warpgroups(self) -> bool:
+        """Do four warps multiply tiles together, which go on by themselves?"""
+        return self.vendor == "cuda" and self.arch == 90
+
     def dot_rate(self, dtype: DType) -> float:
         """FLOPs a second of a dot over this type: f32 is exact, on the vector units, and f64 there at half the rate."""
         if self.rates.in_turn:

@@ -51,6 +51,9 @@ Chosen = Annotated[
         "--choice", metavar="BI=64,O.warps=8", help="In place of what the heuristics choose; explain prints all."
     ),
 ]
+Generator = Annotated[
+    str, typer.Option("--backend", metavar="gluon", help="The generator of kernels: triton, or gluon, on Hopper.")
+]
 TargetName = Annotated[str | None, typer.Option("--target", metavar="sm_90", help="The machine to make code for.")]
 GRADIENT = "--gradient"
 Gradients = Annotated[
@@ -116,6 +119,7 @@ def program_of(
     target: str | None = None,
     splits: int | None = None,
     choices: list[str] | None = None,
+    backend: str = "triton",
 ) -> Program:
     """The program that a file, standard input or `-e` holds."""
     if (file is None) == (text is None):
@@ -124,7 +128,7 @@ def program_of(
     if text is None:
         assert file is not None
         text = decoded(sys.stdin.buffer.read(), "<stdin>") if file == STANDARD else read_text(Path(file))
-    return compile(text, level, target, name, splits=splits, choices=chosen(choices or []))
+    return compile(text, level, target, name, splits=splits, choices=chosen(choices or []), backend=backend)
 
 
 def operands_of(gradient: str | None) -> tuple[str, ...] | None:

@@ -1,4 +1,5 @@
-"""The command line: run, dump, emit, explain, check and time programs; list passes and functions; tidy the cache; demo.
+"""The command line: run, dump, emit, explain, check, time and tune programs; list passes and functions; tidy the cache;
+demo.
 
 Exit status: 0; 1 where the program or its operands are wrong, with the diagnostic on stderr; 2 for wrong usage.
 """
@@ -9,7 +10,10 @@ from typing import Annotated
 
 import typer
 
-import einc.cli.programs  # noqa: F401 - whose commands come first in the help
+import einc.cli.programs  # whose commands come first in the help
+
+import einc.cli.measuring  # isort: skip
+import einc.cli.tuning  # noqa: F401  # isort: skip
 from einc.cli.app import Json, Level, command, say, say_json
 from einc.cli.app import app as app
 

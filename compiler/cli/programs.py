@@ -1,4 +1,4 @@
-"""The commands on a program: run, dump, emit, explain, check and time it."""
+"""The commands on a program: run, dump, emit, explain and check it."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from einc.cli.app import (
     DTypes,
     Expression,
     File,
+    Generator,
     Gradients,
     Json,
     Level,
@@ -22,7 +23,6 @@ from einc.cli.app import (
     Splits,
     TargetName,
     command,
-    is_standard,
     keep_apart,
     operands_of,
     program_of,
@@ -85,13 +85,14 @@ def dump(
     splits: Splits = None,
     choices: Chosen = [],  # noqa: B006
     target: TargetName = None,
+    backend: Generator = "triton",
     gradient: Gradients = None,
     as_json: Json = False,
 ) -> None:
     """Print the program after the passes that changed it."""
     from einc.trials.running import compile_for
 
-    program = program_of(file, expression, level, target, splits, choices)
+    program = program_of(file, expression, level, target, splits, choices, backend)
     compiled = compile_for(program, requested(size, dtype, scalar), operands_of(gradient))
     chosen = [compiled.stage(name) for name in after] or [s for s in compiled.stages if s.changed or all_stages]
     if as_json:
@@ -126,6 +127,7 @@ def emit(
     splits: Splits = None,
     choices: Chosen = [],  # noqa: B006
     target: Annotated[str, typer.Option(metavar="sm_90", help="The machine to make code for.")] = "sm_90",
+    backend: Generator = "triton",
     gradient: Gradients = None,
     as_json: Json = False,
 ) -> None:
@@ -139,7 +141,7 @@ def emit(
         raise typer.BadParameter(f"'{form}' is none of {', '.join(FORMATS)}", param_hint="--format")
     keep_apart(as_json, output, "--output")
     wanted = requested(size, dtype, scalar)
-    program = program_of(file, expression, level, target, splits, choices)
+    program = program_of(file, expression, level, target, splits, choices, backend)
     parts, notes = aot(program, wanted, form, operands_of(gradient))
     if as_json:
         say_json(notes)
@@ -160,6 +162,7 @@ def explain(
     splits: Splits = None,
     choices: Chosen = [],  # noqa: B006
     target: TargetName = None,
+    backend: Generator = "triton",
     gradient: Gradients = None,
     as_json: Json = False,
     html: Annotated[
@@ -171,7 +174,7 @@ def explain(
     from einc.trials.running import story_for
 
     keep_apart(as_json, html, "--html")
-    program = program_of(file, expression, level, target, splits, choices)
+    program = program_of(file, expression, level, target, splits, choices, backend)
     found = story_for(program, requested(size, dtype, scalar), operands_of(gradient))
     if html is not None:
         from einc.base.files import write
@@ -221,55 +224,3 @@ def diagnostic(error: Error) -> dict[str, Any]:
         place = {"file": span.source.name, "line": span.line, "column": span.column, "text": span.text}
     kind = type(error).__name__
     return {"ok": False, "kind": kind, "message": error.message, "at": place, "fact": error.fact, "hint": error.hint}
-
-
-@command("einc bench examples/attention.ein --size b=1,i=4096,h=8,j=4096,d=64 --against sdpa")
-def bench(
-    file: File = None,
-    expression: Expression = None,
-    size: Sizes = [],  # noqa: B006
-    dtype: DTypes = [],  # noqa: B006
-    scalar: Scalars = [],  # noqa: B006
-    level: Level = 2,
-    device: Annotated[str | None, typer.Option(help="cpu or cuda; without it a GPU if there is one.")] = None,
-    against: Annotated[list[str], typer.Option(metavar="PEER", help="sdpa, flex, cublas, eager or compile.")] = [],  # noqa: B006
-    only: Annotated[str, typer.Option(metavar="TEXT", help="Of the standard table, rows whose name holds this.")] = "",
-    quick: Annotated[bool, typer.Option("--quick", help="A shorter table, and less time a row.")] = False,
-    write: Annotated[
-        Path | None, typer.Option("--write", metavar="BENCHMARKS.md", help="Put the table into a file.")
-    ] = None,
-    as_json: Json = False,
-) -> None:
-    """Time a program beside what one would call instead; without a program, the standard table of this machine."""
-    from einc.trials import contests, scoreboard
-    from einc.trials.bench import Row
-    from einc.trials.machine import device_called, facts
-    from einc.trials.peers import PEERS
-
-    keep_apart(as_json, write, "--write")
-    where = device_called(device)
-    names = [name for word in against for name in word.split(",")] or ["eager"]
-    if unknown := [name for name in names if name not in PEERS]:
-        raise typer.BadParameter(f"'{unknown[0]}' is none of {', '.join(PEERS)}", param_hint="--against")
-    if file is None and expression is None:
-        chosen = [c for c in contests.standard(where.type, quick) if only in c.name]
-    else:
-        program = program_of(file, expression, level)
-        chosen = [contests.of_program(program, requested(size, dtype, scalar), where, names, level)]
-    words = [word if write is None else word.replace(str(write), write.name) for word in sys.argv[2:]]
-    known, called = facts(where), " ".join(["einc bench", *words])
-
-    def keep(rows: list[Row]) -> None:
-        if not as_json:
-            say(scoreboard.lines(rows[-1]), write)
-            sys.stdout.flush()
-        if write is not None and not is_standard(write):  # what there is of the table, should it be cut short
-            scoreboard.save(write, scoreboard.section(known, rows, called))
-
-    if not as_json:
-        say(scoreboard.heading(), write)
-    rows = scoreboard.rows(chosen, where, 0.1 if quick else 0.3, keep)
-    if as_json:
-        say_json(scoreboard.data(known, rows))
-    elif is_standard(write):
-        say(scoreboard.section(known, rows, called))

@@ -239,6 +239,14 @@ def learn(e: Equation, known: dict[str, Origin], dtypes: Mapping[str, DType], re
     return None if product is None else product.dtype
 
 
+def tensors(program: Program) -> Origins:
+    """The origins of a program's parameters and tensors; any other name is one of a float that is computed."""
+    known, dtypes = _Anything(parameters(program)), program.dtypes()
+    for e in program.equations:
+        learn(e, known, dtypes, program.results)
+    return known
+
+
 def contractions(program: Program) -> Iterator[tuple[str, Multiplying]]:
     """The contractions of floats, by name: the type that each multiplies in, and why."""
     known, dtypes = parameters(program), program.dtypes()
@@ -268,16 +276,14 @@ class Products:
 
     def __init__(self, program: Program) -> None:
         self._program = program
-        self._known: _Anything | None = None
+        self._known: Origins | None = None
 
     def product(self, e: Equation) -> DType | None:
         """The type that an equation multiplies floats in; tensors that are not the program's count as computed."""
         if e.product is not None or e.monoid is None or not e.monoid.adds:
             return e.product
         if self._known is None:
-            self._known = _Anything(parameters(self._program))
-            for definition in self._program.equations:
-                learn(definition, self._known, self._program.dtypes(), self._program.results)
+            self._known = tensors(self._program)
         found = multiplying(e.monoid, e.over, e.axes, e.body, self._known)
         return None if found is None else found.dtype
 

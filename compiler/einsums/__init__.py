@@ -204,7 +204,9 @@ def _prepared(plan: Plan, tensors: Sequence[Array], free: bool) -> Prepared:
 
     where, options = place(tensors[0].device), replace(plan.options, free=free)
     lying = options.layouts(tensors, where)
-    return prepared(plan, (), {}, where, options, lambda: (plan.program, plan.bindings), layouts=lying)
+    there = dict(zip(plan.names, tensors, strict=True))
+    meant = plan.program, plan.bindings
+    return prepared(plan, (), {}, where, options, lambda: meant, layouts=lying, given=(there, {}))
 
 
 def _run(plan: Plan, arrays: Sequence[Array], known: Callee | None = None, out: Array | None = None) -> Array:

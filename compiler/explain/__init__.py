@@ -25,6 +25,7 @@ from einc.explain.sizes import extents
 from einc.explain.system import Step, boundary, optimised, parallel, step_of, walked
 from einc.explain.transition import Open
 from einc.pipeline.fates import Fate
+from einc.tuning.entries import Entry
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,8 @@ class Story:
 
     `products` gives for each contraction the type that it multiplies in, and what decides it. `chosen` is the level
     that was asked for; `not_closed` are the reductions that need a walk of their own, whichever kernel they are in.
-    `saving`, of a program of gradients, are the tensors of the program that they are of which it reads.
+    `saving`, of a program of gradients, are the tensors of the program that they are of which it reads. `measured` is
+    what was measured for such sizes, and on which machine, if it was.
     """
 
     name: str
@@ -66,6 +68,7 @@ class Story:
     operands: tuple[str, ...]
     results: tuple[str, ...]
     saving: tuple[Saved, ...] = ()
+    measured: tuple[str, Entry] | None = None
 
     @property
     def level(self) -> Level:
@@ -81,11 +84,12 @@ def story(
     scalars: Mapping[str, ScalarValue] | None = None,
     operands: Mapping[str, Any] | None = None,
     fates: Sequence[Fate] = (),
+    measured: tuple[str, Entry] | None = None,
 ) -> Story:
     """The story of a program compiled at one or more levels (in order), with figures for axes of these sizes.
 
     `operands` are values, as NumPy arrays, that the bounds of loops may read. `fates`, of a program of gradients, are
-    those of what it reads.
+    those of what it reads; `measured` is what was measured for such sizes, by machine.
     """
     program = compiled[-1].state.program
     scalars = _defaults(program, sizes, scalars or {})
@@ -121,6 +125,7 @@ def story(
         operands=tuple(p.name for p in program.operands),
         results=program.results,
         saving=saving(compiled[-1].program, fates, every),
+        measured=measured,
     )
 
 

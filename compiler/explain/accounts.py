@@ -25,6 +25,8 @@ from einc.explain.plans import plans_of
 from einc.explain.sizes import extents
 from einc.explain.visits import Visits, bound_tensors, domain_picture, part_starts, visited
 from einc.passes.estimate.cost import Cost, Model
+from einc.passes.estimate.products import cost_of
+from einc.passes.estimate.units import reached
 from einc.passes.lowering.lower import lowered
 from einc.passes.streaming.walks import tensors_read, walks
 from einc.pipeline import Context, own_passes
@@ -59,6 +61,7 @@ def level(
         intermediates=tuple(_intermediate(b, sizes) for b in schedule.intermediates),
         not_closed=tuple({d.reduction: d.waited for k in kernels for d in k.derivations if d.waited}.values()),
         decisions=tuple(_decided(c, figures)),
+        by_model=not c.request.choices and c.request.begin is None,
     )
 
 
@@ -143,7 +146,8 @@ class _Figures:
         cost, work = self.cost(sum(moved.values())), 0
         if plan is not None:
             share = min((v.share for v in tiles.values()), default=1.0)
-            cost, work = self.model.cost(plan, share), self.flops(plan, share)
+            masked = max((v.mixed / v.total for v in tiles.values() if v.total), default=0.0)
+            cost, work = cost_of(plan, self.model, share, masked), self.flops(plan, share)
         return KernelFigures(
             name=k.name,
             equations=tuple(self.formulas(k, plan, merged)),
@@ -198,8 +202,8 @@ class _Figures:
     def cost(self, moved: int) -> Cost:
         """The cost of a kernel that only moves bytes."""
         rates = self.model.context.target.rates
-        limit = "memory" if moved / rates.memory >= rates.launch else "launch"
-        return Cost(moved, 0, 0, 0, rates.launch + moved / rates.memory, limit)
+        moving = moved / reached(rates)
+        return Cost(moved, 0, 0, 0, rates.launch + moving, "memory" if moving >= rates.launch else "launch")
 
     def shapes(self) -> Shapes:
         return self.program.shapes()

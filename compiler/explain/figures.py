@@ -97,7 +97,8 @@ class KernelFigures:
 class Level:
     """A program at one optimisation level, in figures for a `machine`.
 
-    `decisions` are those of `partition`, made for extents rounded up to powers of two.
+    `decisions` are those of `partition`, made for extents rounded up to powers of two. `by_model` says whether nothing
+    was chosen in place of the model's choices.
     """
 
     level: int
@@ -109,6 +110,7 @@ class Level:
     intermediates: tuple[Intermediate, ...]
     not_closed: tuple[Open, ...]
     decisions: tuple[Decision, ...]
+    by_model: bool = True
 
     @property
     def flops(self) -> int:

@@ -15,15 +15,17 @@ from einc.pipeline.emitted import Both, Emitted
 from einc.pipeline.plan import Join, Plan
 from einc.tile.asked import Choice
 
+GATHERED = 8  # what counts as the bytes that threads read at once of blocks that copy engines do not find
+
 
 @dataclass(frozen=True, slots=True)
 class Product:
     """A contraction of two tensors as they lie in memory: its extents, and the bytes of an element.
 
     `lined` says whether the rows of both begin at whole lines of a cache. `access` are the bytes that are read at once
-    of the side with the rows, and of that with the columns: 16 by copy engines, those of an element where neighbours
-    in a block are not neighbours in memory; `across` says whether neighbours are rows, or columns, and not along the
-    walk.
+    of the side with the rows, and of that with the columns: 16 by copy engines, `GATHERED` by threads, those of an
+    element where neighbours in a block are not neighbours in memory; `across` says whether neighbours are rows, or
+    columns, and not along the walk, which begins anew at each of so many `steps`.
     """
 
     batch: int
@@ -34,6 +36,7 @@ class Product:
     lined: bool = True
     access: tuple[int, ...] = (16, 16)
     across: tuple[bool, ...] = (False, False)
+    steps: int = 1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,7 +48,8 @@ class Backend:
     not. Tiles that are folded as they lie in memory have the folded axis last, or first from `folds_first` axes on.
     `passes` go from tile to tile, each list after the shared pass that it stands beside. `emit` writes the file of a
     program, `emit_both` that of one with its gradients. If the generator knows the time of a product on a target,
-    `seconds` is the least, and `parts` are those of the walk that take it.
+    `seconds` is the least, and `parts` are those of the walk that take it. `predicted` is the time of a kernel with the
+    tiles, warps and stages that it has: infinite where it takes more than there is, None where that cannot be told.
     """
 
     name: str
@@ -57,6 +61,7 @@ class Backend:
     folds_first: int | None = None
     seconds: Callable[[Product, Target], float] | None = None
     parts: Callable[[Product, Target], int] | None = None
+    predicted: Callable[[tile.Kernel, Context], float | None] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,9 @@ def story_data(s: Story) -> dict[str, object]:
     }
     found = own | level_data(s.level) | {"levels": [level_data(f) for f in s.levels]}
     found |= {"saving": [asdict(t) for t in s.saving]} if s.saving else {}
+    if s.measured is not None:
+        machine, entry = s.measured
+        found |= {"measured": {"machine": machine, **entry.data()}}
     return found | {"not_closed": [asdict(o) for o in s.not_closed]}
 
 
@@ -49,6 +52,7 @@ def level_data(f: Level) -> dict[str, object]:
         "predicted_us": f.predicted_us,
         "not_closed": [asdict(o) for o in f.not_closed],
         "decisions": [_decision_data(d) for d in f.decisions],
+        "by_model": f.by_model,
     }
 
 

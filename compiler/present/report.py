@@ -20,6 +20,7 @@ def report(s: Story) -> str:
         (SAVING, list(saving(s))),
         (f"how it is carried (-O{s.chosen})", list(derived(s))),
         ("kernels", [line for f in s.levels for line in _kernels(f)]),
+        ("what is fastest, by measuring", list(measured(s))),
         ("what shares a kernel, by predicted time", list(_decided(s.level.decisions))),
     ]
     parts = [f"{title}\n{'─' * len(title)}\n" + "\n".join(lines) for title, lines in sections if lines]
@@ -150,7 +151,7 @@ def _kernels(f: Level) -> Iterator[str]:
     width = max((len(k.name) for k in f.kernels), default=0)
     for k in f.kernels:
         yield f"  {k.name:{width}}  {duration(k.predicted_us):>7}, limited by {LIMITS[k.limit]:16}  {_costs(k)}"
-        for line in _details(k):
+        for line in _details(k, f.by_model):
             yield from wrapped(line, " " * (width + 4), " " * (width + 8))
     for t in f.intermediates:
         yield f"  between: {tensor(t)}, {quantity(t.bytes)}B"
@@ -170,7 +171,7 @@ def _costs(k: KernelFigures) -> str:
     return f"{quantity(k.flops)}FLOP, {quantity(k.bytes)}B{intensity}"
 
 
-def _details(k: KernelFigures) -> Iterator[str]:
+def _details(k: KernelFigures, by_model: bool) -> Iterator[str]:
     if k.state:
         names = ", ".join(f"{s.name}[{', '.join(s.axes)}]" if s.axes else s.name for s in k.state)
         yield f"carries {names}: {quantity(k.state_bytes_per_row)}B a row"
@@ -182,7 +183,22 @@ def _details(k: KernelFigures) -> Iterator[str]:
     if k.splits > 1:
         yield f"in {k.splits} parts"
     if k.choices:
-        yield f"chosen: {' '.join(f'{name}={value}' for name, value in k.choices.items())}"
+        yield f"chosen{' by the model' * by_model}: {' '.join(f'{name}={value}' for name, value in k.choices.items())}"
+
+
+def measured(s: Story) -> Iterator[str]:
+    """What was measured for such sizes: what is taken, what the model chooses, and what came closest."""
+    if s.measured is None:
+        return
+    machine, e = s.measured
+    yield f"on {machine}, {e.tried} ways timed"
+    gain = f", {ratio(e.gain)} times as fast" if e.kernels else ""
+    taken = (e.best, f"{e.best.chosen or 'by the model'}{gain}")
+    others = [(e.model, "by the model")] if e.kernels else []
+    others += [(e.next, f"next: {e.next.chosen or 'by the model'}")] if e.next is not None else []
+    for m, what in (taken, *others):
+        predicted = "" if m.predicted is None else f", predicted {duration(1e6 * m.predicted)}"
+        yield from wrapped(f"{duration(1e6 * m.seconds):>8}  {what}{predicted}", "  ", "            ")
 
 
 def _decided(decisions: Sequence[Decision]) -> Iterator[str]:

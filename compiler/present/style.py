@@ -1,6 +1,6 @@
-"""The style of a story's page, light and dark, on paper and on a phone."""
+"""The style of a story's page, light and dark, on paper and on a phone; and the colours alone, for pictures."""
 
-CSS = """
+PALETTE = """
 :root {
   color-scheme: light dark;
   --back: #f7f8f9; --card: #ffffff; --text: #1b2127; --muted: #55616c; --rule: #d5dbe0; --wire: #66727d;
@@ -14,7 +14,10 @@ CSS = """
     --result: #8ab8ff; --result-soft: #1b3254; --box: #222a31; --full: #6ea5f5; --mixed: #34598f; --good: #7ad6a3;
   }
 }
-* { box-sizing: border-box; }
+"""
+CSS = (
+    PALETTE
+    + """* { box-sizing: border-box; }
 body { margin: 0; background: var(--back); color: var(--text); line-height: 1.5;
   font: 16px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", "DejaVu Sans", sans-serif; }
 main { max-width: 1120px; margin: 0 auto; padding: 24px 16px 64px; }
@@ -94,3 +97,4 @@ table.matrix td { border: 0; padding: 2px 12px; white-space: nowrap; }
 .bars span.bar.chosen { background: var(--result); }
 .open { border-left: 4px solid var(--between); }
 """
+)

@@ -24,6 +24,7 @@ from einc.runtime.execution import Outputs, Place, place
 from einc.runtime.prepared import Deciding, Options, Prepared, deciding, prepared
 from einc.runtime.tensors import device_of, fact
 from einc.tile.asked import choice
+from einc.tuning import current
 
 if TYPE_CHECKING:
     import torch
@@ -68,12 +69,16 @@ class Callee:
         self, facts: tuple[Fact, ...], scalars: Mapping[str, Any], where: Place, tensors: Sequence[torch.Tensor] = ()
     ) -> Prepared:
         """What runs a call with such operands there, and with these layouts in memory."""
+        if current() is not None:  # what runs so far is not what will
+            self.calls = None
         decide = self.deciding.of(where.backend)
         kept = {n: v for n, v in scalars.items() if n in decide and isinstance(v, bool | int | float)}
         baked = decide - self.deciding.always
         lying = self.options.layouts(tensors, where)
         meaning = partial(self.bound, facts, scalars)
-        return prepared(self.description, facts, kept, where, self.options, meaning, baked, lying)
+        held = dict(zip(self.operands, tensors, strict=True)) if len(tensors) == len(self.operands) else None
+        there = None if held is None else (held, scalars)
+        return prepared(self.description, facts, kept, where, self.options, meaning, baked, lying, there)
 
     def first(
         self,
@@ -130,7 +135,7 @@ class Callee:
 
     def known(self, tensors: Sequence[torch.Tensor], scalars: Mapping[str, Any]) -> Sequence[torch.Tensor] | None:
         """The results of a call that was made before with such operands; None if none was."""
-        found = None if self.calls is None else self.calls(tensors, scalars)
+        found = None if self.calls is None or current() is not None else self.calls(tensors, scalars)
         return found if found is None or isinstance(found, tuple) else (found,)
 
     def keep(self, given: Sequence[Any], run: Run) -> None:
@@ -154,6 +159,11 @@ class Callee:
         varying = calls.varying(tensors, scalars)
         fixed = {n: v for n, v in scalars.items() if n not in varying}
         calls.keep(found[0], lambda given, _, numbers: run(given, fixed | dict(zip(varying, numbers, strict=True))))
+
+    def forget(self) -> None:
+        """Drop the calls that were made, and the derivatives."""
+        self.calls = None
+        self.derivatives.clear()
 
     def _calls(self) -> Calls:
         from einc.runtime.again import Calls

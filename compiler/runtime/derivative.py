@@ -16,7 +16,7 @@ from einc.base.facts import Fact
 from einc.base.targets import INTERPRETER
 from einc.runtime.callee import Callee
 from einc.runtime.execution import ON_CPU, Place, place
-from einc.runtime.scatters import called
+from einc.runtime.halves import called
 from einc.runtime.tensors import device_of, fact
 from einc.tile.blocks import size_class
 
@@ -214,6 +214,14 @@ def _gradients(
     named = {n: v for n, v in scalars.items() if n in called.scalars}
     results = compute(called, values, named)
     return [None if k is None else results[k] for k in half.gradients]
+
+
+def differentiate(results: Any, tensors: Tensors) -> None:
+    """Have the gradients of results by tensors computed, for cotangents that are not constant."""
+    import torch
+
+    every = [r for r in (results if isinstance(results, tuple) else (results,)) if r.requires_grad]
+    torch.autograd.grad(every, [t for t in tensors if t.requires_grad], [torch.randn_like(r) for r in every])
 
 
 def differentiated(

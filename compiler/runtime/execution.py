@@ -93,6 +93,13 @@ def place(home: torch.device, backend: str | None = None) -> Place:
     return Place(backend, torch.device("cuda", torch.cuda.current_device()))
 
 
+def usual_device() -> torch.device:
+    """The device that operands would be on: a GPU if there is one."""
+    import torch
+
+    return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
+
+
 def machine_of(where: torch.device | Target) -> str:
     """What kernels have to fit: the name of a target, or of a GPU, and the shared memory that a program has there."""
     if isinstance(where, Target):

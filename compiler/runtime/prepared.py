@@ -22,10 +22,16 @@ from einc.binding.obligations import depends_on, obligations
 from einc.codegen import TRITON
 from einc.driver import Compiled, compile_program
 from einc.pipeline import Backend
-from einc.runtime.execution import InTorch, InTriton, Outputs, Place
+from einc.runtime.execution import ON_CPU, InTorch, InTriton, Outputs, Place
 from einc.runtime.orders import batch_first
 from einc.runtime.tensors import layout
+from einc.runtime.timing import seconds_of
 from einc.tile.asked import Choice, check_heeded
+from einc.tuning import OFF, Entry, applied, current, effective, tables
+from einc.tuning.keys import key_of
+from einc.tuning.machines import machine
+from einc.tuning.progress import shown
+from einc.tuning.sessions import begun
 
 if TYPE_CHECKING:
     import torch
@@ -34,6 +40,7 @@ if TYPE_CHECKING:
     from einc.stages import Given
 
 Layouts = tuple[Layout, ...]  # of operands in order; none where they decide nothing
+Operands = tuple[Mapping[str, "torch.Tensor"], Mapping[str, Any]] | None  # operands and scalars of a call
 
 _MOST_KEPT = 4096
 _MOST_BAKED = 4  # values that torch's tiles are compiled for: that takes longer than what is gained for small tiles
@@ -48,7 +55,8 @@ class Options:
     """A user's options for the compiler; a `target` of None is the machine that the operands are on.
 
     `begin` are kernels that the text itself gives, if it does; `backend` writes the kernels. If results are `free`,
-    they may lie in memory in any order of their axes.
+    they may lie in memory in any order of their axes. `tune` says how much is measured, where None leaves it to the
+    environment (`einc.tuning.modes`).
     """
 
     level: int = 2
@@ -58,6 +66,7 @@ class Options:
     begin: Given | None = None
     backend: Backend = TRITON
     free: bool = False
+    tune: str | None = None
 
     def written(self) -> list[Any]:
         """All but `begin` and `backend`, as values of JSON."""
@@ -84,8 +93,21 @@ class Options:
     ) -> Compiled:
         """The program compiled for extents and layouts, and for the place where it runs if no target was named.
 
-        Raises `CallError` where a choice cannot be followed.
+        What was measured on the device goes before what the model chooses. Raises `CallError` where a choice cannot be
+        followed.
         """
+        made = self.by_model(program, extents, where, layouts)
+        found = self.measured(made, where)
+        return made if found is None else applied(made, found)
+
+    def by_model(
+        self,
+        program: ein.Program,
+        extents: Mapping[str, int] | None,
+        where: Place | None = None,
+        layouts: Layouts = (),
+    ) -> Compiled:
+        """The same with what was asked for and what the model chooses."""
         machine = self.machine(where)
         lying = {p.name: own for p, own in zip(program.operands, layouts, strict=False)}
         made = compile_program(
@@ -95,6 +117,21 @@ class Options:
             assert made.state.schedule is not None
             check_heeded(self.choices, made.state.schedule.kernels)
         return made
+
+    def measured(self, made: Compiled, where: Place | None) -> Entry | None:
+        """What was measured of a program on the device where it runs, if it was, and may be used."""
+        named = self.machine_name(where)
+        if named is None or effective(self.tune) == OFF or tables.is_empty(named):
+            return None
+        key = key_of(made.request)
+        return None if key is None else tables.find(named, key)
+
+    def machine_name(self, where: Place | None) -> str | None:
+        """The device that measurements are for; None where there is none, or choices are made already."""
+        if where is None or self.choices or self.target is not None or where.backend not in ("triton", ON_CPU):
+            return None
+        own = where.device.type == "cpu"
+        return machine(where.device) if own == (where.backend == ON_CPU) else None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -138,10 +175,12 @@ def prepared(
     meaning: Callable[[], tuple[ein.Program, Bindings]],
     baked: frozenset[str] = frozenset(),
     layouts: Layouts = (),
+    given: Operands = None,
 ) -> Prepared:
     """The prepared call of `source`, which makes a program of facts, for such operands and scalars.
 
-    `layouts` are those of the operands, if they decide anything (`Options.layouts`).
+    `layouts` are those of the operands, if they decide anything (`Options.layouts`). `given` are the operands and all
+    scalars of the call, if they are there: what a program is tuned with.
     `meaning` gives the program and its bindings, and raises `einc.Error` where the operands do not fit; errors are not
     kept. `scalars` are those that decide (`Deciding`); others may differ between calls. After calls for several values
     of those in `baked`, one is prepared that serves all values.
@@ -150,8 +189,8 @@ def prepared(
     changing = tuple(n for n in scalars if n in baked)
     alike = (source, facts, settled, changing, where, options, layouts)
     values = tuple(scalars[n] for n in changing)
-    found = _kept.get((alike, values)) or _kept.get((alike, None))
-    return found or _prepare(alike, values, frozenset(changing), where, options, meaning, layouts)
+    found = None if current() else _kept.get((alike, values)) or _kept.get((alike, None))
+    return found or _prepare(alike, values, frozenset(changing), where, options, meaning, layouts, given)
 
 
 def _prepare(
@@ -162,27 +201,73 @@ def _prepare(
     options: Options,
     meaning: Callable[[], tuple[ein.Program, Bindings]],
     layouts: Layouts,
+    given: Operands,
 ) -> Prepared:
     """The call prepared for these values of what is changing, or for all."""
     with _lock:  # if several threads ask for a program, one compiles it
         if values and (alike, values) not in _kept and _baked[alike] >= _MOST_BAKED:
             values = None
         key = (alike, values)
-        if key not in _kept:
+        if key not in _kept or current():
             program, bindings = meaning()
             program, views = batch_first(program) if options.free and layouts else (program, ())
+            taken = changing if values is None else frozenset[str]()
+
+            def launched(compiled: Compiled) -> InTorch | InTriton:
+                if where.backend == "torch":
+                    return InTorch(compiled, bindings, where, taken)
+                return InTriton(compiled, bindings, where, views)
+
             compiled = options.compile(program, bindings.extents, where, layouts)
-            if where.backend == "torch":
-                taken = changing if values is None else frozenset[str]()
-                launch: InTorch | InTriton = InTorch(compiled, bindings, where, taken)
-            else:
-                launch = InTriton(compiled, bindings, where, views)
-            _kept[key] = Prepared(program, bindings, compiled, launch)
+            made = Prepared(program, bindings, compiled, launched(compiled))
+            _kept[key] = _tuned(made, options, where, layouts, given, launched)
             if values:
                 _baked[alike] += 1
             if len(_kept) > _MOST_KEPT:
                 _kept.popitem(last=False)
         return _kept[key]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Choices by measuring
+
+
+def _tuned(
+    made: Prepared,
+    options: Options,
+    where: Place,
+    layouts: Layouts,
+    given: Operands,
+    launched: Callable[[Compiled], InTorch | InTriton],
+) -> Prepared:
+    """The call with what is measured to be fastest, where it is to be tuned and can be."""
+    named, asked = options.machine_name(where), current()
+    mode = effective(options.tune)
+    if named is None or given is None or (asked is None and mode in (None, OFF)):
+        return made
+    from einc.tuning.devices import OnDevice, can_time
+    from einc.tuning.search import tuned
+
+    if not can_time(given[0].values()):
+        return made
+    model = options.by_model(made.program, made.bindings.extents, where, layouts)
+    key = key_of(model.request)
+    if (
+        key is None
+        or (asked is None and options.measured(model, where) is not None)
+        or getattr(made.launch, "single", None) is not None
+    ):
+        return made
+    scalars = checked_scalars(made.program, given[1]) if made.program.scalars else {}
+    trials = OnDevice(launched, where.device, given[0], scalars, seconds_of)
+    if asked is not None:
+        asked.outcomes.append(outcome := tuned(model, named, key, trials, asked))
+    else:
+        with shown(made.program.name) as said:
+            outcome = tuned(model, named, key, trials, begun(mode or "quick", said=said))
+    tables.keep(named, key, outcome.entry)
+    compiled = applied(model, outcome.entry)
+    return Prepared(made.program, made.bindings, compiled, launched(compiled))
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from einc.ein import Monoid
 from einc.tile.choices import WHOLE as WHOLE
 from einc.tile.choices import Block as Block
 from einc.tile.choices import Choices as Choices
+from einc.tile.roles import Roles as Roles
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Axes and types
@@ -291,7 +292,7 @@ class Kernel:
     `title` quotes the equations it computes; `extents` and `scalars` are the run-time arguments besides the buffers;
     `choices` are what its meaning leaves open.
     It is for the plan of its name. If the walk is split there are two kernels: one stores the states of every part,
-    which are `parts_of` the plan, and one `merges` them.
+    which are `parts_of` the plan, and one `merges` them. If its warps have `roles`, these say who does what, and when.
     """
 
     name: str
@@ -305,6 +306,7 @@ class Kernel:
     choices: Choices = Choices()  # noqa: RUF009 - frozen
     parts_of: str = ""
     merges: bool = False
+    roles: Roles | None = None
 
     @property
     def plan(self) -> str:

@@ -1,7 +1,8 @@
 """Choices that a user or a tuner makes in place of the heuristics: `BI=64`, `O.warps=8`, `O.K=pointer`.
 
 A choice is for one kernel, or for all that have what it names: a tile axis, by the name of its size in emitted code, or
-`parts`, `warps`, `stages`, `section`, or a tensor that is loaded.
+`parts`, `warps`, `stages`, `section`, or a tensor that is loaded; where torch computes the grid in boxes, `box` and
+`workers`. `plan` is for the program: what shares a kernel.
 """
 
 from __future__ import annotations
@@ -16,12 +17,17 @@ from einc.tile.choices import POINTER, is_way
 from einc.tile.walk import tile_axes
 
 MOST_PARTS = 1024
+PLAN = "plan"  # which equations share a kernel: 1 is what is predicted to take least, then what was looked at beside it
+EARLY = (PLAN, "parts")  # choices that are made before there are kernels
 _LONGEST = 40  # the most characters of a text that is quoted
 _COUNTS: dict[str, Sequence[int]] = {
     "parts": range(1, MOST_PARTS + 1),
     "warps": (1, 2, 4, 8, 16, 32),
     "stages": range(1, 9),
     "section": range(1, 1025),
+    "box": tuple(1 << n for n in range(8, 31)),
+    "workers": range(1, 1025),
+    PLAN: range(1, 65),
 }
 _EXAMPLE = "BI=64, BJ=16..64, parts=8, warps=8, stages=2, section=8, K=pointer; O.BI=64 for kernel O alone"
 
@@ -101,6 +107,11 @@ def ways_asked(choices: tuple[Choice, ...], kernel: Kernel) -> dict[str, str]:
     return {name: way for name, way in found.items() if isinstance(way, str)}
 
 
+def counts(name: str) -> Sequence[int]:
+    """The values that a count may have."""
+    return _COUNTS[name]
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # The choices of kernels
 
@@ -109,6 +120,7 @@ def chosen(kernel: Kernel) -> dict[str, Value]:
     """All choices of a kernel, by the names under which they are asked for."""
     c = kernel.choices
     counts = {"parts": c.parts, "warps": c.warps, "stages": c.stages, "section": c.section}
+    counts |= {name: n for name, n in (("box", c.box), ("workers", c.workers)) if n}
     tiles: dict[str, Value] = {block_name(a): block for a in tile_axes(kernel) if (block := c.tile(a)) is not None}
     return {**tiles, **counts, **dict(c.ways)}
 
@@ -125,7 +137,7 @@ def check_heeded(choices: Iterable[Choice], kernels: tuple[Kernel, ...]) -> None
 
     `parts` and `section` for all kernels apply to those that can be divided so, if there are any.
     """
-    for c in choices:
+    for c in (c for c in choices if c.name != PLAN):  # which `partition` has, or refuses
         found = [k for k in kernels if c.is_of(k.name, k.plan)]
         if not found:
             names = list(dict.fromkeys(k.name for k in kernels))

@@ -76,14 +76,18 @@ class Choices:
 
     Its walk is in `parts`, one if it is not divided. `warps` run a program, and loops keep the loads of `stages` blocks
     in flight. If `section` is more than 1, that many blocks of the last but one grid axis run together, for one block
-    of the last axis after another. `tiles` are sizes by blocked tile axis, `ways` the ways to memory by tensor, both in
-    the order of names; whatever has no entry is not chosen yet.
+    of the last axis after another. A generator that computes the grid in boxes lets the largest tensor of a box have
+    `box` elements and shares boxes out over `workers`; it decides by itself where these are 0. `tiles` are sizes by
+    blocked tile axis, `ways` the ways to memory by tensor, both in the order of names; whatever has no entry is not
+    chosen yet.
     """
 
     parts: int = 1
     warps: int = WARPS
     stages: int = STAGES
     section: int = 1
+    box: int = 0
+    workers: int = 0
     tiles: tuple[tuple[str, Block], ...] = ()
     ways: tuple[tuple[str, str], ...] = ()
 
@@ -96,7 +100,7 @@ class Choices:
         return next((way for name, way in self.ways if name == tensor), None)
 
     def counted(self, counts: Mapping[str, int]) -> Choices:
-        """The same with these values of `parts`, `warps`, `stages` and `section`."""
+        """The same with these values of `parts`, `warps`, `stages`, `section`, `box` and `workers`."""
         return replace(self, **counts)  # type: ignore[arg-type]  # names of integers
 
     def sized(self, tiles: Mapping[str, Block]) -> Choices:

@@ -28,7 +28,7 @@ from einc.base.types import INT
 from einc.ein import Monoid
 from einc.ein.monoids import MONOIDS
 from einc.ein.printer import print_dims, print_expr
-from einc.tile import Choices, TileAxis, TileType, Value
+from einc.tile import Choices, TileAxis, TileType, Value, roles
 from einc.tile.choices import STAGES, WARPS
 from einc.tile.notation import Notation, part
 from einc.tile.typing import scope
@@ -67,9 +67,12 @@ def print_kernel(kernel: tile.Kernel) -> str:
         lines.append(f"  warps {chosen.warps}")
     if chosen.stages != STAGES:
         lines.append(f"  stages {chosen.stages}")
+    lines += [f"  {name} {n}" for name, n in (("box", chosen.box), ("workers", chosen.workers)) if n]
     elements = {b.name: b.dtype.part for b in kernel.buffers}
     body = _Body(Notation(scope(kernel), elements, dict(chosen.ways)), chosen)
     lines += [f"    {line}" for line in body.statements(kernel.body)]
+    if kernel.roles is not None:
+        lines += [f"  {line}" for line in roles.lines(kernel.roles)]
     return "\n".join(lines)
 
 

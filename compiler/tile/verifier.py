@@ -10,6 +10,7 @@ from einc.ein import Program
 from einc.ein.printer import print_dims
 from einc.tile import TileType
 from einc.tile.faults import Axes, Checker, Fault
+from einc.tile.roles.legal import check_roles
 from einc.tile.typing import scope
 from einc.tile.walk import loop_position, tile_axes, values_in
 
@@ -21,6 +22,7 @@ def verify(schedule: tile.Schedule) -> None:
     value, and buffers are declared. Raises `IllegalIR` at the first statement that breaks one of these rules."""
     for kernel in schedule.kernels:
         _Verifier(kernel).run()
+        check_roles(kernel)
 
 
 class _Verifier:

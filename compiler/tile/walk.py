@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import assert_never
 
@@ -190,6 +190,15 @@ def over_values(s: Statement, f: Callable[[Value], Value]) -> Statement:
             )
         case _:
             assert_never(s)
+
+
+def renaming(names: Mapping[str, str]) -> Callable[[Value], Value]:
+    """Replaces names in a value."""
+
+    def renamed(v: Value) -> Value:
+        return Ref(names.get(v.name, v.name)) if isinstance(v, Ref) else rebuild(v, renamed)
+
+    return renamed
 
 
 def roots(body: tuple[Statement, ...]) -> Iterator[Value]:

@@ -2,8 +2,9 @@
 
     load T[b, i, k] where i < |i|, k < |k|   -->   a window of T: one position of b, a block of i, a block of k
 
-A descriptor knows where a tensor ends, and gives 0 beyond. So a load may go by one if nothing else masks it, and if its
-tensor ends where the axes of its tile do. A walk may stop earlier, at a multiple of every block.
+A descriptor knows where a tensor ends, and gives 0 beyond. So a load may go by one if its tensor ends where the axes of
+its tile do, and nothing else masks it but what masks all of a block, which then lies beyond. A walk may stop earlier,
+at a multiple of every block.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from einc.base.types import INT
 from einc.tile import Dot, Elem, ExtentOf, Kernel, Lit, Load, Loop, Ref, Statement, Store, TileAxis, Value
 from einc.tile.choices import order_of, order_of_vectors
 from einc.tile.live import live
-from einc.tile.masks import conjuncts, extent
+from einc.tile.masks import conjunction, conjuncts, extent
 from einc.tile.walk import each, lets, loops, over_values, rebuild, roots, tile_axes, values_in, values_of
 
 Place = tuple[str, int] | None  # a tile axis, and which of its axes; None for a single position
@@ -64,6 +65,7 @@ class _Edges:
         self.kernel = kernel
         self.axes = tile_axes(kernel)
         self.names: Mapping[str, Value] = {s.names[0]: s.value for s in lets(kernel.body) if len(s.names) == 1}
+        self.scalars = {s.names[0] for s in lets(kernel.body) if len(s.names) == 1 and not s.types[0].axes}
         self.members = dict(m for a in self.axes.values() if a.blocked for m in _members(a))
         self.backwards = {loop.axis.name for loop in loops(kernel.body) if loop.reverse}
         self.walks = {loop.axis.name: (loop.start, loop.stop) for loop in loops(kernel.body)}
@@ -77,7 +79,7 @@ class _Edges:
         blocked = list(dict.fromkeys(axis for axis, _ in placed))
         if ("", 0) in found or len({*placed}) < len(placed) or len(blocked) < 2:
             return None
-        if not all(self.is_edge(term, blocked) for term in conjuncts(v.mask)):
+        if not all(self.is_edge(term, blocked) or self.is_whole_mask(term) for term in conjuncts(v.mask)):
             return None
         return found
 
@@ -127,6 +129,10 @@ class _Edges:
                 return stop == extent(self.axes[name].axes) or self.is_whole(stop, name)
             case _:
                 return False
+
+    def is_whole_mask(self, term: Value) -> bool:
+        """Does the term of a mask hold for all of a block or for none of it?"""
+        return isinstance(term, Ref) and term.name in self.scalars
 
     def is_whole(self, stop: Value, axis: str) -> bool:
         """Does a walk stop where the axis ends, or after whole blocks?"""
@@ -206,12 +212,12 @@ def in_rows(kernel: Kernel) -> tuple[Rows, ...]:
 
 
 def by_corners(kernel: Kernel, windows: Mapping[str, Box]) -> Kernel:
-    """The kernel with where blocks begin for indices of what descriptors load, and without masks, which they know.
-
-    What only those needed is gone.
+    """The kernel with where blocks begin for indices of what descriptors load, and without masks, which they know, but
+    those of whole blocks. What only those needed is gone.
     """
     if not windows:
         return kernel
+    edges = _Edges(kernel)
 
     def cornered(v: Value) -> Value:
         if isinstance(v, Load) and v.tensor in windows:
@@ -219,7 +225,8 @@ def by_corners(kernel: Kernel, windows: Mapping[str, Box]) -> Kernel:
             singles = {k: v.index[k] for k, axis in sides.items() if axis is None}
             corners = {k: Ref(axis) for k, axis in sides.items() if axis is not None}
             index = tuple(({**singles, **corners}).get(k, Lit(0, INT)) for k in range(len(v.index)))
-            return replace(v, mask=None, index=index)
+            mask = conjunction([term for term in conjuncts(v.mask) if edges.is_whole_mask(term)])
+            return replace(v, mask=mask, index=index)
         return rebuild(v, cornered)
 
     return replace(kernel, body=_live_in_full(live(tuple(over_values(s, cornered) for s in kernel.body))))
@@ -244,8 +251,8 @@ def names_beside(kernel: Kernel, windows: frozenset[str]) -> set[str]:
     found, stack = set[str](), list(roots(kernel.body))
     while stack:
         match stack.pop():
-            case Load(tensor=tensor, index=index) if tensor in windows:
-                stack += [i for i in index if not isinstance(i, Ref)]
+            case Load(tensor=tensor, index=index, mask=mask) if tensor in windows:
+                stack += [i for i in index if not isinstance(i, Ref)] + ([] if mask is None else [mask])
             case Ref(name=name):
                 found.add(name)
             case v:

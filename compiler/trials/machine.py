@@ -10,7 +10,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from einc.base.errors import CallError
 from einc.base.targets import TARGETS, Rates, Target
@@ -55,16 +55,52 @@ def facts(device: torch.device) -> dict[str, str]:
 
 
 def processor() -> str:
+    """The name of the processor."""
+    return _said("model name") or platform.processor() or platform.machine()
+
+
+def _said(what: str) -> str | None:
+    """What the system says of its first processor."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as file:
-            return next(line.split(":")[1].strip() for line in file if line.startswith("model name"))
+            return next(line.split(":")[1].strip() for line in file if line.startswith(what))
     except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
+        return None
+
+
+_CYCLES = 1 << 17  # about a tenth of a millisecond
+
+
+def clock_rate(device: torch.device) -> float | None:
+    """The rate of a device's clock in Hz: a GPU's by the time of some cycles; None where it is not known."""
+    import torch
+
+    if device.type == "cuda":
+        cuda: Any = torch.cuda  # partly untyped
+        start, end = (cuda.Event(enable_timing=True) for _ in range(2))
+        cuda._sleep(_CYCLES)
+        start.record()
+        cuda._sleep(_CYCLES)
+        end.record()
+        end.synchronize()
+        return _CYCLES / (1e-3 * float(start.elapsed_time(end)))
+    mega = _said("cpu MHz")
+    return None if mega is None else 1e6 * float(mega)
+
+
+# Bytes a second of boards whose memory is not that of their kind's first; data sheets.
+_MEMORY = {"H200": 4.8e12, "GH200": 4.0e12, "H100 PCIe": 2.0e12, "H100 NVL": 3.9e12, "A100-PCIE-40GB": 1.55e12}
 
 
 def target(device: torch.device) -> Target:
     """The machine for the cost model: a GPU by its data sheet, a processor by measured rates."""
-    return _host() if device.type == "cpu" else target_of(device)
+    if device.type == "cpu":
+        return _host()
+    import torch
+
+    found, name = target_of(device), torch.cuda.get_device_name(device)
+    known = [memory for board, memory in _MEMORY.items() if board in name.split(" ", 1)[-1]]
+    return replace(found, rates=replace(found.rates, memory=known[-1])) if known else found
 
 
 @lru_cache(maxsize=1)

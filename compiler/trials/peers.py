@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
 
 Tensors = Mapping[str, "torch.Tensor"]
-Way = Callable[[], "torch.Tensor"]
+Way = Callable[[], Any]
 Peer = Callable[[Tensors], Sequence[Way]]
 
 Visible = Callable[[Any, Any], Any]  # of a query's and a key's position
+Change = Callable[[Tensors], Callable[..., Any]]  # of a score, its head, and the positions of query and key
 
 
 def direct(f: Callable[..., torch.Tensor]) -> Peer:
@@ -26,16 +28,46 @@ def direct(f: Callable[..., torch.Tensor]) -> Peer:
 
 
 def compiled(f: Callable[..., torch.Tensor]) -> Peer:
-    """The same through torch.compile."""
+    """The same through torch.compile, once for all operands."""
+    made = cache(_compiled)
+    return lambda tensors: [lambda: made(f)(*tensors.values())]
+
+
+def _compiled(f: Callable[..., Any]) -> Callable[..., Any]:
+    import torch
+
+    return torch.compile(f, dynamic=False)
+
+
+def gradients(peer: Peer) -> Peer:
+    """A peer's way back: from one cotangent of its result, the same for all, to those of all operands of floats.
+
+    The results are computed when it is first taken, and what leads back from them is kept.
+    """
 
     def ready(tensors: Tensors) -> list[Way]:
-        import torch
-
-        torch._dynamo.reset()
-        found = torch.compile(f, dynamic=False)
-        return [lambda: found(*tensors.values())]
+        leaves = {name: t.detach().requires_grad_(t.is_floating_point()) for name, t in tensors.items()}
+        wanted = [t for t in leaves.values() if t.requires_grad]
+        return [_back(way, wanted) for way in peer(leaves)]
 
     return ready
+
+
+def _back(way: Way, wanted: Sequence[torch.Tensor]) -> Way:
+    import torch
+
+    found: list[torch.Tensor] = []
+
+    def run() -> Any:
+        if not found:
+            result = way()
+            generator = torch.Generator(result.device).manual_seed(2)
+            noise = torch.randn(result.shape, generator=generator, device=result.device)
+            found.extend((result, noise.bfloat16().to(result.dtype)))  # the same numbers in every type
+        result, cotangent = found
+        return torch.autograd.grad(result, wanted, cotangent, retain_graph=True, allow_unused=True)
+
+    return run
 
 
 def sdpa(causal: bool = False, backend: str = "", visible: Callable[[Tensors], Visible] | None = None) -> Peer:
@@ -69,51 +101,67 @@ def sdpa(causal: bool = False, backend: str = "", visible: Callable[[Tensors], V
     return ready
 
 
-def naive(visible: Callable[[Tensors], Visible] | None = None) -> Peer:
-    """Scores and weights in memory: two products and a softmax."""
+def naive(
+    visible: Callable[[Tensors], Visible] | None = None, change: Change | None = None, sinks: bool = False
+) -> Peer:
+    """Scores and weights in memory: two products and a softmax, for every row of the batch in turn."""
 
     def ready(tensors: Tensors) -> list[Way]:
         import torch
 
         q, k, v = list(tensors.values())[:3]
         i, j = (torch.arange(n, device=q.device) for n in (q.shape[2], k.shape[2]))
-        hidden = None if visible is None else ~visible(tensors)(i[:, None], j[None, :])
+        i, j = i[:, None], j[None, :]
+        heads = torch.arange(q.shape[1], device=q.device)[:, None, None]
+        hidden = None if visible is None else ~visible(tensors)(i, j)
+        group = q.shape[1] // k.shape[1]
 
-        def attend() -> torch.Tensor:
-            s = q @ k.mT * q.shape[-1] ** -0.5
-            return torch.softmax(s if hidden is None else s.masked_fill_(hidden, float("-inf")), -1) @ v
+        def attend(b: int) -> torch.Tensor:
+            keys, values = (t[b].repeat_interleave(group, 0) if group > 1 else t[b] for t in (k, v))
+            s = q[b] @ keys.mT * q.shape[-1] ** -0.5
+            s = s if change is None else change(tensors)(s, heads, i, j)
+            s = s if hidden is None else s.masked_fill(hidden, float("-inf"))
+            if not sinks:
+                return torch.softmax(s, -1) @ values
+            sink = tensors["T"][:, None, None].expand(*s.shape[:2], 1).to(s.dtype)
+            return torch.softmax(torch.cat([s, sink], -1), -1)[..., :-1] @ values
 
-        return [attend]
+        return [lambda: torch.stack([attend(b) for b in range(q.shape[0])])]
 
     return ready
 
 
-def flex(visible: Callable[[Tensors], Visible] | None = None, score: Callable[[Any], Any] | None = None) -> Peer:
+def flex(
+    visible: Callable[[Tensors], Visible] | None = None, change: Change | None = None, sinks: bool = False
+) -> Peer:
     """Compiled `flex_attention`, with a block mask made beforehand; not compiled where there is no GPU."""
+    made = cache(_compiled)
 
     def ready(tensors: Tensors) -> list[Way]:
         import torch
         from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
         q, k, v = list(tensors.values())[:3]
-        found: Callable[..., Any] = flex_attention
-        if q.is_cuda:
-            torch._dynamo.reset()
-            found = torch.compile(flex_attention, dynamic=False)
+        eager: Callable[..., Any] = flex_attention
+        found = made(eager) if q.is_cuda else eager
         blocks = None
         if visible is not None:
             sees = visible(tensors)
             blocks = create_block_mask(
                 lambda _b, _h, i, j: sees(i, j), None, None, q.shape[2], k.shape[2], device=str(q.device)
             )
-        change = None if score is None else lambda s, *_: score(s)
+        changed = None if change is None else change(tensors)
+        score = None if changed is None else lambda s, _b, h, i, j: changed(s, h, i, j)
         grouped = q.shape[1] != k.shape[1]
 
         def attend() -> torch.Tensor:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # about not being compiled
-                result: torch.Tensor = found(q, k, v, score_mod=change, block_mask=blocks, enable_gqa=grouped)
-                return result
+                result = found(q, k, v, score_mod=score, block_mask=blocks, enable_gqa=grouped, return_lse=sinks)
+                if sinks:
+                    out, lse = result
+                    result = out * torch.sigmoid(lse - tensors["T"][None, :, None])[..., None].to(out.dtype)
+                return result  # type: ignore[no-any-return]
 
         return [attend]
 
@@ -144,7 +192,8 @@ def _before(_: Tensors) -> Visible:
     return lambda i, j: i >= j
 
 
-def _einsum(text: str) -> Callable[..., torch.Tensor]:
+def einsum(text: str) -> Callable[..., torch.Tensor]:
+    """A string as a function of operands."""
     import torch
 
     return lambda *operands: torch.einsum(text, *operands)
@@ -154,7 +203,7 @@ def _einsum(text: str) -> Callable[..., torch.Tensor]:
 PEERS: dict[str, Callable[[str], Peer]] = {
     "sdpa": lambda _: attentions(sdpa),
     "flex": lambda _: attentions(lambda causal: flex(_before if causal else None)),
-    "cublas": lambda text: direct(_einsum(text)),
-    "eager": lambda text: direct(_einsum(text)),
-    "compile": lambda text: compiled(_einsum(text)),
+    "cublas": lambda text: direct(einsum(text)),
+    "eager": lambda text: direct(einsum(text)),
+    "compile": lambda text: compiled(einsum(text)),
 }

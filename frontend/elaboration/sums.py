@@ -29,12 +29,19 @@ def total(t: Elaborator, node: Node, kept: Container[str]) -> Result:
     """The right side of a definition whose left has the axes `kept`, everything else summed."""
     match node:
         case Operation("add" | "sub" as op, args, span):
-            terms = [_value(t, total(t, a, kept)) for a in args]
+            terms = [_value(t, _arranged(total(t, a, kept), kept)) for a in args]
             return t.apply(op, terms, t.scope.at(span))
         case Call(function, None, None, (arg,)) if function in BY_NAME:
             return t.cast(node, total(t, arg, kept))
         case _:
             return summed(t, t.result(node), kept)
+
+
+def _arranged(result: Result, kept: Container[str]) -> Result:
+    """A sum with its dimensions in the order that the left side has them in, however its factors were written."""
+    if not isinstance(result, Reduction) or not isinstance(kept, tuple) or any(len(d) > 1 for d in result.dims):
+        return result
+    return replace(result, dims=tuple(sorted(result.dims, key=lambda d: kept.index(d[0]))))
 
 
 def _value(t: Elaborator, result: Result) -> Value:

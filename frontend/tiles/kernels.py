@@ -24,6 +24,7 @@ from einc.ein.monoids import MONOIDS
 from einc.frontend.tiles.axes import Sizes, group, tile_axis
 from einc.frontend.tiles.cursor import Cursor
 from einc.frontend.tiles.lines import Line, read_lines
+from einc.frontend.tiles.roles import read_roles
 from einc.frontend.tiles.statements import Body
 from einc.frontend.tiles.values import Known, Values
 from einc.tile import Buffer, Choices, Lit, TileAxis, TileType, Value
@@ -146,6 +147,7 @@ class _Head:
     parts_of: str = ""
     merges: bool = False
     has_grid: bool = False
+    roles: tile.Roles | None = None
     body: Sequence[Line] = ()
 
     def role(self, c: Cursor) -> None:
@@ -169,6 +171,9 @@ class _Head:
             self.title.append(line.title)
             return
         c = Cursor(line)
+        if c.take("roles"):
+            self.roles = read_roles(c, line)
+            return
         word = c.name("what the kernel reads, writes or takes, or its grid").text
         match word:
             case "reads" | "writes":
@@ -188,9 +193,13 @@ class _Head:
                 self.choices = replace(self.choices, warps=c.integer("how many warps run a program"))
             case "stages":
                 self.choices = replace(self.choices, stages=c.integer("how many blocks are in flight"))
+            case "box":
+                self.choices = replace(self.choices, box=c.integer("how many elements a box has"))
+            case "workers":
+                self.choices = replace(self.choices, workers=c.integer("how many workers share the boxes"))
             case _:
                 c.at = 0
-                words = "'reads', 'writes', 'takes', 'grid', 'whole', 'warps' or 'stages'"
+                words = "'reads', 'writes', 'takes', 'grid', 'whole', 'warps', 'stages', 'box' or 'workers'"
                 c.wrong(f"{words}; statements stand further right")
         c.end()
         self.body = [*self.body, *line.below]
@@ -220,6 +229,7 @@ class _Head:
             chosen,
             self.parts_of,
             self.merges,
+            self.roles,
         )
 
 

@@ -33,6 +33,7 @@ from einc.ein import (
 )
 from einc.ein.guards import composite, conjoin
 from einc.ein.monoids import MONOIDS
+from einc.ein.origins import tensors
 from einc.ein.rewriting import drop_dead, names, unused
 from einc.passes.adjoint.chain import Chain, Contribution
 from einc.passes.adjoint.conditions import all_of, conjuncts
@@ -40,7 +41,7 @@ from einc.passes.adjoint.diagonals import Combination, combination
 from einc.passes.adjoint.factors import named_factors
 from einc.passes.adjoint.groups import by_groups
 from einc.passes.adjoint.quotients import Quotients
-from einc.passes.adjoint.reassociate import reassociated
+from einc.passes.adjoint.reassociate import read_in_place, reassociated
 from einc.passes.adjoint.seeds import Seed, seeds
 from einc.passes.adjoint.shifts import shifts
 from einc.passes.adjoint.transpose import Axes, Piece, pointed, transposed
@@ -75,7 +76,7 @@ def differentiate(
     `constants` are tensors that are known to have no derivative, beside those that only shift.
     """
     wanted = program.results if results is None else tuple(results)
-    program = named_factors(by_groups(program))
+    program = named_factors(read_in_place(by_groups(program)))
     return _Reverse(program, frozenset(operands), wanted, constants | shifts(program)).run()
 
 
@@ -92,7 +93,8 @@ class _Reverse:
         p = self.program
         self.taken = names(p)
         self.dtypes = p.dtypes()
-        self.quotients = Quotients({t.name: e for e in p.equations for t in e.outputs}, self.dtypes, self.taken)
+        named = {t.name: e for e in p.equations for t in e.outputs}
+        self.quotients = Quotients(named, self.dtypes, self.taken, tensors(p))
         self.view = self.quotients.program(p.equations)  # as it is differentiated, and computed again
         self.shapes = {**p.shapes(), **{t.name: e.dims for e in self.view for t in e.outputs}}
         self.axes = Axes({a.name: a.extent for a in p.axes}, set(self.taken))

@@ -1,10 +1,14 @@
-"""Quotients of exponentials, from one number in place of two.
+"""Quotients of exponentials, as exponentials of a difference.
 
-    exp(x - m) / l  -->  exp(x - L)      L = m + log(l), and inf where l is 0 and the quotient is masked
+    exp(x - m) / l  -->  exp(x - L)            L = m + log(l), and inf where l is 0 and the quotient is masked
+    exp(x - m) / l  -->  exp(x - M - log(l))   M = m, and inf likewise      x of a type that it is computed in
 
 m and l are values for each row of x: what a row is shifted by, and what it is divided by. So a weight is computed again
-from one saved number, and masks that only keep the quotient from 0 / 0 are not needed: with L = inf it is 0 by itself.
-Flash attention keeps the same number (Dao 2023, *FlashAttention-2*, section 3.1.1); here it follows from the quotient.
+from what is saved for its row, without masks that only keep the quotient from 0 / 0: with L = inf it is 0 by itself.
+One number does where x has fewer digits than it is computed in. Its last place is that of m, and x - m is exact near m:
+so the weights of a row in f32, of scores of 60, would all be off by 60 units of their last place. Two numbers keep it.
+
+Flash attention keeps L (Dao 2023, *FlashAttention-2*, section 3.1.1); here it follows from the quotient.
 """
 
 from __future__ import annotations
@@ -12,10 +16,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import reduce
 
-from einc.base.types import DType
+from einc.base.types import DType, compute, settle
 from einc.ein import ZERO, Apply, AxisValue, Cast, Const, Equation, Expr, Read, Tensor, axes_of
 from einc.ein.guards import in_range_by_form
+from einc.ein.origins import Origins, origin
 from einc.ein.rewriting import unused
 from einc.passes.algebra.products import Product, multiplied, taken_apart
 from einc.passes.algebra.signs import makes_no_negative
@@ -23,13 +29,15 @@ from einc.passes.algebra.signs import makes_no_negative
 
 @dataclass
 class Quotients:
-    """Rewrites quotients in the equations of a program, whose names are `taken`; `dtypes` are of all its tensors."""
+    """Rewrites quotients in the equations of a program, whose names are `taken`; `dtypes` are of all its tensors, and
+    `origins` of those whose values have a type of their own."""
 
     named: dict[str, Equation]
     dtypes: dict[str, DType]
     taken: set[str]
-    made: dict[tuple[str, str, bool], Equation] = field(default_factory=dict)  # by m, l and whether l may be 0
-    new: list[Equation] = field(default_factory=list)  # those of L that the program did not have
+    origins: Origins
+    made: dict[tuple[str, Expr], Equation] = field(default_factory=dict)  # references of rows, by l and value
+    new: list[Equation] = field(default_factory=list)  # those that the program did not have
     positive: set[str] = field(default_factory=set)  # tensors without negative elements
 
     def program(self, equations: Sequence[Equation]) -> list[Equation]:
@@ -75,8 +83,9 @@ class Quotients:
     def _with(self, product: Product, k: int, x: Expr, m: str, d: Read) -> Expr:
         """The product with its k-th factor exp(x - m) divided by d, and without the masks that this replaces."""
         is_zero = Apply("not", (Apply("eq", (d, ZERO)),))
-        log = self._logarithm(m, d.tensor, is_zero in product.masks)
-        power = Apply("exp", (Apply("sub", (x, Read(log.name, d.index))),))
+        rows = self._references(m, d.tensor, is_zero in product.masks, self._is_narrow(x))
+        exponent = reduce(lambda y, row: Apply("sub", (y, Read(row, d.index))), rows, x)
+        power = Apply("exp", (exponent,))
         needless = [is_zero, Apply("not", (Apply("eq", (x, Const(-math.inf))),))]
         divisors = list(product.divisors)
         divisors.remove(d)
@@ -84,24 +93,38 @@ class Quotients:
         masks = [p for p in product.masks if p not in needless]
         return Product("mul", product.negative, masks, factors, divisors).around(multiplied(factors))
 
-    def _logarithm(self, m: str, total: str, masked: bool) -> Equation:
-        """The equation of L."""
-        key = m, total, masked
+    def _is_narrow(self, x: Expr) -> bool:
+        """Has a value fewer digits than it is computed in?"""
+        t = settle(origin(x, self.origins).type)
+        return compute(t) != t
+
+    def _references(self, m: str, total: str, masked: bool, narrow: bool) -> list[str]:
+        """What exponents of a row are taken from: L, or M and the logarithm of the total, by which it is divided."""
+        at = tuple(map(AxisValue, self.named[total].axes))
+        shift, divisor = Read(m, at), Read(total, at)
+        log = Apply("log", (divisor,))
+
+        def there(value: Expr, else_: float) -> Expr:
+            return Apply("where", (Apply("eq", (divisor, ZERO)), Const(else_), value)) if masked else value
+
+        if narrow:
+            return [self._row(f"{total}_log", total, there(Apply("add", (shift, log)), math.inf))]
+        first = self._row(f"{m}_shift", total, there(shift, math.inf)) if masked else m
+        return [first, self._row(f"{total}_log", total, there(log, 0.0))]
+
+    def _row(self, name: str, total: str, value: Expr) -> str:
+        """The name of a value of each row that a total has, which the program may have already."""
+        key = total, value
         if key not in self.made:
             e = self.named[total]
-            at = tuple(map(AxisValue, e.axes))
-            value: Expr = Apply("add", (Read(m, at), Apply("log", (Read(total, at),))))
-            if masked:
-                value = Apply("where", (Apply("eq", (Read(total, at), ZERO)), Const(math.inf), value))
             known = (o for o in self.named.values() if o.monoid is None and o.bodies == (value,) and o.dims == e.dims)
-            self.made[key] = next(known, None) or self._new(total, e, value)
-        return self.made[key]
+            self.made[key] = next(known, None) or self._new(unused(name, self.taken), total, value)
+        return self.made[key].name
 
-    def _new(self, total: str, like: Equation, value: Expr) -> Equation:
-        name = unused(f"{total}_log", self.taken)
+    def _new(self, name: str, total: str, value: Expr) -> Equation:
         self.taken.add(name)
         self.dtypes[name] = self.dtypes[total]
-        made = self.named[name] = Equation((Tensor(name, self.dtypes[total]),), like.dims, (value,))
+        made = self.named[name] = Equation((Tensor(name, self.dtypes[total]),), self.named[total].dims, (value,))
         self.new.append(made)
         return made
 

@@ -10,6 +10,17 @@ are read again.
 
     sum[e, k](dY[i, k] * W[e, k] * O[i, e])  -->  sum[e](dO[i, e] * O[i, e])
     where dO[i, e] = sum[k](dY[i, k] * W[e, k])
+
+So are backward sums that were found in this way before.
+
+    sum[i, e](s[i] * dO[i, e] * O[i, e])  -->  sum[i](s[i] * D[i])
+    where D[i] = sum[e](dO[i, e] * O[i, e])
+
+A sum that is another one at a place that data tells is read there. Its gradient is then a part of that of the other,
+and not a sum of its own over all places:
+
+    T[n] = sum[d](X[n, d] * W[t[n], d])      -->  T[n] = Z[n, t[n]]
+    where Z[n, v] = sum[d](X[n, d] * W[v, d])
 """
 
 from __future__ import annotations
@@ -17,7 +28,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from einc.ein import AxisValue, Equation, Expr, Read, axes_of, children, substitute
+from einc.ein import AxisValue, Equation, Expr, Program, Read, axes_of, children, reads, substitute
 from einc.ein.guards import composite, in_range_by_form
 from einc.passes.adjoint.conditions import conjuncts
 from einc.passes.algebra.products import Product, multiplied, taken_apart
@@ -40,18 +51,57 @@ class Flat:
         return self.factors, self.divisors, self.masks
 
 
+def read_in_place(program: Program) -> Program:
+    """The program with each sum that is one before it, at a place that data tells, read from that."""
+    found: list[Equation] = []
+    for e in program.equations:
+        made = next((m for other in found if _is_sum(e) and (m := _at_a_place(e, other)) is not None), e)
+        found.append(made)
+    return replace(program, equations=tuple(found))
+
+
+def _at_a_place(e: Equation, other: Equation) -> Equation | None:
+    """A sum as a read of another one that has one axis more; None if it is none."""
+    if not _is_sum(other) or e.over != other.over or e.domain is not None or other.domain is not None:
+        return None
+    rest = [a for a in other.axes if a not in e.axes]
+    if len(rest) != 1 or set(other.axes) - set(rest) != set(e.axes) or (rest[0],) not in other.dims:
+        return None
+    place = _place(other.body, e.body, rest[0])
+    if place is None or not any(reads(place)) or not set(e.over).isdisjoint(axes_of(place)):
+        return None
+    if substitute(other.body, {rest[0]: place}) != e.body:
+        return None
+    index = tuple(place if dim == (rest[0],) else composite(dim) for dim in other.dims)
+    return replace(e, bodies=(Read(other.name, index),), monoid=None, over=())
+
+
+def _place(general: Expr, special: Expr, axis: str) -> Expr | None:
+    """What stands in one expression where the other has an axis."""
+    if general == AxisValue(axis):
+        return special
+    below = children(general), children(special)
+    if len(below[0]) != len(below[1]):
+        return None
+    return next((p for a, b in zip(*below, strict=True) if (p := _place(a, b, axis)) is not None), None)
+
+
 def reassociated(forward: Sequence[Equation], backward: Sequence[Equation]) -> tuple[Equation, ...]:
     """The backward equations, with the forward sums that they hold read instead of computed again."""
     flatten = _Flatten({e.name: e for e in (*forward, *backward)}, frozenset(e.name for e in backward))
     sums = [(e, flatten.flat(e)) for e in forward if _is_sum(e)]
     own = [(e, flatten.flat(e)) for e in backward if _is_sum(e)]
     found: list[Equation] = []
+    shorter: list[tuple[Equation, Flat]] = []
     for e in backward:
         made = _rewritten(e, flatten.flat(e), sums) if _is_sum(e) else None
         before = own[: next((k for k, (other, _) in enumerate(own) if other.name == e.name), 0)]
         if made is not None and _is_sum(made):
-            shorter = _rewritten(made, flatten.flat(made), before)
-            made = shorter if shorter is not None and len(shorter.over) < len(made.over) else made
+            flat = flatten.flat(made)
+            tried = (_rewritten(made, flat, known) for known in (before, shorter))
+            made = min((made, *(t for t in tried if t is not None)), key=lambda t: len(t.over))
+        if made is not None and _is_sum(made):
+            shorter.append((made, flatten.flat(made)))
         found.append(made or e)
     return tuple(found)
 

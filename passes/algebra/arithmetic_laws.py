@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from einc.ein import ZERO, Apply, AxisValue, Cast, Const, Expr, Extent
+from einc.ein import ONE, ZERO, Apply, AxisValue, Cast, Const, Expr, Extent
+from einc.ein.ranges import is_closed
 from einc.passes.algebra.scope import Rule, Scope
-from einc.passes.algebra.signs import not_negative
+from einc.passes.algebra.signs import is_positive, not_negative
 
 _INVERSE = {"log": "exp", "log2": "exp2"}
 
@@ -59,16 +60,49 @@ def _mul(scope: Scope, e: Apply) -> Expr | None:
     match x, y:
         case Apply("neg", (a,)), Apply("neg", (b,)):
             return replace(e, args=(a, b))
+        case (a, Apply("div", (one, b))) | (Apply("div", (one, b)), a) if (
+            is_number(one, 1) and is_closed(b) and scope.exact(b) and not is_closed(a)
+        ):
+            return Apply("div", (a, b))
+        case c, Apply("mul", (k, a)) if is_closed(c) and is_closed(k) and not is_closed(a) and not scope.exact(y):
+            return replace(e, args=(Apply("mul", (c, k)), a))
+        case (c, Apply("where", (p, a, Const(float() as out) as other))) if math.isinf(out) and is_positive(c):
+            return Apply("where", (p, Apply("mul", (c, a)), other))
+        case (Apply("where", (p, a, Const(float() as out) as other)), c) if math.isinf(out) and is_positive(c):
+            return Apply("where", (p, Apply("mul", (c, a)), other))
         case _:
             return None
 
 
-def _divide(_: Scope, e: Apply) -> Expr | None:
+def _divide(scope: Scope, e: Apply) -> Expr | None:
     match e.args:
         case (x, one) if is_number(one, 1):
             return x
         case (one, Apply("sqrt", (x,))) if is_number(one, 1):
             return Apply("rsqrt", (x,))
+        case (one, Apply("rsqrt", (x,))) if is_number(one, 1):
+            return Apply("sqrt", (x,))
+        case (x, Apply("sqrt", (y,))):
+            return Apply("mul", (x, Apply("rsqrt", (y,))))
+        case (x, c) if is_closed(c) and not is_closed(x) and (inverse := _reciprocal(c, scope)) is not None:
+            return Apply("mul", (x, inverse))
+        case _:
+            return None
+
+
+def _reciprocal(c: Expr, scope: Scope) -> Expr | None:
+    """1 / c for a number that is no count: by a count, as a mean is, a value is divided and rounded once."""
+    match c:
+        case Const(bool()):
+            return None
+        case Const(value) if value != 0 and math.isfinite(1 / value):
+            return Const(1 / value)
+        case Apply("sqrt", (x,)):
+            return Apply("rsqrt", (x,))
+        case Apply("rsqrt", (x,)):
+            return Apply("sqrt", (x,))
+        case _ if not scope.exact(c) and not isinstance(c, Const):
+            return Apply("div", (ONE, c))
         case _:
             return None
 

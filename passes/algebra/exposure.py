@@ -1,15 +1,17 @@
-"""Whether reads in an expression rely on a check at the call (exposed) or stand under a guard (sheltered)."""
+"""Whether reads in an expression rely on a check at the call (exposed) or stand under a guard (sheltered), and
+expressions moved to other positions, where their reads are guarded."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import reduce
 from typing import assert_never
 
 from einc.ein import ONE, ZERO, Apply, AxisValue, Cast, Const, Expr, Extent, Read, Scalar
-from einc.ein.guards import argument_guard, conjoin, in_range_by_form
+from einc.ein.guards import argument_guard, conjoin, implied_guard, in_range_by_form
 from einc.ein.ranges import is_simple
+from einc.ein.rewriting import bottom_up
 
 Dims = tuple[tuple[str, ...], ...]
 
@@ -52,3 +54,25 @@ def sheltered(e: Expr, context: Expr | None, shapes: Mapping[str, Dims]) -> Expr
             return e
         case _:
             assert_never(e)
+
+
+def moved(e: Expr, at: Mapping[str, Expr], guard: Expr | None, shapes: Mapping[str, Dims]) -> Expr:
+    """The expression with its axes at these positions, and with its own reads under a guard too."""
+    return bottom_up(e, _mover(at, guard, shapes), into_reads=False)
+
+
+def _mover(at: Mapping[str, Expr], guard: Expr | None, shapes: Mapping[str, Dims]) -> Callable[[Expr], Expr]:
+    """Moves a node to these positions, and guards reads."""
+
+    def move(e: Expr) -> Expr:
+        match e:
+            case AxisValue(axis):
+                return at[axis]
+            case Read(tensor, index, own):
+                there = tuple(moved(i, at, guard, shapes) for i in index)
+                both = conjoin(guard, None if own is None else bottom_up(own, move, into_reads=False))
+                return Read(tensor, there, implied_guard(there, shapes[tensor], both))
+            case _:
+                return e
+
+    return move

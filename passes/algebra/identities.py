@@ -5,6 +5,7 @@
     truth           p and p --> p               comparison      j < |j| --> true;  not a < b --> a >= b (integers)
     casts           f32(f32(x)) --> f32(x)      inverses        log(exp(x)) --> x;  1 / sqrt(x) --> rsqrt(x)
     positions       (g * |r| + r) // |r| --> g  guards          T[e : true] --> T[e]
+    quotients       x / sqrt(y) --> x * rsqrt(y);  x / c --> x * (1 / c), c the same everywhere and no count
     known truth     where(p, where(p and q, x, y), z) --> where(p, where(q, x, y), z)
 
 Laws that rounding, NaN or infinity would break are applied to integers only: x - x, x * 0, x == x. Two things are not
@@ -22,6 +23,7 @@ from einc.base.errors import Error
 from einc.base.types import FLOAT, DType, compute
 from einc.ein import FALSE, TRUE, ZERO, Apply, Cast, Const, Expr, Read
 from einc.ein.arithmetic import evaluate_formula
+from einc.ein.ranges import is_closed
 from einc.ein.rewriting import bottom_up
 from einc.passes.algebra.arithmetic_laws import ARITHMETIC
 from einc.passes.algebra.exposure import within
@@ -107,6 +109,8 @@ def _cast(e: Cast, scope: Scope) -> Expr | None:
     match e.arg:
         case Cast(dtype, arg) if widens(scope.type(arg), dtype):
             return replace(e, arg=arg)
+        case Apply("mul", (c, x)) if is_closed(c) and not is_closed(x) and e.dtype == compute(scope.type(e.arg)):
+            return Apply("mul", (c, replace(e, arg=x)))  # the product was computed in this type
         case _:
             return None
 

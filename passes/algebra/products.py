@@ -17,7 +17,8 @@ from einc.ein import FALSE, ONE, TRUE, ZERO, Apply, Const, Expr
 
 @dataclass
 class Product:
-    """A product in parts. It is 0 outside its masks, which are listed outermost first."""
+    """A product in parts. It is 0 outside its masks, which are listed outermost first, and divided by its divisors in
+    turn: taken apart and put together again, it is rounded as before."""
 
     op: str = "mul"
     negative: bool = False
@@ -59,7 +60,7 @@ def taken_apart(e: Expr, op: str, mask: Callable[[Expr], bool], divisor: Callabl
                 product.negative = not product.negative
                 stack.append(x)
             case Apply("div", (x, d)) if op == "mul" and divisor(d):
-                product.divisors.append(d)
+                product.divisors.insert(0, d)
                 stack.append(x)
             case Apply("where", (p, x, zero)) if is_zero(zero) and mask(p):
                 product.masks.append(p)

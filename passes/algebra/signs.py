@@ -40,6 +40,21 @@ def not_negative(e: Expr, tensors: Collection[str] = ()) -> bool:
             return False
 
 
+def is_positive(e: Expr) -> bool:
+    """Is a number that is the same everywhere provably more than 0, where the extents that it is made of are?"""
+    match e:
+        case Const(value):
+            return not isinstance(value, bool) and 0 < value < math.inf
+        case Extent():
+            return True
+        case Apply("sqrt" | "rsqrt", (x,)) | Cast(arg=x):
+            return is_positive(x)
+        case Apply("add" | "mul" | "div" | "min" | "max", args):
+            return all(map(is_positive, args))
+        case _:
+            return False
+
+
 def makes_no_negative(e: Equation, tensors: Collection[str]) -> bool:
     """Is each element of an equation's first output provably at least 0, or the identity of its monoid?"""
     if e.monoid is not None and not _keeps_signs(e.monoid):

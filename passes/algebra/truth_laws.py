@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import reduce
@@ -14,9 +15,24 @@ from einc.passes.algebra.arithmetic_laws import is_below, is_number
 from einc.passes.algebra.scope import Rule, Scope
 from einc.passes.algebra.signs import not_negative
 
+_INFINITE = (math.inf, -math.inf)
 
-def _where(_: Scope, e: Apply) -> Expr | None:
-    return _selected(e) or _where_known(e)
+
+def _where(scope: Scope, e: Apply) -> Expr | None:
+    return _selected(e) or _where_known(e) or _turned(scope, e)
+
+
+def _turned(scope: Scope, e: Apply) -> Expr | None:
+    """A choice with the value first that is no constant, and without a test for a difference."""
+    match e.args:
+        case (Apply(op, (a, b)) as p, Const() as c, x) if (
+            op in ORDERINGS and scope.exact(a) and scope.exact(b) and not isinstance(x, Const)
+        ):
+            return replace(e, args=(replace(p, op=DENIED[op]), x, c))
+        case (Apply("ne", args), x, y) if any(isinstance(a, Const) and a.value in _INFINITE for a in args):
+            return replace(e, args=(Apply("eq", args), y, x))
+        case _:
+            return None
 
 
 def _selected(e: Apply) -> Expr | None:

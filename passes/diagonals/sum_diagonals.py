@@ -42,7 +42,8 @@ from einc.passes.algebra.folding import call
 from einc.passes.algebra.linear import Form, combined, form, less, written
 from einc.passes.algebra.scope import accumulated
 from einc.passes.diagonals.blocks import Blocks, Diagonals, Place, blocks_of, counts
-from einc.passes.estimate.cost import Model, arithmetic
+from einc.passes.estimate.cost import Model
+from einc.passes.estimate.units import arithmetic
 from einc.pipeline import Context, positions
 
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from functools import reduce
 
-from einc.ein import FALSE, ZERO, Apply, Cast, Const, Equation, Expr, Extent, Program, Read, axes_of, reads
+from einc.ein import FALSE, ONE, ZERO, Apply, Cast, Const, Equation, Expr, Extent, Program, Read, axes_of, reads
 from einc.ein.guards import composite
 from einc.ein.rewriting import bottom_up
 from einc.passes.algebra.identities import simplify_expression
@@ -80,6 +80,8 @@ def unless_empty(e: Equation, value: Expr) -> Expr:
     empty = reduce(lambda a, b: Apply("or", (a, b)), tests)
     match value:
         case Apply(op="mul", args=(c, Read() as sum_)) if e.monoid.op == "add" and not axes_of(c) and not reads(c):
-            return Apply("mul", (Apply("where", (empty, ZERO, c)), sum_))  # a sum of nothing is 0
+            return Apply(
+                "mul", (Apply("where", (empty, ONE, c)), sum_)
+            )  # a sum of nothing is 0, any factor's product too
         case _:
             return Apply("where", (empty, e.monoid.unit, value))

@@ -2,7 +2,7 @@
 
     sum[k](c * x / d)              -->   c * sum[k](x) / d                  c, d free of k
     sum[k](where(p, x, 0))         -->   where(p, sum[k](x), 0)             p free of k
-    max[k](x + c), max[k](c * x)   -->   max[k](x) + c, c * max[k](x)       c free of k; a scale at least 0
+    max[k](x + c), max[k](c * x)   -->   max[k](x) + c, c * max[k](x)       c free of k; a scale at least 0, not closed
     max[k](where(p, x, c))         -->   where(p, max[k](x), c)             p, c free of k
     argmax[k](x / c)               -->   argmax[k](x)                       c at least 0 and free of k
     any[k](p and q)                -->   p and any[k](q)                    and likewise all[k](p or q)
@@ -39,6 +39,7 @@ from einc.ein import (
 )
 from einc.ein.guards import composite
 from einc.ein.inference import dtype_of, reduced_type
+from einc.ein.ranges import is_closed
 from einc.ein.rewriting import bottom_up, drop_dead, merge_equal, names, unused
 from einc.passes.algebra.exposure import is_exposed, sheltered
 from einc.passes.algebra.products import Product, multiplied, taken_apart
@@ -189,13 +190,20 @@ class _Hoisting:
         )
 
     def from_extreme(self, e: Equation) -> Parts | None:
-        """Terms, scales that are not negative, and masks, from the outermost inwards."""
+        """Terms, scales that are not negative, and masks, from the outermost inwards.
+
+        A scale that is the same everywhere stays with what it scales, which others read scaled too: all of them are in
+        the same units then, however a program is written, and none has fewer positions without it.
+        """
         core: Expr = e.body
         around: Around = _nothing
-        while (found := self.one_from_extreme(core, e)) is not None:
-            core, inner = found
+        found: Parts | None = None
+        while (one := self.one_from_extreme(core, e)) is not None:
+            inside, inner = one
             around = _composed(around, inner)
-        return None if core is e.body or stays(core, e) else (core, around)
+            found = found if is_closed_scale(core, inside) else (inside, around)
+            core = inside
+        return None if found is None or stays(found[0], e) else found
 
     def one_from_extreme(self, x: Expr, e: Equation) -> Parts | None:
         match x:
@@ -235,6 +243,15 @@ class _Hoisting:
     def scales(self, c: Expr) -> bool:
         """Is it at least 0, so that multiplying by it keeps the order?"""
         return not_negative(c, self.positive)
+
+
+def is_closed_scale(x: Expr, inside: Expr) -> bool:
+    """Is x what is inside times or by a value that is the same everywhere?"""
+    match x:
+        case Apply("mul" | "div", args):
+            return any(a is not inside and is_closed(a) for a in args)
+        case _:
+            return False
 
 
 def stays(x: Expr, e: Equation) -> bool:

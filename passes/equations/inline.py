@@ -14,7 +14,7 @@ An intermediate costs a store, a load and a kernel; a mask or a scale that is re
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import reduce
 from typing import assert_never
@@ -40,8 +40,8 @@ from einc.ein import (
 from einc.ein.guards import argument_guard, conjoin, implied_guard, in_range_by_form, positions
 from einc.ein.inference import dtype_of
 from einc.ein.ranges import is_closed, needs_check
-from einc.ein.rewriting import bottom_up, depth, drop_dead, merge_equal
-from einc.passes.algebra.exposure import Dims, inside
+from einc.ein.rewriting import depth, drop_dead, merge_equal
+from einc.passes.algebra.exposure import Dims, inside, moved
 from einc.passes.algebra.scope import is_stored_as
 from einc.pipeline import Context
 
@@ -143,25 +143,9 @@ class _Substitution:
     def moved(self, definition: Equation, read: Read, guard: Expr | None) -> Expr:
         """The body at the positions read, with its own reads under `guard` too, in the type it was stored in."""
         at = positions(definition.dims, read.index)
-        body = bottom_up(definition.body, self.mover(at, guard), into_reads=False)
+        body = moved(definition.body, at, guard, self.shapes)
         stored = definition.outputs[0].dtype
         return body if is_stored_as(body, stored, self.dtypes) else Cast(stored, body)
-
-    def mover(self, at: Mapping[str, Expr], guard: Expr | None) -> Callable[[Expr], Expr]:
-        """Moves a node to these positions, and guards reads."""
-
-        def move(e: Expr) -> Expr:
-            match e:
-                case AxisValue(axis):
-                    return at[axis]
-                case Read(tensor, index, own):
-                    there = tuple(bottom_up(i, self.mover(at, guard), into_reads=False) for i in index)
-                    both = conjoin(guard, None if own is None else bottom_up(own, move, into_reads=False))
-                    return replace(e, index=there, guard=implied_guard(there, self.shapes[tensor], both))
-                case _:
-                    return e
-
-        return move
 
 
 def vanishes(e: Expr, group: tuple[str, ...], shapes: Mapping[str, Dims]) -> bool:

@@ -17,27 +17,36 @@ the run, or the predicate holds, is always true, and tells the walk where no mas
           O_fails[b, m] = min[c : O_sure[b, m] <= c * 16, and it is not](c * 16)
           O[b, i] = the same sum, within … and (j < O_sure[b, i // 16] or O_fails[b, i // 16] <= j or doc[i] == doc[j])
 
+A sum of products whose terms are masked by data, each at its own position, is masked at every position of every tile.
+Where a part of the mask that suffices is about few positions of operands, it tells where the others need not be asked:
+
+    sum[j](where(ok[i] or j == t[i], x[i, j], 0) * y[j])   -->   the same, within ok[i] or j == t[i]
+    sum[i](where(ok[i] or j == t[i], x[i, j], 0) * y[i])   -->   the same, within i >= min[i : not ok[i]](i) or the mask
+
 It pays where the bounded reductions are predicted to take much longer than the equations that compute the bounds.
 Without it every tile of a mask that reads data is visited: for packed documents, all of n * n.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from einc import ein
 from einc.base.types import I32, DType
 from einc.ein import Apply, AxisValue, Const, Equation, Expr, Program, Read
+from einc.ein.domains import Domains
 from einc.ein.guards import composite
 from einc.ein.inference import dtype_of
 from einc.ein.monoids import MONOIDS
+from einc.ein.rewriting import names, unused
 from einc.passes.algebra.domain import Domain, conjunction, domain_of, holds, ordered
 from einc.passes.algebra.scope import is_stored_as
 from einc.passes.equations.chunks import CHUNK, Chunks
 from einc.passes.equations.demand import bound_by_demand
-from einc.passes.estimate.cost import Model, arithmetic
+from einc.passes.estimate.cost import Model
 from einc.passes.estimate.single import alone
+from einc.passes.estimate.units import arithmetic
 from einc.pipeline import Context, positions
 
 _LEAST_GAIN = 4.0  # the least ratio of the reductions' predicted time to that of their bounds
@@ -56,6 +65,8 @@ def prune_domain(program: Program, context: Context) -> Program:
     pruning = _Pruning(program, context)
     for (axis, predicates), equations in groups.items():
         pruning.bound(axis, predicates, equations)
+    for e in pruning.program.equations:
+        pruning.suffice(e)
     return pruning.program
 
 
@@ -110,6 +121,34 @@ class _Pruning:
         if self.pays(made, chunks, equations):
             self.program = made
 
+    def suffice(self, e: Equation) -> None:
+        """Tell where a part of what masks a product holds by itself, if nothing else bounds it and it pays."""
+        if e.product is None or len(e.over) != 1 or e.within is not None:
+            return
+        (axis,), program = e.over, self.program
+        given = {p.name for p in program.operands}
+        domains = Domains({x.name: x for x in program.equations})
+        parts = [(p, _sufficient(p, {*e.axes, axis}, given)) for p in sorted(domains.of(e.body, 0), key=repr)]
+        told = [(p, d) for p, d in parts if d is not None]
+        tests = [p for p, _ in told]
+        tables: list[Equation] = []
+        if along := [(p, d) for p, d in told if axis in ein.axes_of(d)]:
+            all_hold = conjunction(d for _, d in along)
+            assert all_hold is not None
+            table = ein.Tensor(unused(f"{e.name}_fails", names(program)), I32)
+            own = tuple(a for a in ein.axes_of(all_hold) if a != axis)
+            body, dims = (ein.Cast(I32, AxisValue(axis)),), tuple((a,) for a in own)
+            tables.append(Equation((table,), dims, body, MONOIDS["min"], (axis,), Apply("not", (all_hold,))))
+            beyond = Apply("ge", (AxisValue(axis), Read(table.name, tuple(map(AxisValue, own)))))
+            tests += [Apply("or", (beyond, p)) for p, _ in along]
+        if tests:
+            place = program.equations.index(e)
+            bounded = replace(e, within=conjunction(tests))
+            done = (*program.equations[:place], *tables, bounded, *program.equations[place + 1 :])
+            made = replace(program, equations=done)
+            if self.worth(made, [e]):
+                self.program = made
+
     def row_axis(self, predicates: Iterable[Expr], axis: str) -> str | None:
         """The longest other axis that shares no data tensor with the reduced one."""
         found = dict.fromkeys(a for p in predicates for a in ein.axes_of(p) if a != axis)
@@ -159,16 +198,38 @@ class _Pruning:
 
     def pays(self, made: Program, chunks: Chunks, equations: list[Equation]) -> bool:
         """Do the bounds take O(n) memory, and little time compared with the reductions?"""
-        model = Model(made, self.context)
-        rates = self.context.target.rates
         before = {e.name for e in self.program.equations}
         extra = [e for e in made.equations if e.name not in before]
         long = max(self.context.size(a) for a in chunks.lengths)
         if any(positions(tuple(a for a in e.axes if a not in chunks.own), self.context) >= long for e in extra):
             return False
+        return self.worth(made, equations)
+
+    def worth(self, made: Program, equations: Sequence[Equation]) -> bool:
+        """Do the equations that were made take little time compared with these?"""
+        model = Model(made, self.context)
+        rates = self.context.target.rates
+        before = {e.name for e in self.program.equations}
+        extra = [e for e in made.equations if e.name not in before]
         counted = [model.operations(e) for e in equations]
         spent = sum(arithmetic(rates, *operations)[0] for operations in counted)
-        return spent >= _LEAST_GAIN * sum(model.cost(alone(e, made, self.context)).seconds for e in extra)
+        tables: dict[tuple[tuple[str, ...], ...], float] = {}  # those of the same axes share a kernel
+        for e in extra:
+            seconds = model.cost(alone(e, made, self.context)).seconds
+            tables[e.axes, e.over] = max(tables.get((e.axes, e.over), 0.0), seconds)
+        return spent >= _LEAST_GAIN * sum(tables.values())
+
+
+def _sufficient(p: Expr, space: Collection[str], given: Collection[str]) -> Expr | None:
+    """The part of a disjunction about the fewest axes, if these are not all and it is about operands."""
+    parts, found = [p], []
+    while parts:
+        match parts.pop():
+            case Apply("or", (a, b)):
+                parts += [b, a]
+            case d if ein.tensors_of(d) <= set(given) and ein.tensors_of(d) and set(ein.axes_of(d)) < set(space):
+                found.append(d)
+    return min(found, key=lambda d: len(ein.axes_of(d)), default=None)
 
 
 @dataclass

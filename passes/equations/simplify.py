@@ -4,6 +4,7 @@
     T[i] = m[r](f);  U[i] = m[r](f)   -->   T[i] = m[r](f), and U is read as T
     T[i] = m[r : p](identity of m)    -->   T[i] = identity
     p and q(T[e : p])                 -->   p and q(T[e : e is in range])
+    sum[k](f32(A) * B)                -->   sum[k](A * B)                where it multiplies in A's own type
 
 Applied to a fixpoint: every law removes nodes. Two equal equations that are both results stay two, the second a copy of
 the first. A guard that the place of a read implies only keeps the read in range; without its other conditions the read
@@ -15,9 +16,11 @@ time, at every position.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import assert_never
 
+from einc.base.types import DType
 from einc.ein import (
     FALSE,
     TRUE,
@@ -37,7 +40,8 @@ from einc.ein.guards import argument_guard
 from einc.ein.rewriting import drop_dead, merge_equal
 from einc.passes.algebra.domain import holds
 from einc.passes.algebra.exposure import within
-from einc.passes.algebra.identities import simplify_expression
+from einc.passes.algebra.identities import simplify_expression, widens
+from einc.passes.algebra.ordering import in_order
 from einc.passes.algebra.scope import Scope, is_unit
 from einc.pipeline import Context
 
@@ -46,19 +50,22 @@ def simplify(program: Program, _: Context) -> Program:
     """The program with every law applied as often as it can be; the same results."""
     while True:
         scope = Scope(program.dtypes(), program.shapes())
-        smaller = replace(program, equations=tuple(_equation(e, scope) for e in program.equations))
+        defined = {name: n for n, name in enumerate(scope.dtypes)}
+        smaller = replace(program, equations=tuple(_equation(e, scope, defined) for e in program.equations))
         smaller = drop_dead(merge_equal(smaller))
         if smaller == program:
             return program
         program = smaller
 
 
-def _equation(e: Equation, scope: Scope) -> Equation:
-    e = e.map(lambda x: simplify_expression(x, scope))
+def _equation(e: Equation, scope: Scope, defined: Mapping[str, int]) -> Equation:
+    e = in_order(e.map(lambda x: simplify_expression(x, scope)), scope, defined)
     bodies = tuple(_narrowed(b, e.domain, scope) for b in e.bodies)
     e = replace(e, bodies=bodies, domain=None if e.domain is None else _narrowed(e.domain, None, scope))
     if e.domain == TRUE:
         e = replace(e, domain=None)
+    if e.product is not None and e.monoid is not None and e.monoid.adds:
+        e = replace(e, bodies=tuple(_multiplied(b, e.product, scope) for b in e.bodies))
     unit = None if e.monoid is None else e.monoid.unit
     if e.monoid is None or unit is None or len(e.bodies) > 1:
         return e
@@ -68,6 +75,18 @@ def _equation(e: Equation, scope: Scope) -> Equation:
     while isinstance(body, Cast):
         body = body.arg
     return replace(e, bodies=(body,), monoid=None, over=(), domain=None) if is_unit(body, unit.value) else e
+
+
+def _multiplied(e: Expr, product: DType, scope: Scope) -> Expr:
+    """The factors of a contraction without casts that the type it multiplies in undoes."""
+    match e:
+        case Apply("mul", args):
+            new = tuple(_multiplied(a, product, scope) for a in args)
+            return e if new == args else replace(e, args=new)
+        case Cast(dtype, Read() as read) if scope.dtypes[read.tensor] == product and widens(product, dtype):
+            return read
+        case _:
+            return e
 
 
 def _narrowed(e: Expr, context: Expr | None, scope: Scope) -> Expr:

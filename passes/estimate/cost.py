@@ -1,9 +1,8 @@
 """What a plan costs, as far as it can be known before it runs: bytes, operations by unit, and a time.
 
-    time = launch + max(bytes / memory, arithmetic) / the share of the processors that have a program
-    arithmetic = the slowest of dots / matrix units, operations / vector units, special functions / their rate, and an
-                 eighth of the others: what hides behind the slowest is not free
+    time = launch + max(bytes / memory, arithmetic) / the share of the processors that have a program, and waits
 
+`units` says what arithmetic takes, `instructions` how many operations functions are, `waits` what programs wait for.
 On a CPU all of these take their turns, and their times add up.
 
 Every tensor from outside is read once a walk it varies in, every stored one written once. A walk within a walk reads
@@ -17,35 +16,36 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 from math import ceil, prod
 
 from einc import ein
-from einc.base.ops import TRANSCENDENTAL
-from einc.base.targets import Rates
-from einc.ein import Apply, Const, Equation, Program
+from einc.ein import Equation, Program
 from einc.ein.dealing import Shape
 from einc.ein.origins import Products
 from einc.passes.algebra.contraction import contraction, operand_type
 from einc.passes.estimate.again import overhang, read_again, repeated, through_cache
-from einc.passes.estimate.fit import narrowness
-from einc.passes.estimate.sides import fills, line, shapes_of, sides, steps, tile_axes
+from einc.passes.estimate.fit import exposure, narrowness
+from einc.passes.estimate.instructions import counted
+from einc.passes.estimate.sides import fills, follow_each_other, line, shapes_of, sides, steps, tile_axes
+from einc.passes.estimate.units import arithmetic, overlapped, reached
+from einc.passes.estimate.waits import elements, is_hidden, loading, masking, multiplying, port, walking
 from einc.passes.streaming.prefix import prefix
 from einc.passes.streaming.sweep import Accumulator
-from einc.passes.streaming.walks import can_split, upstream, walks
+from einc.passes.streaming.walks import can_split, walks
 from einc.pipeline import Context, positions
 from einc.pipeline.plan import Planned
 
-_SPECIAL = TRANSCENDENTAL | {"div", "pow", "rand"}
-_MULTIPLIED = 64  # the largest power that is made of products
-_UNHIDDEN = 1 / 8  # of the time that other units than the slowest take
+_STEP = 64  # positions of a walked axis that dots which follow each other take at once
 _MATRIX = 2  # bytes of the widest type that matrix units multiply
 _TILE = 4096  # elements of a program's tile where there is no dot
-_WIDEST = 1024  # positions of a walked axis in such a tile
+_WIDEST = 4096  # positions of a walked axis in such a tile
 _LEAST_PART = 64  # positions of a walked axis that are worth a program
 _RESIDENT = 2  # programs that a processor needs at once to keep memory busy
+_WALKING = 8  # the same where programs only walk rows
+_GROWN = 4  # times as large are tiles of walks where programs are few
 _STARTING = 1e-6  # seconds until the first loads of a program have arrived
 _MOST_PARTS = 128
+_MOST_WALKING = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +84,13 @@ class Model:
         self.given = {p.name for p in program.operands}
         self.products = Products(program)
         self.known = {} if works is None else works
+        self.dotted: dict[Planned, frozenset[str]] = {}
 
-    def cost(self, plan: Planned, share: float = 1.0) -> Cost:
-        """The predicted cost of a kernel that visits this share of the blocks it walks over, in parts or not."""
+    def cost(self, plan: Planned, share: float = 1.0, masked: float = 0.0) -> Cost:
+        """The predicted cost of a kernel that visits this share of the blocks it walks over, in parts or not.
+
+        A mask cuts through the share `masked` of all blocks.
+        """
         rates = self.context.target.rates
         count = max(len(walks(plan)), 1)
         dots = vector = special = 0.0
@@ -96,15 +100,38 @@ class Model:
             for work in self.by_position(eq) if summed else self.works(eq):
                 n = self.times(plan, eq, work.axes, count, share)
                 dots, vector, special = dots + n * work.dots, vector + n * work.vector, special + n * work.special
-        dots *= self.narrowness(plan)
+        dots, vector = dots * self.narrowness(plan), vector + self.following(plan, share)
+        vector += 0.0 if rates.in_turn else masking(plan, self.contracted(plan), masked, self.context)
         moved = self.bytes(plan, count) + self.again(plan)(plan.splits) * count * share
         waiting = self.waiting(plan, count, share)
-        computing, slowest = arithmetic(rates, dots + waiting, vector, special, _unhidden(plan))
-        moving = moved / rates.memory
-        seconds = _busy(plan, rates, computing, moving) * overhang(plan, plan.splits, self.context)
-        seconds /= self.utilisation(plan, plan.splits)
+        computing, slowest = arithmetic(rates, dots + waiting, vector, special)
+        moving = moved / reached(rates) * (1.0 if self.contracted(plan) else exposure(plan, self.context))
+        seconds = self.spent(plan, plan.splits, computing, moving, share)
         limit = "launch" if seconds < rates.launch else "memory" if moving > computing else slowest
         return Cost(moved, dots, vector, special, rates.launch + seconds, limit)
+
+    def spent(self, plan: Planned, splits: int, computing: float, moving: float, share: float) -> float:
+        """Seconds of a kernel in so many parts, beside its launch, by those that keep all processors busy."""
+        rates = self.context.target.rates
+        dots = self.contracted(plan)
+        busy = overlapped(rates, computing, moving, again=bool(repeated(plan))) * overhang(plan, splits, self.context)
+        hidden = self.hides(plan)
+        if rates.in_turn or not dots or (moving > computing and hidden):
+            least = 0.0 if rates.in_turn or dots else self.loading(plan, splits, share)
+            return max(busy / self.utilisation(plan, splits), least)
+        taken = port(plan, self.is_chained(plan), share, self.context, self.shapes, self.dtypes)
+        busy = max(busy, taken) if hidden else busy + taken
+        busy += elements(plan, dots, share, self.context)
+        chained, loads = self.is_chained(plan), 0.0 if hidden else share
+        return multiplying(plan, self.programs(plan), splits, busy, chained, loads, self.context)
+
+    def following(self, plan: Planned, share: float) -> float:
+        """Vector operations by which the states of a plan's walks follow what they are relative to, in every block."""
+        if self.context.target.rates.in_turn:
+            return 0.0
+        steps = positions(plan.walked, self.context) * share / (_STEP if self.contracted(plan) else _WIDEST)
+        states = (a for walk in walks(plan) for link in walk.links for a in link.accumulators)
+        return steps * sum(len(a.moves) * positions(a.axes, self.context) for a in states)
 
     def waiting(self, plan: Planned, count: int, share: float) -> float:
         """FLOPs on the matrix units in whose time these wait for the cache, in so many walks with others within."""
@@ -118,10 +145,17 @@ class Model:
 
     def narrowness(self, plan: Planned) -> float:
         """How many times longer a plan's dots take on matrix units for want of rows."""
+        return 1.0 if self.is_exact(plan) else narrowness(plan, shapes_of(plan.equations, self.context), self.context)
+
+    def is_exact(self, plan: Planned) -> bool:
+        """Do vector units multiply all that a plan does?"""
         shapes = shapes_of(plan.equations, self.context)
         types = [self.products.product(eq) for eq in plan.equations if eq.name in shapes]
-        exact = all(t is None or t.size > _MATRIX for t in types)
-        return 1.0 if exact else narrowness(plan, shapes, self.context)
+        return all(t is None or t.size > _MATRIX for t in types)
+
+    def hides(self, plan: Planned) -> bool:
+        """Are operands on their way while programs multiply? Vector units take longer for that than any loads."""
+        return is_hidden(plan, self.context) or (bool(plan.walked) and self.is_exact(plan))
 
     # ----------------------------------------------------------------------------------------------------------- parts
 
@@ -131,7 +165,9 @@ class Model:
 
     def contracted(self, plan: Planned) -> frozenset[str]:
         """The results of contractions on the matrix units."""
-        return frozenset(t.name for eq in plan.equations if self.operations(eq)[0] for t in eq.outputs)
+        by_dots = self.by_dots(plan)
+        dotted = (eq for eq in plan.equations if eq.name in by_dots and self.operations(eq)[0])
+        return frozenset(t.name for eq in dotted for t in eq.outputs)
 
     def utilisation(self, plan: Planned, splits: int) -> float:
         """The share of the processors that have a program, on average over the rounds that parts take."""
@@ -144,9 +180,19 @@ class Model:
         if self.contracted(plan):
             block = self.context.block(self.is_chained(plan))
             return batch * prod(max(-(-positions(g, self.context) // block), 1) for g in (plan.rows, plan.columns))
+        return batch * max(-(-positions((*plan.rows, *plan.columns), self.context) // self.rows(plan)), 1)
+
+    def rows(self, plan: Planned) -> int:
+        """The positions of a program along what no dot has as rows or columns."""
         inner = positions(plan.whole, self.context) * min(positions(plan.walked, self.context), _WIDEST)
-        rows = max(_TILE // max(inner, 1), line(plan, (*plan.rows, *plan.columns), self.context))
-        return batch * max(-(-positions((*plan.rows, *plan.columns), self.context) // rows), 1)
+        return max(_TILE // max(inner, 1), line(plan, (*plan.rows, *plan.columns), self.context))
+
+    def loading(self, plan: Planned, splits: int, share: float) -> float:
+        """Seconds in which programs that multiply nothing wait for their loads, and threads make them."""
+        each = max(_TILE // (self.rows(plan) * max(positions(plan.whole, self.context), 1)), 1)
+        steps = max(positions(plan.walked, self.context) * share / splits / each, 1.0) * max(len(walks(plan)), 1)
+        threads = loading(plan, self.context, self.shapes, self.dtypes)
+        return max(walking(self.programs(plan) * splits, steps, self.context), threads)
 
     def splits(self, plan: Planned, share: float = 1.0) -> tuple[int, float]:
         """The number of parts that a plan's walk takes least time in, and the seconds that all of it takes.
@@ -157,28 +203,29 @@ class Model:
         alone = self.cost(plan, share)
         whole = alone.seconds
         rates = self.context.target.rates
-        most = min(positions(plan.walked, self.context) // _LEAST_PART, _MOST_PARTS) if plan.walked else 1
-        if (
-            most < 2
-            or steps(plan, self.context)
-            or self.utilisation(plan, 1) == 1
-            or not can_split(plan)
-            or not self.can_merge(plan)
-        ):
+        plain = not rates.in_turn and not self.contracted(plan)
+        most = _MOST_WALKING if plain else _MOST_PARTS
+        most = min(positions(plan.walked, self.context) // _LEAST_PART, most) if plan.walked else 1
+        filled = self.programs(plan) * _GROWN / (_WALKING * rates.processors) if plain else self.utilisation(plan, 1)
+        if most < 2 or steps(plan, self.context) or filled >= 1 or not can_split(plan) or not self.can_merge(plan):
             return 1, whole
         waiting = self.waiting(plan, 1, share)
-        computing, _ = arithmetic(rates, alone.dots + waiting, alone.vector, alone.special, _unhidden(plan))
+        computing, _ = arithmetic(rates, alone.dots + waiting, alone.vector, alone.special)
         again = self.again(plan)
         once = alone.bytes - again(1) * share
-        state = self.state(plan)
-        resident = 1 if alone.limit in ("matrix", "vector", "special") else _RESIDENT
+        state, dots = self.state(plan), self.contracted(plan)
+        if plain:
+            whole += (whole - rates.launch) * (min(self.utilisation(plan, 1), 1.0) / filled - 1)
 
         def seconds(n: int) -> float:
-            rounds = self.programs(plan) * n / (rates.processors * resident)
-            work = _busy(plan, rates, computing, (once + again(n) * share) / rates.memory)
-            work *= overhang(plan, n, self.context)
-            taken = work * ceil(rounds) / rounds + ceil(rounds) * _STARTING
-            return 2 * rates.launch + taken + 2 * n * state / rates.memory
+            moving = (once + again(n) * share) / reached(rates)
+            merging = 2 * rates.launch + 2 * n * state / rates.memory
+            if alone.limit in ("matrix", "vector", "special") or (dots and not self.hides(plan)):
+                return merging + self.spent(plan, n, computing, moving, share)
+            rounds = self.programs(plan) * n / (rates.processors * (_WALKING if plain else _RESIDENT))
+            work = overlapped(rates, computing, moving, again=bool(repeated(plan))) * overhang(plan, n, self.context)
+            least = 0.0 if dots else self.loading(plan, n, share)
+            return merging + max(work * ceil(rounds) / rounds + ceil(rounds) * _STARTING, least)
 
         best = min(range(2, most + 1), key=seconds)
         return (best, seconds(best)) if seconds(best) < whole else (1, whole)
@@ -249,12 +296,12 @@ class Model:
         return self.known[eq]
 
     def by_dots(self, plan: Planned) -> frozenset[str]:
-        """The equations of a kernel that dots compute; other sums of products have their axes in tiles of no dot.
+        """The equations of a kernel that dots compute; other sums of products have their axes in tiles of no dot."""
+        if plan not in self.dotted:
+            self.dotted[plan] = self._by_dots(plan)
+        return self.dotted[plan]
 
-        On a GPU all count as dots: few tiles of other products fit there.
-        """
-        if not self.context.target.rates.in_turn:
-            return frozenset(eq.name for eq in plan.equations)
+    def _by_dots(self, plan: Planned) -> frozenset[str]:
         shapes = shapes_of(plan.equations, self.context)
         tiles = {a: t for t, group in tile_axes(plan, self.context).items() for a in group}
 
@@ -270,7 +317,7 @@ class Model:
         """What there is to do for an equation that no dot computes."""
         scans = prefix(eq, self.program) is not None
         axes = frozenset(eq.axes if scans else (*eq.axes, *eq.over))
-        v, s = _counted(eq.bodies, self.context)
+        v, s = counted(eq.bodies, self.context)
         return (Work(axes, 0.0, v + (positions(tuple(axes), self.context) if eq.monoid else 0), s),)
 
     def _works(self, eq: Equation) -> Iterator[Work]:
@@ -287,54 +334,6 @@ class Model:
                     made = tuple(f for f in side if not isinstance(f, ein.Read))
                     if made:
                         along = frozenset(a for f in side for a in ein.axes_of(f))
-                        yield Work(along, 0.0, *_counted(made, self.context))
+                        yield Work(along, 0.0, *counted(made, self.context))
                 return
         yield from self.by_position(eq)
-
-
-def _unhidden(plan: Planned) -> float:
-    """The share of the time that other units than the slowest take: all, where these wait for a walk within a walk."""
-    return 1.0 if repeated(plan) else _UNHIDDEN
-
-
-def _busy(plan: Planned, rates: Rates, computing: float, moving: float) -> float:
-    """Seconds that all processors take for what a plan computes and moves.
-
-    What a walk within a walk reads it reads through the cache, which it shares with what it reads again.
-    """
-    if rates.in_turn:
-        return computing + moving
-    longer, shorter = max(computing, moving), min(computing, moving)
-    return longer + _UNHIDDEN * shorter if repeated(plan) else longer
-
-
-def arithmetic(
-    rates: Rates, dots: float, vector: float, special: float, unhidden: float = _UNHIDDEN
-) -> tuple[float, str]:
-    """Seconds of all processors for so many operations, and the unit that most of them pass in."""
-    units = {"matrix": dots / rates.matrix, "vector": vector / rates.vector, "special": special / rates.special}
-    slowest = max(units, key=lambda unit: units[unit])
-    unhidden = 1 if rates.in_turn else unhidden
-    return units[slowest] + unhidden * (sum(units.values()) - units[slowest]), slowest
-
-
-def _counted(expressions: tuple[ein.Expr, ...], context: Context) -> tuple[float, float]:
-    """Vector operations and special functions of some expressions."""
-    vector = special = 0.0
-    for n in (n for e in expressions for n in ein.walk(e) if isinstance(n, Apply)):
-        size = float(positions(ein.axes_of(n), context))
-        match n:
-            case Apply(op="pow", args=(_, Const(value=int() as power))) if 0 < power <= _MULTIPLIED:
-                vector += size * (power.bit_length() + power.bit_count() - 2)  # squares, and products of them
-            case Apply(op=op) if op in _SPECIAL:
-                special += size
-            case _:
-                vector += size
-    return vector, special
-
-
-@lru_cache(maxsize=1024)
-def follow_each_other(equations: tuple[Equation, ...], dots: frozenset[str]) -> bool:
-    """Whether one dot is computed from another."""
-    named = {t.name: eq for eq in equations for t in eq.outputs}
-    return any(dots & upstream(named[name], named) for name in dots)

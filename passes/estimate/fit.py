@@ -29,7 +29,10 @@ from einc.tile.blocks import power
 
 WHOLE_DOT = 512  # the longest axis held whole in a tile that others cross
 _WHOLE_SCORE = 128  # the longest axis held whole along which a contraction's results are reduced
-_WHOLE_ROW = 16384  # the longest row held whole by itself
+_WHOLE_ROW = 32768  # the longest row held whole by itself, by all threads of a program
+_HIDDEN = 8  # programs that hold rows, with which a processor reads some while it computes with others
+_EXPOSED = 1 / 4  # of the time that memory takes, where a processor has room for the row of one program alone
+_HALF_OF_REGISTERS = 1 << 15  # elements that a processor has room for, beside what is made of them
 _RESULTS = 3 << 14  # of all results together where a dot has a batch axis: three quarters of the registers
 
 
@@ -134,6 +137,14 @@ def narrowness(plan: Planned, shapes: Mapping[str, Shape], context: Context) -> 
     return (_FULL / _LEAST) ** 2
 
 
+def exposure(plan: Planned, context: Context) -> float:
+    """How many times longer memory takes because processors have room for few of the rows that a kernel holds."""
+    if not plan.whole or context.target.cache:
+        return 1.0
+    held = prod(map(context.size, plan.whole))
+    return 1.0 + _EXPOSED * max(held / _HALF_OF_REGISTERS - 1 / _HIDDEN, 0.0)
+
+
 class Tiles:
     """The tiles of a plan's kernel, with so many positions of blocked axes, or the least."""
 
@@ -195,7 +206,7 @@ class Tiles:
             lone = (
                 not cached and self.shapes and set(eq.axes) & set(self.plan.batch) and set(tile) <= set(self.plan.whole)
             )
-            most = self.room.crossed if self.batched else self.room.tile
+            most = self.room.crossed if self.batched else self.room.tile if self.shapes or cached else _WHOLE_ROW
             yield tile, most // _LEAST if lone else most  # a program's only row costs what others take for theirs
         else:
             yield dot.over(dot.row, dot.inner), self.room.tile

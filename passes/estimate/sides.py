@@ -11,11 +11,13 @@ of two inner axes, over which its results are summed.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from math import prod
 
-from einc.ein import AxisValue, Equation, axes_of, reads
+from einc.ein import AxisValue, Equation, Expr, axes_of, reads
 from einc.ein.dealing import Shape
 from einc.passes.algebra.contraction import contraction
+from einc.passes.streaming.walks import upstream
 from einc.pipeline import Context
 from einc.pipeline.plan import Planned
 from einc.tile import Sides
@@ -23,6 +25,8 @@ from einc.tile.blocks import power
 
 _LINE = 64  # positions of neighbours in memory
 _MOST = 8  # times as many elements at most has what is read most
+_FEWEST = 16  # positions along an axis that a block is worth
+_BLOCK = 64  # positions of a walked axis in a block
 _WORTH_FILLING = 8  # positions of an inner axis that is filled up to the 16 which a dot takes
 
 
@@ -62,7 +66,7 @@ def shapes_of(equations: Iterable[Equation], context: Context) -> dict[str, Shap
 
 def tile_axes(plan: Planned, context: Context) -> dict[str, tuple[str, ...]]:
     """The axes that each tile axis of a plan's kernel is made of, by the first of them; outermost first."""
-    walked = () if steps(plan, context) else (*plan.walked, *plan.scanned)
+    walked = () if steps(plan, context) else (*blocked(plan, context), *plan.scanned)
     groups = (plan.rows, plan.columns, *held(plan, context), walked, *plan.inner)
     return {g[0]: g for g in groups if g}
 
@@ -72,6 +76,46 @@ def steps(plan: Planned, context: Context) -> bool:
     shapes = shapes_of(plan.equations, context).values()
     walked = set(plan.walked)
     return bool(shapes and walked) and not plan.scanned and all(walked <= set(s.batch) for s in shapes)
+
+
+def stepped(plan: Planned, context: Context) -> tuple[str, ...]:
+    """The walked axes that a walk takes one position of at a time; blocks lie along the others.
+
+    They are all of them where it goes over batch axes; and where a contraction reads an operand at sums of them and of
+    axes of its result, as a convolution does, all but one. Then a block is one of the operand at a place that is known
+    for the whole of it, and not positions that are found one by one.
+    """
+    if steps(plan, context):
+        return plan.walked
+    if context.target.cache or context.level < 2 or len(plan.walked) < 2 or plan.scanned or plan.inner:
+        return ()
+    walked = set(plan.walked)
+    own = [eq for eq in plan.equations if walked & set(eq.over)]
+    shapes = shapes_of(own, context)
+    if len(shapes) < len(own) or not all(walked <= set(s.inner) for s in shapes.values()):
+        return ()
+    shifted = {a for eq in own for e in eq.bodies for r in reads(e) for i in r.index for a in _shifted(i, walked)}
+    if not shifted:
+        return ()
+    best = max(plan.walked, key=lambda a: (_each(context.size(a)), a not in shifted, context.size(a)))
+    return tuple(a for a in plan.walked if a != best) if context.size(best) >= _FEWEST else ()
+
+
+def _shifted(index: Expr, walked: set[str]) -> set[str]:
+    """The walked axes of an index that others are added to."""
+    axes = set(axes_of(index))
+    return axes & walked if axes - walked else set()
+
+
+def _each(n: int) -> float:
+    """The positions of an axis in a block, on average over its blocks."""
+    return n / -(-n // _BLOCK)
+
+
+def blocked(plan: Planned, context: Context) -> tuple[str, ...]:
+    """The walked axes that blocks of the walk lie along."""
+    found = stepped(plan, context)
+    return tuple(a for a in plan.walked if a not in found)
 
 
 def held(plan: Planned, context: Context) -> tuple[tuple[str, ...], ...]:
@@ -110,3 +154,10 @@ def line(plan: Planned, group: Iterable[str], context: Context) -> int:
     last = {e.axis for e in most if isinstance(e, AxisValue)}
     along = [context.size(a) for a in group if a in last and a in (*plan.rows, *plan.columns)]
     return min(_LINE, power(prod(along))) if along else 1
+
+
+@lru_cache(maxsize=1024)
+def follow_each_other(equations: tuple[Equation, ...], dots: frozenset[str]) -> bool:
+    """Whether one dot is computed from another."""
+    named = {t.name: eq for eq in equations for t in eq.outputs}
+    return any(dots & upstream(named[name], named) for name in dots)

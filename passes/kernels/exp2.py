@@ -9,23 +9,29 @@ follows them are kept in units of log2(e) inside a loop, so that the factor join
 leaves is divided by it once.
 
     exp(c * y - r)                            -->   exp2(c' * y - r * log2(e))     r has fewer axes: one operation less
+    x = a - b; exp(x)                         -->   exp(a - b)                     first, if nothing else reads x
     exp(where(p, x, -inf) - where(p, y, 0))   -->   where(p, exp(x - y), 0)        first, so that equal powers are one
+
+A score and its reference in other units are rounded once more each, by the last place of the score, where their
+difference is exact. So they change units only in kernels that read or write types with fewer digits than f32.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import assert_never
 
 from einc import tile
 from einc.base.types import F32
 from einc.tile import Elem, Lit, Ref, TileType, Value
+from einc.tile.live import live
 from einc.tile.typing import axes_of, dtype_of, scope
-from einc.tile.walk import loop_position, over_values, rebuild, values_in, values_of, walk_values
+from einc.tile.walk import lets, loop_position, loops, over_values, rebuild, values_in, values_of, walk_values
 
-_LOG2_E = Lit(1 / math.log(2), F32)
+_LOG2_E = Lit(math.log2(math.e), F32)
 _LOG_2 = Lit(math.log(2), F32)
 
 Names = dict[str, TileType]
@@ -35,52 +41,94 @@ def exp2(kernel: tile.Kernel) -> tile.Kernel:
     """The kernel with its exponentials taken to base 2."""
     if not any(isinstance(v, Elem) and v.op == "exp" for v in values_in(kernel.body)):
         return kernel
-    body = tuple(over_values(s, _hoisted) for s in kernel.body)
-    return replace(kernel, body=tuple(_statements(body, scope(kernel))))
+    uses = Counter(v.name for v in values_in(kernel.body) if isinstance(v, Ref))
+    uses.update(c.after for loop in loops(kernel.body) for c in loop.carried)
+    body = tuple(over_values(s, _hoisted) for s in live(_spelled(kernel.body, uses)))
+    values = {s.names[0]: s.value for s in lets(body) if len(s.names) == 1}
+    narrow = any(b.dtype.is_float and b.dtype.bits < F32.bits for b in kernel.buffers)
+    return replace(kernel, body=live(tuple(_statements(body, scope(kernel), values, narrow))))
 
 
-def _statements(body: tuple[tile.Statement, ...], names: Names) -> Iterator[tile.Statement]:
+def _spelled(body: tuple[tile.Statement, ...], uses: Mapping[str, int]) -> tuple[tile.Statement, ...]:
+    """The body with its exponents spelled out, but for names that are read elsewhere."""
+    made: list[tile.Statement] = []
+    own: dict[str, Value] = {}
+    for s in (over_values(s, lambda v: _exponents(v, own)) for s in body):
+        match s:
+            case tile.Let(names=(name,), value=Elem() as value) if uses[name] == 1:
+                if all(isinstance(v, Elem | tile.Convert) or not values_of(v) for v in walk_values(value)):
+                    own[name] = value
+        made.append(replace(s, body=_spelled(s.body, uses)) if isinstance(s, tile.Loop) else s)
+    return tuple(made)
+
+
+def _exponents(v: Value, own: Mapping[str, Value]) -> Value:
+    def spelled(x: Value) -> Value:
+        if isinstance(x, Ref):
+            return spelled(own[x.name]) if x.name in own else x
+        return rebuild(x, spelled) if isinstance(x, Elem) else x
+
+    below = rebuild(v, lambda x: _exponents(x, own))
+    return rebuild(below, spelled) if isinstance(below, Elem) and below.op == "exp" else below
+
+
+def _statements(
+    body: tuple[tile.Statement, ...], names: Names, values: Mapping[str, Value], narrow: bool
+) -> Iterator[tile.Statement]:
     left: dict[str, Value] = {}  # states that loops leave in units of log2(e)
     for s in (_read(s, left) for s in body):
         match s:
             case tile.Let(value=value):
-                yield replace(s, value=_powers(value, names))
+                yield replace(s, value=_powers(value, names, values, narrow))
                 names.update(zip(s.names, s.types, strict=True))
             case tile.Store(value=value):
-                yield replace(s, value=_powers(value, names))
+                yield replace(s, value=_powers(value, names, values, narrow))
             case tile.Loop(axis=axis, carried=carried):
                 states = {c.name: c.type for c in carried}
                 inner = {**names, axis.name: loop_position(axis), **states}
                 units = _Units(s, inner)
-                done = tuple(map(units.rescaled, s.body)) if units.pay else s.body
-                yield replace(s, body=tuple(_statements(done, inner)))
+                pay = narrow and units.pay
+                done = tuple(map(units.rescaled, s.body)) if pay else s.body
+                yield replace(s, body=tuple(_statements(done, inner, values, narrow)))
                 names.update(states)
-                left |= {
-                    c.name: Elem("mul", (Ref(c.name), _LOG_2)) for c in carried if units.pay and c.name in units.kept
-                }
+                left |= {c.name: Elem("mul", (Ref(c.name), _LOG_2)) for c in carried if pay and c.name in units.kept}
             case _:
                 assert_never(s)
 
 
-def _powers(v: Value, names: Names) -> Value:
-    made = rebuild(v, lambda below: _powers(below, names))
+def _powers(v: Value, names: Names, values: Mapping[str, Value], narrow: bool) -> Value:
+    made = rebuild(v, lambda below: _powers(below, names, values, narrow))
     match made:
         case Elem(op="exp", args=(x,)) if dtype_of(x, names) == F32 and axes_of(x, names):
-            return Elem("exp2", (_scaled(x, names) or Elem("mul", (x, _LOG2_E)),))
+            return Elem("exp2", ((_scaled(x, names, values) if narrow else None) or Elem("mul", (x, _LOG2_E)),))
         case _:
             return made
 
 
-def _scaled(x: Value, names: Names) -> Value | None:
+def _scaled(x: Value, names: Names, values: Mapping[str, Value]) -> Value | None:
     """The exponent in units of log2(e), where a scale takes the factor up, and what has fewer axes is multiplied."""
     match x:
         case Elem(op="mul", args=(c, y)) if not axes_of(c, names) and axes_of(y, names):
-            return Elem("mul", (Elem("mul", (c, _LOG2_E)), y))
+            return Elem("mul", (_in_units(c), y))
+        case Ref(name=name) if isinstance(own := values.get(name), Elem) and own.op == "mul":
+            return _scaled(own, names, values)
+        case Elem(op="where", args=(p, y, Lit(value=e) as out)) if e == -math.inf:
+            found = _scaled(y, names, values)
+            return None if found is None else Elem("where", (p, found, out))
         case Elem(op="sub" | "add" as op, args=(a, b)) if set(axes_of(b, names)) < set(axes_of(x, names)):
-            found = _scaled(a, names)
+            found = _scaled(a, names, values)
             return None if found is None else Elem(op, (found, Elem("mul", (b, _LOG2_E))))
         case _:
             return None
+
+
+def _in_units(c: Value) -> Value:
+    """A scale, times log2(e)."""
+    match c:
+        case Lit(value=int() | float() as value, dtype=t):
+            return Lit(value * math.log2(math.e), t)
+        case _:
+            return Elem("mul", (c, _LOG2_E))
 
 
 def _hoisted(v: Value) -> Value:
@@ -138,7 +186,7 @@ class _Units:
         return (v for s in self.lets for v in walk_values(s.value) if isinstance(v, Elem))
 
     def found(self) -> Iterator[str]:
-        """Tiles that are a multiple of another by a number, of which a maximum or minimum is taken, masked or not."""
+        """Results of dots and multiples of tiles by a number, of which a maximum or minimum is taken, masked or not."""
         for v in (v for s in self.lets for v in walk_values(s.value)):
             match v:
                 case tile.Fold(monoid=monoid, args=(Ref(name=name),)) if monoid.extreme:
@@ -152,7 +200,9 @@ class _Units:
         """The multiple in units of log2(e), if the number takes the factor up."""
         match v:
             case Elem(op="mul", args=(c, x)) if not axes_of(c, self.names) and axes_of(x, self.names):
-                return Elem("mul", (Elem("mul", (c, _LOG2_E)), x))
+                return Elem("mul", (_in_units(c), x))
+            case tile.Dot():
+                return Elem("mul", (_LOG2_E, v))
             case Elem(op="where", args=(mask, x, Lit() as other)) if self.is_fixed(other):
                 found = self.scaled(x)
                 return None if found is None else Elem("where", (mask, found, other))

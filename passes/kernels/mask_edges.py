@@ -112,8 +112,8 @@ class _Masks:
                 x, y = self.value(left), self.value(right)
                 return replace(
                     v,
-                    left_in=None if left_in is None else self.value(left_in),
-                    right_in=None if right_in is None else self.value(right_in),
+                    left_in=None if left_in is None else self.counting(left_in, v.row),
+                    right_in=None if right_in is None else self.counting(right_in, v.column),
                     left=self.within(inner, x, Lit(0, self.dtype(x))),
                     right=self.within(inner, y, Lit(0, self.dtype(y))),
                     acc=self.value(v.acc),
@@ -134,7 +134,9 @@ class _Masks:
         certain = {term for mask in terms for term in conjuncts(mask)}
         for i, dim, checked in zip(index, self.dims[v.tensor], v.checked, strict=True):
             if checked:
-                terms += [term for term in self.range_of(i, dim) if term not in certain]
+                terms += [
+                    term for term in self.range_of(i, dim) if term not in certain and _compared(term) not in certain
+                ]
         return replace(v, index=index, mask=conjunction(terms))
 
     def range_of(self, i: Value, dim: tuple[str, ...]) -> list[Value]:
@@ -162,6 +164,11 @@ class _Masks:
 
     def kernel_order(self, axes: frozenset[str]) -> list[str]:
         return [a for a in self.names if a in axes and a in self.ragged]
+
+    def counting(self, mask: Value, axis: str) -> Value:
+        """What counts for rows, or columns, of a dot, as far as these exist."""
+        found = self.value(mask)
+        return Elem("and", (Ref(self.edges[axis]), found)) if axis in self.ragged else found
 
     def within(self, axis: str, v: Value, unit: Lit) -> Value:
         """The value, and the unit at positions of the axis that do not exist."""
@@ -225,6 +232,15 @@ class _Masks:
                 return x == y and bound == float("-inf")
             case _:
                 return False
+
+
+def _compared(term: Value) -> Value:
+    """A comparison of a difference with 0 as one of the two."""
+    match term:
+        case Elem(op=op, args=(Elem(op="sub", args=(a, b)), Lit(value=0))):
+            return Elem(op, (a, b))
+        case _:
+            return term
 
 
 def _edges(kernel: tile.Kernel) -> dict[str, str]:

@@ -5,6 +5,10 @@
 A row of programs reads one block of rows and all columns. Programs of several rows, taken column by column, read each
 column's block once for all of them while it is in the cache. It pays where a contraction has more programs than run at
 once.
+
+    grid b, i; loop j: load T[i, j]   -->   grid i, b
+
+Programs that differ only in a batch axis that a tensor of scores lacks read the same blocks of it one after another.
 """
 
 from __future__ import annotations
@@ -15,9 +19,9 @@ from math import prod
 from einc import tile
 from einc.pipeline import Context
 from einc.tile.asked import counts_asked
-from einc.tile.walk import values_in
+from einc.tile.walk import loops, values_in, walk_values
 
-_SECTION = 8  # blocks of rows
+_SECTION = 8  # blocks of rows, or positions of a batch axis
 
 
 def order_grid(kernel: tile.Kernel, context: Context) -> tile.Kernel:
@@ -27,10 +31,28 @@ def order_grid(kernel: tile.Kernel, context: Context) -> tile.Kernel:
         return replace(kernel, choices=kernel.choices.counted(section)) if possible else kernel
     if len(kernel.grid) < 2 or not any(isinstance(v, tile.Dot) for v in values_in(kernel.body)):
         return kernel
+    kernel = replace(kernel, grid=_together(kernel, context))
     rows, columns = (_count(kernel, a, context) for a in kernel.grid[-2:])
     if min(rows, columns) < 2 or rows * columns <= context.target.rates.processors:
         return kernel
     return replace(kernel, choices=replace(kernel.choices, section=_SECTION))
+
+
+def _together(kernel: tile.Kernel, context: Context) -> tuple[tile.TileAxis, ...]:
+    """The grid with those few positions of a batch axis last for which the same scores are read."""
+    rows = {a.name for a in kernel.grid if a.blocked}
+    if len(rows) != 1 or kernel.choices.parts > 1 or context.target.cache:
+        return kernel.grid
+    scores = [
+        v
+        for loop in loops(kernel.body)
+        for v in values_in(loop.body)
+        if isinstance(v, tile.Load) and {*rows, loop.axis.name} <= {i.name for i in v.index if isinstance(i, tile.Ref)}
+    ]
+    along = [{r.name for r in walk_values(*v.index) if isinstance(r, tile.Ref)} for v in scores]
+    few = [a for a in kernel.grid if not a.blocked and 1 < prod(context.extent(x) for x in a.axes) <= _SECTION]
+    last = tuple(a for a in few if any(a.name not in names for names in along))
+    return (*(a for a in kernel.grid if a not in last), *last)
 
 
 def _count(kernel: tile.Kernel, axis: tile.TileAxis, context: Context) -> int:

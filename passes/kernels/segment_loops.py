@@ -19,27 +19,36 @@ from einc.tile import Elem, Lit, Value
 from einc.tile.live import live
 from einc.tile.masks import inside
 from einc.tile.typing import axes_of, scope
-from einc.tile.walk import Scope, loop_position, rebuild, rewritten, values_in, walk_values
+from einc.tile.walk import Scope, lets, loop_position, rebuild, rewritten, tile_axes, values_in, walk_values
 from einc.tile.windows import by_descriptor
 
 
 def segment_loops(kernel: tile.Kernel) -> tile.Kernel:
     """The kernel with an unmasked body for every loop that gains by one."""
     free = frozenset(by_descriptor(kernel))
-    body = rewritten(kernel.body, lambda s, here: _segmented(s, here, free), Scope(scope(kernel)))
+    axes = tile_axes(kernel).values()
+    edges = frozenset(s.names[0] for s in lets(kernel.body) if any(s.value == inside(a) for a in axes))
+    body = rewritten(kernel.body, lambda s, here: _segmented(s, here, free, edges), Scope(scope(kernel)))
     return kernel if body == kernel.body else replace(kernel, body=live(body))
 
 
-def _segmented(s: tile.Statement, here: Scope, free: frozenset[str]) -> tuple[tile.Statement, ...]:
-    return (replace(s, full=_full(s, here.inside(s).names, free)) if isinstance(s, tile.Loop) else s,)
+def _segmented(
+    s: tile.Statement, here: Scope, free: frozenset[str], edges: frozenset[str]
+) -> tuple[tile.Statement, ...]:
+    return (replace(s, full=_full(s, here.inside(s).names, free, edges)) if isinstance(s, tile.Loop) else s,)
 
 
-def _full(loop: tile.Loop, names: dict[str, tile.TileType], free: frozenset[str]) -> tile.Full | None:
-    """The loop's unmasked segment, if there is one that saves work; masks of loads from `free` tensors take none."""
+def _full(
+    loop: tile.Loop, names: dict[str, tile.TileType], free: frozenset[str], edges: frozenset[str]
+) -> tile.Full | None:
+    """The loop's unmasked segment, if there is one that saves work; masks of loads from `free` tensors take none.
+
+    `edges` are the names of what says which rows exist.
+    """
     if loop.full is None or not any(isinstance(v, tile.Dot) for v in values_in(loop.body)):
         return None
     edge = inside(loop.axis, loop.stop if loop.exact else None)
-    known = _Known((*loop.full.holds, edge), names)
+    known = _Known((*loop.full.holds, edge), names, edges)
     body = live(known.body(loop.body), {c.after for c in loop.carried})
     return replace(loop.full, body=body) if _masks(body, free) < _masks(loop.body, free) else None
 
@@ -66,7 +75,8 @@ def _masks_of(v: Value) -> tuple[Value | None, ...] | None:
 class _Known:
     """Values where some predicates hold. No value loses an axis: a mask that alone spreads a whole value stays."""
 
-    def __init__(self, holds: tuple[Value, ...], names: dict[str, tile.TileType]) -> None:
+    def __init__(self, holds: tuple[Value, ...], names: dict[str, tile.TileType], edges: frozenset[str]) -> None:
+        self.edges = edges
         self.truths = {_normal(p): True for p in holds} | {
             _normal(Elem(DENIED[p.op], p.args)): False for p in holds if isinstance(p, Elem) and p.op in DENIED
         }
@@ -81,6 +91,8 @@ class _Known:
         match s:
             case tile.Let(names=names, types=types, value=value):
                 self.names.update(zip(names, types, strict=True))
+                if (truth := self.truths.get(tile.Ref(names[0]))) is not None:
+                    self.truths[_normal(value)] = truth  # what a name is known to be is known of what it names
                 known = self.value(value)
                 if isinstance(known, Lit) and known.dtype == BOOL and len(names) == 1:
                     self.truths[tile.Ref(names[0])] = bool(known.value)
@@ -143,9 +155,11 @@ class _Known:
                 chosen = (x if c.value else y) if isinstance(c, Lit) else Elem("where", (c, x, y))
                 return self.spread(chosen, Elem("where", (p, x, y))) if self.keeps else chosen
             case tile.Dot(left=left, right=right, acc=acc, left_in=left_in, right_in=right_in):
-                inside = (None if p is None else self.mask(p) for p in (left_in, right_in))
+                inside = (None if p is None else self.counting(p) for p in (left_in, right_in))
                 x, y, z = (self.whole(a) for a in (left, right, acc))
                 return tile.Dot(x, y, z, v.row, v.column, v.inner, v.batch, *inside)
+            case tile.Fold(monoid=monoid, args=(a,)) if monoid.truths and isinstance(known := self.value(a), Lit):
+                return known  # tiles have positions
             case tile.Fold(args=args) | tile.Scan(args=args):
                 return replace(v, args=tuple(map(self.whole, args)))
             case _:
@@ -154,6 +168,11 @@ class _Known:
     def mask(self, mask: Value) -> Value | None:
         found = self.value(mask)
         return None if found == Lit(True, BOOL) else found
+
+    def counting(self, mask: Value) -> Value | None:
+        """What counts for rows, or columns; where all do that exist, nothing has to be told apart."""
+        found = self.mask(mask)
+        return None if isinstance(found, tile.Ref) and found.name in self.edges else found
 
     def spread(self, found: Value, v: Value) -> Value:
         """What was found for a value, if it extends over the same axes."""

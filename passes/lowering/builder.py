@@ -15,7 +15,8 @@ from typing import assert_never
 from einc import ein, tile
 from einc.base.ops import OPS, Rule
 from einc.base.types import BOOL, F32, I64, INT, U64, DType, compute
-from einc.ein import Apply, Cast, Const, Expr, Monoid, Program, Read
+from einc.ein import ZERO, Apply, Cast, Const, Expr, Monoid, Program, Read
+from einc.ein.domains import holds
 from einc.ein.guards import composite
 from einc.ein.inference import dtype_of as inferred
 from einc.ein.printer import print_equation
@@ -35,6 +36,12 @@ from einc.pipeline.plan import Planned
 from einc.tile.live import live
 from einc.tile.walk import tile_axes, values_in
 
+
+def _is_guarded(read: Read, condition: Expr) -> bool:
+    """Is a read guarded by a condition, among others?"""
+    return read.guard is not None and set(holds(condition)) <= set(holds(read.guard))
+
+
 Inside = Callable[[Read, tuple[str, ...], DType], tile.Value | None]
 
 
@@ -49,7 +56,8 @@ class Builder(Statements):
         self.inside = inside
         self.given = {p.name for p in program.operands}
         self.finer: dict[Expr, Callable[[], tile.Value]] = {}  # values of expressions with less rounding
-        self.inverts = True  # a tile is multiplied by the inverse of its divisor
+        self.inverts = True  # a tile is multiplied by the inverse of its divisor, but after a walk
+        self.walks = bool(plan.walked)
         self.sheltered = plan.sheltered
         self.shared: set[Expr] = set()
         self.share(e for eq in plan.equations for e in eq.expressions())
@@ -93,6 +101,8 @@ class Builder(Statements):
 
     def typed(self, e: Expr, order: tuple[str, ...], t: DType) -> tile.Value:
         """An expression as a value of type t, over tile axes in this order."""
+        if isinstance(e, Cast) and e.dtype.is_float and self.dtype(e.arg) == t and t.is_float and e.dtype.bits > t.bits:
+            e = e.arg  # what is widened is not rounded where it is narrowed again
         real = compute(t) if t.is_float else F32
         return self.convert(self._value(e, order, real), t)
 
@@ -176,6 +186,8 @@ class Builder(Statements):
         op, rule = e.op, OPS[e.op].rule
         types = [self.dtype(a) for a in e.args]
         if rule is Rule.SELECT:
+            if e.args[2] == ZERO and isinstance(e.args[1], Read) and _is_guarded(e.args[1], e.args[0]):
+                return self._value(e.args[1], order, real)  # what is not read is 0
             _, chosen = self._alike(e.args[1:], order, meeting(types[1:], real))
             return tile.Elem("where", (self.typed(e.args[0], order, BOOL), *chosen))
         if rule is Rule.LOGIC:
@@ -218,7 +230,12 @@ class Builder(Statements):
         return tile.Elem("and", (tile.Elem("not", (below,)), tile.Elem(op, (a, b))))
 
     def _is_spread(self, args: tuple[tile.Value, ...]) -> bool:
-        """Does the first argument extend over more than its rows, while the second is the same for all of it?"""
+        """Does the first argument extend over more than its rows, while the second is the same for all of it?
+
+        What a walk leaves is divided once, as the references are that its states follow.
+        """
+        if self.walks and len(self.blocks) == 1:
+            return False
         extends = self.axes_of(args[0])
         several = len(extends) > 1 or any(self.roles.get(a) not in ("row", "column") for a in extends)
         return several and not self.axes_of(args[1])

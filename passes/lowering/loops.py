@@ -7,34 +7,45 @@ from functools import reduce
 
 from einc import tile
 from einc.base.types import BOOL, INT
+from einc.passes.estimate.sides import blocked, stepped
 from einc.passes.lowering.advance import step
 from einc.passes.lowering.kernel import Kernel
 from einc.passes.lowering.limits import Limits, limits
 from einc.passes.lowering.prefixes import goes_backwards, prefixes
+from einc.passes.lowering.statements import Axes
 from einc.passes.lowering.states import States
 from einc.passes.streaming.walks import Walk, upstream
 from einc.tile import Elem, Lit, Value
 from einc.tile.masks import extent
 
 
-def span(kernel: Kernel, walk: Walk) -> Limits:
-    """The limits of a walk: at levels that prune, those of the domain of its reductions."""
-    return limits(kernel, walk) if kernel.context.level >= 2 else Limits(full=None)
+def walked(kernel: Kernel) -> Axes:
+    """The tile axes of a kernel's walk: one that takes a position at a time, one in blocks, or both, that first."""
+    plan, context = kernel.plan, kernel.context
+    groups = ((stepped(plan, context), "batch"), (blocked(plan, context), "reduced"))
+    return tuple(kernel.b.axis(axes, role) for axes, role in groups if axes)
 
 
-def loop(kernel: Kernel, axis: tile.TileAxis, walk: Walk) -> States:
+def span(kernel: Kernel, walk: Walk, axes: Axes) -> Limits:
+    """The limits of a walk: at levels that prune, those of the domain of its reductions; none of a loop in steps."""
+    return limits(kernel, walk) if kernel.context.level >= 2 and len(axes) == 1 else Limits(full=None)
+
+
+def loop(kernel: Kernel, axes: Axes, walk: Walk) -> States:
     """The loop over all positions of the walk; returns its states, which hold their final values after it."""
-    return looped(kernel, axis, walk, span(kernel, walk))
+    return looped(kernel, axes, walk, span(kernel, walk, axes))
 
 
-def looped(kernel: Kernel, axis: tile.TileAxis, walk: Walk, found: Limits, exact: bool = False) -> States:
-    """The loop over some positions."""
+def looped(kernel: Kernel, axes: Axes, walk: Walk, found: Limits, exact: bool = False) -> States:
+    """The loop over some positions; where it is a loop within steps of another, these are the other's."""
     kernel.settle(_before(kernel, walk))
-    states = States(kernel, walk.links, axis.axes, kernel.plan.scanned)
+    states = States(kernel, walk.links, kernel.plan.walked, kernel.plan.scanned)
     known, order = dict(kernel.known), kernel.order
     backwards = goes_backwards(kernel, walk)
+    *steps, axis = axes
     full = None if backwards else _full(kernel, axis, found)
-    with kernel.b.loop(axis, found.start, found.stop, exact, backwards) as block:
+    bounds = (found.start, found.stop, exact)
+    with kernel.b.nest(steps[0], axis, *bounds) if steps else kernel.b.loop(axis, *bounds, backwards) as block:
         kernel.order = (*order, axis.name) if axis.blocked else order
         for eq in walk.scans:
             prefixes(kernel, axis.name, eq, block)

@@ -17,12 +17,11 @@ from einc.ein import TRUE, ZERO, Apply, Equation, Expr, Extent, Program, Read, a
 from einc.ein.rewriting import bottom_up
 from einc.passes.algebra.domain import conjunction
 from einc.passes.algebra.exposure import Dims, is_exposed
-from einc.passes.estimate.sides import steps
 from einc.passes.lowering.finish import finish
 from einc.passes.lowering.held_rows import refined
 from einc.passes.lowering.kernel import Kernel
 from einc.passes.lowering.limits import outermost_bounded
-from einc.passes.lowering.loops import loop
+from einc.passes.lowering.loops import loop, walked
 from einc.passes.lowering.split_walks import in_parts
 from einc.passes.streaming.walks import walks
 from einc.pipeline import Context, State
@@ -61,10 +60,10 @@ def lowered(program: Program, plan: Planned, context: Context) -> tile.Kernel:
     grid, whole = kernel.enter()
     kernel.refined = refined(kernel)
     if plan.walked:
-        axis = kernel.b.axis(plan.walked, "batch" if steps(plan, context) else "reduced")
-        kernel.b.run_along(plan.scanned, axis)
+        axes = walked(kernel)
+        kernel.b.run_along(plan.scanned, axes[-1])
         for walk in walks(plan):
-            finish(loop(kernel, axis, walk))
+            finish(loop(kernel, axes, walk))
     kernel.store_rest()
     return kernel.b.kernel(plan, grid, whole)
 

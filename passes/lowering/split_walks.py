@@ -17,13 +17,12 @@ from einc.base.types import INT
 from einc.ein import Program
 from einc.ein.rewriting import unused
 from einc.passes.estimate.again import repeated
-from einc.passes.estimate.sides import steps
 from einc.passes.lowering.advance import merge
 from einc.passes.lowering.finish import finish
 from einc.passes.lowering.held_rows import refined
 from einc.passes.lowering.kernel import Kernel
 from einc.passes.lowering.limits import Limit
-from einc.passes.lowering.loops import looped, span
+from einc.passes.lowering.loops import looped, span, walked
 from einc.passes.lowering.states import Moment, States
 from einc.passes.streaming.walks import Walk, walks
 from einc.pipeline import Context, positions
@@ -58,10 +57,10 @@ def _each(program: Program, plan: Planned, walk: Walk, context: Context, taken: 
     if repeated(plan):  # all parts of a few rows at once: their operands stay in the cache from block to block
         grid = (*(a for a in grid if a.axes != (plan.split,)), *(a for a in grid if a.axes == (plan.split,)))
     kernel.refined = refined(kernel)
-    axis = b.axis(plan.walked, "batch" if steps(plan, context) else "reduced")
-    found = span(kernel, walk)
-    start, stop = _part(kernel, plan, found.start, found.stop)
-    states = looped(kernel, axis, walk, replace(found, start=start, stop=stop), exact=True)
+    axes = walked(kernel)
+    found = span(kernel, walk, axes)
+    start, stop = _part(kernel, axes[0], found.start, found.stop)
+    states = looped(kernel, axes, walk, replace(found, start=start, stop=stop), exact=True)
     stored: dict[tuple[str, ...], tuple[tile.Buffer, ...]] = {}
     for a in states.accumulators():
         names = states.names[a.name]
@@ -121,13 +120,13 @@ def _loaded(kernel: Kernel, states: States, parts: Parts, axis: str) -> Moment:
     return Moment("part", held, (axis,))
 
 
-def _part(kernel: Kernel, plan: Planned, start: Limit, stop: Limit) -> tuple[Value, Value]:
+def _part(kernel: Kernel, axis: tile.TileAxis, start: Limit, stop: Limit) -> tuple[Value, Value]:
     """Where this program's part of the positions that its tile visits starts and stops."""
-    b, name = kernel.b, "_".join(plan.walked)
+    b, plan, name = kernel.b, kernel.plan, "_".join(axis.axes)
     first = Lit(0, INT) if start is None else start
-    last = extent(plan.walked) if stop is None else stop
+    last = extent(axis.axes) if stop is None else stop
     length = last if start is None else Elem("max", (Elem("sub", (last, first)), Lit(0, INT)))
-    unit = _alignment(kernel, plan)
+    unit = _alignment(kernel, plan) if axis.blocked else 1
     each = b.bind(f"{name}_each", _times(_quotient(length, plan.splits * unit), unit), ())
     offset = Elem("mul", (b.position[plan.split], each))
     begin = b.bind(f"{name}_first", offset if start is None else Elem("add", (first, offset)), ())

@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from einc import tile
 from einc.base.types import INT, DType
@@ -17,6 +17,7 @@ from einc.passes.lowering.operations import (
 )
 from einc.pipeline.plan import Planned
 from einc.tile.typing import axes_of, dtype_of
+from einc.tile.walk import over_values, renaming
 
 Axes = tuple[tile.TileAxis, ...]
 
@@ -153,6 +154,26 @@ class Statements:
         self.position = before
         states, body = tuple(block.states), tuple(block.statements)
         self.emit(tile.Loop(axis, states, body, start, stop, exact, reverse, block.full))
+
+    @contextmanager
+    def nest(
+        self, steps: tile.TileAxis, axis: tile.TileAxis, start: tile.Value | None, stop: tile.Value | None, exact: bool
+    ) -> Iterator[Block]:
+        """A loop over the axis at each step of another loop, which passes the states on from one to the next.
+
+        The bounds are those of the outer loop.
+        """
+        with self.loop(steps, start, stop, exact) as outer:
+            with self.loop(axis) as block:
+                yield block
+            inner = outer.statements.pop()
+            assert isinstance(inner, tile.Loop)
+            within = {c.name: self.name(f"{c.name}_within") for c in inner.carried}
+            self.types.update((name, self.types[c]) for c, name in within.items())
+            outer.states += [replace(c, after=within[c.name]) for c in inner.carried]
+            own = tuple(replace(c, name=within[c.name], init=tile.Ref(c.name)) for c in inner.carried)
+            body = tuple(over_values(s, renaming(within)) for s in inner.body)
+            outer.statements.append(replace(inner, carried=own, body=body))
 
     def bind(self, wanted: str, value: tile.Value, order: tuple[str, ...]) -> tile.Value:
         """The value bound to a name; one that is a name already stays as it is."""

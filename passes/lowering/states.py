@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from einc import ein
 from einc.base.types import F32, DType
-from einc.ein import Apply, Const, Equation, Expr, Read
+from einc.ein import Apply, Equation, Expr, Read
 from einc.ein.monoids import MONOIDS
 from einc.ein.rewriting import read_as, reading, replaced
 from einc.passes.algebra.domain import conjunction, ordered
@@ -22,7 +22,7 @@ from einc.passes.streaming.movement import Movement, prime
 from einc.passes.streaming.sweep import Accumulator, Link, Reference, extents_of
 from einc.tile import Elem, Lit, Ref, TileType, Value
 
-TALLY = Accumulator("|seen|", (), MONOIDS["sum"], (Const(1.0),))  # the number of positions walked
+TALLY = Accumulator("|seen|", (), MONOIDS["sum"], (ein.ONE,))  # the number of positions walked
 
 END = "end"
 

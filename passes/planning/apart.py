@@ -19,8 +19,7 @@ from dataclasses import replace
 from einc.base.types import accumulator
 from einc.ein import AxisValue, Equation, Program, Read, Tensor
 from einc.ein.rewriting import names, unused
-from einc.passes.estimate.cost import follow_each_other
-from einc.passes.estimate.sides import shapes_of
+from einc.passes.estimate.sides import follow_each_other, shapes_of
 from einc.passes.streaming.walks import upstream
 from einc.pipeline import Context
 from einc.pipeline.plan import Alternative, Planned

@@ -9,12 +9,12 @@ copy fetches each once. Its batch axes come first, the others stay in their orde
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from einc import ein
-from einc.base.facts import Layout
 from einc.ein import AxisValue, Equation, Read
+from einc.ein.guards import composite
 from einc.ein.rewriting import bottom_up, names, unused
 from einc.passes.estimate.cost import Model
 from einc.passes.estimate.products import Single, single
@@ -32,8 +32,10 @@ def copy_operands(state: State, context: Context) -> State:
     model, taken = Model(state.program, context), names(state.program)
     for plan in state.plans:
         found = single(plan.of(state.program), model)
-        for read in () if found is None else _copied(found, context, context.backend):
-            state = _with_copy(state, plan, read, context.layouts[read.tensor], taken)
+        if found is None:
+            continue
+        for read in _copied(found, context, context.backend):
+            state = _with_copy(state, plan, read, found.order(read), taken)
     return state
 
 
@@ -41,7 +43,7 @@ def _copied(found: Single, context: Context, backend: Backend) -> tuple[Read, ..
     """The operands of a product that are copied: those with which it takes the least time."""
     assert backend.seconds is not None
     target, rates = context.target, context.target.rates
-    unfit = [r for r in found.sides if r.tensor in context.layouts and not found.fits(r)]
+    unfit = [r for r in found.sides if r.tensor in context.layouts and not found.fits(r) and found.order(r)]
     best: tuple[Read, ...] = ()
     least = backend.seconds(found.product, target)
     for chosen in [tuple(unfit), *((r,) for r in unfit)] if unfit else []:
@@ -52,25 +54,26 @@ def _copied(found: Single, context: Context, backend: Backend) -> tuple[Read, ..
     return best
 
 
-def _with_copy(state: State, plan: Plan, read: Read, layout: Layout, taken: set[str]) -> State:
-    """The state with a copy of an operand, which the plan's equation reads in its place."""
+def _with_copy(state: State, plan: Plan, read: Read, order: Sequence[int], taken: set[str]) -> State:
+    """The state with a copy of an operand, its dimensions in this order, which the plan's equation reads instead."""
     program = state.program
-    axes = [e.axis for e in read.index if isinstance(e, AxisValue)]
-    order = [axes[k] for k in layout.order]
-    inner = [a for a in order if a not in plan.batch]
     name = unused(f"{read.tensor}_copy", taken)
     taken.add(name)
-    dims = tuple((a,) for a in (*(a for a in order if a in plan.batch), *inner))
-    own = Equation((ein.Tensor(name, program.dtypes()[read.tensor]),), dims, (replace(read, guard=None),))
-    there = Read(name, tuple(AxisValue(a) for (a,) in dims))
+    bare = all(isinstance(e, AxisValue) for e in read.index)
+    own = tuple((e.axis,) for e in read.index if isinstance(e, AxisValue)) if bare else program.shapes()[read.tensor]
+    dims, index = tuple(own[k] for k in order), tuple(read.index[k] for k in order)
+    source = Read(read.tensor, tuple(map(composite, own)))
+    copied = Equation((ein.Tensor(name, program.dtypes()[read.tensor]),), dims, (source,))
+    there = Read(name, index, None if bare else read.guard)
     equations = tuple(_reading(eq, read, there) if eq.name in plan.equations else eq for eq in program.equations)
     at = next(k for k, eq in enumerate(equations) if eq.name in plan.equations)
-    rows = tuple(a for a in order if a != inner[-1])
-    copying = Planned((own,), stores=(name,), rows=rows, columns=(inner[-1],)).plan
+    columns = dims[-1]
+    rows = tuple(a for dim in own for a in dim if a not in columns)
+    copying = Planned((copied,), stores=(name,), rows=rows, columns=columns).plan
     place = state.plans.index(plan)
     return replace(
         state,
-        program=replace(program, equations=(*equations[:at], own, *equations[at:])),
+        program=replace(program, equations=(*equations[:at], copied, *equations[at:])),
         plans=(*state.plans[:place], copying, *state.plans[place:]),
     )
 

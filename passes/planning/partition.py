@@ -4,6 +4,7 @@
 
 `search` finds the kernels of a program as it stands, `roles` the roles of the axes in one. Where another program of the
 same meaning may have better kernels (`materialise`, `recompute`, `nest`, `share`, `pick`, `apart`), both are searched.
+What was looked at beside the kernels that are taken is kept in order of time: `plan=2` asks for the first of those.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 
+from einc.base.errors import CallError
 from einc.ein import Program
 from einc.ein.rewriting import drop_dead
 from einc.passes.estimate.single import alone
@@ -26,20 +28,43 @@ from einc.passes.planning.search import Search, after
 from einc.passes.planning.share import shared
 from einc.pipeline import Context, State, positions
 from einc.pipeline.plan import Alternative, Groups, Join, Planned
+from einc.tile.asked import PLAN, asked
 
 
 def partition(state: State, context: Context) -> State:
-    """The state with a plan for every kernel, and the joins compared. At level 0, each equation is a kernel."""
+    """The state with a plan for every kernel, and the joins compared. At level 0, each equation is a kernel.
+
+    Raises `CallError` for the number of a plan that there is none of.
+    """
+    wanted = asked(context.choices, PLAN)
+    number = wanted if isinstance(wanted, int) else 1
     if context.level == 0:
+        _check(number, 1)
         return replace(state, plans=tuple(alone(eq, state.program, context).plan for eq in state.program.equations))
-    found = _searched(Search(drop_dead(state.program), context))
-    assert found is not None
-    found = _improved(found)
+    found = _best(state.program, context)
+    if number > 1:
+        others = _beside(found)
+        _check(number, 1 + len(others))
+        found = others[number - 2]
     joins = (*found.joins, *found.search.left(found.plans))
     program, plans = pass_on(found.search.program, [p.plan for p in found.plans])
     program = narrowed(program, plans, context)
     ordered = Flow([p.of(program) for p in plans]).ordered()
     return replace(state, program=program, plans=tuple(p.plan for p in ordered), joins=joins)
+
+
+def others(state: State, context: Context) -> tuple[float, ...]:
+    """The predicted seconds of the plan that is taken, then of those that `plan=2` and so on ask for."""
+    if context.level == 0:
+        return ()
+    found = _best(state.program, context)
+    return (found.seconds, *(o.seconds for o in _beside(found)))
+
+
+def _check(number: int, most: int) -> None:
+    if number > most:
+        there = "there is one plan" if most == 1 else f"there are {most} plans"
+        raise CallError(f"plan={number} is not possible", fact=there, hint=f"plan={most}")
 
 
 # The alternatives to a program, given its kernels.
@@ -58,10 +83,11 @@ _HUGE = 1 << 28  # elements, a gigabyte of float32
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """The kernels found for a program, the joins that led there, their predicted seconds, and the `large` tensors that
-    they pass on."""
+    """The kernels found for a program, the joins that led there from a kernel for each equation, their predicted
+    seconds, and the `large` tensors that they pass on."""
 
     search: Search
+    separate: tuple[Planned, ...]
     joins: tuple[Join, ...]
     plans: tuple[Planned, ...]
     seconds: float
@@ -98,8 +124,21 @@ def _searched(search: Search, begin: Groups = ()) -> _Found | None:
     if joins is None:
         return None
     joins += search.steps(reduce(after, joins, separate))
-    plans = reduce(after, joins, separate)
-    return _Found(search, tuple(joins), tuple(plans), sum(map(search.seconds, plans)), search.passed(plans))
+    return _joined(search, separate, joins)
+
+
+def _joined(search: Search, separate: Sequence[Planned], joins: Sequence[Join]) -> _Found:
+    """The kernels that such joins make."""
+    plans = reduce(after, joins, [*separate])
+    seconds = sum(map(search.seconds, plans))
+    return _Found(search, tuple(separate), tuple(joins), tuple(plans), seconds, search.passed(plans))
+
+
+def _best(program: Program, context: Context) -> _Found:
+    """The kernels that are predicted to take the least time."""
+    found = _searched(Search(drop_dead(program), context))
+    assert found is not None
+    return _improved(found)
 
 
 def _improved(found: _Found) -> _Found:
@@ -119,3 +158,34 @@ def _better(found: _Found) -> _Found | None:
         if other is not None and other.is_better(found, alternative.most):
             return other
     return None
+
+
+_MOST_BESIDE = 8  # plans that are kept beside the one that is taken
+
+
+def _beside(found: _Found) -> list[_Found]:
+    """Other kernels of the same meaning, by predicted time: with fewer joins, with one more, or of an alternative."""
+    seen = {_made(found)}
+    different = []
+    for other in _looked_at(found):
+        if _made(other) not in seen:
+            seen.add(_made(other))
+            different.append(other)
+    return sorted(different, key=lambda o: o.seconds)[:_MOST_BESIDE]
+
+
+def _made(found: _Found) -> tuple[object, ...]:
+    return found.search.program.equations, frozenset(p.plan for p in found.plans)
+
+
+def _looked_at(found: _Found) -> Iterator[_Found]:
+    search, joins = found.search, found.joins
+    for k in range(len(joins)):
+        yield _joined(search, found.separate, joins[:k])
+    for join in search.left(found.plans):
+        if isinstance(join.made, Planned):
+            yield _joined(search, found.separate, (*joins, replace(join, taken=True)))
+    for alternative in (a for law in _ALTERNATIVES for a in law(search.program, found.plans, search.context)):
+        other = _searched(Search(drop_dead(alternative.program), search.context, search.memory), alternative.begin)
+        if other is not None:
+            yield _improved(other) if alternative.leads else other

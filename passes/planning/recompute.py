@@ -16,7 +16,8 @@ from dataclasses import replace
 
 from einc.ein import AxisValue, Equation, Expr, Program, Read, axes_of, reads, substitute, tensors_of
 from einc.ein.rewriting import bottom_up, names, renamed, unused
-from einc.passes.estimate.cost import Model, arithmetic
+from einc.passes.estimate.cost import Model
+from einc.passes.estimate.units import arithmetic
 from einc.passes.planning.compared import compared
 from einc.passes.planning.scores import large
 from einc.passes.streaming.prefix import prefix

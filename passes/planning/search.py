@@ -26,7 +26,7 @@ from einc.pipeline import Context
 from einc.pipeline.plan import Groups, Join, Planned
 from einc.tile.asked import asked
 
-FOR_MEMORY = 2.0  # times as long, to do without a tensor that is larger than any operand and any result
+FOR_MEMORY = 2.5  # times as long, to do without a tensor that is larger than any operand and any result
 WITHIN = 1.25  # the same where walks within walks take its place
 _MOST_EQUATIONS = 32  # in one kernel; larger groups are not tried
 

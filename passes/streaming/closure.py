@@ -54,10 +54,11 @@ def links(
     found: list[Link | NotClosed] = []
     taken = {t.name for eq in chain for t in eq.outputs}
     taken |= {name for eq in chain for name in sources(eq)}
+    named: dict[Expr, str] = {}
     for eq in chain:
         if lost.isdisjoint(sources(eq)):
             whole = written(eq)
-            closure = _Closure(whole, frozenset(moving), maxima, frozenset(positive), tuple(over), taken)
+            closure = _Closure(whole, frozenset(moving), maxima, frozenset(positive), tuple(over), taken, named)
             link = _mixed(whole, blurred) or closure.link()
             positive |= {eq.name} if makes_no_negative(whole, positive) else set()
         else:
@@ -108,6 +109,7 @@ class _Closure:
     positive: frozenset[str]
     over: tuple[str, ...]
     taken: set[str]
+    named: dict[Expr, str] = field(default_factory=dict)  # the references of all links, by what they are made of
     references: dict[Expr, Reference] = field(default_factory=dict)
 
     def fresh(self, stem: str) -> str:
@@ -124,7 +126,7 @@ class _Closure:
         inside = [r for b in self.eq.bodies for r in ein.reads(b) if outer.depends(r) and outer.varies(r)]
         if inside:
             return NotClosed(self.eq, inside[0], "it reads a value that is still changing at every position it reduces")
-        bodies = tuple(self.named(b, outer) for b in self.eq.bodies)
+        bodies = tuple(self.relative(b, outer) for b in self.eq.bodies)
         if self.eq.domain is not None and outer.depends(self.eq.domain):
             return NotClosed(self.eq, self.eq.domain, "which positions count depends on a value that is still changing")
         known = self.references.values()
@@ -146,20 +148,21 @@ class _Closure:
 
     # ------------------------------------------------------------------------------------------------------ references
 
-    def named(self, e: Expr, outer: Movement) -> Expr:
+    def relative(self, e: Expr, outer: Movement) -> Expr:
         """The expression with its largest parts of earlier values, free of the walked axes, read as references."""
         if not outer.depends(e):
             return e
         if not outer.varies(e):
             return self.reference(e)
-        return ein.rebuild(e, lambda below: self.named(below, outer))
+        return ein.rebuild(e, lambda below: self.relative(below, outer))
 
     def reference(self, e: Expr) -> Expr:
         axes = ein.axes_of(e)
         known = self.references.get(e)
         if known is None:
             seen = not extents_of(e).isdisjoint(self.over)
-            name = e.tensor if isinstance(e, Read) else self.fresh(f"ref{len(self.references) or ''}")
+            name = e.tensor if isinstance(e, Read) else self.named.get(e)
+            name = self.named[e] = name or self.fresh(f"ref{len(self.references) or ''}")
             known = self.references[e] = Reference(name, axes, e, 0, seen)
         return Read(known.name, tuple(ein.AxisValue(a) for a in axes))
 

@@ -18,7 +18,7 @@ from einc.passes.streaming.walks import walks
 from einc.tile import Loop
 from tests.support.compiled import compiled, definition, in_small_tiles, runner
 
-LONG = {"i": 1 << 14, "j": 1 << 20, "e": 4096, "d": 64}  # hints: j is too long to be held whole, i fills a machine
+LONG = {"i": 1 << 16, "j": 1 << 20, "e": 128, "d": 64}  # hints: j is too long to be held whole, i fills a machine
 
 
 def as_if_long(body: str, level: int = 2, target: str = "interpret", **sizes: int) -> driver.Compiled:

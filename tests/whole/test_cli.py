@@ -138,7 +138,7 @@ def test_wrong_usage(words: list[str], says: str) -> None:
 # Commands
 
 
-@pytest.mark.parametrize("command", ["run", "dump", "emit", "explain", "check", "passes", "functions", "demo"])
+@pytest.mark.parametrize("command", ["run", "dump", "emit", "explain", "check", "tune", "passes", "functions", "demo"])
 def test_help_has_an_example(command: str) -> None:
     assert f"Example: einc {command}" in " ".join(good(command, "--help").split())
 

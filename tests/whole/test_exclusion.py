@@ -12,7 +12,8 @@ from einc import driver
 from einc.base.targets import INTERPRETER, TARGETS
 from einc.binding import bind
 from einc.evaluate import evaluate
-from einc.tile import Dot, Loop
+from einc.tile import Dot, Load, Loop
+from einc.tile.masks import conjuncts
 from einc.tile.walk import values_in
 from tests.support.compiled import in_parts, run_in_torch, runner
 
@@ -183,5 +184,64 @@ def test_full_blocks_have_no_guards() -> None:
     def guarded(body: Any) -> list[bool]:
         return [v.left_in is not None for v in values_in(body) if isinstance(v, Dot)]
 
-    assert guarded(loop.body) == [False, True]
-    assert guarded(loop.full.body) == [False, False]
+    def masks(body: Any) -> list[int]:
+        return [len(conjuncts(v.mask)) for v in values_in(body) if isinstance(v, Load)]
+
+    assert guarded(loop.body) == guarded(loop.full.body) == [False, False]  # loads have the guards
+    assert masks(loop.body) == [2, 3]
+    assert masks(loop.full.body) == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("mask", "by_loads"),
+    [
+        ("j <= i", True),
+        ("j <= i and i - j < 9", True),
+        ("j <= i and i < j + 0 * 9", True),  # no row counts any
+        ("abs(i - j) < 9 and j > 1", False),
+        ("(i + j) % 3 == 0", False),  # no interval
+    ],
+)
+def test_what_no_row_counts_is_not_loaded(mask: str, by_loads: bool) -> None:
+    """Where rows that count are an interval, loads leave out the others, and a dot has no condition: V is NaN there."""
+    text = (
+        "def f(Q[i, d], K[j, d], V[j, e]):\n    S[i, j] = Q[i, d] * K[j, d]\n"
+        f"    P[i, j] = where({mask}, S, 0)\n    O[i, e] = P * V[j, e]\n    return O\n"
+    )
+    rng = np.random.default_rng(0)
+    queries = 24 if by_loads else 32  # a whole block
+    given = {n: rng.standard_normal((rows, 16)).astype("f4") for n, rows in (("Q", queries), ("K", 70), ("V", 70))}
+    program = driver.elaborate(driver.parse(text, "exclusion"))
+    (wanted,) = evaluate(program, given)
+    c = driver.compile_program(
+        program, 2, TARGETS["sm_90"], {"i": 24, "j": 1 << 20, "d": 16, "e": 16}, choices=in_parts(1)
+    )
+    assert c.state.schedule is not None
+    dots = [v for kernel in c.state.schedule.kernels for v in values_in(kernel.body) if isinstance(v, Dot)]
+    assert any(d.left_in is not None for d in dots) == (not by_loads)
+    counting = f"def m(A[i], B[j]):\n    O[j] = any[i](({mask}) and A == 0 and B == 0)\n    return O\n"
+    zeros = {"A": np.zeros(queries, "f4"), "B": np.zeros(70, "f4")}
+    (counts,) = evaluate(driver.elaborate(driver.parse(counting, "counting")), zeros)
+    for name in "KV":
+        given[name][~counts.astype(bool)] = np.nan
+    found = runner(c.on(INTERPRETER))(*map(torch.from_numpy, given.values()))[0].double().numpy()
+    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_what_another_dot_counts_is_loaded() -> None:
+    """V is read whole where a dot without a mask reads it as well, and has its guard in the other dot."""
+    text = (
+        "def f(Q[i, d], K[j, d], V[j, e]):\n    S[i, j] = Q[i, d] * K[j, d]\n    P[i, j] = where(j <= i, S, 0)\n"
+        "    O[i, e] = P * V[j, e]\n    U[i, e] = tanh(S) * V[j, e]\n    return O, U\n"
+    )
+    rng = np.random.default_rng(0)
+    given = {n: rng.standard_normal((rows, 16)).astype("f4") for n, rows in (("Q", 24), ("K", 70), ("V", 70))}
+    program = driver.elaborate(driver.parse(text, "exclusion"))
+    wanted = evaluate(program, given)
+    sizes = {"i": 24, "j": 1 << 20, "d": 16, "e": 16}
+    c = driver.compile_program(program, 2, TARGETS["sm_90"], sizes, choices=in_parts(1))
+    assert c.state.schedule is not None
+    (kernel,) = c.state.schedule.kernels
+    assert any(v.left_in is not None for v in values_in(kernel.body) if isinstance(v, Dot))
+    for found, exact in zip(runner(c.on(INTERPRETER))(*map(torch.from_numpy, given.values())), wanted, strict=True):
+        np.testing.assert_allclose(found.double().numpy(), exact, rtol=1e-4, atol=1e-4)

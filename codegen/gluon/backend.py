@@ -1,0 +1,52 @@
+"""Gluon as a generator: kernels whose warps have roles are its own, all others are written as Triton's."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from einc import ein, tile
+from einc.base.targets import Target
+from einc.codegen.triton.backend import TRITON
+from einc.pipeline import Context, Pass, on_kernels
+from einc.pipeline.emitted import Both, Emitted
+
+# What writes kernels is imported when the first is written: source that was kept on disk needs none of it.
+
+
+def _specialise_warps(kernel: tile.Kernel, context: Context) -> tile.Kernel:
+    from einc.codegen.gluon.specialise_warps import specialise_warps
+
+    return specialise_warps(kernel, context)
+
+
+def _emit(program: ein.Program, schedule: tile.Schedule, target: Target) -> Emitted:
+    from einc.codegen.gluon.kernels import kernel_source
+    from einc.codegen.triton.file import emit
+
+    return emit(program, schedule, target, kernel_source)
+
+
+def _emit_both(both: Both, target: Target) -> Emitted:
+    from einc.codegen.gluon.kernels import kernel_source
+    from einc.codegen.triton.file import emit_both
+
+    return emit_both(both, target, kernel_source)
+
+
+SPECIALISE_WARPS = Pass(
+    "specialise-warps",
+    "loop j: s = dot(q, k); p = f(s); o = dot(p, v)  -->  begin s(j), o(j - 1); p(j) = f(s(j)); finish both",
+    "copies, dots and what is computed between them go on at the same time, on units of their own",
+    on_kernels(_specialise_warps),
+    level=2,
+    needs=("sized-tiles", "placed-loads"),
+    gives=("lowered", "placed-loads"),
+)
+
+GLUON = replace(
+    TRITON,
+    name="gluon",
+    passes={**TRITON.passes, "segment-loops": (SPECIALISE_WARPS,)},
+    emit=_emit,
+    emit_both=_emit_both,
+)

@@ -1,0 +1,320 @@
+"""The function of a consumer: its rows of a block, step by step, as the events of the roles say."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from typing import assert_never
+
+from einc.codegen.emit.layout import indented, wrapped
+from einc.codegen.emit.text import ATOM, Axes
+from einc.codegen.gluon.frame import Frame, Part
+from einc.codegen.gluon.producer import phase, slot
+from einc.tile import Carried, Dot, Fill, Fold, Let, Lit, Ref, Store, TileType
+from einc.tile.roles import ROWS, Begin, Event, Finish, Keep, Make, Release, Turn, Wait, in_flight
+from einc.tile.walk import own_values, values_in, walk_values
+
+_BITS = 32  # of what a register holds
+_PART = 16  # positions of a block that are cleared at once
+
+
+class Consumer(Part):
+    """Writes it: steps with masks, steps without, and the dots that the last step leaves."""
+
+    def __init__(self, frame: Frame) -> None:
+        row = frame.roles.axis
+        dots = [s.value for s in frame.lets.values() if isinstance(s.value, Dot)]
+        columns = list(dict.fromkeys(d.column for d in dots))
+        tiles: dict[Axes, str] = {(row, x): frame.names.fresh(f"TILE_{x.upper()}", ascii_only=True) for x in columns}
+        homes = {x: f"gl.SliceLayout(0, {tiles[row, x]})" for x in columns}
+        super().__init__(frame, tiles, {**homes, row: f"gl.SliceLayout(1, {tiles[row, columns[0]]})"}, str(ROWS))
+        self.tiles, self.row = tiles, row
+        self.dots = {n: s.value for n, s in frame.lets.items() if isinstance(s.value, Dot)}
+        self.states = {c.after: c for c in frame.walked.carried}
+        self.stepping: dict[tuple[str, str], str] = {}
+        self.flying = {n: self.names.fresh(f"{n}_begun") for n in self.dots}
+        late = [n for n, step in self.roles.dots.items() if step < 0]
+        self.sides = {n: self.names.fresh(f"{n}_side") for n in late}
+        self.bodies = [{s.names[0]: s for s in frame.walked.body if isinstance(s, Let)}]
+        if frame.segmented[1]:
+            assert frame.walked.full is not None
+            self.bodies.append({s.names[0]: s for s in frame.walked.full.body if isinstance(s, Let)})
+
+    def lines(self) -> list[str]:
+        """The body of the function."""
+        loop = self.frame.walked
+        inside = [s.value for b in self.bodies for n, s in b.items() if n not in self.frame.slots]
+        rest = [v for s in self.frame.after for v in own_values(s)]
+        names = self.needed([*inside, *rest, *(c.init for c in loop.carried)])
+        found = [*self.layouts(), *self.positions(names), *self.bind(names, self.frame.before)]
+        for c in loop.carried:
+            found += self.state(c)
+        for r in self.roles.held:
+            there = self.frame.barriers[r.name, "there"]
+            place = self.frame.consumer if self.frame.slots[r.name].sliced else "0"
+            found.append(f"mbarrier.wait({there}.index({place}), 0)")
+        found.append(f"if {self.frame.total} > 0:")
+        found += indented(self.every())
+        for s in self.frame.after:
+            if isinstance(s, Let):
+                found += wrapped(self.let(s, {}))
+            elif isinstance(s, Store):
+                found += self.stored(s)
+        return found
+
+    def stored(self, s: Store) -> Iterator[str]:
+        """A store: of a tile, by 16 bytes of a row at once, after its elements have changed threads."""
+        value, axes = self.write.quotients(s), s.type.axes
+        if len(axes) < 2 or s.part is not None:
+            yield from wrapped(self.write.store(replace(s, value=value)))
+            return
+        tiles, each = self.write.tiles, 16 // s.type.dtype.size
+        block, name = self.python["block", axes[1]], self.names.fresh(f"ROWS_{axes[1].upper()}", ascii_only=True)
+        lanes = f"{block} // {each}"
+        layout = f"gl.BlockedLayout([1, {each}], [32 // ({lanes}), {lanes}], [4, 1], [1, 0])"
+        found, types = self.names.fresh(f"{s.tensor}_rows"), self.write.types
+        yield f"{name}: gl.constexpr = {layout}"
+        yield from wrapped(f"{found} = gl.convert_layout({self.write.full(value, axes).code}, {name})")
+        self.write.tiles, self.python["value", found] = {**tiles, axes: name}, found
+        types[found] = TileType(s.type.dtype, axes)
+        yield from wrapped(self.write.store(replace(s, value=Ref(found))))
+        self.write.tiles = tiles
+
+    def layouts(self) -> Iterator[str]:
+        for (_, x), name in self.tiles.items():
+            block = self.python["block", x]
+            yield f"{name}: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, {block}, 16])"
+
+    def positions(self, names: set[str]) -> Iterator[str]:
+        """Its rows, and the positions along axes that are held whole."""
+        for a in (self.frame.rows, *self.frame.kernel.whole):
+            if a.name in names:
+                size = str(ROWS) if a.name == self.row else self.python["block", a.name]
+                name = self.take("value", a.name, a.name)
+                first = f"{self.frame.origin} + {self.frame.consumer} * {ROWS} + " if a.name == self.row else ""
+                yield f"{name} = {first}gl.arange(0, {size}, layout={self.write.homes[a.name]}).to(INT)"
+
+    def state(self, c: Carried) -> list[str]:
+        code = self.value(c.init, c.type)
+        self.take("value", c.name, c.name)
+        self.write.types[c.name] = c.type
+        return wrapped(f"{self.python['value', c.name]} = {code}")
+
+    # Steps -----------------------------------------------------------------------------------------------------------
+
+    def every(self) -> Iterator[str]:
+        """All steps: the first with masks, whatever it is."""
+        loop, steps = self.frame.walked, self.frame.total
+        before, whole = self.frame.segmented
+        full, masked = self.frame.ends
+        yield "# the first step"
+        yield from self.step(self.roles.first, self.bodies[0], "0")
+        ends = [f"tl.maximum({full}, 1)"] if before else ["1"]
+        if before:
+            yield from self.walk(self.bodies[0], "1", full, f"blocks of {loop.axis.name} that are masked")
+        if whole:
+            yield from self.walk(
+                self.bodies[1], ends[0], masked, f"blocks of {loop.axis.name} of which every position counts"
+            )
+            ends = [f"tl.maximum({masked}, 1)"]
+        yield from self.walk(self.bodies[0], ends[0], steps, f"blocks of {loop.axis.name} that are masked")
+        yield "# what the last step leaves"
+        yield from self.step(self.roles.last, {}, steps)
+
+    def walk(self, body: dict[str, Let], start: str, stop: str, what: str) -> Iterator[str]:
+        yield f"# {what}"
+        yield f"for step in range({start}, {stop}):"
+        yield from indented(self.step(self.roles.events, body, "step"))
+
+    def step(self, events: Iterable[Event], body: dict[str, Let], number: str) -> Iterator[str]:
+        """The events of a step. Names that the first one binds are its own, since loops carry what is bound before."""
+        kept = dict(self.python)
+        axis = self.frame.walked.axis
+        if body:
+            own = tuple(s for n, s in body.items() if n not in self.frame.slots)
+            names = {v.name for v in values_in(own) if isinstance(v, Ref)}
+            place = self.place(number)
+            if axis.name in names:
+                name = self.python["value", axis.name] = self.named(axis.name, number)
+                home = self.write.homes[axis.name]
+                yield f"{name} = {place} + gl.arange(0, {self.python['block', axis.name]}, layout={home}).to(INT)"
+        events = tuple(events)
+        for e in events:
+            yield from self.event(e, events, body, number)
+        self.python.clear()
+        self.python.update(kept)
+
+    def named(self, name: str, number: str) -> str:
+        """A variable of a step."""
+        if (name, number) not in self.stepping:
+            self.stepping[name, number] = self.names.fresh(f"first_{name}" if number == "0" else name)
+        return self.stepping[name, number]
+
+    def place(self, number: str) -> str:
+        block = self.python["block", self.frame.walked.axis.name]
+        start = self.frame.start if self.frame.walked.start is not None else ""
+        if number == "0":
+            return start or "0"
+        return f"{start} + {number} * {block}" if start else f"{number} * {block}"
+
+    def event(self, e: Event, events: tuple[Event, ...], body: dict[str, Let], number: str) -> Iterator[str]:
+        match e:
+            case Wait(ring=name, step=step):
+                there, depth = self.frame.barriers[name, "there"], self.depth(name)
+                at = self.at(number, step)
+                there = f"{there}.index({slot(at, depth)}), {phase(at, depth)}"
+                early = f", pred={at} < {self.frame.total}" if step > 0 else ""
+                yield f"mbarrier.wait({there}{early})"
+            case Release(ring=name, step=step):
+                free = self.frame.barriers[name, "free"]
+                yield f"mbarrier.arrive({free}.index({slot(self.at(number, step), self.depth(name))}), count=1)"
+            case Turn(ends=False):
+                own = self.frame.consumer
+                yield f"mbarrier.wait({self.frame.turn}.index({own}), {number} & 1 ^ {own})"
+            case Turn():
+                yield f"mbarrier.arrive({self.frame.turn}.index(1 - {self.frame.consumer}), count=1)"
+            case Begin(dot=name, step=step):
+                yield from wrapped(self.begin(name, self.at(number, step)))
+            case Finish(dot=name):
+                yield from wrapped(self.finish(name, in_flight(events, name), number))
+            case Make(names=names):
+                yield from self.make(names, body, number)
+            case Keep(dot=name):
+                yield from self.keep(name, body, number)
+            case _:
+                assert_never(e)
+
+    def depth(self, ring: str) -> int:
+        return next(r.depth for r in self.roles.rings if r.name == ring)
+
+    def at(self, number: str, step: int) -> str:
+        """The number of a step before or after another one."""
+        if number.isdecimal():
+            return str(int(number) + step)
+        last = number == self.frame.total
+        return f"{number} {'-' if step < 0 else '+'} {abs(step)}" if step or last else number
+
+    def begin(self, name: str, at: str) -> str:
+        d = self.dots[name]
+        left = self.sides.get(name) or self.in_slot(d.left, (d.row, d.inner), at)
+        right = self.in_slot(d.right, (d.inner, d.column), at)
+        if name in self.sides:
+            added = self.python["value", self.states[name].name]
+            return f"{self.flying[name]} = hopper.warpgroup_mma({left}, {right}, {added}, is_async=True)"
+        zeros = self.write.filled(Lit(0, self.write.dtype(d.acc)), d.sides.result).code
+        return f"{self.flying[name]} = hopper.warpgroup_mma({left}, {right}, {zeros}, use_acc=False, is_async=True)"
+
+    def in_slot(self, v: object, wanted: tuple[str, str], at: str) -> str:
+        """A side of a dot in shared memory, as a tile over these axes."""
+        assert isinstance(v, Ref)
+        s = self.frame.slots[v.name]
+        ring = next(r for r in self.roles.rings if v.name in r.loads)
+        place = "0" if ring.held else slot(at, ring.depth)
+        if s.sliced:
+            consumers = self.roles.consumers
+            place = self.frame.consumer if ring.held else f"({place}) * {consumers} + {self.frame.consumer}"
+        code = f"{s.name}.index({place})"
+        if len(s.axes) < len(s.sides):
+            sizes = (side for side, (axis, _) in zip(s.sides, self.frame.windows[s.load.tensor], strict=True) if axis)
+            code += f".reshape([{', '.join(sizes)}])"
+        return code if s.axes == wanted else f"{code}.permute((1, 0))"
+
+    def finish(self, name: str, flying: int, number: str) -> str:
+        if name in self.sides:
+            state, side = self.python["value", self.states[name].name], self.sides[name]
+            return f"{state}, {side} = hopper.warpgroup_mma_wait({flying}, deps=({self.flying[name]}, {side}))"
+        d = self.dots[name]
+        found = self.python["value", name] = self.named(name, number)
+        self.write.types[name] = TileType(self.write.dtype(d.acc), d.sides.result)
+        return f"{found} = hopper.warpgroup_mma_wait({flying}, deps=({self.flying[name]},))"
+
+    def make(self, names: tuple[str, ...], body: dict[str, Let], number: str) -> Iterator[str]:
+        made = [body[n] for n in names if n in body]
+        self.write.bound = {n: s.value for n, s in body.items()}
+        later: dict[str, Let] = {}  # products that only a maximum has read so far: an addition takes them with it
+        for s in made:
+            if self.write.is_scaled(s.value) and not isinstance(s.value, Fold):
+                later[s.names[0]] = s
+                continue
+            if not isinstance(s.value, Fold) or not self.write.is_scaled(s.value):
+                read = {v.name for v in walk_values(s.value) if isinstance(v, Ref)}
+                for n in [n for n in later if n in read]:
+                    yield from self.bound(later.pop(n), number)
+            yield from self.bound(s, number)
+        for s in later.values():
+            yield from self.bound(s, number)
+        own = {s.names[0] for s in made}
+        moved = [c for c in self.frame.walked.carried if c.after in own]
+        pairs = [(self.python["value", c.name], self.python["value", c.after]) for c in moved]
+        if {a for a, _ in pairs} & {b for _, b in pairs}:
+            yield f"{', '.join(a for a, _ in pairs)} = {', '.join(b for _, b in pairs)}"
+        else:
+            yield from (f"{a} = {b}" for a, b in pairs)
+
+    def bound(self, s: Let, number: str) -> list[str]:
+        """A binding of a step."""
+        for n in s.names:
+            self.python["value", n] = self.named(n, number)
+        return wrapped(self.let(s, {}))
+
+    def keep(self, name: str, body: dict[str, Let], number: str) -> Iterator[str]:
+        d = body[name].value
+        assert isinstance(d, Dot)
+        width = _BITS // 8 // self.write.dtype(d.left).size
+        layout = f"gl.DotOperandLayout(0, {self.tiles[d.row, d.column]}, {width})"
+        left = self.write.full(d.left, (d.row, d.inner)).code
+        yield from wrapped(f"{self.sides[name]} = gl.convert_layout({left}, {layout})")
+        if d.left_in is not None:
+            yield from self.clear(d, number)
+        state = self.states[name]
+        if d.acc not in (Ref(state.name), Fill(Lit(0, state.type.dtype))):
+            code = self.write.full(d.acc, d.sides.result).code
+            yield from wrapped(f"{self.python['value', state.name]} = {code}")
+
+    def clear(self, d: Dot, number: str) -> Iterator[str]:
+        """Zeros in the right side's block where no row of any consumer counts; all consumers write the same."""
+        assert isinstance(d.right, Ref)
+        assert d.left_in is not None
+        s, ring = self.frame.slots[d.right.name], next(r for r in self.roles.rings if d.right.name in r.loads)
+        sizes = [self.python["block", a] for a in s.axes]
+        at, each, wide = s.axes.index(d.inner), 16 // s.size, sizes[1]
+        if not self.write.axes(d.left_in):
+            return
+        found, rows = (self.names.fresh(n) for n in ("counts", f"{d.right.name}_rows"))
+        layout = self.names.fresh(f"ROWS_{d.right.name.upper()}", ascii_only=True)
+        lanes = f"{wide} // {each}"
+        there = self.frame.barriers[ring.name, "there"]
+        if self.row in self.write.axes(d.left_in):
+            yield from self.votes(d, found)
+        else:
+            yield from wrapped(f"{found} = {self.write.value(d.left_in, (d.inner,)).code}")
+        yield f"if tl.min({found}.to(tl.int32), 0) == 0:"
+        yield f"    {layout}: gl.constexpr = gl.BlockedLayout([1, {each}], [32 // ({lanes}), {lanes}], [4, 1], [1, 0])"
+        yield f"    mbarrier.wait({there}.index({slot(number, ring.depth)}), {phase(number, ring.depth)})"
+        yield f"    {rows} = {s.name}.index({slot(number, ring.depth)}).reshape([{', '.join(sizes)}])"
+        spread, home = "[:, None]" if at == 0 else "[None, :]", f"gl.SliceLayout({1 - at}, {layout})"
+        if self.row in self.write.axes(d.left_in):
+            kept = f"gl.convert_layout({found}, {home}){spread}"
+            yield f"    {rows}.store(tl.where({kept}, {rows}.load({layout}), 0.0))"
+        else:  # part by part, since registers are full
+            block, own, some = self.python["block", d.inner], self.python["value", d.inner], self.names.fresh("some")
+            place = self.python["value", d.inner] = self.names.fresh(f"{d.inner}_part")
+            yield f"    for part in gl.static_range(0, {block}, {_PART}):"
+            yield f"        {place} = {self.place(number)} + part + gl.arange(0, {_PART}, layout={home}).to(INT)"
+            yield f"        {some} = {rows}.slice(part, {_PART}, {at})"
+            kept = f"({self.write.value(d.left_in, (d.inner,)).code}){spread}"
+            yield f"        {some}.store(tl.where({kept}, {some}.load({layout}), 0.0))"
+            self.python["value", d.inner] = own
+        yield "    hopper.fence_async_shared()"
+
+    def votes(self, d: Dot, found: str) -> Iterator[str]:
+        """Which positions count for a row of any consumer, where rows and positions decide that together."""
+        assert d.left_in is not None
+        own, home = self.python["value", self.row], self.write.homes[self.row]
+        for c in range(self.roles.consumers):
+            rows = self.python["value", self.row] = self.names.fresh(f"{self.row}_{c}")
+            yield f"{rows} = {self.frame.origin} + {c * ROWS} + gl.arange(0, {ROWS}, layout={home}).to(INT)"
+            some = self.write.full(d.left_in, (d.row, d.inner)).at(ATOM)
+            vote = f"tl.max({some}.to(tl.int32), 0) > 0"
+            yield from wrapped(f"{found} = {f'{found} | ({vote})' if c else vote}")
+        self.python["value", self.row] = own

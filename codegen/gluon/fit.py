@@ -1,0 +1,63 @@
+"""Which kernels have the form that roles are for: one walk, dots by consumers' rows, all else position by position."""
+
+from __future__ import annotations
+
+from einc import tile
+from einc.base.types import F32
+from einc.tile import Dot, Fold, Kernel, Loop, Scan
+from einc.tile.typing import multiplied
+from einc.tile.walk import lets, loops, tile_axes, values_in
+
+_NARROW = 2  # bytes of what warpgroups multiply
+
+
+class Unfit(Exception):
+    """Why a kernel's warps get no roles."""
+
+
+def walked(kernel: Kernel) -> tuple[Loop, str]:
+    """The one loop of a kernel, and the axis of the rows of its dots. Raises `Unfit` where there is no such loop."""
+    found = list(loops(kernel.body))
+    if len(found) != 1 or found[0] not in kernel.body:
+        raise Unfit(f"it has {len(found)} loops")
+    (loop,) = found
+    dots = multiplied(kernel)
+    inside = [v for v in values_in(loop.body) if isinstance(v, Dot)]
+    rows = {d.row for d in inside}
+    if not dots or len(inside) != len(dots):
+        raise Unfit("its dots are not in its loop" if dots else "it has no dots")
+    if not loop.axis.blocked or loop.reverse:
+        raise Unfit("its walk does not take blocks in order")
+    blocked = {a.name for a in kernel.grid if a.blocked}
+    if len(rows) != 1 or blocked != rows:
+        raise Unfit("its dots do not share the rows that a program has")
+    if any(d.batch for d, _ in dots):
+        raise Unfit("its dots have a batch axis")
+    if any(t.size != _NARROW or not t.is_float for _, t in dots):
+        raise Unfit("its dots are not of floats of two bytes")
+    return loop, rows.pop()
+
+
+def check_fit(kernel: Kernel, row: str) -> None:
+    """Raise `Unfit` for a value that consumers do not compute by themselves, each for its rows."""
+    roots = {id(s.value) for s in lets(kernel.body)}
+    for v in values_in(kernel.body):
+        if isinstance(v, Scan):
+            raise Unfit("it has prefixes")
+        if isinstance(v, Dot) and id(v) not in roots:
+            raise Unfit("it computes with the result of a dot in place")
+    axes = tile_axes(kernel)
+    (loop,) = loops(kernel.body)
+    for s in lets(loop.body):
+        if isinstance(s.value, Fold) and s.value.axis == row:
+            raise Unfit("it folds rows")
+        if isinstance(s.value, Dot) and s.types[0].dtype != F32:
+            raise Unfit("its dots do not add up in f32")
+        if len(s.types) > 1:
+            raise Unfit("it folds several values at once")
+        own = s.types[0].axes
+        if isinstance(s.value, tile.Load) and row not in own and len(own) > 1:
+            continue
+        if len(own) > 2 or (len(own) == 2 and own[0] != row):
+            raise Unfit(f"{s.names[0]} is no tile of rows")
+    assert row in axes

@@ -1,0 +1,172 @@
+"""What the functions of a kernel whose warps have roles share: its arguments, its parts, and how each is written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from einc import tile
+from einc.codegen.emit.layout import indented, wrapped
+from einc.codegen.emit.names import Names
+from einc.codegen.emit.text import File
+from einc.codegen.gluon.expressions import Layouts
+from einc.codegen.gluon.specialise_warps import parts
+from einc.codegen.triton.kernels import KernelWriter, in_lines
+from einc.tile import Fold, Kernel, Let, Load, Ref, Value
+from einc.tile.roles import ROWS, Ring, Roles
+from einc.tile.typing import scope
+from einc.tile.walk import lets, loop_position, values_of, walk_values
+
+
+@dataclass(frozen=True, slots=True)
+class Slots:
+    """The slots of one load of a ring: their name, the sides and axes of each, and the bytes of an element; `sliced` if
+    each consumer has its own rows of it."""
+
+    load: Load
+    name: str
+    sides: tuple[str, ...]
+    axes: tuple[str, ...]
+    sliced: bool
+    size: int
+
+    @property
+    def bytes(self) -> str:
+        """Those of a slot."""
+        return " * ".join([*(s for s in self.sides if s != "1"), str(self.size)])
+
+
+class Frame(KernelWriter):
+    """What they share; the kernel's own function computes `shared`, scalars that the rows of all consumers decide."""
+
+    expressions = Layouts
+    write: Layouts
+
+    def __init__(self, file: File, kernel: Kernel) -> None:
+        super().__init__(file, kernel)
+        assert kernel.roles is not None
+        self.roles: Roles = kernel.roles
+        self.before, self.walked, self.after = parts(self.kernel)
+        self.lets = {s.names[0]: s for s in lets(self.kernel.body)}
+        self.shared = tuple(s.names[0] for s in self.before if isinstance(s, Let) and self.is_shared(s))
+        self.rows = next(a for a in self.kernel.grid if a.name == self.roles.axis)
+        self.origin = self.take("position", self.rows.name, f"{self.rows.name}0")
+        self.ends = self.names.fresh("full"), self.names.fresh("masked")
+        self.start, self.total = self.names.fresh("first"), self.names.fresh("steps")
+        self.consumer = self.names.fresh("c")
+        self.own = [*self.singles(), *(self.take("value", n, n) for n in self.shared)]
+        self.slots = {name: self.slot(name) for r in self.roles.rings for name in r.loads}
+        self.turn = self.names.fresh("turn")
+        self.barriers = {
+            (r.name, kind): self.names.fresh(f"{r.name}_{kind}")
+            for r in self.roles.rings
+            for kind in (("there",) if r.held else ("there", "free"))
+        }
+
+    def is_shared(self, s: Let) -> bool:
+        """Is it a scalar that all rows of the block decide?"""
+        if s.types[0].axes:
+            return False
+        found = list(walk_values(s.value))
+        named = [self.lets[v.name] for v in found if isinstance(v, Ref) and v.name in self.lets]
+        return any(isinstance(v, Fold) for v in found) or any(map(self.is_shared, named))
+
+    def slot(self, name: str) -> Slots:
+        load = self.lets[name].value
+        assert isinstance(load, Load)
+        box = self.windows[load.tensor]
+        blocks = {a.name: block for block, a in self.signature.blocks} | {self.roles.axis: str(ROWS)}
+        axes = tuple(axis for axis, _ in box if axis is not None)
+        return Slots(
+            load,
+            self.names.fresh(f"{name}_slots"),
+            tuple("1" if axis is None else blocks[axis] for axis, _ in box),
+            axes,
+            self.roles.axis in axes,
+            load.dtype.size,
+        )
+
+    def count(self, ring: Ring, name: str) -> int:
+        """The slots of a load."""
+        return ring.depth * (self.roles.consumers if self.slots[name].sliced else 1)
+
+    # Functions -------------------------------------------------------------------------------------------------------
+
+    def singles(self) -> list[str]:
+        """The places along axes of the grid that are not blocked, and where the block of rows begins."""
+        return [self.take("value", a.name, a.name) for a in self.kernel.grid if not a.blocked] + [self.origin]
+
+    def passed(self) -> list[str]:
+        """What the kernel's own function computes for the others."""
+        bounds = [self.total] if self.walked.start is None else [self.start, self.total]
+        bounds += [n for n, used in zip(self.ends, self.segmented, strict=True) if used]
+        return (
+            self.own
+            + bounds
+            + [s.name for s in self.slots.values()]
+            + list(self.barriers.values())
+            + [self.turn] * self.roles.in_turn
+        )
+
+    @property
+    def segmented(self) -> tuple[bool, bool]:
+        """Are there masked steps before the full ones, and full ones at all?"""
+        full = self.walked.full
+        return full is not None and bool(full.body) and full.start is not None, full is not None and bool(full.body)
+
+    def arguments(self) -> list[str]:
+        """The names of the kernel's arguments."""
+        s = self.signature
+        strides = [x for row in s.strides for x in row]
+        constants = [*(block for block, _ in s.blocks), *(unit for unit, _ in s.units), "INT"]
+        return [*s.pointers, *strides, *s.extents, *s.scalars, *constants]
+
+    def function(self, name: str, body: list[str], extra: str = "") -> list[str]:
+        """A function of a role."""
+        constant = {*(block for block, _ in self.signature.blocks), *(unit for unit, _ in self.signature.units), "INT"}
+        still = {
+            line.split(":")[0].strip() for line in self.header() for line in line.split(",") if "constexpr" in line
+        }
+        taken = [f"{n}: gl.constexpr" if n in constant | still else n for n in (*self.arguments(), *self.passed())]
+        taken += [f"{extra}: gl.constexpr"] if extra else []
+        return ["@gluon.jit", f"def {name}(", *indented(list(in_lines(taken))), "):", *indented(body)]
+
+
+class Part(KernelWriter):
+    """Writes the function of a role, with names of its own."""
+
+    write: Layouts
+
+    def __init__(self, frame: Frame, tiles: dict[tuple[str, ...], str], homes: dict[str, str], rows: str) -> None:
+        self.frame, self.python = frame, dict(frame.python)
+        self.file, self.roles, self.origin = frame.file, frame.roles, frame.origin
+        self.names = Names(frame.names.taken, around=frame.file.names)
+        self.whole, self.kernel, self.windows = frame.whole, frame.kernel, frame.windows
+        self.axes, self.read, self.signature = frame.axes, frame.read, frame.signature
+        self.write = Layouts(frame.file, {b.name: b for b in frame.kernel.buffers}, self.python)
+        self.write.types.update(scope(frame.kernel))
+        self.write.types.update({n: s.types[0] for n, s in frame.lets.items() if n in frame.shared})
+        self.write.blocks = {**frame.write.blocks, frame.roles.axis: rows}
+        self.write.natural |= set(frame.axes)
+        self.write.windows = frame.windows
+        self.write.tiles, self.write.homes, self.write.bound = tiles, homes, {}
+        for a in (*frame.kernel.grid, *frame.kernel.whole, frame.walked.axis):
+            self.write.types[a.name] = loop_position(a)
+
+    def needed(self, roots: list[Value]) -> set[str]:
+        """The names that values read, through those that statements bind, but for what is shared or loaded to slots."""
+        found, stack = set[str](), list(roots)
+        while stack:
+            v = stack.pop()
+            if isinstance(v, Ref) and v.name not in found:
+                found.add(v.name)
+                if v.name in self.frame.lets and v.name not in self.frame.shared and v.name not in self.frame.slots:
+                    stack.append(self.frame.lets[v.name].value)
+            stack += values_of(v)
+        return found
+
+    def bind(self, names: set[str], statements: tuple[tile.Statement, ...]) -> Iterator[str]:
+        """The bindings of these names among some statements."""
+        for s in statements:
+            if isinstance(s, Let) and s.names[0] in names and s.names[0] not in (*self.frame.shared, *self.frame.slots):
+                yield from wrapped(self.let(s, {}))

@@ -1,0 +1,131 @@
+"""A kernel whose warps have roles as Gluon: a function for each role, and the kernel, which starts them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from einc.codegen.emit.layout import indented, wrapped
+from einc.codegen.emit.text import SUM, File
+from einc.codegen.gluon.consumer import Consumer
+from einc.codegen.gluon.frame import Frame, Part
+from einc.codegen.gluon.producer import Producer
+from einc.codegen.triton import kernels
+from einc.pipeline.emitted import Signature
+from einc.tile import Kernel, TileAxis, Value
+from einc.tile.walk import loop_position
+
+_ALONG = "gl.BlockedLayout([1], [32], [4], [0])"  # of positions along one axis in the kernel's own function
+
+
+def kernel_source(file: File, kernel: Kernel) -> tuple[Signature, list[str]]:
+    """The kernel's signature, and its lines."""
+    if kernel.roles is None:
+        return kernels.kernel_source(file, kernel)
+    frame = Frame(file, kernel)
+    head = [f"# {line}" for title in kernel.title for line in title.splitlines()]
+    produce, consume = (file.names.fresh(f"{kernel.name}_{role}", ascii_only=True) for role in ("produce", "consume"))
+    main = _Main(frame, produce, consume)
+    body = main.lines()
+    producer = frame.function(produce, Producer(frame).lines())
+    consumer = frame.function(consume, Consumer(frame).lines(), frame.consumer)
+    header = [line.replace("@triton.jit", "@gluon.jit") for line in frame.header()]
+    whole = [*head, *header, *indented(body)]
+    return frame.signature, [*producer, "", "", *consumer, "", "", *whole]
+
+
+class _Main(Part):
+    """Writes the kernel itself: the program's place, the bounds of the walk, slots and barriers, and the roles."""
+
+    def __init__(self, frame: Frame, produce: str, consume: str) -> None:
+        axes = {a.name: _ALONG for a in frame.axes.values()}
+        super().__init__(frame, {}, axes, frame.python["block", frame.roles.axis])
+        self.produce, self.consume = produce, consume
+
+    def lines(self) -> list[str]:
+        loop = self.frame.walked
+        full = (loop.full.start, loop.full.stop) if loop.full is not None else ()
+        roots: list[Value] = [self.frame.lets[n].value for n in self.frame.shared]
+        names = self.needed([*roots, *(v for v in (loop.start, loop.stop, *full) if v is not None)])
+        names |= {*self.frame.shared}
+        found = [*self.units(), *self.grid()]
+        if self.frame.rows.name in names:
+            row = self.take("value", self.frame.rows.name, self.frame.rows.name)
+            block = self.python["block", self.frame.rows.name]
+            found.append(f"{row} = {self.frame.origin} + gl.arange(0, {block}, layout={_ALONG}).to(INT)")
+        for s in self.frame.before:
+            if s.names[0] in names and s.names[0] not in self.frame.slots:  # type: ignore[union-attr]
+                found += wrapped(self.let(s, {}))  # type: ignore[arg-type]
+        return [*found, *self.bounds(), *self.memory(), *self.start()]
+
+    def position(self, a: TileAxis, place: str) -> Iterator[str]:
+        name = self.take("value", a.name, a.name)
+        self.write.types[a.name] = loop_position(a)
+        if not a.blocked:
+            yield f"{name} = {place}"
+            return
+        block = self.python["block", a.name]
+        if self.roles.backwards:
+            yield "# the last blocks first, which take longest"
+            place = f"(tl.cdiv({self.size(a)}, {block}) - 1 - {place})"
+        yield f"{self.frame.origin} = {place} * {block}"
+
+    def bounds(self) -> Iterator[str]:
+        """The steps of the walk, and which of them need no masks."""
+        loop = self.frame.walked
+        block = self.python["block", loop.axis.name]
+        stop = self.stop(loop.axis) if loop.stop is None else self.write.value(loop.stop, ()).at(SUM)
+        first, less = "", ""
+        if loop.start is not None:
+            first = self.frame.start
+            yield f"{first} = {self.write.value(loop.start, ()).code}"
+            less = f" - {first}"
+        count = f"tl.cdiv({stop}{less}, {block})"
+        yield f"{self.frame.total} = tl.cast(tl.maximum({count}, 0), tl.int32)"
+        before, whole = self.frame.segmented
+        full, masked = self.frame.ends
+        if before:
+            assert loop.full is not None
+            assert loop.full.start is not None
+            ahead = self.write.value(loop.full.start, ()).at(SUM)
+            yield f"{full} = tl.cast(tl.cdiv({ahead}{less}, {block}), tl.int32)"
+        if whole:
+            assert loop.full is not None
+            until = f"tl.cast(({self.write.value(loop.full.stop, ()).at(SUM)}{less}) // {block}, tl.int32)"
+            yield f"{masked} = tl.maximum({until}, {full if before else 0})"
+
+    def memory(self) -> Iterator[str]:
+        """Slots, and the barriers that say what is there, and what is free."""
+        for r in self.roles.rings:
+            for name in r.loads:
+                s, tensor = self.frame.slots[name], self.python["tensor", self.frame.slots[name].load.tensor]
+                sides = ", ".join([str(self.frame.count(r, name)), *s.sides])
+                yield f"{s.name} = gl.allocate_shared_memory({tensor}.dtype, [{sides}], {tensor}.layout)"
+        barriers = [(self.frame.turn, self.roles.consumers, 1)] * self.roles.in_turn
+        for (ring, kind), name in self.frame.barriers.items():
+            r = next(r for r in self.roles.rings if r.name == ring)
+            count = self.frame.count(r, r.loads[0]) if r.held else r.depth
+            barriers.append((name, count, 1 if kind == "there" else self.roles.consumers))
+        for name, count, arriving in barriers:
+            yield f"{name} = gl.allocate_shared_memory(gl.int64, [{count}, 1], mbarrier.MBarrierLayout())"
+            yield f"for n in gl.static_range({count}):"
+            yield f"    mbarrier.init({name}.index(n), count={arriving})"
+        yield "hopper.fence_async_shared()"
+
+    def start(self) -> Iterator[str]:
+        """The roles, each with its warps and registers."""
+        taken = [*self.frame.arguments(), *self.frame.passed()]
+        many, few = self.roles.registers
+        consumers = self.roles.consumers
+        yield "gl.warp_specialize("
+        yield "    ["
+        for c in range(consumers):
+            yield f"        ({self.consume}, ("
+            yield from (f"            {line}" for line in kernels.in_lines([*taken, str(c)]))
+            yield "        )),"
+        yield f"        ({self.produce}, ("
+        yield from (f"            {line}" for line in kernels.in_lines(taken))
+        yield "        )),"
+        yield "    ],"
+        yield f"    {[4] * (consumers - 1) + [1]},"
+        yield f"    {[many] * (consumers - 1) + [few]},"
+        yield ")"

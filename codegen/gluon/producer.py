@@ -1,0 +1,95 @@
+"""The function of the producer: it fills the slots of rings, as far ahead as these are free."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from einc.codegen.emit.layout import indented, wrapped
+from einc.codegen.gluon.frame import Frame, Part, Slots
+from einc.tile import Ref
+from einc.tile.roles import ROWS, Ring
+
+
+class Producer(Part):
+    """Writes it; it has no tiles."""
+
+    def __init__(self, frame: Frame) -> None:
+        super().__init__(frame, {}, {}, str(ROWS))
+
+    def lines(self) -> list[str]:
+        """The body of the function."""
+        fetched = self.file.helper("fetch")
+        loads = [s.load for s in self.frame.slots.values()]
+        axes = {a.name for a in self.frame.axes.values()}
+        roots = [i for v in loads for i in v.index if not (isinstance(i, Ref) and i.name in axes)]
+        names = self.needed(roots)
+        found = list(self.bind(names, self.frame.before))
+        for r in self.roles.held:
+            found += self.fill(r, r.name, fetched)
+        found.append(f"for step in range({self.frame.total}):")
+        inside = list(self.walk(names))
+        for r in self.roles.walked:
+            free = self.frame.barriers[r.name, "free"]
+            inside.append(f"mbarrier.wait({free}.index({slot('step', r.depth)}), {phase('step', r.depth)} ^ 1)")
+            inside += self.fill(r, "", fetched)
+        return found + indented(inside)
+
+    def walk(self, names: set[str]) -> Iterator[str]:
+        """Where the block of a step begins."""
+        axis = self.frame.walked.axis.name
+        first = self.take("position", axis, f"{axis}0")
+        self.write.wide.add(axis)
+        start = "" if self.frame.walked.start is None else f"{self.frame.start} + "
+        yield f"{first} = {start}step * {self.python['block', axis]}"
+        yield from self.bind(names, self.frame.walked.body)
+
+    def fill(self, ring: Ring, held: str, fetched: str) -> Iterator[str]:
+        """The copies of a ring: of one that is held, for each consumer apart."""
+        there = self.frame.barriers[ring.name, "there"]
+        own = [self.frame.slots[n] for n in ring.loads]
+        consumers = self.roles.consumers
+        if held:
+            (s,) = own
+            for c in range(consumers if s.sliced else 1):
+                yield f"mbarrier.expect({there}.index({c}), {s.bytes})"
+                yield from self.copy(s, f"{there}.index({c})", str(c), c, fetched)
+            return
+        at = slot("step", ring.depth)
+        counts = [f"{consumers} * {s.bytes}" if s.sliced and consumers > 1 else s.bytes for s in own]
+        yield f"mbarrier.expect({there}.index({at}), {' + '.join(counts)})"
+        for s in own:
+            for c in range(consumers if s.sliced else 1):
+                place = f"({at}) * {consumers} + {c}" if s.sliced and consumers > 1 else at
+                yield from self.copy(s, f"{there}.index({at})", place, c, fetched)
+
+    def copy(self, s: Slots, there: str, place: str, c: int, fetched: str) -> list[str]:
+        """One copy."""
+        sides = self.frame.windows[s.load.tensor]
+        places = ", ".join(self.coordinate(s, axis, dims[0], c) for axis, dims in sides)
+        tensor = self.python["tensor", s.load.tensor]
+        return wrapped(f"{fetched}({tensor}, [{places}], {there}, {s.name}.index({place}))")
+
+    def coordinate(self, s: Slots, axis: str | None, dim: int, c: int) -> str:
+        if axis is None:
+            return self.write.coordinate(s.load.index[dim], None)
+        if axis == self.roles.axis:
+            return f"tl.cast({self.frame.origin}{f' + {c * ROWS}' if c else ''}, tl.int32)"
+        if axis == self.frame.walked.axis.name:
+            return f"tl.cast({self.python['position', axis]}, tl.int32)"
+        return "0"  # all of an axis that is held whole
+
+
+def slot(step: str, depth: int) -> str:
+    """The slot of a step, of so many."""
+    if step.isdecimal():
+        return str(int(step) % depth)
+    inner = f"({step})" if " " in step else step
+    return "0" if depth == 1 else f"{inner} & {depth - 1}" if depth & (depth - 1) == 0 else f"{inner} % {depth}"
+
+
+def phase(step: str, depth: int) -> str:
+    """How often the slots have been filled before a step, modulo 2."""
+    if step.isdecimal():
+        return str(int(step) // depth % 2)
+    inner = f"({step})" if " " in step else step
+    return f"({inner} // {depth} & 1)" if depth & (depth - 1) else f"({inner} >> {depth.bit_length() - 1} & 1)"

@@ -1,0 +1,303 @@
+"""Give the warps of a kernel roles: one copies, the others multiply, and compute one block under the dots of another.
+
+    loop j: k = load K; v = load V; s = dot(q, k); p = f(s); o = o * c + dot(p, v)
+    -->  producer:  loop j: fill k; fill v
+         consumers: loop j: begin s(j), o(j - 1); finish s(j); p(j) = f(s(j)); finish o(j - 1)
+
+A dot whose sides are all loaded belongs to its own step; one with a computed side, to the step after, in which it runs
+while that side of the next block is computed. That needs a dot whose result only a state takes. Copies go by
+descriptors, to slots in shared memory, as many as there is room for. What is computed stays in registers, which decide
+how long a block of the walk is. Where later blocks of rows take longer, they run first, and those of few heads at a
+time, whose keys stay in the cache.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from math import prod
+
+from einc import tile
+from einc.base.facts import row_major
+from einc.base.types import F32
+from einc.codegen.gluon.counted import count_by_position
+from einc.codegen.gluon.fit import Unfit, check_fit, walked
+from einc.codegen.gluon.lengths import grows
+from einc.codegen.gluon.name_dots import name_dots
+from einc.pipeline import Context
+from einc.tile import WHOLE, Block, Dot, Kernel, Load, Loop, Ref
+from einc.tile.asked import counts_asked, tiles_asked
+from einc.tile.blocks import power
+from einc.tile.choices import descriptor
+from einc.tile.roles import ROWS, WARPGROUP, Begin, Event, Finish, Keep, Make, Release, Ring, Roles, Turn, Wait
+from einc.tile.walk import lets, loops, values_in, walk_values
+from einc.tile.windows import box, by_corners, by_descriptor, windows
+
+_CONSUMERS = 2
+_REGISTERS = {1: (240, 24), 2: (240, 24)}  # of consumers and the producer, by how many consumers there are
+_IN_TURN = 2  # consumers that take turns, where special functions take as long as dots
+_SPECIAL = frozenset("div erf exp exp2 expm1 log log1p log2 pow rsqrt sin sqrt tanh".split())
+_OTHER = 48  # registers of a consumer beside tiles
+_WALKS = (128, 64)  # blocks of a walk
+_SLOTS = (4, 2)  # powers of two: slots are found without a division
+_RESERVED = 2048  # bytes of shared memory for barriers, and what crosses warps
+_CACHED = 3  # keys and values of a section of heads take this part of the cache
+
+
+def specialise_warps(kernel: Kernel, context: Context) -> Kernel:
+    """The kernel with roles for its warps, and blocks and ways to memory that suit them, if it can have any."""
+    try:
+        return _specialised(kernel, context)
+    except Unfit:
+        return kernel
+
+
+def why_not(kernel: Kernel, context: Context) -> str:
+    """Why the warps of a kernel get no roles; empty if they do."""
+    try:
+        _specialised(kernel, context)
+    except Unfit as reason:
+        return str(reason)
+    return ""
+
+
+def _specialised(kernel: Kernel, context: Context) -> Kernel:
+    kernel = name_dots(kernel)
+    if not context.target.has_warpgroups:
+        raise Unfit(f"{context.target.name} has no dots of warpgroups")
+    loop, row = walked(kernel)
+    kernel = count_by_position(kernel, row)
+    asked = tiles_asked(context.choices, kernel)
+    rows = asked.get(row, Block(ROWS * _CONSUMERS, ROWS * _CONSUMERS)).cap
+    if rows not in (ROWS, ROWS * _CONSUMERS):
+        raise Unfit(f"consumers take {ROWS} or {ROWS * _CONSUMERS} of {row}")
+    reason = Unfit("")
+    for length in (asked[loop.axis.name].cap,) if loop.axis.name in asked else _WALKS:
+        try:
+            return _with_blocks(kernel, context, rows, length)
+        except Unfit as found:
+            reason = found
+    raise reason
+
+
+def _with_blocks(kernel: Kernel, context: Context, rows: int, length: int) -> Kernel:
+    loop, row = walked(kernel)
+    sizes = {row: Block(rows, rows), loop.axis.name: Block(length, length)}
+    for a in kernel.whole:
+        least = kernel.choices.tile(a.name)
+        hint = power(prod(context.size(x) for x in a.axes))
+        sizes[a.name] = Block(max(hint, 16 if least is None else least.least), WHOLE)
+    sized = replace(kernel, choices=kernel.choices.sized(sizes))
+    placed = replace(sized, choices=sized.choices.reached(_ways(sized, context)))
+    whole = by_corners(placed, by_descriptor(placed))
+    check_fit(whole, row)
+    rings, events = _Pipeline(whole).made()
+    consumers = rows // ROWS
+    ledger, rates = Ledger(whole, row, consumers), context.target.rates
+    if consumers == _IN_TURN and ledger.functions / rates.special >= ledger.flops / rates.matrix:
+        events = in_turn(events)
+    most = _REGISTERS[consumers][0] - _OTHER
+    if ledger.registers > most:
+        raise Unfit(f"tiles of a consumer take {ledger.registers} registers of {most}")
+    room = context.target.shared - _RESERVED
+    wanted = counts_asked(context.choices, kernel, "stages").get("stages")
+    for depth in _SLOTS if wanted is None else (wanted,):
+        deep = tuple(r if r.held else replace(r, depth=depth) for r in rings)
+        if ledger.shared(deep) <= room:
+            break
+    else:
+        raise Unfit(f"two slots of each block take {ledger.shared(deep)} bytes of {room}")
+    backwards = kernel.grid[-1].name == row and grows(kernel, loop, row, context, rows)
+    chosen = placed.choices.counted({"warps": WARPGROUP * consumers, "stages": depth})
+    section = counts_asked(context.choices, kernel, "section")
+    if backwards and not section and len(kernel.grid) > 1:
+        chosen = chosen.counted({"section": _section(kernel, loop, context)})
+    roles = Roles(row, consumers, _REGISTERS[consumers], deep, events, backwards)
+    return replace(placed, choices=chosen, roles=roles)
+
+
+def _section(kernel: Kernel, loop: Loop, context: Context) -> int:
+    """How many positions of the last but one grid axis run together: those whose walks the cache holds."""
+    dims = {b.name: b for b in kernel.buffers}
+    inside = {v.tensor for v in values_in(loop.body) if isinstance(v, Load)}
+    along = {a for x in (loop.axis, *kernel.whole) for a in x.axes}
+    taken = sum(
+        prod(context.extent(a) for dim in dims[name].dims for a in dim if a in along) * dims[name].dtype.size
+        for name in inside
+    )
+    most = min(
+        context.target.rates.last_cache // _CACHED // max(taken, 1), prod(map(context.size, kernel.grid[-2].axes))
+    )
+    return 1 << max(most, 1).bit_length() - 1
+
+
+def _ways(kernel: Kernel, context: Context) -> dict[str, str]:
+    """Descriptors for what dots read."""
+    made = {s.names[0]: s.value for s in lets(kernel.body) if isinstance(s.value, Load)}
+    sides = [x for v in values_in(kernel.body) if isinstance(v, Dot) for x in (v.left, v.right)]
+    read = {made[x.name].tensor for x in sides if isinstance(x, Ref) and x.name in made}
+    ranks = {b.name: len(b.dims) for b in kernel.buffers}
+    seen, found = windows(kernel), dict[str, str]()
+    for name in sorted(read):
+        layout = context.layouts.get(name, row_major(ranks[name]))
+        if name not in seen:
+            raise Unfit(f"no descriptor finds the blocks of {name}")
+        sides_of = box(kernel, seen[name], layout.order, layout.joined)
+        if ranks[name] > 5 or sides_of is None or sides_of[-1][0] is None or not layout.is_regular:
+            raise Unfit(f"{name} does not lie in memory as copy engines read")
+        found[name] = descriptor(layout.order)
+    return found
+
+
+def in_turn(events: tuple[Event, ...]) -> tuple[Event, ...]:
+    """The events of a step with the dots of one consumer begun together."""
+    begun = [k for k, e in enumerate(events) if isinstance(e, Begin)]
+    first, last = begun[0], begun[-1] + 1
+    return (*events[:first], Turn(), *events[first:last], Turn(ends=True), *events[last:])
+
+
+class _Pipeline:
+    """The rings of a kernel, and the events of a step, from which dots of its loop wait for which others."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        self.kernel = kernel
+        self.before, self.loop, _ = parts(kernel)
+        self.lets = {s.names[0]: s for s in lets(self.loop.body)}
+        self.loads = {n for n, s in self.lets.items() if isinstance(s.value, Load) and s.value.tensor in self.copied}
+        self.held = [
+            s.names[0] for s in lets(self.before) if isinstance(s.value, Load) and s.value.tensor in self.copied
+        ]
+        self.dots = {n: s.value for n, s in self.lets.items() if isinstance(s.value, Dot)}
+        self.late = [n for n, d in self.dots.items() if self.depends(d.left) or self.depends(d.right)]
+        self.early = [n for n in self.dots if n not in self.late]
+
+    @property
+    def copied(self) -> frozenset[str]:
+        """The tensors that descriptors load."""
+        return frozenset(by_descriptor(self.kernel))
+
+    def depends(self, v: tile.Value, on: frozenset[str] | None = None) -> bool:
+        """Does a value depend on a dot of the loop, or on one of some?"""
+        wanted = self.dots.keys() if on is None else on
+        return any(
+            x.name in wanted or (x.name in self.lets and self.depends(self.lets[x.name].value, on))
+            for x in walk_values(v)
+            if isinstance(x, Ref)
+        )
+
+    def made(self) -> tuple[tuple[Ring, ...], tuple[Event, ...]]:
+        """The rings, each of one slot as yet, and the events."""
+        self.check()
+        readers = {n: tuple(d for d, v in self.dots.items() if Ref(n) in (v.left, v.right)) for n in self.loads}
+        groups: dict[tuple[str, ...], list[str]] = {}
+        for n in self.lets:
+            if n in self.loads:
+                groups.setdefault(readers[n], []).append(n)
+        rings = [Ring(names[0], tuple(names), 1) for names in groups.values()]
+        of = {r.name: group for r, group in zip(rings, groups, strict=True)}
+        held = [Ring(n, (n,), 1, True) for n in self.held]
+        return (*held, *rings), tuple(self.events(of))
+
+    def events(self, of: dict[str, tuple[str, ...]]) -> list[Event]:
+        """The events, given which dots read each ring."""
+        early = [r for r, dots in of.items() if any(d in self.early for d in dots)]
+        late = [r for r, dots in of.items() if r not in early]
+        last = {r: -1 if any(d in self.late for d in dots) else 0 for r, dots in of.items()}
+        found: list[Event] = [Begin(d) for d in self.early]
+        found += [Wait(r, -1) for r in late]
+        found += [Begin(d, -1) for d in self.late]
+        free, bound = self.others()
+        found += [Make(free)] if free else []
+        found += [Finish(d) for d in self.early]
+        found += [Release(r) for r in early if last[r] == 0]
+        found += [Make(bound)]
+        found += [Wait(r, 1) for r in early]
+        found += [Finish(d, -1) for d in self.late]
+        found += [Release(r, -1) for r in of if last[r] == -1]
+        found += [Keep(d) for d in self.late]
+        return found
+
+    def others(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """What is computed in a step beside dots: what depends on none, and what does."""
+        names = [n for n in self.lets if n not in self.dots and n not in self.loads]
+        bound = [n for n in names if self.depends(self.lets[n].value)]
+        return tuple(n for n in names if n not in bound), tuple(bound)
+
+    def check(self) -> None:
+        """Raise `Unfit` where what a late dot gives is needed before it is there."""
+        if not self.late:
+            raise Unfit("no dot reads what another one gives")
+        states = {c.after: c.name for c in self.loop.carried}
+        moving = frozenset((*self.late, *(states[n] for n in self.late if n in states)))
+        for n in self.late:
+            if n not in states:
+                raise Unfit(f"the dot {n} gives no state")
+        for n, s in self.lets.items():
+            inside = self.dots[n].acc if n in self.late else None
+            for v in (s.value,) if inside is None else (self.dots[n].left, self.dots[n].right):
+                if any(isinstance(x, Ref) and x.name in moving for x in walk_values(v)):
+                    raise Unfit(f"{n} waits for what a dot adds up")
+        for n in self.early:
+            if self.dots[n].acc not in (tile.Fill(tile.Lit(0, F32)), tile.Lit(0, F32)):
+                raise Unfit(f"the dot {n} is added to something")
+        for n in self.late:
+            right = self.dots[n].right
+            if not isinstance(right, Ref) or right.name not in {*self.loads, *self.held}:
+                raise Unfit(f"the right side of the dot {n} is computed")
+
+
+def parts(kernel: Kernel) -> tuple[tuple[tile.Statement, ...], Loop, tuple[tile.Statement, ...]]:
+    """What stands before the loop of a kernel, the loop, and what stands behind it."""
+    at = next(k for k, s in enumerate(kernel.body) if isinstance(s, Loop))
+    loop = kernel.body[at]
+    assert isinstance(loop, Loop)
+    return kernel.body[:at], loop, kernel.body[at + 1 :]
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """What the tiles of a kernel take of a consumer's registers, and of shared memory."""
+
+    kernel: Kernel
+    row: str
+    consumers: int
+
+    def width(self, axis: str) -> int:
+        """The positions of a block along an axis."""
+        block = self.kernel.choices.tile(axis)
+        assert block is not None
+        return block.least if block.cap == WHOLE else block.cap
+
+    @property
+    def registers(self) -> int:
+        """Of a thread: results of dots, and computed sides of two bytes."""
+        dots = [s.value for s in lets(self.kernel.body) if isinstance(s.value, Dot)]
+        loaded = {s.names[0] for s in lets(self.kernel.body) if isinstance(s.value, Load)}
+        computed = [d for d in dots if not isinstance(d.left, Ref) or d.left.name not in loaded]
+        threads = WARPGROUP * 32
+        results = sum(ROWS * self.width(d.column) // threads for d in dots)
+        return results + sum(ROWS * self.width(d.inner) // threads // 2 for d in computed)
+
+    @property
+    def flops(self) -> int:
+        """Those of the dots of a step."""
+        dots = [s.value for s in lets(self.kernel.body) if isinstance(s.value, Dot)]
+        return sum(2 * ROWS * self.width(d.column) * self.width(d.inner) for d in dots)
+
+    @property
+    def functions(self) -> int:
+        """The special functions of a step, position by position."""
+        (loop,) = loops(self.kernel.body)
+        tiles = [s for s in lets(loop.body) if len(s.types[0].axes) > 1]
+        found = (v for s in tiles for v in walk_values(s.value) if isinstance(v, tile.Elem) and v.op in _SPECIAL)
+        return sum(ROWS * self.width(loop.axis.name) for _ in found)
+
+    def block(self, tensor: str) -> int:
+        """The bytes of a block of a tensor, of all consumers."""
+        sides = by_descriptor(self.kernel)[tensor]
+        size = next(b.dtype.size for b in self.kernel.buffers if b.name == tensor)
+        return prod(self.width(axis) for axis, _ in sides if axis is not None) * size
+
+    def shared(self, rings: tuple[Ring, ...]) -> int:
+        """The bytes of all slots."""
+        tensors = {s.names[0]: s.value.tensor for s in lets(self.kernel.body) if isinstance(s.value, Load)}
+        return sum(r.depth * self.block(tensors[n]) for r in rings for n in r.loads)

@@ -1,0 +1,275 @@
+"""Halves of derivatives, run as other programs where that saves work or memory.
+
+    program(token, x)  -->  order, start, count = sorted(token);    segmented(x, order, start, count)
+    program(X, W)      -->  for each slice of W:  sums, Y[slice] = sliced(X, W[slice], first, sums)
+
+Terms that data sends to their places are summed over segments, which torch sorts for. What would be passed on between
+kernels, and is huge and larger than all that a call is given and gives, is made slice by slice (`streaming/slices`).
+The meaning is that of the program as it is written, which transformations and derivatives are made of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+from einc.base.facts import Fact
+from einc.base.types import compute
+from einc.binding import bind
+from einc.ein import Program
+from einc.ein.printer import print_program
+from einc.runtime.callee import DECODERS, Callee, callee, described, of_program
+from einc.runtime.execution import ON_CPU, Place
+from einc.runtime.prepared import Options, Prepared
+from einc.runtime.tensors import fact, torch_dtype
+
+if TYPE_CHECKING:
+    import torch
+
+    from einc.passes.adjoint.segments import Segments
+    from einc.passes.streaming.slices import Sliced
+
+_MOST_KEPT = 256  # shapes of operands of one program
+_HUGE = 1 << 28  # elements of a tensor between kernels, a gigabyte of f32
+_SLICES = 32
+_LEAST_GAIN = 4  # the least ratio of what is passed on at once to what is there in slices
+_ROUND = 1024  # positions that a slice has a multiple of: whole tiles, and enough of them to keep a machine busy
+
+
+def called(program: Program, options: Options) -> Callee:
+    """The callee of a program, compiled with these options but for its choices."""
+    from einc.passes.adjoint.segments import scatters
+
+    return callee(_described((Scattering if scatters(program) else Slicing).kind, program, options))
+
+
+def _described(kind: str, program: Program, options: Options) -> str:
+    target = None if options.target is None else options.target.name
+    return described(kind, [print_program(program), None, options.level, target, options.verify, []])
+
+
+@dataclass(frozen=True, slots=True)
+class _Sorting:
+    """A program of segments with its operands in terms of those `given`; some of the indices are computed first."""
+
+    given: tuple[str, ...]
+    segments: tuple[Segments, ...]
+    indices: Callee | None
+    main: Callee
+
+    def run(
+        self, tensors: Sequence[torch.Tensor], scalars: Mapping[str, Any], backend: str | None = None
+    ) -> Sequence[torch.Tensor]:
+        """The results for operands in memory, apart from gradients."""
+        values = dict(zip(self.given, (t.detach() for t in tensors), strict=True))
+        if self.indices is not None:
+            found = _results(self.indices, values, scalars, backend)
+            values |= {s.index: t for s, t in zip(self._computed(), found, strict=True)}
+        for s in self.segments:
+            values |= _in_order(s, values[s.index])
+        return _results(self.main, values, scalars, backend)
+
+    def _computed(self) -> list[Segments]:
+        """What is sorted by an index that is no operand."""
+        return [s for s in self.segments if s.index not in self.given]
+
+
+def _results(
+    found: Callee, values: Mapping[str, torch.Tensor], scalars: Mapping[str, Any], backend: str | None
+) -> Sequence[torch.Tensor]:
+    named = {n: v for n, v in scalars.items() if n in found.scalars}
+    return found.computed([values[n] for n in found.operands], named, backend)
+
+
+def _in_order(s: Segments, index: torch.Tensor) -> dict[str, torch.Tensor]:
+    """The positions of an index in ascending order, where each number begins among them, and how many there are."""
+    import torch
+
+    kept = index.shape[: s.kept]
+    flat = index.to(torch.int64).reshape(*kept, -1)
+    known, order = torch.sort(flat, stable=True)
+    numbers = torch.arange(prod(s.lengths) + 1, device=index.device).expand(*kept, -1).contiguous()
+    bounds = torch.searchsorted(known, numbers)
+    start = bounds[..., :-1]
+    return {
+        s.order: order,
+        s.start: start.reshape(*kept, *s.lengths),
+        s.count: (bounds[..., 1:] - start).reshape(*kept, *s.lengths),
+    }
+
+
+class Scattering(Callee):
+    """A program that runs as one over segments wherever that saves work."""
+
+    kind = "scattering"
+
+    def anew(
+        self,
+        tensors: Sequence[torch.Tensor],
+        facts: tuple[Fact, ...],
+        scalars: Mapping[str, Any],
+        where: Place,
+        backend: str | None,
+    ) -> Sequence[torch.Tensor]:
+        """The results of a call that was not made before."""
+        found = self._sorting(facts, scalars, where.backend == ON_CPU and self.options.level >= 2)
+        if found is None:
+            return super().anew(tensors, facts, scalars, where, backend)
+        if backend is None:
+            self.keep_for(tensors, scalars, found.run)
+        return found.run(tensors, scalars, backend)
+
+    def _sorting(self, facts: tuple[Fact, ...], scalars: Mapping[str, Any], by_torch: bool) -> _Sorting | None:
+        """How calls with such operands run; None if as the program is written, which may be an operation of torch."""
+        from einc.codegen.operation import scattered
+        from einc.passes.adjoint.segments import segmented
+
+        decide = self.deciding.always
+        key = facts, by_torch, tuple((n, v) for n, v in sorted(scalars.items()) if n in decide)
+        kept = self.__dict__.setdefault("_sortings", {})
+        if key not in kept:
+            program, bindings = self.bound(facts, scalars)
+            single = by_torch and scattered(program) is not None
+            made = None if single else segmented(program, bindings.extents)
+            if len(kept) >= _MOST_KEPT:
+                kept.clear()
+            if made is None:
+                kept[key] = None
+            else:
+                indices = None if made.indices is None else callee(_described(Callee.kind, made.indices, self.options))
+                main = callee(_described(Slicing.kind, made.program, self.options))
+                kept[key] = _Sorting(self.operands, made.segments, indices, main)
+        found: _Sorting | None = kept[key]
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class _InSlices:
+    """A program over slices of an axis, of `length` positions each but the last; `callee` runs one of them."""
+
+    sliced: Sliced
+    callee: Callee
+    axis: str
+    length: int
+    whole: Program
+    where: Place
+
+    def run(self, tensors: Sequence[torch.Tensor], scalars: Mapping[str, Any]) -> Sequence[torch.Tensor]:
+        """The results for operands in memory, apart from gradients."""
+        home = tensors[0].device
+        values = dict(zip((p.name for p in self.whole.operands), tensors, strict=True))
+        values = {n: t.detach().to(self.where.device) for n, t in values.items()}
+        extents = self._extents(values, scalars)
+        results, sums = self._results(extents)
+        values |= {before: sums[name] for name, before in self.sliced.sums.items()}
+        whole = {**results, **sums}
+        calls: dict[int, Prepared] = {}
+        for first in range(0, extents[self.axis], self.length):
+            count = min(self.length, extents[self.axis] - first)
+            given = {n: self._slice(n, values[n], first, count) for n in self.callee.operands}
+            into = tuple(self._slice(n, whole[n], first, count) for n in self.whole.results)
+            named = dict(scalars) if self.sliced.first is None else {**scalars, self.sliced.first: first}
+            if count not in calls:
+                facts = tuple(fact(t, n) for n, t in given.items())
+                calls[count] = self.callee.prepared(facts, named, self.where, list(given.values()))
+            calls[count].run(given, named, into)
+        for name, total in sums.items():
+            results[name].copy_(total)
+        return tuple(results[n].to(home) for n in self.whole.results)
+
+    def _extents(self, values: Mapping[str, torch.Tensor], scalars: Mapping[str, Any]) -> Mapping[str, int]:
+        shapes = {p.name: tuple(values[p.name].shape) for p in self.whole.operands}
+        return bind(self.whole, shapes, scalars).extents
+
+    def _results(self, extents: Mapping[str, int]) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+        """Memory for the results, and for the sums among them."""
+        import torch
+
+        dims, dtypes = self.whole.shapes(), self.whole.dtypes()
+        shapes = {n: [prod(extents[a] for a in dim) for dim in dims[n]] for n in self.whole.results}
+        device = self.where.device
+        results = {n: torch.empty(s, dtype=torch_dtype(dtypes[n]), device=device) for n, s in shapes.items()}
+        types = {n: torch_dtype(compute(dtypes[n])) for n in self.sliced.sums}
+        return results, {n: torch.zeros(shapes[n], dtype=t, device=device) for n, t in types.items()}
+
+    def _slice(self, name: str, t: torch.Tensor, first: int, count: int) -> torch.Tensor:
+        return t.narrow(self.sliced.along[name], first, count) if name in self.sliced.along else t
+
+
+class Slicing(Callee):
+    """A program that runs in slices where it would pass on what is huge."""
+
+    kind = "slicing"
+
+    def anew(
+        self,
+        tensors: Sequence[torch.Tensor],
+        facts: tuple[Fact, ...],
+        scalars: Mapping[str, Any],
+        where: Place,
+        backend: str | None,
+    ) -> Sequence[torch.Tensor]:
+        """The results of a call that was not made before."""
+        found = None if where.backend == ON_CPU else self._slices(tensors, facts, scalars, where)
+        if found is None:
+            return super().anew(tensors, facts, scalars, where, backend)
+        if backend is None:
+            self.keep_for(tensors, scalars, found.run)
+        return found.run(tensors, scalars)
+
+    def _slices(
+        self, tensors: Sequence[torch.Tensor], facts: tuple[Fact, ...], scalars: Mapping[str, Any], where: Place
+    ) -> _InSlices | None:
+        """How calls with such operands run in slices; None if they do not."""
+        decide = self.deciding.always
+        key = facts, where, tuple((n, v) for n, v in sorted(scalars.items()) if n in decide)
+        kept = self.__dict__.setdefault("_sliced", {})
+        if key not in kept:
+            if len(kept) >= _MOST_KEPT:
+                kept.clear()
+            kept[key] = self._decided(tensors, facts, scalars, where)
+        found: _InSlices | None = kept[key]
+        return found
+
+    def _decided(
+        self, tensors: Sequence[torch.Tensor], facts: tuple[Fact, ...], scalars: Mapping[str, Any], where: Place
+    ) -> _InSlices | None:
+        from einc.passes.streaming.slices import sliced
+
+        program, bindings = self.bound(facts, scalars)
+        extents = bindings.extents
+
+        def size(axes: Iterable[str]) -> int:
+            return prod(extents.get(a, 1) for a in axes)
+
+        if all(size(e.axes) < _HUGE for e in program.equations):
+            return None
+        ends = [*(p.dims for p in program.operands), *(program.shapes()[r] for r in program.results)]
+        most = max(_HUGE, *(size(a for dim in dims for a in dim) for dims in ends))
+        between = self._passed(self.prepared(facts, scalars, where, tensors))
+        passed = {axes: n for axes in between if (n := size(axes)) > most}
+        found: list[tuple[int, _InSlices]] = []
+        for axis in dict.fromkeys(a for axes in passed for a in axes if a in extents):
+            made = sliced(program, axis)
+            length = -(-extents[axis] // (_SLICES * _ROUND)) * _ROUND
+            if made is None or length >= extents[axis]:
+                continue
+            dims = {p.name: p.dims for p in made.program.operands}
+            sums = sum(size(a for dim in dims[before] for a in dim) for before in made.sums.values())
+            held = sums + sum(n * length // extents[axis] if axis in axes else n for axes, n in passed.items())
+            one = callee(_described(Callee.kind, made.program, self.options))
+            found.append((held, _InSlices(made, one, axis, length, program, where)))
+        least = min(found, key=lambda pair: pair[0], default=None)
+        return None if least is None or _LEAST_GAIN * least[0] > sum(passed.values()) else least[1]
+
+    def _passed(self, call: Prepared) -> list[tuple[str, ...]]:
+        """The axes of the tensors between a call's kernels."""
+        schedule = call.compiled.state.schedule
+        assert schedule is not None
+        return [tuple(a for dim in b.dims for a in dim) for b in schedule.intermediates]
+
+
+DECODERS[Scattering.kind] = lambda rest: of_program(rest, Scattering)
+DECODERS[Slicing.kind] = lambda rest: of_program(rest, Slicing)

@@ -1,0 +1,159 @@
+"""What programs wait for, beside arithmetic and memory.
+
+    seconds of what multiplies = max(arithmetic, memory, port) * rounds / programs of a processor
+                                 + (start + steps * loads) * programs of a processor
+    seconds of all others >= steps * latency * rounds, loads / their rate
+
+A processor takes operands from the cache through its port, again for every block of rows and of columns. Copies in
+flight hide that, as long as sides of dots are what was read: what is computed of it goes through registers, and each
+step waits for its loads. The first loads and the last stores of a program hide behind nothing, and a processor with one
+program waits for that one's own latencies. What is read at each position of a dot's result is read element by element.
+
+A walk without dots waits in each step for what it loads, and only programs beside it fill the time. What does not lie
+at multiples of 16 bytes takes a thread's load for as many bytes as it does lie at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import ceil
+
+from einc import ein
+from einc.base.types import DType
+from einc.ein import AxisValue, Read
+from einc.passes.algebra.contraction import contraction
+from einc.passes.algebra.exposure import Dims
+from einc.passes.estimate.sides import stepped
+from einc.passes.streaming.walks import walks
+from einc.pipeline import GATHERED, Context, positions
+from einc.pipeline.plan import Planned
+
+ENGINE = 16  # bytes at multiples of which copy engines find blocks, and a thread loads the most at once
+_PORT = 83e9  # bytes a second that a processor receives from the cache, where all of them ask for as much
+_ELEMENTS = 2.5e9  # elements a second that a processor reads one by one where threads hold a dot's result
+_LOADS = 6e9  # loads and stores a second of a processor's threads
+_ALONE = 2e-6  # seconds until the first loads of a program have arrived, and its last results are stored
+_WAIT = 7e-7  # seconds of a step until what it computes a side of has arrived
+_LATENCY = 1.2e-6  # seconds of a step without dots: until its loads have arrived, and threads have exchanged results
+_TOGETHER = 8  # programs without dots that a processor runs at once
+_LONE = 1.6  # times as long as its share of a processor's time a program that multiplies takes by itself
+_FEW = 4  # programs of a processor, of which the last one leaves others idle
+_STEP = 64  # positions of a walked axis that dots take at once
+_MASKING = 10  # instructions for each result of a dot in blocks that a mask cuts, and for the sides that it excludes
+
+Shapes = Mapping[str, Dims]
+DTypes = Mapping[str, DType]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What multiplies
+
+
+def multiplying(
+    plan: Planned, programs: int, splits: int, busy: float, chained: bool, waits: float, context: Context
+) -> float:
+    """The time of programs whose arithmetic, loads and memory keep all processors busy for so long.
+
+    They wait for their loads in the share `waits` of all steps.
+    """
+    each = programs * splits / context.target.rates.processors
+    rounds = max(ceil(each) if each < _FEW else each, _LONE if chained else 1.0)
+    steps = positions(plan.walked, context) * waits / splits / _STEP if plan.walked else 0.0
+    return busy * rounds / each + (_ALONE + _WAIT * steps) * max(each, 1.0)
+
+
+def is_hidden(plan: Planned, context: Context) -> bool:
+    """Are operands on their way while programs multiply: in a walk, by dots whose sides are what is read?"""
+    made = {t.name for eq in plan.equations for t in eq.outputs}
+    for eq in plan.equations:
+        found = contraction(eq, eq.body, context.size) if eq.monoid is not None and eq.monoid.adds else None
+        for side in () if found is None else (s for term in found.terms for s in (term.left, term.right)):
+            read = {r.tensor for f in side for r in ein.reads(f)} - made
+            if read and (len(side) > 1 or not isinstance(side[0], Read)):
+                return False
+    return bool(plan.walked)
+
+
+def port(plan: Planned, chained: bool, share: float, context: Context, shapes: Shapes, dtypes: DTypes) -> float:
+    """Seconds in which all processors take what a plan reads through their ports."""
+    block, taken = context.block(chained), 0.0
+    for name in _read(plan):
+        axes = _axes(name, shapes)
+        size = float(positions(axes, context) * dtypes[name].size)
+        for group in (plan.rows, plan.columns):
+            if group and set(axes).isdisjoint(group):
+                size *= -(-positions(group, context) // block)
+        taken += size * (share if plan.along & set(axes) else 1.0)
+    return taken / (_PORT * context.target.rates.processors)
+
+
+def elements(plan: Planned, dots: frozenset[str], share: float, context: Context) -> float:
+    """Seconds in which all processors read what goes over results of dots, element by element."""
+    rows, known = {*plan.rows, *plan.columns}, _read(plan)
+    count = 0
+    for eq in (eq for eq in plan.equations if eq.name not in dots and plan.along & set(eq.axes)):
+        read = {r for e in eq.expressions() for r in ein.reads(e) if r.tensor in known}
+        crossing = [r for r in read if rows & set(ein.axes_of(r)) and plan.along & set(ein.axes_of(r))]
+        count += len(crossing) * positions(eq.axes, context)
+    return count * share / (_ELEMENTS * context.target.rates.processors)
+
+
+def masking(plan: Planned, dots: frozenset[str], masked: float, context: Context) -> float:
+    """Vector operations in blocks that a mask cuts, which are such a share of all."""
+    results = (eq for eq in plan.equations if eq.name in dots and plan.along & set(eq.axes))
+    return masked * _MASKING * sum(positions(eq.axes, context) for eq in results)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What does not
+
+
+def walking(programs: int, steps: float, context: Context) -> float:
+    """Seconds in which programs take steps one after the other, each waiting for memory, a few of them at once."""
+    return ceil(programs / (_TOGETHER * context.target.rates.processors)) * steps * _LATENCY
+
+
+def loading(plan: Planned, context: Context, shapes: Shapes, dtypes: DTypes) -> float:
+    """Seconds that threads take to load what a plan reads in all of its walks, and to store what it writes."""
+    count, narrowest = 0.0, float(ENGINE)
+    for name, read in _read(plan).items():
+        width = access(read, plan, context, dtypes[name].size)
+        narrowest = min(narrowest, width / dtypes[name].size)
+        axes = _axes(name, shapes)
+        again = max(len(walks(plan)), 1) if plan.along & set(axes) else 1
+        count += again * positions(axes, context) * dtypes[name].size / width
+    for name in plan.stores:
+        size = dtypes[name].size
+        count += positions(_axes(name, shapes), context) * size / min(ENGINE, narrowest * size)
+    return count / (_LOADS * context.target.rates.processors)
+
+
+def access(read: Read, plan: Planned, context: Context, size: int) -> int:
+    """The bytes that are read at once of a tensor with elements of so many bytes."""
+    layout = context.layouts.get(read.tensor)
+    if layout is None:
+        return best(read)
+    fastest = read.index[layout.order[-1]]
+    one = (*plan.batch, *stepped(plan, context))  # of which a block has a position
+    lies = layout.packed and isinstance(fastest, AxisValue) and fastest.axis not in one
+    return min(layout.aligned, best(read)) if lies else size
+
+
+def best(read: Read) -> int:
+    """The bytes that are read at once of a tensor that lies best: copy engines find no blocks at sums of axes."""
+    return ENGINE if all(isinstance(e, AxisValue) for e in read.index) else GATHERED
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What is read
+
+
+def _read(plan: Planned) -> dict[str, Read]:
+    """A read of each tensor from outside, by name."""
+    made = {t.name for eq in plan.equations for t in eq.outputs}
+    found = (r for eq in plan.equations for e in eq.expressions() for r in ein.reads(e))
+    return {r.tensor: r for r in found if r.tensor not in made}
+
+
+def _axes(name: str, shapes: Shapes) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(a for dim in shapes[name] for a in dim))

@@ -1,0 +1,194 @@
+"""Kernels whose warps have roles: their text, their protocol on threads, and what they assemble to."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+
+from einc import driver
+from einc.base.errors import IllegalIR
+from einc.base.facts import Fact
+from einc.base.source import Source
+from einc.base.targets import target
+from einc.base.types import BF16, F16, F32, DType
+from einc.codegen import GLUON, TRITON
+from einc.codegen.gluon.specialise_warps import why_not
+from einc.codegen.run.aot import compile_ahead
+from einc.driver import Compiled, compile_program, elaborate
+from einc.evaluate import evaluate
+from einc.frontend.tiles.kernels import read_kernels
+from einc.tile.printer import print_schedule
+from einc.tile.roles import Begin, Event, Finish, Release, Wait, subject
+from einc.tile.verifier import verify
+from tests.support import warps
+from tests.support.compiled import in_parts
+from tests.support.places import EXAMPLES
+from tests.support.sass import disassembled
+
+SIZES = {"b": 1, "h": 1, "d": 64, "e": 64, "c": 64}
+MANY = {**SIZES, "b": 4, "h": 16}  # heads, so that their programs fill a machine
+SPECIALISED = (
+    "alibi", "causal", "causal_cache", "chunked", "dilated", "global_local", "mha", "relu", "retention",
+    "row_maximum", "sigmoid", "sink_logits", "sink_tokens", "sliding_window", "softcap", "softmax1",
+)  # fmt: skip
+SCALARS = {"window": 70, "dilation": 2, "radius": 20, "globals": 5, "chunk": 50}
+LENGTHS = [(200, 300), (128, 256), (257, 70)]
+
+
+def compiled(text: str, sizes: Mapping[str, int], dtype: DType = BF16, name: str = "sm_90") -> Compiled:
+    script = driver.parse(text)
+    dims = elaborate(script).shapes()
+    program = elaborate(script, {n: Fact((2,) * len(dims[n]), dtype) for n in script.operands})
+    known = {a.name: sizes.get(a.name, 128) for a in program.axes}
+    return compile_program(program, 2, target(name), known, choices=in_parts(1), backend=GLUON)
+
+
+def example(name: str) -> str:
+    return (EXAMPLES / "attention" / f"{name}.ein").read_text()
+
+
+def arguments(text: str, rows: int, keys: int) -> tuple[list[torch.Tensor], dict[str, int]]:
+    """Operands in doubles, and the scalars that have no default."""
+    program = elaborate(driver.parse(text))
+    sizes = {**SIZES, "i": rows, "j": keys}
+    shapes = {p.name: [sizes.get(dim[0], rows) for dim in p.dims] for p in program.operands}
+    taken = {p.name: SCALARS[p.name] for p in program.scalars if p.default is None}
+    make = {1: torch.rand}  # what heads have is a decay, or a sink
+    return [make.get(len(shape), torch.randn)(shape, dtype=torch.float64) for shape in shapes.values()], taken
+
+
+@pytest.mark.parametrize("name", SPECIALISED)
+def test_threads_compute_what_the_program_means(name: str) -> None:
+    """With other numbers of rows and keys in each program than in the one before."""
+    text, (rows, keys) = example(name), LENGTHS[SPECIALISED.index(name) % len(LENGTHS)]
+    operands, scalars = arguments(text, rows, keys)
+    made = compiled(text, {**MANY, "i": rows, "j": 1024})
+    assert made.state.schedule is not None
+    assert all(k.roles is not None for k in made.state.schedule.kernels)
+    exact = elaborate(driver.parse(text))
+    meant = evaluate(exact, {p.name: x.numpy() for p, x in zip(exact.operands, operands, strict=True)}, scalars)
+    results = [torch.full(x.shape, np.nan, dtype=torch.float64) for x in meant]
+    warps.run(made.source, made.emitted.launcher, operands, results, *scalars.values())
+    for found, wanted in zip(results, meant, strict=True):
+        np.testing.assert_allclose(found.numpy(), wanted, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", ["causal", "sliding_window", "chunked"])
+def test_what_no_row_counts_may_be_anything(name: str) -> None:
+    text, rows, keys = example(name), 100, 300
+    (q, k, v), scalars = arguments(text, rows, keys)
+    made = compiled(text, {**MANY, "i": rows, "j": 1024})
+    found, wanted = (torch.full((1, 1, rows, 64), np.nan, dtype=torch.float64) for _ in range(2))
+    warps.run(made.source, made.emitted.launcher, [q, k, v], [wanted], *scalars.values())
+    k[:, :, rows:], v[:, :, rows:] = np.inf, np.nan
+    warps.run(made.source, made.emitted.launcher, [q, k, v], [found], *scalars.values())
+    assert torch.equal(found, wanted)
+
+
+@pytest.mark.parametrize("name", SPECIALISED)
+def test_roles_read_back(name: str) -> None:
+    schedule = compiled(example(name), {**MANY, "i": 1024, "j": 1024}).state.schedule
+    assert schedule is not None
+    assert read_kernels(Source("kernels", print_schedule(schedule)), 0).schedule == schedule
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), [(Wait, "v"), (Release, "k"), (Finish, "o_sum_2_next"), (Begin, "s_sum")], ids=str
+)
+def test_a_step_without_one_of_its_events_is_illegal(kind: type[Event], name: str) -> None:
+    schedule = compiled(example("causal"), {**MANY, "i": 1024, "j": 1024}).state.schedule
+    assert schedule is not None
+    (kernel,) = schedule.kernels
+    assert kernel.roles is not None
+    left = tuple(e for e in kernel.roles.events if not isinstance(e, kind) or subject(e)[1] != (name,))
+    assert left != kernel.roles.events
+    broken = replace(kernel, roles=replace(kernel.roles, events=left))
+    verify(schedule)
+    with pytest.raises(IllegalIR):
+        verify(replace(schedule, kernels=(broken,)))
+
+
+def test_threads_find_a_slot_that_is_filled_too_early() -> None:
+    text = example("mha")
+    operands, scalars = arguments(text, 128, 1500)
+    made = compiled(text, {**MANY, "i": 128, "j": 1500})
+    broken = re.sub(r"mbarrier\.wait\((\w+_free).*", "pass", made.source)
+    assert broken != made.source
+    results = [torch.full((1, 1, 128, 64), np.nan, dtype=torch.float64)]
+    with pytest.raises(warps.Broken):
+        warps.run(broken, made.emitted.launcher, operands, results, *scalars.values())
+
+
+def test_a_kernel_without_roles_is_as_triton_writes_it() -> None:
+    text = "def f(X[i, k]):\n    Y[i] = sum[k](X[i, k])\n    return Y\n"
+    made = compiled(text, {"i": 64, "k": 64}, F32)
+    assert made.state.schedule is not None
+    (kernel,) = made.state.schedule.kernels
+    assert kernel.roles is None
+    assert "dots" in why_not(kernel, made.context) or "loops" in why_not(kernel, made.context)
+    assert made.source == TRITON.emit(made.state.program, made.state.schedule, made.target).source
+
+
+@pytest.mark.parametrize(("dtype", "machine"), [(F32, "sm_90"), (BF16, "sm_80"), (BF16, "sm_100")])
+def test_only_hopper_multiplies_by_warpgroups(dtype: DType, machine: str) -> None:
+    schedule = compiled(example("causal"), {**MANY, "i": 1024, "j": 1024}, dtype, machine).state.schedule
+    assert schedule is not None
+    assert all(k.roles is None for k in schedule.kernels)
+
+
+def loops(sass: str) -> list[list[str]]:
+    """The innermost loops with dots of warpgroups."""
+    ins, labels = list[str](), dict[str, int]()
+    for line in sass.splitlines():
+        if found := re.match(r"\s*(\.L_x_\d+):", line):
+            labels[found[1]] = len(ins)
+        elif found := re.search(r"/\*[0-9a-f]{4,}\*/\s+(.*?);", line):
+            ins.append(found[1])
+    back = [
+        (labels[m[1]], k) for k, x in enumerate(ins) if (m := re.search(r"BRA.*?(\.L_x_\d+)", x)) and m[1] in labels
+    ]
+    spans = [(a, b) for a, b in back if a <= b and any("HGMMA" in x for x in ins[a : b + 1])]
+    inner = [s for s in spans if not any(t != s and s[0] <= t[0] and t[1] <= s[1] for t in spans)]
+    return [ins[a : b + 1] for a, b in inner]
+
+
+def exponentials_between_waits(body: list[str]) -> list[int]:
+    waits = [k for k, x in enumerate(body) if "WARPGROUP.DEPBAR" in x]
+    ends = [0, *waits, len(body)]
+    return [sum("MUFU.EX2" in x for x in body[a:b]) for a, b in pairwise(ends)]
+
+
+OVERLAPPED = [
+    pytest.param(
+        name,
+        width,
+        dtype,
+        marks=[pytest.mark.slow] * ((name, width, dtype) not in (("mha", 64, BF16), ("causal", 128, BF16))),
+    )
+    for name in ("mha", "causal", "sliding_window", "alibi")
+    for width in (64, 128)
+    for dtype in (BF16, F16)
+]
+
+
+@pytest.mark.aot
+@pytest.mark.parametrize(("name", "width", "dtype"), OVERLAPPED)
+def test_what_is_computed_lies_under_the_dots_of_the_step_before(name: str, width: int, dtype: DType) -> None:
+    sizes = {**MANY, "i": 4096, "j": 4096, "d": width, "e": width}
+    made = compiled(example(name), sizes, dtype)
+    (kernel,) = compile_ahead(made.emitted, made.target, made.sizes)
+    assert kernel.shared <= made.target.shared
+    bodies = [b for b in loops(disassembled(kernel.stages["cubin"])) if sum("MUFU.EX2" in x for x in b) >= 64]
+    unmasked = sorted(bodies, key=len)[:2]  # of each consumer
+    assert len(unmasked) == 2
+    for body in unmasked:
+        before, under, *after = exponentials_between_waits(body)
+        assert under >= 64
+        assert before == sum(after) == 0
+        assert not any(x.startswith(("STL", "LDL")) for x in body)
