@@ -11,6 +11,8 @@ how anything is called.
 Sums and products of two floats are the same in either order. A product of more is rounded as often as before, in
 another order, in the type that all of it is computed in: results differ in their last place, and a product that only
 its grouping kept from overflow may overflow. Terms of longer sums, where numbers may cancel, stay as they are grouped.
+
+Sides of comparisons have an order of the whole program's: what masks equations over different axes is then one mask.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from itertools import groupby
 
 from einc.base.ops import MIRRORED
 from einc.base.types import DType, compute
-from einc.ein import Apply, AxisValue, Const, Equation, Expr, Read, axes_of, reads, walk
+from einc.ein import Apply, AxisValue, Const, Equation, Expr, Program, Read, axes_of, reads, walk
 from einc.ein.ranges import is_closed
 from einc.ein.rewriting import bottom_up
 from einc.passes.algebra.scope import Scope
@@ -33,17 +35,33 @@ Key = tuple[object, ...]
 _LONG = 32  # factors; a longer product stays as it is written
 
 
-def in_order(e: Equation, scope: Scope, defined: Mapping[str, int]) -> Equation:
-    """The equation with terms, factors and sides of comparisons in order; `defined` says where tensors were."""
-    order = _Order(e, scope, defined)
-    return e.map(lambda x: bottom_up(bottom_up(x, order.comparison), order.node, into_reads=False))
+class Order:
+    """The order that a program gives to its terms, factors and sides of comparisons."""
+
+    def __init__(self, program: Program, scope: Scope) -> None:
+        self.scope = scope
+        self.defined = {name: n for n, name in enumerate(scope.dtypes)}
+        self.places = _places(program)
+
+    def of(self, e: Equation) -> Equation:
+        """The equation in this order."""
+        order = _Order(e, self)
+        return e.map(lambda x: bottom_up(bottom_up(x, order.comparison), order.node, into_reads=False))
+
+
+def _places(program: Program) -> dict[str, int]:
+    """An order of a program's axes: those that are reduced come last, the first of them at the end."""
+    dims = (*(d for p in program.operands for d in p.dims), *(d for e in program.equations for d in e.dims))
+    reduced = dict.fromkeys(a for e in program.equations for a in e.over)
+    kept = dict.fromkeys(a for d in dims for a in d if a not in reduced)
+    return {a: n for n, a in enumerate((*kept, *reversed(reduced)))}
 
 
 class _Order:
     """The order of terms and factors in one equation."""
 
-    def __init__(self, e: Equation, scope: Scope, defined: Mapping[str, int]) -> None:
-        self.scope, self.defined = scope, defined
+    def __init__(self, e: Equation, order: Order) -> None:
+        self.scope, self.defined, self.everywhere = order.scope, order.defined, order.places
         self.place = {a: n for n, a in enumerate((*e.axes, *e.over))}
         self.result = {a: n for n, a in enumerate(e.axes)}
         self.sums = e.monoid is not None and e.monoid.adds
@@ -70,8 +88,8 @@ class _Order:
 
     def side(self, e: Expr) -> Key:
         """The place of a side of a comparison: numbers on the right, positions that are reduced on the left."""
-        places = [self.place.get(a, len(self.place)) for a in axes_of(e)]
-        return (is_closed(e), -sum(1 for _ in walk(e)), sorted(-n for n in places), self.tensors(e), self.form(e))
+        found = sorted(-self.everywhere.get(a, 0) for a in axes_of(e))
+        return (is_closed(e), -sum(1 for _ in walk(e)), found, self.tensors(e), self.form(e, self.everywhere))
 
     def product(self, e: Apply) -> Expr:
         """The product with its factors in order, and equal ones as a power."""
@@ -108,12 +126,12 @@ class _Order:
     def extent(self, e: Expr) -> Key:
         """How many axes a value extends over, which, how much it is made of, and what."""
         axes = sorted(self.place.get(a, len(self.place)) for a in axes_of(e))
-        return (-len(axes), axes, sum(1 for _ in walk(e)), self.tensors(e), self.form(e))
+        return (-len(axes), axes, sum(1 for _ in walk(e)), self.tensors(e), self.form(e, self.place))
 
     def tensors(self, e: Expr) -> list[int]:
         return [self.defined.get(r.tensor, len(self.defined)) for r in reads(e)]
 
-    def form(self, e: Expr) -> str:
+    def form(self, e: Expr, place: Mapping[str, int]) -> str:
         """What a value is, without the names in it."""
         parts: list[str] = []
         for n in walk(e):
@@ -121,7 +139,7 @@ class _Order:
                 case Read(tensor):
                     parts.append(f"[{self.defined.get(tensor, len(self.defined))}]")
                 case AxisValue(axis):
-                    parts.append(f"@{self.place.get(axis, len(self.place))}")
+                    parts.append(f"@{place.get(axis, len(place))}")
                 case Apply(op):
                     parts.append(op)
                 case Const(value):

@@ -16,7 +16,6 @@ time, at every position.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import assert_never
 
@@ -41,7 +40,7 @@ from einc.ein.rewriting import drop_dead, merge_equal
 from einc.passes.algebra.domain import holds
 from einc.passes.algebra.exposure import within
 from einc.passes.algebra.identities import simplify_expression, widens
-from einc.passes.algebra.ordering import in_order
+from einc.passes.algebra.ordering import Order
 from einc.passes.algebra.scope import Scope, is_unit
 from einc.pipeline import Context
 
@@ -50,16 +49,16 @@ def simplify(program: Program, _: Context) -> Program:
     """The program with every law applied as often as it can be; the same results."""
     while True:
         scope = Scope(program.dtypes(), program.shapes())
-        defined = {name: n for n, name in enumerate(scope.dtypes)}
-        smaller = replace(program, equations=tuple(_equation(e, scope, defined) for e in program.equations))
+        order = Order(program, scope)
+        smaller = replace(program, equations=tuple(_equation(e, scope, order) for e in program.equations))
         smaller = drop_dead(merge_equal(smaller))
         if smaller == program:
             return program
         program = smaller
 
 
-def _equation(e: Equation, scope: Scope, defined: Mapping[str, int]) -> Equation:
-    e = in_order(e.map(lambda x: simplify_expression(x, scope)), scope, defined)
+def _equation(e: Equation, scope: Scope, order: Order) -> Equation:
+    e = order.of(e.map(lambda x: simplify_expression(x, scope)))
     bodies = tuple(_narrowed(b, e.domain, scope) for b in e.bodies)
     e = replace(e, bodies=bodies, domain=None if e.domain is None else _narrowed(e.domain, None, scope))
     if e.domain == TRUE:

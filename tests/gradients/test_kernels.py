@@ -15,7 +15,7 @@ from einc.codegen.run.aot import compile_ahead
 from einc.codegen.triton.occupancy import Occupancy
 from einc.driver import Compiled
 from einc.tile.typing import axes_of, scope
-from einc.tile.walk import loops, tile_axes, values_in, walk_values
+from einc.tile.walk import lets, loops, tile_axes, values_in, walk_values
 
 TARGET = TARGETS["sm_90"]
 TEXT = """def attention(Q[b, h, i, d], K[b, g, j, d], V[b, g, j, e]{more}):
@@ -62,14 +62,14 @@ def masked(kernel: tile.Kernel) -> Iterator[tuple[tile.Loop, tile.Full]]:
 @pytest.mark.parametrize("name", MASKED)
 def test_full_blocks_take_one_operation_for_an_exponent_and_none_for_masks(name: str) -> None:
     for kernel in kernels(gradients(*MASKED[name])).values():
+        bound = {n: t for s in lets(kernel.body) for n, t in zip(s.names, s.types, strict=True)}
+        types = {**scope(kernel), **bound}
         for _, full in masked(kernel):
             found = list(values_in(full.body))
             assert not [v for v in found if isinstance(v, tile.Elem) and v.op == "where" and _is_masked(v)]
             powers = [v.args[0] for v in found if isinstance(v, tile.Elem) and v.op == "exp2"]
             assert powers
-            assert all(
-                isinstance(x, tile.Elem) and x.op == "sub" and _is_scaled(x.args[0], scope(kernel)) for x in powers
-            )
+            assert all(isinstance(x, tile.Elem) and x.op == "sub" and _is_scaled(x.args[0], types) for x in powers)
 
 
 def _is_masked(v: tile.Elem) -> bool:
