@@ -6,9 +6,10 @@
     kernel P: T[b, i, j] = f, V[b, i] = sum[j](g(T))
     kernel Q: U = sum[b, i](V)
 
-A sum over more than a kernel's walk, as the gradient of a scale or of a temperature is, would have a tensor stored or
-computed again that is otherwise never in memory. This is an alternative, taken where it is predicted to take less time
-(`partition`).
+Positions that the sum leaves out are left out along the walk. A sum over more than a kernel's walk, as the gradient of
+a scale or of a temperature is, would have a tensor stored or computed again that is otherwise never in memory. A kernel
+that has both of its axes in its tile may walk one of them. This is an alternative, taken where it is predicted to take
+less time, or to do without a tensor that is large (`partition`).
 """
 
 from __future__ import annotations
@@ -26,17 +27,17 @@ from einc.pipeline.plan import Alternative, Planned
 def nested(program: Program, plans: Sequence[Planned], _: Context) -> Iterator[Alternative]:
     """The program with a sum in two steps, for each that goes over more than a kernel that makes what it reads."""
     for eq in program.equations:
-        if eq.monoid is None or not eq.monoid.adds or len(eq.outputs) > 1 or eq.domain is not None:
+        if eq.monoid is None or not eq.monoid.adds or len(eq.outputs) > 1:
             continue
         for plan in plans:
-            walk = set(plan.walked)
-            rest = tuple(a for a in eq.over if a not in walk)
-            grid = [*plan.batch, *plan.rows, *plan.columns]
-            if not walk or not walk < set(eq.over) or set(grid) != {*eq.axes, *rest}:
-                continue
             made = {t.name: e for e in plan.equations for t in e.outputs}
-            if eq.name not in made and any(_own(r, made[r.tensor]) for r in reads(eq.body) if r.tensor in made):
-                yield _split(program, plans, plan, eq, rest)
+            if eq.name in made or not any(_own(r, made[r.tensor]) for r in reads(eq.body) if r.tensor in made):
+                continue
+            for walk in (plan.walked, plan.columns, plan.rows):
+                grid = [a for a in (*plan.batch, *plan.rows, *plan.columns) if a not in walk]
+                rest = tuple(a for a in eq.over if a not in walk)
+                if walk and rest and set(walk) <= set(eq.over) and set(grid) == {*eq.axes, *rest}:
+                    yield _split(program, plans, plan, eq, walk, rest)
 
 
 def _own(r: Read, source: Equation) -> bool:
@@ -45,13 +46,18 @@ def _own(r: Read, source: Equation) -> bool:
 
 
 def _split(
-    program: Program, plans: Sequence[Planned], plan: Planned, eq: Equation, rest: tuple[str, ...]
+    program: Program,
+    plans: Sequence[Planned],
+    plan: Planned,
+    eq: Equation,
+    walk: tuple[str, ...],
+    rest: tuple[str, ...],
 ) -> Alternative:
     own = {e.name for e in plan.equations}
     part = Tensor(unused(f"{eq.name}_part", names(program)), accumulator(eq.outputs[0].dtype))
-    axes = tuple(a for a in (*plan.batch, *plan.rows, *plan.columns))
-    first = replace(eq, outputs=(part,), dims=tuple((a,) for a in axes), over=plan.walked)
-    last = replace(eq, bodies=(Read(part.name, tuple(map(AxisValue, axes))),), over=rest, within=None)
+    axes = tuple(a for a in (*plan.batch, *plan.rows, *plan.columns) if a not in walk)
+    first = replace(eq, outputs=(part,), dims=tuple((a,) for a in axes), over=walk)
+    last = replace(eq, bodies=(Read(part.name, tuple(map(AxisValue, axes))),), over=rest, domain=None, within=None)
     equations = tuple(x for e in program.equations for x in ((first, last) if e.name == eq.name else (e,)))
     groups = [frozenset(e.name for e in p.equations) - {eq.name} for p in plans if p is not plan]
     return Alternative(replace(program, equations=equations), [*groups, own | {part.name}])
