@@ -25,6 +25,7 @@ from einc.explain.plans import plans_of
 from einc.explain.sizes import extents
 from einc.explain.visits import Visits, bound_tensors, domain_picture, part_starts, visited
 from einc.passes.estimate.cost import Cost, Model
+from einc.passes.estimate.parts import parts
 from einc.passes.estimate.products import cost_of
 from einc.passes.estimate.units import reached
 from einc.passes.lowering.lower import lowered
@@ -77,7 +78,7 @@ def _decided(c: Compiled, figures: _Figures) -> Iterator[Decision]:
 
     @cache
     def seconds(plan: Planned) -> float:
-        return model.splits(plan, figures.share(plan, context))[1]
+        return parts(model, plan, figures.share(plan, context))[1]
 
     for join in c.state.joins:
         names = tuple(p.stores for p in join.kernels)

@@ -16,7 +16,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import update_wrapper
 from math import ceil, prod
+from typing import Any, TypeVar
 
 from einc import ein
 from einc.ein import Equation, Program
@@ -26,26 +28,22 @@ from einc.passes.algebra.contraction import contraction, operand_type
 from einc.passes.estimate.again import overhang, read_again, repeated, through_cache
 from einc.passes.estimate.fit import exposure, narrowness
 from einc.passes.estimate.instructions import counted
-from einc.passes.estimate.sides import fills, follow_each_other, line, shapes_of, sides, steps, tile_axes
+from einc.passes.estimate.sides import fills, follow_each_other, line, shapes_of, sides, tile_axes
 from einc.passes.estimate.units import arithmetic, overlapped, reached
 from einc.passes.estimate.waits import elements, is_hidden, loading, masking, multiplying, port, walking
 from einc.passes.streaming.prefix import prefix
-from einc.passes.streaming.sweep import Accumulator
-from einc.passes.streaming.walks import can_split, walks
+from einc.passes.streaming.walks import walks
 from einc.pipeline import Context, positions
 from einc.pipeline.plan import Planned
+
+T = TypeVar("T")
 
 _STEP = 64  # positions of a walked axis that dots which follow each other take at once
 _MATRIX = 2  # bytes of the widest type that matrix units multiply
 _TILE = 4096  # elements of a program's tile where there is no dot
 _WIDEST = 4096  # positions of a walked axis in such a tile
-_LEAST_PART = 64  # positions of a walked axis that are worth a program
-_RESIDENT = 2  # programs that a processor needs at once to keep memory busy
-_WALKING = 8  # the same where programs only walk rows
+WALKING = 8  # the same where programs only walk rows
 _GROWN = 4  # times as large are tiles of walks where programs are few
-_STARTING = 1e-6  # seconds until the first loads of a program have arrived
-_MOST_PARTS = 128
-_MOST_WALKING = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +71,18 @@ class Work:
     special: float
 
 
+def _once(f: Callable[[Model, Planned], T]) -> Callable[[Model, Planned], T]:
+    """The method, which works its result out once for a plan."""
+
+    def known(self: Model, plan: Planned) -> T:
+        found: dict[Planned, T] = self.kept.setdefault(f.__name__, {})
+        if plan not in found:
+            found[plan] = f(self, plan)
+        return found[plan]
+
+    return update_wrapper(known, f)
+
+
 class Model:
     """The costs of one program's plans on one target; what an equation takes is worked out once and kept in `works`."""
 
@@ -84,7 +94,7 @@ class Model:
         self.given = {p.name for p in program.operands}
         self.products = Products(program)
         self.known = {} if works is None else works
-        self.dotted: dict[Planned, frozenset[str]] = {}
+        self.kept: dict[str, dict[Planned, Any]] = {}
 
     def cost(self, plan: Planned, share: float = 1.0, masked: float = 0.0) -> Cost:
         """The predicted cost of a kernel that visits this share of the blocks it walks over, in parts or not.
@@ -116,12 +126,14 @@ class Model:
         dots = self.contracted(plan)
         busy = overlapped(rates, computing, moving, again=bool(repeated(plan))) * overhang(plan, splits, self.context)
         hidden = self.hides(plan)
-        if rates.in_turn or not dots or (moving > computing and hidden):
-            least = 0.0 if rates.in_turn or dots else self.loading(plan, splits, share)
+        if rates.in_turn or not dots:
+            least = 0.0 if rates.in_turn else self.loading(plan, splits, share)
             return max(busy / self.utilisation(plan, splits), least)
+        one_by_one = elements(plan, dots, share, self.context)
+        if moving > computing and hidden:
+            return (busy + one_by_one) / self.utilisation(plan, splits)
         taken = port(plan, self.is_chained(plan), share, self.context, self.shapes, self.dtypes)
-        busy = max(busy, taken) if hidden else busy + taken
-        busy += elements(plan, dots, share, self.context)
+        busy = (max(busy, taken) if hidden else busy + taken) + one_by_one
         chained, loads = self.is_chained(plan), 0.0 if hidden else share
         return multiplying(plan, self.programs(plan), splits, busy, chained, loads, self.context)
 
@@ -147,33 +159,47 @@ class Model:
         """How many times longer a plan's dots take on matrix units for want of rows."""
         return 1.0 if self.is_exact(plan) else narrowness(plan, shapes_of(plan.equations, self.context), self.context)
 
+    @_once
     def is_exact(self, plan: Planned) -> bool:
         """Do vector units multiply all that a plan does?"""
         shapes = shapes_of(plan.equations, self.context)
         types = [self.products.product(eq) for eq in plan.equations if eq.name in shapes]
         return all(t is None or t.size > _MATRIX for t in types)
 
+    @_once
     def hides(self, plan: Planned) -> bool:
         """Are operands on their way while programs multiply? Vector units take longer for that than any loads."""
         return is_hidden(plan, self.context) or (bool(plan.walked) and self.is_exact(plan))
 
     # ----------------------------------------------------------------------------------------------------------- parts
 
+    @_once
     def is_chained(self, plan: Planned) -> bool:
         """Is one contraction of a plan computed from another?"""
         return follow_each_other(plan.equations, self.contracted(plan))
 
+    @_once
     def contracted(self, plan: Planned) -> frozenset[str]:
         """The results of contractions on the matrix units."""
         by_dots = self.by_dots(plan)
         dotted = (eq for eq in plan.equations if eq.name in by_dots and self.operations(eq)[0])
         return frozenset(t.name for eq in dotted for t in eq.outputs)
 
+    def is_plain(self, plan: Planned) -> bool:
+        """Does a plan have no dots, on a machine whose units work at the same time?"""
+        return not self.context.target.rates.in_turn and not self.contracted(plan)
+
     def utilisation(self, plan: Planned, splits: int) -> float:
-        """The share of the processors that have a program, on average over the rounds that parts take."""
+        """The share of the processors that have a program, on average over the rounds that parts take.
+
+        A walk of rows has a processor to itself only with several programs there, or with one of larger tiles.
+        """
         rounds = self.programs(plan) * splits / self.context.target.rates.processors
+        if splits == 1 and plan.walked and self.is_plain(plan):
+            return min(rounds * _GROWN / WALKING, 1.0)
         return min(rounds, 1.0) if splits == 1 and not repeated(plan) else rounds / ceil(rounds)
 
+    @_once
     def programs(self, plan: Planned) -> int:
         """The number of programs that share a walk's work by their place in the grid."""
         batch = max(positions(plan.batch, self.context), 1)
@@ -182,6 +208,7 @@ class Model:
             return batch * prod(max(-(-positions(g, self.context) // block), 1) for g in (plan.rows, plan.columns))
         return batch * max(-(-positions((*plan.rows, *plan.columns), self.context) // self.rows(plan)), 1)
 
+    @_once
     def rows(self, plan: Planned) -> int:
         """The positions of a program along what no dot has as rows or columns."""
         inner = positions(plan.whole, self.context) * min(positions(plan.walked, self.context), _WIDEST)
@@ -191,58 +218,12 @@ class Model:
         """Seconds in which programs that multiply nothing wait for their loads, and threads make them."""
         each = max(_TILE // (self.rows(plan) * max(positions(plan.whole, self.context), 1)), 1)
         steps = max(positions(plan.walked, self.context) * share / splits / each, 1.0) * max(len(walks(plan)), 1)
-        threads = loading(plan, self.context, self.shapes, self.dtypes)
-        return max(walking(self.programs(plan) * splits, steps, self.context), threads)
+        return max(walking(self.programs(plan) * splits, steps, self.context), self.threads(plan))
 
-    def splits(self, plan: Planned, share: float = 1.0) -> tuple[int, float]:
-        """The number of parts that a plan's walk takes least time in, and the seconds that all of it takes.
-
-        The walk visits this share of its blocks. Parts come in rounds of as many as there is room for, each of which
-        has to wait for its first loads.
-        """
-        alone = self.cost(plan, share)
-        whole = alone.seconds
-        rates = self.context.target.rates
-        plain = not rates.in_turn and not self.contracted(plan)
-        most = _MOST_WALKING if plain else _MOST_PARTS
-        most = min(positions(plan.walked, self.context) // _LEAST_PART, most) if plan.walked else 1
-        filled = self.programs(plan) * _GROWN / (_WALKING * rates.processors) if plain else self.utilisation(plan, 1)
-        if most < 2 or steps(plan, self.context) or filled >= 1 or not can_split(plan) or not self.can_merge(plan):
-            return 1, whole
-        waiting = self.waiting(plan, 1, share)
-        computing, _ = arithmetic(rates, alone.dots + waiting, alone.vector, alone.special)
-        again = self.again(plan)
-        once = alone.bytes - again(1) * share
-        state, dots = self.state(plan), self.contracted(plan)
-        if plain:
-            whole += (whole - rates.launch) * (min(self.utilisation(plan, 1), 1.0) / filled - 1)
-
-        def seconds(n: int) -> float:
-            moving = (once + again(n) * share) / reached(rates)
-            merging = 2 * rates.launch + 2 * n * state / rates.memory
-            if alone.limit in ("matrix", "vector", "special") or (dots and not self.hides(plan)):
-                return merging + self.spent(plan, n, computing, moving, share)
-            rounds = self.programs(plan) * n / (rates.processors * (_WALKING if plain else _RESIDENT))
-            work = overlapped(rates, computing, moving, again=bool(repeated(plan))) * overhang(plan, n, self.context)
-            least = 0.0 if dots else self.loading(plan, n, share)
-            return merging + max(work * ceil(rounds) / rounds + ceil(rounds) * _STARTING, least)
-
-        best = min(range(2, most + 1), key=seconds)
-        return (best, seconds(best)) if seconds(best) < whole else (1, whole)
-
-    def can_merge(self, plan: Planned) -> bool:
-        """Do parts of a plan's one walk store states over the axes of what it stores alone, and over no others?"""
-        stored = {a for eq in plan.equations if any(t.name in plan.stores for t in eq.outputs) for a in eq.axes}
-        return all(stored.issuperset(a.axes) for a in self.accumulators(plan))
-
-    def state(self, plan: Planned) -> float:
-        """Bytes of the states of a plan's one walk, over all of the grid."""
-        return sum(4.0 * a.monoid.components * positions(a.axes, self.context) for a in self.accumulators(plan))
-
-    def accumulators(self, plan: Planned) -> list[Accumulator]:
-        """What a plan's one walk carries, equal ones once."""
-        (walk,) = walks(plan)
-        return list({a.bodies: a for link in walk.links for a in link.accumulators}.values())
+    @_once
+    def threads(self, plan: Planned) -> float:
+        """Seconds in which threads make the loads and stores of programs that multiply nothing."""
+        return loading(plan, self.context, self.shapes, self.dtypes)
 
     def repeats(self, plan: Planned, count: int, share: float = 1.0) -> dict[str, float]:
         """How often each equation is computed, in so many walks that visit this share of the blocks."""
@@ -295,13 +276,9 @@ class Model:
             self.known[eq] = tuple(self._works(eq))
         return self.known[eq]
 
+    @_once
     def by_dots(self, plan: Planned) -> frozenset[str]:
         """The equations of a kernel that dots compute; other sums of products have their axes in tiles of no dot."""
-        if plan not in self.dotted:
-            self.dotted[plan] = self._by_dots(plan)
-        return self.dotted[plan]
-
-    def _by_dots(self, plan: Planned) -> frozenset[str]:
         shapes = shapes_of(plan.equations, self.context)
         tiles = {a: t for t, group in tile_axes(plan, self.context).items() for a in group}
 

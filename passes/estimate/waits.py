@@ -30,7 +30,7 @@ from einc.pipeline.plan import Planned
 
 ENGINE = 16  # bytes at multiples of which copy engines find blocks, and a thread loads the most at once
 _PORT = 83e9  # bytes a second that a processor receives from the cache, where all of them ask for as much
-_ELEMENTS = 2.5e9  # elements a second that a processor reads one by one where threads hold a dot's result
+_ELEMENTS = 6e9  # elements a second that a processor reads one by one where threads hold a dot's result
 _LOADS = 6e9  # loads and stores a second of a processor's threads
 _ALONE = 2e-6  # seconds until the first loads of a program have arrived, and its last results are stored
 _WAIT = 7e-7  # seconds of a step until what it computes a side of has arrived
@@ -90,8 +90,9 @@ def port(plan: Planned, chained: bool, share: float, context: Context, shapes: S
 def elements(plan: Planned, dots: frozenset[str], share: float, context: Context) -> float:
     """Seconds in which all processors read what goes over results of dots, element by element."""
     rows, known = {*plan.rows, *plan.columns}, _read(plan)
+    results = [{*eq.axes} for eq in plan.equations if eq.name in dots and plan.along & set(eq.axes)]
     count = 0
-    for eq in (eq for eq in plan.equations if eq.name not in dots and plan.along & set(eq.axes)):
+    for eq in (eq for eq in plan.equations if eq.name not in dots and any(r <= set(eq.axes) for r in results)):
         read = {r for e in eq.expressions() for r in ein.reads(e) if r.tensor in known}
         crossing = [r for r in read if rows & set(ein.axes_of(r)) and plan.along & set(ein.axes_of(r))]
         count += len(crossing) * positions(eq.axes, context)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from einc.ein import Equation, Program, tensors_of
 from einc.passes.estimate.cost import Model, Work
 from einc.passes.estimate.fit import WHOLE_DOT, crosses, crowds
+from einc.passes.estimate.parts import parts
 from einc.passes.estimate.sides import shapes_of, steps
 from einc.passes.estimate.single import alone
 from einc.passes.planning.compared import compared, computes_again
@@ -85,7 +86,7 @@ class Search:
     def seconds(self, plan: Planned) -> float:
         known = self.memory.seconds
         if plan not in known:
-            _, known[plan] = self.model.splits(plan)
+            _, known[plan] = parts(self.model, plan)
         return known[plan]
 
     def best(self, plans: list[Planned]) -> tuple[list[Planned], Planned] | None:

@@ -12,6 +12,7 @@ from dataclasses import replace
 
 from einc import ein
 from einc.passes.estimate.cost import Model
+from einc.passes.estimate.parts import can_merge, parts
 from einc.passes.estimate.products import single
 from einc.passes.streaming.walks import can_split
 from einc.pipeline import Context, State
@@ -39,15 +40,15 @@ def split_reduction(state: State, context: Context) -> State:
 def _parts(plan: Planned, model: Model) -> int:
     """The number of parts asked for, else the one that takes the least time."""
     context = model.context
-    parts = asked(context.choices, "parts", plan.name)
-    if isinstance(parts, int):
-        return parts if can_split(plan) else 1
+    given = asked(context.choices, "parts", plan.name)
+    if isinstance(given, int):
+        return given if can_split(plan) else 1
     if context.level < 2:
         return 1
     found = single(plan, model) if context.target.has_descriptors else None
     if found is None or context.backend.parts is None:
-        return model.splits(plan)[0]
-    return context.backend.parts(found.product, context.target) if can_split(plan) and model.can_merge(plan) else 1
+        return parts(model, plan)[0]
+    return context.backend.parts(found.product, context.target) if can_split(plan) and can_merge(plan) else 1
 
 
 def _axes(program: ein.Program, counts: set[int]) -> dict[int, str]:

@@ -15,6 +15,7 @@ from einc.codegen.triton.backend import TRITON
 from einc.driver import elaborate, parse
 from einc.passes.estimate.cost import Model
 from einc.passes.estimate.instructions import counted
+from einc.passes.estimate.parts import parts
 from einc.passes.estimate.products import cost_of, product_of
 from einc.passes.estimate.single import alone
 from einc.passes.estimate.units import arithmetic, reached
@@ -107,12 +108,12 @@ def test_few_programs_leave_processors_idle_and_each_waits_for_itself() -> None:
 
 
 def test_long_rows_of_few_programs_take_their_steps_one_by_one() -> None:
-    m = model("def f(X[i, j]):\n    Y[i] = max[j](X)\n    return Y\n", {"i": 512, "j": 65536})
+    m = model("def f(X[i, j]):\n    Y[i] = max[j](X)\n    return Y\n", {"i": 64, "j": 1 << 19})
     plan = first(m)
     alone_seconds = m.cost(plan).seconds
     assert alone_seconds > 2 * m.cost(plan).bytes / H100.rates.memory  # latencies, and not memory
-    parts, together = m.splits(plan)
-    assert parts > 1
+    count, together = parts(m, plan)
+    assert count > 1
     assert together < alone_seconds
     assert walking(1, 64, m.context) == 64 * walking(1, 1, m.context) == walking(H100.rates.processors, 64, m.context)
 
