@@ -30,6 +30,7 @@ _WARPS = 4
 _MOST_WARPS = 32
 _HELD = 32  # elements of a tile that a thread holds
 _WALKING = 16  # the most warps of a program that walks
+_SCANNING = 8  # the same where it makes prefixes, whose tiles before and after take all registers of a thread
 _WHOLE = 1 << 14  # elements of a tile with an axis held whole whose neighbours in memory lie along another
 _SECTOR = 32  # neighbours that it has at least: half a line
 _BUSY = 16  # warps of a processor that keep memory busy
@@ -222,7 +223,8 @@ def plain_tiles(k: Sizing) -> Tiles:
     programs = k.programs({role: b.cap for role, b in blocks.items()})
     longest = max(k.hints[a.name] for a in k.axes if a.role == "reduced")
     cap = blocks["reduced"].cap
-    while warps < _WALKING and programs * warps < _BUSY * k.target.rates.processors and 2 * cap <= longest:
+    most = _SCANNING if any(isinstance(v, tile.Scan) for v in values_in(k.kernel.body)) else _WALKING
+    while warps < most and programs * warps < _BUSY * k.target.rates.processors and 2 * cap <= longest:
         warps, cap = 2 * warps, 2 * cap
     return Tiles(blocks | {"reduced": Block(1, cap)}, warps)
 
