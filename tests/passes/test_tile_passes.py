@@ -40,7 +40,19 @@ NAMES = [p.name for p in pipeline(TRITON)]
 LOWERED = next(p.name for p in pipeline(TRITON) if "lowered" in p.gives)
 PASSES = NAMES[NAMES.index(LOWERED) + 1 :]
 MASKED = PASSES[PASSES.index("mask-edges") :]
-SAMPLE = ("attention/causal", "attention/decoding", "attention/paged", "products/swiglu", "rows/layernorm_matmul")
+SAMPLE = (
+    "attention/causal",
+    "attention/decoding",
+    "attention/paged",
+    "attention/qk_norm",
+    "products/swiglu",
+    "rows/layernorm_matmul",
+)
+WINDOW = """def f(X[b, n, c]: bf16, W[r, c, o]: bf16):
+    axis x = |n|
+    Y[b, x, o] = where(x >= r, X[b, x - r, c], 0) * W[r, c, o]
+    return Y
+"""
 ULP = 2.0**-52
 
 
@@ -148,9 +160,21 @@ def check_library(case: library.Case) -> set[str]:
     return {s.name for s in c.stages if s.changed} & {*PASSES}
 
 
-def test_a_sample_of_the_library_which_shows_every_pass_at_work() -> None:
+def check_window() -> set[str]:
+    """The passes on kernels that a causal convolution shows at work."""
+    program = driver.elaborate(driver.parse(WINDOW, "window"))
+    c = driver.compile_program(program, 2, TARGETS["sm_90"], {"b": 32, "n": 4096, "r": 3, "c": 256, "o": 256})
+    rng = np.random.default_rng(0)
+    shapes = {"X": (2, 70, 20), "W": (3, 20, 18)}
+    operands = {name: torch.from_numpy(rng.standard_normal(shape)).bfloat16() for name, shape in shapes.items()}
+    for where, (before,), (after,) in pairs(c, operands, bound(program, operands)):
+        np.testing.assert_allclose(after.numpy(), before.numpy(), rtol=1e-12, atol=1e-12, err_msg=where)
+    return {s.name for s in c.stages if s.changed} & {*PASSES}
+
+
+def test_a_sample_of_the_library_and_a_window_show_every_pass_at_work() -> None:
     shown = [check_library(case) for case in CASES if case.name in SAMPLE]
-    assert set().union(*shown) == {*PASSES}
+    assert set().union(*shown, check_window()) == {*PASSES}
 
 
 @pytest.mark.slow
