@@ -23,6 +23,8 @@ from einc.ein.rewriting import names, unused
 from einc.pipeline import Context
 from einc.pipeline.plan import Alternative, Planned
 
+Axes = tuple[str, ...]
+
 
 def nested(program: Program, plans: Sequence[Planned], _: Context) -> Iterator[Alternative]:
     """The program with a sum in two steps, for each that goes over more than a kernel that makes what it reads."""
