@@ -33,7 +33,7 @@ from einc.tile import Dot, Elem, Lit, Ref, TileType, Value
 from einc.tile.live import live
 from einc.tile.masks import conjunction, conjuncts, inside
 from einc.tile.typing import axes_of, bound_names, dtype_of, scope
-from einc.tile.walk import Scope, over_values, rebuild, rewritten, tile_axes, values_in, values_of, walk_values
+from einc.tile.walk import Scope, lets, over_values, rebuild, rewritten, tile_axes, values_in, values_of, walk_values
 from einc.tile.windows import by_descriptor
 
 _NONE = Lit(0, INT)
@@ -46,12 +46,15 @@ def separate_loads(kernel: tile.Kernel, context: Context) -> tile.Kernel:
     """
     on_gpu = context.target.vendor != "cpu"
     taken, unmasked, axes = bound_names(kernel), by_descriptor(kernel).keys(), tile_axes(kernel)
+    ends = {a.name: inside(a) for a in axes.values() if a.blocked}
+    edges = {s.names[0]: a for s in lets(kernel.body) for a, end in ends.items() if s.value == end}
 
     def separated(s: tile.Statement, here: Scope) -> tuple[tile.Statement, ...]:
         if not isinstance(s, tile.Loop):
             return (s,)
-        whole: tuple[list[tile.Let], tile.Loop] = [], s
-        before, counted = _Counted(s, here.inside(s).names, unmasked, axes).loop_masked(taken) if on_gpu else whole
+        before, counted = list[tile.Let](), s
+        if on_gpu:
+            before, counted = _Counted(s, here.inside(s).names, unmasked, axes, edges).loop_masked(taken)
         return (*before, replace(counted, body=_separated(_early(counted.body, taken), taken)))
 
     return replace(kernel, body=live(rewritten(kernel.body, separated, Scope(scope(kernel)))))
@@ -94,8 +97,9 @@ class _Counted:
         names: dict[str, TileType],
         unmasked: Collection[str],
         axes: Mapping[str, tile.TileAxis],
+        edges: Mapping[str, str],
     ) -> None:
-        self.loop, self.unmasked, self.axes = loop, unmasked, axes
+        self.loop, self.unmasked, self.axes, self.edges = loop, unmasked, axes, edges
         self.lets = {s.names[0]: s for s in loop.body if isinstance(s, tile.Let) and len(s.names) == 1}
         self.names = {**names, **{n: s.types[0] for n, s in self.lets.items()}}
         self.single = all(isinstance(s, tile.Let) and len(s.names) == 1 for s in loop.body)
@@ -157,10 +161,14 @@ class _Counted:
                 if not isinstance(load, tile.Load) or load.tensor in self.unmasked:
                     continue
                 late = self.lets[side.name] in ahead or any(isinstance(v, Dot) for v in values_in(tuple(ahead)))
-                p = self.spelled(p)
-                solved = _of_interval(conjuncts(p), axis, Ref(axis), Ref(axis), self.names)
-                if not late and solved is not None and set(axes_of(p, self.names)) == {axis, d.inner}:
+                p = conjunction(self.bounds(self.spelled(p), axis))
+                solved = None if p is None else _of_interval(conjuncts(p), axis, Ref(axis), Ref(axis), self.names)
+                if not late and p is not None and solved is not None and set(axes_of(p, self.names)) == {axis, d.inner}:
                     yield side.name, (axis, p, d.inner)
+
+    def bounds(self, p: Value, axis: str) -> list[Value]:
+        """The terms of a condition, but that positions of an axis exist: what others compute is never kept."""
+        return [t for t in conjuncts(p) if not (isinstance(t, Ref) and self.edges.get(t.name) == axis)]
 
     def ahead(self, p: Value) -> list[tile.Let]:
         """The statements that a condition needs, in order."""

@@ -72,6 +72,15 @@ def test_full_blocks_take_one_operation_for_an_exponent_and_none_for_masks(name:
             assert all(isinstance(x, tile.Elem) and x.op == "sub" and _is_scaled(x.args[0], types) for x in powers)
 
 
+@pytest.mark.parametrize("name", ["causal", "window", "capped"])
+def test_dots_have_no_conditions_where_rows_that_count_are_an_interval(name: str) -> None:
+    """Not for rows beyond the last one either: what these compute is not kept."""
+    for kernel in kernels(gradients(*MASKED[name])).values():
+        dots = [v for v in values_in(kernel.body) if isinstance(v, tile.Dot)]
+        assert len(dots) >= 3
+        assert not [d for d in dots if d.left_in is not None or d.right_in is not None]
+
+
 def _is_masked(v: tile.Elem) -> bool:
     """Does a choice differ between positions?"""
     return any(isinstance(x, tile.Ref) for x in walk_values(v.args[0]))
