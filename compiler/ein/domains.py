@@ -58,6 +58,8 @@ class Domains:
                 return self._of_read(e, nothing)
             case Apply(op="where", args=(p, Const(value=0), y)) if nothing == 0:
                 return self.of(y, 0).union(self.told(q for q in fails(p) if not _is_limit(q, y)))
+            case Apply(op="where", args=(p, x, Const(value=0))) if nothing == 0:
+                return self.of(x, 0).union(self.told(q for q in holds(p) if not _is_limit(q, x)))
             case Apply(op="where", args=(p, x, y)):
                 a, b = self.of(x, nothing), self.of(y, nothing)
                 return a if a == b else either(a.union(self.told(holds(p))), b.union(self.told(fails(p))))

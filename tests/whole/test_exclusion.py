@@ -153,9 +153,21 @@ def test_what_an_earlier_kernel_left_out(form: str, results: str) -> None:
         check(text, operands(np.nan), level, walked, splits)
 
 
-def test_an_additive_mask_from_memory() -> None:
+BY_HAND = "A[i, j] = S + M\n    m[i] = max[j](A)\n    E[i, j] = {}\n    O[i, e] = sum[j](E * V[j, e]) / sum[j](E)"
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "O[i, e] = softmax[j](S + M) * V[j, e]",
+        BY_HAND.format("where(A == -inf, 0, exp(A - m))"),
+        BY_HAND.format("where(A != -inf, exp(A - m), 0)"),
+    ],
+    ids=["softmax", "left out", "taken in"],
+)
+def test_an_additive_mask_from_memory(lines: str) -> None:
     """Only what the text masks is excluded: where an operand holds -inf, weights are 0, and 0 * NaN is NaN."""
-    text = "def f(S[i, j], M[i, j], V[j, e]):\n    O[i, e] = softmax[j](S + M) * V[j, e]\n    return O\n"
+    text = f"def f(S[i, j], M[i, j], V[j, e]):\n    {lines}\n    return O\n"
     rng = np.random.default_rng(0)
     s, v = rng.standard_normal((4, 70)).astype("f4"), rng.standard_normal((70, 16)).astype("f4")
     m = np.where(np.arange(70) <= np.arange(4)[:, None] + 5, 0, -np.inf).astype("f4")
