@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
+from einc.base.ops import MIRRORED
 from einc.ein import Apply, AxisValue, Equation, Expr, Extent, Program, axes_of
 from einc.passes.algebra.domain import conjunction, holds
 from einc.passes.algebra.signs import makes_no_negative
@@ -31,7 +32,7 @@ def prefix(eq: Equation, program: Program) -> Prefix | None:
     (walked,) = eq.over
     terms = holds(eq.domain)
     for n, p in enumerate(terms):
-        match p:
+        match _from_left(p, walked):
             case Apply("le" | "ge" as op, (AxisValue(t), AxisValue(i))) if t == walked and i in eq.axes:
                 rest = conjunction([q for k, q in enumerate(terms) if k != n])
                 if (rest is not None and i in axes_of(rest)) or not is_alike(program, i, t):
@@ -42,6 +43,15 @@ def prefix(eq: Equation, program: Program) -> Prefix | None:
                 if (followed := _followed(eq, found, program)) is not None:
                     return replace(found, running=followed)
     return None
+
+
+def _from_left(p: Expr, axis: str) -> Expr:
+    """A comparison with an axis, with it on the left."""
+    match p:
+        case Apply(op, (x, AxisValue(a))) if a == axis and op in MIRRORED:
+            return Apply(MIRRORED[op], (AxisValue(a), x))
+        case _:
+            return p
 
 
 def _followed(eq: Equation, found: Prefix, program: Program) -> Running | None:
