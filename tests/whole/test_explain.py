@@ -72,7 +72,7 @@ def test_what_is_not_closed_says_so(name: str, j: int) -> None:
     assert "neither shifts, scales nor expands" in open_["reason"]
     part = {
         "relu": "max(x − m_sum/|j|, 0)",
-        "sigmoid": "1 / (1 + e^{m_sum/|j| − x})",
+        "sigmoid": "1 / (e^{m_sum/|j| − x} + 1)",
         "gaussian": "e^{−(x − m_sum/|j|)²}",
     }
     assert open_["part"] == part[name]
@@ -167,7 +167,7 @@ def test_readme_quotes_what_is_printed() -> None:
     quoted = re.findall(r"<!-- explain of `([^`]*)` -->\n```text\n(.*?)```", readme, re.DOTALL)
     assert quoted
     for text, shown in quoted:
-        assert shown in report(told(text, {"i": 4096, "j": 8192, "e": 1024}))
+        assert shown in report(told(text, {"i": 4096, "j": 8192, "e": 64}))
 
 
 def test_decisions_count_the_blocks_that_are_visited() -> None:
