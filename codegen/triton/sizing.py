@@ -241,8 +241,8 @@ def _narrowed(k: Sizing, blocks: dict[str, Block]) -> dict[str, Block]:
 def plain_blocks(k: Sizing) -> dict[str, Block]:
     """Sizes of tiles where nothing is multiplied: from the innermost axis outwards, and whole lines of memory at least.
 
-    The innermost axis gets what its size hint asks for; the rows what is left of the tile. Of what is held whole, only
-    axes that one value extends over take room from each other.
+    The innermost axis gets what its size hint asks for; the rows what is left of the tile. What is held whole takes
+    room only from axes that one value extends over beside it.
 
     Neighbours in memory of anything that is read or written get a line of it first. Prefixes of several components are
     that many tiles at once.
@@ -253,7 +253,13 @@ def plain_blocks(k: Sizing) -> dict[str, Block]:
     blocks: dict[str, Block] = {}
     if k.crossed:  # what is read of one side at few positions is used for all of the other
         return {a.role: Block(1, max(1, room // _TILE) if a.role == "inner" else _CROSS) for a in k.axes}
-    room = max(1, room // max((prod([whole.get(x, 1) for x in axes]) for axes in k.occupancy.computed), default=1))
+
+    def beside(a: TileAxis) -> int:
+        """The positions of what is held whole beside those of an axis."""
+        return max(
+            (prod([whole.get(x, 1) for x in axes]) for axes in k.occupancy.computed if a.name in axes), default=1
+        )
+
     short = segments(k.kernel)
     every = tile_axes(k.kernel).values()
     axes = sorted(every, key=lambda a: ("whole", "inner", "reduced", "column", "row", "batch").index(a.role))
@@ -266,7 +272,7 @@ def plain_blocks(k: Sizing) -> dict[str, Block]:
         if a.role == "whole":
             blocks[a.role] = Block(1, WHOLE)
             continue
-        left = max(room // prod(lines.values()), line, 1)
+        left = max(room // prod(lines.values()) // beside(a), line, 1)
         widest = min(left, _WIDEST.get(a.role, left) if len(axes) > 1 else left)
         widest = min(widest, _SEGMENT) if a.name in short else widest
         cap = max(1, min(k.hints[a.name], widest) if a is not axes[-1] else widest)

@@ -34,7 +34,7 @@ from dataclasses import dataclass, field, replace
 
 from einc import ein
 from einc.base.types import I32, DType
-from einc.ein import Apply, AxisValue, Const, Equation, Expr, Program, Read
+from einc.ein import Apply, AxisValue, Const, Equation, Expr, Program, Read, axes_of
 from einc.ein.domains import Domains
 from einc.ein.guards import composite
 from einc.ein.inference import dtype_of
@@ -95,7 +95,7 @@ def _written_out(e: Expr, named: dict[str, Equation], dtypes: dict[str, DType]) 
 
 
 def _reads_along(p: Expr, axis: str, dtypes: dict[str, DType]) -> bool:
-    along = [dtypes[r.tensor] for r in ein.reads(p) if axis in ein.axes_of(r)]
+    along = [dtypes[r.tensor] for r in ein.reads(p) if axis in axes_of(r)]
     return bool(along) and all(t.is_int or t.is_bool for t in along)
 
 
@@ -114,7 +114,7 @@ class _Pruning:
         row = self.row_axis(usable, axis)
         chunks = Chunks(self.program, tuple(a for a in (axis, row) if a is not None))
         test = conjunction(t for p in usable if (t := chunks.possible(p)) != ein.TRUE)
-        if test is None or chunks.of(axis) not in ein.axes_of(test):
+        if test is None or chunks.of(axis) not in axes_of(test):
             return
         sure = [(p, t) for p in usable if row and (t := chunks.certain(p)) != ein.FALSE]
         made = self.hull(axis, row, test, sure, chunks, equations)
@@ -122,21 +122,24 @@ class _Pruning:
             self.program = made
 
     def suffice(self, e: Equation) -> None:
-        """Tell where a part of what masks a product holds by itself, if nothing else bounds it and it pays."""
+        """Tell where a part of what masks a product holds by itself, if nothing else bounds it and it pays.
+
+        Comparisons of positions alone are bounds without being told.
+        """
         if e.product is None or len(e.over) != 1 or e.within is not None:
             return
         (axis,), program = e.over, self.program
         given = {p.name for p in program.operands}
         domains = Domains({x.name: x for x in program.equations})
         parts = [(p, _sufficient(p, {*e.axes, axis}, given)) for p in sorted(domains.of(e.body, 0), key=repr)]
-        told = [(p, d) for p, d in parts if d is not None]
+        told = [(p, d) for p, d in parts if d is not None and (axis not in axes_of(d) or _reads_at(d, axis))]
         tests = [p for p, _ in told]
         tables: list[Equation] = []
-        if along := [(p, d) for p, d in told if axis in ein.axes_of(d)]:
+        if along := [(p, d) for p, d in told if axis in axes_of(d)]:
             all_hold = conjunction(d for _, d in along)
             assert all_hold is not None
             table = ein.Tensor(unused(f"{e.name}_fails", names(program)), I32)
-            own = tuple(a for a in ein.axes_of(all_hold) if a != axis)
+            own = tuple(a for a in axes_of(all_hold) if a != axis)
             body, dims = (ein.Cast(I32, AxisValue(axis)),), tuple((a,) for a in own)
             tables.append(Equation((table,), dims, body, MONOIDS["min"], (axis,), Apply("not", (all_hold,))))
             beyond = Apply("ge", (AxisValue(axis), Read(table.name, tuple(map(AxisValue, own)))))
@@ -151,9 +154,9 @@ class _Pruning:
 
     def row_axis(self, predicates: Iterable[Expr], axis: str) -> str | None:
         """The longest other axis that shares no data tensor with the reduced one."""
-        found = dict.fromkeys(a for p in predicates for a in ein.axes_of(p) if a != axis)
+        found = dict.fromkeys(a for p in predicates for a in axes_of(p) if a != axis)
         for r in (r for p in predicates for r in ein.reads(p)):
-            if axis in ein.axes_of(r):
+            if axis in axes_of(r):
                 for i in r.index:
                     found.pop(i.axis, None) if isinstance(i, AxisValue) else None
         return max(found, key=lambda a: self.context.size(a), default=None)
@@ -220,6 +223,11 @@ class _Pruning:
         return spent >= _LEAST_GAIN * sum(tables.values())
 
 
+def _reads_at(e: Expr, axis: str) -> bool:
+    """Is anything read along an axis?"""
+    return any(axis in axes_of(r) for r in ein.reads(e))
+
+
 def _sufficient(p: Expr, space: Collection[str], given: Collection[str]) -> Expr | None:
     """The part of a disjunction about the fewest axes, if these are not all and it is about operands."""
     parts, found = [p], []
@@ -227,9 +235,9 @@ def _sufficient(p: Expr, space: Collection[str], given: Collection[str]) -> Expr
         match parts.pop():
             case Apply("or", (a, b)):
                 parts += [b, a]
-            case d if ein.tensors_of(d) <= set(given) and ein.tensors_of(d) and set(ein.axes_of(d)) < set(space):
+            case d if ein.tensors_of(d) <= set(given) and ein.tensors_of(d) and set(axes_of(d)) < set(space):
                 found.append(d)
-    return min(found, key=lambda d: len(ein.axes_of(d)), default=None)
+    return min(found, key=lambda d: len(axes_of(d)), default=None)
 
 
 @dataclass
@@ -246,7 +254,7 @@ class _Tables:
         """The least or greatest value over the chunks that pass the test, as a read at the axes of the program."""
         column = self.chunks.of(self.axis)
         name = self.chunks.name(f"{self.stem}_{what}")
-        axes = tuple(a for a in ein.axes_of(test) if a != column)
+        axes = tuple(a for a in axes_of(test) if a != column)
         dims = tuple((a,) for a in axes)
         bodies = (ein.Cast(I32, body),)
         self.made.append(Equation((ein.Tensor(name, I32),), dims, bodies, MONOIDS[monoid], (column,), test))

@@ -209,14 +209,23 @@ class Model:
         return batch * max(-(-positions((*plan.rows, *plan.columns), self.context) // self.rows(plan)), 1)
 
     @_once
+    def held(self, plan: Planned) -> int:
+        """The positions that are held whole beside one of a walk: of what one equation extends over."""
+        spaces = [{*eq.axes, *eq.over} for eq in plan.equations]
+        beside = (
+            tuple(a for a in plan.whole if a in space) for space in spaces if not plan.along or plan.along & space
+        )
+        return max((positions(axes, self.context) for axes in beside), default=1) or 1
+
+    @_once
     def rows(self, plan: Planned) -> int:
         """The positions of a program along what no dot has as rows or columns."""
-        inner = positions(plan.whole, self.context) * min(positions(plan.walked, self.context), _WIDEST)
+        inner = self.held(plan) * min(positions(plan.walked, self.context), _WIDEST)
         return max(_TILE // max(inner, 1), line(plan, (*plan.rows, *plan.columns), self.context))
 
     def loading(self, plan: Planned, splits: int, share: float) -> float:
         """Seconds in which programs that multiply nothing wait for their loads, and threads make them."""
-        each = max(_TILE // (self.rows(plan) * max(positions(plan.whole, self.context), 1)), 1)
+        each = max(_TILE // (self.rows(plan) * self.held(plan)), 1)
         steps = max(positions(plan.walked, self.context) * share / splits / each, 1.0) * max(len(walks(plan)), 1)
         return max(walking(self.programs(plan) * splits, steps, self.context), self.threads(plan))
 

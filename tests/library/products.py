@@ -167,6 +167,7 @@ CASES = (
         {"n": 7, "d": 16, "k": 8},
         {"n": 8192, "d": 4096, "k": 4096, "r": 16},
         {"scale": 0.5},
+        kernels=2,  # the narrow product once, and not for every block of columns
     ),
     Case(
         "products/maxplus",

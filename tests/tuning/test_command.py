@@ -31,7 +31,7 @@ def by_name(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         return {name: 1e-3 if name == "best" or "1048576" in name else 2e-3 for name in ways}
 
     monkeypatch.delenv("EINC_TUNE", raising=False)
-    monkeypatch.setattr(prepared, "race", race)
+    monkeypatch.setattr(prepared, "seconds_of", race)
     tables.forget()
     prepared.forget()
     yield
