@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import assert_never
 
@@ -112,15 +112,15 @@ def rebuild(e: Expr, f: Callable[[Expr], Expr]) -> Expr:
     match e:
         case Apply(args=args):
             new = tuple(f(a) for a in args)
-            return e if all(a is b for a, b in zip(new, args, strict=True)) else replace(e, args=new)
+            return e if all(a is b for a, b in zip(new, args, strict=True)) else Apply(e.op, new, e.span)
         case Cast(arg=arg):
             below = f(arg)
-            return e if below is arg else replace(e, arg=below)
+            return e if below is arg else Cast(e.dtype, below)
         case Read(index=index, guard=guard):
             at = tuple(f(a) for a in index)
             under = None if guard is None else f(guard)
             same = under is guard and all(a is b for a, b in zip(at, index, strict=True))
-            return e if same else replace(e, index=at, guard=under)
+            return e if same else Read(e.tensor, at, under, e.span)
         case Const() | AxisValue() | Extent() | Scalar():
             return e
         case _:
@@ -133,7 +133,8 @@ def walk(e: Expr) -> Iterator[Expr]:
     while stack:
         node = stack.pop()
         yield node
-        stack.extend(reversed(children(node)))
+        if below := children(node):
+            stack.extend(below[::-1])
 
 
 @lru_cache(maxsize=4096)

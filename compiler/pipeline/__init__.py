@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import update_wrapper
 from math import prod
+from typing import Any, TypeVar
 
 from einc import ein, tile
 from einc.base.facts import Layout
@@ -14,6 +16,9 @@ from einc.ein.ranges import interval
 from einc.pipeline.emitted import Both, Emitted
 from einc.pipeline.plan import Join, Plan
 from einc.tile.asked import Choice
+
+K = TypeVar("K")
+T = TypeVar("T")
 
 GATHERED = 8  # what counts as the bytes that threads read at once of blocks that copy engines do not find
 
@@ -78,6 +83,7 @@ class Context:
     choices: tuple[Choice, ...] = ()
     layouts: Mapping[str, Layout] = field(default_factory=dict)
     extents: Mapping[str, int] = field(default_factory=dict)
+    worked_out: dict[str, dict[Any, Any]] = field(init=False, default_factory=dict, compare=False, repr=False)
 
     def extent(self, axis: str) -> int:
         """The extent of an axis, as far as it is known."""
@@ -162,6 +168,20 @@ def own_passes(program: ein.Program, kernel: tile.Kernel, context: Context) -> t
     return made
 
 
+def once(f: Callable[[K, Context], T]) -> Callable[[K, Context], T]:
+    """The function, which works its result out once for equal values in a context: a search asks again and again."""
+    name = f"{f.__module__}.{f.__qualname__}"
+
+    def known(value: K, context: Context) -> T:
+        found: dict[K, T] = context.worked_out.setdefault(name, {})
+        if value not in found:
+            found[value] = f(value, context)
+        return found[value]
+
+    return update_wrapper(known, f)
+
+
+@once
 def positions(axes: tuple[str, ...], context: Context) -> int:
     """The number of positions of a group of axes, by the size hints; limited, for ranks that no tensor has."""
     return min(prod(context.size(a) for a in axes), 1 << 200)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Set
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from einc.ein import Equation, Program, Read
@@ -78,6 +78,13 @@ class Planned(Roles):
 
     equations: tuple[Equation, ...]
     sheltered: frozenset[Read] = frozenset()
+    _hash: int = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_hash", hash((self.equations, self.sheltered, *_roles(self).values())))
+
+    def __hash__(self) -> int:
+        return self._hash  # computed once: a search looks plans up all the time
 
     @property
     def plan(self) -> Plan:

@@ -77,7 +77,8 @@ def walk_values(*roots: Value) -> Iterator[Value]:
     while stack:
         node = stack.pop()
         yield node
-        stack.extend(reversed(values_of(node)))
+        if below := values_of(node):
+            stack.extend(below[::-1])
 
 
 # ---------------------------------------------------------------------------------------------------------------------

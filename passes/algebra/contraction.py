@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import reduce
+from functools import lru_cache, reduce
 from math import prod
 
 from einc.base.types import BOOL, I8, DType, accumulator, join, settle
@@ -42,6 +42,16 @@ class Contraction:
 
 def contraction(eq: Equation, body: Expr, size: Callable[[str], int], shape: Shape | None = None) -> Contraction | None:
     """The body of a sum as contractions of one shape (the given one, if any), or None."""
+    axes = dict.fromkeys((*axes_of(body), *(() if eq.domain is None else axes_of(eq.domain))))
+    return _contraction(eq, body, tuple((a, size(a)) for a in axes), shape)
+
+
+@lru_cache(maxsize=4096)
+def _contraction(
+    eq: Equation, body: Expr, extents: tuple[tuple[str, int], ...], shape: Shape | None
+) -> Contraction | None:
+    """The same by the extents of the axes: a search for kernels asks for it again and again."""
+    size = dict(extents).__getitem__
     terms = []
     for negative, term in terms_of(body):
         factors = _factors(term)

@@ -15,8 +15,8 @@ contraction computes of its operands, a side that lacks the rows or the columns.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from functools import update_wrapper
+from dataclasses import dataclass, field
+from functools import lru_cache, update_wrapper
 from math import ceil, prod
 from typing import Any, TypeVar
 
@@ -71,11 +71,19 @@ class Work:
     special: float
 
 
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What there is to do for equations, and what was worked out of plans, by what it is."""
+
+    works: dict[Equation, tuple[Work, ...]] = field(default_factory=dict)
+    of_plans: dict[str, dict[Planned, Any]] = field(default_factory=dict)
+
+
 def _once(f: Callable[[Model, Planned], T]) -> Callable[[Model, Planned], T]:
     """The method, which works its result out once for a plan."""
 
     def known(self: Model, plan: Planned) -> T:
-        found: dict[Planned, T] = self.kept.setdefault(f.__name__, {})
+        found: dict[Planned, T] = self.kept.of_plans.setdefault(f.__name__, {})
         if plan not in found:
             found[plan] = f(self, plan)
         return found[plan]
@@ -84,17 +92,14 @@ def _once(f: Callable[[Model, Planned], T]) -> Callable[[Model, Planned], T]:
 
 
 class Model:
-    """The costs of one program's plans on one target; what an equation takes is worked out once and kept in `works`."""
+    """The costs of one program's plans on one target; what is worked out once is kept, for models of the same."""
 
-    def __init__(
-        self, program: Program, context: Context, works: dict[Equation, tuple[Work, ...]] | None = None
-    ) -> None:
+    def __init__(self, program: Program, context: Context, kept: Kept | None = None) -> None:
         self.program, self.context = program, context
         self.shapes, self.dtypes = program.shapes(), program.dtypes()
         self.given = {p.name for p in program.operands}
         self.products = Products(program)
-        self.known = {} if works is None else works
-        self.kept: dict[str, dict[Planned, Any]] = {}
+        self.kept = kept or Kept()
 
     def cost(self, plan: Planned, share: float = 1.0, masked: float = 0.0) -> Cost:
         """The predicted cost of a kernel that visits this share of the blocks it walks over, in parts or not.
@@ -256,18 +261,14 @@ class Model:
 
     def traffic(self, plan: Planned, count: int) -> dict[str, float]:
         """The bytes of each tensor that is read from outside or stored, in so many walks."""
-        own = {t.name for eq in plan.equations for t in eq.outputs}
-        read: dict[str, dict[tuple[str, ...], int]] = {}
-        for r in (r for eq in plan.equations for e in eq.expressions() for r in ein.reads(e) if r.tensor not in own):
-            at = tuple(dict.fromkeys(a for e in r.index for a in ein.axes_of(e)))
-            read.setdefault(r.tensor, {})[at] = positions(at, self.context)
-        found: dict[str, float] = {}
+        read, found = _places(plan.equations), dict[str, float]()
         for name in (*sorted(read), *plan.stores):
             axes = tuple(a for dim in self.shapes[name] for a in dim)
             again = count if name in read and plan.along & set(axes) else 1
             size = positions(axes, self.context)
-            elements = min(size, sum(read[name].values())) if name in read else size  # what is picked is less than all
-            found[name] = float(elements * self.dtypes[name].size * again)
+            if name in read:  # what is picked is less than all
+                size = min(size, sum(positions(at, self.context) for at in read[name]))
+            found[name] = float(size * self.dtypes[name].size * again)
         return found
 
     def again(self, plan: Planned) -> Callable[[int], float]:
@@ -281,9 +282,10 @@ class Model:
 
     def works(self, eq: Equation) -> tuple[Work, ...]:
         """What there is to do for an equation: a contraction's products, and what makes their sides."""
-        if eq not in self.known:
-            self.known[eq] = tuple(self._works(eq))
-        return self.known[eq]
+        known = self.kept.works
+        if eq not in known:
+            known[eq] = tuple(self._works(eq))
+        return known[eq]
 
     @_once
     def by_dots(self, plan: Planned) -> frozenset[str]:
@@ -323,3 +325,13 @@ class Model:
                         yield Work(along, 0.0, *counted(made, self.context))
                 return
         yield from self.by_position(eq)
+
+
+@lru_cache(maxsize=1024)
+def _places(equations: tuple[Equation, ...]) -> dict[str, tuple[tuple[str, ...], ...]]:
+    """The axes of the places that equations read each tensor of others at, each group once."""
+    own = {t.name for eq in equations for t in eq.outputs}
+    found: dict[str, dict[tuple[str, ...], None]] = {}
+    for r in (r for eq in equations for e in eq.expressions() for r in ein.reads(e) if r.tensor not in own):
+        found.setdefault(r.tensor, {})[tuple(dict.fromkeys(a for e in r.index for a in ein.axes_of(e)))] = None
+    return {name: tuple(at) for name, at in found.items()}

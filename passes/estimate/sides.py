@@ -18,7 +18,7 @@ from einc.ein import AxisValue, Equation, Expr, axes_of, reads
 from einc.ein.dealing import Shape
 from einc.passes.algebra.contraction import contraction
 from einc.passes.streaming.walks import upstream
-from einc.pipeline import Context
+from einc.pipeline import Context, once
 from einc.pipeline.plan import Planned
 from einc.tile import Sides
 from einc.tile.blocks import power
@@ -59,11 +59,17 @@ def fills(inner: tuple[str, ...], plan: Planned, context: Context) -> bool:
 
 def shapes_of(equations: Iterable[Equation], context: Context) -> dict[str, Shape]:
     """The shapes of the equations that are contractions."""
+    return dict(_shapes(tuple(equations), context))
+
+
+@once
+def _shapes(equations: tuple[Equation, ...], context: Context) -> dict[str, Shape]:
     sums = [eq for eq in equations if eq.monoid is not None and eq.monoid.adds]
     found = {eq.name: contraction(eq, eq.body, context.size) for eq in sums}
     return {name: c.shape for name, c in found.items() if c is not None}
 
 
+@once
 def tile_axes(plan: Planned, context: Context) -> dict[str, tuple[str, ...]]:
     """The axes that each tile axis of a plan's kernel is made of, by the first of them; outermost first."""
     walked = () if steps(plan, context) else (*blocked(plan, context), *plan.scanned)
@@ -71,6 +77,7 @@ def tile_axes(plan: Planned, context: Context) -> dict[str, tuple[str, ...]]:
     return {g[0]: g for g in groups if g}
 
 
+@once
 def steps(plan: Planned, context: Context) -> bool:
     """Does a plan's walk take one position at a time, since it goes over batch axes of all its contractions?"""
     shapes = shapes_of(plan.equations, context).values()
@@ -78,6 +85,7 @@ def steps(plan: Planned, context: Context) -> bool:
     return bool(shapes and walked) and not plan.scanned and all(walked <= set(s.batch) for s in shapes)
 
 
+@once
 def stepped(plan: Planned, context: Context) -> tuple[str, ...]:
     """The walked axes that a walk takes one position of at a time; blocks lie along the others.
 
@@ -118,6 +126,7 @@ def blocked(plan: Planned, context: Context) -> tuple[str, ...]:
     return tuple(a for a in plan.walked if a not in found)
 
 
+@once
 def held(plan: Planned, context: Context) -> tuple[tuple[str, ...], ...]:
     """The axes held whole, in the groups that contractions take as one: inner axes, rows, columns, batch axes."""
     groups: list[tuple[str, ...]] = []

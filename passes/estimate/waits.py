@@ -16,6 +16,7 @@ at multiples of 16 bytes takes a thread's load for as many bytes as it does lie 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from math import ceil
 
 from einc import ein
@@ -149,6 +150,7 @@ def best(read: Read) -> int:
 # What is read
 
 
+@lru_cache(maxsize=1024)
 def _read(plan: Planned) -> dict[str, Read]:
     """A read of each tensor from outside, by name."""
     made = {t.name for eq in plan.equations for t in eq.outputs}

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
+from functools import lru_cache
 
 from einc import ein
 from einc.base.ops import COMPARISONS
@@ -144,9 +145,14 @@ def planned(
     return plan if reason is None else Apart(reason, overflows=True)
 
 
-def _within_blocks(group: tuple[str, ...], equations: Iterable[Equation]) -> tuple[str, ...]:
+@lru_cache(maxsize=1024)
+def _far(equations: tuple[Equation, ...]) -> frozenset[str]:
+    return frozenset[str]().union(*map(strided, equations))
+
+
+def _within_blocks(group: tuple[str, ...], equations: tuple[Equation, ...]) -> tuple[str, ...]:
     """The axes of a group without those that step over blocks of others: a tile over both would be in pieces."""
-    far = frozenset[str]().union(*map(strided, equations))
+    far = _far(equations)
     return tuple(a for a in group if a not in far) or group
 
 

@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from einc.ein import Equation, Program, tensors_of
-from einc.passes.estimate.cost import Model, Work
+from einc.passes.estimate.cost import Kept, Model
 from einc.passes.estimate.fit import WHOLE_DOT, crosses, crowds
 from einc.passes.estimate.parts import parts
 from einc.passes.estimate.sides import shapes_of, steps
@@ -36,7 +36,7 @@ _MOST_EQUATIONS = 32  # in one kernel; larger groups are not tried
 class Memory:
     """Results for equations and kernels, shared by the searches of programs that have them in common."""
 
-    works: dict[Equation, tuple[Work, ...]] = field(default_factory=dict)
+    model: Kept = field(default_factory=Kept)
     joined: dict[tuple[tuple[Equation, ...], tuple[str, ...]], Planned | Apart] = field(default_factory=dict)
     seconds: dict[Planned, float] = field(default_factory=dict)
 
@@ -48,7 +48,7 @@ class Search:
         self.program, self.context = program, context
         self.memory = memory or Memory()
         self.dtypes = program.dtypes()
-        self.model = Model(program, context, self.memory.works)
+        self.model = Model(program, context, self.memory.model)
         self.spared = large(program, context)
         self.compared = compared(program)
 
