@@ -28,7 +28,7 @@ from einc.runtime.tensors import fact, torch_dtype
 if TYPE_CHECKING:
     import torch
 
-    from einc.passes.adjoint.segments import Segments
+    from einc.passes.scatter.segments import Segments
     from einc.passes.streaming.slices import Sliced
 
 _MOST_KEPT = 256  # shapes of operands of one program
@@ -40,7 +40,7 @@ _ROUND = 1024  # positions that a slice has a multiple of: whole tiles, and enou
 
 def called(program: Program, options: Options) -> Callee:
     """The callee of a program, compiled with these options but for its choices."""
-    from einc.passes.adjoint.segments import scatters
+    from einc.passes.scatter.places import scatters
 
     return callee(_described((Scattering if scatters(program) else Slicing).kind, program, options))
 
@@ -124,7 +124,7 @@ class Scattering(Callee):
     def _sorting(self, facts: tuple[Fact, ...], scalars: Mapping[str, Any], by_torch: bool) -> _Sorting | None:
         """How calls with such operands run; None if as the program is written, which may be an operation of torch."""
         from einc.codegen.operation import scattered
-        from einc.passes.adjoint.segments import segmented
+        from einc.passes.scatter.segments import segmented
 
         decide = self.deciding.always
         key = facts, by_torch, tuple((n, v) for n, v in sorted(scalars.items()) if n in decide)

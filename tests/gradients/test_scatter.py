@@ -19,7 +19,7 @@ from einc.driver import compile_program
 from einc.ein import Program
 from einc.ein.printer import print_program
 from einc.frontend import elaborate, parse
-from einc.passes.adjoint.segments import Segmented, segmented
+from einc.passes.scatter.segments import Segmented, segmented
 from tests.gradients.compare import Call, assert_equal, call, error
 
 EMBEDDING = "def f(table[v, d], token[b, n]):\n    T[b, n, d] = table[token[b, n], d]\n    return T"
