@@ -3,7 +3,8 @@
     program(token, x)  -->  order, start, count = sorted(token);    segmented(x, order, start, count)
     program(X, W)      -->  for each slice of W:  sums, Y[slice] = sliced(X, W[slice], first, sums)
 
-Terms that data sends to their places are summed over segments, which torch sorts for. What would be passed on between
+Terms that data sends to their places are summed over segments, which torch sorts for, so that runs are equal to the
+last bit; kernels add them where that need not be. What would be passed on between
 kernels, and is huge and larger than all that a call is given and gives, is made slice by slice (`streaming/slices`).
 The meaning is that of the program as it is written, which transformations and derivatives are made of.
 """
@@ -11,7 +12,7 @@ The meaning is that of the program as it is written, which transformations and d
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -42,12 +43,12 @@ def called(program: Program, options: Options) -> Callee:
     """The callee of a program, compiled with these options but for its choices."""
     from einc.passes.scatter.places import scatters
 
-    return callee(_described((Scattering if scatters(program) else Slicing).kind, program, options))
+    in_order = options.deterministic and scatters(program)
+    return callee(_described((Scattering if in_order else Slicing).kind, program, options))
 
 
 def _described(kind: str, program: Program, options: Options) -> str:
-    target = None if options.target is None else options.target.name
-    return described(kind, [print_program(program), None, options.level, target, options.verify, []])
+    return described(kind, [print_program(program), None, *replace(options, choices=()).written()])
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,6 +42,8 @@ class Contraction:
 
 def contraction(eq: Equation, body: Expr, size: Callable[[str], int], shape: Shape | None = None) -> Contraction | None:
     """The body of a sum as contractions of one shape (the given one, if any), or None."""
+    if eq.added:
+        return None
     terms = []
     for negative, term in terms_of(body):
         factors = _factors(term)

@@ -8,8 +8,9 @@ has this form, and so have histograms. `segments` adds terms up place by place, 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from math import prod
 
 from einc.base.ops import COMPARISONS
 from einc.base.types import compute
@@ -26,9 +27,11 @@ from einc.ein import (
     children,
     reads,
     rebuild,
+    tensors_of,
 )
 from einc.ein.conditions import Shapes, all_of, conjuncts, placed
 
+_FEW = 64  # places or positions with which each of the others is compared: two or four blocks of a walk
 _PLAIN = {*COMPARISONS, "add", "sub", "mul", "neg", "abs", "max", "min", "floordiv", "mod", "where", "and", "or", "not"}
 
 
@@ -77,6 +80,21 @@ def space(e: Equation, found: Scatter) -> tuple[str, ...]:
     used = {a for x in (e.body, *found.rest) for a in axes_of(Told(e.domain).of(x))}
     others = (a for a in e.axes if a in used and a not in found.places and a not in found.kept)
     return (*found.kept, *found.summed, *others)
+
+
+def worthwhile(e: Equation, found: Scatter, program: Program, size: Callable[[str], int]) -> bool:
+    """Are there many places and positions, and is nothing computed for it that is larger than what there is?"""
+
+    def positions(axes: Iterable[str]) -> int:
+        return prod(size(a) for a in axes)
+
+    if min(positions(found.places), positions(found.summed)) <= _FEW:
+        return False
+    operands, shapes = [p.name for p in program.operands], program.shapes()
+    needed = [positions((*found.kept, *found.summed))]
+    if len(e.over) > len(found.summed) or not tensors_of(e.body) <= set(operands):
+        needed.append(positions(space(e, found)))
+    return max(needed) <= max(positions(a for d in shapes[n] for a in d) for n in (*operands, *program.results))
 
 
 def terms_first(e: Equation, found: Scatter, name: str, shapes: Shapes) -> tuple[Equation, Equation]:

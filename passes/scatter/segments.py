@@ -16,9 +16,8 @@ Sorting is not of the language: who runs the program makes `order`, `start` and 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from math import prod
 
 from einc.base.types import I64
 from einc.ein import (
@@ -37,13 +36,11 @@ from einc.ein import (
     Tensor,
     rebuild,
     substitute,
-    tensors_of,
 )
 from einc.ein.conditions import all_of, placed
 from einc.ein.rewriting import drop_dead, names, replaced, taking, unused
-from einc.passes.scatter.places import Scatter, Told, scatter, space, terms_first
+from einc.passes.scatter.places import Scatter, Told, scatter, terms_first, worthwhile
 
-_FEW = 64  # places or positions with which each of the others is compared: two or four blocks of a walk
 _NOWHERE = Const(-1)
 
 
@@ -102,7 +99,7 @@ class _Segmenting:
     def over_segments(self, e: Equation) -> list[Equation]:
         """The equation as a sum over segments, and what that sums; as it is where that saves nothing."""
         found = scatter(e)
-        if found is None or not self._pays(e, found):
+        if found is None or not worthwhile(e, found, self.program, self.extents.__getitem__):
             return [e]
         if e.monoid is not None and e.monoid.adds and set(e.over) > set(found.summed):
             name = self._unused(f"{e.name}_terms")
@@ -112,16 +109,6 @@ class _Segmenting:
             assert found is not None
             return [terms, self._over_segments(e, found)]
         return [self._over_segments(e, found)]
-
-    def _pays(self, e: Equation, found: Scatter) -> bool:
-        """Are there many places and positions, and is nothing computed for it that is larger than what there is?"""
-        if min(self._positions(found.places), self._positions(found.summed)) <= _FEW:
-            return False
-        needed = [self._positions((*found.kept, *found.summed))]
-        if len(e.over) > len(found.summed) or not tensors_of(e.body) <= {p.name for p in self.program.operands}:
-            needed.append(self._positions(space(e, found)))
-        there = (*(p.name for p in self.program.operands), *self.program.results)
-        return max(needed) <= max(self._positions([a for d in self.shapes[name] for a in d]) for name in there)
 
     def _over_segments(self, e: Equation, found: Scatter) -> Equation:
         segments, k = self._sorted(found)
@@ -160,9 +147,6 @@ class _Segmenting:
             results=results,
         )
         return taking(drop_dead(whole), (), ())
-
-    def _positions(self, axes: Mapping[str, Expr] | Sequence[str]) -> int:
-        return prod(self.extents[a] for a in axes)
 
     def _sorted(self, found: Scatter) -> tuple[Segments, str]:
         """What is sorted for the terms of an equation, and the axis along which those of a place are counted."""

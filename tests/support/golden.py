@@ -13,7 +13,8 @@ the longer the earlier a dimension is named, and multiples of 16 bytes, but for 
 parsing and elaborating the text, and
 `call A=f32[2,3] window=3` that of a call with these operands and scalars; `ok` where there is none. `explain` expects
 how the reductions are carried, for the extents `size`. `gradient A=f32[2,3]` expects the two halves of the derivative
-of a program, for these operands and the machine `target`; its text may be the name of an example. `saving A=f32[2,3]`
+of a program, for these operands and the machine `target`; its text may be the name of an example. `unordered` says that
+sums may be added up in any order. `saving A=f32[2,3]`
 expects what `einc explain` says of the tensors that the second half reads of the first.
 `pytest --bless` writes what the text gives; a person reads the difference.
 """
@@ -55,6 +56,7 @@ class Flags:
     facts: dict[str, Fact] = field(default_factory=dict)
     scalars: dict[str, ScalarValue] = field(default_factory=dict)
     layouts: dict[str, Layout] = field(default_factory=dict)
+    deterministic: bool = True
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,7 @@ def parse_flags(line: str) -> Flags:
     facts: dict[str, Fact] = {}
     scalars: dict[str, ScalarValue] = {}
     layouts: dict[str, Layout] = {}
+    deterministic = True
     for word in words:
         key, _, value = word.partition("=")
         if word in ("check", "call", "explain", "gradient", "saving"):
@@ -117,6 +120,8 @@ def parse_flags(line: str) -> Flags:
             level = int(value)
         elif key == "target":
             machine = value
+        elif word == "unordered":
+            deterministic = False
         elif operand := _OPERAND.fullmatch(word):
             shape = tuple(int(n) for n in operand[3].split(",") if n)
             facts[operand[1]] = Fact(shape, BY_NAME[operand[2]])
@@ -131,7 +136,7 @@ def parse_flags(line: str) -> Flags:
             raise ValueError(f"unknown flag '{word}' in '{line}'")
     if not verb:
         raise ValueError(f"'{line}' says nothing to do: after=, pass=, check, call, explain, gradient or saving")
-    return Flags(verb, stage, level, machine, sizes, facts, scalars, layouts)
+    return Flags(verb, stage, level, machine, sizes, facts, scalars, layouts, deterministic)
 
 
 def _scalar(text: str) -> ScalarValue:
@@ -158,7 +163,8 @@ def dump(text: str, name: str, flags: Flags) -> str:
     """The program or schedule after a stage; `(unchanged)` where the stage changed nothing."""
     from einc.frontend import elaborate, parse
 
-    context = Context(TRITON, flags.level, target(flags.target), flags.sizes, layouts=flags.layouts)
+    machine, ordered = target(flags.target), flags.deterministic
+    context = Context(TRITON, flags.level, machine, flags.sizes, layouts=flags.layouts, deterministic=ordered)
     parsed = parse(Source(name, text))
     kernels = None if parsed.kernels is None else parsed.kernels.schedule
     before = after = State(elaborate(parsed, flags.facts or None), kernels)
