@@ -300,7 +300,7 @@ class Gradient(Program):
         self.ahead = Program(print_program(run.program), None, options)
         self._known, self.ahead._known = (known and _of(p, whole, known) for p in (half.program, run.program))
         self.saved = tuple(run.program.results[k] for kind, k in half.sources if kind == "output")
-        self._origin, self._fates = (whole, run, half), run.fates
+        self._origin, self._fates, self._behind = (whole, run, half), run.fates, True
 
     @property
     def together(self) -> Together:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from math import prod
+from typing import Literal
 
 from einc.base.ops import COMPARISONS
 from einc.base.types import compute
@@ -83,18 +84,26 @@ def space(e: Equation, found: Scatter) -> tuple[str, ...]:
 
 
 def worthwhile(e: Equation, found: Scatter, program: Program, size: Callable[[str], int]) -> bool:
-    """Are there many places and positions, and is nothing computed for it that is larger than what there is?"""
+    """Does it save work to send terms to their places?"""
+    return hindrance(e, found, program, size) is None
+
+
+def hindrance(
+    e: Equation, found: Scatter, program: Program, size: Callable[[str], int]
+) -> Literal["few", "large"] | None:
+    """Why it does not: places or positions are few, or what is computed for it is larger than all that there is."""
 
     def positions(axes: Iterable[str]) -> int:
         return prod(size(a) for a in axes)
 
     if min(positions(found.places), positions(found.summed)) <= _FEW:
-        return False
+        return "few"
     operands, shapes = [p.name for p in program.operands], program.shapes()
     needed = [positions((*found.kept, *found.summed))]
     if len(e.over) > len(found.summed) or not tensors_of(e.body) <= set(operands):
         needed.append(positions(space(e, found)))
-    return max(needed) <= max(positions(a for d in shapes[n] for a in d) for n in (*operands, *program.results))
+    most = max(positions(a for d in shapes[n] for a in d) for n in (*operands, *program.results))
+    return "large" if max(needed) > most else None
 
 
 def terms_first(e: Equation, found: Scatter, name: str, shapes: Shapes) -> tuple[Equation, Equation]:
