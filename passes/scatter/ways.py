@@ -69,7 +69,7 @@ def _decided(
         return (
             "added",
             "runs need not agree in every bit: deterministic=False",
-            "deterministic=True, where they have to",
+            "deterministic=True, if they have to",
         )
     match hindrance(e, found, program, extents.__getitem__):
         case "few":
@@ -84,7 +84,7 @@ def _decided(
         return (
             "sorted",
             "runs have to agree in every bit: deterministic=True",
-            "deterministic=False, where they need not",
+            "deterministic=False, if they need not",
         )
     fact = "runs have to agree in every bit, and only what torch asks gradients of is sorted for"
     return "compared", fact, "deterministic=False"
