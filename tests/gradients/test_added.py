@@ -209,7 +209,7 @@ def test_one_file_of_both() -> None:
 
 
 def test_programs_are_deterministic_unless_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Terms are sorted, and no kernel adds, in any of the ways that a program is made."""
+    """Terms are sorted."""
     text, operands = READS["two dimensions"]
     sorts: list[int] = []
     known = torch.sort
@@ -219,10 +219,10 @@ def test_programs_are_deterministic_unless_told(monkeypatch: pytest.MonkeyPatch)
         return known(*args, **kwargs)
 
     monkeypatch.setattr(torch, "sort", sort)
-    Call(text, operands).compiled()
+    Call(text, operands).compiled(1)  # at level 2 it is one operation of torch, which adds in order
     assert sorts
     del sorts[:]
-    AnyOrder(text, operands).compiled()
+    AnyOrder(text, operands).compiled(1)
     assert not sorts
 
 
