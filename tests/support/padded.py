@@ -201,6 +201,10 @@ def store(access: Access, value: Node, added: frozenset[int] | None) -> Step:
         shape = common_shape([values, mask, *index]) if added is None else frame.shape(added)
         mask = mask.expand(shape)
         at = tuple(at.expand(shape)[mask] for at in index)
-        into.index_put_(at, values.expand(shape)[mask].to(into.dtype), accumulate=added is not None)
+        found = values.expand(shape)[mask].to(into.dtype)
+        if added is None:
+            into[at] = found
+        else:
+            into.index_put_(at, found, accumulate=True)
 
     return run
