@@ -49,6 +49,7 @@ def compile(  # noqa: A001 - einc.compile is the name users look for
     choices: Mapping[str, int | str] | None = None,
     tune: str | None = None,
     backend: str = "triton",
+    deterministic: bool = True,
 ) -> Program:
     """The program that a text means: an einsum string, an expression over einsum strings, or definitions.
 
@@ -61,7 +62,9 @@ def compile(  # noqa: A001 - einc.compile is the name users look for
     the device of a call: `"quick"` times the model's best few at the first call of a size class, `"full"` more of them
     and other plans; what is fastest is kept for further calls, also of other processes. `"off"` leaves it to the model
     alone; without it the environment decides (`EINC_TUNE`), and what was measured before is used. `backend` names the
-    generator of kernels: `triton`, or `gluon`, whose warps have roles where a kernel and its machine allow that. Raises
+    generator of kernels: `triton`, or `gluon`, whose warps have roles where a kernel and its machine allow that. What
+    need not be `deterministic` may add in another order in each run: where data decides the places of a sum's terms, as
+    in the gradient of an embedding, each is added at its place as it is computed, and nothing is sorted. Raises
     `einc.Error` where the text or a choice is wrong; what depends on operands is found at the call.
     """
     if isinstance(text, os.PathLike):
@@ -81,6 +84,9 @@ def compile(  # noqa: A001 - einc.compile is the name users look for
     if backend not in BACKENDS:
         known = ", ".join(BACKENDS)
         raise CallError(f"no generator is called {backend!r:.40}", fact=f"there are {known}", hint='backend="gluon"')
+    if not isinstance(deterministic, bool):
+        given = f"deterministic={deterministic!r:.40}"
+        raise CallError("a program is deterministic or not", fact=given, hint="deterministic=False")
     wanted = [*({"parts": splits} if splits else {}).items(), *(choices or {}).items()]
     asked = tuple(choice(key, value) for key, value in wanted)
     if tune not in (None, OFF) and (asked or target is not None):
@@ -88,7 +94,8 @@ def compile(  # noqa: A001 - einc.compile is the name users look for
         raise CallError("nothing is left to tune", fact=f"tune={tune!r:.40}, and {given}", hint="leave out one of both")
     machine = None if target is None else targets.target(target)
     how = None if tune is None else checked(tune)
-    return Program(text, name, Options(level, machine, verify, asked, backend=BACKENDS[backend], tune=how))
+    options = Options(level, machine, verify, asked, backend=BACKENDS[backend], tune=how, deterministic=deterministic)
+    return Program(text, name, options)
 
 
 class Program(Inspected):
@@ -293,7 +300,7 @@ class Gradient(Program):
         self.ahead = Program(print_program(run.program), None, options)
         self._known, self.ahead._known = (known and _of(p, whole, known) for p in (half.program, run.program))
         self.saved = tuple(run.program.results[k] for kind, k in half.sources if kind == "output")
-        self._origin, self._fates = (whole, run, half), run.fates
+        self._origin, self._fates, self._behind = (whole, run, half), run.fates, True
 
     @property
     def together(self) -> Together:
@@ -320,7 +327,13 @@ def _of(program: ein.Program, whole: ein.Program, known: Known) -> Known:
 
 
 def _compiled_as(
-    text: str, name: str | None, level: int, target: str | None, verify: bool, choices: list[list[str]]
+    text: str,
+    name: str | None,
+    level: int,
+    target: str | None,
+    verify: bool,
+    choices: list[list[str]],
+    deterministic: bool,
 ) -> Program:
     """The program of a description."""
-    return compile(text, level, target, name, verify, choices=dict(choices))
+    return compile(text, level, target, name, verify, choices=dict(choices), deterministic=deterministic)

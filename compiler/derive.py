@@ -71,7 +71,8 @@ class Together:
     def emitted(self) -> Emitted:
         """The complete file: kernels of both, and a function of the program's name that torch differentiates."""
         ahead, behind = _half(self.ahead), _half(self.behind)
-        both = Both(self.whole, ahead, behind, self.run.fixed, self.half.sources, self.half.gradients)
+        half = self.half
+        both = Both(self.whole, ahead, behind, self.run.fixed, half.sources, half.gradients, self.notes)
         return self.ahead.request.backend.emit_both(both, self.target)
 
     @property
@@ -86,6 +87,28 @@ class Together:
     def sizes(self) -> dict[str, int]:
         """Extents by axis, as far as they are known."""
         return {**self.ahead.context.sizes, **self.behind.context.sizes}
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a file does in more memory or time than calls do, which sort, and compute slices, where that pays."""
+        from einc.passes.scatter.ways import ways
+        from einc.passes.streaming.slicing import slicing
+
+        program, request, schedule = self.behind.program, self.behind.request, self.behind.state.schedule
+        sizes = {**self.behind.sizes, **dict(request.extents)}
+        if schedule is None or not sizes.keys() >= {a.name for a in program.axes}:
+            return ()
+        notes = []
+        if (found := slicing(program, sizes, schedule.intermediates)) is not None:
+            slices = f"{found.count} slices along {found.axis}, in about {found.held / 1e9:.3g} GB"
+            at_once = f"Gradients are computed at once: kernels pass on about {found.passed / 1e9:.3g} GB"
+            notes.append(f"{at_once}. The compiled program has torch compute {slices}.")
+        added = {e.name for e in self.behind.state.program.equations if e.added}
+        for w in (w for w in ways(program, sizes, added, True, request.deterministic) if w.kind == "sorted"):
+            each = f"{w.sum} compares each of about {w.places} places with each of about {w.positions} positions"
+            instead = "With deterministic=False, terms are added at their places."
+            notes.append(f"{each}, where the compiled program has torch sort. {instead}")
+        return tuple(notes)
 
     def tightened(self) -> Together | None:
         """The same in kernels that take less shared memory; None if none do."""

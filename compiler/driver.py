@@ -53,12 +53,13 @@ class Request:
     begin: Given | None
     layouts: tuple[tuple[str, Layout], ...] = ()
     extents: Sizes = ()
+    deterministic: bool = True
 
     @property
     def context(self) -> Context:
         """What its passes are told."""
         sizes, layouts, extents = dict(self.sizes), dict(self.layouts), dict(self.extents)
-        return Context(self.backend, self.level, self.target, sizes, self.choices, layouts, extents)
+        return Context(self.backend, self.level, self.target, sizes, self.choices, layouts, extents, self.deterministic)
 
     @property
     def key(self) -> str | None:
@@ -66,7 +67,7 @@ class Request:
         if BACKENDS.get(self.backend.name) is not self.backend:
             return None
         asked = (self.level, self.target, self.sizes, self.choices, self.begin, self.layouts, self.extents)
-        parts = (self.program, self.backend.name, *asked)
+        parts = (self.program, self.backend.name, *asked, self.deterministic)
         try:
             return digest(parts)
         except Unnamed:
@@ -328,15 +329,17 @@ def compile_program(
     begin: Given | None = None,
     backend: Backend = TRITON,
     layouts: Mapping[str, Layout] | None = None,
+    deterministic: bool = True,
 ) -> Compiled:
     """The program compiled for a generator, from the kernels on that it begins with, if there are any.
 
     `extents` are hints: programs that differ in no size class share one result. `layouts` are those of operands that
     are known; where a target has several ways to memory, they decide which are taken.
-    `choices` go before those of the heuristics, wherever they are possible.
+    `choices` go before those of the heuristics, wherever they are possible. What need not be `deterministic` may add in
+    another order in each run.
     """
     known = sorted((extents or {}).items())
     sizes = tuple((axis, size_class(n)) for axis, n in known)
     fine = tuple((axis, fine_class(n)) for axis, n in known) if layouts and len(program.equations) <= _FEW else ()
     lying = tuple(sorted((layouts or {}).items()))
-    return _compile(Request(program, backend, level, target, sizes, choices, begin, lying, fine), verify)
+    return _compile(Request(program, backend, level, target, sizes, choices, begin, lying, fine, deterministic), verify)

@@ -50,6 +50,7 @@ class Inspected:
         self.options, self._signature = self._callee.options, self._callee.signature
         self._known: Known | None = None
         self._fates: tuple[Fate, ...] = ()  # of what a program of gradients reads
+        self._behind = False  # is it such a program, which torch calls in its own way?
 
     @property
     def results(self) -> tuple[str, ...]:
@@ -144,7 +145,17 @@ class Inspected:
         chosen = LEVELS if begin is None else (self.options.level,)  # kernels that are given are those of every level
         levels = [replace(self.options, level=n).compile(program, extents, where) for n in chosen]
         known = tables_of(levels[-1], self.options, where)
-        return story(self.text.source.text, levels, extents, self.options.level, scalars, operands, self._fates, known)
+        return story(
+            self.text.source.text,
+            levels,
+            extents,
+            self.options.level,
+            scalars,
+            operands,
+            self._fates,
+            known,
+            self._behind,
+        )
 
     def explain(self, /, *operands: Array, format: str = "text", **named: Any) -> str:  # noqa: A002
         """What the program is, how it is streamed, and what it costs: as text, as JSON or as a page.
@@ -167,7 +178,10 @@ class Inspected:
         Beside them stands what the program is: `boundary`, `kind`, `einsums`, `products` (the types that contractions
         multiply in, and why), `parallel`, `story` and so on. `saving`, of gradients, are the tensors of the program
         that they are of which they read: `name`, `axes`, `shape`, `dtype`, `bytes`, and whether each is `saved` or
-        computed again, for what `reason`.
+        computed again, for what `reason`. `scatters` are the sums whose terms data sends to their places: `sum`, its
+        `kind` (sorted, added, compared), `places`, `positions`, `bytes` beside the result, the `fact` that decided, and
+        a `hint`. `slices`, of gradients that torch has computed in slices: `axis`, `count`, `length`, `bytes` between
+        kernels, and those `at_once` otherwise.
         `format="html"` gives one page that needs nothing else, with the cascade before and after as a picture.
         """
         if own := self._own(format=None if format in _FORMATS else format):

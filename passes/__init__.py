@@ -28,6 +28,7 @@ from einc.passes.lowering.lower import lower
 from einc.passes.planning.copy_operands import copy_operands
 from einc.passes.planning.partition import partition
 from einc.passes.planning.split_reduction import split_reduction
+from einc.passes.scatter.add_terms import add_terms
 from einc.pipeline import Backend, Pass, on_kernels, on_program
 
 PIPELINE: tuple[Pass, ...] = (
@@ -64,6 +65,12 @@ PIPELINE: tuple[Pass, ...] = (
         "sums of sums along a window, as of a convolution's gradient, would be in memory for every place in it",
         on_program(join_sums),
         level=2,
+    ),
+    Pass(
+        "add-terms",
+        "S[v] = sum[n, i : v == t[n]](f)  -->  T[n] = sum[i](f);  S[t[n]] += T[n]",
+        "if the order of a sum may change from run to run, data sends each term to its place and nothing is compared",
+        on_program(add_terms),
     ),
     Pass(
         "order-contractions",

@@ -5,6 +5,7 @@ Y, T = f_ahead(A, B);    dA, dB = f_gradient(A, B, T, Y, dY)  -->  Y = f(A, B)
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 
 from einc.codegen.emit.launcher import defaults_last, is_optional, launcher_name
@@ -14,6 +15,8 @@ from einc.codegen.emit.text import File
 from einc.ein import Operand, Program
 from einc.ein.printer import print_dims
 from einc.pipeline.emitted import Both
+
+_WIDTH = 100  # of what docstrings say
 
 
 def tied(file: File, both: Both) -> list[list[str]]:
@@ -112,6 +115,8 @@ class _Tie:
         yield f'"""{results} from {operands}.'
         yield ""
         yield f"Torch differentiates it by {', '.join(by)}, once."
+        for note in self.both.notes:
+            yield from textwrap.wrap(note, _WIDTH, break_on_hyphens=False)
         for p in self.own.params:
             if known[p.name] != p.name:
                 yield f"`{known[p.name]}` is the program's {p.name}."

@@ -13,7 +13,7 @@ from torch import Tensor
 from einc import tile
 from einc.codegen.executor.boxes import WORTH_SHARING, Dim, blocks, box, largest, parts
 from einc.codegen.executor.frames import Affine, Frame, Node
-from einc.codegen.executor.memory import store
+from einc.codegen.executor.memory import add, store
 from einc.codegen.executor.names import Step, bind, looks_first, repeated
 from einc.codegen.executor.ops import HELD, literal
 from einc.codegen.executor.scales import scale_early
@@ -127,7 +127,7 @@ class Compiler:
         self.extents = extents
         self.sizes: list[int] = []  # of a box, once the statements are known; loops read them when they run
         self.statements = scale_early(kernel.body)
-        self.pruned = False
+        self.pruned = self.adds = False
         self.small = False
         self.bounded = _bounded(kernel.body)
         dims: list[Dim] = []
@@ -138,15 +138,8 @@ class Compiler:
         for axis in tile_axes(kernel).values():
             first = len(dims)
             for name, extent in self.parts(axis):
-                kind = (
-                    "segment"
-                    if axis.name in short
-                    else axis.role
-                    if axis.blocked
-                    else "batch"
-                    if axis.name in in_grid
-                    else "single"
-                )
+                alone = "batch" if axis.name in in_grid else "single"
+                kind = "segment" if axis.name in short else axis.role if axis.blocked else alone
                 dims.append(Dim(axis.name, name, extent, kind))
             members[axis.name] = tuple(range(first, len(dims)))
             strides = [prod(d.extent for d in dims[n + 1 :]) for n in members[axis.name]]
@@ -174,7 +167,7 @@ class Compiler:
         work = prod(max(d.extent, 1) for d in self.dims)
         few = largest(self.sizes, self.values.shapes) < WORTH_SHARING and work < _QUICK
         workers = self.kernel.choices.workers
-        self.small = few and not workers
+        self.small = (few and not workers) or self.adds  # workers would add at the same time
         repeated = frozenset(d for name in repeated_axes(self.kernel) for d in self.values.members[name])
         sizes, dims = tuple(self.sizes), tuple(self.dims)
         return Executable(self.values, dims, self.grid, repeated, sizes, self.small, workers, steps)
@@ -223,9 +216,17 @@ class Compiler:
                 return self.loop(s)
             case tile.Store():
                 access = self.values.access(s.tensor, s.part, s.index, s.mask)
+                if s.adds:
+                    return [add(access, self.values.node(s.value), self.added(s))]
                 return [store(access, self.values.node(s.value))]
             case _:
                 assert_never(s)
+
+    def added(self, s: tile.Store) -> frozenset[int]:
+        """The dims at each position of which a store adds something."""
+        self.adds = True
+        own = {d for a in s.type.axes for d in self.values.members[a]}
+        return frozenset(own | {n for n, d in enumerate(self.dims) if d.kind in ("batch", "single")})
 
     def let(self, s: tile.Let) -> list[Step]:
         """Bind a value; one that is affine or fixed is computed where it is used."""

@@ -259,16 +259,40 @@ def store(access: Access, value: Node) -> Callable[[Frame], None]:
     return run
 
 
+def add(access: Access, value: Node, dims: frozenset[int]) -> Callable[[Frame], None]:
+    """The store of a box that adds to what is there, where the mask holds, at every position of these dims."""
+    every = dims | access.dims | value.dims
+
+    def run(frame: Frame) -> None:
+        mask = access.mask(frame)
+        if mask is False:
+            return
+        memory = writable(access.memory(frame))
+        found, _ = value.compute(frame)
+        values = torch.full((), found, device=memory.device) if isinstance(found, bool) else found
+        flat, offset, inside = _reached(access, memory, mask, frame)
+        shape = frame.shape(every)
+        where = inside.expand(shape)
+        flat.index_add_(0, offset.expand(shape)[where], values.expand(shape)[where].to(memory.dtype))
+
+    return run
+
+
 def _scatter(access: Access, memory: Tensor, values: Tensor, mask: Tensor | bool, frame: Frame) -> None:
     """Write elements one by one, at arbitrary indices."""
+    flat, offset, inside = _reached(access, memory, mask, frame)
+    shape = common_shape([offset, inside, values])
+    offset, inside, values = offset.expand(shape), inside.expand(shape), values.expand(shape)
+    flat[offset[inside]] = values[inside].to(memory.dtype)
+
+
+def _reached(access: Access, memory: Tensor, mask: Tensor | bool, frame: Frame) -> tuple[Tensor, Tensor, Tensor]:
+    """Memory as one dimension, the place in it of each element of an access, and which of them are inside."""
     offset = torch.zeros([1] * len(frame.lo), dtype=torch.int64, device=memory.device)
     inside = torch.full((), True, device=memory.device) if isinstance(mask, bool) else mask
     for node, stride, extent in zip(access.index, memory.stride(), memory.shape, strict=True):
         at = cast(Tensor, node.compute(frame)[0]).to(torch.int64)
         offset = offset + at * stride
         inside = inside & (at >= 0) & (at < extent)
-    shape = common_shape([offset, inside, values])
-    offset, inside, values = offset.expand(shape), inside.expand(shape), values.expand(shape)
     reach = 1 + sum((n - 1) * s for n, s in zip(memory.shape, memory.stride(), strict=True))
-    flat = memory.as_strided([reach], [1], memory.storage_offset())
-    flat[offset[inside]] = values[inside].to(memory.dtype)
+    return memory.as_strided([max(reach, 0)], [1], memory.storage_offset()), offset, inside

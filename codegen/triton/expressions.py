@@ -141,6 +141,8 @@ class Expressions(Writer):
         if frozenset().union(*map(self.axes, s.index)) != frozenset(target):
             pointer = Text(f"tl.broadcast_to({pointer.code}, {self.shape(target)})")
         masked = "" if s.mask is None else f", mask={self.over(s.mask, target).code}"
+        if s.adds:
+            return f'tl.atomic_add({pointer.code}, {self.over(s.value, target).code}{masked}, sem="relaxed")'
         return f"tl.store({pointer.code}, {self.over(s.value, target).code}{masked})"
 
     def lying(self, s: tile.Store) -> Axes:

@@ -54,6 +54,13 @@ Chosen = Annotated[
 Generator = Annotated[
     str, typer.Option("--backend", metavar="gluon", help="The generator of kernels: triton, or gluon, on Hopper.")
 ]
+Deterministic = Annotated[
+    bool,
+    typer.Option(
+        help="The same bits in every run; without it, sums whose terms data sends to their places, as the gradients of"
+        " embeddings are, may be added up in any order, without sorting."
+    ),
+]
 TargetName = Annotated[str | None, typer.Option("--target", metavar="sm_90", help="The machine to make code for.")]
 GRADIENT = "--gradient"
 Gradients = Annotated[
@@ -120,6 +127,7 @@ def program_of(
     splits: int | None = None,
     choices: list[str] | None = None,
     backend: str = "triton",
+    deterministic: bool = True,
 ) -> Program:
     """The program that a file, standard input or `-e` holds."""
     if (file is None) == (text is None):
@@ -128,7 +136,16 @@ def program_of(
     if text is None:
         assert file is not None
         text = decoded(sys.stdin.buffer.read(), "<stdin>") if file == STANDARD else read_text(Path(file))
-    return compile(text, level, target, name, splits=splits, choices=chosen(choices or []), backend=backend)
+    return compile(
+        text,
+        level,
+        target,
+        name,
+        splits=splits,
+        choices=chosen(choices or []),
+        backend=backend,
+        deterministic=deterministic,
+    )
 
 
 def operands_of(gradient: str | None) -> tuple[str, ...] | None:

@@ -11,6 +11,7 @@ import typer
 from einc.base.errors import Error
 from einc.cli.app import (
     Chosen,
+    Deterministic,
     DTypes,
     Expression,
     File,
@@ -56,6 +57,7 @@ def run(
         typer.Option("--output", "-o", help="Save the results: .npz, or .npy for a single one; - prints them so."),
     ] = None,
     reference: Annotated[bool, typer.Option(help="Compare with the evaluation in float64.")] = True,
+    deterministic: Deterministic = True,
     as_json: Json = False,
 ) -> None:
     """Run a program on random or given operands; print the results' shapes, norms and errors against float64."""
@@ -63,7 +65,8 @@ def run(
 
     keep_apart(as_json, output, "--output")
     wanted = requested(size, dtype, scalar, operand)
-    found = run_program(program_of(file, expression, level, target, splits, choices), wanted, seed, backend, reference)
+    program = program_of(file, expression, level, target, splits, choices, deterministic=deterministic)
+    found = run_program(program, wanted, seed, backend, reference)
     if output is not None:
         save(output, found)
     if as_json:
@@ -86,13 +89,14 @@ def dump(
     choices: Chosen = [],  # noqa: B006
     target: TargetName = None,
     backend: Generator = "triton",
+    deterministic: Deterministic = True,
     gradient: Gradients = None,
     as_json: Json = False,
 ) -> None:
     """Print the program after the passes that changed it."""
     from einc.trials.running import compile_for
 
-    program = program_of(file, expression, level, target, splits, choices, backend)
+    program = program_of(file, expression, level, target, splits, choices, backend, deterministic)
     compiled = compile_for(program, requested(size, dtype, scalar), operands_of(gradient))
     chosen = [compiled.stage(name) for name in after] or [s for s in compiled.stages if s.changed or all_stages]
     if as_json:
@@ -128,6 +132,7 @@ def emit(
     choices: Chosen = [],  # noqa: B006
     target: Annotated[str, typer.Option(metavar="sm_90", help="The machine to make code for.")] = "sm_90",
     backend: Generator = "triton",
+    deterministic: Deterministic = True,
     gradient: Gradients = None,
     as_json: Json = False,
 ) -> None:
@@ -141,7 +146,7 @@ def emit(
         raise typer.BadParameter(f"'{form}' is none of {', '.join(FORMATS)}", param_hint="--format")
     keep_apart(as_json, output, "--output")
     wanted = requested(size, dtype, scalar)
-    program = program_of(file, expression, level, target, splits, choices, backend)
+    program = program_of(file, expression, level, target, splits, choices, backend, deterministic)
     parts, notes = aot(program, wanted, form, operands_of(gradient))
     if as_json:
         say_json(notes)
@@ -163,6 +168,7 @@ def explain(
     choices: Chosen = [],  # noqa: B006
     target: TargetName = None,
     backend: Generator = "triton",
+    deterministic: Deterministic = True,
     gradient: Gradients = None,
     as_json: Json = False,
     html: Annotated[
@@ -174,7 +180,7 @@ def explain(
     from einc.trials.running import story_for
 
     keep_apart(as_json, html, "--html")
-    program = program_of(file, expression, level, target, splits, choices, backend)
+    program = program_of(file, expression, level, target, splits, choices, backend, deterministic)
     found = story_for(program, requested(size, dtype, scalar), operands_of(gradient))
     if html is not None:
         from einc.base.files import write

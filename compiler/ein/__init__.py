@@ -66,6 +66,9 @@ class Equation:
     `within` bounds the positions that a reduction needs: outside it every body is the identity of the monoid, or the
     result is not read. It changes no value; a kernel may take the bounds of its loop from it.
 
+    `added` are output axes that its domain equates to places which data decides: a kernel may add each term there as it
+    is computed, in no order that is fixed.
+
     `product` is the type that a contraction multiplies in, once that is settled (`einc.ein.origins`).
     """
 
@@ -78,6 +81,7 @@ class Equation:
     span: Span | None = field(default=None, compare=False, repr=False)
     within: Expr | None = None
     product: DType | None = None
+    added: tuple[str, ...] = ()
     axes: tuple[str, ...] = field(init=False, compare=False, repr=False)  # the output axes, in order
     _hash: int = field(init=False, compare=False, repr=False)
 
@@ -85,8 +89,9 @@ class Equation:
         object.__setattr__(self, "axes", tuple(axis for dim in self.dims for axis in dim))
         if self.monoid is None:
             object.__setattr__(self, "product", None)
+            object.__setattr__(self, "added", ())
         parts = (self.outputs, self.dims, self.bodies, self.monoid, self.over, self.domain)
-        object.__setattr__(self, "_hash", hash((*parts, self.within, self.product)))
+        object.__setattr__(self, "_hash", hash((*parts, self.within, self.product, self.added)))
 
     def __hash__(self) -> int:
         return self._hash
@@ -98,6 +103,11 @@ class Equation:
     @property
     def body(self) -> Expr:
         return self.bodies[0]
+
+    @property
+    def space(self) -> tuple[str, ...]:
+        """The axes whose positions it is computed at."""
+        return (*(a for a in self.axes if a not in self.added), *self.over)
 
     def computed(self) -> tuple[Expr, ...]:
         """The expressions that decide the values: the bodies, then the domain if there is one."""

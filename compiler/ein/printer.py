@@ -39,7 +39,8 @@ def print_program(program: Program) -> str:
     lines += [f"    axis {a.name} = {print_expr(a.extent)}" for a in program.axes if a.extent is not None]
     known = parameters(program)
     for e in program.equations:
-        lines.append("    " + print_equation(e, _default_types(e, program, dtypes, known) == _types(e), shapes))
+        line = print_equation(e, _default_types(e, program, dtypes, known) == _types(e), shapes)
+        lines.append(f"    {line}" + (f"  # added at {', '.join(e.added)}" if e.added else ""))
         learn(e, known, dtypes, program.results)
     lines.append(f"    return {', '.join(program.results)}")
     return "\n".join(lines) + "\n"

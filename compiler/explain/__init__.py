@@ -24,6 +24,8 @@ from einc.explain.saving import Saved, saving
 from einc.explain.sizes import extents
 from einc.explain.system import Step, boundary, optimised, parallel, step_of, walked
 from einc.explain.transition import Open
+from einc.passes.scatter.ways import Way, ways
+from einc.passes.streaming.slicing import slicing
 from einc.pipeline.fates import Fate
 from einc.tuning.entries import Entry
 
@@ -39,13 +41,28 @@ class Stage:
 
 
 @dataclass(frozen=True, slots=True)
+class InSlices:
+    """Slices of an axis in which gradients are computed, one after the other: `count` of `length` positions each.
+
+    `bytes` are what kernels pass on then, with the sums over slices, `at_once` what they would pass on otherwise.
+    """
+
+    axis: str
+    count: int
+    length: int
+    bytes: int
+    at_once: int
+
+
+@dataclass(frozen=True, slots=True)
 class Story:
     """A program as a system: its boundary, its mathematics, its state, its parallelism, and figures by level.
 
     `products` gives for each contraction the type that it multiplies in, and what decides it. `chosen` is the level
     that was asked for; `not_closed` are the reductions that need a walk of their own, whichever kernel they are in.
     `saving`, of a program of gradients, are the tensors of the program that they are of which it reads. `measured` is
-    what was measured for such sizes, and on which machine, if it was.
+    what was measured for such sizes, and on which machine, if it was. `scatters` are the sums whose terms data sends to
+    their places; `slices` are those in which torch has gradients computed, if it does not have all of them at once.
     """
 
     name: str
@@ -69,6 +86,8 @@ class Story:
     results: tuple[str, ...]
     saving: tuple[Saved, ...] = ()
     measured: tuple[str, Entry] | None = None
+    scatters: tuple[Way, ...] = ()
+    slices: InSlices | None = None
 
     @property
     def level(self) -> Level:
@@ -85,11 +104,13 @@ def story(
     operands: Mapping[str, Any] | None = None,
     fates: Sequence[Fate] = (),
     measured: tuple[str, Entry] | None = None,
+    behind: bool = False,
 ) -> Story:
     """The story of a program compiled at one or more levels (in order), with figures for axes of these sizes.
 
     `operands` are values, as NumPy arrays, that the bounds of loops may read. `fates`, of a program of gradients, are
-    those of what it reads; `measured` is what was measured for such sizes, by machine.
+    those of what it reads; `measured` is what was measured for such sizes, by machine. If the program is `behind` one,
+    torch has it give gradients: it is then told how that is done, which may be in other ways than a call of it.
     """
     program = compiled[-1].state.program
     scalars = _defaults(program, sizes, scalars or {})
@@ -126,7 +147,24 @@ def story(
         results=program.results,
         saving=saving(compiled[-1].program, fates, every),
         measured=measured,
+        scatters=tuple(_scatters(compiled[-1], every, behind)),
+        slices=_slices(compiled[-1], every) if behind else None,
     )
+
+
+def _scatters(c: Compiled, extents: Mapping[str, int], behind: bool) -> list[Way]:
+    """How the terms come to their places that data sends there."""
+    added = {e.name for e in c.state.program.equations if e.added}
+    return ways(c.program, extents, added, behind, c.request.deterministic)
+
+
+def _slices(c: Compiled, extents: Mapping[str, int]) -> InSlices | None:
+    """The slices in which gradients are computed where torch asks for them; None if that is at once."""
+    assert c.state.schedule is not None
+    found = slicing(c.program, extents, c.state.schedule.intermediates)
+    if found is None or c.target.vendor == "cpu":
+        return None
+    return InSlices(found.axis, found.count, found.length, found.held, found.passed)
 
 
 def _defaults(program: Program, sizes: Mapping[str, int], scalars: Mapping[str, ScalarValue]) -> dict[str, ScalarValue]:

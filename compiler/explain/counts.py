@@ -16,12 +16,12 @@ Sizes = Mapping[str, int]
 
 
 def flops(e: Equation, dtypes: Mapping[str, DType], sizes: Sizes) -> int:
-    """Arithmetic on elements: the operations of the bodies and one combination, at each position of all axes.
+    """Arithmetic on elements: the operations of the bodies and one combination, at each position that there is.
 
     A call of exp counts as one operation; comparisons, selections and arithmetic in subscripts count as none.
     """
     each = sum(_operations(b, dtypes) for b in e.bodies) + (0 if e.monoid is None else 1)
-    return each * math.prod(sizes.get(a, 1) for a in (*e.axes, *e.over))
+    return each * math.prod(sizes.get(a, 1) for a in e.space)
 
 
 _FREE = ("where", "and", "or", "not", *COMPARISONS, "re", "im", "conj", "complex")

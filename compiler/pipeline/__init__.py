@@ -73,7 +73,8 @@ class Backend:
 class Context:
     """What decisions may depend on: the generator that writes the kernels, the optimisation level, the target, and size
     hints (extents by axis name). `choices` are made already; the rest is left to the heuristics. `layouts` are those of
-    operands, as far as they are known, and `extents` what the size hints stand for, to an eighth or less.
+    operands, as far as they are known, and `extents` what the size hints stand for, to an eighth or less. Programs that
+    are `deterministic` give the same bits in every run.
     """
 
     backend: Backend
@@ -83,6 +84,7 @@ class Context:
     choices: tuple[Choice, ...] = ()
     layouts: Mapping[str, Layout] = field(default_factory=dict)
     extents: Mapping[str, int] = field(default_factory=dict)
+    deterministic: bool = True
     worked_out: dict[str, dict[Any, Any]] = field(init=False, default_factory=dict, compare=False, repr=False)
 
     def extent(self, axis: str) -> int:

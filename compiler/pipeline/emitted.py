@@ -50,7 +50,7 @@ class Both:
 
     `ahead` gives the results of the program, and behind them what is saved; `fixed` are those without a derivative.
     `sources` says what each operand of `behind` is to a call that ran ahead, `gradients` which result of it is the
-    gradient of each operand of `ahead`, None where there is none.
+    gradient of each operand of `ahead`, None where there is none. `notes` are said of the file to whoever reads it.
     """
 
     whole: ein.Program
@@ -59,6 +59,7 @@ class Both:
     fixed: tuple[int, ...]
     sources: tuple[Source, ...]
     gradients: tuple[int | None, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def saved(self) -> tuple[Source, ...]:

@@ -30,6 +30,8 @@ def story_data(s: Story) -> dict[str, object]:
     }
     found = own | level_data(s.level) | {"levels": [level_data(f) for f in s.levels]}
     found |= {"saving": [asdict(t) for t in s.saving]} if s.saving else {}
+    found |= {"scatters": [asdict(w) for w in s.scatters]} if s.scatters else {}
+    found |= {"slices": asdict(s.slices)} if s.slices is not None else {}
     if s.measured is not None:
         machine, entry = s.measured
         found |= {"measured": {"machine": machine, **entry.data()}}

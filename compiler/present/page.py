@@ -14,7 +14,11 @@ from einc.present.picture import cascade
 from einc.present.report import (
     LIMITS,
     SAVING,
+    SENT,
+    SLICES,
     duration,
+    how_sent,
+    in_slices,
     in_words,
     purpose,
     quantity,
@@ -31,7 +35,7 @@ from einc.present.tilemap import tile_map
 
 def page(s: Story) -> str:
     """The page as text."""
-    mathematics = (_cascades(s), _stages(s), _saving(s), _derivations(s))
+    mathematics = (_cascades(s), _stages(s), _saving(s), _sent(s), _derivations(s))
     sections = (_head(s), *mathematics, _tiles(s), _figures(s), _decisions(s), _system(s))
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
@@ -201,6 +205,14 @@ def _saving(s: Story) -> str:
     ]
     note = f'<p class="note">In all {saved(s.saving)}.</p>'
     return _section(SAVING.capitalize(), [_table(head, rows), note] if rows else [])
+
+
+def _sent(s: Story) -> str:
+    """How data sends terms to their places, and in which slices gradients are computed."""
+    rows = [(_cell(w.sum), _cell(how_sent(w)), _cell(w.fact), _cell(w.hint)) for w in s.scatters]
+    parts = [_table(("sum", "how", "since", "try"), rows)] if rows else []
+    parts += [f'<p class="note">{escape(" ".join(" ".join(in_slices(s)).split()))}.</p>'] if s.slices else []
+    return _section((SENT if rows else SLICES).capitalize(), parts)
 
 
 def _system(s: Story) -> str:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 import textwrap
 from collections.abc import Iterator, Sequence
+from typing import assert_never
 
 from einc.explain import Story
 from einc.explain.figures import Decision, Intermediate, KernelFigures, Level
 from einc.explain.saving import Saved
 from einc.explain.transition import Derivation, Open, Relative
+from einc.passes.scatter.ways import Way
 
 WIDTH = 98
 
@@ -18,6 +20,8 @@ def report(s: Story) -> str:
     """Every section under its title."""
     sections = [
         (SAVING, list(saving(s))),
+        (SENT, list(sent(s))),
+        (SLICES, list(in_slices(s))),
         (f"how it is carried (-O{s.chosen})", list(derived(s))),
         ("kernels", [line for f in s.levels for line in _kernels(f)]),
         ("what is fastest, by measuring", list(measured(s))),
@@ -51,6 +55,47 @@ def saved(tensors: Sequence[Saved]) -> str:
     """The bytes that are saved, and those that are spared."""
     kept, spared = (sum(t.bytes for t in tensors if t.saved is kind) for kind in (True, False))
     return f"{quantity(kept)}B saved, {quantity(spared)}B not"
+
+
+SENT = "sums whose terms data sends to their places"
+
+
+def sent(s: Story) -> Iterator[str]:
+    """How the terms of each such sum come to their places, what decides that, and what to try."""
+    for w in s.scatters:
+        yield from wrapped(f"{w.sum}: {how_sent(w)}")
+        yield from wrapped(w.fact, "    ", "      ")
+        yield from wrapped(f"try: {w.hint}", "    ", "      ")
+
+
+def how_sent(w: Way) -> str:
+    """`by sorted segments: sort of 4096 indices at the call, ...`"""
+    beside = f", {quantity(w.bytes)}B beside the result" if w.bytes else ""
+    match w.kind:
+        case "sorted":
+            return f"by sorted segments: sort of {w.positions} indices at the call, {w.places} segments{beside}"
+        case "added":
+            return f"by atomic additions, order not fixed: {w.positions} positions, {w.places} places{beside}"
+        case "compared":
+            return f"by comparing each of {w.places} places with each of {w.positions} positions"
+        case _:
+            assert_never(w.kind)
+
+
+SLICES = "what is computed slice by slice"
+
+
+def in_slices(s: Story) -> Iterator[str]:
+    """The slices that gradients are computed in where torch asks for them, why, and the bytes that this saves."""
+    found = s.slices
+    if found is None:
+        return
+    less = quantity(found.at_once - found.bytes)
+    bytes_ = f"{quantity(found.bytes)}B between kernels, in place of {quantity(found.at_once)}B at once, {less}B less"
+    yield from wrapped(f"{found.count} slices along {found.axis}, of {found.length} positions each: {bytes_}")
+    fact = "what kernels would pass on is huge, and larger than any operand and any result"
+    yield from wrapped(fact, "    ", "      ")
+    yield from wrapped("try: a call of this program itself, which computes all at once", "    ", "      ")
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -198,7 +198,8 @@ def with_batch(one: Callee, having: Sequence[bool], facts: tuple[Fact, ...]) -> 
 
 def _batched(rest: tuple[str, list[int]]) -> Callee:
     one, having = callee(rest[0]), list(map(bool, rest[1]))
-    options = Options(one.options.level, one.options.target, one.options.verify, one.options.choices)
+    own = one.options
+    options = Options(own.level, own.target, own.verify, own.choices, deterministic=own.deterministic)
     return type(one)(
         described("batched", rest),
         one.operands,
@@ -226,12 +227,13 @@ def of_text(text: str, name: str | None, options: Options, made: type[Callee] = 
 
 
 def of_program(
-    rest: tuple[str, str | None, int, str | None, bool, list[list[str]]], made: type[Callee] = Callee
+    rest: tuple[str, str | None, int, str | None, bool, list[list[str]], bool], made: type[Callee] = Callee
 ) -> Callee:
     """The callee of a description, of this class."""
-    text, name, level, machine, verify, choices = rest
+    text, name, level, machine, verify, choices, deterministic = rest
     asked = tuple(choice(key, value) for key, value in choices)
-    return of_text(text, name, Options(level, None if machine is None else target(machine), verify, asked), made)
+    own = Options(level, None if machine is None else target(machine), verify, asked, deterministic=deterministic)
+    return of_text(text, name, own, made)
 
 
 DECODERS["batched"] = _batched

@@ -3,15 +3,16 @@
     program(token, x)  -->  order, start, count = sorted(token);    segmented(x, order, start, count)
     program(X, W)      -->  for each slice of W:  sums, Y[slice] = sliced(X, W[slice], first, sums)
 
-Terms that data sends to their places are summed over segments, which torch sorts for. What would be passed on between
-kernels, and is huge and larger than all that a call is given and gives, is made slice by slice (`streaming/slices`).
+Terms that data sends to their places are summed over segments, which torch sorts for, so that runs are equal to the
+last bit; kernels add them where that need not be. What would be passed on between
+kernels, and is huge and larger than all that a call is given and gives, is made slice by slice (`streaming/slicing`).
 The meaning is that of the program as it is written, which transformations and derivatives are made of.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -28,26 +29,22 @@ from einc.runtime.tensors import fact, torch_dtype
 if TYPE_CHECKING:
     import torch
 
-    from einc.passes.adjoint.segments import Segments
+    from einc.passes.scatter.segments import Segments
     from einc.passes.streaming.slices import Sliced
 
 _MOST_KEPT = 256  # shapes of operands of one program
-_HUGE = 1 << 28  # elements of a tensor between kernels, a gigabyte of f32
-_SLICES = 32
-_LEAST_GAIN = 4  # the least ratio of what is passed on at once to what is there in slices
-_ROUND = 1024  # positions that a slice has a multiple of: whole tiles, and enough of them to keep a machine busy
 
 
 def called(program: Program, options: Options) -> Callee:
     """The callee of a program, compiled with these options but for its choices."""
-    from einc.passes.adjoint.segments import scatters
+    from einc.passes.scatter.places import scatters
 
-    return callee(_described((Scattering if scatters(program) else Slicing).kind, program, options))
+    in_order = options.deterministic and scatters(program)
+    return callee(_described((Scattering if in_order else Slicing).kind, program, options))
 
 
 def _described(kind: str, program: Program, options: Options) -> str:
-    target = None if options.target is None else options.target.name
-    return described(kind, [print_program(program), None, options.level, target, options.verify, []])
+    return described(kind, [print_program(program), None, *replace(options, choices=()).written()])
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +121,7 @@ class Scattering(Callee):
     def _sorting(self, facts: tuple[Fact, ...], scalars: Mapping[str, Any], by_torch: bool) -> _Sorting | None:
         """How calls with such operands run; None if as the program is written, which may be an operation of torch."""
         from einc.codegen.operation import scattered
-        from einc.passes.adjoint.segments import segmented
+        from einc.passes.scatter.segments import segmented
 
         decide = self.deciding.always
         key = facts, by_torch, tuple((n, v) for n, v in sorted(scalars.items()) if n in decide)
@@ -236,39 +233,18 @@ class Slicing(Callee):
     def _decided(
         self, tensors: Sequence[torch.Tensor], facts: tuple[Fact, ...], scalars: Mapping[str, Any], where: Place
     ) -> _InSlices | None:
-        from einc.passes.streaming.slices import sliced
+        from einc.passes.streaming.slicing import is_large, slicing
 
         program, bindings = self.bound(facts, scalars)
-        extents = bindings.extents
-
-        def size(axes: Iterable[str]) -> int:
-            return prod(extents.get(a, 1) for a in axes)
-
-        if all(size(e.axes) < _HUGE for e in program.equations):
+        if not is_large(program, bindings.extents):
             return None
-        ends = [*(p.dims for p in program.operands), *(program.shapes()[r] for r in program.results)]
-        most = max(_HUGE, *(size(a for dim in dims for a in dim) for dims in ends))
-        between = self._passed(self.prepared(facts, scalars, where, tensors))
-        passed = {axes: n for axes in between if (n := size(axes)) > most}
-        found: list[tuple[int, _InSlices]] = []
-        for axis in dict.fromkeys(a for axes in passed for a in axes if a in extents):
-            made = sliced(program, axis)
-            length = -(-extents[axis] // (_SLICES * _ROUND)) * _ROUND
-            if made is None or length >= extents[axis]:
-                continue
-            dims = {p.name: p.dims for p in made.program.operands}
-            sums = sum(size(a for dim in dims[before] for a in dim) for before in made.sums.values())
-            held = sums + sum(n * length // extents[axis] if axis in axes else n for axes, n in passed.items())
-            one = callee(_described(Callee.kind, made.program, self.options))
-            found.append((held, _InSlices(made, one, axis, length, program, where)))
-        least = min(found, key=lambda pair: pair[0], default=None)
-        return None if least is None or _LEAST_GAIN * least[0] > sum(passed.values()) else least[1]
-
-    def _passed(self, call: Prepared) -> list[tuple[str, ...]]:
-        """The axes of the tensors between a call's kernels."""
-        schedule = call.compiled.state.schedule
+        schedule = self.prepared(facts, scalars, where, tensors).compiled.state.schedule
         assert schedule is not None
-        return [tuple(a for dim in b.dims for a in dim) for b in schedule.intermediates]
+        found = slicing(program, bindings.extents, schedule.intermediates)
+        if found is None:
+            return None
+        one = callee(_described(Callee.kind, found.sliced.program, self.options))
+        return _InSlices(found.sliced, one, found.axis, found.length, program, where)
 
 
 DECODERS[Scattering.kind] = lambda rest: of_program(rest, Scattering)

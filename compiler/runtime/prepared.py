@@ -56,7 +56,7 @@ class Options:
 
     `begin` are kernels that the text itself gives, if it does; `backend` writes the kernels. If results are `free`,
     they may lie in memory in any order of their axes. `tune` says how much is measured, where None leaves it to the
-    environment (`einc.tuning.modes`).
+    environment (`einc.tuning.modes`). What need not be `deterministic` may add in another order in each run.
     """
 
     level: int = 2
@@ -67,11 +67,13 @@ class Options:
     backend: Backend = TRITON
     free: bool = False
     tune: str | None = None
+    deterministic: bool = True
 
     def written(self) -> list[Any]:
-        """All but `begin` and `backend`, as values of JSON."""
+        """Those that a description keeps, as values of JSON."""
         chosen = [[f"{c.kernel}.{c.name}" if c.kernel else c.name, str(c.value)] for c in self.choices]
-        return [self.level, None if self.target is None else self.target.name, self.verify, chosen]
+        target = None if self.target is None else self.target.name
+        return [self.level, target, self.verify, chosen, self.deterministic]
 
     def machine(self, where: Place | None) -> Target:
         """The target named, else that of the place; the interpreter without either."""
@@ -111,7 +113,16 @@ class Options:
         machine = self.machine(where)
         lying = {p.name: own for p, own in zip(program.operands, layouts, strict=False)}
         made = compile_program(
-            program, self.level, machine, extents, self.verify, self.choices, self.begin, self.backend, lying
+            program,
+            self.level,
+            machine,
+            extents,
+            self.verify,
+            self.choices,
+            self.begin,
+            self.backend,
+            lying,
+            self.deterministic,
         )
         if self.choices:
             assert made.state.schedule is not None

@@ -259,7 +259,11 @@ class Loop:
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """Write a value's elements at one index for each dimension, where the mask holds."""
+    """Write a value's elements at one index for each dimension, where the mask holds.
+
+    A store that `adds` adds each to what is there, so that several may have one index: in no order that is fixed, once
+    for every position of its type, in every program. What it adds to was written before, by another kernel.
+    """
 
     tensor: str
     index: tuple[Value, ...]
@@ -267,6 +271,7 @@ class Store:
     type: TileType
     mask: Value | None = None
     part: int | None = None
+    adds: bool = False
 
 
 Statement = Let | Loop | Store

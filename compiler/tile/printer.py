@@ -11,7 +11,7 @@
           top[i]: f32 = max[j](x)
           m_next[i]: f32 = max(m, top)
           m = m_next                              the state after a block
-        store M[i] = m as f32[i]
+        store M[i] = m as f32[i]                  `+=` where it adds to what is there
 
 Defaults are not written: the role of an axis by its place, four warps, three stages, no sections.
 """
@@ -141,7 +141,8 @@ class _Body:
         index = ", ".join(self.write.text(i, INT) for i in s.index)
         value = self.write.text(s.value, s.type.dtype)
         masked = "" if s.mask is None else f" where {self.write.text(s.mask)}"
-        return f"store {s.tensor}{part(s.part)}[{index}] = {value} as {s.type.dtype}{_over(s.type)}{masked}"
+        how = "+=" if s.adds else "="
+        return f"store {s.tensor}{part(s.part)}[{index}] {how} {value} as {s.type.dtype}{_over(s.type)}{masked}"
 
     def loop(self, s: tile.Loop) -> Iterator[str]:
         for c in s.carried:

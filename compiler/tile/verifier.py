@@ -6,15 +6,18 @@ from typing import NoReturn, assert_never
 
 from einc import tile
 from einc.base.errors import AxisError, DTypeError, Error, NameError, ShapeError
+from einc.base.types import F32, F64, I32, I64
 from einc.ein import Program
 from einc.ein.printer import print_dims
 from einc.tile import TileType
 from einc.tile.faults import Axes, Checker, Fault
 from einc.tile.roles.legal import check_roles
 from einc.tile.typing import scope
-from einc.tile.walk import loop_position, tile_axes, values_in
+from einc.tile.walk import each, loop_position, tile_axes, values_in
 
 Names = dict[str, TileType]
+
+ADDED = (F32, F64, I32, I64)  # the types that every machine adds to in memory at once
 
 
 def verify(schedule: tile.Schedule) -> None:
@@ -94,6 +97,9 @@ class _Verifier:
         if dtype != s.type.dtype or element != dtype:
             fact = f"the value is {dtype}, stored as {s.type.dtype}, and elements of '{s.tensor}' are {element}"
             self.fail("a store's type is not that of its value", s, DTypeError, fact, f"convert it: {element}(…)")
+        if s.adds and dtype not in ADDED:
+            hint = f"add to one of {', '.join(map(str, ADDED))}, and convert it afterwards"
+            self.fail(f"nothing is added to {dtype} in memory", s, DTypeError, hint=hint)
         extends |= check.index(s.tensor, s.index) | (frozenset() if s.mask is None else check.mask(s.mask))
         self.declared(s.type, s, axes)
         if not extends <= {*s.type.axes}:
@@ -192,6 +198,9 @@ class _Fit:
             fact = f"results are {', '.join(self.program.results)}"
             hint = f"declare it: between kernels: {shown}"
             self.fail(k, f"'{b.name}' is neither a result nor between kernels", NameError, fact, hint)
+        added = any(isinstance(s, tile.Store) and s.adds and s.tensor == b.name for s in each(k.body))
+        if added and b.name not in self.there:
+            self.fail(k, f"'{b.name}' is added to before a kernel writes it", NameError, "", "store it in one before")
         if not b.written and b.name not in self.there:
             self.fail(k, f"'{b.name}' is read before a kernel writes it", NameError, "", "put that kernel first")
 

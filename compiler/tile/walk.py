@@ -228,8 +228,12 @@ def tile_axes(kernel: Kernel) -> dict[str, TileAxis]:
 
 
 def repeated_axes(kernel: Kernel) -> frozenset[str]:
-    """The blocked axes of the grid that a stored tensor lacks: every block writes it, even one without positions."""
-    stored = [{a for dim in b.dims for a in dim} for b in kernel.buffers if b.written]
+    """The blocked axes of the grid that a stored tensor lacks: every block writes it, even one without positions.
+
+    What blocks only add to needs none of these.
+    """
+    added = {s.tensor for s in each(kernel.body) if isinstance(s, Store) and s.adds}
+    stored = [{a for dim in b.dims for a in dim} for b in kernel.buffers if b.written and b.name not in added]
     return frozenset(a.name for a in kernel.grid if a.blocked and any(axes.isdisjoint(a.axes) for axes in stored))
 
 

@@ -39,7 +39,8 @@ def key_of(request: Request) -> Key | None:
     extents = sorted((place[name], n) for name, n in request.extents if name in place)
     layouts = {name: str(own) for name, own in request.layouts}
     lying = tuple(layouts.get(p.name, "") for p in request.program.operands)
-    shared = _digest(request.backend.name, request.level, _text(request.program), sizes)
+    order = () if request.deterministic else ("in any order",)
+    shared = _digest(request.backend.name, request.level, _text(request.program), sizes, *order)
     return Key(shared, _digest(shared, extents, lying), _read(request))
 
 

@@ -110,19 +110,21 @@ class Body:
         return c.bracketed(lambda: c.name("a tile axis").text)
 
     def store(self, c: Cursor, names: Names) -> Store:
-        """`store T[i] = value as f32[i] where p`."""
+        """`store T[i] = value as f32[i] where p`, or `+=` to add to what is there."""
         c.expect("store")
         values = self.values(c, names)
         tensor, part = values.tensor()
         index = c.bracketed(lambda: values.read(INT))
-        c.expect("=")
+        adds = c.take("+=")
+        if not adds:
+            c.expect("=")
         value = values.untyped()
         c.expect("as")
         type_ = TileType(c.dtype(), self.over(c) if c.ahead("[") else ())
         value = values.settled(value, type_.dtype)
         mask = values.read() if c.take("where") else None
         c.end()
-        return Store(tensor, index, value, type_, mask, part)
+        return Store(tensor, index, value, type_, mask, part, adds)
 
     # Loops -----------------------------------------------------------------------------------------------------------
 

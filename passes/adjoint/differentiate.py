@@ -31,12 +31,12 @@ from einc.ein import (
     axes_of,
     tensors_of,
 )
+from einc.ein.conditions import all_of, conjuncts
 from einc.ein.guards import composite, conjoin
 from einc.ein.monoids import MONOIDS
 from einc.ein.origins import tensors
 from einc.ein.rewriting import drop_dead, names, unused
 from einc.passes.adjoint.chain import Chain, Contribution
-from einc.passes.adjoint.conditions import all_of, conjuncts
 from einc.passes.adjoint.diagonals import Combination, combination
 from einc.passes.adjoint.factors import named_factors
 from einc.passes.adjoint.groups import by_groups

@@ -29,8 +29,8 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from einc.ein import AxisValue, Equation, Expr, Program, Read, axes_of, children, reads, substitute
+from einc.ein.conditions import conjuncts
 from einc.ein.guards import composite, in_range_by_form
-from einc.passes.adjoint.conditions import conjuncts
 from einc.passes.algebra.products import Product, multiplied, taken_apart
 
 _MOST_PARTS = 24  # factors, divisors and masks of a sum that is looked at

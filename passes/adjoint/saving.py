@@ -11,14 +11,14 @@ So the backward program of a program that holds no large tensor in memory holds 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
 from math import prod
 
 from einc.base.targets import Target
 from einc.base.types import DType
-from einc.ein import Equation, Expr, Extent, Operand, Program, Scalar, tensors_of, walk
-from einc.ein.rewriting import drop_dead
+from einc.ein import Equation, Operand, Program, tensors_of
+from einc.ein.rewriting import drop_dead, taking
 from einc.passes.adjoint.differentiate import Adjoint
 from einc.pipeline.fates import Fate
 
@@ -65,61 +65,6 @@ def halves(adjoint: Adjoint, budget: Budget | None) -> Halves:
     equations = (*(e for e in adjoint.program.equations if e.name in again), *own)
     backward = taking(drop_dead(replace(adjoint.program, equations=equations)), given, adjoint.cotangents.values())
     return Halves(ahead, backward, saved, adjoint.cotangents, adjoint.gradients, fates)
-
-
-def taking(program: Program, saved: Sequence[Operand], cotangents: Collection[str]) -> Program:
-    """The program with the parameters that it needs: saved tensors go between its own operands and cotangents.
-
-    An operand is needed if it is read, or if it alone tells how long an axis is.
-    """
-    last = [p for p in program.operands if p.name in cotangents]
-    operands = [*(p for p in program.operands if p.name not in cotangents), *saved, *last]
-    read = {t for e in program.equations for x in e.expressions() for t in tensors_of(x)}
-    needs = _Needs({a.name: a.extent for a in program.axes}, {p.name: p.default for p in program.scalars})
-    for e in program.equations:
-        needs.add(*e.axes, *e.over)
-        for x in e.expressions():
-            needs.read(x)
-    taken = [p for p in operands if p.name in read]
-    needs.add(*(a for p in taken for group in p.dims for a in group))
-    while (p := needs.telling(operands, taken)) is not None:  # which may have further axes
-        taken.append(p)
-        needs.add(*(a for group in p.dims for a in group))
-    return replace(
-        program,
-        params=(*(p for p in operands if p in taken), *(p for p in program.scalars if p.name in needs.scalars)),
-        axes=tuple(a for a in program.axes if a.name in needs.axes),
-    )
-
-
-@dataclass
-class _Needs:
-    """The axes and scalars that something depends on, and those that their formulas do."""
-
-    extents: Mapping[str, Expr | None]
-    defaults: Mapping[str, Expr | None]
-    axes: set[str] = field(default_factory=set)
-    scalars: set[str] = field(default_factory=set)
-
-    def add(self, *axes: str) -> None:
-        for axis in axes:
-            if axis not in self.axes:
-                self.axes.add(axis)
-                self.read(self.extents[axis])
-
-    def telling(self, operands: Iterable[Operand], taken: Iterable[Operand]) -> Operand | None:
-        """The first operand that tells how long an axis is that those taken do not tell of."""
-        told = {group for p in taken for group in p.dims}
-        untold = [(a,) for a in sorted(self.axes) if self.extents[a] is None and (a,) not in told]
-        return next((p for a in untold for p in operands if a in p.dims), None)
-
-    def read(self, e: Expr | None) -> None:
-        for n in () if e is None else walk(e):
-            if isinstance(n, Extent):
-                self.add(n.axis)
-            elif isinstance(n, Scalar) and n.name not in self.scalars:
-                self.scalars.add(n.name)
-                self.read(self.defaults[n.name])
 
 
 def _fates(

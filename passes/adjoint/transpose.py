@@ -19,9 +19,9 @@ from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, field
 
 from einc.ein import ONE, ZERO, Apply, AxisDecl, AxisValue, Const, Expr, Extent, Read, axes_of, rebuild, substitute
+from einc.ein.conditions import all_of, conjuncts, placed
 from einc.ein.guards import composite, conjoin, positions
 from einc.ein.ranges import is_closed
-from einc.passes.adjoint.conditions import all_of, conjuncts, placed
 from einc.passes.algebra.folding import call
 from einc.passes.algebra.linear import linear
 

@@ -42,6 +42,8 @@ class Contraction:
 
 def contraction(eq: Equation, body: Expr, size: Callable[[str], int], shape: Shape | None = None) -> Contraction | None:
     """The body of a sum as contractions of one shape (the given one, if any), or None."""
+    if eq.added:
+        return None
     axes = dict.fromkeys((*axes_of(body), *(() if eq.domain is None else axes_of(eq.domain))))
     return _contraction(eq, body, tuple((a, size(a)) for a in axes), shape)
 

@@ -35,7 +35,7 @@ def order_contractions(program: Program, context: Context) -> Program:
     dtypes, shapes, taken = program.dtypes(), program.shapes(), names(program)
     equations: list[Equation] = []
     for e in program.equations:
-        if e.monoid is None or e.monoid.product is None or e.monoid.unit not in (ZERO, FALSE):
+        if e.monoid is None or e.added or e.monoid.product is None or e.monoid.unit not in (ZERO, FALSE):
             equations.append(e)
         else:
             equations += _Split(e, context, dtypes, shapes, taken).equations()

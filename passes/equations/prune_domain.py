@@ -72,7 +72,7 @@ def prune_domain(program: Program, context: Context) -> Program:
 
 def _data_domain(e: Equation, named: dict[str, Equation], dtypes: dict[str, DType]) -> Domain:
     """The predicates of an equation's domain that read integers or truth values along its one reduced axis."""
-    if e.monoid is None or len(e.over) != 1:
+    if e.monoid is None or e.added or len(e.over) != 1:
         return frozenset()
     needed: Domain = frozenset() if e.domain is None else frozenset(holds(e.domain))
     needed |= domain_of(e.monoid, (_written_out(b, named, dtypes) for b in e.bodies))
@@ -126,7 +126,7 @@ class _Pruning:
 
         Comparisons of positions alone are bounds without being told.
         """
-        if e.product is None or len(e.over) != 1 or e.within is not None:
+        if e.product is None or e.added or len(e.over) != 1 or e.within is not None:
             return
         (axis,), program = e.over, self.program
         given = {p.name for p in program.operands}

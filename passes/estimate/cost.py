@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 
 from einc import ein
 from einc.ein import Equation, Program
+from einc.ein.conditions import added_at
 from einc.ein.dealing import Shape
 from einc.ein.origins import Products
 from einc.passes.algebra.contraction import contraction, operand_type
@@ -241,7 +242,7 @@ class Model:
 
     def repeats(self, plan: Planned, count: int, share: float = 1.0) -> dict[str, float]:
         """How often each equation is computed, in so many walks that visit this share of the blocks."""
-        return {eq.name: self.times(plan, eq, frozenset((*eq.axes, *eq.over)), count, share) for eq in plan.equations}
+        return {eq.name: self.times(plan, eq, frozenset(eq.space), count, share) for eq in plan.equations}
 
     def times(self, plan: Planned, eq: Equation, own: frozenset[str], count: int, share: float) -> float:
         """How often what goes over some axes of an equation is computed."""
@@ -269,6 +270,8 @@ class Model:
             if name in read:  # what is picked is less than all
                 size = min(size, sum(positions(at, self.context) for at in read[name]))
             found[name] = float(size * self.dtypes[name].size * again)
+        for eq in (eq for eq in plan.equations if added_at(eq)):  # what is there is read and written for every term
+            found[eq.name] += 2.0 * positions(eq.space, self.context) * self.dtypes[eq.name].size
         return found
 
     def again(self, plan: Planned) -> Callable[[int], float]:
@@ -304,7 +307,7 @@ class Model:
     def by_position(self, eq: Equation) -> tuple[Work, ...]:
         """What there is to do for an equation that no dot computes."""
         scans = prefix(eq, self.program) is not None
-        axes = frozenset(eq.axes if scans else (*eq.axes, *eq.over))
+        axes = frozenset(eq.axes if scans else eq.space)
         v, s = counted(eq.bodies, self.context)
         return (Work(axes, 0.0, v + (positions(tuple(axes), self.context) if eq.monoid else 0), s),)
 

@@ -1,6 +1,7 @@
 """Plans to kernels: tiles without sizes yet, and one loop for every walk over the walked axes.
 
     T[o...] = monoid[r...](f)   -->   loop r...: state = move(state) + fold(f);  T = finish(state)
+    S[p] += f(r)                -->   kernel of zeros;  store S[p] += f                where terms are added at places
     sum[r](f * A[e])            -->   sum[r](f * A[e : |r| > 0])      the call checks e only where there are positions
 
 A load is thus in bounds, or masked, whenever its kernel runs, and may be moved out of the loop over r.
@@ -9,12 +10,14 @@ Masks, tile sizes and the way to memory are left to `mask-edges`, `choose-tiles`
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from einc import tile
-from einc.ein import TRUE, ZERO, Apply, Equation, Expr, Extent, Program, Read, axes_of, reads
-from einc.ein.rewriting import bottom_up
+from einc.base.types import BOOL
+from einc.ein import TRUE, ZERO, Apply, Cast, Equation, Expr, Extent, Program, Read, axes_of, reads
+from einc.ein.conditions import added_at, counted_at
+from einc.ein.rewriting import bottom_up, unused
 from einc.passes.algebra.domain import conjunction
 from einc.passes.algebra.exposure import Dims, is_exposed
 from einc.passes.lowering.finish import finish
@@ -29,7 +32,7 @@ from einc.pipeline.plan import Planned
 
 
 def lower(state: State, context: Context) -> State:
-    """One kernel for each plan, or two if its walk is in parts.
+    """One kernel for each plan, or two if its walk is in parts, or if it adds to what is in memory.
 
     Tensors that are not results live between kernels, and so do the states of parts.
     """
@@ -44,7 +47,10 @@ def lower(state: State, context: Context) -> State:
     taken = {*program.dtypes(), *(a.name for a in program.axes)}
     kernels: list[tile.Kernel] = []
     for plan in (_ordered(program, _guarded(p.of(program), program.shapes()), context) for p in state.plans):
-        if plan.splits > 1:
+        if added_at(plan.equations[0]):
+            zeros, added = adding(program, plan, context, {k.name for k in kernels} | taken)
+            kernels += [zeros, added]
+        elif plan.splits > 1:
             pair, states = in_parts(program, plan, context, taken)
             kernels += pair
             between += states
@@ -66,6 +72,27 @@ def lowered(program: Program, plan: Planned, context: Context) -> tile.Kernel:
             finish(loop(kernel, axes, walk))
     kernel.store_rest()
     return kernel.b.kernel(plan, grid, whole)
+
+
+def adding(program: Program, plan: Planned, context: Context, taken: Iterable[str]) -> tuple[tile.Kernel, tile.Kernel]:
+    """The kernels of a plan whose terms are added at their places: zeros in memory, and what is added to them."""
+    (eq,) = plan.equations
+    (output,) = eq.outputs
+    none = Equation(eq.outputs, eq.dims, (Cast(output.dtype, ZERO),))
+    zeros = lowered(program, Planned((none,), stores=plan.stores, rows=eq.axes[:-1], columns=eq.axes[-1:]), context)
+    name, title = unused(f"{eq.name}_zeros", taken), f"what terms of {eq.name} are added to"
+    kernel = Kernel(program, plan, context)
+    grid, whole = kernel.enter()
+    b, order = kernel.b, kernel.order
+    counted = counted_at(eq)
+    assert counted is not None
+    inside = b.bind("inside", b.typed(counted, order, BOOL), order)
+    for v, place in added_at(eq).items():
+        b.position[v] = b.bind(v, b.place(place, order), order)
+    value = b.convert(b.widened(eq.body, order, output.dtype), output.dtype)
+    index = tuple(map(b.composite, eq.dims))
+    b.emit(tile.Store(output.name, index, value, tile.TileType(output.dtype, order), inside, adds=True))
+    return replace(zeros, name=name, title=(title,)), b.kernel(plan, grid, whole)
 
 
 def _ordered(program: Program, plan: Planned, context: Context) -> Planned:

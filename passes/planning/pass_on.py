@@ -44,7 +44,7 @@ def pass_on(program: Program, plans: Sequence[Plan]) -> tuple[Program, tuple[Pla
 
 def _made_of(eq: Equation, plan: Plan, program: Program) -> Expr | None:
     """The expression that all other kernels make of a reduction; None if it is not one, or is the reduction itself."""
-    if eq.monoid is None or len(eq.outputs) > 1 or eq.name in program.results or not plan.writes(eq):
+    if eq.monoid is None or eq.added or len(eq.outputs) > 1 or eq.name in program.results or not plan.writes(eq):
         return None
     outside = [e for other in program.equations if other.name not in plan.equations for e in other.expressions()]
     found = {made for e in outside for made in _around(eq, e)}
@@ -116,7 +116,7 @@ class _Narrowing:
     def stored(self, eq: Equation) -> Equation:
         """The equation with its tensor in the type that it is read in."""
         (first, *others), own = eq.outputs, self.own[eq.name]
-        if others or first.name not in self.passed or not first.dtype.is_float:
+        if others or eq.added or first.name not in self.passed or not first.dtype.is_float:
             return eq
         readers = [e for e in self.program.equations if any(r.tensor == first.name for r in _reads(e))]
         beside = [e for e in readers if e.name in own]

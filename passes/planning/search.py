@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from einc.ein import Equation, Program, tensors_of
+from einc.ein.conditions import added_at
 from einc.passes.estimate.cost import Kept, Model
 from einc.passes.estimate.fit import WHOLE_DOT, crosses, crowds
 from einc.passes.estimate.parts import parts
@@ -155,6 +156,8 @@ class Search:
         return known[equations, stores]
 
     def shared(self, equations: tuple[Equation, ...], stores: tuple[str, ...]) -> Planned | Apart:
+        if any(map(added_at, equations)):
+            return Apart("terms are added at their places in memory, where no kernel reads them before it is done")
         if any(t.dtype.is_complex for eq in equations for t in eq.outputs):
             return Apart("complex values are not passed on within a kernel")
         found = {eq.name: p for eq in equations if (p := prefix(eq, self.program)) is not None}

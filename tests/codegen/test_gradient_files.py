@@ -13,7 +13,9 @@ import pytest
 import torch
 
 import einc
+from einc.base.facts import Fact
 from einc.base.targets import TARGETS
+from einc.base.types import BF16, F32, I64
 from einc.codegen.run.aot import compile_ahead
 from einc.codegen.run.load import launcher
 from tests.support.places import EXAMPLES
@@ -168,3 +170,35 @@ def test_both_halves_compile_ahead() -> None:
     assert len({k.name for k in kernels}) == len(both.emitted.kernels)
     assert {"O_kernel", "dQ_kernel", "dV_kernel"} <= {k.name for k in kernels}
     assert all("cubin" in k.stages for k in kernels)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What a file says of itself
+
+
+def said(text: str, facts: dict[str, Fact], sizes: dict[str, int], deterministic: bool = True) -> str:
+    """The docstring of the function that torch differentiates, on one line."""
+    program = einc.compile(text, target="sm_90", deterministic=deterministic)
+    source = program.gradient_for(facts, sizes, ()).together.source
+    return " ".join(source[source.rindex('"""', 0, source.rindex('"""')) :].split())
+
+
+def test_a_file_says_what_it_computes_at_once() -> None:
+    """The gradient of the logits of a large vocabulary, for which calls go over slices."""
+    text = "def f(X[n, d], W[v, d], t[n]):\n    Z[n, v] = X[n, d] * W[v, d]\n    L[n] = logsumexp[v](Z)\n    return L"
+    large, small = {"n": 8192, "d": 4096, "v": 131072}, {"n": 64, "d": 32, "v": 512}
+    for sizes in (large, small):
+        shapes = {"X": ("n", "d"), "W": ("v", "d"), "t": ("n",)}
+        types = {"X": BF16, "W": BF16, "t": I64}
+        facts = {name: Fact(tuple(sizes[a] for a in axes), types[name]) for name, axes in shapes.items()}
+        found = said(text, facts, sizes)
+        assert ("Gradients are computed at once: kernels pass on about" in found) == (sizes is large)
+        assert ("slices along v" in found) == (sizes is large)
+
+
+def test_a_file_says_what_it_compares() -> None:
+    """It cannot sort, but it can add in any order."""
+    text = "def f(table[v, d], token[n]):\n    T[n, d] = table[token[n], d]\n    return T"
+    facts, sizes = {"table": Fact((4096, 8), F32), "token": Fact((512,), I64)}, {"v": 4096, "d": 8, "n": 512}
+    assert "compares each of about 4096 places with each of about 512 positions" in said(text, facts, sizes)
+    assert "compares" not in said(text, facts, sizes, deterministic=False)

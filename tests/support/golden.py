@@ -13,7 +13,9 @@ the longer the earlier a dimension is named, and multiples of 16 bytes, but for 
 parsing and elaborating the text, and
 `call A=f32[2,3] window=3` that of a call with these operands and scalars; `ok` where there is none. `explain` expects
 how the reductions are carried, for the extents `size`. `gradient A=f32[2,3]` expects the two halves of the derivative
-of a program, for these operands and the machine `target`; its text may be the name of an example. `saving A=f32[2,3]`
+of a program, for these operands and the machine `target`; its text may be the name of an example. `unordered` says that
+sums may be added up in any order. `sent A=f32[2,3]` expects what `einc explain` says of the gradients' sums whose terms
+data sends to their places, and of slices. `saving A=f32[2,3]`
 expects what `einc explain` says of the tensors that the second half reads of the first.
 `pytest --bless` writes what the text gives; a person reads the difference.
 """
@@ -31,8 +33,10 @@ from einc.base.targets import target
 from einc.base.types import BY_NAME
 from einc.binding import bind
 from einc.codegen import TRITON
+from einc.explain import Story
 from einc.passes import pipeline
 from einc.pipeline import Context, State
+from einc.present.report import in_slices, saving, sent
 from tests.support.places import EXAMPLES, GOLDEN
 
 RULE = "---"
@@ -55,6 +59,7 @@ class Flags:
     facts: dict[str, Fact] = field(default_factory=dict)
     scalars: dict[str, ScalarValue] = field(default_factory=dict)
     layouts: dict[str, Layout] = field(default_factory=dict)
+    deterministic: bool = True
 
 
 @dataclass(frozen=True)
@@ -107,9 +112,10 @@ def parse_flags(line: str) -> Flags:
     facts: dict[str, Fact] = {}
     scalars: dict[str, ScalarValue] = {}
     layouts: dict[str, Layout] = {}
+    deterministic = True
     for word in words:
         key, _, value = word.partition("=")
-        if word in ("check", "call", "explain", "gradient", "saving"):
+        if word in ("check", "call", "explain", "gradient", "saving", "sent"):
             verb = word
         elif key in ("after", "pass"):
             verb, stage = key, value
@@ -117,10 +123,12 @@ def parse_flags(line: str) -> Flags:
             level = int(value)
         elif key == "target":
             machine = value
+        elif word == "unordered":
+            deterministic = False
         elif operand := _OPERAND.fullmatch(word):
             shape = tuple(int(n) for n in operand[3].split(",") if n)
             facts[operand[1]] = Fact(shape, BY_NAME[operand[2]])
-        elif verb in ("call", "gradient", "saving") and (scalar := _SCALAR.fullmatch(word)):
+        elif verb in ("call", "gradient", "saving", "sent") and (scalar := _SCALAR.fullmatch(word)):
             scalars[scalar[1]] = _scalar(scalar[2])
         elif "lies" in words[: words.index(word)] and (lying := _LAYOUT.fullmatch(word)):
             order = tuple(int(n) for n in lying[2].split(","))
@@ -130,8 +138,8 @@ def parse_flags(line: str) -> Flags:
         elif word not in ("size", "operands", "lies"):
             raise ValueError(f"unknown flag '{word}' in '{line}'")
     if not verb:
-        raise ValueError(f"'{line}' says nothing to do: after=, pass=, check, call, explain, gradient or saving")
-    return Flags(verb, stage, level, machine, sizes, facts, scalars, layouts)
+        raise ValueError(f"'{line}' says nothing to do: after=, pass=, check, call, explain, gradient, saving or sent")
+    return Flags(verb, stage, level, machine, sizes, facts, scalars, layouts, deterministic)
 
 
 def _scalar(text: str) -> ScalarValue:
@@ -150,7 +158,10 @@ def outcome(golden: Golden) -> str:
     if flags.verb == "gradient":
         return gradient(golden.text, golden.path.name, flags)
     if flags.verb == "saving":
-        return saved(golden.text, golden.path.name, flags)
+        return "\n".join(saving(story_of_gradients(golden.text, golden.path.name, flags))) + "\n"
+    if flags.verb == "sent":
+        found = story_of_gradients(golden.text, golden.path.name, flags)
+        return "\n".join([*sent(found), *in_slices(found)]) + "\n"
     return complaint(golden.text, golden.path.name, flags)
 
 
@@ -158,7 +169,8 @@ def dump(text: str, name: str, flags: Flags) -> str:
     """The program or schedule after a stage; `(unchanged)` where the stage changed nothing."""
     from einc.frontend import elaborate, parse
 
-    context = Context(TRITON, flags.level, target(flags.target), flags.sizes, layouts=flags.layouts)
+    machine, ordered = target(flags.target), flags.deterministic
+    context = Context(TRITON, flags.level, machine, flags.sizes, layouts=flags.layouts, deterministic=ordered)
     parsed = parse(Source(name, text))
     kernels = None if parsed.kernels is None else parsed.kernels.schedule
     before = after = State(elaborate(parsed, flags.facts or None), kernels)
@@ -197,16 +209,15 @@ def gradient(text: str, name: str, flags: Flags) -> str:
     return "\n".join(print_program(p).rstrip("\n") + "\n" for p in halves)
 
 
-def saved(text: str, name: str, flags: Flags) -> str:
-    """What is saved for the gradients of all operands of floats, and what is computed again, with reasons."""
+def story_of_gradients(text: str, name: str, flags: Flags) -> Story:
+    """What the gradients of all operands of floats are, and what they cost."""
     import einc
     from einc.driver import elaborate
-    from einc.present.report import saving
 
-    program = einc.compile(_example(text), flags.level, flags.target, name)
+    program = einc.compile(_example(text), flags.level, flags.target, name, deterministic=flags.deterministic)
     meaning = elaborate(program.text, flags.facts)
     extents = bind(meaning, {n: f.shape for n, f in flags.facts.items()}, flags.scalars).extents
-    return "\n".join(saving(program.gradient_for(flags.facts, extents, ()).story())) + "\n"
+    return program.gradient_for(flags.facts, extents, ()).story()
 
 
 def _example(text: str) -> str:

@@ -159,7 +159,8 @@ class _Blocks(Compiler):
     def statement(self, s: tile.Statement) -> list[Step]:
         if not isinstance(s, tile.Store):
             return super().statement(s)
-        return [store(self.values.access(s.tensor, s.part, s.index, s.mask), self.values.node(s.value))]
+        access, value = self.values.access(s.tensor, s.part, s.index, s.mask), self.values.node(s.value)
+        return [store(access, value, self.added(s) if s.adds else None)]
 
     def span(self, s: tile.Loop) -> Callable[[Frame], list[range]]:
         """The positions that a loop walks in this block, whole steps of it."""
@@ -191,14 +192,19 @@ def reached(access: Access, frame: Frame) -> tuple[Tensor, list[Tensor], Tensor]
     return memory, [torch.where(mask, at, 0).long() for at in index], mask
 
 
-def store(access: Access, value: Node) -> Step:
-    """The store of a block where the mask holds."""
+def store(access: Access, value: Node, added: frozenset[int] | None) -> Step:
+    """The store of a block where the mask holds; one that adds does so at every position of these dims."""
 
     def run(frame: Frame) -> None:
         memory, index, mask = reached(access, frame)
         values, into = computed(value, frame), writable(memory)
-        shape = common_shape([values, mask, *index])
+        shape = common_shape([values, mask, *index]) if added is None else frame.shape(added)
         mask = mask.expand(shape)
-        into[tuple(at.expand(shape)[mask] for at in index)] = values.expand(shape)[mask].to(into.dtype)
+        at = tuple(at.expand(shape)[mask] for at in index)
+        found = values.expand(shape)[mask].to(into.dtype)
+        if added is None:
+            into[at] = found
+        else:
+            into.index_put_(at, found, accumulate=True)
 
     return run

@@ -16,12 +16,10 @@ Sorting is not of the language: who runs the program makes `order`, `start` and 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from math import prod
 
-from einc.base.ops import COMPARISONS
-from einc.base.types import I64, compute
+from einc.base.types import I64
 from einc.ein import (
     ZERO,
     Apply,
@@ -36,20 +34,14 @@ from einc.ein import (
     Program,
     Read,
     Tensor,
-    axes_of,
-    children,
-    reads,
     rebuild,
     substitute,
-    tensors_of,
 )
-from einc.ein.rewriting import drop_dead, names, replaced, unused
-from einc.passes.adjoint.conditions import all_of, conjuncts, placed
-from einc.passes.adjoint.saving import taking
+from einc.ein.conditions import all_of, placed
+from einc.ein.rewriting import drop_dead, names, replaced, taking, unused
+from einc.passes.scatter.places import Scatter, Told, scatter, terms_first, worthwhile
 
-_FEW = 64  # places or positions with which each of the others is compared: two or four blocks of a walk
 _NOWHERE = Const(-1)
-_PLAIN = {*COMPARISONS, "add", "sub", "mul", "neg", "abs", "max", "min", "floordiv", "mod", "where", "and", "or", "not"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,23 +69,6 @@ class Segmented:
     indices: Program | None
 
 
-@dataclass(frozen=True, slots=True)
-class _Scatter:
-    """The places of an equation's terms, by axis of its output; the axes that the places depend on, those on both sides
-    and those summed; the conditions on these axes alone, and what remains of the domain."""
-
-    places: Mapping[str, Expr]
-    kept: tuple[str, ...]
-    summed: tuple[str, ...]
-    conditions: tuple[Expr, ...]
-    rest: tuple[Expr, ...]
-
-
-def scatters(program: Program) -> bool:
-    """Does data decide the places of some of its sums' terms?"""
-    return any(_scatter(e) is not None for e in program.equations)
-
-
 def segmented(program: Program, extents: Mapping[str, int]) -> Segmented | None:
     """The program for these extents with sums over segments, where that saves work; None where it never does."""
     made = _Segmenting(program, extents)
@@ -103,53 +78,6 @@ def segmented(program: Program, extents: Mapping[str, int]) -> Segmented | None:
     axes = (*program.axes, *made.axes)
     whole = drop_dead(replace(program, axes=axes, equations=equations))
     return Segmented(taking(whole, made.operands, ()), tuple(s for s, _ in made.segments.values()), made.computed())
-
-
-def _scatter(e: Equation) -> _Scatter | None:
-    """The places of its terms that data decides, if it decides any."""
-    if e.monoid is None or not e.monoid.commutative or len(e.bodies) > 1:
-        return None
-    known = conjuncts(e.domain)
-    found: dict[str, tuple[Expr, Expr]] = {}
-    for c in known:
-        for v, place in _equated(c, e):
-            found.setdefault(v, (place, c))
-    found = {v: pair for v, pair in found.items() if found.keys().isdisjoint(axes_of(pair[0]))}
-    places = {v: place for v, (place, _) in found.items()}
-    read = {a for place in places.values() for r in reads(place) for a in axes_of(r)}
-    if read.isdisjoint(e.over):
-        return None
-    needed = {a for place in places.values() for a in axes_of(place)}
-    summed, kept = (tuple(a for a in axes if a in needed) for axes in (e.over, e.axes))
-    left = [c for c in known if all(c is not own for _, own in found.values())]
-    own = [c for c in left if set(axes_of(c)) <= needed and not needed.isdisjoint(axes_of(c))]
-    if _counts(e.body, frozenset(summed)):
-        return None
-    return _Scatter(places, kept, summed, tuple(own), tuple(c for c in left if c not in own))
-
-
-def _space(e: Equation, found: _Scatter) -> tuple[str, ...]:
-    """The axes that the terms of an equation vary over, but for those of their places and those summed before."""
-    used = {a for x in (e.body, *found.rest) for a in axes_of(_Told(e.domain).of(x))}
-    others = (a for a in e.axes if a in used and a not in found.places and a not in found.kept)
-    return (*found.kept, *found.summed, *others)
-
-
-def _equated(c: Expr, e: Equation) -> Iterator[tuple[str, Expr]]:
-    """An axis of the output that a condition equates to something that varies over the sum, with that."""
-    if isinstance(c, Apply) and c.op == "eq":
-        for x, place in (c.args, c.args[::-1]):
-            if isinstance(x, AxisValue) and x.axis in e.axes and not set(e.over).isdisjoint(axes_of(place)):
-                yield x.axis, place
-
-
-def _counts(e: Expr, axes: frozenset[str]) -> bool:
-    """Is a function computed of a position along one of these axes, which has no type until it meets a value?"""
-    if isinstance(e, Read):
-        return False
-    if isinstance(e, Apply) and e.op not in _PLAIN and any(isinstance(a, AxisValue) and a.axis in axes for a in e.args):
-        return True
-    return any(_counts(below, axes) for below in children(e))
 
 
 @dataclass
@@ -170,45 +98,19 @@ class _Segmenting:
 
     def over_segments(self, e: Equation) -> list[Equation]:
         """The equation as a sum over segments, and what that sums; as it is where that saves nothing."""
-        found = _scatter(e)
-        if found is None or not self._pays(e, found):
+        found = scatter(e)
+        if found is None or not worthwhile(e, found, self.program, self.extents.__getitem__):
             return [e]
         if e.monoid is not None and e.monoid.adds and set(e.over) > set(found.summed):
-            terms, e = self._terms_first(e, found)
-            found = _scatter(e)
+            name = self._unused(f"{e.name}_terms")
+            terms, e = terms_first(e, found, name, self.shapes)
+            self.shapes[name] = terms.dims
+            found = scatter(e)
             assert found is not None
             return [terms, self._over_segments(e, found)]
         return [self._over_segments(e, found)]
 
-    def _pays(self, e: Equation, found: _Scatter) -> bool:
-        """Are there many places and positions, and is nothing computed for it that is larger than what there is?"""
-        if min(self._positions(found.places), self._positions(found.summed)) <= _FEW:
-            return False
-        needed = [self._positions((*found.kept, *found.summed))]
-        if len(e.over) > len(found.summed) or not tensors_of(e.body) <= {p.name for p in self.program.operands}:
-            needed.append(self._positions(_space(e, found)))
-        there = (*(p.name for p in self.program.operands), *self.program.results)
-        return max(needed) <= max(self._positions([a for d in self.shapes[name] for a in d]) for name in there)
-
-    def _terms_first(self, e: Equation, found: _Scatter) -> tuple[Equation, Equation]:
-        """The sums over all else at each position, and the sum of these."""
-        told = _Told(e.domain)
-        own = all_of((*found.conditions, *found.rest))
-        dtype = compute(e.outputs[0].dtype)
-        name, axes = self._unused(f"{e.name}_terms"), _space(e, found)
-        over = tuple(a for a in e.over if a not in found.summed)
-        domain = all_of(c for c in conjuncts(own) if not set(over).isdisjoint(axes_of(c)))
-        others = all_of(c for c in conjuncts(own) if set(over).isdisjoint(axes_of(c)))
-        body = placed(told.of(e.body), own, self.shapes)
-        body = body if others is None else Apply("where", (others, body, ZERO))
-        dims = tuple((a,) for a in axes)
-        self.shapes[name] = dims
-        terms = Equation((Tensor(name, dtype),), dims, (body,), e.monoid, over, domain)
-        equal = [c for c in conjuncts(e.domain) if c not in found.rest]
-        whole = replace(e, bodies=(Read(name, tuple(map(AxisValue, axes))),), over=found.summed, domain=all_of(equal))
-        return terms, replace(whole, within=None)
-
-    def _over_segments(self, e: Equation, found: _Scatter) -> Equation:
+    def _over_segments(self, e: Equation, found: Scatter) -> Equation:
         segments, k = self._sorted(found)
         kept = tuple(AxisValue(a) for a in found.kept)
         at = (*kept, *(AxisValue(v) for v in found.places))
@@ -221,7 +123,7 @@ class _Segmenting:
         here[found.summed[0]] = flat
         inside = Apply("lt", (AxisValue(k), Read(segments.count, at)))
         domain = all_of((inside, *(substitute(c, here) for c in found.rest)))
-        told = _Told(e.domain)
+        told = Told(e.domain)
         known = {told.of(place): AxisValue(v) for v, place in found.places.items()}
         body = substitute(_at_places(told.of(e.body), known), here)
         shapes = {**self.shapes, **{p.name: p.dims for p in self.operands}}
@@ -246,10 +148,7 @@ class _Segmenting:
         )
         return taking(drop_dead(whole), (), ())
 
-    def _positions(self, axes: Mapping[str, Expr] | Sequence[str]) -> int:
-        return prod(self.extents[a] for a in axes)
-
-    def _sorted(self, found: _Scatter) -> tuple[Segments, str]:
+    def _sorted(self, found: Scatter) -> tuple[Segments, str]:
         """What is sorted for the terms of an equation, and the axis along which those of a place are counted."""
         value = self._index(found)
         key = value, found.kept, found.summed, tuple(self.extents[v] for v in found.places)
@@ -268,7 +167,7 @@ class _Segmenting:
             self.segments[key] = Segments(index, len(kept), lengths, order, start, count), k
         return self.segments[key]
 
-    def _index(self, found: _Scatter) -> Expr:
+    def _index(self, found: Scatter) -> Expr:
         """The place of each position as one number; one that is no place for those with none."""
         first, *others = (Cast(I64, place) for place in found.places.values())
         whole: Expr = first
@@ -294,21 +193,6 @@ class _Segmenting:
         name = unused(wanted, self.taken)
         self.taken.add(name)
         return name
-
-
-class _Told:
-    """Expressions under a condition: their reads without the guards that it tells."""
-
-    def __init__(self, condition: Expr | None) -> None:
-        self.known: set[Expr] = set()
-        for c in conjuncts(condition):
-            self.known.add(self.of(c))
-
-    def of(self, e: Expr) -> Expr:
-        e = rebuild(e, self.of)
-        if isinstance(e, Read) and e.guard is not None:
-            return replace(e, guard=all_of(c for c in conjuncts(e.guard) if c not in self.known))
-        return e
 
 
 def _at_places(e: Expr, places: Mapping[Expr, Expr]) -> Expr:

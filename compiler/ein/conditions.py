@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import assert_never
 
-from einc.ein import Apply, AxisValue, Cast, Const, Expr, Extent, Read, Scalar
+from einc.ein import ZERO, Apply, AxisValue, Cast, Const, Equation, Expr, Extent, Read, Scalar, axes_of
 from einc.ein.guards import argument_guard, conjoin, implied_guard
 
 Shapes = Mapping[str, tuple[tuple[str, ...], ...]]
@@ -20,6 +20,25 @@ def conjuncts(e: Expr | None) -> list[Expr]:
             return [*conjuncts(x), *conjuncts(y)]
         case _:
             return [e]
+
+
+def added_at(e: Equation) -> dict[str, Expr]:
+    """The places that terms of a sum are added at, by axis of its output; none where they are added up otherwise."""
+    found: dict[str, Expr] = {}
+    for c in conjuncts(e.domain) if e.added else ():
+        if isinstance(c, Apply) and c.op == "eq":
+            for x, place in (c.args, c.args[::-1]):
+                if isinstance(x, AxisValue) and x.axis in e.added and set(e.added).isdisjoint(axes_of(place)):
+                    found.setdefault(x.axis, place)
+    return found if found.keys() == set(e.added) else {}
+
+
+def counted_at(e: Equation) -> Expr | None:
+    """Where terms are added: their places are in range, and what else is required of them holds."""
+    at = added_at(e)
+    equal = {Apply("eq", pair) for v, x in at.items() for pair in ((AxisValue(v), x), (x, AxisValue(v)))}
+    inside = [p for v, x in at.items() for p in (Apply("le", (ZERO, x)), Apply("lt", (x, Extent(v))))]
+    return all_of((*inside, *(c for c in conjuncts(e.domain) if c not in equal)))
 
 
 def all_of(conditions: Iterable[Expr]) -> Expr | None:

@@ -1,0 +1,1 @@
+"""Sums whose terms data sends to their places."""
