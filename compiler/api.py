@@ -29,6 +29,7 @@ from einc.runtime.prepared import Options
 from einc.runtime.results import several, unpacked, write
 from einc.runtime.tensors import as_numpy, as_torch, compiling, device_of, is_meta, is_torch, watched
 from einc.tile.asked import MOST_PARTS, choice
+from einc.tile.asked import precision as asked_precision
 from einc.tuning.modes import OFF, checked
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ def compile(  # noqa: A001 - einc.compile is the name users look for
     choices: Mapping[str, int | str] | None = None,
     tune: str | None = None,
     backend: str = "triton",
+    precision: str = "exact",
 ) -> Program:
     """The program that a text means: an einsum string, an expression over einsum strings, or definitions.
 
@@ -61,8 +63,11 @@ def compile(  # noqa: A001 - einc.compile is the name users look for
     the device of a call: `"quick"` times the model's best few at the first call of a size class, `"full"` more of them
     and other plans; what is fastest is kept for further calls, also of other processes. `"off"` leaves it to the model
     alone; without it the environment decides (`EINC_TUNE`), and what was measured before is used. `backend` names the
-    generator of kernels: `triton`, or `gluon`, whose warps have roles where a kernel and its machine allow that. Raises
-    `einc.Error` where the text or a choice is wrong; what depends on operands is found at the call.
+    generator of kernels: `triton`, or `gluon`, whose warps have roles where a kernel and its machine allow that.
+    `precision` is what contractions of float32 multiply in, those of gradients included: `"exact"`, or `"tf32"`,
+    `"tf32x3"`, `"bf16x3"` on the matrix units of a GPU, with the errors that LANGUAGE.md gives; sums are of float32. It
+    is not read from torch's settings. Raises `einc.Error` where the text or a choice is wrong; what depends on operands
+    is found at the call.
     """
     if isinstance(text, os.PathLike):
         text, name = read_text(Path(text)), name or os.fspath(text)
@@ -86,9 +91,10 @@ def compile(  # noqa: A001 - einc.compile is the name users look for
     if tune not in (None, OFF) and (asked or target is not None):
         given = "choices are given" if asked else f"code is made for {target}"
         raise CallError("nothing is left to tune", fact=f"tune={tune!r:.40}, and {given}", hint="leave out one of both")
-    machine = None if target is None else targets.target(target)
+    machine, precise = None if target is None else targets.target(target), asked_precision(precision)
     how = None if tune is None else checked(tune)
-    return Program(text, name, Options(level, machine, verify, asked, backend=BACKENDS[backend], tune=how))
+    written = BACKENDS[backend]
+    return Program(text, name, Options(level, machine, verify, asked, None, written, False, how, precise))
 
 
 class Program(Inspected):
@@ -258,6 +264,7 @@ class Program(Inspected):
 
         deciding = known or usually(program)
         machine = self.options.machine(deciding.where)
+        program = self.options.meant(program)
         run = ahead(program, asked(program, names), self.options.level, machine, deciding.extents)
         return Gradient(program, run, backward(run, names), replace(self.options, choices=(), begin=None), known)
 
@@ -320,7 +327,7 @@ def _of(program: ein.Program, whole: ein.Program, known: Known) -> Known:
 
 
 def _compiled_as(
-    text: str, name: str | None, level: int, target: str | None, verify: bool, choices: list[list[str]]
+    text: str, name: str | None, level: int, target: str | None, verify: bool, choices: list[list[str]], precision: str
 ) -> Program:
     """The program of a description."""
-    return compile(text, level, target, name, verify, choices=dict(choices))
+    return compile(text, level, target, name, verify, choices=dict(choices), precision=precision)

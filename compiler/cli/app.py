@@ -54,6 +54,9 @@ Chosen = Annotated[
 Generator = Annotated[
     str, typer.Option("--backend", metavar="gluon", help="The generator of kernels: triton, or gluon, on Hopper.")
 ]
+Precision = Annotated[
+    str, typer.Option("--precision", metavar="tf32", help="Of products of f32: exact, tf32, tf32x3 or bf16x3.")
+]
 TargetName = Annotated[str | None, typer.Option("--target", metavar="sm_90", help="The machine to make code for.")]
 GRADIENT = "--gradient"
 Gradients = Annotated[
@@ -120,6 +123,7 @@ def program_of(
     splits: int | None = None,
     choices: list[str] | None = None,
     backend: str = "triton",
+    precision: str = "exact",
 ) -> Program:
     """The program that a file, standard input or `-e` holds."""
     if (file is None) == (text is None):
@@ -128,7 +132,8 @@ def program_of(
     if text is None:
         assert file is not None
         text = decoded(sys.stdin.buffer.read(), "<stdin>") if file == STANDARD else read_text(Path(file))
-    return compile(text, level, target, name, splits=splits, choices=chosen(choices or []), backend=backend)
+    asked = chosen(choices or [])
+    return compile(text, level, target, name, True, splits, asked, backend=backend, precision=precision)
 
 
 def operands_of(gradient: str | None) -> tuple[str, ...] | None:

@@ -18,6 +18,7 @@ from einc.cli.app import (
     Gradients,
     Json,
     Level,
+    Precision,
     Scalars,
     Sizes,
     Splits,
@@ -46,6 +47,7 @@ def run(
     level: Level = 2,
     splits: Splits = None,
     choices: Chosen = [],  # noqa: B006
+    precision: Precision = "exact",
     target: TargetName = None,
     backend: Annotated[
         str | None,
@@ -63,7 +65,8 @@ def run(
 
     keep_apart(as_json, output, "--output")
     wanted = requested(size, dtype, scalar, operand)
-    found = run_program(program_of(file, expression, level, target, splits, choices), wanted, seed, backend, reference)
+    program = program_of(file, expression, level, target, splits, choices, precision=precision)
+    found = run_program(program, wanted, seed, backend, reference)
     if output is not None:
         save(output, found)
     if as_json:
@@ -84,6 +87,7 @@ def dump(
     level: Level = 2,
     splits: Splits = None,
     choices: Chosen = [],  # noqa: B006
+    precision: Precision = "exact",
     target: TargetName = None,
     backend: Generator = "triton",
     gradient: Gradients = None,
@@ -92,7 +96,7 @@ def dump(
     """Print the program after the passes that changed it."""
     from einc.trials.running import compile_for
 
-    program = program_of(file, expression, level, target, splits, choices, backend)
+    program = program_of(file, expression, level, target, splits, choices, backend, precision)
     compiled = compile_for(program, requested(size, dtype, scalar), operands_of(gradient))
     chosen = [compiled.stage(name) for name in after] or [s for s in compiled.stages if s.changed or all_stages]
     if as_json:
@@ -126,6 +130,7 @@ def emit(
     level: Level = 2,
     splits: Splits = None,
     choices: Chosen = [],  # noqa: B006
+    precision: Precision = "exact",
     target: Annotated[str, typer.Option(metavar="sm_90", help="The machine to make code for.")] = "sm_90",
     backend: Generator = "triton",
     gradient: Gradients = None,
@@ -141,7 +146,7 @@ def emit(
         raise typer.BadParameter(f"'{form}' is none of {', '.join(FORMATS)}", param_hint="--format")
     keep_apart(as_json, output, "--output")
     wanted = requested(size, dtype, scalar)
-    program = program_of(file, expression, level, target, splits, choices, backend)
+    program = program_of(file, expression, level, target, splits, choices, backend, precision)
     parts, notes = aot(program, wanted, form, operands_of(gradient))
     if as_json:
         say_json(notes)
@@ -161,6 +166,7 @@ def explain(
     level: Level = 2,
     splits: Splits = None,
     choices: Chosen = [],  # noqa: B006
+    precision: Precision = "exact",
     target: TargetName = None,
     backend: Generator = "triton",
     gradient: Gradients = None,
@@ -174,7 +180,7 @@ def explain(
     from einc.trials.running import story_for
 
     keep_apart(as_json, html, "--html")
-    program = program_of(file, expression, level, target, splits, choices, backend)
+    program = program_of(file, expression, level, target, splits, choices, backend, precision)
     found = story_for(program, requested(size, dtype, scalar), operands_of(gradient))
     if html is not None:
         from einc.base.files import write

@@ -29,6 +29,7 @@ def story_data(s: Story) -> dict[str, object]:
         "story": [asdict(stage) for stage in s.stages],
     }
     found = own | level_data(s.level) | {"levels": [level_data(f) for f in s.levels]}
+    found |= {"unheeded": s.unheeded} if s.unheeded else {}
     found |= {"saving": [asdict(t) for t in s.saving]} if s.saving else {}
     if s.measured is not None:
         machine, entry = s.measured

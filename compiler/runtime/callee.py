@@ -23,7 +23,7 @@ from einc.ein.printer import print_signature
 from einc.runtime.execution import Outputs, Place, place
 from einc.runtime.prepared import Deciding, Options, Prepared, deciding, prepared
 from einc.runtime.tensors import device_of, fact
-from einc.tile.asked import choice
+from einc.tile.asked import choice, precision
 from einc.tuning import current
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class Callee:
 
     def bound(self, facts: tuple[Fact, ...], scalars: Mapping[str, Any]) -> tuple[ein.Program, Bindings]:
         """What it means for such operands, and every extent and scalar of the call."""
-        program = self.meaning(facts)
+        program = self.options.meant(self.meaning(facts))
         return program, bind(program, {n: f.shape for n, f in zip(self.operands, facts, strict=True)}, scalars)
 
     def prepared(
@@ -198,7 +198,8 @@ def with_batch(one: Callee, having: Sequence[bool], facts: tuple[Fact, ...]) -> 
 
 def _batched(rest: tuple[str, list[int]]) -> Callee:
     one, having = callee(rest[0]), list(map(bool, rest[1]))
-    options = Options(one.options.level, one.options.target, one.options.verify, one.options.choices)
+    known = one.options
+    options = Options(known.level, known.target, known.verify, known.choices, precision=known.precision)
     return type(one)(
         described("batched", rest),
         one.operands,
@@ -226,12 +227,13 @@ def of_text(text: str, name: str | None, options: Options, made: type[Callee] = 
 
 
 def of_program(
-    rest: tuple[str, str | None, int, str | None, bool, list[list[str]]], made: type[Callee] = Callee
+    rest: tuple[str, str | None, int, str | None, bool, list[list[str]], str], made: type[Callee] = Callee
 ) -> Callee:
     """The callee of a description, of this class."""
-    text, name, level, machine, verify, choices = rest
+    text, name, level, machine, verify, choices, precise = rest
     asked = tuple(choice(key, value) for key, value in choices)
-    return of_text(text, name, Options(level, None if machine is None else target(machine), verify, asked), made)
+    to = None if machine is None else target(machine)
+    return of_text(text, name, Options(level, to, verify, asked, precision=precision(precise)), made)
 
 
 DECODERS["batched"] = _batched

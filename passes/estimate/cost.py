@@ -164,7 +164,7 @@ class Model:
         """Do vector units multiply all that a plan does?"""
         shapes = shapes_of(plan.equations, self.context)
         types = [self.products.product(eq) for eq in plan.equations if eq.name in shapes]
-        return all(t is None or t.size > _MATRIX for t in types)
+        return all(t is None or (t.size > _MATRIX and t == t.held) for t in types)
 
     @_once
     def hides(self, plan: Planned) -> bool:
