@@ -158,13 +158,14 @@ def _dense(shape: Shape) -> Shape:
 
 def precisely(left: Tensor, right: Tensor, inner: Shape, sizes: Shape, product: DType) -> tuple[Tensor, Tensor, Shape]:
     """Sides of f32 as a precision has them multiplied, and the sizes of the dims summed over then: where a number is
-    two, high and low, what is summed is high · high + high · low + low · high."""
+    two, high and low, what is summed is high · high + high · low + low · high, the latter two of finite ones."""
     if product == TF32:
         return _cut(left), _cut(right), sizes
     along = inner[0]
     wide = [n if d == along else -1 for d, n in enumerate(sizes)]
     (high, low), (other, rest) = (parts(x.expand(wide), product) for x in (left, right))
-    sides = torch.cat((high, high, low), along), torch.cat((other, rest, other), along)
+    own, its = (torch.where(torch.isfinite(x), x, 0) for x in (high, other))
+    sides = torch.cat((high, own, low), along), torch.cat((other, rest, its), along)
     return *sides, tuple(3 * n if d == along else n for d, n in enumerate(sizes))
 
 
