@@ -1,4 +1,4 @@
-"""Contractions of f32 that multiply less precisely: as exact as the formats allow, everywhere alike, and nothing else."""
+"""Contractions of f32 that multiply less precisely: as exact as the formats allow, and nothing else changes."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ LESS = [name for name, t in PRECISIONS.items() if t != F32]
 less = pytest.mark.parametrize("precision", LESS)
 
 # What the products of two numbers are off by, of their size. Cut to a mantissa of 10 bits, each is off by 2^-10. As two
-# numbers of 11 bits, rounded, each is off by 2^-22, and what both low ones make is 2^-22; of 8 bits, 2^-16 in place of it.
+# numbers of 11 bits, rounded, each is off by 2^-22, and what both low ones make is 2^-22; of 8 bits it is 2^-16.
 WITHIN = {"exact": 0.0, "tf32": 2 * 2.0**-10 + 2.0**-20, "tf32x3": 3 * 2.0**-22, "bf16x3": 3 * 2.0**-16}
 SUMMED = 2.0**-23  # of each sum of f32, in whatever order
 
@@ -59,7 +59,7 @@ def test_a_product_is_as_exact_as_its_formats(precision: str, backend: str | Non
 
 @less
 def test_it_is_no_more_exact_than_asked(precision: str) -> None:
-    """So that a laptop shows what a GPU gives: of numbers that need all of their digits, those that are cut are lost."""
+    """So that a laptop shows what a GPU gives: digits that are cut are lost."""
     x = torch.full((16, 16), 1 + 2.0**-10 + 2.0**-23)
     one = torch.eye(16)
     found = einc.compile(PRODUCT, precision=precision)(x, one)
