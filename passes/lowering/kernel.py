@@ -278,7 +278,7 @@ class Kernel:
         return value
 
     def operand_type(self, eq: Equation, term: Term) -> DType:
-        return operand_type(term, self.origins.product(eq), self.b.dtypes)
+        return self.context.unit(operand_type(term, self.origins.product(eq), self.b.dtypes))
 
     # ---------------------------------------------------------------------------------------------------------- stores
 

@@ -148,6 +148,33 @@ def test_other_types_are_left_alone() -> None:
     assert torch.equal(program(wide, wide), einc.compile(PRODUCT)(wide, wide))
 
 
+@pytest.mark.parametrize("backend", [None, "interpret"])
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2])
+def test_floats_of_eight_bits_take_scales(dtype: torch.dtype, backend: str | None) -> None:
+    """Those of rows and columns multiply the sum, which is of f32; those of blocks multiply in bf16."""
+    a, b = normal(33, 256).to(dtype), normal(256, 29, seed=1).to(dtype)
+    s, t, blocks = (normal(*shape, seed=2).abs() + 0.5 for shape in ((33,), (29,), (33, 2)))
+    wide, size = a.double() @ b.double(), a.double().abs() @ b.double().abs()
+    scale = s.double()[:, None] * t.double()
+    found = einc.compile("C[i, j]: f32 = s[i] * t[j] * A[i, k] * B[k, j]")(s, t, a, b, backend=backend)
+    assert ((found.double() - scale * wide).abs() <= 260 * SUMMED * scale * size).all()
+    each = blocks.double().repeat_interleave(128, 1) * a.double()
+    found = einc.compile("C[i, j]: f32 = s[i, k // 128] * A[i, k] * B[k, j]")(blocks, a, b, backend=backend)
+    least = 2.0**-8 + 260 * SUMMED
+    assert ((found.double() - each @ b.double()).abs() <= least * (each.abs() @ b.double().abs())).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2])
+def test_casts_to_eight_bits_are_as_in_torch(dtype: torch.dtype) -> None:
+    name = {torch.float8_e4m3fn: "f8e4m3", torch.float8_e5m2: "f8e5m2"}[dtype]
+    x = torch.tensor([449.0, 465.0, 1e5, -1e5, float("inf"), float("nan"), 61439.0, 61440.0, 2.0**-10, 1.0625])
+    cast = einc.compile(f"T[i] = {name}(x[i])")
+    for backend in (None, "interpret"):
+        found = cast(x, backend=backend)
+        assert found.dtype == dtype
+        assert torch.equal(found.float().nan_to_num(nan=-1.0), x.to(dtype).float().nan_to_num(nan=-1.0))
+
+
 def test_explain_names_it_and_says_where_it_has_no_effect() -> None:
     program = einc.compile(PRODUCT, precision="tf32")
     assert "C: tf32 in place of f32, of the operands A, B" in program.explain()
