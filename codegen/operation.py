@@ -43,7 +43,8 @@ def operation(program: Program) -> Operation | None:
         return None  # it is read along another axis than its own, which may be shorter
     if len(reads) == 1:
         return _of_one(e, *reads[0])
-    if len(reads) == 2 and e.monoid is not None and e.monoid.adds and e.outputs[0].dtype.is_float:
+    exact = e.outputs[0].dtype != F32 or program.precision == F32
+    if len(reads) == 2 and e.monoid is not None and e.monoid.adds and e.outputs[0].dtype.is_float and exact:
         return _product(e, reads)
     return None
 

@@ -29,6 +29,7 @@ from einc.runtime.prepared import Options
 from einc.runtime.results import several, unpacked, write
 from einc.runtime.tensors import as_numpy, as_torch, compiling, device_of, is_meta, is_torch, watched
 from einc.tile.asked import MOST_PARTS, choice
+from einc.tile.asked import precision as asked_precision
 from einc.tuning.modes import OFF, checked
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ def compile(  # noqa: A001 - einc.compile is the name users look for
     tune: str | None = None,
     backend: str = "triton",
     deterministic: bool = True,
+    precision: str = "exact",
 ) -> Program:
     """The program that a text means: an einsum string, an expression over einsum strings, or definitions.
 
@@ -64,8 +66,11 @@ def compile(  # noqa: A001 - einc.compile is the name users look for
     alone; without it the environment decides (`EINC_TUNE`), and what was measured before is used. `backend` names the
     generator of kernels: `triton`, or `gluon`, whose warps have roles where a kernel and its machine allow that. What
     need not be `deterministic` may add in another order in each run: where data decides the places of a sum's terms, as
-    in the gradient of an embedding, each is added at its place as it is computed, and nothing is sorted. Raises
-    `einc.Error` where the text or a choice is wrong; what depends on operands is found at the call.
+    in the gradient of an embedding, each is added at its place as it is computed, and nothing is sorted. `precision` is
+    what contractions of float32 multiply in, those of gradients included: `"exact"`, or `"tf32"`, `"tf32x3"`,
+    `"bf16x3"` on the matrix units of a GPU, with the errors that LANGUAGE.md gives; sums are of float32. It is not read
+    from torch's settings. Raises `einc.Error` where the text or a choice is wrong; what depends on operands is found at
+    the call.
     """
     if isinstance(text, os.PathLike):
         text, name = read_text(Path(text)), name or os.fspath(text)
@@ -92,9 +97,18 @@ def compile(  # noqa: A001 - einc.compile is the name users look for
     if tune not in (None, OFF) and (asked or target is not None):
         given = "choices are given" if asked else f"code is made for {target}"
         raise CallError("nothing is left to tune", fact=f"tune={tune!r:.40}, and {given}", hint="leave out one of both")
-    machine = None if target is None else targets.target(target)
+    machine, precise = None if target is None else targets.target(target), asked_precision(precision)
     how = None if tune is None else checked(tune)
-    options = Options(level, machine, verify, asked, backend=BACKENDS[backend], tune=how, deterministic=deterministic)
+    options = Options(
+        level,
+        machine,
+        verify,
+        asked,
+        backend=BACKENDS[backend],
+        tune=how,
+        deterministic=deterministic,
+        precision=precise,
+    )
     return Program(text, name, options)
 
 
@@ -265,6 +279,7 @@ class Program(Inspected):
 
         deciding = known or usually(program)
         machine = self.options.machine(deciding.where)
+        program = self.options.meant(program)
         run = ahead(program, asked(program, names), self.options.level, machine, deciding.extents)
         return Gradient(program, run, backward(run, names), replace(self.options, choices=(), begin=None), known)
 
@@ -334,6 +349,8 @@ def _compiled_as(
     verify: bool,
     choices: list[list[str]],
     deterministic: bool,
+    precision: str,
 ) -> Program:
     """The program of a description."""
-    return compile(text, level, target, name, verify, choices=dict(choices), deterministic=deterministic)
+    asked = dict(choices)
+    return compile(text, level, target, name, verify, choices=asked, deterministic=deterministic, precision=precision)

@@ -176,7 +176,8 @@ class Inspected:
           does not follow and the `reason`.
 
         Beside them stands what the program is: `boundary`, `kind`, `einsums`, `products` (the types that contractions
-        multiply in, and why), `parallel`, `story` and so on. `saving`, of gradients, are the tensors of the program
+        multiply in, and why), `unheeded` (a precision that is asked for where none is of f32), `parallel`, `story` and
+        so on. `saving`, of gradients, are the tensors of the program
         that they are of which they read: `name`, `axes`, `shape`, `dtype`, `bytes`, and whether each is `saved` or
         computed again, for what `reason`. `scatters` are the sums whose terms data sends to their places: `sum`, its
         `kind` (sorted, added, compared), `places`, `positions`, `bytes` beside the result, the `fact` that decided, and

@@ -17,12 +17,13 @@ from math import prod
 import torch
 from torch import Tensor
 
-from einc.base.types import DType
+from einc.base.types import BF16X3, TF32, DType
 
 Shape = tuple[int, ...]
 Strided = tuple[Shape, Shape]  # a shape and its strides
 Scratch = Callable[[Sequence[int], torch.dtype], "Tensor | None"]
 
+_MANTISSA = 13  # bits of a mantissa that tf32 has not
 _EXACT = {"i8": 1024, "u8": 256}  # products of this type whose sum is at most 2**24, up to which float32 is exact
 
 
@@ -153,6 +154,38 @@ def _product(x: Tensor, y: Tensor, into: Tensor | None, scale: float) -> Tensor:
 
 def _dense(shape: Shape) -> Shape:
     return shape[1] * shape[2], shape[2], 1
+
+
+def precisely(left: Tensor, right: Tensor, inner: Shape, sizes: Shape, product: DType) -> tuple[Tensor, Tensor, Shape]:
+    """Sides of f32 as a precision has them multiplied, and the sizes of the dims summed over then: where a number is
+    two, high and low, what is summed is high · high + high · low + low · high, the latter two of finite ones."""
+    if product == TF32:
+        return _cut(left), _cut(right), sizes
+    along = inner[0]
+    wide = [n if d == along else -1 for d, n in enumerate(sizes)]
+    (high, low), (other, rest) = (parts(x.expand(wide), product) for x in (left, right))
+    own, its = (torch.where(torch.isfinite(x), x, 0) for x in (high, other))
+    sides = torch.cat((high, own, low), along), torch.cat((other, rest, its), along)
+    return *sides, tuple(3 * n if d == along else n for d, n in enumerate(sizes))
+
+
+def parts(x: Tensor, product: DType) -> tuple[Tensor, Tensor]:
+    """Numbers of f32 as sums of two of the type whose products take the place of theirs."""
+    high = _rounded(x, product)
+    low = x - high
+    return high, _rounded(torch.where(torch.isfinite(low), low, 0), product)
+
+
+def _rounded(x: Tensor, product: DType) -> Tensor:
+    if product == BF16X3:
+        return x.to(torch.bfloat16).to(x.dtype)
+    found = _cut(x, 1 << _MANTISSA - 1)
+    return torch.where(torch.isfinite(x), found, x)
+
+
+def _cut(x: Tensor, more: int = 0) -> Tensor:
+    """Numbers without the bits of their mantissa that tf32 has not, after so much was added to these."""
+    return ((x.view(torch.int32) + more) & -(1 << _MANTISSA)).view(torch.float32)
 
 
 def excluded(counts: Tensor, other: Tensor) -> bool:

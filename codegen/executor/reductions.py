@@ -8,7 +8,8 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from einc.codegen.executor.contract import contract, contract_integers, excluded, uncounted
+from einc.base.types import DType
+from einc.codegen.executor.contract import contract, contract_integers, excluded, precisely, uncounted
 from einc.codegen.executor.elementwise import as_tensor, computed, ranked
 from einc.codegen.executor.folds import first_along, fold, scan
 from einc.codegen.executor.frames import Compute, Frame, Node, Result
@@ -27,10 +28,11 @@ def contracted(
     inner: Dims,
     zero: Tensor | bool | None,
     factor: Node | None,
+    product: DType | None,
 ) -> Compute:
     """The contraction over the inner dims, times a factor, added to the value that it starts from, which may be `zero`.
 
-    `counted` gives, for each side, where it counts.
+    `counted` gives, for each side, where it counts; `product` is what sides of f32 multiply in, if not exactly.
     """
     t, wide = left.dtype, HELD[acc.dtype.name]
     known = 1.0 if factor is None else factor.fixed
@@ -45,6 +47,8 @@ def contracted(
         if t.is_float:
             times = scale if scale is not None else float(computed(cast(Node, factor), frame))
             x, y, beside = _apart(x, y, counted, inner, sizes, frame)
+            if product is not None:
+                x, y, sizes = precisely(x, y, inner, sizes, product)
             found = contract(x, y, inner, sizes, into, owned, frame.scratch, times)
             for apart in beside:
                 found = found + apart * times

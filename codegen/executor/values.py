@@ -280,7 +280,7 @@ class Values:
         self.shapes.add(dims)
         if v.batch or max(len(self.members[a]) for a in (v.row, v.column, v.inner)) > 1:
             self.shapes |= {left.dims, right.dims}  # they may have to be copied into matrices
-        return Node(acc.dtype, dims, contracted(left, right, acc, counted, inner, zero, factor))
+        return Node(acc.dtype, dims, contracted(left, right, acc, counted, inner, zero, factor, v.product))
 
     def fold(self, v: tile.Fold) -> Components:
         """The components of a reduction over a tile axis."""

@@ -19,11 +19,15 @@ from triton.language import core
 from triton.language.semantic import TritonSemantic
 from triton.runtime.interpreter import InterpreterBuilder, InterpreterOptions, TensorHandle
 
+from einc.base.types import PRECISIONS, DType
+from einc.codegen.executor.contract import precisely
+
 Array = np.ndarray[Any, Any]
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Narrow floats: NumPy holds their bits, arithmetic is done in float32
 
+_PRECISE = {name: t for name, t in PRECISIONS.items() if t != t.held}
 _NARROW = {
     "bf16": (torch.bfloat16, torch.uint16, np.uint16),
     "fp8e5": (torch.float8_e5m2, torch.uint8, np.uint8),
@@ -61,6 +65,15 @@ def _wide(handle: TensorHandle) -> TensorHandle:
     return TensorHandle(_widen(handle.data, name), tl.float32) if name else handle
 
 
+def _precisely(x: Array, y: Array, product: DType) -> tuple[Array, Array]:
+    """Both sides of a dot of f32 as they are multiplied less precisely."""
+    left, right = (torch.from_numpy(np.ascontiguousarray(a)) for a in (x[..., None], y[..., None, :, :]))
+    axis = left.ndim - 2
+    sizes = tuple(left.shape[d] if d == axis else 1 for d in range(left.ndim))
+    first, second, _ = precisely(left, right, (axis,), sizes, product)
+    return first[..., 0].numpy(), second[..., 0, :, :].numpy()
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # The interpreter's operations
 
@@ -70,7 +83,12 @@ class Builder(InterpreterBuilder):  # type: ignore[misc]  # untyped
 
     def __init__(self) -> None:
         super().__init__()
-        self.options = replace(InterpreterOptions(), sanitize_overflow=False, default_dot_input_precision="ieee")
+        self.options = replace(
+            InterpreterOptions(),
+            sanitize_overflow=False,
+            default_dot_input_precision="ieee",
+            allowed_dot_input_precisions=("ieee", *_PRECISE),
+        )
         self.place = threading.local()
 
     def create_get_program_id(self, axis: int) -> TensorHandle:
@@ -126,8 +144,11 @@ class Builder(InterpreterBuilder):  # type: ignore[misc]  # untyped
     def create_dot(
         self, a: TensorHandle, b: TensorHandle, d: TensorHandle, input_precision: object, max_num_imprecise_acc: int
     ) -> TensorHandle:
-        del input_precision, max_num_imprecise_acc  # every product is exact, every sum in the accumulator's type
+        del max_num_imprecise_acc  # every sum is in the accumulator's type
         x, y = (_wide(h).data.astype(d.data.dtype, copy=False) for h in (a, b))
+        product = _PRECISE.get(str(input_precision).rpartition(".")[2].lower())
+        if product is not None and x.dtype == np.float32:
+            x, y = _precisely(x, y, product)
         return TensorHandle(np.matmul(x, y) + d.data, d.dtype.scalar)
 
 

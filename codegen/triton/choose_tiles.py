@@ -179,7 +179,7 @@ def _chained(k: Sizing) -> Tiles:
         return busy
     inner, stages = (_HALF, 3) if max(types) <= 2 else (_HALF // 2, 2)
     whole = {role: Block(least, max(inner, least)) for role in ("reduced", "inner")} | {"whole": Block(least, WHOLE)}
-    for rows, warps in _CHAINED if min(types) <= 2 else _EXACT:
+    for rows, warps in _EXACT if min(types) > 2 and k.occupancy.exact else _CHAINED:
         blocks = {"row": Block(LEAST, rows), "column": Block(LEAST, inner)}
         tiles = Tiles(blocks | whole, warps, stages)
         if _is_held(tiles, k):

@@ -26,6 +26,8 @@ def dot(w: Writer, v: tile.Dot, order: Axes) -> Text:
     code = ", ".join(counted(w, v, left, right))
     if not (isinstance(v.acc, tile.Lit | tile.Fill)):
         code += f", {w.full(v.acc, v.sides.result).code}"
+    if v.product is not None:
+        return w.arranged(Text(f'tl.dot({code}, input_precision="{v.product}")'), v.sides.result, order)
     if t == F32 and len(v.sides.result) == 2:
         return w.arranged(Text(f"{w.file.helper('dot_f32')}({code})"), v.sides.result, order)
     if t == F32:

@@ -71,7 +71,7 @@ class Occupancy:
         self.results_of = [[_space(s.types[0]) for s in lets(o.body) if _has_dot(s)] for o in around]
         self.computed = _computed(body)
         self.walked = [axes for o in around for axes in _computed(o.body) if o.axis.name in axes]
-        self.exact = [d.sides for d, t in multiplied(kernel) if t.is_float and t.size >= 4]
+        self.exact = [d.sides for d, t in multiplied(kernel) if t.is_float and t.size >= 4 and t == t.held]
         self.held, self.live = _live(kernel)
 
     def shared(self, sizes: Extents, stages: int, warps: int) -> int:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from einc.base.errors import TargetError, nearest
-from einc.base.types import DType
+from einc.base.types import BF16X3, DType
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +58,22 @@ class Target:
         return self.vendor == "cuda" and self.arch == 90
 
     def dot_rate(self, dtype: DType) -> float:
-        """FLOPs a second of a dot over this type: f32 is exact, on the vector units, and f64 there at half the rate."""
+        """FLOPs a second of a dot over this type: f32 is exact, on the vector units, and f64 there at half the rate.
+
+        Less precise products of f32 go through matrix units, those of tf32 at half the rate of f16, and three of them
+        in the place of one take three times as long.
+        """
+        passes = _PASSES.get(dtype.name, 1)
         if self.rates.in_turn:
-            return self.rates.matrix / (2 if dtype.bits == 64 else 1)
+            return self.rates.matrix / (2 if dtype.bits == 64 else passes)
+        if dtype != dtype.held:
+            return self.rates.matrix / passes / (1 if dtype == BF16X3 else 2)
         if dtype.bits >= 32:
             return self.rates.vector / (2 if dtype.bits == 64 else 1)
         return self.rates.matrix * (2 if dtype.bits == 8 else 1)
 
+
+_PASSES = {"tf32x3": 3, "bf16x3": 3}  # products that take the place of one
 
 # Dense peaks of the vendors' data sheets; special functions: 16 a clock on each multiprocessor.
 _A100 = Rates(312e12, 19.5e12, 2.4e12, 2.0e12, 108, last_cache=40 << 20)

@@ -55,6 +55,11 @@ class DType:
         """The type of the real and imaginary part of a complex type; any other type is its own part."""
         return {"c64": F32, "c128": F64}.get(self.name, self)
 
+    @property
+    def held(self) -> DType:
+        """The type of the values that are multiplied in this one: f32 for a precision of f32, else the type itself."""
+        return F32 if self in PRECISIONS.values() else self
+
 
 BOOL = DType("bool", "b", 8)
 I8, I16, I32, I64 = (DType(f"i{n}", "i", n) for n in (8, 16, 32, 64))
@@ -64,12 +69,17 @@ BF16 = DType("bf16", "f", 16)
 F8E4M3, F8E5M2 = DType("f8e4m3", "f", 8), DType("f8e5m2", "f", 8)
 C64, C128 = DType("c64", "c", 64), DType("c128", "c", 128)
 
+# What contractions of f32 may multiply in; no value has such a type. Sides are cut to the 10 bits of a mantissa that
+# the units of tf32 take, or are each two numbers of such a type, of whose four products the least is left out.
+TF32, TF32X3, BF16X3 = (DType(name, "f", 32) for name in ("tf32", "tf32x3", "bf16x3"))
+
 # Literals, axis values, extents and scalar parameters are weak: they take the type of what they combine with.
 INT, FLOAT = DType("int", "i", 0), DType("float", "f", 0)
 
 ALL = (BOOL, I8, I16, I32, I64, U8, U16, U32, U64, F8E4M3, F8E5M2, F16, BF16, F32, F64, C64, C128)
 _SINGLE, _LARGEST = Struct("<f"), float.fromhex("0x1.fffffep127")
 BY_NAME = {t.name: t for t in ALL}
+PRECISIONS = {"exact": F32, "tf32": TF32, "tf32x3": TF32X3, "bf16x3": BF16X3}  # by the names that users give them
 
 
 def settle(t: DType) -> DType:
@@ -79,7 +89,7 @@ def settle(t: DType) -> DType:
 
 def compute(t: DType) -> DType:
     """The type that arithmetic is done in: f32 for narrow floats, else the type itself."""
-    return F32 if t.is_float and t.bits < 32 else t
+    return F32 if t.is_float and t.bits < 32 else t.held
 
 
 def ranged(value: float, t: DType) -> float:

@@ -61,6 +61,9 @@ Deterministic = Annotated[
         " embeddings are, may be added up in any order, without sorting."
     ),
 ]
+Precision = Annotated[
+    str, typer.Option("--precision", metavar="tf32", help="Of products of f32: exact, tf32, tf32x3 or bf16x3.")
+]
 TargetName = Annotated[str | None, typer.Option("--target", metavar="sm_90", help="The machine to make code for.")]
 GRADIENT = "--gradient"
 Gradients = Annotated[
@@ -128,6 +131,7 @@ def program_of(
     choices: list[str] | None = None,
     backend: str = "triton",
     deterministic: bool = True,
+    precision: str = "exact",
 ) -> Program:
     """The program that a file, standard input or `-e` holds."""
     if (file is None) == (text is None):
@@ -145,6 +149,7 @@ def program_of(
         choices=chosen(choices or []),
         backend=backend,
         deterministic=deterministic,
+        precision=precision,
     )
 
 

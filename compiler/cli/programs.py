@@ -19,6 +19,7 @@ from einc.cli.app import (
     Gradients,
     Json,
     Level,
+    Precision,
     Scalars,
     Sizes,
     Splits,
@@ -47,6 +48,7 @@ def run(
     level: Level = 2,
     splits: Splits = None,
     choices: Chosen = [],  # noqa: B006
+    precision: Precision = "exact",
     target: TargetName = None,
     backend: Annotated[
         str | None,
@@ -65,7 +67,9 @@ def run(
 
     keep_apart(as_json, output, "--output")
     wanted = requested(size, dtype, scalar, operand)
-    program = program_of(file, expression, level, target, splits, choices, deterministic=deterministic)
+    program = program_of(
+        file, expression, level, target, splits, choices, deterministic=deterministic, precision=precision
+    )
     found = run_program(program, wanted, seed, backend, reference)
     if output is not None:
         save(output, found)
@@ -87,6 +91,7 @@ def dump(
     level: Level = 2,
     splits: Splits = None,
     choices: Chosen = [],  # noqa: B006
+    precision: Precision = "exact",
     target: TargetName = None,
     backend: Generator = "triton",
     deterministic: Deterministic = True,
@@ -96,7 +101,7 @@ def dump(
     """Print the program after the passes that changed it."""
     from einc.trials.running import compile_for
 
-    program = program_of(file, expression, level, target, splits, choices, backend, deterministic)
+    program = program_of(file, expression, level, target, splits, choices, backend, deterministic, precision)
     compiled = compile_for(program, requested(size, dtype, scalar), operands_of(gradient))
     chosen = [compiled.stage(name) for name in after] or [s for s in compiled.stages if s.changed or all_stages]
     if as_json:
@@ -130,6 +135,7 @@ def emit(
     level: Level = 2,
     splits: Splits = None,
     choices: Chosen = [],  # noqa: B006
+    precision: Precision = "exact",
     target: Annotated[str, typer.Option(metavar="sm_90", help="The machine to make code for.")] = "sm_90",
     backend: Generator = "triton",
     deterministic: Deterministic = True,
@@ -146,7 +152,7 @@ def emit(
         raise typer.BadParameter(f"'{form}' is none of {', '.join(FORMATS)}", param_hint="--format")
     keep_apart(as_json, output, "--output")
     wanted = requested(size, dtype, scalar)
-    program = program_of(file, expression, level, target, splits, choices, backend, deterministic)
+    program = program_of(file, expression, level, target, splits, choices, backend, deterministic, precision)
     parts, notes = aot(program, wanted, form, operands_of(gradient))
     if as_json:
         say_json(notes)
@@ -166,6 +172,7 @@ def explain(
     level: Level = 2,
     splits: Splits = None,
     choices: Chosen = [],  # noqa: B006
+    precision: Precision = "exact",
     target: TargetName = None,
     backend: Generator = "triton",
     deterministic: Deterministic = True,
@@ -180,7 +187,7 @@ def explain(
     from einc.trials.running import story_for
 
     keep_apart(as_json, html, "--html")
-    program = program_of(file, expression, level, target, splits, choices, backend, deterministic)
+    program = program_of(file, expression, level, target, splits, choices, backend, deterministic, precision)
     found = story_for(program, requested(size, dtype, scalar), operands_of(gradient))
     if html is not None:
         from einc.base.files import write

@@ -164,7 +164,10 @@ class AxisDecl:
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """A cascade: parameters in the caller's order, axes, equations each after those it reads, and names of results."""
+    """A cascade: parameters in the caller's order, axes, equations each after those it reads, and names of results.
+
+    `precision` is what its contractions of f32 multiply in, one of `einc.base.types.PRECISIONS`; it changes no meaning.
+    """
 
     name: str
     params: tuple[Operand | Param, ...]
@@ -172,6 +175,7 @@ class Program:
     equations: tuple[Equation, ...]
     results: tuple[str, ...]
     span: Span | None = field(default=None, compare=False, repr=False)
+    precision: DType = F32
 
     @property
     def operands(self) -> tuple[Operand, ...]:

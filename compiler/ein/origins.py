@@ -11,6 +11,8 @@ A contraction multiplies in one type:
 
 A cast that the text writes counts as an operand. 8-bit floats multiply as such only where both sides are operands of
 that type; beside a computed side they become bf16, which holds all of their values.
+
+A contraction of f32 multiplies in the `precision` of its program.
 """
 
 from __future__ import annotations
@@ -55,13 +57,14 @@ class Multiplying:
 
     def __str__(self) -> str:
         names = ", ".join(self.sources) or "numbers alone"
+        t = str(self.dtype) if self.dtype == self.dtype.held else f"{self.dtype} in place of {self.dtype.held}"
         match self.rule:
             case "operands":
-                return f"{self.dtype}, of the operands {names}"
+                return f"{t}, of the operands {names}"
             case "operand":
-                return f"{self.dtype}, of the operand {names}; the other side is converted to it"
+                return f"{t}, of the operand {names}; the other side is converted to it"
             case "computed":
-                return f"{self.dtype}, the narrowest of the operands that its computed sides are made of: {names}"
+                return f"{t}, the narrowest of the operands that its computed sides are made of: {names}"
 
 
 Origins = Mapping[str, Origin]
@@ -254,7 +257,7 @@ def contractions(program: Program) -> Iterator[tuple[str, Multiplying]]:
         found = multiplying(e.monoid, e.over, e.axes, e.body, known)
         learn(e, known, dtypes, program.results)
         if found is not None:
-            yield e.name, found
+            yield e.name, replace(found, dtype=_precise(found.dtype, program))
 
 
 def multiplied(program: Program) -> frozenset[str]:
@@ -285,7 +288,7 @@ class Products:
         if self._known is None:
             self._known = tensors(self._program)
         found = multiplying(e.monoid, e.over, e.axes, e.body, self._known)
-        return None if found is None else found.dtype
+        return None if found is None else _precise(found.dtype, self._program)
 
 
 class _Anything(dict[str, Origin]):
@@ -300,5 +303,12 @@ def fixed(program: Program) -> Program:
     known, dtypes, equations = parameters(program), program.dtypes(), []
     for e in program.equations:
         product = learn(e, known, dtypes, program.results)
-        equations.append(e if product is None or e.product is not None else replace(e, product=product))
+        if product is not None and e.product is None:
+            e = replace(e, product=_precise(product, program))
+        equations.append(e)
     return replace(program, equations=tuple(equations))
+
+
+def _precise(t: DType, program: Program) -> DType:
+    """The type that a contraction of this type multiplies in, as precisely as its program asks."""
+    return program.precision if t == F32 else t

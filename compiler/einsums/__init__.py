@@ -19,7 +19,7 @@ import numpy as np
 from einc import ein
 from einc.base.errors import ShapeError
 from einc.base.facts import Fact
-from einc.base.types import BY_NAME, DType
+from einc.base.types import BY_NAME, F32, DType
 from einc.binding import Bindings
 from einc.einsums.operands import facts_of, on_one_device, read_operands, read_sizes
 from einc.einsums.options import check_cast, check_casting, check_optimize, check_order, read_dtype
@@ -34,9 +34,12 @@ from einc.runtime.interop import any_foreign, exchanged
 from einc.runtime.prepared import NOTHING, Options, Prepared, prepared
 from einc.runtime.results import check_out, write
 from einc.runtime.tensors import as_numpy, compiling, dtype_of, is_torch, may_overlap, watched
+from einc.tile.asked import named_precision
+from einc.tile.asked import precision as asked_precision
 
 Array = Any  # a torch tensor or a NumPy array
 
+_USUAL = ("K", "safe", "exact")  # order, casting and precision
 _FEW = 8  # operands; the contractions of more are not fused, since comparing the ways would take too long
 _MOST_STRINGS = 1024  # whose calls are kept
 _MOST = 1 << 60  # elements of a result; more cannot be addressed
@@ -49,6 +52,7 @@ def einsum(
     dtype: object = None,
     order: str = "K",
     casting: str = "safe",
+    precision: str = "exact",
     **sizes: int,
 ) -> Array:
     """The sum of products that an einsum string means.
@@ -60,12 +64,13 @@ def einsum(
 
     The element type is NumPy's promotion of the operands', or `dtype`. One operand with nothing summed gives a view.
     `out` receives the result and is returned; `casting` limits the casts to `dtype` and to `out`; `order` chooses the
-    memory layout of a NumPy result; `optimize` is checked as in NumPy, and has no effect.
+    memory layout of a NumPy result; `optimize` is checked as in NumPy, and has no effect. `precision` is what
+    contractions of float32 multiply in, as for `einc.compile`.
     Raises `einc.Error`, which is a ValueError, and for wrong types and argument counts a TypeError as well.
     """
     if compiling():
-        return _node(read_call(operands), dtype, sizes, out)
-    usual = dtype is None and optimize is False and order == "K" and casting == "safe" and not sizes
+        return _node(read_call(operands), dtype, sizes, out, precision)
+    usual = dtype is None and optimize is False and (order, casting, precision) == _USUAL and not sizes
     if usual and operands and operands[0].__class__ is str:
         known = _callees[len(operands) > 1 and operands[1].__class__ is np.ndarray].get(operands[0])
         if known is not None and known.calls is not None:
@@ -73,16 +78,18 @@ def einsum(
             if found is not None:
                 return found
     if any_foreign(operands):
-        return exchanged(_called, operands, sizes, out, optimize=optimize, dtype=dtype, order=order, casting=casting)
+        options = {"optimize": optimize, "dtype": dtype, "order": order, "casting": casting, "precision": precision}
+        return exchanged(_called, operands, sizes, out, **options)
+    precise = asked_precision(precision)
     order, casting = check_order(order), check_casting(casting)
     call = read_call(operands)
     if any(map(is_torch, call.operands)) and watched(call.operands):
-        return _node(call, dtype, sizes, out)
+        return _node(call, dtype, sizes, out, precision)
     check_optimize(optimize, len(call.operands))
     arrays = read_operands(call)
     wanted = read_dtype(dtype)
     reading = Reading(call.named, sum_dots=any(map(is_torch, arrays)), dtype=wanted)
-    plan = _plan(call.text, facts_of(arrays), read_sizes(sizes), reading)
+    plan = _plan(call.text, facts_of(arrays), read_sizes(sizes), reading, precise)
     if wanted is not None or casting in ("no", "equiv"):
         for operand in plan.program.operands:
             check_cast(f"operand {operand.name}", operand.dtype, plan.dtype, casting)
@@ -93,7 +100,7 @@ def einsum(
     if plan.view:
         return _viewed(plan, arrays, known)
     if needed([a for a in arrays if is_torch(a)]):
-        found = known or callee(call.text, read_sizes(sizes), reading, len(arrays))
+        found = known or callee(call.text, read_sizes(sizes), reading, len(arrays), precise)
         tensors = [a if is_torch(a) else t for a, t in zip(arrays, on_one_device(arrays), strict=True)]
         return differentiable(found, tensors, {})[0]
     return _finished(_run(plan, arrays, known), order, arrays)
@@ -116,6 +123,7 @@ class Plan:
     shape: tuple[int, ...]
     dtype: DType
     view: bool
+    precision: DType = F32
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -123,11 +131,13 @@ class Plan:
 
     @property
     def options(self) -> Options:
-        return Options(level=2 if len(self.program.operands) <= _FEW else 0)
+        return Options(level=2 if len(self.program.operands) <= _FEW else 0, precision=self.precision)
 
 
 @lru_cache(maxsize=4096)
-def _plan(text: str, facts: tuple[Fact, ...], sizes: tuple[tuple[str, int], ...], reading: Reading) -> Plan:
+def _plan(
+    text: str, facts: tuple[Fact, ...], sizes: tuple[tuple[str, int], ...], reading: Reading, precise: DType
+) -> Plan:
     """The plan of a call, made once; a call that is wrong raises its error every time."""
     program, extents = bind_einsum(text, facts, dict(sizes), reading)
     (equation,) = program.equations
@@ -135,10 +145,10 @@ def _plan(text: str, facts: tuple[Fact, ...], sizes: tuple[tuple[str, int], ...]
     if prod(shape) >= _MOST:
         fact = f"its shape is {shape}"
         raise ShapeError("the result would be too large", program.span, fact=fact, hint="pass smaller extents")
-    return Plan(program, Bindings(extents, {}), shape, equation.outputs[0].dtype, is_view(program))
+    return Plan(program, Bindings(extents, {}), shape, equation.outputs[0].dtype, is_view(program), precise)
 
 
-def callee(text: str, sizes: tuple[tuple[str, int], ...], reading: Reading, count: int) -> Callee:
+def callee(text: str, sizes: tuple[tuple[str, int], ...], reading: Reading, count: int, precise: DType = F32) -> Callee:
     """The einsum of a string for some number of operands."""
     dtype = None if reading.dtype is None else reading.dtype.name
 
@@ -146,20 +156,20 @@ def callee(text: str, sizes: tuple[tuple[str, int], ...], reading: Reading, coun
         return elaborate_einsum(text, facts, dict(sizes), reading)
 
     return Callee(
-        described("einsum", [text, sizes, reading.named, reading.sum_dots, dtype, count]),
+        described("einsum", [text, sizes, reading.named, reading.sum_dots, dtype, count, named_precision(precise)]),
         [operand_name(k) for k in range(count)],
         {},
         NOTHING,
-        Options(level=2 if count <= _FEW else 0),
+        Options(level=2 if count <= _FEW else 0, precision=precise),
         meaning,
         text,
     )
 
 
 def _decoded(rest: list[Any]) -> Callee:
-    text, sizes, named, sum_dots, dtype, count = rest
+    text, sizes, named, sum_dots, dtype, count, precise = rest
     reading = Reading(named, sum_dots, None if dtype is None else BY_NAME[dtype])
-    return callee(text, tuple((name, n) for name, n in sizes), reading, count)
+    return callee(text, tuple((name, n) for name, n in sizes), reading, count, asked_precision(precise))
 
 
 DECODERS["einsum"] = _decoded
@@ -187,14 +197,14 @@ def _viewed(plan: Plan, arrays: Sequence[Array], known: Callee | None) -> Array:
     return _finished(as_view(program, extents, arrays[0]), "K", arrays)
 
 
-def _node(call: Call, dtype: object, sizes: Mapping[str, int], out: Array | None) -> Array:
+def _node(call: Call, dtype: object, sizes: Mapping[str, int], out: Array | None, precision: str) -> Array:
     """The result where torch looks on: through the operator."""
     from einc.runtime.operator import described_einsum, operated
 
     wanted = read_dtype(dtype)
     operands = read_operands(call, shaped=True)
     name = None if wanted is None else wanted.name
-    text = described_einsum(call.text, tuple(sizes.items()), call.named, name, len(operands))
+    text = described_einsum(call.text, tuple(sizes.items()), call.named, name, len(operands), precision)
     (result,) = operated(text, operands)
     return result if out is None else out.copy_(result)
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from einc.base.errors import Error
+from einc.base.types import F32
 from einc.driver import Compiled
 from einc.ein import Program
 from einc.ein.arithmetic import ScalarValue, evaluate_formula
@@ -58,7 +59,8 @@ class InSlices:
 class Story:
     """A program as a system: its boundary, its mathematics, its state, its parallelism, and figures by level.
 
-    `products` gives for each contraction the type that it multiplies in, and what decides it. `chosen` is the level
+    `products` gives for each contraction the type that it multiplies in, and what decides it; `unheeded` is a precision
+    that is asked for, and that no contraction has. `chosen` is the level
     that was asked for; `not_closed` are the reductions that need a walk of their own, whichever kernel they are in.
     `saving`, of a program of gradients, are the tensors of the program that they are of which it reads. `measured` is
     what was measured for such sizes, and on which machine, if it was. `scatters` are the sums whose terms data sends to
@@ -71,6 +73,7 @@ class Story:
     kind: str
     einsums: tuple[str, ...]
     products: dict[str, str]
+    unheeded: str
     dependences: int
     optimised: str
     parallel: str
@@ -132,6 +135,7 @@ def story(
         kind=kind.kind,
         einsums=tuple(s.einsum for s in steps if s.einsum),
         products={name: str(found) for name, found in contractions(compiled[-1].program)},
+        unheeded=_unheeded(compiled[-1].program),
         dependences=sum(1 for s in steps for name in s.reads if name not in {p.name for p in program.operands}),
         optimised=optimised(pipeline, reuse),
         parallel=parallel(program),
@@ -165,6 +169,12 @@ def _slices(c: Compiled, extents: Mapping[str, int]) -> InSlices | None:
     if found is None or c.target.vendor == "cpu":
         return None
     return InSlices(found.axis, found.count, found.length, found.held, found.passed)
+
+
+def _unheeded(program: Program) -> str:
+    """The precision that is asked for of a program without contractions of f32; none where it is heeded, or exact."""
+    held = {of.dtype.held for _, of in contractions(program)}
+    return "" if program.precision == F32 or F32 in held else str(program.precision)
 
 
 def _defaults(program: Program, sizes: Mapping[str, int], scalars: Mapping[str, ScalarValue]) -> dict[str, ScalarValue]:

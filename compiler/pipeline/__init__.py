@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from einc import ein, tile
 from einc.base.facts import Layout
 from einc.base.targets import INTERPRETER, Target
-from einc.base.types import DType
+from einc.base.types import F16, DType
 from einc.ein.ranges import interval
 from einc.pipeline.emitted import Both, Emitted
 from einc.pipeline.plan import Join, Plan
@@ -98,6 +98,11 @@ class Context:
     def multiplies(self, dtype: DType) -> bool:
         """Does a dot take operands of this type?"""
         return self.backend.multiplies(self.target, dtype)
+
+    def unit(self, dtype: DType) -> DType:
+        """The type that a dot over this one multiplies in: f16, which has all of their values, for floats of 8 bits
+        that no unit takes."""
+        return F16 if dtype.is_float and dtype.bits == 8 and not self.multiplies(dtype) else dtype
 
     def block(self, chained: bool = False) -> int:
         """The positions along the rows, or the columns, of a contraction that share a program."""

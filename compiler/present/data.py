@@ -29,6 +29,7 @@ def story_data(s: Story) -> dict[str, object]:
         "story": [asdict(stage) for stage in s.stages],
     }
     found = own | level_data(s.level) | {"levels": [level_data(f) for f in s.levels]}
+    found |= {"unheeded": s.unheeded} if s.unheeded else {}
     found |= {"saving": [asdict(t) for t in s.saving]} if s.saving else {}
     found |= {"scatters": [asdict(w) for w in s.scatters]} if s.scatters else {}
     found |= {"slices": asdict(s.slices)} if s.slices is not None else {}

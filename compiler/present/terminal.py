@@ -66,7 +66,7 @@ def characteristics(s: Story) -> list[tuple[str, str]]:
         ("boundary", s.boundary),
         ("function, mathematical kind", s.kind),
         ("einsum form", _einsums(s)),
-        ("contractions multiply in", "\n".join(f"{name}: {of}" for name, of in s.products.items()) or "none"),
+        ("contractions multiply in", _products(s)),
         ("internal state", _state(s.levels[-1])),
         ("what is optimised", s.optimised),
         ("parallel strategy", s.parallel),
@@ -74,6 +74,11 @@ def characteristics(s: Story) -> list[tuple[str, str]]:
         ("sizes", ", ".join(f"{a}={n}" for a, n in s.sizes.items())),
         ("figures", "\n".join(_figures(same) for same in _alike(s.levels))),
     ]
+
+
+def _products(s: Story) -> str:
+    found = [f"{name}: {of}" for name, of in s.products.items()] or ["none"]
+    return "\n".join([*found, f"the precision {s.unheeded} has no effect: none is of f32"] if s.unheeded else found)
 
 
 def _state(f: Level) -> str:

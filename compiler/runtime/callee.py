@@ -23,7 +23,7 @@ from einc.ein.printer import print_signature
 from einc.runtime.execution import Outputs, Place, place
 from einc.runtime.prepared import Deciding, Options, Prepared, deciding, prepared
 from einc.runtime.tensors import device_of, fact
-from einc.tile.asked import choice
+from einc.tile.asked import choice, precision
 from einc.tuning import current
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class Callee:
 
     def bound(self, facts: tuple[Fact, ...], scalars: Mapping[str, Any]) -> tuple[ein.Program, Bindings]:
         """What it means for such operands, and every extent and scalar of the call."""
-        program = self.meaning(facts)
+        program = self.options.meant(self.meaning(facts))
         return program, bind(program, {n: f.shape for n, f in zip(self.operands, facts, strict=True)}, scalars)
 
     def prepared(
@@ -199,7 +199,9 @@ def with_batch(one: Callee, having: Sequence[bool], facts: tuple[Fact, ...]) -> 
 def _batched(rest: tuple[str, list[int]]) -> Callee:
     one, having = callee(rest[0]), list(map(bool, rest[1]))
     own = one.options
-    options = Options(own.level, own.target, own.verify, own.choices, deterministic=own.deterministic)
+    options = Options(
+        own.level, own.target, own.verify, own.choices, deterministic=own.deterministic, precision=own.precision
+    )
     return type(one)(
         described("batched", rest),
         one.operands,
@@ -227,12 +229,13 @@ def of_text(text: str, name: str | None, options: Options, made: type[Callee] = 
 
 
 def of_program(
-    rest: tuple[str, str | None, int, str | None, bool, list[list[str]], bool], made: type[Callee] = Callee
+    rest: tuple[str, str | None, int, str | None, bool, list[list[str]], bool, str], made: type[Callee] = Callee
 ) -> Callee:
     """The callee of a description, of this class."""
-    text, name, level, machine, verify, choices, deterministic = rest
+    text, name, level, machine, verify, choices, deterministic, precise = rest
     asked = tuple(choice(key, value) for key, value in choices)
-    own = Options(level, None if machine is None else target(machine), verify, asked, deterministic=deterministic)
+    to = None if machine is None else target(machine)
+    own = Options(level, to, verify, asked, deterministic=deterministic, precision=precision(precise))
     return of_text(text, name, own, made)
 
 

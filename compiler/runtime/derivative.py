@@ -81,7 +81,7 @@ def derivative(
             found.derivatives.clear()
         wanted = [n for n, needs in zip(found.operands, needing, strict=True) if needs]
         if where is None:
-            program, extents = found.meaning(facts), None
+            program, extents = found.options.meant(found.meaning(facts)), None
         else:
             program, bindings = found.bound(facts, scalars)
             extents = bindings.extents

@@ -79,9 +79,11 @@ def operated(
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]  # torch leaves it untyped
-def described_einsum(text: str, sizes: tuple[tuple[str, int], ...], named: bool, dtype: str | None, count: int) -> str:
+def described_einsum(
+    text: str, sizes: tuple[tuple[str, int], ...], named: bool, dtype: str | None, count: int, precision: str
+) -> str:
     """The description of an einsum of torch tensors; a constant for a tracer."""
-    return described("einsum", [text, sorted(sizes), named, True, dtype, count])
+    return described("einsum", [text, sorted(sizes), named, True, dtype, count, precision])
 
 
 def _computed(

@@ -10,12 +10,13 @@ from __future__ import annotations
 import threading
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from einc import ein
 from einc.base.facts import Fact, Layout
 from einc.base.targets import INTERPRETER, Target
+from einc.base.types import F32, DType
 from einc.binding import Bindings
 from einc.binding.checks import checked_scalars
 from einc.binding.obligations import depends_on, obligations
@@ -26,7 +27,7 @@ from einc.runtime.execution import ON_CPU, InTorch, InTriton, Outputs, Place
 from einc.runtime.orders import batch_first
 from einc.runtime.tensors import layout
 from einc.runtime.timing import seconds_of
-from einc.tile.asked import Choice, check_heeded
+from einc.tile.asked import Choice, check_heeded, check_precision, named_precision
 from einc.tuning import OFF, Entry, applied, current, effective, tables
 from einc.tuning.keys import key_of
 from einc.tuning.machines import machine
@@ -57,6 +58,7 @@ class Options:
     `begin` are kernels that the text itself gives, if it does; `backend` writes the kernels. If results are `free`,
     they may lie in memory in any order of their axes. `tune` says how much is measured, where None leaves it to the
     environment (`einc.tuning.modes`). What need not be `deterministic` may add in another order in each run.
+    `precision` is what contractions of f32 multiply in.
     """
 
     level: int = 2
@@ -68,12 +70,17 @@ class Options:
     free: bool = False
     tune: str | None = None
     deterministic: bool = True
+    precision: DType = F32
 
     def written(self) -> list[Any]:
         """Those that a description keeps, as values of JSON."""
         chosen = [[f"{c.kernel}.{c.name}" if c.kernel else c.name, str(c.value)] for c in self.choices]
-        target = None if self.target is None else self.target.name
-        return [self.level, target, self.verify, chosen, self.deterministic]
+        machine = None if self.target is None else self.target.name
+        return [self.level, machine, self.verify, chosen, self.deterministic, named_precision(self.precision)]
+
+    def meant(self, program: ein.Program) -> ein.Program:
+        """The program whose contractions of f32 multiply as precisely as is asked for."""
+        return program if program.precision == self.precision else replace(program, precision=self.precision)
 
     def machine(self, where: Place | None) -> Target:
         """The target named, else that of the place; the interpreter without either."""
@@ -110,7 +117,8 @@ class Options:
         layouts: Layouts = (),
     ) -> Compiled:
         """The same with what was asked for and what the model chooses."""
-        machine = self.machine(where)
+        machine, program = self.machine(where), self.meant(program)
+        check_precision(self.precision, machine.name, lambda t: self.backend.multiplies(machine, t))
         lying = {p.name: own for p, own in zip(program.operands, layouts, strict=False)}
         made = compile_program(
             program,

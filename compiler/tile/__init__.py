@@ -147,6 +147,8 @@ class Dot:
 
     Where `left_in` is false, left is 0 and contributes nothing, whatever right holds; so it is with `right_in`. A
     kernel may apply this to whole tiles only: it leaves out right at positions where no row of left counts.
+
+    `product` is the precision that sides of f32 are multiplied in (`einc.base.types`), if that is not exact.
     """
 
     left: Value
@@ -158,6 +160,7 @@ class Dot:
     batch: str = ""
     left_in: Value | None = None
     right_in: Value | None = None
+    product: DType | None = None
 
     @property
     def sides(self) -> Sides:

@@ -7,11 +7,12 @@ A choice is for one kernel, or for all that have what it names: a tile axis, by 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
 from einc.base.errors import CallError, nearest
+from einc.base.types import F32, PRECISIONS, DType
 from einc.tile import WHOLE, Block, Kernel
 from einc.tile.choices import POINTER, is_way
 from einc.tile.walk import tile_axes
@@ -71,6 +72,28 @@ def choice(key: str, value: object) -> Choice:
         fact = "sizes are powers of two, the least first"
         raise CallError(f"a tile has no {_clip(text)} positions", fact=fact, hint=f"{_clip(name)}=64, or 16..64")
     return Choice(name, Block(*sizes), kernel)
+
+
+def precision(value: object) -> DType:
+    """What contractions of f32 multiply in, by its name. Raises `CallError` for anything else."""
+    if isinstance(value, str) and value in PRECISIONS:
+        return PRECISIONS[value]
+    known = ", ".join(PRECISIONS)
+    hint = nearest(value, PRECISIONS) if isinstance(value, str) else ""
+    raise CallError(f"no precision is called {value!r:.40}", fact=f"there are {known}", hint=hint or 'precision="tf32"')
+
+
+def named_precision(t: DType) -> str:
+    """The name that `precision` takes for what contractions multiply in."""
+    return next(name for name, known in PRECISIONS.items() if known == t)
+
+
+def check_precision(asked: DType, machine: str, multiplies: Callable[[DType], bool]) -> None:
+    """Check that a machine multiplies f32 in this. Raises `CallError` where it does not."""
+    if asked != F32 and not multiplies(asked):
+        there = [name for name, t in PRECISIONS.items() if multiplies(t)]
+        what = f"{machine} does not multiply f32 in {named_precision(asked)}"
+        raise CallError(what, fact=f"it does in {', '.join(there)}", hint=f'precision="{there[-1]}"')
 
 
 def _clip(text: str) -> str:

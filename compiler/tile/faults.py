@@ -153,6 +153,8 @@ class Checker:
         if left != right or accumulator(left) != acc:
             fact = f"{left}, {right}, and the accumulator {acc}"
             self.fail("a dot's operands do not fit in type", DTypeError, fact, "convert one, or the accumulator")
+        if d.product is not None and left != d.product.held:
+            self.fail(f"a dot of {left} has no precision", DTypeError, f"{d.product} is of f32", "leave it out")
         return acc, frozenset(d.sides.result)
 
     def folded(self, v: tile.Fold | tile.Scan) -> tuple[DType, Axes]:

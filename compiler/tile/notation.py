@@ -2,6 +2,7 @@
 
     load T[i, j?]: f16 by pointer where p     index j is checked; the type is written if it is not the tensor's
     acc + dot[i, e : j](x, y)                 the axes of the result, then the inner one; no acc is zero
+    dot[i, e : j in tf32](x, y)               f32 multiplied less precisely
     dot[i, e : j](x counting p, y)            where p is false x is 0, and y is not multiplied
     max[j](x)   prefixes sum[j](x)            a fold; a scan (`suffixes` in reverse)
     0   (0: i64)   fill(0)                    a literal, a literal with its type, a tile of one value
@@ -95,7 +96,8 @@ class Notation:
     def dot(self, v: tile.Dot) -> str:
         acc = "" if v.acc == ZERO else f"{self.value(v.acc, SUM)} + "
         sides = ", ".join(self.side(x, p) for x, p in ((v.left, v.left_in), (v.right, v.right_in)))
-        return f"{acc}dot[{', '.join(v.sides.result)} : {v.inner}]({sides})"
+        how = "" if v.product is None else f" in {v.product}"
+        return f"{acc}dot[{', '.join(v.sides.result)} : {v.inner}{how}]({sides})"
 
     def side(self, x: Value, counts: Value | None) -> str:
         return self.value(x, LOOSE) + ("" if counts is None else f" counting {self.value(counts, LOOSE)}")

@@ -77,9 +77,9 @@ def bound_names(kernel: tile.Kernel) -> set[str]:
 
 
 def multiplied(kernel: tile.Kernel) -> tuple[tuple[tile.Dot, DType], ...]:
-    """The dots of a kernel in order, each with the type of the elements it multiplies."""
+    """The dots of a kernel in order, each with the type that it multiplies in."""
     return tuple(
-        (v, dtype_of(v.left, here.names))
+        (v, v.product or dtype_of(v.left, here.names))
         for s, here in walk(kernel.body, Scope(scope(kernel)))
         for v in walk_values(*own_values(s))
         if isinstance(v, tile.Dot)

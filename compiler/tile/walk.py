@@ -65,8 +65,8 @@ def rebuild(v: Value, f: Callable[[Value], Value]) -> Value:
             return replace(v, index=tuple(f(i) for i in index), mask=None if mask is None else f(mask))
         case Dot(left=left, right=right, acc=acc, left_in=left_in, right_in=right_in):
             x, y, z = f(left), f(right), f(acc)
-            inside = (None if p is None else f(p) for p in (left_in, right_in))
-            return Dot(x, y, z, v.row, v.column, v.inner, v.batch, *inside)
+            p, q = (None if p is None else f(p) for p in (left_in, right_in))
+            return replace(v, left=x, right=y, acc=z, left_in=p, right_in=q)
         case _:
             assert_never(v)
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from einc import ein
+from einc.base.types import F32
 from einc.driver import Request
 from einc.ein import AxisValue, Equation, Expr, Extent, Operand, Param, Program, Read, Scalar
 from einc.ein.printer import print_program, print_signature
@@ -40,7 +41,9 @@ def key_of(request: Request) -> Key | None:
     layouts = {name: str(own) for name, own in request.layouts}
     lying = tuple(layouts.get(p.name, "") for p in request.program.operands)
     order = () if request.deterministic else ("in any order",)
-    shared = _digest(request.backend.name, request.level, _text(request.program), sizes, *order)
+    precision = request.program.precision
+    less = () if precision == F32 else (precision.name,)
+    shared = _digest(request.backend.name, request.level, _text(request.program), sizes, *order, *less)
     return Key(shared, _digest(shared, extents, lying), _read(request))
 
 

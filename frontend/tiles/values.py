@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from einc import tile
-from einc.base.errors import SyntaxError
+from einc.base.errors import NameError, SyntaxError, nearest
 from einc.base.ops import COMPARE, OPS, SIGN, sides
 from einc.base.recursion import make_room
-from einc.base.types import BY_NAME, FLOAT, INT, DType
+from einc.base.types import BY_NAME, FLOAT, INT, PRECISIONS, DType
 from einc.ein import Monoid
 from einc.frontend.tiles.axes import Sizes
 from einc.frontend.tiles.cursor import Cursor, unknown
@@ -246,6 +246,7 @@ class Values:
         result = c.several(lambda: c.name("a tile axis").text)
         c.expect(":")
         inner = c.name("the tile axis that is summed").text
+        product = self.precision() if c.take("in") else None
         c.expect("]")
         if not 2 <= len(result) <= 3:
             fact = f"its result has {len(result)} axes"
@@ -257,7 +258,16 @@ class Values:
         self.check_count(name, tuple(x for x, _ in args), 2)
         (left, left_in), (right, right_in) = args
         *batch, row, column = result
-        return tile.Dot(left, right, acc, row, column, inner, "".join(batch), left_in, right_in)
+        return tile.Dot(left, right, acc, row, column, inner, "".join(batch), left_in, right_in, product)
+
+    def precision(self) -> DType:
+        """What a dot of f32 multiplies in."""
+        found = self.cursor.name("a precision")
+        known = [name for name, t in PRECISIONS.items() if t.held != t]
+        if found.text not in known:
+            hint = nearest(found.text, known) or "one of these"
+            raise NameError(f"there is no precision '{found.text}'", found.span, fact=", ".join(known), hint=hint)
+        return PRECISIONS[found.text]
 
     def load(self) -> Value:
         """`load T[i, j?]: f16 by pointer apart where p`."""

@@ -64,7 +64,7 @@ def _equation(e: Equation, scope: Scope, order: Order) -> Equation:
     if e.domain == TRUE:
         e = replace(e, domain=None)
     if e.product is not None and e.monoid is not None and e.monoid.adds:
-        e = replace(e, bodies=tuple(_multiplied(b, e.product, scope) for b in e.bodies))
+        e = replace(e, bodies=tuple(_multiplied(b, e.product.held, scope) for b in e.bodies))
     unit = None if e.monoid is None else e.monoid.unit
     if e.monoid is None or unit is None or len(e.bodies) > 1:
         return e

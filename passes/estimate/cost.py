@@ -170,7 +170,7 @@ class Model:
         """Do vector units multiply all that a plan does?"""
         shapes = shapes_of(plan.equations, self.context)
         types = [self.products.product(eq) for eq in plan.equations if eq.name in shapes]
-        return all(t is None or t.size > _MATRIX for t in types)
+        return all(t is None or (t.size > _MATRIX and t == t.held) for t in types)
 
     @_once
     def hides(self, plan: Planned) -> bool:
@@ -317,6 +317,7 @@ class Model:
         if eq.monoid is not None and eq.monoid.adds and not scans:
             found = contraction(eq, eq.body, self.context.size)
             t = None if found is None else operand_type(found.terms[0], self.products.product(eq), self.dtypes)
+            t = None if t is None else self.context.unit(t)
             if found is not None and t is not None and self.context.multiplies(t):
                 share = self.context.target.rates.matrix / self.context.target.dot_rate(t)
                 space = positions(tuple(axes), self.context)

@@ -58,7 +58,7 @@ def parts(model: Model, plan: Planned, share: float = 1.0) -> tuple[int, float]:
 
 
 def can_merge(plan: Planned) -> bool:
-    """Do parts of a plan's one walk store states over the axes of something that it stores alone, and over no others?"""
+    """Do parts of a plan's one walk store states over axes of what it stores alone, each over those of one tensor?"""
     stored = [{*eq.axes} for eq in plan.equations if any(t.name in plan.stores for t in eq.outputs)]
     return all(any(axes.issuperset(a.axes) for axes in stored) for a in _accumulators(plan))
 

@@ -117,7 +117,7 @@ def _shifted(index: Expr, walked: set[str]) -> set[str]:
 
 def _each(n: int) -> float:
     """The positions of an axis in a block, on average over its blocks."""
-    return n / -(-n // _BLOCK)
+    return n / max(-(-n // _BLOCK), 1)
 
 
 def blocked(plan: Planned, context: Context) -> tuple[str, ...]:

@@ -155,9 +155,9 @@ class _Known:
                 chosen = (x if c.value else y) if isinstance(c, Lit) else Elem("where", (c, x, y))
                 return self.spread(chosen, Elem("where", (p, x, y))) if self.keeps else chosen
             case tile.Dot(left=left, right=right, acc=acc, left_in=left_in, right_in=right_in):
-                inside = (None if p is None else self.counting(p) for p in (left_in, right_in))
+                first, second = (None if p is None else self.counting(p) for p in (left_in, right_in))
                 x, y, z = (self.whole(a) for a in (left, right, acc))
-                return tile.Dot(x, y, z, v.row, v.column, v.inner, v.batch, *inside)
+                return replace(v, left=x, right=y, acc=z, left_in=first, right_in=second)
             case tile.Fold(monoid=monoid, args=(a,)) if monoid.truths and isinstance(known := self.value(a), Lit):
                 return known  # tiles have positions
             case tile.Fold(args=args) | tile.Scan(args=args):

@@ -223,13 +223,14 @@ class Kernel:
         at = self.sides(c)
         assert at is not None
         rows, columns = at.over(at.row, at.inner), at.over(at.inner, at.column)
-        summed = accumulator(self.operand_type(eq, c.terms[0]))
+        product = self.operand_type(eq, c.terms[0])
+        summed, precision = accumulator(product), None if product == product.held else product
         over = self.summed(c, at)
         scaled = bool(c.terms[0].outer) or summed != self.b.type_of(acc) or bool(over)
         start = tile.Fill(Lit(0, summed)) if scaled else acc
         counted = Counted(self.exclusion(c.shape.inner), self.tiles, lambda e: self.b.dtype(e).is_int)
         for term in c.terms:
-            operand = self.operand_type(eq, term)
+            operand = self.operand_type(eq, term).held
             factors = (term.left, term.right) if at.row in self.tiles(c.shape.rows) else (term.right, term.left)
             first, second = counted.sides(multiplied(factors[0]), multiplied(factors[1]), rows, columns)
             left = self.b.typed(first.value, rows, operand)
@@ -242,7 +243,7 @@ class Kernel:
                 start = Elem("sub", (start, self.b.bind("dot", made, at.result)))
                 continue
             inside = (self.truth(first.inside, rows), self.truth(second.inside, columns))
-            start = tile.Dot(left, right, start, at.row, at.column, at.inner, at.batch, *inside)
+            start = tile.Dot(left, right, start, at.row, at.column, at.inner, at.batch, *inside, precision)
         if not scaled:
             return start
         value, order = self.b.bind("dot", start, at.result), at.result
@@ -277,7 +278,7 @@ class Kernel:
         return value
 
     def operand_type(self, eq: Equation, term: Term) -> DType:
-        return operand_type(term, self.origins.product(eq), self.b.dtypes)
+        return self.context.unit(operand_type(term, self.origins.product(eq), self.b.dtypes))
 
     # ---------------------------------------------------------------------------------------------------------- stores
 

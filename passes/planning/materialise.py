@@ -91,4 +91,4 @@ def _order(c: Contraction, side: _Side) -> tuple[str, ...]:
 
 
 def _type(eq: Equation, c: Contraction, model: Model) -> DType:
-    return operand_type(c.terms[0], model.products.product(eq), model.dtypes)
+    return operand_type(c.terms[0], model.products.product(eq), model.dtypes).held

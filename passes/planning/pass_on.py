@@ -138,7 +138,7 @@ class _Narrowing:
         alone = [term for side, term in sides if len(side) == 1 and _is_of(side[0], name)]
         if len(alone) != sum(r.tensor == name for r in _reads(eq)):
             return None
-        types = {operand_type(term, self.products.product(eq), self.dtypes) for term in alone}
+        types = {operand_type(term, self.products.product(eq), self.dtypes).held for term in alone}
         return types.pop() if len(types) == 1 else None
 
 

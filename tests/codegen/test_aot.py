@@ -15,7 +15,23 @@ from einc.base.errors import RoomError, TargetError
 from einc.base.facts import Fact
 from einc.base.ops import FUNCTIONS
 from einc.base.targets import INTERPRETER, TARGETS, Target, target
-from einc.base.types import BF16, BOOL, F8E4M3, F8E5M2, F16, F32, F64, I8, I32, I64, U8, U16, DType, accumulator
+from einc.base.types import (
+    BF16,
+    BOOL,
+    F8E4M3,
+    F8E5M2,
+    F16,
+    F32,
+    F64,
+    I8,
+    I32,
+    I64,
+    PRECISIONS,
+    U8,
+    U16,
+    DType,
+    accumulator,
+)
 from einc.cli.emission import compiled_ahead
 from einc.codegen import TRITON
 from einc.codegen.emit.signature import extents_of
@@ -115,11 +131,37 @@ def test_the_table_of_contractions_is_true(name: str) -> None:
         small = programs.matmul(dtype, accumulator(dtype), Block(16, 16), Block(least, least))
         if TRITON.multiplies(machine, dtype):
             compiled(small, name)
-        else:
+        elif (name, dtype) != ("sm_80", F8E5M2):  # a tile as small as this compiles
             with pytest.raises(TargetError):
                 compiled(small, name)
     for dtype in (U8, U16, I32, BOOL):
         assert not TRITON.multiplies(machine, dtype)
+
+
+@pytest.mark.aot
+def test_floats_of_eight_bits_are_multiplied_as_f16_where_no_unit_takes_them() -> None:
+    """In tiles of any size, at the scales of rows and columns."""
+    text = "C[i, j]: bf16 = s[i] * t[j] * A[i, k] * B[j, k]"
+    facts = {"s": Fact((8,), F32), "t": Fact((8,), F32)} | dict.fromkeys("AB", Fact((8, 8), F8E5M2))
+    done = compile_program(elaborate(parse(text), facts), 2, TARGETS["sm_80"], dict.fromkeys("ijk", 4096))
+    (kernel,) = compile_ahead(done.emitted, done.target, done.sizes)
+    assert "m16n8k16.row.col.f32.f16.f16.f32" in str(kernel.stages["ptx"])
+    assert kernel.spills == 0
+
+
+@pytest.mark.aot
+@pytest.mark.parametrize("name", ["sm_80", "sm_90"])
+@pytest.mark.parametrize(
+    ("precision", "unit"), [("tf32", "tf32.tf32"), ("tf32x3", "tf32.tf32"), ("bf16x3", "bf16.bf16")]
+)
+def test_less_precise_products_of_f32_go_through_matrix_units(name: str, precision: str, unit: str) -> None:
+    program = replace(elaborate(parse("C[i, j] = A[i, k] * B[k, j]")), precision=PRECISIONS[precision])
+    done = compile_program(program, 2, TARGETS[name], dict.fromkeys("ijk", 4096))
+    (kernel,) = compile_ahead(done.emitted, done.target, done.sizes)
+    ptx = str(kernel.stages["ptx"])
+    assert unit in ptx
+    assert ("wgmma" in ptx) == (name == "sm_90")
+    assert kernel.spills == 0
 
 
 @pytest.mark.aot

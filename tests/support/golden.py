@@ -6,8 +6,8 @@
     def f(...): ...
 
 `after=PASS` expects the dump after that pass of the pipeline (`(unchanged)` if the pass changed nothing), with the
-passes before it run at `level`, for the extents `size` and the machine `target`; `pass=PASS` runs that pass alone,
-on the kernels of a text that has some, in a `.tile` file;
+passes before it run at `level`, for the extents `size` and the machine `target`, and with the `precision` of f32;
+`pass=PASS` runs that pass alone, on the kernels of a text that has some, in a `.tile` file;
 `operands A=f32[2,3]` gives facts about operands, and `lies A=1,0:16` says that the steps in memory of an operand are
 the longer the earlier a dimension is named, and multiples of 16 bytes, but for the last. `check` expects the error of
 parsing and elaborating the text, and
@@ -23,14 +23,14 @@ expects what `einc explain` says of the tensors that the second half reads of th
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from einc.base.errors import Error
 from einc.base.facts import Fact, Layout
 from einc.base.source import Source
 from einc.base.targets import target
-from einc.base.types import BY_NAME
+from einc.base.types import BY_NAME, PRECISIONS
 from einc.binding import bind
 from einc.codegen import TRITON
 from einc.explain import Story
@@ -60,6 +60,7 @@ class Flags:
     scalars: dict[str, ScalarValue] = field(default_factory=dict)
     layouts: dict[str, Layout] = field(default_factory=dict)
     deterministic: bool = True
+    precision: str = "exact"
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,7 @@ def bless(golden: Golden) -> None:
 def parse_flags(line: str) -> Flags:
     """`# after=hoist level=1 size i=16,j=32 operands A=f32[2,3]`; raises `ValueError` for anything else."""
     words = line.removeprefix("#").split()
-    verb, stage, level, machine = "", "", 2, "interpret"
+    verb, stage, level, machine, precision = "", "", 2, "interpret", "exact"
     sizes: dict[str, int] = {}
     facts: dict[str, Fact] = {}
     scalars: dict[str, ScalarValue] = {}
@@ -125,6 +126,8 @@ def parse_flags(line: str) -> Flags:
             machine = value
         elif word == "unordered":
             deterministic = False
+        elif key == "precision":
+            precision = value
         elif operand := _OPERAND.fullmatch(word):
             shape = tuple(int(n) for n in operand[3].split(",") if n)
             facts[operand[1]] = Fact(shape, BY_NAME[operand[2]])
@@ -139,7 +142,7 @@ def parse_flags(line: str) -> Flags:
             raise ValueError(f"unknown flag '{word}' in '{line}'")
     if not verb:
         raise ValueError(f"'{line}' says nothing to do: after=, pass=, check, call, explain, gradient, saving or sent")
-    return Flags(verb, stage, level, machine, sizes, facts, scalars, layouts, deterministic)
+    return Flags(verb, stage, level, machine, sizes, facts, scalars, layouts, deterministic, precision)
 
 
 def _scalar(text: str) -> ScalarValue:
@@ -173,7 +176,8 @@ def dump(text: str, name: str, flags: Flags) -> str:
     context = Context(TRITON, flags.level, machine, flags.sizes, layouts=flags.layouts, deterministic=ordered)
     parsed = parse(Source(name, text))
     kernels = None if parsed.kernels is None else parsed.kernels.schedule
-    before = after = State(elaborate(parsed, flags.facts or None), kernels)
+    program = replace(elaborate(parsed, flags.facts or None), precision=PRECISIONS[flags.precision])
+    before = after = State(program, kernels)
     for stage in pipeline(TRITON):
         last = stage.name == flags.stage
         if last or (flags.verb == "after" and stage.level <= flags.level):
