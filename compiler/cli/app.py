@@ -52,7 +52,7 @@ Chosen = Annotated[
     ),
 ]
 Generator = Annotated[
-    str, typer.Option("--backend", metavar="gluon", help="The generator of kernels: triton, or gluon, on Hopper.")
+    str, typer.Option("--generator", metavar="gluon", help="The generator of kernels: triton, or gluon, on Hopper.")
 ]
 TargetName = Annotated[str | None, typer.Option("--target", metavar="sm_90", help="The machine to make code for.")]
 GRADIENT = "--gradient"
@@ -119,7 +119,7 @@ def program_of(
     target: str | None = None,
     splits: int | None = None,
     choices: list[str] | None = None,
-    backend: str = "triton",
+    generator: str = "triton",
 ) -> Program:
     """The program that a file, standard input or `-e` holds."""
     if (file is None) == (text is None):
@@ -128,7 +128,7 @@ def program_of(
     if text is None:
         assert file is not None
         text = decoded(sys.stdin.buffer.read(), "<stdin>") if file == STANDARD else read_text(Path(file))
-    return compile(text, level, target, name, splits=splits, choices=chosen(choices or []), backend=backend)
+    return compile(text, level, target, name, splits=splits, choices=chosen(choices or []), generator=generator)
 
 
 def operands_of(gradient: str | None) -> tuple[str, ...] | None:

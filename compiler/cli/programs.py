@@ -85,14 +85,14 @@ def dump(
     splits: Splits = None,
     choices: Chosen = [],  # noqa: B006
     target: TargetName = None,
-    backend: Generator = "triton",
+    generator: Generator = "triton",
     gradient: Gradients = None,
     as_json: Json = False,
 ) -> None:
     """Print the program after the passes that changed it."""
     from einc.trials.running import compile_for
 
-    program = program_of(file, expression, level, target, splits, choices, backend)
+    program = program_of(file, expression, level, target, splits, choices, generator)
     compiled = compile_for(program, requested(size, dtype, scalar), operands_of(gradient))
     chosen = [compiled.stage(name) for name in after] or [s for s in compiled.stages if s.changed or all_stages]
     if as_json:
@@ -127,7 +127,7 @@ def emit(
     splits: Splits = None,
     choices: Chosen = [],  # noqa: B006
     target: Annotated[str, typer.Option(metavar="sm_90", help="The machine to make code for.")] = "sm_90",
-    backend: Generator = "triton",
+    generator: Generator = "triton",
     gradient: Gradients = None,
     as_json: Json = False,
 ) -> None:
@@ -141,7 +141,7 @@ def emit(
         raise typer.BadParameter(f"'{form}' is none of {', '.join(FORMATS)}", param_hint="--format")
     keep_apart(as_json, output, "--output")
     wanted = requested(size, dtype, scalar)
-    program = program_of(file, expression, level, target, splits, choices, backend)
+    program = program_of(file, expression, level, target, splits, choices, generator)
     parts, notes = aot(program, wanted, form, operands_of(gradient))
     if as_json:
         say_json(notes)
@@ -162,7 +162,7 @@ def explain(
     splits: Splits = None,
     choices: Chosen = [],  # noqa: B006
     target: TargetName = None,
-    backend: Generator = "triton",
+    generator: Generator = "triton",
     gradient: Gradients = None,
     as_json: Json = False,
     html: Annotated[
@@ -174,7 +174,7 @@ def explain(
     from einc.trials.running import story_for
 
     keep_apart(as_json, html, "--html")
-    program = program_of(file, expression, level, target, splits, choices, backend)
+    program = program_of(file, expression, level, target, splits, choices, generator)
     found = story_for(program, requested(size, dtype, scalar), operands_of(gradient))
     if html is not None:
         from einc.base.files import write

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from math import prod
 
 from einc import ein, tile
+from einc.base.errors import TargetError
 from einc.base.facts import Layout
 from einc.base.targets import INTERPRETER, Target
 from einc.base.types import DType
@@ -50,6 +51,7 @@ class Backend:
     program, `emit_both` that of one with its gradients. If the generator knows the time of a product on a target,
     `seconds` is the least, and `parts` are those of the walk that take it. `predicted` is the time of a kernel with the
     tiles, warps and stages that it has: infinite where it takes more than there is, None where that cannot be told.
+    A generator for some targets alone says by `lacks` what another one lacks for it, and nothing of its own.
     """
 
     name: str
@@ -62,6 +64,13 @@ class Backend:
     seconds: Callable[[Product, Target], float] | None = None
     parts: Callable[[Product, Target], int] | None = None
     predicted: Callable[[tile.Kernel, Context], float | None] | None = None
+    lacks: Callable[[Target], str] = lambda _: ""
+
+    def check(self, target: Target) -> None:
+        """Raise `TargetError` where it has no kernels of its own for a target."""
+        if fact := self.lacks(target):
+            what = f"the generator {self.name} has no kernels for {target.name}"
+            raise TargetError(what, fact=fact, hint="leave out the generator")
 
 
 @dataclass(frozen=True, slots=True)

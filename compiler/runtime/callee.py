@@ -17,6 +17,7 @@ from einc.base.facts import Fact
 from einc.base.targets import target
 from einc.base.types import DType
 from einc.binding import Bindings, bind
+from einc.codegen import BACKENDS
 from einc.driver import elaborate, given, parse
 from einc.ein.batching import batched
 from einc.ein.printer import print_signature
@@ -198,7 +199,8 @@ def with_batch(one: Callee, having: Sequence[bool], facts: tuple[Fact, ...]) -> 
 
 def _batched(rest: tuple[str, list[int]]) -> Callee:
     one, having = callee(rest[0]), list(map(bool, rest[1]))
-    options = Options(one.options.level, one.options.target, one.options.verify, one.options.choices)
+    own = one.options
+    options = Options(own.level, own.target, own.verify, own.choices, generator=own.generator)
     return type(one)(
         described("batched", rest),
         one.operands,
@@ -226,12 +228,13 @@ def of_text(text: str, name: str | None, options: Options, made: type[Callee] = 
 
 
 def of_program(
-    rest: tuple[str, str | None, int, str | None, bool, list[list[str]]], made: type[Callee] = Callee
+    rest: tuple[str, str | None, int, str | None, bool, list[list[str]], str], made: type[Callee] = Callee
 ) -> Callee:
     """The callee of a description, of this class."""
-    text, name, level, machine, verify, choices = rest
+    text, name, level, machine, verify, choices, generator = rest
     asked = tuple(choice(key, value) for key, value in choices)
-    return of_text(text, name, Options(level, None if machine is None else target(machine), verify, asked), made)
+    named = None if machine is None else target(machine)
+    return of_text(text, name, Options(level, named, verify, asked, generator=BACKENDS[generator]), made)
 
 
 DECODERS["batched"] = _batched

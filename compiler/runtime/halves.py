@@ -11,7 +11,7 @@ The meaning is that of the program as it is written, which transformations and d
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -46,8 +46,7 @@ def called(program: Program, options: Options) -> Callee:
 
 
 def _described(kind: str, program: Program, options: Options) -> str:
-    target = None if options.target is None else options.target.name
-    return described(kind, [print_program(program), None, options.level, target, options.verify, []])
+    return described(kind, [print_program(program), None, *replace(options, choices=()).written()])
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,7 +54,7 @@ _lock = threading.RLock()
 class Options:
     """A user's options for the compiler; a `target` of None is the machine that the operands are on.
 
-    `begin` are kernels that the text itself gives, if it does; `backend` writes the kernels. If results are `free`,
+    `begin` are kernels that the text itself gives, if it does; `generator` writes the kernels. If results are `free`,
     they may lie in memory in any order of their axes. `tune` says how much is measured, where None leaves it to the
     environment (`einc.tuning.modes`).
     """
@@ -64,14 +64,14 @@ class Options:
     verify: bool = True
     choices: tuple[Choice, ...] = ()
     begin: Given | None = None
-    backend: Backend = TRITON
+    generator: Backend = TRITON
     free: bool = False
     tune: str | None = None
 
     def written(self) -> list[Any]:
-        """All but `begin` and `backend`, as values of JSON."""
+        """All but `begin`, `free` and `tune`, as values of JSON."""
         chosen = [[f"{c.kernel}.{c.name}" if c.kernel else c.name, str(c.value)] for c in self.choices]
-        return [self.level, None if self.target is None else self.target.name, self.verify, chosen]
+        return [self.level, None if self.target is None else self.target.name, self.verify, chosen, self.generator.name]
 
     def machine(self, where: Place | None) -> Target:
         """The target named, else that of the place; the interpreter without either."""
@@ -109,9 +109,11 @@ class Options:
     ) -> Compiled:
         """The same with what was asked for and what the model chooses."""
         machine = self.machine(where)
+        if self.target is not None or (where is not None and where.backend == "triton"):
+            self.generator.check(machine)
         lying = {p.name: own for p, own in zip(program.operands, layouts, strict=False)}
         made = compile_program(
-            program, self.level, machine, extents, self.verify, self.choices, self.begin, self.backend, lying
+            program, self.level, machine, extents, self.verify, self.choices, self.begin, self.generator, lying
         )
         if self.choices:
             assert made.state.schedule is not None
