@@ -33,6 +33,12 @@ def _emit_both(both: Both, target: Target) -> Emitted:
     return emit_both(both, target, kernel_source)
 
 
+def _account(kernel: tile.Kernel, context: Context) -> tuple[str, ...]:
+    from einc.codegen.gluon.account import account
+
+    return account(kernel, context)
+
+
 def _lacks(target: Target) -> str:
     return "" if target.has_warpgroups else f"{target.name} has no dots of warpgroups"
 
@@ -54,4 +60,5 @@ GLUON = replace(
     emit=_emit,
     emit_both=_emit_both,
     lacks=_lacks,
+    account=_account,
 )

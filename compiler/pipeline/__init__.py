@@ -52,6 +52,7 @@ class Backend:
     `seconds` is the least, and `parts` are those of the walk that take it. `predicted` is the time of a kernel with the
     tiles, warps and stages that it has: infinite where it takes more than there is, None where that cannot be told.
     A generator for some targets alone says by `lacks` what another one lacks for it, and nothing of its own.
+    `account` tells people what it made of a kernel that all passes are done with.
     """
 
     name: str
@@ -65,6 +66,7 @@ class Backend:
     parts: Callable[[Product, Target], int] | None = None
     predicted: Callable[[tile.Kernel, Context], float | None] | None = None
     lacks: Callable[[Target], str] = lambda _: ""
+    account: Callable[[tile.Kernel, Context], tuple[str, ...]] = lambda *_: ()
 
     def check(self, target: Target) -> None:
         """Raise `TargetError` where it has no kernels of its own for a target."""
