@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from typing import assert_never
 
 from einc.codegen.emit.layout import indented, wrapped
 from einc.codegen.emit.text import ATOM, Axes
-from einc.codegen.gluon.frame import Frame, Part
+from einc.codegen.gluon.epilogue import Epilogue
+from einc.codegen.gluon.frame import Frame
 from einc.codegen.gluon.producer import phase, slot
-from einc.tile import Carried, Dot, Fill, Fold, Let, Lit, Ref, Store, TileType
+from einc.tile import Carried, Dot, Fill, Fold, Let, Lit, Ref, TileType
 from einc.tile.roles import ROWS, Begin, Event, Finish, Keep, Make, Release, Turn, Wait, in_flight
 from einc.tile.walk import own_values, values_in, walk_values
 
@@ -18,7 +18,7 @@ _BITS = 32  # of what a register holds
 _PART = 16  # positions of a block that are cleared at once
 
 
-class Consumer(Part):
+class Consumer(Epilogue):
     """Writes it: steps with masks, steps without, and the dots that the last step leaves."""
 
     def __init__(self, frame: Frame) -> None:
@@ -56,32 +56,7 @@ class Consumer(Part):
             found.append(f"mbarrier.wait({there}.index({place}), 0)")
         found.append(f"if {self.frame.total} > 0:")
         found += indented(self.every())
-        for s in self.frame.after:
-            if isinstance(s, Let):
-                found += wrapped(self.let(s, {}))
-            elif isinstance(s, Store):
-                found += self.stored(s)
-        return found
-
-    def stored(self, s: Store) -> Iterator[str]:
-        """A store: of a tile, by 16 bytes of a row at once, after its elements have changed threads."""
-        value, axes = self.write.quotients(s), s.type.axes
-        if len(axes) < 2 or s.part is not None:
-            yield from wrapped(self.write.store(replace(s, value=value)))
-            return
-        tiles, each = self.write.tiles, 16 // s.type.dtype.size
-        block, name = self.python["block", axes[1]], self.names.fresh(f"ROWS_{axes[1].upper()}", ascii_only=True)
-        size = self.frame.kernel.choices.tile(axes[1])
-        assert size is not None
-        lanes = str(min(size.cap // each, 32)) if size.least == size.cap else f"({block} // {each})"
-        layout = f"gl.BlockedLayout([1, {each}], [32 // {lanes}, {lanes}], [4, 1], [1, 0])"
-        found, types = self.names.fresh(f"{s.tensor}_rows"), self.write.types
-        yield f"{name}: gl.constexpr = {layout}"
-        yield from wrapped(f"{found} = gl.convert_layout({self.write.full(value, axes).code}, {name})")
-        self.write.tiles, self.python["value", found] = {**tiles, axes: name}, found
-        types[found] = TileType(s.type.dtype, axes)
-        yield from wrapped(self.write.store(replace(s, value=Ref(found))))
-        self.write.tiles = tiles
+        return [*found, *self.ending()]
 
     def layouts(self) -> Iterator[str]:
         for (_, x), name in self.tiles.items():

@@ -10,6 +10,7 @@ from einc.codegen.emit.layout import indented, wrapped
 from einc.codegen.emit.names import Names
 from einc.codegen.emit.text import File
 from einc.codegen.gluon.expressions import Layouts
+from einc.codegen.gluon.ledger import parted
 from einc.codegen.gluon.specialise_warps import parts
 from einc.codegen.triton.kernels import KernelWriter, in_lines
 from einc.tile import Fold, Kernel, Let, Load, Ref, Value
@@ -53,6 +54,7 @@ class Frame(KernelWriter):
         blocked = [a.name for a in self.kernel.grid if a.blocked]
         self.origins = {a: self.take("position", a, f"{a}0") for a in blocked}
         self.origin = self.origins[self.rows.name]
+        self.parted = parted(self.kernel, self.rows.name)
         self.ends = self.names.fresh("full"), self.names.fresh("masked")
         self.start, self.total = self.names.fresh("first"), self.names.fresh("steps")
         self.consumer = self.names.fresh("c")

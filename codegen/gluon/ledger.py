@@ -12,13 +12,14 @@ from einc.tile import WHOLE, Dot, Kernel, Load, Loop, Ref
 from einc.tile.asked import tiles_asked
 from einc.tile.blocks import power
 from einc.tile.roles import ROWS, WARPGROUP, Ring
-from einc.tile.walk import lets, loops, walk_values
+from einc.tile.walk import lets, loops, own_values, walk_values
 from einc.tile.windows import by_descriptor
 
 _SPECIAL = frozenset("div erf exp exp2 expm1 log log1p log2 pow rsqrt sin sqrt tanh".split())
 _WALKS = (128, 64)  # blocks of a walk, of which registers hold what is computed
 _LINE = 64  # positions of a swizzled line: those of a walk whose blocks only go through shared memory
 _COLUMNS = (256, 128, 64)
+PART = 64  # columns that a consumer is done with at a time: lines of memory of two bytes an element
 _BESIDE = 64  # columns that take as long as what a step takes beside its columns
 
 
@@ -45,6 +46,20 @@ def sizes(kernel: Kernel, loop: Loop, rows: int, context: Context) -> Iterator[d
 
     for blocks in sorted(found, key=waves):
         yield from ({**blocks, loop.axis.name: n} for n in walks)
+
+
+def parted(kernel: Kernel, row: str) -> str | None:
+    """The axis along which what stands behind the loop is done in parts, if it can be: that of the columns of programs
+    of which all tiles there are, where nothing folds these."""
+    columns = [a.name for a in kernel.grid if a.blocked and a.name != row]
+    at = next(k for k, s in enumerate(kernel.body) if isinstance(s, Loop))
+    after = kernel.body[at + 1 :]
+    axes = [t.axes for s in after for t in (s.types if isinstance(s, tile.Let) else (s.type,))]  # type: ignore[union-attr]
+    block = None if len(columns) != 1 else kernel.choices.tile(columns[0])
+    folds = any(isinstance(v, tile.Fold) for s in after for own in own_values(s) for v in walk_values(own))
+    if block is None or folds or any(len(a) > 1 and {*a} != {row, columns[0]} for a in axes):
+        return None
+    return columns[0] if block.cap > PART else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,5 +110,7 @@ class Ledger:
         """The bytes of all slots, and of tiles that change threads before they are stored."""
         tensors = {s.names[0]: s.value.tensor for s in lets(self.kernel.body) if isinstance(s.value, Load)}
         stored = [s.type for s in self.kernel.body if isinstance(s, tile.Store) and len(s.type.axes) > 1]
-        moved = max((ROWS * self.width(t.axes[-1]) * t.dtype.size for t in stored), default=0)
+        part = parted(self.kernel, self.row)
+        wide = [PART if part in t.axes else self.width(t.axes[-1]) for t in stored]
+        moved = max((ROWS * n * t.dtype.size for n, t in zip(wide, stored, strict=True)), default=0)
         return sum(r.depth * self.block(tensors[n]) for r in rings for n in r.loads) + self.consumers * moved

@@ -306,7 +306,8 @@ TL = SimpleNamespace(
 GL = SimpleNamespace(
     constexpr=None, int64="int64", static_range=range, warp_specialize=specialise, allocate_shared_memory=allocated,
     arange=lambda a, b, layout: tile(np.arange(a, b)), full=lambda shape, x, dtype, layout: tile(np.full(shape, x)),
-    convert_layout=lambda x, layout: x, NVMMADistributedLayout=lambda *_: None, SliceLayout=lambda *_: None,
+    convert_layout=lambda x, layout: x, split=lambda x: (x[..., 0], x[..., 1]),
+    NVMMADistributedLayout=lambda *_: None, SliceLayout=lambda *_: None,
     BlockedLayout=lambda *_: None, DotOperandLayout=lambda *_: None,
 )  # fmt: skip
 
@@ -333,7 +334,10 @@ def run(source: str, name: str, operands: Tensors, results: Tensors, *scalars: A
     space: dict[str, Any] = {
         "torch": torch, "math": math, "tl": TL, "gl": GL, "triton": SimpleNamespace(jit=_jit),
         "gluon": SimpleNamespace(jit=_jit), "fetch": fetch,
-        "hopper": SimpleNamespace(warpgroup_mma=dot, warpgroup_mma_wait=finish, warpgroup_mma_init=lambda x: x, fence_async_shared=lambda: None),
+        "hopper": SimpleNamespace(
+            warpgroup_mma=dot, warpgroup_mma_wait=finish, warpgroup_mma_init=lambda x: x,
+            fence_async_shared=lambda: None,
+        ),
         "mbarrier": SimpleNamespace(
             init=begin, expect=lambda b, size: b.arrive(1, int(size)), wait=wait, arrive=arrive,
             MBarrierLayout=lambda: None,
