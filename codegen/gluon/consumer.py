@@ -299,11 +299,16 @@ class Consumer(Epilogue):
     def votes(self, d: Dot, found: str) -> Iterator[str]:
         """Which positions count for a row of any consumer, where rows and positions decide that together."""
         assert d.left_in is not None
-        own, home = self.python["value", self.row], self.write.homes[self.row]
+        kept, home, names = dict(self.python), self.write.homes[self.row], self.needed([d.left_in])
+        loaded = tuple(s for s in self.frame.before if isinstance(s, Let) and self.row in s.types[0].axes)
         for c in range(self.roles.consumers):
             rows = self.python["value", self.row] = self.names.fresh(f"{self.row}_{c}")
             yield f"{rows} = {self.frame.origin} + {c * ROWS} + gl.arange(0, {ROWS}, layout={home}).to(INT)"
+            for s in loaded:
+                if s.names[0] in names:
+                    yield from wrapped(self.let(s, {n: self.names.fresh(f"{n}_{c}") for n in s.names}))
             some = self.write.full(d.left_in, (d.row, d.inner)).at(ATOM)
             vote = f"tl.max({some}.to(tl.int32), 0) > 0"
             yield from wrapped(f"{found} = {f'{found} | ({vote})' if c else vote}")
-        self.python["value", self.row] = own
+            self.python.clear()
+            self.python.update(kept)

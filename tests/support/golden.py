@@ -187,8 +187,8 @@ def known(text: Text, flags: Flags) -> dict[str, Fact] | None:
 
     if not flags.dtype:
         return flags.facts or None
-    ranks = {name: len(dims) for name, dims in elaborate(text).shapes().items()}
-    return {n: Fact((2,) * ranks[n], BY_NAME[flags.dtype]) for n in text.operands} | flags.facts
+    types = {p.name: BY_NAME[flags.dtype] if p.dtype.is_float else p.dtype for p in elaborate(text).operands}
+    return {p.name: Fact((2,) * len(p.dims), types[p.name]) for p in elaborate(text).operands} | flags.facts
 
 
 def generated(text: str, name: str, flags: Flags) -> str:
