@@ -8,7 +8,7 @@ from einc.codegen.gluon.ledger import Ledger
 from einc.codegen.gluon.specialise_warps import why_not
 from einc.pipeline import Context
 from einc.tile import Kernel
-from einc.tile.roles import ROWS, Roles
+from einc.tile.roles import ROWS, Finish, Roles
 
 _LEVEL = 2  # the least at which warps get roles
 
@@ -32,9 +32,12 @@ def _lines(kernel: Kernel, roles: Roles) -> Iterator[str]:
     taken = Ledger(kernel, roles.axis, roles.consumers).shared(roles.rings)
     yield f"copies {'; '.join((*held, *rings))}: {taken >> 10} KiB of shared memory"
     late = [n for n, step in roles.dots.items() if step < 0]
-    early = [n for n in roles.dots if n not in late]
+    adding = [e.dot for e in roles.events if isinstance(e, Finish) and e.step < 0 and e.dot not in late]
+    early = [n for n in roles.dots if n not in (*late, *adding)]
     turns = ", which consumers begin in turn" * roles.in_turn
     if late:
         yield f"computes a block between the dots {', '.join(early)} of it and {', '.join(late)} of the last one{turns}"
+    if adding:
+        yield f"begins the dots {', '.join(adding)} of a block before those of the last one are finished"
     if roles.backwards:
         yield f"begins with the last blocks of {roles.axis}, which take longest"

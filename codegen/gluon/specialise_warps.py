@@ -4,10 +4,13 @@
     -->  producer:  loop j: fill k; fill v
          consumers: loop j: begin s(j), o(j - 1); finish s(j); p(j) = f(s(j)); finish o(j - 1)
 
+    loop k: a = load A; b = load B; c = c + dot(a, b)
+    -->  consumers: loop k: begin c(k); finish c(k - 1)
+
 A dot whose sides are all loaded belongs to its own step; one with a computed side, to the step after, in which it runs
-while that side of the next block is computed. That needs a dot whose result only a state takes. Copies go by
-descriptors, to slots in shared memory, as many as there is room for. What is computed stays in registers, which decide
-how long a block of the walk is. Where later blocks of rows take longer, they run first, and those of few heads at a
+while that side of the next block is computed. That needs a dot whose result only a state takes. A dot that only adds
+up what is loaded is finished when that of the next step has begun. Copies go by descriptors, to slots in shared memory,
+as many as there is room for. What is computed stays in registers, which decide how long a block of the walk is. Where later blocks of rows take longer, they run first, and those of few heads at a
 time, whose keys stay in the cache.
 """
 
