@@ -10,8 +10,8 @@
 A dot whose sides are all loaded belongs to its own step; one with a computed side, to the step after, in which it runs
 while that side of the next block is computed. That needs a dot whose result only a state takes. A dot that only adds
 up what is loaded is finished when that of the next step has begun. Copies go by descriptors, to slots in shared memory,
-as many as there is room for. What is computed stays in registers, which decide how long a block of the walk is. Where later blocks of rows take longer, they run first, and those of few heads at a
-time, whose keys stay in the cache.
+as many as there is room for. What is computed stays in registers, which decide how long a block of the walk is. Where
+later blocks of rows take longer, they run first, and those of few heads at a time, whose keys stay in the cache.
 """
 
 from __future__ import annotations
