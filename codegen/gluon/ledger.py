@@ -78,13 +78,28 @@ class Ledger:
 
     @property
     def registers(self) -> int:
-        """Of a thread: results of dots, and computed sides of two bytes."""
+        """Of a thread: results of dots, computed sides of two bytes, what it loads by itself, and from where, if rows
+        and positions decide that together."""
         dots = [s.value for s in lets(self.kernel.body) if isinstance(s.value, Dot)]
         loaded = {s.names[0] for s in lets(self.kernel.body) if isinstance(s.value, Load)}
         computed = [d for d in dots if not isinstance(d.left, Ref) or d.left.name not in loaded]
         threads = WARPGROUP * 32
         results = sum(ROWS * self.width(d.column) // threads for d in dots)
-        return results + sum(ROWS * self.width(d.inner) // threads // 2 for d in computed)
+        results += sum(ROWS * self.width(d.inner) // threads // 2 for d in computed)
+        (loop,) = loops(self.kernel.body)
+        tile_of = ROWS * self.width(loop.axis.name) // threads
+        copied = by_descriptor(self.kernel)
+        own = [s for s in lets(loop.body) if isinstance(s.value, Load) and s.value.tensor not in copied]
+        results += sum(tile_of * s.types[0].dtype.size // 4 for s in own if len(s.types[0].axes) > 1)
+        places = [i for s in own if isinstance(s.value, Load) for i in s.value.index]
+        return results + tile_of * sum(map(self.is_mixed, places))
+
+    def is_mixed(self, v: tile.Value) -> bool:
+        """Do rows and positions of the walk decide a value together, position by position?"""
+        (loop,) = loops(self.kernel.body)
+        axes = {s.names[0]: {*s.types[0].axes} for s in lets(self.kernel.body)}
+        found = set[str]().union(*(axes.get(x.name, {x.name}) for x in walk_values(v) if isinstance(x, Ref)))
+        return {self.row, loop.axis.name} <= found
 
     @property
     def flops(self) -> int:
