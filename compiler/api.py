@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from einc import ein
 from einc.base import targets
-from einc.base.errors import CallError
+from einc.base.errors import CallError, nearest
 from einc.base.facts import Fact
 from einc.base.files import read_text
 from einc.codegen import BACKENDS
@@ -49,7 +49,7 @@ def compile(  # noqa: A001 - einc.compile is the name users look for
     splits: int | None = None,
     choices: Mapping[str, int | str] | None = None,
     tune: str | None = None,
-    backend: str = "triton",
+    generator: str = "triton",
     deterministic: bool = True,
     precision: str = "exact",
 ) -> Program:
@@ -63,14 +63,14 @@ def compile(  # noqa: A001 - einc.compile is the name users look for
     and `section`; for one kernel alone with its name before them, `"O.warps"`. `tune` says how the rest is chosen on
     the device of a call: `"quick"` times the model's best few at the first call of a size class, `"full"` more of them
     and other plans; what is fastest is kept for further calls, also of other processes. `"off"` leaves it to the model
-    alone; without it the environment decides (`EINC_TUNE`), and what was measured before is used. `backend` names the
-    generator of kernels: `triton`, or `gluon`, whose warps have roles where a kernel and its machine allow that. What
-    need not be `deterministic` may add in another order in each run: where data decides the places of a sum's terms, as
-    in the gradient of an embedding, each is added at its place as it is computed, and nothing is sorted. `precision` is
-    what contractions of float32 multiply in, those of gradients included: `"exact"`, or `"tf32"`, `"tf32x3"`,
-    `"bf16x3"` on the matrix units of a GPU, with the errors that LANGUAGE.md gives; sums are of float32. It is not read
-    from torch's settings. Raises `einc.Error` where the text or a choice is wrong; what depends on operands is found at
-    the call.
+    alone; without it the environment decides (`EINC_TUNE`), and what was measured before is used. `generator`
+    writes the kernels: `triton`, or `gluon`, for Hopper, whose warps have roles where a kernel allows that, all others
+    being Triton's. What need not be `deterministic` may add in another order in each run: where data decides the places
+    of a sum's terms, as in the gradient of an embedding, each is added at its place as it is computed, and nothing is
+    sorted. `precision` is what contractions of float32 multiply in, those of gradients included: `"exact"`, or
+    `"tf32"`, `"tf32x3"`, `"bf16x3"` on the matrix units of a GPU, with the errors that LANGUAGE.md gives; sums are of
+    float32. It is not read from torch's settings. Raises `einc.Error` where the text or a choice is wrong,
+    `TargetError` for a target that a generator has no kernels for; what depends on operands is found at the call.
     """
     if isinstance(text, os.PathLike):
         text, name = read_text(Path(text)), name or os.fspath(text)
@@ -86,9 +86,12 @@ def compile(  # noqa: A001 - einc.compile is the name users look for
         raise CallError(f"there is no optimisation level {level!r}", fact="levels are 0, 1 and 2", hint="level=2")
     if splits is not None and (type(splits) is not int or not 1 <= splits <= MOST_PARTS):
         raise CallError(f"a walk is not in {splits!r:.40} parts", fact=f"1 to {MOST_PARTS} are", hint="splits=8")
-    if backend not in BACKENDS:
-        known = ", ".join(BACKENDS)
-        raise CallError(f"no generator is called {backend!r:.40}", fact=f"there are {known}", hint='backend="gluon"')
+    if generator not in BACKENDS:
+        raise CallError(
+            f"no generator is called {generator!r:.40}",
+            fact=f"there are {' and '.join(BACKENDS)}",
+            hint=nearest(str(generator), BACKENDS) or "leave it out",
+        )
     if not isinstance(deterministic, bool):
         given = f"deterministic={deterministic!r:.40}"
         raise CallError("a program is deterministic or not", fact=given, hint="deterministic=False")
@@ -98,13 +101,15 @@ def compile(  # noqa: A001 - einc.compile is the name users look for
         given = "choices are given" if asked else f"code is made for {target}"
         raise CallError("nothing is left to tune", fact=f"tune={tune!r:.40}, and {given}", hint="leave out one of both")
     machine, precise = None if target is None else targets.target(target), asked_precision(precision)
+    if machine is not None:
+        BACKENDS[generator].check(machine)
     how = None if tune is None else checked(tune)
     options = Options(
         level,
         machine,
         verify,
         asked,
-        backend=BACKENDS[backend],
+        generator=BACKENDS[generator],
         tune=how,
         deterministic=deterministic,
         precision=precise,
@@ -348,9 +353,19 @@ def _compiled_as(
     target: str | None,
     verify: bool,
     choices: list[list[str]],
+    generator: str,
     deterministic: bool,
     precision: str,
 ) -> Program:
     """The program of a description."""
-    asked = dict(choices)
-    return compile(text, level, target, name, verify, choices=asked, deterministic=deterministic, precision=precision)
+    return compile(
+        text,
+        level,
+        target,
+        name,
+        verify,
+        choices=dict(choices),
+        generator=generator,
+        deterministic=deterministic,
+        precision=precision,
+    )

@@ -33,6 +33,16 @@ def _emit_both(both: Both, target: Target) -> Emitted:
     return emit_both(both, target, kernel_source)
 
 
+def _account(kernel: tile.Kernel, context: Context) -> tuple[str, ...]:
+    from einc.codegen.gluon.account import account
+
+    return account(kernel, context)
+
+
+def _lacks(target: Target) -> str:
+    return "" if target.has_warpgroups else f"{target.name} has no dots of warpgroups"
+
+
 SPECIALISE_WARPS = Pass(
     "specialise-warps",
     "loop j: s = dot(q, k); p = f(s); o = dot(p, v)  -->  begin s(j), o(j - 1); p(j) = f(s(j)); finish both",
@@ -49,4 +59,6 @@ GLUON = replace(
     passes={**TRITON.passes, "segment-loops": (SPECIALISE_WARPS,)},
     emit=_emit,
     emit_both=_emit_both,
+    lacks=_lacks,
+    account=_account,
 )

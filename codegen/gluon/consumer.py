@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from typing import assert_never
 
 from einc.codegen.emit.layout import indented, wrapped
 from einc.codegen.emit.text import ATOM, Axes
-from einc.codegen.gluon.frame import Frame, Part
+from einc.codegen.gluon.epilogue import Epilogue
+from einc.codegen.gluon.frame import Frame
 from einc.codegen.gluon.producer import phase, slot
-from einc.tile import Carried, Dot, Fill, Fold, Let, Lit, Ref, Store, TileType
+from einc.tile import Carried, Dot, Fill, Fold, Let, Lit, Ref, TileType
 from einc.tile.roles import ROWS, Begin, Event, Finish, Keep, Make, Release, Turn, Wait, in_flight
 from einc.tile.walk import own_values, values_in, walk_values
 
@@ -18,7 +18,7 @@ _BITS = 32  # of what a register holds
 _PART = 16  # positions of a block that are cleared at once
 
 
-class Consumer(Part):
+class Consumer(Epilogue):
     """Writes it: steps with masks, steps without, and the dots that the last step leaves."""
 
     def __init__(self, frame: Frame) -> None:
@@ -34,6 +34,7 @@ class Consumer(Part):
         self.stepping: dict[tuple[str, str], str] = {}
         self.flying = {n: self.names.fresh(f"{n}_begun") for n in self.dots}
         late = [n for n, step in self.roles.dots.items() if step < 0]
+        self.adding = {e.dot for e in self.roles.events if isinstance(e, Finish) and e.step < 0} - {*late}
         self.sides = {n: self.names.fresh(f"{n}_side") for n in late}
         self.bodies = [{s.names[0]: s for s in frame.walked.body if isinstance(s, Let)}]
         if frame.segmented[1]:
@@ -55,30 +56,7 @@ class Consumer(Part):
             found.append(f"mbarrier.wait({there}.index({place}), 0)")
         found.append(f"if {self.frame.total} > 0:")
         found += indented(self.every())
-        for s in self.frame.after:
-            if isinstance(s, Let):
-                found += wrapped(self.let(s, {}))
-            elif isinstance(s, Store):
-                found += self.stored(s)
-        return found
-
-    def stored(self, s: Store) -> Iterator[str]:
-        """A store: of a tile, by 16 bytes of a row at once, after its elements have changed threads."""
-        value, axes = self.write.quotients(s), s.type.axes
-        if len(axes) < 2 or s.part is not None:
-            yield from wrapped(self.write.store(replace(s, value=value)))
-            return
-        tiles, each = self.write.tiles, 16 // s.type.dtype.size
-        block, name = self.python["block", axes[1]], self.names.fresh(f"ROWS_{axes[1].upper()}", ascii_only=True)
-        lanes = f"{block} // {each}"
-        layout = f"gl.BlockedLayout([1, {each}], [32 // ({lanes}), {lanes}], [4, 1], [1, 0])"
-        found, types = self.names.fresh(f"{s.tensor}_rows"), self.write.types
-        yield f"{name}: gl.constexpr = {layout}"
-        yield from wrapped(f"{found} = gl.convert_layout({self.write.full(value, axes).code}, {name})")
-        self.write.tiles, self.python["value", found] = {**tiles, axes: name}, found
-        types[found] = TileType(s.type.dtype, axes)
-        yield from wrapped(self.write.store(replace(s, value=Ref(found))))
-        self.write.tiles = tiles
+        return [*found, *self.ending()]
 
     def layouts(self) -> Iterator[str]:
         for (_, x), name in self.tiles.items():
@@ -86,12 +64,14 @@ class Consumer(Part):
             yield f"{name}: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, {block}, 16])"
 
     def positions(self, names: set[str]) -> Iterator[str]:
-        """Its rows, and the positions along axes that are held whole."""
-        for a in (self.frame.rows, *self.frame.kernel.whole):
+        """Its rows, its columns, and the positions along axes that are held whole."""
+        blocked = [a for a in self.frame.kernel.grid if a.blocked]
+        for a in (*blocked, *self.frame.kernel.whole):
             if a.name in names:
                 size = str(ROWS) if a.name == self.row else self.python["block", a.name]
                 name = self.take("value", a.name, a.name)
-                first = f"{self.frame.origin} + {self.frame.consumer} * {ROWS} + " if a.name == self.row else ""
+                first = f"{self.frame.origins[a.name]} + " if a in blocked else ""
+                first += f"{self.frame.consumer} * {ROWS} + " if a.name == self.row else ""
                 yield f"{name} = {first}gl.arange(0, {size}, layout={self.write.homes[a.name]}).to(INT)"
 
     def state(self, c: Carried) -> list[str]:
@@ -117,7 +97,8 @@ class Consumer(Part):
                 self.bodies[1], ends[0], masked, f"blocks of {loop.axis.name} of which every position counts"
             )
             ends = [f"tl.maximum({masked}, 1)"]
-        yield from self.walk(self.bodies[0], ends[0], steps, f"blocks of {loop.axis.name} that are masked")
+        rest = f"blocks of {loop.axis.name} that are masked" if whole else f"the other blocks of {loop.axis.name}"
+        yield from self.walk(self.bodies[0], ends[0], steps, rest)
         yield "# what the last step leaves"
         yield from self.step(self.roles.last, {}, steps)
 
@@ -138,9 +119,8 @@ class Consumer(Part):
                 name = self.python["value", axis.name] = self.named(axis.name, number)
                 home = self.write.homes[axis.name]
                 yield f"{name} = {place} + gl.arange(0, {self.python['block', axis.name]}, layout={home}).to(INT)"
-        events = tuple(events)
         for e in events:
-            yield from self.event(e, events, body, number)
+            yield from self.event(e, body, number)
         self.python.clear()
         self.python.update(kept)
 
@@ -157,7 +137,7 @@ class Consumer(Part):
             return start or "0"
         return f"{start} + {number} * {block}" if start else f"{number} * {block}"
 
-    def event(self, e: Event, events: tuple[Event, ...], body: dict[str, Let], number: str) -> Iterator[str]:
+    def event(self, e: Event, body: dict[str, Let], number: str) -> Iterator[str]:
         match e:
             case Wait(ring=name, step=step):
                 there, depth = self.frame.barriers[name, "there"], self.depth(name)
@@ -176,7 +156,9 @@ class Consumer(Part):
             case Begin(dot=name, step=step):
                 yield from wrapped(self.begin(name, self.at(number, step)))
             case Finish(dot=name):
-                yield from wrapped(self.finish(name, in_flight(events, name), number))
+                last = number == self.frame.total
+                steps = range(0 if number == "0" else -len(self.dots), 0 if last else 1)
+                yield from wrapped(self.finish(name, in_flight(self.roles.events, e, steps), number))
             case Make(names=names):
                 yield from self.make(names, body, number)
             case Keep(dot=name):
@@ -201,6 +183,9 @@ class Consumer(Part):
         if name in self.sides:
             added = self.python["value", self.states[name].name]
             return f"{self.flying[name]} = hopper.warpgroup_mma({left}, {right}, {added}, is_async=True)"
+        if name in self.adding:
+            added = self.python["value", self.states[name].name]
+            return f"{added} = hopper.warpgroup_mma({left}, {right}, {added}, is_async=True)"
         zeros = self.write.filled(Lit(0, self.write.dtype(d.acc)), d.sides.result).code
         return f"{self.flying[name]} = hopper.warpgroup_mma({left}, {right}, {zeros}, use_acc=False, is_async=True)"
 
@@ -223,6 +208,10 @@ class Consumer(Part):
         if name in self.sides:
             state, side = self.python["value", self.states[name].name], self.sides[name]
             return f"{state}, {side} = hopper.warpgroup_mma_wait({flying}, deps=({self.flying[name]}, {side}))"
+        if name in self.adding:
+            state = self.python["value", self.states[name].name]
+            found = f"hopper.warpgroup_mma_wait({flying}, deps=({state},))"
+            return f"{state} = " + (f"hopper.warpgroup_mma_init({found})" if flying else found)
         d = self.dots[name]
         found = self.python["value", name] = self.named(name, number)
         self.write.types[name] = TileType(self.write.dtype(d.acc), d.sides.result)
@@ -310,11 +299,16 @@ class Consumer(Part):
     def votes(self, d: Dot, found: str) -> Iterator[str]:
         """Which positions count for a row of any consumer, where rows and positions decide that together."""
         assert d.left_in is not None
-        own, home = self.python["value", self.row], self.write.homes[self.row]
+        kept, home, names = dict(self.python), self.write.homes[self.row], self.needed([d.left_in])
+        loaded = tuple(s for s in self.frame.before if isinstance(s, Let) and self.row in s.types[0].axes)
         for c in range(self.roles.consumers):
             rows = self.python["value", self.row] = self.names.fresh(f"{self.row}_{c}")
             yield f"{rows} = {self.frame.origin} + {c * ROWS} + gl.arange(0, {ROWS}, layout={home}).to(INT)"
+            for s in loaded:
+                if s.names[0] in names:
+                    yield from wrapped(self.let(s, {n: self.names.fresh(f"{n}_{c}") for n in s.names}))
             some = self.write.full(d.left_in, (d.row, d.inner)).at(ATOM)
             vote = f"tl.max({some}.to(tl.int32), 0) > 0"
             yield from wrapped(f"{found} = {f'{found} | ({vote})' if c else vote}")
-        self.python["value", self.row] = own
+            self.python.clear()
+            self.python.update(kept)

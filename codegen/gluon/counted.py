@@ -59,8 +59,9 @@ class _Counting:
             raise Unfit("a dot counts only some positions of its right side")
         if v.left_in is None:
             return v
-        terms = [self.term(t) for t in conjuncts(self.whole(v.left_in))]
-        return replace(v, left_in=conjunction(terms))
+        terms = list(conjuncts(self.whole(v.left_in)))
+        mixed = any(map(self.is_mixed, terms))
+        return replace(v, left_in=conjunction([self.by_rows(t) if mixed else self.term(t) for t in terms]))
 
     def whole(self, v: Value) -> Value:
         """A mask with names replaced by what they are bound to."""
@@ -71,21 +72,26 @@ class _Counting:
     def term(self, t: Value) -> Value:
         if not self.depends(t):
             return t
-        if not isinstance(t, Elem) or t.op not in _LEAST:
-            return self.by_rows(t)
+        assert isinstance(t, Elem)
         own, rest = list[Value](), list[Value]()
         for plus, x in (*_terms(t.args[0], True), *_terms(t.args[1], False)):
             signed = x if plus else Elem("neg", (x,))
             (own if self.depends(x) else rest).append(signed)
-        if any(self.is_walked(x) for x in own):
-            return self.by_rows(t)
         total = self.extreme(_sum(own), _LEAST[t.op])
         return Elem(t.op, (Elem("add", (total, _sum(rest))) if rest else total, Lit(0, INT)))
 
+    def is_mixed(self, t: Value) -> bool:
+        """Do rows and positions decide a term together, and not by a sum of what each of them gives?"""
+        if not self.depends(t):
+            return False
+        if not isinstance(t, Elem) or t.op not in _LEAST:
+            return True
+        return any(self.depends(x) and self.is_walked(x) for side in t.args for _, x in _terms(side, True))
+
     def by_rows(self, t: Value) -> Value:
-        """A term that rows and positions decide together: whoever evaluates it for all rows needs to know no more."""
-        if any(isinstance(x, Ref) and x.name != self.row and self.depends(x) for x in walk_values(t)):
-            raise Unfit("which positions count depends on values of each row")
+        """A term to be evaluated for all rows, together with the others: then nobody needs to know more of it."""
+        if any(isinstance(x, Ref) and x.name not in self.still and self.depends(x) for x in walk_values(t)):
+            raise Unfit("which positions count depends on what a step computes for each row")
         return t
 
     def is_walked(self, v: Value) -> bool:

@@ -29,7 +29,7 @@ def walked(kernel: Kernel) -> tuple[Loop, str]:
     if not loop.axis.blocked or loop.reverse:
         raise Unfit("its walk does not take blocks in order")
     blocked = {a.name for a in kernel.grid if a.blocked}
-    if len(rows) != 1 or blocked != rows:
+    if len(rows) != 1 or not rows <= blocked <= {*rows, *(d.column for d in inside)}:
         raise Unfit("its dots do not share the rows that a program has")
     if any(d.batch for d, _ in dots):
         raise Unfit("its dots have a batch axis")

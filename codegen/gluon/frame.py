@@ -10,6 +10,7 @@ from einc.codegen.emit.layout import indented, wrapped
 from einc.codegen.emit.names import Names
 from einc.codegen.emit.text import File
 from einc.codegen.gluon.expressions import Layouts
+from einc.codegen.gluon.ledger import parted
 from einc.codegen.gluon.specialise_warps import parts
 from einc.codegen.triton.kernels import KernelWriter, in_lines
 from einc.tile import Fold, Kernel, Let, Load, Ref, Value
@@ -50,7 +51,10 @@ class Frame(KernelWriter):
         self.lets = {s.names[0]: s for s in lets(self.kernel.body)}
         self.shared = tuple(s.names[0] for s in self.before if isinstance(s, Let) and self.is_shared(s))
         self.rows = next(a for a in self.kernel.grid if a.name == self.roles.axis)
-        self.origin = self.take("position", self.rows.name, f"{self.rows.name}0")
+        blocked = [a.name for a in self.kernel.grid if a.blocked]
+        self.origins = {a: self.take("position", a, f"{a}0") for a in blocked}
+        self.origin = self.origins[self.rows.name]
+        self.parted = parted(self.kernel, self.rows.name)
         self.ends = self.names.fresh("full"), self.names.fresh("masked")
         self.start, self.total = self.names.fresh("first"), self.names.fresh("steps")
         self.consumer = self.names.fresh("c")
@@ -93,8 +97,10 @@ class Frame(KernelWriter):
     # Functions -------------------------------------------------------------------------------------------------------
 
     def singles(self) -> list[str]:
-        """The places along axes of the grid that are not blocked, and where the block of rows begins."""
-        return [self.take("value", a.name, a.name) for a in self.kernel.grid if not a.blocked] + [self.origin]
+        """The places along axes of the grid that are not blocked, and where blocks begin along those that are."""
+        return [self.take("value", a.name, a.name) for a in self.kernel.grid if not a.blocked] + [
+            *self.origins.values()
+        ]
 
     def passed(self) -> list[str]:
         """What the kernel's own function computes for the others."""
@@ -112,7 +118,9 @@ class Frame(KernelWriter):
     def segmented(self) -> tuple[bool, bool]:
         """Are there masked steps before the full ones, and full ones at all?"""
         full = self.walked.full
-        return full is not None and bool(full.body) and full.start is not None, full is not None and bool(full.body)
+        if full is None or not full.body or full.body == self.walked.body:
+            return False, False
+        return full.start is not None, True
 
     def arguments(self) -> list[str]:
         """The names of the kernel's arguments."""

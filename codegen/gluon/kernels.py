@@ -64,10 +64,10 @@ class _Main(Part):
             yield f"{name} = {place}"
             return
         block = self.python["block", a.name]
-        if self.roles.backwards:
+        if self.roles.backwards and a.name == self.roles.axis:
             yield "# the last blocks first, which take longest"
             place = f"(tl.cdiv({self.size(a)}, {block}) - 1 - {place})"
-        yield f"{self.frame.origin} = {place} * {block}"
+        yield f"{self.frame.origins[a.name]} = {place} * {block}"
 
     def bounds(self) -> Iterator[str]:
         """The steps of the walk, and which of them need no masks."""

@@ -72,8 +72,9 @@ class Producer(Part):
     def coordinate(self, s: Slots, axis: str | None, dim: int, c: int) -> str:
         if axis is None:
             return self.write.coordinate(s.load.index[dim], None)
-        if axis == self.roles.axis:
-            return f"tl.cast({self.frame.origin}{f' + {c * ROWS}' if c else ''}, tl.int32)"
+        if axis in self.frame.origins:
+            later = f" + {c * ROWS}" if c and axis == self.roles.axis else ""
+            return f"tl.cast({self.frame.origins[axis]}{later}, tl.int32)"
         if axis == self.frame.walked.axis.name:
             return f"tl.cast({self.python['position', axis]}, tl.int32)"
         return "0"  # all of an axis that is held whole

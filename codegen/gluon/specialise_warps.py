@@ -4,16 +4,19 @@
     -->  producer:  loop j: fill k; fill v
          consumers: loop j: begin s(j), o(j - 1); finish s(j); p(j) = f(s(j)); finish o(j - 1)
 
+    loop k: a = load A; b = load B; c = c + dot(a, b)
+    -->  consumers: loop k: begin c(k); finish c(k - 1)
+
 A dot whose sides are all loaded belongs to its own step; one with a computed side, to the step after, in which it runs
-while that side of the next block is computed. That needs a dot whose result only a state takes. Copies go by
-descriptors, to slots in shared memory, as many as there is room for. What is computed stays in registers, which decide
-how long a block of the walk is. Where later blocks of rows take longer, they run first, and those of few heads at a
-time, whose keys stay in the cache.
+while that side of the next block is computed. That needs a dot whose result only a state takes. A dot that only adds
+up what is loaded is finished when that of the next step has begun. Copies go by descriptors, to slots in shared memory,
+as many as there is room for. What is computed stays in registers, which decide how long a block of the walk is. Where
+later blocks of rows take longer, they run first, and those of few heads at a time, whose keys stay in the cache.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import prod
 
 from einc import tile
@@ -21,6 +24,7 @@ from einc.base.facts import row_major
 from einc.base.types import F32
 from einc.codegen.gluon.counted import count_by_position
 from einc.codegen.gluon.fit import Unfit, check_fit, walked
+from einc.codegen.gluon.ledger import Ledger, sizes
 from einc.codegen.gluon.lengths import grows
 from einc.codegen.gluon.name_dots import name_dots
 from einc.pipeline import Context
@@ -29,16 +33,14 @@ from einc.tile.asked import counts_asked, tiles_asked
 from einc.tile.blocks import power
 from einc.tile.choices import descriptor
 from einc.tile.roles import ROWS, WARPGROUP, Begin, Event, Finish, Keep, Make, Release, Ring, Roles, Turn, Wait
-from einc.tile.walk import lets, loops, values_in, walk_values
+from einc.tile.walk import lets, values_in, walk_values
 from einc.tile.windows import box, by_corners, by_descriptor, windows
 
 _CONSUMERS = 2
 _REGISTERS = {1: (240, 24), 2: (240, 24)}  # of consumers and the producer, by how many consumers there are
 _IN_TURN = 2  # consumers that take turns, where special functions take as long as dots
-_SPECIAL = frozenset("div erf exp exp2 expm1 log log1p log2 pow rsqrt sin sqrt tanh".split())
 _OTHER = 48  # registers of a consumer beside tiles
-_WALKS = (128, 64)  # blocks of a walk
-_SLOTS = (4, 2)  # powers of two: slots are found without a division
+_SLOTS = (4, 3, 2)
 _RESERVED = 2048  # bytes of shared memory for barriers, and what crosses warps
 _CACHED = 3  # keys and values of a section of heads take this part of the cache
 
@@ -71,28 +73,29 @@ def _specialised(kernel: Kernel, context: Context) -> Kernel:
     if rows not in (ROWS, ROWS * _CONSUMERS):
         raise Unfit(f"consumers take {ROWS} or {ROWS * _CONSUMERS} of {row}")
     reason = Unfit("")
-    for length in (asked[loop.axis.name].cap,) if loop.axis.name in asked else _WALKS:
+    for blocks in sizes(kernel, loop, rows, context):
         try:
-            return _with_blocks(kernel, context, rows, length)
+            return _with_blocks(kernel, context, rows, blocks)
         except Unfit as found:
             reason = found
     raise reason
 
 
-def _with_blocks(kernel: Kernel, context: Context, rows: int, length: int) -> Kernel:
+def _with_blocks(kernel: Kernel, context: Context, rows: int, blocks: dict[str, int]) -> Kernel:
     loop, row = walked(kernel)
-    sizes = {row: Block(rows, rows), loop.axis.name: Block(length, length)}
+    chosen = {name: Block(n, n) for name, n in (blocks | {row: rows}).items()}
     for a in kernel.whole:
         least = kernel.choices.tile(a.name)
         hint = power(prod(context.size(x) for x in a.axes))
-        sizes[a.name] = Block(max(hint, 16 if least is None else least.least), WHOLE)
-    sized = replace(kernel, choices=kernel.choices.sized(sizes))
+        chosen[a.name] = Block(max(hint, 16 if least is None else least.least), WHOLE)
+    sized = replace(kernel, choices=kernel.choices.sized(chosen))
     placed = replace(sized, choices=sized.choices.reached(_ways(sized, context)))
-    whole = by_corners(placed, by_descriptor(placed))
+    boxes = by_descriptor(placed)
+    whole = by_corners(placed, boxes)
     check_fit(whole, row)
-    rings, events = _Pipeline(whole).made()
+    rings, events = _Pipeline(whole, frozenset(boxes)).made()
     consumers = rows // ROWS
-    ledger, rates = Ledger(whole, row, consumers), context.target.rates
+    ledger, rates = Ledger(placed, row, consumers), context.target.rates
     if consumers == _IN_TURN and ledger.functions / rates.special >= ledger.flops / rates.matrix:
         events = in_turn(events)
     most = _REGISTERS[consumers][0] - _OTHER
@@ -107,12 +110,12 @@ def _with_blocks(kernel: Kernel, context: Context, rows: int, length: int) -> Ke
     else:
         raise Unfit(f"two slots of each block take {ledger.shared(deep)} bytes of {room}")
     backwards = kernel.grid[-1].name == row and grows(kernel, loop, row, context, rows)
-    chosen = placed.choices.counted({"warps": WARPGROUP * consumers, "stages": depth})
+    choices = placed.choices.counted({"warps": WARPGROUP * consumers, "stages": depth})
     section = counts_asked(context.choices, kernel, "section")
     if backwards and not section and len(kernel.grid) > 1:
-        chosen = chosen.counted({"section": _section(kernel, loop, context)})
+        choices = choices.counted({"section": _section(kernel, loop, context)})
     roles = Roles(row, consumers, _REGISTERS[consumers], deep, events, backwards)
-    return replace(placed, choices=chosen, roles=roles)
+    return replace(placed, choices=choices, roles=roles)
 
 
 def _section(kernel: Kernel, loop: Loop, context: Context) -> int:
@@ -156,10 +159,11 @@ def in_turn(events: tuple[Event, ...]) -> tuple[Event, ...]:
 
 
 class _Pipeline:
-    """The rings of a kernel, and the events of a step, from which dots of its loop wait for which others."""
+    """The rings of a kernel, and the events of a step, from which dots of its loop wait for which others; `copied` are
+    the tensors that descriptors load."""
 
-    def __init__(self, kernel: Kernel) -> None:
-        self.kernel = kernel
+    def __init__(self, kernel: Kernel, copied: frozenset[str]) -> None:
+        self.copied = copied
         self.before, self.loop, _ = parts(kernel)
         self.lets = {s.names[0]: s for s in lets(self.loop.body)}
         self.loads = {n for n, s in self.lets.items() if isinstance(s.value, Load) and s.value.tensor in self.copied}
@@ -168,12 +172,8 @@ class _Pipeline:
         ]
         self.dots = {n: s.value for n, s in self.lets.items() if isinstance(s.value, Dot)}
         self.late = [n for n, d in self.dots.items() if self.depends(d.left) or self.depends(d.right)]
-        self.early = [n for n in self.dots if n not in self.late]
-
-    @property
-    def copied(self) -> frozenset[str]:
-        """The tensors that descriptors load."""
-        return frozenset(by_descriptor(self.kernel))
+        self.adding = [n for n in self.dots if n not in self.late and self.adds(n)]
+        self.early = [n for n in self.dots if n not in (*self.late, *self.adding)]
 
     def depends(self, v: tile.Value, on: frozenset[str] | None = None) -> bool:
         """Does a value depend on a dot of the loop, or on one of some?"""
@@ -183,6 +183,13 @@ class _Pipeline:
             for x in walk_values(v)
             if isinstance(x, Ref)
         )
+
+    def adds(self, n: str) -> bool:
+        """Does a dot add to a state that nothing else of a step reads or changes?"""
+        state = next((c.name for c in self.loop.carried if c.after == n), None)
+        others = [x for other, s in self.lets.items() if other != n for x in walk_values(s.value)]
+        alone = not any(isinstance(x, Ref) and x.name in (n, state) for x in others)
+        return state is not None and self.dots[n].acc == Ref(state) and alone
 
     def made(self) -> tuple[tuple[Ring, ...], tuple[Event, ...]]:
         """The rings, each of one slot as yet, and the events."""
@@ -200,18 +207,21 @@ class _Pipeline:
     def events(self, of: dict[str, tuple[str, ...]]) -> list[Event]:
         """The events, given which dots read each ring."""
         early = [r for r, dots in of.items() if any(d in self.early for d in dots)]
-        late = [r for r, dots in of.items() if r not in early]
-        last = {r: -1 if any(d in self.late for d in dots) else 0 for r, dots in of.items()}
+        adding = [r for r, dots in of.items() if r not in early and any(d in self.adding for d in dots)]
+        late = [r for r, dots in of.items() if r not in (*early, *adding)]
+        last = {r: -1 if any(d in (*self.late, *self.adding) for d in dots) else 0 for r, dots in of.items()}
         found: list[Event] = [Begin(d) for d in self.early]
+        found += [Wait(r) for r in adding]
+        found += [Begin(d) for d in self.adding]
         found += [Wait(r, -1) for r in late]
         found += [Begin(d, -1) for d in self.late]
         free, bound = self.others()
         found += [Make(free)] if free else []
         found += [Finish(d) for d in self.early]
         found += [Release(r) for r in early if last[r] == 0]
-        found += [Make(bound)]
+        found += [Make(bound)] if bound else []
         found += [Wait(r, 1) for r in early]
-        found += [Finish(d, -1) for d in self.late]
+        found += [Finish(d, -1) for d in (*self.adding, *self.late)]
         found += [Release(r, -1) for r in of if last[r] == -1]
         found += [Keep(d) for d in self.late]
         return found
@@ -224,8 +234,13 @@ class _Pipeline:
 
     def check(self) -> None:
         """Raise `Unfit` where what a late dot gives is needed before it is there."""
-        if not self.late:
-            raise Unfit("no dot reads what another one gives")
+        if not self.late and not self.adding:
+            raise Unfit("no dot reads what another one gives, or adds up by itself")
+        sides = [x for n in (*self.early, *self.adding) for x in (self.dots[n].left, self.dots[n].right)]
+        if any(not isinstance(x, Ref) or x.name not in {*self.loads, *self.held} for x in sides):
+            raise Unfit("a side of a dot is computed from what is loaded")
+        if any(self.dots[n].left_in is not None or self.dots[n].right_in is not None for n in self.adding):
+            raise Unfit("a dot that adds up by itself counts only some positions")
         states = {c.after: c.name for c in self.loop.carried}
         moving = frozenset((*self.late, *(states[n] for n in self.late if n in states)))
         for n in self.late:
@@ -251,53 +266,3 @@ def parts(kernel: Kernel) -> tuple[tuple[tile.Statement, ...], Loop, tuple[tile.
     loop = kernel.body[at]
     assert isinstance(loop, Loop)
     return kernel.body[:at], loop, kernel.body[at + 1 :]
-
-
-@dataclass(frozen=True, slots=True)
-class Ledger:
-    """What the tiles of a kernel take of a consumer's registers, and of shared memory."""
-
-    kernel: Kernel
-    row: str
-    consumers: int
-
-    def width(self, axis: str) -> int:
-        """The positions of a block along an axis."""
-        block = self.kernel.choices.tile(axis)
-        assert block is not None
-        return block.least if block.cap == WHOLE else block.cap
-
-    @property
-    def registers(self) -> int:
-        """Of a thread: results of dots, and computed sides of two bytes."""
-        dots = [s.value for s in lets(self.kernel.body) if isinstance(s.value, Dot)]
-        loaded = {s.names[0] for s in lets(self.kernel.body) if isinstance(s.value, Load)}
-        computed = [d for d in dots if not isinstance(d.left, Ref) or d.left.name not in loaded]
-        threads = WARPGROUP * 32
-        results = sum(ROWS * self.width(d.column) // threads for d in dots)
-        return results + sum(ROWS * self.width(d.inner) // threads // 2 for d in computed)
-
-    @property
-    def flops(self) -> int:
-        """Those of the dots of a step."""
-        dots = [s.value for s in lets(self.kernel.body) if isinstance(s.value, Dot)]
-        return sum(2 * ROWS * self.width(d.column) * self.width(d.inner) for d in dots)
-
-    @property
-    def functions(self) -> int:
-        """The special functions of a step, position by position."""
-        (loop,) = loops(self.kernel.body)
-        tiles = [s for s in lets(loop.body) if len(s.types[0].axes) > 1]
-        found = (v for s in tiles for v in walk_values(s.value) if isinstance(v, tile.Elem) and v.op in _SPECIAL)
-        return sum(ROWS * self.width(loop.axis.name) for _ in found)
-
-    def block(self, tensor: str) -> int:
-        """The bytes of a block of a tensor, of all consumers."""
-        sides = by_descriptor(self.kernel)[tensor]
-        size = next(b.dtype.size for b in self.kernel.buffers if b.name == tensor)
-        return prod(self.width(axis) for axis, _ in sides if axis is not None) * size
-
-    def shared(self, rings: tuple[Ring, ...]) -> int:
-        """The bytes of all slots."""
-        tensors = {s.names[0]: s.value.tensor for s in lets(self.kernel.body) if isinstance(s.value, Load)}
-        return sum(r.depth * self.block(tensors[n]) for r in rings for n in r.loads)

@@ -52,7 +52,7 @@ Chosen = Annotated[
     ),
 ]
 Generator = Annotated[
-    str, typer.Option("--backend", metavar="gluon", help="The generator of kernels: triton, or gluon, on Hopper.")
+    str, typer.Option("--generator", metavar="gluon", help="The generator of kernels: triton, or gluon, on Hopper.")
 ]
 Deterministic = Annotated[
     bool,
@@ -129,7 +129,7 @@ def program_of(
     target: str | None = None,
     splits: int | None = None,
     choices: list[str] | None = None,
-    backend: str = "triton",
+    generator: str = "triton",
     deterministic: bool = True,
     precision: str = "exact",
 ) -> Program:
@@ -147,7 +147,7 @@ def program_of(
         name,
         splits=splits,
         choices=chosen(choices or []),
-        backend=backend,
+        generator=generator,
         deterministic=deterministic,
         precision=precision,
     )

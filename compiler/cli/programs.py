@@ -93,7 +93,7 @@ def dump(
     choices: Chosen = [],  # noqa: B006
     precision: Precision = "exact",
     target: TargetName = None,
-    backend: Generator = "triton",
+    generator: Generator = "triton",
     deterministic: Deterministic = True,
     gradient: Gradients = None,
     as_json: Json = False,
@@ -101,7 +101,7 @@ def dump(
     """Print the program after the passes that changed it."""
     from einc.trials.running import compile_for
 
-    program = program_of(file, expression, level, target, splits, choices, backend, deterministic, precision)
+    program = program_of(file, expression, level, target, splits, choices, generator, deterministic, precision)
     compiled = compile_for(program, requested(size, dtype, scalar), operands_of(gradient))
     chosen = [compiled.stage(name) for name in after] or [s for s in compiled.stages if s.changed or all_stages]
     if as_json:
@@ -137,7 +137,7 @@ def emit(
     choices: Chosen = [],  # noqa: B006
     precision: Precision = "exact",
     target: Annotated[str, typer.Option(metavar="sm_90", help="The machine to make code for.")] = "sm_90",
-    backend: Generator = "triton",
+    generator: Generator = "triton",
     deterministic: Deterministic = True,
     gradient: Gradients = None,
     as_json: Json = False,
@@ -152,7 +152,7 @@ def emit(
         raise typer.BadParameter(f"'{form}' is none of {', '.join(FORMATS)}", param_hint="--format")
     keep_apart(as_json, output, "--output")
     wanted = requested(size, dtype, scalar)
-    program = program_of(file, expression, level, target, splits, choices, backend, deterministic, precision)
+    program = program_of(file, expression, level, target, splits, choices, generator, deterministic, precision)
     parts, notes = aot(program, wanted, form, operands_of(gradient))
     if as_json:
         say_json(notes)
@@ -174,7 +174,7 @@ def explain(
     choices: Chosen = [],  # noqa: B006
     precision: Precision = "exact",
     target: TargetName = None,
-    backend: Generator = "triton",
+    generator: Generator = "triton",
     deterministic: Deterministic = True,
     gradient: Gradients = None,
     as_json: Json = False,
@@ -187,7 +187,7 @@ def explain(
     from einc.trials.running import story_for
 
     keep_apart(as_json, html, "--html")
-    program = program_of(file, expression, level, target, splits, choices, backend, deterministic, precision)
+    program = program_of(file, expression, level, target, splits, choices, generator, deterministic, precision)
     found = story_for(program, requested(size, dtype, scalar), operands_of(gradient))
     if html is not None:
         from einc.base.files import write

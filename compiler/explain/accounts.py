@@ -51,7 +51,10 @@ def level(
         program, Model(program, context), sizes, scalars, bound_tensors(program, schedule, sizes, scalars, operands)
     )
     of = {p.name: p for p in plans}
-    kernels = tuple(figures.kernel(k, *_roles(k, of.get(k.plan))) for k in schedule.kernels)
+    told = c.context.backend.account
+    kernels = tuple(
+        replace(figures.kernel(k, *_roles(k, of.get(k.plan))), account=told(k, c.context)) for k in schedule.kernels
+    )
     return Level(
         level=c.context.level,
         target=c.context.target.name,

@@ -66,7 +66,7 @@ class KernelFigures:
     `moved` are the bytes of each tensor that it reads or writes in memory. `running` are states whose updates depend on
     each other. `domains` are the blocks of walked axes by row: `EMPTY`, `MIXED` or `FULL` of `visits`; `part_starts`
     marks those in which a part of the walk starts. `choices` are written as a user asks for them. `limit` is the
-    resource that the predicted time is spent on.
+    resource that the predicted time is spent on. `account` is what the generator says that it made of it.
     """
 
     name: str
@@ -91,6 +91,7 @@ class KernelFigures:
     bytes: int
     predicted_us: float
     limit: str
+    account: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

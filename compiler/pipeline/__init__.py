@@ -9,6 +9,7 @@ from math import prod
 from typing import Any, TypeVar
 
 from einc import ein, tile
+from einc.base.errors import TargetError
 from einc.base.facts import Layout
 from einc.base.targets import INTERPRETER, Target
 from einc.base.types import F16, DType
@@ -55,6 +56,8 @@ class Backend:
     program, `emit_both` that of one with its gradients. If the generator knows the time of a product on a target,
     `seconds` is the least, and `parts` are those of the walk that take it. `predicted` is the time of a kernel with the
     tiles, warps and stages that it has: infinite where it takes more than there is, None where that cannot be told.
+    A generator for some targets alone says by `lacks` what another one lacks for it, and nothing of its own.
+    `account` tells people what it made of a kernel that all passes are done with.
     """
 
     name: str
@@ -67,6 +70,14 @@ class Backend:
     seconds: Callable[[Product, Target], float] | None = None
     parts: Callable[[Product, Target], int] | None = None
     predicted: Callable[[tile.Kernel, Context], float | None] | None = None
+    lacks: Callable[[Target], str] = lambda _: ""
+    account: Callable[[tile.Kernel, Context], tuple[str, ...]] = lambda *_: ()
+
+    def check(self, target: Target) -> None:
+        """Raise `TargetError` where it has no kernels of its own for a target."""
+        if fact := self.lacks(target):
+            what = f"the generator {self.name} has no kernels for {target.name}"
+            raise TargetError(what, fact=fact, hint="leave out the generator")
 
 
 @dataclass(frozen=True, slots=True)

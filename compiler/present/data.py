@@ -71,7 +71,7 @@ def _decision_data(d: Decision) -> dict[str, object]:
 
 
 def _kernel_data(k: KernelFigures) -> dict[str, object]:
-    return {
+    found: dict[str, object] = {
         "name": k.name,
         "equations": [e.name for e in k.equations],
         "grid": list(k.grid),
@@ -93,6 +93,7 @@ def _kernel_data(k: KernelFigures) -> dict[str, object]:
         "limit": k.limit,
         "derivation": [asdict(d) for d in k.derivations],
     }
+    return found | {"account": list(k.account)} if k.account else found
 
 
 def _accumulators(d: Derivation) -> list[dict[str, object]]:

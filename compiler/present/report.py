@@ -24,6 +24,7 @@ def report(s: Story) -> str:
         (SLICES, list(in_slices(s))),
         (f"how it is carried (-O{s.chosen})", list(derived(s))),
         ("kernels", [line for f in s.levels for line in _kernels(f)]),
+        ("what the generator made of it", list(generated(s))),
         ("what is fastest, by measuring", list(measured(s))),
         ("what shares a kernel, by predicted time", list(_decided(s.level.decisions))),
     ]
@@ -229,6 +230,15 @@ def _details(k: KernelFigures, by_model: bool) -> Iterator[str]:
         yield f"in {k.splits} parts"
     if k.choices:
         yield f"chosen{' by the model' * by_model}: {' '.join(f'{name}={value}' for name, value in k.choices.items())}"
+
+
+def generated(s: Story) -> Iterator[str]:
+    """What the generator says of each kernel that it has something to say of."""
+    for k in s.level.kernels:
+        if k.account:
+            yield f"kernel {k.name}"
+            for line in k.account:
+                yield from wrapped(line, "  ", "    ")
 
 
 def measured(s: Story) -> Iterator[str]:

@@ -17,6 +17,7 @@ from einc.base.facts import Fact
 from einc.base.targets import target
 from einc.base.types import DType
 from einc.binding import Bindings, bind
+from einc.codegen import BACKENDS
 from einc.driver import elaborate, given, parse
 from einc.ein.batching import batched
 from einc.ein.printer import print_signature
@@ -200,7 +201,13 @@ def _batched(rest: tuple[str, list[int]]) -> Callee:
     one, having = callee(rest[0]), list(map(bool, rest[1]))
     own = one.options
     options = Options(
-        own.level, own.target, own.verify, own.choices, deterministic=own.deterministic, precision=own.precision
+        own.level,
+        own.target,
+        own.verify,
+        own.choices,
+        generator=own.generator,
+        deterministic=own.deterministic,
+        precision=own.precision,
     )
     return type(one)(
         described("batched", rest),
@@ -229,13 +236,19 @@ def of_text(text: str, name: str | None, options: Options, made: type[Callee] = 
 
 
 def of_program(
-    rest: tuple[str, str | None, int, str | None, bool, list[list[str]], bool, str], made: type[Callee] = Callee
+    rest: tuple[str, str | None, int, str | None, bool, list[list[str]], str, bool, str], made: type[Callee] = Callee
 ) -> Callee:
     """The callee of a description, of this class."""
-    text, name, level, machine, verify, choices, deterministic, precise = rest
-    asked = tuple(choice(key, value) for key, value in choices)
-    to = None if machine is None else target(machine)
-    own = Options(level, to, verify, asked, deterministic=deterministic, precision=precision(precise))
+    text, name, level, machine, verify, choices, generator, deterministic, precise = rest
+    own = Options(
+        level,
+        None if machine is None else target(machine),
+        verify,
+        tuple(choice(key, value) for key, value in choices),
+        generator=BACKENDS[generator],
+        deterministic=deterministic,
+        precision=precision(precise),
+    )
     return of_text(text, name, own, made)
 
 

@@ -55,7 +55,7 @@ _lock = threading.RLock()
 class Options:
     """A user's options for the compiler; a `target` of None is the machine that the operands are on.
 
-    `begin` are kernels that the text itself gives, if it does; `backend` writes the kernels. If results are `free`,
+    `begin` are kernels that the text itself gives, if it does; `generator` writes the kernels. If results are `free`,
     they may lie in memory in any order of their axes. `tune` says how much is measured, where None leaves it to the
     environment (`einc.tuning.modes`). What need not be `deterministic` may add in another order in each run.
     `precision` is what contractions of f32 multiply in.
@@ -66,17 +66,18 @@ class Options:
     verify: bool = True
     choices: tuple[Choice, ...] = ()
     begin: Given | None = None
-    backend: Backend = TRITON
+    generator: Backend = TRITON
     free: bool = False
     tune: str | None = None
     deterministic: bool = True
     precision: DType = F32
 
     def written(self) -> list[Any]:
-        """Those that a description keeps, as values of JSON."""
+        """All but `begin`, `free` and `tune`, as values of JSON."""
         chosen = [[f"{c.kernel}.{c.name}" if c.kernel else c.name, str(c.value)] for c in self.choices]
         machine = None if self.target is None else self.target.name
-        return [self.level, machine, self.verify, chosen, self.deterministic, named_precision(self.precision)]
+        beside = [self.generator.name, self.deterministic, named_precision(self.precision)]
+        return [self.level, machine, self.verify, chosen, *beside]
 
     def meant(self, program: ein.Program) -> ein.Program:
         """The program whose contractions of f32 multiply as precisely as is asked for."""
@@ -118,7 +119,9 @@ class Options:
     ) -> Compiled:
         """The same with what was asked for and what the model chooses."""
         machine, program = self.machine(where), self.meant(program)
-        check_precision(self.precision, machine.name, lambda t: self.backend.multiplies(machine, t))
+        if self.target is not None or (where is not None and where.backend == "triton"):
+            self.generator.check(machine)
+        check_precision(self.precision, machine.name, lambda t: self.generator.multiplies(machine, t))
         lying = {p.name: own for p, own in zip(program.operands, layouts, strict=False)}
         made = compile_program(
             program,
@@ -128,7 +131,7 @@ class Options:
             self.verify,
             self.choices,
             self.begin,
-            self.backend,
+            self.generator,
             lying,
             self.deterministic,
         )

@@ -43,8 +43,9 @@ LENGTHS = [(200, 300), (128, 256), (257, 70)]
 
 def compiled(text: str, sizes: Mapping[str, int], dtype: DType = BF16, name: str = "sm_90") -> Compiled:
     script = driver.parse(text)
-    dims = elaborate(script).shapes()
-    program = elaborate(script, {n: Fact((2,) * len(dims[n]), dtype) for n in script.operands})
+    operands = elaborate(script).operands
+    types = {p.name: dtype if p.dtype.is_float else p.dtype for p in operands}
+    program = elaborate(script, {p.name: Fact((2,) * len(p.dims), types[p.name]) for p in operands})
     known = {a.name: sizes.get(a.name, 128) for a in program.axes}
     return compile_program(program, 2, target(name), known, choices=in_parts(1), backend=GLUON)
 

@@ -6,17 +6,17 @@
     def f(...): ...
 
 `after=PASS` expects the dump after that pass of the pipeline (`(unchanged)` if the pass changed nothing), with the
-passes before it run at `level`, for the extents `size` and the machine `target`, and with the `precision` of f32;
-`pass=PASS` runs that pass alone, on the kernels of a text that has some, in a `.tile` file;
+passes before it run at `level`, for the extents `size`, the machine `target` and the `generator`, and with the
+`precision` of f32; `pass=PASS` runs that pass alone, on the kernels of a text that has some, in a `.tile` file;
 `operands A=f32[2,3]` gives facts about operands, and `lies A=1,0:16` says that the steps in memory of an operand are
-the longer the earlier a dimension is named, and multiples of 16 bytes, but for the last. `check` expects the error of
-parsing and elaborating the text, and
+the longer the earlier a dimension is named, and multiples of 16 bytes, but for the last; `dtype=bf16` is that of
+operands of which nothing else is known. `check` expects the error of parsing and elaborating the text, and
 `call A=f32[2,3] window=3` that of a call with these operands and scalars; `ok` where there is none. `explain` expects
-how the reductions are carried, for the extents `size`. `gradient A=f32[2,3]` expects the two halves of the derivative
-of a program, for these operands and the machine `target`; its text may be the name of an example. `unordered` says that
-sums may be added up in any order. `sent A=f32[2,3]` expects what `einc explain` says of the gradients' sums whose terms
-data sends to their places, and of slices. `saving A=f32[2,3]`
-expects what `einc explain` says of the tensors that the second half reads of the first.
+how the reductions are carried, for the extents `size`, and `generated` what the generator says of each kernel.
+`gradient A=f32[2,3]` expects the two halves of the derivative of a program, for these operands and the machine
+`target`. `unordered` says that sums may be added up in any order. `sent A=f32[2,3]` expects what `einc explain` says of
+the gradients' sums whose terms data sends to their places, and of slices. `saving A=f32[2,3]` expects what it says of
+the tensors that the second half reads of the first. A program may be given by the name of an example.
 `pytest --bless` writes what the text gives; a person reads the difference.
 """
 
@@ -32,8 +32,9 @@ from einc.base.source import Source
 from einc.base.targets import target
 from einc.base.types import BY_NAME, PRECISIONS
 from einc.binding import bind
-from einc.codegen import TRITON
+from einc.codegen import BACKENDS
 from einc.explain import Story
+from einc.frontend.parse import Text
 from einc.passes import pipeline
 from einc.pipeline import Context, State
 from einc.present.report import in_slices, saving, sent
@@ -55,12 +56,14 @@ class Flags:
     stage: str = ""
     level: int = 2
     target: str = "interpret"
+    generator: str = "triton"
+    dtype: str = ""
+    precision: str = "exact"
     sizes: dict[str, int] = field(default_factory=dict)
     facts: dict[str, Fact] = field(default_factory=dict)
     scalars: dict[str, ScalarValue] = field(default_factory=dict)
     layouts: dict[str, Layout] = field(default_factory=dict)
     deterministic: bool = True
-    precision: str = "exact"
 
 
 @dataclass(frozen=True)
@@ -108,26 +111,24 @@ def bless(golden: Golden) -> None:
 def parse_flags(line: str) -> Flags:
     """`# after=hoist level=1 size i=16,j=32 operands A=f32[2,3]`; raises `ValueError` for anything else."""
     words = line.removeprefix("#").split()
-    verb, stage, level, machine, precision = "", "", 2, "interpret", "exact"
+    verb, stage, level, deterministic = "", "", 2, True
+    named = {"target": "interpret", "generator": "triton", "dtype": "", "precision": "exact"}
     sizes: dict[str, int] = {}
     facts: dict[str, Fact] = {}
     scalars: dict[str, ScalarValue] = {}
     layouts: dict[str, Layout] = {}
-    deterministic = True
     for word in words:
         key, _, value = word.partition("=")
-        if word in ("check", "call", "explain", "gradient", "saving", "sent"):
+        if word in ("check", "call", "explain", "generated", "gradient", "saving", "sent"):
             verb = word
         elif key in ("after", "pass"):
             verb, stage = key, value
         elif key == "level":
             level = int(value)
-        elif key == "target":
-            machine = value
         elif word == "unordered":
             deterministic = False
-        elif key == "precision":
-            precision = value
+        elif key in named:
+            named[key] = value
         elif operand := _OPERAND.fullmatch(word):
             shape = tuple(int(n) for n in operand[3].split(",") if n)
             facts[operand[1]] = Fact(shape, BY_NAME[operand[2]])
@@ -141,8 +142,9 @@ def parse_flags(line: str) -> Flags:
         elif word not in ("size", "operands", "lies"):
             raise ValueError(f"unknown flag '{word}' in '{line}'")
     if not verb:
-        raise ValueError(f"'{line}' says nothing to do: after=, pass=, check, call, explain, gradient, saving or sent")
-    return Flags(verb, stage, level, machine, sizes, facts, scalars, layouts, deterministic, precision)
+        verbs = "after=, pass=, check, call, explain, generated, gradient, saving or sent"
+        raise ValueError(f"'{line}' says nothing to do: {verbs}")
+    return Flags(verb, stage, level, *named.values(), sizes, facts, scalars, layouts, deterministic)
 
 
 def _scalar(text: str) -> ScalarValue:
@@ -158,6 +160,8 @@ def outcome(golden: Golden) -> str:
         return dump(golden.text, golden.path.name, flags)
     if flags.verb == "explain":
         return derivation(golden.text, golden.path.name, flags)
+    if flags.verb == "generated":
+        return generated(golden.text, golden.path.name, flags)
     if flags.verb == "gradient":
         return gradient(golden.text, golden.path.name, flags)
     if flags.verb == "saving":
@@ -172,19 +176,41 @@ def dump(text: str, name: str, flags: Flags) -> str:
     """The program or schedule after a stage; `(unchanged)` where the stage changed nothing."""
     from einc.frontend import elaborate, parse
 
-    machine, ordered = target(flags.target), flags.deterministic
-    context = Context(TRITON, flags.level, machine, flags.sizes, layouts=flags.layouts, deterministic=ordered)
-    parsed = parse(Source(name, text))
+    generator, machine, ordered = BACKENDS[flags.generator], target(flags.target), flags.deterministic
+    context = Context(generator, flags.level, machine, flags.sizes, layouts=flags.layouts, deterministic=ordered)
+    parsed = parse(Source(name, _example(text)))
     kernels = None if parsed.kernels is None else parsed.kernels.schedule
-    program = replace(elaborate(parsed, flags.facts or None), precision=PRECISIONS[flags.precision])
+    program = replace(elaborate(parsed, known(parsed, flags)), precision=PRECISIONS[flags.precision])
     before = after = State(program, kernels)
-    for stage in pipeline(TRITON):
+    for stage in pipeline(generator):
         last = stage.name == flags.stage
         if last or (flags.verb == "after" and stage.level <= flags.level):
             before, after = after, stage.run(after, context)
         if last:
             return "(unchanged)\n" if before == after else show(after)
     raise ValueError(f"no pass is named '{flags.stage}'")
+
+
+def known(text: Text, flags: Flags) -> dict[str, Fact] | None:
+    """What is known of the operands: of those that nothing else is said of, the type, if there is one."""
+    from einc.frontend import elaborate
+
+    if not flags.dtype:
+        return flags.facts or None
+    types = {p.name: BY_NAME[flags.dtype] if p.dtype.is_float else p.dtype for p in elaborate(text).operands}
+    return {p.name: Fact((2,) * len(p.dims), types[p.name]) for p in elaborate(text).operands} | flags.facts
+
+
+def generated(text: str, name: str, flags: Flags) -> str:
+    """What the generator says of each kernel, as `einc explain` prints it."""
+    import einc
+    from einc.present import report
+    from einc.trials.request import Request
+    from einc.trials.running import story_for
+
+    program = einc.compile(_example(text), flags.level, flags.target, name, generator=flags.generator)
+    request = Request(flags.sizes, {"": BY_NAME[flags.dtype]} if flags.dtype else {})
+    return "\n".join(report.generated(story_for(program, request))) + "\n"
 
 
 def derivation(text: str, name: str, flags: Flags) -> str:

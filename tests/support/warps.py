@@ -150,7 +150,11 @@ class Flying:
 
     def finish(self) -> None:
         left = self.left.array if isinstance(self.left, Shared) else np.asarray(self.left)
-        self.result = tile(left @ self.right.array + (np.asarray(self.acc) if self.added else 0))
+        acc = self.acc.result if isinstance(self.acc, Flying) else self.acc
+        self.result = tile(left @ self.right.array + (np.asarray(acc) if self.added else 0))
+
+    def __array__(self, *_: Any, **__: Any) -> Any:
+        raise _HERE.run.fail("a dot is read before it is finished")
 
 
 @dataclass
@@ -232,10 +236,7 @@ def finish(flying: int, deps: Sequence[Any]) -> Any:
     pause()
     while len(_HERE.dots) > flying:
         _HERE.dots.pop(0).finish()
-    for d in deps:
-        if isinstance(d, Flying) and d.result is None:
-            raise _HERE.run.fail("a dot is read before it is finished")
-    found = [d.result if isinstance(d, Flying) else d for d in deps]
+    found = [d.result if isinstance(d, Flying) and d.result is not None else d for d in deps]
     return found[0] if len(found) == 1 else tuple(found)
 
 
@@ -305,7 +306,8 @@ TL = SimpleNamespace(
 GL = SimpleNamespace(
     constexpr=None, int64="int64", static_range=range, warp_specialize=specialise, allocate_shared_memory=allocated,
     arange=lambda a, b, layout: tile(np.arange(a, b)), full=lambda shape, x, dtype, layout: tile(np.full(shape, x)),
-    convert_layout=lambda x, layout: x, NVMMADistributedLayout=lambda *_: None, SliceLayout=lambda *_: None,
+    convert_layout=lambda x, layout: x, split=lambda x: (x[..., 0], x[..., 1]),
+    NVMMADistributedLayout=lambda *_: None, SliceLayout=lambda *_: None,
     BlockedLayout=lambda *_: None, DotOperandLayout=lambda *_: None,
 )  # fmt: skip
 
@@ -332,7 +334,10 @@ def run(source: str, name: str, operands: Tensors, results: Tensors, *scalars: A
     space: dict[str, Any] = {
         "torch": torch, "math": math, "tl": TL, "gl": GL, "triton": SimpleNamespace(jit=_jit),
         "gluon": SimpleNamespace(jit=_jit), "fetch": fetch,
-        "hopper": SimpleNamespace(warpgroup_mma=dot, warpgroup_mma_wait=finish, fence_async_shared=lambda: None),
+        "hopper": SimpleNamespace(
+            warpgroup_mma=dot, warpgroup_mma_wait=finish, warpgroup_mma_init=lambda x: x,
+            fence_async_shared=lambda: None,
+        ),
         "mbarrier": SimpleNamespace(
             init=begin, expect=lambda b, size: b.arrive(1, int(size)), wait=wait, arrive=arrive,
             MBarrierLayout=lambda: None,

@@ -288,7 +288,8 @@ def test_the_gradient_is_given_when_it_is_asked_for() -> None:
 
 
 def test_a_program_is_copied_and_pickled_by_its_text() -> None:
-    chosen = einc.compile(TEXT, level=1, name="mine", target="sm_90", verify=False, choices={"L.BI": 32, "warps": 8})
+    options: dict[str, Any] = {"level": 1, "name": "mine", "target": "sm_90", "verify": False, "generator": "gluon"}
+    chosen = einc.compile(TEXT, **options, choices={"L.BI": 32, "warps": 8})
     back = pickle.loads(pickle.dumps(chosen))
     shapes = [t.to("meta") for t in operands()]
     assert (str(back), back.source(*shapes)) == (str(chosen), chosen.source(*shapes))

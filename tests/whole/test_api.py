@@ -14,6 +14,7 @@ import torch
 
 import einc
 from einc.driver import parse
+from einc.runtime.callee import callee
 
 pytestmark = pytest.mark.usefixtures("on_cpu")
 
@@ -332,6 +333,8 @@ def test_no_gpu(matrices: tuple[Any, Any]) -> None:
         ({"text": 3}, "a program is text"),
         ({"text": MATMUL, "level": 7}, "no optimisation level 7"),
         ({"text": MATMUL, "target": "sm_09"}, "unknown target 'sm_09'"),
+        ({"text": MATMUL, "generator": "gluno"}, "(?s)no generator is called 'gluno'.*did you mean 'gluon'"),
+        ({"text": MATMUL, "generator": "gluon", "target": "sm_80"}, "(?s)no kernels for sm_80.*no dots of warpgroups"),
         ({"text": Path("nowhere.ein")}, "cannot read 'nowhere.ein'"),
         ({"text": ""}, "empty"),
         ({"text": "C[i] = A[i"}, "never closed|not closed|unclosed"),
@@ -340,6 +343,12 @@ def test_no_gpu(matrices: tuple[Any, Any]) -> None:
 def test_wrong_compiles(arguments: dict[str, Any], says: str) -> None:
     with pytest.raises(einc.Error, match=says):
         einc.compile(**arguments)
+
+
+def test_a_generator_is_part_of_what_a_program_is_kept_under() -> None:
+    two = [einc.compile(MATMUL, target="sm_90", generator=name)._callee for name in ("triton", "gluon")]
+    assert two[0].description != two[1].description
+    assert [callee(c.description).options.generator.name for c in two] == ["triton", "gluon"]
 
 
 # ---------------------------------------------------------------------------------------------------------------------

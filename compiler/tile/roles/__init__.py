@@ -148,11 +148,16 @@ class Roles:
         return tuple(e for e in self.events if e.step < 0)
 
 
-def in_flight(events: tuple[Event, ...], dot: str) -> int:
-    """How many dots may go on when one is finished: those begun after it, and finished after it."""
-    begun = [e.dot for e in events if isinstance(e, Begin)]
-    ends = [e.dot for e in events if isinstance(e, Finish)]
-    return sum(1 for d in begun[begun.index(dot) + 1 :] if d not in ends[: ends.index(dot)])
+def in_flight(events: tuple[Event, ...], finish: Finish, steps: range) -> int:
+    """How many dots may go on when one is finished in a step: those begun after it, and finished after it.
+
+    `events` are those of every step, and `steps` the ones that there are, counted from this one.
+    """
+    count = len(events)
+    begins = {e.dot: k - e.step * count for k, e in enumerate(events) if isinstance(e, Begin)}
+    ends = {e.dot: k - e.step * count for k, e in enumerate(events) if isinstance(e, Finish)}
+    begun, now = begins[finish.dot] + finish.step * count, events.index(finish)
+    return sum(begun < begins[d] + n * count < now < ends[d] + n * count for d in begins for n in steps)
 
 
 def subject(e: Event) -> tuple[str, tuple[str, ...]]:

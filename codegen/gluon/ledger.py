@@ -1,0 +1,131 @@
+"""What the tiles of a kernel take of a consumer's registers and of shared memory, and which blocks it may have."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import prod
+
+from einc import tile
+from einc.pipeline import Context
+from einc.tile import WHOLE, Dot, Kernel, Load, Loop, Ref
+from einc.tile.asked import tiles_asked
+from einc.tile.blocks import power
+from einc.tile.roles import ROWS, WARPGROUP, Ring
+from einc.tile.walk import lets, loops, own_values, walk_values
+from einc.tile.windows import by_descriptor
+
+_SPECIAL = frozenset("div erf exp exp2 expm1 log log1p log2 pow rsqrt sin sqrt tanh".split())
+_WALKS = (128, 64)  # blocks of a walk, of which registers hold what is computed
+_LINE = 64  # positions of a swizzled line: those of a walk whose blocks only go through shared memory
+_COLUMNS = (256, 128, 64)
+PART = 64  # columns that a consumer is done with at a time: lines of memory of two bytes an element
+_BESIDE = 64  # columns that take as long as what a step takes beside its columns
+
+
+def sizes(kernel: Kernel, loop: Loop, rows: int, context: Context) -> Iterator[dict[str, int]]:
+    """Blocks of the walk and of columns, best first: those that take the least time in whole waves of programs."""
+    asked = tiles_asked(context.choices, kernel)
+    made = {s.names[0]: s.value for s in lets(kernel.body)}
+    sides = [x for v in made.values() if isinstance(v, Dot) for x in (v.left, v.right)]
+    loaded = all(isinstance(x, Ref) and isinstance(made.get(x.name), Load) for x in sides)
+    walks = (asked[loop.axis.name].cap,) if loop.axis.name in asked else (_LINE,) if loaded else _WALKS
+    row = next(d.row for d in made.values() if isinstance(d, Dot))
+    columns = [a for a in kernel.grid if a.blocked and a.name != row]
+    found: list[dict[str, int]] = [{}]
+    for a in columns:
+        widest = max(power(prod(map(context.size, a.axes))), _COLUMNS[-1])
+        own = (asked[a.name].cap,) if a.name in asked else tuple(n for n in _COLUMNS if n <= widest)
+        found = [{**f, a.name: n} for f in found for n in own]
+    counted = {a.name: prod(map(context.extent, a.axes)) for a in kernel.grid}
+
+    def waves(blocks: dict[str, int]) -> int:
+        programs = prod(-(-n // {**blocks, row: rows}.get(a, 1)) for a, n in counted.items())
+        each = prod(n + _BESIDE for n in blocks.values())
+        return -(-programs // context.target.rates.processors) * each
+
+    for blocks in sorted(found, key=waves):
+        yield from ({**blocks, loop.axis.name: n} for n in walks)
+
+
+def parted(kernel: Kernel, row: str) -> str | None:
+    """The axis along which what stands behind the loop is done in parts, if it can be: that of the columns of programs
+    of which all tiles there are, where nothing folds these."""
+    columns = [a.name for a in kernel.grid if a.blocked and a.name != row]
+    at = next(k for k, s in enumerate(kernel.body) if isinstance(s, Loop))
+    after = kernel.body[at + 1 :]
+    axes = [t.axes for s in after for t in (s.types if isinstance(s, tile.Let) else (s.type,))]  # type: ignore[union-attr]
+    block = None if len(columns) != 1 else kernel.choices.tile(columns[0])
+    folds = any(isinstance(v, tile.Fold) for s in after for own in own_values(s) for v in walk_values(own))
+    if block is None or folds or any(len(a) > 1 and {*a} != {row, columns[0]} for a in axes):
+        return None
+    return columns[0] if block.cap > PART else None
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """What the tiles of a kernel take of a consumer's registers, and of shared memory."""
+
+    kernel: Kernel
+    row: str
+    consumers: int
+
+    def width(self, axis: str) -> int:
+        """The positions of a block along an axis."""
+        block = self.kernel.choices.tile(axis)
+        assert block is not None
+        return block.least if block.cap == WHOLE else block.cap
+
+    @property
+    def registers(self) -> int:
+        """Of a thread: results of dots, computed sides of two bytes, what it loads by itself, and from where, if rows
+        and positions decide that together."""
+        dots = [s.value for s in lets(self.kernel.body) if isinstance(s.value, Dot)]
+        loaded = {s.names[0] for s in lets(self.kernel.body) if isinstance(s.value, Load)}
+        computed = [d for d in dots if not isinstance(d.left, Ref) or d.left.name not in loaded]
+        threads = WARPGROUP * 32
+        results = sum(ROWS * self.width(d.column) // threads for d in dots)
+        results += sum(ROWS * self.width(d.inner) // threads // 2 for d in computed)
+        (loop,) = loops(self.kernel.body)
+        tile_of = ROWS * self.width(loop.axis.name) // threads
+        copied = by_descriptor(self.kernel)
+        own = [s for s in lets(loop.body) if isinstance(s.value, Load) and s.value.tensor not in copied]
+        results += sum(tile_of * s.types[0].dtype.size // 4 for s in own if len(s.types[0].axes) > 1)
+        places = [i for s in own if isinstance(s.value, Load) for i in s.value.index]
+        return results + tile_of * sum(map(self.is_mixed, places))
+
+    def is_mixed(self, v: tile.Value) -> bool:
+        """Do rows and positions of the walk decide a value together, position by position?"""
+        (loop,) = loops(self.kernel.body)
+        axes = {s.names[0]: {*s.types[0].axes} for s in lets(self.kernel.body)}
+        found = set[str]().union(*(axes.get(x.name, {x.name}) for x in walk_values(v) if isinstance(x, Ref)))
+        return {self.row, loop.axis.name} <= found
+
+    @property
+    def flops(self) -> int:
+        """Those of the dots of a step."""
+        dots = [s.value for s in lets(self.kernel.body) if isinstance(s.value, Dot)]
+        return sum(2 * ROWS * self.width(d.column) * self.width(d.inner) for d in dots)
+
+    @property
+    def functions(self) -> int:
+        """The special functions of a step, position by position."""
+        (loop,) = loops(self.kernel.body)
+        tiles = [s for s in lets(loop.body) if len(s.types[0].axes) > 1]
+        found = (v for s in tiles for v in walk_values(s.value) if isinstance(v, tile.Elem) and v.op in _SPECIAL)
+        return sum(ROWS * self.width(loop.axis.name) for _ in found)
+
+    def block(self, tensor: str) -> int:
+        """The bytes of a block of a tensor, of all consumers."""
+        sides = by_descriptor(self.kernel)[tensor]
+        size = next(b.dtype.size for b in self.kernel.buffers if b.name == tensor)
+        return prod(self.width(axis) for axis, _ in sides if axis is not None) * size
+
+    def shared(self, rings: tuple[Ring, ...]) -> int:
+        """The bytes of all slots, and of tiles that change threads before they are stored."""
+        tensors = {s.names[0]: s.value.tensor for s in lets(self.kernel.body) if isinstance(s.value, Load)}
+        stored = [s.type for s in self.kernel.body if isinstance(s, tile.Store) and len(s.type.axes) > 1]
+        part = parted(self.kernel, self.row)
+        wide = [PART if part in t.axes else self.width(t.axes[-1]) for t in stored]
+        moved = max((ROWS * n * t.dtype.size for n, t in zip(wide, stored, strict=True)), default=0)
+        return sum(r.depth * self.block(tensors[n]) for r in rings for n in r.loads) + self.consumers * moved

@@ -1,0 +1,77 @@
+"""What consumers read by themselves beside the blocks that are copied for them: biases, tables, documents."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from einc import driver
+from einc.base.types import BF16
+from einc.codegen.run.aot import compile_ahead
+from einc.driver import elaborate
+from einc.evaluate import evaluate
+from tests.codegen.test_gluon import MANY, compiled, loops
+from tests.support import warps
+from tests.support.compiled import definition
+from tests.support.sass import disassembled
+
+SCORES = "S[b, h, i, j] = sum[d](Q[b, h, i, d] * K[b, h, j, d]) * 0.1"
+READS = {
+    "pairs": ("T[h, i, j]", f"{SCORES} + T[h, i, j]"),
+    "slopes": ("T[h]", f"{SCORES} - T[h] * (i - j)"),
+    "distances": ("T[h, r]", f"{SCORES} + T[h, clamp(i - j + 8, 0, |r| - 1)]"),
+    "documents": ("D[i]: i32, E[j]: i32", f"{SCORES} + where(D[i] == E[j], 0, -inf)"),
+    "causal_documents": ("D[i]: i32, E[j]: i32", f"{SCORES} + where(D[i] == E[j] and j <= i, 0, -inf)"),
+}
+
+
+def program(name: str) -> str:
+    operands, scores = READS[name]
+    head = f"Q[b, h, i, d], K[b, h, j, d], V[b, h, j, e], {operands}"
+    return definition(f"{head}\n{scores}\nO[b, h, i, e] = softmax[j](S) * V[b, h, j, e]")
+
+
+@pytest.mark.parametrize("name", READS)
+def test_threads_compute_what_the_program_means(name: str) -> None:
+    text = program(name)
+    made, exact = compiled(text, {**MANY, "i": 1024, "j": 1024, "r": 16}), elaborate(driver.parse(text))
+    assert made.state.schedule is not None
+    assert all(k.roles is not None for k in made.state.schedule.kernels)
+    sizes = {"b": 1, "h": 2, "i": 200, "j": 300, "d": 64, "e": 64, "r": 16}
+    shapes = {p.name: [sizes[d[0]] for d in p.dims] for p in exact.operands}
+    operands = {n: torch.randn(shape, dtype=torch.float64) for n, shape in shapes.items()}
+    for n in {"D", "E"} & operands.keys():
+        operands[n] = torch.sort(torch.randint(0, 4, shapes[n])).values
+    (meant,) = evaluate(exact, {n: x.numpy() for n, x in operands.items()}, {})
+    found = torch.full(meant.shape, np.nan, dtype=torch.float64)
+    warps.run(made.source, made.emitted.launcher, list(operands.values()), [found])
+    np.testing.assert_allclose(found.numpy(), meant, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", ["documents", "causal_documents"])
+def test_what_no_row_counts_may_be_anything(name: str) -> None:
+    """Also where rows beyond the last one would count it: their document is that of no row."""
+    text = program(name)
+    made = compiled(text, {**MANY, "i": 1024, "j": 1024})
+    q, k, v = (torch.randn(1, 1, n, 64, dtype=torch.float64) for n in (100, 300, 300))
+    rows, keys = torch.arange(100) // 40 + 1, torch.arange(300) // 40
+    found, wanted = (torch.full((1, 1, 100, 64), np.nan, dtype=torch.float64) for _ in range(2))
+    warps.run(made.source, made.emitted.launcher, [q, k, v, rows, keys], [wanted])
+    unread = ~torch.isin(keys, rows)
+    k[:, :, unread], v[:, :, unread] = np.inf, np.nan
+    warps.run(made.source, made.emitted.launcher, [q, k, v, rows, keys], [found])
+    assert torch.equal(found, wanted)
+    assert not wanted.isnan().any()
+
+
+@pytest.mark.aot
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n != "pairs")) for n in READS])
+def test_what_is_read_leaves_registers_for_the_rest(name: str) -> None:
+    sizes = {**MANY, "i": 4096, "j": 4096, "d": 128, "e": 128, "r": 64}
+    made = compiled(program(name), sizes, BF16)
+    (kernel,) = compile_ahead(made.emitted, made.target, made.sizes)
+    assert kernel.shared <= made.target.shared
+    unmasked = sorted((b for b in loops(disassembled(kernel.stages["cubin"]))), key=len)[:2]
+    for body in unmasked:
+        assert not any(x.startswith(("STL", "LDL")) for x in body)
