@@ -15,6 +15,8 @@ from einc.codegen.executor.ops import function, in_place
 
 _WORTH_A_LOOK = 1 << 14  # elements; fewer are compared as fast as their minimum is found
 
+_FEWER = 8  # times as many elements as references to them are worth asking the latter
+
 
 def computed(node: Node, frame: Frame) -> Tensor:
     return as_tensor(node.compute(frame)[0], frame)
@@ -142,6 +144,23 @@ def is_lowest(arg: Node) -> Compute:
         if x.device.type == "cpu" and x.numel() > _WORTH_A_LOOK and bool(x.amin() > -inf):
             return False, False
         return x == -inf, frame.reuse
+
+    return run
+
+
+def is_lowest_beside(arg: Node, reference: Node) -> Compute:
+    """`x == -inf` where the choice is between 0 and `exp(x - m)`, as it is of itself for all m that are finite.
+
+    The references are far fewer than what they are subtracted from, so that this is asked of them.
+    """
+    compared = is_lowest(arg)
+
+    def run(frame: Frame) -> Result:
+        m = computed(reference, frame)
+        few = prod(frame.shape(arg.dims)) >= _FEWER * m.numel()
+        if m.device.type == "cpu" and few and bool(torch.isfinite(m.sum())):
+            return False, False
+        return compared(frame)
 
     return run
 

@@ -118,6 +118,10 @@ class Names:
         self.before.append(bind(name, made))
         return self.read(name)
 
+    def repeats(self, v: Value) -> bool:
+        """Does a body that is being compiled have an operation more than once?"""
+        return any(v in bodies for bodies in self.shared)
+
     def close(self) -> None:
         """End a statement: it takes over no value that it, or the loop around it, reads elsewhere."""
         pending = [n for reads in (self.seen, *self.outside) for n in reads]

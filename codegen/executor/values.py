@@ -20,6 +20,7 @@ from einc.codegen.executor.elementwise import (
     decided,
     is_finite,
     is_lowest,
+    is_lowest_beside,
     logic,
     power,
     unary,
@@ -80,6 +81,10 @@ class Values:
                 return self.scaled(self.node(factor), dot)
             case tile.Elem(op="lt", args=(tile.Elem(op="abs", args=(x,)), tile.Lit(value=bound))) if bound == inf:
                 return self.is_finite(self.node(x))
+            case tile.Elem(op="where", args=(tile.Elem(op="eq") as lowest, tile.Lit(value=0) as zero, power)) if (
+                found := self.referred(lowest, power)
+            ):
+                return self.elem("where", [found, self.node(zero), self.node(power)])
             case tile.Elem(op=op, args=args):
                 return self.elem(op, [self.node(a) for a in args])
             case tile.Convert(dtype=dtype, arg=arg):
@@ -166,6 +171,22 @@ class Values:
             return self.constant(value, BOOL) if isinstance(value, bool) else self.fixed_at(value, result)
         self.shapes.add(dims)
         return node
+
+    def referred(self, lowest: tile.Elem, power: Value) -> Node | None:
+        """The condition of `where(x == -inf, 0, exp(x - m))`, if that is what a choice is, or None.
+
+        It is decided before the power is computed, which may so take the memory of x.
+        """
+        match lowest.args, power:
+            case (
+                (tile.Ref() | tile.Elem() | tile.Convert() as x, tile.Lit(value=bound)),
+                tile.Elem(op="exp", args=(tile.Elem(op="sub", args=(y, tile.Ref() as m)),)),
+            ) if bound == -inf and x == y and not self.names.repeats(lowest):
+                before = len(self.names.seen)
+                arg, reference = self.node(x), self.node(m)
+                del self.names.seen[before:]
+                return Node(BOOL, arg.dims, is_lowest_beside(arg, reference)) if arg.dtype.is_float else None
+        return None
 
     def operation(self, op: str, args: list[Node], t: DType, known: Interval) -> Compute:
         """The function of an operation other than `where`; a truth value that an interval decides is not computed."""

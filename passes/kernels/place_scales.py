@@ -7,7 +7,8 @@
 A positive number does not change which element is the greatest, so that the maximum of a block is scaled once for each
 row. A difference then takes the product up in one operation, which rounds once: with a maximum that is scaled the same
 way, exponents stay differences of equal numbers up to that rounding, and it is the same for all terms of a row. Where
-x is masked by minus infinity, c times it is minus infinity still.
+x is masked by minus infinity, c times it is minus infinity still. On a CPU the product of matrices takes the scale up,
+and a difference does not: there the tiles keep theirs.
 
 A quotient takes as long as ten products. The inverse of a divisor is rounded once more; it overflows only where the
 divisor is below the normal range of its type.
@@ -22,6 +23,7 @@ from typing import assert_never
 
 from einc import tile
 from einc.base.types import F32
+from einc.pipeline import Context
 from einc.tile import Elem, Lit, Ref, TileType, Value
 from einc.tile.live import live
 from einc.tile.typing import axes_of, bound_names, dtype_of, scope
@@ -44,10 +46,10 @@ _STEM = "scale"
 Names = dict[str, TileType]
 
 
-def place_scales(kernel: tile.Kernel) -> tile.Kernel:
+def place_scales(kernel: tile.Kernel, context: Context) -> tile.Kernel:
     """The kernel with its scales placed."""
     deferred = _Deferred(kernel)
-    if deferred.scales:
+    if deferred.scales and not context.target.cache:
         kernel = replace(kernel, body=live(tuple(map(deferred.statement, kernel.body))))
     if any(isinstance(v, tile.Dot) for v in values_in(kernel.body)):
         kernel = replace(kernel, body=tuple(_inverted(kernel)))

@@ -18,6 +18,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import einc
 from einc import tile
 from einc.base.ops import COMPARISONS
 from einc.base.targets import INTERPRETER
@@ -404,3 +405,21 @@ def test_affine_forms_divide_as_integers_do(const: int, parts: list[tuple[int, i
 def test_blocks_cover_spans_once() -> None:
     found = [(i, j) for a, b in blocks([2, 3], [range(5), range(1, 8)]) for i in a for j in b]
     assert sorted(found) == list(product(range(5), range(1, 8)))
+
+
+@pytest.mark.parametrize("wild", [(), (math.inf,), (math.nan,), (math.inf, math.nan)])
+def test_powers_beside_references_that_are_not_finite(wild: tuple[float, ...]) -> None:
+    """Rows with -inf, of nothing else, and with what makes their maxima infinite or NaN: 0 stays where -inf was."""
+    x = normal(8, 64)
+    x[:, ::3] = -math.inf
+    x[1] = -math.inf
+    for row, value in enumerate(wild, start=2):
+        x[row, 5] = value
+    program = einc.compile("""
+def f(X[i, j]):
+    M[i] = max[j](X)
+    E[i, j] = where(X[i, j] == -inf, 0, exp(X[i, j] - M[i]))
+    return E
+""")
+    highest = x.amax(1, keepdim=True)
+    close(program(x), torch.where(x == -math.inf, 0.0, (x - highest).exp()))
