@@ -61,4 +61,5 @@ GLUON = replace(
     emit_both=_emit_both,
     lacks=_lacks,
     account=_account,
+    counts=True,
 )

@@ -42,9 +42,10 @@ _NONE = Lit(0, INT)
 def separate_loads(kernel: tile.Kernel, context: Context) -> tile.Kernel:
     """The kernel with a load for every dot of a loop that shares one with other work, and masks that loads can have.
 
-    Where torch may run the tiles, which leaves out positions row by row, dots keep their conditions.
+    Where torch may run the tiles, which leaves out positions row by row, and where the generator's dots do so, dots
+    keep their conditions.
     """
-    on_gpu = context.target.vendor != "cpu"
+    by_loads = context.target.vendor != "cpu" and not context.backend.counts
     taken, unmasked, axes = bound_names(kernel), by_descriptor(kernel).keys(), tile_axes(kernel)
     ends = {a.name: inside(a) for a in axes.values() if a.blocked}
     edges = {s.names[0]: a for s in lets(kernel.body) for a, end in ends.items() if s.value == end}
@@ -53,7 +54,7 @@ def separate_loads(kernel: tile.Kernel, context: Context) -> tile.Kernel:
         if not isinstance(s, tile.Loop):
             return (s,)
         before, counted = list[tile.Let](), s
-        if on_gpu:
+        if by_loads:
             before, counted = _Counted(s, here.inside(s).names, unmasked, axes, edges).loop_masked(taken)
         return (*before, replace(counted, body=_separated(_early(counted.body, taken), taken)))
 

@@ -58,6 +58,7 @@ class Backend:
     tiles, warps and stages that it has: infinite where it takes more than there is, None where that cannot be told.
     A generator for some targets alone says by `lacks` what another one lacks for it, and nothing of its own.
     `account` tells people what it made of a kernel that all passes are done with.
+    If it `counts`, what positions a dot leaves out stays with the dot, and loads are whole.
     """
 
     name: str
@@ -71,6 +72,7 @@ class Backend:
     parts: Callable[[Product, Target], int] | None = None
     predicted: Callable[[tile.Kernel, Context], float | None] | None = None
     lacks: Callable[[Target], str] = lambda _: ""
+    counts: bool = False
     account: Callable[[tile.Kernel, Context], tuple[str, ...]] = lambda *_: ()
 
     def check(self, target: Target) -> None:

@@ -144,7 +144,10 @@ def parse_flags(line: str) -> Flags:
     if not verb:
         verbs = "after=, pass=, check, call, explain, generated, gradient, saving or sent"
         raise ValueError(f"'{line}' says nothing to do: {verbs}")
-    return Flags(verb, stage, level, *named.values(), sizes, facts, scalars, layouts, deterministic)
+    machine, generator, dtype, precision = named.values()
+    return Flags(
+        verb, stage, level, machine, generator, dtype, precision, sizes, facts, scalars, layouts, deterministic
+    )
 
 
 def _scalar(text: str) -> ScalarValue:
