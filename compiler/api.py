@@ -12,14 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from einc import ein
-from einc.base import targets
-from einc.base.errors import CallError, nearest
+from einc.base.errors import CallError
 from einc.base.facts import Fact
 from einc.base.files import read_text
-from einc.codegen import BACKENDS
 from einc.driver import elaborate
 from einc.ein.printer import print_program
-from einc.inspection import LEVELS, Inspected, Known, usually
+from einc.inspection import Inspected, Known, usually
+from einc.options import read_options
 from einc.runtime.arguments import Arguments
 from einc.runtime.derivative import call as differentiable
 from einc.runtime.derivative import differentiate, needed
@@ -28,8 +27,6 @@ from einc.runtime.interop import any_foreign, exchanged
 from einc.runtime.prepared import Options
 from einc.runtime.results import several, unpacked, write
 from einc.runtime.tensors import as_numpy, as_torch, compiling, device_of, is_meta, is_torch, watched
-from einc.tile.asked import MOST_PARTS, choice
-from einc.tile.asked import precision as asked_precision
 from einc.tuning.modes import OFF, checked
 
 if TYPE_CHECKING:
@@ -82,38 +79,7 @@ def compile(  # noqa: A001 - einc.compile is the name users look for
             fact=f"it is a {type(text).__name__}",
             hint='einc.compile("ij,jk->ik")',
         )
-    if level not in LEVELS or isinstance(level, bool):
-        raise CallError(f"there is no optimisation level {level!r}", fact="levels are 0, 1 and 2", hint="level=2")
-    if splits is not None and (type(splits) is not int or not 1 <= splits <= MOST_PARTS):
-        raise CallError(f"a walk is not in {splits!r:.40} parts", fact=f"1 to {MOST_PARTS} are", hint="splits=8")
-    if generator not in BACKENDS:
-        raise CallError(
-            f"no generator is called {generator!r:.40}",
-            fact=f"there are {' and '.join(BACKENDS)}",
-            hint=nearest(str(generator), BACKENDS) or "leave it out",
-        )
-    if not isinstance(deterministic, bool):
-        given = f"deterministic={deterministic!r:.40}"
-        raise CallError("a program is deterministic or not", fact=given, hint="deterministic=False")
-    wanted = [*({"parts": splits} if splits else {}).items(), *(choices or {}).items()]
-    asked = tuple(choice(key, value) for key, value in wanted)
-    if tune not in (None, OFF) and (asked or target is not None):
-        given = "choices are given" if asked else f"code is made for {target}"
-        raise CallError("nothing is left to tune", fact=f"tune={tune!r:.40}, and {given}", hint="leave out one of both")
-    machine, precise = None if target is None else targets.target(target), asked_precision(precision)
-    if machine is not None:
-        BACKENDS[generator].check(machine)
-    how = None if tune is None else checked(tune)
-    options = Options(
-        level,
-        machine,
-        verify,
-        asked,
-        generator=BACKENDS[generator],
-        tune=how,
-        deterministic=deterministic,
-        precision=precise,
-    )
+    options = read_options(level, target, verify, splits, choices, tune, generator, deterministic, precision)
     return Program(text, name, options)
 
 
