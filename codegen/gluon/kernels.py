@@ -57,16 +57,17 @@ class _Main(Part):
                 found += wrapped(self.let(s, {}))  # type: ignore[arg-type]
         return [*found, *self.bounds(), *self.memory(), *self.start()]
 
-    def position(self, a: TileAxis, place: str) -> Iterator[str]:
+    def position(self, a: TileAxis, place: str, count: str) -> Iterator[str]:
         name = self.take("value", a.name, a.name)
         self.write.types[a.name] = loop_position(a)
         if not a.blocked:
             yield f"{name} = {place}"
             return
         block = self.python["block", a.name]
-        if self.roles.backwards and a.name == self.roles.axis:
-            yield "# the last blocks first, which take longest"
-            place = f"(tl.cdiv({self.size(a)}, {block}) - 1 - {place})"
+        if a.name == self.kernel.choices.backwards:
+            yield f"# blocks of {a.name} from the last, which take longest"
+            place = f"{count or f'tl.cdiv({self.size(a)}, {block})'} - 1 - {place}"
+        place = f"({place})" if " + " in place or " - " in place else place
         yield f"{self.frame.origins[a.name]} = {place} * {block}"
 
     def bounds(self) -> Iterator[str]:

@@ -25,7 +25,6 @@ from einc.base.types import F32
 from einc.codegen.gluon.counted import count_by_position
 from einc.codegen.gluon.fit import Unfit, check_fit, walked
 from einc.codegen.gluon.ledger import Ledger, sizes
-from einc.codegen.gluon.lengths import grows
 from einc.codegen.gluon.name_dots import name_dots
 from einc.pipeline import Context
 from einc.tile import WHOLE, Block, Dot, Kernel, Load, Loop, Ref
@@ -42,7 +41,6 @@ _IN_TURN = 2  # consumers that take turns, where special functions take as long 
 _OTHER = 48  # registers of a consumer beside tiles
 _SLOTS = (4, 3, 2)
 _RESERVED = 2048  # bytes of shared memory for barriers, and what crosses warps
-_CACHED = 3  # keys and values of a section of heads take this part of the cache
 
 
 def specialise_warps(kernel: Kernel, context: Context) -> Kernel:
@@ -82,7 +80,7 @@ def _specialised(kernel: Kernel, context: Context) -> Kernel:
 
 
 def _with_blocks(kernel: Kernel, context: Context, rows: int, blocks: dict[str, int]) -> Kernel:
-    loop, row = walked(kernel)
+    _, row = walked(kernel)
     chosen = {name: Block(n, n) for name, n in (blocks | {row: rows}).items()}
     for a in kernel.whole:
         least = kernel.choices.tile(a.name)
@@ -109,28 +107,9 @@ def _with_blocks(kernel: Kernel, context: Context, rows: int, blocks: dict[str, 
             break
     else:
         raise Unfit(f"two slots of each block take {ledger.shared(deep)} bytes of {room}")
-    backwards = kernel.grid[-1].name == row and grows(kernel, loop, row, context, rows)
     choices = placed.choices.counted({"warps": WARPGROUP * consumers, "stages": depth})
-    section = counts_asked(context.choices, kernel, "section")
-    if backwards and not section and len(kernel.grid) > 1:
-        choices = choices.counted({"section": _section(kernel, loop, context)})
-    roles = Roles(row, consumers, _REGISTERS[consumers], deep, events, backwards)
+    roles = Roles(row, consumers, _REGISTERS[consumers], deep, events)
     return replace(placed, choices=choices, roles=roles)
-
-
-def _section(kernel: Kernel, loop: Loop, context: Context) -> int:
-    """How many positions of the last but one grid axis run together: those whose walks the cache holds."""
-    dims = {b.name: b for b in kernel.buffers}
-    inside = {v.tensor for v in values_in(loop.body) if isinstance(v, Load)}
-    along = {a for x in (loop.axis, *kernel.whole) for a in x.axes}
-    taken = sum(
-        prod(context.extent(a) for dim in dims[name].dims for a in dim if a in along) * dims[name].dtype.size
-        for name in inside
-    )
-    most = min(
-        context.target.rates.last_cache // _CACHED // max(taken, 1), prod(map(context.size, kernel.grid[-2].axes))
-    )
-    return 1 << max(most, 1).bit_length() - 1
 
 
 def _ways(kernel: Kernel, context: Context) -> dict[str, str]:

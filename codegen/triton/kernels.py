@@ -138,7 +138,8 @@ class KernelWriter(Loops):
             yield from self.sections(section, counts)
             return
         for n, a in enumerate(grid):
-            yield from self.position(a, _place(counts[n - 1] if n else "", counts[n:]))
+            count = counts[n - 1] if n else ""
+            yield from self.position(a, _place(count, counts[n:]), count)
 
     def sections(self, section: int, counts: list[str]) -> Iterator[str]:
         """The place in a grid whose last two axes are taken in sections of so many blocks of the first of them."""
@@ -146,16 +147,17 @@ class KernelWriter(Loops):
         *before, rows, columns = counts
         place = "program"
         for n, axis in enumerate(batch):
-            yield from self.position(axis, _place(before[n] if n else "", counts[n + 1 :]))
+            yield from self.position(axis, _place(before[n] if n else "", counts[n + 1 :]), before[n])
         if batch:
             place = self.names.fresh("place")
             yield f"{place} = program % ({rows} * {columns})"
         first, inside = self.names.fresh(f"first_{a.name}"), self.names.fresh(f"section_{a.name}")
-        yield f"# sections of {section} blocks of {a.name}, each for one block of {b.name} after another"
+        what = "blocks" if a.blocked else "positions"
+        yield f"# sections of {section} {what} of {a.name}, each for one block of {b.name} after another"
         yield f"{first} = {place} // ({section} * {columns}) * {section}"
         yield f"{inside} = tl.minimum({rows} - {first}, {section})"
-        yield from self.position(a, f"({first} + {place} % ({section} * {columns}) % {inside})")
-        yield from self.position(b, f"{place} % ({section} * {columns}) // {inside}")
+        yield from self.position(a, f"{first} + {place} % ({section} * {columns}) % {inside}", rows)
+        yield from self.position(b, f"{place} % ({section} * {columns}) // {inside}", columns)
 
     def size(self, a: TileAxis) -> str:
         """The number of positions of a tile axis, in the index type if it is to be computed with."""
@@ -164,14 +166,19 @@ class KernelWriter(Loops):
             return sizes[0]
         return " * ".join([f"tl.cast({sizes[0]}, INT)", *sizes[1:]]) if sizes else "1"
 
-    def position(self, a: TileAxis, place: str) -> Iterator[str]:
-        """The positions of a program's block; where it begins has a name of its own if descriptors take that."""
+    def position(self, a: TileAxis, place: str, count: str) -> Iterator[str]:
+        """The positions of a program's block, which is one of so many; where it begins has a name of its own if
+        descriptors take that."""
         name = self.take("value", a.name, a.name)
         self.write.types[a.name] = loop_position(a)
         if not a.blocked:
             yield f"{name} = {place}"
             return
         block = self.python["block", a.name]
+        if a.name == self.kernel.choices.backwards:
+            yield f"# blocks of {a.name} from the last, which take longest"
+            place = f"{count or f'tl.cdiv({self.size(a)}, {block})'} - 1 - {place}"
+        place = f"({place})" if " + " in place or " - " in place else place
         if not any(axis == a.name for sides in self.windows.values() for axis, _ in sides):
             yield f"{name} = {place} * {block} + tl.arange(0, {block})"
             return

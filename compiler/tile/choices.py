@@ -76,7 +76,8 @@ class Choices:
 
     Its walk is in `parts`, one if it is not divided. `warps` run a program, and loops keep the loads of `stages` blocks
     in flight. If `section` is more than 1, that many blocks of the last but one grid axis run together, for one block
-    of the last axis after another. A generator that computes the grid in boxes lets the largest tensor of a box have
+    of the last axis after another. Blocks of the grid axis `backwards`, if there is one, run from the last to the
+    first. A generator that computes the grid in boxes lets the largest tensor of a box have
     `box` elements and shares boxes out over `workers`; it decides by itself where these are 0. `tiles` are sizes by
     blocked tile axis, `ways` the ways to memory by tensor, both in the order of names; whatever has no entry is not
     chosen yet.
@@ -86,6 +87,7 @@ class Choices:
     warps: int = WARPS
     stages: int = STAGES
     section: int = 1
+    backwards: str = ""
     box: int = 0
     workers: int = 0
     tiles: tuple[tuple[str, Block], ...] = ()

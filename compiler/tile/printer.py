@@ -107,7 +107,8 @@ def _axis(a: TileAxis, place: str, chosen: Choices) -> str:
     role = "" if a.role == usual and a.name not in (*ROLE_WORDS, *BEHIND) else f"{a.role} "
     group = "" if a.axes == (a.name,) else f"={print_dims((a.axes,))[1:-1]}"
     size = f"[{chosen.tile(a.name) or '?'}]" if a.blocked else ""
-    return f"{role}{a.name}{group}{size}"
+    order = " backwards" if place == "grid" and a.name == chosen.backwards else ""
+    return f"{role}{a.name}{group}{size}{order}"
 
 
 @dataclass(frozen=True, slots=True)

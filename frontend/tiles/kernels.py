@@ -182,7 +182,7 @@ class _Head:
                 c.several(lambda: self.argument(c))
             case "grid":
                 self.has_grid = True
-                self.grid = () if c.take("1") else c.several(lambda: tile_axis(c, "grid", self.sizes))
+                self.grid = () if c.take("1") else c.several(lambda: self.placed(c))
                 if c.take("in"):
                     c.expect("sections")
                     c.expect("of")
@@ -203,6 +203,13 @@ class _Head:
                 c.wrong(f"{words}; statements stand further right")
         c.end()
         self.body = [*self.body, *line.below]
+
+    def placed(self, c: Cursor) -> TileAxis:
+        """`i[16..128]`, `i[16..128] backwards`."""
+        axis = tile_axis(c, "grid", self.sizes)
+        if c.take("backwards"):
+            self.choices = replace(self.choices, backwards=axis.name)
+        return axis
 
     def argument(self, c: Cursor) -> None:
         """`|i|`, `scale: f32`."""

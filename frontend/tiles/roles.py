@@ -9,11 +9,10 @@ from einc.tile.roles import STEPS, VERBS, Event, Make, Ring, Roles, Turn
 
 
 def read_roles(c: Cursor, line: Line) -> Roles:
-    """`roles of blocks of i from the last`, and the lines below. Raises `SyntaxError`."""
+    """`roles of blocks of i`, and the lines below. Raises `SyntaxError`."""
     for word in ("of", "blocks", "of"):
         c.expect(word)
     axis = c.name("the axis whose blocks consumers share").text
-    backwards = c.take("from") and bool(c.expect("the")) and bool(c.expect("last"))
     c.end()
     consumers, registers, rings, events = 0, (0, 0), list[Ring](), list[Event]()
     for below in line.below:
@@ -27,7 +26,7 @@ def read_roles(c: Cursor, line: Line) -> Roles:
         inner.end()
     if not consumers:
         raise SyntaxError("the roles have no consumers", line.span, hint="2 consumers with 240 registers, …")
-    return Roles(axis, consumers, registers, tuple(rings), tuple(events), backwards)
+    return Roles(axis, consumers, registers, tuple(rings), tuple(events))
 
 
 def _warps(c: Cursor) -> tuple[int, tuple[int, int]]:

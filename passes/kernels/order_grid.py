@@ -9,6 +9,11 @@ once.
     grid b, i; loop j: load T[i, j]   -->   grid i, b
 
 Programs that differ only in a batch axis that a tensor of scores lacks read the same blocks of it one after another.
+
+    grid h, i; loop j to i   -->   grid h, i backwards in sections of so many of h
+
+Programs that walk furthest run first, so that none of them is left alone at the end. As many positions of the axis
+before run together as the cache holds walks of.
 """
 
 from __future__ import annotations
@@ -17,11 +22,13 @@ from dataclasses import replace
 from math import prod
 
 from einc import tile
+from einc.passes.kernels.lengths import grows
 from einc.pipeline import Context
 from einc.tile.asked import counts_asked
 from einc.tile.walk import loops, values_in, walk_values
 
 _SECTION = 8  # blocks of rows, or positions of a batch axis
+_CACHED = 3  # what programs that run together walk over takes this part of the cache
 
 
 def order_grid(kernel: tile.Kernel, context: Context) -> tile.Kernel:
@@ -31,7 +38,7 @@ def order_grid(kernel: tile.Kernel, context: Context) -> tile.Kernel:
         return replace(kernel, choices=kernel.choices.counted(section)) if possible else kernel
     if len(kernel.grid) < 2 or not any(isinstance(v, tile.Dot) for v in values_in(kernel.body)):
         return kernel
-    kernel = replace(kernel, grid=_together(kernel, context))
+    kernel = _longest_first(replace(kernel, grid=_together(kernel, context)), context)
     rows, columns = (_count(kernel, a, context) for a in kernel.grid[-2:])
     if min(rows, columns) < 2 or rows * columns <= context.target.rates.processors:
         return kernel
@@ -53,6 +60,34 @@ def _together(kernel: tile.Kernel, context: Context) -> tuple[tile.TileAxis, ...
     few = [a for a in kernel.grid if not a.blocked and 1 < prod(context.extent(x) for x in a.axes) <= _SECTION]
     last = tuple(a for a in few if any(a.name not in names for names in along))
     return (*(a for a in kernel.grid if a not in last), *last)
+
+
+def _longest_first(kernel: tile.Kernel, context: Context) -> tile.Kernel:
+    """The kernel with the last blocks of its rows first, where these walk further."""
+    walks = [s for s in kernel.body if isinstance(s, tile.Loop)]
+    rows = [a for a in kernel.grid if a.blocked]
+    if len(walks) != 1 or len(rows) != 1 or kernel.choices.parts > 1 or context.target.cache:
+        return kernel
+    (walk,), (row,) = walks, rows
+    block = kernel.choices.tile(row.name)
+    if block is None or not grows(kernel, walk, row, context, block.cap):
+        return kernel
+    section = _walked_together(kernel, walk, context) if row == kernel.grid[-1] else 1
+    return replace(kernel, choices=replace(kernel.choices, backwards=row.name, section=section))
+
+
+def _walked_together(kernel: tile.Kernel, walk: tile.Loop, context: Context) -> int:
+    """How many positions of the last but one grid axis run together: those whose walks the cache holds."""
+    buffers = {b.name: b for b in kernel.buffers}
+    loaded = {v.tensor for v in values_in(walk.body) if isinstance(v, tile.Load)}
+    along = {a for x in (walk.axis, *kernel.whole) for a in x.axes}
+    taken = sum(
+        prod(context.extent(a) for dim in buffers[name].dims for a in dim if a in along) * buffers[name].dtype.size
+        for name in loaded
+    )
+    there = prod(map(context.size, kernel.grid[-2].axes))
+    most = min(context.target.rates.last_cache // _CACHED // max(taken, 1), there)
+    return 1 << max(most, 1).bit_length() - 1
 
 
 def _count(kernel: tile.Kernel, axis: tile.TileAxis, context: Context) -> int:

@@ -101,7 +101,7 @@ class Roles:
     """The roles of a kernel's warps: a producer, and `consumers`, each with `ROWS` positions of a block of `axis`.
 
     A thread of a consumer has the first, one of the producer the second number of `registers`. `events` are a step of
-    the consumers. If `backwards`, blocks of `axis` run from the last to the first, since the last ones take longest.
+    the consumers.
     """
 
     axis: str
@@ -109,7 +109,6 @@ class Roles:
     registers: tuple[int, int]
     rings: tuple[Ring, ...]
     events: tuple[Event, ...]
-    backwards: bool = False
 
     @property
     def in_turn(self) -> bool:
@@ -189,9 +188,11 @@ STEPS = {-1: " of the step before", 0: "", 1: " of the next step"}
 
 def lines(roles: Roles) -> list[str]:
     """Roles as text, which `einc.frontend.tiles` reads back."""
-    order = f"blocks of {roles.axis} from the last" if roles.backwards else f"blocks of {roles.axis}"
     many, few = roles.registers
-    found = [f"roles of {order}", f"  {roles.consumers} consumers with {many} registers, a producer with {few}"]
+    found = [
+        f"roles of blocks of {roles.axis}",
+        f"  {roles.consumers} consumers with {many} registers, a producer with {few}",
+    ]
     for r in roles.rings:
         loads = "" if r.loads == (r.name,) else f" of {', '.join(r.loads)}"
         found.append(f"  held {r.name}{loads}" if r.held else f"  ring {r.name}{loads} in {r.depth} slots")

@@ -27,10 +27,9 @@ class _Unknown(Exception):
     """A bound that the extents do not decide."""
 
 
-def grows(kernel: Kernel, loop: Loop, row: str, context: Context, rows: int) -> bool:
-    """Do the last rows of a kernel walk further than its first ones?"""
-    axis = next(a for a in kernel.grid if a.name == row)
-    total = prod(context.size(a) for a in axis.axes)
+def grows(kernel: Kernel, loop: Loop, axis: tile.TileAxis, context: Context, rows: int) -> bool:
+    """Do the last rows of a kernel, in blocks of so many, walk further than its first ones?"""
+    row, total = axis.name, prod(context.size(a) for a in axis.axes)
     first, last = np.arange(min(rows, total)), np.arange(max(total - rows, 0), total)
     try:
         return _steps(kernel, loop, row, last, context) > _steps(kernel, loop, row, first, context)
