@@ -134,7 +134,9 @@ def _real(program: Program) -> None:
     for e in program.equations:
         found = {n for body in e.computed() for part in parts_of(body) for n in walk(part)}
         apart = {n.args[0] for n in found if isinstance(n, Apply) and n.op in ("re", "im")}
-        complexes = {n for n in found if dtype_of(n, dtypes).is_complex}
+        roots = (n for n in found if not isinstance(n, Apply) or n.op == "complex")
+        any_complex = any(dtype_of(n, dtypes).is_complex for n in roots)
+        complexes = {n for n in found if dtype_of(n, dtypes).is_complex} if any_complex else set[Expr]()
         if apart != complexes or not all(isinstance(n, Read) for n in apart):
             raise IllegalIR(f"a complex value inside a body: {print_equation(e)}")
 

@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import reduce
-from itertools import groupby
+from itertools import groupby, islice
 
 from einc.base.ops import MIRRORED
 from einc.base.types import DType, compute
@@ -33,6 +33,7 @@ Key = tuple[object, ...]
 
 
 _LONG = 32  # factors; a longer product stays as it is written
+_LARGE = 256  # parts of a sum of two, which stays as it is written then
 
 
 class Order:
@@ -70,7 +71,9 @@ class _Order:
         match e:
             case Apply(op="mul") if _is_short(e) and self.scope.type(e).is_float and not is_closed(e):
                 return self.product(e)
-            case Apply(op="add", args=(x, y)) if self.scope.type(e).is_float and self.term(y) < self.term(x):
+            case Apply(op="add", args=(x, y)) if (
+                _is_small(e) and self.scope.type(e).is_float and self.term(y) < self.term(x)
+            ):
                 return replace(e, args=(y, x))
             case _:
                 return e
@@ -147,6 +150,10 @@ class _Order:
                 case _:
                     parts.append(type(n).__name__)
         return " ".join(parts)
+
+
+def _is_small(e: Expr) -> bool:
+    return sum(1 for _ in islice(walk(e), _LARGE)) < _LARGE
 
 
 def _is_short(e: Expr) -> bool:

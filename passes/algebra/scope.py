@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from einc.base.ops import result_type
 from einc.base.types import DType, accumulator, compute, join
 from einc.ein import (
     Apply,
@@ -31,9 +32,15 @@ class Scope:
 
     dtypes: dict[str, DType]
     shapes: dict[str, Dims]
+    _types: dict[Expr, DType] = field(init=False, default_factory=dict, compare=False, repr=False)
 
     def type(self, e: Expr) -> DType:
-        return dtype_of(e, self.dtypes)
+        """The type of an expression, which is found once for each of its parts."""
+        if not isinstance(e, Apply):
+            return dtype_of(e, self.dtypes)
+        if e not in self._types:
+            self._types[e] = result_type(e.op, tuple(map(self.type, e.args)))
+        return self._types[e]
 
     def exact(self, e: Expr) -> bool:
         """Is it an integer or a truth value?"""
