@@ -84,7 +84,7 @@ def test_no_larger_tensor_is_kept(case: Case, machine: str) -> None:
 
 
 @pytest.mark.parametrize("machine", MACHINES)
-@pytest.mark.parametrize("n", [1024, 4096])
+@pytest.mark.parametrize("n", [1024, pytest.param(4096, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("case", SCORED, ids=[c.name for c in SCORED])
 def test_scores_of_a_single_head_are_not_stored(case: Case, n: int, machine: str) -> None:
     """Though few programs share the work."""
