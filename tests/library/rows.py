@@ -109,7 +109,7 @@ CASES = (
         {"n": 4096, "c": 4096, "k": 4096},
         kernels=2,
         unfused=("Y_sum_2_left",),
-        wish="nothing more: what is computed for every block of columns goes through registers, what is stored does not",
+        wish="nothing more: what every block of columns would compute goes through registers, what is stored does not",
     ),
     Case(
         "rows/rmsnorm_matmul",
