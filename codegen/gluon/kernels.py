@@ -64,10 +64,7 @@ class _Main(Part):
             yield f"{name} = {place}"
             return
         block = self.python["block", a.name]
-        if a.name == self.kernel.choices.backwards:
-            yield f"# blocks of {a.name} from the last, which take longest"
-            place = f"{count or f'tl.cdiv({self.size(a)}, {block})'} - 1 - {place}"
-        place = f"({place})" if " + " in place or " - " in place else place
+        place = yield from self.in_order(a, place, count)
         yield f"{self.frame.origins[a.name]} = {place} * {block}"
 
     def bounds(self) -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import assert_never
 
 from einc import tile
@@ -175,10 +175,7 @@ class KernelWriter(Loops):
             yield f"{name} = {place}"
             return
         block = self.python["block", a.name]
-        if a.name == self.kernel.choices.backwards:
-            yield f"# blocks of {a.name} from the last, which take longest"
-            place = f"{count or f'tl.cdiv({self.size(a)}, {block})'} - 1 - {place}"
-        place = f"({place})" if " + " in place or " - " in place else place
+        place = yield from self.in_order(a, place, count)
         if not any(axis == a.name for sides in self.windows.values() for axis, _ in sides):
             yield f"{name} = {place} * {block} + tl.arange(0, {block})"
             return
@@ -186,6 +183,14 @@ class KernelWriter(Loops):
         yield f"{first} = tl.cast({place} * {block}, tl.int32)"
         if a.name in self.read:
             yield f"{name} = {first} + tl.arange(0, {block}).to(INT)"
+
+    def in_order(self, a: TileAxis, place: str, count: str) -> Generator[str, None, str]:
+        """The place of a program's block along an axis, as a factor, where the last block may be the first."""
+        if a.name == self.kernel.choices.backwards:
+            yield f"# blocks of {a.name} from the last, which take longest"
+            block = self.python["block", a.name]
+            place = f"{count or f'tl.cdiv({self.size(a)}, {block})'} - 1 - {place}"
+        return f"({place})" if " + " in place or " - " in place else place
 
     def body(self, statements: tuple[tile.Statement, ...], renamed: dict[str, str]) -> Iterator[str]:
         for s in statements:

@@ -32,7 +32,7 @@ _CACHED = 3  # what programs that run together walk over takes this part of the 
 
 
 def order_grid(kernel: tile.Kernel, context: Context) -> tile.Kernel:
-    """The kernel with its grid in sections, if it has several blocks along both axes of a contraction."""
+    """The kernel with its grid in the order that keeps blocks in the cache and long walks from being the last ones."""
     if section := counts_asked(context.choices, kernel, "section"):
         possible = len(kernel.grid) > 1 and all(a.blocked for a in kernel.grid[-2:])
         return replace(kernel, choices=kernel.choices.counted(section)) if possible else kernel
