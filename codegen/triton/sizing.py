@@ -8,7 +8,7 @@ from functools import cached_property
 from math import inf, prod
 
 from einc import tile
-from einc.base.facts import MOST_ALIGNED
+from einc.base.facts import MOST_ALIGNED, row_major
 from einc.codegen.triton.contracted import least_inner
 from einc.codegen.triton.occupancy import Occupancy
 from einc.codegen.triton.products import Tile as Shape
@@ -117,8 +117,8 @@ class Sizing:
         for (tensor, index), axes in read.items():
             if sizes[tensor, index] * _MOST < max(sizes.values()):
                 continue
-            lies = self.context.layouts.get(tensor)
-            last = index[-1 if lies is None else lies.order[-1]]
+            lies = self.context.layouts.get(tensor, row_major(len(index)))
+            last = lies.fastest(index)
             if len(axes) > 1 and isinstance(last, tile.Ref):
                 found.add(last.name)
         return frozenset(found)
@@ -146,7 +146,7 @@ class Sizing:
         loads = [
             v for v in values_in(self.kernel.body) if isinstance(v, tile.Load) and v.tensor in self.context.layouts
         ]
-        fastest = {v.index[self.context.layouts[v.tensor].order[-1]] for v in loads if v.index}
+        fastest = {self.context.layouts[v.tensor].fastest(v.index) for v in loads}
         across = tuple(tile.Ref(axis) in fastest for axis in (dot.row, dot.column))
         operands = {v.tensor for v in loads}
         lying = [self.context.layouts[name].aligned for name in operands if name in self.context.layouts]

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from einc.base.types import DType
 
 MOST_ALIGNED = 128  # bytes of a line of a cache
 _REGULAR = 16  # bytes that steps are multiples of where copy engines go
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +41,10 @@ class Layout:
     def is_regular(self) -> bool:
         """Can the copy engines of a GPU find its blocks?"""
         return self.packed and self.aligned >= _REGULAR
+
+    def fastest(self, index: Sequence[T]) -> T | None:
+        """Of an index, what goes over neighbours in memory; None for a single value, which has none."""
+        return index[self.order[-1]] if self.order else None
 
 
 def row_major(rank: int) -> Layout:

@@ -126,7 +126,7 @@ def _read(factor: ein.Expr) -> Read | None:
 def _is_across(read: Read, plan: Planned, context: Context) -> bool:
     """Are neighbours of a side in memory rows, or columns?"""
     layout = context.layouts.get(read.tensor)
-    fastest = None if layout is None else read.index[layout.order[-1]]
+    fastest = None if layout is None else layout.fastest(read.index)
     return isinstance(fastest, AxisValue) and fastest.axis in (*plan.rows, *plan.columns)
 
 

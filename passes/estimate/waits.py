@@ -133,9 +133,9 @@ def loading(plan: Planned, context: Context, shapes: Shapes, dtypes: DTypes) -> 
 def access(read: Read, plan: Planned, context: Context, size: int) -> int:
     """The bytes that are read at once of a tensor with elements of so many bytes."""
     layout = context.layouts.get(read.tensor)
-    if layout is None:
+    if layout is None or not layout.order:
         return best(read)
-    fastest = read.index[layout.order[-1]]
+    fastest = layout.fastest(read.index)
     one = (*plan.batch, *stepped(plan, context))  # of which a block has a position
     lies = layout.packed and isinstance(fastest, AxisValue) and fastest.axis not in one
     return min(layout.aligned, best(read)) if lies else size

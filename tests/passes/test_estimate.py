@@ -142,3 +142,12 @@ def test_masks_that_cut_blocks_cost_their_instructions() -> None:
     processor = replace(m.context, target=cores(1))
     on_cpu = Model(m.program, processor)
     assert on_cpu.cost(plan, 0.5, 0.5) == on_cpu.cost(plan, 0.5)  # torch's operations are the same on any block
+
+
+def test_a_single_value_has_no_fastest_axis() -> None:
+    from einc.base.facts import row_major
+
+    m = model("def f(X[i, j], c[]):\n    Y[i] = max[j](X * c[])\n    return Y\n")
+    lying = {"X": row_major(2), "c": row_major(0)}
+    known = Context(level=2, target=H100, backend=TRITON, sizes=dict(m.context.sizes), layouts=lying)
+    assert loading(first(m), known, m.shapes, m.dtypes) == loading(first(m), m.context, m.shapes, m.dtypes)
