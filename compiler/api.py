@@ -46,7 +46,7 @@ def compile(  # noqa: A001 - einc.compile is the name users look for
     splits: int | None = None,
     choices: Mapping[str, int | str] | None = None,
     tune: str | None = None,
-    generator: str = "triton",
+    generator: str = "auto",
     deterministic: bool = True,
     precision: str = "exact",
 ) -> Program:
@@ -60,14 +60,15 @@ def compile(  # noqa: A001 - einc.compile is the name users look for
     and `section`; for one kernel alone with its name before them, `"O.warps"`. `tune` says how the rest is chosen on
     the device of a call: `"quick"` times the model's best few at the first call of a size class, `"full"` more of them
     and other plans; what is fastest is kept for further calls, also of other processes. `"off"` leaves it to the model
-    alone; without it the environment decides (`EINC_TUNE`), and what was measured before is used. `generator`
-    writes the kernels: `triton`, or `gluon`, for Hopper, whose warps have roles where a kernel allows that, all others
-    being Triton's. What need not be `deterministic` may add in another order in each run: where data decides the places
-    of a sum's terms, as in the gradient of an embedding, each is added at its place as it is computed, and nothing is
-    sorted. `precision` is what contractions of float32 multiply in, those of gradients included: `"exact"`, or
-    `"tf32"`, `"tf32x3"`, `"bf16x3"` on the matrix units of a GPU, with the errors that LANGUAGE.md gives; sums are of
-    float32. It is not read from torch's settings. Raises `einc.Error` where the text or a choice is wrong,
-    `TargetError` for a target that a generator has no kernels for; what depends on operands is found at the call.
+    alone; without it the environment decides (`EINC_TUNE`), and what was measured before is used. `generator` writes
+    the kernels: `triton`, or `gluon`, for Hopper, whose warps have roles where a kernel allows that, all others being
+    Triton's; `auto` gives roles where that is predicted to pay. What need not be `deterministic` may add in another
+    order in each run: where data decides the places of a sum's terms, as in the gradient of an embedding, each is added
+    at its place as it is computed, and nothing is sorted. `precision` is what contractions of float32 multiply in,
+    those of gradients included: `"exact"`, or `"tf32"`, `"tf32x3"`, `"bf16x3"` on the matrix units of a GPU, with the
+    errors that LANGUAGE.md gives; sums are of float32. It is not read from torch's settings. Raises `einc.Error` where
+    the text or a choice is wrong, `TargetError` for a target that a generator has no kernels for; what depends on
+    operands is found at the call.
     """
     if isinstance(text, os.PathLike):
         text, name = read_text(Path(text)), name or os.fspath(text)

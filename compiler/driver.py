@@ -142,6 +142,14 @@ class Compiled:
         """The complete file."""
         return self.emitted.source
 
+    @property
+    def measured_as(self) -> Request:
+        """What measurements of it are of: kernels without roles are those of the generator that writes only such."""
+        plain = self.request.backend.elsewhere
+        if plain is None or any(s.kernel.roles is not None for s in self.emitted.kernels):
+            return self.request
+        return replace(self.request, backend=plain)
+
     def tightened(self) -> Compiled | None:
         """The same program in kernels that take less: tiles as for a target of less shared memory; None if none do."""
         if self.request.begin is not None:

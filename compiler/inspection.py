@@ -241,7 +241,7 @@ class Inspected:
 def tables_of(compiled: Compiled, options: Options, where: Place | None) -> tuple[str, Entry] | None:
     """What was measured of a program for such sizes, and where: on the device of its operands, or that calls run on, or
     on one of the target that is named."""
-    key = key_of(compiled.request)
+    key = key_of(compiled.measured_as)
     if key is None or options.choices or effective(options.tune) == OFF:
         return None
     found = [] if options.target is None else tables.targeted(options.target.name)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from einc.codegen.gluon.ledger import Ledger
 from einc.codegen.gluon.specialise_warps import why_not
@@ -13,12 +13,12 @@ from einc.tile.roles import ROWS, Finish, Roles
 _LEVEL = 2  # the least at which warps get roles
 
 
-def account(kernel: Kernel, context: Context) -> tuple[str, ...]:
+def account(kernel: Kernel, context: Context, why: Callable[[Kernel, Context], str] = why_not) -> tuple[str, ...]:
     """The roles of a kernel's warps, what lies between them, and when its dots run; or why it has none."""
     if context.level < _LEVEL:
         return ()
     if kernel.roles is None:
-        return (f"its warps have no roles, and it is written as Triton's: {why_not(kernel, context)}",)
+        return (f"its warps have no roles, and it is written as Triton's: {why(kernel, context)}",)
     return tuple(_lines(kernel, kernel.roles))
 
 

@@ -1,4 +1,7 @@
-"""Gluon as a generator: kernels whose warps have roles are its own, all others are written as Triton's."""
+"""Gluon as a generator: kernels whose warps have roles are its own, all others are written as Triton's.
+
+`AUTO` gives warps roles where these are predicted to pay, on targets where they can.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +22,22 @@ def _specialise_warps(kernel: tile.Kernel, context: Context) -> tile.Kernel:
     return specialise_warps(kernel, context)
 
 
+def _specialise_where_it_pays(kernel: tile.Kernel, context: Context) -> tile.Kernel:
+    from einc.codegen.gluon.pays import pays
+    from einc.codegen.gluon.specialise_warps import specialise_warps
+
+    found = specialise_warps(kernel, context)
+    return found if pays(found, context) else kernel
+
+
+def _has_roles(kernel: tile.Kernel, context: Context) -> bool:
+    return context.level >= SPECIALISE_WARPS.level and _specialise_warps(kernel, context).roles is not None
+
+
+def _gets_roles(kernel: tile.Kernel, context: Context) -> bool:
+    return context.level >= SPECIALISE_WARPS.level and _specialise_where_it_pays(kernel, context).roles is not None
+
+
 def _emit(program: ein.Program, schedule: tile.Schedule, target: Target) -> Emitted:
     from einc.codegen.gluon.kernels import kernel_source
     from einc.codegen.triton.file import emit
@@ -37,6 +56,13 @@ def _account(kernel: tile.Kernel, context: Context) -> tuple[str, ...]:
     from einc.codegen.gluon.account import account
 
     return account(kernel, context)
+
+
+def _account_of_both(kernel: tile.Kernel, context: Context) -> tuple[str, ...]:
+    from einc.codegen.gluon.account import account
+    from einc.codegen.gluon.pays import why_not
+
+    return account(kernel, context, why_not)
 
 
 def _lacks(target: Target) -> str:
@@ -61,5 +87,17 @@ GLUON = replace(
     emit_both=_emit_both,
     lacks=_lacks,
     account=_account,
-    counts=True,
+    counts=_has_roles,
+)
+
+AUTO = replace(
+    GLUON,
+    name="auto",
+    passes={
+        **TRITON.passes,
+        "segment-loops": (replace(SPECIALISE_WARPS, run=on_kernels(_specialise_where_it_pays)),),
+    },
+    account=_account_of_both,
+    counts=_gets_roles,
+    elsewhere=TRITON,
 )

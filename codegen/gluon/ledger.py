@@ -12,7 +12,8 @@ from einc.tile import WHOLE, Dot, Kernel, Load, Loop, Ref
 from einc.tile.asked import tiles_asked
 from einc.tile.blocks import power
 from einc.tile.roles import ROWS, WARPGROUP, Ring
-from einc.tile.walk import lets, loops, own_values, walk_values
+from einc.tile.typing import axes_of, scope
+from einc.tile.walk import Scope, lets, loops, own_values, walk, walk_values
 from einc.tile.windows import by_descriptor
 
 _SPECIAL = frozenset("div erf exp exp2 expm1 log log1p log2 pow rsqrt sin sqrt tanh".split())
@@ -110,10 +111,13 @@ class Ledger:
     @property
     def functions(self) -> int:
         """The special functions of a step, position by position."""
+        found = 0
+        for s, here in walk(self.kernel.body, Scope(scope(self.kernel))):
+            if isinstance(s, tile.Let) and here.loops and len(s.types[0].axes) > 1:
+                made = (v for v in walk_values(s.value) if isinstance(v, tile.Elem) and v.op in _SPECIAL)
+                found += sum(len(axes_of(v, here.names)) > 1 for v in made)
         (loop,) = loops(self.kernel.body)
-        tiles = [s for s in lets(loop.body) if len(s.types[0].axes) > 1]
-        found = (v for s in tiles for v in walk_values(s.value) if isinstance(v, tile.Elem) and v.op in _SPECIAL)
-        return sum(ROWS * self.width(loop.axis.name) for _ in found)
+        return found * ROWS * self.width(loop.axis.name)
 
     def block(self, tensor: str) -> int:
         """The bytes of a block of a tensor, of all consumers."""

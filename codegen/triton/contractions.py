@@ -13,12 +13,15 @@ from einc.ein.monoids import MONOIDS
 from einc.tile import TileType, Value
 from einc.tile.walk import walk_values
 
+_TOGETHER = 128  # products of 8 bits that Hopper's units add up, to 14 bits, before f32 takes their sum
+
 
 def dot(w: Writer, v: tile.Dot, order: Axes) -> Text:
     """A dot and what it is added to.
 
     Products of f32 are added up one by one: a chain of 512 is rounded as often, sums of 128 of them a quarter as often,
-    and four times. In shorter blocks the additions would take time.
+    and four times. In shorter blocks the additions would take time. So are the sums of products of 8 bits, whose units
+    round more (DeepSeek-V3, section 3.3.2): the error is that of cuBLAS with `use_fast_accum=False`.
     """
     t = w.dtype(v.left)
     sides = (v.sides.over(v.row, v.inner), v.sides.over(v.inner, v.column))
@@ -37,7 +40,8 @@ def dot(w: Writer, v: tile.Dot, order: Axes) -> Text:
     elif t.is_int:
         code += ", out_dtype=tl.int32"
     elif t.bits == 8:
-        code += ", max_num_imprecise_acc=0"
+        block = w.blocks[v.inner]
+        code += f", max_num_imprecise_acc={block} if {block} < {_TOGETHER} else {_TOGETHER}"
     return w.arranged(Text(f"tl.dot({code})"), v.sides.result, order)
 
 

@@ -55,10 +55,11 @@ class Backend:
     `passes` go from tile to tile, each list after the shared pass that it stands beside. `emit` writes the file of a
     program, `emit_both` that of one with its gradients. If the generator knows the time of a product on a target,
     `seconds` is the least, and `parts` are those of the walk that take it. `predicted` is the time of a kernel with the
-    tiles, warps and stages that it has: infinite where it takes more than there is, None where that cannot be told.
-    A generator for some targets alone says by `lacks` what another one lacks for it, and nothing of its own.
-    `account` tells people what it made of a kernel that all passes are done with.
-    If it `counts`, what positions a dot leaves out stays with the dot, and loads are whole.
+    tiles, warps and stages that it has: infinite where it takes more than there is, None where that cannot be told. A
+    generator for some targets alone says by `lacks` what another one lacks for it, and nothing of its own; `elsewhere`
+    is the one that takes its place there, if there is one. `account` tells people what it made of a kernel that all
+    passes are done with. In a kernel that it `counts` in, what positions a dot leaves out stays with the dot, and loads
+    are whole.
     """
 
     name: str
@@ -72,12 +73,17 @@ class Backend:
     parts: Callable[[Product, Target], int] | None = None
     predicted: Callable[[tile.Kernel, Context], float | None] | None = None
     lacks: Callable[[Target], str] = lambda _: ""
-    counts: bool = False
+    counts: Callable[[tile.Kernel, Context], bool] = lambda *_: False
+    elsewhere: Backend | None = None
     account: Callable[[tile.Kernel, Context], tuple[str, ...]] = lambda *_: ()
 
+    def on(self, target: Target) -> Backend:
+        """The generator that writes kernels for a target: itself, or the one that takes its place there."""
+        return self.elsewhere if self.elsewhere is not None and self.lacks(target) else self
+
     def check(self, target: Target) -> None:
-        """Raise `TargetError` where it has no kernels of its own for a target."""
-        if fact := self.lacks(target):
+        """Raise `TargetError` where it has no kernels of its own for a target, and no other takes its place."""
+        if fact := self.on(target).lacks(target):
             what = f"the generator {self.name} has no kernels for {target.name}"
             raise TargetError(what, fact=fact, hint="leave out the generator")
 

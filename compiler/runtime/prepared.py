@@ -20,7 +20,7 @@ from einc.base.types import F32, DType
 from einc.binding import Bindings
 from einc.binding.checks import checked_scalars
 from einc.binding.obligations import depends_on, obligations
-from einc.codegen import TRITON
+from einc.codegen import AUTO
 from einc.driver import Compiled, compile_program
 from einc.pipeline import Backend
 from einc.runtime.execution import ON_CPU, InTorch, InTriton, Outputs, Place
@@ -55,10 +55,10 @@ _lock = threading.RLock()
 class Options:
     """A user's options for the compiler; a `target` of None is the machine that the operands are on.
 
-    `begin` are kernels that the text itself gives, if it does; `generator` writes the kernels. If results are `free`,
-    they may lie in memory in any order of their axes. `tune` says how much is measured, where None leaves it to the
-    environment (`einc.tuning.modes`). What need not be `deterministic` may add in another order in each run.
-    `precision` is what contractions of f32 multiply in.
+    `begin` are kernels that the text itself gives, if it does; `generator` writes the kernels, or what takes its place.
+    If results are `free`, they may lie in memory in any order of their axes. `tune` says how much is measured, where
+    None leaves it to the environment (`einc.tuning.modes`). What need not be `deterministic` may add in another order
+    in each run. `precision` is what contractions of f32 multiply in.
     """
 
     level: int = 2
@@ -66,7 +66,7 @@ class Options:
     verify: bool = True
     choices: tuple[Choice, ...] = ()
     begin: Given | None = None
-    generator: Backend = TRITON
+    generator: Backend = AUTO
     free: bool = False
     tune: str | None = None
     deterministic: bool = True
@@ -86,6 +86,11 @@ class Options:
     def machine(self, where: Place | None) -> Target:
         """The target named, else that of the place; the interpreter without either."""
         return self.target or (INTERPRETER if where is None else where.target)
+
+    def writer(self, machine: Target) -> Backend:
+        """The generator for a machine. Kernels that a text gives are as they are: none gets roles unasked."""
+        own = self.generator
+        return own.on(machine) if self.begin is None else own.elsewhere or own
 
     def layouts(self, tensors: Sequence[torch.Tensor], where: Place | None) -> Layouts:
         """How operands lie in memory, where the machine has several ways to that."""
@@ -119,9 +124,10 @@ class Options:
     ) -> Compiled:
         """The same with what was asked for and what the model chooses."""
         machine, program = self.machine(where), self.meant(program)
+        generator = self.writer(machine)
         if self.target is not None or (where is not None and where.backend == "triton"):
-            self.generator.check(machine)
-        check_precision(self.precision, machine.name, lambda t: self.generator.multiplies(machine, t))
+            generator.check(machine)
+        check_precision(self.precision, machine.name, lambda t: generator.multiplies(machine, t))
         lying = {p.name: own for p, own in zip(program.operands, layouts, strict=False)}
         made = compile_program(
             program,
@@ -131,7 +137,7 @@ class Options:
             self.verify,
             self.choices,
             self.begin,
-            self.generator,
+            generator,
             lying,
             self.deterministic,
         )
@@ -145,7 +151,7 @@ class Options:
         named = self.machine_name(where)
         if named is None or effective(self.tune) == OFF or tables.is_empty(named):
             return None
-        key = key_of(made.request)
+        key = key_of(made.measured_as)
         return None if key is None else tables.find(named, key)
 
     def machine_name(self, where: Place | None) -> str | None:
@@ -273,7 +279,7 @@ def _tuned(
     if not can_time(given[0].values()):
         return made
     model = options.by_model(made.program, made.bindings.extents, where, layouts)
-    key = key_of(model.request)
+    key = key_of(model.measured_as)
     if (
         key is None
         or (asked is None and options.measured(model, where) is not None)
