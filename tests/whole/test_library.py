@@ -150,10 +150,16 @@ SCORED = [
 ]
 
 
-@pytest.mark.parametrize("n", [512, 1024, 4096])
-@pytest.mark.parametrize("case", SCORED, ids=[case.name for case in SCORED])
+@pytest.mark.parametrize(
+    ("case", "n"),
+    [
+        pytest.param(case, n, id=f"{case.name}-{n}", marks=[pytest.mark.slow] * (m % 3 != k))
+        for m, case in enumerate(SCORED)
+        for k, n in enumerate((512, 1024, 4096))
+    ],
+)
 def test_scores_of_a_single_head_are_not_stored(case: Case, n: int) -> None:
-    """Though few programs share the work, and single precision makes it long."""
+    """Though few programs share the work, and single precision makes it long; lengths in turns, all in the slow tier."""
     sizes = dict.fromkeys("ijn", n) | dict.fromkeys("bh", 1)
     known = dict(case.sizes) | dict(case.long)
     alone = replace(case, long={axis: sizes.get(axis, extent) for axis, extent in known.items()})
