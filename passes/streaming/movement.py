@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 from einc import ein
 from einc.base.types import compute
-from einc.ein import ONE, ZERO, Apply, AxisValue, Cast, Const, Expr, Read
+from einc.ein import ONE, ZERO, Apply, Cast, Const, Expr, Read
 from einc.passes.algebra.folding import ZEROS, call, indicator, settled
 from einc.passes.algebra.signs import not_negative
 from einc.passes.streaming.monomials import Expansion, added, multiplied, scaled, within

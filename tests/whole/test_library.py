@@ -159,7 +159,7 @@ SCORED = [
     ],
 )
 def test_scores_of_a_single_head_are_not_stored(case: Case, n: int) -> None:
-    """Though few programs share the work, and single precision makes it long; lengths in turns, all in the slow tier."""
+    """Though few programs share the work, and single precision makes it long. The slow tier has every length."""
     sizes = dict.fromkeys("ijn", n) | dict.fromkeys("bh", 1)
     known = dict(case.sizes) | dict(case.long)
     alone = replace(case, long={axis: sizes.get(axis, extent) for axis, extent in known.items()})
