@@ -4,6 +4,7 @@ Every run of the quick tier draws the same numbers and the same programs; `--hyp
 A failure of the steady profile is reported soon, if less small than it might be; the wide one takes its time to shrink.
 """
 
+import gc
 import os
 from pathlib import Path
 
@@ -40,6 +41,13 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What takes longest begins first, or one core would wait for it in the end."""
     items.sort(key=lambda item: not item.name.startswith(LONGEST))
+
+
+def pytest_collection_finish() -> None:
+    """What imports and thousands of tests have made stays: no collection of garbage looks through it again."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 50)
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:

@@ -49,7 +49,8 @@ def check(p: Pass, before: State, after: State, held: Iterable[str] = ()) -> Non
     where = f"after '{p.name}'"
     if after.schedule != before.schedule:
         touched += _of_kernels(after)
-    _demand((*touched, *p.gives, *(name for name in held if FORMS[name].lasts)), after, where)
+    lasting = () if after == before else tuple(name for name in held if FORMS[name].lasts)
+    _demand((*touched, *p.gives, *lasting), after, where)
     was, given = _signature(before.program), _signature(after.program)
     if given != was:
         raise IllegalIR(f"{where}: another signature: {given}, which was {was}")

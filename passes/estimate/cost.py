@@ -74,9 +74,11 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """What there is to do for equations, and what was worked out of plans, by what it is."""
+    """What there is to do for equations, by dots where they can and by position, and what was worked out of plans, by
+    what it is."""
 
     works: dict[Equation, tuple[Work, ...]] = field(default_factory=dict)
+    by_position: dict[Equation, tuple[Work, ...]] = field(default_factory=dict)
     of_plans: dict[str, dict[Planned, Any]] = field(default_factory=dict)
 
 
@@ -107,16 +109,8 @@ class Model:
 
         A mask cuts through the share `masked` of all blocks.
         """
-        rates = self.context.target.rates
-        count = max(len(walks(plan)), 1)
-        dots = vector = special = 0.0
-        by_dots = self.by_dots(plan)
-        for eq in plan.equations:
-            summed = eq.monoid is not None and eq.monoid.adds and eq.name not in by_dots
-            for work in self.by_position(eq) if summed else self.works(eq):
-                n = self.times(plan, eq, work.axes, count, share)
-                dots, vector, special = dots + n * work.dots, vector + n * work.vector, special + n * work.special
-        dots, vector = dots * self.narrowness(plan), vector + self.following(plan, share)
+        rates, count = self.context.target.rates, max(len(walks(plan)), 1)
+        dots, vector, special = self.computed(plan, share)
         vector += 0.0 if rates.in_turn else masking(plan, self.contracted(plan), masked, self.context)
         moved = self.bytes(plan, count) + self.again(plan)(plan.splits) * count * share
         waiting = self.waiting(plan, count, share)
@@ -125,6 +119,19 @@ class Model:
         seconds = self.spent(plan, plan.splits, computing, moving, share)
         limit = "launch" if seconds < rates.launch else "memory" if moving > computing else slowest
         return Cost(moved, dots, vector, special, rates.launch + seconds, limit)
+
+    def computed(self, plan: Planned, share: float = 1.0) -> tuple[float, float, float]:
+        """What a kernel computes where no mask cuts through blocks: as FLOPs on the matrix units, vector operations and
+        special functions."""
+        count = max(len(walks(plan)), 1)
+        dots = vector = special = 0.0
+        by_dots = self.by_dots(plan)
+        for eq in plan.equations:
+            summed = eq.monoid is not None and eq.monoid.adds and eq.name not in by_dots
+            for work in self.by_position(eq) if summed else self.works(eq):
+                n = self.times(plan, eq, work.axes, count, share)
+                dots, vector, special = dots + n * work.dots, vector + n * work.vector, special + n * work.special
+        return dots * self.narrowness(plan), vector + self.following(plan, share), special
 
     def spent(self, plan: Planned, splits: int, computing: float, moving: float, share: float) -> float:
         """Seconds of a kernel in so many parts, beside its launch, by those that keep all processors busy."""
@@ -306,10 +313,12 @@ class Model:
 
     def by_position(self, eq: Equation) -> tuple[Work, ...]:
         """What there is to do for an equation that no dot computes."""
-        scans = prefix(eq, self.program) is not None
-        axes = frozenset(eq.axes if scans else eq.space)
-        v, s = counted(eq.bodies, self.context)
-        return (Work(axes, 0.0, v + (positions(tuple(axes), self.context) if eq.monoid else 0), s),)
+        known = self.kept.by_position
+        if eq not in known:
+            axes = frozenset(eq.axes if prefix(eq, self.program) is not None else eq.space)
+            v, s = counted(eq.bodies, self.context)
+            known[eq] = (Work(axes, 0.0, v + (positions(tuple(axes), self.context) if eq.monoid else 0), s),)
+        return known[eq]
 
     def _works(self, eq: Equation) -> Iterator[Work]:
         scans = prefix(eq, self.program) is not None

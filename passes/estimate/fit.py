@@ -21,7 +21,7 @@ from einc.base.types import F32, DType
 from einc.ein import Equation
 from einc.ein.dealing import Shape
 from einc.passes.estimate.sides import fills, line, sides, tile_axes
-from einc.passes.streaming.walks import upstream
+from einc.passes.streaming.walks import above
 from einc.pipeline import Context
 from einc.pipeline.plan import Planned
 from einc.tile import Sides
@@ -69,13 +69,13 @@ def overflow(plan: Planned, shapes: Mapping[str, Shape], context: Context, dtype
     for a in plan.whole:
         if context.size(a) > (max(longest, cached) if a in loose else longest):
             return f"{a} would be held, and {context.size(a)} positions are too many"
-    named = {t.name: eq for eq in plan.equations for t in eq.outputs}
+    known = above(plan.equations)
     for name, shape in shapes.items():
         for side in (shape.rows, shape.columns):
             held = [a for a in side if a in plan.whole and a not in loose]
             if prod(map(context.size, held)) <= _WHOLE_SCORE:
                 continue
-            scored = {a for eq in plan.equations if name in upstream(eq, named) for a in eq.over}
+            scored = {a for eq in plan.equations if name in known[eq.name] for a in eq.over}
             row = [a for a in held if a in scored]
             if prod(map(context.size, row)) > _WHOLE_SCORE:
                 return f"{name} would hold {', '.join(row)}, along which it is reduced later, in one tile"
@@ -95,13 +95,13 @@ def crowds(plan: Planned, shapes: Mapping[str, Shape], context: Context, dtypes:
     if prod(map(context.size, plan.whole)) <= WHOLE_DOT:
         return False
     room = min(context.target.shared, TARGETS["sm_90"].shared) // 2
-    named = {t.name: eq for eq in plan.equations for t in eq.outputs}
+    known = above(plan.equations)
     products = [name for name, shape in shapes.items() if shape.rows and shape.columns]
     for eq in plan.equations:
         shape = shapes.get(eq.name)
         if shape is None and (eq.monoid is None or not crosses(eq)):
             continue
-        if shape is not None and any(eq.name in upstream(named[name], named) for name in products):
+        if shape is not None and any(eq.name in known[name] for name in products):
             continue
         axes = (*eq.over, *eq.axes) if shape is None else shape.inner
         length = prod(context.size(a) for a in axes if a in plan.whole)

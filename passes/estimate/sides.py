@@ -17,7 +17,7 @@ from math import prod
 from einc.ein import AxisValue, Equation, Expr, axes_of, reads
 from einc.ein.dealing import Shape
 from einc.passes.algebra.contraction import contraction
-from einc.passes.streaming.walks import upstream
+from einc.passes.streaming.walks import above
 from einc.pipeline import Context, once
 from einc.pipeline.plan import Planned
 from einc.tile import Sides
@@ -168,5 +168,5 @@ def line(plan: Planned, group: Iterable[str], context: Context) -> int:
 @lru_cache(maxsize=1024)
 def follow_each_other(equations: tuple[Equation, ...], dots: frozenset[str]) -> bool:
     """Whether one dot is computed from another."""
-    named = {t.name: eq for eq in equations for t in eq.outputs}
-    return any(dots & upstream(named[name], named) for name in dots)
+    known = above(equations)
+    return any(not dots.isdisjoint(known[name]) for name in dots)

@@ -17,7 +17,7 @@ from einc.passes.streaming.closure import links
 from einc.passes.streaming.exact_means import HELD
 from einc.passes.streaming.movement import prime
 from einc.passes.streaming.sweep import Link, Reference
-from einc.passes.streaming.walks import written_out
+from einc.passes.streaming.walks import between, written_out
 from einc.tile import Elem, Fill, Lit, Value
 
 
@@ -30,7 +30,8 @@ def refined(kernel: Kernel) -> dict[str, Callable[[], Value]]:
     found: dict[str, Callable[[], Value]] = {}
     for over, equations in groups.items():
         names = {t.name for eq in equations for t in eq.outputs}
-        made = links([written_out(eq, kernel.definitions, names) for eq in equations], over)
+        through = between(kernel.plan.equations, names)
+        made = links([written_out(eq, kernel.definitions, through) for eq in equations], over)
         chain = tuple(link for link in made if isinstance(link, Link))
         exact = [link for link in chain if link.exact is not None]
         if exact:

@@ -24,7 +24,7 @@ from einc.passes.estimate.sides import fills, held, sides
 from einc.passes.lowering.builder import Builder
 from einc.passes.lowering.counted import Counted, telling
 from einc.passes.lowering.statements import Axes
-from einc.passes.streaming.walks import upstream
+from einc.passes.streaming.walks import above
 from einc.pipeline import Context
 from einc.pipeline.plan import Planned
 from einc.tile import Elem, Lit, Sides, TileType, Value
@@ -100,7 +100,7 @@ class Kernel:
     def walked(self, eq: Equation) -> list[Value]:
         """A reduction that walks its axes itself: a loop with states of its own, after all reductions that it reads."""
         assert eq.monoid is not None
-        self.settle(upstream(eq, self.definitions))
+        self.settle(above(self.plan.equations)[eq.name])
         axis, order, types = self.within[eq.over], self.result_order(eq), self.state_types(eq)
         names = self.b.names(eq.name, eq.monoid.components)
         self.b.types.update((n, TileType(t, order)) for n, t in zip(names, types, strict=True))

@@ -14,7 +14,7 @@ from einc.passes.lowering.limits import Limits, limits
 from einc.passes.lowering.prefixes import goes_backwards, prefixes
 from einc.passes.lowering.statements import Axes
 from einc.passes.lowering.states import States
-from einc.passes.streaming.walks import Walk, upstream
+from einc.passes.streaming.walks import Walk, above, upstream
 from einc.tile import Elem, Lit, Value
 from einc.tile.masks import extent
 
@@ -61,15 +61,15 @@ def looped(kernel: Kernel, axes: Axes, walk: Walk, found: Limits, exact: bool = 
 
 def _before(kernel: Kernel, walk: Walk) -> set[str]:
     """The reductions that walk their axes themselves, and that a walk needs but does not change."""
-    plan, named = kernel.plan, kernel.definitions
-    needed = {n for eq in (*walk.stores, *(link.equation for link in walk.links)) for n in upstream(eq, named)}
+    plan, named, known = kernel.plan, kernel.definitions, above(kernel.plan.equations)
+    needed = {n for eq in (*walk.stores, *(link.equation for link in walk.links)) for n in upstream(eq, known)}
 
     def is_still(name: str) -> bool:
         eq = named[name]
         return name in kernel.known or plan.along.isdisjoint((*eq.axes, *eq.over))
 
-    own = {n: {n, *upstream(named[n], named)} for n in needed if plan.walks_within(named[n])}
-    return {n for n, above in own.items() if all(map(is_still, above))}
+    own = {n: {n, *known[n]} for n in needed if plan.walks_within(named[n])}
+    return {n for n, those in own.items() if all(map(is_still, those))}
 
 
 def _full(kernel: Kernel, axis: tile.TileAxis, found: Limits) -> tile.Full | None:

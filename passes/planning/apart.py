@@ -20,7 +20,7 @@ from einc.base.types import accumulator
 from einc.ein import AxisValue, Equation, Program, Read, Tensor
 from einc.ein.rewriting import names, unused
 from einc.passes.estimate.sides import follow_each_other, shapes_of
-from einc.passes.streaming.walks import upstream
+from einc.passes.streaming.walks import above
 from einc.pipeline import Context
 from einc.pipeline.plan import Alternative, Planned
 
@@ -60,9 +60,8 @@ def _split(
         read = Read(part.name, tuple(map(AxisValue, axes)))
         made[eq.name] = first, replace(eq, bodies=(read,), over=rest, within=None, product=None)
     equations = tuple(x for e in program.equations for x in made.get(e.name, (e,)))
-    after = {
-        e.name for e in plan.equations if made.keys() & {e.name, *upstream(e, {x.name: x for x in plan.equations})}
-    }
+    known = above(plan.equations)
+    after = {e.name for e in plan.equations if made.keys() & {e.name, *known[e.name]}}
     first_group = frozenset(e.name for e in plan.equations if e.name not in after) | {f.name for f, _ in made.values()}
     groups = [frozenset(e.name for e in p.equations) for p in plans if p is not plan]
     return Alternative(replace(program, equations=equations), [*groups, first_group, frozenset(after)], _SLOWER)

@@ -14,16 +14,17 @@ from collections.abc import Collection, Iterator, Mapping
 from einc import ein
 from einc.base.ops import COMPARISONS
 from einc.ein import Apply, Equation, Expr, Program
-from einc.passes.streaming.walks import Walk, computed_from, upstream, walks
+from einc.passes.streaming.walks import Walk, above, computed_from, walks
 from einc.pipeline.plan import Planned
 
 
 def compared(program: Program) -> frozenset[str]:
     """The tensors made by sums or products of floats that are compared with themselves, directly or through others."""
     named = {t.name: eq for eq in program.equations for t in eq.outputs}
+    known = above(program.equations)
     found: set[str] = set()
     for a, b in (pair for eq in program.equations for e in eq.computed() for pair in _comparisons(e)):
-        left, right = ({n for t in side & named.keys() for n in (t, *upstream(named[t], named))} for side in (a, b))
+        left, right = ({n for t in side & named.keys() for n in (t, *known[t])} for side in (a, b))
         found |= {n for n in left & right if _rounds(named[n])}
     return frozenset(found)
 

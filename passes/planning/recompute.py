@@ -121,7 +121,7 @@ def _upstream(eq: Equation, maker: Mapping[str, Equation], context: Context) -> 
     found: dict[str, Equation] = {}
 
     def visit(e: Equation) -> None:
-        for source in (maker[name] for x in e.expressions() for name in tensors_of(x) if name in maker):
+        for source in (maker[r.tensor] for x in e.expressions() for r in reads(x) if r.tensor in maker):
             if source.name not in found and positions(source.axes, context) >= least:
                 visit(source)
         found[e.name] = e

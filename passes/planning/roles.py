@@ -192,6 +192,7 @@ def _unwalkable_within(
     return None
 
 
+@lru_cache(maxsize=4096)
 def _is_segment(eq: Equation, axis: str) -> bool:
     """Does data bound a reduction along an axis, and decide whatever is read along it? Then few positions count."""
     bounds = [p.args for p in holds(eq.domain) if isinstance(p, ein.Apply) and p.op in COMPARISONS] if eq.domain else []

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from einc.ein import Program
 from einc.passes.estimate.sides import shapes_of
-from einc.passes.streaming.walks import computed_from, upstream
+from einc.passes.streaming.walks import above, computed_from
 from einc.pipeline import Context, positions
 
 
@@ -28,7 +28,7 @@ def large(program: Program, context: Context) -> frozenset[str]:
 def scores(program: Program, context: Context) -> set[str]:
     """The scores of a program, by name, with what is computed from them position by position."""
     named = {t.name: eq for eq in program.equations for t in eq.outputs}
-    above = {name: upstream(eq, named) for name, eq in named.items()}
+    known = above(program.equations)
     results = [set(named[name].axes) for name in program.results]
     pointwise = {name for name, eq in named.items() if eq.monoid is None}
     found: set[str] = set()
@@ -39,9 +39,9 @@ def scores(program: Program, context: Context) -> set[str]:
         if name in pointwise:
             is_scores = any(n in found and axes == set(named[n].axes) for n in computed_from(eq))
         else:
-            made = {name} | {n for n in pointwise if name in above[n] and axes <= set(named[n].axes)}
+            made = {name} | {n for n in pointwise if name in known[n] and axes <= set(named[n].axes)}
             over = {n: axes & set(e.over) for n, e in named.items() if computed_from(e) & made}
-            in_turn = any(over[n] & over[m] for n in over for m in above[n] & over.keys())
+            in_turn = any(over[n] & over[m] for n in over for m in known[n] & over.keys())
             is_scores = in_turn and bool(shapes_of([eq], context))
         if is_scores:
             found.add(name)

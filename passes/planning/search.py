@@ -185,7 +185,7 @@ class Search:
         wanting = {walked: p for walked, p in made.items() if self.wants_spread(p)}
         less = (Hold.BESIDE, Hold.UNSTORED)
         spread = ((walking(walked, hold), held) for walked, held in wanting.items() for hold in less)
-        plans += [p for p, held in spread if isinstance(p, Planned) and self.repeats_little(p, held)]
+        plans += [p for p, held in spread if isinstance(p, Planned) and p != held and self.repeats_little(p, held)]
         reasons = [f"{_walking(walked)}: {p.reason}" for walked, p in made.items() if isinstance(p, Apart)]
         return self.least(plans) if plans else Apart("; ".join(reasons))
 
@@ -231,8 +231,7 @@ class Search:
         """Does the plan compute at most twice what another computes, if there is another?"""
         if isinstance(other, Apart):
             return True
-        a, b = self.model.cost(plan), self.model.cost(other)
-        return a.dots <= 2 * b.dots and a.vector <= 2 * b.vector and a.special <= 2 * b.special
+        return all(a <= 2 * b for a, b in zip(self.model.computed(plan), self.model.computed(other), strict=True))
 
     def walks_scores(self, plan: Planned) -> bool:
         """Does the plan walk an axis, block by block or step by step, that results of a contraction, or of what reads

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 from einc import ein
 from einc.base.types import compute
-from einc.ein import ONE, ZERO, Apply, AxisValue, Cast, Const, Expr, Read
+from einc.ein import ONE, ZERO, Apply, Cast, Const, Expr, Read
 from einc.passes.algebra.folding import ZEROS, call, indicator, settled
 from einc.passes.algebra.signs import not_negative
 from einc.passes.streaming.monomials import Expansion, added, multiplied, scaled, within
@@ -47,11 +47,11 @@ class Movement:
 
     def depends(self, e: Expr) -> bool:
         """Does a reference occur in it?"""
-        return any(isinstance(n, Read) and n.tensor in self.references for n in ein.walk(e))
+        return not self.references.isdisjoint(ein.tensors_of(e))
 
     def varies(self, e: Expr) -> bool:
         """Does it depend on the position along the walked axes?"""
-        return any(isinstance(n, AxisValue) and n.axis in self.over for n in ein.walk(e))
+        return not self.over.isdisjoint(ein.axes_of(e))
 
     def after(self, e: Expr) -> Expr:
         """The expression at the moved references."""

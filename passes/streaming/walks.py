@@ -6,7 +6,7 @@ and the next walk. A tensor along the walked axes is written in the first walk i
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -31,28 +31,34 @@ class Walk:
     scans: tuple[Equation, ...] = ()
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=4096)
 def walks(plan: Planned) -> tuple[Walk, ...]:
-    """The walks of a plan, in order."""
+    """The walks of a plan, in order. What is not walked decides nothing: a search asks for the same ones of many."""
+    return _walks(Planned(plan.equations, stores=plan.stores, walked=plan.walked, scanned=plan.scanned))
+
+
+@lru_cache(maxsize=1024)
+def _walks(plan: Planned) -> tuple[Walk, ...]:
     over = plan.along
     named = {t.name: eq for eq in plan.equations for t in eq.outputs}
+    known = above(plan.equations)
     late = [eq for eq in plan.equations if over & set(eq.over) and not plan.is_scan(eq)]
     along = [eq for eq in plan.equations if plan.along & set(eq.axes) and plan.writes(eq)]
     found: list[Walk] = []
     while over and (late or along):
         unknown = {t.name for eq in late for t in eq.outputs}
-        open_ = between(named, unknown)
+        open_ = between(plan.equations, unknown)
         made = links(
             late,
             (*plan.walked, *plan.scanned),
-            blurred(named, unknown),
+            blurred(plan.equations, unknown),
             lambda eq: sources(eq, named, open_),  # noqa: B023
-            lambda eq: written_out(eq, named, unknown),  # noqa: B023
+            lambda eq: written_out(eq, named, open_),  # noqa: B023
         )
-        now = [eq for eq in along if not unknown & upstream(eq, named)]
+        now = [eq for eq in along if known[eq.name].isdisjoint(unknown)]
         ready = tuple(link for link in made if isinstance(link, Link))
         waiting = tuple(link for link in made if isinstance(link, NotClosed))
-        needed = {n for eq in (*now, *(link.equation for link in ready)) for n in (eq.name, *upstream(eq, named))}
+        needed = {n for eq in (*now, *(link.equation for link in ready)) for n in (eq.name, *upstream(eq, known))}
         scans = tuple(eq for eq in plan.equations if plan.is_scan(eq) and any(t.name in needed for t in eq.outputs))
         found.append(Walk(ready, tuple(now), waiting, scans))
         late = [named[link.equation.name] for link in waiting]
@@ -68,22 +74,28 @@ def can_split(plan: Planned) -> bool:
     return len(found) == 1 and not (found[0].stores or found[0].waiting or found[0].scans)
 
 
-def upstream(eq: Equation, named: dict[str, Equation]) -> set[str]:
-    """The tensors among `named` that an equation reads, directly or through others of them."""
-    found: set[str] = set()
-    stack = [eq]
-    while stack:
-        for name in computed_from(stack.pop()):
-            if name in named and name not in found:
-                found.add(name)
-                stack.append(named[name])
+@lru_cache(maxsize=4096)
+def above(equations: tuple[Equation, ...]) -> Mapping[str, frozenset[str]]:
+    """For every tensor that some equations make, those of them that it is computed from, directly or through others.
+
+    Each equation stands after those that it reads.
+    """
+    found: dict[str, frozenset[str]] = {}
+    for eq in equations:
+        found |= dict.fromkeys((t.name for t in eq.outputs), upstream(eq, found))
     return found
 
 
-def blurred(named: dict[str, Equation], unknown: Collection[str]) -> frozenset[str]:
+def upstream(eq: Equation, known: Mapping[str, frozenset[str]]) -> frozenset[str]:
+    """The tensors that an equation reads, directly or through others, given what each of them is computed from."""
+    read = computed_from(eq) & known.keys()
+    return read.union(*(known[name] for name in read))
+
+
+def blurred(equations: tuple[Equation, ...], unknown: Collection[str]) -> frozenset[str]:
     """Reductions over axes held whole that depend on unknown tensors: no movement is followed through them."""
-    within = {n: e for n, e in named.items() if e.monoid is not None and n not in unknown}
-    return frozenset(n for n, e in within.items() if upstream(e, named) & set(unknown))
+    known, within = above(equations), (t.name for eq in equations if eq.monoid is not None for t in eq.outputs)
+    return frozenset(n for n in within if n not in unknown and not known[n].isdisjoint(unknown))
 
 
 @lru_cache(maxsize=4096)
@@ -111,9 +123,10 @@ def _value(source: Equation, read: Read) -> Expr:
     return ein.Cast(stored, value) if stored.is_int and isinstance(value, ein.Apply) else value
 
 
-def between(named: dict[str, Equation], unknown: Collection[str]) -> frozenset[str]:
+def between(equations: tuple[Equation, ...], unknown: Collection[str]) -> frozenset[str]:
     """The pointwise tensors that depend on unknown ones."""
-    return frozenset(n for n, e in named.items() if e.monoid is None and upstream(e, named) & set(unknown))
+    known, pointwise = above(equations), (t.name for eq in equations if eq.monoid is None for t in eq.outputs)
+    return frozenset(n for n in pointwise if not known[n].isdisjoint(unknown))
 
 
 def sources(eq: Equation, named: dict[str, Equation], through: Collection[str]) -> frozenset[str]:
@@ -127,9 +140,8 @@ def sources(eq: Equation, named: dict[str, Equation], through: Collection[str]) 
     return frozenset(found - set(through))
 
 
-def written_out(eq: Equation, named: dict[str, Equation], unknown: Collection[str]) -> Equation:
-    """The equation with pointwise tensors that depend on unknown ones replaced by their bodies."""
-    through = between(named, unknown)
+def written_out(eq: Equation, named: dict[str, Equation], through: Collection[str]) -> Equation:
+    """The equation with these pointwise tensors replaced by their bodies."""
 
     def out(e: Expr) -> Expr:
         if isinstance(e, Read) and e.tensor in through:

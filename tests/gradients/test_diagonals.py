@@ -58,13 +58,19 @@ def sums(program: Program) -> list[ein.Equation]:
     return [e for e in program.equations if e.name.endswith("_blocks")]
 
 
-@pytest.mark.parametrize("name", SCORES)
-def test_tables(name: str) -> None:
-    """At sizes that blocks divide and do not, larger and smaller than one."""
-    sizes = SIZES[:1] if name == "within a window" else SIZES
-    for i, j in sizes[list(SCORES).index(name) % len(sizes) :][:2]:
-        c = attention(name, i, j)
-        assert_equal(c.compiled(), c.in_torch())
+@pytest.mark.parametrize(
+    ("name", "i", "j"),
+    [
+        pytest.param(name, i, j, id=f"{name}-{i}-{j}", marks=[pytest.mark.slow] * (m != n % len(sizes)))
+        for n, name in enumerate(SCORES)
+        for sizes in (SIZES[:1] if name == "within a window" else SIZES,)
+        for m, (i, j) in enumerate(sizes)
+    ],
+)
+def test_tables(name: str, i: int, j: int) -> None:
+    """At sizes that blocks divide and do not, larger and smaller than one, in turns; the slow tier has all of them."""
+    c = attention(name, i, j)
+    assert_equal(c.compiled(), c.in_torch())
 
 
 @pytest.mark.parametrize(("i", "j"), SIZES)

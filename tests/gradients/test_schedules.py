@@ -6,6 +6,7 @@ import math
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -32,6 +33,24 @@ SLOWER = {
     "attention/retention": "on a CPU, computing scores again where no dot takes them is more than twice as long",
 }
 SCORED = [c for c in CASES if c.name.startswith("attention/")]
+
+
+def in_turns(cases: Sequence[Case], shift: int) -> pytest.MarkDecorator:
+    """Every case on one of the machines, and on both where that is said to differ; the slow tier has all on both.
+
+    With shifts of 0 and 1, two tests meet a case on both.
+    """
+    pairs = [
+        pytest.param(
+            case,
+            machine,
+            id=f"{case.name}-{machine}",
+            marks=[pytest.mark.slow] * (k != (n + shift) % 2 and case.name not in (*STORED, *SLOWER)),
+        )
+        for n, case in enumerate(cases)
+        for k, machine in enumerate(MACHINES)
+    ]
+    return pytest.mark.parametrize(("case", "machine"), pairs)
 
 
 def derived(case: Case, machine: Target) -> tuple[driver.Compiled, driver.Compiled, dict[str, int]] | None:
@@ -69,8 +88,7 @@ def most(program: ein.Program, sizes: dict[str, int]) -> int:
     return max(math.prod(extent_of(d, sizes) for d in shapes[name]) for name in names)
 
 
-@pytest.mark.parametrize("machine", MACHINES)
-@pytest.mark.parametrize("case", CASES, ids=[c.name for c in CASES])
+@in_turns(CASES, 0)
 def test_no_larger_tensor_is_kept(case: Case, machine: str) -> None:
     """Neither ahead, beside what the program itself keeps, nor behind; a CPU keeps no scores of mixed heads either."""
     found = derived(case, MACHINES[machine])
@@ -83,9 +101,8 @@ def test_no_larger_tensor_is_kept(case: Case, machine: str) -> None:
     assert bool(larger) == (case.name in STORED) or (MACHINES[machine].cache and not larger), larger
 
 
-@pytest.mark.parametrize("machine", MACHINES)
 @pytest.mark.parametrize("n", [1024, pytest.param(4096, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("case", SCORED, ids=[c.name for c in SCORED])
+@in_turns(SCORED, 1)
 def test_scores_of_a_single_head_are_not_stored(case: Case, n: int, machine: str) -> None:
     """Though few programs share the work."""
     known = dict(case.sizes) | dict(case.long)

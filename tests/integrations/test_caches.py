@@ -56,10 +56,23 @@ def read_in_parts(cache: Callable[[Any], Any], padded: bool) -> Run:
 FAMILIES = "llama mistral gemma2 gemma3_text gpt_oss llama4_text deepseek_v3 qwen3 cohere2 doge gpt2".split()
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("cache", [growing, static], ids=["growing", "static"])
-@pytest.mark.parametrize("padded", [False, True], ids=["whole", "padded"])
+@pytest.mark.parametrize(
+    ("padded", "cache", "family"),
+    [
+        pytest.param(
+            padded,
+            cache,
+            family,
+            id=f"{'padded' if padded else 'whole'}-{cache.__name__}-{family}",
+            marks=[pytest.mark.slow] * ((n + padded + (cache is static)) % 2),
+        )
+        for padded in (False, True)
+        for cache in (growing, static)
+        for n, family in enumerate(FAMILIES)
+    ],
+)
 def test_parts_of_a_text(family: str, cache: Callable[[Any], Any], padded: bool) -> None:
+    """Of padding, cache and family any two meet; the slow tier has every three."""
     assert_as_good(model(family, **WANTED.get(family, {})), read_in_parts(cache, padded))
 
 

@@ -256,9 +256,14 @@ return H""",
 
 
 LENGTHS, BATCHES, WIDTHS = (32, 100, 256, 1000, 4096), ((1, 1), (1, 8), (4, 16)), (32, 128, 256)
-# Of length, batch and width every two meet; the two types part the rest between them, and the slow tier has all.
+# Of length, batch and width every two meet in one of the two types, and the slow tier has all.
 PAIRED = {
-    dtype: [(n, b, WIDTHS[(k + m + shift) % 3]) for k, n in enumerate(LENGTHS) for m, b in enumerate(BATCHES)]
+    dtype: [
+        (n, b, WIDTHS[(k + m) % 3])
+        for k, n in enumerate(LENGTHS)
+        for m, b in enumerate(BATCHES)
+        if (k + m) % 2 == shift
+    ]
     for shift, dtype in enumerate((F32, BF16))
 }
 

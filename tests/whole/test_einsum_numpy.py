@@ -156,9 +156,17 @@ def test_a_view_is_written_through() -> None:
 
 
 @pytest.mark.usefixtures("on_cpu")
-@pytest.mark.parametrize("dtype", TYPES)
-def test_sums(dtype: str) -> None:
-    for n in (1, 2, 5, 16):
+@pytest.mark.parametrize(
+    ("dtype", "lengths"),
+    [
+        pytest.param(dtype, lengths, id=f"{dtype}-{lengths[0]}", marks=[pytest.mark.slow] * ((k + m) % 2))
+        for k, dtype in enumerate(TYPES)
+        for m, lengths in enumerate(((1, 5), (2, 16)))
+    ],
+)
+def test_sums(dtype: str, lengths: tuple[int, ...]) -> None:
+    """Types and pairs of lengths in turns; the slow tier has every length in every type."""
+    for n in lengths:
         a = np.arange(2 * 3 * n, dtype=dtype).reshape(2, 3, n)
         v = np.arange(n, dtype=dtype)
         same(einsum("i->", v), np.sum(v, axis=-1).astype(dtype))

@@ -176,6 +176,7 @@ def written(times: int, monkeypatch: pytest.MonkeyPatch) -> int:
 
     monkeypatch.setattr(walks, "written_out", counting)
     walks.walks.cache_clear()
+    walks._walks.cache_clear()
     found = open_reductions(driver.elaborate(driver.parse(normalised(times), "<test>")))
     assert len(found) == 2 * (times - 1)
     assert all(len(o.part) < 300 for o in found)

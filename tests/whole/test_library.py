@@ -1,7 +1,8 @@
 """Every program of the library, at every level and on every backend, does what the published operator does.
 
 Each runs at every level and in every way, at the highest level in each; of the lower two, ways take turns: any two of
-program, level and way meet. The slow tier has every three.
+program, level and way meet. In narrow types, and scheduled as if it were long at a lower level, every other one runs.
+The slow tier has all.
 """
 
 from __future__ import annotations
@@ -34,10 +35,11 @@ every_case = pytest.mark.parametrize("case", CASES, ids=[case.name for case in C
 every_level = pytest.mark.parametrize("level", [0, 1, 2])
 
 
-def in_turns(shift: int) -> pytest.MarkDecorator:
-    """Every case at level 2 and at one of the lower levels; at both in the slow tier."""
+def in_turns(shift: int, each: int = 1) -> pytest.MarkDecorator:
+    """Every case at level 2, and `each` so many of them at one of the lower levels; at both in the slow tier."""
+    now = {n: 1 - (n // each + shift) % 2 for n in range(0, len(CASES), each)}  # the lower level of a case
     pairs = [
-        pytest.param(case, level, id=f"{case.name}-{level}", marks=[pytest.mark.slow] * (level == (n + shift) % 2))
+        pytest.param(case, level, id=f"{case.name}-{level}", marks=[pytest.mark.slow] * (level not in (2, now.get(n))))
         for n, case in enumerate(CASES)
         for level in (0, 1, 2)
     ]
@@ -102,8 +104,14 @@ def test_in_torch(case: Case, level: int) -> None:
     run(case, {}, torch.float32 if torch.float32 in case.dtypes else case.dtypes[0], level, "torch")
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
-@every_case
+@pytest.mark.parametrize(
+    ("case", "dtype"),
+    [
+        pytest.param(case, dtype, id=f"{case.name}-{dtype}", marks=[pytest.mark.slow] * ((n + k) % 2))
+        for n, case in enumerate(CASES)
+        for k, dtype in enumerate((torch.float16, torch.bfloat16))
+    ],
+)
 def test_narrow_types(case: Case, dtype: torch.dtype) -> None:
     if dtype not in case.dtypes:
         pytest.skip(case.why_dtypes)
@@ -115,7 +123,7 @@ def test_in_the_interpreter(case: Case, level: int) -> None:
     run(case, case.tiny, torch.float32 if torch.float32 in case.dtypes else case.dtypes[0], level, "interpret")
 
 
-@in_turns(0)
+@in_turns(0, each=2)
 def test_scheduled_as_if_long(case: Case, level: int) -> None:
     """What is compiled for long axes is right for short ones too: blocks, splits and walks that they only begin.
 
@@ -150,10 +158,16 @@ SCORED = [
 ]
 
 
-@pytest.mark.parametrize("n", [512, 1024, 4096])
-@pytest.mark.parametrize("case", SCORED, ids=[case.name for case in SCORED])
+@pytest.mark.parametrize(
+    ("case", "n"),
+    [
+        pytest.param(case, n, id=f"{case.name}-{n}", marks=[pytest.mark.slow] * (m % 3 != k))
+        for m, case in enumerate(SCORED)
+        for k, n in enumerate((512, 1024, 4096))
+    ],
+)
 def test_scores_of_a_single_head_are_not_stored(case: Case, n: int) -> None:
-    """Though few programs share the work, and single precision makes it long."""
+    """Though few programs share the work, and single precision makes it long. The slow tier has every length."""
     sizes = dict.fromkeys("ijn", n) | dict.fromkeys("bh", 1)
     known = dict(case.sizes) | dict(case.long)
     alone = replace(case, long={axis: sizes.get(axis, extent) for axis, extent in known.items()})
