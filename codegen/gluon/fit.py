@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Set as AbstractSet
+
 from einc import tile
 from einc.base.types import F32
-from einc.tile import Dot, Fold, Kernel, Loop, Scan
+from einc.tile import Dot, Fold, Kernel, Load, Loop, Ref, Scan
 from einc.tile.typing import multiplied
-from einc.tile.walk import lets, loops, tile_axes, values_in
+from einc.tile.walk import lets, loops, tile_axes, values_in, walk_values
 
 _NARROW = 2  # bytes of what warpgroups multiply
 
@@ -38,8 +40,8 @@ def walked(kernel: Kernel) -> tuple[Loop, str]:
     return loop, rows.pop()
 
 
-def check_fit(kernel: Kernel, row: str) -> None:
-    """Raise `Unfit` for a value that consumers do not compute by themselves, each for its rows."""
+def check_fit(kernel: Kernel, row: str, copied: AbstractSet[str]) -> None:
+    """Raise `Unfit` for a value, but those `copied`, that consumers do not compute by themselves, each for its rows."""
     roots = {id(s.value) for s in lets(kernel.body)}
     for v in values_in(kernel.body):
         if isinstance(v, Scan):
@@ -47,6 +49,11 @@ def check_fit(kernel: Kernel, row: str) -> None:
         if isinstance(v, Dot) and id(v) not in roots:
             raise Unfit("it computes with the result of a dot in place")
     axes = tile_axes(kernel)
+    homes = {row, *(d.column for d, _ in multiplied(kernel))}
+    computed = [s.value for s in lets(kernel.body) if not (isinstance(s.value, Load) and s.value.tensor in copied)]
+    for v in walk_values(*computed):
+        if isinstance(v, Ref) and v.name in axes and axes[v.name].blocked and v.name not in homes:
+            raise Unfit(f"{v.name} is no column of a dot, and consumers have no tile along it")
     (loop,) = loops(kernel.body)
     for s in lets(loop.body):
         if isinstance(s.value, Fold) and s.value.axis == row:

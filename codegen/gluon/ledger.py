@@ -25,12 +25,16 @@ _BESIDE = 64  # columns that take as long as what a step takes beside its column
 
 
 def sizes(kernel: Kernel, loop: Loop, rows: int, context: Context) -> Iterator[dict[str, int]]:
-    """Blocks of the walk and of columns, best first: those that take the least time in whole waves of programs."""
+    """Blocks of the walk and of columns, best first: those that take the least time in whole waves of programs.
+
+    A walk that does not begin with the first position has masked blocks at both ends, which are better short.
+    """
     asked = tiles_asked(context.choices, kernel)
     made = {s.names[0]: s.value for s in lets(kernel.body)}
     sides = [x for v in made.values() if isinstance(v, Dot) for x in (v.left, v.right)]
     loaded = all(isinstance(x, Ref) and isinstance(made.get(x.name), Load) for x in sides)
-    walks = (asked[loop.axis.name].cap,) if loop.axis.name in asked else (_LINE,) if loaded else _WALKS
+    longest = (_LINE,) if loaded else _WALKS if loop.start is None else _WALKS[::-1]
+    walks = (asked[loop.axis.name].cap,) if loop.axis.name in asked else longest
     row = next(d.row for d in made.values() if isinstance(d, Dot))
     columns = [a for a in kernel.grid if a.blocked and a.name != row]
     found: list[dict[str, int]] = [{}]

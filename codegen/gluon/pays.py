@@ -43,6 +43,8 @@ def _before(kernel: Kernel, context: Context) -> str:
         return f"{', '.join(asked)} is chosen for kernels without them"
     loop, row = walked(kernel)
     rates, ledger = context.target.rates, Ledger(kernel, row, 1)
+    if loop.start is not None:
+        return "its walk begins and ends with blocks that are masked"
     loads = [s.value for s in lets(loop.body) if isinstance(s.value, Load)]
     picked = any(ledger.is_mixed(i) for v in loads for i in v.index)
     if not picked and ledger.functions / rates.special >= ledger.flops / rates.matrix:
@@ -53,8 +55,11 @@ def _before(kernel: Kernel, context: Context) -> str:
 def _behind(kernel: Kernel) -> str:
     """What speaks against the roles that a kernel has."""
     assert kernel.roles is not None
-    if all(step == 0 for step in kernel.roles.dots.values()):
+    steps = list(kernel.roles.dots.values())
+    if max(steps) == min(steps):
         return "it computes nothing between dots"
+    if steps.count(0) > 1:
+        return "what it computes waits for several dots"
     for s, here in walk(kernel.body, Scope(scope(kernel))):
         counted = s.value.left_in if isinstance(s, Let) and isinstance(s.value, Dot) else None
         if counted is not None and kernel.roles.axis in axes_of(counted, here.names):

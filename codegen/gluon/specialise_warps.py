@@ -90,7 +90,7 @@ def _with_blocks(kernel: Kernel, context: Context, rows: int, blocks: dict[str, 
     placed = replace(sized, choices=sized.choices.reached(_ways(sized, context)))
     boxes = by_descriptor(placed)
     whole = by_corners(placed, boxes)
-    check_fit(whole, row)
+    check_fit(whole, row, boxes.keys())
     rings, events = _Pipeline(whole, frozenset(boxes)).made()
     consumers = rows // ROWS
     ledger, rates = Ledger(placed, row, consumers), context.target.rates
