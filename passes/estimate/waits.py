@@ -16,7 +16,7 @@ at multiples of 16 bytes takes a thread's load for as many bytes as it does lie 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import lru_cache
+from functools import cache, lru_cache
 from math import ceil
 
 from einc import ein
@@ -65,12 +65,21 @@ def multiplying(
 
 def is_hidden(plan: Planned, context: Context) -> bool:
     """Are operands on their way while programs multiply: in a walk, by dots whose sides are what is read?"""
-    made = {t.name for eq in plan.equations for t in eq.outputs}
+    made = {t.name: eq for eq in plan.equations for t in eq.outputs}
+
+    @cache
+    def is_computed(name: str) -> bool:
+        """Is it made position by position of what is read alone?"""
+        eq = made.get(name)
+        read = () if eq is None else {r.tensor for e in eq.expressions() for r in ein.reads(e)}
+        return eq is not None and eq.monoid is None and all(n not in made or is_computed(n) for n in read)
+
     for eq in plan.equations:
         found = contraction(eq, eq.body, context.size) if eq.monoid is not None and eq.monoid.adds else None
         for side in () if found is None else (s for term in found.terms for s in (term.left, term.right)):
-            read = {r.tensor for f in side for r in ein.reads(f)} - made
-            if read and (len(side) > 1 or not isinstance(side[0], Read)):
+            names = {r.tensor for f in side for r in ein.reads(f)}
+            alone = len(side) == 1 and isinstance(side[0], Read)
+            if any(map(is_computed, names)) or (names - made.keys() and not alone):
                 return False
     return bool(plan.walked)
 
