@@ -8,7 +8,8 @@ Pointers take any strides. Vectors need neighbours in memory along one dimension
 multiples of 4 bytes or more: so much is copied at once. A descriptor needs multiples of 16 bytes; then blocks are
 copied to shared memory by an engine of their own, without addresses or masks in registers. That pays for what dots read
 as it lies in memory: what is computed with goes to registers anyway, and a chain of dots has other work that hides its
-loads. A kernel of few blocks is over before the engine has its descriptors.
+loads. A kernel of few blocks is over before the engine has its descriptors. Where rows are no multiples of 16 elements,
+Triton would copy one element at a time by pointers: what it is not told to be more.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from einc.tile.windows import box, read_by_dots, windows
 
 _NARROW = 2  # bytes of what dots take from shared memory in any order
 _COPIED = 4  # bytes of memory that are copied at once, at least
+_SEEN = 16  # elements: Triton looks whether extents and steps are multiples of so many
 _MOST_DIMS = 5
 _LONG = 4  # blocks of a walk
 _FILLED = 2  # programs for each processor
@@ -37,7 +39,7 @@ def place_loads(kernel: tile.Kernel, context: Context) -> tile.Kernel:
     body = rewritten(kernel.body, lambda s, _: _placed(s) if isinstance(s, tile.Loop) else (s,))
     loaded = {v.tensor for v in values_in(body) if isinstance(v, Load)}
     placed = replace(kernel, body=body)
-    ways = dict.fromkeys(loaded, POINTER) | _ways(placed, context)
+    ways = {name: _by_threads(placed, name, context) for name in loaded} | _ways(placed, context)
     return replace(placed, choices=kernel.choices.reached({n: way for n, way in ways.items() if n in loaded}))
 
 
@@ -65,6 +67,15 @@ def _ways(kernel: tile.Kernel, context: Context) -> dict[str, str]:
             usual = possible if multiplied[name] == _NARROW and long else possible[:1]
             found[name] = usual[-1]
     return found
+
+
+def _by_threads(kernel: tile.Kernel, name: str, context: Context) -> str:
+    """The way of threads to a tensor: by vectors where a generator does not see by itself that its rows allow these."""
+    layout = context.layouts.get(name)
+    if layout is None or not context.target.has_copies or not layout.packed:
+        return POINTER
+    size = next(b.dtype.size for b in kernel.buffers if b.name == name)
+    return vectors(layout.order) if _COPIED <= layout.aligned < _SEEN * size else POINTER
 
 
 def _is_long(kernel: tile.Kernel, context: Context) -> bool:

@@ -198,3 +198,27 @@ def test_rows_of_any_length_are_copied_by_as_many_bytes_as_divide_them(k: int, w
     ptx = str(kernel.stages["ptx"])
     assert set(re.findall(r"cp\.async\.c[ag]\.shared\.global.*?, (0x\w+|\d+)[,;]", ptx)) == {hex(2 * width)}
     assert "ld.global" not in ptx
+
+
+CHAIN = (
+    "def chain(X[n, d]: bf16, W[d, k]: bf16, A[d, r]: bf16, B[r, k]: bf16):\n"
+    "    Y[n, k] = X[n, d] * W[d, k] + sum[r](sum[d](X[n, d] * A[d, r]) * B[r, k])\n    return Y\n"
+)
+NORM = "def norm(X[n, d]: bf16):\n    Y[n, d] = bf16(rmsnorm[d](X))\n    return Y\n"
+
+
+@pytest.mark.parametrize("text", [CHAIN, NORM], ids=["chain", "norm"])
+@pytest.mark.parametrize(("d", "width"), [(904, 8), (900, 4), (898, 2)])
+def test_threads_read_rows_of_any_length_by_as_many_bytes_as_divide_them(text: str, d: int, width: int) -> None:
+    """What no descriptor reads too: a chain of dots, whose loads could not be on their way otherwise, and no dot."""
+    sizes = {"n": 200, "d": d, "k": 24, "r": 8}
+    program = elaborate(parse(text))
+    shapes = {p.name: tuple(sizes[a] for (a,) in p.dims) for p in program.operands}
+    lying = {x: layout(torch.empty(shape, dtype=torch.bfloat16, device="meta")) for x, shape in shapes.items()}
+    c = compile_program(program, 2, SM_90, bind(program, shapes, {}).extents, layouts=lying)
+    assert ways(c)["X"] == "vectors"
+    for kernel in compile_ahead(c.emitted, SM_90, sizes):
+        ptx = str(kernel.stages["ptx"])
+        found = re.findall(r"cp\.async\.c[ag]\.shared\.global.*?, (0x\w+|\d+)[,;]", ptx)
+        assert not found or hex(2 * width) in found
+        assert "ld.global.b16" not in ptx
