@@ -165,6 +165,25 @@ def test_a_copy_is_the_operand(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (found.double() - wanted).abs().max() <= 2.0**-8 * wanted.abs().max()
 
 
+@pytest.mark.usefixtures("long")
+@pytest.mark.parametrize(("text", "right"), [("bmk,bkn->mnb", (3, 24, 8)), ("bmk,bkn->nbm", (3, 24, 1))])
+def test_a_result_between_those_of_other_programs_is_copied_there(
+    text: str, right: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from einc.passes.estimate import waits
+
+    a, b = operand(3, 16, 24), operand(*right)
+    few, _, _ = made_for(text, (a, b), Options(target=SM_90))
+    monkeypatch.setattr(waits, "_APART", 1.0)  # each element stored by itself takes a second
+    _compile.cache_clear()
+    made, bound, views = made_for(text, (a, b), Options(target=SM_90))
+    (found,) = InTriton(made, bound, HERE, views).run({"A": a, "B": b}, {})
+    assert [len(c.state.schedule.kernels) for c in (few, made)] == [1, 2 if text.endswith("b") else 1]  # type: ignore[union-attr]  # there are
+    assert found.is_contiguous()
+    wanted = torch.einsum(text, a.double(), b.double())
+    assert (found.double() - wanted).abs().max() <= 2.0**-8 * wanted.abs().max()
+
+
 def test_short_kernels_go_by_pointers() -> None:
     few = [torch.empty(s, dtype=torch.bfloat16, device="meta") for s in ((64, 64), (512, 64))]
     assert set(ways(compiled("mk,nk->mn", *few)).values()) == {"vectors"}
