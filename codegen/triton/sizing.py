@@ -235,8 +235,8 @@ def _narrowed(k: Sizing, blocks: dict[str, Block]) -> dict[str, Block]:
     sizes = k.sizes(blocks)
     if not any(a.role == "whole" for a in k.axes) or prod(sizes.values()) <= _WHOLE:
         return blocks
-    lines = {a.role for a in k.axes if a.name in k.lines and a.role != "whole" and blocks[a.role].cap > _SECTOR}
-    return blocks | {role: Block(1, _SECTOR) for role in lines}
+    lines = {a.role for a in k.axes if a.name in k.lines and a.role != "whole" and k.given(a) is None}
+    return blocks | {role: Block(1, _SECTOR) for role in lines if blocks[role].cap > _SECTOR}
 
 
 def plain_blocks(k: Sizing) -> dict[str, Block]:
