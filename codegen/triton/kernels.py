@@ -98,9 +98,11 @@ class KernelWriter(Loops):
 
     def units(self) -> Iterator[str]:
         """What Triton is told of extents and strides: how many neighbours are reached at once divides them."""
+        still = static_extents(self.whole)
         for unit, rows in self.signature.units:
             strides = self.strides_of(rows.tensor)
-            names = [*(strides[k] for k in rows.order[:-1]), self.python["extent", rows.axis]]
+            extent = [self.python["extent", rows.axis]] * (rows.axis not in still)
+            names = [*(strides[k] for k in rows.order[:-1]), *extent]
             yield f"# multiples of {unit}"
             yield from (f"{name} = {name} // {unit} * {unit}" for name in names)
 

@@ -221,7 +221,8 @@ def plain_tiles(k: Sizing) -> Tiles:
     if "reduced" not in blocks or any(k.given(a) for a in k.axes) or segments(k.kernel):
         return Tiles(blocks, warps)
     programs = k.programs({role: b.cap for role, b in blocks.items()})
-    longest = max(k.hints[a.name] for a in k.axes if a.role == "reduced")
+    parts = k.kernel.choices.parts if k.kernel.parts_of else 1
+    longest = max(k.hints[a.name] for a in k.axes if a.role == "reduced") // parts
     cap = blocks["reduced"].cap
     most = _SCANNING if any(isinstance(v, tile.Scan) for v in values_in(k.kernel.body)) else _WALKING
     while warps < most and programs * warps < _BUSY * k.target.rates.processors and 2 * cap <= longest:
@@ -234,8 +235,8 @@ def _narrowed(k: Sizing, blocks: dict[str, Block]) -> dict[str, Block]:
     sizes = k.sizes(blocks)
     if not any(a.role == "whole" for a in k.axes) or prod(sizes.values()) <= _WHOLE:
         return blocks
-    lines = {a.role for a in k.axes if a.name in k.lines and a.role != "whole" and blocks[a.role].cap > _SECTOR}
-    return blocks | {role: Block(1, _SECTOR) for role in lines}
+    lines = {a.role for a in k.axes if a.name in k.lines and a.role != "whole" and k.given(a) is None}
+    return blocks | {role: Block(1, _SECTOR) for role in lines if blocks[role].cap > _SECTOR}
 
 
 def plain_blocks(k: Sizing) -> dict[str, Block]:

@@ -31,7 +31,7 @@ from einc.passes.estimate.fit import exposure, narrowness
 from einc.passes.estimate.instructions import counted
 from einc.passes.estimate.sides import fills, follow_each_other, line, shapes_of, sides, tile_axes
 from einc.passes.estimate.units import arithmetic, overlapped, reached
-from einc.passes.estimate.waits import elements, is_hidden, loading, masking, multiplying, port, walking
+from einc.passes.estimate.waits import elements, is_hidden, loading, masking, multiplying, port, scattering, walking
 from einc.passes.streaming.prefix import prefix
 from einc.passes.streaming.walks import walks
 from einc.pipeline import Context, positions
@@ -116,7 +116,7 @@ class Model:
         waiting = self.waiting(plan, count, share)
         computing, slowest = arithmetic(rates, dots + waiting, vector, special)
         moving = moved / reached(rates) * (1.0 if self.contracted(plan) else exposure(plan, self.context))
-        seconds = self.spent(plan, plan.splits, computing, moving, share)
+        seconds = max(self.spent(plan, plan.splits, computing, moving, share), self.scattering(plan))
         limit = "launch" if seconds < rates.launch else "memory" if moving > computing else slowest
         return Cost(moved, dots, vector, special, rates.launch + seconds, limit)
 
@@ -246,6 +246,11 @@ class Model:
     def threads(self, plan: Planned) -> float:
         """Seconds in which threads make the loads and stores of programs that multiply nothing."""
         return loading(plan, self.context, self.shapes, self.dtypes)
+
+    def scattering(self, plan: Planned) -> float:
+        """Seconds in which dots' results are stored one by one between those of other programs."""
+        stored = not self.context.target.rates.in_turn and bool(self.contracted(plan))
+        return scattering(plan, self.context, self.shapes) if stored else 0.0
 
     def repeats(self, plan: Planned, count: int, share: float = 1.0) -> dict[str, float]:
         """How often each equation is computed, in so many walks that visit this share of the blocks."""

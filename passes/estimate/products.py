@@ -72,7 +72,8 @@ def cost_of(plan: Planned, model: Model, share: float = 1.0, masked: float = 0.0
     p, rates = found.product, context.target.rates
     beside = max(own.bytes - p.size * p.batch * (p.inner * (p.rows + p.columns) + p.rows * p.columns), 0.0)
     later, _ = arithmetic(rates, 0.0, own.vector, own.special)
-    seconds = context.backend.seconds(p, context.target) + later + beside / reached(rates)
+    multiplied = max(context.backend.seconds(p, context.target), model.scattering(plan))
+    seconds = multiplied + later + beside / reached(rates)
     return replace(own, seconds=seconds)
 
 

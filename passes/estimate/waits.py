@@ -7,7 +7,8 @@
 A processor takes operands from the cache through its port, again for every block of rows and of columns. Copies in
 flight hide that, as long as sides of dots are what was read: what is computed of it goes through registers, and each
 step waits for its loads. The first loads and the last stores of a program hide behind nothing, and a processor with one
-program waits for that one's own latencies. What is read at each position of a dot's result is read element by element.
+program waits for that one's own latencies. What is read at each position of a dot's result is read element by element;
+what is stored between elements of other programs' blocks is far slower than any other store.
 
 A walk without dots waits in each step for what it loads, and only programs beside it fill the time. What does not lie
 at multiples of 16 bytes takes a thread's load for as many bytes as it does lie at.
@@ -16,8 +17,8 @@ at multiples of 16 bytes takes a thread's load for as many bytes as it does lie 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import lru_cache
-from math import ceil
+from functools import cache, lru_cache
+from math import ceil, prod
 
 from einc import ein
 from einc.base.types import DType
@@ -33,6 +34,7 @@ ENGINE = 16  # bytes at multiples of which copy engines find blocks, and a threa
 _PORT = 83e9  # bytes a second that a processor receives from the cache, where all of them ask for as much
 _ELEMENTS = 6e9  # elements a second that a processor reads one by one where threads hold a dot's result
 _LOADS = 6e9  # loads and stores a second of a processor's threads
+_APART = 4.7e8  # elements a second that a processor stores beside those of other programs
 _ALONE = 2e-6  # seconds until the first loads of a program have arrived, and its last results are stored
 _WAIT = 7e-7  # seconds of a step until what it computes a side of has arrived
 _LATENCY = 1.2e-6  # seconds of a step without dots: until its loads have arrived, and threads have exchanged results
@@ -65,12 +67,21 @@ def multiplying(
 
 def is_hidden(plan: Planned, context: Context) -> bool:
     """Are operands on their way while programs multiply: in a walk, by dots whose sides are what is read?"""
-    made = {t.name for eq in plan.equations for t in eq.outputs}
+    made = {t.name: eq for eq in plan.equations for t in eq.outputs}
+
+    @cache
+    def is_computed(name: str) -> bool:
+        """Is it made position by position of what is read alone?"""
+        eq = made.get(name)
+        read = () if eq is None else {r.tensor for e in eq.expressions() for r in ein.reads(e)}
+        return eq is not None and eq.monoid is None and all(n not in made or is_computed(n) for n in read)
+
     for eq in plan.equations:
         found = contraction(eq, eq.body, context.size) if eq.monoid is not None and eq.monoid.adds else None
         for side in () if found is None else (s for term in found.terms for s in (term.left, term.right)):
-            read = {r.tensor for f in side for r in ein.reads(f)} - made
-            if read and (len(side) > 1 or not isinstance(side[0], Read)):
+            names = {r.tensor for f in side for r in ein.reads(f)}
+            alone = len(side) == 1 and isinstance(side[0], Read)
+            if any(map(is_computed, names)) or (names - made.keys() and not alone):
                 return False
     return bool(plan.walked)
 
@@ -98,6 +109,19 @@ def elements(plan: Planned, dots: frozenset[str], share: float, context: Context
         crossing = [r for r in read if rows & set(ein.axes_of(r)) and plan.along & set(ein.axes_of(r))]
         count += len(crossing) * positions(eq.axes, context)
     return count * share / (_ELEMENTS * context.target.rates.processors)
+
+
+def scattering(plan: Planned, context: Context, shapes: Shapes) -> float:
+    """Seconds in which all processors store what has its neighbours in memory in other programs' blocks."""
+    stored = (_axes(name, shapes) for name in plan.stores if _is_scattered(name, plan, context, shapes))
+    count = sum(prod(map(context.extent, axes)) for axes in stored)
+    return count / (_APART * context.target.rates.processors)
+
+
+def _is_scattered(name: str, plan: Planned, context: Context, shapes: Shapes) -> bool:
+    """Are the neighbours in memory of what a plan stores of a tensor at other positions of its batch axes?"""
+    long = [dim for dim in shapes[name] if positions(dim, context) > 1]
+    return bool(long) and set(long[-1]) <= set(plan.batch)
 
 
 def masking(plan: Planned, dots: frozenset[str], masked: float, context: Context) -> float:

@@ -8,11 +8,13 @@ Pointers take any strides. Vectors need neighbours in memory along one dimension
 multiples of 4 bytes or more: so much is copied at once. A descriptor needs multiples of 16 bytes; then blocks are
 copied to shared memory by an engine of their own, without addresses or masks in registers. That pays for what dots read
 as it lies in memory: what is computed with goes to registers anyway, and a chain of dots has other work that hides its
-loads. A kernel of few blocks is over before the engine has its descriptors.
+loads. A kernel of few blocks is over before the engine has its descriptors. Where rows are no multiples of 16 elements,
+Triton would copy one element at a time by pointers: what it is not told to be more.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from math import prod
 
@@ -27,6 +29,7 @@ from einc.tile.windows import box, read_by_dots, windows
 
 _NARROW = 2  # bytes of what dots take from shared memory in any order
 _COPIED = 4  # bytes of memory that are copied at once, at least
+_SEEN = 16  # elements: Triton looks whether extents and steps are multiples of so many
 _MOST_DIMS = 5
 _LONG = 4  # blocks of a walk
 _FILLED = 2  # programs for each processor
@@ -37,14 +40,26 @@ def place_loads(kernel: tile.Kernel, context: Context) -> tile.Kernel:
     body = rewritten(kernel.body, lambda s, _: _placed(s) if isinstance(s, tile.Loop) else (s,))
     loaded = {v.tensor for v in values_in(body) if isinstance(v, Load)}
     placed = replace(kernel, body=body)
-    ways = dict.fromkeys(loaded, POINTER) | _ways(placed, context)
+    asked = ways_asked(context.choices, placed)
+    ways = {b.name: _by_threads(b, asked.get(b.name), context) for b in placed.buffers if b.name in loaded}
+    ways |= _ways(placed, asked, context)
     return replace(placed, choices=kernel.choices.reached({n: way for n, way in ways.items() if n in loaded}))
 
 
-def _ways(kernel: tile.Kernel, context: Context) -> dict[str, str]:
-    """The ways to memory that are asked for, as far as they are possible, and the best of others where they pay."""
-    asked = ways_asked(context.choices, kernel)
-    found = dict.fromkeys(asked, POINTER)
+def _by_threads(buffer: tile.Buffer, asked: str | None, context: Context) -> str:
+    """The way of threads to a tensor, whatever they read of it: the one that is asked for if it is possible, or by
+    vectors where Triton does not see by itself that rows allow these."""
+    layout = context.layouts.get(buffer.name)
+    lies = row_major(len(buffer.dims)) if layout is None else layout
+    if not context.target.has_copies or not lies.packed or lies.aligned < _COPIED or len(lies.order) < 2:
+        return POINTER
+    unseen = layout is not None and lies.aligned < _SEEN * buffer.dtype.size
+    return vectors(lies.order) if asked == vectors(lies.order) or (asked is None and unseen) else POINTER
+
+
+def _ways(kernel: tile.Kernel, asked: Mapping[str, str], context: Context) -> dict[str, str]:
+    """The ways to blocks that are asked for, as far as they are possible, and the best of others where they pay."""
+    found: dict[str, str] = {}
     if not context.target.has_copies or not (set(asked.values()) - {POINTER} or context.layouts):
         return found
     ranks = {b.name: len(b.dims) for b in kernel.buffers}
@@ -60,7 +75,7 @@ def _ways(kernel: tile.Kernel, context: Context) -> dict[str, str]:
         possible = [vectors(layout.order)] if layout.packed and layout.aligned >= _COPIED else []
         possible += [descriptor(layout.order)] if layout.is_regular and context.target.has_descriptors else []
         if name in asked:
-            found[name] = asked[name] if asked[name] in possible else POINTER
+            found |= {name: asked[name]} if asked[name] in possible else {}
         elif name in multiplied and possible:
             usual = possible if multiplied[name] == _NARROW and long else possible[:1]
             found[name] = usual[-1]

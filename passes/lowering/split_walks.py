@@ -33,7 +33,9 @@ from einc.tile.masks import extent
 from einc.tile.walk import values_in
 
 _ALIGNED = 128  # the most positions that the length of a part is rounded up to; twice as many with a walk in each block
-_TOGETHER = 32  # the most parts that are merged at once
+_TOGETHER = 32  # the most parts that are merged at once, where their states have axes held whole
+_AT_ONCE = 128  # the same where they have none, and few programs wait for one block of parts after another
+_FEW = 8192  # rows of such states
 
 Parts = dict[str, tuple[tile.Buffer, ...]]  # where the states of the parts lie in memory, by accumulator
 
@@ -90,7 +92,9 @@ def _merged(program: Program, plan: Planned, walk: Walk, context: Context, parts
     states.allocate(lambda eq: kernel.extends(eq.axes))
     known, order = dict(kernel.known), kernel.order
     axis = b.axis((plan.split,), "reduced")
-    together = {axis.name: tile.Block(1, min(_TOGETHER, power(plan.splits)))}
+    rows = positions((*plan.batch, *plan.rows, *plan.columns), context)
+    most = _TOGETHER if whole or rows > _FEW else _AT_ONCE
+    together = {axis.name: tile.Block(1, min(most, power(plan.splits)))}
     with b.loop(axis) as block:
         kernel.order = (*order, axis.name)
         merge(states, _loaded(kernel, states, parts, axis.name), block)

@@ -1,23 +1,28 @@
-"""Copy an operand once where it does not lie in memory as its product reads it.
+"""Copy an operand once where it does not lie in memory as its product reads it, and a result as its product stores it.
 
     sum[k](A[k, b] * B[b, k])   -->   A_copy[b, k] = A[k, b];  sum[k](A_copy[b, k] * B[b, k])
 
 A product takes blocks of its operands from memory again and again. Where neighbours along neither a row nor a column of
 a block are neighbours in memory, or rows begin at odd addresses, every element of every block is fetched by itself; a
 copy fetches each once. Its batch axes come first, the others stay in their order, and its rows begin at whole lines.
+
+    C[m, n, b] = sum[k](f)            -->   C_blocks[b, m, n] = sum[k](f);  C[m, n, b] = C_blocks[b, m, n]
+
+Programs that have a position of b each would store single elements between those of others.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from math import prod
 
 from einc import ein
 from einc.ein import AxisValue, Equation, Read
 from einc.ein.guards import composite
 from einc.ein.rewriting import bottom_up, names, unused
 from einc.passes.estimate.cost import Model
-from einc.passes.estimate.products import Single, single
+from einc.passes.estimate.products import Single, cost_of, single
 from einc.pipeline import Backend, Context, State
 from einc.pipeline.plan import Plan, Planned
 
@@ -29,7 +34,10 @@ def copy_operands(state: State, context: Context) -> State:
     """The state with copies, each by a kernel of its own, of the operands of products that gain by that."""
     if context.backend.seconds is None or not context.target.has_descriptors or not context.layouts:
         return state
-    model, taken = Model(state.program, context), names(state.program)
+    taken = names(state.program)
+    for plan in state.plans:
+        state = _stored_whole(state, plan, context, taken)
+    model = Model(state.program, context)
     for plan in state.plans:
         found = single(plan.of(state.program), model)
         if found is None:
@@ -76,6 +84,38 @@ def _with_copy(state: State, plan: Plan, read: Read, order: Sequence[int], taken
         program=replace(program, equations=(*equations[:at], copied, *equations[at:])),
         plans=(*state.plans[:place], copying, *state.plans[place:]),
     )
+
+
+def _stored_whole(state: State, plan: Plan, context: Context, taken: set[str]) -> State:
+    """The state with a result copied to where it lies, if its plan then stores whole rows and all takes less time."""
+    program, model = state.program, Model(state.program, context)
+    eq = next(e for e in program.equations if e.name == plan.equations[-1])
+    name, apart = eq.name, model.scattering(plan.of(program))
+    if not apart or plan.stores != (name,) or name not in program.results or len(eq.outputs) > 1 or eq.added:
+        return state
+    if any(len(dim) != 1 for dim in eq.dims):
+        return state
+    inner = unused(f"{name}_blocks", taken)
+    own = sorted(range(len(eq.dims)), key=lambda k: eq.dims[k][0] not in plan.batch)
+    dims = tuple(eq.dims[k] for k in own)
+    source = Read(inner, tuple(AxisValue(a) for (a,) in dims))
+    made = replace(eq, outputs=(replace(eq.outputs[0], name=inner),), dims=dims)
+    copied = Equation(eq.outputs, eq.dims, (source,))
+    columns = next(dim for dim in reversed(eq.dims) if context.size(dim[0]) > 1)
+    rows = tuple(a for (a,) in dims if a not in columns)
+    copying = Planned((copied,), stores=(name,), rows=rows, columns=columns).plan
+    storing = replace(plan, stores=(inner,), equations=(*plan.equations[:-1], inner))
+    equations = tuple(x for e in program.equations for x in ((made, copied) if e is eq else (e,)))
+    turned = replace(program, equations=equations)
+    rates, size = context.target.rates, eq.outputs[0].dtype.size
+    copy = 2 * size * prod(map(context.extent, eq.axes)) / (rates.memory * _COPIED) + rates.launch
+    after = cost_of(storing.of(turned), Model(turned, context)).seconds + copy
+    if after >= _WORTH * cost_of(plan.of(program), model).seconds:
+        return state
+    taken.add(inner)
+    place = state.plans.index(plan)
+    plans = (*state.plans[:place], storing, copying, *state.plans[place + 1 :])
+    return replace(state, program=turned, plans=plans)
 
 
 def _reading(eq: Equation, read: Read, other: Read) -> Equation:

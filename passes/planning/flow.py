@@ -37,11 +37,16 @@ class Flow:
                     yield [self.plans[k] for k in group]
 
     def siblings(self) -> Iterator[list[Planned]]:
-        """Pairs of kernels that read a tensor alike: over the same axes, not both contractions, which need tiles."""
+        """Pairs of kernels that read a tensor alike, not both contractions, which need tiles.
+
+        They go over the same axes in the same way, or one reduces what the other computes at every position.
+        """
         spaces = [({*p.batch, *p.rows, *p.columns}, {*p.walked, *p.whole, *chain(*p.inner)}) for p in self.plans]
         contracts = [bool(p.columns and p.walked) for p in self.plans]
         for n, m in combinations(range(len(self.plans)), 2):
-            alike = spaces[n] == spaces[m] and self.reads[n] & self.reads[m]
+            (grid, reduced), (other, along) = spaces[n], spaces[m]
+            same = spaces[n] == spaces[m] or (grid | reduced == other | along and not (reduced and along))
+            alike = same and self.reads[n] & self.reads[m]
             if alike and not (contracts[n] and contracts[m]) and self.is_convex([n, m]):
                 yield [self.plans[n], self.plans[m]]
 

@@ -3,9 +3,9 @@
     Y[n, e] = sum[h](f(G[n, h], U[n, h]) * D[h, e])   -->   F[n, h] = f(G, U);  Y[n, e] = sum[h](F * D)
 
 F is stored in the type that the contraction rounds its operands to, so that every value is the same to the last bit.
-This is an alternative, taken where its kernels are predicted to take less time (`partition`): the kernel that computes
-G and U can then compute F of them before they leave its registers. Values that stream do not pass through memory: f
-reads nothing that is computed in the contraction's own kernel.
+This is an alternative, taken where its kernels are predicted to take clearly less time (`partition`): the kernel that
+computes G and U can then compute F of them before they leave its registers. Values that stream do not pass through
+memory: f reads nothing that is computed in the contraction's own kernel.
 
 A gated layer would otherwise write two tensors in f32, and evaluate its gate once for every block of the outputs.
 """
@@ -24,6 +24,8 @@ from einc.passes.algebra.products import multiplied
 from einc.passes.estimate.cost import Model
 from einc.pipeline import Context, positions
 from einc.pipeline.plan import Alternative, Planned
+
+_CLEARLY = 0.9  # of the time that computing it takes in every block: a kernel and a tensor more should be worth it
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +46,7 @@ def materialised(program: Program, plans: Sequence[Planned], context: Context) -
             if found is not None and len(found.terms) == 1:
                 for side in _sides(found, context):
                     if _may_pay(side, eq, plan, model):
-                        yield Alternative(_outlined(program, eq, found, side, model))
+                        yield Alternative(_outlined(program, eq, found, side, model), most=_CLEARLY)
 
 
 def _sides(c: Contraction, context: Context) -> Iterator[_Side]:
@@ -54,7 +56,8 @@ def _sides(c: Contraction, context: Context) -> Iterator[_Side]:
 
 
 def _may_pay(side: _Side, eq: Equation, plan: Planned, model: Model) -> bool:
-    """May storing the side pay? It reads several intermediates, or is computed again, from one or at length."""
+    """May storing the side pay? It reads several intermediates, or is computed again: from one, at length, or where it
+    is no larger than what it is made of."""
     if len(side.factors) == 1 and isinstance(side.factors[0], Read):
         return False
     own = {t.name for e in plan.equations for t in e.outputs}
@@ -64,7 +67,11 @@ def _may_pay(side: _Side, eq: Equation, plan: Planned, model: Model) -> bool:
         return False
     if any(model.dtypes[name].is_complex for name in (eq.name, *read)):
         return False
-    return len(made) > 1 or (side.again and (bool(made) or model.cost(plan).limit in ("vector", "special")))
+    if len(made) > 1 or not side.again:
+        return len(made) > 1
+    size = positions(tuple(dict.fromkeys(a for f in side.factors for a in axes_of(f))), model.context)
+    most = max(positions(tuple(a for dim in model.shapes[name] for a in dim), model.context) for name in read)
+    return bool(made) or size <= most or model.cost(plan).limit in ("vector", "special")
 
 
 def _outlined(program: Program, eq: Equation, c: Contraction, side: _Side, model: Model) -> Program:

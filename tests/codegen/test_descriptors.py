@@ -165,6 +165,25 @@ def test_a_copy_is_the_operand(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (found.double() - wanted).abs().max() <= 2.0**-8 * wanted.abs().max()
 
 
+@pytest.mark.usefixtures("long")
+@pytest.mark.parametrize(("text", "right"), [("bmk,bkn->mnb", (3, 24, 8)), ("bmk,bkn->nbm", (3, 24, 1))])
+def test_a_result_between_those_of_other_programs_is_copied_there(
+    text: str, right: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from einc.passes.estimate import waits
+
+    a, b = operand(3, 16, 24), operand(*right)
+    few, _, _ = made_for(text, (a, b), Options(target=SM_90))
+    monkeypatch.setattr(waits, "_APART", 1.0)  # each element stored by itself takes a second
+    _compile.cache_clear()
+    made, bound, views = made_for(text, (a, b), Options(target=SM_90))
+    (found,) = InTriton(made, bound, HERE, views).run({"A": a, "B": b}, {})
+    assert [len(c.state.schedule.kernels) for c in (few, made)] == [1, 2 if text.endswith("b") else 1]  # type: ignore[union-attr]  # there are
+    assert found.is_contiguous()
+    wanted = torch.einsum(text, a.double(), b.double())
+    assert (found.double() - wanted).abs().max() <= 2.0**-8 * wanted.abs().max()
+
+
 def test_short_kernels_go_by_pointers() -> None:
     few = [torch.empty(s, dtype=torch.bfloat16, device="meta") for s in ((64, 64), (512, 64))]
     assert set(ways(compiled("mk,nk->mn", *few)).values()) == {"vectors"}
@@ -198,3 +217,27 @@ def test_rows_of_any_length_are_copied_by_as_many_bytes_as_divide_them(k: int, w
     ptx = str(kernel.stages["ptx"])
     assert set(re.findall(r"cp\.async\.c[ag]\.shared\.global.*?, (0x\w+|\d+)[,;]", ptx)) == {hex(2 * width)}
     assert "ld.global" not in ptx
+
+
+CHAIN = (
+    "def chain(X[n, d]: bf16, W[d, k]: bf16, A[d, r]: bf16, B[r, k]: bf16):\n"
+    "    Y[n, k] = X[n, d] * W[d, k] + sum[r](sum[d](X[n, d] * A[d, r]) * B[r, k])\n    return Y\n"
+)
+NORM = "def norm(X[n, d]: bf16):\n    Y[n, d] = bf16(rmsnorm[d](X))\n    return Y\n"
+
+
+@pytest.mark.parametrize("text", [CHAIN, NORM], ids=["chain", "norm"])
+@pytest.mark.parametrize(("d", "width"), [(904, 8), (900, 4), (898, 2)])
+def test_threads_read_rows_of_any_length_by_as_many_bytes_as_divide_them(text: str, d: int, width: int) -> None:
+    """What no descriptor reads too: a chain of dots, whose loads could not be on their way otherwise, and no dot."""
+    sizes = {"n": 200, "d": d, "k": 24, "r": 8}
+    program = elaborate(parse(text))
+    shapes = {p.name: tuple(sizes[a] for (a,) in p.dims) for p in program.operands}
+    lying = {x: layout(torch.empty(shape, dtype=torch.bfloat16, device="meta")) for x, shape in shapes.items()}
+    c = compile_program(program, 2, SM_90, bind(program, shapes, {}).extents, layouts=lying)
+    assert ways(c)["X"] == "vectors"
+    for kernel in compile_ahead(c.emitted, SM_90, sizes):
+        ptx = str(kernel.stages["ptx"])
+        found = re.findall(r"cp\.async\.c[ag]\.shared\.global.*?, (0x\w+|\d+)[,;]", ptx)
+        assert not found or hex(2 * width) in found
+        assert "ld.global.b16" not in ptx

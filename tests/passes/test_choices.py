@@ -76,6 +76,13 @@ def test_the_other_choices_suit_those_that_are_made() -> None:
     assert (narrow["BJ"], narrow["BI"]) == ("64", "1..64")
 
 
+def test_columns_beside_an_axis_held_whole() -> None:
+    text = "def f(X[i, j]):\n    L[j] = entropy[i](X)\n    return L\n"
+    own = has(compiled(text, {}, i=400, j=50000), "L")
+    assert has(compiled(text, {"BJ": 64}, i=400, j=50000), "L")["BJ"] == "64"
+    assert own["BJ"] != "64"
+
+
 def test_parts_of_a_walk() -> None:
     c = compiled(ATTENTION, {"parts": 3}, i=16)
     assert has(c, "O_parts")["parts"] == has(c, "O")["parts"] == 3

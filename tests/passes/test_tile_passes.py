@@ -163,7 +163,9 @@ def check_library(case: library.Case) -> set[str]:
 def check_window() -> set[str]:
     """The passes on kernels that a causal convolution shows at work."""
     program = driver.elaborate(driver.parse(WINDOW, "window"))
-    c = driver.compile_program(program, 2, TARGETS["sm_90"], {"b": 32, "n": 4096, "r": 3, "c": 256, "o": 256})
+    c = driver.compile_program(
+        program, 2, TARGETS["sm_90"], {"b": 32, "n": 4096, "x": 4096, "r": 3, "c": 256, "o": 256}
+    )
     rng = np.random.default_rng(0)
     shapes = {"X": (2, 70, 20), "W": (3, 20, 18)}
     operands = {name: torch.from_numpy(rng.standard_normal(shape)).bfloat16() for name, shape in shapes.items()}
