@@ -20,9 +20,11 @@ from einc.ein.printer import print_program
 from einc.inspection import Inspected, Known, usually
 from einc.options import read_options
 from einc.runtime.arguments import Arguments
+from einc.runtime.callee import Called, callee
 from einc.runtime.derivative import call as differentiable
 from einc.runtime.derivative import differentiate, needed
 from einc.runtime.execution import Outputs, place
+from einc.runtime.halves import half_of
 from einc.runtime.interop import any_foreign, exchanged
 from einc.runtime.prepared import Options
 from einc.runtime.results import several, unpacked, write
@@ -130,6 +132,13 @@ class Program(Inspected):
             watched_tensors = [a if is_torch(a) else t for a, t in zip(given.arrays, tensors, strict=True)]
             return unpacked(tuple(differentiable(self._callee, watched_tensors, given.scalars, backend)), True)
         there = [t.to(where.device) for t in tensors]
+        other = self._callee.otherwise(Called(tensors, given.facts, given.scalars, where, backend))
+        if other is not None:
+            results = tuple(other(tensors, given.scalars))
+            if out is None:
+                return unpacked(results, bool(torch_operands))
+            program, bindings = self._callee.bound(given.facts, given.scalars)
+            return write(out, program, bindings.extents, None, lambda _: results)
         call = self._callee.prepared(given.facts, given.scalars, where, there)
         values = dict(zip(given.names, there, strict=True))
 
@@ -260,7 +269,7 @@ class Program(Inspected):
         return self._callee.description
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _compiled_as, tuple(json.loads(self.description)[1])
+        return _described, (self.description,)
 
     def __copy__(self) -> Program:
         return self
@@ -282,7 +291,7 @@ class Gradient(Program):
     """
 
     def __init__(self, whole: ein.Program, run: Ahead, half: Behind, options: Options, known: Known | None) -> None:
-        super().__init__(print_program(half.program), None, options)
+        super().__init__(print_program(half.program), None, options, half_of(half.program, options))
         self.ahead = Program(print_program(run.program), None, options)
         self._known, self.ahead._known = (known and _of(p, whole, known) for p in (half.program, run.program))
         self.saved = tuple(run.program.results[k] for kind, k in half.sources if kind == "output")
@@ -312,26 +321,8 @@ def _of(program: ein.Program, whole: ein.Program, known: Known) -> Known:
     return replace(known, extents={a.name: found[a.name] for a in program.axes})
 
 
-def _compiled_as(
-    text: str,
-    name: str | None,
-    level: int,
-    target: str | None,
-    verify: bool,
-    choices: list[list[str]],
-    generator: str,
-    deterministic: bool,
-    precision: str,
-) -> Program:
+def _described(description: str) -> Program:
     """The program of a description."""
-    return compile(
-        text,
-        level,
-        target,
-        name,
-        verify,
-        choices=dict(choices),
-        generator=generator,
-        deterministic=deterministic,
-        precision=precision,
-    )
+    found = callee(description)
+    text, name, *_ = json.loads(description)[1]
+    return Program(text, name, found.options, type(found))

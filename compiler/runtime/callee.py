@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
@@ -33,8 +33,21 @@ if TYPE_CHECKING:
     from einc.runtime.again import Calls, Run
 
 Meaning = Callable[[tuple[Fact, ...]], ein.Program]
+Computed = Callable[[Sequence["torch.Tensor"], Mapping[str, Any]], Sequence["torch.Tensor"]]
 
 DECODERS: dict[str, Callable[[Any], Callee]] = {}  # by kind: what makes a callee of its description
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Called:
+    """A call: operands in memory, what is known of them before, scalars, where it runs, and the backend if one is
+    named."""
+
+    tensors: Sequence[torch.Tensor]
+    facts: tuple[Fact, ...]
+    scalars: Mapping[str, Any]
+    where: Place
+    backend: str | None
 
 
 class Callee:
@@ -127,12 +140,21 @@ class Callee:
         backend: str | None,
     ) -> Sequence[torch.Tensor]:
         """The results of a call that was not made before."""
+        other = self.otherwise(Called(tensors, facts, scalars, where, backend))
+        if other is not None:
+            if backend is None:
+                self.keep_for(tensors, scalars, other)
+            return other(tensors, scalars)
         home = device_of(tensors, self.operands)
         call = self.prepared(facts, scalars, where, tensors)
         if backend is None:
             return self.first(call, tensors, scalars, tensors, scalars)
         values = {n: t.to(where.device) for n, t in zip(self.operands, tensors, strict=True)}
         return tuple(t.to(home) for t in call.run(values, scalars))
+
+    def otherwise(self, _: Called, /) -> Computed | None:
+        """What computes the results of such calls by other programs; None if this one is called itself."""
+        return None
 
     def known(self, tensors: Sequence[torch.Tensor], scalars: Mapping[str, Any]) -> Sequence[torch.Tensor] | None:
         """The results of a call that was made before with such operands; None if none was."""
@@ -150,7 +172,7 @@ class Callee:
         self,
         tensors: Sequence[torch.Tensor],
         scalars: Mapping[str, Any],
-        run: Callable[[Sequence[torch.Tensor], Mapping[str, Any]], Sequence[torch.Tensor]],
+        run: Computed,
     ) -> None:
         """What further calls with such operands run, given operands and scalars by name."""
         calls = self._calls()

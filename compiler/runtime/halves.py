@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,7 @@ from einc.base.types import compute
 from einc.binding import bind
 from einc.ein import Program
 from einc.ein.printer import print_program
-from einc.runtime.callee import DECODERS, Callee, callee, described, of_program
+from einc.runtime.callee import DECODERS, Called, Callee, Computed, callee, described, of_program
 from einc.runtime.execution import ON_CPU, Place
 from einc.runtime.prepared import Options, Prepared
 from einc.runtime.tensors import fact, torch_dtype
@@ -37,10 +38,14 @@ _MOST_KEPT = 256  # shapes of operands of one program
 
 def called(program: Program, options: Options) -> Callee:
     """The callee of a program, compiled with these options but for its choices."""
+    return callee(_described(half_of(program, options).kind, program, options))
+
+
+def half_of(program: Program, options: Options) -> type[Callee]:
+    """The class of the callee of a program that gives gradients, or what they are made of."""
     from einc.passes.scatter.places import scatters
 
-    in_order = options.deterministic and scatters(program)
-    return callee(_described((Scattering if in_order else Slicing).kind, program, options))
+    return Scattering if options.deterministic and scatters(program) else Slicing
 
 
 def _described(kind: str, program: Program, options: Options) -> str:
@@ -102,21 +107,10 @@ class Scattering(Callee):
 
     kind = "scattering"
 
-    def anew(
-        self,
-        tensors: Sequence[torch.Tensor],
-        facts: tuple[Fact, ...],
-        scalars: Mapping[str, Any],
-        where: Place,
-        backend: str | None,
-    ) -> Sequence[torch.Tensor]:
-        """The results of a call that was not made before."""
-        found = self._sorting(facts, scalars, where.backend == ON_CPU and self.options.level >= 2)
-        if found is None:
-            return super().anew(tensors, facts, scalars, where, backend)
-        if backend is None:
-            self.keep_for(tensors, scalars, found.run)
-        return found.run(tensors, scalars, backend)
+    def otherwise(self, call: Called, /) -> Computed | None:
+        """What sorts, and then sums over segments."""
+        found = self._sorting(call.facts, call.scalars, call.where.backend == ON_CPU and self.options.level >= 2)
+        return None if found is None else partial(found.run, backend=call.backend)
 
     def _sorting(self, facts: tuple[Fact, ...], scalars: Mapping[str, Any], by_torch: bool) -> _Sorting | None:
         """How calls with such operands run; None if as the program is written, which may be an operation of torch."""
@@ -200,21 +194,12 @@ class Slicing(Callee):
 
     kind = "slicing"
 
-    def anew(
-        self,
-        tensors: Sequence[torch.Tensor],
-        facts: tuple[Fact, ...],
-        scalars: Mapping[str, Any],
-        where: Place,
-        backend: str | None,
-    ) -> Sequence[torch.Tensor]:
-        """The results of a call that was not made before."""
-        found = None if where.backend == ON_CPU else self._slices(tensors, facts, scalars, where)
-        if found is None:
-            return super().anew(tensors, facts, scalars, where, backend)
-        if backend is None:
-            self.keep_for(tensors, scalars, found.run)
-        return found.run(tensors, scalars)
+    def otherwise(self, call: Called, /) -> Computed | None:
+        """What computes one slice after the other."""
+        if call.where.backend == ON_CPU:
+            return None
+        found = self._slices(call.tensors, call.facts, call.scalars, call.where)
+        return None if found is None else found.run
 
     def _slices(
         self, tensors: Sequence[torch.Tensor], facts: tuple[Fact, ...], scalars: Mapping[str, Any], where: Place
