@@ -215,8 +215,9 @@ class Program(Inspected):
         """The Triton file: kernels and launcher, complete in itself.
 
         With `gradient`, for all operands of floats or for those named, the file holds what runs ahead and what gives
-        the gradients, and a function of the program's name that torch differentiates, once. Where a parameter of the
-        program is called `gradient`, the keyword is that parameter's.
+        the gradients, and a function of the program's name that torch differentiates, once. It sorts, and goes over
+        slices, where calls of such sizes do. Where a parameter of the program is called `gradient`, the keyword is that
+        parameter's.
         """
         own = self._own(gradient=None if gradient is False else gradient)
         if own or gradient is False:
@@ -300,9 +301,9 @@ class Gradient(Program):
     @property
     def together(self) -> Together:
         """Both halves, compiled for what the gradients were asked for."""
-        from einc.derive import Together
+        from einc.derive import Together, in_parts
 
-        return Together(*self._origin, self.ahead.compiled(), self.compiled())
+        return Together(*self._origin, self.ahead.compiled(), in_parts(self.compiled()))
 
 
 def _of(program: ein.Program, whole: ein.Program, known: Known) -> Known:

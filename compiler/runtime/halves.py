@@ -30,8 +30,7 @@ from einc.runtime.tensors import fact, torch_dtype
 if TYPE_CHECKING:
     import torch
 
-    from einc.passes.scatter.segments import Segments
-    from einc.passes.streaming.slices import Sliced
+    from einc.pipeline.parts import Segments, Sliced
 
 _MOST_KEPT = 256  # shapes of operands of one program
 
@@ -60,6 +59,7 @@ class _Sorting:
     segments: tuple[Segments, ...]
     indices: Callee | None
     main: Callee
+    extents: Mapping[str, int]
 
     def run(
         self, tensors: Sequence[torch.Tensor], scalars: Mapping[str, Any], backend: str | None = None
@@ -70,7 +70,7 @@ class _Sorting:
             found = _results(self.indices, values, scalars, backend)
             values |= {s.index: t for s, t in zip(self._computed(), found, strict=True)}
         for s in self.segments:
-            values |= _in_order(s, values[s.index])
+            values |= _in_order(s, values[s.index], [self.extents[v] for v in s.places])
         return _results(self.main, values, scalars, backend)
 
     def _computed(self) -> list[Segments]:
@@ -85,20 +85,20 @@ def _results(
     return found.computed([values[n] for n in found.operands], named, backend)
 
 
-def _in_order(s: Segments, index: torch.Tensor) -> dict[str, torch.Tensor]:
+def _in_order(s: Segments, index: torch.Tensor, lengths: Sequence[int]) -> dict[str, torch.Tensor]:
     """The positions of an index in ascending order, where each number begins among them, and how many there are."""
     import torch
 
     kept = index.shape[: s.kept]
     flat = index.to(torch.int64).reshape(*kept, -1)
     known, order = torch.sort(flat, stable=True)
-    numbers = torch.arange(prod(s.lengths) + 1, device=index.device).expand(*kept, -1).contiguous()
+    numbers = torch.arange(prod(lengths) + 1, device=index.device).expand(*kept, -1).contiguous()
     bounds = torch.searchsorted(known, numbers)
     start = bounds[..., :-1]
     return {
         s.order: order,
-        s.start: start.reshape(*kept, *s.lengths),
-        s.count: (bounds[..., 1:] - start).reshape(*kept, *s.lengths),
+        s.start: start.reshape(*kept, *lengths),
+        s.count: (bounds[..., 1:] - start).reshape(*kept, *lengths),
     }
 
 
@@ -131,7 +131,7 @@ class Scattering(Callee):
             else:
                 indices = None if made.indices is None else callee(_described(Callee.kind, made.indices, self.options))
                 main = callee(_described(Slicing.kind, made.program, self.options))
-                kept[key] = _Sorting(self.operands, made.segments, indices, main)
+                kept[key] = _Sorting(self.operands, made.segments, indices, main, bindings.extents)
         found: _Sorting | None = kept[key]
         return found
 

@@ -68,7 +68,7 @@ def test_the_sum_goes_over_segments() -> None:
     assert found is not None
     assert found.indices is None
     (segments,) = found.segments
-    assert (segments.index, segments.kept, segments.lengths) == ("token", 0, (90,))
+    assert (segments.index, segments.kept, segments.places) == ("token", 0, ("v",))
     printed = print_program(found.program)
     assert "sum[k : k < count[v]](dT[order[start[v] + k] // |n|, order[start[v] + k] % |n|, d])" in printed
     assert "token" not in printed
