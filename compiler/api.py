@@ -33,6 +33,7 @@ from einc.tuning.modes import OFF, checked
 
 if TYPE_CHECKING:
     from einc.derive import Ahead, Behind, Together
+    from einc.stages import Stage
     from einc.tuning.search import Outcome
     from einc.tuning.sessions import Said
 
@@ -297,6 +298,12 @@ class Gradient(Program):
         self._known, self.ahead._known = (known and _of(p, whole, known) for p in (half.program, run.program))
         self.saved = tuple(run.program.results[k] for kind, k in half.sources if kind == "output")
         self._origin, self._fates, self._behind = (whole, run, half), run.fates, True
+
+    def stages(self, /, *operands: Array, **named: Any) -> tuple[Stage, ...]:
+        """The program whose gradients these are after each law that they are found by, and these after every pass."""
+        from einc.derive import stages
+
+        return stages(self._origin[1], self.compiled(*operands, **named))
 
     @property
     def together(self) -> Together:

@@ -17,9 +17,11 @@ from einc.base.errors import CallError, nearest
 from einc.base.targets import Target
 from einc.cache import find, keep
 from einc.driver import Compiled, compile_program
+from einc.pipeline import State
 from einc.pipeline.emitted import Both, Emitted, Half, Source
 from einc.pipeline.fates import Fate
 from einc.pipeline.parts import InOrder, InSlices, Parts, each, mapped
+from einc.stages import Stage
 from einc.tile.blocks import size_class
 
 
@@ -172,8 +174,7 @@ def backward(run: Ahead, named: Sequence[str] = ()) -> Behind:
     Raises `CallError` where one of the operands `named` has no gradient, since no such result depends on it; without
     names, where none has.
     """
-    results = tuple(n for k, n in enumerate(run.program.results[: run.results]) if k not in run.fixed)
-    found = behind(run, tuple(dict.fromkeys(results)))
+    found = behind(run, _differentiable(run))
     there = dict(zip((p.name for p in run.program.operands), found.gradients, strict=True))
     without = [name for name in named or run.operands if there[name] is None]
     if named and without:
@@ -189,6 +190,34 @@ def backward(run: Ahead, named: Sequence[str] = ()) -> Behind:
             hint="results that vary with operands",
         )
     return found
+
+
+def derivation(run: Ahead) -> tuple[Stage, ...]:
+    """What runs ahead, and what each law that gradients are found by makes of it."""
+    from einc.passes.adjoint.differentiate import steps
+
+    programs = [(law.name, d.whole) for law, d in steps(run.program, run.operands, _differentiable(run), run.constants)]
+    before = [run.program, *(p for _, p in programs)]
+    own = [Stage(name, State(p), p != last) for (name, p), last in zip(programs, before, strict=False)]
+    return (Stage("ahead", State(run.program), True), *own)
+
+
+def stages(run: Ahead, behind: Compiled) -> tuple[Stage, ...]:
+    """A program on the way to its gradients, and their program on the way to kernels: after what computes it in parts,
+    if anything does, and after every pass."""
+    found = [behind.stages[0]]
+    parts = in_parts(behind)
+    while not isinstance(parts, Compiled):
+        name = "sort-places" if isinstance(parts, InOrder) else "slice"
+        parts = parts.parts[-1]
+        found.append(Stage(name, State(parts.program), True))
+    return (*derivation(run), *found, *parts.stages[1:])
+
+
+def _differentiable(run: Ahead) -> tuple[str, ...]:
+    """The results of the program that have a derivative."""
+    results = run.program.results[: run.results]
+    return tuple(dict.fromkeys(n for k, n in enumerate(results) if k not in run.fixed))
 
 
 def ahead(

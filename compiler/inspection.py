@@ -18,6 +18,8 @@ from einc.runtime.callee import Callee, of_text
 from einc.runtime.execution import Place, place, target_of, usual_device
 from einc.runtime.prepared import Layouts, Options
 from einc.runtime.tensors import as_numpy, as_torch, device_of, is_meta, is_torch
+from einc.stages import Stage
+from einc.stages import stage as stage_called
 from einc.tuning import OFF, Entry, effective, tables
 from einc.tuning.keys import key_of
 from einc.tuning.machines import machine
@@ -102,10 +104,14 @@ class Inspected:
 
         Without a name, the list of stages and which of them changed it.
         """
-        found = self.compiled(*operands, **named)
+        found = self.stages(*operands, **named)
         if stage is not None:
-            return found.stage(stage).full
-        return "".join(f"{s.name}{'' if s.changed else ' (unchanged)'}\n" for s in found.stages)
+            return stage_called(found, stage).full
+        return "".join(f"{s.name}{'' if s.changed else ' (unchanged)'}\n" for s in found)
+
+    def stages(self, /, *operands: Array, **named: Any) -> tuple[Stage, ...]:
+        """The program as elaborated, and after every pass."""
+        return self.compiled(*operands, **named).stages
 
     def source(self, /, *operands: Array, **named: Any) -> str:
         """The Triton file: kernels and launcher, complete in itself."""

@@ -15,20 +15,35 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import reduce
 
 from einc.base.types import DType, compute, settle
 from einc.ein import ZERO, Apply, AxisValue, Cast, Const, Equation, Expr, Read, Tensor, axes_of
 from einc.ein.guards import in_range_by_form
-from einc.ein.origins import Origins, origin
-from einc.ein.rewriting import unused
+from einc.ein.origins import Origins, origin, tensors
+from einc.ein.rewriting import names, unused
+from einc.passes.adjoint.derivation import Derivation
 from einc.passes.algebra.products import Product, multiplied, taken_apart
 from einc.passes.algebra.signs import makes_no_negative
 
 
+def as_differences(d: Derivation) -> Derivation:
+    """Quotients as exponentials of a difference: those of the program, and of its gradients once it has these."""
+    whole = d.whole
+    named = {t.name: e for e in whole.equations for t in e.outputs}
+    found = _Quotients(named, whole.dtypes(), names(whole), tensors(d.program))
+    if not d.differentiated:
+        return replace(d, forward=tuple(found.program(d.forward)))
+    for e in d.forward:
+        found.know(e)
+    written = found.program(d.backward)
+    own = tuple(e for e in written if e not in found.new)
+    return replace(d, forward=(*d.forward, *found.new), backward=own)
+
+
 @dataclass
-class Quotients:
+class _Quotients:
     """Rewrites quotients in the equations of a program, whose names are `taken`; `dtypes` are of all its tensors, and
     `origins` of those whose values have a type of their own."""
 
@@ -47,10 +62,14 @@ class Quotients:
             known = len(self.new)
             changed = self.rewritten(e)
             found += [*self.new[known:], changed]
-            self.named |= {t.name: changed for t in changed.outputs}
-            if makes_no_negative(changed, self.positive):
-                self.positive.add(changed.name)
+            self.know(changed)
         return found
+
+    def know(self, e: Equation) -> None:
+        """Take note of an equation that others read."""
+        self.named |= {t.name: e for t in e.outputs}
+        if makes_no_negative(e, self.positive):
+            self.positive.add(e.name)
 
     def rewritten(self, e: Equation) -> Equation:
         """The equation with its quotients as exponentials of a difference."""
