@@ -14,17 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 from einc import ein
 from einc.base.facts import Fact
-from einc.base.targets import target
 from einc.base.types import DType
+from einc.base.written import read, written
 from einc.binding import Bindings, bind
-from einc.codegen import BACKENDS
 from einc.driver import elaborate, given, parse
 from einc.ein.batching import batched
 from einc.ein.printer import print_signature
 from einc.runtime.execution import Outputs, Place, place
 from einc.runtime.prepared import Deciding, Options, Prepared, deciding, prepared
 from einc.runtime.tensors import device_of, fact
-from einc.tile.asked import choice, precision
 from einc.tuning import current
 
 if TYPE_CHECKING:
@@ -221,22 +219,12 @@ def with_batch(one: Callee, having: Sequence[bool], facts: tuple[Fact, ...]) -> 
 
 def _batched(rest: tuple[str, list[int]]) -> Callee:
     one, having = callee(rest[0]), list(map(bool, rest[1]))
-    own = one.options
-    options = Options(
-        own.level,
-        own.target,
-        own.verify,
-        own.choices,
-        generator=own.generator,
-        deterministic=own.deterministic,
-        precision=own.precision,
-    )
     return type(one)(
         described("batched", rest),
         one.operands,
         one.scalars,
         one.deciding,
-        options,
+        read(Options, written(one.options)),
         lambda facts: with_batch(one, having, facts)[0],
         one.signature,
     )
@@ -247,7 +235,7 @@ def of_text(text: str, name: str | None, options: Options, made: type[Callee] = 
     parsed = parse(text, name)
     meaning = elaborate(parsed)
     return made(
-        described(made.kind, [text, name, *options.written()]),
+        described(made.kind, [text, name, written(options)]),
         parsed.operands,
         {p.name: p.dtype for p in meaning.scalars},
         deciding(meaning),
@@ -257,21 +245,10 @@ def of_text(text: str, name: str | None, options: Options, made: type[Callee] = 
     )
 
 
-def of_program(
-    rest: tuple[str, str | None, int, str | None, bool, list[list[str]], str, bool, str], made: type[Callee] = Callee
-) -> Callee:
+def of_program(rest: tuple[str, str | None, Mapping[str, Any]], made: type[Callee] = Callee) -> Callee:
     """The callee of a description, of this class."""
-    text, name, level, machine, verify, choices, generator, deterministic, precise = rest
-    own = Options(
-        level,
-        None if machine is None else target(machine),
-        verify,
-        tuple(choice(key, value) for key, value in choices),
-        generator=BACKENDS[generator],
-        deterministic=deterministic,
-        precision=precision(precise),
-    )
-    return of_text(text, name, own, made)
+    text, name, options = rest
+    return of_text(text, name, read(Options, options), made)
 
 
 DECODERS["batched"] = _batched

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from einc.base.facts import Fact
 from einc.base.types import compute
+from einc.base.written import written
 from einc.binding import bind
 from einc.ein import Program
 from einc.ein.printer import print_program
@@ -48,7 +49,7 @@ def half_of(program: Program, options: Options) -> type[Callee]:
 
 
 def _described(kind: str, program: Program, options: Options) -> str:
-    return described(kind, [print_program(program), None, *replace(options, choices=()).written()])
+    return described(kind, [print_program(program), None, written(replace(options, choices=()))])
 
 
 @dataclass(frozen=True, slots=True)
