@@ -20,11 +20,10 @@ from functools import reduce
 
 from einc.base.types import DType, compute, settle
 from einc.ein import ZERO, Apply, AxisValue, Cast, Const, Equation, Expr, Read, Tensor, axes_of
-from einc.ein.guards import in_range_by_form
 from einc.ein.origins import Origins, origin, tensors
 from einc.ein.rewriting import names, unused
 from einc.passes.adjoint.derivation import Derivation
-from einc.passes.algebra.products import Product, multiplied, taken_apart
+from einc.passes.algebra.products import Definitions, Product, multiplied
 from einc.passes.algebra.signs import makes_no_negative
 
 
@@ -90,7 +89,7 @@ class _Quotients:
 
     def _product(self, e: Expr) -> Expr | None:
         """A product with a quotient rewritten; None where it has none."""
-        product = self._flat(e)
+        product = Definitions(self.named).product(e)
         for k, f in enumerate(product.factors):
             match f:
                 case Apply("exp", (Apply("sub", (x, Read(tensor=m) as row)),)):
@@ -157,33 +156,6 @@ class _Quotients:
         if e is None or other is None or e.dims != other.dims or any(len(g) != 1 for g in e.dims):
             return False
         return d.tensor in self.positive
-
-    def _flat(self, e: Expr) -> Product:
-        """A product with the pointwise tensors in it written out, where these are products."""
-        whole = taken_apart(e, "mul", lambda _: True, lambda _: True)
-        found = Product("mul", whole.negative, list(whole.masks), [], list(whole.divisors))
-        for f in whole.factors:
-            inner = self._written_out(f)
-            if inner is None:
-                found.factors.append(f)
-                continue
-            found.negative ^= inner.negative
-            found.masks += [p for p in inner.masks if p not in found.masks]
-            found.factors += inner.factors
-            found.divisors += inner.divisors
-        return found
-
-    def _written_out(self, f: Expr) -> Product | None:
-        e = self.named.get(f.tensor) if isinstance(f, Read) and f.guard is None else None
-        if e is None or e.monoid is not None or len(e.outputs) > 1 or not isinstance(f, Read):
-            return None
-        if not all(in_range_by_form(i, g) for i, g in zip(f.index, e.dims, strict=True)):
-            return None
-        match e.body:
-            case Apply("mul" | "div" | "neg" | "where" | "exp") | Read():
-                return self._flat(e.body)
-            case _:
-                return None
 
 
 def _together(op: str, x: Expr, y: Expr) -> Expr:
