@@ -20,9 +20,11 @@ from einc.ein.printer import print_program
 from einc.inspection import Inspected, Known, usually
 from einc.options import read_options
 from einc.runtime.arguments import Arguments
+from einc.runtime.callee import Called, callee
 from einc.runtime.derivative import call as differentiable
 from einc.runtime.derivative import differentiate, needed
 from einc.runtime.execution import Outputs, place
+from einc.runtime.halves import half_of
 from einc.runtime.interop import any_foreign, exchanged
 from einc.runtime.prepared import Options
 from einc.runtime.results import several, unpacked, write
@@ -31,6 +33,7 @@ from einc.tuning.modes import OFF, checked
 
 if TYPE_CHECKING:
     from einc.derive import Ahead, Behind, Together
+    from einc.stages import Stage
     from einc.tuning.search import Outcome
     from einc.tuning.sessions import Said
 
@@ -131,6 +134,13 @@ class Program(Inspected):
             watched_tensors = [a if is_torch(a) else t for a, t in zip(given.arrays, tensors, strict=True)]
             return unpacked(tuple(differentiable(self._callee, watched_tensors, given.scalars, backend)), True)
         there = [t.to(where.device) for t in tensors]
+        other = self._callee.otherwise(Called(tensors, given.facts, given.scalars, where, backend))
+        if other is not None:
+            results = tuple(other(tensors, given.scalars))
+            if out is None:
+                return unpacked(results, bool(torch_operands))
+            program, bindings = self._callee.bound(given.facts, given.scalars)
+            return write(out, program, bindings.extents, None, lambda _: results)
         call = self._callee.prepared(given.facts, given.scalars, where, there)
         values = dict(zip(given.names, there, strict=True))
 
@@ -207,8 +217,9 @@ class Program(Inspected):
         """The Triton file: kernels and launcher, complete in itself.
 
         With `gradient`, for all operands of floats or for those named, the file holds what runs ahead and what gives
-        the gradients, and a function of the program's name that torch differentiates, once. Where a parameter of the
-        program is called `gradient`, the keyword is that parameter's.
+        the gradients, and a function of the program's name that torch differentiates, once. It sorts, and goes over
+        slices, where calls of such sizes do. Where a parameter of the program is called `gradient`, the keyword is that
+        parameter's.
         """
         own = self._own(gradient=None if gradient is False else gradient)
         if own or gradient is False:
@@ -261,7 +272,7 @@ class Program(Inspected):
         return self._callee.description
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _compiled_as, tuple(json.loads(self.description)[1])
+        return _described, (self.description,)
 
     def __copy__(self) -> Program:
         return self
@@ -283,18 +294,24 @@ class Gradient(Program):
     """
 
     def __init__(self, whole: ein.Program, run: Ahead, half: Behind, options: Options, known: Known | None) -> None:
-        super().__init__(print_program(half.program), None, options)
+        super().__init__(print_program(half.program), None, options, half_of(half.program, options))
         self.ahead = Program(print_program(run.program), None, options)
         self._known, self.ahead._known = (known and _of(p, whole, known) for p in (half.program, run.program))
         self.saved = tuple(run.program.results[k] for kind, k in half.sources if kind == "output")
         self._origin, self._fates, self._behind = (whole, run, half), run.fates, True
 
+    def stages(self, /, *operands: Array, **named: Any) -> tuple[Stage, ...]:
+        """The program whose gradients these are after each law that they are found by, and these after every pass."""
+        from einc.derive import stages
+
+        return stages(self._origin[1], self.compiled(*operands, **named))
+
     @property
     def together(self) -> Together:
         """Both halves, compiled for what the gradients were asked for."""
-        from einc.derive import Together
+        from einc.derive import Together, in_parts
 
-        return Together(*self._origin, self.ahead.compiled(), self.compiled())
+        return Together(*self._origin, self.ahead.compiled(), in_parts(self.compiled()))
 
 
 def _of(program: ein.Program, whole: ein.Program, known: Known) -> Known:
@@ -313,26 +330,8 @@ def _of(program: ein.Program, whole: ein.Program, known: Known) -> Known:
     return replace(known, extents={a.name: found[a.name] for a in program.axes})
 
 
-def _compiled_as(
-    text: str,
-    name: str | None,
-    level: int,
-    target: str | None,
-    verify: bool,
-    choices: list[list[str]],
-    generator: str,
-    deterministic: bool,
-    precision: str,
-) -> Program:
+def _described(description: str) -> Program:
     """The program of a description."""
-    return compile(
-        text,
-        level,
-        target,
-        name,
-        verify,
-        choices=dict(choices),
-        generator=generator,
-        deterministic=deterministic,
-        precision=precision,
-    )
+    found = callee(description)
+    text, name, *_ = json.loads(description)[1]
+    return Program(text, name, found.options, type(found))

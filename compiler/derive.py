@@ -17,8 +17,11 @@ from einc.base.errors import CallError, nearest
 from einc.base.targets import Target
 from einc.cache import find, keep
 from einc.driver import Compiled, compile_program
+from einc.pipeline import State
 from einc.pipeline.emitted import Both, Emitted, Half, Source
 from einc.pipeline.fates import Fate
+from einc.pipeline.parts import InOrder, InSlices, Parts, each, mapped
+from einc.stages import Stage
 from einc.tile.blocks import size_class
 
 
@@ -65,14 +68,13 @@ class Together:
     run: Ahead
     half: Behind
     ahead: Compiled
-    behind: Compiled
+    behind: Parts[Compiled]
 
     @cached_property
     def emitted(self) -> Emitted:
         """The complete file: kernels of both, and a function of the program's name that torch differentiates."""
-        ahead, behind = _half(self.ahead), _half(self.behind)
-        half = self.half
-        both = Both(self.whole, ahead, behind, self.run.fixed, half.sources, half.gradients, self.notes)
+        ahead, behind = _half(self.ahead), mapped(self.behind, _half)
+        both = Both(self.whole, ahead, behind, self.run.fixed, self.half.sources, self.half.gradients)
         return self.ahead.request.backend.emit_both(both, self.target)
 
     @property
@@ -86,36 +88,57 @@ class Together:
     @property
     def sizes(self) -> dict[str, int]:
         """Extents by axis, as far as they are known."""
-        return {**self.ahead.context.sizes, **self.behind.context.sizes}
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """What a file does in more memory or time than calls do, which sort, and compute slices, where that pays."""
-        from einc.passes.scatter.ways import ways
-        from einc.passes.streaming.slicing import slicing
-
-        program, request, schedule = self.behind.program, self.behind.request, self.behind.state.schedule
-        sizes = {**self.behind.sizes, **dict(request.extents)}
-        if schedule is None or not sizes.keys() >= {a.name for a in program.axes}:
-            return ()
-        notes = []
-        if (found := slicing(program, sizes, schedule.intermediates)) is not None:
-            slices = f"{found.count} slices along {found.axis}, in about {found.held / 1e9:.3g} GB"
-            at_once = f"Gradients are computed at once: kernels pass on about {found.passed / 1e9:.3g} GB"
-            notes.append(f"{at_once}. The compiled program has torch compute {slices}.")
-        added = {e.name for e in self.behind.state.program.equations if e.added}
-        for w in (w for w in ways(program, sizes, added, True, request.deterministic) if w.kind == "sorted"):
-            each = f"{w.sum} compares each of about {w.places} places with each of about {w.positions} positions"
-            instead = "With deterministic=False, terms are added at their places."
-            notes.append(f"{each}, where the compiled program has torch sort. {instead}")
-        return tuple(notes)
+        found = dict(self.ahead.context.sizes)
+        for compiled in each(self.behind):
+            found |= compiled.context.sizes
+        return found
 
     def tightened(self) -> Together | None:
         """The same in kernels that take less shared memory; None if none do."""
-        ahead, behind = self.ahead.tightened(), self.behind.tightened()
-        if ahead is None and behind is None:
+        ahead, behind = self.ahead.tightened(), mapped(self.behind, Compiled.tightened)
+        if ahead is None and not any(each(behind)):
             return None
-        return replace(self, ahead=ahead or self.ahead, behind=behind or self.behind)
+        smaller = mapped(self.behind, lambda c: c.tightened() or c)
+        return replace(self, ahead=ahead or self.ahead, behind=smaller)
+
+
+def in_parts(whole: Compiled) -> Parts[Compiled]:
+    """How gradients are computed for the sizes that they are compiled for: in the order of sorted positions, slice by
+    slice, or as the program is written; so where not all sizes are known."""
+    from einc.passes.scatter.segments import segmented
+
+    program, request = whole.program, whole.request
+    sizes = {**whole.sizes, **dict(request.extents)}
+    if not sizes.keys() >= {a.name for a in program.axes}:
+        return whole
+    found = segmented(program, sizes, always=True) if request.deterministic else None
+    if found is None:
+        return _in_slices(whole, sizes)
+    indices = None if found.indices is None else _alike(whole, found.indices, sizes)
+    main = _alike(whole, found.program, found.extents)
+    return InOrder(program, found.segments, indices, _in_slices(main, found.extents))
+
+
+def _in_slices(whole: Compiled, sizes: Mapping[str, int]) -> Compiled | InSlices[Compiled]:
+    from einc.passes.streaming.slicing import MOST, UNIT, slicing
+
+    assert whole.state.schedule is not None
+    found = slicing(whole.program, sizes, whole.state.schedule.intermediates)
+    if found is None:
+        return whole
+    one = _alike(whole, found.sliced.program, {**sizes, found.axis: found.length})
+    return InSlices(whole.program, found.sliced, found.axis, MOST, UNIT, one)
+
+
+def _alike(whole: Compiled, program: ein.Program, sizes: Mapping[str, int]) -> Compiled:
+    """Another program, compiled as a program was."""
+    own = whole.request
+    names = {p.name for p in program.operands}
+    layouts = {n: lying for n, lying in own.layouts if n in names}
+    extents = {a.name: sizes[a.name] for a in program.axes}
+    return compile_program(
+        program, own.level, own.target, extents, whole.verify, (), None, own.backend, layouts, own.deterministic
+    )
 
 
 def _half(compiled: Compiled) -> Half:
@@ -151,8 +174,7 @@ def backward(run: Ahead, named: Sequence[str] = ()) -> Behind:
     Raises `CallError` where one of the operands `named` has no gradient, since no such result depends on it; without
     names, where none has.
     """
-    results = tuple(n for k, n in enumerate(run.program.results[: run.results]) if k not in run.fixed)
-    found = behind(run, tuple(dict.fromkeys(results)))
+    found = behind(run, _differentiable(run))
     there = dict(zip((p.name for p in run.program.operands), found.gradients, strict=True))
     without = [name for name in named or run.operands if there[name] is None]
     if named and without:
@@ -168,6 +190,34 @@ def backward(run: Ahead, named: Sequence[str] = ()) -> Behind:
             hint="results that vary with operands",
         )
     return found
+
+
+def derivation(run: Ahead) -> tuple[Stage, ...]:
+    """What runs ahead, and what each law that gradients are found by makes of it."""
+    from einc.passes.adjoint.differentiate import steps
+
+    programs = [(law.name, d.whole) for law, d in steps(run.program, run.operands, _differentiable(run), run.constants)]
+    before = [run.program, *(p for _, p in programs)]
+    own = [Stage(name, State(p), p != last) for (name, p), last in zip(programs, before, strict=False)]
+    return (Stage("ahead", State(run.program), True), *own)
+
+
+def stages(run: Ahead, behind: Compiled) -> tuple[Stage, ...]:
+    """A program on the way to its gradients, and their program on the way to kernels: after what computes it in parts,
+    if anything does, and after every pass."""
+    found = [behind.stages[0]]
+    parts = in_parts(behind)
+    while not isinstance(parts, Compiled):
+        name = "sort-places" if isinstance(parts, InOrder) else "slice"
+        parts = parts.parts[-1]
+        found.append(Stage(name, State(parts.program), True))
+    return (*derivation(run), *found, *parts.stages[1:])
+
+
+def _differentiable(run: Ahead) -> tuple[str, ...]:
+    """The results of the program that have a derivative."""
+    results = run.program.results[: run.results]
+    return tuple(dict.fromkeys(n for k, n in enumerate(results) if k not in run.fixed))
 
 
 def ahead(

@@ -14,8 +14,6 @@ from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING
 
 from einc import ein
-from einc.base import errors
-from einc.base.errors import nearest
 from einc.base.facts import Fact, Layout
 from einc.base.recursion import make_room
 from einc.base.source import Source
@@ -198,15 +196,9 @@ class Compiled:
 
     def stage(self, name: str) -> Stage:
         """The stage of that name; raises `einc.NameError` for any other."""
-        found = next((s for s in self.stages if s.name == name), None)
-        if found is not None:
-            return found
-        known = [s.name for s in self.stages]
-        raise errors.NameError(
-            f"there is no stage '{name}'",
-            fact=f"stages: {', '.join(known)}",
-            hint=nearest(name, known) or "one of these",
-        )
+        from einc.stages import stage
+
+        return stage(self.stages, name)
 
     def dump(self, stages: Iterable[str] | None = None) -> str:
         """The text after each of the stages named, or after all, each under a line with its name."""

@@ -14,10 +14,12 @@ from einc.driver import Compiled, elaborate, parse
 from einc.ein.arithmetic import ScalarValue
 from einc.pipeline.fates import Fate
 from einc.runtime.arguments import Arguments, arrange
-from einc.runtime.callee import of_text
+from einc.runtime.callee import Callee, of_text
 from einc.runtime.execution import Place, place, target_of, usual_device
 from einc.runtime.prepared import Layouts, Options
 from einc.runtime.tensors import as_numpy, as_torch, device_of, is_meta, is_torch
+from einc.stages import Stage
+from einc.stages import stage as stage_called
 from einc.tuning import OFF, Entry, effective, tables
 from einc.tuning.keys import key_of
 from einc.tuning.machines import machine
@@ -43,14 +45,14 @@ class Known:
 class Inspected:
     """A program as its text means it, with what shows it from every side; arguments are those of a call."""
 
-    def __init__(self, text: str, name: str | None, options: Options) -> None:
+    def __init__(self, text: str, name: str | None, options: Options, made: type[Callee] = Callee) -> None:
         self.text = parse(text, name)
         self._meaning = elaborate(self.text)
-        self._callee = of_text(text, name, options)
+        self._callee = of_text(text, name, options, made)
         self.options, self._signature = self._callee.options, self._callee.signature
         self._known: Known | None = None
         self._fates: tuple[Fate, ...] = ()  # of what a program of gradients reads
-        self._behind = False  # is it such a program, which torch calls in its own way?
+        self._behind = False  # is it such a program, which is called in its own way?
 
     @property
     def results(self) -> tuple[str, ...]:
@@ -102,10 +104,14 @@ class Inspected:
 
         Without a name, the list of stages and which of them changed it.
         """
-        found = self.compiled(*operands, **named)
+        found = self.stages(*operands, **named)
         if stage is not None:
-            return found.stage(stage).full
-        return "".join(f"{s.name}{'' if s.changed else ' (unchanged)'}\n" for s in found.stages)
+            return stage_called(found, stage).full
+        return "".join(f"{s.name}{'' if s.changed else ' (unchanged)'}\n" for s in found)
+
+    def stages(self, /, *operands: Array, **named: Any) -> tuple[Stage, ...]:
+        """The program as elaborated, and after every pass."""
+        return self.compiled(*operands, **named).stages
 
     def source(self, /, *operands: Array, **named: Any) -> str:
         """The Triton file: kernels and launcher, complete in itself."""

@@ -59,6 +59,19 @@ class Stage:
         return f"{print_program(self.state.program)}\nkernels after {self.name}\n{self.brief}\n"
 
 
+def stage(stages: Sequence[Stage], name: str) -> Stage:
+    """The stage of that name; raises `einc.NameError` for any other."""
+    found = next((s for s in stages if s.name == name), None)
+    if found is not None:
+        return found
+    known = [s.name for s in stages]
+    raise errors.NameError(
+        f"there is no stage '{name}'",
+        fact=f"stages: {', '.join(known)}",
+        hint=nearest(name, known) or "one of these",
+    )
+
+
 def _print_plan(p: Plan) -> str:
     parts = [f"# kernel {', '.join(p.stores)}: computes {', '.join(p.equations)}"]
     for verb, axes in (

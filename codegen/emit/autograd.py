@@ -5,18 +5,15 @@ Y, T = f_ahead(A, B);    dA, dB = f_gradient(A, B, T, Y, dY)  -->  Y = f(A, B)
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 
-from einc.codegen.emit.launcher import defaults_last, is_optional, launcher_name
+from einc.codegen.emit.bound import called, defaults_last, is_optional, launcher_name
 from einc.codegen.emit.layout import indented, wrapped
 from einc.codegen.emit.names import OF_LAUNCHERS, Names
 from einc.codegen.emit.text import File
-from einc.ein import Operand, Program
+from einc.ein import Operand
 from einc.ein.printer import print_dims
 from einc.pipeline.emitted import Both
-
-_WIDTH = 100  # of what docstrings say
 
 
 def tied(file: File, both: Both) -> list[list[str]]:
@@ -57,7 +54,7 @@ class _Tie:
         fixed = list(dict.fromkeys(own[k] for k in self.both.fixed if k < len(own)))
         yield "@staticmethod"
         yield f"def forward(ctx, {', '.join(known[p.name] for p in defaults_last(self.own))}):"
-        body = [f"{', '.join(results)} = {_call(self.run, known)}", f"ctx.save_for_backward({', '.join(saved)})"]
+        body = [f"{', '.join(results)} = {called(self.run, known)}", f"ctx.save_for_backward({', '.join(saved)})"]
         if self.taken:
             body.append(f"ctx.scalars = {_several(known[name] for name in self.taken)}")
         if fixed:
@@ -84,7 +81,7 @@ class _Tie:
         body += [f"{_targets(saved)} = ctx.saved_tensors"] if saved else []
         if self.taken:
             body.append(f"{_targets([known[name] for name in self.taken])} = ctx.scalars")
-        body.append(f"{', '.join(found)} = {_call(self.half, known)}")
+        body.append(f"{', '.join(found)} = {called(self.half, known)}")
         body.append(f"return {', '.join('None' if k is None else found[k] for k in places)}")
         yield from indented(line for part in body for line in wrapped(part))
 
@@ -115,16 +112,10 @@ class _Tie:
         yield f'"""{results} from {operands}.'
         yield ""
         yield f"Torch differentiates it by {', '.join(by)}, once."
-        for note in self.both.notes:
-            yield from textwrap.wrap(note, _WIDTH, break_on_hyphens=False)
         for p in self.own.params:
             if known[p.name] != p.name:
                 yield f"`{known[p.name]}` is the program's {p.name}."
         yield '"""'
-
-
-def _call(program: Program, known: dict[str, str]) -> str:
-    return f"{launcher_name(program)}({', '.join(known[p.name] for p in defaults_last(program))})"
 
 
 def _several(names: Iterable[str]) -> str:

@@ -6,36 +6,19 @@ from collections.abc import Callable, Iterator, Mapping
 from itertools import chain
 
 from einc import tile
-from einc.base.types import DType
-from einc.binding import FromDefault, FromDimension, FromFormula, plan
 from einc.codegen.emit import index_width
-from einc.codegen.emit.formulas import formula
+from einc.codegen.emit.bound import TORCH, Bound, launcher_name
 from einc.codegen.emit.layout import indented, wrapped
-from einc.codegen.emit.names import OF_LAUNCHERS, Names
 from einc.codegen.emit.signature import extents_of, in_parts
-from einc.codegen.emit.text import RESERVED, File
-from einc.ein import Const, Operand, Param, Program
-from einc.ein.printer import print_dims
+from einc.codegen.emit.text import File
+from einc.ein import Program
 from einc.pipeline.emitted import Signature
 from einc.tile.walk import repeated_axes
 from einc.tile.windows import Box, by_descriptor
 
-TORCH = {
-    "bool": "torch.bool", "i8": "torch.int8", "i16": "torch.int16", "i32": "torch.int32", "i64": "torch.int64",
-    "u8": "torch.uint8", "u16": "torch.uint16", "u32": "torch.uint32", "u64": "torch.uint64",
-    "f16": "torch.float16", "bf16": "torch.bfloat16", "f32": "torch.float32", "f64": "torch.float64",
-    "f8e4m3": "torch.float8_e4m3fn", "f8e5m2": "torch.float8_e5m2",
-    "c64": "torch.complex64", "c128": "torch.complex128",
-}  # fmt: skip
-
 _NARROW = 2  # bytes of an element of tensors whose rows begin at whole lines between kernels
 
 Options = Callable[[Signature, Callable[[str], str]], Mapping[str, str]]  # of a launch, given the names of tile sizes
-
-
-def launcher_name(program: Program) -> str:
-    """The name of a program's launcher in its emitted file."""
-    return Names(RESERVED).fresh(program.name)
 
 
 def launcher_source(
@@ -45,32 +28,22 @@ def launcher_source(
     return _Launcher(file, program, schedule, signatures, options).lines()
 
 
-class _Launcher:
+class _Launcher(Bound):
     def __init__(
         self, file: File, program: Program, schedule: tile.Schedule, signatures: tuple[Signature, ...], options: Options
     ) -> None:
-        self.file, self.program, self.schedule, self.signatures = file, program, schedule, signatures
-        self.options = options
-        self.names = Names(OF_LAUNCHERS, around=file.names)
-        self.tensor: dict[str, str] = {}
-        self.known: dict[str, str] = {}  # extents as `|i|`, and scalars
-        self.parameter = {p.name: self._named(p) for p in program.params}
+        super().__init__(file, program)
+        self.schedule, self.signatures, self.options = schedule, signatures, options
         dims = program.shapes()
         self.outputs = {t.name: (t.dtype, dims[t.name]) for e in program.equations for t in e.outputs}
         self.outputs |= {b.name: (b.dtype, b.dims) for b in schedule.intermediates}
         self.results = [name for name in program.results if name in self.outputs]
         for name in self.outputs:
             self.tensor[name] = self.names.fresh(name)
-        for axis in program.axes:
-            self.known[f"|{axis.name}|"] = self.names.fresh(axis.name)
+        self.name_axes()
         self.address = dict(self.tensor)  # a complex tensor is addressed as a real one
         self.sizes: dict[str, str] = {}
         self.blocks: dict[str, str] = {}  # variables that hold tile sizes, by their names in kernels
-
-    def _named(self, p: Operand | Param) -> str:
-        name = self.names.fresh(p.name)
-        (self.tensor if isinstance(p, Operand) else self.known)[p.name] = name
-        return name
 
     def lines(self) -> list[str]:
         body = list(
@@ -88,78 +61,19 @@ class _Launcher:
         return [f"def {launcher_name(self.program)}({self.parameters()}):", *indented([*body, f"return {returned}"])]
 
     def parameters(self) -> str:
-        shown = [self.parameter[p.name] + ("=None" if is_optional(p) else "") for p in defaults_last(self.program)]
+        shown = self.shown()
         extra = ["*", "out=None"] + ([] if self.program.operands else ["device=None"])
         return ", ".join(shown + extra)
 
     def docstring(self) -> Iterator[str]:
-        results = ", ".join(self.declared(name) for name in self.program.results)
-        operands = ", ".join(self.declared(p.name) for p in self.program.operands)
-        yield f'"""{results}' + (f" from {operands}." if operands else ".")
+        yield f'"""{self.said()}'
         yield ""
         taken = (
             "the tensor to write it to" if len(self.program.results) == 1 else "the tuple of tensors to write them to"
         )
         yield f"`out` is {taken}, with any strides."
-        for p in self.program.params:
-            if self.parameter[p.name] != p.name:
-                yield f"`{self.parameter[p.name]}` is the program's {p.name}."
+        yield from self.renamed()
         yield '"""'
-
-    def declared(self, name: str) -> str:
-        dims, dtypes = self.program.shapes(), self.program.dtypes()
-        return f"{name}{print_dims(dims[name])}: {dtypes[name]}"
-
-    # Extents ---------------------------------------------------------------------------------------------------------
-
-    def extents(self) -> Iterator[str]:
-        """Every extent and default, in the order of `binding.order.plan`; dimensions of one operand on one line."""
-        steps = list(plan(self.program))
-        while steps:
-            match steps[0]:
-                case FromDimension(operand=operand, known=()):
-                    taken = [s for s in steps if isinstance(s, FromDimension) and s.operand == operand and not s.known]
-                    steps = [s for s in steps if s not in taken]
-                    yield self.unpacked(operand, {s.dimension: s.axis for s in taken})
-                    continue
-                case FromDimension(axis=axis, operand=operand, dimension=k, known=known):
-                    divisor = " * ".join(self.known[f"|{a}|"] for a in known)
-                    exact = self.file.helper("exact_quotient")
-                    yield f"{self.known[f'|{axis}|']} = {exact}({self.tensor[operand]}.shape[{k}], {divisor})"
-                case FromFormula(axis=axis, formula=Const(value=value)) if value >= 0:
-                    yield f"{self.known[f'|{axis}|']} = {value}"
-                case FromFormula(axis=axis, formula=e):
-                    called = self.file.helper("checked_extent")
-                    yield f'{self.known[f"|{axis}|"]} = {called}("{axis}", {formula(e, self.known, self.file).code})'
-                case FromDefault(name=name, formula=e):
-                    scalar = self.known[name]
-                    yield f"if {scalar} is None:"
-                    yield f"    {scalar} = {formula(e, self.known, self.file).code}"
-            steps.pop(0)
-
-    def unpacked(self, operand: str, axes: dict[int, str]) -> str:
-        """`b, _, d = Q.shape`, or one dimension of it."""
-        rank = len(self.program.shapes()[operand])
-        tensor = self.tensor[operand]
-        if len(axes) == 1 and rank > 1:
-            ((k, axis),) = axes.items()
-            return f"{self.known[f'|{axis}|']} = {tensor}.shape[{k}]"
-        names = [self.known[f"|{axes[k]}|"] if k in axes else "_" for k in range(rank)]
-        return f"{', '.join(names)}{',' if rank == 1 else ''} = {tensor}.shape"
-
-    def checks(self) -> Iterator[str]:
-        for p in self.program.operands:
-            yield self.expected(self.tensor[p.name], p.name, p.dims, p.dtype)
-
-    def expected(self, tensor: str, name: str, dims: tuple[tuple[str, ...], ...], dtype: DType) -> str:
-        return f'{self.file.helper("expect")}("{name}", {tensor}, {self.shape(dims)}, {TORCH[dtype.name]})'
-
-    def shape(self, dims: tuple[tuple[str, ...], ...]) -> str:
-        extents = [self.extent(dim) for dim in dims]
-        return f"({', '.join(extents)}{',' if len(extents) == 1 else ''})"
-
-    def extent(self, axes: tuple[str, ...]) -> str:
-        return " * ".join(self.known[f"|{a}|"] for a in axes) or "1"
 
     # Memory ----------------------------------------------------------------------------------------------------------
 
@@ -286,13 +200,3 @@ class _Launcher:
             count = f"{self.file.helper('blocks')}({extent}, {names[a.name]})" if a.blocked else extent
             counts.append(f"max({count}, 1)" if a.name in repeated else count)
         return " * ".join(counts) or "1"
-
-
-def defaults_last(program: Program) -> list[Operand | Param]:
-    """The parameters in the caller's order, those with a default last, as Python requires."""
-    return sorted(program.params, key=is_optional)
-
-
-def is_optional(p: Operand | Param) -> bool:
-    """Has a parameter a default?"""
-    return isinstance(p, Param) and p.default is not None

@@ -13,14 +13,17 @@ from einc import tile
 from einc.base.targets import Target
 from einc.codegen.emit import library
 from einc.codegen.emit.autograd import tied
-from einc.codegen.emit.launcher import launcher_name, launcher_source
+from einc.codegen.emit.bound import launcher_name
+from einc.codegen.emit.launcher import launcher_source
 from einc.codegen.emit.names import Names
+from einc.codegen.emit.parts import in_order_source, in_slices_source
 from einc.codegen.emit.text import RESERVED, File
 from einc.codegen.triton.kernels import kernel_source
 from einc.codegen.triton.options import written
 from einc.ein import Program
 from einc.ein.printer import print_program
 from einc.pipeline.emitted import Both, Emitted, Half, Signature
+from einc.pipeline.parts import InOrder, Parts
 
 _GLUON = (
     ("gluon.", "from triton.experimental import gluon"),
@@ -58,12 +61,28 @@ def emit_both(both: Both, target: Target, written_by: KernelSource = kernel_sour
     the program's name that torch differentiates."""
     ahead = replace(both.ahead, program=replace(both.ahead.program, name=f"{both.whole.name}_ahead"))
     both = replace(both, ahead=ahead)
-    programs = [both.ahead.program, both.behind.program]
+    programs = [both.ahead.program, *_programs(both.behind)]
     file = File(Names((*RESERVED, *(launcher_name(p) for p in (both.whole, *programs)))))
-    halves = [_functions(file, half, written_by) for half in (both.ahead, both.behind)]
+    halves = [_of_parts(file, half, written_by) for half in (both.ahead, both.behind)]
     functions = [f for own, _ in halves for f in own] + ["\n".join(lines) for lines in tied(file, both)]
     signatures = tuple(s for _, own in halves for s in own)
     return Emitted(_written(file, programs, functions, target), launcher_name(both.whole), signatures)
+
+
+def _programs(parts: Parts[Half]) -> list[Program]:
+    """A program, and those that it is computed by."""
+    below = [] if isinstance(parts, Half) else [p for part in parts.parts for p in _programs(part)]
+    return [parts.program, *below]
+
+
+def _of_parts(file: File, parts: Parts[Half], written_by: KernelSource) -> tuple[list[str], tuple[Signature, ...]]:
+    """What computes a program: the functions that it is computed by, before the one of its name."""
+    if isinstance(parts, Half):
+        return _functions(file, parts, written_by)
+    below = [_of_parts(file, part, written_by) for part in parts.parts]
+    own = in_order_source(file, parts) if isinstance(parts, InOrder) else in_slices_source(file, parts)
+    functions = [f for found, _ in below for f in found]
+    return [*functions, "\n".join(own)], tuple(s for _, found in below for s in found)
 
 
 def _functions(file: File, half: Half, written_by: KernelSource) -> tuple[list[str], tuple[Signature, ...]]:

@@ -19,12 +19,17 @@ from einc.cli.app import app as app
 
 
 @command("einc passes --level 0")
-def passes(level: Level = 2, as_json: Json = False) -> None:
+def passes(
+    level: Level = 2,
+    laws: Annotated[bool, typer.Option("--laws", help="Instead, those by which gradients are found.")] = False,
+    as_json: Json = False,
+) -> None:
     """List the passes in the order they run, each with its law."""
+    from einc.passes.adjoint.differentiate import LAWS
     from einc.present.terminal import console, passes_table
     from einc.stages import passes as passes_of
 
-    found = passes_of(level)
+    found = LAWS if laws else passes_of(level)
     if as_json:
         say_json([{"name": p.name, "level": p.level, "law": p.law, "why": p.why} for p in found])
     else:

@@ -98,12 +98,17 @@ def dump(
     gradient: Gradients = None,
     as_json: Json = False,
 ) -> None:
-    """Print the program after the passes that changed it."""
-    from einc.trials.running import compile_for
+    """Print the program after the passes that changed it.
+
+    With `--gradient`, the program on the way to its gradients comes before, after each of the laws that they are found
+    by.
+    """
+    from einc.stages import stage
+    from einc.trials.running import stages_for
 
     program = program_of(file, expression, level, target, splits, choices, generator, deterministic, precision)
-    compiled = compile_for(program, requested(size, dtype, scalar), operands_of(gradient))
-    chosen = [compiled.stage(name) for name in after] or [s for s in compiled.stages if s.changed or all_stages]
+    stages = stages_for(program, requested(size, dtype, scalar), operands_of(gradient))
+    chosen = [stage(stages, name) for name in after] or [s for s in stages if s.changed or all_stages]
     if as_json:
         say_json([{"stage": s.name, "changed": s.changed, "text": s.full} for s in chosen])
     elif len(after) == 1:

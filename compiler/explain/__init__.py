@@ -163,7 +163,7 @@ def _scatters(c: Compiled, extents: Mapping[str, int], behind: bool) -> list[Way
 
 
 def _slices(c: Compiled, extents: Mapping[str, int]) -> InSlices | None:
-    """The slices in which gradients are computed where torch asks for them; None if that is at once."""
+    """The slices in which gradients are computed; None if that is at once."""
     assert c.state.schedule is not None
     found = slicing(c.program, extents, c.state.schedule.intermediates)
     if found is None or c.target.vendor == "cpu":

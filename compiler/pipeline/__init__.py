@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import update_wrapper
 from math import prod
@@ -18,6 +18,8 @@ from einc.pipeline.emitted import Both, Emitted
 from einc.pipeline.plan import Join, Plan
 from einc.tile.asked import Choice
 
+A = TypeVar("A")
+B = TypeVar("B")
 K = TypeVar("K")
 T = TypeVar("T")
 
@@ -196,13 +198,19 @@ def own_passes(program: ein.Program, kernel: tile.Kernel, context: Context) -> t
 
 def once(f: Callable[[K, Context], T]) -> Callable[[K, Context], T]:
     """The function, which works its result out once for equal values in a context: a search asks again and again."""
+    return kept(f, lambda value, context: (context.worked_out, value))
+
+
+def kept(f: Callable[[A, B], T], where: Callable[[A, B], tuple[dict[str, Any], Hashable]]) -> Callable[[A, B], T]:
+    """The function, which works its result out once: `where` gives what holds results, by function, and the key."""
     name = f"{f.__module__}.{f.__qualname__}"
 
-    def known(value: K, context: Context) -> T:
-        found: dict[K, T] = context.worked_out.setdefault(name, {})
-        if value not in found:
-            found[value] = f(value, context)
-        return found[value]
+    def known(a: A, b: B) -> T:
+        results, key = where(a, b)
+        found: dict[Hashable, T] = results.setdefault(name, {})
+        if key not in found:
+            found[key] = f(a, b)
+        return found[key]
 
     return update_wrapper(known, f)
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from einc import ein, tile
+from einc.pipeline.parts import Parts
 from einc.tile import TileAxis
 from einc.tile.windows import Rows
 
@@ -46,20 +47,19 @@ class Half:
 
 @dataclass(frozen=True, slots=True)
 class Both:
-    """A program `whole` and its gradients, as two halves with kernels.
+    """A program `whole` and its gradients, as two halves with kernels, the second of which may be in parts.
 
     `ahead` gives the results of the program, and behind them what is saved; `fixed` are those without a derivative.
     `sources` says what each operand of `behind` is to a call that ran ahead, `gradients` which result of it is the
-    gradient of each operand of `ahead`, None where there is none. `notes` are said of the file to whoever reads it.
+    gradient of each operand of `ahead`, None where there is none.
     """
 
     whole: ein.Program
     ahead: Half
-    behind: Half
+    behind: Parts[Half]
     fixed: tuple[int, ...]
     sources: tuple[Source, ...]
     gradients: tuple[int | None, ...]
-    notes: tuple[str, ...] = ()
 
     @property
     def saved(self) -> tuple[Source, ...]:

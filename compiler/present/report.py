@@ -87,7 +87,7 @@ SLICES = "what is computed slice by slice"
 
 
 def in_slices(s: Story) -> Iterator[str]:
-    """The slices that gradients are computed in where torch asks for them, why, and the bytes that this saves."""
+    """The slices that gradients are computed in, why, and the bytes that this saves."""
     found = s.slices
     if found is None:
         return

@@ -8,23 +8,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
 from einc import ein
 from einc.base.facts import Fact
-from einc.base.targets import target
 from einc.base.types import DType
+from einc.base.written import read, written
 from einc.binding import Bindings, bind
-from einc.codegen import BACKENDS
 from einc.driver import elaborate, given, parse
 from einc.ein.batching import batched
 from einc.ein.printer import print_signature
 from einc.runtime.execution import Outputs, Place, place
 from einc.runtime.prepared import Deciding, Options, Prepared, deciding, prepared
 from einc.runtime.tensors import device_of, fact
-from einc.tile.asked import choice, precision
 from einc.tuning import current
 
 if TYPE_CHECKING:
@@ -33,8 +31,21 @@ if TYPE_CHECKING:
     from einc.runtime.again import Calls, Run
 
 Meaning = Callable[[tuple[Fact, ...]], ein.Program]
+Computed = Callable[[Sequence["torch.Tensor"], Mapping[str, Any]], Sequence["torch.Tensor"]]
 
 DECODERS: dict[str, Callable[[Any], Callee]] = {}  # by kind: what makes a callee of its description
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Called:
+    """A call: operands in memory, what is known of them before, scalars, where it runs, and the backend if one is
+    named."""
+
+    tensors: Sequence[torch.Tensor]
+    facts: tuple[Fact, ...]
+    scalars: Mapping[str, Any]
+    where: Place
+    backend: str | None
 
 
 class Callee:
@@ -127,12 +138,21 @@ class Callee:
         backend: str | None,
     ) -> Sequence[torch.Tensor]:
         """The results of a call that was not made before."""
+        other = self.otherwise(Called(tensors, facts, scalars, where, backend))
+        if other is not None:
+            if backend is None:
+                self.keep_for(tensors, scalars, other)
+            return other(tensors, scalars)
         home = device_of(tensors, self.operands)
         call = self.prepared(facts, scalars, where, tensors)
         if backend is None:
             return self.first(call, tensors, scalars, tensors, scalars)
         values = {n: t.to(where.device) for n, t in zip(self.operands, tensors, strict=True)}
         return tuple(t.to(home) for t in call.run(values, scalars))
+
+    def otherwise(self, _: Called, /) -> Computed | None:
+        """What computes the results of such calls by other programs; None if this one is called itself."""
+        return None
 
     def known(self, tensors: Sequence[torch.Tensor], scalars: Mapping[str, Any]) -> Sequence[torch.Tensor] | None:
         """The results of a call that was made before with such operands; None if none was."""
@@ -150,7 +170,7 @@ class Callee:
         self,
         tensors: Sequence[torch.Tensor],
         scalars: Mapping[str, Any],
-        run: Callable[[Sequence[torch.Tensor], Mapping[str, Any]], Sequence[torch.Tensor]],
+        run: Computed,
     ) -> None:
         """What further calls with such operands run, given operands and scalars by name."""
         calls = self._calls()
@@ -199,22 +219,12 @@ def with_batch(one: Callee, having: Sequence[bool], facts: tuple[Fact, ...]) -> 
 
 def _batched(rest: tuple[str, list[int]]) -> Callee:
     one, having = callee(rest[0]), list(map(bool, rest[1]))
-    own = one.options
-    options = Options(
-        own.level,
-        own.target,
-        own.verify,
-        own.choices,
-        generator=own.generator,
-        deterministic=own.deterministic,
-        precision=own.precision,
-    )
     return type(one)(
         described("batched", rest),
         one.operands,
         one.scalars,
         one.deciding,
-        options,
+        read(Options, written(one.options)),
         lambda facts: with_batch(one, having, facts)[0],
         one.signature,
     )
@@ -225,7 +235,7 @@ def of_text(text: str, name: str | None, options: Options, made: type[Callee] = 
     parsed = parse(text, name)
     meaning = elaborate(parsed)
     return made(
-        described(made.kind, [text, name, *options.written()]),
+        described(made.kind, [text, name, written(options)]),
         parsed.operands,
         {p.name: p.dtype for p in meaning.scalars},
         deciding(meaning),
@@ -235,21 +245,10 @@ def of_text(text: str, name: str | None, options: Options, made: type[Callee] = 
     )
 
 
-def of_program(
-    rest: tuple[str, str | None, int, str | None, bool, list[list[str]], str, bool, str], made: type[Callee] = Callee
-) -> Callee:
+def of_program(rest: tuple[str, str | None, Mapping[str, Any]], made: type[Callee] = Callee) -> Callee:
     """The callee of a description, of this class."""
-    text, name, level, machine, verify, choices, generator, deterministic, precise = rest
-    own = Options(
-        level,
-        None if machine is None else target(machine),
-        verify,
-        tuple(choice(key, value) for key, value in choices),
-        generator=BACKENDS[generator],
-        deterministic=deterministic,
-        precision=precision(precise),
-    )
-    return of_text(text, name, own, made)
+    text, name, options = rest
+    return of_text(text, name, read(Options, options), made)
 
 
 DECODERS["batched"] = _batched

@@ -13,15 +13,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from math import prod
 from typing import TYPE_CHECKING, Any
 
 from einc.base.facts import Fact
 from einc.base.types import compute
+from einc.base.written import written
 from einc.binding import bind
 from einc.ein import Program
 from einc.ein.printer import print_program
-from einc.runtime.callee import DECODERS, Callee, callee, described, of_program
+from einc.runtime.callee import DECODERS, Called, Callee, Computed, callee, described, of_program
 from einc.runtime.execution import ON_CPU, Place
 from einc.runtime.prepared import Options, Prepared
 from einc.runtime.tensors import fact, torch_dtype
@@ -29,22 +31,25 @@ from einc.runtime.tensors import fact, torch_dtype
 if TYPE_CHECKING:
     import torch
 
-    from einc.passes.scatter.segments import Segments
-    from einc.passes.streaming.slices import Sliced
+    from einc.pipeline.parts import Segments, Sliced
 
 _MOST_KEPT = 256  # shapes of operands of one program
 
 
 def called(program: Program, options: Options) -> Callee:
     """The callee of a program, compiled with these options but for its choices."""
+    return callee(_described(half_of(program, options).kind, program, options))
+
+
+def half_of(program: Program, options: Options) -> type[Callee]:
+    """The class of the callee of a program that gives gradients, or what they are made of."""
     from einc.passes.scatter.places import scatters
 
-    in_order = options.deterministic and scatters(program)
-    return callee(_described((Scattering if in_order else Slicing).kind, program, options))
+    return Scattering if options.deterministic and scatters(program) else Slicing
 
 
 def _described(kind: str, program: Program, options: Options) -> str:
-    return described(kind, [print_program(program), None, *replace(options, choices=()).written()])
+    return described(kind, [print_program(program), None, written(replace(options, choices=()))])
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +60,7 @@ class _Sorting:
     segments: tuple[Segments, ...]
     indices: Callee | None
     main: Callee
+    extents: Mapping[str, int]
 
     def run(
         self, tensors: Sequence[torch.Tensor], scalars: Mapping[str, Any], backend: str | None = None
@@ -65,7 +71,7 @@ class _Sorting:
             found = _results(self.indices, values, scalars, backend)
             values |= {s.index: t for s, t in zip(self._computed(), found, strict=True)}
         for s in self.segments:
-            values |= _in_order(s, values[s.index])
+            values |= _in_order(s, values[s.index], [self.extents[v] for v in s.places])
         return _results(self.main, values, scalars, backend)
 
     def _computed(self) -> list[Segments]:
@@ -80,20 +86,20 @@ def _results(
     return found.computed([values[n] for n in found.operands], named, backend)
 
 
-def _in_order(s: Segments, index: torch.Tensor) -> dict[str, torch.Tensor]:
+def _in_order(s: Segments, index: torch.Tensor, lengths: Sequence[int]) -> dict[str, torch.Tensor]:
     """The positions of an index in ascending order, where each number begins among them, and how many there are."""
     import torch
 
     kept = index.shape[: s.kept]
     flat = index.to(torch.int64).reshape(*kept, -1)
     known, order = torch.sort(flat, stable=True)
-    numbers = torch.arange(prod(s.lengths) + 1, device=index.device).expand(*kept, -1).contiguous()
+    numbers = torch.arange(prod(lengths) + 1, device=index.device).expand(*kept, -1).contiguous()
     bounds = torch.searchsorted(known, numbers)
     start = bounds[..., :-1]
     return {
         s.order: order,
-        s.start: start.reshape(*kept, *s.lengths),
-        s.count: (bounds[..., 1:] - start).reshape(*kept, *s.lengths),
+        s.start: start.reshape(*kept, *lengths),
+        s.count: (bounds[..., 1:] - start).reshape(*kept, *lengths),
     }
 
 
@@ -102,21 +108,10 @@ class Scattering(Callee):
 
     kind = "scattering"
 
-    def anew(
-        self,
-        tensors: Sequence[torch.Tensor],
-        facts: tuple[Fact, ...],
-        scalars: Mapping[str, Any],
-        where: Place,
-        backend: str | None,
-    ) -> Sequence[torch.Tensor]:
-        """The results of a call that was not made before."""
-        found = self._sorting(facts, scalars, where.backend == ON_CPU and self.options.level >= 2)
-        if found is None:
-            return super().anew(tensors, facts, scalars, where, backend)
-        if backend is None:
-            self.keep_for(tensors, scalars, found.run)
-        return found.run(tensors, scalars, backend)
+    def otherwise(self, call: Called, /) -> Computed | None:
+        """What sorts, and then sums over segments."""
+        found = self._sorting(call.facts, call.scalars, call.where.backend == ON_CPU and self.options.level >= 2)
+        return None if found is None else partial(found.run, backend=call.backend)
 
     def _sorting(self, facts: tuple[Fact, ...], scalars: Mapping[str, Any], by_torch: bool) -> _Sorting | None:
         """How calls with such operands run; None if as the program is written, which may be an operation of torch."""
@@ -137,7 +132,7 @@ class Scattering(Callee):
             else:
                 indices = None if made.indices is None else callee(_described(Callee.kind, made.indices, self.options))
                 main = callee(_described(Slicing.kind, made.program, self.options))
-                kept[key] = _Sorting(self.operands, made.segments, indices, main)
+                kept[key] = _Sorting(self.operands, made.segments, indices, main, bindings.extents)
         found: _Sorting | None = kept[key]
         return found
 
@@ -200,21 +195,12 @@ class Slicing(Callee):
 
     kind = "slicing"
 
-    def anew(
-        self,
-        tensors: Sequence[torch.Tensor],
-        facts: tuple[Fact, ...],
-        scalars: Mapping[str, Any],
-        where: Place,
-        backend: str | None,
-    ) -> Sequence[torch.Tensor]:
-        """The results of a call that was not made before."""
-        found = None if where.backend == ON_CPU else self._slices(tensors, facts, scalars, where)
-        if found is None:
-            return super().anew(tensors, facts, scalars, where, backend)
-        if backend is None:
-            self.keep_for(tensors, scalars, found.run)
-        return found.run(tensors, scalars)
+    def otherwise(self, call: Called, /) -> Computed | None:
+        """What computes one slice after the other."""
+        if call.where.backend == ON_CPU:
+            return None
+        found = self._slices(call.tensors, call.facts, call.scalars, call.where)
+        return None if found is None else found.run
 
     def _slices(
         self, tensors: Sequence[torch.Tensor], facts: tuple[Fact, ...], scalars: Mapping[str, Any], where: Place

@@ -10,24 +10,33 @@ from __future__ import annotations
 import threading
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from einc import ein
 from einc.base.facts import Fact, Layout
-from einc.base.targets import INTERPRETER, Target
+from einc.base.targets import INTERPRETER, Target, target
 from einc.base.types import F32, DType
+from einc.base.written import writable
 from einc.binding import Bindings
 from einc.binding.checks import checked_scalars
 from einc.binding.obligations import depends_on, obligations
-from einc.codegen import AUTO
+from einc.codegen import AUTO, BACKENDS
 from einc.driver import Compiled, compile_program
 from einc.pipeline import Backend
 from einc.runtime.execution import ON_CPU, InTorch, InTriton, Outputs, Place
 from einc.runtime.orders import batch_first
 from einc.runtime.tensors import layout
 from einc.runtime.timing import seconds_of
-from einc.tile.asked import Choice, check_heeded, check_precision, named_precision
+from einc.tile.asked import (
+    Choice,
+    check_heeded,
+    check_precision,
+    choices_read,
+    choices_written,
+    named_precision,
+    precision,
+)
 from einc.tuning import OFF, Entry, applied, current, effective, tables
 from einc.tuning.keys import key_of
 from einc.tuning.machines import machine
@@ -58,26 +67,21 @@ class Options:
     `begin` are kernels that the text itself gives, if it does; `generator` writes the kernels, or what takes its place.
     If results are `free`, they may lie in memory in any order of their axes. `tune` says how much is measured, where
     None leaves it to the environment (`einc.tuning.modes`). What need not be `deterministic` may add in another order
-    in each run. `precision` is what contractions of f32 multiply in.
+    in each run. `precision` is what contractions of f32 multiply in. Descriptions have those that are `writable`.
     """
 
-    level: int = 2
-    target: Target | None = None
-    verify: bool = True
-    choices: tuple[Choice, ...] = ()
+    level: int = field(default=2, metadata=writable())
+    target: Target | None = field(
+        default=None, metadata=writable(lambda t: t and t.name, lambda name: name and target(name))
+    )
+    verify: bool = field(default=True, metadata=writable())
+    choices: tuple[Choice, ...] = field(default=(), metadata=writable(choices_written, choices_read))
     begin: Given | None = None
-    generator: Backend = AUTO
+    generator: Backend = field(default=AUTO, metadata=writable(lambda g: g.name, BACKENDS.__getitem__))
     free: bool = False
     tune: str | None = None
-    deterministic: bool = True
-    precision: DType = F32
-
-    def written(self) -> list[Any]:
-        """All but `begin`, `free` and `tune`, as values of JSON."""
-        chosen = [[f"{c.kernel}.{c.name}" if c.kernel else c.name, str(c.value)] for c in self.choices]
-        machine = None if self.target is None else self.target.name
-        beside = [self.generator.name, self.deterministic, named_precision(self.precision)]
-        return [self.level, machine, self.verify, chosen, *beside]
+    deterministic: bool = field(default=True, metadata=writable())
+    precision: DType = field(default=F32, metadata=writable(named_precision, precision))
 
     def meant(self, program: ein.Program) -> ein.Program:
         """The program whose contractions of f32 multiply as precisely as is asked for."""

@@ -74,6 +74,16 @@ def choice(key: str, value: object) -> Choice:
     return Choice(name, Block(*sizes), kernel)
 
 
+def choices_written(choices: Iterable[Choice]) -> list[list[str]]:
+    """Choices as values of JSON."""
+    return [[f"{c.kernel}.{c.name}" if c.kernel else c.name, str(c.value)] for c in choices]
+
+
+def choices_read(values: Iterable[tuple[str, str]]) -> tuple[Choice, ...]:
+    """The choices that were written."""
+    return tuple(choice(key, value) for key, value in values)
+
+
 def precision(value: object) -> DType:
     """What contractions of f32 multiply in, by its name. Raises `CallError` for anything else."""
     if isinstance(value, str) and value in PRECISIONS:

@@ -18,12 +18,12 @@ from einc.runtime.timing import Way as Timed
 from einc.trials.contests import Contest
 from einc.trials.machine import clock_rate, target
 from einc.trials.peers import Tensors, Way
+from einc.tuning.agreement import allowed
 
 if TYPE_CHECKING:
     import torch
 
 OWN, ITSELF = "einc", "itself"
-_ULPS = {1: 4, 2: 4, 4: 128, 8: 128}  # by bytes of an element: how much sums in another order may differ, rounded to it
 _LARGEST = 1 << 24  # positions that are evaluated in double precision by the meaning of a text
 _SINGLE = Spread(1.0, 1.0, 1.0)
 
@@ -319,8 +319,6 @@ def _bytes(*tensors: torch.Tensor) -> int:
 
 def agreed(ours: Any, theirs: Any) -> float:
     """The greatest difference over the greatest magnitude; raises `ValueError` if it is more than rounding."""
-    import torch
-
     worst = 0.0
     for x, y in zip(_several(ours), _several(theirs), strict=True):
         if tuple(x.shape) != tuple(y.shape):
@@ -328,8 +326,7 @@ def agreed(ours: Any, theirs: Any) -> float:
         if not x.numel():
             continue
         difference = distance(x, y.double() if y.is_floating_point() else y)
-        allowed = _ULPS[x.element_size()] * torch.finfo(x.dtype).eps if x.is_floating_point() else 0.0
-        if not difference <= allowed:
-            raise ValueError(f"its values differ by {difference:.1e} of the greatest, more than {allowed:.1e}")
+        if not difference <= allowed(x):
+            raise ValueError(f"its values differ by {difference:.1e} of the greatest, more than {allowed(x):.1e}")
         worst = max(worst, difference)
     return worst

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from einc.base.errors import CallError
 from einc.base.targets import TARGETS, Rates, Target
 from einc.runtime.execution import target_of
+from einc.tuning.machines import machine, said
 
 if TYPE_CHECKING:
     import torch
@@ -37,11 +38,11 @@ def facts(device: torch.device) -> dict[str, str]:
     """The facts that measurements depend on: the device, versions, the date."""
     import torch
 
-    if device.type == "cuda":
-        where = torch.cuda.get_device_name(device)
-    else:
-        where = f"{processor()}, {torch.get_num_threads()} threads"
-    found = {"device": where, "date": datetime.now(UTC).date().isoformat(), "python": platform.python_version()}
+    found = {
+        "device": str(machine(device)),
+        "date": datetime.now(UTC).date().isoformat(),
+        "python": platform.python_version(),
+    }
     for name in ("einc", "torch", "triton"):
         try:
             found[name] = version(name)
@@ -52,20 +53,6 @@ def facts(device: torch.device) -> dict[str, str]:
     else:
         found["load"] = f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "unknown"
     return found
-
-
-def processor() -> str:
-    """The name of the processor."""
-    return _said("model name") or platform.processor() or platform.machine()
-
-
-def _said(what: str) -> str | None:
-    """What the system says of its first processor."""
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            return next(line.split(":")[1].strip() for line in file if line.startswith(what))
-    except (OSError, StopIteration):
-        return None
 
 
 _CYCLES = 1 << 17  # about a tenth of a millisecond
@@ -84,7 +71,7 @@ def clock_rate(device: torch.device) -> float | None:
         end.record()
         end.synchronize()
         return _CYCLES / (1e-3 * float(start.elapsed_time(end)))
-    mega = _said("cpu MHz")
+    mega = said("cpu MHz")
     return None if mega is None else 1e6 * float(mega)
 
 

@@ -19,6 +19,7 @@ from einc.driver import Compiled, elaborate
 from einc.ein import Program as Meaning
 from einc.explain import Story
 from einc.runtime.tensors import as_numpy, dtype_of, is_torch
+from einc.stages import Stage
 from einc.trials.request import Request
 
 
@@ -59,6 +60,13 @@ def compile_for(program: Program, request: Request, gradient: Sequence[str] | No
         return gradient_for(program, request, gradient).compiled()
     found = _checked(program, request)
     return program.compiled_for(request.facts(found), request.extents(found))
+
+
+def stages_for(program: Program, request: Request, gradient: Sequence[str] | None = None) -> tuple[Stage, ...]:
+    """Every stage of the program for the requested types and sizes; or of its gradients, as for `compile_for`."""
+    if gradient is not None:
+        return gradient_for(program, request, gradient).stages()
+    return compile_for(program, request).stages
 
 
 def gradient_for(program: Program, request: Request, names: Sequence[str]) -> Gradient:

@@ -19,8 +19,7 @@ def difference(
     nothing if they do not. Equal infinities do not differ, nor do NaNs."""
     import torch
 
-    floats = [t for t in operands if t.is_floating_point()]
-    narrowest = max((_allowed(t) for t in floats), default=0.0)
+    narrowest = max((allowed(t) for t in operands if t.is_floating_point()), default=0.0)
     for k, (x, y) in enumerate(zip(expected, found, strict=True)):
         same = x == y
         if x.is_floating_point() or x.is_complex():
@@ -32,14 +31,17 @@ def difference(
         finite = x.to(wide).abs()[torch.isfinite(x)] if x.is_floating_point() or x.is_complex() else x.to(wide).abs()
         scale = float(finite.max()) if finite.numel() else 0.0
         worst = float(apart.max()) / (scale or 1.0)
-        allowed = max(_allowed(x), narrowest) if x.is_floating_point() or x.is_complex() else 0.0
-        if not worst <= allowed:
-            return f"result {k + 1} differs by {worst:.1e} of the greatest, more than {allowed:.1e}"
+        most = max(allowed(x), narrowest) if x.is_floating_point() or x.is_complex() else 0.0
+        if not worst <= most:
+            return f"result {k + 1} differs by {worst:.1e} of the greatest, more than {most:.1e}"
     return ""
 
 
-def _allowed(t: torch.Tensor) -> float:
+def allowed(t: torch.Tensor) -> float:
+    """How much values of a tensor may differ by rounding, as a part of the greatest: nothing for integers."""
     import torch
 
+    if not (t.is_floating_point() or t.is_complex()):
+        return 0.0
     dtype = t.dtype.to_real() if t.is_complex() else t.dtype
     return _ULPS[dtype.itemsize] * torch.finfo(dtype).eps

@@ -29,8 +29,13 @@ def _gpu(index: int) -> str:
 @lru_cache(maxsize=1)
 def processor() -> str:
     """The model of this computer's processor."""
+    return said("model name") or platform.processor() or platform.machine()
+
+
+def said(what: str) -> str | None:
+    """What the system says of its first processor."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as file:
-            return next(line.split(":")[1].strip() for line in file if line.startswith("model name"))
+            return next(line.split(":")[1].strip() for line in file if line.startswith(what))
     except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
+        return None

@@ -15,20 +15,34 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import reduce
 
 from einc.base.types import DType, compute, settle
 from einc.ein import ZERO, Apply, AxisValue, Cast, Const, Equation, Expr, Read, Tensor, axes_of
-from einc.ein.guards import in_range_by_form
-from einc.ein.origins import Origins, origin
-from einc.ein.rewriting import unused
-from einc.passes.algebra.products import Product, multiplied, taken_apart
+from einc.ein.origins import Origins, origin, tensors
+from einc.ein.rewriting import names, unused
+from einc.passes.adjoint.derivation import Derivation
+from einc.passes.algebra.products import Definitions, Product, multiplied
 from einc.passes.algebra.signs import makes_no_negative
 
 
+def as_differences(d: Derivation) -> Derivation:
+    """Quotients as exponentials of a difference: those of the program, and of its gradients once it has these."""
+    whole = d.whole
+    named = {t.name: e for e in whole.equations for t in e.outputs}
+    found = _Quotients(named, whole.dtypes(), names(whole), tensors(d.program))
+    if not d.differentiated:
+        return replace(d, forward=tuple(found.program(d.forward)))
+    for e in d.forward:
+        found.know(e)
+    written = found.program(d.backward)
+    own = tuple(e for e in written if e not in found.new)
+    return replace(d, forward=(*d.forward, *found.new), backward=own)
+
+
 @dataclass
-class Quotients:
+class _Quotients:
     """Rewrites quotients in the equations of a program, whose names are `taken`; `dtypes` are of all its tensors, and
     `origins` of those whose values have a type of their own."""
 
@@ -47,10 +61,14 @@ class Quotients:
             known = len(self.new)
             changed = self.rewritten(e)
             found += [*self.new[known:], changed]
-            self.named |= {t.name: changed for t in changed.outputs}
-            if makes_no_negative(changed, self.positive):
-                self.positive.add(changed.name)
+            self.know(changed)
         return found
+
+    def know(self, e: Equation) -> None:
+        """Take note of an equation that others read."""
+        self.named |= {t.name: e for t in e.outputs}
+        if makes_no_negative(e, self.positive):
+            self.positive.add(e.name)
 
     def rewritten(self, e: Equation) -> Equation:
         """The equation with its quotients as exponentials of a difference."""
@@ -71,7 +89,7 @@ class Quotients:
 
     def _product(self, e: Expr) -> Expr | None:
         """A product with a quotient rewritten; None where it has none."""
-        product = self._flat(e)
+        product = Definitions(self.named).product(e)
         for k, f in enumerate(product.factors):
             match f:
                 case Apply("exp", (Apply("sub", (x, Read(tensor=m) as row)),)):
@@ -138,33 +156,6 @@ class Quotients:
         if e is None or other is None or e.dims != other.dims or any(len(g) != 1 for g in e.dims):
             return False
         return d.tensor in self.positive
-
-    def _flat(self, e: Expr) -> Product:
-        """A product with the pointwise tensors in it written out, where these are products."""
-        whole = taken_apart(e, "mul", lambda _: True, lambda _: True)
-        found = Product("mul", whole.negative, list(whole.masks), [], list(whole.divisors))
-        for f in whole.factors:
-            inner = self._written_out(f)
-            if inner is None:
-                found.factors.append(f)
-                continue
-            found.negative ^= inner.negative
-            found.masks += [p for p in inner.masks if p not in found.masks]
-            found.factors += inner.factors
-            found.divisors += inner.divisors
-        return found
-
-    def _written_out(self, f: Expr) -> Product | None:
-        e = self.named.get(f.tensor) if isinstance(f, Read) and f.guard is None else None
-        if e is None or e.monoid is not None or len(e.outputs) > 1 or not isinstance(f, Read):
-            return None
-        if not all(in_range_by_form(i, g) for i, g in zip(f.index, e.dims, strict=True)):
-            return None
-        match e.body:
-            case Apply("mul" | "div" | "neg" | "where" | "exp") | Read():
-                return self._flat(e.body)
-            case _:
-                return None
 
 
 def _together(op: str, x: Expr, y: Expr) -> Expr:

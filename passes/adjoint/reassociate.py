@@ -26,43 +26,27 @@ and not a sum of its own over all places:
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 from einc.ein import AxisValue, Equation, Expr, Program, Read, axes_of, children, reads, substitute
-from einc.ein.conditions import conjuncts
-from einc.ein.guards import composite, in_range_by_form
-from einc.passes.algebra.products import Product, multiplied, taken_apart
+from einc.ein.guards import composite
+from einc.passes.algebra.products import Definitions, Flat, Product, is_sum, multiplied
 
 _MOST_PARTS = 24  # factors, divisors and masks of a sum that is looked at
-
-
-@dataclass
-class Flat:
-    """A sum of one product over all axes that nested sums go over."""
-
-    over: tuple[str, ...]
-    negative: bool = False
-    masks: list[Expr] = field(default_factory=list)
-    factors: list[Expr] = field(default_factory=list)
-    divisors: list[Expr] = field(default_factory=list)
-
-    @property
-    def parts(self) -> tuple[list[Expr], list[Expr], list[Expr]]:
-        return self.factors, self.divisors, self.masks
 
 
 def read_in_place(program: Program) -> Program:
     """The program with each sum that is one before it, at a place that data tells, read from that."""
     found: list[Equation] = []
     for e in program.equations:
-        made = next((m for other in found if _is_sum(e) and (m := _at_a_place(e, other)) is not None), e)
+        made = next((m for other in found if is_sum(e) and (m := _at_a_place(e, other)) is not None), e)
         found.append(made)
     return replace(program, equations=tuple(found))
 
 
 def _at_a_place(e: Equation, other: Equation) -> Equation | None:
     """A sum as a read of another one that has one axis more; None if it is none."""
-    if not _is_sum(other) or e.over != other.over or e.domain is not None or other.domain is not None:
+    if not is_sum(other) or e.over != other.over or e.domain is not None or other.domain is not None:
         return None
     rest = [a for a in other.axes if a not in e.axes]
     if len(rest) != 1 or set(other.axes) - set(rest) != set(e.axes) or (rest[0],) not in other.dims:
@@ -88,74 +72,22 @@ def _place(general: Expr, special: Expr, axis: str) -> Expr | None:
 
 def reassociated(forward: Sequence[Equation], backward: Sequence[Equation]) -> tuple[Equation, ...]:
     """The backward equations, with the forward sums that they hold read instead of computed again."""
-    flatten = _Flatten({e.name: e for e in (*forward, *backward)}, frozenset(e.name for e in backward))
-    sums = [(e, flatten.flat(e)) for e in forward if _is_sum(e)]
-    own = [(e, flatten.flat(e)) for e in backward if _is_sum(e)]
+    definitions = Definitions({e.name: e for e in (*forward, *backward)}, frozenset(e.name for e in backward))
+    sums = [(e, definitions.sum(e)) for e in forward if is_sum(e)]
+    own = [(e, definitions.sum(e)) for e in backward if is_sum(e)]
     found: list[Equation] = []
     shorter: list[tuple[Equation, Flat]] = []
     for e in backward:
-        made = _rewritten(e, flatten.flat(e), sums) if _is_sum(e) else None
+        made = _rewritten(e, definitions.sum(e), sums) if is_sum(e) else None
         before = own[: next((k for k, (other, _) in enumerate(own) if other.name == e.name), 0)]
-        if made is not None and _is_sum(made):
-            flat = flatten.flat(made)
+        if made is not None and is_sum(made):
+            flat = definitions.sum(made)
             tried = (_rewritten(made, flat, known) for known in (before, shorter))
             made = min((made, *(t for t in tried if t is not None)), key=lambda t: len(t.over))
-        if made is not None and _is_sum(made):
-            shorter.append((made, flatten.flat(made)))
+        if made is not None and is_sum(made):
+            shorter.append((made, definitions.sum(made)))
         found.append(made or e)
     return tuple(found)
-
-
-def _is_sum(e: Equation) -> bool:
-    return e.monoid is not None and e.monoid.adds and len(e.outputs) == 1
-
-
-@dataclass(frozen=True, slots=True)
-class _Flatten:
-    """Takes sums apart, through definitions: pointwise ones, and sums of the names in `open`."""
-
-    named: Mapping[str, Equation]
-    open: frozenset[str]
-
-    def flat(self, e: Equation) -> Flat:
-        found = Flat(e.over, masks=conjuncts(e.domain))
-        self._add(found, e.body, {*e.axes, *e.over})
-        return found
-
-    def _add(self, flat: Flat, e: Expr, taken: set[str]) -> None:
-        product = taken_apart(e, "mul", lambda _: True, lambda _: True)
-        flat.negative ^= product.negative
-        for p in product.masks:
-            flat.masks += [q for q in conjuncts(p) if q not in flat.masks]
-        for x in product.factors:
-            inner = self._definition(x, taken)
-            if inner is None:
-                flat.factors.append(x)
-                continue
-            over, body, domain = inner
-            flat.over += over
-            flat.masks += [q for q in conjuncts(domain) if q not in flat.masks]
-            self._add(flat, body, {*taken, *over})
-        flat.divisors += product.divisors
-
-    def _definition(self, x: Expr, taken: set[str]) -> tuple[tuple[str, ...], Expr, Expr | None] | None:
-        """What a tensor is where it is read: the axes it is summed over, the body, and where that counts."""
-        if not isinstance(x, Read) or x.guard is not None or x.tensor not in self.named:
-            return None
-        e = self.named[x.tensor]
-        if len(e.outputs) > 1 or not (e.monoid is None or (x.tensor in self.open and _is_sum(e))):
-            return None
-        if not all(len(g) == 1 for g in e.dims) and not all(map(in_range_by_form, x.index, e.dims)):
-            return None
-        at = {g[0]: i for g, i in zip(e.dims, x.index, strict=True)} if all(len(g) == 1 for g in e.dims) else {}
-        over = {a: _apart(a, taken) for a in e.over}
-        at |= {a: AxisValue(new) for a, new in over.items()}
-        domain = None if e.domain is None else substitute(e.domain, at)
-        return tuple(over.values()), substitute(e.body, at), domain
-
-
-def _apart(axis: str, taken: set[str]) -> str:
-    return axis if axis not in taken else _apart(f"{axis}'", taken)
 
 
 def _rewritten(e: Equation, whole: Flat, sums: Sequence[tuple[Equation, Flat]]) -> Equation | None:

@@ -19,7 +19,7 @@ from einc.base.targets import Target
 from einc.base.types import DType
 from einc.ein import Equation, Operand, Program, tensors_of
 from einc.ein.rewriting import drop_dead, taking
-from einc.passes.adjoint.differentiate import Adjoint
+from einc.passes.adjoint.derivation import Adjoint
 from einc.pipeline.fates import Fate
 
 

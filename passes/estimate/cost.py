@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from functools import lru_cache, update_wrapper
+from functools import lru_cache
 from math import ceil, prod
 from typing import Any, TypeVar
 
@@ -34,7 +34,7 @@ from einc.passes.estimate.units import arithmetic, overlapped, reached
 from einc.passes.estimate.waits import elements, is_hidden, loading, masking, multiplying, port, scattering, walking
 from einc.passes.streaming.prefix import prefix
 from einc.passes.streaming.walks import walks
-from einc.pipeline import Context, positions
+from einc.pipeline import Context, kept, positions
 from einc.pipeline.plan import Planned
 
 T = TypeVar("T")
@@ -84,14 +84,7 @@ class Kept:
 
 def _once(f: Callable[[Model, Planned], T]) -> Callable[[Model, Planned], T]:
     """The method, which works its result out once for a plan."""
-
-    def known(self: Model, plan: Planned) -> T:
-        found: dict[Planned, T] = self.kept.of_plans.setdefault(f.__name__, {})
-        if plan not in found:
-            found[plan] = f(self, plan)
-        return found[plan]
-
-    return update_wrapper(known, f)
+    return kept(f, lambda model, plan: (model.kept.of_plans, plan))
 
 
 class Model:

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from math import prod
 
 from einc.base.types import I64
 from einc.ein import (
@@ -40,54 +41,49 @@ from einc.ein import (
 from einc.ein.conditions import all_of, placed
 from einc.ein.rewriting import drop_dead, names, replaced, taking, unused
 from einc.passes.scatter.places import Scatter, Told, scatter, terms_first, worthwhile
+from einc.pipeline.parts import Segments
 
 _NOWHERE = Const(-1)
 
 
 @dataclass(frozen=True, slots=True)
-class Segments:
-    """What has to be sorted: `index`, a tensor of integers, along all but its `kept` first dimensions as one.
-
-    `order`, `start` and `count` are the names of the results. The first has the positions in ascending order of their
-    index, the others where each number from 0 to the product of `lengths` begins in it, and how often there is one.
-    """
-
-    index: str
-    kept: int
-    lengths: tuple[int, ...]
-    order: str
-    start: str
-    count: str
-
-
-@dataclass(frozen=True, slots=True)
 class Segmented:
-    """A program whose sums go over `segments`; `indices` computes those of their indices that are no operands."""
+    """A program whose sums go over `segments`; `indices` computes those of their indices that are no operands.
+
+    `extents` are those of its axes.
+    """
 
     program: Program
     segments: tuple[Segments, ...]
     indices: Program | None
+    extents: Mapping[str, int]
 
 
-def segmented(program: Program, extents: Mapping[str, int]) -> Segmented | None:
-    """The program for these extents with sums over segments, where that saves work; None where it never does."""
-    made = _Segmenting(program, extents)
+def segmented(program: Program, extents: Mapping[str, int], always: bool = False) -> Segmented | None:
+    """The program for these extents with sums over segments, where that saves work; None where it never does.
+
+    It may be one for these extents alone, unless it has to be right `always`.
+    """
+    made = _Segmenting(program, extents, always)
     equations = tuple(made_of for e in program.equations for made_of in made.over_segments(e))
     if not made.segments:
         return None
     axes = (*program.axes, *made.axes)
-    whole = drop_dead(replace(program, axes=axes, equations=equations))
-    return Segmented(taking(whole, made.operands, ()), tuple(s for s, _ in made.segments.values()), made.computed())
+    whole = drop_dead(replace(program, name=f"{program.name}_in_order", axes=axes, equations=equations))
+    segments = tuple(s for s, _ in made.segments.values())
+    return Segmented(taking(whole, made.operands, ()), segments, made.computed(), {**extents, **made.counted})
 
 
 @dataclass
 class _Segmenting:
-    """A program in the making; `extents` are those of its axes."""
+    """A program in the making; `extents` are those of its axes, for which alone it is right unless it is `always`."""
 
     program: Program
     extents: Mapping[str, int]
+    always: bool
     taken: set[str] = field(default_factory=set)
     axes: list[AxisDecl] = field(default_factory=list)
+    counted: dict[str, int] = field(default_factory=dict)  # the extents of these
     operands: list[Operand] = field(default_factory=list)
     indices: list[Equation] = field(default_factory=list)
     segments: dict[object, tuple[Segments, str]] = field(default_factory=dict)  # each with the axis of its counts
@@ -160,11 +156,11 @@ class _Segmenting:
                 self.indices.append(Equation((Tensor(index, I64),), dims, (value,)))
             t, k, order, start, count = map(self._unused, ("t", "k", "order", "start", "count"))
             self.axes += [AxisDecl(t), AxisDecl(k, Extent(t))]
+            self.counted |= dict.fromkeys((t, k), prod(self.extents[a] for a in found.summed))
             kept = tuple((a,) for a in found.kept)
             at = (*kept, *((v,) for v in found.places))
             self.operands += [Operand(order, (*kept, (t,)), I64), Operand(start, at, I64), Operand(count, at, I64)]
-            lengths = tuple(self.extents[v] for v in found.places)
-            self.segments[key] = Segments(index, len(kept), lengths, order, start, count), k
+            self.segments[key] = Segments(index, len(kept), tuple(found.places), order, start, count), k
         return self.segments[key]
 
     def _index(self, found: Scatter) -> Expr:
@@ -184,9 +180,11 @@ class _Segmenting:
         while isinstance(value, Cast) and value.dtype == I64:
             value = value.arg
         match value:
-            case Read(tensor, index, None) if index == tuple(map(AxisValue, axes)) and tensor in dims:
-                lengths = [tuple(self.extents[a] for a in d) for d in dims[tensor]]
-                return tensor if lengths == [(self.extents[a],) for a in axes] else None
+            case Read(tensor, index, None) if index == tuple(map(AxisValue, axes)):
+                own = dims.get(tensor, ())
+                lengths = [[self.extents[a] for a in d] for d in own]
+                equal = not self.always and lengths == [[self.extents[a]] for a in axes]
+                return tensor if equal or own == tuple((a,) for a in axes) else None
         return None
 
     def _unused(self, wanted: str) -> str:

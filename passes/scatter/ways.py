@@ -86,7 +86,7 @@ def _decided(
             "runs have to agree in every bit: deterministic=True",
             "deterministic=False, if they need not",
         )
-    fact = "runs have to agree in every bit, and only what torch asks gradients of is sorted for"
+    fact = "runs have to agree in every bit, and only gradients are sorted for"
     return "compared", fact, "deterministic=False"
 
 

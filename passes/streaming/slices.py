@@ -12,7 +12,6 @@ position of it that is told by data, or a reduction over it that something else 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from einc.base.types import INT, compute
@@ -34,20 +33,7 @@ from einc.ein import (
 )
 from einc.ein.guards import composite
 from einc.ein.rewriting import names, unused
-
-
-@dataclass(frozen=True, slots=True)
-class Sliced:
-    """A program over a slice of an axis, which begins at its scalar `first`, if it reads that.
-
-    `along` says of operands and results which of their dimensions is sliced. `sums` are operands by result: what the
-    slices before add up to, 0 for the first one.
-    """
-
-    program: Program
-    first: str | None
-    along: Mapping[str, int]
-    sums: Mapping[str, str]
+from einc.pipeline.parts import Sliced
 
 
 def sliced(program: Program, axis: str) -> Sliced | None:

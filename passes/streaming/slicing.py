@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from math import prod
 
 from einc.ein import Program
-from einc.passes.streaming.slices import Sliced, sliced
+from einc.passes.streaming.slices import sliced
+from einc.pipeline.parts import Sliced
 from einc.tile import Buffer
 
 HUGE = 1 << 28  # elements of a tensor between kernels, a gigabyte of f32
-_SLICES = 32
+MOST = 32  # slices of an axis
 _LEAST_GAIN = 4  # the least ratio of the bytes of what is passed on at once to what is there in slices
-_ROUND = 1024  # positions that a slice has a multiple of: whole tiles, and enough of them to keep a machine busy
+UNIT = 1024  # positions that a slice has a multiple of: whole tiles, and enough of them to keep a machine busy
 
 Axes = tuple[str, ...]
 
@@ -57,7 +58,7 @@ def slicing(program: Program, extents: Mapping[str, int], between: Iterable[Buff
 
 def _along(axis: str, program: Program, extents: Mapping[str, int], passed: Mapping[Buffer, Axes]) -> Slicing | None:
     made = sliced(program, axis)
-    length = -(-extents[axis] // (_SLICES * _ROUND)) * _ROUND
+    length = -(-extents[axis] // (MOST * UNIT)) * UNIT
     if made is None or length >= extents[axis]:
         return None
     whole = {b: _size(axes, extents) * b.dtype.size for b, axes in passed.items()}

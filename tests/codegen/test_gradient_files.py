@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,12 @@ import torch
 import einc
 from einc.base.facts import Fact
 from einc.base.targets import TARGETS
-from einc.base.types import BF16, F32, I64
+from einc.base.types import BF16, F16, F32, I64, DType
 from einc.codegen.run.aot import compile_ahead
 from einc.codegen.run.load import launcher
+from einc.derive import Together
+from einc.passes.streaming import slicing
+from einc.runtime.tensors import torch_dtype
 from tests.support.places import EXAMPLES
 
 CAUSAL = EXAMPLES / "attention" / "causal.ein"
@@ -173,32 +176,126 @@ def test_both_halves_compile_ahead() -> None:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# What a file says of itself
+# What is sorted, or computed in slices
 
 
-def said(text: str, facts: dict[str, Fact], sizes: dict[str, int], deterministic: bool = True) -> str:
-    """The docstring of the function that torch differentiates, on one line."""
-    program = einc.compile(text, target="sm_90", deterministic=deterministic)
-    source = program.gradient_for(facts, sizes, ()).together.source
-    return " ".join(source[source.rindex('"""', 0, source.rindex('"""')) :].split())
+def integers(*shape: int, most: int, least: int = 0) -> torch.Tensor:
+    return torch.randint(least, most, shape)
 
 
-def test_a_file_says_what_it_computes_at_once() -> None:
-    """The gradient of the logits of a large vocabulary, for which calls go over slices."""
-    text = "def f(X[n, d], W[v, d], t[n]):\n    Z[n, v] = X[n, d] * W[v, d]\n    L[n] = logsumexp[v](Z)\n    return L"
-    large, small = {"n": 8192, "d": 4096, "v": 131072}, {"n": 64, "d": 32, "v": 512}
-    for sizes in (large, small):
-        shapes = {"X": ("n", "d"), "W": ("v", "d"), "t": ("n",)}
-        types = {"X": BF16, "W": BF16, "t": I64}
-        facts = {name: Fact(tuple(sizes[a] for a in axes), types[name]) for name, axes in shapes.items()}
-        found = said(text, facts, sizes)
-        assert ("Gradients are computed at once: kernels pass on about" in found) == (sizes is large)
-        assert ("slices along v" in found) == (sizes is large)
+def inside(table: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+    return torch.where(((t >= 0) & (t < len(table)))[..., None], table[t.clamp(0, len(table) - 1)], 0)
 
 
-def test_a_file_says_what_it_compares() -> None:
-    """It cannot sort, but it can add in any order."""
-    text = "def f(table[v, d], token[n]):\n    T[n, d] = table[token[n], d]\n    return T"
-    facts, sizes = {"table": Fact((4096, 8), F32), "token": Fact((512,), I64)}, {"v": 4096, "d": 8, "n": 512}
-    assert "compares each of about 4096 places with each of about 512 positions" in said(text, facts, sizes)
-    assert "compares" not in said(text, facts, sizes, deterministic=False)
+SORTED: dict[str, tuple[str, Reference, Callable[[], list[Any]], int]] = {
+    "two dimensions": (
+        "def f(T[v, d], t[b, n]):\n    X[b, n, d] = T[t[b, n], d] ** 2\n    return X\n",
+        lambda table, t: table[t] ** 2,
+        lambda: [normal(90, 5), integers(3, 41, most=90)],
+        0,
+    ),
+    "an index that is computed, or nowhere": (
+        "def f(T[v, d], t[n], s: float):\n    X[n, d] = s * T[t[n] - 3, d]\n    return X\n",
+        lambda table, t, s: s * inside(table, t - 3),
+        lambda: [normal(90, 5), integers(150, most=110), 2.5],
+        1,
+    ),
+    "of each head": (
+        "def f(T[h, v], start[h, n], y[n]):\n    X[h, n] = T[h, start[h, n]] * y[n]\n    return X\n",
+        lambda table, t, y: table.gather(1, t) * y,
+        lambda: [normal(3, 90), integers(3, 80, most=90), normal(80)],
+        0,
+    ),
+    "of a window, whose extent another has by chance": (
+        "def f(T[v], t[p], X[i], Y[j]):\n    R[i] = sum[j](X[i] * Y[j] * T[t[i - j + |j| - 1]])\n    return R\n",
+        lambda table, t, x, y: x * (table[t[torch.arange(len(x))[:, None] - torch.arange(len(y)) + len(y) - 1]] @ y),
+        lambda: [normal(80), integers(139, most=80), normal(70), normal(70)],
+        1,
+    ),
+    "two indices": (
+        "def f(T[v, w], t[n], u[n], y[n]):\n    X[n] = T[t[n], u[n]] * y[n]\n    return X\n",
+        lambda table, t, u, y: table[t, u] * y,
+        lambda: [normal(12, 13), integers(150, most=12), integers(150, most=13), normal(150)],
+        1,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SORTED)
+def test_positions_are_sorted(name: str) -> None:
+    """As calls of the program have it; where terms may be added in any order, nothing is."""
+    torch.manual_seed(2)
+    text, reference, operands, indices = SORTED[name]
+    values = operands()
+    agree(text, reference, values)
+    given = [t.detach() if isinstance(t, torch.Tensor) else t for t in values]
+    source = einc.compile(text).source(*given, gradient=True)
+    assert source.count("= in_order(") == 1
+    assert source.count("\ndef f_gradient_indices(") == indices
+    assert "in_order" not in einc.compile(text, deterministic=False).source(*given, gradient=True)
+
+
+LOGITS = """def f(X[n, d], W[v, d], t[n]):
+    Z[n, v] = X[n, d] * W[v, d]
+    L[n] = logsumexp[v](Z) - Z[n, t[n]]
+    return L
+"""
+APART = LOGITS.replace("W[v, d],", "W[v, d], C[v, d],").replace("Z[n, t[n]]", "sum[d](X[n, d] * C[t[n], d])")
+
+
+def losses(t: torch.Tensor, x: torch.Tensor, w: torch.Tensor, c: torch.Tensor | None = None) -> torch.Tensor:
+    """Those of a program whose targets are rows of a table of their own, if it has one."""
+    return (x @ w.T).logsumexp(1) - (x * (w if c is None else c)[t]).sum(1)
+
+
+LARGE = {"n": 8192, "d": 4096, "v": 131072, "b": 1}
+
+
+def made_for(text: str, shapes: dict[str, str], dtype: DType, by: Sequence[str] = ()) -> Together:
+    """Both halves for operands of large extents, whose axes have one letter; t is of integers."""
+    types = {name: I64 if name == "t" else dtype for name in shapes}
+    facts = {name: Fact(tuple(LARGE[a] for a in axes), types[name]) for name, axes in shapes.items()}
+    extents = {a: LARGE[a] for axes in shapes.values() for a in axes}
+    return einc.compile(text, target="sm_90").gradient_for(facts, extents, by).together
+
+
+@pytest.mark.parametrize("dtype", [F32, F16], ids=str)
+@pytest.mark.parametrize("apart", [False, True])
+def test_what_is_huge_is_computed_in_slices(apart: bool, dtype: DType, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In slices of 8 of a vocabulary of 200, in a file that is made for a large one. Sums are of single precision.
+
+    Positions are sorted before that for the gradient of a table of targets, slices of which are sums over segments.
+    """
+    torch.manual_seed(3)
+    monkeypatch.setattr(slicing, "UNIT", 4)
+    shapes = {"X": "nd", "W": "vd", **({"C": "vd"} if apart else {}), "t": "n"}
+    both = made_for(APART if apart else LOGITS, shapes, dtype, ["W", "C"] if apart else ())
+    assert "for first in range(0, v, step):" in both.source
+    assert ("= in_order(" in both.source) == apart
+    of = torch_dtype(dtype)
+    t = integers(80, most=200)
+    operands = [normal(80, 4, dtype=of), *(normal(200, 4, dtype=of) for _ in range(2 if apart else 1))]
+    found = launcher(both.source, "f")(*operands, t)
+    exact = losses(t, *(x.double() for x in operands))
+    leaves = operands[1:] if apart else operands
+    cotangent = torch.randn_like(found)
+    got, want = torch.autograd.grad(found, leaves, cotangent), torch.autograd.grad(exact, leaves, cotangent.double())
+    within = 200 * torch.finfo(of).eps
+    for g, e in zip(got, want, strict=True):
+        assert g.dtype == of
+        assert (g - e).abs().max() <= within * e.abs().max()
+
+
+def test_without_sizes_a_file_is_as_its_program_is_written() -> None:
+    source = einc.compile(SORTED["two dimensions"][0]).source(gradient=True)
+    assert "in_order" not in source
+
+
+@pytest.mark.aot
+@pytest.mark.parametrize("huge", [False, True])
+def test_parts_compile_ahead(huge: bool) -> None:
+    """A large embedding, and the gradient of the logits of a large vocabulary."""
+    operands = {"X": "nd", "W": "vd", "t": "n"} if huge else {"T": "vd", "t": "bn"}
+    both = made_for(LOGITS if huge else SORTED["two dimensions"][0], operands, BF16)
+    kernels = compile_ahead(both.emitted, TARGETS["sm_90"], both.sizes)
+    assert len({k.name for k in kernels}) == len(both.emitted.kernels)

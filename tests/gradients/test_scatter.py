@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import pickle
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from torch.func import grad, vmap
 
 import einc
 from einc import derive
+from einc.api import Gradient
 from einc.base.source import Source
 from einc.base.targets import INTERPRETER, TARGETS
 from einc.binding import bind, completed
@@ -66,7 +68,7 @@ def test_the_sum_goes_over_segments() -> None:
     assert found is not None
     assert found.indices is None
     (segments,) = found.segments
-    assert (segments.index, segments.kept, segments.lengths) == ("token", 0, (90,))
+    assert (segments.index, segments.kept, segments.places) == ("token", 0, ("v",))
     printed = print_program(found.program)
     assert "sum[k : k < count[v]](dT[order[start[v] + k] // |n|, order[start[v] + k] % |n|, d])" in printed
     assert "token" not in printed
@@ -214,6 +216,61 @@ def test_over_a_batch(compiled: Callable[..., Any], dims: tuple[int | None, int 
         return found
 
     assert_equal({"table": gradient(compiled)}, {"table": gradient(squared)}, 1e-12)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Called by itself
+
+
+@pytest.fixture
+def sorts(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How often torch has sorted."""
+    found: list[int] = []
+    known = torch.sort
+
+    def sort(*args: Any, **kwargs: Any) -> Any:
+        found.append(1)
+        return known(*args, **kwargs)
+
+    monkeypatch.setattr(torch, "sort", sort)
+    return found
+
+
+def values_of(gradient: Gradient, given: Mapping[str, Tensor]) -> dict[str, Any]:
+    """What a program of gradients takes, where nothing is saved."""
+    assert not gradient.saved
+    return {n: given[n] for n in gradient.text.operands}
+
+
+@pytest.mark.parametrize("level", [1, 2])
+@pytest.mark.parametrize("name", ["two dimensions", "next", "squared", "of each head"])
+def test_the_program_of_gradients_sorts(name: str, level: int, sorts: list[int]) -> None:
+    """As torch has it do: by name, into given memory, of NumPy's arrays, stored and loaded."""
+    text, operands = READS[name]
+    c = Call(text, operands)
+    gradient = einc.compile(text, level).gradient(*c.by, given=[*operands.values()])
+    given = values_of(gradient, {**operands, **{f"d{n}": t for n, t in c.cotangents.items()}})
+    several = gradient(**given)
+    found = several if isinstance(several, tuple) else (several,)
+    assert_equal(dict(zip(c.by, found, strict=True)), c.in_torch())
+    again = pickle.loads(pickle.dumps(gradient))(**given)
+    arrays = gradient(**dict[str, Any]({n: t.numpy() for n, t in given.items()}))
+    into = tuple(torch.empty_like(t) for t in found)
+    assert gradient(**given, out=into if isinstance(several, tuple) else into[0]) is not None
+    for others in (again, arrays, into):
+        own = others if isinstance(others, tuple) else (others,)
+        assert [torch.as_tensor(t).equal(f) for t, f in zip(own, found, strict=True)] == [True] * len(found)
+    by_torch = name == "two dimensions" and level == 2  # which adds in order
+    assert len(sorts) == 4 * (not by_torch)
+
+
+def test_the_program_of_gradients_of_any_order_does_not_sort(sorts: list[int]) -> None:
+    text, operands = READS["squared"]
+    c = Call(text, operands)
+    gradient = einc.compile(text, deterministic=False).gradient("table", given=[*operands.values()])
+    found = gradient(**values_of(gradient, {**operands, **{f"d{n}": t for n, t in c.cotangents.items()}}))
+    assert_equal({"table": found}, {"table": c.in_torch()["table"]})
+    assert not sorts
 
 
 # ---------------------------------------------------------------------------------------------------------------------

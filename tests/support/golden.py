@@ -14,9 +14,10 @@ operands of which nothing else is known. `check` expects the error of parsing an
 `call A=f32[2,3] window=3` that of a call with these operands and scalars; `ok` where there is none. `explain` expects
 how the reductions are carried, for the extents `size`, and `generated` what the generator says of each kernel.
 `gradient A=f32[2,3]` expects the two halves of the derivative of a program, for these operands and the machine
-`target`. `unordered` says that sums may be added up in any order. `sent A=f32[2,3]` expects what `einc explain` says of
-the gradients' sums whose terms data sends to their places, and of slices. `saving A=f32[2,3]` expects what it says of
-the tensors that the second half reads of the first. A program may be given by the name of an example.
+`target`, and `laws A=f32[2,3]` what each law of differentiation makes of the first half. `unordered` says that sums may
+be added up in any order. `sent A=f32[2,3]` expects what `einc explain` says of the gradients' sums whose terms data
+sends to their places, and of slices. `saving A=f32[2,3]` expects what it says of the tensors that the second half reads
+of the first. A program may be given by the name of an example.
 `pytest --bless` writes what the text gives; a person reads the difference.
 """
 
@@ -33,6 +34,7 @@ from einc.base.targets import target
 from einc.base.types import BY_NAME, PRECISIONS
 from einc.binding import bind
 from einc.codegen import BACKENDS
+from einc.derive import Ahead
 from einc.explain import Story
 from einc.frontend.parse import Text
 from einc.passes import pipeline
@@ -119,7 +121,7 @@ def parse_flags(line: str) -> Flags:
     layouts: dict[str, Layout] = {}
     for word in words:
         key, _, value = word.partition("=")
-        if word in ("check", "call", "explain", "generated", "gradient", "saving", "sent"):
+        if word in ("check", "call", "explain", "generated", "gradient", "laws", "saving", "sent"):
             verb = word
         elif key in ("after", "pass"):
             verb, stage = key, value
@@ -132,7 +134,7 @@ def parse_flags(line: str) -> Flags:
         elif operand := _OPERAND.fullmatch(word):
             shape = tuple(int(n) for n in operand[3].split(",") if n)
             facts[operand[1]] = Fact(shape, BY_NAME[operand[2]])
-        elif verb in ("call", "gradient", "saving", "sent") and (scalar := _SCALAR.fullmatch(word)):
+        elif verb in ("call", "gradient", "laws", "saving", "sent") and (scalar := _SCALAR.fullmatch(word)):
             scalars[scalar[1]] = _scalar(scalar[2])
         elif "lies" in words[: words.index(word)] and (lying := _LAYOUT.fullmatch(word)):
             order = tuple(int(n) for n in lying[2].split(","))
@@ -167,6 +169,8 @@ def outcome(golden: Golden) -> str:
         return generated(golden.text, golden.path.name, flags)
     if flags.verb == "gradient":
         return gradient(golden.text, golden.path.name, flags)
+    if flags.verb == "laws":
+        return laws(golden.text, golden.path.name, flags)
     if flags.verb == "saving":
         return "\n".join(saving(story_of_gradients(golden.text, golden.path.name, flags))) + "\n"
     if flags.verb == "sent":
@@ -229,17 +233,28 @@ def derivation(text: str, name: str, flags: Flags) -> str:
 
 def gradient(text: str, name: str, flags: Flags) -> str:
     """What runs ahead of a program's derivative, and the gradients of all its operands of floats."""
-    from einc.derive import ahead, behind
+    from einc.derive import backward
     from einc.ein.printer import print_program
+
+    run = _ahead(text, name, flags)
+    return "\n".join(print_program(p).rstrip("\n") + "\n" for p in (run.program, backward(run).program))
+
+
+def laws(text: str, name: str, flags: Flags) -> str:
+    """What each law makes of what runs ahead."""
+    from einc.derive import derivation
+
+    return "\n".join(f"-- {s.name}\n{s.text}" for s in derivation(_ahead(text, name, flags)))
+
+
+def _ahead(text: str, name: str, flags: Flags) -> Ahead:
+    from einc.derive import ahead
     from einc.frontend import elaborate, parse
 
     program = elaborate(parse(Source(name, _example(text))), flags.facts)
     extents = bind(program, {n: f.shape for n, f in flags.facts.items()}, flags.scalars).extents
     operands = [p.name for p in program.operands if p.dtype.is_float]
-    run = ahead(program, operands, flags.level, target(flags.target), extents)
-    results = [n for k, n in enumerate(program.results) if k not in run.fixed]
-    halves = run.program, behind(run, tuple(results)).program
-    return "\n".join(print_program(p).rstrip("\n") + "\n" for p in halves)
+    return ahead(program, operands, flags.level, target(flags.target), extents)
 
 
 def story_of_gradients(text: str, name: str, flags: Flags) -> Story:

@@ -19,6 +19,7 @@ from typer.testing import CliRunner, Result
 from einc.cli.commands import app
 from einc.codegen import TRITON
 from einc.passes import pipeline
+from einc.passes.adjoint.differentiate import LAWS
 
 MATMUL = "bik,bkj->bij"
 EINC = [sys.executable, "-m", "einc"]
@@ -266,6 +267,11 @@ def test_gradients(tmp_path: Path) -> None:
     shown = good("dump", "-e", MATMUL, "--gradient", "B", "--after", "elaborate")
     assert shown.startswith("def einsum_gradient(A[b, i, k]: f32, dout[b, i, j]: f32):")
     assert good("dump", "-", "--after", "elaborate", given=shown) == shown
+    stages = good("dump", "-e", MATMUL, "--gradient", "--all")
+    assert [w for w in stages.splitlines() if w.startswith("-- ")][:2] == ["-- ahead", "-- split-groups"]
+    assert stages.index("-- accumulate") < stages.index("-- elaborate") < stages.index("-- partition")
+    assert "dA[b, i, k] = " in good("dump", "-e", MATMUL, "--gradient", "--after", "accumulate")
+    assert "there is no stage 'accumulat'" in bad(1, "dump", "-e", MATMUL, "--gradient", "--after", "accumulat")
     story = json.loads(good("explain", "-e", MATMUL, "--gradient", "-s", "i=8,j=9,k=5,b=2", "--json"))
     assert story["sizes"] == {"b": 2, "i": 8, "k": 5, "j": 9}
     assert good("emit", file, "--gradient", "-o", f"{tmp_path}/fresh/") == ""
@@ -290,6 +296,8 @@ def test_passes() -> None:
     names = [p["name"] for p in json.loads(good("passes", "--json"))]
     assert names == [p.name for p in pipeline(TRITON) if p.level <= 2]
     assert all(name in good("passes") for name in names)
+    laws = json.loads(good("passes", "--laws", "--json"))
+    assert [law["name"] for law in laws] == [law.name for law in LAWS]
     assert len(json.loads(good("passes", "-O0", "--json"))) == sum(p.level == 0 for p in pipeline(TRITON))
 
 
