@@ -213,8 +213,9 @@ def plain_tiles(k: Sizing) -> Tiles:
         return Tiles(blocks, _WARPS)
     blocks = _narrowed(k, blocks)
     sizes = k.sizes(blocks)
-    held = prod(sizes[a.name] for a in k.axes if a.role not in ("reduced", "inner"))
     walked = prod(sizes[a.name] for a in k.axes if a.role == "reduced")
+    still = {a.name for a in k.axes if a.role not in ("reduced", "inner")}
+    held = max((prod(sizes[a] for a in axes if a in still) for axes in k.occupancy.computed), default=1)
     beside = any(a.name in k.lines and a.role != "whole" for a in k.axes)
     each = 2 * _HELD if beside and "whole" in blocks else _HELD
     warps = min(max(power(held * walked // (32 * each)), _WARPS), _MOST_WARPS)

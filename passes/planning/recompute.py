@@ -7,6 +7,11 @@ S is an equation of its own, at the axes that T is read at, together with the te
 smaller tensors, and those that are `compared`, are read. This is an alternative, taken where the kernels are predicted
 to take clearly less time, or not much more without a T that is `large` (`partition`): a T along two sequences need not
 be in memory only because two kernels, each along one of these, need it.
+
+    kernel P: T[i...] = f(i...), U = g(T), V = h(T)   -->   kernel P: T[i...] = f(i...), U = g(T)
+                                                            kernel Q: S[i...] = f(i...), V = h(S)
+
+So may be one result of a kernel whose dots have few rows, since it goes over more axes than tiles have room for.
 """
 
 from __future__ import annotations
@@ -41,6 +46,9 @@ def recomputed(program: Program, plans: Sequence[Planned], context: Context) -> 
     for name, several in readers.items():
         if len(several) > 1 and len(several) == len(again.readers(name)):
             yield from again.alternatives(name, several)
+    for plan in plans:
+        if len(plan.stores) > 1 and again.model.narrowness(plan) > 1:
+            yield from again.divided(plan)
 
 
 class _Recomputing:
@@ -90,6 +98,26 @@ class _Recomputing:
         for kept in dict.fromkeys((tuple(own), tuple(after))):
             joined = [group | copied for group, copied in zip(kept, made, strict=True)]
             yield Alternative(program, [*others, *joined], _CLEARLY)
+
+    def divided(self, plan: Planned) -> Iterator[Alternative]:
+        """The program with one of a kernel's results in a kernel of its own, with the large tensors that it reads."""
+        own = self.groups[id(plan)]
+        others = [g for g in self.groups.values() if g is not own]
+        for eq in (eq for eq in plan.equations if eq.name in plan.stores):
+            read = {n: at for n, at in _reads([eq]).items() if n in self.maker and self.maker[n].name in own}
+            apart = own - {eq.name}
+            if len(read) != 1 or any(t.name in self.reads_of(apart) for t in eq.outputs):
+                continue
+            ((name, at),) = read.items()
+            above = _upstream(self.maker[name], self.maker, self.context)
+            plain = all(_is_plain(e, self.program) for e in above) and all(_is_placed(r, above) for r in at)
+            if plain and self.once.isdisjoint(_made(above)):
+                copied, program = _again(self.program, {eq.name}, at, above)
+                yield Alternative(program, [*others, apart, copied | {eq.name}], _CLEARLY)
+
+    def reads_of(self, group: Collection[str]) -> set[str]:
+        """The tensors that a group of equations reads."""
+        return {n for eq in self.program.equations if eq.name in group for e in eq.expressions() for n in tensors_of(e)}
 
 
 def _made(equations: Sequence[Equation]) -> set[str]:

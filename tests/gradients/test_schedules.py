@@ -20,7 +20,7 @@ from einc.derive import ahead, behind
 from einc.ein.ranges import extent_of
 from einc.explain.sizes import extents as every_extent
 from einc.runtime.tensors import fact
-from einc.tile.walk import loops, values_in
+from einc.tile.walk import each, loops, values_in
 from tests.library.cases import Case
 from tests.whole.test_library import CASES, LONG
 
@@ -121,6 +121,23 @@ def test_scores_of_a_single_head_are_not_stored(case: Case, n: int, machine: str
         assert c.state.schedule is not None
         kept = {b.name: {axis for dim in b.dims for axis in dim} for b in c.state.schedule.intermediates}
         assert not [name for name, axes in kept.items() if {"i", "j"} <= axes]
+
+
+def test_a_bias_has_its_gradient_in_a_kernel_of_its_own() -> None:
+    """Beside those of keys and values it would leave its kernel few rows, since that goes over a batch that it sums."""
+    text = """def f(Q[b, h, i, d]: bf16, K[b, h, j, d]: bf16, V[b, h, j, e]: bf16, T[h, i, j]: bf16):
+    S[b, h, i, j] = rsqrt(|d|) * Q[b, h, i, d] * K[b, h, j, d]
+    O[b, h, i, e] = softmax[j](S + T[h, i, j]) * V[b, h, j, e]
+    return O
+"""
+    sizes = {"b": 4, "h": 16, "i": 4096, "j": 4096, "d": 64, "e": 64}
+    program = driver.elaborate(driver.parse(text))
+    second = behind(ahead(program, "QKVT", 2, MACHINES["sm_90"], sizes), program.results).program
+    made = driver.compile_program(second, 2, MACHINES["sm_90"], every_extent(second, sizes, {}))
+    assert made.state.schedule is not None
+    written = [{s.tensor for s in each(k.body) if isinstance(s, tile.Store)} for k in made.state.schedule.kernels]
+    assert {"dT"} in written
+    assert any({"dK", "dV"} <= names for names in written)
 
 
 def test_attention_is_differentiated_in_one_walk_on_a_cpu() -> None:
