@@ -211,7 +211,8 @@ class Consumer(Epilogue):
         if name in self.adding:
             state = self.python["value", self.states[name].name]
             found = f"hopper.warpgroup_mma_wait({flying}, deps=({state},))"
-            return f"{state} = " + (f"hopper.warpgroup_mma_init({found})" if flying else found)
+            again = number != self.frame.total  # the next step adds to it
+            return f"{state} = " + (f"hopper.warpgroup_mma_init({found})" if flying and again else found)
         d = self.dots[name]
         found = self.python["value", name] = self.named(name, number)
         self.write.types[name] = TileType(self.write.dtype(d.acc), d.sides.result)

@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from einc.codegen.emit.layout import wrapped
+from einc.codegen.emit.layout import indented, wrapped
 from einc.codegen.gluon.frame import Part
-from einc.codegen.gluon.ledger import PART
-from einc.tile import Let, Ref, Store, TileType
+from einc.codegen.gluon.ledger import PART, Ledger
+from einc.tile import Let, Ref, Store, TileType, Value
 from einc.tile.roles import ROWS
 
 
@@ -96,8 +96,24 @@ class Epilogue(Part):
         layout = f"gl.BlockedLayout([1, {each}], [32 // {lanes}, {lanes}], [4, 1], [1, 0])"
         found, types = self.names.fresh(f"{s.tensor}_rows"), self.write.types
         yield f"{name}: gl.constexpr = {layout}"
-        yield from wrapped(f"{found} = gl.convert_layout({self.write.full(value, axes).code}, {name})")
+        yield from self.rearranged(s, value, found, name)
         self.write.tiles, self.python["value", found] = {**tiles, axes: name}, found
         types[found] = TileType(s.type.dtype, axes)
         yield from wrapped(self.write.store(replace(s, value=Ref(found))))
         self.write.tiles = tiles
+
+    def rearranged(self, s: Store, value: Value, found: str, layout: str) -> Iterator[str]:
+        """What is stored in another layout: through slots of what was held as long, if these have room for it."""
+        held = Ledger(self.frame.kernel, self.roles.axis, self.roles.consumers).resting(s, self.roles.rings)
+        code = self.write.full(value, s.type.axes).code
+        if held is None:
+            yield from wrapped(f"{found} = gl.convert_layout({code}, {layout})")
+            return
+        slots, wide = self.frame.slots[held], self.python["block", s.type.axes[1]]
+        own = self.python["block", slots.axes[1]]
+        yield f"if {own} == {wide}:"
+        yield f"    {found}_slot = {slots.name}.index({self.frame.consumer}).reshape([{ROWS}, {wide}])"
+        yield from indented(list(wrapped(f"{found}_slot.store({code})")))
+        yield f"    {found} = {found}_slot.load({layout})"
+        yield "else:"
+        yield from indented(list(wrapped(f"{found} = gl.convert_layout({code}, {layout})")))

@@ -129,10 +129,21 @@ class Ledger:
         size = next(b.dtype.size for b in self.kernel.buffers if b.name == tensor)
         return prod(self.width(axis) for axis, _ in sides if axis is not None) * size
 
+    def resting(self, s: tile.Store, rings: tuple[Ring, ...]) -> str | None:
+        """What is held in slots of a consumer's rows that have room for a tile that is stored, if anything is."""
+        loads = {x.names[0]: x for x in lets(self.kernel.body) if isinstance(x.value, Load)}
+        for held in (loads[r.name] for r in rings if r.held):
+            row, *columns = held.types[0].axes
+            alike = row == self.row == s.type.axes[0] and held.types[0].dtype == s.type.dtype
+            if alike and len(columns) == 1 and self.width(columns[0]) == self.width(s.type.axes[1]):
+                return held.names[0]
+        return None
+
     def shared(self, rings: tuple[Ring, ...]) -> int:
         """The bytes of all slots, and of tiles that change threads before they are stored."""
         tensors = {s.names[0]: s.value.tensor for s in lets(self.kernel.body) if isinstance(s.value, Load)}
-        stored = [s.type for s in self.kernel.body if isinstance(s, tile.Store) and len(s.type.axes) > 1]
+        stores = [s for s in self.kernel.body if isinstance(s, tile.Store) and len(s.type.axes) > 1]
+        stored = [s.type for s in stores if self.resting(s, rings) is None]
         part = parted(self.kernel, self.row)
         wide = [PART if part in t.axes else self.width(t.axes[-1]) for t in stored]
         moved = max((ROWS * n * t.dtype.size for n, t in zip(wide, stored, strict=True)), default=0)

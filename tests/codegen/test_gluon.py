@@ -193,3 +193,15 @@ def test_what_is_computed_lies_under_the_dots_of_the_step_before(name: str, widt
         assert under >= 64
         assert before == sum(after) == 0
         assert not any(x.startswith(("STL", "LDL")) for x in body)
+
+
+@pytest.mark.aot
+def test_wide_rows_change_threads_in_slots_that_are_done_with() -> None:
+    """Heads of 256: a consumer's rows of the result take the room of its rows of the queries."""
+    made = compiled(example("causal"), {**MANY, "i": 4096, "j": 4096, "d": 256, "e": 256})
+    assert made.state.schedule is not None
+    (scheduled,) = made.state.schedule.kernels
+    assert scheduled.roles is not None
+    assert "_slot.store(" in made.source
+    (kernel,) = compile_ahead(made.emitted, made.target, made.sizes)
+    assert kernel.shared <= made.target.shared

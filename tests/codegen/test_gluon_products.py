@@ -33,6 +33,8 @@ PRODUCTS = {
     "C[i, j] = X * (1 + tanh(X + 0.1 * X * X * X))",
     "rows_scaled": "A[i, k], B[k, j], s[i]\nC[i, j] = s[i] * sum[k](A[i, k] * B[k, j])",
     "transposed": "A[i, k], B[k, j]\nC[j, i] = sum[k](A[i, k] * B[k, j])",
+    "gated": "A[i, k], B[k, j], D[k, j]\nX[i, j] = sum[k](A[i, k] * B[k, j])\n"
+    "Y[i, j] = sum[k](A[i, k] * D[k, j])\nC[i, j] = max(X, 0) * Y",
 }  # fmt: skip
 LENGTHS = [(200, 300, 150), (128, 256, 64), (70, 130, 257), (300, 64, 40)]
 
@@ -97,3 +99,10 @@ def test_dots_follow_each_other_without_a_wait_between(name: str, dtype: DType) 
         assert len(waits) == 1
         assert re.search(r"gsb0, 0x1\b", body[waits[0]])
     assert not re.search(r"\b(STL|LDL)\b", sass)
+
+
+@pytest.mark.aot
+def test_several_dots_of_a_step_are_compiled() -> None:
+    made = compiled(program("gated"), MANY)
+    (kernel,) = compile_ahead(made.emitted, made.target, made.sizes)
+    assert kernel.spills == 0
