@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import product as combinations
+from math import prod
 
 from einc import tile
 from einc.base.targets import Target
@@ -256,7 +257,19 @@ def _fitted(tiles: Tiles, k: Sizing) -> Tiles:
         if held and (not k.on_cuda or k.occupancy.products(sizes, tiles.warps) <= _MOST_ALONE):
             break
         row = replace(row, cap=row.cap // 2)
-    return _cut(replace(tiles, blocks=tiles.blocks | {"row": row}), k)
+    return _spread(_cut(replace(tiles, blocks=tiles.blocks | {"row": row}), k), k)
+
+
+def _spread(tiles: Tiles, k: Sizing) -> Tiles:
+    """Tiles of fewer rows and columns, the more there are the sooner, while most processors have no program."""
+    count = {role: prod(k.hints[a.name] for a in k.axes if a.role == role) for role in ("row", "column")}
+    for role in sorted(count, key=lambda r: -count[r]):
+        while k.on_cuda and role in tiles.blocks and tiles.blocks[role].cap > _HALF:
+            programs = k.programs({r: b.cap for r, b in tiles.blocks.items()}) * k.kernel.choices.parts
+            if 2 * programs > k.target.rates.processors:
+                break
+            tiles = _halved(tiles, role)
+    return tiles
 
 
 def _cut(tiles: Tiles, k: Sizing) -> Tiles:
