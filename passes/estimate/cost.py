@@ -163,8 +163,7 @@ class Model:
 
     def narrowness(self, plan: Planned) -> float:
         """How many times longer a plan's dots take on matrix units for want of rows."""
-        shapes = shapes_of(plan.equations, self.context)
-        return 1.0 if self.is_exact(plan) else narrowness(plan, shapes, self.context, self.is_chained(plan))
+        return 1.0 if self.is_exact(plan) else narrowness(plan, shapes_of(plan.equations, self.context), self.context)
 
     @_once
     def is_exact(self, plan: Planned) -> bool:

@@ -51,7 +51,12 @@ def _by_threads(buffer: tile.Buffer, asked: str | None, context: Context) -> str
     vectors where Triton does not see by itself that rows allow these."""
     layout = context.layouts.get(buffer.name)
     lies = row_major(len(buffer.dims)) if layout is None else layout
-    if not context.target.has_copies or not lies.packed or lies.aligned < _COPIED or len(lies.order) < 2:
+    if (
+        not context.target.has_copies
+        or not lies.packed
+        or lies.aligned < _COPIED
+        or not 2 <= len(lies.order) <= _MOST_DIMS
+    ):
         return POINTER
     unseen = layout is not None and lies.aligned < _SEEN * buffer.dtype.size
     return vectors(lies.order) if asked == vectors(lies.order) or (asked is None and unseen) else POINTER

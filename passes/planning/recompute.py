@@ -30,6 +30,7 @@ from einc.pipeline import Context, positions
 from einc.pipeline.plan import Alternative, Planned
 
 _CLEARLY = 3 / 4  # of the time with T stored: the prediction leaves out registers for values along a walk
+_NARROW = 1.5  # of the time of dots with few rows: the prediction leaves out that Triton has no warpgroups for them
 
 
 def recomputed(program: Program, plans: Sequence[Planned], context: Context) -> Iterator[Alternative]:
@@ -113,7 +114,7 @@ class _Recomputing:
             plain = all(_is_plain(e, self.program) for e in above) and all(_is_placed(r, above) for r in at)
             if plain and self.once.isdisjoint(_made(above)):
                 copied, program = _again(self.program, {eq.name}, at, above)
-                yield Alternative(program, [*others, apart, copied | {eq.name}], _CLEARLY)
+                yield Alternative(program, [*others, apart, copied | {eq.name}], _NARROW)
 
     def reads_of(self, group: Collection[str]) -> set[str]:
         """The tensors that a group of equations reads."""
