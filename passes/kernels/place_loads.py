@@ -9,7 +9,7 @@ multiples of 4 bytes or more: so much is copied at once. A descriptor needs mult
 copied to shared memory by an engine of their own, without addresses or masks in registers. That pays for what dots read
 as it lies in memory: what is computed with goes to registers anyway, and a chain of dots has other work that hides its
 loads. A kernel of few blocks is over before the engine has its descriptors. Where rows are no multiples of 16 elements,
-Triton would copy one element at a time by pointers: what it is not told to be more.
+a generator would copy one element at a time by pointers: what it is not told to be more.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from einc.tile.windows import box, read_by_dots, windows
 
 _NARROW = 2  # bytes of what dots take from shared memory in any order
 _COPIED = 4  # bytes of memory that are copied at once, at least
-_SEEN = 16  # elements: Triton looks whether extents and steps are multiples of so many
+_SEEN = 16  # elements: generators look whether extents and steps are multiples of so many
 _MOST_DIMS = 5
 _LONG = 4  # blocks of a walk
 _FILLED = 2  # programs for each processor
@@ -48,7 +48,7 @@ def place_loads(kernel: tile.Kernel, context: Context) -> tile.Kernel:
 
 def _by_threads(buffer: tile.Buffer, asked: str | None, context: Context) -> str:
     """The way of threads to a tensor, whatever they read of it: the one that is asked for if it is possible, or by
-    vectors where Triton does not see by itself that rows allow these."""
+    vectors where a generator does not see by itself that rows allow these."""
     layout = context.layouts.get(buffer.name)
     lies = row_major(len(buffer.dims)) if layout is None else layout
     if (

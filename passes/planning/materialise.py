@@ -70,8 +70,8 @@ def _may_pay(side: _Side, eq: Equation, plan: Planned, model: Model) -> bool:
     if len(made) > 1 or not side.again:
         return len(made) > 1
     size = positions(tuple(dict.fromkeys(a for f in side.factors for a in axes_of(f))), model.context)
-    most = max(positions(tuple(a for dim in model.shapes[name] for a in dim), model.context) for name in read)
-    return bool(made) or size <= most or model.cost(plan).limit in ("vector", "special")
+    sizes = [positions(tuple(a for dim in model.shapes[name] for a in dim), model.context) for name in read]
+    return bool(made) or size <= max(sizes, default=0) or model.cost(plan).limit in ("vector", "special")
 
 
 def _outlined(program: Program, eq: Equation, c: Contraction, side: _Side, model: Model) -> Program:

@@ -30,7 +30,7 @@ from einc.pipeline import Context, positions
 from einc.pipeline.plan import Alternative, Planned
 
 _CLEARLY = 3 / 4  # of the time with T stored: the prediction leaves out registers for values along a walk
-_NARROW = 1.5  # of the time of dots with few rows: the prediction leaves out that Triton has no warpgroups for them
+_NARROW = 1.5  # of the time of dots with few rows: the prediction leaves out that warpgroups do not take them
 
 
 def recomputed(program: Program, plans: Sequence[Planned], context: Context) -> Iterator[Alternative]:
