@@ -11,18 +11,21 @@ import numpy as np
 import pytest
 import torch
 
+import einc
 from einc import driver
 from einc.base.errors import IllegalIR
 from einc.base.facts import Fact
 from einc.base.source import Source
 from einc.base.targets import target
 from einc.base.types import BF16, F16, F32, DType
-from einc.codegen import GLUON, TRITON
+from einc.codegen import AUTO, GLUON, TRITON
+from einc.codegen.gluon import pays
 from einc.codegen.gluon.specialise_warps import why_not
 from einc.codegen.run.aot import compile_ahead
 from einc.driver import Compiled, compile_program, elaborate
 from einc.evaluate import evaluate
 from einc.frontend.tiles.kernels import read_kernels
+from einc.tile.asked import Choice, choice
 from einc.tile.printer import print_schedule
 from einc.tile.roles import Begin, Event, Finish, Release, Wait, subject
 from einc.tile.verifier import verify
@@ -205,3 +208,57 @@ def test_wide_rows_change_threads_in_slots_that_are_done_with() -> None:
     assert "_slot.store(" in made.source
     (kernel,) = compile_ahead(made.emitted, made.target, made.sizes)
     assert kernel.shared <= made.target.shared
+
+
+def by_default(name: str, width: int, machine: str = "sm_90", choices: tuple[Choice, ...] = ()) -> Compiled:
+    """An example as the generator compiles it that gives roles where they pay."""
+    script = driver.parse(example(name))
+    operands = elaborate(script).operands
+    program = elaborate(script, {p.name: Fact((2,) * len(p.dims), BF16) for p in operands if p.dtype.is_float})
+    sizes = {a.name: {**MANY, "i": 4096, "j": 4096, "d": width, "e": width}.get(a.name, 128) for a in program.axes}
+    return compile_program(program, 2, target(machine), sizes, choices=choices, backend=AUTO.on(target(machine)))
+
+
+def has_roles(made: Compiled) -> list[bool]:
+    assert made.state.schedule is not None
+    return [k.roles is not None for k in made.state.schedule.kernels]
+
+
+@pytest.mark.parametrize(
+    ("name", "width", "why"),
+    [
+        ("mha", 128, ""),
+        ("causal", 128, ""),
+        ("alibi", 128, ""),
+        ("causal", 64, "special functions take as long as dots"),
+        ("softcap", 128, "special functions take as long as dots"),
+        ("sliding_window", 128, "its walk begins and ends with blocks that are masked"),
+    ],
+)
+def test_warps_have_roles_by_default_where_these_pay(name: str, width: int, why: str) -> None:
+    made = by_default(name, width)
+    assert made.state.schedule is not None
+    assert has_roles(made) == [not why]
+    assert [pays.why_not(k, made.context) for k in made.state.schedule.kernels if k.roles is None] == [why] * bool(why)
+
+
+def test_without_roles_kernels_are_triton_s() -> None:
+    """Elsewhere, and where tiles are chosen, the source is that of Triton's generator."""
+    for machine in ("sm_80", "sm_100"):
+        assert by_default("causal", 128, machine).request.backend is TRITON
+    chosen = by_default("causal", 128, choices=(choice("BI", 64),))
+    plain = compile_program(
+        chosen.request.program, 2, target("sm_90"), dict(chosen.sizes), choices=(choice("BI", 64),), backend=TRITON
+    )
+    assert has_roles(chosen) == [False]
+    assert chosen.source == plain.source
+    assert chosen.measured_as.backend is TRITON
+    assert by_default("causal", 128).measured_as.backend is AUTO
+
+
+def test_a_compiled_program_has_roles_unasked() -> None:
+    operands = [torch.empty(1, 8, 4096, 128, dtype=torch.bfloat16, device="meta") for _ in range(3)]
+    asked: list[dict[str, str]] = [{}, {"generator": "gluon"}, {"generator": "triton"}]
+    found = [einc.compile(example("causal"), target="sm_90", **own).source(*operands) for own in asked]
+    assert ["gl.warp_specialize(" in source for source in found] == [True, True, False]
+    assert "gl.warp_specialize(" not in einc.compile(example("causal"), target="sm_80").source(*operands)
