@@ -51,6 +51,7 @@ def bench(
     suite: Annotated[
         list[str],
         typer.Option(
+            "--suite",
             metavar="SUITE",
             help="matmul, attention, rows, fused, decode, random, gradients, convolutions; without a program, all.",
         ),

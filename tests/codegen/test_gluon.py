@@ -258,7 +258,8 @@ def test_without_roles_kernels_are_triton_s() -> None:
 
 def test_a_compiled_program_has_roles_unasked() -> None:
     operands = [torch.empty(1, 8, 4096, 128, dtype=torch.bfloat16, device="meta") for _ in range(3)]
-    asked: list[dict[str, str]] = [{}, {"generator": "gluon"}, {"generator": "triton"}]
-    found = [einc.compile(example("causal"), target="sm_90", **own).source(*operands) for own in asked]
+    asked = ("auto", "gluon", "triton")
+    found = [einc.compile(example("causal"), target="sm_90", generator=own).source(*operands) for own in asked]
     assert ["gl.warp_specialize(" in source for source in found] == [True, True, False]
+    assert einc.compile(example("causal"), target="sm_90").source(*operands) == found[0]
     assert "gl.warp_specialize(" not in einc.compile(example("causal"), target="sm_80").source(*operands)
