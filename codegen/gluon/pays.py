@@ -7,18 +7,24 @@ is read at places that rows and positions decide together: larger tiles wait for
 
 from __future__ import annotations
 
+from dataclasses import replace
+from math import prod
+
 from einc.codegen.gluon.fit import Unfit, walked
 from einc.codegen.gluon.ledger import Ledger
 from einc.codegen.gluon.name_dots import name_dots
 from einc.codegen.gluon.specialise_warps import specialise_warps
 from einc.codegen.gluon.specialise_warps import why_not as unfit
 from einc.pipeline import Context
-from einc.tile import Dot, Kernel, Let, Load
+from einc.tile import WHOLE, Block, Dot, Kernel, Let, Load, TileAxis
 from einc.tile.asked import PLAN
+from einc.tile.blocks import power
+from einc.tile.roles import ROWS
 from einc.tile.typing import axes_of, scope
-from einc.tile.walk import Scope, lets, walk
+from einc.tile.walk import Scope, lets, loops, walk
 
 _EARLY = (PLAN, "parts")  # choices that do not say how a kernel is written
+_STEPS = 6  # of a walk, by which a program makes up for the others that it leaves no room beside it
 
 
 def pays(kernel: Kernel, context: Context) -> bool:
@@ -33,7 +39,20 @@ def why_not(kernel: Kernel, context: Context) -> str:
         walked(named)
     except Unfit as reason:
         return str(reason)
-    return _before(named, context) or unfit(kernel, context) or _behind(specialise_warps(kernel, context))
+    held = {a.name: Block(power(prod(map(context.size, a.axes))), WHOLE) for a in kernel.whole}
+    sized = replace(named, choices=named.choices.sized(held))
+    return _before(sized, context) or unfit(kernel, context) or _behind(specialise_warps(kernel, context))
+
+
+def _blocks(a: TileAxis, context: Context) -> int:
+    """The blocks of as many positions of an axis as two consumers have rows."""
+    return -(-prod(map(context.extent, a.axes)) // (2 * ROWS if a.blocked else 1))
+
+
+def _picks(kernel: Kernel, row: str) -> bool:
+    """Is anything read at places that rows and positions of the walk decide together?"""
+    loads = [s.value for s in lets(kernel.body) if isinstance(s.value, Load)]
+    return any(Ledger(kernel, row, 1).is_mixed(i) for v in loads for i in v.index)
 
 
 def _before(kernel: Kernel, context: Context) -> str:
@@ -43,11 +62,13 @@ def _before(kernel: Kernel, context: Context) -> str:
         return f"{', '.join(asked)} is chosen for kernels without them"
     loop, row = walked(kernel)
     rates, ledger = context.target.rates, Ledger(kernel, row, 1)
+    if prod(_blocks(a, context) for a in kernel.grid) < rates.processors:
+        return "programs of so many rows are fewer than processors"
     if loop.start is not None:
         return "its walk begins and ends with blocks that are masked"
-    loads = [s.value for s in lets(loop.body) if isinstance(s.value, Load)]
-    picked = any(ledger.is_mixed(i) for v in loads for i in v.index)
-    if not picked and ledger.functions / rates.special >= ledger.flops / rates.matrix:
+    if _blocks(loop.axis, context) < _STEPS * (1 if loop.stop is None else 2):
+        return "its walk is short, and programs begin and end one after the other"
+    if not _picks(kernel, row) and ledger.functions / rates.special >= ledger.flops / rates.matrix:
         return "special functions take as long as dots"
     return ""
 
@@ -55,6 +76,10 @@ def _before(kernel: Kernel, context: Context) -> str:
 def _behind(kernel: Kernel) -> str:
     """What speaks against the roles that a kernel has."""
     assert kernel.roles is not None
+    (loop,) = loops(kernel.body)
+    block = kernel.choices.tile(loop.axis.name)
+    if not _picks(kernel, kernel.roles.axis) and (block is None or block.cap < 2 * ROWS):
+        return "registers have room for short steps alone"
     steps = list(kernel.roles.dots.values())
     if max(steps) == min(steps):
         return "it computes nothing between dots"

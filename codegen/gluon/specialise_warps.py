@@ -39,7 +39,7 @@ _CONSUMERS = 2
 _REGISTERS = {1: (240, 24), 2: (240, 24)}  # of consumers and the producer, by how many consumers there are
 _IN_TURN = 2  # consumers that take turns, where special functions take as long as dots
 _OTHER = 48  # registers of a consumer beside tiles
-_SLOTS = (4, 3, 2)
+_SLOTS = (4, 2)
 _RESERVED = 2048  # bytes of shared memory for barriers, and what crosses warps
 
 

@@ -210,12 +210,14 @@ def test_wide_rows_change_threads_in_slots_that_are_done_with() -> None:
     assert kernel.shared <= made.target.shared
 
 
-def by_default(name: str, width: int, machine: str = "sm_90", choices: tuple[Choice, ...] = ()) -> Compiled:
+def by_default(
+    name: str, width: int, machine: str = "sm_90", choices: tuple[Choice, ...] = (), length: int = 4096
+) -> Compiled:
     """An example as the generator compiles it that gives roles where they pay."""
     script = driver.parse(example(name))
     operands = elaborate(script).operands
     program = elaborate(script, {p.name: Fact((2,) * len(p.dims), BF16) for p in operands if p.dtype.is_float})
-    sizes = {a.name: {**MANY, "i": 4096, "j": 4096, "d": width, "e": width}.get(a.name, 128) for a in program.axes}
+    sizes = {a.name: {**MANY, "i": length, "j": length, "d": width, "e": width}.get(a.name, 128) for a in program.axes}
     return compile_program(program, 2, target(machine), sizes, choices=choices, backend=AUTO.on(target(machine)))
 
 
@@ -225,18 +227,21 @@ def has_roles(made: Compiled) -> list[bool]:
 
 
 @pytest.mark.parametrize(
-    ("name", "width", "why"),
+    ("name", "width", "length", "why"),
     [
-        ("mha", 128, ""),
-        ("causal", 128, ""),
-        ("alibi", 128, ""),
-        ("causal", 64, "special functions take as long as dots"),
-        ("softcap", 128, "special functions take as long as dots"),
-        ("sliding_window", 128, "its walk begins and ends with blocks that are masked"),
+        ("mha", 128, 4096, ""),
+        ("causal", 128, 4096, ""),
+        ("alibi", 128, 4096, ""),
+        ("causal", 64, 4096, "special functions take as long as dots"),
+        ("softcap", 128, 4096, "special functions take as long as dots"),
+        ("mha", 256, 4096, "registers have room for short steps alone"),
+        ("mha", 128, 100, "programs of so many rows are fewer than processors"),
+        ("causal", 128, 1024, "its walk is short, and programs begin and end one after the other"),
+        ("sliding_window", 128, 4096, "its walk begins and ends with blocks that are masked"),
     ],
 )
-def test_warps_have_roles_by_default_where_these_pay(name: str, width: int, why: str) -> None:
-    made = by_default(name, width)
+def test_warps_have_roles_by_default_where_these_pay(name: str, width: int, length: int, why: str) -> None:
+    made = by_default(name, width, length=length)
     assert made.state.schedule is not None
     assert has_roles(made) == [not why]
     assert [pays.why_not(k, made.context) for k in made.state.schedule.kernels if k.roles is None] == [why] * bool(why)
