@@ -278,33 +278,22 @@ class Consumer(Epilogue):
             yield from self.votes(d, found)
         else:
             yield from wrapped(f"{found} = {self.write.value(d.left_in, (d.inner,)).code}")
-        together = self.row in self.write.axes(d.left_in)
-        first, last = (self.names.fresh(f"{n}_{found}") for n in ("first", "last"))
-        where = self.named(d.inner, number)
-        if together:
-            yield f"if tl.min({found}.to(tl.int32), 0) == 0:"
-        else:
-            end = f"{self.place(number)} + {self.python['block', d.inner]}"
-            yield f"{first} = tl.min(tl.where({found}, {end}, {where}), 0)"
-            yield f"{last} = tl.max(tl.where({found}, -1, {where}), 0)"
-            yield f"if {first} <= {last}:"
+        yield f"if tl.min({found}.to(tl.int32), 0) == 0:"
         yield f"    {layout}: gl.constexpr = gl.BlockedLayout([1, {each}], [32 // ({lanes}), {lanes}], [4, 1], [1, 0])"
         yield f"    mbarrier.wait({there}.index({slot(number, ring.depth)}), {phase(number, ring.depth)})"
         yield f"    {rows} = {s.name}.index({slot(number, ring.depth)}).reshape([{', '.join(sizes)}])"
         spread, home = "[:, None]" if at == 0 else "[None, :]", f"gl.SliceLayout({1 - at}, {layout})"
-        if together:
+        if self.row in self.write.axes(d.left_in):
             kept = f"gl.convert_layout({found}, {home}){spread}"
             yield f"    {rows}.store(tl.where({kept}, {rows}.load({layout}), 0.0))"
-        else:  # part by part, since registers are full, and those alone that have such positions
+        else:  # part by part, since registers are full
             block, own, some = self.python["block", d.inner], self.python["value", d.inner], self.names.fresh("some")
             place = self.python["value", d.inner] = self.names.fresh(f"{d.inner}_part")
             yield f"    for part in gl.static_range(0, {block}, {_PART}):"
-            start = f"{self.place(number)} + part"
-            yield f"        if ({first} < {start} + {_PART}) & ({last} >= {start}):"
-            yield f"            {place} = {start} + gl.arange(0, {_PART}, layout={home}).to(INT)"
-            yield f"            {some} = {rows}.slice(part, {_PART}, {at})"
+            yield f"        {place} = {self.place(number)} + part + gl.arange(0, {_PART}, layout={home}).to(INT)"
+            yield f"        {some} = {rows}.slice(part, {_PART}, {at})"
             kept = f"({self.write.value(d.left_in, (d.inner,)).code}){spread}"
-            yield f"            {some}.store(tl.where({kept}, {some}.load({layout}), 0.0))"
+            yield f"        {some}.store(tl.where({kept}, {some}.load({layout}), 0.0))"
             self.python["value", d.inner] = own
         yield "    hopper.fence_async_shared()"
 

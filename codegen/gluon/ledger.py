@@ -21,6 +21,7 @@ _WALKS = (128, 64)  # blocks of a walk, of which registers hold what is computed
 _LINE = 64  # positions of a swizzled line: those of a walk whose blocks only go through shared memory
 _COLUMNS = (256, 128, 64)
 PART = 64  # columns that a consumer is done with at a time: lines of memory of two bytes an element
+_WIDE = 128  # columns that change threads in room of their own
 _BESIDE = 64  # columns that take as long as what a step takes beside its columns
 
 
@@ -130,7 +131,9 @@ class Ledger:
         return prod(self.width(axis) for axis, _ in sides if axis is not None) * size
 
     def resting(self, s: tile.Store, rings: tuple[Ring, ...]) -> str | None:
-        """What is held in slots of a consumer's rows that have room for a tile that is stored, if anything is."""
+        """What is held in slots of a consumer's rows that have room for a wide tile that is stored, if anything is."""
+        if self.width(s.type.axes[1]) <= _WIDE:
+            return None
         loads = {x.names[0]: x for x in lets(self.kernel.body) if isinstance(x.value, Load)}
         for held in (loads[r.name] for r in rings if r.held):
             row, *columns = held.types[0].axes
