@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
+from typing import TYPE_CHECKING
 
 from einc import ein
 from einc.base.errors import CallError, nearest
@@ -21,8 +22,10 @@ from einc.pipeline import State
 from einc.pipeline.emitted import Both, Emitted, Half, Source
 from einc.pipeline.fates import Fate
 from einc.pipeline.parts import InOrder, InSlices, Parts, each, mapped
-from einc.stages import Stage
 from einc.tile.blocks import size_class
+
+if TYPE_CHECKING:
+    from einc.stages import Stage
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +198,7 @@ def backward(run: Ahead, named: Sequence[str] = ()) -> Behind:
 def derivation(run: Ahead) -> tuple[Stage, ...]:
     """What runs ahead, and what each law that gradients are found by makes of it."""
     from einc.passes.adjoint.differentiate import steps
+    from einc.stages import Stage
 
     programs = [(law.name, d.whole) for law, d in steps(run.program, run.operands, _differentiable(run), run.constants)]
     before = [run.program, *(p for _, p in programs)]
@@ -205,6 +209,8 @@ def derivation(run: Ahead) -> tuple[Stage, ...]:
 def stages(run: Ahead, behind: Compiled) -> tuple[Stage, ...]:
     """A program on the way to its gradients, and their program on the way to kernels: after what computes it in parts,
     if anything does, and after every pass."""
+    from einc.stages import Stage
+
     found = [behind.stages[0]]
     parts = in_parts(behind)
     while not isinstance(parts, Compiled):

@@ -18,14 +18,13 @@ from einc.runtime.callee import Callee, of_text
 from einc.runtime.execution import Place, place, target_of, usual_device
 from einc.runtime.prepared import Layouts, Options
 from einc.runtime.tensors import as_numpy, as_torch, device_of, is_meta, is_torch
-from einc.stages import Stage
-from einc.stages import stage as stage_called
 from einc.tuning import OFF, Entry, effective, tables
 from einc.tuning.keys import key_of
 from einc.tuning.machines import machine
 
 if TYPE_CHECKING:
     from einc.explain import Story
+    from einc.stages import Stage
 
 Array = Any  # a torch tensor, or whatever numpy.asarray takes
 
@@ -106,6 +105,8 @@ class Inspected:
         """
         found = self.stages(*operands, **named)
         if stage is not None:
+            from einc.stages import stage as stage_called
+
             return stage_called(found, stage).full
         return "".join(f"{s.name}{'' if s.changed else ' (unchanged)'}\n" for s in found)
 
