@@ -40,6 +40,7 @@ _RESERVED = 1024  # bytes of shared memory that a program takes for the system
 _OWN = 48  # registers of a thread beside those of its results
 _FEW = 4  # warps of a program at least: those that share a dot of Hopper
 _RESULTS = 128  # results of a thread at most
+_HALF_EACH = 128 * 128  # results of a program at most, where each is held twice
 _GATHERING = 64  # the same where threads find the addresses of what they copy
 _WARPGROUP = 64  # rows of a dot on Hopper's matrix units; fewer take the earlier ones, of half the rate
 _CLOSE = 1.02  # times of tiles that are taken for equal: the fewest parts win
@@ -149,7 +150,7 @@ def _shapes(p: Product) -> Iterator[Tile]:
     for rows in _sizes(p.rows, least, 256):
         for columns in _sizes(p.columns, _LINE if p.across[1] and p.columns >= _LINE else 16, 256):
             warps = 8 if rows * columns > _FEW * 32 * (_GATHERING if gathers else _RESULTS) else _FEW
-            if not _is_held(rows, columns, warps):
+            if not _is_held(rows, columns, warps, p.size):
                 continue
             for inner in _sizes(ceil(p.inner / p.steps), max(16, 64 // p.size * 2), 256 if rows < _WARPGROUP else 128):
                 yield Tile(rows, columns, inner, warps, 2)
@@ -160,12 +161,16 @@ def is_possible(p: Product, t: Tile) -> bool:
     long = (16, 32, 64, 128, 256)
     least = max(16, 64 // p.size * 2)
     sizes = t.rows in long and t.columns in long and least <= t.inner <= long[-1] and 2 <= t.stages <= _STAGES[0]
-    return sizes and t.warps in (_FEW, 2 * _FEW) and _is_held(t.rows, t.columns, t.warps)
+    return sizes and t.warps in (_FEW, 2 * _FEW) and _is_held(t.rows, t.columns, t.warps, p.size)
 
 
-def _is_held(rows: int, columns: int, warps: int) -> bool:
-    """Do warps hold the results of a tile, and is it of a form that matrix units take?"""
-    return rows * columns <= warps * 32 * _RESULTS and not (rows < _WARPGROUP and columns > _WARPGROUP * 2)
+def _is_held(rows: int, columns: int, warps: int, size: int) -> bool:
+    """Do warps hold the results of a tile, and is it of a form that matrix units take?
+
+    Sums of products of one byte are held twice, once as the units add them up.
+    """
+    most = _HALF_EACH if size == 1 else warps * 32 * _RESULTS
+    return rows * columns <= most and not (rows < _WARPGROUP and columns > _WARPGROUP * 2)
 
 
 def _sizes(extent: int, least: int, most: int) -> list[int]:
