@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 
 from einc.base.types import DType, compute
@@ -35,7 +36,7 @@ def in_slices_source(file: File, part: InSlices[Half]) -> list[str]:
     return _InSlices(file, part).lines()
 
 
-class _Calling(Bound):
+class _Calling(Bound, ABC):
     """A function of a program's operands that calls other launchers."""
 
     how = ""
@@ -47,8 +48,9 @@ class _Calling(Bound):
         head = f"def {launcher_name(self.program)}({', '.join(self.shown())}):"
         return [head, *indented([*said, *(line for code in body for line in wrapped(code))])]
 
+    @abstractmethod
     def body(self) -> Iterator[str]:
-        raise NotImplementedError
+        """The statements that call them."""
 
     def values(self) -> dict[str, str]:
         """What is given to launchers, by name."""

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from einc import ein, tile
@@ -30,12 +31,9 @@ def _specialise_where_it_pays(kernel: tile.Kernel, context: Context) -> tile.Ker
     return found if pays(found, context) else kernel
 
 
-def _has_roles(kernel: tile.Kernel, context: Context) -> bool:
-    return context.level >= SPECIALISE_WARPS.level and _specialise_warps(kernel, context).roles is not None
-
-
-def _gets_roles(kernel: tile.Kernel, context: Context) -> bool:
-    return context.level >= SPECIALISE_WARPS.level and _specialise_where_it_pays(kernel, context).roles is not None
+def _by(give: Callable[[tile.Kernel, Context], tile.Kernel]) -> Callable[[tile.Kernel, Context], bool]:
+    """Does a kernel get roles by this pass?"""
+    return lambda kernel, context: context.level >= SPECIALISE_WARPS.level and give(kernel, context).roles is not None
 
 
 def _emit(program: ein.Program, schedule: tile.Schedule, target: Target) -> Emitted:
@@ -87,7 +85,7 @@ GLUON = replace(
     emit_both=_emit_both,
     lacks=_lacks,
     account=_account,
-    counts=_has_roles,
+    counts=_by(_specialise_warps),
 )
 
 AUTO = replace(
@@ -98,6 +96,6 @@ AUTO = replace(
         "segment-loops": (replace(SPECIALISE_WARPS, run=on_kernels(_specialise_where_it_pays)),),
     },
     account=_account_of_both,
-    counts=_gets_roles,
+    counts=_by(_specialise_where_it_pays),
     elsewhere=TRITON,
 )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from math import prod
 
 from einc import tile
+from einc.base.targets import Rates
 from einc.pipeline import Context
 from einc.tile import WHOLE, Dot, Kernel, Load, Loop, Ref
 from einc.tile.asked import tiles_asked
@@ -123,6 +124,10 @@ class Ledger:
                 found += sum(len(axes_of(v, here.names)) > 1 for v in made)
         (loop,) = loops(self.kernel.body)
         return found * ROWS * self.width(loop.axis.name)
+
+    def waits_for_functions(self, rates: Rates) -> bool:
+        """Do the special functions of a step take as long as its dots?"""
+        return self.functions / rates.special >= self.flops / rates.matrix
 
     def block(self, tensor: str) -> int:
         """The bytes of a block of a tensor, of all consumers."""

@@ -61,14 +61,14 @@ def _before(kernel: Kernel, context: Context) -> str:
     if asked:
         return f"{', '.join(asked)} is chosen for kernels without them"
     loop, row = walked(kernel)
-    rates, ledger = context.target.rates, Ledger(kernel, row, 1)
+    rates = context.target.rates
     if prod(_blocks(a, context) for a in kernel.grid) < rates.processors:
         return "programs of so many rows are fewer than processors"
     if loop.start is not None:
         return "its walk begins and ends with blocks that are masked"
     if _blocks(loop.axis, context) < _STEPS * (1 if loop.stop is None else 2):
         return "its walk is short, and programs begin and end one after the other"
-    if not _picks(kernel, row) and ledger.functions / rates.special >= ledger.flops / rates.matrix:
+    if not _picks(kernel, row) and Ledger(kernel, row, 1).waits_for_functions(rates):
         return "special functions take as long as dots"
     return ""
 

@@ -93,8 +93,8 @@ def _with_blocks(kernel: Kernel, context: Context, rows: int, blocks: dict[str, 
     check_fit(whole, row, boxes.keys())
     rings, events = _Pipeline(whole, frozenset(boxes)).made()
     consumers = rows // ROWS
-    ledger, rates = Ledger(placed, row, consumers), context.target.rates
-    if consumers == _IN_TURN and ledger.functions / rates.special >= ledger.flops / rates.matrix:
+    ledger = Ledger(placed, row, consumers)
+    if consumers == _IN_TURN and ledger.waits_for_functions(context.target.rates):
         events = in_turn(events)
     most = _REGISTERS[consumers][0] - _OTHER
     if ledger.registers > most:

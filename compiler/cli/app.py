@@ -52,7 +52,13 @@ Chosen = Annotated[
     ),
 ]
 Generator = Annotated[
-    str, typer.Option("--generator", metavar="gluon", help="The generator of kernels: triton, or gluon, on Hopper.")
+    str,
+    typer.Option(
+        "--generator",
+        metavar="gluon",
+        help="The generator of kernels: triton; gluon, on Hopper; or auto, as einc.compile, which gives warps roles"
+        " where that pays.",
+    ),
 ]
 Deterministic = Annotated[
     bool,

@@ -75,6 +75,6 @@ def test_what_is_read_one_by_one_takes_longer() -> None:
 
 
 def test_sums_that_are_held_twice_take_smaller_tiles() -> None:
-    """Of 2048 by 2048 sums of 16384 products of one byte, tiles of 128 by 256 spilled, and took twice as long."""
+    """Of 2048 by 2048 sums of 16384 products of one byte, tiles of 128 by 256 spilled, and took longer."""
     narrow, wide = (fastest(Product(1, 2048, 2048, 16384, size), SM_90) for size in (1, 2))
     assert narrow.rows * narrow.columns <= 128 * 128 < wide.rows * wide.columns
