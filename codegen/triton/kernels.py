@@ -101,8 +101,8 @@ class KernelWriter(Loops):
         still = static_extents(self.whole)
         for unit, rows in self.signature.units:
             strides = self.strides_of(rows.tensor)
-            extent = [self.python["extent", rows.axis]] * (rows.axis not in still)
-            names = [*(strides[k] for k in rows.order[:-1]), *extent]
+            extent = self.python.get(("extent", rows.axis)) if rows.axis not in still else None
+            names = [*(strides[k] for k in rows.order[:-1]), *([extent] if extent else [])]
             yield f"# multiples of {unit}"
             yield from (f"{name} = {name} // {unit} * {unit}" for name in names)
 
