@@ -1,8 +1,9 @@
 """Where roles pay: where dots leave room for what is computed between them, and no more has to be done beside it.
 
 Two consumers on a processor hide what one computes under the dots of the other. Where that takes longer than the dots,
-more and smaller programs, as Triton's are, hide more of it: their warps wait for each other less. The exception is what
-is read at places that rows and positions decide together: larger tiles wait for fewer of such loads at a time.
+more and smaller programs, as Triton's are, hide more of it: their warps wait for each other less. There are two
+exceptions: what is read at places that rows and positions decide together, since larger tiles wait for fewer of such
+loads at a time; and wide results, of which registers hold those of one program alone.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from einc.tile.walk import Scope, lets, loops, walk
 
 _EARLY = (PLAN, "parts")  # choices that do not say how a kernel is written
 _STEPS = 6  # of a walk, by which a program makes up for the others that it leaves no room beside it
+_SHORT = 96 * 256  # products of a row and a step, that of 96 positions of two dots of 128: less is a short step
+_WIDE = 128  # columns of a result, of which registers hold two programs
 
 
 def pays(kernel: Kernel, context: Context) -> bool:
@@ -49,6 +52,14 @@ def _blocks(a: TileAxis, context: Context) -> int:
     return -(-prod(map(context.extent, a.axes)) // (2 * ROWS if a.blocked else 1))
 
 
+def _is_alone(kernel: Kernel) -> bool:
+    """Do registers hold the results of one program alone?"""
+    whole = {a.name for a in kernel.whole}
+    columns = {s.value.column for s in lets(kernel.body) if isinstance(s.value, Dot)} & whole
+    blocks = [kernel.choices.tile(a) for a in columns]
+    return any(b is not None and b.least > _WIDE for b in blocks)
+
+
 def _picks(kernel: Kernel, row: str) -> bool:
     """Is anything read at places that rows and positions of the walk decide together?"""
     loads = [s.value for s in lets(kernel.body) if isinstance(s.value, Load)]
@@ -64,11 +75,12 @@ def _before(kernel: Kernel, context: Context) -> str:
     rates = context.target.rates
     if prod(_blocks(a, context) for a in kernel.grid) < rates.processors:
         return "programs of so many rows are fewer than processors"
-    if loop.start is not None:
+    alone = _is_alone(kernel)
+    if loop.start is not None and not alone:
         return "its walk begins and ends with blocks that are masked"
     if _blocks(loop.axis, context) < _STEPS * (1 if loop.stop is None else 2):
         return "its walk is short, and programs begin and end one after the other"
-    if not _picks(kernel, row) and Ledger(kernel, row, 1).waits_for_functions(rates):
+    if not alone and not _picks(kernel, row) and Ledger(kernel, row, 1).waits_for_functions(rates):
         return "special functions take as long as dots"
     return ""
 
@@ -76,9 +88,9 @@ def _before(kernel: Kernel, context: Context) -> str:
 def _behind(kernel: Kernel) -> str:
     """What speaks against the roles that a kernel has."""
     assert kernel.roles is not None
-    (loop,) = loops(kernel.body)
-    block = kernel.choices.tile(loop.axis.name)
-    if not _picks(kernel, kernel.roles.axis) and (block is None or block.cap < 2 * ROWS):
+    (_loop,) = loops(kernel.body)
+    products = Ledger(kernel, kernel.roles.axis, kernel.roles.consumers).flops // (2 * ROWS)
+    if not _picks(kernel, kernel.roles.axis) and products < _SHORT:
         return "registers have room for short steps alone"
     steps = list(kernel.roles.dots.values())
     if max(steps) == min(steps):
