@@ -143,6 +143,8 @@ class _Launcher(Bound):
         scalars = [f"int({self.known[n]})" if dtypes[n].is_bool else self.known[n] for n in dtypes]
         named = [f"{block}={self.block(block)}" for block, _ in s.blocks]
         named += [f"{unit}={self.file.helper('unit')}({self.in_order(r.tensor, r.order)})" for unit, r in s.units]
+        if s.counter:
+            tensors.append(f"{self.file.helper('zero')}({self.tensor[s.kernel.buffers[0].name]}.device)")
         lines = [
             [self.programs(s)],
             tensors,
@@ -199,4 +201,8 @@ class _Launcher(Bound):
             extent = self.extent(a.axes)
             count = f"{self.file.helper('blocks')}({extent}, {names[a.name]})" if a.blocked else extent
             counts.append(f"max({count}, 1)" if a.name in repeated else count)
-        return " * ".join(counts) or "1"
+        found = " * ".join(counts) or "1"
+        if s.kernel.roles is None or not s.kernel.roles.onward:
+            return found
+        first = self.tensor[s.kernel.buffers[0].name]
+        return f"min({found}, {self.file.helper('processors')}({first}))"

@@ -39,5 +39,7 @@ def _lines(kernel: Kernel, roles: Roles) -> Iterator[str]:
         yield f"computes a block between the dots {', '.join(early)} of it and {', '.join(late)} of the last one{turns}"
     if adding:
         yield f"begins the dots {', '.join(adding)} of a block before those of the last one are finished"
+    if roles.onward:
+        yield f"goes on with further blocks of {roles.axis}, which are copied while the last one is computed and stored"
     if kernel.choices.backwards:
         yield f"begins with the last blocks of {kernel.choices.backwards}, which take longest"

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from typing import assert_never
 
 from einc.codegen.emit.layout import indented, wrapped
 from einc.codegen.emit.text import ATOM, Axes
 from einc.codegen.gluon.epilogue import Epilogue
-from einc.codegen.gluon.frame import Frame
+from einc.codegen.gluon.frame import AHEAD, Frame
 from einc.codegen.gluon.producer import phase, slot
-from einc.tile import Carried, Dot, Fill, Fold, Let, Lit, Ref, TileType
+from einc.tile import Carried, Dot, Fill, Fold, Let, Lit, Ref, Store, TileType
 from einc.tile.roles import ROWS, Begin, Event, Finish, Keep, Make, Release, Turn, Wait, in_flight
 from einc.tile.walk import own_values, values_in, walk_values
 
@@ -47,16 +48,56 @@ class Consumer(Epilogue):
         inside = [s.value for b in self.bodies for n, s in b.items() if n not in self.frame.slots]
         rest = [v for s in self.frame.after for v in own_values(s)]
         names = self.needed([*inside, *rest, *(c.init for c in loop.carried)])
-        found = [*self.layouts(), *self.positions(names), *self.bind(names, self.frame.before)]
+        head = [*self.units(), *self.layouts()]
+        found = [*self.positions(names), *self.bind(names, self.frame.before)]
         for c in loop.carried:
             found += self.state(c)
-        for r in self.roles.held:
-            there = self.frame.barriers[r.name, "there"]
-            place = self.frame.consumer if self.frame.slots[r.name].sliced else "0"
-            found.append(f"mbarrier.wait({there}.index({place}), 0)")
+        places = {r.name: self.frame.consumer if self.frame.slots[r.name].sliced else "0" for r in self.roles.held}
+        for name, place in places.items():
+            there = self.frame.barriers[name, "there"]
+            found.append(f"mbarrier.wait({there}.index({place}), {phase(self.frame.nth, 1)})")
         found.append(f"if {self.frame.total} > 0:")
-        found += indented(self.every())
-        return [*found, *self.ending()]
+        free = [f"mbarrier.arrive({self.frame.barriers[n, 'free']}.index({p}), count=1)" for n, p in places.items()]
+        late = {x.name for n in (*self.sides, *self.adding) for x in walk_values(self.dots[n]) if isinstance(x, Ref)}
+        if any(isinstance(s, Store) and self.rests(s) for s in self.frame.after):  # copies come after what is written
+            found += [*indented(self.every([])), *self.ending()]
+            found += ["hopper.fence_async_shared()", "tl.debug_barrier()", *free]
+        elif free and late.isdisjoint(places):
+            found += [*indented(self.every(free)), "else:", *indented(free), *self.ending()]
+        else:
+            found += [*indented(self.every([])), *free, *self.ending()]
+        return [*head, *self.each(found)]
+
+    def each(self, body: list[str]) -> Iterator[str]:
+        """What it does for one program of the grid after another, at the places that the producer tells."""
+        f = self.frame
+        read = set(re.findall(r"\w+", "\n".join(body)))
+        f.heard = [n for n in (*f.own, *f.bounds()) if n in read]
+        yield f"{f.past} = 0"
+        yield f"{f.nth} = 0"
+        if not self.roles.onward:
+            yield from body
+            return
+        yield from self.told()
+        yield f"while {f.total} >= 0:"
+        yield from indented(body)
+        yield f"    {f.past} += {f.total}"
+        yield f"    {f.nth} += 1"
+        yield from indented(self.told())
+
+    def told(self) -> Iterator[str]:
+        """The place of a program, and the bounds of its walk."""
+        (slots, there, free), nth = self.frame.told.values(), self.frame.nth
+        at, told = slot(nth, AHEAD), self.file.helper("told")
+        steps = {self.frame.total, *self.frame.ends}
+        yield f"mbarrier.wait({there}.index({at}), {phase(nth, AHEAD)})"
+        blocks = {first: self.python["block", axis] for axis, first in self.frame.origins.items()}
+        for k, name in enumerate(self.frame.heard):
+            known = f" // {blocks[name]} * {blocks[name]}" if name in blocks else ""  # of which it is a multiple
+            as_steps = ".to(tl.int32)" * (name in steps)
+            yield f"{name} = {told}({slots}, ({at}) + {AHEAD * k}){as_steps}{known}"
+        yield "tl.debug_barrier()"
+        yield f"mbarrier.arrive({free}.index({at}), count=1)"
 
     def layouts(self) -> Iterator[str]:
         for (_, x), name in self.tiles.items():
@@ -82,8 +123,8 @@ class Consumer(Epilogue):
 
     # Steps -----------------------------------------------------------------------------------------------------------
 
-    def every(self) -> Iterator[str]:
-        """All steps: the first with masks, whatever it is."""
+    def every(self, free: list[str]) -> Iterator[str]:
+        """All steps: the first with masks, whatever it is. What is held is `free` before the dots that it leaves."""
         loop, steps = self.frame.walked, self.frame.total
         before, whole = self.frame.segmented
         full, masked = self.frame.ends
@@ -99,6 +140,7 @@ class Consumer(Epilogue):
             ends = [f"tl.maximum({masked}, 1)"]
         rest = f"blocks of {loop.axis.name} that are masked" if whole else f"the other blocks of {loop.axis.name}"
         yield from self.walk(self.bodies[0], ends[0], steps, rest)
+        yield from free
         yield "# what the last step leaves"
         yield from self.step(self.roles.last, {}, steps)
 
@@ -110,6 +152,8 @@ class Consumer(Epilogue):
     def step(self, events: Iterable[Event], body: dict[str, Let], number: str) -> Iterator[str]:
         """The events of a step. Names that the first one binds are its own, since loops carry what is bound before."""
         kept = dict(self.python)
+        if number == "step":
+            yield f"{self.frame.at} = {self.frame.past} + step"
         axis = self.frame.walked.axis
         if body:
             own = tuple(s for n, s in body.items() if n not in self.frame.slots)
@@ -143,14 +187,15 @@ class Consumer(Epilogue):
                 there, depth = self.frame.barriers[name, "there"], self.depth(name)
                 at = self.at(number, step)
                 there = f"{there}.index({slot(at, depth)}), {phase(at, depth)}"
-                early = f", pred={at} < {self.frame.total}" if step > 0 else ""
+                later = f"{number} + {step}" if number == "step" else str(step)
+                early = f", pred={later} < {self.frame.total}" if step > 0 else ""
                 yield f"mbarrier.wait({there}{early})"
             case Release(ring=name, step=step):
                 free = self.frame.barriers[name, "free"]
                 yield f"mbarrier.arrive({free}.index({slot(self.at(number, step), self.depth(name))}), count=1)"
             case Turn(ends=False):
                 own = self.frame.consumer
-                yield f"mbarrier.wait({self.frame.turn}.index({own}), {number} & 1 ^ {own})"
+                yield f"mbarrier.wait({self.frame.turn}.index({own}), {phase(self.at(number), 1)} ^ {own})"
             case Turn():
                 yield f"mbarrier.arrive({self.frame.turn}.index(1 - {self.frame.consumer}), count=1)"
             case Begin(dot=name, step=step):
@@ -169,12 +214,11 @@ class Consumer(Epilogue):
     def depth(self, ring: str) -> int:
         return next(r.depth for r in self.roles.rings if r.name == ring)
 
-    def at(self, number: str, step: int) -> str:
-        """The number of a step before or after another one."""
-        if number.isdecimal():
-            return str(int(number) + step)
-        last = number == self.frame.total
-        return f"{number} {'-' if step < 0 else '+'} {abs(step)}" if step or last else number
+    def at(self, number: str, step: int = 0) -> str:
+        """How many steps, those of earlier programs too, come before one that is so many after another."""
+        past = self.frame.past
+        own = past if number == "0" else self.frame.at if number == "step" else f"{past} + {number}"
+        return f"{own} {'-' if step < 0 else '+'} {abs(step)}" if step else own
 
     def begin(self, name: str, at: str) -> str:
         d = self.dots[name]
@@ -278,10 +322,11 @@ class Consumer(Epilogue):
             yield from self.votes(d, found)
         else:
             yield from wrapped(f"{found} = {self.write.value(d.left_in, (d.inner,)).code}")
-        yield f"if tl.min({found}.to(tl.int32), 0) == 0:"
+        yield f"if {self.file.helper('agreed')}(tl.min({found}.to(tl.int32), 0) == 0):"
         yield f"    {layout}: gl.constexpr = gl.BlockedLayout([1, {each}], [32 // ({lanes}), {lanes}], [4, 1], [1, 0])"
-        yield f"    mbarrier.wait({there}.index({slot(number, ring.depth)}), {phase(number, ring.depth)})"
-        yield f"    {rows} = {s.name}.index({slot(number, ring.depth)}).reshape([{', '.join(sizes)}])"
+        place = self.at(number)
+        yield f"    mbarrier.wait({there}.index({slot(place, ring.depth)}), {phase(place, ring.depth)})"
+        yield f"    {rows} = {s.name}.index({slot(place, ring.depth)}).reshape([{', '.join(sizes)}])"
         spread, home = "[:, None]" if at == 0 else "[None, :]", f"gl.SliceLayout({1 - at}, {layout})"
         if self.row in self.write.axes(d.left_in):
             kept = f"gl.convert_layout({found}, {home}){spread}"

@@ -102,9 +102,15 @@ class Epilogue(Part):
         yield from wrapped(self.write.store(replace(s, value=Ref(found))))
         self.write.tiles = tiles
 
+    def rests(self, s: Store) -> str | None:
+        """What was held in slots that a stored tile goes through, if it goes through any."""
+        if len(s.type.axes) < 2 or s.part is not None:
+            return None
+        return Ledger(self.frame.kernel, self.roles.axis, self.roles.consumers).resting(s, self.roles.rings)
+
     def rearranged(self, s: Store, value: Value, found: str, layout: str) -> Iterator[str]:
         """What is stored in another layout: through slots of what was held as long, if these have room for it."""
-        held = Ledger(self.frame.kernel, self.roles.axis, self.roles.consumers).resting(s, self.roles.rings)
+        held = self.rests(s)
         code = self.write.full(value, s.type.axes).code
         if held is None:
             yield from wrapped(f"{found} = gl.convert_layout({code}, {layout})")

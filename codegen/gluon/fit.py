@@ -6,7 +6,7 @@ from collections.abc import Set as AbstractSet
 
 from einc import tile
 from einc.base.types import F32
-from einc.tile import Dot, Fold, Kernel, Load, Loop, Ref, Scan
+from einc.tile import Dot, Fold, Kernel, Let, Load, Loop, Ref, Scan
 from einc.tile.typing import multiplied
 from einc.tile.walk import lets, loops, tile_axes, values_in, walk_values
 
@@ -40,6 +40,19 @@ def walked(kernel: Kernel) -> tuple[Loop, str]:
     return loop, rows.pop()
 
 
+def shared(kernel: Kernel) -> tuple[str, ...]:
+    """The scalars before the loop of a kernel that all rows of a block decide."""
+    made = {s.names[0]: s for s in lets(kernel.body)}
+    before = kernel.body[: next(k for k, s in enumerate(kernel.body) if isinstance(s, Loop))]
+
+    def decided(s: Let) -> bool:
+        found = [] if s.types[0].axes else list(walk_values(s.value))
+        named = [made[v.name] for v in found if isinstance(v, Ref) and v.name in made]
+        return any(isinstance(v, Fold) for v in found) or any(map(decided, named))
+
+    return tuple(s.names[0] for s in before if isinstance(s, Let) and decided(s))
+
+
 def check_fit(kernel: Kernel, row: str, copied: AbstractSet[str]) -> None:
     """Raise `Unfit` for a value, but those `copied`, that consumers do not compute by themselves, each for its rows."""
     roots = {id(s.value) for s in lets(kernel.body)}
@@ -48,6 +61,9 @@ def check_fit(kernel: Kernel, row: str, copied: AbstractSet[str]) -> None:
             raise Unfit("it has prefixes")
         if isinstance(v, Dot) and id(v) not in roots:
             raise Unfit("it computes with the result of a dot in place")
+    types = {s.names[0]: s.types[0].dtype for s in lets(kernel.body)}
+    if any(not types[n].is_int for n in shared(kernel)):
+        raise Unfit("its rows share a number that is no integer")
     axes = tile_axes(kernel)
     homes = {row, *(d.column for d, _ in multiplied(kernel))}
     computed = [s.value for s in lets(kernel.body) if not (isinstance(s.value, Load) and s.value.tensor in copied)]

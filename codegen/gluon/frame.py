@@ -1,22 +1,31 @@
-"""What the functions of a kernel whose warps have roles share: its arguments, its parts, and how each is written."""
+"""What the functions of a kernel whose warps have roles share: its arguments, its parts, and how each is written.
+
+Where roles go onward, a processor runs one such program, which stands for many of the grid: each role goes on with the
+next as soon as it is done with its part of one, so that blocks are copied while the last rows are computed and stored.
+The producer finds which one that is, and where it lies, and tells consumers.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 
 from einc import tile
 from einc.codegen.emit.layout import indented, wrapped
 from einc.codegen.emit.names import Names
 from einc.codegen.emit.text import File
 from einc.codegen.gluon.expressions import Layouts
+from einc.codegen.gluon.fit import shared
 from einc.codegen.gluon.ledger import parted
 from einc.codegen.gluon.specialise_warps import parts
 from einc.codegen.triton.kernels import KernelWriter, in_lines
-from einc.tile import Fold, Kernel, Let, Load, Ref, Value
+from einc.tile import Kernel, Let, Load, Ref, Value
 from einc.tile.roles import ROWS, Ring, Roles
 from einc.tile.typing import scope
-from einc.tile.walk import lets, loop_position, values_of, walk_values
+from einc.tile.walk import lets, loop_position, values_of
+
+AHEAD = 2  # programs whose places consumers have not seen yet, at most
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +47,8 @@ class Slots:
 
 
 class Frame(KernelWriter):
-    """What they share; the kernel's own function computes `shared`, scalars that the rows of all consumers decide."""
+    """What they share. The function `place` gives where a program's rows lie, the bounds of its walk, and `shared`,
+    scalars that the rows of all consumers decide."""
 
     expressions = Layouts
     write: Layouts
@@ -48,8 +58,11 @@ class Frame(KernelWriter):
         assert kernel.roles is not None
         self.roles: Roles = kernel.roles
         self.before, self.walked, self.after = parts(self.kernel)
+        differ = self.walked.start is not None or self.walked.stop is not None  # in how far they walk
+        if differ and self.roles.onward:
+            self.signature = replace(self.signature, counter=self.names.fresh("begun"))
         self.lets = {s.names[0]: s for s in lets(self.kernel.body)}
-        self.shared = tuple(s.names[0] for s in self.before if isinstance(s, Let) and self.is_shared(s))
+        self.shared = shared(self.kernel)
         self.rows = next(a for a in self.kernel.grid if a.name == self.roles.axis)
         blocked = [a.name for a in self.kernel.grid if a.blocked]
         self.origins = {a: self.take("position", a, f"{a}0") for a in blocked}
@@ -57,23 +70,20 @@ class Frame(KernelWriter):
         self.parted = parted(self.kernel, self.rows.name)
         self.ends = self.names.fresh("full"), self.names.fresh("masked")
         self.start, self.total = self.names.fresh("first"), self.names.fresh("steps")
+        self.programs = self.names.fresh("programs")
+        self.past, self.nth, self.at = (self.names.fresh(n) for n in ("past", "nth", "at"))
+        self.placed: list[str] = []  # what that function takes
+        self.heard: list[str] = []  # what consumers are told of what it gives
+        self.place = file.names.fresh(f"{kernel.name}_place", ascii_only=True)
         self.consumer = self.names.fresh("c")
         self.own = [*self.singles(), *(self.take("value", n, n) for n in self.shared)]
         self.slots = {name: self.slot(name) for r in self.roles.rings for name in r.loads}
         self.turn = self.names.fresh("turn")
+        self.warps = self.names.fresh("WARPS")
+        self.told = {kind: self.names.fresh(f"place_{kind}") for kind in ("slots", "there", "free")}
         self.barriers = {
-            (r.name, kind): self.names.fresh(f"{r.name}_{kind}")
-            for r in self.roles.rings
-            for kind in (("there",) if r.held else ("there", "free"))
+            (r.name, kind): self.names.fresh(f"{r.name}_{kind}") for r in self.roles.rings for kind in ("there", "free")
         }
-
-    def is_shared(self, s: Let) -> bool:
-        """Is it a scalar that all rows of the block decide?"""
-        if s.types[0].axes:
-            return False
-        found = list(walk_values(s.value))
-        named = [self.lets[v.name] for v in found if isinstance(v, Ref) and v.name in self.lets]
-        return any(isinstance(v, Fold) for v in found) or any(map(self.is_shared, named))
 
     def slot(self, name: str) -> Slots:
         load = self.lets[name].value
@@ -102,17 +112,24 @@ class Frame(KernelWriter):
             *self.origins.values()
         ]
 
+    def bounds(self) -> list[str]:
+        """What the function of places gives of the walk of a program."""
+        found = [self.total] if self.walked.start is None else [self.start, self.total]
+        return found + [n for n, used in zip(self.ends, self.segmented, strict=True) if used]
+
     def passed(self) -> list[str]:
-        """What the kernel's own function computes for the others."""
-        bounds = [self.total] if self.walked.start is None else [self.start, self.total]
-        bounds += [n for n, used in zip(self.ends, self.segmented, strict=True) if used]
-        return (
-            self.own
-            + bounds
-            + [s.name for s in self.slots.values()]
-            + list(self.barriers.values())
-            + [self.turn] * self.roles.in_turn
-        )
+        """What the kernel's own function makes for those of roles."""
+        slots = [s.name for s in self.slots.values()]
+        turns = [self.turn] * self.roles.in_turn
+        if not self.roles.onward:
+            return [*self.own, *self.bounds(), *slots, *self.barriers.values(), *turns]
+        return [self.programs, *slots, *self.barriers.values(), *self.told.values(), *turns]
+
+    def placing(self, warps: int) -> Iterator[str]:
+        """The call of the function of places, by so many warps."""
+        yield f"{', '.join([*self.own, *self.bounds()])} = {self.place}("
+        yield from indented(in_lines([*self.placed, str(warps)]))
+        yield ")"
 
     @property
     def segmented(self) -> tuple[bool, bool]:
@@ -127,17 +144,21 @@ class Frame(KernelWriter):
         s = self.signature
         strides = [x for row in s.strides for x in row]
         constants = [*(block for block, _ in s.blocks), *(unit for unit, _ in s.units), "INT"]
-        return [*s.pointers, *strides, *s.extents, *s.scalars, *constants]
+        return [*s.pointers, *([s.counter] if s.counter else []), *strides, *s.extents, *s.scalars, *constants]
 
-    def function(self, name: str, body: list[str], extra: str = "") -> list[str]:
-        """A function of a role."""
-        constant = {*(block for block, _ in self.signature.blocks), *(unit for unit, _ in self.signature.units), "INT"}
-        still = {
+    def taken(self, body: Iterable[str]) -> list[str]:
+        """The arguments that a function of these lines takes."""
+        read = set(re.findall(r"\w+", "\n".join(body)))
+        return [n for n in (*self.arguments(), *self.passed()) if n in read]
+
+    def function(self, name: str, taken: list[str], body: list[str], constant: str = "") -> list[str]:
+        """A function of a role, or of what they share; the last argument is a constant, if there is such a one."""
+        known = {*(block for block, _ in self.signature.blocks), *(unit for unit, _ in self.signature.units), "INT"}
+        known |= {
             line.split(":")[0].strip() for line in self.header() for line in line.split(",") if "constexpr" in line
         }
-        taken = [f"{n}: gl.constexpr" if n in constant | still else n for n in (*self.arguments(), *self.passed())]
-        taken += [f"{extra}: gl.constexpr"] if extra else []
-        return ["@gluon.jit", f"def {name}(", *indented(list(in_lines(taken))), "):", *indented(body)]
+        typed = [f"{n}: gl.constexpr" if n in {*known, constant} else n for n in (*taken, constant) if n]
+        return ["@gluon.jit", f"def {name}(", *indented(list(in_lines(typed))), "):", *indented(body)]
 
 
 class Part(KernelWriter):

@@ -1,4 +1,5 @@
-"""A kernel whose warps have roles as Gluon: a function for each role, and the kernel, which starts them."""
+"""A kernel whose warps have roles as Gluon: a function for each role and one for what they share, and the kernel, which
+starts them."""
 
 from __future__ import annotations
 
@@ -7,14 +8,14 @@ from collections.abc import Iterator
 from einc.codegen.emit.layout import indented, wrapped
 from einc.codegen.emit.text import SUM, File
 from einc.codegen.gluon.consumer import Consumer
-from einc.codegen.gluon.frame import Frame, Part
+from einc.codegen.gluon.frame import AHEAD, Frame, Part
 from einc.codegen.gluon.producer import Producer
 from einc.codegen.triton import kernels
 from einc.pipeline.emitted import Signature
 from einc.tile import Kernel, TileAxis, Value
+from einc.tile.blocks import power
+from einc.tile.roles import WARPGROUP
 from einc.tile.walk import loop_position
-
-_ALONG = "gl.BlockedLayout([1], [32], [4], [0])"  # of positions along one axis in the kernel's own function
 
 
 def kernel_source(file: File, kernel: Kernel) -> tuple[Signature, list[str]]:
@@ -24,38 +25,43 @@ def kernel_source(file: File, kernel: Kernel) -> tuple[Signature, list[str]]:
     frame = Frame(file, kernel)
     head = [f"# {line}" for title in kernel.title for line in title.splitlines()]
     produce, consume = (file.names.fresh(f"{kernel.name}_{role}", ascii_only=True) for role in ("produce", "consume"))
-    main = _Main(frame, produce, consume)
-    body = main.lines()
-    producer = frame.function(produce, Producer(frame).lines())
-    consumer = frame.function(consume, Consumer(frame).lines(), frame.consumer)
+    shared = _Place(frame).lines()
+    frame.placed = ["program", *(n for n in frame.taken(shared) if n not in frame.passed())]
+    written: list[str] = frame.function(frame.place, frame.placed, shared, frame.warps)
+    consumer = Consumer(frame).lines()  # which says what it is to be told
+    producer = Producer(frame).lines()
+    produced, consumed = frame.taken(producer), frame.taken(consumer)
+    written += ["", "", *frame.function(produce, produced, producer)]
+    written += ["", "", *frame.function(consume, consumed, consumer, frame.consumer)]
     header = [line.replace("@triton.jit", "@gluon.jit") for line in frame.header()]
-    whole = [*head, *header, *indented(body)]
-    return frame.signature, [*producer, "", "", *consumer, "", "", *whole]
+    main = _Main(frame, produced, consumed, produce, consume).lines()
+    return frame.signature, [*written, "", "", *head, *header, *indented(main)]
 
 
-class _Main(Part):
-    """Writes the kernel itself: the program's place, the bounds of the walk, slots and barriers, and the roles."""
+class _Place(Part):
+    """Writes the function of what roles share: where the rows of a program lie, and the bounds of its walk."""
 
-    def __init__(self, frame: Frame, produce: str, consume: str) -> None:
-        axes = {a.name: _ALONG for a in frame.axes.values()}
-        super().__init__(frame, {}, axes, frame.python["block", frame.roles.axis])
-        self.produce, self.consume = produce, consume
+    def __init__(self, frame: Frame) -> None:
+        block = frame.python["block", frame.roles.axis]
+        self.along = f"gl.BlockedLayout([{block} // 32], [32], [{frame.warps}], [0])"  # each warp has all of them
+        super().__init__(frame, {}, {a.name: self.along for a in frame.axes.values()}, block)
 
     def lines(self) -> list[str]:
+        """The body of the function."""
         loop = self.frame.walked
         full = (loop.full.start, loop.full.stop) if loop.full is not None else ()
         roots: list[Value] = [self.frame.lets[n].value for n in self.frame.shared]
         names = self.needed([*roots, *(v for v in (loop.start, loop.stop, *full) if v is not None)])
         names |= {*self.frame.shared}
-        found = [*self.units(), *self.grid()]
+        found = list(self.places())
         if self.frame.rows.name in names:
             row = self.take("value", self.frame.rows.name, self.frame.rows.name)
             block = self.python["block", self.frame.rows.name]
-            found.append(f"{row} = {self.frame.origin} + gl.arange(0, {block}, layout={_ALONG}).to(INT)")
+            found.append(f"{row} = {self.frame.origin} + gl.arange(0, {block}, layout={self.along}).to(INT)")
         for s in self.frame.before:
             if s.names[0] in names and s.names[0] not in self.frame.slots:  # type: ignore[union-attr]
                 found += wrapped(self.let(s, {}))  # type: ignore[arg-type]
-        return [*found, *self.bounds(), *self.memory(), *self.start()]
+        return [*found, *self.bounds(), f"return {', '.join([*self.frame.own, *self.frame.bounds()])}"]
 
     def position(self, a: TileAxis, place: str, count: str) -> Iterator[str]:
         name = self.take("value", a.name, a.name)
@@ -91,6 +97,22 @@ class _Main(Part):
             until = f"tl.cast(({self.write.value(loop.full.stop, ()).at(SUM)}{less}) // {block}, tl.int32)"
             yield f"{masked} = tl.maximum({until}, {full if before else 0})"
 
+
+class _Main(Part):
+    """Writes the kernel itself: how many programs there are, slots and barriers, and the roles."""
+
+    def __init__(self, frame: Frame, produced: list[str], consumed: list[str], produce: str, consume: str) -> None:
+        super().__init__(frame, {}, {}, frame.python["block", frame.roles.axis])
+        self.produced, self.consumed, self.produce, self.consume = produced, consumed, produce, consume
+
+    def lines(self) -> list[str]:
+        """The body of the kernel."""
+        first, *others = map(self.count, self.kernel.grid)
+        programs = f"{self.frame.programs} = {' * '.join([f'tl.cast({first}, INT)', *others])}"
+        program = "program = tl.program_id(0).to(INT)"
+        begun = [programs] if self.roles.onward else [program, *self.frame.placing(WARPGROUP)]
+        return [*begun, *self.memory(), *self.start()]
+
     def memory(self) -> Iterator[str]:
         """Slots, and the barriers that say what is there, and what is free."""
         for r in self.roles.rings:
@@ -102,7 +124,13 @@ class _Main(Part):
         for (ring, kind), name in self.frame.barriers.items():
             r = next(r for r in self.roles.rings if r.name == ring)
             count = self.frame.count(r, r.loads[0]) if r.held else r.depth
-            barriers.append((name, count, 1 if kind == "there" else self.roles.consumers))
+            own = r.held and self.frame.slots[r.name].sliced
+            barriers.append((name, count, 1 if own or kind == "there" else self.roles.consumers))
+        if self.roles.onward:
+            slots, there, free = self.frame.told.values()
+            room = AHEAD * power(len(self.frame.heard))
+            yield f"{slots} = gl.allocate_shared_memory(INT, [{room}, 1], gl.SwizzledSharedLayout(1, 1, 1, order=[0]))"
+            barriers += [(there, AHEAD, 1), (free, AHEAD, self.roles.consumers)]
         for name, count, arriving in barriers:
             yield f"{name} = gl.allocate_shared_memory(gl.int64, [{count}, 1], mbarrier.MBarrierLayout())"
             yield f"for n in gl.static_range({count}):"
@@ -111,17 +139,16 @@ class _Main(Part):
 
     def start(self) -> Iterator[str]:
         """The roles, each with its warps and registers."""
-        taken = [*self.frame.arguments(), *self.frame.passed()]
         many, few = self.roles.registers
         consumers = self.roles.consumers
         yield "gl.warp_specialize("
         yield "    ["
         for c in range(consumers):
             yield f"        ({self.consume}, ("
-            yield from (f"            {line}" for line in kernels.in_lines([*taken, str(c)]))
+            yield from (f"            {line}" for line in kernels.in_lines([*self.consumed, str(c)]))
             yield "        )),"
         yield f"        ({self.produce}, ("
-        yield from (f"            {line}" for line in kernels.in_lines(taken))
+        yield from (f"            {line}" for line in kernels.in_lines(self.produced))
         yield "        )),"
         yield "    ],"
         yield f"    {[4] * (consumers - 1) + [1]},"

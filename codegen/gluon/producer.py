@@ -1,11 +1,12 @@
-"""The function of the producer: it fills the slots of rings, as far ahead as these are free."""
+"""The function of the producer: it fills the slots of rings, as far ahead as these are free, for one program of the
+grid after another."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 from einc.codegen.emit.layout import indented, wrapped
-from einc.codegen.gluon.frame import Frame, Part, Slots
+from einc.codegen.gluon.frame import AHEAD, Frame, Part, Slots
 from einc.tile import Ref
 from einc.tile.roles import ROWS, Ring
 
@@ -27,12 +28,40 @@ class Producer(Part):
         for r in self.roles.held:
             found += self.fill(r, r.name, fetched)
         found.append(f"for step in range({self.frame.total}):")
-        inside = list(self.walk(names))
+        at = self.frame.at
+        inside = [*self.walk(names), f"{at} = {self.frame.past} + step"]
         for r in self.roles.walked:
             free = self.frame.barriers[r.name, "free"]
-            inside.append(f"mbarrier.wait({free}.index({slot('step', r.depth)}), {phase('step', r.depth)} ^ 1)")
+            inside.append(f"mbarrier.wait({free}.index({slot(at, r.depth)}), {phase(at, r.depth)} ^ 1)")
             inside += self.fill(r, "", fetched)
-        return found + indented(inside)
+        return list(self.each(found + indented(inside)))
+
+    def each(self, body: list[str]) -> Iterator[str]:
+        """What it does for its program, or for one of the grid after another: with a step between them that is the
+        same for all where they walk equally far; else for the first that no processor has begun."""
+        f, counter = self.frame, self.frame.signature.counter
+        yield f"{f.past} = 0"
+        yield f"{f.nth} = 0"
+        if not self.roles.onward:
+            yield from body
+            return
+        yield "program = tl.program_id(0).to(INT)"
+        yield f"while program < {f.programs}:"
+        yield from indented([*f.placing(1), *self.tell(dict(enumerate(f.heard))), *body])
+        yield f"    {f.past} += {f.total}"
+        yield f"    {f.nth} += 1"
+        later = f'tl.num_programs(0) + tl.atomic_add({counter}, 1, sem="relaxed")' if counter else ""
+        yield f"    program = ({later}).to(INT)" if later else "    program += tl.num_programs(0)"
+        yield "# no further one"
+        yield from self.tell({f.heard.index(f.total): "-1"})
+
+    def tell(self, values: dict[int, str]) -> Iterator[str]:
+        """Numbers for consumers, by their places."""
+        (slots, there, free), nth = self.frame.told.values(), self.frame.nth
+        at, tell = slot(nth, AHEAD), self.file.helper("tell")
+        yield f"mbarrier.wait({free}.index({at}), {phase(nth, AHEAD)} ^ 1)"
+        yield from (f"{tell}({slots}, ({at}) + {AHEAD * k}, {x}, INT)" for k, x in values.items())
+        yield f"mbarrier.arrive({there}.index({at}), count=1)"
 
     def walk(self, names: set[str]) -> Iterator[str]:
         """Where the block of a step begins."""
@@ -50,11 +79,13 @@ class Producer(Part):
         consumers = self.roles.consumers
         if held:
             (s,) = own
+            free, nth = self.frame.barriers[ring.name, "free"], self.frame.nth
             for c in range(consumers if s.sliced else 1):
+                yield f"mbarrier.wait({free}.index({c}), {phase(nth, 1)} ^ 1)"
                 yield f"mbarrier.expect({there}.index({c}), {s.bytes})"
                 yield from self.copy(s, f"{there}.index({c})", str(c), c, fetched)
             return
-        at = slot("step", ring.depth)
+        at = slot(self.frame.at, ring.depth)
         counts = [f"{consumers} * {s.bytes}" if s.sliced and consumers > 1 else s.bytes for s in own]
         yield f"mbarrier.expect({there}.index({at}), {' + '.join(counts)})"
         for s in own:
@@ -82,15 +113,13 @@ class Producer(Part):
 
 def slot(step: str, depth: int) -> str:
     """The slot of a step, of so many."""
-    if step.isdecimal():
-        return str(int(step) % depth)
     inner = f"({step})" if " " in step else step
     return "0" if depth == 1 else f"{inner} & {depth - 1}" if depth & (depth - 1) == 0 else f"{inner} % {depth}"
 
 
 def phase(step: str, depth: int) -> str:
     """How often the slots have been filled before a step, modulo 2."""
-    if step.isdecimal():
-        return str(int(step) // depth % 2)
     inner = f"({step})" if " " in step else step
+    if depth == 1:
+        return f"({inner} & 1)"
     return f"({inner} // {depth} & 1)" if depth & (depth - 1) else f"({inner} >> {depth.bit_length() - 1} & 1)"

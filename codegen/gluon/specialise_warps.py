@@ -11,7 +11,9 @@ A dot whose sides are all loaded belongs to its own step; one with a computed si
 while that side of the next block is computed. That needs a dot whose result only a state takes. A dot that only adds
 up what is loaded is finished when that of the next step has begun. Copies go by descriptors, to slots in shared memory,
 as many as there is room for. What is computed stays in registers, which decide how long a block of the walk is. Where
-later blocks of rows take longer, they run first, and those of few heads at a time, whose keys stay in the cache.
+later blocks of rows take longer, they run first, and those of few heads at a time, whose keys stay in the cache. Where
+registers have room for that, a processor goes on from one block of the grid to the next: in steps that are the same for
+all where they walk equally far; else to the first that none has begun.
 """
 
 from __future__ import annotations
@@ -39,6 +41,7 @@ _CONSUMERS = 2
 _REGISTERS = {1: (240, 24), 2: (240, 24)}  # of consumers and the producer, by how many consumers there are
 _IN_TURN = 2  # consumers that take turns, where special functions take as long as dots
 _OTHER = 48  # registers of a consumer beside tiles
+_ONWARD = 16  # more, that hold what is the same for all blocks that it goes on with
 _SLOTS = (4, 2)
 _RESERVED = 2048  # bytes of shared memory for barriers, and what crosses warps
 
@@ -108,7 +111,8 @@ def _with_blocks(kernel: Kernel, context: Context, rows: int, blocks: dict[str, 
     else:
         raise Unfit(f"two slots of each block take {ledger.shared(deep)} bytes of {room}")
     choices = placed.choices.counted({"warps": WARPGROUP * consumers, "stages": depth})
-    roles = Roles(row, consumers, _REGISTERS[consumers], deep, events)
+    onward = ledger.registers <= most - _ONWARD
+    roles = Roles(row, consumers, _REGISTERS[consumers], deep, events, onward)
     return replace(placed, choices=choices, roles=roles)
 
 

@@ -129,6 +129,7 @@ def _arguments(
             types[pointer] = f"tensordesc<{types[pointer][1:]}{sides}{_swizzle(s, sides, b.dtype)}>"
         else:
             aligned.append(pointer)
+    types |= {s.counter: "*i32"} if s.counter else {}
     parts = in_parts(s.kernel)
     for names, b in zip(s.strides, s.kernel.buffers, strict=True):
         for n, name in enumerate(names):

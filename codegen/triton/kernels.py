@@ -87,7 +87,8 @@ class KernelWriter(Loops):
         still = static_extents(self.whole)
         sizes = zip(s.extents, extents_of(self.whole), strict=True)
         extents = [f"{name}: tl.constexpr" if axis in still else name for name, axis in sizes]
-        kinds = [list(s.pointers), [x for row in s.strides for x in row], extents, scalars, constants]
+        counters = [s.counter] if s.counter else []
+        kinds = [[*s.pointers, *counters], [x for row in s.strides for x in row], extents, scalars, constants]
         arguments = [line for kind in kinds if kind for line in in_lines(kind)]
         return [*wrapped(decorator), f"def {s.name}(", *indented(arguments), "):"]
 
@@ -120,22 +121,20 @@ class KernelWriter(Loops):
 
     def grid(self) -> Iterator[str]:
         """The program's place: one number decomposed into the grid's axes, the last one fastest."""
-        grid = self.kernel.grid
-        if not grid:
-            return
-        yield "program = tl.program_id(0).to(INT)"
+        if self.kernel.grid:
+            yield "program = tl.program_id(0).to(INT)"
+            yield from self.places()
+
+    def places(self) -> Iterator[str]:
+        """Where a program's number lies along the axes of the grid."""
+        grid, section = self.kernel.grid, self.kernel.choices.section
         counts: list[str] = []
-        section, repeated = self.kernel.choices.section, repeated_axes(self.kernel)
         for a in grid if section > 1 else grid[1:]:
-            size = self.size(a)
-            counts.append(size)
-            if a.blocked:
-                counts[-1] = self.names.fresh(f"blocks_{a.name}")
-                count = f"tl.cdiv({size}, {self.python['block', a.name]})"
-                yield f"{counts[-1]} = {f'tl.maximum({count}, 1)' if a.name in repeated else count}"
-            elif not size.isidentifier():
-                counts[-1] = self.names.fresh(f"size_{a.name}")
-                yield f"{counts[-1]} = {size}"
+            counts.append(self.count(a))
+            if not counts[-1].isidentifier():
+                name = self.names.fresh(f"{'blocks' if a.blocked else 'size'}_{a.name}")
+                yield f"{name} = {counts[-1]}"
+                counts[-1] = name
         if section > 1:
             yield from self.sections(section, counts)
             return
@@ -160,6 +159,13 @@ class KernelWriter(Loops):
         yield f"{inside} = tl.minimum({rows} - {first}, {section})"
         yield from self.position(a, f"{first} + {place} % ({section} * {columns}) % {inside}", rows)
         yield from self.position(b, f"{place} % ({section} * {columns}) // {inside}", columns)
+
+    def count(self, a: TileAxis) -> str:
+        """The number of blocks of a grid along an axis, or of positions if it has none."""
+        if not a.blocked:
+            return self.size(a)
+        found = f"tl.cdiv({self.size(a)}, {self.python['block', a.name]})"
+        return f"tl.maximum({found}, 1)" if a.name in repeated_axes(self.kernel) else found
 
     def size(self, a: TileAxis) -> str:
         """The number of positions of a tile axis, in the index type if it is to be computed with."""

@@ -15,8 +15,9 @@ Source = tuple[Literal["operand", "output", "cotangent"], int]
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """A kernel as its launcher sees it. Arguments in order: a pointer a buffer, the strides of all their dimensions,
-    extents, scalars; then, by name, the tile sizes, how many neighbours are reached at once, by tensor, and `INT`."""
+    """A kernel as its launcher sees it. Arguments in order: a pointer a buffer, one to a number that begins as zero if
+    the kernel counts, the strides of all dimensions, extents, scalars; then, by name, the tile sizes, how many
+    neighbours are reached at once, by tensor, and `INT`."""
 
     name: str
     kernel: tile.Kernel
@@ -26,6 +27,7 @@ class Signature:
     scalars: tuple[str, ...]
     blocks: tuple[tuple[str, TileAxis], ...]
     units: tuple[tuple[str, Rows], ...] = ()
+    counter: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,9 +29,10 @@ Layout = tuple[tuple[int, ...], tuple[int, ...], torch.dtype]  # shape, strides 
 class Step:
     """A kernel to enqueue: its binary, and its arguments.
 
-    `pointers` are positions among the tensors of the call; `numbers` follow them. `scalars` come next, each the
-    position of one that the call gives, or None and a value. `constants` are what the kernel was compiled for.
-    `described` are those of the pointers, by their places here, that a descriptor holds, with all else that it does.
+    `pointers` are positions among the tensors of the call, and if the kernel `counts`, there is a zero in memory after
+    them; `numbers` follow. `scalars` come next, each the position of one that the call gives, or None and a value.
+    `constants` are what the kernel was compiled for. `described` are those of the pointers, by their places here, that
+    a descriptor holds, with all else that it does.
     """
 
     run: Callable[..., None]
@@ -43,13 +44,14 @@ class Step:
     scalars: tuple[tuple[int | None, Any], ...]
     constants: tuple[Any, ...]
     described: tuple[tuple[int, Any], ...] = ()
+    counts: bool = False
 
-    def addresses(self, pointers: Sequence[int]) -> list[Any]:
-        """Where the kernel finds its tensors, for those of a call."""
+    def addresses(self, pointers: Sequence[int], device: int) -> list[Any]:
+        """Where the kernel finds its tensors, for those of a call, and from where it counts."""
         found: list[Any] = [pointers[k] for k in self.pointers]
         for n, descriptor in self.described:
             found[n] = _Described(_Address(found[n]), descriptor)
-        return found
+        return [*found, torch.zeros(1, dtype=torch.int32, device=f"cuda:{device}")] if self.counts else found
 
 
 class _Address:
@@ -109,7 +111,7 @@ class Replay:
         for s in self.steps:
             s.run(
                 s.programs, 1, 1, stream, s.function, s.metadata, None, None, None,
-                *(s.addresses(pointers) if s.described else [pointers[k] for k in s.pointers]), *s.numbers,
+                *(s.addresses(pointers, self.device) if s.described else [pointers[k] for k in s.pointers]), *s.numbers,
                 *[x if k is None else scalars[k] for k, x in s.scalars], *s.constants,
             )  # fmt: skip
         return [made[k] for k in self.order]
@@ -141,6 +143,7 @@ def replay(
     if not launches or not set(order) <= results.keys() or not results.keys().isdisjoint(operands):
         return None
     kernels = {s.name: s.kernel for s in signatures}
+    counting = {s.name for s in signatures if s.counter}
     places = {name: k for k, name in enumerate((*operands, *results))}
     offsets, size = list[int](), 0
     for launched in launches:
@@ -157,13 +160,13 @@ def replay(
         () if given else tuple(list(results).index(name) for name in order),
         tuple(offsets),
         size,
-        tuple(_step(launched, kernels[launched.name], places, varying) for launched in launches),
+        tuple(_step(x, kernels[x.name], places, varying, x.name in counting) for x in launches),
     )
 
 
-def _step(launched: Launched, kernel: Kernel, places: Mapping[str, int], varying: Sequence[str]) -> Step:
+def _step(launched: Launched, kernel: Kernel, places: Mapping[str, int], varying: Sequence[str], counts: bool) -> Step:
     """A launch with the places of its tensors and of the scalars that vary."""
-    rest = launched.args[len(kernel.buffers) :]
+    rest = launched.args[len(kernel.buffers) + counts :]
     numbers, last = rest[: len(rest) - len(kernel.scalars)], rest[len(rest) - len(kernel.scalars) :]
     given = {name: k for k, name in enumerate(varying)}
     described = tuple((n, _Described(_Address(0), x)) for n, x in enumerate(launched.args) if _tensor(x) is not x)
@@ -177,6 +180,7 @@ def _step(launched: Launched, kernel: Kernel, places: Mapping[str, int], varying
         tuple((given.get(name), x) for (name, _), x in zip(kernel.scalars, last, strict=True)),
         launched.constants,
         described,
+        counts,
     )
 
 

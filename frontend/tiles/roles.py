@@ -9,10 +9,13 @@ from einc.tile.roles import STEPS, VERBS, Event, Make, Ring, Roles, Turn
 
 
 def read_roles(c: Cursor, line: Line) -> Roles:
-    """`roles of blocks of i`, and the lines below. Raises `SyntaxError`."""
+    """`roles of blocks of i, one after another`, and the lines below. Raises `SyntaxError`."""
     for word in ("of", "blocks", "of"):
         c.expect(word)
     axis = c.name("the axis whose blocks consumers share").text
+    onward = c.take(",")
+    for word in ("one", "after", "another") if onward else ():
+        c.expect(word)
     c.end()
     consumers, registers, rings, events = 0, (0, 0), list[Ring](), list[Event]()
     for below in line.below:
@@ -26,7 +29,7 @@ def read_roles(c: Cursor, line: Line) -> Roles:
         inner.end()
     if not consumers:
         raise SyntaxError("the roles have no consumers", line.span, hint="2 consumers with 240 registers, …")
-    return Roles(axis, consumers, registers, tuple(rings), tuple(events))
+    return Roles(axis, consumers, registers, tuple(rings), tuple(events), onward)
 
 
 def _warps(c: Cursor) -> tuple[int, tuple[int, int]]:

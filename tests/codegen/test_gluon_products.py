@@ -71,7 +71,7 @@ def test_threads_find_a_block_that_is_given_up_too_early() -> None:
     text = program("rows_columns")
     made = compiled(text, MANY)
     operands = [torch.randn(64, 1500, dtype=torch.float64), torch.randn(1500, 64, dtype=torch.float64)]
-    broken = made.source.replace("_free.index((step - 1) & 3)", "_free.index(step & 3)")
+    broken = made.source.replace("_free.index((at - 1) & 3)", "_free.index(at & 3)")
     assert broken != made.source
     with pytest.raises(warps.Broken):
         warps.run(broken, made.emitted.launcher, operands, [torch.zeros(64, 64, dtype=torch.float64)])

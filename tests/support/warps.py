@@ -23,6 +23,7 @@ import numpy as np
 import torch
 
 Tensors = Sequence[torch.Tensor]
+PROCESSORS = 2  # each with several programs of a grid one after another
 PATIENCE = 20.0  # seconds that a thread waits for others
 _PAUSES = 0.2  # of the meetings of threads
 _LONGEST = 2e-4  # seconds of a pause
@@ -255,10 +256,10 @@ def begin(barrier: Barrier, count: int) -> None:
     barrier.count = barrier.left = count
 
 
-def allocated(dtype: str, shape: Sequence[int], _: object = None) -> Shared:
-    if dtype == "int64":
+def allocated(dtype: str, shape: Sequence[int], layout: object = None) -> Shared:
+    if layout == "barriers":
         return Shared([Barrier() for _ in range(shape[0])])
-    return Shared(np.full(shape, np.nan))
+    return Shared(np.full(shape, -(2**60)) if dtype.startswith("int") else np.full(shape, np.nan))
 
 
 def loaded(p: Pointer, mask: Any = None, other: Any = 0) -> Tile:
@@ -273,6 +274,16 @@ def stored(p: Pointer, value: Any, mask: Any = None) -> None:
     at = np.asarray(p.offsets)
     where = np.broadcast_to(True if mask is None else np.asarray(mask), at.shape)
     p.memory[at[where]] = np.broadcast_to(np.asarray(value), at.shape)[where]
+
+
+_COUNTING = threading.Lock()
+
+
+def added(p: Pointer, value: Any, **_: Any) -> Tile:
+    with _COUNTING:
+        before = p.memory[p.offsets]
+        p.memory[p.offsets] += value
+    return tile(before)
 
 
 def folded(x: Any, axis: int, combine: Callable[..., Any]) -> Tile:
@@ -301,14 +312,16 @@ TL = SimpleNamespace(
     sum=lambda x, axis: tile(np.sum(np.asarray(x), axis)), max=lambda x, axis: tile(np.max(np.asarray(x), axis)),
     min=lambda x, axis: tile(np.min(np.asarray(x), axis)), cdiv=lambda a, b: -(-a // b),
     broadcast_to=lambda x, shape: tile(np.broadcast_to(x, shape)), zeros_like=lambda x: tile(np.zeros_like(x)),
-    program_id=lambda axis: tile(_HERE.run.place), static_range=range,
+    program_id=lambda axis: tile(_HERE.run.place), num_programs=lambda axis: tile(_HERE.run.total),
+    debug_barrier=lambda: None, atomic_add=added, static_range=range,
 )  # fmt: skip
 GL = SimpleNamespace(
-    constexpr=None, int64="int64", static_range=range, warp_specialize=specialise, allocate_shared_memory=allocated,
+    constexpr=None, int32="int32", int64="int64", static_range=range, warp_specialize=specialise,
+    allocate_shared_memory=allocated,
     arange=lambda a, b, layout: tile(np.arange(a, b)), full=lambda shape, x, dtype, layout: tile(np.full(shape, x)),
     convert_layout=lambda x, layout: x, split=lambda x: (x[..., 0], x[..., 1]),
     NVMMADistributedLayout=lambda *_: None, SliceLayout=lambda *_: None,
-    BlockedLayout=lambda *_: None, DotOperandLayout=lambda *_: None,
+    BlockedLayout=lambda *_: None, SwizzledSharedLayout=lambda *_, **__: None, DotOperandLayout=lambda *_: None,
 )  # fmt: skip
 
 
@@ -321,7 +334,7 @@ def run(source: str, name: str, operands: Tensors, results: Tensors, *scalars: A
 
     def launch(kernel: Callable[..., None], programs: int, *args: Any, **meta: Any) -> None:
         def given(x: Any) -> Any:
-            return Pointer(memory[id(x)].numpy().reshape(-1)) if isinstance(x, torch.Tensor) else x
+            return Pointer(memory.get(id(x), x).numpy().reshape(-1)) if isinstance(x, torch.Tensor) else x
 
         for place in range(int(programs)):
             _HERE.run, _HERE.dots = Run(place, programs), []
@@ -340,10 +353,11 @@ def run(source: str, name: str, operands: Tensors, results: Tensors, *scalars: A
         ),
         "mbarrier": SimpleNamespace(
             init=begin, expect=lambda b, size: b.arrive(1, int(size)), wait=wait, arrive=arrive,
-            MBarrierLayout=lambda: None,
+            MBarrierLayout=lambda: "barriers",
         ),
     }  # fmt: skip
     exec(compile(text, "<emitted>", "exec"), space)
     space |= {"launch": launch, "expect": lambda *_: None, "index_type": lambda *_: "int64", "unit": lambda _: 1}
+    space |= {"processors": lambda _: PROCESSORS, "agreed": lambda condition: condition}
     space["swizzled"] = lambda t, *sides: Descriptor(t, sides)
     space[name](*operands, *scalars, out=results[0] if len(results) == 1 else tuple(results))

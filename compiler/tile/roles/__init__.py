@@ -101,7 +101,8 @@ class Roles:
     """The roles of a kernel's warps: a producer, and `consumers`, each with `ROWS` positions of a block of `axis`.
 
     A thread of a consumer has the first, one of the producer the second number of `registers`. `events` are a step of
-    the consumers.
+    the consumers. If they go `onward`, a processor does one block of the grid after another, and copies for the next
+    while the last is computed and stored.
     """
 
     axis: str
@@ -109,6 +110,7 @@ class Roles:
     registers: tuple[int, int]
     rings: tuple[Ring, ...]
     events: tuple[Event, ...]
+    onward: bool = False
 
     @property
     def in_turn(self) -> bool:
@@ -190,7 +192,7 @@ def lines(roles: Roles) -> list[str]:
     """Roles as text, which `einc.frontend.tiles` reads back."""
     many, few = roles.registers
     found = [
-        f"roles of blocks of {roles.axis}",
+        f"roles of blocks of {roles.axis}" + ", one after another" * roles.onward,
         f"  {roles.consumers} consumers with {many} registers, a producer with {few}",
     ]
     for r in roles.rings:
