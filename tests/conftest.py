@@ -38,8 +38,18 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError(f"not in the editable installation: {', '.join(missing)}; run pip install -e .")
 
 
+@pytest.hookimpl(tryfirst=True)  # before what is slow is left out
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What takes longest begins first, or one core would wait for it in the end."""
+    """Of a test that takes turns, the quick tier has a diagonal of its parameters: every value of each, not all pairs.
+
+    What takes longest begins first, or one core would wait for it in the end.
+    """
+    for item in items:
+        turns = item.get_closest_marker("turns")
+        if turns is not None and isinstance(item, pytest.Function):
+            (each,) = turns.args
+            if sum(item.callspec.indices.values()) % each:
+                item.add_marker(pytest.mark.slow)
     items.sort(key=lambda item: not item.name.startswith(LONGEST))
 
 

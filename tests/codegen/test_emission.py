@@ -76,6 +76,16 @@ def test_library(case: Case, way: tuple[str, str], gradients: bool) -> None:
     check_sound(written(case, Random(case.name), *way, gradients))
 
 
+def test_what_is_joined_again_is_not_divided_again() -> None:
+    """A result that has a kernel of its own only until the search joins both again: that would go on without end."""
+    case = next(c for c in CASES if c.name == "attention/mqa")
+    program = einc.compile(case.path, target="sm_90")
+    files = write(program, given_as(case, {}, torch.float16), case.scalars, alike, gradients=True)
+    names = {t.name for compiled, _ in files.values() for e in compiled.state.program.equations for t in e.outputs}
+    assert any(n.endswith("_again") for n in names)
+    assert not any("_again_again" in n for n in names)
+
+
 @pytest.mark.slow
 @every_way
 @every_case
