@@ -56,7 +56,6 @@ def read_in_parts(cache: Callable[[Any], Any], padded: bool) -> Run:
 FAMILIES = "llama mistral gemma2 gemma3_text gpt_oss llama4_text deepseek_v3 qwen3 cohere2 doge gpt2".split()
 
 
-@pytest.mark.turns(2)
 @pytest.mark.parametrize(
     ("padded", "cache", "family"),
     [

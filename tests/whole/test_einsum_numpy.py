@@ -155,7 +155,6 @@ def test_a_view_is_written_through() -> None:
 # Sums of every type
 
 
-@pytest.mark.turns(2)
 @pytest.mark.usefixtures("on_cpu")
 @pytest.mark.parametrize(
     ("dtype", "lengths"),
