@@ -162,17 +162,19 @@ def _better(found: _Found, left: Collection[object]) -> _Found | None:
         other = _searched(Search(drop_dead(alternative.program), context, memory), alternative.begin)
         if other is not None and alternative.leads:
             other = _improved(other)
-        if other is None or other.like in left or (alternative.most > 1 and not _is_apart(other, alternative.begin)):
+        if other is None or other.like in left or (alternative.most > 1 and not _is_apart(other, found, alternative)):
             continue
         if other.is_better(found, alternative.most):
             return other
     return None
 
 
-def _is_apart(found: _Found, groups: Groups) -> bool:
-    """Does no kernel have equations of several groups? What these may take longer for is lost where they are joined."""
-    made = [{eq.name for eq in p.equations} for p in found.plans]
-    return all(sum(not names.isdisjoint(g) for g in groups) < 2 for names in made)
+def _is_apart(found: _Found, before: _Found, alternative: Alternative) -> bool:
+    """Does no kernel have several of the groups that the alternative makes? What these may take longer for is lost where
+    they are joined."""
+    names, kept = ([frozenset(eq.name for eq in p.equations) for p in f.plans] for f in (found, before))
+    made = [g for g in alternative.begin if g not in kept]
+    return all(sum(not own.isdisjoint(g) for g in made) < 2 for own in names)
 
 
 _MOST_BESIDE = 8  # plans that are kept beside the one that is taken
