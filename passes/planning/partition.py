@@ -170,8 +170,8 @@ def _better(found: _Found, left: Collection[object]) -> _Found | None:
 
 
 def _is_apart(found: _Found, before: _Found, alternative: Alternative) -> bool:
-    """Does no kernel have several of the groups that the alternative makes? What these may take longer for is lost where
-    they are joined."""
+    """Does no kernel have several of the groups that the alternative makes? Joined, they lose what they may take longer
+    for."""
     names, kept = ([frozenset(eq.name for eq in p.equations) for p in f.plans] for f in (found, before))
     made = [g for g in alternative.begin if g not in kept]
     return all(sum(not own.isdisjoint(g) for g in made) < 2 for own in names)
