@@ -38,8 +38,20 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError(f"not in the editable installation: {', '.join(missing)}; run pip install -e .")
 
 
+@pytest.hookimpl(tryfirst=True)  # before what is slow is left out
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What takes longest begins first, or one core would wait for it in the end."""
+    """Of a test that takes turns, the quick tier has a diagonal of its parameters: every value of each, not all pairs.
+
+    What takes longest begins first, or one core would wait for it in the end.
+    """
+    places: dict[tuple[str, str], dict[int, int]] = {}  # of the values of a test's parameter, by identity
+    for item in items:
+        turns = item.get_closest_marker("turns")
+        if turns is not None and isinstance(item, pytest.Function):
+            test = item.nodeid.split("[")[0]
+            known = [(places.setdefault((test, n), {}), id(v)) for n, v in item.callspec.params.items()]
+            if sum(values.setdefault(v, len(values)) for values, v in known) % turns.args[0]:
+                item.add_marker(pytest.mark.slow)
     items.sort(key=lambda item: not item.name.startswith(LONGEST))
 
 

@@ -45,7 +45,9 @@ def separate_loads(kernel: tile.Kernel, context: Context) -> tile.Kernel:
     Where torch may run the tiles, which leaves out positions row by row, and where the generator's dots do so, dots
     keep their conditions.
     """
-    by_loads = context.target.vendor != "cpu" and not context.backend.counts(kernel, context)
+    conditions = (c for v in values_in(kernel.body) if isinstance(v, Dot) for c in (v.left_in, v.right_in))
+    masked = any(c is not None for c in conditions)  # or nothing has to be known of the generator's dots
+    by_loads = masked and context.target.vendor != "cpu" and not context.backend.counts(kernel, context)
     taken, unmasked, axes = bound_names(kernel), by_descriptor(kernel).keys(), tile_axes(kernel)
     ends = {a.name: inside(a) for a in axes.values() if a.blocked}
     edges = {s.names[0]: a for s in lets(kernel.body) for a, end in ends.items() if s.value == end}

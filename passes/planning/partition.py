@@ -9,7 +9,7 @@ What was looked at beside the kernels that are taken is kept in order of time: `
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 
@@ -101,6 +101,11 @@ class _Found:
         passed = {name for p in self.plans for name in p.stores} & self.search.spared - {*self.search.program.results}
         return sum(positions(made[n], context) > _HUGE for n in passed) if context.target.cache else 0
 
+    @property
+    def like(self) -> object:
+        """What is the same of kernels that differ in nothing but the names of tensors that they compute again."""
+        return len(self.plans), self.seconds, len(self.large)
+
     def is_better(self, other: _Found, most: float) -> bool:
         """Does it take less than the share `most` of the other's time, or not much more for fewer large tensors?
 
@@ -142,22 +147,34 @@ def _best(program: Program, context: Context) -> _Found:
 
 
 def _improved(found: _Found) -> _Found:
-    """The kernels after all alternatives that are better, one after the other."""
-    while (better := _better(found)) is not None:
+    """The kernels after all alternatives that are better, one after the other; none is come back to."""
+    left = {found.like}
+    while (better := _better(found, left)) is not None:
         found = better
+        left.add(found.like)
     return found
 
 
-def _better(found: _Found) -> _Found | None:
-    """The first alternative that takes less time, if one does."""
+def _better(found: _Found, left: Collection[object]) -> _Found | None:
+    """The first alternative that takes less time, if one does, and is not like those that were left."""
     program, context, memory = found.search.program, found.search.context, found.search.memory
     for alternative in (a for law in _ALTERNATIVES for a in law(program, found.plans, context)):
         other = _searched(Search(drop_dead(alternative.program), context, memory), alternative.begin)
         if other is not None and alternative.leads:
             other = _improved(other)
-        if other is not None and other.is_better(found, alternative.most):
+        if other is None or other.like in left or (alternative.most > 1 and not _is_apart(other, found, alternative)):
+            continue
+        if other.is_better(found, alternative.most):
             return other
     return None
+
+
+def _is_apart(found: _Found, before: _Found, alternative: Alternative) -> bool:
+    """Does no kernel have several of the groups that the alternative makes? Joined, they lose what they may take longer
+    for."""
+    names, kept = ([frozenset(eq.name for eq in p.equations) for p in f.plans] for f in (found, before))
+    made = [g for g in alternative.begin if g not in kept]
+    return all(sum(not own.isdisjoint(g) for g in made) < 2 for own in names)
 
 
 _MOST_BESIDE = 8  # plans that are kept beside the one that is taken

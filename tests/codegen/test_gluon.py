@@ -118,7 +118,8 @@ def test_a_step_without_one_of_its_events_is_illegal(kind: type[Event], name: st
         verify(replace(schedule, kernels=(broken,)))
 
 
-def test_threads_find_a_slot_that_is_filled_too_early() -> None:
+def test_threads_find_a_slot_that_is_filled_too_early(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(warps, "PATIENCE", 2.0)  # here they do wait for ever
     text = example("mha")
     operands, scalars = arguments(text, 128, 1500)
     made = compiled(text, {**MANY, "i": 128, "j": 1500})

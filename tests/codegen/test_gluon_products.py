@@ -67,7 +67,8 @@ def test_a_dot_runs_while_the_next_one_begins() -> None:
     assert [(type(e), e.step) for e in dots] == [(Begin, 0), (Finish, -1)]
 
 
-def test_threads_find_a_block_that_is_given_up_too_early() -> None:
+def test_threads_find_a_block_that_is_given_up_too_early(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(warps, "PATIENCE", 2.0)  # here they do wait for ever
     text = program("rows_columns")
     made = compiled(text, MANY)
     operands = [torch.randn(64, 1500, dtype=torch.float64), torch.randn(1500, 64, dtype=torch.float64)]

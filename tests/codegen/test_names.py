@@ -71,6 +71,7 @@ def _bound(f: ast.FunctionDef) -> Iterator[str]:
             yield from (x.id for g in n.generators for x in ast.walk(g.target) if isinstance(x, ast.Name))
 
 
+@pytest.mark.turns(2)
 @pytest.mark.parametrize(("j", "e", "s"), NAMES)
 def test_names_do_not_matter(j: str, e: str, s: str) -> None:
     given = operands((5, 8), (40, 8), (40, 7))

@@ -81,6 +81,7 @@ def differentiable(call: tuple[tuple[Tensor, ...], dict[str, Any]]) -> tuple[tup
 ALIKE = {"causal", "groups of one", "one batch of values", "truths for all", "truths expanded", "groups in one batch"}
 
 
+@pytest.mark.turns(2)
 @pytest.mark.parametrize("name", [name for name in CALLS if "drop" not in name and name not in ALIKE])
 def test_attention(name: str) -> None:
     """In f32, with three times the error of torch at most."""
@@ -278,6 +279,7 @@ def _latent(b: Any, h: Any, q: Any, k: Any) -> Any:
     return sum((mods.ROPE_Q[b, h, q, c] * mods.ROPE_K[b, k, c] for c in torch.arange(8)), torch.tensor(0.0))
 
 
+@pytest.mark.turns(2)
 @pytest.mark.parametrize("name", CAPTURING)
 def test_flex(name: str, tables: dict[str, Tensor]) -> None:
     """In f64, with the statistic."""

@@ -39,6 +39,7 @@ CALLS: dict[str, tuple[Callable[..., Tensor], int]] = {
 }
 
 
+@pytest.mark.turns(2)
 @pytest.mark.parametrize("dynamic", [None, True])
 @pytest.mark.parametrize("name", CALLS)
 def test_sdpa_is_one_graph(name: str, dynamic: bool | None) -> None:

@@ -60,6 +60,7 @@ def test_differences(case: Case) -> None:
     assert gradcheck(f, leaves, fast_mode=True)
 
 
+@pytest.mark.turns(2)
 @one_in(5, CASES[::3])
 def test_differences_of_gradients(case: Case) -> None:
     if case.name in ROUGH:

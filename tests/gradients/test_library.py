@@ -129,6 +129,7 @@ def test_in_single_precision(case: Case, level: int, backend: str) -> None:
     check(case, case.tiny, floats(case), level, backend)
 
 
+@pytest.mark.turns(2)
 @every_case
 def test_in_bf16(case: Case) -> None:
     if torch.bfloat16 not in case.dtypes:

@@ -43,7 +43,7 @@ def check(case: Case) -> None:
 
 
 @given(cases(kinds="fibc"))
-@settings(max_examples=100, **ANY)  # type: ignore[arg-type]  # each its own type
+@settings(max_examples=50, **ANY)  # type: ignore[arg-type]  # each its own type
 def test_random_programs(case: Case) -> None:
     check(case)
 

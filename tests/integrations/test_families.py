@@ -51,6 +51,7 @@ def test_prefill(family: str) -> None:
     assert_as_good(model(family, **WANTED.get(family, {})), fed(input_ids=ids()))
 
 
+@pytest.mark.turns(2)
 @pytest.mark.parametrize("family", NAMES)
 @pytest.mark.parametrize("padding", ["left", "right"])
 def test_padding(family: str, padding: str) -> None:

@@ -27,6 +27,7 @@ def inputs(length: int, padded: bool) -> dict[str, Tensor]:
     return {"input_ids": ids, "attention_mask": counted} if padded else {"input_ids": ids}
 
 
+@pytest.mark.turns(2)
 @pytest.mark.parametrize("family", ["llama", "gemma2", "bert"])
 @pytest.mark.parametrize("padded", [False, True], ids=["whole", "padded"])
 def test_one_graph_for_all_lengths(family: str, padded: bool) -> None:

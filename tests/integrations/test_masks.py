@@ -64,6 +64,7 @@ LENGTHS: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.turns(2)
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("lengths", LENGTHS)
 @pytest.mark.parametrize("padding", [None, PADDED, PADDED[:, : LENGTH - 1]], ids=["whole", "padded", "short"])

@@ -85,6 +85,7 @@ def weighted(rows: Tensor | None = None, **inputs: Tensor) -> Step:
     return step
 
 
+@pytest.mark.turns(2)
 @pytest.mark.parametrize("padding", [None, "left", "right"])
 @pytest.mark.parametrize("family", ["gpt2", "llama", "gemma2", "gpt_oss"])
 def test_texts(family: str, padding: str | None) -> None:

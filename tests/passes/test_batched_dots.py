@@ -67,6 +67,7 @@ def test_operands_that_do_not_fit_in_shared_memory_stay_apart() -> None:
         assert len(c.state.schedule.kernels) > 1
 
 
+@pytest.mark.turns(2)
 @pytest.mark.parametrize("level", [0, 1, 2])
 @pytest.mark.parametrize("h", [1, 3, 16])
 @pytest.mark.parametrize("hint", [64, 4096])

@@ -237,14 +237,14 @@ def check_nan(case: Cascade) -> None:
 
 
 @given(cascades())
-@settings(ANY, max_examples=60)
+@settings(ANY, max_examples=25)
 def test_random_cascades(case: Cascade) -> None:
     """A sample; the slow tier draws many."""
     check(case)
 
 
 @given(cascades())
-@settings(ANY, max_examples=20)
+@settings(ANY, max_examples=10)
 def test_random_cascades_over_what_no_mask_lets_in(case: Cascade) -> None:
     check_nan(case)
 

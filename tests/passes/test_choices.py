@@ -98,6 +98,7 @@ def test_a_choice_of_one_kernel_goes_before_one_of_all() -> None:
     assert {k.plan: k.choices.warps for k in c.state.schedule.kernels} == {"M": 1, "S": 2}
 
 
+@pytest.mark.turns(3)
 @pytest.mark.parametrize("path", sorted(EXAMPLES.rglob("*.ein")), ids=lambda p: p.stem)
 def test_what_is_said_chooses_it(path: Any) -> None:
     """All choices of all kernels, asked for by name: the same file."""

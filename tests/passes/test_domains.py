@@ -284,7 +284,7 @@ def masked(mask: str, form: str) -> str:
 
 
 @given(mask=masks(), form=st.sampled_from(["masked", "additive", "weights"]), kind=st.sampled_from(sorted(PACKED)))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 def test_random_masks(mask: str, form: str, kind: str) -> None:
     text = masked(mask, form)
     whole = operands() | {

@@ -62,6 +62,7 @@ def sizes_of(i: int, h: int = 6, g: int = 2) -> dict[str, int]:
     return {"b": 2, "h": h, "g": g, "r": h // g, "i": i, "j": 37, "d": 24, "e": 20}
 
 
+@pytest.mark.turns(3)
 @pytest.mark.parametrize("backend", ["torch", "interpret"])
 @pytest.mark.parametrize("level", [0, 1, 2])
 @pytest.mark.parametrize("i", [1, 3, 19])

@@ -286,6 +286,7 @@ every_score = pytest.mark.parametrize("name", SCORES)
 either_type = pytest.mark.parametrize("dtype", PAIRED, ids=str)
 
 
+@pytest.mark.turns(2)
 @either_type
 @every_score
 def test_scores_are_stored_nowhere_at_any_size(name: str, dtype: DType) -> None:

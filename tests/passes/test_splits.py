@@ -94,6 +94,7 @@ def check(program: Program, given: Arrays, splits: int, backend: str = "torch", 
         np.testing.assert_allclose(got.numpy(), value, rtol=2e-5, atol=2e-5 * scale)
 
 
+@pytest.mark.turns(3)
 @pytest.mark.parametrize("splits", [2, 7])
 @pytest.mark.parametrize("length", [1000, 37, 5])
 @pytest.mark.parametrize("name", CASCADES)
@@ -149,7 +150,7 @@ def test_about_what_the_kernel_before_stored(power: int, results: str, splits: i
 
 
 @given(case=cascades(), splits=st.sampled_from([2, 7]))
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 def test_random_cascades(case: Cascade, splits: int) -> None:
     program = driver.elaborate(driver.parse(case.text, "cascade"))
     operands = {name: torch.from_numpy(x) for name, x in case.operands.items()}

@@ -241,6 +241,7 @@ MASKS = {
 }
 
 
+@pytest.mark.turns(2)
 @pytest.mark.parametrize("level", [0, 1, 2, "segments"])
 @pytest.mark.parametrize("mask", MASKS)
 def test_masks(mask: str, level: int | str) -> None:

@@ -142,7 +142,7 @@ def test_random_programs(case: Case, level: int, long: bool) -> None:
 
 
 @given(case=cascades(), level=levels, long=st.booleans(), target=targets)
-@settings(ANY, max_examples=8)
+@settings(ANY, max_examples=5)
 def test_random_cascades(case: Cascade, level: int, long: bool, target: str) -> None:
     check_cascade(case, level, long, target)
 

@@ -162,7 +162,7 @@ def test_programs(body: str, how: str, splits: int) -> None:
 
 @pytest.mark.parametrize("how", ["torch", "pieces", "padded"])
 @given(it=inner_walks())
-@settings(ANY, max_examples=40)
+@settings(ANY, max_examples=15)
 def test_random_programs(how: str, it: Case) -> None:
     """Sums, maxima and folds over d, scaled, capped and masked, reduced over v in one walk or two, in parts or not."""
     c = compiled(it.text, LONG, splits=1 + len(it.text) % 3, most=16 if how == "padded" else None)

@@ -101,6 +101,7 @@ def close(found: Tensor, wanted: Tensor) -> None:
     torch.testing.assert_close(found.double(), wanted, rtol=0, atol=float(wanted.abs().max()) * 2**-7)
 
 
+@pytest.mark.turns(2)
 @pytest.mark.parametrize("last", [False, True])
 @pytest.mark.parametrize("seed", range(12))
 def test_windows(seed: int, last: bool) -> None:

@@ -158,6 +158,7 @@ def test_choices_by_place_give_the_same_kernels(text: str, target: str) -> None:
     assert found.request.choices  # all of them are pinned
 
 
+@pytest.mark.turns(2)
 @pytest.mark.parametrize("target", ["sm_90", "cpu"])
 @pytest.mark.parametrize("text", [ATTENTION, NORMED, PRODUCT, ROWS])
 def test_every_candidate_is_found_again_by_its_entry(text: str, target: str) -> None:

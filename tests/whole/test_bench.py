@@ -233,6 +233,7 @@ SMALL = [
 ]
 
 
+@pytest.mark.turns(2)
 @pytest.mark.parametrize("one", SMALL, ids=lambda c: c.name)
 def test_contests_agree_with_their_peers(one: Contest) -> None:
     peers = {name: peer for name, peer in one.peers.items() if name != "compile"}
@@ -244,6 +245,7 @@ def test_contests_agree_with_their_peers(one: Contest) -> None:
     assert (row.predicted is None) == one.gradient
 
 
+@pytest.mark.turns(2)
 @pytest.mark.parametrize("name", FORMS)
 def test_forms_of_attention_mean_the_same_to_flex_attention(name: str) -> None:
     form, one = FORMS[name], attention(name, "cpu", "f32", (1, 4, 128, 16))

@@ -56,6 +56,7 @@ DEEP: dict[str, Callable[[int], str]] = {
 }  # fmt: skip
 
 
+@pytest.mark.turns(2)
 @pytest.mark.parametrize("dtype", ["i32", "f32"])
 @pytest.mark.parametrize("name", DEEP)
 def test_depth_costs_no_more_than_length(name: str, dtype: str) -> None:

@@ -193,6 +193,7 @@ def same(got: Any, wanted: Any) -> None:
     assert_allclose(got, wanted, rtol=_TOLERANCE.get(kind, 0))
 
 
+@pytest.mark.turns(2)
 @pytest.mark.usefixtures("on_cpu")
 @pytest.mark.parametrize("dtype", TYPES)
 def test_larger_products(dtype: str) -> None:

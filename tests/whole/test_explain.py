@@ -130,6 +130,7 @@ def test_causal_visits_half_of_the_blocks() -> None:
 # Whatever the program
 
 
+@pytest.mark.turns(2)
 @pytest.mark.parametrize("path", PROGRAMS, ids=lambda p: p.stem)
 def test_examples(path: Path) -> None:
     program = einc.compile(path)

@@ -272,6 +272,7 @@ MOMENTS = {
 }
 
 
+@pytest.mark.turns(2)
 @every_size
 @every_schedule
 @pytest.mark.parametrize("name", MOMENTS)
