@@ -64,7 +64,7 @@ def computed_once(program: Program, plans: Sequence[Planned], context: Context) 
 
 
 def _repeated(plan: Planned, context: Context) -> Iterator[frozenset[str]]:
-    """The equations of a plan, some of them reductions, that every block of its columns, or of its rows, computes again."""
+    """The equations of a plan, reductions among them, that each block of its columns, or its rows, computes again."""
     for group in (plan.columns, plan.rows):
         if positions(group, context) > context.block():
             own = [eq for eq in plan.equations if set(group).isdisjoint(eq.space)]
