@@ -112,7 +112,9 @@ class Expressions(Writer):
     def coordinate(self, index: Value, axis: str | None) -> str:
         """Where a block begins along a dimension, in 32 bits."""
         if axis is not None:
-            first = self.name("position", axis)
+            first = self.python.get(("position", axis))
+            if first is None:
+                return "0"  # all of an axis that is held whole
             return f"tl.cast({first}, tl.int32)" if axis in self.wide else first
         return str(index.value) if isinstance(index, tile.Lit) else f"tl.cast({self.value(index, ()).code}, tl.int32)"
 

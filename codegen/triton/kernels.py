@@ -117,7 +117,8 @@ class KernelWriter(Loops):
         for a in self.kernel.whole:
             name = self.take("value", a.name, a.name)
             self.write.types[a.name] = loop_position(a)
-            yield f"{name} = tl.arange(0, {self.python['block', a.name]}).to(INT)"
+            if a.name in self.read:
+                yield f"{name} = tl.arange(0, {self.python['block', a.name]}).to(INT)"
 
     def grid(self) -> Iterator[str]:
         """The program's place: one number decomposed into the grid's axes, the last one fastest."""

@@ -51,9 +51,7 @@ class Loops(ABC):
         start = "0" if s.start is None else self.write.value(s.start, ()).code
         stop = self.stop(s.axis) if s.stop is None else self.write.value(s.stop, ()).code
         if s.full is None or not s.full.body:
-            if (s.start, s.stop) == (None, None) and any(
-                a == s.axis.name for box in self.windows.values() for a, _ in box
-            ):
+            if (s.start, s.stop) == (None, None) and self.is_described(s.axis.axes):
                 yield f"tl.assume({stop} > 0)  # descriptors are of tensors that are not empty"
             yield from self.segment(s, s.body, start, stop)
         elif not s.axis.blocked:

@@ -100,13 +100,15 @@ def port(plan: Planned, chained: bool, share: float, context: Context, shapes: S
 
 
 def elements(plan: Planned, dots: frozenset[str], share: float, context: Context) -> float:
-    """Seconds in which all processors read what goes over results of dots, element by element."""
-    rows, known = {*plan.rows, *plan.columns}, _read(plan)
+    """Seconds in which all processors read what goes over both sides of dots' results, element by element."""
+    known = _read(plan)
+    sides = [{*plan.rows}, {*plan.columns}, plan.along.difference(stepped(plan, context))]
     results = [{*eq.axes} for eq in plan.equations if eq.name in dots and plan.along & set(eq.axes)]
     count = 0
     for eq in (eq for eq in plan.equations if eq.name not in dots and any(r <= set(eq.axes) for r in results)):
         read = {r for e in eq.expressions() for r in ein.reads(e) if r.tensor in known}
-        crossing = [r for r in read if rows & set(ein.axes_of(r)) and plan.along & set(ein.axes_of(r))]
+        moving = [axes for r in read if plan.along & (axes := set(ein.axes_of(r)))]
+        crossing = [axes for axes in moving if sum(not side.isdisjoint(axes) for side in sides) > 1]
         count += len(crossing) * positions(eq.axes, context)
     return count * share / (_ELEMENTS * context.target.rates.processors)
 

@@ -8,8 +8,9 @@ Pointers take any strides. Vectors need neighbours in memory along one dimension
 multiples of 4 bytes or more: so much is copied at once. A descriptor needs multiples of 16 bytes; then blocks are
 copied to shared memory by an engine of their own, without addresses or masks in registers. That pays for what dots read
 as it lies in memory: what is computed with goes to registers anyway, and a chain of dots has other work that hides its
-loads. A kernel of few blocks is over before the engine has its descriptors. Where rows are no multiples of 16 elements,
-a generator would copy one element at a time by pointers: what it is not told to be more.
+loads. Of what is held whole it pays where a loop takes one position after another, so that all sides of its dots are
+loaded anew in each step. A kernel of few blocks is over before the engine has its descriptors. Where rows are no
+multiples of 16 elements, a generator would copy one element at a time by pointers: what it is not told to be more.
 """
 
 from __future__ import annotations
@@ -69,19 +70,17 @@ def _ways(kernel: tile.Kernel, asked: Mapping[str, str], context: Context) -> di
         return found
     ranks = {b.name: len(b.dims) for b in kernel.buffers}
     multiplied = _multiplied(kernel) if context.layouts else {}
-    long, whole = _is_long(kernel, context), {a.name for a in kernel.whole}
+    long, stepped, whole = _is_long(kernel, context), _stepped(kernel), {a.name for a in kernel.whole}
     for name, window in windows(kernel).items():
         layout = context.layouts.get(name, row_major(ranks[name]))  # between kernels rows begin at whole lines
         sides = box(kernel, window, layout.order, layout.joined)
         if ranks[name] > _MOST_DIMS or sides is None or sides[-1][0] is None:
             continue
-        if any(axis in whole for axis, _ in sides):
-            continue  # what is held whole has no place where a block begins
         possible = [vectors(layout.order)] if layout.packed and layout.aligned >= _COPIED else []
         possible += [descriptor(layout.order)] if layout.is_regular and context.target.has_descriptors else []
         if name in asked:
             found |= {name: asked[name]} if asked[name] in possible else {}
-        elif name in multiplied and possible:
+        elif name in multiplied and (name in stepped or whole.isdisjoint(axis for axis, _ in sides)) and possible:
             usual = possible if multiplied[name] == _NARROW and long else possible[:1]
             found[name] = usual[-1]
     return found
@@ -97,6 +96,12 @@ def _is_long(kernel: tile.Kernel, context: Context) -> bool:
     programs = prod(map(count, kernel.grid))
     longest = max((count(loop.axis) for loop in loops(kernel.body)), default=1)
     return longest >= _LONG or programs > _FILLED * context.target.rates.processors
+
+
+def _stepped(kernel: tile.Kernel) -> set[str]:
+    """The tensors that loops load which take one position at a time."""
+    stepping = (loop for loop in loops(kernel.body) if not loop.axis.blocked)
+    return {v.tensor for loop in stepping for v in values_in(loop.body) if isinstance(v, Load)}
 
 
 def _multiplied(kernel: tile.Kernel) -> dict[str, int]:

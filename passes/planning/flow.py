@@ -56,6 +56,11 @@ class Flow:
         above = {k for n in inside for k in self.upstream[n]} - inside
         return not any(inside & set(self.upstream[k]) for k in above)
 
+    @property
+    def is_ordered(self) -> bool:
+        """Is there an order in which each kernel comes after those that it reads from?"""
+        return not any(n in above for n, above in enumerate(self.upstream))
+
     def ordered(self) -> Iterator[Planned]:
         """The kernels, each after those it reads from."""
         done: list[int] = []

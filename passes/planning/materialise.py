@@ -8,6 +8,11 @@ computes G and U can then compute F of them before they leave its registers. Val
 memory: f reads nothing that is computed in the contraction's own kernel.
 
 A gated layer would otherwise write two tensors in f32, and evaluate its gate once for every block of the outputs.
+
+    kernel P: r[i] = sum[e](f), T[i, j] = g(r)   -->   kernel Q: r[i] = sum[e](f);  kernel P: T[i, j] = g(r)
+
+So may a reduction of rows alone be, which every block of columns would compute again: P reads a number for each row in
+place of all that it is made of. Other kernels that need it may compute it on their way.
 """
 
 from __future__ import annotations
@@ -47,6 +52,24 @@ def materialised(program: Program, plans: Sequence[Planned], context: Context) -
                 for side in _sides(found, context):
                     if _may_pay(side, eq, plan, model):
                         yield Alternative(_outlined(program, eq, found, side, model), most=_CLEARLY)
+
+
+def computed_once(program: Program, plans: Sequence[Planned], context: Context) -> Iterator[Alternative]:
+    """The program with what every block of a kernel's columns, or of its rows, computes again outside that kernel."""
+    groups = {p: frozenset(eq.name for eq in p.equations) for p in plans}
+    for plan in plans:
+        for again in _repeated(plan, context):
+            left = groups[plan] - again
+            yield Alternative(program, [left if p is plan else own for p, own in groups.items()])
+
+
+def _repeated(plan: Planned, context: Context) -> Iterator[frozenset[str]]:
+    """The equations of a plan, reductions among them, that each block of its columns, or its rows, computes again."""
+    for group in (plan.columns, plan.rows):
+        if positions(group, context) > context.block():
+            own = [eq for eq in plan.equations if set(group).isdisjoint(eq.space)]
+            if any(eq.monoid is not None for eq in own):
+                yield frozenset(eq.name for eq in own)
 
 
 def _sides(c: Contraction, context: Context) -> Iterator[_Side]:

@@ -19,7 +19,7 @@ from einc.ein.rewriting import drop_dead
 from einc.passes.estimate.single import alone
 from einc.passes.planning.apart import one_by_one
 from einc.passes.planning.flow import Flow
-from einc.passes.planning.materialise import materialised
+from einc.passes.planning.materialise import computed_once, materialised
 from einc.passes.planning.nest import nested
 from einc.passes.planning.pass_on import narrowed, pass_on
 from einc.passes.planning.pick import picked
@@ -75,6 +75,7 @@ _ALTERNATIVES: tuple[Callable[[Program, Sequence[Planned], Context], Iterator[Al
     shared,
     one_by_one,
     picked,
+    computed_once,  # last: what a kernel of few equations computes again, one of more may need anyway
 )
 
 

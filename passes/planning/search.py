@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import reduce
 
 from einc.ein import Equation, Program, tensors_of
 from einc.ein.conditions import added_at
@@ -58,7 +59,8 @@ class Search:
         return [alone(eq, self.program, self.context) for eq in self.program.equations]
 
     def begin(self, plans: Sequence[Planned], groups: Groups = ()) -> list[Join] | None:
-        """The joins that give each group of equations a kernel; None where a group cannot share one."""
+        """The joins that give each group of equations a kernel; None where a group cannot share one, or where kernels
+        would wait for each other."""
         flow = Flow(plans)
         found = []
         for names in groups:
@@ -68,7 +70,7 @@ class Search:
                 if isinstance(joined, Apart):
                     return None
                 found.append(Join(tuple(group), joined, taken=True))
-        return found
+        return found if Flow(reduce(after, found, [*plans])).is_ordered else None
 
     def steps(self, plans: list[Planned]) -> Iterator[Join]:
         """The joins that gain most, one after the other, until nothing gains."""

@@ -131,6 +131,23 @@ def test_ends_are_zero(text: str, a: torch.Tensor, b: torch.Tensor) -> None:
     assert (found.double() - wanted).abs().max() <= 2.0**-8 * wanted.abs().max()
 
 
+@pytest.mark.usefixtures("long")
+@pytest.mark.parametrize("sizes", [(3, 70, 40, 24), (2, 33, 48, 40)])
+def test_what_is_held_whole_goes_by_descriptor_in_a_walk_of_steps(sizes: tuple[int, int, int, int]) -> None:
+    """All sides of its dots are loaded anew at each position; in a walk of blocks one side stays."""
+    b, i, j, d = sizes
+    x, y = operand(b, i, d), operand(b, j, d)
+    text = "def f(A[b, i, d], B[b, j, d]):\n    S[b, i, j] = A * B\n    Y[i, j] = sum[b](exp(S / 8))\n    return Y\n"
+    found, made = called(text, x, y)
+    assert made.state.plans is not None
+    assert [(p.walked, p.whole) for p in made.state.plans] == [(("b",), ("d",))]
+    assert ways(made) == {"A": "descriptor", "B": "descriptor"}
+    wanted = (torch.einsum("bid,bjd->bij", x.double(), y.double()) / 8).exp().sum(0)
+    assert (found.double() - wanted).abs().max() <= 2.0**-8 * wanted.abs().max()
+    rows = "def f(A[i, d], B[j, d]):\n    S[i, j] = A * B\n    Y[i] = max[j](S)\n    return Y\n"
+    assert "descriptor" not in ways(compiled(rows, operand(i, d), operand(j, d))).values()
+
+
 def test_a_result_with_a_batch_axis_last_lies_with_it_first() -> None:
     found, _ = called("bmk,bkn->mnb", operand(3, 16, 24), operand(3, 24, 8))
     assert found.shape == (16, 8, 3)

@@ -140,6 +140,25 @@ def test_a_bias_has_its_gradient_in_a_kernel_of_its_own() -> None:
     assert any({"dK", "dV"} <= names for names in written)
 
 
+@pytest.mark.parametrize("d", [64, 128])
+def test_the_gradient_of_a_bias_walks_the_batch_and_reads_a_number_for_each_row(d: int) -> None:
+    """Not all that the number is made of, in every block of columns; nor is the batch held in dots of few rows."""
+    text = """def f(Q[b, h, i, d]: bf16, K[b, h, j, d]: bf16, V[b, h, j, e]: bf16, T[h, i, j]: bf16):
+    S[b, h, i, j] = rsqrt(|d|) * Q[b, h, i, d] * K[b, h, j, d]
+    O[b, h, i, e] = softmax[j](S + T[h, i, j]) * V[b, h, j, e]
+    return O
+"""
+    sizes = {"b": 4, "h": 16, "i": 4096, "j": 4096, "d": d, "e": d}
+    program = driver.elaborate(driver.parse(text))
+    second = behind(ahead(program, "QKVT", 2, MACHINES["sm_90"], sizes), program.results).program
+    made = driver.compile_program(second, 2, MACHINES["sm_90"], every_extent(second, sizes, {}))
+    assert made.state.plans is not None
+    (plan,) = (p for p in made.state.plans if "dT" in p.stores)
+    assert plan.stores == ("dT",)
+    assert plan.walked == ("b",)
+    assert not any(eq.over == ("e",) and eq.axes == ("b", "h", "i") for eq in plan.of(made.state.program).equations)
+
+
 def test_attention_is_differentiated_in_one_walk_on_a_cpu() -> None:
     """Scores, weights and their gradients once, and what becomes of them along both of their axes: five products."""
     (case,) = (c for c in CASES if c.name == "attention/mha")

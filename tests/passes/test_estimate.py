@@ -19,7 +19,7 @@ from einc.passes.estimate.parts import parts
 from einc.passes.estimate.products import cost_of, product_of
 from einc.passes.estimate.single import alone
 from einc.passes.estimate.units import arithmetic, reached
-from einc.passes.estimate.waits import is_hidden, loading, multiplying, walking
+from einc.passes.estimate.waits import elements, is_hidden, loading, multiplying, walking
 from einc.pipeline import Context
 from einc.pipeline.plan import Planned
 
@@ -92,6 +92,23 @@ def test_sides_that_are_computed_wait_for_their_loads() -> None:
     assert is_hidden(first(read), read.context)
     assert not is_hidden(first(made), made.context)
     assert made.cost(first(made)).seconds > 1.5 * read.cost(first(read)).seconds
+
+
+def test_what_goes_over_both_sides_of_a_result_is_read_element_by_element() -> None:
+    """A number for each of its rows is not, though rows and the walk both have it."""
+    text = (
+        "def f(A[b, i, d]: bf16, B[b, j, d]: bf16, {}: bf16):\n    S[b, i, j] = sum[d](A * B)\n"
+        "    P[b, i, j] = exp(S - {})\n    Y[i, j] = sum[b](P)\n    return Y\n"
+    )
+    steps = Planned((), stores=("Y",), rows=("i",), columns=("j",), walked=("b",), whole=("d",))
+
+    def seconds(read: str) -> float:
+        m = model(text.format(read, read))
+        plan = replace(steps, equations=m.program.equations)
+        return elements(plan, m.contracted(plan), 1.0, m.context)
+
+    assert seconds("T[b, i]") == seconds("T[i, j]") == 0
+    assert seconds("T[b, i, j]") > 0
 
 
 def test_few_programs_leave_processors_idle_and_each_waits_for_itself() -> None:
