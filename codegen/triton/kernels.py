@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
+from dataclasses import replace
 from typing import assert_never
 
 from einc import tile
@@ -19,7 +20,7 @@ from einc.pipeline.emitted import Signature
 from einc.tile import TileAxis, TileType
 from einc.tile.asked import block_name
 from einc.tile.typing import scope
-from einc.tile.walk import loop_position, repeated_axes, tile_axes
+from einc.tile.walk import loop_position, repeated_axes, tile_axes, walk_values
 from einc.tile.windows import by_corners, by_descriptor, in_rows, names_beside
 
 
@@ -204,6 +205,8 @@ class KernelWriter(Loops):
     def body(self, statements: tuple[tile.Statement, ...], renamed: dict[str, str]) -> Iterator[str]:
         for s in statements:
             match s:
+                case tile.Let(value=tile.Elem(op="where", args=(p, x, y))) if self.is_branch(p, x, y):
+                    yield from self.branches(s, p, x, y)
                 case tile.Let():
                     yield from wrapped(self.let(s, renamed))
                 case tile.Store():
@@ -214,6 +217,18 @@ class KernelWriter(Loops):
                     self.write.walked = {}
                 case _:
                     assert_never(s)
+
+    def is_branch(self, p: tile.Value, *values: tile.Value) -> bool:
+        """Does one truth value choose between tiles of which one takes a fold?"""
+        folds = any(isinstance(v, tile.Fold) for v in walk_values(*values))
+        return folds and not self.write.axes(p) and all(self.write.axes(v) for v in values)
+
+    def branches(self, s: tile.Let, p: tile.Value, x: tile.Value, y: tile.Value) -> Iterator[str]:
+        """One of two tiles, of which only that one is computed."""
+        yield from wrapped(f"if {self.write.value(p, ()).code}:")
+        yield from indented(wrapped(self.let(replace(s, value=x), {})))
+        yield "else:"
+        yield from indented(wrapped(self.let(replace(s, value=y), {})))
 
     def let(self, s: tile.Let, renamed: dict[str, str]) -> str:
         axes = s.types[0].axes

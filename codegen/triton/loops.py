@@ -132,6 +132,12 @@ class Loops(ABC):
     ) -> Iterator[str]:
         """The parts of a loop between these ends, each after a line that says so: the middle one has no masks."""
         start, first, mixed, stop = ends
+        if full.start is not None and full.free and s.axis.blocked:
+            yield whole
+            yield from self.segment(s, full.body, first, mixed)
+            yield masked
+            yield from self.around(s, ends)
+            return
         if full.start is not None:
             yield masked
             yield from self.segment(s, s.body, start, first)
@@ -139,6 +145,23 @@ class Loops(ABC):
         yield from self.segment(s, full.body, first, mixed)
         yield masked
         yield from self.segment(s, s.body, mixed, stop)
+
+    def around(self, s: tile.Loop, ends: tuple[str, str, str, str]) -> Iterator[str]:
+        """One loop over the blocks before the unmasked segment and those after it: what fills and drains once, and is
+        half as long."""
+        start, first, mixed, stop = ends
+        name = s.axis.name
+        passed, at = self.names.fresh(f"{name}_whole"), self.names.fresh(f"{name}_at")
+        yield f"{passed} = {mixed} - {first}"
+        yield from wrapped(f"for {at} in tl.range({start}, {stop} - {passed}, {self.python['block', name]}):")
+        self.take("value", name, name)
+        self.write.types[name] = loop_position(s.axis)
+        place = self.take("position", name, f"{name}0")
+        self.write.wide.add(name)
+        yield f"    {place} = tl.where({at} < {first}, {at}, {at} + {passed})"
+        if name in self.read:
+            yield f"    {name} = {place} + tl.arange(0, {self.python['block', name]}).to(INT)"
+        yield from indented(self.ended(s, s.body))
 
     def segment(self, s: tile.Loop, body: tuple[tile.Statement, ...], start: str, stop: str) -> Iterator[str]:
         """One loop over blocks. The states that the masked body reassigns are reassigned."""

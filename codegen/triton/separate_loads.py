@@ -13,13 +13,14 @@ What a load in flight is masked by, Triton (3.6) would have to compute a block a
 
 What no row of a dot counts is not read, where nothing else in the loop needs it, and where the rows that count are an
 interval: a side that was loaded whole would have to go through registers, and back, to be masked, and to ask all rows
-of a tile takes as long.
+of a tile takes as long. Where data decides beside, such as a document of each row, one row tells for all if they have
+the same, as the rows of most tiles do; only those of others are asked.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
 
@@ -112,19 +113,24 @@ class _Counted:
         found = {name: at for name, at in self.found() if not self.matters(name, at[1])} if self.single else {}
         names: dict[tuple[str, Value], str] = {}
         before: list[tile.Let] = []
+
+        def bind(wanted: str, dtype: DType, value: Value) -> Ref:
+            made = next((x for x in before if x.value == value), None)
+            if made is None:
+                made = tile.Let((unused(wanted, taken),), (TileType(dtype),), value)
+                taken.add(made.names[0])
+                before.append(made)
+            return Ref(made.names[0])
+
         made: list[tile.Statement] = []
         for s in self.loop.body:
             if isinstance(s, tile.Let) and s.names[0] in found and isinstance(s.value, tile.Load):
                 axis, p, inner = found[s.names[0]]
                 if (axis, p) not in names:
                     made += [x for x in self.ahead(p) if x not in made]
-                    ends = [unused(f"{axis}_{end}", taken) for end in ("least", "most")]
                     names[axis, p] = unused("counted", taken)
-                    taken |= {*ends, names[axis, p]}
-                    folds = (self.end(axis, m) for m in ("min", "max"))
-                    before += [tile.Let((n,), (TileType(INT),), v) for n, v in zip(ends, folds, strict=True)]
-                    value = _of_interval(conjuncts(p), axis, Ref(ends[0]), Ref(ends[1]), self.names)
-                    assert value is not None
+                    taken.add(names[axis, p])
+                    value = self.somewhere(p, axis, bind)
                     made.append(tile.Let((names[axis, p],), (TileType(BOOL, (inner,)),), value))
                 mask = conjunction([*conjuncts(s.value.mask), Ref(names[axis, p])])
                 s = replace(s, value=replace(s.value, mask=mask))
@@ -137,10 +143,54 @@ class _Counted:
             full = replace(full, holds=(*full.holds, *map(Ref, sure)))
         return before, replace(self.loop, body=tuple(made), full=full)
 
-    def end(self, axis: str, monoid: str) -> Value:
-        """The least or the greatest position of a block that exists."""
-        unit = Lit(MONOIDS[monoid].identity[0], INT)
-        return tile.Fold(MONOIDS[monoid], axis, (Elem("where", (inside(self.axes[axis]), Ref(axis), unit)),))
+    def somewhere(self, p: Value, axis: str, bind: Callable[[str, DType, Value], Ref]) -> Value:
+        """Whether any row that exists has a condition; what is bound is there before the loop."""
+        told = self.told(p, axis)
+        assert told is not None
+        bounds, others = told
+        least, most = self.ends(axis, axis, INT, bind) if bounds else (Ref(axis), Ref(axis))
+        terms = [] if not bounds else conjuncts(_of_interval(bounds, axis, least, most, self.names))
+        if not others:
+            found = conjunction(terms)
+            assert found is not None
+            return found
+        rows = dict.fromkeys(x for term in others for x in self.of_rows(term, axis))
+        ends = {x: self.ends(x.name, axis, self.names[x.name].dtype, bind) for x in rows}
+        same = conjunction([Elem("eq", (low, high)) for low, high in ends.values()])
+        assert same is not None
+        one = conjunction([*terms, *(_replaced(term, {x: low for x, (low, _) in ends.items()}) for term in others)])
+        each = tile.Fold(MONOIDS["any"], axis, (Elem("and", (inside(self.axes[axis]), p)),))
+        assert one is not None
+        return Elem("where", (bind(f"{axis}_same", BOOL, same), one, each))
+
+    def ends(self, name: str, axis: str, dtype: DType, bind: Callable[[str, DType, Value], Ref]) -> tuple[Ref, Ref]:
+        """The least and the greatest value of a name at the positions of a block that exist."""
+        exists = inside(self.axes[axis])
+
+        def end(word: str, monoid: str) -> Ref:
+            unit = Lit(MONOIDS[monoid].identity[0], dtype)
+            kept = Elem("where", (exists, Ref(name), unit))
+            return bind(f"{name}_{word}", dtype, tile.Fold(MONOIDS[monoid], axis, (kept,)))
+
+        return end("least", "min"), end("most", "max")
+
+    def told(self, p: Value, axis: str) -> tuple[list[Value], list[Value]] | None:
+        """The terms of a condition that bound rows, and the others, if all that rows decide of these are integers that
+        are there before the loop; else None."""
+        terms = conjuncts(p)
+        bounds = [t for t in terms if _of_interval([t], axis, Ref(axis), Ref(axis), self.names) is not None]
+        others = [t for t in terms if t not in bounds]
+        for t in others:
+            still: dict[Value, Value] = dict.fromkeys(self.of_rows(t, axis), _NONE)
+            if not still or axis in axes_of(_replaced(t, still), self.names):
+                return None
+        return bounds, others
+
+    def of_rows(self, v: Value, axis: str) -> Iterator[Ref]:
+        """The names of integers that rows decide, and the loop does not, in a condition."""
+        moving = {axis, *self.lets, *(c.name for c in self.loop.carried)}
+        names = (x for x in walk_values(v) if isinstance(x, Ref) and x.name not in moving)
+        return (x for x in names if self.names[x.name].axes == (axis,) and self.names[x.name].dtype.is_int)
 
     def without(self, v: Value, found: Collection[str]) -> Value:
         """The value with dots without the conditions that the loads of their sides have."""
@@ -165,8 +215,8 @@ class _Counted:
                     continue
                 late = self.lets[side.name] in ahead or any(isinstance(v, Dot) for v in values_in(tuple(ahead)))
                 p = conjunction(self.bounds(self.spelled(p), axis))
-                solved = None if p is None else _of_interval(conjuncts(p), axis, Ref(axis), Ref(axis), self.names)
-                if not late and p is not None and solved is not None and set(axes_of(p, self.names)) == {axis, d.inner}:
+                told = None if p is None else self.told(p, axis)
+                if not late and p is not None and told is not None and set(axes_of(p, self.names)) == {axis, d.inner}:
                     yield side.name, (axis, p, d.inner)
 
     def bounds(self, p: Value, axis: str) -> list[Value]:
@@ -219,6 +269,10 @@ class _Counted:
             value = self.lets[v.name].value
             return v if isinstance(value, tile.Fold | tile.Load) else self.spelled(value)
         return rebuild(v, self.spelled) if isinstance(v, Elem) else v
+
+
+def _replaced(v: Value, others: Mapping[Value, Value]) -> Value:
+    return others[v] if v in others else rebuild(v, lambda below: _replaced(below, others))
 
 
 def _of_interval(terms: list[Value], axis: str, least: Value, most: Value, names: dict[str, TileType]) -> Value | None:

@@ -228,12 +228,14 @@ class Full:
 
     At each of them every predicate in `holds`, a value of the loop's body, holds for the whole tile, and none is
     outside the loop. Blocks wholly inside run `body`, which computes the same there; it is empty until `segment-loops`.
+    If `free`, the blocks of the loop may be taken in any order.
     """
 
     stop: Value
     start: Value | None = None
     holds: tuple[Value, ...] = ()
     body: tuple[Statement, ...] = ()
+    free: bool = False
 
 
 @dataclass(frozen=True, slots=True)

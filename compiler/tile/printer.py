@@ -159,7 +159,8 @@ class _Body:
             bound = {n: t for x in s.body if isinstance(x, tile.Let) for n, t in zip(x.names, x.types, strict=True)}
             known = self.where({**inside.write.names, **bound}).write
             holds = f", where {', '.join(map(known.text, s.full.holds))}" if s.full.holds else ""
-            yield f"full {s.axis.name}{self.span(s.full.start, s.full.stop)}{holds}"
+            how = " in any order" if s.full.free else ""
+            yield f"full {s.axis.name}{self.span(s.full.start, s.full.stop)}{how}{holds}"
             yield from (f"  {line}" for line in inside.statements(s.full.body))
 
     def span(self, start: Value | None, stop: Value | None) -> str:

@@ -166,7 +166,7 @@ class Body:
         return tuple(found)
 
     def full(self, c: Cursor, before: list[Statement], names: Names) -> Loop:
-        """`full j from a to b, where p, q`: the loop above, with the positions at which its masks are known to hold."""
+        """`full j from a to b in any order, where p, q`: the loop above, with where its masks are known to hold."""
         word = c.expect("full")
         loop = before[-1] if before else None
         if not isinstance(loop, Loop) or loop.full is not None or c.token.text != loop.axis.name:
@@ -181,6 +181,10 @@ class Body:
         start = values.read(INT) if c.take("from") else None
         c.expect("to")
         stop = values.read(INT)
+        free = c.take("in")
+        if free:
+            c.expect("any")
+            c.expect("order")
         inner = names | {loop.axis.name: loop_position(loop.axis)} | {s.name: s.type for s in loop.carried}
         bound = {n: t for s in loop.body if isinstance(s, Let) for n, t in zip(s.names, s.types, strict=True)}
         holds: tuple[tile.Value, ...] = ()
@@ -193,6 +197,6 @@ class Body:
         if after:
             self.misplaced(after[0])
         before.pop()
-        made = replace(loop, full=Full(stop, start, holds, body))
+        made = replace(loop, full=Full(stop, start, holds, body, free))
         self.places.append((made, c.line.span))
         return made

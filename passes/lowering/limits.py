@@ -44,13 +44,15 @@ class Limits:
     """The first position that a loop has to visit and the one it may stop before; None where nothing bounds it.
 
     `full` is where every row needs every position: from the greatest of its first values to the least of its second
-    ones, all of `holds` are true. It is None where that is at most one position.
+    ones, all of `holds` are true. It is None where that is at most one position. If `free`, positions may be taken in
+    any order.
     """
 
     start: Limit = None
     stop: Limit = None
     full: tuple[tuple[Value, ...], tuple[Value, ...]] | None = ((), ())
     holds: tuple[Expr, ...] = ()
+    free: bool = False
 
 
 def limits(kernel: Kernel, walk: Walk) -> Limits:
@@ -60,11 +62,12 @@ def limits(kernel: Kernel, walk: Walk) -> Limits:
         return Limits()
     needed = reduce(either, (_needed(kernel, link, a) for link in walk.links for a in link.accumulators))
     start = stop = None
-    if not (walk.stores or walk.scans) and not any(
-        _counts(r.value, walked) for link in walk.links for r in link.references
-    ):
+    counting = any(_counts(r.value, walked) for link in walk.links for r in link.references)
+    whole = not (walk.stores or walk.scans or counting)
+    if whole:
         start, stop = _span(kernel, needed)
-    return replace(_full(kernel, needed), start=start, stop=stop)
+    free = whole and not any(_is_ordered(a) for link in walk.links for a in link.accumulators)
+    return replace(_full(kernel, needed), start=start, stop=stop, free=free)
 
 
 def outermost_bounded(kernel: Kernel) -> tuple[str, ...]:

@@ -88,7 +88,7 @@ def _full(kernel: Kernel, axis: tile.TileAxis, found: Limits) -> tile.Full | Non
     if beyond:
         last = reduce(lambda x, y: Elem("min", (x, y)), (*beyond, stop))
         last = kernel.b.bind(f"{axis.name}_full_stop", _greater(last, Lit(0, INT)), ())
-    return tile.Full(last, first)
+    return tile.Full(last, first, free=found.free and first is not None)
 
 
 def _greater(x: Value, y: Value) -> Value:

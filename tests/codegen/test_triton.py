@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -21,10 +22,13 @@ from einc.codegen.emit.names import Names, identifier
 from einc.codegen.run.load import launcher, load
 from einc.driver import compile_program, elaborate, parse
 from einc.ein import AxisDecl, Const, Extent, Operand
+from einc.evaluate import evaluate
 from einc.tile import Block
+from einc.tile.asked import choice
 from tests.support import tileprograms as programs
 from tests.support.backends import close, normal
 from tests.support.backends import run_in_triton as run
+from tests.support.compiled import in_parts, runner
 from tests.support.places import GOLDEN
 from tests.support.tileprograms import Scheduled
 
@@ -203,3 +207,33 @@ def test_unused_names_of_the_language_are_not_emitted() -> None:
     source = _source(programs.complex_product())
     assert "def maximum" not in source
     assert "import math" not in source
+
+
+WINDOW = "j <= i and i - j < 50"
+CUT = {
+    "softmax": (f"O[i, e] = softmax[j](where({WINDOW}, S, -inf)) * V[j, e]", 2),
+    "sum": (f"O[i, e] = where({WINDOW}, S, 0) * V[j, e]", 2),
+    "largest": (f"O[i] = max[j](where({WINDOW}, S, -inf))", 2),
+    "first": (f"O[i] = argmax[j : {WINDOW}](S)", 3),  # of equals: in order
+}
+
+
+@pytest.mark.parametrize("form", CUT)
+def test_blocks_that_a_mask_cuts_are_walked_in_one_loop(form: str) -> None:
+    """Those before the blocks that count as a whole and those after them, where their order does not matter."""
+    line, loops = CUT[form]
+    names = "QKV" if "V" in line else "QK"
+    signature = "Q[i, d], K[j, d], V[j, e]" if "V" in line else "Q[i, d], K[j, d]"
+    program = elaborate(
+        parse(f"def f({signature}):\n    S[i, j] = Q[i, d] * K[j, d]\n    {line}\n    return O\n", "cut")
+    )
+    choices = (*in_parts(1), choice("BI", 16), choice("BJ", 16))
+    sizes = {"i": 4096, "j": 4096, "d": 16, "e": 16}
+    c = compile_program(program, 2, TARGETS["sm_90"], sizes, choices=choices)
+    assert c.source.count(" in tl.range(") == loops
+    rng = np.random.default_rng(0)
+    for queries, keys in ((150, 150), (37, 90), (100, 20), (5, 3)):
+        given = {n: rng.integers(-3, 4, (queries if n == "Q" else keys, 16)).astype("f4") for n in names}
+        (wanted,) = evaluate(program, given)
+        (found,) = runner(c.on(INTERPRETER))(*map(torch.from_numpy, given.values()))
+        np.testing.assert_allclose(found.double().numpy(), wanted.astype(float), rtol=1e-4, atol=1e-4)

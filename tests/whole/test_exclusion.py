@@ -13,6 +13,7 @@ from einc.base.targets import INTERPRETER, TARGETS
 from einc.binding import bind
 from einc.evaluate import evaluate
 from einc.tile import Dot, Load, Loop
+from einc.tile.asked import choice
 from einc.tile.masks import conjuncts
 from einc.tile.walk import values_in
 from tests.support.compiled import in_parts, run_in_torch, runner
@@ -238,6 +239,42 @@ def test_what_no_row_counts_is_not_loaded(mask: str, by_loads: bool) -> None:
         given[name][~counts.astype(bool)] = np.nan
     found = runner(c.on(INTERPRETER))(*map(torch.from_numpy, given.values()))[0].double().numpy()
     np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("mask", ["j <= i and T[i] == U[j]", "T[i] == U[j]", "T[i] != U[j] and j > i", "U[j] > T[i]"])
+@pytest.mark.parametrize("kind", ["packed", "mixed"])
+def test_what_data_excludes_for_a_whole_tile_is_not_loaded(mask: str, kind: str) -> None:
+    """A position that no row of a tile counts is not read for it, whether all rows of the tile have the same or not."""
+    text = (
+        "def f(Q[i, d], K[j, d], V[j, e], T[i]: i32, U[j]: i32):\n    S[i, j] = Q[i, d] * K[j, d]\n"
+        f"    O[i, e] = softmax[j](where({mask}, S, -inf)) * V[j, e]\n    return O\n"
+    )
+    rng, rows = np.random.default_rng(0), 88
+    given = {n: rng.standard_normal((rows, 16)).astype("f4") for n in "QKV"}
+    ids = (np.arange(rows) // 24 if kind == "packed" else rng.integers(0, 4, rows)).astype("i4")
+    given |= {"T": ids, "U": ids}
+    program = driver.elaborate(driver.parse(text, "exclusion"))
+    c = driver.compile_program(
+        program, 2, TARGETS["sm_90"], {"i": 4096, "j": 4096, "d": 16, "e": 16},
+        choices=(*in_parts(1), choice("BI", 16), choice("BJ", 16)),
+    )  # fmt: skip
+    assert c.state.schedule is not None
+    dots = [v for kernel in c.state.schedule.kernels for v in values_in(kernel.body) if isinstance(v, Dot)]
+    assert dots
+    assert all(d.left_in is None for d in dots)
+    run = runner(c.on(INTERPRETER))
+    (wanted,) = evaluate(program, given)
+    i, j = np.arange(rows)[:, None], np.arange(rows)
+    counts = {
+        "j <= i and T[i] == U[j]": (j <= i) & (ids[:, None] == ids), "T[i] == U[j]": ids[:, None] == ids,
+        "T[i] != U[j] and j > i": (ids[:, None] != ids) & (j > i), "U[j] > T[i]": ids > ids[:, None],
+    }[mask]  # fmt: skip
+    for first in range(0, rows, 16):
+        tile = slice(first, first + 16)
+        excluded = ~counts[tile].any(0)
+        poisoned = {n: np.where(excluded[:, None], np.nan, x) if n in "KV" else x for n, x in given.items()}
+        found = run(*map(torch.from_numpy, poisoned.values()))[0].double().numpy()
+        np.testing.assert_allclose(found[tile], wanted[tile], rtol=1e-4, atol=1e-4)
 
 
 def test_what_another_dot_counts_is_loaded() -> None:
