@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator
 from typing import assert_never
 
 from einc.codegen.emit.layout import indented, wrapped
-from einc.codegen.emit.text import ATOM, Axes
+from einc.codegen.emit.text import Axes
+from einc.codegen.gluon.clearing import Clearing
 from einc.codegen.gluon.epilogue import Epilogue
 from einc.codegen.gluon.frame import AHEAD, Frame
 from einc.codegen.gluon.producer import phase, slot
@@ -16,10 +17,9 @@ from einc.tile.roles import ROWS, Begin, Event, Finish, Keep, Make, Release, Tur
 from einc.tile.walk import own_values, values_in, walk_values
 
 _BITS = 32  # of what a register holds
-_PART = 16  # positions of a block that are cleared at once
 
 
-class Consumer(Epilogue):
+class Consumer(Epilogue, Clearing):
     """Writes it: steps with masks, steps without, and the dots that the last step leaves."""
 
     def __init__(self, frame: Frame) -> None:
@@ -29,7 +29,7 @@ class Consumer(Epilogue):
         tiles: dict[Axes, str] = {(row, x): frame.names.fresh(f"TILE_{x.upper()}", ascii_only=True) for x in columns}
         homes = {x: f"gl.SliceLayout(0, {tiles[row, x]})" for x in columns}
         super().__init__(frame, tiles, {**homes, row: f"gl.SliceLayout(1, {tiles[row, columns[0]]})"}, str(ROWS))
-        self.tiles, self.row = tiles, row
+        self.tiles = tiles
         self.dots = {n: s.value for n, s in frame.lets.items() if isinstance(s.value, Dot)}
         self.states = {c.after: c for c in frame.walked.carried}
         self.stepping: dict[tuple[str, str], str] = {}
@@ -109,10 +109,10 @@ class Consumer(Epilogue):
         blocked = [a for a in self.frame.kernel.grid if a.blocked]
         for a in (*blocked, *self.frame.kernel.whole):
             if a.name in names:
-                size = str(ROWS) if a.name == self.row else self.python["block", a.name]
+                size = str(ROWS) if a.name == self.roles.axis else self.python["block", a.name]
                 name = self.take("value", a.name, a.name)
                 first = f"{self.frame.origins[a.name]} + " if a in blocked else ""
-                first += f"{self.frame.consumer} * {ROWS} + " if a.name == self.row else ""
+                first += f"{self.frame.consumer} * {ROWS} + " if a.name == self.roles.axis else ""
                 yield f"{name} = {first}gl.arange(0, {size}, layout={self.write.homes[a.name]}).to(INT)"
 
     def state(self, c: Carried) -> list[str]:
@@ -174,13 +174,6 @@ class Consumer(Epilogue):
             self.stepping[name, number] = self.names.fresh(f"first_{name}" if number == "0" else name)
         return self.stepping[name, number]
 
-    def place(self, number: str) -> str:
-        block = self.python["block", self.frame.walked.axis.name]
-        start = self.frame.start if self.frame.walked.start is not None else ""
-        if number == "0":
-            return start or "0"
-        return f"{start} + {number} * {block}" if start else f"{number} * {block}"
-
     def event(self, e: Event, body: dict[str, Let], number: str) -> Iterator[str]:
         match e:
             case Wait(ring=name, step=step):
@@ -213,12 +206,6 @@ class Consumer(Epilogue):
 
     def depth(self, ring: str) -> int:
         return next(r.depth for r in self.roles.rings if r.name == ring)
-
-    def at(self, number: str, step: int = 0) -> str:
-        """How many steps, those of earlier programs too, come before one that is so many after another."""
-        past = self.frame.past
-        own = past if number == "0" else self.frame.at if number == "step" else f"{past} + {number}"
-        return f"{own} {'-' if step < 0 else '+'} {abs(step)}" if step else own
 
     def begin(self, name: str, at: str) -> str:
         d = self.dots[name]
@@ -304,57 +291,3 @@ class Consumer(Epilogue):
         if d.acc not in (Ref(state.name), Fill(Lit(0, state.type.dtype))):
             code = self.write.full(d.acc, d.sides.result).code
             yield from wrapped(f"{self.python['value', state.name]} = {code}")
-
-    def clear(self, d: Dot, number: str) -> Iterator[str]:
-        """Zeros in the right side's block where no row of any consumer counts; all consumers write the same."""
-        assert isinstance(d.right, Ref)
-        assert d.left_in is not None
-        s, ring = self.frame.slots[d.right.name], next(r for r in self.roles.rings if d.right.name in r.loads)
-        sizes = [self.python["block", a] for a in s.axes]
-        at, each, wide = s.axes.index(d.inner), 16 // s.size, sizes[1]
-        if not self.write.axes(d.left_in):
-            return
-        found, rows = (self.names.fresh(n) for n in ("counts", f"{d.right.name}_rows"))
-        layout = self.names.fresh(f"ROWS_{d.right.name.upper()}", ascii_only=True)
-        lanes = f"{wide} // {each}"
-        there = self.frame.barriers[ring.name, "there"]
-        if self.row in self.write.axes(d.left_in):
-            yield from self.votes(d, found)
-        else:
-            yield from wrapped(f"{found} = {self.write.value(d.left_in, (d.inner,)).code}")
-        yield f"if {self.file.helper('agreed')}(tl.min({found}.to(tl.int32), 0) == 0):"
-        yield f"    {layout}: gl.constexpr = gl.BlockedLayout([1, {each}], [32 // ({lanes}), {lanes}], [4, 1], [1, 0])"
-        place = self.at(number)
-        yield f"    mbarrier.wait({there}.index({slot(place, ring.depth)}), {phase(place, ring.depth)})"
-        yield f"    {rows} = {s.name}.index({slot(place, ring.depth)}).reshape([{', '.join(sizes)}])"
-        spread, home = "[:, None]" if at == 0 else "[None, :]", f"gl.SliceLayout({1 - at}, {layout})"
-        if self.row in self.write.axes(d.left_in):
-            kept = f"gl.convert_layout({found}, {home}){spread}"
-            yield f"    {rows}.store(tl.where({kept}, {rows}.load({layout}), 0.0))"
-        else:  # part by part, since registers are full
-            block, own, some = self.python["block", d.inner], self.python["value", d.inner], self.names.fresh("some")
-            place = self.python["value", d.inner] = self.names.fresh(f"{d.inner}_part")
-            yield f"    for part in gl.static_range(0, {block}, {_PART}):"
-            yield f"        {place} = {self.place(number)} + part + gl.arange(0, {_PART}, layout={home}).to(INT)"
-            yield f"        {some} = {rows}.slice(part, {_PART}, {at})"
-            kept = f"({self.write.value(d.left_in, (d.inner,)).code}){spread}"
-            yield f"        {some}.store(tl.where({kept}, {some}.load({layout}), 0.0))"
-            self.python["value", d.inner] = own
-        yield "    hopper.fence_async_shared()"
-
-    def votes(self, d: Dot, found: str) -> Iterator[str]:
-        """Which positions count for a row of any consumer, where rows and positions decide that together."""
-        assert d.left_in is not None
-        kept, home, names = dict(self.python), self.write.homes[self.row], self.needed([d.left_in])
-        loaded = tuple(s for s in self.frame.before if isinstance(s, Let) and self.row in s.types[0].axes)
-        for c in range(self.roles.consumers):
-            rows = self.python["value", self.row] = self.names.fresh(f"{self.row}_{c}")
-            yield f"{rows} = {self.frame.origin} + {c * ROWS} + gl.arange(0, {ROWS}, layout={home}).to(INT)"
-            for s in loaded:
-                if s.names[0] in names:
-                    yield from wrapped(self.let(s, {n: self.names.fresh(f"{n}_{c}") for n in s.names}))
-            some = self.write.full(d.left_in, (d.row, d.inner)).at(ATOM)
-            vote = f"tl.max({some}.to(tl.int32), 0) > 0"
-            yield from wrapped(f"{found} = {f'{found} | ({vote})' if c else vote}")
-            self.python.clear()
-            self.python.update(kept)

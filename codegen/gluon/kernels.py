@@ -107,7 +107,7 @@ class _Main(Part):
 
     def lines(self) -> list[str]:
         """The body of the kernel."""
-        first, *others = map(self.count, self.kernel.grid)
+        first, *others = map(self.places_along, self.kernel.grid)
         programs = f"{self.frame.programs} = {' * '.join([f'tl.cast({first}, INT)', *others])}"
         program = "program = tl.program_id(0).to(INT)"
         begun = [programs] if self.roles.onward else [program, *self.frame.placing(WARPGROUP)]

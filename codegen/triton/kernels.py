@@ -132,7 +132,7 @@ class KernelWriter(Loops):
         grid, section = self.kernel.grid, self.kernel.choices.section
         counts: list[str] = []
         for a in grid if section > 1 else grid[1:]:
-            counts.append(self.count(a))
+            counts.append(self.places_along(a))
             if not counts[-1].isidentifier():
                 name = self.names.fresh(f"{'blocks' if a.blocked else 'size'}_{a.name}")
                 yield f"{name} = {counts[-1]}"
@@ -162,7 +162,7 @@ class KernelWriter(Loops):
         yield from self.position(a, f"{first} + {place} % ({section} * {columns}) % {inside}", rows)
         yield from self.position(b, f"{place} % ({section} * {columns}) // {inside}", columns)
 
-    def count(self, a: TileAxis) -> str:
+    def places_along(self, a: TileAxis) -> str:
         """The number of blocks of a grid along an axis, or of positions if it has none."""
         if not a.blocked:
             return self.size(a)

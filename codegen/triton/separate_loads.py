@@ -14,7 +14,7 @@ What a load in flight is masked by, Triton (3.6) would have to compute a block a
 What no row of a dot counts is not read, where nothing else in the loop needs it, and where the rows that count are an
 interval: a side that was loaded whole would have to go through registers, and back, to be masked, and to ask all rows
 of a tile takes as long. Where data decides beside, such as a document of each row, one row tells for all if they have
-the same, as the rows of most tiles do; only those of others are asked.
+the same, as the rows of most tiles do; only those of others are asked, and only for a side of one dot.
 """
 
 from __future__ import annotations
@@ -106,6 +106,8 @@ class _Counted:
         self.loop, self.unmasked, self.axes, self.edges = loop, unmasked, axes, edges
         self.lets = {s.names[0]: s for s in loop.body if isinstance(s, tile.Let) and len(s.names) == 1}
         self.names = {**names, **{n: s.types[0] for n, s in self.lets.items()}}
+        dots = [v for v in values_in(loop.body) if isinstance(v, Dot)]
+        self.multiplied = Counter(x.name for d in dots for x in (d.left, d.right) if isinstance(x, Ref))
         self.single = all(isinstance(s, tile.Let) and len(s.names) == 1 for s in loop.body)
 
     def loop_masked(self, taken: set[str]) -> tuple[list[tile.Let], tile.Loop]:
@@ -216,6 +218,8 @@ class _Counted:
                 late = self.lets[side.name] in ahead or any(isinstance(v, Dot) for v in values_in(tuple(ahead)))
                 p = conjunction(self.bounds(self.spelled(p), axis))
                 told = None if p is None else self.told(p, axis)
+                if told is not None and told[1] and self.multiplied[side.name] > 1:
+                    continue  # another dot would have to wait for what data decides
                 if not late and p is not None and told is not None and set(axes_of(p, self.names)) == {axis, d.inner}:
                     yield side.name, (axis, p, d.inner)
 

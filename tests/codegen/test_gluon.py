@@ -95,6 +95,31 @@ def test_what_no_row_counts_may_be_anything(name: str) -> None:
     assert torch.equal(found, wanted)
 
 
+@pytest.mark.parametrize(("name", "onward"), [("mha", True), ("causal", True), ("learned_bias", False)])
+def test_a_processor_goes_on_with_further_blocks_where_registers_have_room(name: str, onward: bool) -> None:
+    """Which one is next is counted in memory where some walk further than others."""
+    made = by_default(name, 128)
+    assert made.state.schedule is not None
+    (kernel,) = made.state.schedule.kernels
+    assert kernel.roles is not None
+    assert kernel.roles.onward == onward
+    assert ("processors(" in made.source) == onward
+    assert [bool(s.counter) for s in made.emitted.kernels] == [name == "causal"]
+
+
+@pytest.mark.parametrize("programs", [1, 3, 100])
+def test_any_number_of_processors_computes_the_same(programs: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(warps, "PROCESSORS", programs)
+    text = example("causal")
+    operands, scalars = arguments(text, 700, 700)
+    made = compiled(text, {**MANY, "i": 700, "j": 1024})
+    exact = elaborate(driver.parse(text))
+    (meant,) = evaluate(exact, {p.name: x.numpy() for p, x in zip(exact.operands, operands, strict=True)}, scalars)
+    found = torch.full(meant.shape, np.nan, dtype=torch.float64)
+    warps.run(made.source, made.emitted.launcher, operands, [found], *scalars.values())
+    np.testing.assert_allclose(found.numpy(), meant, rtol=1e-9, atol=1e-9)
+
+
 @pytest.mark.parametrize("name", SPECIALISED)
 def test_roles_read_back(name: str) -> None:
     schedule = compiled(example(name), {**MANY, "i": 1024, "j": 1024}).state.schedule
@@ -201,6 +226,7 @@ def test_what_is_computed_lies_under_the_dots_of_the_step_before(name: str, widt
         assert under >= taken
         assert before == sum(after) == 0
         assert not any(x.startswith(("STL", "LDL")) for x in body)
+        assert not any(x.startswith("R2UR") for x in body)  # slots are counted once for a warp, not by each thread
 
 
 @pytest.mark.aot
@@ -239,7 +265,10 @@ def has_roles(made: Compiled) -> list[bool]:
         ("alibi", 128, 4096, ""),
         ("causal", 64, 4096, "special functions take as long as dots"),
         ("softcap", 128, 4096, "special functions take as long as dots"),
-        ("mha", 256, 4096, "registers have room for short steps alone"),
+        ("mha", 256, 4096, ""),
+        ("softcap", 256, 4096, ""),
+        ("sliding_window", 256, 4096, ""),
+        ("relu", 64, 4096, "registers have room for short steps alone"),
         ("mha", 128, 100, "programs of so many rows are fewer than processors"),
         ("causal", 128, 1024, "its walk is short, and programs begin and end one after the other"),
         ("sliding_window", 128, 4096, "its walk begins and ends with blocks that are masked"),

@@ -72,15 +72,11 @@ def test_full_blocks_take_one_operation_for_an_exponent_and_none_for_masks(name:
             assert all(isinstance(x, tile.Elem) and x.op == "sub" and _is_scaled(x.args[0], types) for x in powers)
 
 
-@pytest.mark.parametrize("name", MASKED)
+@pytest.mark.parametrize("name", ["causal", "window", "capped"])
 def test_dots_have_no_conditions_where_rows_that_count_are_an_interval(name: str) -> None:
-    """Or are told by one row. Not for rows beyond the last one either: what these compute is not kept."""
-    found = [
-        [v for v in values_in(k.body) if isinstance(v, tile.Dot)] for k in kernels(gradients(*MASKED[name])).values()
-    ]
-    contracting = [dots for dots in found if dots]  # not those that tabulate bounds
-    assert len(contracting) == 2
-    for dots in contracting:
+    """Not for rows beyond the last one either: what these compute is not kept."""
+    for kernel in kernels(gradients(*MASKED[name])).values():
+        dots = [v for v in values_in(kernel.body) if isinstance(v, tile.Dot)]
         assert len(dots) >= 3
         assert not [d for d in dots if d.left_in is not None or d.right_in is not None]
 

@@ -44,13 +44,13 @@ def check(case: Cascade) -> None:
 
 
 @given(cascades())
-@settings(max_examples=100, deadline=None, suppress_health_check=SLOW)
+@settings(max_examples=300, deadline=None, suppress_health_check=SLOW)
 def test_random_cascades(case: Cascade) -> None:
     check(case)
 
 
 @given(cascades(), st.integers(0, 2))
-@settings(max_examples=10, deadline=None, suppress_health_check=SLOW)
+@settings(max_examples=25, deadline=None, suppress_health_check=SLOW)
 def test_random_cascades_in_kernels(case: Cascade, level: int) -> None:
     check_kernels(case, level)
 
@@ -66,6 +66,6 @@ def test_many_random_cascades(_batch: int, case: Cascade) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("_batch", range(10))
 @given(case=cascades(), level=st.integers(0, 2))
-@settings(max_examples=100, deadline=None, derandomize=False, suppress_health_check=SLOW)
+@settings(max_examples=300, deadline=None, derandomize=False, suppress_health_check=SLOW)
 def test_many_random_cascades_in_kernels(_batch: int, case: Cascade, level: int) -> None:
     check_kernels(case, level)
