@@ -116,10 +116,12 @@ class Alternative:
     """Another program of the same meaning, and the groups of equations that share a kernel to begin with.
 
     It is taken if its predicted time is less than the share `most` of that of the original program. One that `leads` to
-    others is compared with what these make of it: by itself it may gain nothing.
+    others is compared with what these make of it: by itself it may gain nothing. One that `divides` is taken only if
+    the groups that it makes stay apart, since joined again they could be divided again.
     """
 
     program: Program
     begin: Groups = ()
     most: float = 1.0
     leads: bool = False
+    divides: bool = False

@@ -12,7 +12,7 @@ A gated layer would otherwise write two tensors in f32, and evaluate its gate on
     kernel P: r[i] = sum[e](f), T[i, j] = g(r)   -->   kernel Q: r[i] = sum[e](f);  kernel P: T[i, j] = g(r)
 
 So may a reduction of rows alone be, which every block of columns would compute again: P reads a number for each row in
-place of all that it is made of. Other kernels that need it may compute it on their way.
+place of all that it is made of, if nothing else of P reads that. Other kernels may compute the number on their way.
 """
 
 from __future__ import annotations
@@ -64,12 +64,19 @@ def computed_once(program: Program, plans: Sequence[Planned], context: Context) 
 
 
 def _repeated(plan: Planned, context: Context) -> Iterator[frozenset[str]]:
-    """The equations of a plan, reductions among them, that each block of its columns, or its rows, computes again."""
+    """The equations of a plan, reductions among them, that each block of its columns, or its rows, computes again, of
+    what no other equation of it reads."""
     for group in (plan.columns, plan.rows):
         if positions(group, context) > context.block():
-            own = [eq for eq in plan.equations if set(group).isdisjoint(eq.space)]
-            if any(eq.monoid is not None for eq in own):
-                yield frozenset(eq.name for eq in own)
+            again = {eq.name for eq in plan.equations if set(group).isdisjoint(eq.space)}
+            own, others = ([eq for eq in plan.equations if (eq.name in again) == which] for which in (True, False))
+            more = _read_by(own) - _read_by(others) - {t.name for eq in own for t in eq.outputs}
+            if more and any(eq.monoid is not None for eq in own):
+                yield frozenset(again)
+
+
+def _read_by(equations: Sequence[Equation]) -> set[str]:
+    return {r.tensor for eq in equations for e in eq.expressions() for r in reads(e)}
 
 
 def _sides(c: Contraction, context: Context) -> Iterator[_Side]:

@@ -148,7 +148,7 @@ def _best(program: Program, context: Context) -> _Found:
 
 
 def _improved(found: _Found) -> _Found:
-    """The kernels after all alternatives that are better, one after the other; none is come back to."""
+    """The kernels after all alternatives that are better, one after the other."""
     left = {found.like}
     while (better := _better(found, left)) is not None:
         found = better
@@ -157,13 +157,13 @@ def _improved(found: _Found) -> _Found:
 
 
 def _better(found: _Found, left: Collection[object]) -> _Found | None:
-    """The first alternative that takes less time, if one does, and is not like those that were left."""
+    """The first alternative that takes less time, if one does; none that divides kernels into such as were left."""
     program, context, memory = found.search.program, found.search.context, found.search.memory
     for alternative in (a for law in _ALTERNATIVES for a in law(program, found.plans, context)):
         other = _searched(Search(drop_dead(alternative.program), context, memory), alternative.begin)
         if other is not None and alternative.leads:
             other = _improved(other)
-        if other is None or other.like in left or (alternative.most > 1 and not _is_apart(other, found, alternative)):
+        if other is None or (alternative.divides and (other.like in left or not _is_apart(other, found, alternative))):
             continue
         if other.is_better(found, alternative.most):
             return other
@@ -171,8 +171,7 @@ def _better(found: _Found, left: Collection[object]) -> _Found | None:
 
 
 def _is_apart(found: _Found, before: _Found, alternative: Alternative) -> bool:
-    """Does no kernel have several of the groups that the alternative makes? Joined, they lose what they may take longer
-    for."""
+    """Does no kernel have several of the groups that the alternative makes?"""
     names, kept = ([frozenset(eq.name for eq in p.equations) for p in f.plans] for f in (found, before))
     made = [g for g in alternative.begin if g not in kept]
     return all(sum(not own.isdisjoint(g) for g in made) < 2 for own in names)

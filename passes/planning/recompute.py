@@ -114,7 +114,7 @@ class _Recomputing:
             plain = all(_is_plain(e, self.program) for e in above) and all(_is_placed(r, above) for r in at)
             if plain and self.once.isdisjoint(_made(above)):
                 copied, program = _again(self.program, {eq.name}, at, above)
-                yield Alternative(program, [*others, apart, copied | {eq.name}], _NARROW)
+                yield Alternative(program, [*others, apart, copied | {eq.name}], _NARROW, divides=True)
 
     def reads_of(self, group: Collection[str]) -> set[str]:
         """The tensors that a group of equations reads."""
