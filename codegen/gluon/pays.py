@@ -22,7 +22,7 @@ from einc.tile.asked import PLAN
 from einc.tile.blocks import power
 from einc.tile.roles import ROWS
 from einc.tile.typing import axes_of, scope
-from einc.tile.walk import Scope, lets, loops, walk
+from einc.tile.walk import Scope, lets, walk
 
 _EARLY = (PLAN, "parts")  # choices that do not say how a kernel is written
 _STEPS = 6  # of a walk, by which a program makes up for the others that it leaves no room beside it
@@ -88,7 +88,6 @@ def _before(kernel: Kernel, context: Context) -> str:
 def _behind(kernel: Kernel) -> str:
     """What speaks against the roles that a kernel has."""
     assert kernel.roles is not None
-    (_loop,) = loops(kernel.body)
     products = Ledger(kernel, kernel.roles.axis, kernel.roles.consumers).flops // (2 * ROWS)
     if not _picks(kernel, kernel.roles.axis) and products < _SHORT:
         return "registers have room for short steps alone"

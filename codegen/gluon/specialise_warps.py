@@ -11,9 +11,9 @@ A dot whose sides are all loaded belongs to its own step; one with a computed si
 while that side of the next block is computed. That needs a dot whose result only a state takes. A dot that only adds
 up what is loaded is finished when that of the next step has begun. Copies go by descriptors, to slots in shared memory,
 as many as there is room for. What is computed stays in registers, which decide how long a block of the walk is. Where
-later blocks of rows take longer, they run first, and those of few heads at a time, whose keys stay in the cache. Where
-registers have room for that, a processor goes on from one block of the grid to the next: in steps that are the same for
-all where they walk equally far; else to the first that none has begun.
+later blocks of rows take longer, they run first, and those of few other positions of the grid at a time, whose walks
+stay in the cache. Where registers have room for that, a processor goes on from one block of the grid to the next: in
+steps that are the same for all where they walk equally far; else to the first that none has begun.
 """
 
 from __future__ import annotations

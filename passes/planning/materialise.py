@@ -76,7 +76,7 @@ def _repeated(plan: Planned, context: Context) -> Iterator[frozenset[str]]:
 
 
 def _read_by(equations: Sequence[Equation]) -> set[str]:
-    return {r.tensor for eq in equations for e in eq.expressions() for r in reads(e)}
+    return {name for eq in equations for e in eq.expressions() for name in tensors_of(e)}
 
 
 def _sides(c: Contraction, context: Context) -> Iterator[_Side]:
