@@ -44,15 +44,16 @@ _NOTED = _Noted()
 
 @contextmanager
 def noted() -> Iterator[list[Launched]]:
-    """The launches that this thread makes on a GPU inside of the context, in order."""
+    """The launches that this thread makes on a GPU inside of the context, in order; a context around it knows none of
+    them if this one ends by an error."""
     before, found = _NOTED.launches, list[Launched]()
     _NOTED.launches = found
     try:
         yield found
     finally:
         _NOTED.launches = before
-        if before is not None:
-            before += found
+    if before is not None:
+        before += found
 
 
 @lru_cache(maxsize=1024)

@@ -138,13 +138,16 @@ class InTriton:
 
     def run(self, tensors: Tensors, scalars: Scalars, out: Outputs = ()) -> Outputs:
         """The results in order, in the tensors `out` if there are any."""
+        from einc.codegen.run.load import noted
+
         single = len(self.fitting.program.results) == 1
         values: Mapping[str, Any] = {**tensors, **scalars}
         into = out[0] if out and single else out or None
         with self.lock:
             while True:
                 try:
-                    found = self.launch(*map(values.get, self.order), out=into, **self.device)  # None is a default
+                    with noted():  # none of those that were made before one had no room
+                        found = self.launch(*map(values.get, self.order), out=into, **self.device)  # None is a default
                 except RoomError:
                     self.tighten()
                 else:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 import einc
+from einc.base.errors import RoomError
 from einc.base.facts import Fact
 from einc.base.targets import TARGETS
 from einc.base.types import BF16
@@ -193,3 +194,26 @@ def test_those_who_watch_launches_see_them_made_anew(monkeypatch: pytest.MonkeyP
     tensors, out = draw(), (torch.zeros(5, 4), torch.zeros(5))
     run([*tensors, *out], [], [25])
     close(out, exact(f, *tensors, n=25, scale=0.5))
+
+
+def test_launches_before_one_without_room_are_not_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first of two kernels runs, the second has no room: smaller tiles, whose launches alone are repeated."""
+    f, tensors = einc.compile(TEXT, splits=2), draw()
+    launch, runs = launched(f, *tensors, n=17), interpret.run
+    before, made = launch.fitting.source, list[str]()
+
+    def crowded(kernel: Any, programs: int, *args: Any, **meta: Any) -> None:
+        made.append(kernel.fn.__name__)
+        if len(made) == 2:
+            raise RoomError("there is no room", fact="2 of 1", hint="use smaller extents")
+        runs(kernel, programs, *args, **meta)
+
+    monkeypatch.setattr(interpret, "run", crowded)
+    results, run = launch.first(dict(zip("QKV", tensors, strict=True)), {"n": 17, "scale": 0.5}, [])
+    close(results, exact(f, *tensors, n=17))
+    assert launch.fitting.source != before
+    assert len(made) > 2
+    assert run is not None
+    assert len(run.__self__.steps) == len(made) - 2  # type: ignore[attr-defined]
+    tensors = draw()
+    close(run(tensors, [t.data_ptr() for t in tensors], []), exact(f, *tensors, n=17))
