@@ -17,7 +17,7 @@ from einc.base.facts import Fact
 from einc.base.files import read_text
 from einc.driver import elaborate
 from einc.ein.printer import print_program
-from einc.inspection import Inspected, Known, usually
+from einc.inspection import Inspected, Known, openly
 from einc.options import read_options
 from einc.runtime.arguments import Arguments
 from einc.runtime.callee import Called, callee
@@ -238,8 +238,8 @@ class Program(Inspected):
         result `O` that has a derivative, of its shape and type; it gives `dQ` for each operand `Q` asked for, in the
         program's order, of its shape and type. What saves tensors is its `ahead`. `given` and arguments by name are
         those of a call, on the meta device if need be: the gradients are those for their types, and what is saved and
-        compiled is decided for their sizes and their device. Without them, operands are float32, and what is saved is
-        decided for small ones. Where a parameter of the program is called `given`, the keyword is that parameter's.
+        compiled is decided for their sizes and their device. Without them, operands are float32, of likely sizes. Where
+        a parameter of the program is called `given`, the keyword is that parameter's.
 
         Raises `CallError` for a name that is no operand, an operand of integers or truth values, and one that no result
         depends on.
@@ -251,19 +251,17 @@ class Program(Inspected):
         program, known = self._bound(self._arrange(given, named, shaped=True))
         return self._gradient(program, names, known)
 
-    def gradient_for(
-        self, facts: Mapping[str, Fact], extents: Mapping[str, int] | None, names: Sequence[str]
-    ) -> Gradient:
-        """The same for operands that need not be there; `extents` are of all axes, None if they are not known."""
-        return self._gradient(elaborate(self.text, facts), names, None if extents is None else Known(extents))
+    def gradient_for(self, facts: Mapping[str, Fact], extents: Mapping[str, int], names: Sequence[str]) -> Gradient:
+        """The same for operands that need not be there; `extents` are of all axes."""
+        return self._gradient(elaborate(self.text, facts), names, Known(extents))
 
     def _gradient(self, program: ein.Program, names: Sequence[str], known: Known | None) -> Gradient:
         from einc.derive import ahead, asked, backward
 
-        deciding = known or usually(program)
-        machine = self.options.machine(deciding.where)
+        known = known or openly(program)
+        machine = self.options.machine(known.where)
         program = self.options.meant(program)
-        run = ahead(program, asked(program, names), self.options.level, machine, deciding.extents)
+        run = ahead(program, asked(program, names), self.options.level, machine, known.extents)
         return Gradient(program, run, backward(run, names), replace(self.options, choices=(), begin=None), known)
 
     @property
@@ -293,10 +291,10 @@ class Gradient(Program):
     `saved` are those results of `ahead` that this one reads, whether they are results of the program or not.
     """
 
-    def __init__(self, whole: ein.Program, run: Ahead, half: Behind, options: Options, known: Known | None) -> None:
+    def __init__(self, whole: ein.Program, run: Ahead, half: Behind, options: Options, known: Known) -> None:
         super().__init__(print_program(half.program), None, options, half_of(half.program, options))
         self.ahead = Program(print_program(run.program), None, options)
-        self._known, self.ahead._known = (known and _of(p, whole, known) for p in (half.program, run.program))
+        self._known, self.ahead._known = (_of(p, whole, known) for p in (half.program, run.program))
         self.saved = tuple(run.program.results[k] for kind, k in half.sources if kind == "output")
         self._origin, self._fates, self._behind = (whole, run, half), run.fates, True
 

@@ -78,14 +78,12 @@ class Inspected:
         return self.options.compile(elaborate(self.text, facts), extents)
 
     def compiled(self, /, *operands: Array, **named: Any) -> Compiled:
-        """Every stage of the compilation, for these operands; without any, for float32 operands of no known size.
+        """Every stage of the compilation, for these operands; without any, for float32 operands of likely sizes.
 
         Operands on the meta device, which have a shape and no memory, will do.
         """
         if not operands and not named:
-            if self._known is None:
-                return self.options.compile(self._meaning, None)
-            return self._made(self._meaning, self._known)
+            return self._made(self._meaning, self._known or openly(self._meaning))
         return self._made(*self._bound(self._arrange(operands, named, shaped=True)))
 
     def _made(self, program: ein.Program, known: Known) -> Compiled:
@@ -265,6 +263,13 @@ def usually(program: ein.Program) -> Known:
     from einc.explain.sizes import USUAL, extents, usual
 
     return Known(extents(program, usual(program), {}, USUAL))
+
+
+def openly(program: ein.Program) -> Known:
+    """Likely extents: what kernels are planned for where no operands are given."""
+    from einc.explain.sizes import USUAL, extents, likely
+
+    return Known(extents(program, likely(program, {}), {}, USUAL))
 
 
 def _place(given: Arguments) -> Place | None:

@@ -111,8 +111,8 @@ class Replay:
         for s in self.steps:
             s.run(
                 s.programs, 1, 1, stream, s.function, s.metadata, None, None, None,
-                *(s.addresses(pointers, self.device) if s.described or s.counts else [pointers[k] for k in s.pointers]), *s.numbers,
-                *[x if k is None else scalars[k] for k, x in s.scalars], *s.constants,
+                *(s.addresses(pointers, self.device) if s.described or s.counts else [pointers[k] for k in s.pointers]),
+                *s.numbers, *[x if k is None else scalars[k] for k, x in s.scalars], *s.constants,
             )  # fmt: skip
         return [made[k] for k in self.order]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from einc.binding import bind
 from einc.driver import Compiled, elaborate
 from einc.ein import Program as Meaning
 from einc.explain import Story
+from einc.explain.sizes import likely
 from einc.runtime.tensors import as_numpy, dtype_of, is_torch
 from einc.stages import Stage
 from einc.trials.request import Request
@@ -52,13 +53,14 @@ def meaning(program: Program, request: Request) -> Meaning:
 
 
 def compile_for(program: Program, request: Request, gradient: Sequence[str] | None = None) -> Compiled:
-    """The program compiled for the requested types and sizes; given sizes are checked.
+    """The program compiled for the requested types and sizes; given sizes are checked, and likely ones taken for those
+    that are not given.
 
     With operands named by `gradient`, which are all of floats if it names none, its gradients instead.
     """
     if gradient is not None:
         return gradient_for(program, request, gradient).compiled()
-    found = _checked(program, request)
+    found, request = _checked(program, request)
     return program.compiled_for(request.facts(found), request.extents(found))
 
 
@@ -70,7 +72,7 @@ def stages_for(program: Program, request: Request, gradient: Sequence[str] | Non
 
 
 def gradient_for(program: Program, request: Request, names: Sequence[str]) -> Gradient:
-    """The gradients of the program for the requested types and sizes; without sizes, for any.
+    """The gradients of the program for the requested types and sizes, and likely sizes of axes that are given none.
 
     Raises `CallError` for choices, which are of kernels: those of the gradients have none.
     """
@@ -80,16 +82,16 @@ def gradient_for(program: Program, request: Request, names: Sequence[str]) -> Gr
             fact="choices and splits were asked for",
             hint="dump --gradient --after elaborate, and choices for the program that it prints",
         )
-    found = _checked(program, request)
-    return program.gradient_for(request.facts(found), request.extents(found) if request.sizes else None, names)
+    found, request = _checked(program, request)
+    return program.gradient_for(request.facts(found), request.extents(found), names)
 
 
-def _checked(program: Program, request: Request) -> Meaning:
-    """The program for a request, whose sizes fit it."""
+def _checked(program: Program, request: Request) -> tuple[Meaning, Request]:
+    """The program for a request, whose sizes fit it, and the request with sizes of all axes that have no formula."""
     found = meaning(program, request)
     if request.sizes and request.complete(found):
         bind(found, {name: f.shape for name, f in request.facts(found).items()}, request.scalars)
-    return found
+    return found, replace(request, sizes=likely(found, request.sizes))
 
 
 def story_for(program: Program, request: Request, gradient: Sequence[str] | None = None) -> Story:

@@ -1,8 +1,13 @@
-"""Gradients of the library by kernels on a GPU: as near as torch's own, and the same bits twice."""
+"""Gradients of the library by kernels on a GPU: as near as torch's own, and the same bits twice.
+
+Torch may add up in parts. Rounding of a sum that a kernel adds up one by one grows as the root of the number of terms
+(Higham and Mary, A New Approach to Probabilistic Rounding Error Analysis, 2019), which is allowed for beside it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import sqrt
 from typing import Any
 
 import pytest
@@ -57,8 +62,10 @@ def test_library(case: Case, dtype: torch.dtype) -> None:
         return program(**given)
 
     found = c.repeatedly(kernels, c.operands, cotangents)
+    longest = max(n for t in c.operands.values() for n in (1, *t.shape))
+    each = EPSILON[torch.float32] * sqrt(longest)  # of as many products, added one after the other as their sums arise
     for n in c.by:
         known = [library.spread(way, exact, n) for way in own if n in way[0]]
-        assert library.spread(found, exact, n) <= library.FACTOR * max([EPSILON[dtype], *known]), n
+        assert library.spread(found, exact, n) <= max(each, library.FACTOR * max([EPSILON[dtype], *known])), n
     again = c.repeatedly(kernels, c.operands, cotangents)
     assert all(torch.equal(a[n], b[n]) for a, b in zip(found, again, strict=True) for n in c.by)

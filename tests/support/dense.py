@@ -165,7 +165,7 @@ _OPERATIONS: dict[str, Callable[..., Tensor]] = {
 
 def _apply(op: str, args: list[Tensor], real: torch.dtype) -> Tensor:
     if op == "rand":
-        numbers = [a.numpy() for a in _broadcast(*args)]
+        numbers = [a.cpu().numpy() for a in _broadcast(*args)]
         return torch.as_tensor(uniform(numbers[0], numbers[1:])).to(real)
     if op == "complex":
         return torch.complex(*_broadcast(*(a.to(real) for a in args)))

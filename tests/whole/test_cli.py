@@ -198,13 +198,14 @@ def test_dump_shows_what_changed() -> None:
 
 
 def test_kernels_that_are_dumped_are_a_program() -> None:
-    shown = good("dump", "-e", MATMUL, "--after", "place-loads", "--target", "sm_90")
+    sizes = ("--size", "i=64,j=64,k=64")
+    shown = good("dump", "-e", MATMUL, "--after", "place-loads", "--target", "sm_90", *sizes)
     assert "\nkernels after place-loads\nkernel " in shown
     assert good("dump", "-", "--after", "place-loads", given=shown) == shown
     assert "error" in good("run", "-", "--size", "i=5,j=6,k=7", given=shown)
     assert good("check", "-", given=shown) == good("check", "-e", MATMUL)
-    assert good("emit", "-", given=shown) == good("emit", "-e", MATMUL)
-    words = ("--size", "i=64,j=64,k=64", "--target", "sm_90", "--json")
+    assert good("emit", "-", *sizes, given=shown) == good("emit", "-e", MATMUL, *sizes)
+    words = (*sizes, "--target", "sm_90", "--json")
     told, wanted = (
         json.loads(good("explain", "-", *words, given=shown)),
         json.loads(good("explain", "-e", MATMUL, *words)),
@@ -232,6 +233,26 @@ def test_emit_triton(tmp_path: Path) -> None:
     assert (tmp_path / "fresh" / "einsum.py").exists()
     assert "unknown target" in bad(1, "emit", "-e", MATMUL, "--target", "sm_99")
     assert "is none of" in bad(2, "emit", "-e", MATMUL, "--format", "sass")
+
+
+ATTENTION = """
+def attention(Q[b, h, i, d], K[b, h, j, d], V[b, h, j, e]):
+    S[b, h, i, j] = rsqrt(|d|) * Q[b, h, i, d] * K[b, h, j, d]
+    O[b, h, i, e] = softmax[j](S) * V[b, h, j, e]
+    return O
+"""
+
+
+@pytest.mark.parametrize("sizes", [(), ("-s", "d=128")], ids=["none", "a width"])
+def test_files_are_written_for_long_axes_where_sizes_are_open(sizes: tuple[str, ...]) -> None:
+    """Scores are in no memory, and no program has all positions of their axes."""
+    for gradient in ((), ("--gradient",)):
+        source = good("emit", "-e", ATTENTION, "--dtype", "bf16", *sizes, *gradient)
+        assert "torch.empty((b, h, i, j)" not in source
+        assert len(re.findall(r"^    launch\(", source, re.M)) == (3 if gradient else 1)
+        tiles = re.findall(r"^    B[IJ] = (?:tile_size\(\w, 16, )?(\d+)\)?$", source, re.M)
+        assert len(tiles) == len(re.findall(r"^    B[IJ] = ", source, re.M)) > 0
+        assert all(int(n) <= 128 for n in tiles)
 
 
 @pytest.mark.aot
