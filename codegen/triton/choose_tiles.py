@@ -9,6 +9,7 @@ a side; everything else fills the target's tile from the innermost axis outwards
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import product as combinations
 from math import prod
@@ -16,7 +17,7 @@ from math import prod
 from einc import tile
 from einc.base.targets import Target
 from einc.codegen.triton.contracted import LEAST, least_inner
-from einc.codegen.triton.occupancy import RESERVED, stages_needed
+from einc.codegen.triton.occupancy import Extents, stages_needed
 from einc.codegen.triton.products import fastest
 from einc.codegen.triton.sizing import Sizing, Tiles, plain_tiles
 from einc.pipeline import Context
@@ -27,10 +28,9 @@ from einc.tile.walk import tile_axes
 
 _HALF = 64  # rows and columns where dots follow each other; two bytes each are a swizzled row
 _CHAINED = ((64, 4), (32, 8), (16, 8))  # rows and warps where dots follow each other: Hopper's, then earlier ones
-# rows, walked, warps and stages where more than two follow, and the eighths of the registers that results may take,
-# which masks leave less of
+# rows, walked, warps and stages where more than two follow, and the eighths of the registers that results may take
 _SEVERAL = ((64, 64, 4, 3, 5), (128, 64, 8, 3, 5), (64, 64, 4, 2, 6), (64, 32, 4, 3, 5), (128, 64, 8, 2, 5))
-_MASKED = 5
+_UNMASKED, _MASKED, _CLEARED = 8, 5, 4  # eighths that masks leave, and sides that go through registers to be cleared
 _STEPPED = ((128, 64, 8), (64, 64, 4), (64, 32, 4), (32, 32, 4), (16, 16, 4))  # rows, columns, warps; fastest first
 _WARPS = 8  # that keep a multiprocessor's matrix units busy
 _EXACT = ((64, 8), (32, 8), (16, 8))  # the same where all of them go through vector units
@@ -198,6 +198,12 @@ def _busy(k: Sizing) -> Tiles | None:
 
     Results and states of so many dots leave room for few programs, and a single one of four warps waits for itself.
     """
+    crowded = _several(k, k.occupancy.crowded, _CLEARED) if k.occupancy.clears else None
+    return crowded or _several(k, k.occupancy.results, _MASKED if k.masked else _UNMASKED)
+
+
+def _several(k: Sizing, taken: Callable[[Extents], int], most: int) -> Tiles | None:
+    """The first of such tiles that leave registers enough, of which so many eighths may be taken at most."""
     target = k.target
     for rows, inner, warps, stages, share in _SEVERAL:
         blocks = {"row": Block(LEAST, rows), "column": Block(LEAST, _HALF)}
@@ -206,8 +212,7 @@ def _busy(k: Sizing) -> Tiles | None:
         sizes = k.sizes(blocks)
         room = target.registers * warps // 8
         tiles = Tiles(blocks, warps, stages)
-        most = min(share, _MASKED) if k.masked else share
-        if k.occupancy.results(sizes) <= room * most // 8 and _programs(tiles, k) * warps >= _WARPS:
+        if taken(sizes) <= room * min(share, most) // 8 and k.at_once(tiles) * warps >= _WARPS:
             return tiles
     return None
 
@@ -215,14 +220,8 @@ def _busy(k: Sizing) -> Tiles | None:
 def _two(tiles: Tiles, k: Sizing) -> Tiles:
     """The tiles with a stage less where that lets two programs run at once, and one has too few warps to be alone."""
     fewer = replace(tiles, stages=tiles.stages - 1)
-    alone = tiles.warps < _WARPS and tiles.stages > 2 and _programs(tiles, k) == 1
-    return fewer if alone and _programs(fewer, k) > 1 else tiles
-
-
-def _programs(tiles: Tiles, k: Sizing) -> int:
-    """The programs that run at once on a multiprocessor, by the shared memory that they take."""
-    taken = k.occupancy.shared(k.sizes(tiles.blocks), tiles.stages, tiles.warps)
-    return (k.target.shared + RESERVED) // (taken + RESERVED)
+    alone = tiles.warps < _WARPS and tiles.stages > 2 and k.at_once(tiles) == 1
+    return fewer if alone and k.at_once(fewer) > 1 else tiles
 
 
 def _is_held(tiles: Tiles, k: Sizing) -> bool:

@@ -14,7 +14,8 @@ from dataclasses import dataclass, replace
 from math import prod
 
 from einc.base.targets import Target
-from einc.tile import Dot, Fold, Kernel, Let, Load, Loop, Ref, Statement, TileType
+from einc.base.types import DType
+from einc.tile import Dot, Fold, Kernel, Let, Load, Loop, Ref, Statement, TileType, Value
 from einc.tile.typing import multiplied
 from einc.tile.walk import lets, loops, values_in, walk_values
 from einc.tile.windows import read_by_dots
@@ -69,9 +70,11 @@ class Occupancy:
         self.loops = [(_operands(o.body, made, o), _exchanged(o.body)) for o in around]
         self.dots_of = [[v.sides for v in values_in(o.body) if isinstance(v, Dot)] for o in around]
         self.results_of = [[_space(s.types[0]) for s in lets(o.body) if _has_dot(s)] for o in around]
+        multiplies = dict(multiplied(kernel))
+        self.cleared_of = [list(_cleared(o.body, made, multiplies)) for o in around]
         self.computed = _computed(body)
         self.walked = [axes for o in around for axes in _computed(o.body) if o.axis.name in axes]
-        self.exact = [d.sides for d, t in multiplied(kernel) if t.is_float and t.size >= 4 and t == t.held]
+        self.exact = [d.sides for d, t in multiplies.items() if t.is_float and t.size >= 4 and t == t.held]
         self.held, self.live = _live(kernel)
 
     def shared(self, sizes: Extents, stages: int, warps: int) -> int:
@@ -110,6 +113,16 @@ class Occupancy:
         """Bytes of the results of the dots of one loop, of the loop with the most."""
         return max((sum(x.bytes(sizes) for x in dots) for dots in self.results_of), default=0)
 
+    @property
+    def clears(self) -> bool:
+        """Does a dot in a loop take a side through registers?"""
+        return any(self.cleared_of)
+
+    def crowded(self, sizes: Extents) -> int:
+        """Bytes of these results, and of the sides that go through registers beside them."""
+        both = zip(self.results_of, self.cleared_of, strict=True)
+        return max((sum(x.bytes(sizes) for x in (*dots, *sides)) for dots, sides in both), default=0)
+
     def streamed(self, sizes: Extents) -> tuple[int, int]:
         """Bytes that dots read of one block of a loop, and their products with it, of the loop with the most bytes."""
         moved = [sum(x.bytes(sizes) for x in operands if x.staged) for operands, _ in self.loops]
@@ -124,6 +137,26 @@ class Occupancy:
 
 def _space(t: TileType, staged: bool = False) -> _Space:
     return _Space(t.axes, max(t.dtype.size, 1), staged)
+
+
+def _cleared(body: Body, made: Mapping[str, Let], types: Mapping[Dot, DType]) -> Iterator[_Space]:
+    """The sides of dots that are 0 where the other side does not count and data says so: no load can leave them out."""
+    for v in values_in(body):
+        if isinstance(v, Dot):
+            for counts, axes in ((v.left_in, (v.inner, v.column)), (v.right_in, (v.row, v.inner))):
+                if counts is not None and any(isinstance(x, Load) for x in _behind(counts, made)):
+                    yield _Space(axes, types[v].size)
+
+
+def _behind(value: Value, made: Mapping[str, Let]) -> Iterator[Value]:
+    """All that a value is computed from, but through dots."""
+    seen, stack = set[str](), [value]
+    while stack:
+        for v in walk_values(stack.pop()):
+            yield v
+            if isinstance(v, Ref) and v.name in made and v.name not in seen and not _has_dot(made[v.name]):
+                seen.add(v.name)
+                stack.append(made[v.name].value)
 
 
 def _has_dot(let: Let) -> bool:

@@ -10,7 +10,7 @@ from math import inf, prod
 from einc import tile
 from einc.base.facts import MOST_ALIGNED, row_major
 from einc.codegen.triton.contracted import least_inner
-from einc.codegen.triton.occupancy import Occupancy
+from einc.codegen.triton.occupancy import RESERVED, Occupancy
 from einc.codegen.triton.products import Tile as Shape
 from einc.codegen.triton.products import is_possible, seconds
 from einc.pipeline import GATHERED, Context, Product
@@ -95,6 +95,11 @@ class Sizing:
         """Are there several dots in a loop that takes one position at a time?"""
         stepping = [s.body for s in loops(self.kernel.body) if not s.axis.blocked]
         return any(sum(isinstance(v, tile.Dot) for v in values_in(body)) > 1 for body in stepping)
+
+    def at_once(self, tiles: Tiles) -> int:
+        """The programs that run at once on a multiprocessor, by the shared memory that they take."""
+        taken = self.occupancy.shared(self.sizes(tiles.blocks), tiles.stages, tiles.warps)
+        return (self.target.shared + RESERVED) // (taken + RESERVED)
 
     @property
     def masked(self) -> bool:

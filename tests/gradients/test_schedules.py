@@ -221,3 +221,25 @@ def test_gradients_of_65536_positions_take_less_than_one_and_a_half_gigabytes() 
     """The peak of a process through both halves, above what it held before."""
     done = subprocess.run([sys.executable, "-c", WINDOW], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(("d", "inner"), [(64, (64, 32)), (128, (32, 32))])
+def test_sides_that_data_clears_leave_room_for_two_programs(d: int, inner: tuple[int, int]) -> None:
+    """Where documents decide what counts, keys and queries go through registers: blocks are short beside wide heads."""
+    text = """def f(Q[b, h, i, d]: bf16, K[b, h, j, d]: bf16, V[b, h, j, e]: bf16, T[n]: i32):
+    S[b, h, i, j] = rsqrt(|d|) * Q[b, h, i, d] * K[b, h, j, d]
+    A[b, h, i, j] = where(j <= i and T[i] == T[j], S, -inf)
+    O[b, h, i, e] = softmax[j](A) * V[b, h, j, e]
+    return O
+"""
+    sizes = {"b": 4, "h": 16, "i": 4096, "j": 4096, "n": 4096, "d": d, "e": d}
+    program = driver.elaborate(driver.parse(text))
+    second = behind(ahead(program, "QKV", 2, MACHINES["sm_90"], sizes), program.results).program
+    made = driver.compile_program(second, 2, MACHINES["sm_90"], every_extent(second, sizes, {}))
+    assert made.state.schedule is not None
+    chosen = {
+        s.tensor: k.choices for k in made.state.schedule.kernels for s in each(k.body) if isinstance(s, tile.Store)
+    }
+    for name, row, walked, n in (("dQ", "i", "j", inner[0]), ("dV", "j", "i", inner[1])):
+        tiles = dict(chosen[name].tiles)
+        assert (tiles[row].cap, tiles[walked].cap, chosen[name].warps) == (64, n, 4)
