@@ -11,7 +11,7 @@ from einc.ein.arithmetic import ScalarValue, evaluate_formula
 from einc.explain.counts import Sizes
 
 USUAL, USUAL_BATCH = 64, 4  # the extents of axes that are given none
-_LONG = 4096  # of an axis that any number of positions may be given
+_LONG, _MANY = 4096, 16  # of an axis that any number of positions may be given, and of such a batch axis
 
 
 def usual(program: Program) -> dict[str, int]:
@@ -30,7 +30,7 @@ def likely(program: Program, given: Mapping[str, int]) -> dict[str, int]:
     batch, scores = _batch(program), _scores(program)
     width = max((n for a, n in given.items() if a not in batch | scores), default=USUAL)
     lengths = {a: _LONG if not scores or a in scores else width for a in _free(program)}
-    return lengths | dict.fromkeys(batch, USUAL_BATCH) | dict(given)
+    return lengths | dict.fromkeys(batch, _MANY) | dict(given)
 
 
 def _scores(program: Program) -> set[str]:
