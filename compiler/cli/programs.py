@@ -149,6 +149,8 @@ def emit(
 ) -> None:
     """Write the Triton file, or what it compiles to for a target; no GPU is needed.
 
+    The file takes operands of any sizes. Its tiles suit those that are given, and long axes where none is.
+
     With `--gradient`, the file also gives the gradients, by a function that torch differentiates.
     """
     from einc.cli.emission import FORMATS, aot, place

@@ -63,10 +63,10 @@ def test_it_is_for_the_operands_that_are_given(by_name: bool) -> None:
     assert backward.compiled().context.sizes["i"] == 512
 
 
-def test_without_operands_they_are_float32_and_small() -> None:
+def test_without_operands_they_are_float32_of_likely_sizes() -> None:
     backward = einc.compile(CAUSAL).gradient("Q")
     assert "Q[b, h, i, d]: f32" in backward.text.source.text
-    assert backward.story().sizes["i"] == 64
+    assert backward.story().sizes == {"b": 16, "h": 16, "i": 4096, "j": 4096, "d": 64, "e": 64}
 
 
 @pytest.mark.parametrize(
