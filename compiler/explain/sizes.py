@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from einc import ein
 from einc.base.errors import Error
-from einc.ein import Program, reads
+from einc.ein import Program, tensors_of
 from einc.ein.arithmetic import ScalarValue, evaluate_formula
 from einc.explain.counts import Sizes
 
@@ -38,7 +38,7 @@ def _scores(program: Program) -> set[str]:
     made: dict[str, frozenset[str]] = {}
     found: set[str] = set()
     for e in program.equations:
-        read = {r.tensor for x in e.computed() for r in reads(x)}
+        read = {name for x in e.computed() for name in tensors_of(x)}
         within = [made[t] for t in read if t in made]
         if e.monoid is not None:
             found |= {a for axes in within if not axes.isdisjoint(e.over) for a in axes}
