@@ -16,8 +16,6 @@ from einc.pipeline.emitted import Signature
 from einc.tile.walk import repeated_axes
 from einc.tile.windows import Box, by_descriptor
 
-_NARROW = 2  # bytes of an element of tensors whose rows begin at whole lines between kernels
-
 Options = Callable[[Signature, Callable[[str], str]], Mapping[str, str]]  # of a launch, given the names of tile sizes
 
 
@@ -95,7 +93,7 @@ class _Launcher(Bound):
 
     def empty(self, name: str, device: str) -> str:
         dtype, dims = self.outputs[name]
-        if name not in self.results and dtype.size == _NARROW and len(dims) > 1:
+        if name in self.file.lined:
             lined = self.file.helper("lined")
             return f"{self.tensor[name]} = {lined}({self.shape(dims)}, {TORCH[dtype.name]}, {device})"
         return f"{self.tensor[name]} = torch.empty({self.shape(dims)}, dtype={TORCH[dtype.name]}, device={device})"

@@ -43,11 +43,13 @@ RESERVED = OWN | library.NAMES | {"square", "cube", *(f"power_{n}" for n in rang
 @dataclass(slots=True)
 class File:
     """What the kernels of one file share: its names, the library functions that it uses, and the functions made for it,
-    whose names and sources are kept by what they compute."""
+    whose names and sources are kept by what they compute. Tensors between kernels with `lined` rows have these begin at
+    whole lines of a cache."""
 
     names: Names
     library: set[str] = field(default_factory=set)
     made: dict[Hashable, tuple[str, str]] = field(default_factory=dict)
+    lined: set[str] = field(default_factory=set)
 
     def helper(self, name: str) -> str:
         """The name of a library function, which the file then contains."""

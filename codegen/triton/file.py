@@ -36,6 +36,8 @@ _GLUON = (
     ),
 )
 
+_NARROW = 2  # bytes of an element of tensors whose rows begin at whole lines between kernels
+
 KernelSource = Callable[[File, tile.Kernel], tuple[Signature, list[str]]]
 
 _LAUNCH = '''
@@ -87,6 +89,7 @@ def _of_parts(file: File, parts: Parts[Half], written_by: KernelSource) -> tuple
 
 def _functions(file: File, half: Half, written_by: KernelSource) -> tuple[list[str], tuple[Signature, ...]]:
     """Kernels and their launcher."""
+    file.lined |= {b.name for b in half.schedule.intermediates if b.dtype.size == _NARROW and len(b.dims) > 1}
     kernels = [written_by(file, kernel) for kernel in half.schedule.kernels]
     signatures = tuple(signature for signature, _ in kernels)
     launcher = launcher_source(file, half.program, half.schedule, signatures, written)

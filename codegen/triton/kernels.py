@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import replace
 from typing import assert_never
 
@@ -21,7 +21,7 @@ from einc.tile import TileAxis, TileType
 from einc.tile.asked import block_name
 from einc.tile.typing import scope
 from einc.tile.walk import loop_position, repeated_axes, tile_axes, walk_values
-from einc.tile.windows import by_corners, by_descriptor, in_rows, names_beside
+from einc.tile.windows import Rows, by_corners, by_descriptor, in_rows, names_beside
 
 
 def kernel_source(file: File, kernel: tile.Kernel) -> tuple[Signature, list[str]]:
@@ -68,7 +68,9 @@ class KernelWriter(Loops):
         )
         extents = tuple(self.take("extent", axis, f"size_{axis}") for axis in extents_of(self.whole))
         scalars = tuple(self.take("scalar", s, s) for s, _ in k.scalars)
-        units = tuple((self.take("unit", r.tensor, f"{r.tensor.upper()}_UNIT"), r) for r in in_rows(self.whole))
+        units = tuple(
+            (self.take("unit", r.tensor, f"{r.tensor.upper()}_UNIT"), r) for r in in_rows(self.whole, self.file.lined)
+        )
         blocks = tuple((self.take("block", a.name, block_name(a.name)), a) for a in self.axes.values() if a.blocked)
         return Signature(name, self.whole, pointers, strides, extents, scalars, blocks, units)
 
@@ -78,8 +80,10 @@ class KernelWriter(Loops):
     def header(self) -> list[str]:
         """The decorator and the signature, one kind of argument a line."""
         s = self.signature
+        told = [f'"{step}"' for _, rows in s.units for step in self.row_steps(rows)]
         fixed = [f'"{name}"' for name in s.scalars]
-        decorator = f"@triton.jit(do_not_specialize=[{', '.join(fixed)}])" if fixed else "@triton.jit"
+        options = {"do_not_specialize": fixed, "do_not_specialize_on_alignment": told}
+        decorator = _decorator({option: names for option, names in options.items() if names})
         scalars = [_parameter(name, dtype) for name, (_, dtype) in zip(s.scalars, self.kernel.scalars, strict=True)]
         constants = [
             f"{name}: tl.constexpr"
@@ -91,7 +95,7 @@ class KernelWriter(Loops):
         counters = [s.counter] if s.counter else []
         kinds = [[*s.pointers, *counters], [x for row in s.strides for x in row], extents, scalars, constants]
         arguments = [line for kind in kinds if kind for line in in_lines(kind)]
-        return [*wrapped(decorator), f"def {s.name}(", *indented(arguments), "):"]
+        return [*decorator, f"def {s.name}(", *indented(arguments), "):"]
 
     # Statements ------------------------------------------------------------------------------------------------------
 
@@ -102,11 +106,15 @@ class KernelWriter(Loops):
         """What Triton is told of extents and strides: how many neighbours are reached at once divides them."""
         still = static_extents(self.whole)
         for unit, rows in self.signature.units:
-            strides = self.strides_of(rows.tensor)
             extent = self.python.get(("extent", rows.axis)) if rows.axis not in still else None
-            names = [*(strides[k] for k in rows.order[:-1]), *([extent] if extent else [])]
+            names = [*self.row_steps(rows), *([extent] if extent else [])]
             yield f"# multiples of {unit}"
             yield from (f"{name} = {name} // {unit} * {unit}" for name in names)
+
+    def row_steps(self, rows: Rows) -> list[str]:
+        """The names of a tensor's strides between its rows, of whose alignment Triton is told all that it may use."""
+        strides = self.strides_of(rows.tensor)
+        return [strides[k] for k in rows.order[:-1]]
 
     def strides_of(self, tensor: str) -> tuple[str, ...]:
         """The names of a tensor's strides."""
@@ -251,6 +259,16 @@ class KernelWriter(Loops):
         if isinstance(v, tile.Fill):
             return self.write.value(v, type_.axes).code
         return self.write.full(v, type_.axes).code
+
+
+def _decorator(options: Mapping[str, list[str]]) -> list[str]:
+    """The decorator with such lists of names, on one line if that is wide enough."""
+    given = ", ".join(f"{option}=[{', '.join(names)}]" for option, names in options.items())
+    flat = f"@triton.jit({given})" if given else "@triton.jit"
+    if len(wrapped(flat)) == 1:
+        return [flat]
+    lists = (line for o, names in options.items() for line in (f"{o}=[", *indented(in_lines(names)), "],"))
+    return ["@triton.jit(", *indented(lists), ")"]
 
 
 def _parameter(name: str, dtype: DType) -> str:

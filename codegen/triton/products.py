@@ -17,14 +17,16 @@ from functools import lru_cache
 from math import ceil
 
 from einc.base.targets import Target
-from einc.pipeline import GATHERED, Product
+from einc.pipeline import APART, GATHERED, Product
 
 _PORT = 110e9  # bytes a second that a processor receives from the cache at most
 _CACHE = 83e9  # the same for each, where all of them ask for as much
-_ELEMENTS = 2.5e9  # elements a second that a processor reads one by one, which nothing hides
+_ELEMENTS = 7e9  # elements a second that a processor reads one by one, which nothing hides
+_SCATTERED = 2.5e9  # the same where their neighbours in memory are in no block with them
 _THREADS = {4: 2, 8: 1.3}  # times as long as copy engines take threads that copy so many bytes each
 _LATENCY = 0.9e-6  # seconds from a load to its first bytes, in memory
 _CACHED = 0.3e-6  # the same where an earlier round has left them in the cache
+_ARRIVED = 5e-7  # seconds of a step until single elements have arrived
 _STEP = 5e-8  # seconds to begin a step
 _UNHIDDEN = 1 / 20  # of the time that others than the slowest take
 _FINISH = 1e-6  # seconds to store a tile, beside its bytes
@@ -34,6 +36,8 @@ _MERGING = 3.5e-6  # seconds until parts are merged by a second kernel
 _UNALIGNED = 1.5  # times as long as its bytes take a block whose rows do not begin at lines
 _STAGES = range(8, 2, -1)  # with two, a block is asked for when the one before it is needed
 _MOST_PARTS = 16  # of those that are tried
+_ISSUED = 1e-8  # seconds of a copy by a thread in the code of a walk and of what comes before it, which is read once
+_SINGLE = 64  # elements that a thread reads one by one at most: registers hold them on their way
 _WHOLE = 128  # positions that the lengths of parts are multiples of
 _LEAST_PART = 512  # positions of a walk that are worth a part
 _RESERVED = 1024  # bytes of shared memory that a program takes for the system
@@ -45,6 +49,7 @@ _GATHERING = 64  # the same where threads find the addresses of what they copy
 _WARPGROUP = 64  # rows of a dot on Hopper's matrix units; fewer take the earlier ones, of half the rate
 _CLOSE = 1.02  # times of tiles that are taken for equal: the fewest parts win
 _LINE = 64  # rows, or columns, that are neighbours in memory and fill a line of the cache
+_ENGINE = 16  # bytes that copy engines take at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +77,11 @@ class Tile:
 def seconds(p: Product, t: Tile, target: Target) -> float:
     """The time that a product takes in such tiles, beside that of a launch."""
     processors = target.rates.processors
-    programs = p.batch * ceil(p.rows / t.rows) * ceil(p.columns / t.columns) * t.parts
+    programs = max(p.batch * ceil(p.rows / t.rows) * ceil(p.columns / t.columns) * t.parts, 1)
     most = processors * max(min(target.shared // t.shared(p.size), target.registers // (4 * t.registers)), 1)
     moved = (p.rows * p.inner + p.inner * p.columns + p.rows * p.columns) * p.batch * p.size
     each = moved / target.rates.memory / programs
-    total = _round(p, t, target, min(programs, most), _LATENCY, each)
+    total = _round(p, t, target, min(programs, most), _LATENCY, each) + _ISSUED * _issued(p, t)
     if programs > most:
         rounds, rest = divmod(programs - most, most)
         total += rounds * _round(p, t, target, most, _CACHED, each) if rounds else 0.0
@@ -96,19 +101,36 @@ def _round(p: Product, t: Tile, target: Target, programs: int, latency: float, e
     sides = tuple(zip((t.rows, t.columns), p.access, strict=True))
     block = sum(n * _THREADS.get(access, 1) for n, access in sides) * t.inner * p.size * (1 if p.lined else _UNALIGNED)
     moving = block / min(_PORT, _CACHE * rates.processors / min(programs, rates.processors))
-    waiting = (latency + moving) / (beside * (t.stages - 1))
+    ahead = min(p.access) >= min(_THREADS)  # single elements are asked for when they are needed
+    waiting = (latency + moving) / (beside * max(t.stages - 1, 1))
     lengths = zip((p.rows, p.columns), sides, strict=True)
-    narrow = sum(min(length, n) for length, (n, access) in lengths if access < min(_THREADS))
-    step = narrow * min(p.inner, t.inner) / _ELEMENTS + _together(computing, moving, waiting, _STEP / beside)
+    inner = p.inner / (t.parts * steps)
+    single = ((min(length, n), access) for length, (n, access) in lengths if access < min(_THREADS))
+    step = sum(n * inner / (_SCATTERED if access == APART else _ELEMENTS) for n, access in single)
+    step += 0 if ahead else _ARRIVED / beside
+    step += _together(computing, moving, waiting, _STEP / beside)
     storing = t.rows * t.columns * (p.size if t.parts == 1 else 4) / _PORT
     alone = (_LATENCY + _FINISH) * (1 if beside == 1 else _HIDDEN)
     return _together(beside * steps * step, programs * each) + beside * storing + alone
 
 
+def _issued(p: Product, t: Tile) -> float:
+    """The copies of a thread in the code: for each stage those that go on meanwhile, and once single elements."""
+    return sum(n * (t.stages if access >= min(_THREADS) else 1) for n, access in _copies(p, t))
+
+
+def _copies(p: Product, t: Tile) -> list[tuple[float, int]]:
+    """The copies of a thread for a block of each side that copy engines do not take, and the bytes of each."""
+    sides = zip((t.rows, t.columns), p.access, strict=True)
+    return [
+        (n * t.inner * p.size / max(access, p.size) / (32 * t.warps), access) for n, access in sides if access < _ENGINE
+    ]
+
+
 def _blocks(p: Product, t: Tile) -> int:
     """The blocks of a part of the walk."""
     if p.steps == 1:
-        return ceil(ceil(p.inner / t.parts) / t.inner)
+        return max(ceil(ceil(p.inner / t.parts) / t.inner), 1)
     return ceil(p.steps * ceil(p.inner / p.steps / t.inner) / t.parts)
 
 
@@ -136,24 +158,32 @@ def parts(p: Product, target: Target) -> int:
 
 def _tiles(p: Product, target: Target, parts: int | None) -> Iterator[Tile]:
     """The tiles that fit a program, none of them larger than the product asks for."""
-    for t in _shapes(p):
-        stages = [n for n in _STAGES if replace(t, stages=n).shared(p.size) <= target.shared]
+    for t in _shapes(p, target):
         if parts is not None and parts > 1 and t.inner > _WHOLE:
             continue
-        for n in dict.fromkeys((*stages[:1], *(n for n in (3, 4, 6) if n in stages))):
+        stages = [n for n in _STAGES if replace(t, stages=n).shared(p.size) <= target.shared]
+        whole = [_blocks(p, t)] if _copies(p, t) and _blocks(p, t) < _STAGES[-1] else []
+        for n in dict.fromkeys((*stages[:1], *(n for n in (3, 4, 6) if n in stages), *whole)):
             yield from (replace(t, stages=n, parts=m) for m in (_splits(p, t, target) if parts is None else (parts,)))
 
 
-def _shapes(p: Product) -> Iterator[Tile]:
-    gathers = GATHERED in p.access
-    least = _LINE if p.across[0] or p.rows > _WARPGROUP // 2 else 16
+def _shapes(p: Product, target: Target) -> Iterator[Tile]:
+    gathers, least_inner = GATHERED in p.access, max(16, 64 // p.size * 2)
+    is_few = p.batch * ceil(p.rows / _LINE) * ceil(p.columns / _LINE) < target.rates.processors
+    small = is_few and min(p.access) < _ENGINE  # threads copy less each, and as many as there are processors
+    least = _LINE if (p.rows > 16 and p.across[0]) or (p.rows > _WARPGROUP // 2 and not small) else 16
     for rows in _sizes(p.rows, least, 256):
         for columns in _sizes(p.columns, _LINE if p.across[1] and p.columns >= _LINE else 16, 256):
             warps = 8 if rows * columns > _FEW * 32 * (_GATHERING if gathers else _RESULTS) else _FEW
             if not _is_held(rows, columns, warps, p.size):
                 continue
-            for inner in _sizes(ceil(p.inner / p.steps), max(16, 64 // p.size * 2), 256 if rows < _WARPGROUP else 128):
-                yield Tile(rows, columns, inner, warps, 2)
+            for inner in _sizes(ceil(p.inner / p.steps), least_inner, 256 if rows < _WARPGROUP else 128):
+                tile = Tile(rows, columns, inner, warps, 2)
+                if (
+                    inner == least_inner
+                    or sum(n for n, access in _copies(p, tile) if access < min(_THREADS)) <= _SINGLE
+                ):
+                    yield tile
 
 
 def is_possible(p: Product, t: Tile) -> bool:

@@ -13,7 +13,7 @@ from einc.codegen.triton.contracted import least_inner
 from einc.codegen.triton.occupancy import RESERVED, Occupancy
 from einc.codegen.triton.products import Tile as Shape
 from einc.codegen.triton.products import is_possible, seconds
-from einc.pipeline import GATHERED, Context, Product
+from einc.pipeline import APART, GATHERED, Context, Product
 from einc.tile import WHOLE, Block, TileAxis
 from einc.tile.blocks import power
 from einc.tile.typing import multiplied
@@ -25,6 +25,7 @@ _INTERPRETED = 1 << 18  # the same where each operation costs, however large its
 _CROSS = 64  # rows and columns of a tile where two sides meet in a loop within the walk
 _WIDEST = {"column": 1024, "inner": 1024}
 _SEGMENT = 16  # positions of a walk over a segment
+_ENGINE = 16  # bytes that copy engines take at once
 _LINE = 64  # positions of neighbours in memory that a block has at least, where there are as many
 _WARPS = 4
 _MOST_WARPS = 32
@@ -33,6 +34,7 @@ _WALKING = 16  # the most warps of a program that walks
 _SCANNING = 8  # the same where it makes prefixes, whose tiles before and after take all registers of a thread
 _WHOLE = 1 << 14  # elements of a tile with an axis held whole whose neighbours in memory lie along another
 _SECTOR = 32  # neighbours that it has at least: half a line
+_IDLE = 4  # times as many processors as programs, while these have more than one position
 _BUSY = 16  # warps of a processor that keep memory busy
 
 _MOST = 8  # times as many elements at most has what is read or written most
@@ -158,12 +160,22 @@ class Sizing:
         lined = min(lying, default=MOST_ALIGNED) == MOST_ALIGNED
         steps = prod(sizes[s.axis.name] for s in loops(self.kernel.body) if not s.axis.blocked)
         inner = steps * sizes[dot.inner]
-        access: tuple[int, ...] = (16, 16)
-        if any(not s.axis.blocked for s in loops(self.kernel.body)):
-            found, sides = windows(self.kernel), (dot.left, dot.right)
-            tensors = {s.names[0]: s.value.tensor for s in lets(self.kernel.body) if isinstance(s.value, tile.Load)}
-            access = tuple(16 if isinstance(x, tile.Ref) and tensors.get(x.name) in found else GATHERED for x in sides)
+        found = {s.names[0]: s.value for s in lets(self.kernel.body) if isinstance(s.value, tile.Load)}
+        sides = [found[x.name] for x in (dot.left, dot.right) if isinstance(x, tile.Ref)]
+        access = tuple(self.access(v) if v.tensor in self.found else GATHERED for v in sides)
         return Product(batch, sizes[dot.row], sizes[dot.column], inner, dtype.size, lined, access, across, steps)
+
+    def access(self, load: tile.Load) -> int:
+        """The bytes of a tensor that are read at once."""
+        lies = self.context.layouts.get(load.tensor, row_major(len(load.index)))
+        last = lies.fastest(load.index)
+        beside = lies.packed and isinstance(last, tile.Ref) and last.name in {a.name for a in self.axes}
+        return min(lies.aligned, _ENGINE) if beside else APART
+
+    @cached_property
+    def found(self) -> frozenset[str]:
+        """The tensors of which blocks are found by their corners."""
+        return frozenset(windows(self.kernel))
 
     @property
     def least(self) -> int:
@@ -184,6 +196,25 @@ class Sizing:
         for a in self.axes:
             found[a.name] = min((self.given(a) or blocks[a.role]).cap, self.hints[a.name])
         return found
+
+    @property
+    def longest(self) -> int:
+        """The positions of the longest part of a walk."""
+        parts = self.kernel.choices.parts if self.kernel.parts_of else 1
+        return max(self.hints[a.name] for a in self.axes if a.role == "reduced") // parts
+
+    @cached_property
+    def single(self) -> bool:
+        """Do threads read single elements, since neighbours in memory begin anywhere?"""
+        loads = [v for v in values_in(self.kernel.body) if isinstance(v, tile.Load) and len(v.index) > 1]
+        return any(self.access(v) <= v.dtype.size for v in loads)
+
+    def spread(self, blocks: dict[str, int]) -> int:
+        """The size of blocks along an axis, with fewer positions while many processors have no program."""
+        ((role, count),) = blocks.items()
+        while count > 1 and _IDLE * self.programs({role: count}) <= self.target.rates.processors:
+            count //= 2
+        return count
 
     def programs(self, blocks: dict[str, int]) -> int:
         """The programs of the grid with blocks of these sizes."""
@@ -216,24 +247,76 @@ def plain_tiles(k: Sizing) -> Tiles:
     blocks = plain_blocks(k)
     if not k.on_cuda or k.crossed:
         return Tiles(blocks, _WARPS)
+    if (found := _of_folds(k, blocks)) is not None:
+        return found
     blocks = _narrowed(k, blocks)
     sizes = k.sizes(blocks)
     walked = prod(sizes[a.name] for a in k.axes if a.role == "reduced")
     still = {a.name for a in k.axes if a.role not in ("reduced", "inner")}
     held = max((prod(sizes[a] for a in axes if a in still) for axes in k.occupancy.computed), default=1)
-    beside = any(a.name in k.lines and a.role != "whole" for a in k.axes)
-    each = 2 * _HELD if beside and "whole" in blocks else _HELD
-    warps = min(max(power(held * walked // (32 * each)), _WARPS), _MOST_WARPS)
+    warps = min(max(power(held * walked // (32 * _HELD)), _WARPS), _MOST_WARPS)
     if "reduced" not in blocks or any(k.given(a) for a in k.axes) or segments(k.kernel):
         return Tiles(blocks, warps)
-    programs = k.programs({role: b.cap for role, b in blocks.items()})
-    parts = k.kernel.choices.parts if k.kernel.parts_of else 1
-    longest = max(k.hints[a.name] for a in k.axes if a.role == "reduced") // parts
-    cap = blocks["reduced"].cap
+    return _busied(k, blocks, warps)
+
+
+def _busied(k: Sizing, blocks: dict[str, Block], warps: int) -> Tiles:
+    """Tiles of a walk, with more warps and as much longer steps while few programs keep memory busy."""
+    programs, cap = k.programs({role: b.cap for role, b in blocks.items()}), blocks["reduced"].cap
     most = _SCANNING if any(isinstance(v, tile.Scan) for v in values_in(k.kernel.body)) else _WALKING
-    while warps < most and programs * warps < _BUSY * k.target.rates.processors and 2 * cap <= longest:
+    while warps < most and programs * warps < _BUSY * k.target.rates.processors and 2 * cap <= k.longest:
         warps, cap = 2 * warps, 2 * cap
     return Tiles(blocks | {"reduced": Block(1, cap)}, warps)
+
+
+def _of_folds(k: Sizing, blocks: dict[str, Block]) -> Tiles | None:
+    """Tiles of folds along one axis, at positions of one other: of rows, or of columns, as they lie in memory.
+
+    What a warp folds by itself is not exchanged through shared memory, and what a thread reads one by one takes it a
+    register for each address and mask as well.
+    """
+    folds = [v for v in values_in(k.kernel.body) if isinstance(v, tile.Fold)]
+    beside = [a for a in k.axes if a.name not in {v.axis for v in folds}]
+    along = [a for a in k.axes if a.name in {v.axis for v in folds}]
+    scans = any(isinstance(v, tile.Scan) for v in values_in(k.kernel.body))
+    if len(beside) != 1 or len(along) != 1 or scans or k.given(beside[0]) or segments(k.kernel):
+        return None
+    (axis,), (other,) = along, beside
+    if k.lines == {other.name}:
+        several = any(len(v.args) > 1 for v in folds) and axis.role == "reduced" and k.given(axis) is None
+        return None if several else _of_columns(k, blocks, axis, other)
+    return _of_rows(k, blocks, axis, other) if k.lines == {axis.name} and not k.given(axis) else None
+
+
+def _of_rows(k: Sizing, blocks: dict[str, Block], axis: TileAxis, other: TileAxis) -> Tiles | None:
+    """Tiles of rows that one step folds: as many as a warp holds; two at least where elements are read one by one."""
+    width, rows = k.hints[axis.name], k.hints[other.name]
+    if axis.role == "reduced" and width > min(blocks[axis.role].cap, 32 * _HELD):
+        return None
+    processors = k.target.rates.processors
+    least = 2 if k.single and k.programs({other.role: 2}) >= processors else 1
+    count = k.spread({other.role: min(max(32 * _HELD // width, least), rows)})
+    few = k.programs({other.role: count}) < processors
+    each = _HELD // 2 if k.single != few else _HELD
+    warps = max(power(count * width // (32 * each)), _WARPS if k.single and few else 1)
+    held = Block(1, WHOLE if axis.role == "whole" else width)
+    return Tiles(blocks | {other.role: Block(1, count), axis.role: held}, min(warps, _MOST_WARPS))
+
+
+def _of_columns(k: Sizing, blocks: dict[str, Block], axis: TileAxis, other: TileAxis) -> Tiles:
+    """Tiles of columns: of those that are held whole as many as fit, of others a sector, walked by one warp."""
+    if axis.role == "whole":
+        blocks = _narrowed(k, blocks)
+        count = k.spread({other.role: blocks[other.role].cap})
+        warps = min(max(power(count * k.hints[axis.name] // (64 * _HELD)), _WARPS), _MOST_WARPS)
+        return Tiles(blocks | {other.role: Block(1, count)}, warps)
+    each = _HELD // 2 if k.single else _HELD
+    count = k.spread({other.role: min(k.hints[other.name], _SECTOR // 2)})
+    if (given := k.given(axis)) is not None:
+        steps = min(given.cap, k.hints[axis.name])
+        return Tiles(blocks | {other.role: Block(1, count)}, max(power(count * steps // (32 * each)), 1))
+    steps = min(32 * each // count, power(k.longest))
+    return _busied(k, blocks | {other.role: Block(1, count), "reduced": Block(1, steps)}, 1)
 
 
 def _narrowed(k: Sizing, blocks: dict[str, Block]) -> dict[str, Block]:

@@ -24,6 +24,7 @@ K = TypeVar("K")
 T = TypeVar("T")
 
 GATHERED = 8  # what counts as the bytes that threads read at once of blocks that copy engines do not find
+APART = 1  # the same of single elements whose neighbours in memory lie in no block with them
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +32,8 @@ class Product:
     """A contraction of two tensors as they lie in memory: its extents, and the bytes of an element.
 
     `lined` says whether the rows of both begin at whole lines of a cache. `access` are the bytes that are read at once
-    of the side with the rows, and of that with the columns: 16 by copy engines, `GATHERED` by threads, those of an
-    element where neighbours in a block are not neighbours in memory; `across` says whether neighbours are rows, or
+    of the side with the rows, and of that with the columns: 16 by copy engines, `GATHERED` by threads, `APART` where
+    neighbours in a block are not neighbours in memory; `across` says whether neighbours are rows, or
     columns, and not along the walk, which begins anew at each of so many `steps`.
     """
 

@@ -37,7 +37,7 @@ class Single:
 
     def fits(self, read: Read) -> bool:
         """Does a side lie in memory as its blocks are read best, with no batch axis the fastest?"""
-        return access(read, self.plan, self.context, self.product.size) == best(read)
+        return access(read, self.plan, self.context) == best(read)
 
     def order(self, read: Read) -> tuple[int, ...]:
         """The dimensions of a side in an order in which blocks of it are rows in memory; none if there is no such.
@@ -102,7 +102,7 @@ def single(plan: Planned, model: Model) -> Single | None:
         return None
     left, right = sides
     across = tuple(_is_across(r, plan, context) for r in sides)
-    accesses = tuple(access(r, plan, context, max(sizes)) for r in sides)
+    accesses = tuple(access(r, plan, context) for r in sides)
     groups = (plan.batch, plan.rows, plan.columns, plan.walked)
     batch, rows, columns, inner = (prod(map(context.extent, axes)) for axes in groups)
     lined = _lined(sides, context)

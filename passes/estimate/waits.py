@@ -27,7 +27,7 @@ from einc.passes.algebra.contraction import contraction
 from einc.passes.algebra.exposure import Dims
 from einc.passes.estimate.sides import stepped
 from einc.passes.streaming.walks import walks
-from einc.pipeline import GATHERED, Context, positions
+from einc.pipeline import APART, GATHERED, Context, positions
 from einc.pipeline.plan import Planned
 
 ENGINE = 16  # bytes at multiples of which copy engines find blocks, and a thread loads the most at once
@@ -145,7 +145,7 @@ def loading(plan: Planned, context: Context, shapes: Shapes, dtypes: DTypes) -> 
     """Seconds that threads take to load what a plan reads in all of its walks, and to store what it writes."""
     count, narrowest = 0.0, float(ENGINE)
     for name, read in _read(plan).items():
-        width = access(read, plan, context, dtypes[name].size)
+        width = max(access(read, plan, context), dtypes[name].size)
         narrowest = min(narrowest, width / dtypes[name].size)
         axes = _axes(name, shapes)
         again = max(len(walks(plan)), 1) if plan.along & set(axes) else 1
@@ -156,15 +156,15 @@ def loading(plan: Planned, context: Context, shapes: Shapes, dtypes: DTypes) -> 
     return count / (_LOADS * context.target.rates.processors)
 
 
-def access(read: Read, plan: Planned, context: Context, size: int) -> int:
-    """The bytes that are read at once of a tensor with elements of so many bytes."""
+def access(read: Read, plan: Planned, context: Context) -> int:
+    """The bytes that are read at once of a tensor."""
     layout = context.layouts.get(read.tensor)
     if layout is None or not layout.order:
         return best(read)
     fastest = layout.fastest(read.index)
     one = (*plan.batch, *stepped(plan, context))  # of which a block has a position
     lies = layout.packed and isinstance(fastest, AxisValue) and fastest.axis not in one
-    return min(layout.aligned, best(read)) if lies else size
+    return min(layout.aligned, best(read)) if lies else APART
 
 
 def best(read: Read) -> int:

@@ -23,27 +23,30 @@ from einc.ein.guards import composite
 from einc.ein.rewriting import bottom_up, names, unused
 from einc.passes.estimate.cost import Model
 from einc.passes.estimate.products import Single, cost_of, single
-from einc.pipeline import Backend, Context, State
+from einc.pipeline import Backend, Context, State, positions
 from einc.pipeline.plan import Plan, Planned
 
-_COPIED = 0.5  # of the rate of memory, by a kernel that may turn what it copies
-_WORTH = 0.75  # of the time without copies that a product takes with them, for what the model does not see
+Axes = tuple[str, ...]
+
+_LINE = 64  # positions of neighbours in memory that a block of a copy has at least
+_COPIED = 0.85  # of the rate of memory, by a kernel that may turn what it copies
+_WORTH = 0.8  # of the time without copies that a product takes with them, for what the model does not see
 
 
 def copy_operands(state: State, context: Context) -> State:
     """The state with copies, each by a kernel of its own, of the operands of products that gain by that."""
     if context.backend.seconds is None or not context.target.has_descriptors or not context.layouts:
         return state
-    taken = names(state.program)
-    for plan in state.plans:
-        state = _stored_whole(state, plan, context, taken)
+    taken, plans = names(state.program), state.plans
     model = Model(state.program, context)
-    for plan in state.plans:
+    for plan in plans:
         found = single(plan.of(state.program), model)
         if found is None:
             continue
         for read in _copied(found, context, context.backend):
-            state = _with_copy(state, plan, read, found.order(read), taken)
+            state = _with_copy(state, plan, read, found.order(read), taken, context)
+    for plan in plans:
+        state = _stored_whole(state, plan, context, taken)
     return state
 
 
@@ -62,7 +65,7 @@ def _copied(found: Single, context: Context, backend: Backend) -> tuple[Read, ..
     return best
 
 
-def _with_copy(state: State, plan: Plan, read: Read, order: Sequence[int], taken: set[str]) -> State:
+def _with_copy(state: State, plan: Plan, read: Read, order: Sequence[int], taken: set[str], context: Context) -> State:
     """The state with a copy of an operand, its dimensions in this order, which the plan's equation reads instead."""
     program = state.program
     name = unused(f"{read.tensor}_copy", taken)
@@ -75,9 +78,8 @@ def _with_copy(state: State, plan: Plan, read: Read, order: Sequence[int], taken
     there = Read(name, index, None if bare else read.guard)
     equations = tuple(_reading(eq, read, there) if eq.name in plan.equations else eq for eq in program.equations)
     at = next(k for k, eq in enumerate(equations) if eq.name in plan.equations)
-    columns = dims[-1]
-    rows = tuple(a for dim in own for a in dim if a not in columns)
-    copying = Planned((copied,), stores=(name,), rows=rows, columns=columns).plan
+    lies = [own[k] for k in context.layouts[read.tensor].order]
+    copying = _turning(copied, lies, dims, context)
     place = state.plans.index(plan)
     return replace(
         state,
@@ -101,9 +103,7 @@ def _stored_whole(state: State, plan: Plan, context: Context, taken: set[str]) -
     source = Read(inner, tuple(AxisValue(a) for (a,) in dims))
     made = replace(eq, outputs=(replace(eq.outputs[0], name=inner),), dims=dims)
     copied = Equation(eq.outputs, eq.dims, (source,))
-    columns = next(dim for dim in reversed(eq.dims) if context.size(dim[0]) > 1)
-    rows = tuple(a for (a,) in dims if a not in columns)
-    copying = Planned((copied,), stores=(name,), rows=rows, columns=columns).plan
+    copying = _turning(copied, dims, eq.dims, context)
     storing = replace(plan, stores=(inner,), equations=(*plan.equations[:-1], inner))
     equations = tuple(x for e in program.equations for x in ((made, copied) if e is eq else (e,)))
     turned = replace(program, equations=equations)
@@ -116,6 +116,19 @@ def _stored_whole(state: State, plan: Plan, context: Context, taken: set[str]) -
     place = state.plans.index(plan)
     plans = (*state.plans[:place], storing, copying, *state.plans[place + 1 :])
     return replace(state, program=turned, plans=plans)
+
+
+def _turning(copied: Equation, source: Sequence[Axes], result: Sequence[Axes], context: Context) -> Plan:
+    """The plan of a copy whose dimensions are in two orders, the fastest last: its blocks lie along the fastest axes of
+    the result, and of the source along those that fill a line of memory. All others have one position a block."""
+    long = [dim for dim in result if positions(dim, context) > 1] or [*result[-1:]]
+    columns = long[-1]
+    rows: list[str] = []
+    for dim in reversed(source):
+        if positions(tuple(rows), context) < _LINE:
+            rows = [*(a for a in dim if a not in columns), *rows]
+    batch = tuple(a for dim in result for a in dim if a not in columns and a not in rows)
+    return Planned((copied,), stores=(copied.name,), batch=batch, rows=tuple(rows), columns=columns).plan
 
 
 def _reading(eq: Equation, read: Read, other: Read) -> Equation:

@@ -32,7 +32,7 @@ from einc.tile.verifier import verify
 from tests.support import warps
 from tests.support.compiled import in_parts
 from tests.support.places import EXAMPLES
-from tests.support.sass import disassembled
+from tests.support.sass import disassembled, loops
 
 SIZES = {"b": 1, "h": 1, "d": 64, "e": 64, "c": 64}
 MANY = {**SIZES, "b": 4, "h": 16}  # heads, so that their programs fill a machine
@@ -172,22 +172,6 @@ def test_only_hopper_multiplies_by_warpgroups(dtype: DType, machine: str) -> Non
     assert all(k.roles is None for k in schedule.kernels)
 
 
-def loops(sass: str) -> list[list[str]]:
-    """The innermost loops with dots of warpgroups."""
-    ins, labels = list[str](), dict[str, int]()
-    for line in sass.splitlines():
-        if found := re.match(r"\s*(\.L_x_\d+):", line):
-            labels[found[1]] = len(ins)
-        elif found := re.search(r"/\*[0-9a-f]{4,}\*/\s+(.*?);", line):
-            ins.append(found[1])
-    back = [
-        (labels[m[1]], k) for k, x in enumerate(ins) if (m := re.search(r"BRA.*?(\.L_x_\d+)", x)) and m[1] in labels
-    ]
-    spans = [(a, b) for a, b in back if a <= b and any("HGMMA" in x for x in ins[a : b + 1])]
-    inner = [s for s in spans if not any(t != s and s[0] <= t[0] and t[1] <= s[1] for t in spans)]
-    return [ins[a : b + 1] for a, b in inner]
-
-
 def exponentials_between_waits(body: list[str]) -> list[int]:
     waits = [k for k, x in enumerate(body) if "WARPGROUP.DEPBAR" in x]
     ends = [0, *waits, len(body)]
@@ -218,7 +202,9 @@ def test_what_is_computed_lies_under_the_dots_of_the_step_before(name: str, widt
     step = made.state.schedule.kernels[0].choices.tile("j")
     assert step is not None
     taken = step.cap // 2  # exponentials of a thread for its rows of a step
-    bodies = [b for b in loops(disassembled(kernel.stages["cubin"])) if sum("MUFU.EX2" in x for x in b) >= taken]
+    bodies = [
+        b for b in loops(disassembled(kernel.stages["cubin"]), "HGMMA") if sum("MUFU.EX2" in x for x in b) >= taken
+    ]
     unmasked = sorted(bodies, key=len)[:2]  # of each consumer
     assert len(unmasked) == 2
     for body in unmasked:

@@ -14,10 +14,10 @@ from einc.codegen.run.aot import compile_ahead
 from einc.driver import elaborate
 from einc.evaluate import evaluate
 from einc.tile.roles import Begin, Finish
-from tests.codegen.test_gluon import compiled, loops
+from tests.codegen.test_gluon import compiled
 from tests.support import warps
 from tests.support.compiled import definition
-from tests.support.sass import disassembled
+from tests.support.sass import disassembled, loops
 
 MANY = {"b": 8, "i": 4096, "j": 4096, "k": 4096}
 PRODUCTS = {
@@ -93,7 +93,7 @@ def test_dots_follow_each_other_without_a_wait_between(name: str, dtype: DType) 
     (kernel,) = compile_ahead(made.emitted, made.target, made.sizes)
     assert kernel.shared <= made.target.shared
     sass = disassembled(kernel.stages["cubin"])
-    for body in sorted(loops(sass), key=len)[:2]:  # of each consumer
+    for body in sorted(loops(sass, "HGMMA"), key=len)[:2]:  # of each consumer
         dots = [k for k, x in enumerate(body) if "HGMMA" in x]
         waits = [k for k, x in enumerate(body) if "WARPGROUP.DEPBAR" in x]
         assert len(dots) == 4

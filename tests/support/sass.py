@@ -23,6 +23,22 @@ def disassembled(cubin: str | bytes) -> str:
         return subprocess.run([tool, "-c", file.name], capture_output=True, text=True, check=True).stdout
 
 
+def loops(sass: str, having: str = "") -> list[list[str]]:
+    """The innermost loops of those that have such an instruction."""
+    ins, labels = list[str](), dict[str, int]()
+    for line in sass.splitlines():
+        if found := re.match(r"\s*(\.L_x_\d+):", line):
+            labels[found[1]] = len(ins)
+        elif found := re.search(r"/\*[0-9a-f]{4,}\*/\s+(.*?);", line):
+            ins.append(found[1])
+    back = [
+        (labels[m[1]], k) for k, x in enumerate(ins) if (m := re.search(r"BRA.*?(\.L_x_\d+)", x)) and m[1] in labels
+    ]
+    spans = [(a, b) for a, b in back if a <= b and any(having in x for x in ins[a : b + 1])]
+    inner = [s for s in spans if not any(t != s and s[0] <= t[0] and t[1] <= s[1] for t in spans)]
+    return [ins[a : b + 1] for a, b in inner]
+
+
 def unwritten(sass: str) -> list[str]:
     """Instructions that read a uniform register which none above them wrote, in the order of the text."""
     written = set[int]()
