@@ -8,7 +8,7 @@ from einc import tile
 from einc.base.types import F32
 from einc.tile import Dot, Fold, Kernel, Let, Load, Loop, Ref, Scan
 from einc.tile.typing import multiplied
-from einc.tile.walk import lets, loops, tile_axes, values_in, walk_values
+from einc.tile.walk import every_value, lets, loops, tile_axes, values_in, walk_values
 
 _NARROW = 2  # bytes of what warpgroups multiply
 
@@ -56,7 +56,7 @@ def shared(kernel: Kernel) -> tuple[str, ...]:
 def check_fit(kernel: Kernel, row: str, copied: AbstractSet[str]) -> None:
     """Raise `Unfit` for a value, but those `copied`, that consumers do not compute by themselves, each for its rows."""
     roots = {id(s.value) for s in lets(kernel.body)}
-    for v in values_in(kernel.body):
+    for v in every_value(kernel):
         if isinstance(v, Scan):
             raise Unfit("it has prefixes")
         if isinstance(v, Dot) and id(v) not in roots:

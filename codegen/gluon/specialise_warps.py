@@ -34,7 +34,7 @@ from einc.tile.asked import counts_asked, tiles_asked
 from einc.tile.blocks import power
 from einc.tile.choices import descriptor
 from einc.tile.roles import ROWS, WARPGROUP, Begin, Event, Finish, Keep, Make, Release, Ring, Roles, Turn, Wait
-from einc.tile.walk import lets, values_in, walk_values
+from einc.tile.walk import every_value, lets, walk_values
 from einc.tile.windows import box, by_corners, by_descriptor, windows
 
 _CONSUMERS = 2
@@ -119,7 +119,7 @@ def _with_blocks(kernel: Kernel, context: Context, rows: int, blocks: dict[str, 
 def _ways(kernel: Kernel, context: Context) -> dict[str, str]:
     """Descriptors for what dots read."""
     made = {s.names[0]: s.value for s in lets(kernel.body) if isinstance(s.value, Load)}
-    sides = [x for v in values_in(kernel.body) if isinstance(v, Dot) for x in (v.left, v.right)]
+    sides = [x for v in every_value(kernel) if isinstance(v, Dot) for x in (v.left, v.right)]
     read = {made[x.name].tensor for x in sides if isinstance(x, Ref) and x.name in made}
     ranks = {b.name: len(b.dims) for b in kernel.buffers}
     seen, found = windows(kernel), dict[str, str]()

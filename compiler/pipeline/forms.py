@@ -14,7 +14,7 @@ from einc.ein.printer import print_equation
 from einc.pipeline import Pass, State, wellformed
 from einc.tile.choices import POINTER, is_way, order_of
 from einc.tile.faults import Fault
-from einc.tile.walk import tile_axes, values_in
+from einc.tile.walk import every_value, tile_axes
 from einc.tile.windows import box, windows
 
 __all__ = ["FORMS", "Form", "IllegalIR", "admit", "check", "verify"]
@@ -174,7 +174,7 @@ def _sized(kernel: tile.Kernel) -> None:
 
 
 def _placed(kernel: tile.Kernel) -> None:
-    for v in values_in(kernel.body):
+    for v in every_value(kernel):
         if isinstance(v, tile.Load) and kernel.choices.way(v.tensor) is None:
             where = "say how it reaches memory: by pointer"
             raise Fault(kernel, f"a load of '{v.tensor}' is not placed", Error, hint=where, kernel=kernel.name)

@@ -11,6 +11,7 @@ Nodes are frozen. `einc.tile.printer` writes them.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from einc.base.types import DType
 from einc.ein import Monoid
@@ -317,6 +318,7 @@ class Kernel:
     parts_of: str = ""
     merges: bool = False
     roles: Roles | None = None
+    found: dict[str, Any] = field(default_factory=dict, init=False, compare=False, repr=False)  # by `walk.once`
 
     @property
     def plan(self) -> str:

@@ -13,7 +13,7 @@ from einc.tile import TileType
 from einc.tile.faults import Axes, Checker, Fault
 from einc.tile.roles.legal import check_roles
 from einc.tile.typing import scope
-from einc.tile.walk import each, loop_position, tile_axes, values_in
+from einc.tile.walk import each, every_value, loop_position, once, tile_axes
 
 Names = dict[str, TileType]
 
@@ -24,8 +24,13 @@ def verify(schedule: tile.Schedule) -> None:
     """Check that every name is bound once before its use, argument types are equal, a binding has the axes of its
     value, and buffers are declared. Raises `IllegalIR` at the first statement that breaks one of these rules."""
     for kernel in schedule.kernels:
-        _Verifier(kernel).run()
-        check_roles(kernel)
+        _verify(kernel)
+
+
+@once
+def _verify(kernel: tile.Kernel) -> None:
+    _Verifier(kernel).run()
+    check_roles(kernel)
 
 
 class _Verifier:
@@ -212,7 +217,7 @@ class _Fit:
                 message = f"'{name}: {dtype}' is not a scalar of the program"
                 self.fail(k, message, NameError, fact, "take one of its scalars")
         named = {*k.extents, *(a for t in tile_axes(k).values() for a in t.axes)}
-        named |= {v.axis for v in values_in(k.body) if isinstance(v, tile.ExtentOf)}
+        named |= {v.axis for v in every_value(k) if isinstance(v, tile.ExtentOf)}
         for axis in sorted(named - self.axes):
             fact = f"axes are {', '.join(sorted(self.axes))}"
             self.fail(k, f"there is no axis '{axis}' in the program", NameError, fact, "declare it: axis n = …")
