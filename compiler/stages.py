@@ -146,6 +146,14 @@ def run_passes(
     return _onwards(stages, left, context, held if verify else None)
 
 
+def lowered(program: ein.Program, context: Context) -> State:
+    """The program with its kernels as lowering leaves them, which says what they pass on."""
+    state = State(fixed(program))
+    table = passes(context.level, None, context.backend)
+    forms.admit(table[0], state)
+    return _onwards([Stage(ELABORATED, state, True)], table[: _first_with_kernels(table) + 1], context, [])[-1].state
+
+
 def resumed(stages: Sequence[Stage], context: Context, verify: bool = True) -> tuple[Stage, ...]:
     """Every stage of a program with other choices than those that it has been through the passes with, where these
     decide nothing before kernels are lowered: up to there its stages are as they were."""

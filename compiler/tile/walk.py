@@ -146,10 +146,15 @@ def walk(
 
 def each(body: Iterable[Statement]) -> Iterator[Statement]:
     """Every statement, a loop before the statements in it: the walk without scopes."""
-    for s in body:
-        yield s
-        if isinstance(s, Loop):
-            yield from each(s.body)
+    stack = [iter(body)]
+    while stack:
+        for s in stack[-1]:
+            yield s
+            if isinstance(s, Loop):
+                stack.append(iter(s.body))
+                break
+        else:
+            stack.pop()
 
 
 def rewritten(
