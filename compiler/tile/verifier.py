@@ -180,8 +180,9 @@ class _Fit:
     def run(self) -> None:
         for k in self.schedule.kernels:
             self.arguments(k)
+            added = {s.tensor for s in each(k.body) if isinstance(s, tile.Store) and s.adds}
             for b in k.buffers:
-                self.buffer(k, b)
+                self.buffer(k, b, b.name in added)
             self.there |= {b.name for b in k.buffers if b.written}
         for name in self.program.results:
             if name not in self.there:
@@ -190,7 +191,7 @@ class _Fit:
     def fail(self, at: object, what: str, kind: type[Error], fact: str, hint: str) -> NoReturn:
         raise Fault(at, what, kind, fact=fact, hint=hint, kernel=getattr(at, "name", ""))
 
-    def buffer(self, k: tile.Kernel, b: tile.Buffer) -> None:
+    def buffer(self, k: tile.Kernel, b: tile.Buffer, added: bool) -> None:
         shown = f"{b.name}{print_dims(b.dims)}: {b.dtype}"
         if b.name not in self.known:
             self.fail(k, f"there is no tensor '{b.name}'", NameError, shown, f"declare it: between kernels: {shown}")
@@ -203,7 +204,6 @@ class _Fit:
             fact = f"results are {', '.join(self.program.results)}"
             hint = f"declare it: between kernels: {shown}"
             self.fail(k, f"'{b.name}' is neither a result nor between kernels", NameError, fact, hint)
-        added = any(isinstance(s, tile.Store) and s.adds and s.tensor == b.name for s in each(k.body))
         if added and b.name not in self.there:
             self.fail(k, f"'{b.name}' is added to before a kernel writes it", NameError, "", "store it in one before")
         if not b.written and b.name not in self.there:
