@@ -34,7 +34,7 @@ from einc.tile.asked import counts_asked, tiles_asked
 from einc.tile.blocks import power
 from einc.tile.choices import descriptor
 from einc.tile.roles import ROWS, WARPGROUP, Begin, Event, Finish, Keep, Make, Release, Ring, Roles, Turn, Wait
-from einc.tile.walk import every_value, lets, walk_values
+from einc.tile.walk import bindings, every_value, lets, walk_values
 from einc.tile.windows import box, by_corners, by_descriptor, windows
 
 _CONSUMERS = 2
@@ -89,8 +89,8 @@ def _with_blocks(kernel: Kernel, context: Context, rows: int, blocks: dict[str, 
         least = kernel.choices.tile(a.name)
         hint = power(prod(context.size(x) for x in a.axes))
         chosen[a.name] = Block(max(hint, 16 if least is None else least.least), WHOLE)
-    sized = replace(kernel, choices=kernel.choices.sized(chosen))
-    placed = replace(sized, choices=sized.choices.reached(_ways(sized, context)))
+    sized = kernel.choosing(kernel.choices.sized(chosen))
+    placed = sized.choosing(sized.choices.reached(_ways(sized, context)))
     boxes = by_descriptor(placed)
     whole = by_corners(placed, boxes)
     check_fit(whole, row, boxes.keys())
@@ -113,12 +113,12 @@ def _with_blocks(kernel: Kernel, context: Context, rows: int, blocks: dict[str, 
     choices = placed.choices.counted({"warps": WARPGROUP * consumers, "stages": depth})
     onward = ledger.registers <= most - _ONWARD
     roles = Roles(row, consumers, _REGISTERS[consumers], deep, events, onward)
-    return replace(placed, choices=choices, roles=roles)
+    return replace(placed.choosing(choices), roles=roles)
 
 
 def _ways(kernel: Kernel, context: Context) -> dict[str, str]:
     """Descriptors for what dots read."""
-    made = {s.names[0]: s.value for s in lets(kernel.body) if isinstance(s.value, Load)}
+    made = {s.names[0]: s.value for s in bindings(kernel) if isinstance(s.value, Load)}
     sides = [x for v in every_value(kernel) if isinstance(v, Dot) for x in (v.left, v.right)]
     read = {made[x.name].tensor for x in sides if isinstance(x, Ref) and x.name in made}
     ranks = {b.name: len(b.dims) for b in kernel.buffers}

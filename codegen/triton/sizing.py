@@ -17,7 +17,7 @@ from einc.pipeline import GATHERED, Context, Product
 from einc.tile import WHOLE, Block, TileAxis
 from einc.tile.blocks import power
 from einc.tile.typing import multiplied
-from einc.tile.walk import each, lets, loops, segments, tile_axes, values_in, walk_values
+from einc.tile.walk import bindings, each, every_value, loops, segments, tile_axes, values_in, walk_values
 from einc.tile.windows import windows
 
 _TILE = 4096  # elements of a tile value
@@ -65,7 +65,7 @@ class Sizing:
     @cached_property
     def loaded(self) -> frozenset[str]:
         """What is as it lies in memory."""
-        found = (s.names for s in lets(self.kernel.body) if isinstance(s.value, tile.Load))
+        found = (s.names for s in bindings(self.kernel) if isinstance(s.value, tile.Load))
         return frozenset(name for names in found for name in names)
 
     @cached_property
@@ -76,7 +76,7 @@ class Sizing:
     @cached_property
     def crossed(self) -> frozenset[str]:
         """The axes that loops within others fold for rows and columns at once, without a dot."""
-        found = ((s.types[0].axes, s.value) for s in lets(self.kernel.body) if isinstance(s.value, tile.Fold))
+        found = ((s.types[0].axes, s.value) for s in bindings(self.kernel) if isinstance(s.value, tile.Fold))
         return frozenset(v.axis for axes, v in found if len(axes) > 1) & self.within
 
     @cached_property
@@ -148,9 +148,7 @@ class Sizing:
         axes = tile_axes(self.kernel)
         sizes = {name: prod(self.context.extent(x) for x in a.axes) for name, a in axes.items()}
         batch = prod(sizes[a.name] for a in self.kernel.grid if not a.blocked) // self.kernel.choices.parts
-        loads = [
-            v for v in values_in(self.kernel.body) if isinstance(v, tile.Load) and v.tensor in self.context.layouts
-        ]
+        loads = [v for v in every_value(self.kernel) if isinstance(v, tile.Load) and v.tensor in self.context.layouts]
         fastest = {self.context.layouts[v.tensor].fastest(v.index) for v in loads}
         across = tuple(tile.Ref(axis) in fastest for axis in (dot.row, dot.column))
         operands = {v.tensor for v in loads}
@@ -161,7 +159,7 @@ class Sizing:
         access: tuple[int, ...] = (16, 16)
         if any(not s.axis.blocked for s in loops(self.kernel.body)):
             found, sides = windows(self.kernel), (dot.left, dot.right)
-            tensors = {s.names[0]: s.value.tensor for s in lets(self.kernel.body) if isinstance(s.value, tile.Load)}
+            tensors = {s.names[0]: s.value.tensor for s in bindings(self.kernel) if isinstance(s.value, tile.Load)}
             access = tuple(16 if isinstance(x, tile.Ref) and tensors.get(x.name) in found else GATHERED for x in sides)
         return Product(batch, sizes[dot.row], sizes[dot.column], inner, dtype.size, lined, access, across, steps)
 
@@ -230,7 +228,7 @@ def plain_tiles(k: Sizing) -> Tiles:
     parts = k.kernel.choices.parts if k.kernel.parts_of else 1
     longest = max(k.hints[a.name] for a in k.axes if a.role == "reduced") // parts
     cap = blocks["reduced"].cap
-    most = _SCANNING if any(isinstance(v, tile.Scan) for v in values_in(k.kernel.body)) else _WALKING
+    most = _SCANNING if any(isinstance(v, tile.Scan) for v in every_value(k.kernel)) else _WALKING
     while warps < most and programs * warps < _BUSY * k.target.rates.processors and 2 * cap <= longest:
         warps, cap = 2 * warps, 2 * cap
     return Tiles(blocks | {"reduced": Block(1, cap)}, warps)
@@ -254,7 +252,7 @@ def plain_blocks(k: Sizing) -> dict[str, Block]:
     Neighbours in memory of anything that is read or written get a line of it first. Prefixes of several components are
     that many tiles at once.
     """
-    carried = max((len(v.args) for v in values_in(k.kernel.body) if isinstance(v, tile.Scan)), default=1)
+    carried = max((len(v.args) for v in every_value(k.kernel) if isinstance(v, tile.Scan)), default=1)
     room = (_INTERPRETED if k.target.vendor == "cpu" else _TILE) // power(carried)
     whole = {a.name: power(k.context.size(a.axes[0])) for a in k.kernel.whole if k.given(a) is None}
     blocks: dict[str, Block] = {}
@@ -290,5 +288,5 @@ def plain_blocks(k: Sizing) -> dict[str, Block]:
 
 def _indices(kernel: tile.Kernel) -> Iterator[tuple[str, tuple[tile.Value, ...]]]:
     """The tensors and indices of all loads and stores."""
-    yield from ((v.tensor, v.index) for v in values_in(kernel.body) if isinstance(v, tile.Load) and v.index)
+    yield from ((v.tensor, v.index) for v in every_value(kernel) if isinstance(v, tile.Load) and v.index)
     yield from ((s.tensor, s.index) for s in each(kernel.body) if isinstance(s, tile.Store) and s.index)

@@ -151,7 +151,9 @@ def _real(program: Program) -> None:
 @lru_cache(maxsize=4096)
 def _names_complex(e: Expr) -> bool:
     """Does an expression make or take apart complex values, whatever it reads?"""
-    return any(n.op in _COMPLEX if isinstance(n, Apply) else isinstance(n, Cast) and n.dtype.is_complex for n in walk(e))
+    return any(
+        n.op in _COMPLEX if isinstance(n, Apply) else isinstance(n, Cast) and n.dtype.is_complex for n in walk(e)
+    )
 
 
 def on_program(f: Callable[[Program], None]) -> Callable[[State], None]:

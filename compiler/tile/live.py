@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
+from operator import is_
 
 from einc import tile
 from einc.tile.walk import own_values, walk_values
@@ -28,7 +29,7 @@ def _live(body: Body, read: set[str]) -> Body:
             s = _with(s, _live(s.body, read))
         read.update(_named(*own_values(s)))
         kept.append(s)
-    return body if len(kept) == len(body) and all(a is b for a, b in zip(reversed(kept), body)) else tuple(kept[::-1])
+    return body if len(kept) == len(body) and all(map(is_, reversed(kept), body)) else tuple(kept[::-1])
 
 
 def _with(s: tile.Loop, body: Body) -> tile.Loop:

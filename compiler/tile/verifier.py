@@ -13,7 +13,7 @@ from einc.tile import TileType
 from einc.tile.faults import Axes, Checker, Fault
 from einc.tile.roles.legal import check_roles
 from einc.tile.typing import scope
-from einc.tile.walk import each, every_value, loop_position, once, tile_axes
+from einc.tile.walk import each, every_value, loop_position, once_for_all, tile_axes
 
 Names = dict[str, TileType]
 
@@ -25,12 +25,12 @@ def verify(schedule: tile.Schedule) -> None:
     value, and buffers are declared. Raises `IllegalIR` at the first statement that breaks one of these rules."""
     for kernel in schedule.kernels:
         _verify(kernel)
+        check_roles(kernel)
 
 
-@once
+@once_for_all
 def _verify(kernel: tile.Kernel) -> None:
     _Verifier(kernel).run()
-    check_roles(kernel)
 
 
 class _Verifier:

@@ -162,12 +162,15 @@ def rewritten(
 ) -> tuple[Statement, ...]:
     """The statements that f makes of every statement in its scope; a loop comes with its body already rewritten."""
     here = scope or Scope()
+    body = tuple(body)
     made: list[Statement] = []
     for s in body:
-        given = replace(s, body=rewritten(s.body, f, here.inside(s))) if isinstance(s, Loop) else s
+        given = s
+        if isinstance(s, Loop) and (inner := rewritten(s.body, f, here.inside(s))) is not s.body:
+            given = replace(s, body=inner)
         made += f(given, here)
         here.bind(s)
-    return tuple(made)
+    return body if len(made) == len(body) and all(map(is_, made, body)) else tuple(made)
 
 
 def own_values(s: Statement) -> tuple[Value, ...]:
@@ -248,25 +251,41 @@ def values_in(body: tuple[Statement, ...]) -> Iterator[Value]:
 def once(f: Callable[[Kernel], T]) -> Callable[[Kernel], T]:
     """The function, which works its result out once for each kernel, where it is kept: passes, their checks and
     generators ask again and again. Nobody changes what it gives."""
+    return _kept(f, lambda kernel: kernel.found)
+
+
+def once_for_all(f: Callable[[Kernel], T]) -> Callable[[Kernel], T]:
+    """The same for what no choices decide, which kernels with others know as well."""
+    return _kept(f, lambda kernel: kernel.lasting)
+
+
+def _kept(f: Callable[[Kernel], T], where: Callable[[Kernel], dict[str, Any]]) -> Callable[[Kernel], T]:
     name = f"{f.__module__}.{f.__qualname__}"
 
     @wraps(f)
     def known(kernel: Kernel) -> T:
-        if name not in kernel.found:
-            kernel.found[name] = f(kernel)
-        result: T = kernel.found[name]
+        found = where(kernel)
+        if name not in found:
+            found[name] = f(kernel)
+        result: T = found[name]
         return result
 
     return known
 
 
-@once
+@once_for_all
 def every_value(kernel: Kernel) -> tuple[Value, ...]:
     """Every value in the statements of a kernel, those of loops included."""
     return tuple(values_in(kernel.body))
 
 
-@once
+@once_for_all
+def bindings(kernel: Kernel) -> tuple[Let, ...]:
+    """Every binding of a kernel, those of loops included."""
+    return tuple(lets(kernel.body))
+
+
+@once_for_all
 def tile_axes(kernel: Kernel) -> Mapping[str, TileAxis]:
     """Every tile axis of a kernel by name: the grid's, then the loops' in order."""
     return {a.name: a for a in (*kernel.grid, *kernel.whole, *(loop.axis for loop in loops(kernel.body)))}

@@ -21,7 +21,18 @@ from einc.tile.choices import order_of, order_of_vectors
 from einc.tile.live import live
 from einc.tile.masks import conjunction, conjuncts, extent
 from einc.tile.walk import (
-    each, every_value, lets, loops, once, over_values, rebuild, roots, tile_axes, values_in, values_of,
+    bindings,
+    each,
+    every_value,
+    lets,
+    loops,
+    once,
+    over_values,
+    rebuild,
+    roots,
+    tile_axes,
+    values_in,
+    values_of,
 )  # fmt: skip
 
 Place = tuple[str, int] | None  # a tile axis, and which of its axes; None for a single position
@@ -67,8 +78,8 @@ class _Edges:
     def __init__(self, kernel: Kernel) -> None:
         self.kernel = kernel
         self.axes = tile_axes(kernel)
-        self.names: Mapping[str, Value] = {s.names[0]: s.value for s in lets(kernel.body) if len(s.names) == 1}
-        self.scalars = {s.names[0] for s in lets(kernel.body) if len(s.names) == 1 and not s.types[0].axes}
+        self.names: Mapping[str, Value] = {s.names[0]: s.value for s in bindings(kernel) if len(s.names) == 1}
+        self.scalars = {s.names[0] for s in bindings(kernel) if len(s.names) == 1 and not s.types[0].axes}
         self.members = dict(m for a in self.axes.values() if a.blocked for m in _members(a))
         self.backwards = {loop.axis.name for loop in loops(kernel.body) if loop.reverse}
         self.walks = {loop.axis.name: (loop.start, loop.stop) for loop in loops(kernel.body)}
