@@ -273,11 +273,10 @@ def _differentiated(
 
 def _written(program: ein.Program, level: int, target: Target, sizes: tuple[tuple[str, int], ...]) -> frozenset[str]:
     """The tensors that kernels of a program pass on in memory."""
-    from einc.stages import lowered
+    from einc.stages import planned
 
-    schedule = lowered(program, Context(TRITON, level, target, dict(sizes))).schedule
-    assert schedule is not None
-    return frozenset(b.name for b in schedule.intermediates)
+    state = planned(program, Context(TRITON, level, target, dict(sizes)))
+    return frozenset(name for plan in state.plans for name in plan.stores) - {*state.program.results}
 
 
 @lru_cache(maxsize=1024)

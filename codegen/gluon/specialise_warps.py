@@ -73,17 +73,41 @@ def _specialised(kernel: Kernel, context: Context) -> Kernel:
     rows = asked.get(row, Block(ROWS * _CONSUMERS, ROWS * _CONSUMERS)).cap
     if rows not in (ROWS, ROWS * _CONSUMERS):
         raise Unfit(f"consumers take {ROWS} or {ROWS * _CONSUMERS} of {row}")
-    reason = Unfit("")
+    reason, steps = Unfit(""), _Steps(row)
     for blocks in sizes(kernel, loop, rows, context):
         try:
-            return _with_blocks(kernel, context, rows, blocks)
+            return _with_blocks(kernel, context, rows, blocks, steps)
         except Unfit as found:
             reason = found
     raise reason
 
 
-def _with_blocks(kernel: Kernel, context: Context, rows: int, blocks: dict[str, int]) -> Kernel:
-    _, row = walked(kernel)
+class _Steps:
+    """The rings and events of a kernel in blocks of several sizes: the same wherever descriptors find the same."""
+
+    def __init__(self, row: str) -> None:
+        self.row = row
+        self.known: dict[tuple[object, ...], tuple[tuple[Ring, ...], tuple[Event, ...]] | Unfit] = {}
+
+    def of(self, kernel: Kernel) -> tuple[tuple[Ring, ...], tuple[Event, ...]]:
+        """Those of a kernel whose loads are placed. Raises `Unfit`."""
+        boxes = by_descriptor(kernel)
+        key = tuple(boxes.items())
+        if key not in self.known:
+            whole = by_corners(kernel, boxes)
+            try:
+                check_fit(whole, self.row, boxes.keys())
+                self.known[key] = _Pipeline(whole, frozenset(boxes)).made()
+            except Unfit as reason:
+                self.known[key] = reason
+        found = self.known[key]
+        if isinstance(found, Unfit):
+            raise found
+        return found
+
+
+def _with_blocks(kernel: Kernel, context: Context, rows: int, blocks: dict[str, int], steps: _Steps) -> Kernel:
+    row = steps.row
     chosen = {name: Block(n, n) for name, n in (blocks | {row: rows}).items()}
     for a in kernel.whole:
         least = kernel.choices.tile(a.name)
@@ -91,10 +115,7 @@ def _with_blocks(kernel: Kernel, context: Context, rows: int, blocks: dict[str, 
         chosen[a.name] = Block(max(hint, 16 if least is None else least.least), WHOLE)
     sized = kernel.choosing(kernel.choices.sized(chosen))
     placed = sized.choosing(sized.choices.reached(_ways(sized, context)))
-    boxes = by_descriptor(placed)
-    whole = by_corners(placed, boxes)
-    check_fit(whole, row, boxes.keys())
-    rings, events = _Pipeline(whole, frozenset(boxes)).made()
+    rings, events = steps.of(placed)
     consumers = rows // ROWS
     ledger = Ledger(placed, row, consumers)
     if consumers == _IN_TURN and ledger.waits_for_functions(context.target.rates):

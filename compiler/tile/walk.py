@@ -112,6 +112,8 @@ class Scope:
     def bind(self, s: Statement) -> None:
         """Add the names that a statement binds."""
         match s:
+            case Let(names=(name,), types=(type_,)):
+                self.names[name] = type_
             case Let(names=names, types=types):
                 self.names.update(zip(names, types, strict=True))
             case Loop():
