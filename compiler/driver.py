@@ -21,6 +21,7 @@ from einc.base.targets import Target
 from einc.binding import plan
 from einc.cache import find, keep
 from einc.cache.digests import Unnamed, digest
+from einc.cache.places import switched_off
 from einc.codegen import BACKENDS, TRITON
 from einc.pipeline import Backend, Context, State
 from einc.pipeline.emitted import Emitted
@@ -61,8 +62,8 @@ class Request:
 
     @property
     def key(self) -> str | None:
-        """Its name among what is kept on disk; None where it has none, as that of a generator made for a test."""
-        if BACKENDS.get(self.backend.name) is not self.backend:
+        """Its name among what is kept on disk; None where nothing is, or it has none, as that of a test's generator."""
+        if switched_off() or BACKENDS.get(self.backend.name) is not self.backend:
             return None
         asked = (self.level, self.target, self.sizes, self.choices, self.begin, self.layouts, self.extents)
         parts = (self.program, self.backend.name, *asked, self.deterministic)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import wraps
-from operator import attrgetter, is_
+from operator import is_
 from typing import Any, TypeVar, assert_never
 
 from einc.base.types import INT
@@ -37,25 +37,26 @@ T = TypeVar("T")
 # Values
 
 
-_BELOW: Mapping[type[Value], Callable[[Any], tuple[Value, ...]]] = {
-    Ref: lambda _: (),
-    Lit: lambda _: (),
-    ExtentOf: lambda _: (),
-    ScalarArg: lambda _: (),
-    Elem: attrgetter("args"),
-    Fold: attrgetter("args"),
-    Scan: attrgetter("args"),
-    Convert: lambda v: (v.arg,),
-    Load: lambda v: v.index if v.mask is None else (*v.index, v.mask),
-    Dot: lambda v: (v.left, v.right, v.acc, *(p for p in (v.left_in, v.right_in) if p is not None)),
-    Fill: lambda v: (v.value,),
-}  # by a table: a compilation asks for tens of thousands
-LEAVES = frozenset((Ref, Lit, ExtentOf, ScalarArg))  # the kinds of values that have none below
+_LEAVES = frozenset((Ref, Lit, ExtentOf, ScalarArg))  # the kinds of values that have none below
 
 
 def values_of(v: Value) -> tuple[Value, ...]:
     """The values directly below."""
-    return _BELOW[type(v)](v)
+    match v:
+        case Elem(args=args) | Fold(args=args) | Scan(args=args):
+            return args
+        case Ref() | Lit() | ExtentOf() | ScalarArg():
+            return ()
+        case Convert(arg=arg):
+            return (arg,)
+        case Load(index=index, mask=mask):
+            return index if mask is None else (*index, mask)
+        case Dot(left=left, right=right, acc=acc, left_in=left_in, right_in=right_in):
+            return (left, right, acc, *(p for p in (left_in, right_in) if p is not None))
+        case Fill(value=value):
+            return (value,)
+        case _:
+            assert_never(v)
 
 
 def rebuild(v: Value, f: Callable[[Value], Value]) -> Value:
@@ -90,8 +91,8 @@ def walk_values(*roots: Value) -> Iterator[Value]:
     while stack:
         node = stack.pop()
         yield node
-        if type(node) not in LEAVES:
-            stack.extend(_BELOW[type(node)](node)[::-1])
+        if type(node) not in _LEAVES:
+            stack.extend(values_of(node)[::-1])
 
 
 # ---------------------------------------------------------------------------------------------------------------------
