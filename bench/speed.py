@@ -16,12 +16,41 @@ from functools import partial
 from importlib.metadata import version
 
 ATTENTION = """
-def attention_{n}(Q[b, h, i, d], K[b, h, j, d], V[b, h, j, e], scale: float = rsqrt(|d|)):
-    S[b, h, i, j] = scale * Q[b, h, i, d] * K[b, h, j, d]
-    L[b, h, i]    = logsumexp[j](S)
-    O[b, h, i, e] = softmax[j](S) * V[b, h, j, e]
-    return O, L
+def attention_{n}(Q_{n}[b, h, i, d], K_{n}[b, h, j, d], V_{n}[b, h, j, e], scale: float = rsqrt(|d|)):
+    S_{n}[b, h, i, j] = scale * Q_{n}[b, h, i, d] * K_{n}[b, h, j, d]
+    A_{n}[b, h, i, j] = where(j <= i, S_{n}, -inf)
+    O_{n}[b, h, i, e] = softmax[j](A_{n}) * V_{n}[b, h, j, e]
+    return O_{n}
 """
+PRODUCT = """
+def product_{n}(A_{n}[i, k], B_{n}[k, j]):
+    C_{n}[i, j] = A_{n}[i, k] * B_{n}[k, j]
+    return C_{n}
+"""
+SOFTMAX = """
+def softmax_{n}(X_{n}[i, j]):
+    Y_{n}[i, j] = bf16(softmax[j](X_{n}))
+    return Y_{n}
+"""
+LAYERNORM = """
+def layernorm_{n}(X_{n}[i, j], gain_{n}[j], bias_{n}[j]):
+    Y_{n}[i, j] = bf16(layernorm[j](X_{n}) * gain_{n}[j] + bias_{n}[j])
+    return Y_{n}
+"""
+CROSS_ENTROPY = """
+def cross_entropy_{n}(X_{n}[i, d], W_{n}[k, d], label_{n}[i]: i64):
+    Z_{n}[i, k] = X_{n}[i, d] * W_{n}[k, d]
+    L_{n}[i] = logsumexp[k](Z_{n}) - Z_{n}[i, label_{n}[i]]
+    return L_{n}
+"""
+Shapes = tuple[tuple[int, ...], ...]
+PROGRAMS: dict[str, tuple[str, Shapes]] = {
+    "attention": (ATTENTION, ((4, 16, 4096, 128),) * 3),
+    "product": (PRODUCT, ((4096, 4096),) * 2),
+    "softmax": (SOFTMAX, ((8192, 4096),)),
+    "LayerNorm": (LAYERNORM, ((8192, 4096), (4096,), (4096,))),
+    "linear cross-entropy": (CROSS_ENTROPY, ((8192, 4096), (128256, 4096), (8192,))),
+}
 MATMUL = "bik,bkj->bij"
 
 
@@ -38,18 +67,24 @@ def fresh(statement: str) -> float:
     return float(done.stdout)
 
 
-def source_of(text: str) -> str:
-    """The Triton source of a text that was not compiled before, without the checks between passes."""
+def source_of(text: str, shapes: Shapes, gradient: bool = False) -> str:
+    """The source for a Hopper of a text that was not compiled before, with all checks between passes."""
+    import torch
+
     import einc
 
-    return einc.compile(text, verify=False).source()
+    program = einc.compile(text, target="sm_90")
+    types = {name: torch.int64 if name.startswith("label") else torch.bfloat16 for name in program.text.operands}
+    given = [torch.empty(s, dtype=t, device="meta") for s, t in zip(shapes, types.values(), strict=True)]
+    return program.source(*given, gradient=gradient)
 
 
-def to_source(runs: int, clock: Callable[[], float]) -> list[float]:
-    """Seconds from text to source, for texts that differ in their name."""
-    name = clock.__name__
-    source_of(ATTENTION.format(n=name))
-    return [seconds(partial(source_of, ATTENTION.format(n=f"{name}_{n}")), clock) for n in range(runs)]
+def to_source(name: str, gradient: bool, runs: int, clock: Callable[[], float]) -> list[float]:
+    """Seconds from text to source, for texts that differ in the names of all tensors."""
+    text, shapes = PROGRAMS[name]
+    numbered = [text.format(n=f"{clock.__name__}_{'b' if gradient else 'a'}{n}") for n in range(runs + 1)]
+    source_of(numbered[0], shapes, gradient)
+    return [seconds(partial(source_of, t, shapes, gradient), clock) for t in numbered[1:]]
 
 
 def matmul(runs: int) -> list[float]:
@@ -65,15 +100,24 @@ def matmul(runs: int) -> list[float]:
 
 def measurements(runs: int) -> dict[str, float]:
     """Every figure, in seconds."""
-    cold = f"import einc\neinc.compile({ATTENTION.format(n='cold')!r}, verify=False).source()"
-    warm, busy = to_source(5 * runs, time.perf_counter), to_source(5 * runs, time.process_time)
-    product = matmul(runs)
-    return {
+    text, shapes = ATTENTION.format(n="cold"), PROGRAMS["attention"][1]
+    cold = (
+        f"import einc, torch\n"
+        f"given = [torch.empty(s, dtype=torch.bfloat16, device='meta') for s in {shapes!r}]\n"
+        f"einc.compile({text!r}, target='sm_90').source(*given)"
+    )
+    found = {
         "import einc": statistics.median(fresh("import einc") for _ in range(runs)),
         "attention, text to source, new process": statistics.median(fresh(cold) for _ in range(runs)),
-        "attention, text to source, warm, median": statistics.median(warm),
-        "attention, text to source, warm, worst": max(warm),
-        "attention, text to source, warm, CPU time": statistics.median(busy),
+    }
+    for name in PROGRAMS:
+        for gradient in (False, True):
+            warm, busy = (to_source(name, gradient, runs, c) for c in (time.perf_counter, time.process_time))
+            called = f"{name}{', gradient' if gradient else ''}, text to source"
+            found |= {called: statistics.median(warm), f"{called}, CPU": statistics.median(busy)}
+    product = matmul(runs)
+    return {
+        **found,
         "bik,bkj->bij 2×512³ interpreted, first": product[0],
         "bik,bkj->bij 2×512³ interpreted, median": statistics.median(product),
     }
@@ -109,7 +153,7 @@ def main() -> None:
         print(json.dumps({"facts": where, "seconds": found}, indent=2))
         return
     print("\n".join(f"{name:10} {value}" for name, value in where.items()) + "\n")
-    print("\n".join(f"{name:42} {1e3 * value:9.1f} ms" for name, value in found.items()))
+    print("\n".join(f"{name:52} {1e3 * value:9.1f} ms" for name, value in found.items()))
 
 
 if __name__ == "__main__":

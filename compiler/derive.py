@@ -17,8 +17,9 @@ from einc import ein
 from einc.base.errors import CallError, nearest
 from einc.base.targets import Target
 from einc.cache import find, keep
+from einc.codegen import TRITON
 from einc.driver import Compiled, compile_program
-from einc.pipeline import State
+from einc.pipeline import Context, State
 from einc.pipeline.emitted import Both, Emitted, Half, Source
 from einc.pipeline.fates import Fate
 from einc.pipeline.parts import InOrder, InSlices, Parts, each, mapped
@@ -272,9 +273,10 @@ def _differentiated(
 
 def _written(program: ein.Program, level: int, target: Target, sizes: tuple[tuple[str, int], ...]) -> frozenset[str]:
     """The tensors that kernels of a program pass on in memory."""
-    schedule = compile_program(program, level, target, dict(sizes)).state.schedule
-    assert schedule is not None
-    return frozenset(b.name for b in schedule.intermediates)
+    from einc.stages import planned
+
+    state = planned(program, Context(TRITON, level, target, dict(sizes)))
+    return frozenset(name for plan in state.plans for name in plan.stores) - {*state.program.results}
 
 
 @lru_cache(maxsize=1024)

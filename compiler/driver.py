@@ -21,6 +21,7 @@ from einc.base.targets import Target
 from einc.binding import plan
 from einc.cache import find, keep
 from einc.cache.digests import Unnamed, digest
+from einc.cache.places import switched_off
 from einc.codegen import BACKENDS, TRITON
 from einc.pipeline import Backend, Context, State
 from einc.pipeline.emitted import Emitted
@@ -303,7 +304,7 @@ def elaborate(text: Script, facts: Mapping[str, Fact] | None = None) -> ein.Prog
 
 @lru_cache(maxsize=1024)
 def _compile(request: Request, verify: bool) -> Compiled:
-    key = request.key
+    key = None if switched_off() else request.key
     kept = None if key is None else find("kernels", key, Ends)
     if kept is not None:
         return Compiled(request, verify, key, kept=kept)

@@ -140,10 +140,19 @@ def run_passes(
     table = pipeline(context.backend)
     left = passes(context.level, None if begin is None else begin.after, context.backend)
     lowered = table[_first_with_kernels(table) :]  # a text's equations are as written
-    held = [name for p in lowered if p.level <= context.level and p not in left for name in p.gives]
+    coming = {p.name for p in left}
+    held = [name for p in lowered if p.level <= context.level and p.name not in coming for name in p.gives]
     if verify and left:
         forms.admit(left[0], state)
     return _onwards(stages, left, context, held if verify else None)
+
+
+def planned(program: ein.Program, context: Context) -> State:
+    """The program with the plans that its kernels are lowered from, which say what they pass on."""
+    state = State(fixed(program))
+    table = passes(context.level, None, context.backend)
+    forms.admit(table[0], state)
+    return _onwards([Stage(ELABORATED, state, True)], table[: _first_with_kernels(table)], context, [])[-1].state
 
 
 def resumed(stages: Sequence[Stage], context: Context, verify: bool = True) -> tuple[Stage, ...]:

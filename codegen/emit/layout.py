@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 
 WIDTH = 112
 _INDENT = "    "
 _OPEN, _CLOSE = "([{", ")]}"
+_MARKS = re.compile(r"""[\[\](){}"']""")
 
 
 def indented(lines: Iterable[str], depth: int = 1) -> list[str]:
@@ -61,7 +63,8 @@ def _widest_bracket(text: str) -> tuple[int, int] | None:
 
 def _outermost(text: str) -> Iterator[tuple[int, int]]:
     depth, start, quote = 0, 0, ""
-    for n, c in enumerate(text):
+    for mark in _MARKS.finditer(text):
+        n, c = mark.start(), mark.group()
         if quote:
             quote = "" if c == quote else quote
         elif c in "\"'":
@@ -86,9 +89,17 @@ def _operands(text: str) -> list[str]:
 
 def _places(text: str, separators: tuple[str, ...]) -> list[int]:
     """Where separators occur outside brackets."""
-    pairs = list(_outermost(text))
-    found = (n for s in separators for n in range(len(text) - len(s)) if text.startswith(s, n))
+    found = [n for s in separators for n in _found(text, s)]
+    pairs = list(_outermost(text)) if found else []
     return sorted(n for n in found if not any(start < n < end for start, end in pairs))
+
+
+def _found(text: str, part: str) -> Iterator[int]:
+    """Where a part of a text begins, except at its end."""
+    n = text.find(part)
+    while 0 <= n < len(text) - len(part):
+        yield n
+        n = text.find(part, n + 1)
 
 
 def _cut(text: str, places: list[int], skip: int) -> list[str]:

@@ -20,7 +20,7 @@ from einc.tile import Dot, Elem, Fold, Kernel, Let, Lit, Loop, Ref, TileType, Va
 from einc.tile.live import live
 from einc.tile.masks import conjunction, conjuncts, inside
 from einc.tile.typing import bound_names
-from einc.tile.walk import lets, rebuild, tile_axes, walk_values
+from einc.tile.walk import bindings, rebuild, tile_axes, walk_values
 
 _LEAST = {"lt": True, "le": True, "gt": False, "ge": False}  # does the least sum, or the greatest, decide?
 
@@ -33,7 +33,7 @@ def count_by_position(kernel: Kernel, row: str) -> Kernel:
 class _Counting:
     def __init__(self, kernel: Kernel, row: str) -> None:
         self.kernel, self.row = kernel, row
-        self.made = {s.names[0]: s.value for s in lets(kernel.body)}
+        self.made = {s.names[0]: s.value for s in bindings(kernel)}
         self.taken = bound_names(kernel)
         self.still = {row, *(n for n, _ in kernel.scalars), *(a.name for a in kernel.grid)}
         self.still |= {s.names[0] for s in kernel.body if isinstance(s, Let)}

@@ -8,7 +8,7 @@ from einc import tile
 from einc.base.types import F32
 from einc.tile import Dot, Fold, Kernel, Let, Load, Loop, Ref, Scan
 from einc.tile.typing import multiplied
-from einc.tile.walk import lets, loops, tile_axes, values_in, walk_values
+from einc.tile.walk import bindings, every_value, lets, loops, once_for_all, tile_axes, values_in, walk_values
 
 _NARROW = 2  # bytes of what warpgroups multiply
 
@@ -17,6 +17,7 @@ class Unfit(Exception):
     """Why a kernel's warps get no roles."""
 
 
+@once_for_all
 def walked(kernel: Kernel) -> tuple[Loop, str]:
     """The one loop of a kernel, and the axis of the rows of its dots. Raises `Unfit` where there is no such loop."""
     found = list(loops(kernel.body))
@@ -40,9 +41,10 @@ def walked(kernel: Kernel) -> tuple[Loop, str]:
     return loop, rows.pop()
 
 
+@once_for_all
 def shared(kernel: Kernel) -> tuple[str, ...]:
     """The scalars before the loop of a kernel that all rows of a block decide."""
-    made = {s.names[0]: s for s in lets(kernel.body)}
+    made = {s.names[0]: s for s in bindings(kernel)}
     before = kernel.body[: next(k for k, s in enumerate(kernel.body) if isinstance(s, Loop))]
 
     def decided(s: Let) -> bool:
@@ -55,18 +57,18 @@ def shared(kernel: Kernel) -> tuple[str, ...]:
 
 def check_fit(kernel: Kernel, row: str, copied: AbstractSet[str]) -> None:
     """Raise `Unfit` for a value, but those `copied`, that consumers do not compute by themselves, each for its rows."""
-    roots = {id(s.value) for s in lets(kernel.body)}
-    for v in values_in(kernel.body):
+    roots = {id(s.value) for s in bindings(kernel)}
+    for v in every_value(kernel):
         if isinstance(v, Scan):
             raise Unfit("it has prefixes")
         if isinstance(v, Dot) and id(v) not in roots:
             raise Unfit("it computes with the result of a dot in place")
-    types = {s.names[0]: s.types[0].dtype for s in lets(kernel.body)}
+    types = {s.names[0]: s.types[0].dtype for s in bindings(kernel)}
     if any(not types[n].is_int for n in shared(kernel)):
         raise Unfit("its rows share a number that is no integer")
     axes = tile_axes(kernel)
     homes = {row, *(d.column for d, _ in multiplied(kernel))}
-    computed = [s.value for s in lets(kernel.body) if not (isinstance(s.value, Load) and s.value.tensor in copied)]
+    computed = [s.value for s in bindings(kernel) if not (isinstance(s.value, Load) and s.value.tensor in copied)]
     for v in walk_values(*computed):
         if isinstance(v, Ref) and v.name in axes and axes[v.name].blocked and v.name not in homes:
             raise Unfit(f"{v.name} is no column of a dot, and consumers have no tile along it")

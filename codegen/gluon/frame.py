@@ -23,7 +23,7 @@ from einc.codegen.triton.kernels import KernelWriter, in_lines
 from einc.tile import Kernel, Let, Load, Ref, Value
 from einc.tile.roles import ROWS, Ring, Roles
 from einc.tile.typing import scope
-from einc.tile.walk import lets, loop_position, values_of
+from einc.tile.walk import bindings, loop_position, values_of
 
 AHEAD = 2  # programs whose places consumers have not seen yet, at most
 
@@ -61,7 +61,7 @@ class Frame(KernelWriter):
         differ = self.walked.start is not None or self.walked.stop is not None  # in how far they walk
         if differ and self.roles.onward:
             self.signature = replace(self.signature, counter=self.names.fresh("begun"))
-        self.lets = {s.names[0]: s for s in lets(self.kernel.body)}
+        self.lets = {s.names[0]: s for s in bindings(self.kernel)}
         self.shared = shared(self.kernel)
         self.rows = next(a for a in self.kernel.grid if a.name == self.roles.axis)
         blocked = [a.name for a in self.kernel.grid if a.blocked]

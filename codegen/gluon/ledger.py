@@ -14,7 +14,7 @@ from einc.tile.asked import tiles_asked
 from einc.tile.blocks import power
 from einc.tile.roles import ROWS, WARPGROUP, Ring
 from einc.tile.typing import axes_of, scope
-from einc.tile.walk import Scope, lets, loops, own_values, walk, walk_values
+from einc.tile.walk import Scope, bindings, lets, loops, own_values, walk, walk_values
 from einc.tile.windows import by_descriptor
 
 _SPECIAL = frozenset("div erf exp exp2 expm1 log log1p log2 pow rsqrt sin sqrt tanh".split())
@@ -32,7 +32,7 @@ def sizes(kernel: Kernel, loop: Loop, rows: int, context: Context) -> Iterator[d
     A walk that does not begin with the first position has masked blocks at both ends, which are better short.
     """
     asked = tiles_asked(context.choices, kernel)
-    made = {s.names[0]: s.value for s in lets(kernel.body)}
+    made = {s.names[0]: s.value for s in bindings(kernel)}
     sides = [x for v in made.values() if isinstance(v, Dot) for x in (v.left, v.right)]
     loaded = all(isinstance(x, Ref) and isinstance(made.get(x.name), Load) for x in sides)
     longest = (_LINE,) if loaded else _WALKS if loop.start is None else _WALKS[::-1]
@@ -87,8 +87,8 @@ class Ledger:
     def registers(self) -> int:
         """Of a thread: results of dots, computed sides of two bytes, what it loads by itself, and from where, if rows
         and positions decide that together."""
-        dots = [s.value for s in lets(self.kernel.body) if isinstance(s.value, Dot)]
-        loaded = {s.names[0] for s in lets(self.kernel.body) if isinstance(s.value, Load)}
+        dots = [s.value for s in bindings(self.kernel) if isinstance(s.value, Dot)]
+        loaded = {s.names[0] for s in bindings(self.kernel) if isinstance(s.value, Load)}
         computed = [d for d in dots if not isinstance(d.left, Ref) or d.left.name not in loaded]
         threads = WARPGROUP * 32
         results = sum(ROWS * self.width(d.column) // threads for d in dots)
@@ -104,14 +104,14 @@ class Ledger:
     def is_mixed(self, v: tile.Value) -> bool:
         """Do rows and positions of the walk decide a value together, position by position?"""
         (loop,) = loops(self.kernel.body)
-        axes = {s.names[0]: {*s.types[0].axes} for s in lets(self.kernel.body)}
+        axes = {s.names[0]: {*s.types[0].axes} for s in bindings(self.kernel)}
         found = set[str]().union(*(axes.get(x.name, {x.name}) for x in walk_values(v) if isinstance(x, Ref)))
         return {self.row, loop.axis.name} <= found
 
     @property
     def flops(self) -> int:
         """Those of the dots of a step."""
-        dots = [s.value for s in lets(self.kernel.body) if isinstance(s.value, Dot)]
+        dots = [s.value for s in bindings(self.kernel) if isinstance(s.value, Dot)]
         return sum(2 * ROWS * self.width(d.column) * self.width(d.inner) for d in dots)
 
     @property
@@ -139,7 +139,7 @@ class Ledger:
         """What is held in slots of a consumer's rows that have room for a wide tile that is stored, if anything is."""
         if self.width(s.type.axes[1]) <= _WIDE:
             return None
-        loads = {x.names[0]: x for x in lets(self.kernel.body) if isinstance(x.value, Load)}
+        loads = {x.names[0]: x for x in bindings(self.kernel) if isinstance(x.value, Load)}
         for held in (loads[r.name] for r in rings if r.held):
             row, *columns = held.types[0].axes
             alike = row == self.row == s.type.axes[0] and held.types[0].dtype == s.type.dtype
@@ -149,7 +149,7 @@ class Ledger:
 
     def shared(self, rings: tuple[Ring, ...]) -> int:
         """The bytes of all slots, and of tiles that change threads before they are stored."""
-        tensors = {s.names[0]: s.value.tensor for s in lets(self.kernel.body) if isinstance(s.value, Load)}
+        tensors = {s.names[0]: s.value.tensor for s in bindings(self.kernel) if isinstance(s.value, Load)}
         stores = [s for s in self.kernel.body if isinstance(s, tile.Store) and len(s.type.axes) > 1]
         stored = [s.type for s in stores if self.resting(s, rings) is None]
         part = parted(self.kernel, self.row)

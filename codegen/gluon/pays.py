@@ -8,7 +8,6 @@ loads at a time; and wide results, of which registers hold those of one program 
 
 from __future__ import annotations
 
-from dataclasses import replace
 from math import prod
 
 from einc.codegen.gluon.fit import Unfit, walked
@@ -22,7 +21,7 @@ from einc.tile.asked import PLAN
 from einc.tile.blocks import power
 from einc.tile.roles import ROWS
 from einc.tile.typing import axes_of, scope
-from einc.tile.walk import Scope, lets, walk
+from einc.tile.walk import Scope, bindings, walk
 
 _EARLY = (PLAN, "parts")  # choices that do not say how a kernel is written
 _STEPS = 6  # of a walk, by which a program makes up for the others that it leaves no room beside it
@@ -43,7 +42,7 @@ def why_not(kernel: Kernel, context: Context) -> str:
     except Unfit as reason:
         return str(reason)
     held = {a.name: Block(power(prod(map(context.size, a.axes))), WHOLE) for a in kernel.whole}
-    sized = replace(named, choices=named.choices.sized(held))
+    sized = named.choosing(named.choices.sized(held))
     return _before(sized, context) or unfit(kernel, context) or _behind(specialise_warps(kernel, context))
 
 
@@ -55,14 +54,14 @@ def _blocks(a: TileAxis, context: Context) -> int:
 def _is_alone(kernel: Kernel) -> bool:
     """Do registers hold the results of one program alone?"""
     whole = {a.name for a in kernel.whole}
-    columns = {s.value.column for s in lets(kernel.body) if isinstance(s.value, Dot)} & whole
+    columns = {s.value.column for s in bindings(kernel) if isinstance(s.value, Dot)} & whole
     blocks = [kernel.choices.tile(a) for a in columns]
     return any(b is not None and b.least > _WIDE for b in blocks)
 
 
 def _picks(kernel: Kernel, row: str) -> bool:
     """Is anything read at places that rows and positions of the walk decide together?"""
-    loads = [s.value for s in lets(kernel.body) if isinstance(s.value, Load)]
+    loads = [s.value for s in bindings(kernel) if isinstance(s.value, Load)]
     return any(Ledger(kernel, row, 1).is_mixed(i) for v in loads for i in v.index)
 
 

@@ -34,7 +34,7 @@ from einc.tile.asked import counts_asked, tiles_asked
 from einc.tile.blocks import power
 from einc.tile.choices import descriptor
 from einc.tile.roles import ROWS, WARPGROUP, Begin, Event, Finish, Keep, Make, Release, Ring, Roles, Turn, Wait
-from einc.tile.walk import lets, values_in, walk_values
+from einc.tile.walk import bindings, every_value, lets, walk_values
 from einc.tile.windows import box, by_corners, by_descriptor, windows
 
 _CONSUMERS = 2
@@ -73,28 +73,49 @@ def _specialised(kernel: Kernel, context: Context) -> Kernel:
     rows = asked.get(row, Block(ROWS * _CONSUMERS, ROWS * _CONSUMERS)).cap
     if rows not in (ROWS, ROWS * _CONSUMERS):
         raise Unfit(f"consumers take {ROWS} or {ROWS * _CONSUMERS} of {row}")
-    reason = Unfit("")
+    reason, steps = Unfit(""), _Steps(row)
     for blocks in sizes(kernel, loop, rows, context):
         try:
-            return _with_blocks(kernel, context, rows, blocks)
+            return _with_blocks(kernel, context, rows, blocks, steps)
         except Unfit as found:
             reason = found
     raise reason
 
 
-def _with_blocks(kernel: Kernel, context: Context, rows: int, blocks: dict[str, int]) -> Kernel:
-    _, row = walked(kernel)
+class _Steps:
+    """The rings and events of a kernel in blocks of several sizes: the same wherever descriptors find the same."""
+
+    def __init__(self, row: str) -> None:
+        self.row = row
+        self.known: dict[tuple[object, ...], tuple[tuple[Ring, ...], tuple[Event, ...]] | Unfit] = {}
+
+    def of(self, kernel: Kernel) -> tuple[tuple[Ring, ...], tuple[Event, ...]]:
+        """Those of a kernel whose loads are placed. Raises `Unfit`."""
+        boxes = by_descriptor(kernel)
+        key = tuple(boxes.items())
+        if key not in self.known:
+            whole = by_corners(kernel, boxes)
+            try:
+                check_fit(whole, self.row, boxes.keys())
+                self.known[key] = _Pipeline(whole, frozenset(boxes)).made()
+            except Unfit as reason:
+                self.known[key] = reason
+        found = self.known[key]
+        if isinstance(found, Unfit):
+            raise found
+        return found
+
+
+def _with_blocks(kernel: Kernel, context: Context, rows: int, blocks: dict[str, int], steps: _Steps) -> Kernel:
+    row = steps.row
     chosen = {name: Block(n, n) for name, n in (blocks | {row: rows}).items()}
     for a in kernel.whole:
         least = kernel.choices.tile(a.name)
         hint = power(prod(context.size(x) for x in a.axes))
         chosen[a.name] = Block(max(hint, 16 if least is None else least.least), WHOLE)
-    sized = replace(kernel, choices=kernel.choices.sized(chosen))
-    placed = replace(sized, choices=sized.choices.reached(_ways(sized, context)))
-    boxes = by_descriptor(placed)
-    whole = by_corners(placed, boxes)
-    check_fit(whole, row, boxes.keys())
-    rings, events = _Pipeline(whole, frozenset(boxes)).made()
+    sized = kernel.choosing(kernel.choices.sized(chosen))
+    placed = sized.choosing(sized.choices.reached(_ways(sized, context)))
+    rings, events = steps.of(placed)
     consumers = rows // ROWS
     ledger = Ledger(placed, row, consumers)
     if consumers == _IN_TURN and ledger.waits_for_functions(context.target.rates):
@@ -113,13 +134,13 @@ def _with_blocks(kernel: Kernel, context: Context, rows: int, blocks: dict[str, 
     choices = placed.choices.counted({"warps": WARPGROUP * consumers, "stages": depth})
     onward = ledger.registers <= most - _ONWARD
     roles = Roles(row, consumers, _REGISTERS[consumers], deep, events, onward)
-    return replace(placed, choices=choices, roles=roles)
+    return replace(placed.choosing(choices), roles=roles)
 
 
 def _ways(kernel: Kernel, context: Context) -> dict[str, str]:
     """Descriptors for what dots read."""
-    made = {s.names[0]: s.value for s in lets(kernel.body) if isinstance(s.value, Load)}
-    sides = [x for v in values_in(kernel.body) if isinstance(v, Dot) for x in (v.left, v.right)]
+    made = {s.names[0]: s.value for s in bindings(kernel) if isinstance(s.value, Load)}
+    sides = [x for v in every_value(kernel) if isinstance(v, Dot) for x in (v.left, v.right)]
     read = {made[x.name].tensor for x in sides if isinstance(x, Ref) and x.name in made}
     ranks = {b.name: len(b.dims) for b in kernel.buffers}
     seen, found = windows(kernel), dict[str, str]()

@@ -53,7 +53,7 @@ def choose_tiles(kernel: tile.Kernel, context: Context) -> tile.Kernel:
     counts = {"warps": tiles.warps, "stages": tiles.stages} | counts_asked(context.choices, kernel, "warps", "stages")
     if context.target.vendor == "cpu":
         counts |= counts_asked(context.choices, kernel, "box", "workers")  # of what torch computes of the tiles
-    return replace(kernel, choices=k.kernel.choices.sized(sizes).counted(counts))
+    return kernel.choosing(k.kernel.choices.sized(sizes).counted(counts))
 
 
 def _as_asked(kernel: tile.Kernel, context: Context) -> tile.Kernel:
@@ -68,7 +68,7 @@ def _as_asked(kernel: tile.Kernel, context: Context) -> tile.Kernel:
         for a, b in tiles_asked(context.choices, kernel).items()
         if roles[a] != "whole"
     }
-    return replace(kernel, choices=kernel.choices.sized(sizes))
+    return kernel.choosing(kernel.choices.sized(sizes))
 
 
 def _block(k: Sizing, a: TileAxis, tiles: Tiles) -> Block:

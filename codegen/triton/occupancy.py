@@ -17,7 +17,7 @@ from einc.base.targets import Target
 from einc.base.types import DType
 from einc.tile import Dot, Fold, Kernel, Let, Load, Loop, Ref, Statement, TileType, Value
 from einc.tile.typing import multiplied
-from einc.tile.walk import lets, loops, values_in, walk_values
+from einc.tile.walk import bindings, lets, loops, values_in, walk_values
 from einc.tile.windows import read_by_dots
 
 _LATENCY = 1e-6  # seconds from a load to its bytes, while memory is busy
@@ -265,7 +265,7 @@ def _loaded(name: str, made: Mapping[str, Let]) -> set[str]:
 
 def _live(kernel: Kernel) -> tuple[dict[str, _Space], list[frozenset[str]]]:
     """What the tiles in registers take, and which of them are live together, after one statement or another."""
-    types = {name: t for let in lets(kernel.body) for name, t in zip(let.names, let.types, strict=True)}
+    types = {name: t for let in bindings(kernel) for name, t in zip(let.names, let.types, strict=True)}
     types |= {c.name: c.type for loop in loops(kernel.body) for c in loop.carried}
     apart = read_by_dots(kernel.body)
     held = {n: _space(t) for n, t in types.items() if len(t.axes) > 1 and n not in apart}

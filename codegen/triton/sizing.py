@@ -17,7 +17,7 @@ from einc.pipeline import APART, GATHERED, Context, Product
 from einc.tile import WHOLE, Block, TileAxis
 from einc.tile.blocks import power
 from einc.tile.typing import multiplied
-from einc.tile.walk import each, lets, loops, segments, tile_axes, values_in, walk_values
+from einc.tile.walk import bindings, each, every_value, loops, segments, tile_axes, values_in, walk_values
 from einc.tile.windows import windows
 
 _TILE = 4096  # elements of a tile value
@@ -67,7 +67,7 @@ class Sizing:
     @cached_property
     def loaded(self) -> frozenset[str]:
         """What is as it lies in memory."""
-        found = (s.names for s in lets(self.kernel.body) if isinstance(s.value, tile.Load))
+        found = (s.names for s in bindings(self.kernel) if isinstance(s.value, tile.Load))
         return frozenset(name for names in found for name in names)
 
     @cached_property
@@ -78,7 +78,7 @@ class Sizing:
     @cached_property
     def crossed(self) -> frozenset[str]:
         """The axes that loops within others fold for rows and columns at once, without a dot."""
-        found = ((s.types[0].axes, s.value) for s in lets(self.kernel.body) if isinstance(s.value, tile.Fold))
+        found = ((s.types[0].axes, s.value) for s in bindings(self.kernel) if isinstance(s.value, tile.Fold))
         return frozenset(v.axis for axes, v in found if len(axes) > 1) & self.within
 
     @cached_property
@@ -150,9 +150,7 @@ class Sizing:
         axes = tile_axes(self.kernel)
         sizes = {name: prod(self.context.extent(x) for x in a.axes) for name, a in axes.items()}
         batch = prod(sizes[a.name] for a in self.kernel.grid if not a.blocked) // self.kernel.choices.parts
-        loads = [
-            v for v in values_in(self.kernel.body) if isinstance(v, tile.Load) and v.tensor in self.context.layouts
-        ]
+        loads = [v for v in every_value(self.kernel) if isinstance(v, tile.Load) and v.tensor in self.context.layouts]
         fastest = {self.context.layouts[v.tensor].fastest(v.index) for v in loads}
         across = tuple(tile.Ref(axis) in fastest for axis in (dot.row, dot.column))
         operands = {v.tensor for v in loads}
@@ -160,7 +158,7 @@ class Sizing:
         lined = min(lying, default=MOST_ALIGNED) == MOST_ALIGNED
         steps = prod(sizes[s.axis.name] for s in loops(self.kernel.body) if not s.axis.blocked)
         inner = steps * sizes[dot.inner]
-        found = {s.names[0]: s.value for s in lets(self.kernel.body) if isinstance(s.value, tile.Load)}
+        found = {s.names[0]: s.value for s in bindings(self.kernel) if isinstance(s.value, tile.Load)}
         sides = [found[x.name] for x in (dot.left, dot.right) if isinstance(x, tile.Ref)]
         access = tuple(self.access(v) if v.tensor in self.found else GATHERED for v in sides)
         return Product(batch, sizes[dot.row], sizes[dot.column], inner, dtype.size, lined, access, across, steps)
@@ -206,7 +204,7 @@ class Sizing:
     @cached_property
     def single(self) -> bool:
         """Do threads read single elements, since neighbours in memory begin anywhere?"""
-        loads = [v for v in values_in(self.kernel.body) if isinstance(v, tile.Load) and len(v.index) > 1]
+        loads = [v for v in every_value(self.kernel) if isinstance(v, tile.Load) and len(v.index) > 1]
         return any(self.access(v) <= v.dtype.size for v in loads)
 
     def spread(self, blocks: dict[str, int]) -> int:
@@ -254,7 +252,9 @@ def plain_tiles(k: Sizing) -> Tiles:
     walked = prod(sizes[a.name] for a in k.axes if a.role == "reduced")
     still = {a.name for a in k.axes if a.role not in ("reduced", "inner")}
     held = max((prod(sizes[a] for a in axes if a in still) for axes in k.occupancy.computed), default=1)
-    warps = min(max(power(held * walked // (32 * _HELD)), _WARPS), _MOST_WARPS)
+    beside = any(a.name in k.lines and a.role != "whole" for a in k.axes)
+    each = 2 * _HELD if beside and "whole" in blocks else _HELD
+    warps = min(max(power(held * walked // (32 * each)), _WARPS), _MOST_WARPS)
     if "reduced" not in blocks or any(k.given(a) for a in k.axes) or segments(k.kernel):
         return Tiles(blocks, warps)
     return _busied(k, blocks, warps)
@@ -263,7 +263,7 @@ def plain_tiles(k: Sizing) -> Tiles:
 def _busied(k: Sizing, blocks: dict[str, Block], warps: int) -> Tiles:
     """Tiles of a walk, with more warps and as much longer steps while few programs keep memory busy."""
     programs, cap = k.programs({role: b.cap for role, b in blocks.items()}), blocks["reduced"].cap
-    most = _SCANNING if any(isinstance(v, tile.Scan) for v in values_in(k.kernel.body)) else _WALKING
+    most = _SCANNING if any(isinstance(v, tile.Scan) for v in every_value(k.kernel)) else _WALKING
     while warps < most and programs * warps < _BUSY * k.target.rates.processors and 2 * cap <= k.longest:
         warps, cap = 2 * warps, 2 * cap
     return Tiles(blocks | {"reduced": Block(1, cap)}, warps)
@@ -275,10 +275,10 @@ def _of_folds(k: Sizing, blocks: dict[str, Block]) -> Tiles | None:
     What a warp folds by itself is not exchanged through shared memory, and what a thread reads one by one takes it a
     register for each address and mask as well.
     """
-    folds = [v for v in values_in(k.kernel.body) if isinstance(v, tile.Fold)]
+    folds = [v for v in every_value(k.kernel) if isinstance(v, tile.Fold)]
     beside = [a for a in k.axes if a.name not in {v.axis for v in folds}]
     along = [a for a in k.axes if a.name in {v.axis for v in folds}]
-    scans = any(isinstance(v, tile.Scan) for v in values_in(k.kernel.body))
+    scans = any(isinstance(v, tile.Scan) for v in every_value(k.kernel))
     if len(beside) != 1 or len(along) != 1 or scans or k.given(beside[0]) or segments(k.kernel):
         return None
     (axis,), (other,) = along, beside
@@ -337,7 +337,7 @@ def plain_blocks(k: Sizing) -> dict[str, Block]:
     Neighbours in memory of anything that is read or written get a line of it first. Prefixes of several components are
     that many tiles at once.
     """
-    carried = max((len(v.args) for v in values_in(k.kernel.body) if isinstance(v, tile.Scan)), default=1)
+    carried = max((len(v.args) for v in every_value(k.kernel) if isinstance(v, tile.Scan)), default=1)
     room = (_INTERPRETED if k.target.vendor == "cpu" else _TILE) // power(carried)
     whole = {a.name: power(k.context.size(a.axes[0])) for a in k.kernel.whole if k.given(a) is None}
     blocks: dict[str, Block] = {}
@@ -373,5 +373,5 @@ def plain_blocks(k: Sizing) -> dict[str, Block]:
 
 def _indices(kernel: tile.Kernel) -> Iterator[tuple[str, tuple[tile.Value, ...]]]:
     """The tensors and indices of all loads and stores."""
-    yield from ((v.tensor, v.index) for v in values_in(kernel.body) if isinstance(v, tile.Load) and v.index)
+    yield from ((v.tensor, v.index) for v in every_value(kernel) if isinstance(v, tile.Load) and v.index)
     yield from ((s.tensor, s.index) for s in each(kernel.body) if isinstance(s, tile.Store) and s.index)

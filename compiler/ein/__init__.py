@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from operator import is_
 
 from einc.base.source import Span
 from einc.base.types import F32, F64, DType
@@ -121,7 +122,7 @@ class Equation:
         """The equation with f applied to every expression in it; the equation itself where nothing changed."""
         old = self.expressions()
         new = tuple(map(f, old))
-        if all(a is b for a, b in zip(new, old, strict=True)):
+        if all(map(is_, new, old)):
             return self
         found = iter(new)
         bodies = tuple(next(found) for _ in self.bodies)

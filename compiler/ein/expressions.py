@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
+from operator import is_
 from typing import assert_never
 
 from einc.base.source import Span
@@ -111,15 +112,15 @@ def rebuild(e: Expr, f: Callable[[Expr], Expr]) -> Expr:
     """The same node with f applied to its children; the node itself where nothing changed."""
     match e:
         case Apply(args=args):
-            new = tuple(f(a) for a in args)
-            return e if all(a is b for a, b in zip(new, args, strict=True)) else Apply(e.op, new, e.span)
+            new = tuple(map(f, args))
+            return e if all(map(is_, new, args)) else Apply(e.op, new, e.span)
         case Cast(arg=arg):
             below = f(arg)
             return e if below is arg else Cast(e.dtype, below)
         case Read(index=index, guard=guard):
-            at = tuple(f(a) for a in index)
+            at = tuple(map(f, index))
             under = None if guard is None else f(guard)
-            same = under is guard and all(a is b for a, b in zip(at, index, strict=True))
+            same = under is guard and all(map(is_, at, index))
             return e if same else Read(e.tensor, at, under, e.span)
         case Const() | AxisValue() | Extent() | Scalar():
             return e

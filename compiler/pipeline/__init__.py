@@ -137,7 +137,7 @@ class Context:
             known = None if a.extent is None else interval(a.extent, sizes, {})
             if known is not None and known[0] == known[1]:
                 sizes[a.name] = known[0]
-        return replace(self, sizes=sizes)
+        return self if sizes == self.sizes else replace(self, sizes=sizes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,10 +208,11 @@ def kept(f: Callable[[A, B], T], where: Callable[[A, B], tuple[dict[str, Any], H
 
     def known(a: A, b: B) -> T:
         results, key = where(a, b)
-        found: dict[Hashable, T] = results.setdefault(name, {})
-        if key not in found:
-            found[key] = f(a, b)
-        return found[key]
+        found: dict[Hashable, Any] = results.setdefault(name, {})
+        result: T = found.get(key, found)
+        if result is found:  # as no result is
+            result = found[key] = f(a, b)
+        return result
 
     return update_wrapper(known, f)
 

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 
 from einc import tile
 from einc.base.errors import AxisError, Error, IllegalIR
-from einc.ein import Apply, AxisValue, Const, Equation, Expr, Program, Read, axes_of, reads, walk
+from einc.ein import Apply, AxisValue, Cast, Const, Equation, Expr, Program, Read, axes_of, reads, walk
 from einc.ein.components import parts_of
 from einc.ein.inference import dtype_of
 from einc.ein.printer import print_equation
 from einc.pipeline import Pass, State, wellformed
 from einc.tile.choices import POINTER, is_way, order_of
 from einc.tile.faults import Fault
-from einc.tile.walk import tile_axes, values_in
+from einc.tile.walk import every_value, tile_axes
 from einc.tile.windows import box, windows
 
 __all__ = ["FORMS", "Form", "IllegalIR", "admit", "check", "verify"]
+
+_COMPLEX = frozenset(("re", "im", "conj", "complex"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +135,10 @@ def _check_binary(e: Equation) -> None:
 def _real(program: Program) -> None:
     """Complex values are made at the root of a body, of real parts, and taken apart where they are read."""
     dtypes = program.dtypes()
+    given = any(t.is_complex for t in dtypes.values())
     for e in program.equations:
+        if not given and not any(map(_names_complex, e.computed())):
+            continue
         found = {n for body in e.computed() for part in parts_of(body) for n in walk(part)}
         apart = {n.args[0] for n in found if isinstance(n, Apply) and n.op in ("re", "im")}
         roots = (n for n in found if not isinstance(n, Apply) or n.op == "complex")
@@ -140,6 +146,14 @@ def _real(program: Program) -> None:
         complexes = {n for n in found if dtype_of(n, dtypes).is_complex} if any_complex else set[Expr]()
         if apart != complexes or not all(isinstance(n, Read) for n in apart):
             raise IllegalIR(f"a complex value inside a body: {print_equation(e)}")
+
+
+@lru_cache(maxsize=4096)
+def _names_complex(e: Expr) -> bool:
+    """Does an expression make or take apart complex values, whatever it reads?"""
+    return any(
+        n.op in _COMPLEX if isinstance(n, Apply) else isinstance(n, Cast) and n.dtype.is_complex for n in walk(e)
+    )
 
 
 def on_program(f: Callable[[Program], None]) -> Callable[[State], None]:
@@ -174,7 +188,7 @@ def _sized(kernel: tile.Kernel) -> None:
 
 
 def _placed(kernel: tile.Kernel) -> None:
-    for v in values_in(kernel.body):
+    for v in every_value(kernel):
         if isinstance(v, tile.Load) and kernel.choices.way(v.tensor) is None:
             where = "say how it reaches memory: by pointer"
             raise Fault(kernel, f"a load of '{v.tensor}' is not placed", Error, hint=where, kernel=kernel.name)

@@ -27,6 +27,8 @@ from einc.ein.inference import dtype_of, is_position
 from einc.ein.printer import print_equation, print_expr
 from einc.ein.ranges import is_closed
 
+_STRONG = frozenset(ALL)
+
 
 def check(program: Program) -> None:
     """Raises `IllegalIR` at the first node that does not fit."""
@@ -62,7 +64,7 @@ def _signature(program: Program) -> _Scope:
     for p in program.params:
         if isinstance(p, Operand):
             _declared(p.name, [a for dim in p.dims for a in dim], scope)
-            if p.dtype not in ALL:
+            if p.dtype not in _STRONG:
                 raise IllegalIR(f"operand '{p.name}' has type {p.dtype}")
             scope.dims[p.name] = p.dims
         else:
@@ -99,7 +101,7 @@ def _formula(name: str, formula: Expr, scope: _Scope) -> None:
 def _tensor(t: Tensor, e: Equation, scope: _Scope) -> None:
     if t.name in scope.dtypes:
         raise IllegalIR(f"'{t.name}' is defined twice: {print_equation(e)}")
-    if t.dtype not in ALL:
+    if t.dtype not in _STRONG:
         raise IllegalIR(f"'{t.name}' is stored in the weak type {t.dtype}: {print_equation(e)}")
     scope.dims[t.name], scope.dtypes[t.name] = e.dims, t.dtype
 

@@ -10,7 +10,8 @@ Nodes are frozen. `einc.tile.printer` writes them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from einc.base.types import DType
 from einc.ein import Monoid
@@ -317,11 +318,19 @@ class Kernel:
     parts_of: str = ""
     merges: bool = False
     roles: Roles | None = None
+    found: dict[str, Any] = field(default_factory=dict, init=False, compare=False, repr=False)  # by `walk.once`
+    lasting: dict[str, Any] = field(default_factory=dict, init=False, compare=False, repr=False)  # whatever the choices
 
     @property
     def plan(self) -> str:
         """The name of the plan that it is for."""
         return self.parts_of or self.name
+
+    def choosing(self, choices: Choices) -> Kernel:
+        """The kernel with these choices, of which stays known what they do not decide."""
+        made = replace(self, choices=choices)
+        object.__setattr__(made, "lasting", self.lasting)
+        return made
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,22 +66,21 @@ class Checker:
                 assert_never(v)
 
     def operation(self, v: tile.Elem) -> tuple[DType, Axes]:
-        if v.op not in OPS:
+        op = OPS.get(v.op)
+        if op is None:
             self.fail(f"there is no operation '{v.op}'", NameError, hint="`einc functions` lists them")
-        if len(v.args) != OPS[v.op].arity and not (OPS[v.op].arity < 0 and v.args):
-            fact = f"it takes {OPS[v.op].arity}"
+        if len(v.args) != op.arity and not (op.arity < 0 and v.args):
+            fact = f"it takes {op.arity}"
             self.fail(f"'{v.op}' has {len(v.args)} arguments", AxisError, fact, "give it as many")
-        found = [self.value(a) for a in v.args]
-        axes = NO_AXES.union(*(a for _, a in found))
-        types = [t for t, _ in found]
-        rule = OPS[v.op].rule
+        types, extents = zip(*map(self.value, v.args), strict=True)
+        axes, rule = NO_AXES.union(*extents), op.rule
         if v.op == "rand":
             return F32, axes
         if v.op == "where":
             if types[0] != BOOL:
                 self.fail("'where' takes a truth value as condition", DTypeError, f"it is {types[0]}", "compare it")
             types = types[1:]
-        if any(t != types[0] for t in types):
+        if types.count(types[0]) < len(types):
             shown = ", ".join(map(str, types))
             self.fail(f"arguments of '{v.op}' differ in type", DTypeError, f"they are {shown}", "convert one: f32(x)")
         if rule is Rule.LOGIC and types[0] != BOOL:

@@ -5,41 +5,47 @@ from __future__ import annotations
 from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
+from operator import is_
 
 from einc import tile
-from einc.tile.walk import loops, values_in, walk_values
+from einc.tile.walk import own_values, walk_values
+
+Body = tuple[tile.Statement, ...]
 
 
-def live(body: tuple[tile.Statement, ...], wanted: AbstractSet[str] = frozenset()) -> tuple[tile.Statement, ...]:
+def live(body: Body, wanted: AbstractSet[str] = frozenset()) -> Body:
     """The statements without bindings that nothing reads, except those of wanted names."""
-    while True:
-        read = {v.name for v in values_in(body) if isinstance(v, tile.Ref)} | wanted
-        read |= {c.after for loop in loops(body) for c in loop.carried}
-        kept = _without(body, read)
-        if kept == body:
-            return body
-        body = kept
+    return _live(body, {*wanted})
 
 
-def _without(body: tuple[tile.Statement, ...], read: set[str]) -> tuple[tile.Statement, ...]:
+def _live(body: Body, read: set[str]) -> Body:
+    """The statements that what is `read` behind them needs, from the last to the first; adds what these read."""
     kept: list[tile.Statement] = []
-    for s in body:
-        if isinstance(s, tile.Let) and not read & set(s.names):
+    for s in reversed(body):
+        if isinstance(s, tile.Let) and read.isdisjoint(s.names):
             continue
-        kept.append(_loop_without(s, read) if isinstance(s, tile.Loop) else s)
-    return tuple(kept)
+        if isinstance(s, tile.Loop):
+            read.update(c.after for c in s.carried)
+            s = _with(s, _live(s.body, read))
+        read.update(_named(*own_values(s)))
+        kept.append(s)
+    return body if len(kept) == len(body) and all(map(is_, reversed(kept), body)) else tuple(kept[::-1])
 
 
-def _loop_without(s: tile.Loop, read: set[str]) -> tile.Loop:
-    """The loop without bindings that nothing reads, and without predicates about them that are known to hold."""
-    body = _without(s.body, read)
-    if s.full is None or body == s.body:
+def _with(s: tile.Loop, body: Body) -> tile.Loop:
+    """The loop with what is left of its body, and without predicates about the rest that are known to hold."""
+    if body is s.body:
+        return s
+    if s.full is None:
         return replace(s, body=body)
     gone = set(_bound(s.body)) - set(_bound(body))
-    names = ({v.name for v in walk_values(p) if isinstance(v, tile.Ref)} for p in s.full.holds)
-    holds = tuple(p for p, named in zip(s.full.holds, names, strict=True) if gone.isdisjoint(named))
+    holds = tuple(p for p in s.full.holds if gone.isdisjoint(_named(p)))
     return replace(s, body=body, full=replace(s.full, holds=holds))
 
 
-def _bound(body: tuple[tile.Statement, ...]) -> Iterator[str]:
+def _named(*values: tile.Value) -> Iterator[str]:
+    return (v.name for v in walk_values(*values) if isinstance(v, tile.Ref))
+
+
+def _bound(body: Body) -> Iterator[str]:
     return (name for s in body if isinstance(s, tile.Let) for name in s.names)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from einc import tile
 from einc.base.types import INT
 from einc.tile import Elem, ExtentOf, Lit, Ref, Value
@@ -31,9 +33,10 @@ def conjuncts(mask: Value | None) -> list[Value]:
             return [mask]
 
 
+@lru_cache(maxsize=1024)
 def extent(axes: tuple[str, ...]) -> Value:
     """The number of positions of a group of axes."""
-    whole: Value = Lit(1, INT)
-    for axis in axes:
-        whole = ExtentOf(axis) if whole == Lit(1, INT) else Elem("mul", (whole, ExtentOf(axis)))
+    whole: Value = ExtentOf(axes[0]) if axes else Lit(1, INT)
+    for axis in axes[1:]:
+        whole = Elem("mul", (whole, ExtentOf(axis)))
     return whole

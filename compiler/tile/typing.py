@@ -9,7 +9,7 @@ from einc import tile
 from einc.base.ops import OPS, Rule
 from einc.base.types import BOOL, F32, INT, DType
 from einc.tile import TileType
-from einc.tile.walk import Scope, own_values, tile_axes, values_of, walk, walk_values
+from einc.tile.walk import Scope, every_value, once_for_all, own_values, tile_axes, values_of, walk, walk_values
 
 Types = Mapping[str, TileType]
 
@@ -76,8 +76,11 @@ def bound_names(kernel: tile.Kernel) -> set[str]:
     return {*scope(kernel), *tile_axes(kernel), *there.names}
 
 
+@once_for_all
 def multiplied(kernel: tile.Kernel) -> tuple[tuple[tile.Dot, DType], ...]:
     """The dots of a kernel in order, each with the type that it multiplies in."""
+    if not any(isinstance(v, tile.Dot) for v in every_value(kernel)):
+        return ()
     return tuple(
         (v, v.product or dtype_of(v.left, here.names))
         for s, here in walk(kernel.body, Scope(scope(kernel)))

@@ -13,7 +13,7 @@ from einc.tile import TileType
 from einc.tile.faults import Axes, Checker, Fault
 from einc.tile.roles.legal import check_roles
 from einc.tile.typing import scope
-from einc.tile.walk import each, loop_position, tile_axes, values_in
+from einc.tile.walk import each, every_value, loop_position, once_for_all, tile_axes
 
 Names = dict[str, TileType]
 
@@ -24,8 +24,13 @@ def verify(schedule: tile.Schedule) -> None:
     """Check that every name is bound once before its use, argument types are equal, a binding has the axes of its
     value, and buffers are declared. Raises `IllegalIR` at the first statement that breaks one of these rules."""
     for kernel in schedule.kernels:
-        _Verifier(kernel).run()
+        _verify(kernel)
         check_roles(kernel)
+
+
+@once_for_all
+def _verify(kernel: tile.Kernel) -> None:
+    _Verifier(kernel).run()
 
 
 class _Verifier:
@@ -175,8 +180,9 @@ class _Fit:
     def run(self) -> None:
         for k in self.schedule.kernels:
             self.arguments(k)
+            added = {s.tensor for s in each(k.body) if isinstance(s, tile.Store) and s.adds}
             for b in k.buffers:
-                self.buffer(k, b)
+                self.buffer(k, b, b.name in added)
             self.there |= {b.name for b in k.buffers if b.written}
         for name in self.program.results:
             if name not in self.there:
@@ -185,7 +191,7 @@ class _Fit:
     def fail(self, at: object, what: str, kind: type[Error], fact: str, hint: str) -> NoReturn:
         raise Fault(at, what, kind, fact=fact, hint=hint, kernel=getattr(at, "name", ""))
 
-    def buffer(self, k: tile.Kernel, b: tile.Buffer) -> None:
+    def buffer(self, k: tile.Kernel, b: tile.Buffer, added: bool) -> None:
         shown = f"{b.name}{print_dims(b.dims)}: {b.dtype}"
         if b.name not in self.known:
             self.fail(k, f"there is no tensor '{b.name}'", NameError, shown, f"declare it: between kernels: {shown}")
@@ -198,7 +204,6 @@ class _Fit:
             fact = f"results are {', '.join(self.program.results)}"
             hint = f"declare it: between kernels: {shown}"
             self.fail(k, f"'{b.name}' is neither a result nor between kernels", NameError, fact, hint)
-        added = any(isinstance(s, tile.Store) and s.adds and s.tensor == b.name for s in each(k.body))
         if added and b.name not in self.there:
             self.fail(k, f"'{b.name}' is added to before a kernel writes it", NameError, "", "store it in one before")
         if not b.written and b.name not in self.there:
@@ -212,7 +217,7 @@ class _Fit:
                 message = f"'{name}: {dtype}' is not a scalar of the program"
                 self.fail(k, message, NameError, fact, "take one of its scalars")
         named = {*k.extents, *(a for t in tile_axes(k).values() for a in t.axes)}
-        named |= {v.axis for v in values_in(k.body) if isinstance(v, tile.ExtentOf)}
+        named |= {v.axis for v in every_value(k) if isinstance(v, tile.ExtentOf)}
         for axis in sorted(named - self.axes):
             fact = f"axes are {', '.join(sorted(self.axes))}"
             self.fail(k, f"there is no axis '{axis}' in the program", NameError, fact, "declare it: axis n = …")

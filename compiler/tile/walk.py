@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import assert_never
+from functools import wraps
+from operator import is_
+from typing import Any, TypeVar, assert_never
 
 from einc.base.types import INT
 from einc.tile import (
@@ -29,17 +31,22 @@ from einc.tile import (
     Value,
 )
 
+T = TypeVar("T")
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Values
+
+
+_LEAVES = frozenset((Ref, Lit, ExtentOf, ScalarArg))  # the kinds of values that have none below
 
 
 def values_of(v: Value) -> tuple[Value, ...]:
     """The values directly below."""
     match v:
-        case Ref() | Lit() | ExtentOf() | ScalarArg():
-            return ()
         case Elem(args=args) | Fold(args=args) | Scan(args=args):
             return args
+        case Ref() | Lit() | ExtentOf() | ScalarArg():
+            return ()
         case Convert(arg=arg):
             return (arg,)
         case Load(index=index, mask=mask):
@@ -53,20 +60,27 @@ def values_of(v: Value) -> tuple[Value, ...]:
 
 
 def rebuild(v: Value, f: Callable[[Value], Value]) -> Value:
-    """The same value with f applied to those directly below."""
+    """The same value with f applied to those directly below; the value itself where nothing changed."""
     match v:
+        case Elem(op=op, args=args):
+            new = tuple(map(f, args))
+            return v if all(map(is_, new, args)) else Elem(op, new)
         case Ref() | Lit() | ExtentOf() | ScalarArg() | Fill():
             return v
-        case Elem(args=args) | Fold(args=args) | Scan(args=args):
-            return replace(v, args=tuple(f(a) for a in args))
-        case Convert(arg=arg):
-            return replace(v, arg=f(arg))
+        case Fold(args=args) | Scan(args=args):
+            new = tuple(map(f, args))
+            return v if all(map(is_, new, args)) else replace(v, args=new)
+        case Convert(dtype=dtype, arg=arg):
+            below = f(arg)
+            return v if below is arg else Convert(dtype, below)
         case Load(index=index, mask=mask):
-            return replace(v, index=tuple(f(i) for i in index), mask=None if mask is None else f(mask))
+            at, where = tuple(map(f, index)), None if mask is None else f(mask)
+            return v if where is mask and all(map(is_, at, index)) else replace(v, index=at, mask=where)
         case Dot(left=left, right=right, acc=acc, left_in=left_in, right_in=right_in):
             x, y, z = f(left), f(right), f(acc)
             p, q = (None if p is None else f(p) for p in (left_in, right_in))
-            return replace(v, left=x, right=y, acc=z, left_in=p, right_in=q)
+            same = x is left and y is right and z is acc and p is left_in and q is right_in
+            return v if same else replace(v, left=x, right=y, acc=z, left_in=p, right_in=q)
         case _:
             assert_never(v)
 
@@ -77,8 +91,8 @@ def walk_values(*roots: Value) -> Iterator[Value]:
     while stack:
         node = stack.pop()
         yield node
-        if below := values_of(node):
-            stack.extend(below[::-1])
+        if type(node) not in _LEAVES:
+            stack.extend(values_of(node)[::-1])
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -99,6 +113,8 @@ class Scope:
     def bind(self, s: Statement) -> None:
         """Add the names that a statement binds."""
         match s:
+            case Let(names=(name,), types=(type_,)):
+                self.names[name] = type_
             case Let(names=names, types=types):
                 self.names.update(zip(names, types, strict=True))
             case Loop():
@@ -133,10 +149,15 @@ def walk(
 
 def each(body: Iterable[Statement]) -> Iterator[Statement]:
     """Every statement, a loop before the statements in it: the walk without scopes."""
-    for s in body:
-        yield s
-        if isinstance(s, Loop):
-            yield from each(s.body)
+    stack = [iter(body)]
+    while stack:
+        for s in stack[-1]:
+            yield s
+            if isinstance(s, Loop):
+                stack.append(iter(s.body))
+                break
+        else:
+            stack.pop()
 
 
 def rewritten(
@@ -144,12 +165,15 @@ def rewritten(
 ) -> tuple[Statement, ...]:
     """The statements that f makes of every statement in its scope; a loop comes with its body already rewritten."""
     here = scope or Scope()
+    body = tuple(body)
     made: list[Statement] = []
     for s in body:
-        given = replace(s, body=rewritten(s.body, f, here.inside(s))) if isinstance(s, Loop) else s
+        given = s
+        if isinstance(s, Loop) and (inner := rewritten(s.body, f, here.inside(s))) is not s.body:
+            given = replace(s, body=inner)
         made += f(given, here)
         here.bind(s)
-    return tuple(made)
+    return body if len(made) == len(body) and all(map(is_, made, body)) else tuple(made)
 
 
 def own_values(s: Statement) -> tuple[Value, ...]:
@@ -168,8 +192,9 @@ def own_values(s: Statement) -> tuple[Value, ...]:
 def over_values(s: Statement, f: Callable[[Value], Value]) -> Statement:
     """The statement with f applied to its whole expressions, and to those of the statements in it."""
     match s:
-        case Let(value=value):
-            return replace(s, value=f(value))
+        case Let(names=names, types=types, value=value):
+            made = f(value)
+            return s if made is value else Let(names, types, made)
         case Store(index=index, value=value, mask=mask):
             return replace(s, index=tuple(map(f, index)), value=f(value), mask=None if mask is None else f(mask))
         case Loop(carried=carried, body=body, start=start, stop=stop, full=full):
@@ -222,7 +247,49 @@ def values_in(body: tuple[Statement, ...]) -> Iterator[Value]:
     return walk_values(*roots(body))
 
 
-def tile_axes(kernel: Kernel) -> dict[str, TileAxis]:
+# ---------------------------------------------------------------------------------------------------------------------
+# Kernels
+
+
+def once(f: Callable[[Kernel], T]) -> Callable[[Kernel], T]:
+    """The function, which works its result out once for each kernel, where it is kept: passes, their checks and
+    generators ask again and again. Nobody changes what it gives."""
+    return _kept(f, lambda kernel: kernel.found)
+
+
+def once_for_all(f: Callable[[Kernel], T]) -> Callable[[Kernel], T]:
+    """The same for what no choices decide, which kernels with others know as well."""
+    return _kept(f, lambda kernel: kernel.lasting)
+
+
+def _kept(f: Callable[[Kernel], T], where: Callable[[Kernel], dict[str, Any]]) -> Callable[[Kernel], T]:
+    name = f"{f.__module__}.{f.__qualname__}"
+
+    @wraps(f)
+    def known(kernel: Kernel) -> T:
+        found = where(kernel)
+        if name not in found:
+            found[name] = f(kernel)
+        result: T = found[name]
+        return result
+
+    return known
+
+
+@once_for_all
+def every_value(kernel: Kernel) -> tuple[Value, ...]:
+    """Every value in the statements of a kernel, those of loops included."""
+    return tuple(values_in(kernel.body))
+
+
+@once_for_all
+def bindings(kernel: Kernel) -> tuple[Let, ...]:
+    """Every binding of a kernel, those of loops included."""
+    return tuple(lets(kernel.body))
+
+
+@once_for_all
+def tile_axes(kernel: Kernel) -> Mapping[str, TileAxis]:
     """Every tile axis of a kernel by name: the grid's, then the loops' in order."""
     return {a.name: a for a in (*kernel.grid, *kernel.whole, *(loop.axis for loop in loops(kernel.body)))}
 

@@ -20,18 +20,32 @@ from einc.tile import Dot, Elem, ExtentOf, Kernel, Lit, Load, Loop, Ref, Stateme
 from einc.tile.choices import order_of, order_of_vectors
 from einc.tile.live import live
 from einc.tile.masks import conjunction, conjuncts, extent
-from einc.tile.walk import each, lets, loops, over_values, rebuild, roots, tile_axes, values_in, values_of
+from einc.tile.walk import (
+    bindings,
+    each,
+    every_value,
+    lets,
+    loops,
+    once,
+    over_values,
+    rebuild,
+    roots,
+    tile_axes,
+    values_in,
+    values_of,
+)  # fmt: skip
 
 Place = tuple[str, int] | None  # a tile axis, and which of its axes; None for a single position
 Window = tuple[Place, ...]  # by dimension
 Box = tuple[tuple[str | None, tuple[int, ...]], ...]  # the sides of a block in memory: tile axes, and their dimensions
 
 
-def windows(kernel: Kernel) -> dict[str, Window]:
+@once
+def windows(kernel: Kernel) -> Mapping[str, Window]:
     """The window of each tensor that loads could find by a descriptor."""
     inside, dims = _Edges(kernel), {b.name: b.dims for b in kernel.buffers}
     found: dict[str, set[Window | None]] = {}
-    for v in values_in(kernel.body):
+    for v in every_value(kernel):
         if isinstance(v, Load):
             found.setdefault(v.tensor, set()).add(inside.window(v, dims[v.tensor]))
     single = ((name, next(iter(seen))) for name, seen in found.items() if len(seen) == 1)
@@ -64,8 +78,8 @@ class _Edges:
     def __init__(self, kernel: Kernel) -> None:
         self.kernel = kernel
         self.axes = tile_axes(kernel)
-        self.names: Mapping[str, Value] = {s.names[0]: s.value for s in lets(kernel.body) if len(s.names) == 1}
-        self.scalars = {s.names[0] for s in lets(kernel.body) if len(s.names) == 1 and not s.types[0].axes}
+        self.names: Mapping[str, Value] = {s.names[0]: s.value for s in bindings(kernel) if len(s.names) == 1}
+        self.scalars = {s.names[0] for s in bindings(kernel) if len(s.names) == 1 and not s.types[0].axes}
         self.members = dict(m for a in self.axes.values() if a.blocked for m in _members(a))
         self.backwards = {loop.axis.name for loop in loops(kernel.body) if loop.reverse}
         self.walks = {loop.axis.name: (loop.start, loop.stop) for loop in loops(kernel.body)}
@@ -169,7 +183,8 @@ def _members(axis: TileAxis) -> Iterator[tuple[Value, tuple[str, int]]]:
         yield rest, (axis.name, 0)
 
 
-def by_descriptor(kernel: Kernel) -> dict[str, Box]:
+@once
+def by_descriptor(kernel: Kernel) -> Mapping[str, Box]:
     """The sides of the blocks of the tensors that are loaded by descriptors."""
     orders = {b.name: order_of(kernel.choices.way(b.name), len(b.dims)) for b in kernel.buffers}
     if all(order is None for order in orders.values()):

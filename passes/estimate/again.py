@@ -29,10 +29,10 @@ def repeated(plan: Planned) -> tuple[Equation, ...]:
     return tuple(eq for eq in plan.equations if plan.walks_within(eq) and not plan.along.isdisjoint(eq.axes))
 
 
-def overhang(plan: Planned, splits: int, context: Context) -> float:
-    """The blocks that a plan's walk visits in so many parts, for each that it has."""
+def overhang(plan: Planned, context: Context) -> Callable[[int], float]:
+    """The blocks that a plan's walk visits for each that it has, by the number of its parts."""
     blocks = _blocks(plan.walked, context, _WIDE)
-    return -(-blocks // splits) * splits / blocks if repeated(plan) else 1.0
+    return (lambda splits: -(-blocks // splits) * splits / blocks) if repeated(plan) else lambda _: 1.0
 
 
 def read_again(

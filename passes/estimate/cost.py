@@ -130,7 +130,7 @@ class Model:
         """Seconds of a kernel in so many parts, beside its launch, by those that keep all processors busy."""
         rates = self.context.target.rates
         dots = self.contracted(plan)
-        busy = overlapped(rates, computing, moving, again=bool(repeated(plan))) * overhang(plan, splits, self.context)
+        busy = overlapped(rates, computing, moving, again=bool(repeated(plan))) * overhang(plan, self.context)(splits)
         hidden = self.hides(plan)
         if rates.in_turn or not dots:
             least = 0.0 if rates.in_turn else self.loading(plan, splits, share)

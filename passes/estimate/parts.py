@@ -42,14 +42,15 @@ def parts(model: Model, plan: Planned, share: float = 1.0) -> tuple[int, float]:
     once = alone.bytes - again(1) * share
     state, dots = _state(model, plan), model.contracted(plan)
     computes = alone.limit in ("matrix", "vector", "special") or (dots and not model.hides(plan))
+    programs, within, hangs = model.programs(plan), bool(repeated(plan)), overhang(plan, context)
 
     def seconds(n: int) -> float:
         moving = (once + again(n) * share) / reached(rates)
         merging = 2 * rates.launch + 2 * n * state / rates.memory
         if computes:
             return merging + model.spent(plan, n, computing, moving, share)
-        rounds = model.programs(plan) * n / (rates.processors * (WALKING if plain else _RESIDENT))
-        work = overlapped(rates, computing, moving, again=bool(repeated(plan))) * overhang(plan, n, context)
+        rounds = programs * n / (rates.processors * (WALKING if plain else _RESIDENT))
+        work = overlapped(rates, computing, moving, again=within) * hangs(n)
         least = 0.0 if dots else model.loading(plan, n, share)
         return merging + max(work * ceil(rounds) / rounds + ceil(rounds) * _STARTING, least)
 

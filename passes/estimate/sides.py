@@ -157,12 +157,19 @@ def line(plan: Planned, group: Iterable[str], context: Context) -> int:
     """
     if context.target.cache:
         return 1
-    read = {r for eq in plan.equations for e in eq.expressions() for r in reads(e) if r.index}
-    sizes = {r: prod(context.size(a) for e in r.index for a in axes_of(e)) for r in read}
-    most = [r.index[-1] for r, size in sizes.items() if size * _MOST >= max(sizes.values())]
-    last = {e.axis for e in most if isinstance(e, AxisValue)}
+    last = _neighbours(plan.equations, context)
     along = [context.size(a) for a in group if a in last and a in (*plan.rows, *plan.columns)]
     return min(_LINE, power(prod(along))) if along else 1
+
+
+@once
+def _neighbours(equations: tuple[Equation, ...], context: Context) -> frozenset[str]:
+    """The axes of neighbours in memory, of what some equations read most."""
+    read = {r for eq in equations for e in eq.expressions() for r in reads(e) if r.index}
+    sizes = {r: prod(context.size(a) for e in r.index for a in axes_of(e)) for r in read}
+    most = max(sizes.values(), default=0)
+    last = (r.index[-1] for r, size in sizes.items() if size * _MOST >= most)
+    return frozenset(e.axis for e in last if isinstance(e, AxisValue))
 
 
 @lru_cache(maxsize=1024)

@@ -33,7 +33,7 @@ from einc.pipeline import Context
 from einc.tile import Elem, Lit, Ref, TileType, Value
 from einc.tile.live import live
 from einc.tile.typing import axes_of, dtype_of, scope
-from einc.tile.walk import lets, loop_position, loops, over_values, rebuild, values_in, values_of, walk_values
+from einc.tile.walk import every_value, lets, loop_position, loops, over_values, rebuild, values_of, walk_values
 
 _LOG2_E = Lit(math.log2(math.e), F32)
 _LOG_2 = Lit(math.log(2), F32)
@@ -43,9 +43,9 @@ Names = dict[str, TileType]
 
 def exp2(kernel: tile.Kernel, context: Context) -> tile.Kernel:
     """The kernel with its exponentials taken to base 2, where that is what a machine has."""
-    if not any(isinstance(v, Elem) and v.op == "exp" for v in values_in(kernel.body)):
+    if not any(isinstance(v, Elem) and v.op == "exp" for v in every_value(kernel)):
         return kernel
-    uses = Counter(v.name for v in values_in(kernel.body) if isinstance(v, Ref))
+    uses = Counter(v.name for v in every_value(kernel) if isinstance(v, Ref))
     uses.update(c.after for loop in loops(kernel.body) for c in loop.carried)
     body = tuple(over_values(s, _hoisted) for s in live(_spelled(kernel.body, uses)))
     if context.target.cache:

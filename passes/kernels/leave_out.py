@@ -23,7 +23,7 @@ from einc.tile import Dot, Elem, Fold, Let, Lit, Load, Ref, Statement, TileType
 from einc.tile.masks import conjunction, conjuncts, inside
 from einc.tile.sums import sum_of, terms_of
 from einc.tile.typing import axes_of, bound_names, dtype_of, scope
-from einc.tile.walk import Scope, lets, loops, rewritten, tile_axes, values_in, walk, walk_values
+from einc.tile.walk import Scope, bindings, every_value, lets, loops, rewritten, tile_axes, walk, walk_values
 from einc.tile.windows import read_by_dots
 
 
@@ -31,8 +31,8 @@ def leave_out(kernel: tile.Kernel, context: Context) -> tile.Kernel:
     """The kernel with these loads masked in place of dots. Where operands lie in a cache, each position is masked."""
     if context.target.cache:
         return kernel
-    loads = {s.names[0]: s for s in lets(kernel.body) if isinstance(s.value, Load)}
-    reads = [v.name for v in values_in(kernel.body) if isinstance(v, Ref)]
+    loads = {s.names[0]: s for s in bindings(kernel) if isinstance(s.value, Load)}
+    reads = [v.name for v in every_value(kernel) if isinstance(v, Ref)]
     single = {name for name in read_by_dots(kernel.body) if reads.count(name) == 1}
     found = {
         s.names[0]: left
@@ -91,7 +91,7 @@ class _Rows:
     def __init__(self, kernel: tile.Kernel) -> None:
         self.taken, self.axes = bound_names(kernel), tile_axes(kernel)
         self.types = {n: t for _, here in walk(kernel.body, Scope(scope(kernel))) for n, t in here.names.items()}
-        self.named = {s.names[0]: s.value for s in lets(kernel.body) if len(s.names) == 1}
+        self.named = {s.names[0]: s.value for s in bindings(kernel) if len(s.names) == 1}
         self.walked = {n for loop in loops(kernel.body) for n in (loop.axis.name, *(c.name for c in loop.carried))}
         self.walked |= {n for loop in loops(kernel.body) for s in lets(loop.body) for n in s.names}
 

@@ -10,7 +10,7 @@ import numpy as np
 from einc import tile
 from einc.pipeline import Context
 from einc.tile import Kernel, Loop, Value
-from einc.tile.walk import lets
+from einc.tile.walk import bindings
 
 _OPS: dict[str, Callable[..., np.ndarray]] = {
     "add": np.add, "sub": np.subtract, "mul": np.multiply, "floordiv": np.floor_divide, "mod": np.mod,
@@ -38,7 +38,7 @@ def grows(kernel: Kernel, loop: Loop, axis: tile.TileAxis, context: Context, row
 
 
 def _steps(kernel: Kernel, loop: Loop, row: str, positions: np.ndarray, context: Context) -> int:
-    made = {s.names[0]: s.value for s in lets(kernel.body)}
+    made = {s.names[0]: s.value for s in bindings(kernel)}
 
     def value(v: Value) -> np.ndarray:
         match v:

@@ -25,7 +25,7 @@ from einc import tile
 from einc.passes.kernels.lengths import grows
 from einc.pipeline import Context
 from einc.tile.asked import counts_asked
-from einc.tile.walk import loops, values_in, walk_values
+from einc.tile.walk import every_value, loops, values_in, walk_values
 
 _SECTION = 8  # blocks of rows, or positions of a batch axis
 _CACHED = 3  # what programs that run together walk over takes this part of the cache
@@ -35,14 +35,14 @@ def order_grid(kernel: tile.Kernel, context: Context) -> tile.Kernel:
     """The kernel with its grid in the order that keeps blocks in the cache and long walks from being the last ones."""
     if section := counts_asked(context.choices, kernel, "section"):
         possible = len(kernel.grid) > 1 and all(a.blocked for a in kernel.grid[-2:])
-        return replace(kernel, choices=kernel.choices.counted(section)) if possible else kernel
-    if len(kernel.grid) < 2 or not any(isinstance(v, tile.Dot) for v in values_in(kernel.body)):
+        return kernel.choosing(kernel.choices.counted(section)) if possible else kernel
+    if len(kernel.grid) < 2 or not any(isinstance(v, tile.Dot) for v in every_value(kernel)):
         return kernel
     kernel = _longest_first(replace(kernel, grid=_together(kernel, context)), context)
     rows, columns = (_count(kernel, a, context) for a in kernel.grid[-2:])
     if min(rows, columns) < 2 or rows * columns <= context.target.rates.processors:
         return kernel
-    return replace(kernel, choices=replace(kernel.choices, section=_SECTION))
+    return kernel.choosing(replace(kernel.choices, section=_SECTION))
 
 
 def _together(kernel: tile.Kernel, context: Context) -> tuple[tile.TileAxis, ...]:
@@ -73,7 +73,7 @@ def _longest_first(kernel: tile.Kernel, context: Context) -> tile.Kernel:
     if block is None or not grows(kernel, walk, row, context, block.cap):
         return kernel
     section = _walked_together(kernel, walk, context) if row == kernel.grid[-1] else 1
-    return replace(kernel, choices=replace(kernel.choices, backwards=row.name, section=section))
+    return kernel.choosing(replace(kernel.choices, backwards=row.name, section=section))
 
 
 def _walked_together(kernel: tile.Kernel, walk: tile.Loop, context: Context) -> int:

@@ -25,7 +25,7 @@ from einc.pipeline import Context
 from einc.tile import Dot, Load, Ref
 from einc.tile.asked import ways_asked
 from einc.tile.choices import POINTER, descriptor, vectors
-from einc.tile.walk import Scope, lets, loops, rewritten, values_in
+from einc.tile.walk import Scope, bindings, every_value, loops, rewritten, values_in
 from einc.tile.windows import box, read_by_dots, windows
 
 _NARROW = 2  # bytes of what dots take from shared memory in any order
@@ -40,11 +40,11 @@ def place_loads(kernel: tile.Kernel, context: Context) -> tile.Kernel:
     """The kernel with its loads placed."""
     body = rewritten(kernel.body, lambda s, _: _placed(s) if isinstance(s, tile.Loop) else (s,))
     loaded = {v.tensor for v in values_in(body) if isinstance(v, Load)}
-    placed = replace(kernel, body=body)
+    placed = kernel if body is kernel.body else replace(kernel, body=body)
     asked = ways_asked(context.choices, placed)
     ways = {b.name: _by_threads(b, asked.get(b.name), context) for b in placed.buffers if b.name in loaded}
     ways |= _ways(placed, asked, context)
-    return replace(placed, choices=kernel.choices.reached({n: way for n, way in ways.items() if n in loaded}))
+    return placed.choosing(kernel.choices.reached({n: way for n, way in ways.items() if n in loaded}))
 
 
 def _by_threads(buffer: tile.Buffer, asked: str | None, context: Context) -> str:
@@ -106,9 +106,9 @@ def _stepped(kernel: tile.Kernel) -> set[str]:
 
 def _multiplied(kernel: tile.Kernel) -> dict[str, int]:
     """The tensors that dots alone read, and the bytes of their elements, if no dot reads anything else."""
-    made = {s.names[0]: s.value for s in lets(kernel.body) if isinstance(s.value, Load)}
+    made = {s.names[0]: s.value for s in bindings(kernel) if isinstance(s.value, Load)}
     alone = read_by_dots(kernel.body)
-    sides = [x for v in values_in(kernel.body) if isinstance(v, Dot) for x in (v.left, v.right)]
+    sides = [x for v in every_value(kernel) if isinstance(v, Dot) for x in (v.left, v.right)]
     if not all(isinstance(x, Ref) and x.name in made for x in sides):
         return {}
     return {v.tensor: v.dtype.size for name, v in made.items() if name in alone}

@@ -30,12 +30,12 @@ from einc.tile.typing import axes_of, bound_names, dtype_of, scope
 from einc.tile.walk import (
     Scope,
     each,
+    every_value,
     lets,
     loops,
     over_values,
     own_values,
     rebuild,
-    values_in,
     values_of,
     walk,
     walk_values,
@@ -51,7 +51,7 @@ def place_scales(kernel: tile.Kernel, context: Context) -> tile.Kernel:
     deferred = _Deferred(kernel)
     if deferred.scales and not context.target.cache:
         kernel = replace(kernel, body=live(tuple(map(deferred.statement, kernel.body))))
-    if any(isinstance(v, tile.Dot) for v in values_in(kernel.body)):
+    if any(isinstance(v, tile.Dot) for v in every_value(kernel)):
         kernel = replace(kernel, body=tuple(_inverted(kernel)))
     return _before_loops(kernel)
 

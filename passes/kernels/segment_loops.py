@@ -19,7 +19,7 @@ from einc.tile import Elem, Lit, Value
 from einc.tile.live import live
 from einc.tile.masks import inside
 from einc.tile.typing import axes_of, scope
-from einc.tile.walk import Scope, lets, loop_position, rebuild, rewritten, tile_axes, values_in, walk_values
+from einc.tile.walk import Scope, bindings, loop_position, rebuild, rewritten, tile_axes, values_in, walk_values
 from einc.tile.windows import by_descriptor
 
 
@@ -27,7 +27,7 @@ def segment_loops(kernel: tile.Kernel) -> tile.Kernel:
     """The kernel with an unmasked body for every loop that gains by one."""
     free = frozenset(by_descriptor(kernel))
     axes = tile_axes(kernel).values()
-    edges = frozenset(s.names[0] for s in lets(kernel.body) if any(s.value == inside(a) for a in axes))
+    edges = frozenset(s.names[0] for s in bindings(kernel) if any(s.value == inside(a) for a in axes))
     body = rewritten(kernel.body, lambda s, here: _segmented(s, here, free, edges), Scope(scope(kernel)))
     return kernel if body == kernel.body else replace(kernel, body=live(body))
 

@@ -49,8 +49,8 @@ def misread(equations: tuple[Equation, ...], along: Mapping[str, str]) -> str | 
     `along` gives for an axis the one whose positions it shares.
     """
 
-    def places(index: Iterable[ein.Expr]) -> list[ein.Expr]:
-        return [AxisValue(along.get(e.axis, e.axis)) if isinstance(e, AxisValue) else e for e in index]
+    def places(index: Iterable[ein.Expr]) -> list[ein.Expr | str]:
+        return [along.get(e.axis, e.axis) if isinstance(e, AxisValue) else e for e in index]
 
     made = {t.name: eq for eq in equations for t in eq.outputs}
     for eq in equations:
@@ -58,7 +58,8 @@ def misread(equations: tuple[Equation, ...], along: Mapping[str, str]) -> str | 
             return f"the bounds of {eq.name}'s walk must be known before its kernel starts"
         for r in (r for e in eq.computed() for r in ein.reads(e)):
             source = made.get(r.tensor)
-            if source is not None and (r.guard is not None or places(r.index) != places(map(AxisValue, source.axes))):
+            own = () if source is None else [along.get(a, a) for a in source.axes]
+            if source is not None and (r.guard is not None or places(r.index) != own):
                 return f"{eq.name} reads {r.tensor} at a position other than its own"
             if source is not None and any(len(d) != 1 for d in source.dims):
                 return f"{r.tensor} has a composite dimension"

@@ -33,8 +33,28 @@ class Walk:
 
 @lru_cache(maxsize=4096)
 def walks(plan: Planned) -> tuple[Walk, ...]:
-    """The walks of a plan, in order. What is not walked decides nothing: a search asks for the same ones of many."""
-    return _walks(Planned(plan.equations, stores=plan.stores, walked=plan.walked, scanned=plan.scanned))
+    """The walks of a plan, in order. What is not walked decides nothing, nor do equations that neither stream or are
+    written in a walk, nor decide such: a search asks for the same ones of many."""
+    along = _written(plan)
+    wanted = frozenset[str]().union(*(_needed(plan, eq) for eq in (*_late(plan), *along)))
+    equations = tuple(eq for eq in plan.equations if any(t.name in wanted for t in eq.outputs))
+    stores = tuple(name for name in plan.stores if any(name == t.name for eq in along for t in eq.outputs))
+    return _walks(Planned(equations, stores=stores, walked=plan.walked, scanned=plan.scanned))
+
+
+def _late(plan: Planned) -> list[Equation]:
+    """The reductions that go over a plan's walk."""
+    return [eq for eq in plan.equations if plan.along & set(eq.over) and not plan.is_scan(eq)]
+
+
+def _written(plan: Planned) -> list[Equation]:
+    """The equations that are written along a plan's walk."""
+    return [eq for eq in plan.equations if plan.along & set(eq.axes) and plan.writes(eq)]
+
+
+def _needed(plan: Planned, eq: Equation) -> frozenset[str]:
+    """An equation and what it is computed from."""
+    return above(plan.equations)[eq.name] | {eq.name}
 
 
 @lru_cache(maxsize=1024)
@@ -42,8 +62,7 @@ def _walks(plan: Planned) -> tuple[Walk, ...]:
     over = plan.along
     named = {t.name: eq for eq in plan.equations for t in eq.outputs}
     known = above(plan.equations)
-    late = [eq for eq in plan.equations if over & set(eq.over) and not plan.is_scan(eq)]
-    along = [eq for eq in plan.equations if plan.along & set(eq.axes) and plan.writes(eq)]
+    late, along = _late(plan), _written(plan)
     found: list[Walk] = []
     while over and (late or along):
         unknown = {t.name for eq in late for t in eq.outputs}
