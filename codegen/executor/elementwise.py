@@ -48,8 +48,8 @@ def _scratch(frame: Frame, x: Tensor, y: Tensor) -> Tensor | None:
     """Idle memory for the result of x and y."""
     if not frame.idle:
         return None
-    shape = x.shape if _fits(x, y) else y.shape if _fits(y, x) else None
-    return None if shape is None else frame.scratch(shape, x.dtype)
+    wide = x if _fits(x, y) else y if _fits(y, x) else None
+    return None if wide is None else frame.beside(wide, x.dtype)
 
 
 def write(node: Node, frame: Frame, target: Tensor) -> None:
@@ -90,7 +90,7 @@ def unary(op: str, arg: Node) -> Compute:
         if isinstance(x, bool):
             return not x, False
         if over and frame.reuse:
-            return f(x, out=x if owned else frame.scratch(x.shape, x.dtype)), True
+            return f(x, out=x if owned else frame.beside(x, x.dtype)), True
         return f(x), frame.reuse
 
     return run
@@ -131,7 +131,7 @@ def power(x: Node, exponent: float) -> Compute:
         base = as_tensor(base, frame)
         if not frame.reuse:
             return torch.pow(base, exponent), False
-        return torch.pow(base, exponent, out=base if owned else frame.scratch(base.shape, base.dtype)), True
+        return torch.pow(base, exponent, out=base if owned else frame.beside(base, base.dtype)), True
 
     return run
 

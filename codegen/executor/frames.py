@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from math import prod
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,16 @@ if TYPE_CHECKING:
 Bounds = tuple[int, int]  # least and greatest value
 
 _LARGE = 1 << 15  # least number of elements of memory worth keeping; the allocator keeps smaller blocks itself
+
+
+@lru_cache(maxsize=4096)
+def dense(shape: Sequence[int], strides: Sequence[int]) -> tuple[int, ...]:
+    """The strides of a tensor without gaps whose dims lie in the order that these strides have them in."""
+    found, step = [1] * len(shape), 1
+    for d in sorted(range(len(shape)), key=lambda d: (shape[d] != 1 and strides[d], -d)):
+        found[d] = step
+        step *= shape[d]
+    return tuple(found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +104,13 @@ class Frame:
             return None
         idle = self.idle.get((prod(shape), dtype))
         return idle.pop().view(shape) if idle else None
+
+    def beside(self, x: torch.Tensor, dtype: torch.dtype) -> torch.Tensor | None:
+        """Such memory for a result of the extents of x, its elements in the order in which those of x lie."""
+        if not self.idle:
+            return None
+        idle = self.idle.get((x.numel(), dtype))
+        return idle.pop().as_strided(x.shape, dense(x.shape, x.stride())) if idle else None
 
     def recycle(self, value: torch.Tensor | bool, owned: bool) -> None:
         """Keep the memory of a value that nothing holds any more."""
