@@ -11,7 +11,7 @@ from torch import Tensor
 
 from einc.base.types import DType
 from einc.codegen.executor.frames import Compute, Frame, Interval, Node, Result, Write, unknown
-from einc.codegen.executor.ops import function, in_place
+from einc.codegen.executor.ops import function, in_place, sums_finitely
 
 _WORTH_A_LOOK = 1 << 14  # elements; fewer are compared as fast as their minimum is found
 
@@ -158,7 +158,7 @@ def is_lowest_beside(arg: Node, reference: Node) -> Compute:
     def run(frame: Frame) -> Result:
         m = computed(reference, frame)
         few = prod(frame.shape(arg.dims)) >= _FEWER * m.numel()
-        if m.device.type == "cpu" and few and bool(torch.isfinite(m.sum())):
+        if m.device.type == "cpu" and few and sums_finitely(m):
             return False, False
         return compared(frame)
 
@@ -170,7 +170,7 @@ def is_finite(arg: Node) -> Compute:
 
     def run(frame: Frame) -> Result:
         x = computed(arg, frame)
-        if x.device.type == "cpu" and bool(torch.isfinite(x.sum())):
+        if x.device.type == "cpu" and sums_finitely(x):
             return True, False
         return x.abs() < inf, frame.reuse
 
