@@ -201,8 +201,8 @@ class Compiler:
         names.shared.append(repeated(statements))
         for s in looks_first(statements):
             made = self.statement(s)
-            names.close()
-            steps += [*names.steps(), *made]
+            after = names.close()
+            steps += [*names.steps(), *made, *after]
         names.shared.pop()
         return tuple(steps)
 
