@@ -31,7 +31,7 @@ def as_tensor(value: Tensor | bool, frame: Frame) -> Tensor:
 
 def ranked(x: Tensor, frame: Frame) -> Tensor:
     """The tensor with one dimension for each dim."""
-    return x if x.ndim else x.view([1] * len(frame.lo))
+    return x if x.ndim else x.view([1] * frame.rank)
 
 
 def _fits(x: Tensor, other: Tensor) -> bool:

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from einc import ein, tile
 from einc.binding import Bindings, completed
-from einc.codegen.executor.kernel import Executable, executable
+from einc.codegen.executor.executable import Executable
+from einc.codegen.executor.kernel import executable
 from einc.codegen.executor.ops import STORED
 from einc.ein.arithmetic import ScalarValue
 

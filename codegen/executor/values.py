@@ -27,8 +27,18 @@ from einc.codegen.executor.elementwise import (
     where,
     written,
 )
-from einc.codegen.executor.frames import Affine, Compute, Frame, Interval, Node, Result, unknown
-from einc.codegen.executor.intervals import affine_form, holds, interval
+from einc.codegen.executor.frames import (
+    Affine,
+    Compute,
+    Frame,
+    Interval,
+    Node,
+    Result,
+    affine_form,
+    holds,
+    interval,
+    unknown,
+)
 from einc.codegen.executor.names import Names
 from einc.codegen.executor.ops import HELD, convert, literal, uniform
 from einc.codegen.executor.reductions import Components, contracted, reduced, scanned

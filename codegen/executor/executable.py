@@ -1,0 +1,166 @@
+"""A compiled kernel, run box by box over its grid: step by step, or by the operations that an equal box made.
+
+Between the operations of a box it is decided what lies where, which takes as long as operations on tiles that fit the
+cache of a core. Most boxes of a kernel decide the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from einc.codegen.executor.boxes import WORTH_SHARING, Dim, blocks, largest
+from einc.codegen.executor.frames import Frame
+from einc.codegen.executor.names import Step
+from einc.codegen.executor.ops import HELD, literal
+from einc.codegen.executor.values import Values
+from einc.codegen.executor.workers import by_one, share_out
+from einc.codegen.tape import Again, record
+from einc.ein.arithmetic import ScalarValue
+
+
+@dataclass(slots=True)
+class Executable:
+    """A compiled kernel: its dims, the size of a box in each, and its statements.
+
+    It runs even if `repeated` dims have no positions. What boxes do is `known` for the sizes of a box and the layout of
+    operands: None where it differs between boxes.
+    """
+
+    values: Values
+    dims: tuple[Dim, ...]
+    grid: tuple[int, ...]
+    repeated: frozenset[int]
+    sizes: tuple[int, ...]
+    small: bool
+    workers: int
+    steps: tuple[Step, ...]
+    known: dict[_Key, _Recording | None] = field(default_factory=dict)
+
+    @property
+    def at_once(self) -> bool:
+        """Is it computed in one box, of tensors that are not large?"""
+        few = largest(self.sizes, self.values.shapes) < WORTH_SHARING
+        return few and all(self.sizes[d] >= self.dims[d].extent for d in self.grid)
+
+    def run(self, operands: Mapping[str, Tensor], scalars: Mapping[str, ScalarValue]) -> None:
+        """Compute the kernel: read and write these tensors."""
+        spans = [range(self.dims[d].extent) for d in self.grid]
+        if not all(span or d in self.repeated for d, span in zip(self.grid, spans, strict=True)):
+            return
+        given = {
+            name: torch.full((), literal(scalars[name], t), dtype=HELD[t.name], device=self.values.device)
+            for name, t in self.values.scalars.items()
+        }
+        boxes = list(blocks([self.sizes[d] for d in self.grid], spans))
+        records = torch.is_grad_enabled() and any(x.requires_grad for x in operands.values())
+        if records or self.values.device.type != "cpu":
+            box = self.worker(operands, given, not records)
+            for ranges in boxes:
+                box(ranges)
+        elif self.small:
+            by_one(boxes, self.worker(operands, given, True))
+        else:
+            share_out(boxes, lambda: self.worker(operands, given, True), self.workers)
+
+    def worker(
+        self, operands: Mapping[str, Tensor], scalars: dict[str, Tensor], reuse: bool
+    ) -> Callable[[tuple[range, ...]], None]:
+        """A function that computes boxes of the grid in a frame of its own."""
+        frame = self.frame(operands, scalars, reuse)
+        again = _Again(self, frame) if reuse and self.values.device.type == "cpu" else None
+
+        def box(ranges: tuple[range, ...]) -> None:
+            frame.move(self.grid, ranges)
+            if again is None or not again.box():
+                self.compute(frame)
+
+        return box
+
+    def frame(self, operands: Mapping[str, Tensor], scalars: dict[str, Tensor], reuse: bool) -> Frame:
+        """A frame in which nothing is computed yet."""
+        frame = Frame([d.extent for d in self.dims], self.values.names.slots, dict(scalars), reuse, self.grid)
+        frame.operands = dict(operands)
+        return frame
+
+    def compute(self, frame: Frame) -> None:
+        """Compute the box of a frame."""
+        for step in self.steps:
+            step(frame)
+
+
+_Key = tuple[object, ...]
+
+_MOST_KNOWN = 16  # sizes of boxes and layouts of operands of which it is known what boxes do
+_ROOM = 1 << 26  # bytes that a box may make while it is written down
+
+
+@dataclass(frozen=True, slots=True)
+class _Recording:
+    """What a box did: the operations, and the elements and types of the memory that they write tiles to."""
+
+    operations: Again
+    memory: tuple[tuple[int, torch.dtype], ...]
+
+
+class _Again:
+    """Computes the boxes of one worker by what another box did.
+
+    Boxes of the same sizes differ in where their windows are, unless something else depends on where they are. The
+    first is computed step by step, the second is written down meanwhile, with all others that this worker and later
+    ones compute.
+    """
+
+    def __init__(self, kernel: Executable, frame: Frame) -> None:
+        self.kernel, self.frame = kernel, frame
+        self.inputs = [*frame.operands.values(), *frame.scalars.values()]
+        self.layout = tuple((x.dtype, x.shape, x.stride(), x.storage_offset()) for x in self.inputs)
+        self.seen: set[_Key] = set()
+        self.memory: dict[_Key, list[Tensor]] = {}
+
+    def box(self) -> bool:
+        """Compute the box of the frame, if it is known what it does; the frame is as it was before."""
+        frame, known = self.frame, self.kernel.known
+        key = (*self.layout, *map(frame.size, self.kernel.grid))
+        if key in known:
+            found = known[key]
+        elif key not in self.seen:
+            self.seen.add(key)
+            return False
+        else:
+            found = known[key] = None if frame.asked or len(known) >= _MOST_KNOWN else self.recorded(key)
+            if found is not None:
+                return True
+        if found is None:
+            return False
+        if key not in self.memory:
+            self.memory[key] = [torch.empty(n, dtype=t) for n, t in found.memory]
+        return found.operations(*self.inputs, *self.memory[key], frame.first) is not None
+
+    def recorded(self, key: _Key) -> _Recording | None:
+        """Compute the box of the frame and write down its operations; None if that is not possible."""
+        frame, kernel = self.frame, self.kernel
+        memory = [x for idle in frame.left().values() for x in idle]
+        names, scalars = list(frame.operands), list(frame.scalars)
+
+        def run(given: Sequence[Tensor]) -> tuple[Tensor, ...]:
+            operands, rest = given[: len(names)], given[len(names) :]
+            values, tiles = rest[: len(scalars)], rest[len(scalars) :]
+            own = kernel.frame(
+                dict(zip(names, operands, strict=True)), dict(zip(scalars, values, strict=True)), frame.reuse
+            )
+            own.first, own.stop, own.notes = frame.first, frame.stop, True
+            for x in tiles:
+                own.idle.setdefault((x.numel(), x.dtype), []).append(x)
+            kernel.compute(own)
+            frame.asked = own.asked
+            return ()
+
+        _, operations = record(run, [*self.inputs, *memory], (frame.first,), _ROOM)
+        if operations is None or frame.asked:
+            return None
+        self.memory[key] = memory
+        return _Recording(operations, tuple((x.numel(), x.dtype) for x in memory))
