@@ -123,6 +123,44 @@ def binary(op: str, a: Node, b: Node, t: DType) -> Compute:
     return run
 
 
+def multiply_add(x: Node, y: Node, z: Node) -> tuple[Compute, Write]:
+    """`x + y * z` for x of all dims, as a function that computes it, and as one that writes it to memory."""
+
+    def given(frame: Frame) -> tuple[Result, Result, Result]:
+        return x.compute(frame), y.compute(frame), z.compute(frame)
+
+    def run(frame: Frame) -> Result:
+        (a, owned), (b, mine), (c, yours) = given(frame)
+        a, b, c = as_tensor(a, frame), as_tensor(b, frame), as_tensor(c, frame)
+        if not frame.reuse:
+            return torch.addcmul(a, b, c), False
+        if owned:
+            into: Tensor | None = a
+        elif mine and b.shape == a.shape:
+            into, mine = b, False
+        elif yours and c.shape == a.shape:
+            into, yours = c, False
+        else:
+            into = frame.beside(a, a.dtype)
+        found = torch.addcmul(a, b, c, out=into)
+        frame.recycle(b, mine)
+        frame.recycle(c, yours)
+        return found, True
+
+    def put(frame: Frame, target: Tensor) -> None:
+        (a, owned), (b, mine), (c, yours) = given(frame)
+        a, b, c = as_tensor(a, frame), as_tensor(b, frame), as_tensor(c, frame)
+        if a.dtype == target.dtype and a.shape == target.shape:
+            torch.addcmul(a, b, c, out=target)
+        else:
+            target.copy_(torch.addcmul(a, b, c))
+        frame.recycle(a, owned)
+        frame.recycle(b, mine)
+        frame.recycle(c, yours)
+
+    return run, put
+
+
 def power(x: Node, exponent: float) -> Compute:
     """A power of floats by a known number, which torch turns into products and roots."""
 
@@ -170,7 +208,7 @@ def is_finite(arg: Node) -> Compute:
 
     def run(frame: Frame) -> Result:
         x = computed(arg, frame)
-        if x.device.type == "cpu" and sums_finitely(x):
+        if x.device.type == "cpu" and x.numel() > _WORTH_A_LOOK and sums_finitely(x):
             return True, False
         return x.abs() < inf, frame.reuse
 

@@ -119,28 +119,31 @@ class _Again:
         self.inputs = [*frame.operands.values(), *frame.scalars.values()]
         self.layout = tuple((x.dtype, x.shape, x.stride(), x.storage_offset()) for x in self.inputs)
         self.seen: set[_Key] = set()
+        self.found: dict[_Key, _Recording | None] = {}
         self.memory: dict[_Key, list[Tensor]] = {}
 
     def box(self) -> bool:
         """Compute the box of the frame, if it is known what it does; the frame is as it was before."""
         frame, known = self.frame, self.kernel.known
-        key = (*self.layout, *map(frame.size, self.kernel.grid))
-        if key in known:
-            found = known[key]
-        elif key not in self.seen:
-            self.seen.add(key)
-            return False
-        else:
-            found = known[key] = None if frame.asked or len(known) >= _MOST_KNOWN else self.recorded(key)
-            if found is not None:
-                return True
+        sizes = tuple(map(frame.size, self.kernel.grid))
+        found = self.found.get(sizes)
+        if found is None and sizes not in self.found:
+            key = (*self.layout, *sizes)
+            if key in known:
+                found = self.found[sizes] = known[key]
+                self.memory[sizes] = [] if found is None else [torch.empty(n, dtype=t) for n, t in found.memory]
+            elif sizes not in self.seen:
+                self.seen.add(sizes)
+            elif not frame.asked and len(known) < _MOST_KNOWN:
+                found = self.found[sizes] = known[key] = self.recorded(sizes)
+                return found is not None
+            else:
+                self.found[sizes] = None
         if found is None:
             return False
-        if key not in self.memory:
-            self.memory[key] = [torch.empty(n, dtype=t) for n, t in found.memory]
-        return found.operations(*self.inputs, *self.memory[key], frame.first) is not None
+        return found.operations(*self.inputs, *self.memory[sizes], frame.first) is not None
 
-    def recorded(self, key: _Key) -> _Recording | None:
+    def recorded(self, sizes: _Key) -> _Recording | None:
         """Compute the box of the frame and write down its operations; None if that is not possible."""
         frame, kernel = self.frame, self.kernel
         memory = [x for idle in frame.left().values() for x in idle]
@@ -162,5 +165,5 @@ class _Again:
         _, operations = record(run, [*self.inputs, *memory], (frame.first,), _ROOM)
         if operations is None or frame.asked:
             return None
-        self.memory[key] = memory
+        self.memory[sizes] = memory
         return _Recording(operations, tuple((x.numel(), x.dtype) for x in memory))

@@ -16,7 +16,7 @@ from einc.codegen.executor.executable import Executable
 from einc.codegen.executor.frames import Affine, Frame, Node
 from einc.codegen.executor.memory import add, store
 from einc.codegen.executor.names import Step, bind, looks_first, repeated
-from einc.codegen.executor.scales import scale_early
+from einc.codegen.executor.scales import multiply_less, scale_early
 from einc.codegen.executor.values import Values
 from einc.ein.arithmetic import ScalarValue
 from einc.tile.peel import peeled
@@ -67,7 +67,7 @@ class Compiler:
         self.kernel = kernel
         self.extents = extents
         self.sizes: list[int] = []  # of a box, once the statements are known; loops read them when they run
-        self.statements = scale_early(kernel.body)
+        self.statements = multiply_less(kernel, scale_early(kernel.body))
         self.pruned = self.adds = False
         self.small = False
         self.bounded = _bounded(kernel.body)
@@ -116,6 +116,7 @@ class Compiler:
     def boxed(self) -> Sequence[int]:
         """The most positions of each dim in a box."""
         self.unroll()
+        self.dims[:] = [replace(d, fast=n in self.values.fast) for n, d in enumerate(self.dims)]
         dots = any(isinstance(v, tile.Dot) for v in values_in(self.kernel.body))
         workers, most = self.kernel.choices.workers or torch.get_num_threads(), self.kernel.choices.box
         return box(self.dims, self.values.shapes, dots, self.pruned, self.grid, workers, most)
