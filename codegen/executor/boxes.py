@@ -8,14 +8,14 @@ from itertools import pairwise, product
 from math import prod
 
 # Elements of the largest tensor in a box, 1 MiB of float32: with fewer, dispatching operations takes a visible share of
-# the time; more do not fit the cache. Contractions do more work for an element, and so get four times as many.
+# the time; more do not fit the cache. Contractions do more work for an element, and so get twice as many.
 LARGEST = 1 << 18
-_OF_DOTS = 4
+_OF_DOTS = 2
 
 WORTH_SHARING = 1 << 16  # least number of elements of the largest tensor that makes a box a task for a worker
 _BALANCED = 4  # boxes for each worker, so that all end at about the same time
 
-_STREAMED = 2048  # positions of a walked axis that amortise the work done once a block: rescaling, dispatch
+_STREAMED = 512  # positions of a walked axis that amortise the work done once a block: rescaling, dispatch
 _ROWS = 512  # rows that amortise the operands that every block of rows reads again
 _PRUNED = 512  # positions where rows stop at different places, and several heads amortise the rest
 _SEGMENT = 8  # positions of a walk over a segment
