@@ -6,6 +6,8 @@ cache of a core. Most boxes of a kernel decide the same.
 
 from __future__ import annotations
 
+import threading
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -96,6 +98,35 @@ _Key = tuple[object, ...]
 
 _MOST_KNOWN = 16  # sizes of boxes and layouts of operands of which it is known what boxes do
 _ROOM = 1 << 26  # bytes that a box may make while it is written down
+_KEPT = 1 << 23  # bytes that a thread keeps for the tiles of boxes to come
+
+
+class _Tiles(threading.local):
+    """The memory that boxes write tiles to in a thread, one box after another: fresh memory costs a fault a page."""
+
+    def __init__(self) -> None:
+        self.kept: dict[tuple[int, torch.dtype], list[Tensor]] = defaultdict(list)
+        self.room = _KEPT
+
+    def give(self, needed: Sequence[tuple[int, torch.dtype]]) -> list[Tensor]:
+        """Distinct memory of so many elements and types each, for the next boxes of this thread."""
+        found: list[Tensor] = []
+        for n, dtype in needed:
+            kept = self.kept[n, dtype]
+            place = sum(x.dtype == dtype and x.numel() == n for x in found)
+            if place < len(kept):
+                found.append(kept[place])
+                continue
+            with torch.inference_mode(False):  # else it could be written to in this mode alone
+                made = torch.empty(n, dtype=dtype)
+            found.append(made)
+            if made.nbytes <= self.room:
+                self.room -= made.nbytes
+                kept.append(made)
+        return found
+
+
+_TILES = _Tiles()
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +162,7 @@ class _Again:
             key = (*self.layout, *sizes)
             if key in known:
                 found = self.found[sizes] = known[key]
-                self.memory[sizes] = [] if found is None else [torch.empty(n, dtype=t) for n, t in found.memory]
+                self.memory[sizes] = [] if found is None else _TILES.give(found.memory)
             elif sizes not in self.seen:
                 self.seen.add(sizes)
             elif not frame.asked and len(known) < _MOST_KNOWN:
