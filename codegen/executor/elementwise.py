@@ -48,7 +48,7 @@ def _scratch(frame: Frame, x: Tensor, y: Tensor) -> Tensor | None:
     """Idle memory for the result of x and y."""
     if not frame.idle:
         return None
-    wide = x if _fits(x, y) else y if _fits(y, x) else None
+    wide = x if x.ndim and _fits(x, y) else y if y.ndim and _fits(y, x) else None
     return None if wide is None else frame.beside(wide, x.dtype)
 
 

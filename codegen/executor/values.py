@@ -100,7 +100,8 @@ class Values:
                 return self.elem("where", [found, self.node(zero), self.node(power)])
             case tile.Elem(
                 op="add",
-                args=(x, tile.Elem(op="mul", args=(y, z)) as product) | (tile.Elem(op="mul", args=(y, z)) as product, x),
+                args=(x, tile.Elem(op="mul", args=(y, z)) as product)
+                | (tile.Elem(op="mul", args=(y, z)) as product, x),
             ) if not self.names.repeats(product) and not isinstance(z, tile.Dot):
                 return self.added(self.node(x), self.node(y), self.node(z))
             case tile.Elem(op=op, args=args):
