@@ -104,6 +104,21 @@ def test_operands_may_lie_elsewhere_in_a_further_call() -> None:
             close(rows.run({"X": x}, {}, ())[0], meaning(ROWS, {"X": x}))
 
 
+LAYER = "def layer(X[n, r], w[r]):\n    Y[n, r] = layernorm[r](X) * w[r]\n    return Y\n"
+
+
+@pytest.mark.parametrize("text", [LAYER, COLUMNS])
+@pytest.mark.parametrize("turned", [False, True])
+def test_every_run_gives_the_same_numbers(text: str, turned: bool) -> None:
+    x = normal(256, 256).T if turned else normal(256, 256)
+    tensors = {"X": x, "w": normal(256, seed=1)}
+    with in_pieces(2000):
+        program = made(text, tensors)
+        first, *others = (program.run(tensors, {}, ())[0] for _ in range(4))
+        assert any(recordings(program))
+        assert all(torch.equal(first, found) for found in others)
+
+
 def test_numbers_may_change_in_a_further_call() -> None:
     x = normal(96, 40)
     with in_pieces(200):
