@@ -23,6 +23,7 @@ Again = Callable[..., "tuple[Tensor, ...] | None"]
 """Gives the results for inputs of the same shapes, types and strides, or None where values decide otherwise."""
 
 _EMPTY: Callable[..., Tensor] | None = getattr(torch._C._dynamo.guards, "_empty_strided_cpu", None)
+MOST_STEPS = 2000  # of a function: as many take a tenth of a second to write and compile
 _FRESH = {torch.empty, torch.empty_like, torch.empty_strided, Tensor.new_empty}  # whose memory is to be written
 
 
@@ -90,7 +91,7 @@ class _Recorder(TorchFunctionMode):
             self.room -= sum(t.nbytes for t in gives if not any(_memory(t) == _memory(b) for b in before))
         elif varies and func not in _ABOUT and getattr(func, "__name__", "") != "__get__":
             self.fails = True
-        if self.room < 0 or self.fails:
+        if self.fails or self.room < 0 or len(self.steps) > MOST_STEPS:
             self.fails = True
             self.steps.clear()
 
@@ -116,7 +117,7 @@ def record(
 
     Inputs may be written to, if they share no memory with others. The function takes more inputs `beside` tensors:
     what functions of the computation are given whole. None of them is a number. There is no function either of what
-    makes tensors of more than so many bytes.
+    makes tensors of more than so many bytes, or takes more than `MOST_STEPS`.
     """
     given = [t.view_as(t) for t in inputs]  # told apart, even if a call passes a tensor twice
     inference = torch.is_inference_mode_enabled() and any(

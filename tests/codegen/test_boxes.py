@@ -18,7 +18,7 @@ from einc.codegen.executor import boxes
 from einc.codegen.executor.frames import dense
 from einc.codegen.executor.run import Executor, executor, fresh
 from einc.codegen.executor.scales import multiply_less
-from einc.codegen.tape import record
+from einc.codegen.tape import MOST_STEPS, record
 from einc.driver import compile_program, elaborate, parse
 from einc.ein import Operand
 from einc.evaluate import evaluate
@@ -171,6 +171,15 @@ def test_nothing_is_written_down_that_takes_much_memory() -> None:
 
     assert record(run, [x], most=100_000)[1] is not None
     assert record(run, [x], most=10_000)[1] is None
+
+
+def test_no_long_walk_is_written_down() -> None:
+    tensors = {"X": normal(10 * MOST_STEPS, 2), "w": normal(10 * MOST_STEPS, seed=1)}
+    with in_pieces(20):
+        columns = made(COLUMNS, tensors)
+        for _ in range(2):
+            close(columns.run(tensors, {}, ())[0], meaning(COLUMNS, tensors), 1e-3)
+        assert not any(recordings(columns))
 
 
 def times(*args: Value) -> Value:
