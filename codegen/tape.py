@@ -23,6 +23,7 @@ Again = Callable[..., "tuple[Tensor, ...] | None"]
 """Gives the results for inputs of the same shapes, types and strides, or None where values decide otherwise."""
 
 _EMPTY: Callable[..., Tensor] | None = getattr(torch._C._dynamo.guards, "_empty_strided_cpu", None)
+MOST_STEPS = 2000  # of a function: as many take a tenth of a second to write and compile
 _FRESH = {torch.empty, torch.empty_like, torch.empty_strided, Tensor.new_empty}  # whose memory is to be written
 
 
@@ -55,8 +56,9 @@ def _tensors(value: Any) -> Iterator[Tensor]:
 class _Recorder(TorchFunctionMode):
     """Writes down the calls of torch in its context; `fails` if one of them cannot be made again."""
 
-    def __init__(self, inputs: Sequence[Tensor]) -> None:
+    def __init__(self, inputs: Sequence[Tensor], most: int) -> None:
         super().__init__()
+        self.room = most
         self.steps: list[_Step] = []
         self.varies = set(map(_memory, inputs))  # memory whose contents depend on an input
         self.fails = False
@@ -69,7 +71,9 @@ class _Recorder(TorchFunctionMode):
         return result
 
     def note(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
-        """Keep a call, with all of its tensors, so that no other takes their place in memory."""
+        """Keep a call, with all of its tensors, so that no other takes their place in memory, which has to suffice."""
+        if self.fails:
+            return
         gives = tuple(_tensors(result))
         before = list(_tensors((args, kwargs)))
         varies = any(_memory(t) in self.varies for t in before)
@@ -84,8 +88,12 @@ class _Recorder(TorchFunctionMode):
             writes = tuple(t for t in gives if any(t is b for b in before))
             if not writes or _writes(func, kwargs):  # else it gave an argument as it is, as `to` may
                 self.steps.append(_Step(func, args, kwargs, gives, writes))
+            self.room -= sum(t.nbytes for t in gives if not any(_memory(t) == _memory(b) for b in before))
         elif varies and func not in _ABOUT and getattr(func, "__name__", "") != "__get__":
             self.fails = True
+        if self.fails or self.room < 0 or len(self.steps) > MOST_STEPS:
+            self.fails = True
+            self.steps.clear()
 
 
 def _writes(func: Callable[..., Any], kwargs: dict[str, Any]) -> bool:
@@ -102,28 +110,34 @@ _ABOUT = {
 }  # fmt: skip
 
 
-def record(run: Computation, inputs: Sequence[Tensor]) -> tuple[tuple[Tensor, ...], Again | None]:
+def record(
+    run: Computation, inputs: Sequence[Tensor], beside: Sequence[object] = (), most: int = 1 << 28
+) -> tuple[tuple[Tensor, ...], Again | None]:
     """The results of a computation, and a function that computes them again; None if there is no such function.
 
-    Inputs may be written to, if they share no memory with others.
+    Inputs may be written to, if they share no memory with others. The function takes more inputs `beside` tensors:
+    what functions of the computation are given whole. None of them is a number. There is no function either of what
+    makes tensors of more than so many bytes, or takes more than `MOST_STEPS`.
     """
     given = [t.view_as(t) for t in inputs]  # told apart, even if a call passes a tensor twice
     inference = torch.is_inference_mode_enabled() and any(
         t.is_inference() for t in inputs
     )  # may be written there alone
-    with torch.inference_mode(inference), torch.no_grad(), _Recorder(given) as recorder:
+    with torch.inference_mode(inference), torch.no_grad(), _Recorder(given, most) as recorder:
         results = tuple(run(given))
     if recorder.fails:
         return results, None
-    return results, _Writer(recorder.steps, given, results).function()
+    return results, _Writer(recorder.steps, given, results, beside).function()
 
 
 class _Writer:
     """Writes the steps as a function of Python."""
 
-    def __init__(self, steps: Sequence[_Step], inputs: Sequence[Tensor], results: Sequence[Tensor]) -> None:
-        self.steps, self.inputs, self.results = steps, inputs, results
-        self.names = {id(t): f"x{k}" for k, t in enumerate(inputs)}
+    def __init__(
+        self, steps: Sequence[_Step], inputs: Sequence[Tensor], results: Sequence[Tensor], beside: Sequence[object]
+    ) -> None:
+        self.steps, self.inputs, self.results, self.beside = steps, inputs, results, beside
+        self.names = {id(t): f"x{k}" for k, t in enumerate((*inputs, *beside))}
         self.known: dict[str, Any] = {}  # by name, what does not differ between calls
         self.written = {_memory(t) for s in steps for t in s.writes}
 
@@ -135,7 +149,7 @@ class _Writer:
         if checks:
             lines = [f"if {' or '.join(checks)}:", "    return None", *lines]
         returned = "".join(f"{self.name(t)}, " for t in self.results)
-        parameters = ", ".join(self.names[id(t)] for t in self.inputs)
+        parameters = ", ".join(self.names[id(t)] for t in (*self.inputs, *self.beside))
         source = "\n    ".join([f"def again({parameters}):", *lines, f"return ({returned})"])
         exec(compile(source, "<operations>", "exec", dont_inherit=True), self.known)
         found: Again = self.known["again"]
@@ -154,7 +168,7 @@ class _Writer:
                     self.names.setdefault(id(t), f"t{len(self.names)}")
         used = {id(t) for t in self.results}
         needed: list[_Step] = []
-        for s in reversed(_merged(kept)):
+        for s in reversed(_merged(kept, self.beside)):
             if s.writes or s.truth is not None or any(id(t) in used for t in s.gives):
                 used |= {id(t) for t in s.tensors()}
                 needed.append(s)
@@ -203,6 +217,8 @@ class _Writer:
         """A value as an expression."""
         if isinstance(v, Tensor):
             return self.name(v)
+        if any(v is b for b in self.beside):
+            return self.names[id(v)]
         if isinstance(v, list):
             return f"[{', '.join(map(self.value, v))}]"
         if isinstance(v, tuple) and any(True for _ in _tensors(v)):
@@ -230,14 +246,15 @@ class _Writer:
         return found
 
 
-def _merged(steps: Sequence[_Step]) -> list[_Step]:
-    """The steps with a view of a view as one view of the tensor below."""
+def _merged(steps: Sequence[_Step], beside: Sequence[object]) -> list[_Step]:
+    """The steps with a view of a view as one view of the tensor below, unless what is beside decides where that is."""
+    moved = {id(t) for s in steps if any(a is b for a in s.args for b in beside) for t in s.gives}
     made: dict[int, _Step] = {}
     found = []
     for s in steps:
         if s.function is Tensor.as_strided and not s.kwargs:
             below = made.get(id(s.args[0]))
-            if below is not None:
+            if below is not None and id(below.args[0]) not in moved:
                 (view,) = s.gives
                 s = replace(s, args=(below.args[0], tuple(view.shape), view.stride(), view.storage_offset()))
             made[id(s.gives[0])] = s

@@ -3,34 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise, product
 from math import prod
 
-# Elements of the largest tensor in a box, 2 MiB of float32: with fewer, dispatching operations takes a visible share of
+# Elements of the largest tensor in a box, 1 MiB of float32: with fewer, dispatching operations takes a visible share of
 # the time; more do not fit the cache. Contractions do more work for an element, and so get twice as many.
-LARGEST = 1 << 19
+LARGEST = 1 << 18
 _OF_DOTS = 2
 
 WORTH_SHARING = 1 << 16  # least number of elements of the largest tensor that makes a box a task for a worker
 _BALANCED = 4  # boxes for each worker, so that all end at about the same time
 
-_STREAMED = 2048  # positions of a walked axis that amortise the work done once a block: rescaling, dispatch
+_STREAMED = 512  # positions of a walked axis that amortise the work done once a block: rescaling, dispatch
 _ROWS = 512  # rows that amortise the operands that every block of rows reads again
 _PRUNED = 512  # positions where rows stop at different places, and several heads amortise the rest
 _SEGMENT = 8  # positions of a walk over a segment
+_ACROSS = 64  # positions of a walk across the memory of rows, which are read as far as they go
 _SQUARE = 256  # rows and columns that make a matrix product run at full speed
 
 
 @dataclass(frozen=True, slots=True)
 class Dim:
     """An `ein` axis of a tile axis. `kind` is `batch`, `row`, `column`, `whole`, `reduced` or `inner`; `segment` where
-    a walk is over a short part of it, or `single` where a box holds one position."""
+    a walk is over a short part of it, or `single` where a box holds one position. Tensors lie in memory along one that
+    is `fast`."""
 
     tile: str
     axis: str
     extent: int
     kind: str
+    fast: bool = False
 
 
 def box(
@@ -52,17 +55,26 @@ def box(
     so that boxes of a `pruned` domain have fewer rows and more of the batch.
     """
     shapes = [s for s in shapes if s]
-    sizes = _fitted(dims, shapes, dots, pruned, most or (_OF_DOTS * LARGEST if dots else LARGEST))
+    most = most or (_OF_DOTS * LARGEST if dots else LARGEST)
+    sizes = _fitted(dims, shapes, dots, pruned, most)
     if workers > 1:
         _share_out(sizes, dims, shapes, grid, workers)
+        if _across(dims) and not dots:  # there is room for more of the walk
+            shared = [replace(d, extent=sizes[n]) if n in grid else d for n, d in enumerate(dims)]
+            sizes = _fitted(shared, shapes, dots, pruned, most)
     return tuple(sizes)
+
+
+def _across(dims: Sequence[Dim]) -> bool:
+    """Do walks go across memory, along which rows lie?"""
+    return any(d.fast for d in dims if d.kind == "row") and not any(d.fast for d in dims if d.kind == "reduced")
 
 
 def _fitted(dims: Sequence[Dim], shapes: Sequence[frozenset[int]], dots: bool, pruned: bool, most: int) -> list[int]:
     """The sizes of a box whose tensors have so many elements at most, cut in the order that costs least speed."""
     sizes = [1 if d.kind == "single" else max(d.extent, 1) for d in dims]
     if not dots:
-        large = [("reduced", LARGEST), ("row", _SQUARE), ("batch", 1)]
+        large = [("reduced", _ACROSS if _across(dims) else LARGEST), ("row", _SQUARE), ("batch", 1)]
     elif pruned:
         large = [("row", _SQUARE), ("reduced", _PRUNED), ("batch", 1)]
     else:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from einc.base.types import BF16X3, TF32, DType
+from einc.codegen.executor.ops import sums_finitely
 
 Shape = tuple[int, ...]
 Strided = tuple[Shape, Shape]  # a shape and its strides
@@ -190,7 +191,7 @@ def _cut(x: Tensor, more: int = 0) -> Tensor:
 
 def excluded(counts: Tensor, other: Tensor) -> bool:
     """Does the other side of a contraction have infinities or NaN, and this one positions that do not count?"""
-    if other.is_cpu and bool(torch.isfinite(other.sum())):  # one pass; a sum of finite numbers may not be finite
+    if other.is_cpu and sums_finitely(other):
         return False
     return not bool(torch.isfinite(other).all()) and not bool(counts.all())
 

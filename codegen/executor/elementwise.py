@@ -11,7 +11,7 @@ from torch import Tensor
 
 from einc.base.types import DType
 from einc.codegen.executor.frames import Compute, Frame, Interval, Node, Result, Write, unknown
-from einc.codegen.executor.ops import function, in_place
+from einc.codegen.executor.ops import function, in_place, sums_finitely
 
 _WORTH_A_LOOK = 1 << 14  # elements; fewer are compared as fast as their minimum is found
 
@@ -31,7 +31,7 @@ def as_tensor(value: Tensor | bool, frame: Frame) -> Tensor:
 
 def ranked(x: Tensor, frame: Frame) -> Tensor:
     """The tensor with one dimension for each dim."""
-    return x if x.ndim else x.view([1] * len(frame.lo))
+    return x if x.ndim else x.view([1] * frame.rank)
 
 
 def _fits(x: Tensor, other: Tensor) -> bool:
@@ -48,8 +48,8 @@ def _scratch(frame: Frame, x: Tensor, y: Tensor) -> Tensor | None:
     """Idle memory for the result of x and y."""
     if not frame.idle:
         return None
-    shape = x.shape if _fits(x, y) else y.shape if _fits(y, x) else None
-    return None if shape is None else frame.scratch(shape, x.dtype)
+    wide = x if x.ndim and _fits(x, y) else y if y.ndim and _fits(y, x) else None
+    return None if wide is None else frame.beside(wide, x.dtype)
 
 
 def write(node: Node, frame: Frame, target: Tensor) -> None:
@@ -90,7 +90,7 @@ def unary(op: str, arg: Node) -> Compute:
         if isinstance(x, bool):
             return not x, False
         if over and frame.reuse:
-            return f(x, out=x if owned else frame.scratch(x.shape, x.dtype)), True
+            return f(x, out=x if owned else frame.beside(x, x.dtype)), True
         return f(x), frame.reuse
 
     return run
@@ -123,6 +123,44 @@ def binary(op: str, a: Node, b: Node, t: DType) -> Compute:
     return run
 
 
+def multiply_add(x: Node, y: Node, z: Node) -> tuple[Compute, Write]:
+    """`x + y * z` for x of all dims, as a function that computes it, and as one that writes it to memory."""
+
+    def given(frame: Frame) -> tuple[Result, Result, Result]:
+        return x.compute(frame), y.compute(frame), z.compute(frame)
+
+    def run(frame: Frame) -> Result:
+        (a, owned), (b, mine), (c, yours) = given(frame)
+        a, b, c = as_tensor(a, frame), as_tensor(b, frame), as_tensor(c, frame)
+        if not frame.reuse:
+            return torch.addcmul(a, b, c), False
+        if owned:
+            into: Tensor | None = a
+        elif mine and b.shape == a.shape:
+            into, mine = b, False
+        elif yours and c.shape == a.shape:
+            into, yours = c, False
+        else:
+            into = frame.beside(a, a.dtype)
+        found = torch.addcmul(a, b, c, out=into)
+        frame.recycle(b, mine)
+        frame.recycle(c, yours)
+        return found, True
+
+    def put(frame: Frame, target: Tensor) -> None:
+        (a, owned), (b, mine), (c, yours) = given(frame)
+        a, b, c = as_tensor(a, frame), as_tensor(b, frame), as_tensor(c, frame)
+        if a.dtype == target.dtype and a.shape == target.shape:
+            torch.addcmul(a, b, c, out=target)
+        else:
+            target.copy_(torch.addcmul(a, b, c))
+        frame.recycle(a, owned)
+        frame.recycle(b, mine)
+        frame.recycle(c, yours)
+
+    return run, put
+
+
 def power(x: Node, exponent: float) -> Compute:
     """A power of floats by a known number, which torch turns into products and roots."""
 
@@ -131,7 +169,7 @@ def power(x: Node, exponent: float) -> Compute:
         base = as_tensor(base, frame)
         if not frame.reuse:
             return torch.pow(base, exponent), False
-        return torch.pow(base, exponent, out=base if owned else frame.scratch(base.shape, base.dtype)), True
+        return torch.pow(base, exponent, out=base if owned else frame.beside(base, base.dtype)), True
 
     return run
 
@@ -158,7 +196,7 @@ def is_lowest_beside(arg: Node, reference: Node) -> Compute:
     def run(frame: Frame) -> Result:
         m = computed(reference, frame)
         few = prod(frame.shape(arg.dims)) >= _FEWER * m.numel()
-        if m.device.type == "cpu" and few and bool(torch.isfinite(m.sum())):
+        if m.device.type == "cpu" and few and sums_finitely(m):
             return False, False
         return compared(frame)
 
@@ -170,7 +208,7 @@ def is_finite(arg: Node) -> Compute:
 
     def run(frame: Frame) -> Result:
         x = computed(arg, frame)
-        if x.device.type == "cpu" and bool(torch.isfinite(x.sum())):
+        if x.device.type == "cpu" and x.numel() > _WORTH_A_LOOK and sums_finitely(x):
             return True, False
         return x.abs() < inf, frame.reuse
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import prod
 from typing import assert_never, cast
 
@@ -12,13 +12,12 @@ from torch import Tensor
 
 from einc import tile
 from einc.codegen.executor.boxes import WORTH_SHARING, Dim, blocks, box, largest, parts
+from einc.codegen.executor.executable import Executable
 from einc.codegen.executor.frames import Affine, Frame, Node
 from einc.codegen.executor.memory import add, store
 from einc.codegen.executor.names import Step, bind, looks_first, repeated
-from einc.codegen.executor.ops import HELD, literal
-from einc.codegen.executor.scales import scale_early
+from einc.codegen.executor.scales import multiply_less, scale_early
 from einc.codegen.executor.values import Values
-from einc.codegen.executor.workers import by_one, share_out
 from einc.ein.arithmetic import ScalarValue
 from einc.tile.peel import peeled
 from einc.tile.walk import loops, repeated_axes, segments, tile_axes, values_in
@@ -26,64 +25,6 @@ from einc.tile.walk import loops, repeated_axes, segments, tile_axes, values_in
 _MOST_OFFSETS = 64  # the most offsets of a window that are walked one by one
 _ALIGNED = 64  # positions that blocks of a walk are a multiple of, as matrix products are faster then
 _QUICK = 1 << 22  # positions of all axes together that take less time than waking another thread
-
-
-@dataclass(slots=True)
-class Executable:
-    """A compiled kernel: its dims, the size of a box in each, and its statements.
-
-    It runs even if `repeated` dims have no positions.
-    """
-
-    values: Values
-    dims: tuple[Dim, ...]
-    grid: tuple[int, ...]
-    repeated: frozenset[int]
-    sizes: tuple[int, ...]
-    small: bool
-    workers: int
-    steps: tuple[Step, ...]
-
-    @property
-    def at_once(self) -> bool:
-        """Is it computed in one box, of tensors that are not large?"""
-        few = largest(self.sizes, self.values.shapes) < WORTH_SHARING
-        return few and all(self.sizes[d] >= self.dims[d].extent for d in self.grid)
-
-    def run(self, operands: Mapping[str, Tensor], scalars: Mapping[str, ScalarValue]) -> None:
-        """Compute the kernel: read and write these tensors."""
-        spans = [range(self.dims[d].extent) for d in self.grid]
-        if not all(span or d in self.repeated for d, span in zip(self.grid, spans, strict=True)):
-            return
-        given = {
-            name: torch.full((), literal(scalars[name], t), dtype=HELD[t.name], device=self.values.device)
-            for name, t in self.values.scalars.items()
-        }
-        boxes = list(blocks([self.sizes[d] for d in self.grid], spans))
-        records = torch.is_grad_enabled() and any(x.requires_grad for x in operands.values())
-        if records or self.values.device.type != "cpu":
-            box = self.worker(operands, given, not records)
-            for ranges in boxes:
-                box(ranges)
-        elif self.small:
-            by_one(boxes, self.worker(operands, given, True))
-        else:
-            share_out(boxes, lambda: self.worker(operands, given, True), self.workers)
-
-    def worker(
-        self, operands: Mapping[str, Tensor], scalars: dict[str, Tensor], reuse: bool
-    ) -> Callable[[tuple[range, ...]], None]:
-        """A function that computes boxes of the grid in a frame of its own."""
-        frame = Frame([d.extent for d in self.dims], self.values.names.slots, dict(scalars), reuse)
-        frame.operands = dict(operands)
-
-        def box(ranges: tuple[range, ...]) -> None:
-            for d, r in zip(self.grid, ranges, strict=True):
-                frame.lo[d], frame.hi[d] = r.start, r.stop
-            for step in self.steps:
-                step(frame)
-
-        return box
 
 
 def executable(
@@ -126,7 +67,7 @@ class Compiler:
         self.kernel = kernel
         self.extents = extents
         self.sizes: list[int] = []  # of a box, once the statements are known; loops read them when they run
-        self.statements = scale_early(kernel.body)
+        self.statements = multiply_less(kernel, scale_early(kernel.body))
         self.pruned = self.adds = False
         self.small = False
         self.bounded = _bounded(kernel.body)
@@ -175,6 +116,7 @@ class Compiler:
     def boxed(self) -> Sequence[int]:
         """The most positions of each dim in a box."""
         self.unroll()
+        self.dims[:] = [replace(d, fast=n in self.values.fast) for n, d in enumerate(self.dims)]
         dots = any(isinstance(v, tile.Dot) for v in values_in(self.kernel.body))
         workers, most = self.kernel.choices.workers or torch.get_num_threads(), self.kernel.choices.box
         return box(self.dims, self.values.shapes, dots, self.pruned, self.grid, workers, most)
@@ -201,8 +143,8 @@ class Compiler:
         names.shared.append(repeated(statements))
         for s in looks_first(statements):
             made = self.statement(s)
-            names.close()
-            steps += [*names.steps(), *made]
+            after = names.close()
+            steps += [*names.steps(), *made, *after]
         names.shared.pop()
         return tuple(steps)
 
@@ -279,8 +221,7 @@ class Compiler:
             spans, sizes = span(frame), [self.sizes[d] for d in members]
             places = [p for part in parts(spans, cuts(frame)) for p in blocks(sizes, part)] if all(spans) else []
             for ranges in reversed(places) if s.reverse else places:
-                for d, r in zip(members, ranges, strict=True):
-                    frame.lo[d], frame.hi[d] = r.start, r.stop
+                frame.move(members, ranges)
                 for step in steps:
                     step(frame)
                 for end in late:

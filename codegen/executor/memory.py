@@ -14,6 +14,7 @@ from typing import cast
 
 import torch
 from torch import Tensor
+from torch.overrides import handle_torch_function, has_torch_function
 
 from einc.base.types import DType
 from einc.codegen.executor.elementwise import write
@@ -88,25 +89,47 @@ def window(memory: Tensor, access: Access, frame: Frame, origin: Sequence[int] =
         if len(access.strides) >= _MOST_STRIDES:
             access.strides.clear()
         reach = access.strides[steps] = Strides.of(access.index, steps)
-    lo, hi = frame.lo, frame.hi
+    begin, end = frame.first, frame.stop
     offset = memory.storage_offset() + reach.offset
     for stride, first in zip(steps, origin, strict=False):
         offset -= stride * first
-    shape, strides = [1] * len(lo), [0] * len(lo)
+    shape, strides = [1] * frame.rank, [0] * frame.rank
     backwards: list[int] = []
     for dim, stride in reach.along:
-        shape[dim] = hi[dim] - lo[dim]
+        shape[dim] = end[dim] - begin[dim]
         if stride >= 0:
             strides[dim] = stride
-            offset += stride * lo[dim]
+            offset += stride * begin[dim]
         else:
             strides[dim] = -stride
-            offset += stride * (hi[dim] - 1)
+            offset += stride * (end[dim] - 1)
             backwards.append(dim)
-    view = memory.as_strided(shape, strides, offset)
+    if frame.notes:
+        moves = tuple((dim, stride) for dim, stride in reach.along if dim in frame.grid)
+        offset -= sum(stride * begin[dim] for dim, stride in moves)
+        view = placed(memory, tuple(shape), tuple(strides), int(offset), moves, begin)
+    else:
+        view = memory.as_strided(shape, strides, offset)
     if any(shape[dim] > 1 for dim in backwards):
         return writable(view).flip(backwards).view(memory.dtype)
     return view
+
+
+def placed(
+    memory: Tensor,
+    shape: tuple[int, ...],
+    strides: tuple[int, ...],
+    start: int,
+    moves: tuple[tuple[int, int], ...],
+    begin: Sequence[int],
+) -> Tensor:
+    """The view of memory in a box that begins there, as one operation of torch to who records these."""
+    if has_torch_function((memory,)):
+        found: Tensor = handle_torch_function(placed, (memory,), memory, shape, strides, start, moves, begin)
+        return found
+    for dim, stride in moves:
+        start += stride * begin[dim]
+    return memory.as_strided(shape, strides, start)
 
 
 def load(access: Access, dtype: DType) -> Callable[[Frame], tuple[Tensor, bool]]:
@@ -187,11 +210,11 @@ def _gathered(access: Access, memory: Tensor, frame: Frame) -> Tensor:
     origin += sum(n * frame.lo[dim] for dim, n in along.items())
     sizes = [frame.hi[dim] - frame.lo[dim] for dim in along]
     if reach < 1 or not memory.numel():
-        return memory.new_zeros([1] * len(frame.lo))
+        return memory.new_zeros([1] * frame.rank)
     plain = writable(memory).as_strided([reach, *sizes], [1, *along.values()], origin)
     where = offset if inside is None else torch.where(inside, offset, 0)
     rows = plain.index_select(0, where.reshape(-1)).view(memory.dtype)
-    values = _arranged(rows, where, along, sizes, len(frame.lo))
+    values = _arranged(rows, where, along, sizes, frame.rank)
     return values if inside is None else torch.where(inside, values, torch.zeros((), dtype=values.dtype))
 
 
@@ -288,7 +311,7 @@ def _scatter(access: Access, memory: Tensor, values: Tensor, mask: Tensor | bool
 
 def _reached(access: Access, memory: Tensor, mask: Tensor | bool, frame: Frame) -> tuple[Tensor, Tensor, Tensor]:
     """Memory as one dimension, the place in it of each element of an access, and which of them are inside."""
-    offset = torch.zeros([1] * len(frame.lo), dtype=torch.int64, device=memory.device)
+    offset = torch.zeros([1] * frame.rank, dtype=torch.int64, device=memory.device)
     inside = torch.full((), True, device=memory.device) if isinstance(mask, bool) else mask
     for node, stride, extent in zip(access.index, memory.stride(), memory.shape, strict=True):
         at = cast(Tensor, node.compute(frame)[0]).to(torch.int64)

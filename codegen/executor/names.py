@@ -39,6 +39,12 @@ class Name:
         """No read so far takes the value over."""
         self.last[0] = False
 
+    def dropped(self) -> list[bool]:
+        """Whether nothing reads the name after this statement, none of whose reads takes the value over."""
+        self.keep()
+        self.last = [not self.kept]
+        return self.last
+
 
 def bind(name: Name, node: Node) -> Step:
     """Let a name hold what a node computes."""
@@ -50,6 +56,18 @@ def bind(name: Name, node: Node) -> Step:
         if passes and not owned:
             frame.share(value)
         frame.values[slot], frame.owned[slot] = value, owned
+
+    return run
+
+
+def drop(name: Name) -> Step:
+    """Let the memory of a value go that nothing reads again, and that no read of it took over."""
+    slot, last = name.slot, name.dropped()
+
+    def run(frame: Frame) -> None:
+        if last[0]:
+            frame.recycle(frame.values[slot], frame.owned[slot])
+            frame.values[slot] = False
 
     return run
 
@@ -110,25 +128,30 @@ class Names:
         self.seen = []
         made = make(v)
         name = self.unnamed(made)
-        self.close()
+        drops = self.close()
         self.seen = self.outside.pop()
         if made.inlined:
             return made
         self.shared[-1][v] = name
-        self.before.append(bind(name, made))
+        self.before += [bind(name, made), *drops]
         return self.read(name)
 
     def repeats(self, v: Value) -> bool:
         """Does a body that is being compiled have an operation more than once?"""
         return any(v in bodies for bodies in self.shared)
 
-    def close(self) -> None:
-        """End a statement: it takes over no value that it, or the loop around it, reads elsewhere."""
-        pending = [n for reads in (self.seen, *self.outside) for n in reads]
-        for n in self.seen:
-            if pending.count(n) > 1:
+    def close(self) -> list[Step]:
+        """End a statement: it takes over no value that it, or a statement around it, reads elsewhere. The steps after
+        it let go what only it reads, but several times."""
+        around = [n for reads in self.outside for n in reads]
+        drops = []
+        for n, count in Counter(self.seen).items():
+            if n in around:
                 n.keep()
+            elif count > 1:
+                drops.append(drop(n))
         self.seen = []
+        return drops
 
     def steps(self) -> list[Step]:
         """The steps before the current statement, which are then taken."""

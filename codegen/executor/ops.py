@@ -58,6 +58,11 @@ def rounded(x: Tensor, t: DType) -> Tensor:
     return x.to(NARROW[t.name]).to(torch.float32) if t.name in NARROW else x
 
 
+def sums_finitely(x: Tensor) -> bool:
+    """Is the sum finite? Then all elements are, which one pass tells; a sum of finite numbers may not be."""
+    return bool(x.sum().abs() < math.inf)
+
+
 def common_shape(xs: Sequence[Tensor]) -> list[int]:
     """The shape that tensors of one rank, or of none, broadcast to."""
     shapes = [x.shape for x in xs if x.ndim]

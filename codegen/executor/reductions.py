@@ -39,7 +39,7 @@ def contracted(
     scale = None if known is None else float(known)
 
     def run(frame: Frame) -> Result:
-        sizes = tuple([frame.hi[d] - frame.lo[d] if d in inner else 1 for d in range(len(frame.hi))])
+        sizes = tuple([frame.size(d) if d in inner else 1 for d in range(frame.rank)])
         start, owned = acc.compute(frame)
         (x, mine), (y, yours) = left.compute(frame), right.compute(frame)
         x, y = ranked(as_tensor(x, frame), frame), ranked(as_tensor(y, frame), frame)
@@ -90,7 +90,7 @@ def reduced(monoid: Monoid, args: list[Node], dims: Dims, device: torch.device) 
     ]
 
     def run(frame: Frame) -> list[Result]:
-        sizes = [frame.hi[d] - frame.lo[d] for d in dims]
+        sizes = [frame.size(d) for d in dims]
         if not all(sizes):
             return [(u, False) for u in units]
         given = [a.compute(frame) for a in args]
@@ -133,7 +133,7 @@ def _alike(parts: list[Tensor]) -> Sequence[Tensor]:
 def _spread(x: Tensor, frame: Frame, over: frozenset[int]) -> Tensor:
     """The tensor at its full size along the dims to be reduced."""
     x = ranked(x, frame)
-    shape, lo, hi = x.shape, frame.lo, frame.hi
-    if all(shape[d] == hi[d] - lo[d] for d in over):
+    shape = x.shape
+    if all(shape[d] == frame.size(d) for d in over):
         return x
-    return x.expand([hi[d] - lo[d] if d in over else n for d, n in enumerate(shape)])
+    return x.expand([frame.size(d) if d in over else n for d, n in enumerate(shape)])

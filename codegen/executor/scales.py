@@ -1,18 +1,29 @@
-"""Scale a contraction that is only ever multiplied by one number where it is computed, which costs nothing there.
+"""Multiply fewer tiles: scale what is smaller, and take products that are there.
 
-s = dot(x, y);  ... c * s ...   -->   s = c * dot(x, y);  ... s ...      c a number, and no other use of s
+s = dot(x, y);  ... c * s ...        -->   s = c * dot(x, y);  ... s ...      c a number, and no other use of s
+2 * x * l[i]                         -->   x * (2 * l[i])
+y = w * x;  ... x * l[i] * w ...     -->   y = w * x;  ... y * l[i] ...
+
+A contraction takes a number up as it is computed. Of other numbers only literals of about 1 change their place: what
+other factors are, and so whether a product of a few of them is in range, is not known.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import reduce
 
 from einc import tile
-from einc.tile import Elem, Let, Ref, Statement, Value
-from einc.tile.walk import lets, loops, over_values, rebuild, rewritten, roots, values_of
+from einc.base.types import F32, F64
+from einc.tile import Elem, Let, Ref, Statement, TileType, Value
+from einc.tile.typing import axes_of, dtype_of, scope
+from einc.tile.walk import Scope, lets, loops, over_values, rebuild, rewritten, roots, values_of
 
 _Lets = Mapping[str, Value]
+
+_ABOUT_1 = 1024.0  # a factor up to this, or down to its inverse, leaves what it multiplies in range
 
 
 def scale_early(body: tuple[Statement, ...]) -> tuple[Statement, ...]:
@@ -88,3 +99,57 @@ def _scaled(s: Statement, factors: _Lets) -> tuple[Statement, ...]:
     if isinstance(s, Let) and s.names[0] in factors:
         return (replace(s, value=Elem("mul", (factors[s.names[0]], s.value))),)
     return (s,)
+
+
+def multiply_less(kernel: tile.Kernel, body: tuple[Statement, ...]) -> tuple[Statement, ...]:
+    """The statements of a kernel with products of fewer tiles."""
+    return rewritten(body, _Products().statement, Scope(scope(kernel)))
+
+
+class _Products:
+    """The products that have names, by what they multiply."""
+
+    def __init__(self) -> None:
+        self.known: dict[str, Counter[Value]] = {}
+
+    def statement(self, s: Statement, here: Scope) -> tuple[Statement, ...]:
+        if isinstance(s, tile.Loop):
+            return (s,)
+        made = over_values(s, lambda v: self.value(v, here.names))
+        if isinstance(made, Let) and len(factors := _factors(made.value)) > 1:
+            self.known[made.names[0]] = Counter(factors)
+        return (made,)
+
+    def value(self, v: Value, names: Mapping[str, TileType]) -> Value:
+        v = rebuild(v, lambda x: self.value(x, names))
+        if not isinstance(v, Elem) or v.op != "mul" or dtype_of(v, names) not in (F32, F64):
+            return v
+        axes, factors = axes_of(v, names), _factors(v)
+        found = self.taken(factors, axes, names)
+        small = min((f for f in found if not _is_about_1(f)), key=lambda f: len(axes_of(f, names)), default=None)
+        if small is not None and axes_of(small, names) < axes and any(map(_is_about_1, found)):
+            scale = reduce(_times, (*filter(_is_about_1, found), small))
+            rest = [f for f in found if not _is_about_1(f)]
+            rest[rest.index(small)] = scale
+            return reduce(_times, rest)
+        return v if found == factors else reduce(_times, found)
+
+    def taken(self, factors: list[Value], axes: frozenset[str], names: Mapping[str, TileType]) -> list[Value]:
+        """The factors with names for products of some of them."""
+        for name, own in self.known.items():
+            if name in names and frozenset(names[name].axes) == axes and own <= Counter(factors):
+                left = Counter(factors) - own
+                factors = [Ref(name), *left.elements()]
+        return factors
+
+
+def _factors(v: Value) -> list[Value]:
+    return [f for a in v.args for f in _factors(a)] if isinstance(v, Elem) and v.op == "mul" else [v]
+
+
+def _times(x: Value, y: Value) -> Value:
+    return Elem("mul", (x, y))
+
+
+def _is_about_1(v: Value) -> bool:
+    return isinstance(v, tile.Lit) and isinstance(v.value, float) and 1 / _ABOUT_1 <= abs(v.value) <= _ABOUT_1

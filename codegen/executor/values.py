@@ -11,7 +11,7 @@ from torch import Tensor
 
 from einc import tile
 from einc.base.ops import OPS, Rule
-from einc.base.types import BOOL, F32, INT, DType
+from einc.base.types import BOOL, F32, F64, INT, DType
 from einc.codegen.executor import memory
 from einc.codegen.executor.elementwise import (
     as_tensor,
@@ -22,13 +22,24 @@ from einc.codegen.executor.elementwise import (
     is_lowest,
     is_lowest_beside,
     logic,
+    multiply_add,
     power,
     unary,
     where,
     written,
 )
-from einc.codegen.executor.frames import Affine, Compute, Frame, Interval, Node, Result, unknown
-from einc.codegen.executor.intervals import affine_form, holds, interval
+from einc.codegen.executor.frames import (
+    Affine,
+    Compute,
+    Frame,
+    Interval,
+    Node,
+    Result,
+    affine_form,
+    holds,
+    interval,
+    unknown,
+)
 from einc.codegen.executor.names import Names
 from einc.codegen.executor.ops import HELD, convert, literal, uniform
 from einc.codegen.executor.reductions import Components, contracted, reduced, scanned
@@ -43,7 +54,8 @@ class Values:
     """Makes nodes for the values of one kernel at known extents.
 
     `positions` are the indices of the tile axes and `members` their dims; `whole` is the extent of every dim. `shapes`
-    collects the dims of every computed tensor, from which boxes are sized.
+    collects the dims of every computed tensor, from which boxes are sized, and `fast` those along which tensors of
+    several dimensions lie in memory.
     """
 
     positions: dict[str, Affine]
@@ -57,6 +69,7 @@ class Values:
     names: Names = field(default_factory=Names)
     shapes: set[frozenset[int]] = field(default_factory=set)
     sliding: set[int] = field(default_factory=set)
+    fast: set[int] = field(default_factory=set)
     constants: dict[tuple[str, str], Tensor] = field(default_factory=dict)
 
     # Nodes -----------------------------------------------------------------------------------------------------------
@@ -85,6 +98,12 @@ class Values:
                 found := self.referred(lowest, power)
             ):
                 return self.elem("where", [found, self.node(zero), self.node(power)])
+            case tile.Elem(
+                op="add",
+                args=(x, tile.Elem(op="mul", args=(y, z)) as product)
+                | (tile.Elem(op="mul", args=(y, z)) as product, x),
+            ) if not self.names.repeats(product) and not isinstance(z, tile.Dot):
+                return self.added(self.node(x), self.node(y), self.node(z))
             case tile.Elem(op=op, args=args):
                 return self.elem(op, [self.node(a) for a in args])
             case tile.Convert(dtype=dtype, arg=arg):
@@ -171,6 +190,15 @@ class Values:
             return self.constant(value, BOOL) if isinstance(value, bool) else self.fixed_at(value, result)
         self.shapes.add(dims)
         return node
+
+    def added(self, x: Node, y: Node, z: Node) -> Node:
+        """The sum of a tile and a product: one operation for tiles of floats of which one factor is as large."""
+        dims = x.dims | y.dims | z.dims
+        if x.dtype not in (F32, F64) or x.dims != dims or dims not in (y.dims, z.dims) or not dims:
+            return self.elem("add", [x, self.elem("mul", [y, z])])
+        self.shapes.add(dims)
+        compute, put = multiply_add(x, y, z)
+        return Node(x.dtype, dims, compute, write=put)
 
     def referred(self, lowest: tile.Elem, power: Value) -> Node | None:
         """The condition of `where(x == -inf, 0, exp(x - m))`, if that is what a choice is, or None.
@@ -270,6 +298,8 @@ class Values:
         if not view:
             self.shapes.add(access.dims)
         self.slide(access)
+        if len(access.index) > 1 and access.index[-1].affine is not None:
+            self.fast |= {d for d, n in access.index[-1].affine.coefs if n == 1}
         return self.convert(Node(stored, access.dims, memory.load(access, stored), view=view), v.dtype)
 
     def slide(self, access: memory.Access) -> None:

@@ -12,7 +12,7 @@ import torch
 from einc.base.targets import INTERPRETER
 from einc.binding import bind
 from einc.codegen import TRITON
-from einc.codegen.executor import boxes
+from einc.codegen.executor import boxes, frames
 from einc.codegen.executor.run import executor
 from einc.codegen.run.load import launcher
 from einc.runtime.prepared import forget
@@ -49,9 +49,10 @@ def run_in_torch(scheduled: Scheduled, *args: Any, out: torch.Tensor | None = No
 
 @contextmanager
 def in_pieces(largest: int = 60) -> Iterator[None]:
-    """Boxes so small that every axis is cut."""
+    """Boxes so small that every axis is cut, which keep the memory of all tiles."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(boxes, "LARGEST", largest)
+        patch.setattr(frames, "_LARGE", 1)
         patch.setattr(boxes, "WORTH_SHARING", largest // 2)
         forget()
         yield
