@@ -26,7 +26,7 @@ _FOLDS_FIRST = 3  # axes
 
 
 def _choose_tiles(kernel: tile.Kernel, context: Context) -> tile.Kernel:
-    from einc.codegen.triton.choose_tiles import choose_tiles
+    from einc.codegen.triton.tiles.choose_tiles import choose_tiles
 
     return choose_tiles(kernel, context)
 
@@ -50,19 +50,19 @@ def _emit_both(both: Both, target: Target) -> Emitted:
 
 
 def _seconds(product: Product, target: Target) -> float:
-    from einc.codegen.triton.products import fastest, seconds
+    from einc.codegen.triton.tiles.products import fastest, seconds
 
     return target.rates.launch + seconds(product, fastest(product, target), target)
 
 
 def _parts(product: Product, target: Target) -> int:
-    from einc.codegen.triton.products import parts
+    from einc.codegen.triton.tiles.products import parts
 
     return parts(product, target)
 
 
 def _predicted(kernel: tile.Kernel, context: Context) -> float | None:
-    from einc.codegen.triton.sizing import predicted
+    from einc.codegen.triton.tiles.sizing import predicted
 
     return predicted(kernel, context)
 

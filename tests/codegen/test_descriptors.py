@@ -172,7 +172,7 @@ def test_what_is_read_often_one_by_one_is_copied_once(text: str) -> None:
 
 @pytest.mark.usefixtures("long")
 def test_a_copy_is_the_operand(monkeypatch: pytest.MonkeyPatch) -> None:
-    from einc.codegen.triton import products
+    from einc.codegen.triton.tiles import products
 
     monkeypatch.setattr(products, "_ELEMENTS", 1.0)  # each element read by itself takes a second
     a, b = operand(20, 31), operand(18, 31)

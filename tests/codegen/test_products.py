@@ -8,7 +8,7 @@ from math import ceil
 import pytest
 
 from einc.base.targets import TARGETS
-from einc.codegen.triton.products import Tile, fastest, parts, seconds
+from einc.codegen.triton.tiles.products import Tile, fastest, parts, seconds
 from einc.pipeline import APART, Product
 
 SM_90 = TARGETS["sm_90"]

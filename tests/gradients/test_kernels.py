@@ -12,7 +12,7 @@ import einc
 from einc import tile
 from einc.base.targets import TARGETS
 from einc.codegen.run.aot import compile_ahead
-from einc.codegen.triton.occupancy import Occupancy
+from einc.codegen.triton.tiles.occupancy import Occupancy
 from einc.driver import Compiled
 from einc.tile.typing import axes_of, scope
 from einc.tile.walk import lets, loops, tile_axes, values_in, walk_values

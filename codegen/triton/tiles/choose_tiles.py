@@ -17,9 +17,10 @@ from math import prod
 from einc import tile
 from einc.base.targets import Target
 from einc.codegen.triton.contracted import LEAST, least_inner
-from einc.codegen.triton.occupancy import Extents, stages_needed
-from einc.codegen.triton.products import fastest
-from einc.codegen.triton.sizing import Sizing, Tiles, plain_tiles
+from einc.codegen.triton.tiles.occupancy import Extents, stages_needed
+from einc.codegen.triton.tiles.plain import plain_tiles
+from einc.codegen.triton.tiles.products import fastest
+from einc.codegen.triton.tiles.sizing import Sizing, Tiles
 from einc.pipeline import Context
 from einc.tile import WHOLE, Block, TileAxis
 from einc.tile.asked import counts_asked, tiles_asked

@@ -1,0 +1,1 @@
+"""The sizes of tiles, and the warps and stages of their programs."""
