@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from math import prod
+from math import ceil, prod
 
 from einc import ein
 from einc.base.facts import MOST_ALIGNED
@@ -56,6 +56,12 @@ class Single:
     def bytes(self, read: Read) -> float:
         """Bytes of a side."""
         return float(self.product.size * prod(self.context.extent(a) for dim in self.dims[read.tensor] for a in dim))
+
+    def lined(self, read: Read) -> float:
+        """Bytes that a copy of a side fills, whose rows begin at whole lines."""
+        last = prod(map(self.context.extent, self.dims[read.tensor][self.order(read)[-1]]))
+        line = MOST_ALIGNED // self.product.size
+        return self.bytes(read) * ceil(last / line) * line / max(last, 1)
 
     def copying(self, copied: tuple[Read, ...]) -> Product:
         """The product with some sides copied."""

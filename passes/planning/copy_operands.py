@@ -58,8 +58,10 @@ def _copied(found: Single, context: Context, backend: Backend) -> tuple[Read, ..
     best: tuple[Read, ...] = ()
     least = backend.seconds(found.product, target)
     for chosen in [tuple(unfit), *((r,) for r in unfit)] if unfit else []:
-        copies = [2 * found.bytes(r) / (rates.memory * _COPIED) + rates.launch for r in chosen]
-        taken = sum(copies) + backend.seconds(found.copying(chosen), target)
+        lined = [found.lined(r) for r in chosen]
+        copies = [(found.bytes(r) + n) / (rates.memory * _COPIED) for r, n in zip(chosen, lined, strict=True)]
+        wider = sum(n - found.bytes(r) for r, n in zip(chosen, lined, strict=True)) / rates.memory
+        taken = sum(copies) + wider + len(chosen) * rates.launch + backend.seconds(found.copying(chosen), target)
         if taken < least * _WORTH:
             best, least = chosen, taken
     return best

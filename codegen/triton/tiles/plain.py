@@ -76,8 +76,9 @@ def _of_folds(k: Sizing, blocks: dict[str, Block]) -> Tiles | None:
         return None
     (axis,), (other,) = along, beside
     if k.lines == {other.name}:
-        several = any(len(v.args) > 1 for v in folds) and axis.role == "reduced" and k.given(axis) is None
-        return None if several else _of_columns(k, blocks, axis, other)
+        wide = any(len(v.args) > 1 for v in folds) and axis.role == "reduced" and k.given(axis) is None
+        many = k.programs({role: b.cap for role, b in blocks.items()}) >= k.target.rates.processors
+        return None if wide and many else _of_columns(k, blocks, axis, other)
     return _of_rows(k, blocks, axis, other) if k.lines == {axis.name} and not k.given(axis) else None
 
 
