@@ -134,6 +134,8 @@ def multiply_add(x: Node, y: Node, z: Node) -> tuple[Compute, Write]:
         a, b, c = as_tensor(a, frame), as_tensor(b, frame), as_tensor(c, frame)
         if not frame.reuse:
             return torch.addcmul(a, b, c), False
+        if not (a.ndim and _fits(a, b) and _fits(a, c)):  # a number may stand for all of a tile
+            return torch.addcmul(a, b, c), True
         if owned:
             into: Tensor | None = a
         elif mine and b.shape == a.shape:
