@@ -268,7 +268,7 @@ def _differentiated(
         found = least
     else:
         found = halves(adjoint, Budget(_written(program, level, target, sizes), dict(sizes), target))
-    return Ahead(found.forward, operands, len(program.results), shifts(program), found.fates)
+    return Ahead(found.forward, operands, len(program.results), shifts(adjoint.forward), found.fates)
 
 
 def _written(program: ein.Program, level: int, target: Target, sizes: tuple[tuple[str, int], ...]) -> frozenset[str]:

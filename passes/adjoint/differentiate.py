@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 from einc.ein import Program
+from einc.ein.rewriting import merge_equal
 from einc.passes.adjoint.accumulate import accumulate
 from einc.passes.adjoint.derivation import Adjoint, Derivation
 from einc.passes.adjoint.factors import named_factors
@@ -51,6 +52,12 @@ LAWS: tuple[Law, ...] = (
         "Q[h, i] * K[h // (|h| / |g|), j]  -->  Q[(g r), i] * K[g, j]      |r| = |h| / |g|",
         "what a group shares gets its gradient as a sum over the group",
         _on_program(by_groups),
+    ),
+    Law(
+        "merge-equals",
+        "T = f;  U = f  -->  T = f, U read as T",
+        "a softmax and a logsumexp of the same scores have one maximum and one sum, whose gradient is found once",
+        _on_program(merge_equal),
     ),
     Law(
         "read-in-place",

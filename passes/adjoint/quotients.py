@@ -3,8 +3,11 @@
     exp(x - m) / l  -->  exp(x - L)            L = m + log(l), and inf where l is 0 and the quotient is masked
     exp(x - m) / l  -->  exp(x - M - log(l))   M = m, and inf likewise      x of a type that it is computed in
 
+    where(l != 0, x / l, 0) + where(l != 0, y / l, 0)  -->  where(l != 0, (x + y) / l, 0)
+
 m and l are values for each row of x: what a row is shifted by, and what it is divided by. So a weight is computed again
 from what is saved for its row, without masks that only keep the quotient from 0 / 0: with L = inf it is 0 by itself.
+Where several things that a program makes of one sum have gradients, that of the sum is one quotient of their sum.
 One number does where x has fewer digits than it is computed in. Its last place is that of m, and x - m is exact near m:
 so the weights of a row in f32, of scores of 60, would all be off by 60 units of their last place. Two numbers keep it.
 
@@ -20,10 +23,11 @@ from functools import reduce
 
 from einc.base.types import DType, compute, settle
 from einc.ein import ZERO, Apply, AxisValue, Cast, Const, Equation, Expr, Read, Tensor, axes_of
+from einc.ein.conditions import conjuncts
 from einc.ein.origins import Origins, origin, tensors
 from einc.ein.rewriting import names, unused
 from einc.passes.adjoint.derivation import Derivation
-from einc.passes.algebra.products import Definitions, Product, multiplied
+from einc.passes.algebra.products import Definitions, Product, multiplied, taken_apart
 from einc.passes.algebra.signs import makes_no_negative
 
 
@@ -36,7 +40,7 @@ def as_differences(d: Derivation) -> Derivation:
         return replace(d, forward=tuple(found.program(d.forward)))
     for e in d.forward:
         found.know(e)
-    written = found.program(d.backward)
+    written = found.program([e.map(joined) for e in d.backward])
     own = tuple(e for e in written if e not in found.new)
     return replace(d, forward=(*d.forward, *found.new), backward=own)
 
@@ -156,6 +160,36 @@ class _Quotients:
         if e is None or other is None or e.dims != other.dims or any(len(g) != 1 for g in e.dims):
             return False
         return d.tensor in self.positive
+
+
+def joined(e: Expr) -> Expr:
+    """A sum of quotients by one divisor, each masked where that is 0, as one quotient."""
+    match e:
+        case Apply("add" | "sub" as op, (x, y)):
+            x, y = joined(x), joined(y)
+            p, q = _parts(x), _parts(y)
+            for d in p.divisors:
+                not_zero = Apply("not", (Apply("eq", (d, ZERO)),))
+                if d in q.divisors and not_zero in p.masks and not_zero in q.masks:
+                    both = Apply(op, (_without(p, d, not_zero), _without(q, d, not_zero)))
+                    return Product(masks=[not_zero], divisors=[d]).around(both)
+            return Apply(op, (x, y))
+        case _:
+            return e
+
+
+def _parts(e: Expr) -> Product:
+    """A product taken apart, each of its masks by itself."""
+    found = taken_apart(e, "mul", lambda _: True, lambda _: True)
+    return replace(found, masks=[q for p in found.masks for q in conjuncts(p)])
+
+
+def _without(p: Product, divisor: Expr, mask: Expr) -> Expr:
+    """A product without a divisor and a mask."""
+    divisors = list(p.divisors)
+    divisors.remove(divisor)
+    masks = [q for q in p.masks if q != mask]
+    return replace(p, masks=masks, divisors=divisors).around(multiplied(p.factors))
 
 
 def _together(op: str, x: Expr, y: Expr) -> Expr:

@@ -41,6 +41,25 @@ def test_the_program_of_gradients_gives_torchs(names: tuple[str, ...]) -> None:
         torch.testing.assert_close(result, want, rtol=1e-12, atol=1e-12)
 
 
+def test_a_softmax_and_its_logarithm_have_one_gradient() -> None:
+    """What both are made of is one weight, computed again from what is saved for its row."""
+    text = (
+        "def f(S[i, j], V[j, e]):\n    L[i] = logsumexp[j](S)\n    O[i, e] = softmax[j](S) * V[j, e]\n    return O, L\n"
+    )
+    lines = einc.compile(text).gradient().text.source.text.splitlines()
+    (of_scores,) = (line for line in lines if line.strip().startswith("dS["))
+    assert of_scores.count("exp(") == 1
+    s, v = torch.randn(7, 9, dtype=torch.float64), torch.randn(9, 4, dtype=torch.float64)
+    s[2] = -torch.inf
+    leaves = [x.requires_grad_() for x in (s, v)]
+    o, weight = einc.compile(text)(*leaves), [torch.randn(7, 4).double(), torch.randn(7).double()]
+    found = torch.autograd.grad(o, leaves, weight)
+    live = torch.tensor([k for k in range(7) if k != 2])
+    whole = torch.softmax(s[live], 1) @ v, torch.logsumexp(s[live], 1)
+    wanted = torch.autograd.grad(whole, leaves, [w[live] for w in weight])
+    assert all(torch.allclose(x, y, rtol=0, atol=1e-12) for x, y in zip(found, wanted, strict=True))
+
+
 def test_its_text_compiles_again_and_it_can_be_looked_at() -> None:
     backward = einc.compile(CAUSAL).gradient("V")
     again = einc.compile(backward.text.source.text)
