@@ -8,6 +8,7 @@ What Triton 3.6 and 3.7 get wrong, or the assembler of CUDA 12.8 with what they 
     dots of a loop that may not run wait for each other, where B is transposed       `kernels`, if a descriptor loads it
     a loop that adds up folds of the last of three axes reshapes as if their order did not matter  `_FOLDS_FIRST`
     a negation of what is known at compile time is no mask                                         `expressions`
+    threads have as many neighbours as steps between rows allow, though masks let them reach one   `kernels`, by units
     large products on vector units spill, large tiles beside dots take minutes to assemble         `choose_tiles`
 """
 
