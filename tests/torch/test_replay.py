@@ -145,7 +145,7 @@ def test_kernels_are_enqueued_for_other_memory_and_other_numbers(splits: int, gi
 def test_descriptors_are_of_the_memory_of_each_call(monkeypatch: pytest.MonkeyPatch) -> None:
     """Operands by descriptor, one of them copied first, for a result whose batch axis lies first."""
     monkeypatch.setattr("einc.passes.kernels.place_loads._LONG", 1)
-    monkeypatch.setattr("einc.codegen.triton.tiles.products._ELEMENTS", 1.0)  # each element takes a second by itself
+    monkeypatch.setattr("einc.codegen.triton.tiles.products._SCATTERED", 1.0)  # each element takes a second by itself
     program = elaborate(parse("mkb,bnk->mnb"), {n: Fact((2, 2, 2), BF16) for n in "AB"})
     options = Options(target=TARGETS["sm_90"], free=True)
 
