@@ -152,9 +152,9 @@ def _arguments(
     }
     for block, axis_of in s.blocks:
         types[block], constants[block] = "constexpr", _tile_size(s, axis_of, sizes)
-    for unit, rows in s.units:  # of the alignment of whose steps Triton is told by the unit alone
+    for unit, rows in s.units:
         own = next(names for names, b in zip(s.strides, s.kernel.buffers, strict=True) if b.name == rows.tensor)
-        aligned = [name for name in aligned if name not in own]
+        aligned = [name for name in aligned if name not in own or not rows.padded]
         width = next(b.dtype.size for b in s.kernel.buffers if b.name == rows.tensor)
         types[unit], constants[unit] = "constexpr", gcd(16 // width, sizes.get(rows.axis, 16))
     types["INT"], constants["INT"] = "constexpr", tl.int32

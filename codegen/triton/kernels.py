@@ -80,7 +80,7 @@ class KernelWriter(Loops):
     def header(self) -> list[str]:
         """The decorator and the signature, one kind of argument a line."""
         s = self.signature
-        told = [f'"{step}"' for _, rows in s.units for step in self.row_steps(rows)]
+        told = [f'"{step}"' for _, rows in s.units if rows.padded for step in self.row_steps(rows)]
         fixed = [f'"{name}"' for name in s.scalars]
         options = {"do_not_specialize": fixed, "do_not_specialize_on_alignment": told}
         decorator = _decorator({option: names for option, names in options.items() if names})
@@ -112,7 +112,7 @@ class KernelWriter(Loops):
             yield from (f"{name} = {name} // {unit} * {unit}" for name in names)
 
     def row_steps(self, rows: Rows) -> list[str]:
-        """The names of a tensor's strides between its rows, of whose alignment Triton is told all that it may use."""
+        """The names of a tensor's strides between its rows."""
         strides = self.strides_of(rows.tensor)
         return [strides[k] for k in rows.order[:-1]]
 

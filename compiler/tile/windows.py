@@ -206,31 +206,31 @@ def read_by_dots(body: tuple[Statement, ...]) -> set[str]:
 @dataclass(frozen=True, slots=True)
 class Rows:
     """A tensor that is reached by several neighbours at once: the order of its dimensions in memory, and the axis along
-    the last of them."""
+    the last of them. If `padded`, rows begin at whole lines of a cache wherever they end."""
 
     tensor: str
     order: tuple[int, ...]
     axis: str
+    padded: bool = False
 
 
 def in_rows(kernel: Kernel, lined: Collection[str] = ()) -> tuple[Rows, ...]:
     """The tensors of a kernel that are reached by several neighbours at once, if their extent and steps are multiples
     of so many: what is loaded by vectors, and where all is loaded by these or by descriptors, the one result.
 
-    So are those with `lined` rows, which begin at whole lines of a cache wherever they end: of their steps alone a
-    generator would take each thread to have several neighbours, though a mask of any extent lets it reach one at a
-    time, far from the next thread's.
+    So are those with `lined` rows, which are padded: of their steps alone a generator would take each thread to have
+    several neighbours, though a mask of any extent lets it reach one at a time, far from the next thread's.
     """
     dims = {b.name: b.dims for b in kernel.buffers}
     orders = {name: order_of_vectors(kernel.choices.way(name), len(own)) for name, own in dims.items()}
     found = {name: order for name, order in orders.items() if order is not None}
     windows_of = by_descriptor(kernel)
+    found |= {name: tuple(range(len(own))) for name, own in dims.items() if name in lined and name not in windows_of}
     stores = [s for s in each(kernel.body) if isinstance(s, Store)]
     if len(stores) == 1 and stores[0].part is None and (found or windows_of):
         found[stores[0].tensor] = tuple(range(len(stores[0].index)))
-    found |= {name: tuple(range(len(own))) for name, own in dims.items() if name in lined and name not in windows_of}
     rows = ((name, order, dims[name][order[-1]]) for name, order in found.items() if len(order) > 1)
-    return tuple(Rows(name, order, last[0]) for name, order, last in rows if len(last) == 1)
+    return tuple(Rows(name, order, last[0], name in lined) for name, order, last in rows if len(last) == 1)
 
 
 def by_corners(kernel: Kernel, windows: Mapping[str, Box]) -> Kernel:

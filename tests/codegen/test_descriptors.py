@@ -170,6 +170,17 @@ def test_what_is_read_often_one_by_one_is_copied_once(text: str) -> None:
     assert len(few.state.schedule.kernels) == 1
 
 
+def test_of_padded_rows_triton_knows_only_what_a_mask_lets_it_reach() -> None:
+    """Rows of a copy begin at whole lines, and end anywhere: threads with eight neighbours each would store them one by
+    one, each far from the next thread's, at a third of the rate."""
+    meta = [torch.empty(4096, 4001, dtype=torch.bfloat16, device="meta") for _ in "AB"]
+    text = compiled("mk,nk->mn", *meta).source
+    copying = text[text.index("# B_copy[") : text.index("def B_copy_kernel")]
+    assert '@triton.jit(do_not_specialize_on_alignment=["B_copy_stride_n"])' in copying
+    assert "B_copy_stride_n = B_copy_stride_n // B_COPY_UNIT * B_COPY_UNIT" in text
+    assert text.count("do_not_specialize_on_alignment") == text.count("= lined(")
+
+
 @pytest.mark.usefixtures("long")
 def test_a_copy_is_the_operand(monkeypatch: pytest.MonkeyPatch) -> None:
     from einc.codegen.triton.tiles import products
