@@ -23,6 +23,7 @@ B = TypeVar("B")
 K = TypeVar("K")
 T = TypeVar("T")
 
+ENGINE = 16  # bytes at multiples of which copy engines find blocks, and a thread reads the most at once
 GATHERED = 8  # what counts as the bytes that threads read at once of blocks that copy engines do not find
 APART = 1  # the same of single elements whose neighbours in memory lie in no block with them
 

@@ -27,10 +27,9 @@ from einc.passes.algebra.contraction import contraction
 from einc.passes.algebra.exposure import Dims
 from einc.passes.estimate.sides import stepped
 from einc.passes.streaming.walks import walks
-from einc.pipeline import APART, GATHERED, Context, positions
+from einc.pipeline import APART, ENGINE, GATHERED, Context, positions
 from einc.pipeline.plan import Planned
 
-ENGINE = 16  # bytes at multiples of which copy engines find blocks, and a thread loads the most at once
 _PORT = 83e9  # bytes a second that a processor receives from the cache, where all of them ask for as much
 _ELEMENTS = 6e9  # elements a second that a processor reads one by one where threads hold a dot's result
 _LOADS = 6e9  # loads and stores a second of a processor's threads

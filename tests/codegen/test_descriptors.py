@@ -172,7 +172,7 @@ def test_what_is_read_often_one_by_one_is_copied_once(text: str) -> None:
 
 def test_of_padded_rows_triton_knows_only_what_a_mask_lets_it_reach() -> None:
     """Rows of a copy begin at whole lines, and end anywhere: threads with eight neighbours each would store them one by
-    one, each far from the next thread's, at a third of the rate."""
+    one, each far from the next thread's."""
     meta = [torch.empty(4096, 4001, dtype=torch.bfloat16, device="meta") for _ in "AB"]
     text = compiled("mk,nk->mn", *meta).source
     copying = text[text.index("# B_copy[") : text.index("def B_copy_kernel")]

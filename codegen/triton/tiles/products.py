@@ -17,7 +17,7 @@ from functools import lru_cache
 from math import ceil
 
 from einc.base.targets import Target
-from einc.pipeline import APART, GATHERED, Product
+from einc.pipeline import APART, ENGINE, GATHERED, Product
 
 _PORT = 110e9  # bytes a second that a processor receives from the cache at most
 _CACHE = 83e9  # the same for each, where all of them ask for as much
@@ -49,7 +49,6 @@ _GATHERING = 64  # the same where threads find the addresses of what they copy
 _WARPGROUP = 64  # rows of a dot on Hopper's matrix units; fewer take the earlier ones, of half the rate
 _CLOSE = 1.02  # times of tiles that are taken for equal: the fewest parts win
 _LINE = 64  # rows, or columns, that are neighbours in memory and fill a line of the cache
-_ENGINE = 16  # bytes that copy engines take at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +122,7 @@ def _copies(p: Product, t: Tile) -> list[tuple[float, int]]:
     """The copies of a thread for a block of each side that copy engines do not take, and the bytes of each."""
     sides = zip((t.rows, t.columns), p.access, strict=True)
     return [
-        (n * t.inner * p.size / max(access, p.size) / (32 * t.warps), access) for n, access in sides if access < _ENGINE
+        (n * t.inner * p.size / max(access, p.size) / (32 * t.warps), access) for n, access in sides if access < ENGINE
     ]
 
 
@@ -170,7 +169,7 @@ def _tiles(p: Product, target: Target, parts: int | None) -> Iterator[Tile]:
 def _shapes(p: Product, target: Target) -> Iterator[Tile]:
     gathers, least_inner = GATHERED in p.access, max(16, 64 // p.size * 2)
     is_few = p.batch * ceil(p.rows / _LINE) * ceil(p.columns / _LINE) < target.rates.processors
-    small = is_few and min(p.access) < _ENGINE  # threads copy less each, and as many as there are processors
+    small = is_few and min(p.access) < ENGINE  # threads copy less each, and as many as there are processors
     least = _LINE if (p.rows > 16 and p.across[0]) or (p.rows > _WARPGROUP // 2 and not small) else 16
     for rows in _sizes(p.rows, least, 256):
         for columns in _sizes(p.columns, _LINE if p.across[1] and p.columns >= _LINE else 16, 256):

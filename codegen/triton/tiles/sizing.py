@@ -13,14 +13,13 @@ from einc.codegen.triton.contracted import least_inner
 from einc.codegen.triton.tiles.occupancy import RESERVED, Occupancy
 from einc.codegen.triton.tiles.products import Tile as Shape
 from einc.codegen.triton.tiles.products import is_possible, seconds
-from einc.pipeline import APART, GATHERED, Context, Product
+from einc.pipeline import APART, ENGINE, GATHERED, Context, Product
 from einc.tile import Block, TileAxis
 from einc.tile.blocks import power
 from einc.tile.typing import multiplied
 from einc.tile.walk import bindings, each, every_value, loops, tile_axes, values_in, walk_values
 from einc.tile.windows import windows
 
-_ENGINE = 16  # bytes that copy engines take at once
 _IDLE = 4  # times as many processors as programs, while these have more than one position
 
 _MOST = 8  # times as many elements at most has what is read or written most
@@ -154,7 +153,7 @@ class Sizing:
         lies = self.context.layouts.get(load.tensor, row_major(len(load.index)))
         last = lies.fastest(load.index)
         beside = lies.packed and isinstance(last, tile.Ref) and last.name in {a.name for a in self.axes}
-        return min(lies.aligned, _ENGINE) if beside else APART
+        return min(lies.aligned, ENGINE) if beside else APART
 
     @cached_property
     def found(self) -> frozenset[str]:
