@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
+from collections.abc import Set as AbstractSet
 from typing import assert_never
 
 from einc.codegen.emit.layout import indented, wrapped
@@ -11,8 +12,9 @@ from einc.codegen.emit.text import Axes
 from einc.codegen.gluon.clearing import Clearing
 from einc.codegen.gluon.epilogue import Epilogue
 from einc.codegen.gluon.frame import AHEAD, Frame
+from einc.codegen.gluon.ledger import PART
 from einc.codegen.gluon.producer import phase, slot
-from einc.tile import Carried, Dot, Fill, Fold, Let, Lit, Ref, Store, TileType
+from einc.tile import Carried, Dot, Fill, Fold, Let, Lit, Ref, Statement, Store, TileType
 from einc.tile.roles import ROWS, Begin, Event, Finish, Keep, Make, Release, Turn, Wait, in_flight
 from einc.tile.walk import own_values, values_in, walk_values
 
@@ -25,7 +27,7 @@ class Consumer(Epilogue, Clearing):
     def __init__(self, frame: Frame) -> None:
         row = frame.roles.axis
         dots = [s.value for s in frame.lets.values() if isinstance(s.value, Dot)]
-        columns = list(dict.fromkeys(d.column for d in dots))
+        columns = list(dict.fromkeys([*(d.column for d in dots), *(a.name for a in frame.kernel.whole)]))
         tiles: dict[Axes, str] = {(row, x): frame.names.fresh(f"TILE_{x.upper()}", ascii_only=True) for x in columns}
         homes = {x: f"gl.SliceLayout(0, {tiles[row, x]})" for x in columns}
         super().__init__(frame, tiles, {**homes, row: f"gl.SliceLayout(1, {tiles[row, columns[0]]})"}, str(ROWS))
@@ -49,20 +51,25 @@ class Consumer(Epilogue, Clearing):
         rest = [v for s in self.frame.after for v in own_values(s)]
         names = self.needed([*inside, *rest, *(c.init for c in loop.carried)])
         head = [*self.units(), *self.layouts()]
-        found = [*self.positions(names), *self.bind(names, self.frame.before)]
+        early = {x.name for s in self.frame.before for x in self.computing(s, names)}
+        late = {x.name for s in self.frame.after for x in self.computing(s)}
+        places = {r.name: self.frame.consumer if self.frame.slots[r.name].sliced else "0" for r in self.roles.held}
+        waits = {
+            n: f"mbarrier.wait({self.frame.barriers[n, 'there']}.index({p}), {phase(self.frame.nth, 1)})"
+            for n, p in places.items()
+        }
+        found = [*self.positions(names), *(w for n, w in waits.items() if n in early)]
+        found += self.bind((names - self.frame.slots.keys()) | early, self.frame.before)
         for c in loop.carried:
             found += self.state(c)
-        places = {r.name: self.frame.consumer if self.frame.slots[r.name].sliced else "0" for r in self.roles.held}
-        for name, place in places.items():
-            there = self.frame.barriers[name, "there"]
-            found.append(f"mbarrier.wait({there}.index({place}), {phase(self.frame.nth, 1)})")
+        found += [w for n, w in waits.items() if n not in early]
         found.append(f"if {self.frame.total} > 0:")
         free = [f"mbarrier.arrive({self.frame.barriers[n, 'free']}.index({p}), count=1)" for n, p in places.items()]
-        late = {x.name for n in (*self.sides, *self.adding) for x in walk_values(self.dots[n]) if isinstance(x, Ref)}
-        if any(isinstance(s, Store) and self.rests(s) for s in self.frame.after):  # copies come after what is written
+        left = {x.name for n in (*self.sides, *self.adding) for x in walk_values(self.dots[n]) if isinstance(x, Ref)}
+        if late or any(isinstance(s, Store) and self.rests(s) for s in self.frame.after):  # copies come after these
             found += [*indented(self.every([])), *self.ending()]
             found += ["hopper.fence_async_shared()", "tl.debug_barrier()", *free]
-        elif free and late.isdisjoint(places):
+        elif free and left.isdisjoint(places):
             found += [*indented(self.every(free)), "else:", *indented(free), *self.ending()]
         else:
             found += [*indented(self.every([])), *free, *self.ending()]
@@ -98,6 +105,21 @@ class Consumer(Epilogue, Clearing):
             yield f"{name} = {told}({slots}, ({at}) + {AHEAD * k}){as_steps}{known}"
         yield "tl.debug_barrier()"
         yield f"mbarrier.arrive({free}.index({at}), count=1)"
+
+    def computing(self, s: Statement, names: AbstractSet[str] | None = None) -> Iterator[Ref]:
+        """What is held in slots and computed with by a statement, if that binds one of these names."""
+        if names is None or (isinstance(s, Let) and s.names[0] in names - self.frame.slots.keys()):
+            yield from (x for x in walk_values(*own_values(s)) if isinstance(x, Ref) and x.name in self.frame.slots)
+
+    def held(self, s: Let) -> Iterator[str]:
+        name, axes = s.names[0], s.types[0].axes
+        found = self.take("value", name, name)
+        self.write.types[name] = s.types[0]
+        code = self.in_slot(Ref(name), (axes[0], axes[1]), "0")
+        column, start = self.part
+        if column in axes:
+            code += f".slice({start}, {PART}, {axes.index(column)})"
+        yield f"{found} = {code}.load({self.tiles[axes]})"
 
     def layouts(self) -> Iterator[str]:
         for (_, x), name in self.tiles.items():

@@ -13,19 +13,26 @@ from einc.codegen.gluon.frame import Part
 from einc.codegen.gluon.ledger import PART, Ledger
 from einc.tile import Let, Ref, Store, TileType, Value
 from einc.tile.roles import ROWS
+from einc.tile.walk import own_values, walk_values
 
 
 class Epilogue(Part):
     """Writes it."""
 
     tiles: dict[tuple[str, ...], str]
+    part: tuple[str, int] = "", 0  # the columns that are done with, by where they begin
 
     def ending(self) -> Iterator[str]:
         """The statements behind the loop."""
         column = self.frame.parted
+        again = {x.name for s in self.frame.after for x in walk_values(*own_values(s)) if isinstance(x, Ref)}
+        again &= self.frame.slots.keys()
         if column is None:
+            yield from self.bind(again, self.frame.before)
             yield from self.statements()
             return
+        apart = [s for s in self.frame.before if isinstance(s, Let) and column not in s.types[0].axes]
+        yield from self.bind(again, tuple(apart))
         states = [c for c in self.frame.walked.carried if column in c.type.axes]
         row, count = self.roles.axis, self.columns(column) // PART
         parts = {c.name: [self.names.fresh(f"{c.name}_{n}") for n in range(count)] for c in states}
@@ -42,6 +49,7 @@ class Epilogue(Part):
         names = self.needed([v.value for v in self.frame.after if isinstance(v, Let | Store)])
         names |= self.needed([v for s in self.frame.after if isinstance(s, Store) for v in (*s.index, s.mask) if v])
         for n in range(count):
+            self.part = column, n * PART
             yield f"# columns {n * PART} to {(n + 1) * PART - 1}"
             for c in states:
                 self.python["value", c.name] = parts[c.name][n]
@@ -54,6 +62,7 @@ class Epilogue(Part):
             yield from self.statements()
         self.python.clear()
         self.python.update(kept)
+        self.part = "", 0
         self.write.homes, self.write.tiles = homes, tiles
 
     def columns(self, axis: str) -> int:

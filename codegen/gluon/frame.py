@@ -20,7 +20,7 @@ from einc.codegen.gluon.fit import shared
 from einc.codegen.gluon.ledger import parted
 from einc.codegen.gluon.specialise_warps import parts
 from einc.codegen.triton.kernels import KernelWriter, in_lines
-from einc.tile import Kernel, Let, Load, Ref, Value
+from einc.tile import Dot, Kernel, Let, Load, Ref, Value
 from einc.tile.roles import ROWS, Ring, Roles
 from einc.tile.typing import scope
 from einc.tile.walk import bindings, loop_position, values_of
@@ -179,11 +179,13 @@ class Part(KernelWriter):
         self.write.natural |= set(frame.axes)
         self.write.windows = frame.windows
         self.write.tiles, self.write.homes, self.write.bound = tiles, homes, {}
+        self.copied = frozenset(map(Ref, frame.slots))
         for a in (*frame.kernel.grid, *frame.kernel.whole, frame.walked.axis):
             self.write.types[a.name] = loop_position(a)
 
     def needed(self, roots: list[Value]) -> set[str]:
-        """The names that values read, through those that statements bind, but for what is shared or loaded to slots."""
+        """The names that values read, through those that statements bind, but for what is shared or loaded to slots;
+        of slots, those that something else than a dot reads."""
         found, stack = set[str](), list(roots)
         while stack:
             v = stack.pop()
@@ -191,11 +193,20 @@ class Part(KernelWriter):
                 found.add(v.name)
                 if v.name in self.frame.lets and v.name not in self.frame.shared and v.name not in self.frame.slots:
                     stack.append(self.frame.lets[v.name].value)
-            stack += values_of(v)
+            slots = [x for x in (v.left, v.right) if x in self.copied] if isinstance(v, Dot) else []
+            stack += [x for x in values_of(v) if x not in slots]
         return found
 
     def bind(self, names: set[str], statements: tuple[tile.Statement, ...]) -> Iterator[str]:
         """The bindings of these names among some statements."""
         for s in statements:
-            if isinstance(s, Let) and s.names[0] in names and s.names[0] not in (*self.frame.shared, *self.frame.slots):
+            if not isinstance(s, Let) or s.names[0] not in names:
+                continue
+            if s.names[0] in self.frame.slots:
+                yield from self.held(s)
+            elif s.names[0] not in self.frame.shared:
                 yield from wrapped(self.let(s, {}))
+
+    def held(self, s: Let) -> Iterator[str]:
+        """The binding of what is held in slots, by who computes with it."""
+        raise NotImplementedError(f"{s.names[0]} is held for consumers")

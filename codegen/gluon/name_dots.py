@@ -6,6 +6,7 @@ s = c * dot(q, k)   -->   s_dot = dot(q, k);  s = c * s_dot      in a loop
 from __future__ import annotations
 
 from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
 from dataclasses import replace
 
 from einc import tile
@@ -25,13 +26,21 @@ def _named(s: tile.Statement, kernel: Kernel) -> tile.Statement:
     taken, here = bound_names(kernel), Scope(scope(kernel))
     for x in kernel.body:
         here.bind(x)
-    names = here.inside(s).names
-    full = s.full if s.full is None else replace(s.full, body=tuple(_apart(s.full.body, dict(names), taken)))
-    return replace(s, body=tuple(_apart(s.body, dict(names), taken)), full=full)
+    names, bodies = here.inside(s).names, [s.body, *([] if s.full is None else [s.full.body])]
+    within = {x.names[0] for body in bodies for x in body if isinstance(x, Let) and _is_within(x.value)}
+    first, *rest = (tuple(_apart(body, within, dict(names), taken)) for body in bodies)
+    return replace(s, body=first, full=None if s.full is None else replace(s.full, body=rest[0]))
 
 
-def _apart(body: tuple[tile.Statement, ...], names: dict[str, TileType], taken: set[str]) -> Iterator[tile.Statement]:
-    """The statements of a loop; equal ones of its two bodies get equal names."""
+def _is_within(v: Value) -> bool:
+    """Is a dot a part of a value, and not all of it?"""
+    return not isinstance(v, Dot) and any(isinstance(x, Dot) for x in walk_values(v))
+
+
+def _apart(
+    body: tuple[tile.Statement, ...], within: AbstractSet[str], names: dict[str, TileType], taken: set[str]
+) -> Iterator[tile.Statement]:
+    """The statements of a loop; equal ones of its two bodies get equal names, whatever either does with a dot."""
     for s in body:
         if isinstance(s, Let):
             found: list[Let] = []
@@ -43,7 +52,7 @@ def _apart(body: tuple[tile.Statement, ...], names: dict[str, TileType], taken: 
                     return Ref(own)
                 return rebuild(v, apart)
 
-            if not isinstance(s.value, Dot) and any(isinstance(v, Dot) for v in walk_values(s.value)):
+            if s.names[0] in within:
                 s = replace(s, value=apart(s.value))
             yield from found
             names.update(zip(s.names, s.types, strict=True))

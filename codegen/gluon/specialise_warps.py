@@ -255,6 +255,13 @@ class _Pipeline:
             for v in (s.value,) if inside is None else (self.dots[n].left, self.dots[n].right):
                 if any(isinstance(x, Ref) and x.name in moving for x in walk_values(v)):
                     raise Unfit(f"{n} waits for what a dot adds up")
+        for n, s in self.lets.items():
+            own = (s.value.acc, s.value.left_in) if n in self.dots and isinstance(s.value, Dot) else (s.value,)
+            if n in self.late:
+                own = (*own, self.dots[n].left)
+            read = {x.name for v in own if v is not None for x in walk_values(v) if isinstance(x, Ref)}
+            if found := sorted(read & {*self.loads, *self.held}):
+                raise Unfit(f"{n} computes with {found[0]}, which is copied for dots")
         for n in self.early:
             if self.dots[n].acc not in (tile.Fill(tile.Lit(0, F32)), tile.Lit(0, F32)):
                 raise Unfit(f"the dot {n} is added to something")

@@ -1,7 +1,8 @@
 """Decide how each load reaches memory, and do once what does not change in a loop.
 
-    loop t: x = e; ...   -->   x = e; loop t: ...        e free of t and of what the loop binds or carries
-    load T[e]            -->   load T[e] by pointer, by vectors, or by descriptor
+    loop t: x = e; ...        -->   x = e; loop t: ...        e free of t and of what the loop binds or carries
+    x = e; loop; y = e; f(y)  -->   x = e; loop; f(x)         x a number a row
+    load T[e]                 -->   load T[e] by pointer, by vectors, or by descriptor
 
 A load may leave a loop that no position is walked of: it is masked, or in bounds whenever its kernel runs (`lower`).
 Pointers take any strides. Vectors need neighbours in memory along one dimension, and steps along all others that are
@@ -22,10 +23,11 @@ from math import prod
 from einc import tile
 from einc.base.facts import row_major
 from einc.pipeline import Context
-from einc.tile import Dot, Load, Ref
+from einc.tile import Dot, Load, Ref, Value
 from einc.tile.asked import ways_asked
 from einc.tile.choices import POINTER, descriptor, vectors
-from einc.tile.walk import Scope, bindings, every_value, loops, rewritten, values_in
+from einc.tile.live import live
+from einc.tile.walk import Scope, bindings, every_value, loops, over_values, renaming, rewritten, values_in
 from einc.tile.windows import box, read_by_dots, windows
 
 _NARROW = 2  # bytes of what dots take from shared memory in any order
@@ -40,7 +42,7 @@ def place_loads(kernel: tile.Kernel, context: Context) -> tile.Kernel:
     """The kernel with its loads placed."""
     body = rewritten(kernel.body, lambda s, _: _placed(s) if isinstance(s, tile.Loop) else (s,))
     loaded = {v.tensor for v in values_in(body) if isinstance(v, Load)}
-    placed = kernel if body is kernel.body else replace(kernel, body=body)
+    placed = kernel if body is kernel.body else replace(kernel, body=live(_bound_once(body)))
     asked = ways_asked(context.choices, placed)
     ways = {b.name: _by_threads(b, asked.get(b.name), context) for b in placed.buffers if b.name in loaded}
     ways |= _ways(placed, asked, context)
@@ -130,3 +132,19 @@ def _placed(s: tile.Loop) -> tuple[tile.Statement, ...]:
         moving |= there.names.keys()
         inside.append(x)
     return (*before, replace(s, body=tuple(inside)))
+
+
+def _bound_once(body: tuple[tile.Statement, ...]) -> tuple[tile.Statement, ...]:
+    """The statements with one name for equal numbers, or rows of numbers. Larger tiles would be held over a loop."""
+    first: dict[Value, str] = {}
+    same: dict[str, str] = {}  # every name, by the first one of what is equal
+    known: dict[str, str] = {}  # those that are used in place of others
+    made: list[tile.Statement] = []
+    for s in body:
+        if isinstance(s, tile.Let) and len(s.names) == 1:
+            (name,), (own,) = s.names, s.types
+            same[name] = first.setdefault(renaming(same)(s.value), name)
+            if same[name] != name and len(own.axes) < 2:
+                known[name] = same[name]
+        made.append(over_values(s, renaming(known)) if known else s)
+    return tuple(made)

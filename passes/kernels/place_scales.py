@@ -2,6 +2,7 @@
 
     s = c * x;  m = max(m, max[j](s));  s - m     -->   m = max(m, c * max[j](x));  c * x - m      c > 0
     dot[i, e : j](...) / l[i]                     -->   dot[i, e : j](...) * (1 / l[i])
+    loop t: o = o + dot(c * x, y)                 -->   loop t: o = o + dot(x, y);  ... c * o      c of no axis
     loop t: ... f(c) * x ...                      -->   k = f(c);  loop t: ... k * x ...           c of no axis
 
 A positive number does not change which element is the greatest, so that the maximum of a block is scaled once for each
@@ -23,6 +24,7 @@ from typing import assert_never
 
 from einc import tile
 from einc.base.types import F32
+from einc.passes.kernels.scale_sums import is_closed, scale_sums
 from einc.pipeline import Context
 from einc.tile import Elem, Lit, Ref, TileType, Value
 from einc.tile.live import live
@@ -52,6 +54,7 @@ def place_scales(kernel: tile.Kernel, context: Context) -> tile.Kernel:
     if deferred.scales and not context.target.cache:
         kernel = replace(kernel, body=live(tuple(map(deferred.statement, kernel.body))))
     if any(isinstance(v, tile.Dot) for v in every_value(kernel)):
+        kernel = scale_sums(kernel)
         kernel = replace(kernel, body=tuple(_inverted(kernel)))
     return _before_loops(kernel)
 
@@ -203,7 +206,7 @@ def _before_loops(kernel: tile.Kernel) -> tile.Kernel:
 
     def value(v: Value) -> Value:
         match v:
-            case Elem(op="mul", args=(Elem() as c, x)) if _is_closed(c) and not _is_closed(x):
+            case Elem(op="mul", args=(Elem() as c, x)) if is_closed(c) and not is_closed(x):
                 if c not in made:
                     made[c] = tile.Let((_fresh(taken),), (TileType(dtype_of(c, names), ()),), c)
                 return Elem("mul", (Ref(made[c].names[0]), value(x)))
@@ -221,8 +224,3 @@ def _fresh(taken: set[str]) -> str:
         name = f"{_STEM}_{k}"
     taken.add(name)
     return name
-
-
-def _is_closed(v: Value) -> bool:
-    """Is it made of numbers, extents and scalars alone?"""
-    return all(isinstance(x, Elem | Lit | tile.Convert | tile.ExtentOf | tile.ScalarArg) for x in walk_values(v))
