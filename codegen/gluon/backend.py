@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from einc import ein, tile
 from einc.base.targets import Target
-from einc.codegen.triton.backend import TRITON
+from einc.codegen.triton.backend import LOAD_AHEAD, TRITON
 from einc.pipeline import Context, Pass, on_kernels
 from einc.pipeline.emitted import Both, Emitted
 
@@ -80,7 +80,7 @@ SPECIALISE_WARPS = Pass(
 GLUON = replace(
     TRITON,
     name="gluon",
-    passes={**TRITON.passes, "segment-loops": (SPECIALISE_WARPS,)},
+    passes={**TRITON.passes, "segment-loops": (SPECIALISE_WARPS, LOAD_AHEAD)},
     emit=_emit,
     emit_both=_emit_both,
     lacks=_lacks,
@@ -93,7 +93,7 @@ AUTO = replace(
     name="auto",
     passes={
         **TRITON.passes,
-        "segment-loops": (replace(SPECIALISE_WARPS, run=on_kernels(_specialise_where_it_pays)),),
+        "segment-loops": (replace(SPECIALISE_WARPS, run=on_kernels(_specialise_where_it_pays)), LOAD_AHEAD),
     },
     account=_account_of_both,
     counts=_by(_specialise_where_it_pays),

@@ -38,6 +38,12 @@ def _separate_loads(kernel: tile.Kernel, context: Context) -> tile.Kernel:
     return separate_loads(kernel, context)
 
 
+def _load_ahead(kernel: tile.Kernel, context: Context) -> tile.Kernel:
+    from einc.codegen.triton.load_ahead import load_ahead
+
+    return load_ahead(kernel, context)
+
+
 def _emit(program: ein.Program, schedule: tile.Schedule, target: Target) -> Emitted:
     from einc.codegen.triton.file import emit
 
@@ -84,12 +90,21 @@ SEPARATE_LOADS = Pass(
     needs=("placed-loads",),
     gives=("lowered",),
 )
+LOAD_AHEAD = Pass(
+    "load-ahead",
+    "loop t: x = load T[t]; f(x)  -->  y = load T[0]; loop t: x = y; y = load T[next t]; f(x)",
+    "what is computed with a block of dots is there when these are done",
+    on_kernels(_load_ahead),
+    level=2,
+    needs=("sized-tiles", "placed-loads"),
+    gives=("lowered", "placed-loads"),
+)
 
 TRITON = Backend(
     "triton",
     multiplies,
     block,
-    {"lower": (CHOOSE_TILES,), "place-loads": (SEPARATE_LOADS,)},
+    {"lower": (CHOOSE_TILES,), "place-loads": (SEPARATE_LOADS,), "segment-loops": (LOAD_AHEAD,)},
     _emit,
     _emit_both,
     _FOLDS_FIRST,

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 from einc import tile
 from einc.codegen.emit.layout import indented, wrapped
 from einc.codegen.emit.names import Names
 from einc.codegen.emit.text import PRODUCT, SUM
 from einc.codegen.triton.expressions import Expressions
+from einc.codegen.triton.load_ahead import spelled
 from einc.tile import TileAxis, TileType
+from einc.tile.masks import conjunction, conjuncts, inside
 from einc.tile.walk import lets, loop_position, values_in
 from einc.tile.windows import Box
 
@@ -25,6 +28,7 @@ class Loops(ABC):
     read: set[str]
     windows: Mapping[str, Box]
     write: Expressions
+    following = ""  # where the next block of a loop begins that loads ahead
 
     @abstractmethod
     def take(self, kind: str, key: str, wanted: str) -> str:
@@ -53,6 +57,7 @@ class Loops(ABC):
         if s.full is None or not s.full.body:
             if (s.start, s.stop) == (None, None) and self.is_described(s.axis.axes):
                 yield f"tl.assume({stop} > 0)  # descriptors are of tensors that are not empty"
+            yield from self.begun(s, s.ahead, start)
             yield from self.segment(s, s.body, start, stop)
         elif not s.axis.blocked:
             yield from self.steps(s, s.full, start, stop)
@@ -132,18 +137,24 @@ class Loops(ABC):
     ) -> Iterator[str]:
         """The parts of a loop between these ends, each after a line that says so: the middle one has no masks."""
         start, first, mixed, stop = ends
+        bound = {n for x in lets(full.body) for n in x.names}
+        kept = tuple(n for n in s.ahead if n in bound)
         if full.start is not None and full.free and s.axis.blocked:
             yield whole
+            yield from self.begun(s, kept, first)
             yield from self.segment(s, full.body, first, mixed)
             yield masked
             yield from self.around(s, ends)
             return
         if full.start is not None:
             yield masked
+            yield from self.begun(s, s.ahead, start)
             yield from self.segment(s, s.body, start, first)
         yield whole
+        yield from self.begun(s, () if full.start is not None else kept, first)
         yield from self.segment(s, full.body, first, mixed)
         yield masked
+        yield from self.begun(s, tuple(n for n in s.ahead if n not in kept), mixed)
         yield from self.segment(s, s.body, mixed, stop)
 
     def around(self, s: tile.Loop, ends: tuple[str, str, str, str]) -> Iterator[str]:
@@ -152,7 +163,10 @@ class Loops(ABC):
         start, first, mixed, stop = ends
         name = s.axis.name
         passed, at = self.names.fresh(f"{name}_whole"), self.names.fresh(f"{name}_at")
+        block = self.python["block", name]
         yield f"{passed} = {mixed} - {first}"
+        yield from self.begun(s, s.ahead, f"tl.where({start} < {first}, {start}, {start} + {passed})")
+        self.following = f"tl.where({at} + {block} < {first}, {at}, {at} + {passed}) + {block}"
         yield from wrapped(f"for {at} in tl.range({start}, {stop} - {passed}, {self.python['block', name]}):")
         self.take("value", name, name)
         self.write.types[name] = loop_position(s.axis)
@@ -162,16 +176,66 @@ class Loops(ABC):
         if name in self.read:
             yield f"    {name} = {place} + tl.arange(0, {self.python['block', name]}).to(INT)"
         yield from indented(self.ended(s, s.body))
+        self.following = ""
 
     def segment(self, s: tile.Loop, body: tuple[tile.Statement, ...], start: str, stop: str) -> Iterator[str]:
         """One loop over blocks. The states that the masked body reassigns are reassigned."""
         yield from self.loop_head(s, start, stop)
         yield from indented(self.ended(s, body))
 
+    def begun(self, s: tile.Loop, names: tuple[str, ...], first: str) -> Iterator[str]:
+        """What is loaded ahead of a loop, or one of its segments, that begins with this position."""
+        if names:
+            yield from self.placed(s, f"{first} + " if first != "0" else "")
+            for x in lets(s.body):
+                if x.names[0] in names:
+                    yield from self.fetched(s, x)
+
+    def placed(self, s: tile.Loop, first: str) -> Iterator[str]:
+        """The positions of a block that is loaded ahead."""
+        name = self.take("ahead", s.axis.name, f"{s.axis.name}_next")
+        yield f"{name} = {first}tl.arange(0, {self.python['block', s.axis.name]}).to(INT)"
+
+    def fetched(self, s: tile.Loop, x: tile.Let) -> Iterator[str]:
+        """A load of a block ahead, of positions that exist."""
+        assert isinstance(x.value, tile.Load)
+        axis, load = s.axis.name, spelled(s, x.value)
+        assert isinstance(load, tile.Load)
+        if inside(s.axis) not in (terms := conjuncts(load.mask)):
+            load = replace(load, mask=conjunction([*terms, inside(s.axis)]))
+        own = self.python.get(("value", axis))
+        self.python["value", axis] = self.python["ahead", axis]
+        self.write.types[axis] = loop_position(s.axis)
+        code = self.value(load, x.types[0])
+        if own is None:
+            del self.python["value", axis]
+        else:
+            self.python["value", axis] = own
+        name = self.take("ahead", x.names[0], f"{x.names[0]}_next")
+        yield from wrapped(f"{name} = {code}")
+
+    def exchanged(self, s: tile.Loop, x: tile.Let) -> Iterator[str]:
+        """What was loaded ahead, and the load for the block to come."""
+        name = self.take("value", x.names[0], x.names[0])
+        self.write.types[x.names[0]] = x.types[0]
+        yield f"{name} = {self.python['ahead', x.names[0]]}"
+        yield from self.fetched(s, x)
+
     def ended(self, s: tile.Loop, body: tuple[tile.Statement, ...]) -> Iterator[str]:
         """A loop's body, and its states as they go on to the next block."""
         renamed = {c.after: self.python["value", c.name] for c in s.carried if _is_last_use(s, c)}
-        yield from self.body(body, renamed)
+        ahead = {x.names[0]: x for x in body if isinstance(x, tile.Let) and x.names[0] in s.ahead}
+        if not ahead:
+            yield from self.body(body, renamed)
+        else:
+            block, first = self.python["block", s.axis.name], self.python["position", s.axis.name]
+            yield from self.placed(s, f"{self.following or f'{first} + {block}'} + ")
+            whole = {x.names[0]: x for x in lets(s.body)}
+            for x in body:
+                if isinstance(x, tile.Let) and x.names[0] in ahead:
+                    yield from self.exchanged(s, whole[x.names[0]])
+                else:
+                    yield from self.body((x,), renamed)
         pairs = [(self.python["value", c.name], self.python["value", c.after]) for c in s.carried]
         moved = [(state, after) for state, after in pairs if state != after]
         if {state for state, _ in moved} & {after for _, after in moved}:

@@ -244,7 +244,7 @@ class Loop:
     """The blocks of `axis`, from position `start` up to `stop` (None: the whole extent), in order.
 
     The last block may overhang `stop`; if the loop is `exact`, positions from `stop` on do not belong to it.
-    If `reverse`, the last block comes first, and `start` is None.
+    If `reverse`, the last block comes first, and `start` is None. What `ahead` names is loaded a block before.
     """
 
     axis: TileAxis
@@ -255,6 +255,7 @@ class Loop:
     exact: bool = False
     reverse: bool = False
     full: Full | None = None
+    ahead: tuple[str, ...] = ()
 
     @property
     def bounds(self) -> tuple[Value, ...]:

@@ -155,6 +155,8 @@ class _Body:
         yield from (f"  {line}" for line in inside.statements(s.body))
         for c in s.carried:
             yield f"  {c.name} = {c.after}"
+        if s.ahead:
+            yield f"ahead {', '.join(s.ahead)}"
         if s.full is not None:
             bound = {n: t for x in s.body if isinstance(x, tile.Let) for n, t in zip(x.names, x.types, strict=True)}
             known = self.where({**inside.write.names, **bound}).write

@@ -130,6 +130,11 @@ class _Verifier:
             inner[state.name] = state.type
         after = self.body(s.body, dict(inner), over)
         self.ends(s, after)
+        loads = {x.names[0]: x for x in s.body if isinstance(x, tile.Let) and isinstance(x.value, tile.Load)}
+        for n in s.ahead:
+            if n not in loads or loads[n].types[0].axes != (s.axis.name,):
+                fact = f"'{n}' is over {', '.join(loads[n].types[0].axes)}" if n in loads else f"'{n}' is none"
+                self.fail("loads ahead of a loop are those over its axis", s, ShapeError, fact, f"leave out '{n}'")
         if s.full is not None:
             for p in s.full.holds:
                 self.check(after, s).mask(p)

@@ -1,0 +1,79 @@
+"""Load rows of numbers a block before dots of a loop wait for them.
+
+    loop t: x = load T[t]; f(x, dot(...))   -->   y = load T[first t];  loop t: x = y; y = load T[next t]; f(x, dot(...))
+
+Copies in flight bring what dots multiply. Of what else a block needs, Triton (3.6) copies the rows that reach a side of
+a dot, every thread all that it reads of them, and loads those that are added to a dot's result before that dot begins,
+which waits for memory in each step. A register or two a position keep them instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from einc import tile
+from einc.pipeline import Context
+from einc.tile import Dot, Let, Load, Loop, Ref, Value
+from einc.tile.walk import every_value, lets, rebuild, rewritten, values_in, walk_values
+from einc.tile.windows import by_descriptor
+
+
+def load_ahead(kernel: tile.Kernel, context: Context) -> tile.Kernel:
+    """The kernel with what its loops load ahead."""
+    if kernel.roles is not None or not context.target.has_copies or not any(map(_is_dot, every_value(kernel))):
+        return kernel
+    copied = by_descriptor(kernel).keys()
+
+    def ahead(s: tile.Statement) -> tuple[tile.Statement, ...]:
+        if not isinstance(s, Loop):
+            return (s,)
+        return (replace(s, ahead=tuple(n for n, load in _rows(s) if load.tensor not in copied)),)
+
+    return replace(kernel, body=rewritten(kernel.body, lambda s, _: ahead(s)))
+
+
+def spelled(loop: Loop, v: Value) -> Value:
+    """A value with what the loop binds spelled out."""
+    made = {s.names[0]: s.value for s in lets(loop.body)}
+
+    def spell(v: Value) -> Value:
+        return spell(made[v.name]) if isinstance(v, Ref) and v.name in made else rebuild(v, spell)
+
+    return spell(v)
+
+
+def _is_dot(v: Value) -> bool:
+    return isinstance(v, Dot)
+
+
+def _rows(loop: Loop) -> Iterator[tuple[str, Load]]:
+    """What a loop loads along its axis alone, of places that this axis decides, and that decide no other place."""
+    multiplies = any(map(_is_dot, values_in(loop.body)))
+    if not multiplies or not loop.axis.blocked or loop.reverse or not all(isinstance(s, Let) for s in loop.body):
+        return
+    made = {n: s.value for s in lets(loop.body) for n in s.names}
+    states = {c.name for c in loop.carried}
+
+    def reached(v: Value) -> Iterator[Value]:
+        """The parts of a value, through names that the loop binds."""
+        for x in walk_values(v):
+            yield x
+            if isinstance(x, Ref) and x.name in made:
+                yield from reached(made[x.name])
+
+    def is_fixed(v: Value) -> bool:
+        """Does the place in the walk decide a value?"""
+        found = [*reached(v)]
+        moving = any(isinstance(x, Ref) and x.name in states for x in found)
+        return not moving and not any(isinstance(x, Dot | Load | tile.Fold | tile.Scan) for x in found)
+
+    loads = [v for v in made.values() if isinstance(v, Load)]
+    places = [x for v in loads for x in (*v.index, *([] if v.mask is None else [v.mask]))]
+    leading = {x.name for place in places for x in reached(place) if isinstance(x, Ref)}
+    for s in lets(loop.body):
+        match s:
+            case Let(names=(name,), types=(type_,), value=Load(index=index, mask=mask) as load):
+                own = (*index, *([] if mask is None else [mask]))
+                if type_.axes == (loop.axis.name,) and name not in leading and all(map(is_fixed, own)):
+                    yield name, load
