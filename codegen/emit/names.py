@@ -27,6 +27,7 @@ OWN = frozenset(dir(builtins)) | {
     "gluon",
     "gl",
     "hopper",
+    "async_copy",
     "mbarrier",
     "tma",
 }

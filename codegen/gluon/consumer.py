@@ -36,9 +36,8 @@ class Consumer(Epilogue, Clearing):
         self.states = {c.after: c for c in frame.walked.carried}
         self.stepping: dict[tuple[str, str], str] = {}
         self.flying = {n: self.names.fresh(f"{n}_begun") for n in self.dots}
-        late = [n for n, step in self.roles.dots.items() if step < 0]
-        self.adding = {e.dot for e in self.roles.events if isinstance(e, Finish) and e.step < 0} - {*late}
-        self.sides = {n: self.names.fresh(f"{n}_side") for n in late}
+        self.adding = {e.dot for e in self.roles.events if isinstance(e, Finish) and e.step < 0} - {*self.roles.kept}
+        self.sides = {n: self.names.fresh(f"{n}_side") for n in self.roles.kept}
         self.bodies = [{s.names[0]: s for s in frame.walked.body if isinstance(s, Let)}]
         if frame.segmented[1]:
             assert frame.walked.full is not None
@@ -111,7 +110,7 @@ class Consumer(Epilogue, Clearing):
         if names is None or (isinstance(s, Let) and s.names[0] in names - self.frame.slots.keys()):
             yield from (x for x in walk_values(*own_values(s)) if isinstance(x, Ref) and x.name in self.frame.slots)
 
-    def held(self, s: Let) -> Iterator[str]:
+    def from_slots(self, s: Let) -> Iterator[str]:
         name, axes = s.names[0], s.types[0].axes
         found = self.take("value", name, name)
         self.write.types[name] = s.types[0]
@@ -150,21 +149,25 @@ class Consumer(Epilogue, Clearing):
         loop, steps = self.frame.walked, self.frame.total
         before, whole = self.frame.segmented
         full, masked = self.frame.ends
-        yield "# the first step"
-        yield from self.step(self.roles.first, self.bodies[0], "0")
-        ends = [f"tl.maximum({full}, 1)"] if before else ["1"]
+        apart = any(e.step for e in self.roles.events)  # has the first step no dots of one before it?
+        if apart:
+            yield "# the first step"
+            yield from self.step(self.roles.first, self.bodies[0], "0")
+        at = "1" if apart else "0"
         if before:
-            yield from self.walk(self.bodies[0], "1", full, f"blocks of {loop.axis.name} that are masked")
+            yield from self.walk(self.bodies[0], at, full, f"blocks of {loop.axis.name} that are masked")
+            at = f"tl.maximum({full}, 1)" if apart else full
         if whole:
-            yield from self.walk(
-                self.bodies[1], ends[0], masked, f"blocks of {loop.axis.name} of which every position counts"
-            )
-            ends = [f"tl.maximum({masked}, 1)"]
-        rest = f"blocks of {loop.axis.name} that are masked" if whole else f"the other blocks of {loop.axis.name}"
-        yield from self.walk(self.bodies[0], ends[0], steps, rest)
+            counting = f"blocks of {loop.axis.name} of which every position counts"
+            yield from self.walk(self.bodies[1], at, masked, counting)
+            at = f"tl.maximum({masked}, 1)" if apart else masked
+        rest = f"the {'other ' * apart}blocks of {loop.axis.name}"
+        masks = f"blocks of {loop.axis.name} that are masked"
+        yield from self.walk(self.bodies[0], at, steps, masks if whole else rest)
         yield from free
-        yield "# what the last step leaves"
-        yield from self.step(self.roles.last, {}, steps)
+        if apart:
+            yield "# what the last step leaves"
+            yield from self.step(self.roles.last, {}, steps)
 
     def walk(self, body: dict[str, Let], start: str, stop: str, what: str) -> Iterator[str]:
         yield f"# {what}"
@@ -298,7 +301,13 @@ class Consumer(Epilogue, Clearing):
         """A binding of a step."""
         for n in s.names:
             self.python["value", n] = self.named(n, number)
-        return wrapped(self.let(s, {}))
+        if s.names[0] not in self.frame.rows_of:
+            return wrapped(self.let(s, {}))
+        (name,), (type_,) = s.names, s.types
+        self.write.types[name] = type_
+        r, slots = self.frame.rows_of[name]
+        found = f"{slots}.index({slot(self.at(number), r.depth)})"
+        return [f"{self.python['value', name]} = {found}.load({self.write.homes[type_.axes[0]]})"]
 
     def keep(self, name: str, body: dict[str, Let], number: str) -> Iterator[str]:
         d = body[name].value

@@ -78,6 +78,7 @@ class Frame(KernelWriter):
         self.consumer = self.names.fresh("c")
         self.own = [*self.singles(), *(self.take("value", n, n) for n in self.shared)]
         self.slots = {name: self.slot(name) for r in self.roles.rings for name in r.loads}
+        self.rows_of = {n: (r, self.names.fresh(f"{n}_slots")) for n, r in self.roles.rows.items()}
         self.turn = self.names.fresh("turn")
         self.warps = self.names.fresh("WARPS")
         self.told = {kind: self.names.fresh(f"place_{kind}") for kind in ("slots", "there", "free")}
@@ -119,7 +120,7 @@ class Frame(KernelWriter):
 
     def passed(self) -> list[str]:
         """What the kernel's own function makes for those of roles."""
-        slots = [s.name for s in self.slots.values()]
+        slots = [*(s.name for s in self.slots.values()), *(name for _, name in self.rows_of.values())]
         turns = [self.turn] * self.roles.in_turn
         if not self.roles.onward:
             return [*self.own, *self.bounds(), *slots, *self.barriers.values(), *turns]
@@ -191,7 +192,8 @@ class Part(KernelWriter):
             v = stack.pop()
             if isinstance(v, Ref) and v.name not in found:
                 found.add(v.name)
-                if v.name in self.frame.lets and v.name not in self.frame.shared and v.name not in self.frame.slots:
+                brought = v.name in self.frame.slots or v.name in self.frame.rows_of
+                if v.name in self.frame.lets and v.name not in self.frame.shared and not brought:
                     stack.append(self.frame.lets[v.name].value)
             slots = [x for x in (v.left, v.right) if x in self.copied] if isinstance(v, Dot) else []
             stack += [x for x in values_of(v) if x not in slots]
@@ -203,10 +205,10 @@ class Part(KernelWriter):
             if not isinstance(s, Let) or s.names[0] not in names:
                 continue
             if s.names[0] in self.frame.slots:
-                yield from self.held(s)
+                yield from self.from_slots(s)
             elif s.names[0] not in self.frame.shared:
                 yield from wrapped(self.let(s, {}))
 
-    def held(self, s: Let) -> Iterator[str]:
+    def from_slots(self, s: Let) -> Iterator[str]:
         """The binding of what is held in slots, by who computes with it."""
         raise NotImplementedError(f"{s.names[0]} is held for consumers")

@@ -9,8 +9,9 @@ from einc.codegen.emit.layout import indented, wrapped
 from einc.codegen.emit.text import SUM, File
 from einc.codegen.gluon.consumer import Consumer
 from einc.codegen.gluon.frame import AHEAD, Frame, Part
-from einc.codegen.gluon.producer import Producer
+from einc.codegen.gluon.producer import LANES, Producer
 from einc.codegen.triton import kernels
+from einc.codegen.triton.writer import TYPES
 from einc.pipeline.emitted import Signature
 from einc.tile import Kernel, TileAxis, Value
 from einc.tile.blocks import power
@@ -120,12 +121,18 @@ class _Main(Part):
                 s, tensor = self.frame.slots[name], self.python["tensor", self.frame.slots[name].load.tensor]
                 sides = ", ".join([str(self.frame.count(r, name)), *s.sides])
                 yield f"{s.name} = gl.allocate_shared_memory({tensor}.dtype, [{sides}], {tensor}.layout)"
+        for name, (r, slots) in self.frame.rows_of.items():
+            row, block = self.frame.lets[name], self.python["block", self.frame.walked.axis.name]
+            layout = "gl.SwizzledSharedLayout(1, 1, 1, order=[0])"
+            dtype = TYPES[row.types[0].dtype.name]
+            yield f"{slots} = gl.allocate_shared_memory({dtype}, [{r.depth}, {block}], {layout})"
         barriers = [(self.frame.turn, self.roles.consumers, 1)] * self.roles.in_turn
         for (ring, kind), name in self.frame.barriers.items():
             r = next(r for r in self.roles.rings if r.name == ring)
             count = self.frame.count(r, r.loads[0]) if r.held else r.depth
             own = r.held and self.frame.slots[r.name].sliced
-            barriers.append((name, count, 1 if own or kind == "there" else self.roles.consumers))
+            arriving = 1 + LANES * bool(r.rows) if kind == "there" else 1 if own else self.roles.consumers
+            barriers.append((name, count, arriving))
         if self.roles.onward:
             slots, there, free = self.frame.told.values()
             room = AHEAD * power(len(self.frame.heard))

@@ -22,6 +22,7 @@ _WALKS = (128, 64)  # blocks of a walk, of which registers hold what is computed
 _LINE = 64  # positions of a swizzled line: those of a walk whose blocks only go through shared memory
 _COLUMNS = (256, 128, 64)
 PART = 64  # columns that a consumer is done with at a time: lines of memory of two bytes an element
+_ROW = 4  # bytes of a position of a row of numbers
 _WIDE = 128  # columns that change threads in room of their own
 _BESIDE = 64  # columns that take as long as what a step takes beside its columns
 
@@ -83,16 +84,17 @@ class Ledger:
         assert block is not None
         return block.least if block.cap == WHOLE else block.cap
 
-    @property
-    def registers(self) -> int:
+    def registers(self, whole: bool = False) -> int:
         """Of a thread: results of dots, computed sides of two bytes, what it loads by itself, and from where, if rows
-        and positions decide that together."""
+        and positions decide that together. Where all dots of a step are finished in it, a side takes the place of what
+        it was made of."""
         dots = [s.value for s in bindings(self.kernel) if isinstance(s.value, Dot)]
         loaded = {s.names[0] for s in bindings(self.kernel) if isinstance(s.value, Load)}
         computed = [d for d in dots if not isinstance(d.left, Ref) or d.left.name not in loaded]
         threads = WARPGROUP * 32
         results = sum(ROWS * self.width(d.column) // threads for d in dots)
-        results += sum(ROWS * self.width(d.inner) // threads // 2 for d in computed)
+        sides = [ROWS * self.width(d.inner) // threads // 2 for d in computed]
+        results += sum(sides) - (max(sides, default=0) if whole else 0)
         (loop,) = loops(self.kernel.body)
         tile_of = ROWS * self.width(loop.axis.name) // threads
         copied = by_descriptor(self.kernel)
@@ -155,4 +157,7 @@ class Ledger:
         part = parted(self.kernel, self.row)
         wide = [PART if part in t.axes else self.width(t.axes[-1]) for t in stored]
         moved = max((ROWS * n * t.dtype.size for n, t in zip(wide, stored, strict=True)), default=0)
-        return sum(r.depth * self.block(tensors[n]) for r in rings for n in r.loads) + self.consumers * moved
+        (loop,) = loops(self.kernel.body)
+        rows = sum(r.depth * self.width(loop.axis.name) * _ROW for r in rings for _ in r.rows)
+        blocks = sum(r.depth * self.block(tensors[n]) for r in rings for n in r.loads)
+        return blocks + rows + self.consumers * moved

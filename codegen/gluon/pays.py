@@ -75,7 +75,7 @@ def _before(kernel: Kernel, context: Context) -> str:
     if prod(_blocks(a, context) for a in kernel.grid) < rates.processors:
         return "programs of so many rows are fewer than processors"
     alone = _is_alone(kernel)
-    if loop.start is not None and not alone:
+    if loop.start is not None and loop.stop is not None and not alone:
         return "its walk begins and ends with blocks that are masked"
     if _blocks(loop.axis, context) < _STEPS * (1 if loop.stop is None else 2):
         return "its walk is short, and programs begin and end one after the other"
@@ -90,11 +90,8 @@ def _behind(kernel: Kernel) -> str:
     products = Ledger(kernel, kernel.roles.axis, kernel.roles.consumers).flops // (2 * ROWS)
     if not _picks(kernel, kernel.roles.axis) and products < _SHORT:
         return "registers have room for short steps alone"
-    steps = list(kernel.roles.dots.values())
-    if max(steps) == min(steps):
+    if not kernel.roles.kept:
         return "it computes nothing between dots"
-    if steps.count(0) > 1:
-        return "what it computes waits for several dots"
     for s, here in walk(kernel.body, Scope(scope(kernel))):
         counted = s.value.left_in if isinstance(s, Let) and isinstance(s.value, Dot) else None
         if counted is not None and kernel.roles.axis in axes_of(counted, here.names):

@@ -7,15 +7,21 @@ from collections.abc import Iterator
 
 from einc.codegen.emit.layout import indented, wrapped
 from einc.codegen.gluon.frame import AHEAD, Frame, Part, Slots
-from einc.tile import Ref
+from einc.tile import Let, Load, Ref
 from einc.tile.roles import ROWS, Ring
+from einc.tile.walk import values_of
+
+LANES = 32  # of a warp, which the producer is
 
 
 class Producer(Part):
-    """Writes it; it has no tiles."""
+    """Writes it; it has no tiles but rows of numbers, which its lanes copy."""
 
     def __init__(self, frame: Frame) -> None:
-        super().__init__(frame, {}, {}, str(ROWS))
+        axis = frame.walked.axis.name
+        along = f"gl.BlockedLayout([{frame.python['block', axis]} // {LANES}], [{LANES}], [1], [0])"
+        super().__init__(frame, {}, {axis: along}, str(ROWS))
+        self.rows = [frame.lets[n] for n in frame.rows_of]
 
     def lines(self) -> list[str]:
         """The body of the function."""
@@ -23,6 +29,7 @@ class Producer(Part):
         loads = [s.load for s in self.frame.slots.values()]
         axes = {a.name for a in self.frame.axes.values()}
         roots = [i for v in loads for i in v.index if not (isinstance(i, Ref) and i.name in axes)]
+        roots += [v for s in self.rows for v in values_of(s.value)]
         names = self.needed(roots)
         found = list(self.bind(names, self.frame.before))
         for r in self.roles.held:
@@ -70,6 +77,9 @@ class Producer(Part):
         self.write.wide.add(axis)
         start = "" if self.frame.walked.start is None else f"{self.frame.start} + "
         yield f"{first} = {start}step * {self.python['block', axis]}"
+        if self.rows:
+            block, name = self.python["block", axis], self.take("value", axis, axis)
+            yield f"{name} = {first} + gl.arange(0, {block}, layout={self.write.homes[axis]}).to(INT)"
         yield from self.bind(names, self.frame.walked.body)
 
     def fill(self, ring: Ring, held: str, fetched: str) -> Iterator[str]:
@@ -92,6 +102,19 @@ class Producer(Part):
             for c in range(consumers if s.sliced else 1):
                 place = f"({at}) * {consumers} + {c}" if s.sliced and consumers > 1 else at
                 yield from self.copy(s, f"{there}.index({at})", place, c, fetched)
+        for row in self.rows:
+            if row.names[0] in ring.rows:
+                yield from self.row(row, at)
+        if ring.rows:
+            yield f"async_copy.mbarrier_arrive({there}.index({at}), increment_count=False)"
+
+    def row(self, s: Let, at: str) -> list[str]:
+        """The copy of a row of numbers by lanes."""
+        assert isinstance(s.value, Load)
+        axes, (_, slots) = s.types[0].axes, self.frame.rows_of[s.names[0]]
+        pointer = self.write.pointer(s.value.tensor, s.value.index, s.value.part, axes).code
+        mask = "" if s.value.mask is None else f", mask={self.write.over(s.value.mask, axes).code}"
+        return wrapped(f"async_copy.async_copy_global_to_shared({slots}.index({at}), {pointer}{mask})")
 
     def copy(self, s: Slots, there: str, place: str, c: int, fetched: str) -> list[str]:
         """One copy."""

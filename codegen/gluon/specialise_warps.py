@@ -7,10 +7,15 @@
     loop k: a = load A; b = load B; c = c + dot(a, b)
     -->  consumers: loop k: begin c(k); finish c(k - 1)
 
+    loop j: k = load K; v = load V; s = dot(q, k); t = dot(g, v); o = o + dot(f(s, t), k)
+    -->  consumers: loop j: begin s(j), t(j); finish s(j); a = g(s(j)); finish t(j); p = h(a, t(j)); begin, finish o(j)
+
 A dot whose sides are all loaded belongs to its own step; one with a computed side, to the step after, in which it runs
-while that side of the next block is computed. That needs a dot whose result only a state takes. A dot that only adds
-up what is loaded is finished when that of the next step has begun. Copies go by descriptors, to slots in shared memory,
-as many as there is room for. What is computed stays in registers, which decide how long a block of the walk is. Where
+while that side of the next block is computed. That needs a dot whose result only a state takes. Where several dots are
+waited for, what one of them decides is computed under the others, and all belong to their own step: registers are full
+of what they give. A dot that only adds up what is loaded is finished when that of the next step has begun. Copies go by
+descriptors, to slots in shared memory, as many as there is room for; rows of numbers, which go anywhere, by the lanes
+of the producer. What is computed stays in registers, which decide how long a block of the walk is. Where
 later blocks of rows take longer, they run first, and those of few other positions of the grid at a time, whose walks
 stay in the cache. Where registers have room for that, a processor goes on from one block of the grid to the next: in
 steps that are the same for all where they walk equally far; else to the first that none has begun.
@@ -28,21 +33,24 @@ from einc.codegen.gluon.counted import count_by_position
 from einc.codegen.gluon.fit import Unfit, check_fit, walked
 from einc.codegen.gluon.ledger import Ledger, sizes
 from einc.codegen.gluon.name_dots import name_dots
+from einc.codegen.triton.load_ahead import rows
 from einc.pipeline import Context
 from einc.tile import WHOLE, Block, Dot, Kernel, Load, Loop, Ref
 from einc.tile.asked import counts_asked, tiles_asked
 from einc.tile.blocks import power
 from einc.tile.choices import descriptor
 from einc.tile.roles import ROWS, WARPGROUP, Begin, Event, Finish, Keep, Make, Release, Ring, Roles, Turn, Wait
-from einc.tile.walk import bindings, every_value, lets, walk_values
+from einc.tile.walk import bindings, every_value, lets, over_values, renaming, walk_values
 from einc.tile.windows import box, by_corners, by_descriptor, windows
 
 _CONSUMERS = 2
 _REGISTERS = {1: (240, 24), 2: (240, 24)}  # of consumers and the producer, by how many consumers there are
 _IN_TURN = 2  # consumers that take turns, where special functions take as long as dots
 _OTHER = 48  # registers of a consumer beside tiles
+_BESIDE = 24  # the same where sides of dots take the place of what they were made of
 _ONWARD = 16  # more, that hold what is the same for all blocks that it goes on with
-_SLOTS = (4, 2)
+_SLOTS = (4, 3, 2)
+_LANE = 4  # bytes that a lane copies at once
 _RESERVED = 2048  # bytes of shared memory for barriers, and what crosses warps
 
 
@@ -64,7 +72,7 @@ def why_not(kernel: Kernel, context: Context) -> str:
 
 
 def _specialised(kernel: Kernel, context: Context) -> Kernel:
-    kernel = name_dots(kernel)
+    kernel = _loaded_once(name_dots(kernel))
     if not context.target.has_warpgroups:
         raise Unfit(f"{context.target.name} has no dots of warpgroups")
     loop, row = walked(kernel)
@@ -80,6 +88,22 @@ def _specialised(kernel: Kernel, context: Context) -> Kernel:
         except Unfit as found:
             reason = found
     raise reason
+
+
+def kept_by_lanes(v: Load, kernel: Kernel) -> bool:
+    """Can lanes copy a row of numbers as it lies in memory?"""
+    stored = next(b.dtype for b in kernel.buffers if b.name == v.tensor)
+    return stored == v.dtype and v.part is None and v.dtype.size == _LANE
+
+
+def _loaded_once(kernel: Kernel) -> Kernel:
+    """The kernel with what its loop has left in shared memory read from there behind it, and not loaded again."""
+    before, _, after = parts(kernel)
+    first = {s.value: s.names[0] for s in before if isinstance(s, tile.Let) and isinstance(s.value, Load)}
+    again = [s for s in after if isinstance(s, tile.Let) and s.value in first]
+    known = {s.names[0]: first[s.value] for s in again}  # type: ignore[index]
+    rest = (over_values(s, renaming(known)) for s in after if s not in again)
+    return replace(kernel, body=(*kernel.body[: len(before) + 1], *rest)) if known else kernel
 
 
 class _Steps:
@@ -118,11 +142,12 @@ def _with_blocks(kernel: Kernel, context: Context, rows: int, blocks: dict[str, 
     rings, events = steps.of(placed)
     consumers = rows // ROWS
     ledger = Ledger(placed, row, consumers)
-    if consumers == _IN_TURN and ledger.waits_for_functions(context.target.rates):
+    whole = all(e.step == 0 for e in events)  # are all dots of a step finished in it?
+    if consumers == _IN_TURN and not whole and ledger.waits_for_functions(context.target.rates):
         events = in_turn(events)
-    most = _REGISTERS[consumers][0] - _OTHER
-    if ledger.registers > most:
-        raise Unfit(f"tiles of a consumer take {ledger.registers} registers of {most}")
+    taken, most = ledger.registers(whole), _REGISTERS[consumers][0] - (_BESIDE if whole else _OTHER)
+    if taken > most:
+        raise Unfit(f"tiles of a consumer take {taken} registers of {most}")
     room = context.target.shared - _RESERVED
     wanted = counts_asked(context.choices, kernel, "stages").get("stages")
     for depth in _SLOTS if wanted is None else (wanted,):
@@ -132,7 +157,7 @@ def _with_blocks(kernel: Kernel, context: Context, rows: int, blocks: dict[str, 
     else:
         raise Unfit(f"two slots of each block take {ledger.shared(deep)} bytes of {room}")
     choices = placed.choices.counted({"warps": WARPGROUP * consumers, "stages": depth})
-    onward = ledger.registers <= most - _ONWARD
+    onward = whole or taken <= most - _ONWARD
     roles = Roles(row, consumers, _REGISTERS[consumers], deep, events, onward)
     return replace(placed.choosing(choices), roles=roles)
 
@@ -168,7 +193,7 @@ class _Pipeline:
 
     def __init__(self, kernel: Kernel, copied: frozenset[str]) -> None:
         self.copied = copied
-        self.before, self.loop, _ = parts(kernel)
+        self.before, self.loop, self.after = parts(kernel)
         self.lets = {s.names[0]: s for s in lets(self.loop.body)}
         self.loads = {n for n, s in self.lets.items() if isinstance(s.value, Load) and s.value.tensor in self.copied}
         self.held = [
@@ -178,6 +203,7 @@ class _Pipeline:
         self.late = [n for n, d in self.dots.items() if self.depends(d.left) or self.depends(d.right)]
         self.adding = [n for n in self.dots if n not in self.late and self.adds(n)]
         self.early = [n for n in self.dots if n not in (*self.late, *self.adding)]
+        self.rows = [n for n, v in rows(self.loop) if v.tensor not in copied and kept_by_lanes(v, kernel)]
 
     def depends(self, v: tile.Value, on: frozenset[str] | None = None) -> bool:
         """Does a value depend on a dot of the loop, or on one of some?"""
@@ -198,7 +224,12 @@ class _Pipeline:
     def made(self) -> tuple[tuple[Ring, ...], tuple[Event, ...]]:
         """The rings, each of one slot as yet, and the events."""
         self.check()
+        others = [s for s in self.after if isinstance(s, tile.Let) and isinstance(s.value, Load)]
+        if other := next((s.names[0] for s in others if s.value.tensor in self.copied), None):  # type: ignore[union-attr]
+            raise Unfit(f"{other} is another block of what dots read")
         readers = {n: tuple(d for d, v in self.dots.items() if Ref(n) in (v.left, v.right)) for n in self.loads}
+        if other := next((n for n in self.loads if not readers[n]), None):
+            raise Unfit(f"{other} is another block of what dots read")
         groups: dict[tuple[str, ...], list[str]] = {}
         for n in self.lets:
             if n in self.loads:
@@ -206,10 +237,47 @@ class _Pipeline:
         rings = [Ring(names[0], tuple(names), 1) for names in groups.values()]
         of = {r.name: group for r, group in zip(rings, groups, strict=True)}
         held = [Ring(n, (n,), 1, True) for n in self.held]
-        return (*held, *rings), tuple(self.events(of))
+        events = tuple(self.within(of) if self.late and len(self.early) > 1 else self.ahead(of))
+        waits = [(k - e.step * len(events), e.ring) for k, e in enumerate(events) if isinstance(e, Wait)]
+        first = min(waits)[1]
+        return (*held, *(replace(r, rows=tuple(self.rows)) if r.name == first else r for r in rings)), events
 
-    def events(self, of: dict[str, tuple[str, ...]]) -> list[Event]:
-        """The events, given which dots read each ring."""
+    def within(self, of: dict[str, tuple[str, ...]]) -> list[Event]:
+        """The events where several dots are waited for, given which dots read each ring: all in their own step."""
+        free, bound = self.others()
+        alone = {d: [n for n in bound if self.depends(Ref(n), frozenset({d}))] for d in self.early}
+        alone = {d: [n for n in alone[d] if not self.depends(Ref(n), frozenset({*self.early} - {d}))] for d in alone}
+        early = sorted(self.early, key=lambda d: -sum(map(self.operations, alone[d])))
+        found: list[Event] = []
+        waited = set[str]()
+        for d in early:
+            found += [Wait(r) for r, dots in of.items() if d in dots and r not in waited]
+            waited |= {r for r, dots in of.items() if d in dots}
+            found.append(Begin(d))
+        found += [Wait(r) for r in of if r not in waited]
+        found += [Make(free)] if free else []
+        made, there = set[str](), set[str]()
+        for d in early:
+            found.append(Finish(d))
+            there.add(d)
+            rest = frozenset({*self.early} - there)
+            ready = tuple(n for n in bound if n not in made and not self.depends(Ref(n), rest))
+            found += [Make(ready)] if ready else []
+            made |= {*ready}
+        found += [Release(r) for r, dots in of.items() if set(dots) <= {*early}]
+        found += [Keep(d) for d in self.late]
+        found += [Begin(d) for d in self.late]
+        found += [Finish(d) for d in self.late]
+        found += [Release(r) for r, dots in of.items() if not set(dots) <= {*early}]
+        return found
+
+    def operations(self, n: str) -> int:
+        """How many operations a value of the body takes."""
+        return sum(isinstance(v, tile.Elem) for v in walk_values(self.lets[n].value))
+
+    def ahead(self, of: dict[str, tuple[str, ...]]) -> list[Event]:
+        """The events where what is computed of a block hides under dots of the last one, given which dots read each
+        ring."""
         early = [r for r, dots in of.items() if any(d in self.early for d in dots)]
         adding = [r for r, dots in of.items() if r not in early and any(d in self.adding for d in dots)]
         late = [r for r, dots in of.items() if r not in (*early, *adding)]

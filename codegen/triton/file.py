@@ -29,6 +29,7 @@ _GLUON = (
     ("gluon.", "from triton.experimental import gluon"),
     ("gl.", "from triton.experimental.gluon import language as gl"),
     ("hopper.", "from triton.experimental.gluon.language.nvidia import hopper"),
+    ("async_copy.", "from triton.experimental.gluon.language.nvidia.ampere import async_copy"),
     ("mbarrier.", "from triton.experimental.gluon.language.nvidia.hopper import mbarrier, tma"),
     (
         "SwizzledDescriptor",

@@ -1,6 +1,6 @@
 """Load rows of numbers a block before dots of a loop wait for them.
 
-    loop t: x = load T[t]; f(x, dot(...))   -->   y = load T[first t];  loop t: x = y; y = load T[next t]; f(x, dot(...))
+    loop t: x = load T[t]; f(x, dot(...))  -->  y = load T[first t]; loop t: x = y; y = load T[next t]; f(x, dot(...))
 
 Copies in flight bring what dots multiply. Of what else a block needs, Triton (3.6) copies the rows that reach a side of
 a dot, every thread all that it reads of them, and loads those that are added to a dot's result before that dot begins,
@@ -28,7 +28,7 @@ def load_ahead(kernel: tile.Kernel, context: Context) -> tile.Kernel:
     def ahead(s: tile.Statement) -> tuple[tile.Statement, ...]:
         if not isinstance(s, Loop):
             return (s,)
-        return (replace(s, ahead=tuple(n for n, load in _rows(s) if load.tensor not in copied)),)
+        return (replace(s, ahead=tuple(n for n, load in rows(s) if load.tensor not in copied)),)
 
     return replace(kernel, body=rewritten(kernel.body, lambda s, _: ahead(s)))
 
@@ -47,7 +47,7 @@ def _is_dot(v: Value) -> bool:
     return isinstance(v, Dot)
 
 
-def _rows(loop: Loop) -> Iterator[tuple[str, Load]]:
+def rows(loop: Loop) -> Iterator[tuple[str, Load]]:
     """What a loop loads along its axis alone, of places that this axis decides, and that decide no other place."""
     multiplies = any(map(_is_dot, values_in(loop.body)))
     if not multiplies or not loop.axis.blocked or loop.reverse or not all(isinstance(s, Let) for s in loop.body):

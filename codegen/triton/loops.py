@@ -186,12 +186,12 @@ class Loops(ABC):
     def begun(self, s: tile.Loop, names: tuple[str, ...], first: str) -> Iterator[str]:
         """What is loaded ahead of a loop, or one of its segments, that begins with this position."""
         if names:
-            yield from self.placed(s, f"{first} + " if first != "0" else "")
+            yield from self.positions_ahead(s, f"{first} + " if first != "0" else "")
             for x in lets(s.body):
                 if x.names[0] in names:
                     yield from self.fetched(s, x)
 
-    def placed(self, s: tile.Loop, first: str) -> Iterator[str]:
+    def positions_ahead(self, s: tile.Loop, first: str) -> Iterator[str]:
         """The positions of a block that is loaded ahead."""
         name = self.take("ahead", s.axis.name, f"{s.axis.name}_next")
         yield f"{name} = {first}tl.arange(0, {self.python['block', s.axis.name]}).to(INT)"
@@ -229,7 +229,7 @@ class Loops(ABC):
             yield from self.body(body, renamed)
         else:
             block, first = self.python["block", s.axis.name], self.python["position", s.axis.name]
-            yield from self.placed(s, f"{self.following or f'{first} + {block}'} + ")
+            yield from self.positions_ahead(s, f"{self.following or f'{first} + {block}'} + ")
             whole = {x.names[0]: x for x in lets(s.body)}
             for x in body:
                 if isinstance(x, tile.Let) and x.names[0] in ahead:

@@ -44,7 +44,7 @@ def _warps(c: Cursor) -> tuple[int, tuple[int, int]]:
 
 
 def _ring(c: Cursor) -> Ring:
-    """`held q`, `ring k of k, v in 2 slots`."""
+    """`held q`, `ring k of k, v with l in 2 slots`."""
     held = c.take("held")
     if not held:
         c.expect("ring")
@@ -52,10 +52,11 @@ def _ring(c: Cursor) -> Ring:
     loads = c.several(lambda: c.name("the name of a load").text) if c.take("of") else (name,)
     if held:
         return Ring(name, loads, 1, True)
+    rows = c.several(lambda: c.name("the name of a row of numbers").text) if c.take("with") else ()
     c.expect("in")
     depth = c.integer("how many slots the ring has")
     c.expect("slots")
-    return Ring(name, loads, depth)
+    return Ring(name, loads, depth, rows=tuple(rows))
 
 
 def _event(c: Cursor) -> Event:

@@ -52,6 +52,8 @@ class Body:
                 found.append(self.loop(c, found, names))
             elif c.ahead("full", ""):
                 found.append(self.full(c, found, names))
+            elif c.ahead("ahead", ""):
+                found.append(self.early(c, found))
             elif c.ahead("store", ""):
                 found.append(self.placed(self.store(c, names), line))
             else:
@@ -164,6 +166,19 @@ class Body:
             found.append(Carried(s.names[0], s.types[0], s.value, a.value.text))
         del before[len(before) - len(after) :]
         return tuple(found)
+
+    def early(self, c: Cursor, before: list[Statement]) -> Loop:
+        """`ahead x, y`: the loop above, with what it loads a block ahead."""
+        word = c.expect("ahead")
+        loop = before[-1] if before else None
+        if not isinstance(loop, Loop) or loop.ahead:
+            raise SyntaxError("'ahead' stands directly below its loop", word.span, hint="put it below its loop")
+        names = c.several(lambda: c.name("the name of a load").text)
+        c.end()
+        made = replace(before.pop(), ahead=tuple(names))
+        assert isinstance(made, Loop)
+        self.places.append((made, c.line.span))
+        return made
 
     def full(self, c: Cursor, before: list[Statement], names: Names) -> Loop:
         """`full j from a to b in any order, where p, q`: the loop above, with where its masks are known to hold."""

@@ -63,8 +63,11 @@ class _Sums:
 
     def unscaled(self) -> Loop:
         """The loop without these factors."""
-        body = (replace(s, value=self.values[s.names[0]]) if s in self.lets.values() else s for s in self.loop.body)
-        return replace(self.loop, body=tuple(body)) if self.scales else self.loop
+
+        def changed(s: tile.Statement) -> tile.Statement:
+            return replace(s, value=self.values[s.names[0]]) if isinstance(s, Let) and len(s.names) == 1 else s
+
+        return replace(self.loop, body=tuple(map(changed, self.loop.body))) if self.scales else self.loop
 
     def adds(self, c: Carried, v: Dot) -> bool:
         """Is a state the sum of what a dot gives in each step, and read for nothing else in the loop?"""

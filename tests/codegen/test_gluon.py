@@ -288,3 +288,65 @@ def test_a_compiled_program_has_roles_unasked() -> None:
     assert ["gl.warp_specialize(" in source for source in found] == [True, True, False]
     assert einc.compile(example("causal"), target="sm_90").source(*operands) == found[0]
     assert "gl.warp_specialize(" not in einc.compile(example("causal"), target="sm_80").source(*operands)
+
+
+BACKWARD = """
+def backward(Q[b, h, i, d], K[b, h, j, d], V[b, h, j, d], L[b, h, i], O[b, h, i, d], G[b, h, i, d]):
+    S[b, h, i, j] = rsqrt(|d|) * Q[b, h, i, d] * K[b, h, j, d]
+    P[b, h, i, j] = {mask}exp(S - L[b, h, i]){end}
+    D[b, h, i] = O[b, h, i, d] * G[b, h, i, d]
+    T[b, h, i, j] = G[b, h, i, d] * V[b, h, j, d]
+    dS[b, h, i, j] = P * (T - D[b, h, i])
+    dQ[b, h, i, d] = rsqrt(|d|) * dS[b, h, i, j] * K[b, h, j, d]
+    dK[b, h, j, d] = rsqrt(|d|) * dS[b, h, i, j] * Q[b, h, i, d]
+    dV[b, h, j, d] = P * G[b, h, i, d]
+    return dQ, dK, dV
+"""
+MASKS = {"full": ("", ""), "causal": ("where(j <= i, ", ", 0)"), "window": ("where(j <= i and i - j < 90, ", ", 0)")}
+
+
+@pytest.mark.parametrize("mask", MASKS)
+@pytest.mark.parametrize(("rows", "keys"), [(200, 300), (513, 130)])
+def test_threads_compute_gradients(mask: str, rows: int, keys: int) -> None:
+    """All dots of a step belong to it; rows of numbers are copied by lanes; what is held is computed with as well."""
+    begin, end = MASKS[mask]
+    text = BACKWARD.format(mask=begin, end=end)
+    operands, _ = arguments(text, rows, keys)
+    made = compiled(text, {**MANY, "i": rows, "j": 1024})
+    assert made.state.schedule is not None
+    roles = [k.roles for k in made.state.schedule.kernels]
+    assert all(r is not None and all(e.step == 0 for e in r.events) for r in roles)
+    assert any(r is not None and r.rows for r in roles)
+    exact = elaborate(driver.parse(text))
+    meant = evaluate(exact, {p.name: x.numpy() for p, x in zip(exact.operands, operands, strict=True)}, {})
+    results = [torch.full(x.shape, np.nan, dtype=torch.float64) for x in meant]
+    warps.run(made.source, made.emitted.launcher, operands, results)
+    for found, wanted in zip(results, meant, strict=True):
+        np.testing.assert_allclose(found.numpy(), wanted, rtol=1e-9, atol=1e-9)
+
+
+RESIDUAL = """
+def f(Q[b, h, i, d], K[b, h, j, d], V[b, h, j, d]):
+    S[b, h, i, j] = {scale}Q[b, h, i, d] * K[b, h, j, d]
+    O[b, h, i, d] = softmax[j](S) * V[b, h, j, d]
+    R[b, h, i, d] = O[b, h, i, d] + {read}
+    return R
+"""
+
+
+@pytest.mark.parametrize("scale", ["", "0.2 * "])
+@pytest.mark.parametrize("read", ["Q[b, h, i, d]", "sum[d](Q[b, h, i, d] * Q[b, h, i, d])", "0"])
+@pytest.mark.parametrize("width", [64, 128])
+def test_what_is_held_for_dots_is_computed_with(scale: str, read: str, width: int) -> None:
+    """A residual reads what dots read; scores without a scale are dots within a mask, and alone where none is."""
+    text = RESIDUAL.format(scale=scale, read=read)
+    operands, _ = arguments(text, 200, 300)
+    operands = [x.repeat(1, 1, 1, width // 64) for x in operands]
+    made = compiled(text, {**MANY, "i": 1024, "j": 1024, "d": width})
+    assert made.state.schedule is not None
+    assert [k.roles is not None for k in made.state.schedule.kernels] == [True]
+    exact = elaborate(driver.parse(text))
+    (meant,) = evaluate(exact, {p.name: x.numpy() for p, x in zip(exact.operands, operands, strict=True)}, {})
+    found = torch.full(meant.shape, np.nan, dtype=torch.float64)
+    warps.run(made.source, made.emitted.launcher, operands, [found])
+    np.testing.assert_allclose(found.numpy(), meant, rtol=1e-9, atol=1e-9)

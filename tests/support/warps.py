@@ -23,6 +23,7 @@ import numpy as np
 import torch
 
 Tensors = Sequence[torch.Tensor]
+LANES = 32  # of a warp
 PROCESSORS = 2  # each with several programs of a grid one after another
 PATIENCE = 20.0  # seconds that a thread waits for others
 _PAUSES = 0.2  # of the meetings of threads
@@ -202,6 +203,31 @@ def fetch(source: Descriptor, corner: Sequence[Any], there: Barrier, slot: Share
     thread.start()
 
 
+def copied(slot: Shared, source: Pointer, mask: Any = None) -> None:
+    """A copy by the lanes of a warp, which is there when a barrier that they are told of says so."""
+    slot.array[...] = np.nan
+    found = loaded(source, mask)
+    _HERE.lanes = [*getattr(_HERE, "lanes", []), (slot, found)]
+
+
+def lanes_arrive(there: Barrier, increment_count: bool = True) -> None:
+    """What the lanes of a warp have begun to copy lands some time later, and each of them arrives."""
+    assert not increment_count
+    run, rng, begun = _HERE.run, random.random() * 5e-4, _HERE.lanes
+    _HERE.lanes = []
+
+    def land() -> None:
+        time.sleep(rng)
+        _HERE.run = run
+        for slot, found in begun:
+            slot.array[...] = found
+        there.arrive(LANES)
+
+    thread = threading.Thread(target=land, daemon=True)
+    run.copies.append(thread)
+    thread.start()
+
+
 def specialise(roles: Sequence[tuple[Callable[..., None], Sequence[Any]]], *_: Any) -> None:
     """Every role on a thread of its own."""
     run = _HERE.run
@@ -344,6 +370,7 @@ def run(source: str, name: str, operands: Tensors, results: Tensors, *scalars: A
 
     text = re.sub(r"^(from|import) (triton|torch)\b.*$", "", source, flags=re.MULTILINE)
     text = re.sub(r"^fetch = .*$", "", text, flags=re.MULTILINE)
+    text = re.sub(r"dtype=torch\.b?float\d+", "dtype=torch.float64", text)  # of what lies between kernels
     space: dict[str, Any] = {
         "torch": torch, "math": math, "tl": TL, "gl": GL, "triton": SimpleNamespace(jit=_jit),
         "gluon": SimpleNamespace(jit=_jit), "fetch": fetch,
@@ -351,6 +378,7 @@ def run(source: str, name: str, operands: Tensors, results: Tensors, *scalars: A
             warpgroup_mma=dot, warpgroup_mma_wait=finish, warpgroup_mma_init=lambda x: x,
             fence_async_shared=lambda: None,
         ),
+        "async_copy": SimpleNamespace(async_copy_global_to_shared=copied, mbarrier_arrive=lanes_arrive),
         "mbarrier": SimpleNamespace(
             init=begin, expect=lambda b, size: b.arrive(1, int(size)), wait=wait, arrive=arrive,
             MBarrierLayout=lambda: "barriers",

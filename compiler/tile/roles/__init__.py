@@ -27,13 +27,15 @@ ROWS = 64  # rows of a tile that a warpgroup multiplies
 class Ring:
     """Slots in shared memory for blocks of what is loaded: `loads` are names of the kernel's that arrive together.
 
-    One that is `held` is filled once; any other by each step of the walk, in turn.
+    One that is `held` is filled once; any other by each step of the walk, in turn. `rows` are those of numbers, one a
+    position of the walk, that arrive with them: lanes of the producer copy these, and the engine the others.
     """
 
     name: str
     loads: tuple[str, ...]
     depth: int
     held: bool = False
+    rows: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +80,7 @@ class Make:
 
 @dataclass(frozen=True, slots=True)
 class Keep:
-    """Compute what a dot will begin with in a later step: its side in registers, and what it is added to."""
+    """Compute what a dot will begin with: its side in registers, and what it is added to."""
 
     dot: str
     step: int = 0
@@ -133,9 +135,19 @@ class Roles:
         return frozenset(name for r in self.rings for name in r.loads)
 
     @property
+    def rows(self) -> dict[str, Ring]:
+        """The rows of numbers that the producer copies, with the rings that these arrive with."""
+        return {n: r for r in self.rings for n in r.rows}
+
+    @property
     def dots(self) -> dict[str, int]:
         """The dots, and the step that they are begun for."""
         return {e.dot: e.step for e in self.events if isinstance(e, Begin)}
+
+    @property
+    def kept(self) -> tuple[str, ...]:
+        """The dots that begin with sides in registers."""
+        return tuple(e.dot for e in self.events if isinstance(e, Keep))
 
     @property
     def first(self) -> tuple[Event, ...]:
@@ -197,7 +209,8 @@ def lines(roles: Roles) -> list[str]:
     ]
     for r in roles.rings:
         loads = "" if r.loads == (r.name,) else f" of {', '.join(r.loads)}"
-        found.append(f"  held {r.name}{loads}" if r.held else f"  ring {r.name}{loads} in {r.depth} slots")
+        rows = f" with {', '.join(r.rows)}" if r.rows else ""
+        found.append(f"  held {r.name}{loads}" if r.held else f"  ring {r.name}{loads}{rows} in {r.depth} slots")
     found.append("  step")
     for e in roles.events:
         verb, names = subject(e)

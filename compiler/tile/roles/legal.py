@@ -1,6 +1,7 @@
 """Whether the roles of a kernel's warps are legal: that nothing is read before it is there, or after it is given up.
 
-Every load of a ring is read by dots between the wait for its block and its release, in each step; every dot is begun
+Every load of a ring is read by dots between the wait for its block and its release, in each step, and so are the rows
+that arrive with it, by what is made; every dot is begun
 once, and finished once; all that the loop's body binds is made; and there are registers for all threads.
 """
 
@@ -40,10 +41,14 @@ class _Protocol:
 
     def run(self) -> None:
         self.warps()
+        types = {s.names[0]: s.types[0] for s in lets(self.walk.body)}
         for r in self.roles.rings:
             for n in r.loads:
                 if not isinstance(self.lets.get(n), tile.Load) or (n in self.inside) == r.held:
                     self.fail(f"'{n}' is no load {'before' if r.held else 'of'} the loop", r)
+        for n in self.roles.rows:
+            if not isinstance(self.inside.get(n), tile.Load) or types[n].axes != (self.walk.axis.name,):
+                self.fail(f"'{n}' is no row of numbers that the loop loads", self.roles.rows[n])
         loads = [n for r in self.roles.rings for n in r.loads]
         if len(set(loads)) < len(loads):
             self.fail("a load is in two rings", self.roles.rings[-1])
@@ -96,6 +101,13 @@ class _Protocol:
             (begun,), (finished,) = self.places(Begin, n), self.places(Finish, n)
             if min(waits) > begun or releases[0] < finished:
                 self.fail(f"the dot '{n}' reads '{r.name}' when its block may not be there", r)
+
+        count = len(self.roles.events)
+        for k, e in enumerate(self.roles.events):
+            at = k - e.step * count
+            late = at > releases[0][0] or at < min(waits)[0]
+            if isinstance(e, Make) and late and not set(r.rows).isdisjoint(e.names):
+                self.fail(f"what arrives with '{r.name}' is read when it may not be there", r)
 
     def reads(self, side: tile.Value, r: Ring) -> bool:
         return any(isinstance(v, tile.Ref) and v.name in r.loads for v in walk_values(side))
