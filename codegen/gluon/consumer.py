@@ -279,14 +279,15 @@ class Consumer(Epilogue, Clearing):
         self.write.bound = {n: s.value for n, s in body.items()}
         later: dict[str, Let] = {}  # products that only a maximum has read so far: an addition takes them with it
         for s in made:
-            if self.write.is_scaled(s.value) and not isinstance(s.value, Fold):
-                later[s.names[0]] = s
-                continue
-            if not isinstance(s.value, Fold) or not self.write.is_scaled(s.value):
+            scaled = self.write.is_scaled(s.value)
+            if not scaled or not isinstance(s.value, Fold):
                 read = {v.name for v in walk_values(s.value) if isinstance(v, Ref)}
                 for n in [n for n in later if n in read]:
                     yield from self.bound(later.pop(n), number)
-            yield from self.bound(s, number)
+            if scaled and not isinstance(s.value, Fold):
+                later[s.names[0]] = s
+            else:
+                yield from self.bound(s, number)
         for s in later.values():
             yield from self.bound(s, number)
         own = {s.names[0] for s in made}

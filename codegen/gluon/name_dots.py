@@ -87,9 +87,10 @@ class _Parts:
             own = frozenset({s.names[0]}) if isinstance(s.value, Dot) else self.of(s.value)
             self.dots |= dict.fromkeys(s.names, own)
             if len(own) > 1 and not isinstance(s.value, Dot):
-                parts = list(self.within(s.value))
-                if len({d for d, _ in parts}) == len(parts):
-                    self.found[s.names[0]] = dict(sorted(parts, key=lambda p: p[0]))
+                by: dict[str, list[Value]] = {}
+                for d, v in self.within(s.value):
+                    by.setdefault(d, []).append(v)
+                self.found[s.names[0]] = {f"{d}_{k}" if k else d: v for d in sorted(by) for k, v in enumerate(by[d])}
 
     def of(self, v: Value) -> frozenset[str]:
         """The dots that a value depends on."""

@@ -72,11 +72,11 @@ def why_not(kernel: Kernel, context: Context) -> str:
 
 
 def _specialised(kernel: Kernel, context: Context) -> Kernel:
-    kernel = _loaded_once(name_dots(kernel))
+    kernel = name_dots(kernel)
     if not context.target.has_warpgroups:
         raise Unfit(f"{context.target.name} has no dots of warpgroups")
     loop, row = walked(kernel)
-    kernel = count_by_position(kernel, row)
+    kernel = _loaded_once(count_by_position(kernel, row))
     asked = tiles_asked(context.choices, kernel)
     rows = asked.get(row, Block(ROWS * _CONSUMERS, ROWS * _CONSUMERS)).cap
     if rows not in (ROWS, ROWS * _CONSUMERS):

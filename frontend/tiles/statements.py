@@ -175,8 +175,8 @@ class Body:
             raise SyntaxError("'ahead' stands directly below its loop", word.span, hint="put it below its loop")
         names = c.several(lambda: c.name("the name of a load").text)
         c.end()
-        made = replace(before.pop(), ahead=tuple(names))
-        assert isinstance(made, Loop)
+        before.pop()
+        made = replace(loop, ahead=tuple(names))
         self.places.append((made, c.line.span))
         return made
 
