@@ -141,9 +141,7 @@ def operand_order(w: Writer, v: tile.Fold, result: Axes) -> Axes:
     return (*result, v.axis)
 
 
-def combined(
-    monoid: Monoid, earlier: Sequence[Value], later: Sequence[Value], types: Sequence[DType]
-) -> list[Value]:
+def combined(monoid: Monoid, earlier: Sequence[Value], later: Sequence[Value], types: Sequence[DType]) -> list[Value]:
     """The combination of two states, component by component."""
     sides = (("a", earlier), ("b", later))
     bound: dict[Expr, Value] = {Scalar(f"{side}{k}"): v for side, state in sides for k, v in enumerate(state)}

@@ -24,7 +24,7 @@ from einc.ein import Monoid
 from einc.ein.rewriting import unused
 from einc.pipeline import Context
 from einc.tile import Carried, Convert, Elem, Fill, Fold, Let, Lit, Loop, Ref, TileAxis, TileType, Value
-from einc.tile.choices import LATE
+from einc.tile.choices import FOLDS_LATE
 from einc.tile.live import live
 from einc.tile.masks import extent
 from einc.tile.typing import axes_of, bound_names, scope
@@ -35,11 +35,11 @@ _NOWHERE = Lit("highest", I64)
 
 def delay_folds(kernel: tile.Kernel, context: Context) -> tile.Kernel:
     """The kernel with a state for each position of a block in walks whose folds can wait, where it has chosen so."""
-    found = waiting(kernel) if kernel.choices.folds == LATE else {}
+    found = waiting(kernel) if kernel.choices.folds == FOLDS_LATE else ()
     taken = bound_names(kernel)
 
     def delayed(s: tile.Statement, here: Scope) -> tuple[tile.Statement, ...]:
-        own = _waiting(s) if isinstance(s, Loop) and s.axis.name in found else ()
+        own = next((states for loop, states in found if loop == s), ())
         if not isinstance(s, Loop) or not own:
             return (s,)
         return tuple(_Delayed(s, own, here, taken, context.backend.folds_first).statements())
@@ -78,13 +78,9 @@ class Waiting:
 
 
 @once_for_all
-def waiting(kernel: tile.Kernel) -> Mapping[str, tuple[Waiting, ...]]:
-    """By their axes, the states of loops that can all wait, those of several loops along an axis together."""
-    found: dict[str, tuple[Waiting, ...]] = {}
-    for s in loops(kernel.body):
-        if own := _waiting(s):
-            found[s.axis.name] = (*found.get(s.axis.name, ()), *own)
-    return found
+def waiting(kernel: tile.Kernel) -> tuple[tuple[Loop, tuple[Waiting, ...]], ...]:
+    """The loops whose states can all wait, each with these states."""
+    return tuple((s, found) for s in loops(kernel.body) if (found := _waiting(s)))
 
 
 def _waiting(loop: Loop) -> tuple[Waiting, ...]:

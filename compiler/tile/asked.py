@@ -14,7 +14,7 @@ from typing import NoReturn
 from einc.base.errors import CallError, nearest
 from einc.base.types import F32, PRECISIONS, DType
 from einc.tile import WHOLE, Block, Kernel
-from einc.tile.choices import EARLY, LATE, POINTER, is_way
+from einc.tile.choices import FOLDS_EARLY, FOLDS_LATE, POINTER, is_way
 from einc.tile.walk import tile_axes
 
 MOST_PARTS = 1024
@@ -62,8 +62,9 @@ def choice(key: str, value: object) -> Choice:
             span = f"{allowed[0]} to {allowed[-1]}" if isinstance(allowed, range) else ", ".join(map(str, allowed))
             raise CallError(f"{name} cannot be {_clip(text)}", fact=f"it is one of {span}", hint=f"{name}={allowed[1]}")
         return Choice(name, number, kernel)
-    if name == FOLDS and text not in (EARLY, LATE):
-        raise CallError(f"folds cannot be {_clip(text)}", fact=f"they are {EARLY} or {LATE}", hint=f"{FOLDS}={LATE}")
+    if name == FOLDS and text not in (FOLDS_EARLY, FOLDS_LATE):
+        fact = f"they are {FOLDS_EARLY} or {FOLDS_LATE}"
+        raise CallError(f"folds cannot be {_clip(text)}", fact=fact, hint=f"{FOLDS}={FOLDS_LATE}")
     if is_way(text) or name == FOLDS:
         return Choice(name, text, kernel)
     least, dots, most = text.partition("..")
@@ -170,7 +171,7 @@ def chosen(kernel: Kernel) -> dict[str, Value]:
 
 def written(kernel: Kernel) -> dict[str, int | str]:
     """The choices of a kernel as they are asked for, without the defaults: one part, one section, pointers."""
-    unsaid: set[tuple[str, Value]] = {("parts", 1), ("section", 1), (FOLDS, EARLY)}
+    unsaid: set[tuple[str, Value]] = {("parts", 1), ("section", 1), (FOLDS, FOLDS_EARLY)}
     shown = ((n, v) for n, v in chosen(kernel).items() if (n, v) not in unsaid and v != POINTER)
     return {name: str(v) if isinstance(v, Block) else v for name, v in shown}
 

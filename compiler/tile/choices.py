@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 WHOLE = 1 << 30
 WARPS, STAGES = 4, 3  # the defaults
-EARLY, LATE = "early", "late"  # folds of a walk at every step, and once after it
+FOLDS_EARLY, FOLDS_LATE = "early", "late"  # folds of a walk at every step, and once after it
 POINTER = "pointer"  # the way to memory that any strides allow
 _DESCRIPTOR, _VECTORS = "descriptor", "vectors"
 _MOST_DIMS = 5  # of a descriptor

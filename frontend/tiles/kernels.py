@@ -28,7 +28,7 @@ from einc.frontend.tiles.roles import read_roles
 from einc.frontend.tiles.statements import Body
 from einc.frontend.tiles.values import Known, Values
 from einc.tile import Buffer, Choices, Lit, TileAxis, TileType, Value
-from einc.tile.choices import EARLY, LATE
+from einc.tile.choices import FOLDS_EARLY, FOLDS_LATE
 from einc.tile.typing import scope
 
 _AFTER = re.compile(r"kernels\s+after\s+([^\s#]+)")
@@ -199,9 +199,9 @@ class _Head:
             case "workers":
                 self.choices = replace(self.choices, workers=c.integer("how many workers share the boxes"))
             case "folds":
-                self.choices = replace(self.choices, folds=EARLY if c.take(EARLY) else LATE)
-                if self.choices.folds == LATE:
-                    c.expect(LATE)
+                self.choices = replace(self.choices, folds=FOLDS_EARLY if c.take(FOLDS_EARLY) else FOLDS_LATE)
+                if self.choices.folds == FOLDS_LATE:
+                    c.expect(FOLDS_LATE)
             case _:
                 c.at = 0
                 words = "'reads', 'writes', 'takes', 'grid', 'whole', 'warps', 'stages', 'box', 'workers' or 'folds'"

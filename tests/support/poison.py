@@ -62,7 +62,9 @@ class _Poison:
         """The binding, and for each of its names what is left of it beyond extents."""
         raw = tuple(f"{n}_raw" for n in s.names)
         found = replace(s, value=self.value(s.value))
-        clean = [None if n in self.each else self.beyond(Ref(r), t) for n, r, t in zip(s.names, raw, s.types, strict=True)]
+        clean = [
+            None if n in self.each else self.beyond(Ref(r), t) for n, r, t in zip(s.names, raw, s.types, strict=True)
+        ]
         self.names.update(zip((*raw, *s.names), (*s.types, *s.types), strict=True))
         if all(v is None for v in clean):
             yield found

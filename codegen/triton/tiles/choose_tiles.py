@@ -25,7 +25,7 @@ from einc.codegen.triton.tiles.walks import late_tiles
 from einc.pipeline import Context
 from einc.tile import WHOLE, Block, TileAxis
 from einc.tile.asked import counts_asked, tiles_asked
-from einc.tile.choices import EARLY
+from einc.tile.choices import FOLDS_EARLY
 from einc.tile.typing import multiplied
 from einc.tile.walk import tile_axes
 
@@ -53,7 +53,7 @@ def choose_tiles(kernel: tile.Kernel, context: Context) -> tile.Kernel:
     k = Sizing(_as_asked(kernel, context), context)
     tiles = _dot_tiles(k) if k.dots else plain_tiles(k)
     tiles = late_tiles(k, tiles) or tiles
-    folds = tiles.folds or k.folds or EARLY if k.waiting else ""
+    folds = tiles.folds or k.folds or FOLDS_EARLY if k.waiting else ""
     sizes = {a.name: _block(k, a, tiles) for a in k.axes if k.given(a) is None}
     counts = {"warps": tiles.warps, "stages": tiles.stages} | counts_asked(context.choices, kernel, "warps", "stages")
     if context.target.vendor == "cpu":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from math import inf, prod
@@ -53,9 +53,9 @@ class Sizing:
         return Occupancy(self.kernel)
 
     @cached_property
-    def waiting(self) -> Mapping[str, tuple[Waiting, ...]]:
-        """The walks whose folds can wait until they end, on GPUs."""
-        return waiting(self.kernel) if self.target.vendor != "cpu" else {}
+    def waiting(self) -> tuple[tuple[tile.Loop, tuple[Waiting, ...]], ...]:
+        """The walks whose folds can wait until they end, on GPUs, with the states that do."""
+        return waiting(self.kernel) if self.target.vendor != "cpu" else ()
 
     @property
     def folds(self) -> str:

@@ -12,8 +12,8 @@ from math import prod
 from einc.codegen.triton.tiles.sizing import Sizing, Tiles
 from einc.tile import Block, TileAxis
 from einc.tile.blocks import power
-from einc.tile.choices import EARLY, LATE
-from einc.tile.walk import loops, segments
+from einc.tile.choices import FOLDS_EARLY, FOLDS_LATE
+from einc.tile.walk import lets, loops, segments
 
 _EACH = 8  # positions of a thread
 _CARRIED = 32  # registers of a thread for states
@@ -27,44 +27,49 @@ _BUSY = 16  # warps of a processor that keep memory busy
 def late_tiles(k: Sizing, early: Tiles) -> Tiles | None:
     """Tiles of a walk whose folds wait, in place of others; None where they do not, or where it comes to an end in two
     of their steps."""
-    axis = walked(k)
-    if not k.on_cuda or axis is None or k.folds == EARLY:
+    axes = walked(k) if k.on_cuda and k.folds != FOLDS_EARLY else None
+    if axes is None:
         return None
-    if k.longest <= 2 * k.sizes(early.blocks)[axis.name] and k.folds != LATE:
+    axis, beside = axes
+    if k.longest <= 2 * k.sizes(early.blocks)[axis.name] and k.folds != FOLDS_LATE:
         return None
-    beside = [a for a in k.axes if a.name != axis.name]
-    each = min(_EACH, max(_CARRIED // registers(k, axis), 1))
-    warps, counts = _WARPS, {a.role: 1 for a in beside}
-    if len(beside) == 1 and k.lines == {beside[0].name}:
-        counts = {beside[0].role: k.spread({beside[0].role: min(_neighbours(k), k.hints[beside[0].name])})}
-    given = {a.role: min(block.cap, k.hints[a.name]) for a in k.axes if (block := k.given(a)) is not None}
-    counts |= {role: n for role, n in given.items() if role in counts}
-    count = prod(counts.values())
-    if axis.role in given:
-        warps = min(max(power(count * given[axis.role] // (32 * each)), 1), _MOST_WARPS)
+    each = _EACH
+    while each > 1 and each * registers(k) > _CARRIED:
+        each //= 2
+    sizes = {a.role: min(block.cap, k.hints[a.name]) for a in (axis, *beside) if (block := k.given(a)) is not None}
+    for a in beside:
+        lined = {a.role: min(neighbours(k), k.hints[a.name])} if a.name in k.lines else {a.role: 1}
+        sizes.setdefault(a.role, k.spread(lined))
+    count = prod(n for role, n in sizes.items() if role != axis.role)
+    if axis.role in sizes:
+        warps = min(max(power(count * sizes[axis.role] // (32 * each)), 1), _MOST_WARPS)
     else:
-        while warps < _MOST_WARPS and k.programs(counts) * warps < _BUSY * k.target.rates.processors:
+        warps, programs = _WARPS, k.programs(sizes)
+        while warps < _MOST_WARPS and programs * warps < _BUSY * k.target.rates.processors:
             warps *= 2
-    steps = min(max(32 * warps * each // count, 1), power(k.longest))
-    blocks = {role: Block(1, n) for role, n in (*counts.items(), (axis.role, steps))}
-    return Tiles(early.blocks | blocks, warps, folds=LATE)
+        sizes[axis.role] = min(max(32 * warps * each // count, 1), power(k.longest))
+    return Tiles(early.blocks | {role: Block(1, n) for role, n in sizes.items()}, warps, folds=FOLDS_LATE)
 
 
-def walked(k: Sizing) -> TileAxis | None:
-    """The axis of the walks whose folds can wait, if all that a kernel does is to walk it beside at most one other."""
-    found = {s.axis.name for s in loops(k.kernel.body) if s.carried}
-    plain = not (k.dots or k.kernel.whole or k.within or segments(k.kernel))
-    if not plain or len(found) != 1 or len(k.axes) > 2 or k.waiting.keys() != found:
+def walked(k: Sizing) -> tuple[TileAxis, list[TileAxis]] | None:
+    """The axis of the walks whose folds can wait, and the one beside it, if there is one; None where a kernel walks
+    anything else, or with more than these."""
+    walks = [s for s in loops(k.kernel.body) if s.carried]
+    found = {s.axis.name for s in walks}
+    if k.dots or k.within or len(found) != 1 or walks != [s for s, _ in k.waiting] or segments(k.kernel):
         return None
-    return next((a for a in k.axes if a.name in found and a.role == "reduced"), None)
+    there = {a for s in walks for let in lets(s.body) for t in let.types for a in t.axes} - found
+    beside = [a for a in k.axes if a.name in there]
+    walked = [a for a in k.axes if a.name in found and a.role == "reduced"]
+    plain = len(beside) <= 1 and not any(a.role == "whole" for a in beside)
+    return (walked[0], beside) if walked and plain else None
 
 
-def registers(k: Sizing, axis: TileAxis) -> int:
-    """The registers that the states of one position take."""
-    types = (t.dtype for w in k.waiting[axis.name] for t in w.types)
-    return sum(-(-max(t.size, _REGISTER) // _REGISTER) for t in types)
+def registers(k: Sizing) -> int:
+    """The registers that the states of one position take, of the walk with the most."""
+    return max(sum(-(-max(t.dtype.size, _REGISTER) // _REGISTER) for w in own for t in w.types) for _, own in k.waiting)
 
 
-def _neighbours(k: Sizing) -> int:
+def neighbours(k: Sizing) -> int:
     """The elements of a line of memory, by the widest that are read."""
     return _LINE // max((b.dtype.size for b in k.kernel.buffers if not b.written), default=_REGISTER)
