@@ -11,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import einc
 from einc import tile
 from einc.base.errors import CallError
 from einc.base.targets import INTERPRETER, TARGETS, Target
@@ -25,7 +26,7 @@ from einc.tile.walk import loops
 from tests.passes.test_cascades import ANY
 from tests.support import padded
 from tests.support.backends import TORCH
-from tests.support.compiled import Array, agree, definition, magnitude, precision, runner
+from tests.support.compiled import Array, agree, definition, magnitude, precision, run_in_torch, runner
 from tests.support.sass import disassembled
 from tests.support.sass import loops as walks
 
@@ -79,7 +80,7 @@ def walked(draw: st.DrawFn) -> tuple[str, Array]:
     return definition(f"X[{dims}]: {dtype}\n" + "\n".join([*lines, f"return {results}"])), x if dims == "i, j" else x.T
 
 
-def check(case: tuple[str, Array], interpreted: bool) -> None:
+def check(case: tuple[str, Array], how: str) -> None:
     text, x = case
     c = made(text, folds="late", BJ=FEW)
     assert states(c)
@@ -87,21 +88,25 @@ def check(case: tuple[str, Array], interpreted: bool) -> None:
     given = torch.from_numpy(x.copy()).to(TORCH[operand.dtype.name])
     wanted = evaluate(c.program, {"X": given.double().numpy()}, {})
     bindings = bind(c.program, {"X": x.shape}, {})
-    found = runner(c)(given) if interpreted else padded.run_compiled(c, {"X": given}, bindings)
+    if how == "interpret":
+        found = runner(c)(given)
+    else:
+        found = (padded.run_compiled if how == "padded" else run_in_torch)(c, {"X": given}, bindings)
     for name, got, value in zip(c.program.results, found, wanted, strict=True):
         agree(got, value, precision(c.program, name), magnitude(value))
 
 
+@pytest.mark.parametrize("how", ["padded", "torch"])
 @given(case=walked())
 @settings(ANY, max_examples=40)
-def test_random_walks(case: tuple[str, Array]) -> None:
-    check(case, interpreted=False)
+def test_random_walks(how: str, case: tuple[str, Array]) -> None:
+    check(case, how)
 
 
 @given(case=walked())
 @settings(ANY, max_examples=8)
 def test_random_walks_in_the_interpreter(case: tuple[str, Array]) -> None:
-    check(case, interpreted=True)
+    check(case, "interpret")
 
 
 def test_the_first_of_equal_terms_wins_wherever_it_lies_in_a_block() -> None:
@@ -123,6 +128,17 @@ def test_parts_of_a_walk_that_have_no_positions() -> None:
     c = made(text, folds="late", parts=8, BJ=FEW)
     assert len(kernels(c)) == 2
     assert runner(c)(x)[0].tolist() == [0, 20, 0]
+    (found,) = run_in_torch(c, {"X": x}, bind(c.program, {"X": x.shape}, {}))
+    assert found.tolist() == [0, 20, 0]
+
+
+def test_texts_of_kernels_with_such_walks_read_back_and_run() -> None:
+    x = torch.randn(3, 70)
+    for stage in made(ARGMAX).stages:
+        if stage.changed and stage.state.schedule is not None:
+            value, place = einc.compile(stage.full)(x)
+            assert torch.equal(value, x.amax(1))
+            assert torch.equal(place, x.argmax(1))
 
 
 # ---------------------------------------------------------------------------------------------------------------------

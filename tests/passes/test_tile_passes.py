@@ -17,7 +17,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from einc import driver, ein, tile
+from einc import driver, ein
 from einc.base.targets import INTERPRETER, TARGETS
 from einc.base.types import C128, F64, DType
 from einc.binding import Bindings, bind
@@ -25,7 +25,6 @@ from einc.codegen import TRITON
 from einc.codegen.executor.run import executor
 from einc.passes import pipeline
 from einc.stages import Stage
-from einc.tile.walk import loops
 from tests.library import cases as library
 from tests.passes.test_cascades import ANY, LONG
 from tests.support import padded
@@ -79,15 +78,9 @@ def runs(stage: Stage, operands: Mapping[str, torch.Tensor], bindings: Bindings)
     program, schedule = stage.state.program, widened(stage.state.schedule)
     assert schedule is not None
     given = {name: wide(x) for name, x in operands.items()}
-    if not any(waits(k) for k in schedule.kernels):
-        yield "torch", executor(program, schedule, bindings, CPU).run(given, bindings.scalars, ())
+    yield "torch", executor(program, schedule, bindings, CPU).run(given, bindings.scalars, ())
     if stage.name in MASKED:
         yield "padded", padded.run(program, schedule, given, bindings)
-
-
-def waits(kernel: tile.Kernel) -> bool:
-    """Does a state of a walk have all positions of a block, which torch has fewer of at the end?"""
-    return any(s.axis.name in c.type.axes for s in loops(kernel.body) for c in s.carried)
 
 
 def pairs(
