@@ -1,8 +1,8 @@
 """Choices that a user or a tuner makes in place of the heuristics: `BI=64`, `O.warps=8`, `O.K=pointer`.
 
 A choice is for one kernel, or for all that have what it names: a tile axis, by the name of its size in emitted code, or
-`parts`, `warps`, `stages`, `section`, `folds`, or a tensor that is loaded; where torch computes the grid in boxes, `box` and
-`workers`. `plan` is for the program: what shares a kernel.
+`parts`, `warps`, `stages`, `section`, `folds`, or a tensor that is loaded; where torch computes the grid in boxes,
+`box` and `workers`. `plan` is for the program: what shares a kernel.
 """
 
 from __future__ import annotations

@@ -60,9 +60,9 @@ def walked(k: Sizing) -> tuple[TileAxis, list[TileAxis]] | None:
         return None
     there = {a for s in walks for let in lets(s.body) for t in let.types for a in t.axes} - found
     beside = [a for a in k.axes if a.name in there]
-    walked = [a for a in k.axes if a.name in found and a.role == "reduced"]
+    along = [a for a in k.axes if a.name in found and a.role == "reduced"]
     plain = len(beside) <= 1 and not any(a.role == "whole" for a in beside)
-    return (walked[0], beside) if walked and plain else None
+    return (along[0], beside) if along and plain else None
 
 
 def registers(k: Sizing) -> int:
