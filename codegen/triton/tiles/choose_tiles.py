@@ -21,7 +21,6 @@ from einc.codegen.triton.tiles.occupancy import Extents, stages_needed
 from einc.codegen.triton.tiles.plain import plain_tiles
 from einc.codegen.triton.tiles.products import fastest
 from einc.codegen.triton.tiles.sizing import Sizing, Tiles
-from einc.codegen.triton.tiles.walks import late_tiles
 from einc.pipeline import Context
 from einc.tile import WHOLE, Block, TileAxis
 from einc.tile.asked import counts_asked, tiles_asked
@@ -52,7 +51,6 @@ def choose_tiles(kernel: tile.Kernel, context: Context) -> tile.Kernel:
     """The kernel with its tile sizes: those that are asked for, and the others to suit them."""
     k = Sizing(_as_asked(kernel, context), context)
     tiles = _dot_tiles(k) if k.dots else plain_tiles(k)
-    tiles = late_tiles(k, tiles) or tiles
     folds = tiles.folds or k.folds or FOLDS_EARLY if k.waiting else ""
     sizes = {a.name: _block(k, a, tiles) for a in k.axes if k.given(a) is None}
     counts = {"warps": tiles.warps, "stages": tiles.stages} | counts_asked(context.choices, kernel, "warps", "stages")
