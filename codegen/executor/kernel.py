@@ -20,7 +20,7 @@ from einc.codegen.executor.scales import multiply_less, scale_early
 from einc.codegen.executor.values import Values
 from einc.ein.arithmetic import ScalarValue
 from einc.tile.peel import peeled
-from einc.tile.walk import loops, repeated_axes, segments, tile_axes, values_in
+from einc.tile.walk import carried_axes, loops, repeated_axes, segments, tile_axes, values_in
 
 _MOST_OFFSETS = 64  # the most offsets of a window that are walked one by one
 _ALIGNED = 64  # positions that blocks of a walk are a multiple of, as matrix products are faster then
@@ -56,7 +56,8 @@ def seeds(kernel: tile.Kernel) -> frozenset[str]:
 class Compiler:
     """The compilation of one kernel into boxes that do not leave any extent.
 
-    `parts`, `boxed` and `span` cut it into boxes; `makes` makes its values.
+    `parts`, `boxed` and `span` cut it into boxes; `makes` makes its values. A walk whose states have all positions of a
+    block takes one block.
     """
 
     makes: type[Values] = Values
@@ -70,17 +71,17 @@ class Compiler:
         self.statements = multiply_less(kernel, scale_early(kernel.body))
         self.pruned = self.adds = False
         self.small = False
-        self.bounded = _bounded(kernel.body)
+        self.bounded, self.held = _bounded(kernel.body), carried_axes(kernel.body)
         dims: list[Dim] = []
         positions: dict[str, Affine] = {}
         members: dict[str, tuple[int, ...]] = {}
         in_grid = {a.name for a in kernel.grid}
-        short = segments(kernel)
+        kinds = dict.fromkeys(segments(kernel), "segment") | dict.fromkeys(self.held, "whole")
         for axis in tile_axes(kernel).values():
             first = len(dims)
             for name, extent in self.parts(axis):
                 alone = "batch" if axis.name in in_grid else "single"
-                kind = "segment" if axis.name in short else axis.role if axis.blocked else alone
+                kind = kinds.get(axis.name, axis.role if axis.blocked else alone)
                 dims.append(Dim(axis.name, name, extent, kind))
             members[axis.name] = tuple(range(first, len(dims)))
             strides = [prod(d.extent for d in dims[n + 1 :]) for n in members[axis.name]]
@@ -261,7 +262,7 @@ class Compiler:
         A block of which only a part needs the mask would be masked as a whole.
         """
         full = loop.full
-        if full is None or (loop.start is None and loop.stop is None):
+        if full is None or (loop.start is None and loop.stop is None) or loop.axis.name in self.held:
             return lambda _: []
         stop = self.values.node(full.stop)
         start = None if full.start is None else self.values.node(full.start)

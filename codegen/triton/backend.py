@@ -32,6 +32,12 @@ def _choose_tiles(kernel: tile.Kernel, context: Context) -> tile.Kernel:
     return choose_tiles(kernel, context)
 
 
+def _delay_folds(kernel: tile.Kernel, context: Context) -> tile.Kernel:
+    from einc.codegen.triton.delay_folds import delay_folds
+
+    return delay_folds(kernel, context)
+
+
 def _separate_loads(kernel: tile.Kernel, context: Context) -> tile.Kernel:
     from einc.codegen.triton.separate_loads import separate_loads
 
@@ -82,6 +88,14 @@ CHOOSE_TILES = Pass(
     needs=("lowered",),
     gives=("sized-tiles",),
 )
+DELAY_FOLDS = Pass(
+    "delay-folds",
+    "loop t: s = s (+) fold[t](x)  -->  loop t: z[t] = z[t] (+) x;  s = fold[t](z)",
+    "threads of a walk exchange what they have found once after it, not at every step",
+    on_kernels(_delay_folds),
+    needs=("sized-tiles",),
+    gives=("lowered",),
+)
 SEPARATE_LOADS = Pass(
     "separate-loads",
     "x = load T[e]; f(x); dot(x, y)  -->  x, z = load T[e]; f(x); dot(z, y)      in a loop",
@@ -104,7 +118,12 @@ TRITON = Backend(
     "triton",
     multiplies,
     block,
-    {"lower": (CHOOSE_TILES,), "place-loads": (SEPARATE_LOADS,), "segment-loops": (LOAD_AHEAD,)},
+    {
+        "lower": (CHOOSE_TILES,),
+        "mask-edges": (DELAY_FOLDS,),
+        "place-loads": (SEPARATE_LOADS,),
+        "segment-loops": (LOAD_AHEAD,),
+    },
     _emit,
     _emit_both,
     _FOLDS_FIRST,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from einc import tile
 from einc.base.types import BOOL, F32, F64, I32, DType
@@ -139,6 +139,13 @@ def operand_order(w: Writer, v: tile.Fold, result: Axes) -> Axes:
         if frozenset(axes) == inside and tuple(a for a in axes if a != v.axis) == result:
             return axes
     return (*result, v.axis)
+
+
+def combined(monoid: Monoid, earlier: Sequence[Value], later: Sequence[Value], types: Sequence[DType]) -> list[Value]:
+    """The combination of two states, component by component."""
+    sides = (("a", earlier), ("b", later))
+    bound: dict[Expr, Value] = {Scalar(f"{side}{k}"): v for side, state in sides for k, v in enumerate(state)}
+    return [_as_value(e, bound, tuple(types)) for e in monoid.combine]
 
 
 def combiner(w: Writer, monoid: Monoid, types: tuple[DType, ...]) -> str:

@@ -215,7 +215,11 @@ class Let:
 
 @dataclass(frozen=True, slots=True)
 class Carried:
-    """A state of a loop: its value before the first block and, by name, its value after each."""
+    """A state of a loop: its value before the first block and, by name, its value after each.
+
+    One over the loop's own axis has an element for each position of a block, which goes on from block to block by
+    itself, and which the last block leaves where it overhangs. After the loop they can be folded.
+    """
 
     name: str
     type: TileType

@@ -1,8 +1,8 @@
 """Choices that a user or a tuner makes in place of the heuristics: `BI=64`, `O.warps=8`, `O.K=pointer`.
 
 A choice is for one kernel, or for all that have what it names: a tile axis, by the name of its size in emitted code, or
-`parts`, `warps`, `stages`, `section`, or a tensor that is loaded; where torch computes the grid in boxes, `box` and
-`workers`. `plan` is for the program: what shares a kernel.
+`parts`, `warps`, `stages`, `section`, `folds`, or a tensor that is loaded; where torch computes the grid in boxes,
+`box` and `workers`. `plan` is for the program: what shares a kernel.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ from typing import NoReturn
 from einc.base.errors import CallError, nearest
 from einc.base.types import F32, PRECISIONS, DType
 from einc.tile import WHOLE, Block, Kernel
-from einc.tile.choices import POINTER, is_way
+from einc.tile.choices import FOLDS_EARLY, FOLDS_LATE, POINTER, is_way
 from einc.tile.walk import tile_axes
 
 MOST_PARTS = 1024
+FOLDS = "folds"  # when a walk folds what it has found
 PLAN = "plan"  # which equations share a kernel: 1 is what is predicted to take least, then what was looked at beside it
 EARLY = (PLAN, "parts")  # choices that are made before there are kernels
 _LONGEST = 40  # the most characters of a text that is quoted
@@ -61,7 +62,10 @@ def choice(key: str, value: object) -> Choice:
             span = f"{allowed[0]} to {allowed[-1]}" if isinstance(allowed, range) else ", ".join(map(str, allowed))
             raise CallError(f"{name} cannot be {_clip(text)}", fact=f"it is one of {span}", hint=f"{name}={allowed[1]}")
         return Choice(name, number, kernel)
-    if is_way(text):
+    if name == FOLDS and text not in (FOLDS_EARLY, FOLDS_LATE):
+        fact = f"they are {FOLDS_EARLY} or {FOLDS_LATE}"
+        raise CallError(f"folds cannot be {_clip(text)}", fact=fact, hint=f"{FOLDS}={FOLDS_LATE}")
+    if is_way(text) or name == FOLDS:
         return Choice(name, text, kernel)
     least, dots, most = text.partition("..")
     sizes = [WHOLE if n == "whole" else int(n) for n in (least, most or least) if n.isdecimal() or n == "whole"]
@@ -140,6 +144,12 @@ def ways_asked(choices: tuple[Choice, ...], kernel: Kernel) -> dict[str, str]:
     return {name: way for name, way in found.items() if isinstance(way, str)}
 
 
+def folds_asked(choices: tuple[Choice, ...], kernel: Kernel) -> str:
+    """When the folds of walks are asked for in a kernel; empty if it is not said."""
+    found = asked(choices, FOLDS, kernel.name, kernel.plan)
+    return found if isinstance(found, str) else ""
+
+
 def counts(name: str) -> Sequence[int]:
     """The values that a count may have."""
     return _COUNTS[name]
@@ -154,13 +164,14 @@ def chosen(kernel: Kernel) -> dict[str, Value]:
     c = kernel.choices
     counts = {"parts": c.parts, "warps": c.warps, "stages": c.stages, "section": c.section}
     counts |= {name: n for name, n in (("box", c.box), ("workers", c.workers)) if n}
+    folds: dict[str, Value] = {FOLDS: c.folds} if c.folds else {}
     tiles: dict[str, Value] = {block_name(a): block for a in tile_axes(kernel) if (block := c.tile(a)) is not None}
-    return {**tiles, **counts, **dict(c.ways)}
+    return {**tiles, **counts, **folds, **dict(c.ways)}
 
 
 def written(kernel: Kernel) -> dict[str, int | str]:
     """The choices of a kernel as they are asked for, without the defaults: one part, one section, pointers."""
-    unsaid: set[tuple[str, Value]] = {("parts", 1), ("section", 1)}
+    unsaid: set[tuple[str, Value]] = {("parts", 1), ("section", 1), (FOLDS, FOLDS_EARLY)}
     shown = ((n, v) for n, v in chosen(kernel).items() if (n, v) not in unsaid and v != POINTER)
     return {name: str(v) if isinstance(v, Block) else v for name, v in shown}
 

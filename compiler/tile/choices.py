@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 WHOLE = 1 << 30
 WARPS, STAGES = 4, 3  # the defaults
+FOLDS_EARLY, FOLDS_LATE = "early", "late"  # folds of a walk at every step, and once after it
 POINTER = "pointer"  # the way to memory that any strides allow
 _DESCRIPTOR, _VECTORS = "descriptor", "vectors"
 _MOST_DIMS = 5  # of a descriptor
@@ -78,7 +79,8 @@ class Choices:
     in flight. If `section` is more than 1, that many blocks of the last but one grid axis run together, for one block
     of the last axis after another. Blocks of the grid axis `backwards`, if there is one, run from the last to the
     first. A generator that computes the grid in boxes lets the largest tensor of a box have
-    `box` elements and shares boxes out over `workers`; it decides by itself where these are 0. `tiles` are sizes by
+    `box` elements and shares boxes out over `workers`; it decides by itself where these are 0. Where `folds` of a walk
+    may wait until it ends, they are `early` or `late`; it is empty where none can. `tiles` are sizes by
     blocked tile axis, `ways` the ways to memory by tensor, both in the order of names; whatever has no entry is not
     chosen yet.
     """
@@ -90,6 +92,7 @@ class Choices:
     backwards: str = ""
     box: int = 0
     workers: int = 0
+    folds: str = ""
     tiles: tuple[tuple[str, Block], ...] = ()
     ways: tuple[tuple[str, str], ...] = ()
 

@@ -159,7 +159,8 @@ class Checker:
     def folded(self, v: tile.Fold | tile.Scan) -> tuple[DType, Axes]:
         found = [self.value(a) for a in v.args]
         axes = NO_AXES.union(*(a for _, a in found))
-        self.blocked(v.axis)
+        if v.axis not in axes or isinstance(v, tile.Scan):  # states of a walk that has ended may extend over its axis
+            self.blocked(v.axis)
         if len(v.args) != v.monoid.components:
             fact = f"{v.monoid.components} components, {len(v.args)} arguments"
             self.fail(f"'{v.monoid.name}' has another number of arguments", AxisError, fact, "give it one a component")

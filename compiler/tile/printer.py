@@ -68,6 +68,8 @@ def print_kernel(kernel: tile.Kernel) -> str:
     if chosen.stages != STAGES:
         lines.append(f"  stages {chosen.stages}")
     lines += [f"  {name} {n}" for name, n in (("box", chosen.box), ("workers", chosen.workers)) if n]
+    if chosen.folds:
+        lines.append(f"  folds {chosen.folds}")
     elements = {b.name: b.dtype.part for b in kernel.buffers}
     body = _Body(Notation(scope(kernel), elements, dict(chosen.ways)), chosen)
     lines += [f"    {line}" for line in body.statements(kernel.body)]

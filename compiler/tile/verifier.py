@@ -121,7 +121,7 @@ class _Verifier:
         over = axes | {s.axis.name} if s.axis.blocked else axes
         for state in s.carried:
             dtype, extends = self.check(names, s).value(state.init)
-            self.declared(state.type, s, axes)
+            self.declared(state.type, s, over)
             if dtype != state.type.dtype or not extends <= {*state.type.axes}:
                 fact = f"it begins as {dtype} over {', '.join(sorted(extends)) or 'no axes'}"
                 self.fail(f"state '{state.name}' is {state.type.dtype}", s, DTypeError, fact, "begin it as declared")

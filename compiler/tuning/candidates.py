@@ -16,9 +16,9 @@ from einc.driver import Compiled
 from einc.passes.planning.partition import others
 from einc.pipeline import Context, positions
 from einc.tile import WHOLE, Block, Dot, Kernel
-from einc.tile.asked import PLAN, Choice, block_name, check_heeded, counts
+from einc.tile.asked import FOLDS, PLAN, Choice, block_name, check_heeded, counts
 from einc.tile.blocks import power
-from einc.tile.choices import POINTER
+from einc.tile.choices import FOLDS_EARLY, FOLDS_LATE, POINTER
 from einc.tile.walk import tile_axes, values_in
 from einc.tuning.entries import kernels_of
 
@@ -224,9 +224,11 @@ def _distance(kernel: Kernel, changes: Iterable[Choice]) -> tuple[int, float]:
 
 
 def _beside(kernel: Kernel) -> Iterator[Choice]:
-    """Other sections of the grid, and pointers to what is reached by copy engines."""
+    """Other sections of the grid, pointers to what is reached by copy engines, and folds at the other time."""
     yield from (Choice("section", n, kernel.name) for n in _SECTIONS if n != kernel.choices.section)
     yield from (Choice(name, POINTER, kernel.name) for name, way in kernel.choices.ways if way != POINTER)
+    if own := kernel.choices.folds:
+        yield Choice(FOLDS, FOLDS_LATE if own == FOLDS_EARLY else FOLDS_EARLY, kernel.name)
 
 
 def _boxed(kernel: Kernel, threads: int) -> Iterator[Choice]:

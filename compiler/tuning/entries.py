@@ -15,7 +15,7 @@ from typing import Any
 from einc.base.errors import CallError
 from einc.driver import Compiled
 from einc.tile import Block, Kernel
-from einc.tile.asked import PLAN, Choice, block_name, check_heeded, choice
+from einc.tile.asked import FOLDS, PLAN, Choice, block_name, check_heeded, choice
 from einc.tile.walk import tile_axes
 
 _COUNTS = ("parts", "warps", "stages", "section", "box", "workers")
@@ -100,6 +100,7 @@ def _line(kernel: Kernel) -> str:
     counts = [(name, getattr(c, name)) for name in _COUNTS]
     words = [f"tiles={','.join(str(b) for _, b in _tiles(kernel))}"] if _tiles(kernel) else []
     words += [f"{name}={n}" for name, n in counts if n]
+    words += [f"{FOLDS}={c.folds}"] if c.folds else []
     words += [f"ways={','.join(way for _, way in _ways(kernel))}"] if c.ways else []
     return " ".join(words)
 

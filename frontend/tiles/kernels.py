@@ -28,6 +28,7 @@ from einc.frontend.tiles.roles import read_roles
 from einc.frontend.tiles.statements import Body
 from einc.frontend.tiles.values import Known, Values
 from einc.tile import Buffer, Choices, Lit, TileAxis, TileType, Value
+from einc.tile.choices import FOLDS_EARLY, FOLDS_LATE
 from einc.tile.typing import scope
 
 _AFTER = re.compile(r"kernels\s+after\s+([^\s#]+)")
@@ -197,9 +198,13 @@ class _Head:
                 self.choices = replace(self.choices, box=c.integer("how many elements a box has"))
             case "workers":
                 self.choices = replace(self.choices, workers=c.integer("how many workers share the boxes"))
+            case "folds":
+                self.choices = replace(self.choices, folds=FOLDS_EARLY if c.take(FOLDS_EARLY) else FOLDS_LATE)
+                if self.choices.folds == FOLDS_LATE:
+                    c.expect(FOLDS_LATE)
             case _:
                 c.at = 0
-                words = "'reads', 'writes', 'takes', 'grid', 'whole', 'warps', 'stages', 'box' or 'workers'"
+                words = "'reads', 'writes', 'takes', 'grid', 'whole', 'warps', 'stages', 'box', 'workers' or 'folds'"
                 c.wrong(f"{words}; statements stand further right")
         c.end()
         self.body = [*self.body, *line.below]

@@ -174,9 +174,19 @@ def check_window() -> set[str]:
     return {s.name for s in c.stages if s.changed} & {*PASSES}
 
 
-def test_a_sample_of_the_library_and_a_window_show_every_pass_at_work() -> None:
+def check_walk() -> set[str]:
+    """The passes on kernels that a walk along columns shows at work."""
+    program = driver.elaborate(driver.parse("def f(X[j, i]: f32):\n    Y[i] = sum[j](X[j, i])\n    return Y\n", "walk"))
+    c = driver.compile_program(program, 2, TARGETS["sm_90"], {"i": 512, "j": 1 << 16})
+    operands = {"X": torch.from_numpy(np.random.default_rng(0).standard_normal((70, 3))).float()}
+    for where, (before,), (after,) in pairs(c, operands, bound(program, operands)):
+        np.testing.assert_allclose(after.numpy(), before.numpy(), rtol=1e-12, atol=1e-12, err_msg=where)
+    return {s.name for s in c.stages if s.changed} & {*PASSES}
+
+
+def test_a_sample_of_the_library_a_window_and_a_walk_show_every_pass_at_work() -> None:
     shown = [check_library(case) for case in CASES if case.name in SAMPLE]
-    assert set().union(*shown, check_window()) == {*PASSES}
+    assert set().union(*shown, check_window(), check_walk()) == {*PASSES}
 
 
 @pytest.mark.slow

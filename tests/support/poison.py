@@ -40,6 +40,7 @@ class _Poison:
         self.kernel, self.bad = kernel, bad
         self.names = scope(kernel)
         self.edges: dict[str, Value] = {}
+        self.each: set[str] = set()  # states of every position of a block, which lie beyond no extent
 
     def kernel_poisoned(self) -> tile.Kernel:
         self.edges = {a.name: inside(a) for a in (*self.kernel.grid, *self.kernel.whole) if a.blocked}
@@ -61,7 +62,9 @@ class _Poison:
         """The binding, and for each of its names what is left of it beyond extents."""
         raw = tuple(f"{n}_raw" for n in s.names)
         found = replace(s, value=self.value(s.value))
-        clean = [self.beyond(Ref(n), t) for n, t in zip(raw, s.types, strict=True)]
+        clean = [
+            None if n in self.each else self.beyond(Ref(r), t) for n, r, t in zip(s.names, raw, s.types, strict=True)
+        ]
         self.names.update(zip((*raw, *s.names), (*s.types, *s.types), strict=True))
         if all(v is None for v in clean):
             yield found
@@ -90,6 +93,7 @@ class _Poison:
             full = replace(full, start=first, stop=self.value(full.stop))
         self.names[s.axis.name] = loop_position(s.axis)
         self.names.update({c.name: c.type for c in s.carried})
+        self.each |= {n for c in s.carried if s.axis.name in c.type.axes for n in (c.name, c.after)}
         if s.axis.blocked:
             self.edges[s.axis.name] = inside(s.axis, s.stop if s.exact else None)
         if full is not None:
@@ -101,6 +105,8 @@ class _Poison:
         made = rebuild(v, self.value)
         match made:
             case tile.Fold(monoid=monoid, axis=axis, args=args) | tile.Scan(monoid=monoid, axis=axis, args=args):
+                if all(isinstance(a, Ref) and a.name in self.each for a in args):
+                    return made
                 units = zip(args, monoid.identity, strict=True)
                 return replace(made, args=tuple(self.unless(axis, a, u) for a, u in units))
             case tile.Dot(left=left, right=right, inner=inner):

@@ -24,6 +24,7 @@ from einc.codegen.triton.tiles.sizing import Sizing, Tiles
 from einc.pipeline import Context
 from einc.tile import WHOLE, Block, TileAxis
 from einc.tile.asked import counts_asked, tiles_asked
+from einc.tile.choices import FOLDS_EARLY
 from einc.tile.typing import multiplied
 from einc.tile.walk import tile_axes
 
@@ -50,11 +51,12 @@ def choose_tiles(kernel: tile.Kernel, context: Context) -> tile.Kernel:
     """The kernel with its tile sizes: those that are asked for, and the others to suit them."""
     k = Sizing(_as_asked(kernel, context), context)
     tiles = _dot_tiles(k) if k.dots else plain_tiles(k)
+    folds = tiles.folds or k.folds or FOLDS_EARLY if k.waiting else ""
     sizes = {a.name: _block(k, a, tiles) for a in k.axes if k.given(a) is None}
     counts = {"warps": tiles.warps, "stages": tiles.stages} | counts_asked(context.choices, kernel, "warps", "stages")
     if context.target.vendor == "cpu":
         counts |= counts_asked(context.choices, kernel, "box", "workers")  # of what torch computes of the tiles
-    return kernel.choosing(k.kernel.choices.sized(sizes).counted(counts))
+    return kernel.choosing(replace(k.kernel.choices.sized(sizes).counted(counts), folds=folds))
 
 
 def _as_asked(kernel: tile.Kernel, context: Context) -> tile.Kernel:

@@ -13,6 +13,7 @@ from math import prod
 
 from einc import tile
 from einc.codegen.triton.tiles.sizing import Sizing, Tiles
+from einc.codegen.triton.tiles.walks import late_tiles
 from einc.tile import WHOLE, Block, TileAxis
 from einc.tile.blocks import power
 from einc.tile.walk import every_value, segments, tile_axes
@@ -34,7 +35,13 @@ _BUSY = 16  # warps of a processor that keep memory busy
 
 
 def plain_tiles(k: Sizing) -> Tiles:
-    """Tiles, and the warps that hold them."""
+    """Tiles, the warps that hold them, and when walks fold."""
+    early = _early_tiles(k)
+    return late_tiles(k, early) or early
+
+
+def _early_tiles(k: Sizing) -> Tiles:
+    """Tiles where walks fold at every step."""
     blocks = plain_blocks(k)
     if not k.on_cuda or k.crossed:
         return Tiles(blocks, _WARPS)

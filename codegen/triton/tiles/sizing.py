@@ -10,11 +10,13 @@ from math import inf, prod
 from einc import tile
 from einc.base.facts import MOST_ALIGNED, row_major
 from einc.codegen.triton.contracted import least_inner
+from einc.codegen.triton.delay_folds import Waiting, waiting
 from einc.codegen.triton.tiles.occupancy import RESERVED, Occupancy
 from einc.codegen.triton.tiles.products import Tile as Shape
 from einc.codegen.triton.tiles.products import is_possible, seconds
 from einc.pipeline import APART, ENGINE, GATHERED, Context, Product
 from einc.tile import Block, TileAxis
+from einc.tile.asked import folds_asked
 from einc.tile.blocks import power
 from einc.tile.typing import multiplied
 from einc.tile.walk import bindings, each, every_value, loops, tile_axes, values_in, walk_values
@@ -27,11 +29,12 @@ _MOST = 8  # times as many elements at most has what is read or written most
 
 @dataclass(frozen=True, slots=True)
 class Tiles:
-    """The sizes of a kernel's axes by role, its warps, and the blocks in flight."""
+    """The sizes of a kernel's axes by role, its warps, the blocks in flight, and when its walks fold."""
 
     blocks: dict[str, Block]
     warps: int
     stages: int = 3
+    folds: str = ""
 
 
 class Sizing:
@@ -48,6 +51,16 @@ class Sizing:
     @cached_property
     def occupancy(self) -> Occupancy:
         return Occupancy(self.kernel)
+
+    @cached_property
+    def waiting(self) -> tuple[tuple[tile.Loop, tuple[Waiting, ...]], ...]:
+        """The walks whose folds can wait until they end, on GPUs, with the states that do."""
+        return waiting(self.kernel) if self.target.vendor != "cpu" else ()
+
+    @property
+    def folds(self) -> str:
+        """When they are asked to fold; empty if it is not said."""
+        return folds_asked(self.context.choices, self.kernel)
 
     @cached_property
     def loaded(self) -> frozenset[str]:
