@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
 
@@ -13,11 +13,14 @@ from einc.tile import WHOLE, Dot, Kernel, Load, Loop, Ref
 from einc.tile.asked import tiles_asked
 from einc.tile.blocks import power
 from einc.tile.roles import ROWS, WARPGROUP, Ring
-from einc.tile.typing import axes_of, scope
-from einc.tile.walk import Scope, bindings, lets, loops, own_values, walk, walk_values
+from einc.tile.typing import axes_of, dtype_of, scope
+from einc.tile.walk import Scope, bindings, lets, loops, own_values, rebuild, values_of, walk, walk_values
 from einc.tile.windows import by_descriptor
 
-_SPECIAL = frozenset("div erf exp exp2 expm1 log log1p log2 pow rsqrt sin sqrt tanh".split())
+_SPECIAL = frozenset("div exp exp2 log log2 pow rsqrt sin sqrt".split())
+_SERIES = frozenset("erf expm1 log1p tanh".split())  # near 0 by a series
+_LONG = 4  # special functions that take as long as such a one
+_SHARED = 4  # threads that share a row of numbers
 _WALKS = (128, 64)  # blocks of a walk, of which registers hold what is computed
 _LINE = 64  # positions of a swizzled line: those of a walk whose blocks only go through shared memory
 _COLUMNS = (256, 128, 64)
@@ -86,22 +89,41 @@ class Ledger:
 
     def registers(self, whole: bool = False) -> int:
         """Of a thread: results of dots, computed sides of two bytes, what it loads by itself, and from where, if rows
-        and positions decide that together. Where all dots of a step are finished in it, a side takes the place of what
-        it was made of."""
+        and positions decide that together. Where all dots of a step are finished in it, sides take the places of what
+        they are made of, and rows of numbers count."""
         dots = [s.value for s in bindings(self.kernel) if isinstance(s.value, Dot)]
         loaded = {s.names[0] for s in bindings(self.kernel) if isinstance(s.value, Load)}
         computed = [d for d in dots if not isinstance(d.left, Ref) or d.left.name not in loaded]
         threads = WARPGROUP * 32
-        results = sum(ROWS * self.width(d.column) // threads for d in dots)
-        sides = [ROWS * self.width(d.inner) // threads // 2 for d in computed]
-        results += sum(sides) - (max(sides, default=0) if whole else 0)
         (loop,) = loops(self.kernel.body)
+        results = sum(ROWS * self.width(d.column) // threads for d in dots)
+        if whole:
+            results += self.rows * self.width(loop.axis.name) // _SHARED
+        else:
+            results += sum(ROWS * self.width(d.inner) // threads // 2 for d in computed)
         tile_of = ROWS * self.width(loop.axis.name) // threads
         copied = by_descriptor(self.kernel)
         own = [s for s in lets(loop.body) if isinstance(s.value, Load) and s.value.tensor not in copied]
         results += sum(tile_of * s.types[0].dtype.size // 4 for s in own if len(s.types[0].axes) > 1)
         places = [i for s in own if isinstance(s.value, Load) for i in s.value.index]
         return results + tile_of * sum(map(self.is_mixed, places))
+
+    @property
+    def rows(self) -> int:
+        """How many rows of numbers, one a position of the walk, tiles of a step are made with beside their masks."""
+        (loop,) = loops(self.kernel.body)
+        here = Scope(scope(self.kernel)).inside(loop)
+        for s in bindings(self.kernel):
+            here.bind(s)
+
+        def read(v: tile.Value) -> Iterator[tile.Value]:
+            if axes_of(v, here.names) == {loop.axis.name}:
+                yield v
+            elif not isinstance(v, Load | Dot):
+                for x in values_of(v):
+                    yield from read(x)
+
+        return len({x for s in lets(loop.body) if len(s.types[0].axes) > 1 for x in read(_bare(s.value))})
 
     def is_mixed(self, v: tile.Value) -> bool:
         """Do rows and positions of the walk decide a value together, position by position?"""
@@ -116,20 +138,24 @@ class Ledger:
         dots = [s.value for s in bindings(self.kernel) if isinstance(s.value, Dot)]
         return sum(2 * ROWS * self.width(d.column) * self.width(d.inner) for d in dots)
 
-    @property
-    def functions(self) -> int:
-        """The special functions of a step, position by position."""
-        found = 0
+    def functions(self, converting: bool = False) -> int:
+        """The special functions of a step, position by position; integers become floats on the same unit, which counts
+        where that is said."""
+        found = dict[tile.Value, int]()  # each once, wherever it is written, and whatever masks it
         for s, here in walk(self.kernel.body, Scope(scope(self.kernel))):
             if isinstance(s, tile.Let) and here.loops and len(s.types[0].axes) > 1:
-                made = (v for v in walk_values(s.value) if isinstance(v, tile.Elem) and v.op in _SPECIAL)
-                found += sum(len(axes_of(v, here.names)) > 1 for v in made)
+                made = (v for v in walk_values(_bare(s.value)) if len(axes_of(v, here.names)) > 1)
+                found |= {v: _units(v, here.names, converting) for v in made}
         (loop,) = loops(self.kernel.body)
-        return found * ROWS * self.width(loop.axis.name)
+        return sum(found.values()) * ROWS * self.width(loop.axis.name)
+
+    def functions_of_dots(self, rates: Rates, converting: bool = False) -> float:
+        """How long these take, in parts of the time that the dots of a step take."""
+        return (self.functions(converting) / rates.special) / (self.flops / rates.matrix)
 
     def waits_for_functions(self, rates: Rates) -> bool:
         """Do the special functions of a step take as long as its dots?"""
-        return self.functions / rates.special >= self.flops / rates.matrix
+        return self.functions_of_dots(rates) >= 1
 
     def block(self, tensor: str) -> int:
         """The bytes of a block of a tensor, of all consumers."""
@@ -161,3 +187,25 @@ class Ledger:
         rows = sum(r.depth * self.width(loop.axis.name) * _ROW for r in rings for _ in r.rows)
         blocks = sum(r.depth * self.block(tensors[n]) for r in rings for n in r.loads)
         return blocks + rows + self.consumers * moved
+
+
+def _bare(v: tile.Value) -> tile.Value:
+    """A value without its masks."""
+    match rebuild(v, _bare):
+        case tile.Elem(op="where", args=(_, x, tile.Lit())):
+            return x
+        case found:
+            return found
+
+
+def _units(v: tile.Value, names: Mapping[str, tile.TileType], converting: bool) -> int:
+    """How long a value takes, in special functions."""
+    match v:
+        case tile.Elem(op="pow", args=(_, tile.Lit())):
+            return 0
+        case tile.Elem(op=op):
+            return _LONG if op in _SERIES else int(op in _SPECIAL)
+        case tile.Convert(dtype=t, arg=x):
+            return int(converting and t.is_float and not dtype_of(x, names).is_float)
+        case _:
+            return 0

@@ -1,7 +1,8 @@
 """Where roles pay: where dots leave room for what is computed between them, and no more has to be done beside it.
 
 Two consumers on a processor hide what one computes under the dots of the other. Where that takes longer than the dots,
-more and smaller programs, as Triton's are, hide more of it: their warps wait for each other less. There are two
+or half as long where it waits for several of them, more and smaller programs, as Triton's are, hide more of it: their
+warps wait for each other less. There are two
 exceptions: what is read at places that rows and positions decide together, since larger tiles wait for fewer of such
 loads at a time; and wide results, of which registers hold those of one program alone.
 """
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 from math import prod
 
+from einc.base.targets import Rates
 from einc.codegen.gluon.fit import Unfit, walked
 from einc.codegen.gluon.ledger import Ledger
 from einc.codegen.gluon.name_dots import name_dots
@@ -26,12 +28,13 @@ from einc.tile.walk import Scope, bindings, walk
 _EARLY = (PLAN, "parts")  # choices that do not say how a kernel is written
 _STEPS = 6  # of a walk, by which a program makes up for the others that it leaves no room beside it
 _SHORT = 96 * 256  # products of a row and a step, that of 96 positions of two dots of 128: less is a short step
+_UNDER_ONE = 0.6  # of the time of a step's dots, where what is computed between them waits for several
 _WIDE = 128  # columns of a result, of which registers hold two programs
 
 
 def pays(kernel: Kernel, context: Context) -> bool:
     """Are the roles that the warps of a kernel have predicted to take less time than none?"""
-    return kernel.roles is not None and not (_before(kernel, context) or _behind(kernel))
+    return kernel.roles is not None and not (_before(kernel, context) or _behind(kernel, context.target.rates))
 
 
 def why_not(kernel: Kernel, context: Context) -> str:
@@ -43,7 +46,11 @@ def why_not(kernel: Kernel, context: Context) -> str:
         return str(reason)
     held = {a.name: Block(power(prod(map(context.size, a.axes))), WHOLE) for a in kernel.whole}
     sized = named.choosing(named.choices.sized(held))
-    return _before(sized, context) or unfit(kernel, context) or _behind(specialise_warps(kernel, context))
+    return (
+        _before(sized, context)
+        or unfit(kernel, context)
+        or _behind(specialise_warps(kernel, context), context.target.rates)
+    )
 
 
 def _blocks(a: TileAxis, context: Context) -> int:
@@ -84,14 +91,17 @@ def _before(kernel: Kernel, context: Context) -> str:
     return ""
 
 
-def _behind(kernel: Kernel) -> str:
+def _behind(kernel: Kernel, rates: Rates) -> str:
     """What speaks against the roles that a kernel has."""
     assert kernel.roles is not None
-    products = Ledger(kernel, kernel.roles.axis, kernel.roles.consumers).flops // (2 * ROWS)
-    if not _picks(kernel, kernel.roles.axis) and products < _SHORT:
-        return "registers have room for short steps alone"
+    ledger = Ledger(kernel, kernel.roles.axis, kernel.roles.consumers)
     if not kernel.roles.kept:
         return "it computes nothing between dots"
+    if all(e.step == 0 for e in kernel.roles.events):
+        if ledger.functions_of_dots(rates, converting=True) >= _UNDER_ONE:
+            return "special functions take more than half as long as dots, and hide under one of them alone"
+    elif not _picks(kernel, kernel.roles.axis) and ledger.flops // (2 * ROWS) < _SHORT:
+        return "registers have room for short steps alone"
     for s, here in walk(kernel.body, Scope(scope(kernel))):
         counted = s.value.left_in if isinstance(s, Let) and isinstance(s.value, Dot) else None
         if counted is not None and kernel.roles.axis in axes_of(counted, here.names):

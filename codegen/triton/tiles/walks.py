@@ -73,4 +73,3 @@ def walked(k: Sizing) -> tuple[TileAxis, list[TileAxis]] | None:
 def registers(k: Sizing) -> int:
     """The registers that the states of one position take, of the walk with the most."""
     return max(sum(-(-max(t.dtype.size, _REGISTER) // _REGISTER) for w in own for t in w.types) for _, own in k.waiting)
-
