@@ -45,6 +45,10 @@ READS: dict[str, tuple[str, dict[str, Tensor]]] = {
         "def f(x[g, d], y[h, d]):\n    T[h] = sum[d](x[h // (|h| / |g|), d] * y[h, d])\n    return T",
         {"x": normal(2, 4), "y": normal(6, 4)},
     ),
+    "of groups alone": (
+        "def f(a[], x[h], y[g]):\n    A[h] = x[h] > y[h // (|h| / |g|)]\n    T[] = sum[h](a[] * a[])\n    return T, A",
+        {"a": X[0], "x": normal(6), "y": normal(2)},
+    ),
     "divided and cut": (
         "def f(x[g], y[h]):\n    T[h] = x[h // 3] * y[h]\n    return T", {"x": normal(4), "y": normal(11)},
     ),
