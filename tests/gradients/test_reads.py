@@ -58,8 +58,8 @@ READS: dict[str, tuple[str, dict[str, Tensor]]] = {
         {"x": normal(1, 1), "y": normal(1, 4)},
     ),
     "of one position or outside": (
-        "def f(x[i, 1], y[i, j]):\n    T[i, j] = where(j < 3, x[i, j], 1) * where(i < 2, x[i, i], y[i, j])\n    return T",
-        {"x": normal(5, 1), "y": normal(5, 4)},
+        "def f(x[i, 1], y[i]):\n    T[i, j] = where(j < 3, x[i, j], 1) * where(i < 2, x[i, i], y[j])\n    return T",
+        {"x": normal(5, 1), "y": normal(5)},
     ),
     "divided and cut": (
         "def f(x[g], y[h]):\n    T[h] = x[h // 3] * y[h]\n    return T", {"x": normal(4), "y": normal(11)},
