@@ -201,7 +201,7 @@ def test_a_sum_of_nothing_is_0_though_its_reference_is_infinite(
 ) -> None:
     """What is put off until after the walk would make it infinity times 0."""
     text = f"x[j], v[j], w: int\nm[] = {reference}[{domain}](x[j])\nO[] = sum[{domain}]({body})\nreturn O"
-    c = compiled(definition(text), 1, **LONG)
+    c = compiled(definition(text), 1, j=LONG["j"])
     for n, w in ((0, 0), (0, 2), (3, 0), (3, 2)):
         given = {"x": np.array([3, -1, 2], np.float32)[:n], "v": np.array([0.5, -4, 1], np.float32)[:n]}
         (found,), (wanted,) = run_by(c, backend, given, w=w), evaluate(c.program, given, {"w": w})
