@@ -61,6 +61,11 @@ READS: dict[str, tuple[str, dict[str, Tensor]]] = {
         "def f(x[i, 1], y[i]):\n    T[i, j] = where(j < 3, x[i, j], 1) * where(i < 2, x[i, i], y[j])\n    return T",
         {"x": normal(5, 1), "y": normal(5)},
     ),
+    "grouped by an axis of its own extent": (
+        "def f(x[h], y[n]):\n    axis g = |h| - 1\n    G[g] = y[g] * y[g]\n    T[h] = x[h] * G[h // (|h| / |g|)]\n"
+        "    return T",
+        {"x": normal(2), "y": normal(3)},
+    ),
     "divided and cut": (
         "def f(x[g], y[h]):\n    T[h] = x[h // 3] * y[h]\n    return T", {"x": normal(4), "y": normal(11)},
     ),
