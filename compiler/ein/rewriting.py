@@ -178,11 +178,34 @@ class _Needs:
                 self.axes.add(axis)
                 self.read(self.extents[axis])
 
-    def telling(self, operands: Iterable[Operand], taken: Iterable[Operand]) -> Operand | None:
-        """The first operand that tells how long an axis is that those taken do not tell of."""
-        told = {group for p in taken for group in p.dims}
-        untold = [(a,) for a in sorted(self.axes) if self.extents[a] is None and (a,) not in told]
-        return next((p for a in untold for p in operands if a in p.dims), None)
+    def telling(self, operands: Iterable[Operand], taken: Collection[Operand]) -> Operand | None:
+        """The first operand that tells how long an axis is that those taken do not tell of.
+
+        One with a dimension of its own for the axis, if there is any; else a dimension of several axes tells the one of
+        them that is not told otherwise.
+        """
+        own = {group for p in taken for group in p.dims}
+        free = [a for a in sorted(self.axes) if self.extents[a] is None]
+        alone = next((p for a in free if (a,) not in own for p in operands if (a,) in p.dims), None)
+        if alone is not None:
+            return alone
+        told = self.told(own)
+        others = [p for p in operands if p not in taken]
+        return next((p for a in free if a not in told for p in others if any(a in group for group in p.dims)), None)
+
+    def told(self, dims: Collection[tuple[str, ...]]) -> set[str]:
+        """The axes whose extents follow from these dimensions and from formulas."""
+        told: set[str] = set()
+        formulas = {
+            a: {n.axis for n in walk(e) if isinstance(n, Extent)} for a, e in self.extents.items() if e is not None
+        }
+        while True:
+            left = [[a for a in group if a not in told] for group in dims]
+            new = {axes[0] for axes in left if len(axes) == 1 and axes[0] not in formulas}
+            new |= {a for a, needed in formulas.items() if a not in told and needed <= told}
+            if not new:
+                return told
+            told |= new
 
     def read(self, e: Expr | None) -> None:
         for n in () if e is None else walk(e):

@@ -38,7 +38,7 @@ from einc.passes.adjoint.derivation import Derivation
 from einc.passes.adjoint.diagonals import Combination, combination
 from einc.passes.adjoint.seeds import Seed, seeds
 from einc.passes.adjoint.shifts import shifts
-from einc.passes.adjoint.transpose import Axes, Piece, pointed, transposed
+from einc.passes.adjoint.transpose import Axes, Piece, guarded, pointed, transposed
 from einc.passes.algebra.folding import call
 
 
@@ -130,6 +130,8 @@ class _Reverse:
         So it is summed where all that it is made of is computed, and put at its place in the gradient afterwards.
         """
         piece = pointed(Piece(over, conjoin(c.guard, c.read.guard), c.value))
+        if piece.over != over:  # what is put at a place may be out of range there
+            piece = guarded(piece, self.shapes)
         part = Tensor(self._unused(f"d{c.read.tensor}_{''.join(kept)}"), compute(self.dtypes[c.read.tensor]))
         dims = tuple((a,) for a in kept)
         self._know(part.name, part.dtype, dims)

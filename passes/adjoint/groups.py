@@ -8,6 +8,7 @@ dK[g, j] = sum[r, i](dS[g, r, i, j] * Q[(g r), i])
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from einc.ein import Apply, AxisDecl, AxisValue, Expr, Extent, Operand, Param, Program, walk
@@ -31,6 +32,8 @@ def _in_operands(program: Program, parts: Split) -> Program | None:
     h, both = parts.axis, (parts.group, parts.place)
     declared = {a.name: a.extent for a in program.axes}
     if declared[h] is not None or not any((h,) in p.dims for p in program.operands):
+        return None
+    if _follows(parts.group, h, declared):
         return None
     if any(h in (*e.axes, *e.over) or any(AxisValue(h) in walk(x) for x in e.expressions()) for e in program.equations):
         return None
@@ -57,3 +60,10 @@ def _in_operands(program: Program, parts: Split) -> Program | None:
         ),
         equations=tuple(e.map(lambda x: bottom_up(x, at)) for e in program.equations),
     )
+
+
+def _follows(axis: str, other: str, declared: Mapping[str, Expr | None]) -> bool:
+    """Is an axis as long as a formula says in which the extent of another is?"""
+    e = declared[axis]
+    below = () if e is None else tuple(n.axis for n in walk(e) if isinstance(n, Extent))
+    return any(a == other or _follows(a, other, declared) for a in below)

@@ -15,7 +15,7 @@ What determines nothing stays a condition of the sum.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from einc.ein import ONE, ZERO, Apply, AxisDecl, AxisValue, Const, Expr, Extent, Read, axes_of, rebuild, substitute
@@ -92,6 +92,7 @@ def transposed(
     own = tuple(axis for group in dims for axis in group)
     solving = Solving(axes, list(space), {*space, *own})
     solving.solve_all(positions(dims, read.index))
+    solving.meet_all([e for group, e in zip(dims, read.index, strict=True) if not group])
     condition = conjoin(guard, read.guard)
     inside = [] if condition is None else [substitute(c, solving.solved) for c in conjuncts(condition)]
     final: dict[str, Expr] = {_own(a): AxisValue(a) for a in own}
@@ -103,8 +104,7 @@ def transposed(
     piece = pointed(Piece(tuple(names.values()), all_of(conditions), value))
     if not solving.conditions and piece.over == tuple(names.values()):
         return piece  # every read is where it was, under other names: in range, or guarded
-    condition = None if piece.condition is None else placed(piece.condition, None, shapes)
-    return Piece(piece.over, condition, placed(piece.value, condition, shapes))
+    return guarded(piece, shapes)
 
 
 def _own(axis: str) -> str:
@@ -134,6 +134,12 @@ class Solving:
                     del left[a]
         for a, e in left.items():
             self.conditions.append(Apply("eq", (AxisValue(_own(a)), self._reduced(substitute(e, self.solved)))))
+
+    def meet_all(self, zeros: Iterable[Expr]) -> None:
+        """In dimensions without axes there is one position, 0."""
+        for e in zeros:
+            at = self._reduced(substitute(e, self.solved))
+            self.conditions += [] if at == ZERO else [Apply("eq", (at, ZERO))]
 
     def _solve(self, own: str, position: Expr) -> bool:
         """Determine axes from position == own, if the form of the position tells how."""
@@ -213,6 +219,12 @@ class Solving:
             ):
                 return AxisValue(t) if op == "mod" else a
         return e
+
+
+def guarded(piece: Piece, shapes: Mapping[str, Dims]) -> Piece:
+    """The piece with all reads that may leave their tensors, of these dimensions, under guards."""
+    condition = None if piece.condition is None else placed(piece.condition, None, shapes)
+    return Piece(piece.over, condition, placed(piece.value, condition, shapes))
 
 
 def pointed(piece: Piece) -> Piece:

@@ -42,7 +42,7 @@ def _parts(e: Equation, program: Program, done: dict[str, Equation], taken: set[
     found = terms(e.body, e.over)
     if not 1 < len(found) <= _MOST_TERMS:
         return [e]
-    if not any(_normalised(t, e, done) for t in found):
+    if len({_normalisers(t, e, done) for t in found}) < 2:  # what all have leaves the sum as it is
         return [e]
     dtypes = program.dtypes() | {t.name: t.dtype for d in done.values() for t in d.outputs}
     own: list[Equation] = []
@@ -75,15 +75,18 @@ def terms(e: Expr, over: Collection[str]) -> list[Expr]:
             return [e]
 
 
-def _normalised(term: Expr, e: Equation, done: dict[str, Equation]) -> bool:
-    """Does a factor or a divisor that could leave the sum depend on a reduction over the same axes?"""
+def _normalisers(term: Expr, e: Equation, done: dict[str, Equation]) -> frozenset[tuple[bool, Expr]]:
+    """The factors, and the divisors, that could leave the sum and depend on a reduction over the same axes."""
 
     def stays(x: Expr) -> bool:
         return set(e.over).isdisjoint(axes_of(x))
 
+    def reduces(x: Expr) -> bool:
+        return any(_reduced(name, set(e.over), done) for name in tensors_of(x))
+
     product = taken_apart(term, "mul", stays, stays)
-    outer = (*product.divisors, *filter(stays, product.factors))
-    return any(_reduced(name, set(e.over), done) for x in outer for name in tensors_of(x))
+    outer = [*((True, d) for d in product.divisors), *((False, f) for f in product.factors if stays(f))]
+    return frozenset((divides, x) for divides, x in outer if reduces(x))
 
 
 def _reduced(name: str, over: set[str], done: dict[str, Equation]) -> bool:

@@ -180,7 +180,9 @@ class Builder(Statements):
                 read = b if is_place(a) else a
                 if isinstance(read, Cast) and fits_index(self.dtype(read.arg)):
                     return tile.Elem("add", (self.place(a, order), self.place(b, order)))
-        return self._value(e, order, F32)
+        value = self._value(e, order, F32)
+        t = self.type_of(value)  # of a reduction in this kernel, that of its terms
+        return self.convert(value, INT if fits_index(t) else I64) if t != INT else value
 
     def _operation(self, e: Apply, order: tuple[str, ...], real: DType) -> tile.Value:
         op, rule = e.op, OPS[e.op].rule

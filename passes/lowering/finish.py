@@ -24,7 +24,7 @@ def finish(s: States) -> None:
             s.settle(link, end)
     for link in s.chain:
         values = s.finished(link, end, s.last) if link.exact is None else [exactly(s, link, end, link.exact)]
-        values = [_undefined(s, link, values[0]), *values[1:]]
+        values = [_undefined(s, link, _unless_empty(s, link, end, values[0])), *values[1:]]
         for n, (value, dtype) in enumerate(zip(values, stored_types(link.equation), strict=True)):
             s.define(component(link.equation, n), s.b.rounded(value, dtype))
     for r in (r for link in s.chain for r in link.references if r.exact is not None):
@@ -60,6 +60,22 @@ def _hold(s: States, e: Expr, at: Moment) -> None:
     for name in ein.tensors_of(e):
         if name.endswith(HELD):
             s.define(name, at.held[name.removesuffix(HELD)][0])
+
+
+def _unless_empty(s: States, link: Link, end: Moment, value: Value) -> Value:
+    """The value, or 0 where a sum has no terms, though what its references multiply it by is infinite there.
+
+    Under a domain no extent tells whether there are any: so it is 0 where all that was added up is.
+    """
+    eq, added = link.equation, [end.held[a.name][0] for a in link.accumulators]
+    if not link.accumulators[0].monoid.adds or (len(added) == 1 and value == added[0]):
+        return value
+    if eq.domain is None:
+        some = [Elem("gt", (ExtentOf(a), Lit(0, INT))) for a in eq.over]
+    else:
+        some = [Elem("ne", (v, Lit(0, s.b.type_of(v)))) for v in added]
+    somewhere = reduce(lambda p, q: Elem("and" if eq.domain is None else "or", (p, q)), some)
+    return Elem("where", (somewhere, value, Lit(0, s.b.type_of(value))))
 
 
 def _undefined(s: States, link: Link, value: Value) -> Value:

@@ -76,7 +76,7 @@ class Kernel:
             return self.b.keep(read, real, self.b.convert(value, compute(eq.outputs[0].dtype)), order)
         assert all(self.is_at(e, a) for a, e in at.items()), "a reduction is read where it was made"
         for t, made in zip(eq.outputs, self.reduced(eq), strict=True):
-            self.known[t.name] = self.b.bind(t.name, made, self.result_order(eq))
+            self.known[t.name] = self.b.bind(t.name, self.b.rounded(made, t.dtype), self.result_order(eq))
         return self.known[read.tensor]
 
     def is_at(self, e: Expr, axis: str) -> bool:

@@ -222,6 +222,11 @@ class Statements:
         return tile.Convert(t, v)
 
     def rounded(self, v: tile.Value, stored: DType) -> tile.Value:
-        """The value rounded to the type that it would be stored in, if that is narrower."""
+        """The value rounded to the type that it would be stored in, if that is narrower; an integer wrapped, if it does
+        not hold all that the value may be."""
         t = self.type_of(v)
-        return self.convert(v, stored) if stored.is_float and t.is_float and stored.bits < t.bits else v
+        if stored.is_int and t.is_int:
+            narrower = t.limits[0] < stored.limits[0] or t.limits[1] > stored.limits[1]
+        else:
+            narrower = stored.is_float and t.is_float and stored.bits < t.bits
+        return self.convert(v, stored) if narrower else v

@@ -83,6 +83,34 @@ def test_a_table_as_long_as_the_type_reaches(dtype: str, rows: int, level: int, 
     np.testing.assert_array_equal(found, at(x, list(t.astype(object))))
 
 
+REDUCED = """
+def reduced(T[v], t[m]: {0}):
+    P[]: {1} = sum[m](t[m])
+    Q[]: {1} = min[m](t[m])
+    A[] = T[P[]]
+    B[] = T[Q[]]
+    C[] = T[v] * where(v == 0, f32(P[]), 0) + f32(Q[])
+    return A, B, C
+"""
+
+
+@pytest.mark.turns(2)
+@pytest.mark.parametrize("backend", ["torch", "interpret"])
+@pytest.mark.parametrize("count", [6, 5000], ids=["whole", "walked"])
+@pytest.mark.parametrize("stored", WIDTHS)
+def test_a_reduction_has_the_type_that_it_is_declared_with(stored: str, count: int, backend: str) -> None:
+    """In the kernel that computes it as in memory: wrapped, and a subscript, whatever its terms are."""
+    rows = table(ROWS)
+    for dtype in ("i32", "u8", "u32"):
+        t = np.zeros(count, WIDTHS[dtype])
+        t[:3] = (200, 45, 30) if dtype[0] == "u" else (200, 105, -40)
+        whole = t.astype(np.int64)
+        p, q = (np.int64(x).astype(WIDTHS[stored]).item() for x in (whole.sum(), whole.min()))
+        wanted = (*at(rows, [p, q]), rows[0] * np.float32(p) + np.float32(q))
+        found = einc.compile(REDUCED.format(dtype, stored), level=2)(rows, t, backend=backend)
+        np.testing.assert_allclose(np.array(found), np.array(wanted, np.float32), rtol=1e-6, err_msg=dtype)
+
+
 @pytest.mark.parametrize(("level", "backend"), WAYS)
 @pytest.mark.parametrize("dtype", WIDTHS)
 def test_read_backwards(dtype: str, level: int, backend: str) -> None:

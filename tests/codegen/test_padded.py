@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -18,8 +19,9 @@ from hypothesis import strategies as st
 import einc
 from einc import driver, tile
 from einc.base.targets import INTERPRETER
-from einc.base.types import BOOL
+from einc.base.types import BOOL, F64
 from einc.binding import bind
+from einc.ein import Apply, Tensor
 from einc.evaluate import evaluate
 from einc.tile import Lit, Ref, Value
 from einc.tile.walk import over_values, rebuild
@@ -72,6 +74,19 @@ def test_products_in_the_interpreter(case: Case) -> None:
     values = given | dict(case.scalars)
     run = runner(driver.compile_program(case.program, 1, INTERPRETER, case.sizes))
     meant(case, run(*(values.get(p.name) for p in case.program.params)))
+
+
+@given(case=ragged(most=3, product=True, kinds="f"))
+@settings(ANY, max_examples=150)
+def test_no_side_of_a_product_is_infinite(case: Case) -> None:
+    """Or what the other side rounds to would decide: infinity times what is near 0 is infinite, times 0 it is NaN."""
+    *before, last = case.program.equations
+    (body,) = last.bodies
+    assert isinstance(body, Apply)
+    sides = [replace(last, outputs=(Tensor(f"side{k}", F64),), bodies=(x,)) for k, x in enumerate(body.args)]
+    wide = [replace(e, dims=tuple((a,) for a in (*e.axes, *e.over)), monoid=None, over=()) for e in sides]
+    program = replace(case.program, equations=(*before, *wide), results=tuple(e.name for e in wide))
+    assert not any(np.isinf(x).any() for x in evaluate(program, case.operands, case.scalars))
 
 
 @pytest.mark.slow

@@ -45,6 +45,27 @@ READS: dict[str, tuple[str, dict[str, Tensor]]] = {
         "def f(x[g, d], y[h, d]):\n    T[h] = sum[d](x[h // (|h| / |g|), d] * y[h, d])\n    return T",
         {"x": normal(2, 4), "y": normal(6, 4)},
     ),
+    "of groups alone": (
+        "def f(a[], x[h], y[g]):\n    A[h] = x[h] > y[h // (|h| / |g|)]\n    T[] = sum[h](a[] * a[])\n    return T, A",
+        {"a": X[0], "x": normal(6), "y": normal(2)},
+    ),
+    "where another axis is": (
+        "def f(x[k]):\n    axis i = 2\n    axis j = 5\n    T[j, i] = where(i == j, x[j], x[0] * j)\n    return T",
+        {"x": normal(4)},
+    ),
+    "in a dimension of one": (
+        "def f(x[i, 1], y[i, j]):\n    T[i, j] = where(j < 3, x[i, j], 0) * y[i, j] + x[i, i * j]\n    return T",
+        {"x": normal(1, 1), "y": normal(1, 4)},
+    ),
+    "of one position or outside": (
+        "def f(x[i, 1], y[i]):\n    T[i, j] = where(j < 3, x[i, j], 1) * where(i < 2, x[i, i], y[j])\n    return T",
+        {"x": normal(5, 1), "y": normal(5)},
+    ),
+    "grouped by an axis of its own extent": (
+        "def f(x[h], y[n]):\n    axis g = |h| - 1\n    G[g] = y[g] * y[g]\n    T[h] = x[h] * G[h // (|h| / |g|)]\n"
+        "    return T",
+        {"x": normal(2), "y": normal(3)},
+    ),
     "divided and cut": (
         "def f(x[g], y[h]):\n    T[h] = x[h // 3] * y[h]\n    return T", {"x": normal(4), "y": normal(11)},
     ),

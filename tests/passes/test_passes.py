@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 
+from einc.base.targets import INTERPRETER
 from einc.base.types import BF16, F16, F32, F64, I32, I64, U8, U32
 from einc.codegen import TRITON
+from einc.driver import compile_program, elaborate, parse
 from einc.ein import (
     Apply,
     AxisDecl,
@@ -90,6 +92,17 @@ def test_every_pass_keeps_the_meaning(case: Case) -> None:
 @settings(ANY, max_examples=125, derandomize=False)
 def test_every_pass_keeps_the_meaning_of_many(_batch: int, case: Case) -> None:
     check(case)
+
+
+def test_a_factor_that_all_terms_have_takes_no_sum_apart() -> None:
+    """Though it depends on a reduction: it leaves the sum as it is, whose terms alone are no contractions of two."""
+    text = """def f(a[l, i, j], t[j], z[k]):
+    s[] = prod[j](t[j])
+    T[] = sum[l, j, k, i](s[] * a[l, i, j] * (i + j + k) * z[k])
+    return T
+"""
+    done = compile_program(elaborate(parse(text)), 2, INTERPRETER)
+    assert not done.stage("distribute").changed
 
 
 @given(cases())

@@ -17,6 +17,7 @@ from einc.evaluate import evaluate
 from einc.passes.streaming.walks import walks
 from einc.tile import Loop
 from tests.support.compiled import compiled, definition, in_small_tiles, runner
+from tests.support.compiled import run as run_by
 
 LONG = {"i": 1 << 16, "j": 1 << 20, "e": 128, "d": 64}  # hints: j is too long to be held whole, i fills a machine
 
@@ -181,6 +182,30 @@ def test_a_streamed_variance_is_as_good_as_one_of_two_passes(offset: float) -> N
         errors.append(np.abs(found.numpy() - wanted).max())
     two_passes, streamed = errors
     assert streamed <= max(2 * two_passes, 4 * 2**-23 * wanted.max())
+
+
+@pytest.mark.parametrize("backend", ["torch", "interpret"])
+@pytest.mark.parametrize("domain", ["j", "j : j < w"])
+@pytest.mark.parametrize(
+    ("reference", "body"),
+    [
+        ("max", "exp(-m[])"),
+        ("max", "v[j] * exp(-m[])"),
+        ("min", "v[j] * m[]"),
+        ("sum", "1 / m[]"),
+        ("sum", "x[j] / m[]"),
+    ],
+)
+def test_a_sum_of_nothing_is_0_though_its_reference_is_infinite(
+    reference: str, body: str, domain: str, backend: str
+) -> None:
+    """What is put off until after the walk would make it infinity times 0."""
+    text = f"x[j], v[j], w: int\nm[] = {reference}[{domain}](x[j])\nO[] = sum[{domain}]({body})\nreturn O"
+    c = compiled(definition(text), 1, j=LONG["j"])
+    for n, w in ((0, 0), (0, 2), (3, 0), (3, 2)):
+        given = {"x": np.array([3, -1, 2], np.float32)[:n], "v": np.array([0.5, -4, 1], np.float32)[:n]}
+        (found,), (wanted,) = run_by(c, backend, given, w=w), evaluate(c.program, given, {"w": w})
+        np.testing.assert_allclose(found, wanted, rtol=1e-5, err_msg=f"{n}, {w}")
 
 
 def test_what_is_still_changing_is_not_reduced_over_another_axis() -> None:

@@ -25,6 +25,7 @@ from einc.codegen import TRITON
 from einc.codegen.executor.run import executor
 from einc.passes import pipeline
 from einc.stages import Stage
+from einc.tile import Convert, Elem
 from tests.library import cases as library
 from tests.passes.test_cascades import ANY, LONG
 from tests.support import padded
@@ -65,6 +66,8 @@ def widened(node: N) -> N:
         found = tuple(map(widened, node))
     elif is_dataclass(node) and not isinstance(node, type):
         found = replace(node, **{f.name: widened(getattr(node, f.name)) for f in fields(node) if f.init})
+    if isinstance(found, Elem) and found.op == "rand":  # f32 wherever it is drawn
+        found = Convert(F64, found)
     result: N = found
     return result
 
@@ -187,6 +190,18 @@ def check_walk() -> set[str]:
 def test_a_sample_of_the_library_a_window_and_a_walk_show_every_pass_at_work() -> None:
     shown = [check_library(case) for case in CASES if case.name in SAMPLE]
     assert set().union(*shown, check_window(), check_walk()) == {*PASSES}
+
+
+def test_random_numbers_beside_one_number_are_of_double_precision() -> None:
+    """A tile of single precision times one number of double precision, without axes, is rounded by torch."""
+    text = (
+        "def f(x[i], y[]):\n    axis j = 1\n    T[j]: f64 = sum[i](x[i] * rand(7, i) * 0.5 ** j * y[])\n    return T\n"
+    )
+    program = driver.elaborate(driver.parse(text, "random"))
+    c = driver.compile_program(program, 0, INTERPRETER, LONG, verify=False)
+    operands = {"x": torch.linspace(0.1, 1, 5), "y": torch.tensor(0.3)}
+    for where, (before,), (after,) in pairs(c, operands, bound(program, operands)):
+        np.testing.assert_allclose(after.numpy(), before.numpy(), rtol=1e-12, err_msg=where)
 
 
 @pytest.mark.slow

@@ -236,24 +236,23 @@ class Expressions:
             return Value(Apply("div", (a.expr, below)), ROUNDED, both_finite and safe)
         return Value(Apply("mul", (a.expr, b.expr)), a.degree + b.degree, both_finite)
 
-    def curve(self, x: Expr) -> Expr:
-        """A smooth function that stays far from overflow."""
+    def curve(self, x: Expr, bounded: bool = False) -> Expr:
+        """A smooth function that stays far from overflow; `bounded` ones are finite at infinities too, or NaN."""
         one_plus = Apply("add", (Const(1), Apply("abs", (x,))))
-        return self.pick(
-            [
-                Apply("tanh", (x,)),
-                Apply("exp", (Apply("min", (x, Const(1))),)),
-                Apply("exp2", (Apply("neg", (Apply("abs", (x,)),)),)),
-                Apply("sqrt", (Apply("abs", (x,)),)),
-                Apply("rsqrt", (one_plus,)),
-                Apply("log", (one_plus,)),
-                Apply("erf", (x,)),
-                Apply("log1p", (Apply("abs", (x,)),)),
-                Apply("expm1", (Apply("min", (x, Const(1))),)),
-                Apply("atan2", (x, one_plus)),
-                Apply("cos", (x,)),
-            ]
-        )
+        curves = [
+            Apply("tanh", (x,)),
+            Apply("exp", (Apply("min", (x, Const(1))),)),
+            Apply("exp2", (Apply("neg", (Apply("abs", (x,)),)),)),
+            Apply("sqrt", (Apply("abs", (x,)),)),
+            Apply("rsqrt", (one_plus,)),
+            Apply("log", (one_plus,)),
+            Apply("erf", (x,)),
+            Apply("log1p", (Apply("abs", (x,)),)),
+            Apply("expm1", (Apply("min", (x, Const(1))),)),
+            Apply("atan2", (x, one_plus)),
+            Apply("cos", (x,)),
+        ]
+        return self.pick([c for c in curves if not (bounded and c.op in ("sqrt", "log", "log1p"))])
 
     def integer(self, axes: tuple[str, ...], depth: int, guard: Expr | None) -> Value:
         form = self.pick(["add", "sub", "mul", "floordiv", "mod", "max", "where", "abs"])

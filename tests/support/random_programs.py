@@ -216,14 +216,18 @@ class _Programs(Expressions):
         self.give(name, (rows, columns), body, "f", F32, **reducing("sum", tuple(over), None))
 
     def side(self, axes: tuple[str, ...]) -> Value:
-        """What varies over all of these axes: a tensor of theirs if there is one, or a curve through what there is."""
+        """What varies over all of these axes: a tensor of theirs if there is one, or a curve through what there is.
+
+        Never infinite: the other side may be so small that it is 0 in the type that both are multiplied in.
+        """
         wide = [n for n in self.readable("f") if self.tensors[n].dtype in (F32, F64)]  # what is narrow rounds the other
         own = [n for n in wide if self.tensors[n].finite and self.over(n) == axes]
         if own and self.chance(2):
             return Value(self.own(self.pick(own)), ROUNDED)
         read = self.value("f", axes, 1)
         position = Apply("mul", (Const(0.25), composite(axes)))
-        return Value(self.curve(Apply("add", (read.expr, position))), ROUNDED, read.finite)
+        curve = self.curve(Apply("add", (read.expr, position)), bounded=not read.finite)
+        return Value(curve, ROUNDED, read.finite)
 
     def over(self, name: str) -> tuple[str, ...]:
         """The axes a tensor was defined with."""
