@@ -102,11 +102,22 @@ class Ledger:
         else:
             results += sum(ROWS * self.width(d.inner) // threads // 2 for d in computed)
         tile_of = ROWS * self.width(loop.axis.name) // threads
-        copied = by_descriptor(self.kernel)
-        own = [s for s in lets(loop.body) if isinstance(s.value, Load) and s.value.tensor not in copied]
-        results += sum(tile_of * s.types[0].dtype.size // 4 for s in own if len(s.types[0].axes) > 1)
-        places = [i for s in own if isinstance(s.value, Load) for i in s.value.index]
+        results += sum(tile_of * t.dtype.size // 4 for _, t in self.own)
+        places = [i for v, _ in self.alone for i in v.index]
         return results + tile_of * sum(map(self.is_mixed, places))
+
+    @property
+    def alone(self) -> list[tuple[Load, tile.TileType]]:
+        """What consumers load by themselves in each step."""
+        (loop,) = loops(self.kernel.body)
+        copied = by_descriptor(self.kernel)
+        loads = [(s.value, s.types[0]) for s in lets(loop.body) if isinstance(s.value, Load)]
+        return [(v, t) for v, t in loads if v.tensor not in copied]
+
+    @property
+    def own(self) -> list[tuple[Load, tile.TileType]]:
+        """The tiles among these."""
+        return [(v, t) for v, t in self.alone if len(t.axes) > 1]
 
     @property
     def rows(self) -> int:

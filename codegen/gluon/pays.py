@@ -98,6 +98,8 @@ def _behind(kernel: Kernel, rates: Rates) -> str:
     if not kernel.roles.kept:
         return "it computes nothing between dots"
     if all(e.step == 0 for e in kernel.roles.events):
+        if ledger.own:
+            return "consumers would wait for tiles that they load by themselves"
         if ledger.functions_of_dots(rates, converting=True) >= _UNDER_ONE:
             return "special functions take more than half as long as dots, and hide under one of them alone"
     elif not _picks(kernel, kernel.roles.axis) and ledger.flops // (2 * ROWS) < _SHORT:

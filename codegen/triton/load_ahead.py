@@ -4,19 +4,25 @@
 
 Copies in flight bring what dots multiply. Of what else a block needs, Triton (3.6) copies the rows that reach a side of
 a dot, every thread all that it reads of them, and loads those that are added to a dot's result before that dot begins,
-which waits for memory in each step. A register or two a position keep them instead.
+which waits for memory in each step. Registers keep them instead, two for each position that a thread has of a row,
+where these are not full of tiles.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from math import prod
 
 from einc import tile
 from einc.pipeline import Context
 from einc.tile import Dot, Let, Load, Loop, Ref, Value
-from einc.tile.walk import every_value, lets, rebuild, rewritten, values_in, walk_values
+from einc.tile.blocks import power
+from einc.tile.walk import every_value, lets, rebuild, rewritten, tile_axes, values_in, walk_values
 from einc.tile.windows import by_descriptor
+
+_SHARED = 4  # threads that share a row of a tile
+_REGISTERS = 256  # of a thread, of which some are spilled where tiles take as many
 
 
 def load_ahead(kernel: tile.Kernel, context: Context) -> tile.Kernel:
@@ -28,9 +34,32 @@ def load_ahead(kernel: tile.Kernel, context: Context) -> tile.Kernel:
     def ahead(s: tile.Statement) -> tuple[tile.Statement, ...]:
         if not isinstance(s, Loop):
             return (s,)
-        return (replace(s, ahead=tuple(n for n, load in rows(s) if load.tensor not in copied)),)
+        found = tuple(n for n, load in rows(s) if load.tensor not in copied)
+        wide = _size((s.axis.name,), kernel, context) // _SHARED
+        fits = _tiles(s, kernel, context) + 2 * wide * len(found) <= _REGISTERS
+        return (replace(s, ahead=found if fits else ()),)
 
     return replace(kernel, body=rewritten(kernel.body, lambda s, _: ahead(s)))
+
+
+def _size(axes: tuple[str, ...], kernel: tile.Kernel, context: Context) -> int:
+    """The elements of a tile over these axes."""
+    known = tile_axes(kernel)
+
+    def block(a: str) -> int:
+        chosen, most = kernel.choices.tile(a), power(prod(map(context.size, known[a].axes)))
+        return most if chosen is None else min(chosen.cap, max(most, chosen.least))
+
+    return prod(map(block, axes))
+
+
+def _tiles(loop: Loop, kernel: tile.Kernel, context: Context) -> int:
+    """The registers of a thread that tiles of a step take: what dots give, and what else is loaded."""
+    here = [s for s in lets(loop.body) if len(s.types[0].axes) > 1]
+    read = [x for v in values_in(loop.body) if isinstance(v, Dot) for x in (v.left, v.right)]
+    dots = [v.sides.result for v in values_in(loop.body) if isinstance(v, Dot)]
+    own = [s.types[0].axes for s in here if isinstance(s.value, Load) and Ref(s.names[0]) not in read]
+    return sum(_size(axes, kernel, context) for axes in (*dots, *own)) // (32 * kernel.choices.warps)
 
 
 def spelled(loop: Loop, v: Value) -> Value:

@@ -24,6 +24,7 @@ from einc.passes.estimate.fit import WHOLE_DOT, overflow
 from einc.pipeline import Context, positions
 from einc.pipeline.plan import Planned
 
+_ALONE = 1024  # positions of an axis that are blocks enough
 LONG = WHOLE_DOT  # positions of a group of reduced axes that may be walked within a walk, rather than held
 
 
@@ -127,6 +128,8 @@ def planned(
     else:
         rows, columns = (grid, ()) if walked or whole else (grid[:-1], grid[-1:])
     rows, columns = (_within_blocks(g, equations) for g in (rows, columns))
+    if sum(eq.name in shapes for eq in equations) > 1:
+        rows = _alone(rows, context)
     batch = tuple(a for a in grid if a not in rows and a not in columns)
     for eq in equations:
         if any(t.name in stores for t in eq.outputs) and (without := _unwritten(eq, batch, (rows, columns))):
@@ -155,6 +158,13 @@ def _within_blocks(group: tuple[str, ...], equations: tuple[Equation, ...]) -> t
     """The axes of a group without those that step over blocks of others: a tile over both would be in pieces."""
     far = _far(equations)
     return tuple(a for a in group if a not in far) or group
+
+
+def _alone(rows: tuple[str, ...], context: Context) -> tuple[str, ...]:
+    """The rows along the longest axis alone, where these are many blocks: along several there would be no more of them,
+    and copy engines find only rows that follow each other."""
+    longest = max(rows, key=context.size, default="")
+    return (longest,) if len(rows) > 1 and context.size(longest) >= _ALONE else rows
 
 
 def _unwalkable(equations: tuple[Equation, ...], walked: tuple[str, ...], along: Mapping[str, str]) -> str | None:

@@ -295,9 +295,9 @@ def test_the_passes_that_remain_run() -> None:
 
 
 def test_kernels_without_a_stage_are_complete() -> None:
-    done = einc.compile(ROWS).dump("segment-loops").replace("kernels after segment-loops\n", "kernels\n")
+    done = einc.compile(ROWS).dump("load-ahead").replace("kernels after load-ahead\n", "kernels\n")
     program = einc.compile(done)
-    assert program.dump() == "segment-loops\n"
+    assert program.dump() == "load-ahead\n"
     torch.testing.assert_close(program(torch.ones(2, 3)), torch.ones(2))
 
 

@@ -205,7 +205,7 @@ def fetch(source: Descriptor, corner: Sequence[Any], there: Barrier, slot: Share
 
 def copied(slot: Shared, source: Pointer, mask: Any = None) -> None:
     """A copy by the lanes of a warp, which is there when a barrier that they are told of says so."""
-    slot.array[...] = np.nan
+    slot.array[...] = np.nan if slot.array.dtype.kind == "f" else np.iinfo(slot.array.dtype).min
     found = loaded(source, mask)
     _HERE.lanes = [*getattr(_HERE, "lanes", []), (slot, found)]
 
