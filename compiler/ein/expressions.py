@@ -151,8 +151,10 @@ def walk(e: Expr) -> Iterator[Expr]:
     while stack:
         node = stack.pop()
         yield node
-        if below := children(node):
-            stack.extend(below[::-1])
+        if isinstance(node, Apply):  # as most that have any below are
+            stack += node.args[::-1]
+        elif below := children(node):
+            stack += below[::-1]
 
 
 @lru_cache(maxsize=4096)
