@@ -32,6 +32,7 @@ class Checker:
 
     def __init__(self, kernel: str, buffers: Mapping[str, Buffer], names: Mapping[str, TileType], at: object) -> None:
         self.kernel, self.buffers, self.names, self.at = kernel, buffers, names, at
+        self.asked: list[str] = []  # the names that decide what was found so far
 
     def fail(self, message: str, kind: type[Error], fact: str = "", hint: str = "") -> NoReturn:
         raise Fault(self.at, message, kind, fact=fact, hint=hint, kernel=self.kernel)
@@ -42,6 +43,7 @@ class Checker:
             case tile.Ref(name=name) | tile.ScalarArg(name=name):
                 if name not in self.names:
                     self.fail(f"'{name}' is not bound here", NameError, hint="bind it in a statement before")
+                self.asked.append(name)
                 t = self.names[name]
                 return t.dtype, frozenset(t.axes)
             case tile.Elem():
@@ -125,6 +127,7 @@ class Checker:
 
     def blocked(self, axis: str) -> None:
         """Check that a tile axis of this name exists and has more than one position per program."""
+        self.asked.append(axis)
         t = self.names.get(axis)
         if t is None or t.axes != (axis,):
             found = ", ".join(sorted(n for n, t in self.names.items() if t.axes == (n,)))
