@@ -75,11 +75,12 @@ class Work:
 @dataclass(frozen=True, slots=True)
 class Kept:
     """What there is to do for equations, by dots where they can and by position, what was worked out of plans, by what
-    it is, and the `least` time of equations with what they store."""
+    it is, and the least time of equations: that of `computing` each, and with what they store."""
 
     works: dict[Equation, tuple[Work, ...]] = field(default_factory=dict)
     by_position: dict[Equation, tuple[Work, ...]] = field(default_factory=dict)
     of_plans: dict[str, dict[Planned, Any]] = field(default_factory=dict)
+    computing: dict[Equation, tuple[float, float]] = field(default_factory=dict)
     least: dict[tuple[tuple[Equation, ...], tuple[str, ...]], float] = field(default_factory=dict)
 
 

@@ -31,8 +31,11 @@ def least(model: Model, equations: tuple[Equation, ...], stores: tuple[str, ...]
 def _computing(model: Model, eq: Equation) -> tuple[float, float]:
     """Seconds of all processors that an equation takes for dots and vector operations, and for dots and special
     functions: these two go on at the same time, so that those of several equations add up by themselves."""
-    rates, adds = model.context.target.rates, eq.monoid is not None and eq.monoid.adds
-    ways = (model.works(eq), model.by_position(eq)) if adds else (model.works(eq),)
-    totals = [tuple(map(sum, zip(*((w.dots, w.vector, w.special) for w in way), strict=True))) for way in ways]
-    vector = min(arithmetic(rates, dots, vector, 0.0)[0] for dots, vector, _ in totals)
-    return vector, min(arithmetic(rates, dots, 0.0, special)[0] for dots, _, special in totals)
+    known = model.kept.computing
+    if eq not in known:
+        rates, adds = model.context.target.rates, eq.monoid is not None and eq.monoid.adds
+        ways = (model.works(eq), model.by_position(eq)) if adds else (model.works(eq),)
+        totals = [tuple(map(sum, zip(*((w.dots, w.vector, w.special) for w in way), strict=True))) for way in ways]
+        vector = min(arithmetic(rates, dots, vector, 0.0)[0] for dots, vector, _ in totals)
+        known[eq] = vector, min(arithmetic(rates, dots, 0.0, special)[0] for dots, _, special in totals)
+    return known[eq]
