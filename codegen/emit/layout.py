@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 
 WIDTH = 112
 _INDENT = "    "
@@ -30,7 +31,7 @@ def wrapped(line: str) -> list[str]:
 
 def _is_one_bracket(text: str) -> bool:
     """Is the text a call, a tuple or a list: one pair of brackets, with nothing but a name before it?"""
-    first = next(_outermost(text), None)
+    first = next(iter(_outermost(text)), None)
     return first is not None and first[1] == len(text) - 1 and " " not in text[: first[0]]
 
 
@@ -61,7 +62,13 @@ def _widest_bracket(text: str) -> tuple[int, int] | None:
     return max(pairs, key=lambda pair: pair[1] - pair[0], default=None)
 
 
-def _outermost(text: str) -> Iterator[tuple[int, int]]:
+@lru_cache(maxsize=1024)
+def _outermost(text: str) -> tuple[tuple[int, int], ...]:
+    """Where the outermost pairs of brackets begin and end."""
+    return tuple(_pairs(text))
+
+
+def _pairs(text: str) -> Iterator[tuple[int, int]]:
     depth, start, quote = 0, 0, ""
     for mark in _MARKS.finditer(text):
         n, c = mark.start(), mark.group()
@@ -90,7 +97,7 @@ def _operands(text: str) -> list[str]:
 def _places(text: str, separators: tuple[str, ...]) -> list[int]:
     """Where separators occur outside brackets."""
     found = [n for s in separators for n in _found(text, s)]
-    pairs = list(_outermost(text)) if found else []
+    pairs = _outermost(text) if found else ()
     return sorted(n for n in found if not any(start < n < end for start, end in pairs))
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from einc.base.errors import AxisError
-from einc.ein import AxisDecl, Expr, Extent, Param, Program, Scalar, walk
+from einc.ein import AxisDecl, Expr, Extent, Operand, Param, Program, Scalar, walk
 from einc.ein.printer import print_dims, print_expr
 
 
@@ -44,6 +45,13 @@ def plan(program: Program) -> tuple[Step, ...]:
     Dimensions of one axis come first; then, as soon as all that they need is known, composite dimensions with one
     unknown axis, formulas of axes, and defaults of scalars. Raises `AxisError` at an axis that nothing determines.
     """
+    return _plan(program.params, program.axes)
+
+
+@lru_cache(maxsize=1024)
+def _plan(params: tuple[Operand | Param, ...], axes: tuple[AxisDecl, ...]) -> tuple[Step, ...]:
+    """The same for a signature, which most passes leave as it is."""
+    program = Program("", params, axes, (), ())
     known = {p.name for p in program.scalars if p.default is None}
     steps: list[Step] = []
     candidates = _candidates(program)

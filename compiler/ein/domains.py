@@ -121,6 +121,9 @@ class Domains:
         source = self.named.get(e.tensor)
         if source is None or (nothing and e.guard is not None) or len(source.outputs) > 1:
             return own
+        differs = self._of_tensor(source, nothing)
+        if not differs:
+            return own
         at: dict[str, Expr] = {}
         for group, i in zip(source.dims, e.index, strict=True):
             if in_range_by_form(i, group):
@@ -129,7 +132,7 @@ class Domains:
                 return own  # out of range it is 0, and positions in a composite dimension are not told apart
             else:
                 at[group[0]] = i
-        return own | frozenset(substitute(p, at) for p in self._of_tensor(source, nothing))
+        return own | frozenset(substitute(p, at) for p in differs)
 
     def _of_tensor(self, e: Equation, nothing: float) -> Domain:
         """Where a tensor differs; a reduction of neutral values alone is neutral itself."""

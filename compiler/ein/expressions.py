@@ -23,11 +23,28 @@ class Const:
         object.__setattr__(self, "kind", type(self.value).__name__)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, init=False)
 class AxisValue:
-    """The position along an axis, an integer from 0: `j` in `j <= i`."""
+    """The position along an axis, an integer from 0: `j` in `j <= i`.
+
+    There is one for each axis, so that equal ones are the same: they are compared more often than anything else.
+    """
 
     axis: str
+
+    def __new__(cls, axis: str) -> AxisValue:
+        found = _POSITIONS.get(axis)
+        if found is None:
+            made = object.__new__(cls)
+            object.__setattr__(made, "axis", axis)
+            found = _POSITIONS.setdefault(axis, made)
+        return found
+
+    def __reduce__(self) -> tuple[type[AxisValue], tuple[str]]:
+        return AxisValue, (self.axis,)
+
+
+_POSITIONS: dict[str, AxisValue] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,8 +151,10 @@ def walk(e: Expr) -> Iterator[Expr]:
     while stack:
         node = stack.pop()
         yield node
-        if below := children(node):
-            stack.extend(below[::-1])
+        if isinstance(node, Apply):  # as most that have any below are
+            stack += node.args[::-1]
+        elif below := children(node):
+            stack += below[::-1]
 
 
 @lru_cache(maxsize=4096)

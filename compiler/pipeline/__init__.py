@@ -6,6 +6,7 @@ from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import update_wrapper
 from math import prod
+from operator import is_
 from typing import Any, TypeVar
 
 from einc import ein, tile
@@ -178,12 +179,21 @@ def on_program(f: Callable[[ein.Program, Context], ein.Program]) -> Callable[[St
 
 
 def on_kernels(f: Callable[[tile.Kernel, Context], tile.Kernel]) -> Callable[[State, Context], State]:
-    """A pass on one kernel as a pass on states: it is applied to each."""
+    """A pass on one kernel as a pass on states: it is applied to each.
+
+    A kernel that it changes nothing of stays the same object, of which much is known.
+    """
 
     def run(state: State, context: Context) -> State:
         assert state.schedule is not None
-        kernels = tuple(f(k, context) for k in state.schedule.kernels)
-        return replace(state, schedule=replace(state.schedule, kernels=kernels))
+        before = state.schedule.kernels
+        made = (f(k, context) for k in before)
+        kernels = tuple(k if new == k else new for k, new in zip(before, made, strict=True))
+        return (
+            state
+            if all(map(is_, kernels, before))
+            else replace(state, schedule=replace(state.schedule, kernels=kernels))
+        )
 
     return run
 

@@ -15,6 +15,8 @@ from einc.ein.printer import print_equation
 from einc.pipeline import Pass, State, wellformed
 from einc.tile.choices import POINTER, is_way, order_of
 from einc.tile.faults import Fault
+from einc.tile.verifier import follow, verify_for
+from einc.tile.verifier import verify as verify_schedule
 from einc.tile.walk import every_value, tile_axes
 from einc.tile.windows import box, windows
 
@@ -52,6 +54,8 @@ def check(p: Pass, before: State, after: State, held: Iterable[str] = ()) -> Non
     where = f"after '{p.name}'"
     if after.schedule != before.schedule:
         touched += _of_kernels(after)
+        if after.schedule is not None and before.schedule is not None:
+            follow(after.schedule, before.schedule)
     lasting = () if after == before else tuple(name for name in held if FORMS[name].lasts)
     _demand((*touched, *p.gives, *lasting), after, where)
     was, given = _signature(before.program), _signature(after.program)
@@ -163,9 +167,6 @@ def on_program(f: Callable[[Program], None]) -> Callable[[State], None]:
 
 def on_schedule(state: State) -> None:
     """Every kernel's names, types and axes fit together."""
-    from einc.tile.verifier import verify as verify_schedule
-    from einc.tile.verifier import verify_for
-
     if state.schedule is None:
         raise IllegalIR("there are no kernels")
     verify_schedule(state.schedule)

@@ -32,6 +32,7 @@ class Checker:
 
     def __init__(self, kernel: str, buffers: Mapping[str, Buffer], names: Mapping[str, TileType], at: object) -> None:
         self.kernel, self.buffers, self.names, self.at = kernel, buffers, names, at
+        self.asked: list[str] = []  # the names that decide what was found so far
 
     def fail(self, message: str, kind: type[Error], fact: str = "", hint: str = "") -> NoReturn:
         raise Fault(self.at, message, kind, fact=fact, hint=hint, kernel=self.kernel)
@@ -42,6 +43,7 @@ class Checker:
             case tile.Ref(name=name) | tile.ScalarArg(name=name):
                 if name not in self.names:
                     self.fail(f"'{name}' is not bound here", NameError, hint="bind it in a statement before")
+                self.asked.append(name)
                 t = self.names[name]
                 return t.dtype, frozenset(t.axes)
             case tile.Elem():
@@ -125,6 +127,7 @@ class Checker:
 
     def blocked(self, axis: str) -> None:
         """Check that a tile axis of this name exists and has more than one position per program."""
+        self.asked.append(axis)
         t = self.names.get(axis)
         if t is None or t.axes != (axis,):
             found = ", ".join(sorted(n for n, t in self.names.items() if t.axes == (n,)))
@@ -132,19 +135,20 @@ class Checker:
             self.fail(f"there is no blocked tile axis '{axis}' here", AxisError, fact, "name one of the kernel's")
 
     def dot(self, d: tile.Dot) -> tuple[DType, Axes]:
-        for axis in (*d.sides.result, d.inner):
+        sides = d.sides
+        for axis in (*sides.result, d.inner):
             self.blocked(axis)
         (left, rows), (right, columns), (acc, over) = map(self.value, (d.left, d.right, d.acc))
         for side, axes, allowed in (
-            ("left", rows, d.sides.over(d.row, d.inner)),
-            ("right", columns, d.sides.over(d.inner, d.column)),
-            ("accumulator", over, d.sides.result),
+            ("left", rows, sides.over(d.row, d.inner)),
+            ("right", columns, sides.over(d.inner, d.column)),
+            ("accumulator", over, sides.result),
         ):
             if not axes <= {*allowed}:
                 fact = f"the {side} one over {', '.join(sorted(axes))}, not {', '.join(allowed)}"
                 hint = "dot[rows, columns : inner](x, y)"
                 self.fail("an operand of a dot extends over other axes", AxisError, fact, hint)
-        for p, own in ((d.left_in, d.sides.over(d.row, d.inner)), (d.right_in, d.sides.over(d.inner, d.column))):
+        for p, own in ((d.left_in, sides.over(d.row, d.inner)), (d.right_in, sides.over(d.inner, d.column))):
             if p is not None and not self.mask(p) <= {*own}:
                 fact = f"it takes {', '.join(own)}"
                 message = "the condition where a side of a dot counts extends over other axes"
@@ -154,7 +158,7 @@ class Checker:
             self.fail("a dot's operands do not fit in type", DTypeError, fact, "convert one, or the accumulator")
         if d.product is not None and left != d.product.held:
             self.fail(f"a dot of {left} has no precision", DTypeError, f"{d.product} is of f32", "leave it out")
-        return acc, frozenset(d.sides.result)
+        return acc, frozenset(sides.result)
 
     def folded(self, v: tile.Fold | tile.Scan) -> tuple[DType, Axes]:
         found = [self.value(a) for a in v.args]

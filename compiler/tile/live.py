@@ -8,7 +8,7 @@ from dataclasses import replace
 from operator import is_
 
 from einc import tile
-from einc.tile.walk import own_values, walk_values
+from einc.tile.walk import names_in, own_values
 
 Body = tuple[tile.Statement, ...]
 
@@ -27,7 +27,7 @@ def _live(body: Body, read: set[str]) -> Body:
         if isinstance(s, tile.Loop):
             read.update(c.after for c in s.carried)
             s = _with(s, _live(s.body, read))
-        read.update(_named(*own_values(s)))
+        read |= names_in(*own_values(s))
         kept.append(s)
     return body if len(kept) == len(body) and all(map(is_, reversed(kept), body)) else tuple(kept[::-1])
 
@@ -39,12 +39,8 @@ def _with(s: tile.Loop, body: Body) -> tile.Loop:
     if s.full is None:
         return replace(s, body=body)
     gone = set(_bound(s.body)) - set(_bound(body))
-    holds = tuple(p for p in s.full.holds if gone.isdisjoint(_named(p)))
+    holds = tuple(p for p in s.full.holds if gone.isdisjoint(names_in(p)))
     return replace(s, body=body, full=replace(s.full, holds=holds))
-
-
-def _named(*values: tile.Value) -> Iterator[str]:
-    return (v.name for v in walk_values(*values) if isinstance(v, tile.Ref))
 
 
 def _bound(body: Body) -> Iterator[str]:

@@ -6,7 +6,7 @@ from typing import NoReturn, assert_never
 
 from einc import tile
 from einc.base.errors import AxisError, DTypeError, Error, NameError, ShapeError
-from einc.base.types import F32, F64, I32, I64
+from einc.base.types import F32, F64, I32, I64, DType
 from einc.ein import Program
 from einc.ein.printer import print_dims
 from einc.tile import TileType
@@ -28,14 +28,29 @@ def verify(schedule: tile.Schedule) -> None:
         check_roles(kernel)
 
 
+def follow(schedule: tile.Schedule, before: tile.Schedule) -> None:
+    """What is known of the values of kernels holds in those that come after them, wherever these have them still."""
+    legal = {k.name: k for k in before.kernels}
+    for kernel in schedule.kernels:
+        other = legal.get(kernel.name)
+        if other is not None and other is not kernel and other.buffers == kernel.buffers and _LEGAL in other.lasting:
+            kernel.lasting.setdefault(_LEGAL, other.lasting[_LEGAL])
+
+
+_LEGAL = "legal values"  # of a kernel: by identity, with the names that decide what each is, and with what that is
+Legal = dict[int, tuple[tile.Value, tuple[tuple[str, TileType], ...], tuple[DType, Axes]]]
+
+
 @once_for_all
 def _verify(kernel: tile.Kernel) -> None:
-    _Verifier(kernel).run()
+    verifier = _Verifier(kernel, kernel.lasting.get(_LEGAL, {}))
+    verifier.run()
+    kernel.lasting[_LEGAL] = verifier.legal
 
 
 class _Verifier:
-    def __init__(self, kernel: tile.Kernel) -> None:
-        self.kernel = kernel
+    def __init__(self, kernel: tile.Kernel, known: Legal) -> None:
+        self.kernel, self.known, self.legal = kernel, known, Legal()
         self.buffers = {b.name: b for b in kernel.buffers}
         self.stored: set[str] = set()
 
@@ -68,8 +83,18 @@ class _Verifier:
                     assert_never(s)
         return names
 
+    def value(self, s: tile.Let, names: Names) -> tuple[DType, Axes]:
+        """The element type and the axes of what a statement binds; as they were, where all that decides them is."""
+        found = self.known.get(id(s.value))
+        if found is None or found[0] is not s.value or any(names.get(n) != t for n, t in found[1]):
+            check = self.check(names, s)
+            kind = check.value(s.value)
+            found = s.value, tuple((n, names[n]) for n in dict.fromkeys(check.asked)), kind
+        self.legal[id(s.value)] = found
+        return found[2]
+
     def let(self, s: tile.Let, names: Names, axes: Axes) -> None:
-        dtype, extends = self.check(names, s).value(s.value)
+        dtype, extends = self.value(s, names)
         for name, type_ in zip(s.names, s.types, strict=True):
             if name in names:
                 self.fail(f"'{name}' is bound twice", s, NameError, hint="give the second a name of its own")

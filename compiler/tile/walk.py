@@ -91,8 +91,15 @@ def walk_values(*roots: Value) -> Iterator[Value]:
     while stack:
         node = stack.pop()
         yield node
-        if type(node) not in _LEAVES:
-            stack.extend(values_of(node)[::-1])
+        if isinstance(node, Elem):  # as most that have any below are
+            stack += node.args[::-1]
+        elif type(node) not in _LEAVES:
+            stack += values_of(node)[::-1]
+
+
+def names_in(*roots: Value) -> set[str]:
+    """The names that some expressions read."""
+    return {v.name for v in walk_values(*roots) if isinstance(v, Ref)}
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -234,12 +241,19 @@ def roots(body: tuple[Statement, ...]) -> Iterator[Value]:
 
 def loops(body: Iterable[Statement]) -> Iterator[Loop]:
     """Every loop, outer ones first."""
-    return (s for s in each(body) if isinstance(s, Loop))
+    for s in body:
+        if isinstance(s, Loop):
+            yield s
+            yield from loops(s.body)
 
 
 def lets(body: Iterable[Statement]) -> Iterator[Let]:
     """Every binding, those of loops included."""
-    return (s for s in each(body) if isinstance(s, Let))
+    for s in body:
+        if isinstance(s, Let):
+            yield s
+        elif isinstance(s, Loop):
+            yield from lets(s.body)
 
 
 def values_in(body: tuple[Statement, ...]) -> Iterator[Value]:

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from functools import lru_cache
 from math import ceil, prod
 from typing import Any, TypeVar
 
@@ -29,6 +28,7 @@ from einc.passes.algebra.contraction import contraction, operand_type
 from einc.passes.estimate.again import overhang, read_again, repeated, through_cache
 from einc.passes.estimate.fit import exposure, narrowness
 from einc.passes.estimate.instructions import counted
+from einc.passes.estimate.moved import moved
 from einc.passes.estimate.sides import fills, follow_each_other, line, shapes_of, sides, tile_axes
 from einc.passes.estimate.units import arithmetic, overlapped, reached
 from einc.passes.estimate.waits import elements, is_hidden, loading, masking, multiplying, port, scattering, walking
@@ -74,12 +74,14 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """What there is to do for equations, by dots where they can and by position, and what was worked out of plans, by
-    what it is."""
+    """What there is to do for equations, by dots where they can and by position, what was worked out of plans, by what
+    it is, and the least time of equations: that of `computing` each, and with what they store."""
 
     works: dict[Equation, tuple[Work, ...]] = field(default_factory=dict)
     by_position: dict[Equation, tuple[Work, ...]] = field(default_factory=dict)
     of_plans: dict[str, dict[Planned, Any]] = field(default_factory=dict)
+    computing: dict[Equation, tuple[float, float]] = field(default_factory=dict)
+    least: dict[tuple[tuple[Equation, ...], tuple[str, ...]], float] = field(default_factory=dict)
 
 
 def _once(f: Callable[[Model, Planned], T]) -> Callable[[Model, Planned], T]:
@@ -267,14 +269,12 @@ class Model:
 
     def traffic(self, plan: Planned, count: int) -> dict[str, float]:
         """The bytes of each tensor that is read from outside or stored, in so many walks."""
-        read, found = _places(plan.equations), dict[str, float]()
-        for name in (*sorted(read), *plan.stores):
-            axes = tuple(a for dim in self.shapes[name] for a in dim)
-            again = count if name in read and plan.along & set(axes) else 1
-            size = positions(axes, self.context)
-            if name in read:  # what is picked is less than all
-                size = min(size, sum(positions(at, self.context) for at in read[name]))
-            found[name] = float(size * self.dtypes[name].size * again)
+        found = dict[str, float]()
+        for name, size in moved(plan.equations, plan.stores, self.shapes, self.dtypes, self.context).items():
+            walked = (
+                count > 1 and name not in plan.stores and any(a in plan.along for g in self.shapes[name] for a in g)
+            )
+            found[name] = float(size * count if walked else size)
         for eq in (eq for eq in plan.equations if added_at(eq)):  # what is there is read and written for every term
             found[eq.name] += 2.0 * positions(eq.space, self.context) * self.dtypes[eq.name].size
         return found
@@ -336,13 +336,3 @@ class Model:
                         yield Work(along, 0.0, *counted(made, self.context))
                 return
         yield from self.by_position(eq)
-
-
-@lru_cache(maxsize=1024)
-def _places(equations: tuple[Equation, ...]) -> dict[str, tuple[tuple[str, ...], ...]]:
-    """The axes of the places that equations read each tensor of others at, each group once."""
-    own = {t.name for eq in equations for t in eq.outputs}
-    found: dict[str, dict[tuple[str, ...], None]] = {}
-    for r in (r for eq in equations for e in eq.expressions() for r in ein.reads(e) if r.tensor not in own):
-        found.setdefault(r.tensor, {})[tuple(dict.fromkeys(a for e in r.index for a in ein.axes_of(e)))] = None
-    return {name: tuple(at) for name, at in found.items()}

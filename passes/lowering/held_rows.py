@@ -14,7 +14,7 @@ from einc.passes.lowering.finish import exactly, mean
 from einc.passes.lowering.kernel import Kernel
 from einc.passes.lowering.states import END, Moment, States
 from einc.passes.streaming.closure import links
-from einc.passes.streaming.exact_means import HELD
+from einc.passes.streaming.exact_means import HELD, centred
 from einc.passes.streaming.movement import prime
 from einc.passes.streaming.sweep import Link, Reference
 from einc.passes.streaming.walks import between, written_out
@@ -32,7 +32,7 @@ def refined(kernel: Kernel) -> dict[str, Callable[[], Value]]:
         names = {t.name for eq in equations for t in eq.outputs}
         through = between(kernel.plan.equations, names)
         made = links([written_out(eq, kernel.definitions, through) for eq in equations], over)
-        chain = tuple(link for link in made if isinstance(link, Link))
+        chain = tuple(centred([link for link in made if isinstance(link, Link)]))
         exact = [link for link in chain if link.exact is not None]
         if exact:
             states = States(kernel, chain, over)

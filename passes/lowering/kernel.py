@@ -42,6 +42,8 @@ class Kernel:
         self.known: dict[str, Value] = {}  # tensors and references that have a value here
         self.order: tuple[str, ...] = ()
         self.named = {t.name: eq for eq in program.equations for t in eq.outputs} | self.definitions
+        self.domains = Domains(self.named)
+        self.read = {r.tensor for eq in plan.equations for e in eq.expressions() for r in ein.reads(e)}
         self.within: dict[tuple[str, ...], tile.TileAxis] = {}  # the axes that reductions walk themselves
         self.refined: Mapping[str, Callable[[], Value]] = {}  # reductions with a more exact way to compute them
 
@@ -256,12 +258,11 @@ class Kernel:
 
     def exclusion(self, over: Iterable[str]) -> Exclusion:
         """What a reduction over these axes leaves out, as far as this kernel can tell."""
-        read = {r.tensor for eq in self.plan.equations for e in eq.expressions() for r in ein.reads(e)}
-        stored = read | (self.b.dtypes.keys() if self.context.level == 0 else self.b.given)
+        stored = self.read | (self.b.dtypes.keys() if self.context.level == 0 else self.b.given)
         walked = self.plan.along.union(*self.plan.inner)
         told = telling(self.named, self.definitions, walked, stored - self.definitions.keys())
         absent = self.named.keys() - self.definitions.keys() - stored
-        return Exclusion(frozenset(over), Domains(self.named), self.b.dtypes, told, absent)
+        return Exclusion(frozenset(over), self.domains, self.b.dtypes, told, absent)
 
     def counted(self, eq: Equation, body: Expr) -> Expr:
         """A body guarded where it does not count, comparisons in the form of bounds; itself if all of it counts."""

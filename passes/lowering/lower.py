@@ -26,7 +26,7 @@ from einc.passes.lowering.kernel import Kernel
 from einc.passes.lowering.limits import outermost_bounded
 from einc.passes.lowering.loops import loop, walked
 from einc.passes.lowering.split_walks import in_parts
-from einc.passes.streaming.walks import walks
+from einc.passes.streaming.walks import finished
 from einc.pipeline import Context, State
 from einc.pipeline.plan import Planned
 
@@ -68,7 +68,7 @@ def lowered(program: Program, plan: Planned, context: Context) -> tile.Kernel:
     if plan.walked:
         axes = walked(kernel)
         kernel.b.run_along(plan.scanned, axes[-1])
-        for walk in walks(plan):
+        for walk in finished(plan):
             finish(loop(kernel, axes, walk))
     kernel.store_rest()
     return kernel.b.kernel(plan, grid, whole)

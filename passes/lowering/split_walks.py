@@ -24,7 +24,7 @@ from einc.passes.lowering.kernel import Kernel
 from einc.passes.lowering.limits import Limit
 from einc.passes.lowering.loops import looped, span, walked
 from einc.passes.lowering.states import Moment, States
-from einc.passes.streaming.walks import Walk, walks
+from einc.passes.streaming.walks import Walk, finished
 from einc.pipeline import Context, positions
 from einc.pipeline.plan import Planned
 from einc.tile import Elem, Lit, Ref, Value
@@ -44,7 +44,7 @@ def in_parts(
     program: Program, plan: Planned, context: Context, taken: Iterable[str]
 ) -> tuple[tuple[tile.Kernel, tile.Kernel], tuple[tile.Buffer, ...]]:
     """The two kernels of a plan and the buffers between them, under names that are not taken."""
-    (walk,) = walks(plan)
+    (walk,) = finished(plan)
     first, parts = _each(program, plan, walk, context, set(taken))
     between = dict.fromkeys(b for buffers in parts.values() for b in buffers)
     return (first, _merged(program, plan, walk, context, parts)), tuple(between)

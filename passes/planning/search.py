@@ -2,8 +2,9 @@
 
 Start with one kernel for each equation. Join a kernel with one, or with all, of those whose tensors it reads, or with
 all that read its own, wherever that gains most, until nothing gains; then join kernels that read a tensor in the same
-way. A tensor that nothing outside its kernel reads is then never written. One that is larger than any operand and any
-result, or that holds the scores of two sequences, is written only where that saves more than half of the time.
+way. What a bound shows to gain less is not planned. A tensor that nothing outside its kernel reads is then never
+written. One that is larger than any operand and any result, or that holds the scores of two sequences, is written only
+where that saves more than half of the time.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from einc.ein import Equation, Program, tensors_of
 from einc.ein.conditions import added_at
 from einc.passes.estimate.cost import Kept, Model
 from einc.passes.estimate.fit import WHOLE_DOT, crosses, crowds
+from einc.passes.estimate.least import least
 from einc.passes.estimate.parts import parts
 from einc.passes.estimate.sides import shapes_of, steps
 from einc.passes.estimate.single import alone
@@ -66,7 +68,7 @@ class Search:
         for names in groups:
             group = [p for p in plans if p.equations[0].name in names]
             if len(group) > 1:
-                joined = self.joined(group, flow)
+                joined = self.joined(*self.together(group, flow))
                 if isinstance(joined, Apart):
                     return None
                 found.append(Join(tuple(group), joined, taken=True))
@@ -83,7 +85,7 @@ class Search:
         """The joins that were not taken."""
         flow = Flow(plans)
         for group in flow.candidates():
-            joined = self.joined(group, flow)
+            joined = self.joined(*self.together(group, flow))
             yield Join(tuple(group), joined.reason if isinstance(joined, Apart) else joined)
 
     def seconds(self, plan: Planned) -> float:
@@ -92,6 +94,10 @@ class Search:
             _, known[plan] = parts(self.model, plan)
         return known[plan]
 
+    def total(self, group: Iterable[Planned]) -> float:
+        """The seconds of kernels one after the other."""
+        return sum(map(self.seconds, group))
+
     def best(self, plans: list[Planned]) -> tuple[list[Planned], Planned] | None:
         """The kernels whose join gains most, and the joined kernel; None if nothing gains."""
         flow = Flow(plans)
@@ -99,24 +105,41 @@ class Search:
         return self.most(candidates, flow) or self.most(flow.siblings(), flow) or self.least_memory(candidates, flow)
 
     def most(self, groups: Iterable[list[Planned]], flow: Flow) -> tuple[list[Planned], Planned] | None:
-        """The group whose join gains most, and the joined kernel."""
+        """The group whose join gains most, and the joined kernel; of equal ones the first.
+
+        Groups are looked at in the order of what they may gain at most, up to the first that may gain less than one
+        does.
+        """
+        unions = [(n, group, self.together(group, flow)) for n, group in enumerate(groups)]
+        bounds = [(self.total(group) - least(self.model, *union), n, group, union) for n, group, union in unions]
         found: tuple[list[Planned], Planned] | None = None
-        most = 0.0
-        for group, joined in self.feasible(groups, flow):
-            gain = sum(map(self.seconds, group)) - self.seconds(joined)
-            if gain > most:
-                most, found = gain, (group, joined)
+        most, first = 0.0, 0
+        for bound, n, group, union in sorted(bounds, key=lambda b: (-b[0], b[1])):
+            if bound < most:
+                break
+            joined = self.joined(*union)
+            if isinstance(joined, Apart):
+                continue
+            gain = self.total(group) - self.seconds(joined)
+            if gain > most or (found is not None and gain == most and n < first):
+                most, first, found = gain, n, (group, joined)
         return found
 
     def least_memory(self, groups: Iterable[list[Planned]], flow: Flow) -> tuple[list[Planned], Planned] | None:
         """The group that loses least of those that pass on fewer large tensors when joined, and the joined kernel."""
         found: tuple[list[Planned], Planned] | None = None
-        least = FOR_MEMORY
-        for group, joined in self.feasible(groups, flow):
-            loss = self.seconds(joined) / sum(map(self.seconds, group))
-            spared = self.passed(group) - self.large(joined)
-            if spared and loss <= min(least, self.worth(spared, [joined])):
-                least, found = loss, (group, joined)
+        most = FOR_MEMORY
+        for group in groups:
+            equations, stores = self.together(group, flow)
+            spared, alone = self.passed(group) - self.passing(stores), self.total(group)
+            if not spared or least(self.model, equations, stores) > most * alone:
+                continue
+            joined = self.joined(equations, stores)
+            if isinstance(joined, Apart):
+                continue
+            loss = self.seconds(joined) / alone
+            if loss <= min(most, self.worth(spared, [joined])):
+                most, found = loss, (group, joined)
         return found
 
     def worth(self, spared: Collection[str], plans: Iterable[Planned]) -> float:
@@ -127,31 +150,27 @@ class Search:
         within = any(p.inner for p in plans) and scores(self.program, self.context).isdisjoint(spared)
         return WITHIN if within else FOR_MEMORY
 
-    def feasible(self, groups: Iterable[list[Planned]], flow: Flow) -> Iterator[tuple[list[Planned], Planned]]:
-        """The groups that can share a kernel, each with the joined kernel."""
-        for group in groups:
-            joined = self.joined(group, flow)
-            if isinstance(joined, Planned):
-                yield group, joined
-
-    def large(self, plan: Planned) -> frozenset[str]:
-        """The `large` tensors that a kernel passes on to others."""
-        return self.spared.intersection(plan.stores).difference(self.program.results)
+    def passing(self, stores: Collection[str]) -> frozenset[str]:
+        """The `large` tensors that a kernel which stores these passes on to others."""
+        return self.spared.intersection(stores).difference(self.program.results)
 
     def passed(self, plans: Iterable[Planned]) -> frozenset[str]:
         """The large tensors that kernels pass on."""
-        return frozenset(t for p in plans for t in self.large(p))
+        return frozenset(t for p in plans for t in self.passing(p.stores))
 
-    def joined(self, group: list[Planned], flow: Flow) -> Planned | Apart:
-        """The cheapest plan for the equations of several kernels, or why these cannot be one."""
+    def together(self, group: Sequence[Planned], flow: Flow) -> tuple[tuple[Equation, ...], tuple[str, ...]]:
+        """The equations of several kernels, and the tensors that one kernel for all of them stores."""
         inside = {eq.name for p in group for eq in p.equations}
-        if len(inside) > _MOST_EQUATIONS:
-            return Apart(f"{len(inside)} equations are too many for one kernel")
         own = {id(p) for p in group}
         outside = {name for p, read in zip(flow.plans, flow.reads, strict=True) if id(p) not in own for name in read}
         equations = tuple(eq for eq in self.program.equations if eq.name in inside)
         names = tuple(t.name for eq in equations for t in eq.outputs)
-        stores = tuple(n for n in names if n in outside or n in self.program.results)
+        return equations, tuple(n for n in names if n in outside or n in self.program.results)
+
+    def joined(self, equations: tuple[Equation, ...], stores: tuple[str, ...]) -> Planned | Apart:
+        """The cheapest plan for equations in one kernel that stores these tensors, or why they cannot be in one."""
+        if len(equations) > _MOST_EQUATIONS:
+            return Apart(f"{len(equations)} equations are too many for one kernel")
         known = self.memory.joined
         if (equations, stores) not in known:
             known[equations, stores] = self.shared(equations, stores)

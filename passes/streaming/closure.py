@@ -12,13 +12,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 
 from einc import ein
 from einc.ein import ONE, ZERO, Apply, Const, Equation, Expr, Read
 from einc.ein.monoids import MONOIDS
 from einc.passes.algebra.folding import call
 from einc.passes.algebra.signs import makes_no_negative, not_negative
-from einc.passes.streaming.exact_means import centred
 from einc.passes.streaming.monomials import Expansion, Monomial, written
 from einc.passes.streaming.movement import NEW, Movement, prime
 from einc.passes.streaming.sweep import Accumulator, Link, NotClosed, Reference, extents_of
@@ -26,6 +26,7 @@ from einc.passes.streaming.sweep import Accumulator, Link, NotClosed, Reference,
 _MOST_ACCUMULATORS = 12
 
 
+@lru_cache(maxsize=4096)
 def _read(eq: Equation) -> frozenset[str]:
     """The tensors that an equation reads."""
     return frozenset(name for e in eq.expressions() for name in ein.tensors_of(e))
@@ -58,15 +59,14 @@ def links(
     for eq in chain:
         if lost.isdisjoint(sources(eq)):
             whole = written(eq)
-            closure = _Closure(whole, frozenset(moving), maxima, frozenset(positive), tuple(over), taken, named)
-            link = _mixed(whole, blurred) or closure.link()
+            link = _mixed(whole, blurred) or _linked(whole, moving, maxima, positive, tuple(over), taken, named)
             positive |= {eq.name} if makes_no_negative(whole, positive) else set()
         else:
             link = NotClosed(eq, eq.body, "it depends on a value that is known only after a walk")
         found.append(link)
         (lost if isinstance(link, NotClosed) else moving).add(eq.name)
         lost |= {t.name for t in eq.outputs[1:]}
-    return centred(_hatted(found))
+    return _hatted(found)
 
 
 def closed(
@@ -78,9 +78,45 @@ def closed(
 ) -> Link | None:
     """A reduction that reads references by name as a link, if its accumulators can follow them."""
     taken = {t.name for t in eq.outputs} | {r.tensor for e in eq.expressions() for r in ein.reads(e)}
-    closure = _Closure(eq, frozenset(references), frozenset(maxima), frozenset(positive), tuple(over), taken)
-    link = closure.link()
+    link = _linked(eq, references, maxima, positive, tuple(over), taken, {})
     return link if isinstance(link, Link) else None
+
+
+def _linked(
+    eq: Equation,
+    moving: Collection[str],
+    maxima: Collection[str],
+    positive: Collection[str],
+    over: tuple[str, ...],
+    taken: set[str],
+    named: dict[Expr, str],
+) -> Link | NotClosed:
+    """An equation as a link, or why it is none; adds to the names that are taken, and to the references that have one.
+
+    Only what it reads of the chain decides that: a search asks for the same links in many chains.
+    """
+    read = _read(eq)
+    reads = [frozenset(read.intersection(names)) for names in (moving, maxima, positive)]
+    own = frozenset(name for name in taken if name.startswith(f"{eq.name}_"))
+    link, names, references = _link(eq, *reads, over, own, frozenset(named.items()))
+    taken |= names
+    named |= references
+    return link
+
+
+@lru_cache(maxsize=4096)
+def _link(
+    eq: Equation,
+    moving: frozenset[str],
+    maxima: frozenset[str],
+    positive: frozenset[str],
+    over: tuple[str, ...],
+    taken: frozenset[str],
+    named: frozenset[tuple[Expr, str]],
+) -> tuple[Link | NotClosed, set[str], dict[Expr, str]]:
+    """An equation as a link, or why it is none; the names that are taken then, and the references that have one."""
+    closure = _Closure(eq, moving, maxima, positive, over, {*taken}, dict(named))
+    return closure.link(), closure.taken, closure.named
 
 
 def _mixed(eq: Equation, blurred: Collection[str]) -> NotClosed | None:
@@ -109,7 +145,7 @@ class _Closure:
     positive: frozenset[str]
     over: tuple[str, ...]
     taken: set[str]
-    named: dict[Expr, str] = field(default_factory=dict)  # the references of all links, by what they are made of
+    named: dict[Expr, str]  # the references of all links that are no reads, by what they are made of
     references: dict[Expr, Reference] = field(default_factory=dict)
 
     def fresh(self, stem: str) -> str:
@@ -162,7 +198,8 @@ class _Closure:
         if known is None:
             seen = not extents_of(e).isdisjoint(self.over)
             name = e.tensor if isinstance(e, Read) else self.named.get(e)
-            name = self.named[e] = name or self.fresh(f"ref{len(self.references) or ''}")
+            if name is None:
+                name = self.named[e] = self.fresh(f"ref{len(self.references) or ''}")
             known = self.references[e] = Reference(name, axes, e, 0, seen)
         return Read(known.name, tuple(ein.AxisValue(a) for a in axes))
 

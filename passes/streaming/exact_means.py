@@ -12,13 +12,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from einc import ein
 from einc.ein import ONE, ZERO, Apply, Const, Equation, Expr, Extent, Read
 from einc.ein.rewriting import read_as
 from einc.passes.algebra.folding import call, indicator
 from einc.passes.streaming.movement import Movement
-from einc.passes.streaming.sweep import Accumulator, Link, NotClosed, Reference
+from einc.passes.streaming.sweep import Accumulator, Link, Reference
 
 HELD = "#"  # follows the name of an accumulator where the value it holds is meant, and not its link's of the same name
 _INFINITE = Const(float("inf"))
@@ -33,9 +34,8 @@ class _Mean:
     count: Expr
 
 
-def centred(chain: Sequence[Link | NotClosed]) -> list[Link | NotClosed]:
-    """The chain with values finished at exact means, where their first moments are carried."""
-    closed = [link for link in chain if isinstance(link, Link)]
+def centred(closed: Sequence[Link]) -> list[Link]:
+    """The links of a walk with values finished at exact means, where their first moments are carried."""
     sums = {link.equation.name: link.equation for link in closed if _is_plain_sum(link)}
     drifts: dict[Expr, Expr] = {}
     totals: dict[str, Expr] = {}
@@ -51,8 +51,7 @@ def centred(chain: Sequence[Link | NotClosed]) -> list[Link | NotClosed]:
             own = Read(mean.total.name, moment.index)
             totals[mean.total.name] = _where_finite(Apply("add", (Apply("mul", (mean.count, r.value)), moment)), own)
             means[r.value] = Apply("add", (r.value, drifts[r.value]))
-    done = (_finished(link, drifts, totals) if isinstance(link, Link) else link for link in chain)
-    return [_with_means(link, means) if isinstance(link, Link) else link for link in done]
+    return [_with_means(_finished(link, drifts, totals), means) for link in closed] if drifts else [*closed]
 
 
 def _finished(link: Link, drifts: Mapping[Expr, Expr], totals: Mapping[str, Expr]) -> Link:
@@ -127,8 +126,9 @@ def _product(e: Expr) -> list[Expr]:
     return [f for a in e.args for f in _product(a)] if isinstance(e, Apply) and e.op == "mul" else [e]
 
 
+@lru_cache(maxsize=4096)
 def _factors(e: Expr) -> Counter[Expr]:
-    """The factors of a product; a mask around it counts as a factor."""
+    """The factors of a product; a mask around it counts as a factor. Nobody changes what it gives."""
     match e:
         case Apply(op="where", args=(p, x, zero)) if zero in (ZERO, Const(0.0)):
             return Counter([indicator(p)]) + _factors(x)

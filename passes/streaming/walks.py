@@ -14,6 +14,7 @@ from einc import ein
 from einc.ein import Equation, Expr, Read
 from einc.ein.guards import positions
 from einc.passes.streaming.closure import links
+from einc.passes.streaming.exact_means import centred
 from einc.passes.streaming.sweep import Link, NotClosed
 from einc.pipeline.plan import Planned
 
@@ -40,6 +41,12 @@ def walks(plan: Planned) -> tuple[Walk, ...]:
     equations = tuple(eq for eq in plan.equations if any(t.name in wanted for t in eq.outputs))
     stores = tuple(name for name in plan.stores if any(name == t.name for eq in along for t in eq.outputs))
     return _walks(Planned(equations, stores=stores, walked=plan.walked, scanned=plan.scanned))
+
+
+@lru_cache(maxsize=1024)
+def finished(plan: Planned) -> tuple[Walk, ...]:
+    """The same walks with values finished at exact means, which take no other time: kernels are made of these."""
+    return tuple(replace(walk, links=tuple(centred(walk.links))) for walk in walks(plan))
 
 
 def _late(plan: Planned) -> list[Equation]:
