@@ -67,11 +67,11 @@ def check_fit(kernel: Kernel, row: str, copied: AbstractSet[str]) -> None:
     if any(not types[n].is_int for n in shared(kernel)):
         raise Unfit("its rows share a number that is no integer")
     axes = tile_axes(kernel)
-    homes = {row, *(d.column for d, _ in multiplied(kernel))}
+    homes = {row, *(d.column for d, _ in multiplied(kernel)), *(a.name for a in kernel.whole)}
     computed = [s.value for s in bindings(kernel) if not (isinstance(s.value, Load) and s.value.tensor in copied)]
     for v in walk_values(*computed):
         if isinstance(v, Ref) and v.name in axes and axes[v.name].blocked and v.name not in homes:
-            raise Unfit(f"{v.name} is no column of a dot, and consumers have no tile along it")
+            raise Unfit(f"consumers have no tile along {v.name}")
     (loop,) = loops(kernel.body)
     for s in lets(loop.body):
         if isinstance(s.value, Fold) and s.value.axis == row:
