@@ -33,10 +33,13 @@ def _lines(kernel: Kernel, roles: Roles) -> Iterator[str]:
     yield f"copies {'; '.join((*held, *rings))}: {taken >> 10} KiB of shared memory"
     late = [n for n, step in roles.dots.items() if step < 0]
     adding = [e.dot for e in roles.events if isinstance(e, Finish) and e.step < 0 and e.dot not in late]
-    early = [n for n in roles.dots if n not in (*late, *adding)]
+    own = [n for n in roles.kept if n not in late]
+    early = [n for n in roles.dots if n not in (*late, *adding, *own)]
     turns = ", which consumers begin in turn" * roles.in_turn
     if late:
         yield f"computes a block between the dots {', '.join(early)} of it and {', '.join(late)} of the last one{turns}"
+    if own:
+        yield f"computes what one of the dots {', '.join(early)} decides under the others, then {', '.join(own)}"
     if adding:
         yield f"begins the dots {', '.join(adding)} of a block before those of the last one are finished"
     if roles.onward:
