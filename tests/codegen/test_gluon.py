@@ -326,6 +326,17 @@ def test_threads_compute_gradients(mask: str, rows: int, keys: int) -> None:
         np.testing.assert_allclose(found.numpy(), wanted, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.aot
+@pytest.mark.parametrize("width", [64, 128])
+def test_gradients_leave_registers_for_rows_of_numbers(width: int) -> None:
+    """Two results, two scores and their rows fill them: few are spilled, and none where heads are narrow."""
+    begin, end = MASKS["full"]
+    made = compiled(BACKWARD.format(mask=begin, end=end), {**MANY, "i": 4096, "j": 4096, "d": width, "e": width})
+    for kernel in compile_ahead(made.emitted, made.target, made.sizes):
+        assert kernel.shared <= made.target.shared
+        assert kernel.spills <= (0 if width == 64 else 32)
+
+
 RESIDUAL = """
 def f(Q[b, h, i, d], K[b, h, j, d], V[b, h, j, d]):
     S[b, h, i, j] = {scale}Q[b, h, i, d] * K[b, h, j, d]

@@ -35,3 +35,17 @@ def test_reads(name: str) -> None:
 def test_products(name: str) -> None:
     sizes = {"b": 2, "i": 1000, "j": 776, "k": 520}
     assert max(errors(test_gluon_products.program(name), sizes, {})) <= 4 * ROUNDING
+
+
+@pytest.mark.parametrize(("rows", "keys", "width"), [(300, 457, 128), (1024, 1024, 64)])
+@pytest.mark.parametrize("mask", test_gluon.MASKS)
+def test_gradients(mask: str, rows: int, keys: int, width: int) -> None:
+    begin, end = test_gluon.MASKS[mask]
+    text = test_gluon.BACKWARD.format(mask=begin, end=end)
+    assert max(errors(text, {**LONG, "i": rows, "j": keys, "d": width, "e": width}, {})) <= 4 * ROUNDING
+
+
+@pytest.mark.parametrize("read", ["Q[b, h, i, d]", "sum[d](Q[b, h, i, d] * Q[b, h, i, d])"])
+def test_what_is_held_for_dots_is_computed_with(read: str) -> None:
+    text = test_gluon.RESIDUAL.format(scale="", read=read)
+    assert max(errors(text, {**LONG, "i": 300, "j": 457}, {})) <= 4 * ROUNDING
