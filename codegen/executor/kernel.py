@@ -20,7 +20,7 @@ from einc.codegen.executor.scales import multiply_less, scale_early
 from einc.codegen.executor.values import Values
 from einc.ein.arithmetic import ScalarValue
 from einc.tile.peel import peeled
-from einc.tile.walk import carried_axes, loops, repeated_axes, segments, tile_axes, values_in
+from einc.tile.walk import loops, repeated_axes, segments, tile_axes, values_in
 
 _MOST_OFFSETS = 64  # the most offsets of a window that are walked one by one
 _ALIGNED = 64  # positions that blocks of a walk are a multiple of, as matrix products are faster then
@@ -71,7 +71,7 @@ class Compiler:
         self.statements = multiply_less(kernel, scale_early(kernel.body))
         self.pruned = self.adds = False
         self.small = False
-        self.bounded, self.held = _bounded(kernel.body), carried_axes(kernel.body)
+        self.bounded, self.held = _bounded(kernel.body), _carried(kernel.body)
         dims: list[Dim] = []
         positions: dict[str, Affine] = {}
         members: dict[str, tuple[int, ...]] = {}
@@ -283,6 +283,11 @@ def _single(d: Dim) -> Dim:
 
 def _least(value: Tensor | bool, which: Callable[[Tensor], Tensor]) -> int:
     return int(which(cast(Tensor, value)))
+
+
+def _carried(body: tuple[tile.Statement, ...]) -> frozenset[str]:
+    """The axes of loops whose states have all positions of a block."""
+    return frozenset(s.axis.name for s in loops(body) if any(s.axis.name in c.type.axes for c in s.carried))
 
 
 def _bounded(body: Sequence[tile.Statement]) -> frozenset[str]:

@@ -308,11 +308,6 @@ def tile_axes(kernel: Kernel) -> Mapping[str, TileAxis]:
     return {a.name: a for a in (*kernel.grid, *kernel.whole, *(loop.axis for loop in loops(kernel.body)))}
 
 
-def carried_axes(body: Iterable[Statement]) -> frozenset[str]:
-    """The axes of loops whose states have all positions of a block."""
-    return frozenset(s.axis.name for s in loops(body) if any(s.axis.name in c.type.axes for c in s.carried))
-
-
 def repeated_axes(kernel: Kernel) -> frozenset[str]:
     """The blocked axes of the grid that a stored tensor lacks: every block writes it, even one without positions.
 
