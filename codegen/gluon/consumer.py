@@ -110,7 +110,15 @@ class Consumer(Epilogue, Clearing):
         if names is None or (isinstance(s, Let) and s.names[0] in names - self.frame.slots.keys()):
             yield from (x for x in walk_values(*own_values(s)) if isinstance(x, Ref) and x.name in self.frame.slots)
 
-    def from_slots(self, s: Let) -> Iterator[str]:
+    def bind(self, names: set[str], statements: tuple[Statement, ...]) -> Iterator[str]:
+        """The bindings of these names, what is held in slots among them: it is read from there."""
+        for s in statements:
+            if isinstance(s, Let) and s.names[0] in names & self.frame.slots.keys():
+                yield self.from_slots(s)
+            else:
+                yield from super().bind(names, (s,))
+
+    def from_slots(self, s: Let) -> str:
         name, axes = s.names[0], s.types[0].axes
         found = self.take("value", name, name)
         self.write.types[name] = s.types[0]
@@ -118,7 +126,7 @@ class Consumer(Epilogue, Clearing):
         column, start = self.part
         if column in axes:
             code += f".slice({start}, {PART}, {axes.index(column)})"
-        yield f"{found} = {code}.load({self.tiles[axes]})"
+        return f"{found} = {code}.load({self.write.tiles[axes]})"
 
     def layouts(self) -> Iterator[str]:
         for (_, x), name in self.tiles.items():

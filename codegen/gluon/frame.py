@@ -200,15 +200,7 @@ class Part(KernelWriter):
         return found
 
     def bind(self, names: set[str], statements: tuple[tile.Statement, ...]) -> Iterator[str]:
-        """The bindings of these names among some statements."""
+        """The bindings of these names among some statements, but for what is shared or loaded to slots."""
         for s in statements:
-            if not isinstance(s, Let) or s.names[0] not in names:
-                continue
-            if s.names[0] in self.frame.slots:
-                yield from self.from_slots(s)
-            elif s.names[0] not in self.frame.shared:
+            if isinstance(s, Let) and s.names[0] in names and s.names[0] not in (*self.frame.shared, *self.frame.slots):
                 yield from wrapped(self.let(s, {}))
-
-    def from_slots(self, s: Let) -> Iterator[str]:
-        """The binding of what is held in slots, by who computes with it."""
-        raise NotImplementedError(f"{s.names[0]} is held for consumers")

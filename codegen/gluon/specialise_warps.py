@@ -90,7 +90,7 @@ def _specialised(kernel: Kernel, context: Context) -> Kernel:
     raise reason
 
 
-def kept_by_lanes(v: Load, kernel: Kernel) -> bool:
+def _by_lanes(v: Load, kernel: Kernel) -> bool:
     """Can lanes copy a row of numbers as it lies in memory?"""
     stored = next(b.dtype for b in kernel.buffers if b.name == v.tensor)
     return stored == v.dtype and v.part is None and v.dtype.size == _LANE
@@ -203,7 +203,7 @@ class _Pipeline:
         self.late = [n for n, d in self.dots.items() if self.depends(d.left) or self.depends(d.right)]
         self.adding = [n for n in self.dots if n not in self.late and self.adds(n)]
         self.early = [n for n in self.dots if n not in (*self.late, *self.adding)]
-        self.rows = [n for n, v in rows(self.loop) if v.tensor not in copied and kept_by_lanes(v, kernel)]
+        self.rows = [n for n, v in rows(self.loop) if v.tensor not in copied and _by_lanes(v, kernel)]
 
     def depends(self, v: tile.Value, on: frozenset[str] | None = None) -> bool:
         """Does a value depend on a dot of the loop, or on one of some?"""

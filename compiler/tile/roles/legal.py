@@ -1,8 +1,8 @@
 """Whether the roles of a kernel's warps are legal: that nothing is read before it is there, or after it is given up.
 
 Every load of a ring is read by dots between the wait for its block and its release, in each step, and so are the rows
-that arrive with it, by what is made; every dot is begun
-once, and finished once; all that the loop's body binds is made; and there are registers for all threads.
+that arrive with it, by what is made; every dot is begun once, and finished once; all that the loop's body binds is
+made; and there are registers for all threads.
 """
 
 from __future__ import annotations
