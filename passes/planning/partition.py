@@ -69,9 +69,9 @@ def _check(number: int, most: int) -> None:
 
 # The alternatives to a program, given its kernels.
 _ALTERNATIVES: tuple[Callable[[Program, Sequence[Planned], Context], Iterator[Alternative]], ...] = (
-    materialised,
+    nested,  # before what a sum reads is stored for it alone, or computed again
     recomputed,
-    nested,
+    materialised,
     shared,
     one_by_one,
     picked,

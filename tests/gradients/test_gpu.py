@@ -6,6 +6,7 @@ Torch may add up in parts. Rounding of a sum that a kernel adds up one by one gr
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from math import sqrt
 from typing import Any
@@ -16,6 +17,8 @@ from torch import Tensor
 
 import einc
 from tests.gradients import test_library as library
+from tests.gradients.compare import call, error
+from tests.gradients.test_schedules import SCORES, attention
 from tests.library.cases import EPSILON, Case
 from tests.whole.test_library import every_case
 
@@ -69,3 +72,24 @@ def test_library(case: Case, dtype: torch.dtype) -> None:
         assert library.spread(found, exact, n) <= max(each, library.FACTOR * max([EPSILON[dtype], *known])), n
     again = c.repeatedly(kernels, c.operands, cotangents)
     assert all(torch.equal(a[n], b[n]) for a, b in zip(found, again, strict=True) for n in c.by)
+
+
+@pytest.mark.parametrize("score", SCORES)
+def test_what_scores_are_made_with(score: str) -> None:
+    """Of a size at which its gradient is summed beside those of queries and keys."""
+    axes = {"b": 2, "h": 4, "i": 1024, "j": 1024, "d": 64, "e": 64}
+    text = attention(score)
+    torch.manual_seed(0)
+    operands = {
+        name: torch.randn([axes[a] for a in dims.split(", ")]).to(torch.bfloat16)
+        for name, dims in re.findall(r"(\w)\[([^\]]*)\]: bf16", text)
+    }
+    operands |= {n: t.abs() + 1 for n, t in operands.items() if n in "TU"}
+    c = call(text, **operands)
+    exact = c.in_torch()
+    program = einc.compile(text)
+    found, again = (c.through(on_gpu(lambda values: program(**values)), c.operands) for _ in range(2))
+    for n in c.by:
+        # in parts of 1 where softmax cancels a bias, and its gradient is 0
+        assert error(found[n], exact[n], 1.0) <= library.FACTOR * EPSILON[torch.bfloat16], n
+        assert torch.equal(found[n], again[n])

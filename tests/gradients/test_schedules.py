@@ -159,6 +159,52 @@ def test_the_gradient_of_a_bias_walks_the_batch_and_reads_a_number_for_each_row(
     assert not any(eq.over == ("e",) and eq.axes == ("b", "h", "i") for eq in plan.of(made.state.program).equations)
 
 
+SCORES = {
+    "S + T[j]": ("T[j]",),
+    "S + T[b, j]": ("T[b, j]",),
+    "S + T[h, j]": ("T[h, j]",),
+    "S + T[h, i]": ("T[h, i]",),
+    "S + T[h]": ("T[h]",),
+    "S * T[h]": ("T[h]",),
+    "S * T[i]": ("T[i]",),
+    "S * T[h, j]": ("T[h, j]",),
+    "T[h] * tanh(S / T[h])": ("T[h]",),
+    "where(j <= i, S + T[h] * (j - i), -inf)": ("T[h]",),
+    "where(j <= i, S + T[h, i] - U[h, j], -inf)": (
+        "T[h, i]",
+        "U[h, j]",
+    ),
+}
+
+
+def attention(score: str) -> str:
+    """Attention with such scores."""
+    more = ", ".join(f"{tensor}: bf16" for tensor in SCORES[score])
+    return f"""def f(Q[b, i, h, d]: bf16, K[b, j, h, d]: bf16, V[b, j, h, e]: bf16, {more}):
+    S[b, h, i, j] = rsqrt(|d|) * Q[b, i, h, d] * K[b, j, h, d]
+    P[b, h, i, j] = softmax[j]({score})
+    O[b, i, h, e] = P[b, h, i, j] * V[b, j, h, e]
+    return O
+"""
+
+
+@pytest.mark.parametrize("score", SCORES)
+def test_what_scores_are_made_with_has_its_gradient_beside_theirs(score: str) -> None:
+    """Summed along a walk that is there anyway, and over the rest from what that leaves: no more dots, and no scores in
+    memory."""
+    sizes = {"b": 4, "h": 16, "i": 4096, "j": 4096, "d": 64, "e": 64}
+    program = driver.elaborate(driver.parse(attention(score)))
+    wanted = [p.name for p in program.operands]
+    second = behind(ahead(program, wanted, 2, MACHINES["sm_90"], sizes), program.results).program
+    schedule = driver.compile_program(second, 2, MACHINES["sm_90"], every_extent(second, sizes, {})).state.schedule
+    assert schedule is not None
+    assert not [b for b in schedule.intermediates if {"i", "j"} <= {axis for dim in b.dims for axis in dim}]
+    dots = [
+        sum(isinstance(v, tile.Dot) for loop in loops(k.body) for v in values_in(loop.body)) for k in schedule.kernels
+    ]
+    assert sorted(filter(None, dots)) == [3, 4]
+
+
 def test_attention_is_differentiated_in_one_walk_on_a_cpu() -> None:
     """Scores, weights and their gradients once, and what becomes of them along both of their axes: five products."""
     (case,) = (c for c in CASES if c.name == "attention/mha")
