@@ -24,6 +24,8 @@ def walked(kernel: Kernel) -> tuple[Loop, str]:
     if len(found) != 1 or found[0] not in kernel.body:
         raise Unfit(f"it has {len(found)} loops")
     (loop,) = found
+    if not all(isinstance(s, Let) for s in loop.body):
+        raise Unfit("its walk stores tiles")
     dots = multiplied(kernel)
     inside = [v for v in values_in(loop.body) if isinstance(v, Dot)]
     rows = {d.row for d in inside}

@@ -49,3 +49,7 @@ def test_gradients(mask: str, rows: int, keys: int, width: int) -> None:
 def test_what_is_held_for_dots_is_computed_with(read: str) -> None:
     text = test_gluon.RESIDUAL.format(scale="", read=read)
     assert max(errors(text, {**LONG, "i": 300, "j": 457}, {})) <= 4 * ROUNDING
+
+
+def test_what_walks_store_is_stored() -> None:
+    assert max(errors(test_gluon.SCORES, {**LONG, "i": 300, "j": 457}, {})) <= 4 * ROUNDING
