@@ -22,6 +22,7 @@ from einc.passes.kernels.leave_out import leave_out
 from einc.passes.kernels.mask_edges import mask_edges
 from einc.passes.kernels.order_grid import order_grid
 from einc.passes.kernels.place_loads import place_loads
+from einc.passes.kernels.place_rows import place_rows
 from einc.passes.kernels.place_scales import place_scales
 from einc.passes.kernels.segment_loops import segment_loops
 from einc.passes.lowering.lower import lower
@@ -145,6 +146,14 @@ PIPELINE: tuple[Pass, ...] = (
         "T[o] = monoid[r](f)  -->  kernel T: grid o, loop r: state = combine(state, fold(f));  store T",
         "an equation says what is computed, a kernel how",
         lower,
+        gives=("lowered",),
+    ),
+    Pass(
+        "place-rows",
+        "x - r - s  -->  x - (r + s);  loop j: f32(j - i)  -->  c = min[i](i); r = f32(i - c); loop j: f32(j - c) - r",
+        "what only a row or a column decides is computed once for it, and not at every element",
+        on_kernels(lambda kernel, _: place_rows(kernel)),
+        level=1,
         gives=("lowered",),
     ),
     Pass(

@@ -119,7 +119,7 @@ TRITON = Backend(
     multiplies,
     block,
     {
-        "lower": (CHOOSE_TILES,),
+        "place-rows": (CHOOSE_TILES,),
         "mask-edges": (DELAY_FOLDS,),
         "place-loads": (SEPARATE_LOADS,),
         "segment-loops": (LOAD_AHEAD,),

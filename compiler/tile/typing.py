@@ -76,6 +76,11 @@ def bound_names(kernel: tile.Kernel) -> set[str]:
     return {*scope(kernel), *tile_axes(kernel), *there.names}
 
 
+def is_narrow(kernel: tile.Kernel) -> bool:
+    """Does a kernel read or write floats of fewer digits than f32?"""
+    return any(b.dtype.is_float and b.dtype.bits < F32.bits for b in kernel.buffers)
+
+
 @once_for_all
 def multiplied(kernel: tile.Kernel) -> tuple[tuple[tile.Dot, DType], ...]:
     """The dots of a kernel in order, each with the type that it multiplies in."""

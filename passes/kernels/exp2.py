@@ -9,8 +9,8 @@ follows them are kept in units of log2(e) inside a loop, so that the factor join
 leaves is divided by it once.
 
     exp(c * y - r)                            -->   exp2(c' * y - r * log2(e))     r has fewer axes: one operation less
+    exp(c * y + x - r)                        -->   exp2((c * y + x) * log2(e) - r * log2(e))
     x = a - b; exp(x)                         -->   exp(a - b)                     first, if nothing else reads x
-    exp(where(p, x, -inf) - where(p, y, 0))   -->   where(p, exp(x - y), 0)        first, so that equal powers are one
 
 A score and its reference in other units are rounded once more each, by the last place of the score, where their
 difference is exact. So they change units only in kernels that read or write types with fewer digits than f32.
@@ -32,7 +32,8 @@ from einc.base.types import F32
 from einc.pipeline import Context
 from einc.tile import Elem, Lit, Ref, TileType, Value
 from einc.tile.live import live
-from einc.tile.typing import axes_of, dtype_of, scope
+from einc.tile.sums import called_by_name, total
+from einc.tile.typing import axes_of, dtype_of, is_narrow, scope
 from einc.tile.walk import every_value, lets, loop_position, loops, over_values, rebuild, values_of, walk_values
 
 _LOG2_E = Lit(math.log2(math.e), F32)
@@ -47,12 +48,11 @@ def exp2(kernel: tile.Kernel, context: Context) -> tile.Kernel:
         return kernel
     uses = Counter(v.name for v in every_value(kernel) if isinstance(v, Ref))
     uses.update(c.after for loop in loops(kernel.body) for c in loop.carried)
-    body = tuple(over_values(s, _hoisted) for s in live(_spelled(kernel.body, uses)))
+    body = live(_spelled(kernel.body, uses))
     if context.target.cache:
         return replace(kernel, body=live(body))
     values = {s.names[0]: s.value for s in lets(body) if len(s.names) == 1}
-    narrow = any(b.dtype.is_float and b.dtype.bits < F32.bits for b in kernel.buffers)
-    return replace(kernel, body=live(tuple(_statements(body, scope(kernel), values, narrow))))
+    return replace(kernel, body=live(tuple(_statements(body, scope(kernel), values, is_narrow(kernel)))))
 
 
 def _spelled(body: tuple[tile.Statement, ...], uses: Mapping[str, int]) -> tuple[tile.Statement, ...]:
@@ -106,7 +106,7 @@ def _powers(v: Value, names: Names, values: Mapping[str, Value], narrow: bool) -
     made = rebuild(v, lambda below: _powers(below, names, values, narrow))
     match made:
         case Elem(op="exp", args=(x,)) if dtype_of(x, names) == F32 and axes_of(x, names):
-            return Elem("exp2", ((_scaled(x, names, values) if narrow else None) or Elem("mul", (x, _LOG2_E)),))
+            return Elem("exp2", ((_scaled(x, names, values) if narrow else None) or _times(x),))
         case _:
             return made
 
@@ -116,16 +116,56 @@ def _scaled(x: Value, names: Names, values: Mapping[str, Value]) -> Value | None
     match x:
         case Elem(op="mul", args=(c, y)) if not axes_of(c, names) and axes_of(y, names):
             return Elem("mul", (_in_units(c), y))
-        case Ref(name=name) if isinstance(own := values.get(name), Elem) and own.op == "mul":
+        case Elem(op="mul", args=(y, c)) if not axes_of(c, names) and axes_of(y, names):
+            return Elem("mul", (y, _in_units(c)))
+        case Ref(name=name) if isinstance(own := values.get(name), Elem) and own.op in ("mul", "add", "sub"):
             return _scaled(own, names, values)
         case Elem(op="where", args=(p, y, Lit(value=e) as out)) if e == -math.inf:
             found = _scaled(y, names, values)
             return None if found is None else Elem("where", (p, found, out))
-        case Elem(op="sub" | "add" as op, args=(a, b)) if set(axes_of(b, names)) < set(axes_of(x, names)):
-            found = _scaled(a, names, values)
-            return None if found is None else Elem(op, (found, Elem("mul", (b, _LOG2_E))))
+        case Elem(op="sub" | "add"):
+            return _scaled_sum(x, names, values)
         case _:
             return None
+
+
+def _scaled_sum(x: Elem, names: Names, values: Mapping[str, Value]) -> Value | None:
+    """The sum of its terms in units of log2(e), where scores are among them.
+
+    Terms with fewer axes are multiplied by it once for all of the same axes; those with all of them each by itself, if
+    all take it up, or else as a whole.
+    """
+    whole: list[tuple[bool, Value]] = []
+    fewer: dict[frozenset[str], list[tuple[bool, Value]]] = {}
+    for plus, term in called_by_name(x, values):
+        axes = axes_of(term, names)
+        (whole if axes == axes_of(x, names) else fewer.setdefault(axes, [])).append((plus, term))
+    if not any(_is_score(term, names, values) for _, term in whole):
+        return None
+    free = [(plus, found) for plus, term in whole if (found := _scaled(term, names, values)) is not None]
+    if len(free) < len(whole):
+        free = [(plus, _times(term)) for plus, term in (total(whole),)]
+    plus, found = total([*free, *((plus, _times(term)) for plus, term in map(total, fewer.values()))])
+    return found if plus else Elem("neg", (found,))
+
+
+def _is_score(v: Value, names: Names, values: Mapping[str, Value]) -> bool:
+    """Is it a multiple of a tile by a number, or of a dot, or such with something added, masked or not?"""
+    match v:
+        case Ref(name=name):
+            return name in values and _is_score(values[name], names, values)
+        case Elem(op="where", args=(_, y, Lit(value=e))) if e == -math.inf:
+            return _is_score(y, names, values)
+        case Elem(op="add" | "sub", args=args):
+            return any(_is_score(a, names, values) for a in args)
+        case Elem(op="mul", args=(a, b)):
+            return bool(axes_of(v, names)) and not (axes_of(a, names) and axes_of(b, names))
+        case _:
+            return isinstance(v, tile.Dot)
+
+
+def _times(v: Value) -> Value:
+    return Elem("mul", (v, _LOG2_E))
 
 
 def _in_units(c: Value) -> Value:
@@ -134,21 +174,7 @@ def _in_units(c: Value) -> Value:
         case Lit(value=int() | float() as value, dtype=t):
             return Lit(value * math.log2(math.e), t)
         case _:
-            return Elem("mul", (c, _LOG2_E))
-
-
-def _hoisted(v: Value) -> Value:
-    """The value with what is nothing outside of a mask chosen by that mask once, after its exponential."""
-    match rebuild(v, _hoisted):
-        case Elem(
-            op="sub" | "add" as op,
-            args=(Elem(op="where", args=(p, x, Lit(value=e) as out)), Elem(op="where", args=(q, y, Lit(value=0)))),
-        ) if p == q and e == -math.inf:
-            return Elem("where", (p, Elem(op, (x, y)), out))
-        case Elem(op="exp", args=(Elem(op="where", args=(p, x, Lit(value=e, dtype=t))),)) if e == -math.inf:
-            return Elem("where", (p, Elem("exp", (x,)), Lit(0.0, t)))
-        case made:
-            return made
+            return _times(c)
 
 
 def _read(s: tile.Statement, left: dict[str, Value]) -> tile.Statement:

@@ -102,7 +102,7 @@ def in_small_tiles(most: int) -> Backend:
         return replace(kernel, choices=kernel.choices.sized(sizes))
 
     shrink = Pass("shrink-tiles", "t[m .. n]  -->  t[m .. few]", "a test has many tiles", on_kernels(smaller))
-    return replace(TRITON, passes={**TRITON.passes, "lower": (*TRITON.passes["lower"], shrink)})
+    return replace(TRITON, passes={**TRITON.passes, "place-rows": (*TRITON.passes["place-rows"], shrink)})
 
 
 # ---------------------------------------------------------------------------------------------------------------------
