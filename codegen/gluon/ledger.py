@@ -90,18 +90,19 @@ class Ledger:
     def registers(self, whole: bool = False) -> int:
         """Of a thread: results of dots, computed sides of two bytes, what it loads by itself, and from where, if rows
         and positions decide that together. Where all dots of a step are finished in it, sides take the places of what
-        they are made of, and rows of numbers count."""
+        they are made of, and rows of numbers count, as does a mask for both ends of a walk."""
         dots = [s.value for s in bindings(self.kernel) if isinstance(s.value, Dot)]
         loaded = {s.names[0] for s in bindings(self.kernel) if isinstance(s.value, Load)}
         computed = [d for d in dots if not isinstance(d.left, Ref) or d.left.name not in loaded]
         threads = WARPGROUP * 32
         (loop,) = loops(self.kernel.body)
         results = sum(ROWS * self.width(d.column) // threads for d in dots)
+        tile_of = ROWS * self.width(loop.axis.name) // threads
         if whole:
-            results += self.rows * self.width(loop.axis.name) // _SHARED
+            both = loop.start is not None and loop.stop is not None
+            results += self.rows * self.width(loop.axis.name) // _SHARED + both * tile_of
         else:
             results += sum(ROWS * self.width(d.inner) // threads // 2 for d in computed)
-        tile_of = ROWS * self.width(loop.axis.name) // threads
         results += sum(tile_of * t.dtype.size // 4 for _, t in self.own)
         places = [i for v, _ in self.alone for i in v.index]
         return results + tile_of * sum(map(self.is_mixed, places))

@@ -22,13 +22,14 @@ from einc.tile import WHOLE, Block, Dot, Kernel, Let, Load, TileAxis
 from einc.tile.asked import PLAN
 from einc.tile.blocks import power
 from einc.tile.roles import ROWS
-from einc.tile.typing import axes_of, scope
+from einc.tile.typing import axes_of, multiplied, scope
 from einc.tile.walk import Scope, bindings, walk
 
 _EARLY = (PLAN, "parts")  # choices that do not say how a kernel is written
 _STEPS = 6  # of a walk, by which a program makes up for the others that it leaves no room beside it
 _SHORT = 96 * 256  # products of a row and a step, that of 96 positions of two dots of 128: less is a short step
 _UNDER_ONE = 0.6  # of the time of a step's dots, where what is computed between them waits for several
+_FEW = 2  # dots of a step, under which masks at both ends of a walk do not hide
 _WIDE = 128  # columns of a result, of which registers hold two programs
 
 
@@ -82,11 +83,14 @@ def _before(kernel: Kernel, context: Context) -> str:
     if prod(_blocks(a, context) for a in kernel.grid) < rates.processors:
         return "programs of so many rows are fewer than processors"
     alone = _is_alone(kernel)
-    if loop.start is not None and loop.stop is not None and not alone:
-        return "its walk begins and ends with blocks that are masked"
+    ledger = Ledger(kernel, row, 1)
+    both = loop.start is not None and loop.stop is not None and not alone
+    few = len(multiplied(kernel)) <= _FEW or ledger.functions_of_dots(rates, converting=True) >= _UNDER_ONE
+    if both and few:
+        return "its walk begins and ends with blocks that are masked, and its dots hide little"
     if _blocks(loop.axis, context) < _STEPS * (1 if loop.stop is None else 2):
         return "its walk is short, and programs begin and end one after the other"
-    if not alone and not _picks(kernel, row) and Ledger(kernel, row, 1).waits_for_functions(rates):
+    if not alone and not _picks(kernel, row) and ledger.waits_for_functions(rates):
         return "special functions take as long as dots"
     return ""
 

@@ -25,6 +25,7 @@ from einc.codegen.run.aot import compile_ahead
 from einc.driver import Compiled, compile_program, elaborate
 from einc.evaluate import evaluate
 from einc.frontend.tiles.kernels import read_kernels
+from einc.pipeline import Backend
 from einc.tile.asked import Choice, choice
 from einc.tile.printer import print_schedule
 from einc.tile.roles import Begin, Event, Finish, Release, Wait, subject
@@ -257,7 +258,7 @@ def has_roles(made: Compiled) -> list[bool]:
         ("relu", 64, 4096, "registers have room for short steps alone"),
         ("mha", 128, 100, "programs of so many rows are fewer than processors"),
         ("causal", 128, 1024, "its walk is short, and programs begin and end one after the other"),
-        ("sliding_window", 128, 4096, "its walk begins and ends with blocks that are masked"),
+        ("sliding_window", 128, 4096, "its walk begins and ends with blocks that are masked, and its dots hide little"),
     ],
 )
 def test_warps_have_roles_by_default_where_these_pay(name: str, width: int, length: int, why: str) -> None:
@@ -265,6 +266,24 @@ def test_warps_have_roles_by_default_where_these_pay(name: str, width: int, leng
     assert made.state.schedule is not None
     assert has_roles(made) == [not why]
     assert [pays.why_not(k, made.context) for k in made.state.schedule.kernels if k.roles is None] == [why] * bool(why)
+
+
+SCORES = """def f(Q[b, h, i, d]: bf16, K[b, h, j, d]: bf16, V[b, h, j, e]: bf16):
+    S[b, h, i, j] = rsqrt(|d|) * Q[b, h, i, d] * K[b, h, j, d]
+    O[b, h, i, e] = softmax[j](S) * V[b, h, j, e]
+    return O, S
+"""
+
+
+@pytest.mark.parametrize("backend", [GLUON, AUTO], ids=lambda b: b.name)
+def test_a_walk_that_stores_tiles_has_no_roles(backend: Backend) -> None:
+    """Consumers compute: none writes to memory before the walk is over."""
+    program = elaborate(driver.parse(SCORES))
+    sizes = {"b": 4, "h": 16, "i": 4096, "j": 4096, "d": 128, "e": 128}
+    made = compile_program(program, 2, target("sm_90"), sizes, backend=backend)
+    assert has_roles(made) == [False]
+    assert made.state.schedule is not None
+    assert pays.why_not(made.state.schedule.kernels[0], made.context) == "its walk stores tiles"
 
 
 def test_without_roles_kernels_are_triton_s() -> None:
