@@ -18,9 +18,12 @@ from tests.support.places import ROOT
 SECONDS = 120.0
 
 
-def errors(text: str, sizes: Mapping[str, int], scalars: Mapping[str, int]) -> list[float]:
-    """Those of a program on the GPU in bf16, against its meaning. Raises `TimeoutExpired` for one that hangs."""
-    given = json.dumps([text, dict(sizes), dict(scalars)])
+def errors(text: str, sizes: Mapping[str, int], scalars: Mapping[str, int], roles: bool = True) -> list[float]:
+    """Those of a program on the GPU in bf16, against its meaning, where any of its kernels has roles, or none.
+
+    Raises `TimeoutExpired` for one that hangs.
+    """
+    given = json.dumps([text, dict(sizes), dict(scalars), roles])
     done = subprocess.run(
         [sys.executable, "-m", "tests.support.on_gpu"], input=given, capture_output=True, text=True, timeout=SECONDS,
         cwd=ROOT, check=False,
@@ -30,7 +33,7 @@ def errors(text: str, sizes: Mapping[str, int], scalars: Mapping[str, int]) -> l
     return found
 
 
-def _measured(text: str, sizes: dict[str, int], scalars: dict[str, int]) -> list[float]:
+def _measured(text: str, sizes: dict[str, int], scalars: dict[str, int], roles: bool) -> list[float]:
     import torch
 
     import einc
@@ -57,7 +60,7 @@ def _measured(text: str, sizes: dict[str, int], scalars: dict[str, int]) -> list
         assert all(torch.equal(a, b) for a, b in pairs)
     made = program.compiled(**given).state.schedule
     assert made is not None
-    assert any(k.roles is not None for k in made.kernels)
+    assert any(k.roles is not None for k in made.kernels) == roles
     results = found if isinstance(found, tuple) else (found,)
     return [
         float(abs(f.double().cpu().numpy() - m).max() / max(abs(m).max(), 1e-30))
