@@ -88,7 +88,7 @@ def test_what_scores_are_made_with(score: str) -> None:
     program: Callable[..., Any] = einc.compile(text)
     found, again = (c.through(on_gpu(lambda values: program(**values)), c.operands) for _ in range(2))
     for n in c.by:
-        # softmax cancels what a row is shifted by: its gradient is 0, up to the rounding of results, of rows that it sums
+        # softmax cancels what a row is shifted by: its gradient is 0, up to the rounding of the results of such rows
         rows = prod(axes[a] for a in "bhi" if a not in dims[n])
         least = sqrt(rows * axes["e"]) if n in "TU" and "j" not in dims[n] else 1.0
         assert error(found[n], exact[n], least) <= library.FACTOR * EPSILON[torch.bfloat16], n
