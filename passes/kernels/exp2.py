@@ -10,19 +10,16 @@ leaves is divided by it once.
 
     exp(c * y - r)                            -->   exp2(c' * y - r * log2(e))     r has fewer axes: one operation less
     exp(c * y + x - r)                        -->   exp2((c * y + x) * log2(e) - r * log2(e))
-    x = a - b; exp(x)                         -->   exp(a - b)                     first, if nothing else reads x
 
 A score and its reference in other units are rounded once more each, by the last place of the score, where their
 difference is exact. So they change units only in kernels that read or write types with fewer digits than f32.
 
-A CPU computes both powers by operations over tiles that lie in its cache: there the product would be one more, and only
-what comes first is done.
+A CPU computes both powers by operations over tiles that lie in its cache, where the product would be one more.
 """
 
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import assert_never
@@ -34,7 +31,7 @@ from einc.tile import Elem, Lit, Ref, TileType, Value
 from einc.tile.live import live
 from einc.tile.sums import called_by_name, total
 from einc.tile.typing import axes_of, dtype_of, is_narrow, scope
-from einc.tile.walk import every_value, lets, loop_position, loops, over_values, rebuild, values_of, walk_values
+from einc.tile.walk import every_value, lets, loop_position, over_values, rebuild, values_of, walk_values
 
 _LOG2_E = Lit(math.log2(math.e), F32)
 _LOG_2 = Lit(math.log(2), F32)
@@ -44,38 +41,10 @@ Names = dict[str, TileType]
 
 def exp2(kernel: tile.Kernel, context: Context) -> tile.Kernel:
     """The kernel with its exponentials taken to base 2, where that is what a machine has."""
-    if not any(isinstance(v, Elem) and v.op == "exp" for v in every_value(kernel)):
+    if context.target.cache or not any(isinstance(v, Elem) and v.op == "exp" for v in every_value(kernel)):
         return kernel
-    uses = Counter(v.name for v in every_value(kernel) if isinstance(v, Ref))
-    uses.update(c.after for loop in loops(kernel.body) for c in loop.carried)
-    body = live(_spelled(kernel.body, uses))
-    if context.target.cache:
-        return replace(kernel, body=live(body))
-    values = {s.names[0]: s.value for s in lets(body) if len(s.names) == 1}
-    return replace(kernel, body=live(tuple(_statements(body, scope(kernel), values, is_narrow(kernel)))))
-
-
-def _spelled(body: tuple[tile.Statement, ...], uses: Mapping[str, int]) -> tuple[tile.Statement, ...]:
-    """The body with its exponents spelled out, but for names that are read elsewhere."""
-    made: list[tile.Statement] = []
-    own: dict[str, Value] = {}
-    for s in (over_values(s, lambda v: _exponents(v, own)) for s in body):
-        match s:
-            case tile.Let(names=(name,), value=Elem() as value) if uses[name] == 1:
-                if all(isinstance(v, Elem | tile.Convert) or not values_of(v) for v in walk_values(value)):
-                    own[name] = value
-        made.append(replace(s, body=_spelled(s.body, uses)) if isinstance(s, tile.Loop) else s)
-    return tuple(made)
-
-
-def _exponents(v: Value, own: Mapping[str, Value]) -> Value:
-    def spelled(x: Value) -> Value:
-        if isinstance(x, Ref):
-            return spelled(own[x.name]) if x.name in own else x
-        return rebuild(x, spelled) if isinstance(x, Elem) else x
-
-    below = rebuild(v, lambda x: _exponents(x, own))
-    return rebuild(below, spelled) if isinstance(below, Elem) and below.op == "exp" else below
+    values = {s.names[0]: s.value for s in lets(kernel.body) if len(s.names) == 1}
+    return replace(kernel, body=live(tuple(_statements(kernel.body, scope(kernel), values, is_narrow(kernel)))))
 
 
 def _statements(

@@ -1,5 +1,6 @@
 """Compute once for each row and for each column, in loops, what would be computed at every element.
 
+    x = a - b; exp(x)      -->   exp(a - b)                                  if nothing else reads x
     exp(where(p, x, -inf) - where(p, r, 0))   -->   where(p, exp(x - r), 0)
     i - j < c              -->   i - c < j                                   i and j positions, c a number
     x - r - s              -->   x - (r + s)                                 r and s of the same axes, fewer than x has
@@ -17,7 +18,8 @@ product with the positions of a block. So they are for kernels that read or writ
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from einc import tile
@@ -28,7 +30,19 @@ from einc.tile import Convert, Elem, Fold, Let, Lit, Ref, Statement, TileType, V
 from einc.tile.live import live
 from einc.tile.sums import called_by_name, sum_of, terms_of, total
 from einc.tile.typing import axes_of, bound_names, dtype_of, is_narrow, scope
-from einc.tile.walk import Scope, lets, loops, names_in, over_values, rebuild, rewritten, tile_axes
+from einc.tile.walk import (
+    Scope,
+    every_value,
+    lets,
+    loops,
+    names_in,
+    over_values,
+    rebuild,
+    rewritten,
+    tile_axes,
+    values_of,
+    walk_values,
+)
 
 _MOST = 1 << 10  # of a position's factor: times those of a block, it has fewer digits than f32
 
@@ -36,7 +50,8 @@ _MOST = 1 << 10  # of a position's factor: times those of a block, it has fewer 
 def place_rows(kernel: tile.Kernel) -> tile.Kernel:
     """The kernel with what its loops compute of rows and columns placed."""
     axes = {a.name for a in tile_axes(kernel).values() if a.blocked}
-    whole = tuple(over_values(s, lambda v: _compared(_hoisted(v), axes)) for s in kernel.body)
+    spelled = live(_spelled(kernel.body, _uses(kernel)))
+    whole = tuple(over_values(s, lambda v: _compared(_hoisted(v), axes)) for s in spelled)
     if not any(loop.axis.blocked for loop in loops(whole)):
         return replace(kernel, body=whole)
     rows = _Rows(kernel)
@@ -46,6 +61,38 @@ def place_rows(kernel: tile.Kernel) -> tile.Kernel:
         rows.values = {s.names[0]: s.value for s in lets(body) if len(s.names) == 1}
         body = rewritten(body, rows.added, Scope(dict(scope(kernel))))
     return replace(kernel, body=live(body))
+
+
+def _uses(kernel: tile.Kernel) -> Counter[str]:
+    """How often each name is read, if any exponential is there."""
+    if not any(isinstance(v, Elem) and v.op == "exp" for v in every_value(kernel)):
+        return Counter()
+    uses = Counter(v.name for v in every_value(kernel) if isinstance(v, Ref))
+    uses.update(c.after for loop in loops(kernel.body) for c in loop.carried)
+    return uses
+
+
+def _spelled(body: tuple[tile.Statement, ...], uses: Mapping[str, int]) -> tuple[tile.Statement, ...]:
+    """The body with its exponents spelled out, but for names that are read elsewhere."""
+    made: list[tile.Statement] = []
+    own: dict[str, Value] = {}
+    for s in (over_values(s, lambda v: _exponents(v, own)) for s in body):
+        match s:
+            case tile.Let(names=(name,), value=Elem() as value) if uses[name] == 1:
+                if all(isinstance(v, Elem | tile.Convert) or not values_of(v) for v in walk_values(value)):
+                    own[name] = value
+        made.append(replace(s, body=_spelled(s.body, uses)) if isinstance(s, tile.Loop) else s)
+    return tuple(made)
+
+
+def _exponents(v: Value, own: Mapping[str, Value]) -> Value:
+    def spelled(x: Value) -> Value:
+        if isinstance(x, Ref):
+            return spelled(own[x.name]) if x.name in own else x
+        return rebuild(x, spelled) if isinstance(x, Elem) else x
+
+    below = rebuild(v, lambda x: _exponents(x, own))
+    return rebuild(below, spelled) if isinstance(below, Elem) and below.op == "exp" else below
 
 
 class _Rows:
