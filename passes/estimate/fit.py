@@ -33,7 +33,6 @@ _WHOLE_ROW = 32768  # the longest row held whole by itself, by all threads of a 
 _HIDDEN = 8  # programs that hold rows, with which a processor reads some while it computes with others
 _EXPOSED = 1 / 4  # of the time that memory takes, where a processor has room for the row of one program alone
 _HALF_OF_REGISTERS = 1 << 15  # elements that a processor has room for, beside what is made of them
-_BY_WARPS = 2.0  # times as long as by warpgroups
 _RESULTS = 3 << 14  # of all results together where a dot has a batch axis: three quarters of the registers
 
 
@@ -125,18 +124,17 @@ def _pruned(plan: Planned) -> frozenset[str]:
 
 
 def narrowness(plan: Planned, shapes: Mapping[str, Shape], context: Context) -> float:
-    """How many times longer dots with a batch axis take for want of rows, and of warpgroups, which do not take them.
+    """How many times longer dots with a batch axis take for want of rows.
 
     Its positions leave few rows and columns room on chip; what is read is then multiplied with few of either.
     """
     if context.target.cache or not Tiles(plan, shapes, context).batched:
         return 1.0
-    apart = _BY_WARPS if context.target.has_warpgroups else 1.0
     for blocked in (_FULL, _FULL // 2):
         tiles = Tiles(plan, shapes, context, blocked)
         if tiles.results() <= _RESULTS and tiles.crossed() <= tiles.room.crossed // 2:
-            return apart * (_FULL / blocked) ** 2
-    return apart * (_FULL / _LEAST) ** 2
+            return (_FULL / blocked) ** 2
+    return (_FULL / _LEAST) ** 2
 
 
 def exposure(plan: Planned, context: Context) -> float:
