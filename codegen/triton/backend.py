@@ -17,7 +17,7 @@ from __future__ import annotations
 from einc import ein, tile
 from einc.base.targets import Target
 from einc.codegen.triton.contracted import block, multiplies
-from einc.pipeline import Backend, Context, Pass, Product, on_kernels
+from einc.pipeline import SIZED_AFTER, Backend, Context, Pass, Product, on_kernels
 from einc.pipeline.emitted import Both, Emitted
 
 _FOLDS_FIRST = 3  # axes
@@ -119,7 +119,7 @@ TRITON = Backend(
     multiplies,
     block,
     {
-        "place-rows": (CHOOSE_TILES,),
+        SIZED_AFTER: (CHOOSE_TILES,),
         "mask-edges": (DELAY_FOLDS,),
         "place-loads": (SEPARATE_LOADS,),
         "segment-loops": (LOAD_AHEAD,),

@@ -198,10 +198,13 @@ def on_kernels(f: Callable[[tile.Kernel, Context], tile.Kernel]) -> Callable[[St
     return run
 
 
+SIZED_AFTER = "place-rows"  # the pass beside which generators have those that size tiles
+
+
 def own_passes(program: ein.Program, kernel: tile.Kernel, context: Context) -> tile.Kernel:
     """A kernel that was just lowered, after those of its generator's passes that come next; they size its tiles."""
     state = State(program, tile.Schedule((kernel,), ()))
-    for p in context.backend.passes.get("lower", ()):
+    for p in context.backend.passes.get(SIZED_AFTER, ()):
         state = p.run(state, context)
     assert state.schedule is not None
     (made,) = state.schedule.kernels

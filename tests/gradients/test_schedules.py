@@ -170,10 +170,7 @@ SCORES = {
     "S * T[h, j]": ("T[h, j]",),
     "T[h] * tanh(S / T[h])": ("T[h]",),
     "where(j <= i, S + T[h] * (j - i), -inf)": ("T[h]",),
-    "where(j <= i, S + T[h, i] - U[h, j], -inf)": (
-        "T[h, i]",
-        "U[h, j]",
-    ),
+    "where(j <= i, S + T[h, i] - U[h, j], -inf)": ("T[h, i]", "U[h, j]"),
 }
 
 

@@ -17,7 +17,7 @@ from einc.codegen import TRITON
 from einc.driver import Compiled, compile_program, elaborate, parse
 from einc.ein import Program
 from einc.ein.origins import contractions
-from einc.pipeline import Backend, Context, Pass, on_kernels
+from einc.pipeline import SIZED_AFTER, Backend, Context, Pass, on_kernels
 from einc.runtime.execution import InTorch, InTriton, Outputs, Place, place
 from einc.runtime.prepared import Options, prepared
 from einc.runtime.tensors import fact
@@ -102,7 +102,7 @@ def in_small_tiles(most: int) -> Backend:
         return replace(kernel, choices=kernel.choices.sized(sizes))
 
     shrink = Pass("shrink-tiles", "t[m .. n]  -->  t[m .. few]", "a test has many tiles", on_kernels(smaller))
-    return replace(TRITON, passes={**TRITON.passes, "place-rows": (*TRITON.passes["place-rows"], shrink)})
+    return replace(TRITON, passes={**TRITON.passes, SIZED_AFTER: (*TRITON.passes[SIZED_AFTER], shrink)})
 
 
 # ---------------------------------------------------------------------------------------------------------------------
