@@ -77,7 +77,20 @@ def fold(w: Writer, v: tile.Fold, order: Axes) -> Text:
     if len(v.args) > 1:
         combine = combiner(w, v.monoid, types)
         return Text(f"tl.reduce(({', '.join(a.code for a in args)}), {at}, {combine})")
-    return w.arranged(fold_one(w, v.monoid, types[0], args[0], at), result, order)
+    arg = args[0]
+    if as_loaded(w, v.args[0]) and 0 < at == len(inside) - 1 and types[0].is_float:
+        arg, at = w.arranged(arg, inside, (v.axis, *result)), 0
+    return w.arranged(fold_one(w, v.monoid, types[0], arg, at), result, order)
+
+
+def as_loaded(w: Writer, v: Value) -> bool:
+    """Is it what a step of a walk loads?
+
+    Folds of that along the last axis Triton divides between a thread's own positions, in the walk, and all threads',
+    after it, and in doing so mistakes the rows for each other that a thread has apart, where it reads down columns
+    (repaired after 3.7: triton-lang/triton#11186). So the last axis is made the first, which moves nothing.
+    """
+    return isinstance(v, tile.Load) or (isinstance(v, tile.Ref) and v.name in w.loaded)
 
 
 def scan(w: Writer, v: tile.Scan, order: Axes) -> Text:

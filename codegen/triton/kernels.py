@@ -20,13 +20,15 @@ from einc.pipeline.emitted import Signature
 from einc.tile import TileAxis, TileType
 from einc.tile.asked import block_name
 from einc.tile.typing import scope
-from einc.tile.walk import loop_position, repeated_axes, tile_axes, walk_values
+from einc.tile.walk import lets, loop_position, loops, repeated_axes, tile_axes, walk_values
 from einc.tile.windows import Rows, by_corners, by_descriptor, in_rows, names_beside
 
 
 def kernel_source(file: File, kernel: tile.Kernel) -> tuple[Signature, list[str]]:
     """The kernel's signature, and its lines."""
     writer = KernelWriter(file, kernel)
+    steps = (let for loop in loops(kernel.body) for let in lets(loop.body))
+    writer.write.loaded = frozenset(let.names[0] for let in steps if isinstance(let.value, tile.Load))
     head = [f"# {line}" for title in kernel.title for line in title.splitlines()]
     return writer.signature, [*head, *writer.header(), *indented(writer.lines())]
 

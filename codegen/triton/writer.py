@@ -31,7 +31,7 @@ class Writer(ABC):
     """Writes the values of one kernel. `python` are its names, `types` what they hold, `blocks` the tile sizes' names
     and `buffers` the tensors by name; `natural` are the names that are never negative. `windows` are the tensors that
     descriptors find, with the sides of their blocks; blocks along `wide` axes begin at integers of the index type.
-    `stepped` are the names that change in a loop in steps of another."""
+    `stepped` are the names that change in a loop in steps of another, and `loaded` those of what its steps load."""
 
     def __init__(self, file: File, buffers: dict[str, tile.Buffer], python: dict[tuple[str, str], str]) -> None:
         self.file = file
@@ -44,6 +44,7 @@ class Writer(ABC):
         self.wide: set[str] = set()
         self.walked: Mapping[str, str] = {}  # how long the cache keeps what several walks load
         self.stepped: set[str] = set()
+        self.loaded: frozenset[str] = frozenset()
         self._axes: dict[int, tuple[Value, frozenset[str]]] = {}
 
     @abstractmethod

@@ -7,6 +7,7 @@ import re
 import pytest
 import torch
 
+import einc
 from einc import tile
 from einc.base.targets import TARGETS
 from einc.binding import bind
@@ -93,3 +94,27 @@ def test_steps_are_no_longer_than_parts() -> None:
     parts, _ = kernels(made(COLUMNS, 7320, 16, fold="sum"))
     assert parts.parts_of
     assert size(parts, "r") <= 2 * -(-7320 // parts.choices.parts)
+
+
+# Sums over what is neither the rows nor the columns of memory, with several rows to a thread.
+BETWEEN = "def f(X[b, n, j]: f32):\n    Y[b, j] = {fold}[n](X[b, n, j])\n    return Y\n"
+
+
+@pytest.mark.aot
+@pytest.mark.parametrize("fold", ["sum", "max", "min", "prod"])
+def test_triton_orders_no_elements_anew_to_fold_them(fold: str) -> None:
+    """It would take the sum of one row for that of another: the rows of a thread come in another order then."""
+    (compiled,) = ahead(made(BETWEEN, 2, 4, 1024, dtype="f32", fold=fold), b=2, n=4, j=1024)
+    assert "allow_reorder" not in str(compiled.stages["ttgir"])
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+@pytest.mark.parametrize("folds", ["early", "late"])
+@pytest.mark.parametrize("shape", [(2, 4, 1024), (7, 3, 513), (1, 33, 5000), (64, 16, 4096)])
+@pytest.mark.parametrize("fold", ["sum", "max"])
+def test_folds_between_other_axes_keep_rows_apart(fold: str, shape: tuple[int, int, int], folds: str) -> None:
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    exact = x.double().sum(1) if fold == "sum" else x.double().amax(1)
+    program = einc.compile(BETWEEN.format(fold=fold), choices={"folds": folds})
+    assert (program(x.cuda()).cpu() - exact).abs().max() <= 1e-6 * shape[1] * exact.abs().max()
