@@ -25,6 +25,7 @@ def verify(schedule: tile.Schedule) -> None:
     value, and buffers are declared. Raises `IllegalIR` at the first statement that breaks one of these rules."""
     for kernel in schedule.kernels:
         _verify(kernel)
+        _check_sizes(kernel)
         check_roles(kernel)
 
 
@@ -46,6 +47,16 @@ def _verify(kernel: tile.Kernel) -> None:
     verifier = _Verifier(kernel, kernel.lasting.get(_LEGAL, {}))
     verifier.run()
     kernel.lasting[_LEGAL] = verifier.legal
+
+
+def _check_sizes(kernel: tile.Kernel) -> None:
+    """Check that a tile has all positions of an axis that a block holds whole: there is no second one for the rest."""
+    for a in kernel.whole:
+        block = kernel.choices.tile(a.name)
+        if block is not None and block.cap < tile.WHOLE:
+            fact = f"a tile has at most {block.cap} of its positions"
+            hint = "size another axis"
+            raise Fault(kernel, f"'{a.name}' is held whole", ShapeError, fact=fact, hint=hint, kernel=kernel.name)
 
 
 class _Verifier:

@@ -22,12 +22,13 @@ COLUMNS = ROWS.replace("X[n, r]:", "X[r, n]:").replace("X[n, r])", "X[r, n])")
 NORM = "def f(X[n, r]: bf16):\n    Y[n, r] = bf16(rmsnorm[r](f32(X[n, r])))\n    return Y\n"
 
 
-def made(text: str, *shape: int, dtype: str = "bf16", fold: str = "var") -> Compiled:
-    """The kernels for an operand that lies in memory as it is made."""
+def made(text: str, *shape: int, dtype: str = "bf16", fold: str = "var", **others: tuple[int, ...]) -> Compiled:
+    """The kernels for an operand X, and others, that lie in memory as they are made."""
     program = elaborate(parse(text.format(dtype=dtype, fold=fold)))
     kind = torch.bfloat16 if dtype == "bf16" else torch.float32
-    lying = {"X": layout(torch.empty(shape, dtype=kind, device="meta"))}
-    return compile_program(program, 2, SM_90, bind(program, {"X": shape}, {}).extents, layouts=lying)
+    shapes = {"X": shape, **others}
+    lying = {n: layout(torch.empty(s, dtype=kind, device="meta")) for n, s in shapes.items()}
+    return compile_program(program, 2, SM_90, bind(program, shapes, {}).extents, layouts=lying)
 
 
 def kernels(c: Compiled) -> tuple[tile.Kernel, ...]:
@@ -94,6 +95,21 @@ def test_steps_are_no_longer_than_parts() -> None:
     parts, _ = kernels(made(COLUMNS, 7320, 16, fold="sum"))
     assert parts.parts_of
     assert size(parts, "r") <= 2 * -(-7320 // parts.choices.parts)
+
+
+HELD = """def f(X[n]: bf16, Y[r]: bf16):
+    P[r, n] = softmax[n](X[n] * Y[r])
+    Z[n] = sum[r](P[r, n])
+    return Z
+"""
+
+
+def test_what_a_block_holds_whole_has_no_size_where_states_of_parts_are_merged() -> None:
+    """A fold along the parts is of columns, of which a tile was given a few, and there is no other tile."""
+    parts, merge = kernels(made(HELD, 1680, Y=(1056,)))
+    assert merge.merges
+    assert [a.name for a in parts.whole] == ["n"]
+    assert all(size(k, a.name) == tile.WHOLE for k in (parts, merge) for a in k.whole)
 
 
 # Sums over what is neither the rows nor the columns of memory, with several rows to a thread.

@@ -82,6 +82,8 @@ def _of_folds(k: Sizing, blocks: dict[str, Block]) -> Tiles | None:
     if len(beside) != 1 or len(along) != 1 or scans or k.given(beside[0]) or segments(k.kernel):
         return None
     (axis,), (other,) = along, beside
+    if other.role == "whole":
+        return None
     if k.lines == {other.name}:
         wide = any(len(v.args) > 1 for v in folds) and axis.role == "reduced" and k.given(axis) is None
         many = k.programs({role: b.cap for role, b in blocks.items()}) >= k.target.rates.processors
