@@ -30,6 +30,7 @@ _HELD = 32  # elements of a tile that a thread holds
 _WALKING = 16  # the most warps of a program that walks
 _SCANNING = 8  # the same where it makes prefixes, whose tiles before and after take all registers of a thread
 _WHOLE = 1 << 14  # elements of a tile with an axis held whole whose neighbours in memory lie along another
+_WORD = 4  # bytes of an element that is computed
 _SECTOR = 32  # neighbours that it has at least: half a line
 _BUSY = 16  # warps of a processor that keep memory busy
 
@@ -47,7 +48,7 @@ def _early_tiles(k: Sizing) -> Tiles:
         return Tiles(blocks, _WARPS)
     if (found := _of_folds(k, blocks)) is not None:
         return found
-    blocks = _narrowed(k, blocks)
+    blocks = _exchanged(k, _narrowed(k, blocks))
     sizes = k.sizes(blocks)
     walked = prod(sizes[a.name] for a in k.axes if a.role == "reduced")
     still = {a.name for a in k.axes if a.role not in ("reduced", "inner")}
@@ -129,6 +130,18 @@ def _narrowed(k: Sizing, blocks: dict[str, Block]) -> dict[str, Block]:
         return blocks
     lines = {a.role for a in k.axes if a.name in k.lines and a.role != "whole" and k.given(a) is None}
     return blocks | {role: Block(1, _SECTOR) for role in lines if blocks[role].cap > _SECTOR}
+
+
+def _exchanged(k: Sizing, blocks: dict[str, Block]) -> dict[str, Block]:
+    """The blocks with fewer positions beside an axis that is held whole, until shared memory holds the largest tile:
+    threads that computed it may store it in another order."""
+    beside = {a.role for a in k.axes if a.role != "whole" and k.given(a) is None} if "whole" in blocks else set()
+    while beside and _WORD * k.occupancy.largest(k.sizes(blocks)) > k.target.shared:
+        widest = max(beside, key=lambda role: blocks[role].cap)
+        if blocks[widest].cap == 1:
+            break
+        blocks = blocks | {widest: Block(1, blocks[widest].cap // 2)}
+    return blocks
 
 
 def plain_blocks(k: Sizing) -> dict[str, Block]:
