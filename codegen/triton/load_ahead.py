@@ -5,7 +5,8 @@
 Copies in flight bring what dots multiply. Of what else a block needs, Triton (3.6) copies the rows that reach a side of
 a dot, every thread all that it reads of them, and loads those that are added to a dot's result before that dot begins,
 which waits for memory in each step. Registers keep them instead, two for each position that a thread has of a row,
-where these are not full of tiles.
+where these are not full of tiles. A loop that is written as one with that around it loads nothing ahead: what comes
+after its last block is the first one at the next position of the other.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from dataclasses import replace
 from math import prod
 
 from einc import tile
+from einc.codegen.triton.nests import nested
 from einc.pipeline import Context
 from einc.tile import Dot, Let, Load, Loop, Ref, Value
 from einc.tile.blocks import power
@@ -34,6 +36,8 @@ def load_ahead(kernel: tile.Kernel, context: Context) -> tile.Kernel:
     def ahead(s: tile.Statement) -> tuple[tile.Statement, ...]:
         if not isinstance(s, Loop):
             return (s,)
+        if (nest := nested(s)) is not None:
+            return (replace(s, body=(*s.body[:-1], replace(nest[1], ahead=()))),)
         found = tuple(n for n, load in rows(s) if load.tensor not in copied)
         wide = _size((s.axis.name,), kernel, context) // _SHARED
         fits = _tiles(s, kernel, context) + 2 * wide * len(found) <= _REGISTERS

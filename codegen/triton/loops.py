@@ -12,6 +12,7 @@ from einc.codegen.emit.names import Names
 from einc.codegen.emit.text import PRODUCT, SUM
 from einc.codegen.triton.expressions import Expressions
 from einc.codegen.triton.load_ahead import spelled
+from einc.codegen.triton.nests import nested
 from einc.tile import TileAxis, TileType
 from einc.tile.masks import conjunction, conjuncts, inside
 from einc.tile.walk import lets, loop_position, values_in
@@ -264,19 +265,6 @@ class Loops(ABC):
         if len(sizes) == 1 and a.name not in self.read:  # only descriptors take where its blocks begin
             return sizes[0]
         return " * ".join([f"tl.cast({sizes[0]}, INT)", *sizes[1:]]) if sizes else "1"
-
-
-def nested(s: tile.Loop) -> tuple[tile.Loop, tile.Loop] | None:
-    """A loop that takes a position at a time and the only other in it, which goes on from its states; None if it is no
-    such nest."""
-    within = [x for x in s.body if not isinstance(x, tile.Let)]
-    if s.axis.blocked or s.reverse or len(within) != 1 or s.body[-1] is not within[0]:
-        return None
-    inner = within[0]
-    if not isinstance(inner, tile.Loop) or not inner.axis.blocked or inner.bounds or inner.reverse:
-        return None
-    passed = [(tile.Ref(c.name), c.after) for c in s.carried]
-    return (s, inner) if [(c.init, c.name) for c in inner.carried] == passed else None
 
 
 def _is_last_use(loop: tile.Loop, c: tile.Carried) -> bool:

@@ -92,9 +92,10 @@ class Sizing:
 
     @property
     def steps(self) -> bool:
-        """Are there several dots in a loop that takes one position at a time?"""
+        """Are there several dots in a loop that takes one position at a time, beside what a loop in it walks?"""
         stepping = [s.body for s in loops(self.kernel.body) if not s.axis.blocked]
-        return any(sum(isinstance(v, tile.Dot) for v in values_in(body)) > 1 for body in stepping)
+        own = [tuple(s for s in body if not isinstance(s, tile.Loop)) for body in stepping]
+        return any(sum(isinstance(v, tile.Dot) for v in values_in(body)) > 1 for body in own)
 
     def at_once(self, tiles: Tiles) -> int:
         """The programs that run at once on a multiprocessor, by the shared memory that they take."""
