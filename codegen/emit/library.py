@@ -74,6 +74,12 @@ def floor_mod(a, b):
     r = a % b
     return tl.where((r != 0) & ((r < 0) != (b < 0)), r + b, r)
 ''',
+    "less": '''
+@triton.jit
+def less(a, b):
+    """a - b, which Triton (3.6) takes all for multiples of what the first one is."""
+    return a + ~b + 1
+''',
     "opaque": '''
 @triton.jit
 def opaque(x):

@@ -43,6 +43,8 @@ def elem(w: Writer, op: str, args: tuple[Value, ...], order: Axes) -> Text:
         return power(w, args[0], args[1], t, order)
     if op in _INFIX:
         return infix(w, op, args, t, order)
+    if op == "neg" and t == INT and w.axes(args[0]):
+        return Text(f"{w.file.helper('less')}(0, {w.strict(args[0], order).code})")
     if op in ("neg", "not"):
         sign = "-" if op == "neg" else "~"
         return Text(f"{sign}{w.strict(args[0], order).at(ATOM)}", SIGN)
@@ -64,6 +66,8 @@ def infix(w: Writer, op: str, args: tuple[Value, ...], t: DType, order: Axes) ->
     if t == INT and OPS[op].rule is Rule.ARITHMETIC and all(_is_raw(x) for x in args):
         first = next((n for n, x in enumerate(args) if not isinstance(x, tile.Lit)), 0)
         a, b = (Text(f"tl.cast({x.code}, INT)") if n == first else x for n, x in enumerate((a, b)))
+    if op == "sub" and t == INT and w.axes(args[1]) and not w.is_position(args[0]):
+        return Text(f"{w.file.helper('less')}({a.code}, {b.code})")
     left, right = level, level + 1
     if level == COMPARE:
         left, right = OR, OR

@@ -84,6 +84,10 @@ class Writer(ABC):
         self._axes[id(v)] = v, found  # with the value, lest another takes its place in memory
         return found
 
+    def is_position(self, v: Value) -> bool:
+        """Is it the position along a tile axis, one after another?"""
+        return isinstance(v, tile.Ref) and self.axes(v) == {v.name}
+
     def shape(self, axes: Axes) -> str:
         return f"[{', '.join(self.blocks[a] for a in axes)}]"
 

@@ -23,7 +23,7 @@ from einc.ein.conditions import all_of, conjuncts, placed
 from einc.ein.guards import composite, conjoin, positions
 from einc.ein.ranges import is_closed
 from einc.passes.algebra.folding import call
-from einc.passes.algebra.linear import linear
+from einc.passes.algebra.linear import combined, form, linear, written
 
 Dims = tuple[tuple[str, ...], ...]
 
@@ -186,9 +186,9 @@ class Solving:
         if found is None:
             return False
         factor, rest = found
-        left = call("sub", at, rest)
+        left = _difference(at, rest)
         if factor == Const(-1):
-            self._set(x, call("sub", rest, at), least=True)
+            self._set(x, _difference(rest, at), least=True)
         elif factor == ONE:
             self._set(x, left, least=rest != ZERO)
         elif isinstance(factor, Extent) or (isinstance(factor, Const) and factor.value > 1):
@@ -219,6 +219,12 @@ class Solving:
             ):
                 return AxisValue(t) if op == "mod" else a
         return e
+
+
+def _difference(a: Expr, b: Expr) -> Expr:
+    """What is added first and what is subtracted after it, where both are sums of such terms."""
+    first, second = form(a), form(b)
+    return call("sub", a, b) if first is None or second is None else written(combined((1, first), (-1, second)))
 
 
 def guarded(piece: Piece, shapes: Mapping[str, Dims]) -> Piece:

@@ -410,3 +410,16 @@ def test_only_gpus_and_their_forms_are_compiled_for() -> None:
 def _uses_matrix_units(kernel: CompiledKernel, machine: Target) -> bool:
     assembly = str(artifact(kernel, "ptx" if machine.vendor == "cuda" else "amdgcn"))
     return any(unit in assembly for unit in UNITS[machine.vendor])
+
+
+@pytest.mark.aot
+def test_what_is_read_at_a_difference_is_not_taken_for_aligned() -> None:
+    """Of positions that are subtracted from a multiple of 16 only one in 16 is one: elsewhere a load of four neighbours
+    is of an address that has no such loads."""
+    total = "sum[i](where(t >= |i| - i, X[t - (|i| - i)], 0) * Y[i])"
+    text = f"def f(X[t]: f32, Y[i]: f32):\n    Z[t] = {total}\n    return Z\n"
+    sizes, machine = {"t": 512, "i": 256}, TARGETS["sm_90"]
+    (kernel,) = compile_ahead(compile_program(elaborate(parse(text)), 2, machine, sizes).emitted, machine, sizes)
+    layouts = dict(re.findall(r"(#\w+) = #ttg.blocked<{sizePerThread = \[(.*?)\]", str(kernel.stages["ttgir"])))
+    tiles = re.findall(r"tt.load .*: tensor<\d+x\d+x!tt.ptr<f32>, (#\w+)>", str(kernel.stages["ttgir"]))
+    assert [layouts[x] for x in tiles] == ["1, 1"]
