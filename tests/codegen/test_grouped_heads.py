@@ -1,4 +1,4 @@
-"""Gradients of grouped heads: the heads of a group, and the queries of each, are walked in a loop that is written as one."""
+"""Gradients of grouped heads: the heads of a group, and the queries of each, are walked in one loop."""
 
 from __future__ import annotations
 
