@@ -78,7 +78,7 @@ def test_few_positions_are_spread_over_processors(text: str, shape: tuple[int, i
 
 
 @pytest.mark.parametrize("fold", ["logsumexp", "var"])
-def test_one_warp_walks_along_columns_that_are_folded_at_every_step(fold: str) -> None:
+def test_one_warp_walks_a_part_of_columns_that_are_folded_at_every_step(fold: str) -> None:
     """Several exchange what they have folded."""
     c = made(COLUMNS, 35136, 416, fold=fold)
     parts, merged = kernels(c)
@@ -89,6 +89,16 @@ def test_one_warp_walks_along_columns_that_are_folded_at_every_step(fold: str) -
     assert not any("BAR.SYNC" in line for walk in found for line in walk)
     assert re.search(r"LDG\.E\.(128|64)", sass)
     assert -(-416 // size(merged, "n")) * 4 > SM_90.rates.processors
+
+
+SOFTMAX = "def f(X[r, n]: bf16):\n    Y[r, n] = softmax[r](X[r, n])\n    return Y\n"
+
+
+@pytest.mark.parametrize("shape", [(1467, 39590), (1467, 39591), (1346, 23100)])
+def test_several_warps_walk_along_columns_that_are_not_in_parts(shape: tuple[int, int]) -> None:
+    """Two sectors of a row at least come together, wherever it begins."""
+    (kernel,) = kernels(made(SOFTMAX, *shape))
+    assert (size(kernel, "n"), size(kernel, "r"), kernel.choices.warps) == (32, 256, 8)
 
 
 def test_steps_are_no_longer_than_parts() -> None:

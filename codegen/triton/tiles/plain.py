@@ -1,10 +1,10 @@
 """Tiles of kernels that multiply nothing.
 
 Neighbours in memory are read together: a line of them at least, where there are as many. Folds along one axis are of
-rows, which one warp folds by itself if it holds them, or of columns, along which one warp walks: several exchange what
-each has folded, at every step. Rows that no vector fits take a register for each address and mask beside each element,
-so that a thread holds half as many, and a program two of them, for as many loads on their way. While many processors
-would have no program, each has fewer positions.
+rows, which one warp folds by itself if it holds them, or of columns, along which several warps walk, and exchange what
+each has folded at every step: one would read too little of a row at once. Rows that no vector fits take a register for
+each address and mask beside each element, so that a thread holds half as many, and a program two of them, for as many
+loads on their way. While many processors would have no program, each has fewer positions.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ _WARPS = 4
 _MOST_WARPS = 32
 _HELD = 32  # elements of a tile that a thread holds
 _WALKING = 16  # the most warps of a program that walks
+_ACROSS = 8  # the same of columns, if these leave a walk so many steps
+_FEWEST = 4
 _SCANNING = 8  # the same where it makes prefixes, whose tiles before and after take all registers of a thread
 _WHOLE = 1 << 14  # elements of a tile with an axis held whole whose neighbours in memory lie along another
 _WORD = 4  # bytes of an element that is computed
@@ -108,19 +110,25 @@ def _of_rows(k: Sizing, blocks: dict[str, Block], axis: TileAxis, other: TileAxi
 
 
 def _of_columns(k: Sizing, blocks: dict[str, Block], axis: TileAxis, other: TileAxis) -> Tiles:
-    """Tiles of columns: of those that are held whole as many as fit, of others a sector, walked by one warp."""
+    """Tiles of columns: of those that are held whole as many as fit, of others those that are read well, wherever rows
+    begin, walked by as many warps as leave it a few steps. One warp walks a part, of which there are many, along a
+    sector: several exchange at every step what they have folded."""
     if axis.role == "whole":
         blocks = _narrowed(k, blocks)
         count = k.spread({other.role: blocks[other.role].cap})
         warps = min(max(power(count * k.hints[axis.name] // (64 * _HELD)), _WARPS), _MOST_WARPS)
         return Tiles(blocks | {other.role: Block(1, count)}, warps)
-    each = _HELD // 2 if k.single else _HELD
-    count = k.spread({other.role: min(k.hints[other.name], _SECTOR // 2)})
+    part = bool(k.kernel.parts_of)
+    each = _HELD // 2 if part and k.single else _HELD
+    count = k.spread({other.role: min(k.hints[other.name], _SECTOR // 2 if part else _SECTOR)})
     if (given := k.given(axis)) is not None:
         steps = min(given.cap, k.hints[axis.name])
         return Tiles(blocks | {other.role: Block(1, count)}, max(power(count * steps // (32 * each)), 1))
-    steps = min(32 * each // count, power(k.longest))
-    return _busied(k, blocks | {other.role: Block(1, count), "reduced": Block(1, steps)}, 1)
+    step, warps = 32 * each // count, 1
+    while not part and warps < _ACROSS and 2 * warps * step * _FEWEST <= k.longest:
+        warps *= 2
+    steps = min(warps * step, power(k.longest))
+    return _busied(k, blocks | {other.role: Block(1, count), "reduced": Block(1, steps)}, warps)
 
 
 def _narrowed(k: Sizing, blocks: dict[str, Block]) -> dict[str, Block]:
