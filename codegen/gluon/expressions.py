@@ -16,7 +16,7 @@ from einc.codegen.triton import contractions
 from einc.codegen.triton.expressions import Expressions
 from einc.codegen.triton.writer import TYPES
 from einc.tile import Value
-from einc.tile.walk import rebuild
+from einc.tile.walk import rebuild, walk_values
 
 _NARROW = 2  # bytes of a result that a reciprocal is exact enough for
 
@@ -67,10 +67,14 @@ class Layouts(Expressions):
         match v:
             case tile.Fold(args=(tile.Ref(name=name),)) if v.monoid.op == "max":
                 return name in self.bound and self.is_scaled(self.bound[name])
-            case tile.Elem(op="mul", args=(c, tile.Ref(name=name) as x)) if name in self.types:
+            case tile.Elem(op="mul", args=(c, tile.Ref() as x)) if self.is_known(c) and self.is_known(x):
                 return self.dtype(x).is_float and not self.axes(c) and len(self.axes(x)) > 1
             case _:
                 return False
+
+    def is_known(self, v: Value) -> bool:
+        """Is all that it reads written down? A product waits for what reads it."""
+        return all(x.name in self.types for x in walk_values(v) if isinstance(x, tile.Ref))
 
     def scaled(self, v: tile.Fold, inside: Axes) -> Text:
         """The maximum of a tile times a number."""

@@ -132,7 +132,7 @@ def narrowness(plan: Planned, shapes: Mapping[str, Shape], context: Context) -> 
         return 1.0
     for blocked in (_FULL, _FULL // 2):
         tiles = Tiles(plan, shapes, context, blocked)
-        if tiles.results() <= _RESULTS and tiles.crossed() <= tiles.room.crossed // 2:
+        if tiles.operated() <= _RESULTS and tiles.crossed() <= tiles.room.crossed // 2:
             return (_FULL / blocked) ** 2
     return (_FULL / _LEAST) ** 2
 
@@ -179,6 +179,14 @@ class Tiles:
     def results(self) -> int:
         """Elements of the results of all dots."""
         return sum(self.positions(dot.result) for dot in self.dots.values())
+
+    def operated(self) -> int:
+        """Elements of these results and of what all dots multiply: warps that multiply on their own have it in
+        registers, some of it twice."""
+        parts = (
+            axes for d in self.dots.values() for axes in (d.result, d.over(d.row, d.inner), d.over(d.inner, d.column))
+        )
+        return sum(map(self.positions, parts))
 
     def crossed(self) -> int:
         """Elements of the largest tile that no dot takes or makes."""

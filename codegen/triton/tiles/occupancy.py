@@ -15,7 +15,7 @@ from math import prod
 
 from einc.base.targets import Target
 from einc.base.types import DType
-from einc.tile import Dot, Fold, Kernel, Let, Load, Loop, Ref, Statement, TileType, Value
+from einc.tile import Dot, Fold, Kernel, Let, Load, Loop, Ref, Sides, Statement, TileType, Value
 from einc.tile.typing import multiplied
 from einc.tile.walk import bindings, lets, loops, values_in, walk_values
 from einc.tile.windows import read_by_dots
@@ -23,6 +23,7 @@ from einc.tile.windows import read_by_dots
 _LATENCY = 1e-6  # seconds from a load to its bytes, while memory is busy
 _STREAMS = 4  # times as long as its products take a walk waits for memory, if it does little else
 _TOGETHER = 4  # programs that hide each other's waits, as blocks in flight do otherwise
+_WORD = 4
 _THREAD = 512  # bytes of registers that a thread of such a program takes
 RESERVED = 1024  # bytes of shared memory that each program takes for the system
 
@@ -112,6 +113,17 @@ class Occupancy:
     def results(self, sizes: Extents) -> int:
         """Bytes of the results of the dots of one loop, of the loop with the most."""
         return max((sum(x.bytes(sizes) for x in dots) for dots in self.results_of), default=0)
+
+    def operated(self, sizes: Extents) -> int:
+        """Bytes of these results and of what the dots multiply, four an element: a warp that multiplies on its own has
+        sides of two bytes in registers, and so has another one that multiplies them with others."""
+
+        def elements(d: Sides) -> int:
+            return sum(
+                prod([sizes[a] for a in axes]) for axes in (d.result, d.over(d.row, d.inner), d.over(d.inner, d.column))
+            )
+
+        return _WORD * max((sum(map(elements, dots)) for dots in self.dots_of), default=0)
 
     @property
     def clears(self) -> bool:
