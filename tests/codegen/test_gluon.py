@@ -30,6 +30,8 @@ from einc.tile.asked import Choice, choice
 from einc.tile.printer import print_schedule
 from einc.tile.roles import Begin, Event, Finish, Release, Wait, subject
 from einc.tile.verifier import verify
+from einc.trials.request import Request
+from einc.trials.running import gradient_for
 from tests.support import warps
 from tests.support.compiled import in_parts
 from tests.support.places import EXAMPLES
@@ -381,3 +383,16 @@ def test_what_is_held_for_dots_is_computed_with(scale: str, read: str, width: in
     found = torch.full(meant.shape, np.nan, dtype=torch.float64)
     warps.run(made.source, made.emitted.launcher, operands, [found])
     np.testing.assert_allclose(found.numpy(), meant, rtol=1e-9, atol=1e-9)
+
+SQUARED = """def f(Q[b, h, i, d]: bf16, K[b, g, j, d]: bf16, V[b, g, j, e]: bf16, T[h]: f32):
+    S[b, h, i, j] = rsqrt(|d|) * Q[b, h, i, d] * K[b, h // (|h| / |g|), j, d] + 0.02 * T[h] * (j - i)
+    O[b, h, i, e] = softmax[j](S[b, h, i, j] + 0.1 * S[b, h, i, j] * S[b, h, i, j]) * V[b, h // (|h| / |g|), j, e]
+    return O
+"""
+
+
+def test_products_that_wait_for_what_reads_them_are_read_by_others() -> None:
+    program = einc.compile(SQUARED, target="sm_90", generator="auto")
+    sizes = {"b": 2, "h": 8, "g": 2, "i": 1025, "j": 1024, "d": 128, "e": 128}
+    assert "def f_gradient(" in (source := gradient_for(program, Request(sizes), []).together.source)
+    assert "hopper.warpgroup_mma(" in source.partition("def f_ahead(")[2]
