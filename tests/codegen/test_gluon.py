@@ -384,6 +384,7 @@ def test_what_is_held_for_dots_is_computed_with(scale: str, read: str, width: in
     warps.run(made.source, made.emitted.launcher, operands, [found])
     np.testing.assert_allclose(found.numpy(), meant, rtol=1e-9, atol=1e-9)
 
+
 SQUARED = """def f(Q[b, h, i, d]: bf16, K[b, g, j, d]: bf16, V[b, g, j, e]: bf16, T[h]: f32):
     S[b, h, i, j] = rsqrt(|d|) * Q[b, h, i, d] * K[b, h // (|h| / |g|), j, d] + 0.02 * T[h] * (j - i)
     O[b, h, i, e] = softmax[j](S[b, h, i, j] + 0.1 * S[b, h, i, j] * S[b, h, i, j]) * V[b, h // (|h| / |g|), j, e]
