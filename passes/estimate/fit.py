@@ -132,7 +132,7 @@ def narrowness(plan: Planned, shapes: Mapping[str, Shape], context: Context) -> 
         return 1.0
     for blocked in (_FULL, _FULL // 2):
         tiles = Tiles(plan, shapes, context, blocked)
-        if tiles.operated() <= _RESULTS and tiles.crossed() <= tiles.room.crossed // 2:
+        if tiles.operated() < _RESULTS and tiles.crossed() <= tiles.room.crossed // 2:
             return (_FULL / blocked) ** 2
     return (_FULL / _LEAST) ** 2
 

@@ -244,7 +244,7 @@ def _batched(k: Sizing) -> Tiles:
         sizes = k.sizes(blocks)
         held = k.occupancy.results(sizes)
         found = Tiles(blocks, 4 if held <= k.target.registers // 8 else 8, stages)
-        room = k.occupancy.operated(sizes) <= k.target.registers * 3 // 4 and k.occupancy.largest(sizes) <= _CROSSED
+        room = k.occupancy.operated(sizes) < k.target.registers * 3 // 4 and k.occupancy.largest(sizes) <= _CROSSED
         if room and k.occupancy.shared(sizes, stages, found.warps) <= k.target.shared * 7 // 8:
             break
     return found
