@@ -1,7 +1,5 @@
 """Compute once for each row and for each column, in loops, what would be computed at every element.
 
-    x = a - b; exp(x)      -->   exp(a - b)                                  if nothing else reads x
-    exp(where(p, x, -inf) - where(p, r, 0))   -->   where(p, exp(x - r), 0)
     i - j < c              -->   i - c < j                                   i and j positions, c a number
     x - r - s              -->   x - (r + s)                                 r and s of the same axes, fewer than x has
     f(f32(j - i))          -->   c = min[i](i);  r = f32(i - c);  f(f32(j - c) - r)             i of no loop
@@ -17,22 +15,20 @@ product with the positions of a block. So they are for kernels that read or writ
 
 from __future__ import annotations
 
-import math
-from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 
 from einc import tile
 from einc.base.types import F32, INT
 from einc.ein.monoids import MONOIDS
 from einc.ein.rewriting import unused
+from einc.passes.kernels.exponents import exponents_spelled
 from einc.tile import Convert, Elem, Fold, Let, Lit, Ref, Statement, TileType, Value
 from einc.tile.live import live
 from einc.tile.sums import called_by_name, sum_of, terms_of, total
 from einc.tile.typing import axes_of, bound_names, dtype_of, is_narrow, scope
 from einc.tile.walk import (
     Scope,
-    every_value,
     lets,
     loops,
     names_in,
@@ -40,8 +36,6 @@ from einc.tile.walk import (
     rebuild,
     rewritten,
     tile_axes,
-    values_of,
-    walk_values,
 )
 
 _MOST = 1 << 10  # of a position's factor: times those of a block, it has fewer digits than f32
@@ -50,8 +44,7 @@ _MOST = 1 << 10  # of a position's factor: times those of a block, it has fewer 
 def place_rows(kernel: tile.Kernel) -> tile.Kernel:
     """The kernel with what its loops compute of rows and columns placed."""
     axes = {a.name for a in tile_axes(kernel).values() if a.blocked}
-    spelled = live(_spelled(kernel.body, _uses(kernel)))
-    whole = tuple(over_values(s, lambda v: _compared(_hoisted(v), axes)) for s in spelled)
+    whole = tuple(over_values(s, lambda v: _compared(v, axes)) for s in exponents_spelled(kernel))
     if not any(loop.axis.blocked for loop in loops(whole)):
         return replace(kernel, body=whole)
     rows = _Rows(kernel)
@@ -61,38 +54,6 @@ def place_rows(kernel: tile.Kernel) -> tile.Kernel:
         rows.values = {s.names[0]: s.value for s in lets(body) if len(s.names) == 1}
         body = rewritten(body, rows.added, Scope(dict(scope(kernel))))
     return replace(kernel, body=live(body))
-
-
-def _uses(kernel: tile.Kernel) -> Counter[str]:
-    """How often each name is read, if any exponential is there."""
-    if not any(isinstance(v, Elem) and v.op == "exp" for v in every_value(kernel)):
-        return Counter()
-    uses = Counter(v.name for v in every_value(kernel) if isinstance(v, Ref))
-    uses.update(c.after for loop in loops(kernel.body) for c in loop.carried)
-    return uses
-
-
-def _spelled(body: tuple[tile.Statement, ...], uses: Mapping[str, int]) -> tuple[tile.Statement, ...]:
-    """The body with its exponents spelled out, but for names that are read elsewhere."""
-    made: list[tile.Statement] = []
-    own: dict[str, Value] = {}
-    for s in (over_values(s, lambda v: _exponents(v, own)) for s in body):
-        match s:
-            case tile.Let(names=(name,), value=Elem() as value) if uses[name] == 1:
-                if all(isinstance(v, Elem | tile.Convert) or not values_of(v) for v in walk_values(value)):
-                    own[name] = value
-        made.append(replace(s, body=_spelled(s.body, uses)) if isinstance(s, tile.Loop) else s)
-    return tuple(made)
-
-
-def _exponents(v: Value, own: Mapping[str, Value]) -> Value:
-    def spelled(x: Value) -> Value:
-        if isinstance(x, Ref):
-            return spelled(own[x.name]) if x.name in own else x
-        return rebuild(x, spelled) if isinstance(x, Elem) else x
-
-    below = rebuild(v, lambda x: _exponents(x, own))
-    return rebuild(below, spelled) if isinstance(below, Elem) and below.op == "exp" else below
 
 
 class _Rows:
@@ -171,20 +132,6 @@ class _Rows:
             return rebuild(v, value)
 
         yield over_values(s, value) if here.loops and not isinstance(s, tile.Loop) else s
-
-
-def _hoisted(v: Value) -> Value:
-    """The value with what is nothing outside of a mask chosen by that mask once, after its exponential."""
-    match rebuild(v, _hoisted):
-        case Elem(
-            op="sub" | "add" as op,
-            args=(Elem(op="where", args=(p, x, Lit(value=e) as out)), Elem(op="where", args=(q, y, Lit(value=0)))),
-        ) if p == q and e == -math.inf:
-            return Elem("where", (p, Elem(op, (x, y)), out))
-        case Elem(op="exp", args=(Elem(op="where", args=(p, x, Lit(value=e, dtype=t))),)) if e == -math.inf:
-            return Elem("where", (p, Elem("exp", (x,)), Lit(0.0, t)))
-        case made:
-            return made
 
 
 def _compared(v: Value, axes: set[str]) -> Value:
