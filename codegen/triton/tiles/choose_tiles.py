@@ -37,7 +37,7 @@ _STEPPED = ((128, 64, 8), (64, 64, 4), (64, 32, 4), (32, 32, 4), (16, 16, 4))  #
 _WARPS = 8  # that keep a multiprocessor's matrix units busy
 _EXACT = ((64, 8), (32, 8), (16, 8))  # the same where all of them go through vector units
 _MOST_PRODUCTS = 512  # of a thread in a dot on vector units, before CUDA 12.8's assembler spills
-_MOST_ALONE = 2048  # the same where no other dot follows
+_MOST_ALONE = 2048  # the same where no other dot follows, and none computes its right side
 _CROSSED = 1 << 13  # elements of the largest value that is computed beside the dots, where those have a batch axis
 _COMPUTED = 1 << 15  # elements of the largest value computed beside dots in a loop; more take minutes to assemble
 _PRODUCTS = ((128, 256, 8), (128, 128, 8), (64, 128, 4), (64, 64, 4))  # rows, columns, warps; fastest first
@@ -252,11 +252,11 @@ def _batched(k: Sizing) -> Tiles:
 
 def _fitted(tiles: Tiles, k: Sizing) -> Tiles:
     """Tiles cut to the room that what is held whole leaves; rows first, until states leave 3/8 of the registers."""
-    row = tiles.blocks["row"]
+    row, most = tiles.blocks["row"], _MOST_PRODUCTS if k.computes else _MOST_ALONE
     while row.cap > LEAST:
         sizes = k.sizes(tiles.blocks | {"row": row})
         held = k.occupancy.registers(sizes) <= k.target.registers * 5 // 8
-        if held and (not k.on_cuda or k.occupancy.products(sizes, tiles.warps) <= _MOST_ALONE):
+        if held and (not k.on_cuda or k.occupancy.products(sizes, tiles.warps) <= most):
             break
         row = replace(row, cap=row.cap // 2)
     return _spread(_cut(replace(tiles, blocks=tiles.blocks | {"row": row}), k), k)
@@ -311,13 +311,14 @@ def _halved(tiles: Tiles, role: str) -> Tiles:
 def _dot_blocks(k: Sizing, widest: int) -> dict[str, Block]:
     """The target's tile, its inner length cut until the operands of every stage fit in half of shared memory.
 
-    On NVIDIA's vector units, where f32 and f64 are multiplied exactly, an inner length beyond 128 bytes spills.
+    On NVIDIA's vector units, where f32 and f64 are multiplied exactly, an inner length beyond 128 bytes spills, and one
+    beyond half of that where the right side is computed.
     """
     rows, columns, inner = _largest_dot(k.target)
     if widest == 8:
         rows, columns = rows // 2, columns // 2
     if widest >= 4 and k.on_cuda:
-        inner = min(inner, 128 // widest)
+        inner = min(inner, (64 if k.computes else 128) // widest)
     while inner > k.least and (rows + columns) * inner * widest * k.kernel.choices.stages > k.target.shared // 2:
         inner //= 2
     return {

@@ -183,6 +183,11 @@ class Sizing:
         """Whether a dot's operands are as they lie in memory."""
         return all(isinstance(x, tile.Ref) and x.name in self.loaded for x in (dot.left, dot.right))
 
+    @property
+    def computes(self) -> bool:
+        """Does the kernel compute a right side of a dot?"""
+        return not all(isinstance(d.right, tile.Ref) and d.right.name in self.loaded for d in self.dots)
+
     def given(self, a: TileAxis) -> Block | None:
         """The size that an axis has already."""
         return self.kernel.choices.tile(a.name)

@@ -1,0 +1,66 @@
+"""What the assembler makes of kernels: that it takes them, and that registers hold their values.
+
+Gradients of grouped heads walk the heads of a group, and the queries of each, in one loop, or multiply at all heads.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+import einc
+from einc.base.targets import TARGETS
+from einc.cli.emission import compiled_ahead
+from einc.codegen.run.aot import compile_ahead
+from einc.driver import compile_program, elaborate, parse
+from einc.trials.request import Request
+from einc.trials.running import gradient_for
+
+TEXT = """def f(Q[b, h, i, d]: {dtype}, K[b, g, j, d]: {dtype}, V[b, g, j, e]: {dtype}):
+    S[b, h, i, j] = rsqrt(|d|) * Q[b, h, i, d] * K[b, h // (|h| / |g|), j, d]
+    P[b, h, i, j] = {weights}
+    O[b, h, i, e] = P[b, h, i, j] * V[b, h // (|h| / |g|), j, e]
+    return O
+"""
+SOFTMAX, WINDOW = "softmax[j](S)", "where(i - j < 128 and j - i < 128, sigmoid(S), 0)"
+
+
+@pytest.mark.aot
+@pytest.mark.parametrize(
+    ("dtype", "weights", "sizes"),
+    [
+        ("bf16", SOFTMAX, {"b": 1, "h": 4, "g": 2, "i": 500, "j": 1024, "d": 80, "e": 80}),
+        ("f32", SOFTMAX, {"b": 1, "h": 4, "g": 1, "i": 512, "j": 777, "d": 64, "e": 64}),
+        ("f32", WINDOW, {"b": 2, "h": 2, "g": 1, "i": 128, "j": 256, "d": 128, "e": 128}),
+    ],
+)
+def test_gradients_of_few_heads_compile(dtype: str, weights: str, sizes: dict[str, int]) -> None:
+    """What their inner loop reads ahead is of its next block, which it has not; its dots have an inner length."""
+    program = einc.compile(TEXT.format(dtype=dtype, weights=weights), target="sm_90", generator="auto")
+    whole = gradient_for(program, Request(sizes), []).together
+    assert "for step in tl.range(" in whole.source
+    assert all(kernel.stages["ptx"] for kernel in compiled_ahead(whole))
+
+
+FEW = """def f(Q[b, h, i, d]: f16, K[b, h, j, d]: f16, V[b, h, j, e]: f16, T[b, j]: f16):
+    S[b, h, i, j] = rsqrt(|d|) * Q[b, h, i, d] * K[b, h, j, d]
+    O[b, h, i, e] = softmax[j](where(j <= i, S[b, h, i, j] + T[b, j], -inf)) * V[b, h, j, e]
+    return O
+"""
+
+
+@pytest.mark.aot
+def test_registers_hold_what_dots_at_every_head_multiply() -> None:
+    """All of a thread's values were in memory, where results alone were counted: thousands of bytes."""
+    program = einc.compile(FEW, target="sm_90", generator="auto")
+    sizes = {"b": 2, "h": 1, "i": 512, "j": 777, "d": 128, "e": 128}
+    whole = gradient_for(program, Request(sizes), []).together
+    assert all(kernel.spills < 100 for kernel in compiled_ahead(whole))
+
+
+@pytest.mark.aot
+@pytest.mark.parametrize("sizes", [{"i": 400, "j": 304, "b": 384}, {"i": 4000, "j": 3040, "b": 3840}])
+def test_exact_products_with_a_computed_right_side_spill_nothing(sizes: dict[str, int]) -> None:
+    total = "sum[i](D[i, j] * (X[b, i] - M[b]))"
+    program = elaborate(parse(f"def f(D[i, j]: f32, X[b, i]: f32, M[b]: f32):\n    O[j, b] = {total}\n    return O\n"))
+    emitted = compile_program(program, 2, TARGETS["sm_90"], sizes).emitted
+    assert all(kernel.spills == 0 for kernel in compile_ahead(emitted, TARGETS["sm_90"], sizes))
