@@ -22,6 +22,7 @@ from einc.driver import Compiled, compile_program
 from einc.pipeline import Context, State
 from einc.pipeline.emitted import Both, Emitted, Half, Source
 from einc.pipeline.fates import Fate
+from einc.pipeline.forms import verify
 from einc.pipeline.parts import InOrder, InSlices, Parts, each, mapped
 from einc.tile.blocks import size_class
 
@@ -268,6 +269,7 @@ def _differentiated(
         found = least
     else:
         found = halves(adjoint, Budget(_written(program, level, target, sizes), dict(sizes), target))
+    verify(found.forward)
     return Ahead(found.forward, operands, len(program.results), shifts(adjoint.forward), found.fates)
 
 
@@ -294,6 +296,8 @@ def _behind(run: Ahead, cotangents: tuple[str, ...]) -> Behind:
     from einc.passes.adjoint.saving import halves
 
     found = halves(differentiate(run.program, run.operands, cotangents, run.constants), None)
+    if found.backward.results:
+        verify(found.backward)
     of = {name: r for r, name in found.cotangents.items()}
     operands = [p.name for p in run.program.operands]
     sources: list[Source] = []

@@ -103,6 +103,8 @@ def _rewritten(e: Equation, whole: Flat, sums: Sequence[tuple[Equation, Flat]]) 
             over = tuple(a for a in whole.over if a not in inner)
             if any(a.endswith("'") for a in over):
                 continue
+            if not {names.get(a, a) for a in other.axes} <= {*e.axes, *over}:
+                continue  # it is the same all along an axis that is not here
             own: dict[str, Expr] = {a: AxisValue(names.get(a, a)) for a in other.axes}
             read = Read(other.name, tuple(substitute(composite(group), own) for group in other.dims))
             negative = whole.negative != part.negative

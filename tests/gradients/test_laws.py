@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import HealthCheck, assume, given, settings
 from numpy.typing import NDArray
 
@@ -17,7 +18,7 @@ from einc.evaluate import evaluate
 from einc.frontend import elaborate, parse
 from einc.passes.adjoint.differentiate import LAWS, steps
 from tests.gradients.by_data import READS
-from tests.gradients.compare import Call, widened
+from tests.gradients.compare import EXACT, Call, call, error, widened
 from tests.gradients.test_random_programs import called
 from tests.support.random_programs import Case, cases
 
@@ -101,3 +102,16 @@ def test_what_a_law_leaves_is_a_program(name: str) -> None:
     for _, d in steps(c.program, c.by):
         text = print_program(d.whole)
         assert print_program(elaborate(parse(Source("<program>", text)))) == text
+
+
+def test_sums_are_read_where_their_axes_are() -> None:
+    """The gradient by T is the same at every k: that by S is no sum of it at one of them, of which there is none."""
+    text = """def f(A[k], C[d]):
+    S[] = sum[k](A[k])
+    T[k] = A[k] * S[]
+    Y[d] = sum[k](T[k] * C[d])
+    return Y
+"""
+    c = call(text, A=torch.randn(3, dtype=torch.float64), C=torch.randn(2, dtype=torch.float64))
+    exact, found = c.in_torch(), c.compiled()
+    assert all(error(found[n], exact[n]) <= EXACT for n in "AC")
