@@ -1,8 +1,8 @@
 """Results and gradients of a program beside those of torch in double precision, and how far from them they may be.
 
 What a computation is off by is in parts of the greatest exact value, or of what cancels in it. It may be some units in
-the last place of its types, or as much more as torch in f32 is off by: in gradients of which the exact value is small,
-since parts of them cancel, no computation has digits. One rounding is but a sample, so torch computes in f32 twice.
+the last place of its types, or some times what torch is off by in such types: in gradients of which the exact value is
+small, since parts of them cancel, no computation has digits. One rounding is but a sample, so torch in f32 has two.
 """
 
 from __future__ import annotations
@@ -51,10 +51,9 @@ def converted(operands: Mapping[str, Tensor], dtype: torch.dtype, off: float = 0
 
 
 def allowed(unit: float, torchs: float) -> float:
-    """What a value may be off by, if the narrowest type on the way has this unit and torch in f32 is off by so much."""
+    """What a value may be off by, if the narrowest type has this unit, of which torch in it is off by so many."""
+    units = FACTOR * min(max(1.0, torchs), LOST) + LUCK * max(torchs - LOST, 0.0)
     single = EPSILON[torch.float32]
-    units = max(1.0, torchs / single)
-    units = FACTOR * min(units, LOST) + LUCK * max(units - LOST, 0.0)
     return max(EXACT if unit < single else ULPS * single, units * unit)
 
 
@@ -63,14 +62,15 @@ def check(
     reference: Callable[[Mapping[str, Tensor], torch.dtype], Sequence[Tensor]],
     operands: Mapping[str, Tensor],
     by: Sequence[str],
+    rounded: Callable[[Mapping[str, Tensor], torch.dtype], Sequence[Tensor]],
     cancelling: Computed | None = None,
     values_alone: bool = False,
     most: float | None = None,
 ) -> None:
     """The program has the results of the reference, its gradients by these operands, and the same bits again.
 
-    `cancelling` has gradients of the size of what cancels in the exact ones. A case that has greater numbers than the
-    `most` is none.
+    `rounded` is the reference as torch computes it in a narrow type; `cancelling` has gradients of the size of what
+    cancels in the exact ones. A case that has greater numbers than the `most` is none.
     """
     exact_operands = converted(operands, torch.float64)
     narrowest = max({t.dtype for t in operands.values() if t.is_floating_point()}, key=lambda t: EPSILON[t])
@@ -85,10 +85,15 @@ def check(
     exact = differentiated(lambda t: reference(t, torch.float64), exact_operands, by, seeds)
     assume(most is None or all(not (t.abs() > most).any() for t in exact.values()))
     single = torch.float32
-    rough = [
-        differentiated(lambda t: reference(t, single), converted(operands, single, off), by, seeds)
-        for off in (0.0, EPSILON[single] / 2)
-    ]
+    if EPSILON[narrowest] > EPSILON[single]:
+        unit = EPSILON[narrowest]
+        rough = [differentiated(lambda t: rounded(t, narrowest), exact_operands, by, seeds)]
+    else:
+        unit = EPSILON[single]
+        rough = [
+            differentiated(lambda t: reference(t, single), converted(operands, single, off), by, seeds)
+            for off in (0.0, unit / 2)
+        ]
     found, again = (differentiated(several, operands, by, seeds) for _ in range(2))
     wholly = [n for n in by if not (exact[n].abs() > EXACT).any()]  # cancels what is as large as cotangents are
     size = {n: 1.0 if n in wholly else 0.0 for n in exact}
@@ -98,7 +103,7 @@ def check(
     off: dict[str, tuple[float, float]] = {}
     for n in exact:
         ours, torchs = error(found[n], exact[n], size[n]), max(error(r[n], exact[n], size[n]) for r in rough)
-        if not ours <= (most := allowed(EPSILON[narrowest], torchs)) and not (values_alone and n in by):
+        if not ours <= (most := allowed(EPSILON[narrowest], torchs / unit)) and not (values_alone and n in by):
             off[n] = ours, most
     assert not off, f"ours, and what is allowed: {off}"
     other = [n for n in exact if not torch.equal(found[n], again[n])]

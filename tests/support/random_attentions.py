@@ -68,16 +68,31 @@ class Given:
         return torch.randn(self.shape, generator=generator, dtype=torch.float64).to(TYPES[self.dtype])
 
 
+class Rounded(torch.autograd.Function):
+    """A tensor rounded to a type, if it is said to be, and its gradient as well."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, dtype: torch.dtype, ahead: bool) -> Tensor:
+        ctx.dtype = dtype
+        return x.to(dtype).to(x.dtype) if ahead else x.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *g: Tensor) -> tuple[Tensor, None, None]:
+        return g[0].to(ctx.dtype).to(g[0].dtype), None, None
+
+
 @dataclass(frozen=True)
 class Places:
     """Tensors, and the positions of b, h, i and j: what parts of an attention are functions of.
 
-    A softmax whose sum is `fixed` has gradients of the size of what cancels in those of a softmax.
+    A softmax whose sum is `fixed` has gradients of the size of what cancels in those of a softmax. What matrix units
+    multiply, ahead and behind, is `rounded` to a type.
     """
 
     tensors: Mapping[str, Tensor]
     sizes: Mapping[str, int]
     fixed: bool = False
+    rounded: torch.dtype | None = None
 
     def at(self, axis: str) -> Tensor:
         device = next(iter(self.tensors.values())).device
@@ -88,6 +103,13 @@ class Places:
         """An operand of some of these axes, in any order, over all of them."""
         there = [axes.index(a) for a in "bhij" if a in axes]
         return self.tensors[name].permute(there)[tuple(slice(None) if a in axes else None for a in "bhij")]
+
+    def multiplied(self, x: Tensor, *, ahead: bool = True) -> Tensor:
+        """What is multiplied by a matrix, or whose gradient alone is."""
+        if self.rounded is None:
+            return x
+        found: Tensor = Rounded.apply(x, self.rounded, ahead)  # type: ignore[no-untyped-call]  # torch leaves it so
+        return found
 
     def softmax(self, x: Tensor, *more: Tensor) -> Tensor:
         """Along the keys, with further terms in the denominator; 0 on a row of nothing."""
@@ -137,9 +159,11 @@ class Attention:
         generator = torch.Generator().manual_seed(self.seed)
         return {n: g.tensor(generator) for n, g in self.operands.items()}
 
-    def reference(self, tensors: Mapping[str, Tensor], *, fixed: bool = False) -> tuple[Tensor, ...]:
+    def reference(
+        self, tensors: Mapping[str, Tensor], *, fixed: bool = False, rounded: torch.dtype | None = None
+    ) -> tuple[Tensor, ...]:
         """The results in plain torch, in the type of the floats that are given, which may require gradients."""
-        return tuple(f(Places(tensors, self.places, fixed)) for f in self.computed)
+        return tuple(f(Places(tensors, self.places, fixed, rounded)) for f in self.computed)
 
     @property
     def floats(self) -> list[str]:
@@ -271,7 +295,7 @@ class Drawing:
             found = of_q(p) @ of_k(p).transpose(2, 3)
             for a, b in also:
                 found = found + a(p) @ b(p).transpose(2, 3)
-            return found * factor
+            return p.multiplied(found, ahead=False) * factor
 
         return Part(self.at(name, "bhij"), value)
 
@@ -456,7 +480,7 @@ class Drawing:
         results = ["O"]
 
         def attended(p: Places) -> Tensor:
-            o = weights.value(p) @ of_v(p)
+            o = p.multiplied(p.multiplied(weights.value(p)) @ of_v(p))
             o = o if order == "bh" else o.transpose(1, 2)
             return torch.sigmoid(p.tensors["gate"]) * o if gate else o
 
@@ -511,7 +535,7 @@ def forgotten(p: Places) -> Tensor:
 
 def unit(f: Computed) -> Computed:
     """Rows over their root mean square."""
-    return lambda p: f(p) * torch.rsqrt((f(p) ** 2).mean(-1, keepdim=True) + 1e-6)
+    return lambda p: p.multiplied(f(p) * torch.rsqrt((f(p) ** 2).mean(-1, keepdim=True) + 1e-6))
 
 
 @st.composite

@@ -28,6 +28,7 @@ def check(case: Attention, device: str = "cpu") -> None:
         lambda t, _: case.reference(t),
         operands,
         case.floats,
+        lambda t, narrow: case.reference(t, rounded=narrow),
         lambda t: case.reference(t, fixed=True),
     )
 
