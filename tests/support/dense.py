@@ -17,7 +17,7 @@ from einc.binding import bind
 from einc.ein import Apply, AxisValue, Cast, Const, Equation, Expr, Extent, Program, Read, Scalar
 from einc.evaluate.philox import uniform
 
-_COMPLEX = {torch.float64: torch.complex128, torch.float32: torch.complex64}
+_COMPLEX = {torch.float64: torch.complex128}
 
 
 def dense(
@@ -51,7 +51,13 @@ class _Scope:
     ) -> None:
         self.tensors, self.dims, self.dtypes = tensors, program.shapes(), program.dtypes()
         self.extents, self.scalars, self.real = extents, scalars, real
-        self.stored = {"f": real, "c": _COMPLEX[real], "i": torch.int64, "u": torch.int64, "b": torch.bool}
+        self.stored = {
+            "f": real,
+            "c": _COMPLEX.get(real, torch.complex64),
+            "i": torch.int64,
+            "u": torch.int64,
+            "b": torch.bool,
+        }
 
     def equation(self, e: Equation) -> dict[str, Tensor]:
         axes = (*e.axes, *e.over)
