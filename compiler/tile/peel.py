@@ -35,7 +35,9 @@ def peeled(kernel: tile.Kernel) -> tile.Kernel:
     peeling = _Peeling(kernel)
     body = live(peeling.body(kernel.body))
     whole = (*kernel.whole, *(replace(a, role="whole") for a in peeling.axes))
-    return replace(kernel, body=body, whole=whole) if peeling.axes else kernel
+    sizes = {a.name: replace(b, cap=tile.WHOLE) for a in peeling.axes if (b := kernel.choices.tile(a.name)) is not None}
+    straight = replace(kernel, body=body, whole=whole)
+    return straight.choosing(kernel.choices.sized(sizes)) if peeling.axes else kernel
 
 
 def _is_simple(s: Loop) -> bool:

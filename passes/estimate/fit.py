@@ -33,6 +33,7 @@ _WHOLE_ROW = 32768  # the longest row held whole by itself, by all threads of a 
 _HIDDEN = 8  # programs that hold rows, with which a processor reads some while it computes with others
 _EXPOSED = 1 / 4  # of the time that memory takes, where a processor has room for the row of one program alone
 _HALF_OF_REGISTERS = 1 << 15  # elements that a processor has room for, beside what is made of them
+_ALONE = 1.5  # times as long as those of a group of warps take products of warps that multiply on their own
 _RESULTS = 3 << 14  # of all results together where a dot has a batch axis: three quarters of the registers
 
 
@@ -126,10 +127,13 @@ def _pruned(plan: Planned) -> frozenset[str]:
 def narrowness(plan: Planned, shapes: Mapping[str, Shape], context: Context) -> float:
     """How many times longer dots with a batch axis take for want of rows.
 
-    Its positions leave few rows and columns room on chip; what is read is then multiplied with few of either.
+    Its positions leave few rows and columns room on chip; what is read is then multiplied with few of either. At one
+    position there is room, but groups of warps do not multiply then.
     """
-    if context.target.cache or not Tiles(plan, shapes, context).batched:
+    if context.target.cache or not (here := Tiles(plan, shapes, context)).batched:
         return 1.0
+    if context.target.has_warpgroups and here.positions({s.batch for s in here.dots.values()} - {""}) == 1:
+        return _ALONE
     for blocked in (_FULL, _FULL // 2):
         tiles = Tiles(plan, shapes, context, blocked)
         if tiles.operated() < _RESULTS and tiles.crossed() <= tiles.room.crossed // 2:

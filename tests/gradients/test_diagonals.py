@@ -70,13 +70,13 @@ def sums(program: Program) -> list[ein.Equation]:
 def test_tables(name: str, i: int, j: int) -> None:
     """At sizes that blocks divide and do not, larger and smaller than one, in turns; the slow tier has all of them."""
     c = attention(name, i, j)
-    assert_equal(c.compiled(), c.in_torch())
+    assert_equal(c.compiled(), c.in_torch(), least=1.0)  # a softmax of one key has none, but for rounding
 
 
 @pytest.mark.parametrize(("i", "j"), SIZES)
 def test_sizes(i: int, j: int) -> None:
     c = attention("falling", i, j)
-    assert_equal(c.compiled(), c.in_torch())
+    assert_equal(c.compiled(), c.in_torch(), least=1.0)
 
 
 @pytest.mark.parametrize("name", ["falling", "rising", "buckets"])
