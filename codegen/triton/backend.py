@@ -6,10 +6,13 @@ What Triton 3.6 and 3.7 get wrong, or the assembler of CUDA 12.8 with what they 
     dots that follow each other with less than 16 rows a warp                                      `options`
     a computed tile of narrow types, multiplied, with less than whole swizzled rows                `choose_tiles`
     dots of a loop that may not run wait for each other, where B is transposed       `kernels`, if a descriptor loads it
-    a loop that adds up folds of the last of three axes reshapes as if their order did not matter  `_FOLDS_FIRST`
+    a loop that adds up folds along the last axis of what it loads takes rows for each other      `contractions`,
+    `_FOLDS_FIRST`
+    positions that are subtracted are all multiples of what the difference begins with (3.6)       `operations`: `less`
     a negation of what is known at compile time is no mask                                         `expressions`
     threads have as many neighbours as steps between rows allow, though masks let them reach one   `kernels`, by units
-    large products on vector units spill, large tiles beside dots take minutes to assemble         `choose_tiles`
+    large products on vector units spill, and dots at several positions whose sides and results registers have no
+    room for; large tiles beside dots take minutes to assemble                                     `choose_tiles`
 """
 
 from __future__ import annotations
