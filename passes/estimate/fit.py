@@ -33,7 +33,7 @@ _WHOLE_ROW = 32768  # the longest row held whole by itself, by all threads of a 
 _HIDDEN = 8  # programs that hold rows, with which a processor reads some while it computes with others
 _EXPOSED = 1 / 4  # of the time that memory takes, where a processor has room for the row of one program alone
 _HALF_OF_REGISTERS = 1 << 15  # elements that a processor has room for, beside what is made of them
-_ALONE = 1.5  # times as long as those of a group of warps take products of warps that multiply on their own
+_ALONE = 3.0  # times as long take products of warps that multiply on their own where a group of them could
 _RESULTS = 3 << 14  # of all results together where a dot has a batch axis: three quarters of the registers
 
 
@@ -132,13 +132,13 @@ def narrowness(plan: Planned, shapes: Mapping[str, Shape], context: Context) -> 
     """
     if context.target.cache or not (here := Tiles(plan, shapes, context)).batched:
         return 1.0
-    if context.target.has_warpgroups and here.positions({s.batch for s in here.dots.values()} - {""}) == 1:
-        return _ALONE
+    at_one = here.positions({s.batch for s in here.dots.values()} - {""}) == 1
+    alone = _ALONE if at_one and context.target.has_warpgroups else 1.0
     for blocked in (_FULL, _FULL // 2):
         tiles = Tiles(plan, shapes, context, blocked)
         if tiles.operated() < _RESULTS and tiles.crossed() <= tiles.room.crossed // 2:
-            return (_FULL / blocked) ** 2
-    return (_FULL / _LEAST) ** 2
+            return alone * (_FULL / blocked) ** 2
+    return alone * (_FULL / _LEAST) ** 2
 
 
 def exposure(plan: Planned, context: Context) -> float:
