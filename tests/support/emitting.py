@@ -24,6 +24,8 @@ from einc.driver import Compiled
 from einc.runtime.execution import Outputs, Place
 from einc.runtime.orders import Views
 from einc.runtime.tensors import torch_dtype
+from einc.trials.request import Request
+from einc.trials.running import compile_for, gradient_for
 
 UNBOUND = "F821,F822,F823"  # ruff's rules about names that are read where they are not bound, or not yet
 
@@ -107,3 +109,10 @@ def anyhow(random: Random) -> Lying:
         return torch.zeros(start + most + 1, dtype=t.dtype).as_strided(t.shape, strides, start)
 
     return lying
+
+
+def emitted(text: str, sizes: Mapping[str, int]) -> None:
+    """Check that kernels of a program and of its gradients are written for Hopper at such sizes."""
+    program, request = einc.compile(text, target="sm_90", generator="auto"), Request(sizes)
+    assert ".jit" in compile_for(program, request).source
+    assert ".jit" in gradient_for(program, request, []).together.source

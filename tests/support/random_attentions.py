@@ -16,6 +16,8 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
+from tests.support.draws import Draws
+
 T = TypeVar("T")
 
 TYPES = {"bf16": torch.bfloat16, "f16": torch.float16, "f32": torch.float32, "f64": torch.float64}
@@ -175,10 +177,9 @@ class Attention:
 
 
 @dataclass
-class Drawing:
+class Drawing(Draws):
     """An attention in the making."""
 
-    draw: Callable[[st.SearchStrategy[Any]], Any]
     extents: Extents
     dtype: str
     sizes: dict[str, int] = field(default_factory=dict)
@@ -190,14 +191,6 @@ class Drawing:
     read: str = "h"  # the head of keys for a head of queries
 
     # -- draws
-
-    def pick(self, options: Sequence[T]) -> T:
-        chosen: T = self.draw(st.sampled_from(list(options)))
-        return chosen
-
-    def chance(self, n: int) -> bool:
-        """True once in n times, and what a failing example shrinks to is False."""
-        return bool(self.draw(st.integers(0, n - 1)) == n - 1)
 
     def some(self, options: Sequence[T], most: int) -> list[T]:
         """Several of these, all different."""

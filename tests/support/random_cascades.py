@@ -16,6 +16,8 @@ from typing import Any, TypeVar
 import numpy as np
 from hypothesis import strategies as st
 
+from tests.support.draws import Draws
+
 T = TypeVar("T")
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -54,10 +56,9 @@ class Cascade:
 
 
 @dataclass
-class Drawing:
+class Drawing(Draws):
     """A cascade in the making."""
 
-    draw: Callable[[st.SearchStrategy[Any]], Any]
     sizes: dict[str, int] = field(default_factory=dict)
     lines: list[str] = field(default_factory=list)
     used: set[str] = field(default_factory=set)
@@ -68,16 +69,6 @@ class Drawing:
     indices: list[Value] = field(default_factory=list)  # positions along j
     results: list[tuple[str, Value]] = field(default_factory=list)
     over: tuple[str, ...] = ("j",)
-
-    # -- draws
-
-    def pick(self, options: Sequence[T]) -> T:
-        chosen: T = self.draw(st.sampled_from(list(options)))
-        return chosen
-
-    def chance(self, n: int) -> bool:
-        """True once in n times, and what a failing example shrinks to is False."""
-        return bool(self.draw(st.integers(0, n - 1)) == n - 1)
 
     def operand(self, name: str) -> Value:
         self.used.add(name)

@@ -15,6 +15,7 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
+from tests.support.draws import Draws
 from tests.support.random_attentions import Given
 
 T = TypeVar("T")
@@ -75,10 +76,9 @@ class Tensors:
 
 
 @dataclass
-class Drawing:
+class Drawing(Draws):
     """A program in the making."""
 
-    draw: Callable[[st.SearchStrategy[Any]], Any]
     extents: Extents
     dtype: str
     sizes: dict[str, int] = field(default_factory=dict)
@@ -87,16 +87,6 @@ class Drawing:
     known: dict[str, list[str]] = field(default_factory=dict)  # what equations define
     lines: list[str] = field(default_factory=list)
     ranked: bool = False
-
-    # -- draws
-
-    def pick(self, options: Sequence[T]) -> T:
-        chosen: T = self.draw(st.sampled_from(list(options)))
-        return chosen
-
-    def chance(self, n: int) -> bool:
-        """True once in n times, and what a failing example shrinks to is False."""
-        return bool(self.draw(st.integers(0, n - 1)) == n - 1)
 
     def shuffled(self, options: Sequence[T]) -> list[T]:
         return [*self.draw(st.permutations(list(options)))]

@@ -11,9 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import einc
-from einc.trials.request import Request
-from einc.trials.running import compile_for, gradient_for
 from tests.support import near_torch
+from tests.support.emitting import emitted
 from tests.support.random_attentions import LARGE, Attention, attentions
 
 NARROW = ("bf16", "f16", "f32")
@@ -47,16 +46,10 @@ def test_many(_batch: int, case: Attention) -> None:
     check(case)
 
 
-def emitted(case: Attention) -> None:
-    program = einc.compile(case.text, target="sm_90", generator="auto")
-    assert "@" in compile_for(program, Request(case.sizes)).source
-    assert "@" in gradient_for(program, Request(case.sizes), []).together.source
-
-
 @given(attentions(extents=LARGE, dtypes=NARROW))
 @settings(max_examples=20, **ANY)  # type: ignore[arg-type]  # each its own type
 def test_kernels_are_written(case: Attention) -> None:
-    emitted(case)
+    emitted(case.text, case.sizes)
 
 
 @pytest.mark.slow
@@ -64,7 +57,7 @@ def test_kernels_are_written(case: Attention) -> None:
 @given(case=attentions(extents=LARGE, dtypes=NARROW))
 @settings(max_examples=100, derandomize=False, **ANY)  # type: ignore[arg-type]  # each its own type
 def test_many_kernels_are_written(_batch: int, case: Attention) -> None:
-    emitted(case)
+    emitted(case.text, case.sizes)
 
 
 @pytest.mark.gpu

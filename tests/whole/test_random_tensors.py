@@ -16,10 +16,9 @@ from torch import Tensor
 import einc
 from einc import driver
 from einc.ein import Program
-from einc.trials.request import Request
-from einc.trials.running import compile_for, gradient_for
 from tests.support import near_torch
 from tests.support.dense import dense
+from tests.support.emitting import emitted
 from tests.support.random_tensors import LARGE, Tensors, programs
 
 NARROW = ("bf16", "f16", "f32")
@@ -66,16 +65,10 @@ def test_many(_batch: int, case: Tensors) -> None:
     check(case)
 
 
-def emitted(case: Tensors) -> None:
-    program = einc.compile(case.text, target="sm_90", generator="auto")
-    assert "@" in compile_for(program, Request(case.sizes)).source
-    assert "@" in gradient_for(program, Request(case.sizes), []).together.source
-
-
 @given(programs(extents=LARGE, dtypes=NARROW))
 @settings(max_examples=40, **ANY)  # type: ignore[arg-type]  # each its own type
 def test_kernels_are_written(case: Tensors) -> None:
-    emitted(case)
+    emitted(case.text, case.sizes)
 
 
 @pytest.mark.slow
@@ -83,7 +76,7 @@ def test_kernels_are_written(case: Tensors) -> None:
 @given(case=programs(extents=LARGE, dtypes=NARROW))
 @settings(max_examples=100, derandomize=False, **ANY)  # type: ignore[arg-type]  # each its own type
 def test_many_kernels_are_written(_batch: int, case: Tensors) -> None:
-    emitted(case)
+    emitted(case.text, case.sizes)
 
 
 @pytest.mark.gpu

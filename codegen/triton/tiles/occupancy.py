@@ -23,7 +23,7 @@ from einc.tile.windows import read_by_dots
 _LATENCY = 1e-6  # seconds from a load to its bytes, while memory is busy
 _STREAMS = 4  # times as long as its products take a walk waits for memory, if it does little else
 _TOGETHER = 4  # programs that hide each other's waits, as blocks in flight do otherwise
-_WORD = 4
+WORD = 4  # bytes of an element in a register of its own
 _THREAD = 512  # bytes of registers that a thread of such a program takes
 RESERVED = 1024  # bytes of shared memory that each program takes for the system
 
@@ -123,7 +123,7 @@ class Occupancy:
                 prod([sizes[a] for a in axes]) for axes in (d.result, d.over(d.row, d.inner), d.over(d.inner, d.column))
             )
 
-        return _WORD * max((sum(map(elements, dots)) for dots in self.dots_of), default=0)
+        return WORD * max((sum(map(elements, dots)) for dots in self.dots_of), default=0)
 
     @property
     def clears(self) -> bool:

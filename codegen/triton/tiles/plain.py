@@ -12,6 +12,7 @@ from __future__ import annotations
 from math import prod
 
 from einc import tile
+from einc.codegen.triton.tiles.occupancy import WORD
 from einc.codegen.triton.tiles.sizing import Sizing, Tiles
 from einc.codegen.triton.tiles.walks import late_tiles
 from einc.tile import WHOLE, Block, TileAxis
@@ -32,7 +33,6 @@ _ACROSS = 8  # the same of columns, if these leave a walk so many steps
 _FEWEST = 4
 _SCANNING = 8  # the same where it makes prefixes, whose tiles before and after take all registers of a thread
 _WHOLE = 1 << 14  # elements of a tile with an axis held whole whose neighbours in memory lie along another
-_WORD = 4  # bytes of an element that is computed
 _SECTOR = 32  # neighbours that it has at least: half a line
 _BUSY = 16  # warps of a processor that keep memory busy
 
@@ -144,7 +144,7 @@ def _exchanged(k: Sizing, blocks: dict[str, Block]) -> dict[str, Block]:
     """The blocks with fewer positions beside an axis that is held whole, until shared memory holds the largest tile:
     threads that computed it may store it in another order."""
     beside = {a.role for a in k.axes if a.role != "whole" and k.given(a) is None} if "whole" in blocks else set()
-    while beside and _WORD * k.occupancy.largest(k.sizes(blocks)) > k.target.shared:
+    while beside and WORD * k.occupancy.largest(k.sizes(blocks)) > k.target.shared:
         widest = max(beside, key=lambda role: blocks[role].cap)
         if blocks[widest].cap == 1:
             break
