@@ -50,7 +50,7 @@ FEW = """def f(Q[b, h, i, d]: f16, K[b, h, j, d]: f16, V[b, h, j, e]: f16, T[b, 
 
 @pytest.mark.aot
 def test_registers_hold_what_dots_at_every_head_multiply() -> None:
-    """All of a thread's values were in memory, where results alone were counted: thousands of bytes."""
+    """With larger tiles, whose results alone have room, all of a thread's values are in memory."""
     program = einc.compile(FEW, target="sm_90", generator="auto")
     sizes = {"b": 2, "h": 1, "i": 512, "j": 777, "d": 128, "e": 128}
     whole = gradient_for(program, Request(sizes), []).together

@@ -115,7 +115,7 @@ HELD = """def f(X[n]: bf16, Y[r]: bf16):
 
 
 def test_what_a_block_holds_whole_has_no_size_where_states_of_parts_are_merged() -> None:
-    """A fold along the parts is of columns, of which a tile was given a few, and there is no other tile."""
+    """A fold along the parts is of columns, but there is no other tile for those that one would leave."""
     parts, merge = kernels(made(HELD, 1680, Y=(1056,)))
     assert merge.merges
     assert [a.name for a in parts.whole] == ["n"]

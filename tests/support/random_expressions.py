@@ -7,10 +7,10 @@ argmax. It is **finite** unless a division, a mask or an empty maximum made it o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from math import inf, prod
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from hypothesis import strategies as st
 
@@ -30,6 +30,7 @@ from einc.ein import (
 )
 from einc.ein.guards import composite, conjoin, implied_guard
 from einc.ein.inference import dtype_of, position
+from tests.support.draws import Draws
 
 T = TypeVar("T")
 Dims = tuple[tuple[str, ...], ...]
@@ -66,21 +67,13 @@ class Known:
 
 
 @dataclass
-class Expressions:
+class Expressions(Draws):
     """Draws expressions; `sizes` are the extents of the axes there are, `kinds` what values there may be."""
 
-    draw: Callable[[st.SearchStrategy[Any]], Any]
     kinds: str
     sizes: dict[str, int] = field(default_factory=dict)
     params: list[Operand | Param] = field(default_factory=list)
     tensors: dict[str, Known] = field(default_factory=dict)
-
-    def pick(self, options: Sequence[T]) -> T:
-        chosen: T = self.draw(st.sampled_from(list(options)))
-        return chosen
-
-    def chance(self, one_in: int) -> bool:
-        return bool(self.draw(st.integers(0, one_in - 1)) == one_in - 1)
 
     def some(self, options: Sequence[str], least: int, most: int) -> tuple[str, ...]:
         """Between `least` and `most` distinct options, in drawn order."""
