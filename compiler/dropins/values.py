@@ -64,7 +64,7 @@ def number(value: Number) -> Value:
 
 def read(tensor: str, index: Sequence[Value], truth: bool = False) -> Value:
     """A tensor at a position; `truth` says that its elements are truth values."""
-    axes = frozenset[str]().union(*(e.axes for e in index))
+    axes = frozenset().union(*(e.axes for e in index))
     bounds, size = (0, 1) if truth else None, _size([e for e in index if e.op])
     return Value("read", tuple(index), tensor, axes=axes, bounds=bounds, always=bounds, size=size)
 
@@ -74,7 +74,7 @@ def apply(op: str, *args: Value) -> Value:
     if op in ("and", "or", "not") and (decided := _logic(op, args)) is not None:
         return decided
     bounds, always = _bounds(op, [a.bounds for a in args]), _bounds(op, [a.always for a in args])
-    axes = frozenset[str]().union(*(a.axes for a in args))
+    axes = frozenset().union(*(a.axes for a in args))
     return Value(op, args, axes=axes, bounds=bounds, always=always, size=_size(args))
 
 
