@@ -1,4 +1,4 @@
-"""Random contests from a seed: contractions in any layout, reductions of rows and of columns, cascades.
+"""Random contests from a seed: contractions in any layout, reductions of rows and of columns, cascades, scores.
 
 Extents are log-uniform, so that every order of magnitude is as likely, and what would take too long is drawn again.
 """
@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from math import exp, log, prod
 from random import Random
 
-from einc.trials.attention import FORMS, attention
-from einc.trials.contests import Contest, normal
+from einc.trials.attention import attention, of_form
+from einc.trials.contests import Contest, backward, normal
 from einc.trials.layers import FUSED, ROWS, Sizes, reduced
 from einc.trials.peers import compiled, direct, einsum
+from einc.trials.scores import FORMS, MASKS, TERMS, Form
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,7 @@ _LONGEST = 1 << 14
 _WIDTHS = (64, 1 << 18)
 _ALIGNED = 8
 _MOST_BATCH = 2
+_POSITIONS = {"cpu": (64, 512), "cuda": (512, 8192)}
 
 
 def contractions(count: int, seed: int, within: Bounds) -> list[Contest]:
@@ -50,6 +52,29 @@ def reductions(count: int, seed: int, within: Bounds) -> list[Contest]:
 def cascades(count: int, seed: int, within: Bounds) -> list[Contest]:
     """Attention in all forms, and layers with what comes before and after their contractions."""
     return [_cascade(Random(f"cascade {seed} {k}"), within) for k in range(count)]
+
+
+def scores(count: int, seed: int, within: Bounds) -> list[Contest]:
+    """Attention with random scores and masks, and its gradients in every other."""
+    found = [_attention(Random(f"scores {seed} {k // 2}"), within) for k in range(count)]
+    return [backward(c) if k % 2 else c for k, c in enumerate(found)]
+
+
+def _attention(random: Random, within: Bounds) -> Contest:
+    """Up to two terms of scores, a mask in three of four, shared heads in a third, any width and layout."""
+    n = _extent(random, *_POSITIONS[within.device], random.random() < 0.7)
+    d = random.choice((64, 64, 128, 128, 80, 96, 256))
+    many = random.choice((4, 8, 12, 16))
+    b = max(min(within.work // (2 * many * n * n * d), 8), 1)
+    terms, letters = [], set[str]()
+    for term in random.sample(TERMS, random.choice((0, 1, 1, 2))):
+        if term.letter not in letters or not term.letter:
+            terms.append(term)
+            letters.add(term.letter)
+    masks = [random.choice(MASKS)(random.choice((64, 100, 256, 1000)))] if random.random() < 0.75 else []
+    form = Form(terms, masks, group=random.choice((1, 1, 4)), sinks=random.random() < 0.1)
+    name = " + ".join([t.name for t in terms] + [m.name for m in masks] + ["sinks"] * form.sinks) or "full"
+    return of_form(name, form, within.device, within.dtype, (b, many, n, d), behind=random.random() < 0.4)
 
 
 def _extent(random: Random, least: int, most: int, aligned: bool = False) -> int:

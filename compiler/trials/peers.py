@@ -14,12 +14,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import torch
 
+    from einc.trials.scores import Form
+
 Tensors = Mapping[str, "torch.Tensor"]
 Way = Callable[[], Any]
 Peer = Callable[[Tensors], Sequence[Way]]
-
-Visible = Callable[[Any, Any], Any]  # of a query's and a key's position
-Change = Callable[[Tensors], Callable[..., Any]]  # of a score, its head, and the positions of query and key
 
 
 def direct(f: Callable[..., torch.Tensor]) -> Peer:
@@ -70,9 +69,9 @@ def _back(way: Way, wanted: Sequence[torch.Tensor]) -> Way:
     return run
 
 
-def sdpa(causal: bool = False, backend: str = "", visible: Callable[[Tensors], Visible] | None = None) -> Peer:
-    """`scaled_dot_product_attention`, on torch's choice of backend or a given one; a mask that is not causal is made in
-    memory beforehand."""
+def sdpa(causal: bool = False, backend: str = "", form: Form | None = None) -> Peer:
+    """`scaled_dot_product_attention`, on torch's choice of backend or a given one; the mask of a form is made in memory
+    beforehand."""
 
     def ready(tensors: Tensors) -> list[Way]:
         import torch
@@ -80,9 +79,10 @@ def sdpa(causal: bool = False, backend: str = "", visible: Callable[[Tensors], V
 
         q, k, v = list(tensors.values())[:3]
         grouped, mask = q.shape[1] != k.shape[1], None
-        if visible is not None:
-            i, j = (torch.arange(n, device=q.device) for n in (q.shape[2], k.shape[2]))
-            mask = visible(tensors)(i[:, None], j[None, :])
+        sees = None if form is None else form.visible(tensors)
+        if sees is not None:
+            b, i, j = (torch.arange(n, device=q.device) for n in (q.shape[0], q.shape[2], k.shape[2]))
+            mask = sees(b[:, None, None, None], i[:, None], j)
 
         def attend() -> torch.Tensor:
             return torch.nn.functional.scaled_dot_product_attention(
@@ -101,9 +101,7 @@ def sdpa(causal: bool = False, backend: str = "", visible: Callable[[Tensors], V
     return ready
 
 
-def naive(
-    visible: Callable[[Tensors], Visible] | None = None, change: Change | None = None, sinks: bool = False
-) -> Peer:
+def naive(form: Form) -> Peer:
     """Scores and weights in memory: two products and a softmax, for every row of the batch in turn."""
 
     def ready(tensors: Tensors) -> list[Way]:
@@ -113,17 +111,17 @@ def naive(
         i, j = (torch.arange(n, device=q.device) for n in (q.shape[2], k.shape[2]))
         i, j = i[:, None], j[None, :]
         heads = torch.arange(q.shape[1], device=q.device)[:, None, None]
-        hidden = None if visible is None else ~visible(tensors)(i, j)
+        sees, change = form.visible(tensors), form.change(tensors)
         group = q.shape[1] // k.shape[1]
 
         def attend(b: int) -> torch.Tensor:
             keys, values = (t[b].repeat_interleave(group, 0) if group > 1 else t[b] for t in (k, v))
             s = q[b] @ keys.mT * q.shape[-1] ** -0.5
-            s = s if change is None else change(tensors)(s, heads, i, j)
-            s = s if hidden is None else s.masked_fill(hidden, float("-inf"))
-            if not sinks:
+            s = s if change is None else change(s, b, heads, i, j)
+            s = s if sees is None else s.masked_fill(~sees(b, i, j), float("-inf"))
+            if not form.sinks:
                 return torch.softmax(s, -1) @ values
-            sink = tensors["T"][:, None, None].expand(*s.shape[:2], 1).to(s.dtype)
+            sink = tensors["Z"][:, None, None].expand(*s.shape[:2], 1).to(s.dtype)
             return torch.softmax(torch.cat([s, sink], -1), -1)[..., :-1] @ values
 
         return [lambda: torch.stack([attend(b) for b in range(q.shape[0])])]
@@ -131,10 +129,9 @@ def naive(
     return ready
 
 
-def flex(
-    visible: Callable[[Tensors], Visible] | None = None, change: Change | None = None, sinks: bool = False
-) -> Peer:
-    """Compiled `flex_attention`, with a block mask made beforehand; not compiled where there is no GPU."""
+def flex(form: Form | None = None) -> Peer:
+    """Compiled `flex_attention` with the scores of a form, and a block mask made beforehand; not compiled where there
+    is no GPU."""
     made = cache(_compiled)
 
     def ready(tensors: Tensors) -> list[Way]:
@@ -144,15 +141,15 @@ def flex(
         q, k, v = list(tensors.values())[:3]
         eager: Callable[..., Any] = flex_attention
         found = made(eager) if q.is_cuda else eager
+        sees, changed = (None, None) if form is None else (form.visible(tensors), form.change(tensors))
         blocks = None
-        if visible is not None:
-            sees = visible(tensors)
+        if sees is not None:
             blocks = create_block_mask(
-                lambda _b, _h, i, j: sees(i, j), None, None, q.shape[2], k.shape[2], device=str(q.device)
-            )
-        changed = None if change is None else change(tensors)
-        score = None if changed is None else lambda s, _b, h, i, j: changed(s, h, i, j)
-        grouped = q.shape[1] != k.shape[1]
+                lambda b, _h, i, j: sees(b, i, j), q.shape[0] if form is not None and form.batched else None, None,
+                q.shape[2], k.shape[2], device=str(q.device),
+            )  # fmt: skip
+        score = None if changed is None else lambda s, b, h, i, j: changed(s, b, h, i, j)
+        grouped, sinks = q.shape[1] != k.shape[1], form is not None and form.sinks
 
         def attend() -> torch.Tensor:
             with warnings.catch_warnings():
@@ -160,10 +157,20 @@ def flex(
                 result = found(q, k, v, score_mod=score, block_mask=blocks, enable_gqa=grouped, return_lse=sinks)
                 if sinks:
                     out, lse = result
-                    result = out * torch.sigmoid(lse - tensors["T"][None, :, None])[..., None].to(out.dtype)
+                    result = out * torch.sigmoid(lse - tensors["Z"][None, :, None])[..., None].to(out.dtype)
                 return result  # type: ignore[no-any-return]
 
         return [attend]
+
+    return ready
+
+
+def turned(peer: Peer) -> Peer:
+    """A peer whose tensors of four dimensions, and result, have their second and third exchanged."""
+
+    def ready(tensors: Tensors) -> list[Way]:
+        found = {name: t.transpose(1, 2) if t.ndim == 4 else t for name, t in tensors.items()}
+        return [_turned(way) for way in peer(found)]
 
     return ready
 
@@ -174,11 +181,10 @@ def attentions(attend: Callable[[bool], Peer]) -> Peer:
     def ready(tensors: Tensors) -> list[Way]:
         if len(tensors) < 3 or any(t.ndim != 4 for t in list(tensors.values())[:3]):
             raise ValueError("it takes three operands with four dimensions each")
-        turned = {name: t.transpose(1, 2) if t.ndim == 4 else t for name, t in tensors.items()}
         found: list[Way] = []
         for causal in (False, True):
             found += attend(causal)(tensors)
-            found += [_turned(way) for way in attend(causal)(turned)]
+            found += turned(attend(causal))(tensors)
         return found
 
     return ready
@@ -188,8 +194,10 @@ def _turned(way: Way) -> Way:
     return lambda: way().transpose(1, 2)
 
 
-def _before(_: Tensors) -> Visible:
-    return lambda i, j: i >= j
+def _flex(causal: bool) -> Peer:
+    from einc.trials.scores import FORMS
+
+    return flex(FORMS["causal" if causal else "full"])
 
 
 def einsum(text: str) -> Callable[..., torch.Tensor]:
@@ -202,7 +210,7 @@ def einsum(text: str) -> Callable[..., torch.Tensor]:
 # The peers of a program by name; each is made from the program's text.
 PEERS: dict[str, Callable[[str], Peer]] = {
     "sdpa": lambda _: attentions(sdpa),
-    "flex": lambda _: attentions(lambda causal: flex(_before if causal else None)),
+    "flex": lambda _: attentions(_flex),
     "cublas": lambda text: direct(einsum(text)),
     "eager": lambda text: direct(einsum(text)),
     "compile": lambda text: compiled(einsum(text)),

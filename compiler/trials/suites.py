@@ -85,6 +85,11 @@ def random(device: str, seed: int = 0, count: int = 100) -> list[Contest]:
     return interleaved([draws.contractions(count, seed, within), draws.reductions(count // 2, seed, within)])
 
 
+def scores(device: str, seed: int = 0, count: int = 100) -> list[Contest]:
+    """Attention with random scores and masks, and its gradients."""
+    return draws.scores(count if device == "cuda" else count // 4, seed, draws.bounds(device))
+
+
 SUITES: dict[str, Suite] = {
     "matmul": _matmul,
     "attention": _attention,
@@ -92,9 +97,12 @@ SUITES: dict[str, Suite] = {
     "fused": _fused,
     "decode": _decode,
     "random": random,
+    "scores": scores,
     "gradients": _gradients,
     "convolutions": _convolutions,
 }
+
+DRAWN = {"random": random, "scores": scores}  # from a seed
 
 _FEW = 2  # contests of each suite, of those that resemble each other
 
@@ -103,7 +111,7 @@ def chosen(names: Sequence[str], device: str, seed: int = 0, quick: bool = False
     """The contests of suites, all if none is named, whose names hold some text; in turns, so that none comes last."""
     found = []
     for name in names or SUITES:
-        made = random(device, seed) if name == "random" else SUITES[name](device)
+        made = DRAWN[name](device, seed) if name in DRAWN else SUITES[name](device)
         kept = [replace(c, suite=name) for c in made if only in c.name]
         found.append(kept[:_FEW] if quick else kept)
     return interleaved(found)

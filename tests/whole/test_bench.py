@@ -21,12 +21,13 @@ from einc.cli.commands import app
 from einc.runtime.timing import HostClock, Race, Spread, Turn, race, sets_of_buffers, spread
 from einc.trials import bench, calibration, draws, scoreboard, suites
 from einc.trials.ahead import compile_ahead
-from einc.trials.attention import FORMS, attention, decoding
+from einc.trials.attention import attention, decoding, of_form
 from einc.trials.bench import Effort, Prediction, Row, Time, rotating
 from einc.trials.contests import Contest, backward
 from einc.trials.layers import FUSED, ROWS, convolution, depthwise, matmul, reduced
 from einc.trials.machine import clock_rate, facts, target
 from einc.trials.peers import direct, flex
+from einc.trials.scores import FORMS, MASKS, TERMS, Form
 
 CPU = torch.device("cpu")
 FACTS = {"device": "a machine", "date": "2000-01-01", "torch": "2"}
@@ -218,6 +219,11 @@ def test_rows_hold_rates() -> None:
 # ---------------------------------------------------------------------------------------------------------------------
 # Contests
 
+
+def name_of(form: Form) -> str:
+    return " ".join([*(t.name for t in form.terms), *(m.name for m in form.masks)])
+
+
 SIZES = {"n": 24, "d": 40, "k": 56, "r": 8}
 SMALL = [
     matmul("cpu", "f32", 12),
@@ -248,9 +254,19 @@ def test_contests_agree_with_their_peers(one: Contest) -> None:
 @pytest.mark.turns(2)
 @pytest.mark.parametrize("name", FORMS)
 def test_forms_of_attention_mean_the_same_to_flex_attention(name: str) -> None:
-    form, one = FORMS[name], attention(name, "cpu", "f32", (1, 4, 128, 16))
     assert "flex" in attention(name, "cuda", "bf16", (1, 4, 128, 16)).peers
-    (row,) = measured(replace(one, peers={"flex": flex(form.visible, form.change, form.sinks)}))
+    agrees_with_flex(FORMS[name])
+
+
+@pytest.mark.turns(2)
+@pytest.mark.parametrize("form", [*(Form([t]) for t in TERMS), *(Form(masks=[m(30)]) for m in MASKS)], ids=name_of)
+def test_terms_and_masks_mean_the_same_to_flex_attention(form: Form) -> None:
+    agrees_with_flex(form)
+
+
+def agrees_with_flex(form: Form) -> None:
+    one = of_form("", form, "cpu", "f32", (2, 4, 128, 16))
+    (row,) = measured(replace(one, peers={"flex": flex(form)}))
     assert [t.error for t in row.times] == [""]
 
 
@@ -268,7 +284,7 @@ def test_suites_take_turns(device: str) -> None:
 
 def test_draws_are_the_same_for_a_seed_and_within_bounds() -> None:
     within = draws.bounds("cuda")
-    for draw in (draws.contractions, draws.reductions, draws.cascades):
+    for draw in (draws.contractions, draws.reductions, draws.cascades, draws.scores):
         names = [[c.name for c in draw(20, seed, within)] for seed in (0, 0, 1)]
         assert names[0] == names[1] != names[2]
     found = draws.contractions(300, 0, within)
@@ -288,6 +304,7 @@ def test_draws_are_the_same_for_a_seed_and_within_bounds() -> None:
 @pytest.mark.parametrize("one", [
     *draws.contractions(8, 3, draws.Bounds("cpu", "f32", 1 << 14, 1 << 12)),
     *draws.reductions(8, 3, draws.Bounds("cpu", "f32", 1 << 14, 1 << 12)),
+    *draws.scores(24, 3, draws.Bounds("cpu", "f32", 1 << 14, 1 << 12)),
 ], ids=lambda c: c.name)  # fmt: skip
 def test_drawn_contests_agree_with_their_peers(one: Contest) -> None:
     (row,) = measured(replace(one, peers={name: peer for name, peer in one.peers.items() if name != "compile"}))
