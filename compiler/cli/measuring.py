@@ -53,7 +53,8 @@ def bench(
         typer.Option(
             "--suite",
             metavar="SUITE",
-            help="matmul, attention, rows, fused, decode, random, scores, gradients, convolutions; without a program, all.",
+            help="matmul, attention, rows, fused, decode, random, scores, gradients, convolutions; "
+            "without a program, all.",
         ),
     ] = [],  # noqa: B006
     only: Annotated[str, typer.Option(metavar="TEXT", help="Of the suites, rows whose name holds this.")] = "",
