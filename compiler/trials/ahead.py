@@ -101,6 +101,7 @@ def _work(make: Make, connection: Connection) -> None:
 def _run(contest: Contest) -> Prediction | str | None:
     import torch
 
+    torch.compiler.reset()
     try:
         program, operands = compile(contest.text, contest.level), contest.operands()
         way = contest.own(program)(operands)[0]

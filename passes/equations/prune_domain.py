@@ -118,7 +118,7 @@ class _Pruning:
             return
         sure = [(p, t) for p in usable if row and (t := chunks.certain(p)) != ein.FALSE]
         made = self.hull(axis, row, test, sure, chunks, equations)
-        if self.pays(made, chunks, equations):
+        if self.pays(made, chunks, equations if row is None else self.with_scores(equations, row)):
             self.program = made
 
     def suffice(self, e: Equation) -> None:
@@ -210,17 +210,27 @@ class _Pruning:
 
     def worth(self, made: Program, equations: Sequence[Equation]) -> bool:
         """Do the equations that were made take little time compared with these?"""
-        model = Model(made, self.context)
-        rates = self.context.target.rates
+        context = self.context.knowing(made.axes)
+        model, rates = Model(made, context), context.target.rates
         before = {e.name for e in self.program.equations}
         extra = [e for e in made.equations if e.name not in before]
         counted = [model.operations(e) for e in equations]
         spent = sum(arithmetic(rates, *operations)[0] for operations in counted)
         tables: dict[tuple[tuple[str, ...], ...], float] = {}  # those of the same axes share a kernel
         for e in extra:
-            seconds = model.cost(alone(e, made, self.context)).seconds
+            seconds = model.cost(alone(e, made, context)).seconds
             tables[e.axes, e.over] = max(tables.get((e.axes, e.over), 0.0), seconds)
         return spent >= _LEAST_GAIN * sum(tables.values())
+
+    def with_scores(self, equations: Sequence[Equation], row: str) -> list[Equation]:
+        """These equations, and what they need at each position of the rows and of the axis that they reduce."""
+        pair = {row, *equations[0].over}
+        needed, found = {e.name for e in equations}, []
+        for e in reversed(self.program.equations):
+            if needed.intersection(t.name for t in e.outputs):
+                found.append(e)
+                needed |= {r.tensor for x in e.expressions() for r in ein.reads(x) if pair <= set(axes_of(r))}
+        return found
 
 
 def _reads_at(e: Expr, axis: str) -> bool:

@@ -33,9 +33,10 @@ def parts(model: Model, plan: Planned, share: float = 1.0) -> tuple[int, float]:
     """
     alone, context = model.cost(plan, share), model.context
     rates, plain = context.target.rates, model.is_plain(plan)
-    most = min(positions(plan.walked, context) // _LEAST, _MOST_PLAIN if plain else _MOST) if plan.walked else 1
+    least = 1 if steps(plan, context) else _LEAST  # a step is a dot
+    most = min(positions(plan.walked, context) // least, _MOST_PLAIN if plain else _MOST) if plan.walked else 1
     filled = model.utilisation(plan, 1) >= 1
-    if most < 2 or steps(plan, context) or filled or not can_split(plan) or not can_merge(plan):
+    if most < 2 or filled or not can_split(plan) or not can_merge(plan):
         return 1, alone.seconds
     computing, _ = arithmetic(rates, alone.dots + model.waiting(plan, 1, share), alone.vector, alone.special)
     again = model.again(plan)
@@ -51,8 +52,8 @@ def parts(model: Model, plan: Planned, share: float = 1.0) -> tuple[int, float]:
             return merging + model.spent(plan, n, computing, moving, share)
         rounds = programs * n / (rates.processors * (WALKING if plain else _RESIDENT))
         work = overlapped(rates, computing, moving, again=within) * hangs(n)
-        least = 0.0 if dots else model.loading(plan, n, share)
-        return merging + max(work * ceil(rounds) / rounds + ceil(rounds) * _STARTING, least)
+        loaded = 0.0 if dots else model.loading(plan, n, share)
+        return merging + max(work * ceil(rounds) / rounds + ceil(rounds) * _STARTING, loaded)
 
     best = min(range(2, most + 1), key=seconds)
     return (best, seconds(best)) if seconds(best) < _WORTH * alone.seconds else (1, alone.seconds)

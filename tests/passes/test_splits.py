@@ -243,7 +243,14 @@ ATTENTION = """def attention(Q[b, h, i, d], K[b, h, j, d], V[b, h, j, e]):
     return O
 """
 PRODUCT = "def product(A[i, k], B[k, j]):\n    C[i, j] = A[i, k] * B[k, j]\n    return C\n"
+SCORES = """def scores(Q[b, h, i, d]: bf16, K[b, h, j, d]: bf16):
+    S[b, h, i, j] = Q[b, h, i, d] * K[b, h, j, d]
+    T[i, j]: f32 = sum[b, h](tanh(S))
+    return T
+"""
 SPLIT = {
+    "products of each batch": (SCORES, {"b": 8, "h": 4, "i": 256, "j": 256, "d": 64}, True),
+    "products of each batch, and many of them": (SCORES, {"b": 8, "h": 4, "i": 4096, "j": 4096, "d": 64}, False),
     "decoding": (ATTENTION, {"b": 1, "h": 32, "i": 1, "j": 32768, "d": 128, "e": 128}, True),
     "a long product": (PRODUCT, {"i": 64, "j": 64, "k": 1 << 18}, True),
     "prefill": (ATTENTION, {"b": 4, "h": 32, "i": 4096, "j": 4096, "d": 128, "e": 128}, False),
