@@ -194,9 +194,10 @@ def by_descriptor(kernel: Kernel) -> Mapping[str, Box]:
     return {name: found for name, found in boxes.items() if found is not None}
 
 
-def read_by_dots(body: tuple[Statement, ...]) -> set[str]:
-    """The names of loads that dots alone read."""
-    loads = {let.names[0] for let in lets(body) if isinstance(let.value, Load)}
+def read_by_dots(body: tuple[Statement, ...], loads: Collection[str] | None = None) -> set[str]:
+    """The names of loads that dots alone read there: of these, or of those that are made there."""
+    if loads is None:
+        loads = {let.names[0] for let in lets(body) if isinstance(let.value, Load)}
     values = list(values_in(body))
     sides = Counter(x.name for v in values if isinstance(v, Dot) for x in (v.left, v.right) if isinstance(x, Ref))
     uses = Counter(v.name for v in values if isinstance(v, Ref))

@@ -120,9 +120,24 @@ def _factors(e: Expr) -> list[Expr] | None:
             return above and _attach(above, axes_of(y), lambda f: Apply("div", (f, y)))
         case Apply(op="where", args=(p, x, Const(value=0))):
             inside = _factors(x)
-            return inside and _restricted(inside, p)
+            return inside and _restricted(_with_masked(inside, p), p)
         case _:
             return [e]
+
+
+def _with_masked(factors: list[Expr], p: Expr) -> list[Expr]:
+    """The factors of a masked product, those of fewer axes than the mask along with one that has them all.
+
+    Whatever they are where nothing counts, the mask keeps it from being multiplied by 0.
+    """
+    own = set(axes_of(p))
+    hosts = [n for n, f in enumerate(factors) if own <= set(axes_of(f))]
+    fewer = [f for f in factors if set(axes_of(f)) and set(axes_of(f)) < own]
+    if not hosts or not fewer:
+        return factors
+    host = min(hosts, key=lambda n: len(axes_of(factors[n])))
+    whole = reduce(lambda x, y: Apply("mul", (x, y)), [*fewer, factors[host]])
+    return [whole if n == host else f for n, f in enumerate(factors) if f not in fewer]
 
 
 def _is_negated(e: Expr) -> bool:

@@ -20,7 +20,7 @@ from einc.base.targets import TARGETS, Target
 from einc.base.types import F32, DType
 from einc.ein import Equation
 from einc.ein.dealing import Shape
-from einc.passes.estimate.sides import fills, line, sides, tile_axes
+from einc.passes.estimate.sides import fills, follow_each_other, line, sides, tile_axes
 from einc.passes.streaming.walks import above
 from einc.pipeline import Context
 from einc.pipeline.plan import Planned
@@ -34,6 +34,8 @@ _HIDDEN = 8  # programs that hold rows, with which a processor reads some while 
 _EXPOSED = 1 / 4  # of the time that memory takes, where a processor has room for the row of one program alone
 _HALF_OF_REGISTERS = 1 << 15  # elements that a processor has room for, beside what is made of them
 _ALONE = 3.0  # times as long take products of warps that multiply on their own where a group of them could
+_FEW_ROWS = 4.0  # the same where dots follow each other, whose rows are then fewer than a group's
+_GROUP = 3 << 13  # elements of all results of dots that follow each other: three quarters of a group's registers
 _RESULTS = 3 << 14  # of all results together where a dot has a batch axis: three quarters of the registers
 
 
@@ -125,13 +127,18 @@ def _pruned(plan: Planned) -> frozenset[str]:
 
 
 def narrowness(plan: Planned, shapes: Mapping[str, Shape], context: Context) -> float:
-    """How many times longer dots with a batch axis take for want of rows.
+    """How many times longer dots take for want of rows.
 
-    Its positions leave few rows and columns room on chip; what is read is then multiplied with few of either. At one
-    position there is room, but groups of warps do not multiply then.
+    Where dots follow each other, groups of warps multiply rows of which all results fit in registers; fewer rows are
+    multiplied by each warp on its own. Positions of a batch axis leave few rows and columns room on chip; what is read
+    is then multiplied with few of either. At one position there is room, but groups of warps do not multiply then.
     """
-    if context.target.cache or not (here := Tiles(plan, shapes, context)).batched:
+    if context.target.cache:
         return 1.0
+    if not (here := Tiles(plan, shapes, context)).batched:
+        grouped = context.target.has_warpgroups and follow_each_other(plan.equations, frozenset(here.dots))
+        few = grouped and Tiles(plan, shapes, context, _FULL).results() > _GROUP
+        return _FEW_ROWS if few else 1.0
     at_one = here.positions({s.batch for s in here.dots.values()} - {""}) == 1
     alone = _ALONE if at_one and context.target.has_warpgroups else 1.0
     for blocked in (_FULL, _FULL // 2):

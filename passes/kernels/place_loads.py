@@ -23,11 +23,11 @@ from math import prod
 from einc import tile
 from einc.base.facts import row_major
 from einc.pipeline import Context
-from einc.tile import Dot, Load, Ref, Value
+from einc.tile import Dot, Load, Ref
 from einc.tile.asked import ways_asked
+from einc.tile.before_loops import before_loops
 from einc.tile.choices import POINTER, descriptor, vectors
-from einc.tile.live import live
-from einc.tile.walk import Scope, bindings, every_value, loops, over_values, renaming, rewritten, values_in
+from einc.tile.walk import bindings, every_value, loops, values_in
 from einc.tile.windows import box, read_by_dots, windows
 
 _NARROW = 2  # bytes of what dots take from shared memory in any order
@@ -40,9 +40,9 @@ _FILLED = 2  # programs for each processor
 
 def place_loads(kernel: tile.Kernel, context: Context) -> tile.Kernel:
     """The kernel with its loads placed."""
-    body = rewritten(kernel.body, lambda s, _: _placed(s) if isinstance(s, tile.Loop) else (s,))
-    loaded = {v.tensor for v in values_in(body) if isinstance(v, Load)}
-    placed = kernel if body is kernel.body else replace(kernel, body=live(_bound_once(body)))
+    body = before_loops(kernel.body)
+    placed = kernel if body is kernel.body else replace(kernel, body=body)
+    loaded = {v.tensor for v in values_in(placed.body) if isinstance(v, Load)}
     asked = ways_asked(context.choices, placed)
     ways = {b.name: _by_threads(b, asked.get(b.name), context) for b in placed.buffers if b.name in loaded}
     ways |= _ways(placed, asked, context)
@@ -114,37 +114,3 @@ def _multiplied(kernel: tile.Kernel) -> dict[str, int]:
     if not all(isinstance(x, Ref) and x.name in made for x in sides):
         return {}
     return {v.tensor: v.dtype.size for name, v in made.items() if name in alone}
-
-
-def _placed(s: tile.Loop) -> tuple[tile.Statement, ...]:
-    """The bindings that can be made before a loop, and the loop without them."""
-    moving = {s.axis.name} | {c.name for c in s.carried}
-    before: list[tile.Statement] = []
-    inside: list[tile.Statement] = []
-    finals = {c.after for c in s.carried}
-    for x in s.body:
-        refs = {v.name for v in values_in((x,)) if isinstance(v, tile.Ref)}
-        if isinstance(x, tile.Let) and not refs & moving and not finals & set(x.names):
-            before.append(x)
-            continue
-        there = Scope()
-        there.bind(x)
-        moving |= there.names.keys()
-        inside.append(x)
-    return (*before, replace(s, body=tuple(inside)))
-
-
-def _bound_once(body: tuple[tile.Statement, ...]) -> tuple[tile.Statement, ...]:
-    """The statements with one name for equal numbers, or rows of numbers. Larger tiles would be held over a loop."""
-    first: dict[Value, str] = {}
-    same: dict[str, str] = {}  # every name, by the first one of what is equal
-    known: dict[str, str] = {}  # those that are used in place of others
-    made: list[tile.Statement] = []
-    for s in body:
-        if isinstance(s, tile.Let) and len(s.names) == 1:
-            (name,), (own,) = s.names, s.types
-            same[name] = first.setdefault(renaming(same)(s.value), name)
-            if same[name] != name and len(own.axes) < 2:
-                known[name] = same[name]
-        made.append(over_values(s, renaming(known)) if known else s)
-    return tuple(made)

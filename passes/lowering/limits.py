@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from functools import reduce
 
 from einc import ein, tile
-from einc.base.types import I64, INT
+from einc.base.types import BOOL, I64, INT
 from einc.ein import AxisValue, Expr, reads
 from einc.ein.domains import fails
 from einc.ein.guards import composite
@@ -25,6 +25,7 @@ from einc.passes.algebra.bounds import Bounds, bounds
 from einc.passes.algebra.domain import Domain, domain_of, either, holds, ordered
 from einc.passes.algebra.folding import call
 from einc.passes.algebra.products import multiplied
+from einc.passes.estimate.sides import steps
 from einc.passes.lowering.kernel import Kernel
 from einc.passes.lowering.operations import fits_index
 from einc.passes.streaming.sweep import Accumulator, Link
@@ -35,6 +36,7 @@ from einc.tile.masks import extent
 
 # A start is rounded down to a multiple of this, so that loads along the axis stay vectors; it is the least block too.
 _ALIGNED = 16
+_OTHER = {"min": "max", "max": "min"}
 
 Limit = Value | None
 
@@ -58,7 +60,8 @@ class Limits:
 def limits(kernel: Kernel, walk: Walk) -> Limits:
     """The limits of a walk."""
     walked = kernel.plan.walked
-    if positions(walked, kernel.context) <= _ALIGNED or not walk.links:
+    fewest = 1 if steps(kernel.plan, kernel.context) else _ALIGNED  # of which one takes no bounds
+    if positions(walked, kernel.context) <= fewest or not walk.links:
         return Limits()
     needed = reduce(either, (_needed(kernel, link, a) for link in walk.links for a in link.accumulators))
     start = stop = None
@@ -184,15 +187,73 @@ def _known(kernel: Kernel) -> Callable[[Expr], bool]:
 def _over_rows(kernel: Kernel, e: Expr, monoid: str) -> Value:
     """The least or greatest value over the positions of the tile. Values that are read are compared in 64 bits."""
     b = kernel.b
+    chosen = _chosen(kernel, e, monoid)
+    if chosen is not None:
+        return chosen
     wide = b.dtype(e).bits == I64.bits and not (isinstance(e, ein.Cast) and fits_index(b.dtype(e.arg)))
-    value = b.typed(e, kernel.order, I64) if wide else b.place(e, kernel.order)
-    for axis in kernel.order:
-        if axis in b.axes_of(value):
-            value = tile.Fold(MONOIDS[monoid], axis, (value,))
+    value = _folded(kernel, b.typed(e, kernel.order, I64) if wide else b.place(e, kernel.order), monoid)
     if not wide:
         return value
     length = b.convert(extent(kernel.plan.walked), I64)
     return b.convert(Elem("max", (Elem("min", (value, length)), Lit(0, I64))), INT)
+
+
+def _folded(kernel: Kernel, value: Value, monoid: str) -> Value:
+    """A value folded over the axes of the tile; sums and differences of positions along different ones by parts."""
+    axes = kernel.b.axes_of
+    match value:
+        case Elem(op="add" | "sub" as op, args=(x, y)) if (
+            monoid in _OTHER
+            and kernel.b.type_of(value) == INT
+            and axes(x)
+            and axes(y)
+            and {*axes(x)}.isdisjoint(axes(y))
+        ):
+            behind = monoid if op == "add" else _OTHER[monoid]
+            return Elem(op, (_folded(kernel, x, monoid), _folded(kernel, y, behind)))
+    for axis in kernel.order:
+        if axis in axes(value):
+            value = tile.Fold(MONOIDS[monoid], axis, (value,))
+    return value
+
+
+def _chosen(kernel: Kernel, e: Expr, monoid: str) -> Value | None:
+    """The least or greatest over a tile of all positions of a walk or none, as a predicate along several axes of the
+    tile says, if whether that holds anywhere, or everywhere, is told without computing all of it."""
+    match e:
+        case ein.Apply(op="where", args=(p, x, y)) if ein.ZERO in (x, y) and not {*ein.axes_of(x), *ein.axes_of(y)}:
+            b, order = kernel.b, kernel.order
+            value = b.typed(p, order, BOOL)
+            if len(b.axes_of(value)) > 1:
+                holds = _holds(kernel, value, some=(monoid == "max") == (y == ein.ZERO))
+                return None if holds is None else Elem("where", (holds, b.place(x, order), b.place(y, order)))
+    return None
+
+
+def _holds(kernel: Kernel, p: Value, *, some: bool) -> Value | None:
+    """Whether a predicate may hold somewhere in a tile, or is known to hold everywhere: of comparisons of what goes
+    along one axis with what goes along others, by the least and greatest values of both sides."""
+    axes = kernel.b.axes_of
+    if len(axes(p)) < 2:
+        return _folded(kernel, p, "any" if some else "all")
+    match p:
+        case Elem(op="and" | "or" as op, args=(x, y)):
+            a, b = _holds(kernel, x, some=some), _holds(kernel, y, some=some)
+            return None if a is None or b is None else Elem(op, (a, b))
+        case Elem(op="not", args=(x,)):
+            a = _holds(kernel, x, some=not some)
+            return None if a is None else Elem("not", (a,))
+        case Elem(op="lt" | "le" | "gt" | "ge" | "eq" | "ne" as op, args=(x, y)) if set(axes(x)).isdisjoint(axes(y)):
+            near, far = ("min", "max") if some == (op != "ne") else ("max", "min")
+            below, above = (_folded(kernel, v, near) for v in (x, y)), (_folded(kernel, v, far) for v in (x, y))
+            (x_near, y_near), (x_far, y_far) = below, above
+            if op in ("lt", "le"):
+                return Elem(op, (x_near, y_far))
+            if op in ("gt", "ge"):
+                return Elem(op, (x_far, y_near))
+            meets = Elem("and", (Elem("le", (x_near, y_far)), Elem("le", (y_near, x_far))))
+            return meets if op == "eq" else Elem("not", (meets,))
+    return None
 
 
 def _times(v: Value, axes: tuple[str, ...]) -> Value:

@@ -249,7 +249,7 @@ SCORES = """def scores(Q[b, h, i, d]: bf16, K[b, h, j, d]: bf16):
     return T
 """
 SPLIT = {
-    "products of each batch": (SCORES, {"b": 8, "h": 4, "i": 256, "j": 256, "d": 64}, True),
+    "products of each batch": (SCORES, {"b": 8, "h": 4, "i": 512, "j": 512, "d": 64}, True),
     "products of each batch, and many of them": (SCORES, {"b": 8, "h": 4, "i": 4096, "j": 4096, "d": 64}, False),
     "decoding": (ATTENTION, {"b": 1, "h": 32, "i": 1, "j": 32768, "d": 128, "e": 128}, True),
     "a long product": (PRODUCT, {"i": 64, "j": 64, "k": 1 << 18}, True),

@@ -29,13 +29,14 @@ from einc.tile.typing import multiplied
 from einc.tile.walk import tile_axes
 
 _HALF = 64  # rows and columns where dots follow each other; two bytes each are a swizzled row
-_CHAINED = ((64, 4), (32, 8), (16, 8))  # rows and warps where dots follow each other: Hopper's, then earlier ones
+# rows, warps, and parts of the longest block where dots follow each other: Hopper's, then those of earlier ones
+_CHAINED = ((64, 4, 1), (64, 4, 2), (32, 8, 1), (16, 8, 1))
 # rows, walked, warps and stages where more than two follow, and the eighths of the registers that results may take
 _SEVERAL = ((64, 64, 4, 3, 5), (128, 64, 8, 3, 5), (64, 64, 4, 2, 6), (64, 32, 4, 3, 5), (128, 64, 8, 2, 5))
 _UNMASKED, _MASKED, _CLEARED = 8, 5, 4  # eighths that masks leave, and sides that go through registers to be cleared
 _STEPPED = ((128, 64, 8), (64, 64, 4), (64, 32, 4), (32, 32, 4), (16, 16, 4))  # rows, columns, warps; fastest first
 _WARPS = 8  # that keep a multiprocessor's matrix units busy
-_EXACT = ((64, 8), (32, 8), (16, 8))  # the same where all of them go through vector units
+_EXACT = ((64, 8, 1), (32, 8, 1), (16, 8, 1))  # the same where all of them go through vector units
 _MOST_PRODUCTS = 512  # of a thread in a dot on vector units, before CUDA 12.8's assembler spills
 _MOST_ALONE = 2048  # the same where no other dot follows, and none computes its right side
 _CROSSED = 1 << 13  # elements of the largest value that is computed beside the dots, where those have a batch axis
@@ -181,17 +182,18 @@ def _chained(k: Sizing) -> Tiles:
     types, least = [t.size for _, t in k.multiplied], k.least
     if max(types) <= 2 and len(k.dots) > 2 and (busy := _busy(k)) is not None:
         return busy
-    inner, stages = (_HALF, 3) if max(types) <= 2 else (_HALF // 2, 2)
-    whole = {role: Block(least, max(inner, least)) for role in ("reduced", "inner")} | {"whole": Block(least, WHOLE)}
-    for rows, warps in _EXACT if min(types) > 2 and k.occupancy.exact else _CHAINED:
-        blocks = {"row": Block(LEAST, rows), "column": Block(LEAST, inner)}
-        tiles = Tiles(blocks | whole, warps, stages)
+    longest, stages = (_HALF, 3) if max(types) <= 2 else (_HALF // 2, 2)
+    for rows, warps, parts in _EXACT if min(types) > 2 and k.occupancy.exact else _CHAINED:
+        inner = longest // parts
+        blocks = {"row": Block(LEAST, rows), "column": Block(LEAST, longest)}
+        whole = {role: Block(least, max(inner, least)) for role in ("reduced", "inner")}
+        tiles = Tiles(blocks | whole | {"whole": Block(least, WHOLE)}, warps, stages)
         if _is_held(tiles, k):
             break
     widths = [k.hints[a.name] for a in k.kernel.whole]
     held = rows * max(widths, default=_HALF)
     while (stages * inner * sum(widths) + held) * max(types) > k.target.shared and inner > least:
-        inner, stages = (inner, 2) if stages > 2 else (inner // 2, 2)
+        inner, stages = (inner, 2) if _is_cut_later(k, inner, stages) else (inner // 2, stages)
     cut = {role: Block(least, max(inner, least)) for role in ("reduced", "inner")}
     return replace(tiles, blocks=tiles.blocks | cut, stages=stages)
 
@@ -289,7 +291,7 @@ def _cut(tiles: Tiles, k: Sizing) -> Tiles:
     while (wide := is_wide()) or taken(tiles) > k.target.shared:
         fewer = replace(tiles, stages=tiles.stages - 1)
         smaller = {role: _halved(tiles, role) for role, floor in floors.items() if tiles.blocks[role].cap > floor}
-        if tiles.stages > 2 and not wide:
+        if not wide and _is_cut_later(k, tiles.blocks["reduced"].cap, tiles.stages):
             tiles = fewer
         elif (length := "inner" if k.within and not wide else "reduced") in smaller:
             tiles = smaller[length]
@@ -300,6 +302,11 @@ def _cut(tiles: Tiles, k: Sizing) -> Tiles:
         else:
             break
     return tiles
+
+
+def _is_cut_later(k: Sizing, inner: int, stages: int) -> bool:
+    """Are blocks of this length cut after stages? With two stages three dots are slower than with half of it."""
+    return stages > 2 and not (len(k.dots) > 2 and inner == _HALF)
 
 
 def _halved(tiles: Tiles, role: str) -> Tiles:

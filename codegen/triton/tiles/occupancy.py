@@ -9,15 +9,16 @@ warps hold its row.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from math import prod
 
 from einc.base.targets import Target
 from einc.base.types import DType
 from einc.tile import Dot, Fold, Kernel, Let, Load, Loop, Ref, Sides, Statement, TileType, Value
+from einc.tile.before_loops import before_loops
 from einc.tile.typing import multiplied
-from einc.tile.walk import bindings, lets, loops, values_in, walk_values
+from einc.tile.walk import lets, loops, values_in, walk_values
 from einc.tile.windows import read_by_dots
 
 _LATENCY = 1e-6  # seconds from a load to its bytes, while memory is busy
@@ -277,22 +278,27 @@ def _loaded(name: str, made: Mapping[str, Let]) -> set[str]:
 
 def _live(kernel: Kernel) -> tuple[dict[str, _Space], list[frozenset[str]]]:
     """What the tiles in registers take, and which of them are live together, after one statement or another."""
-    types = {name: t for let in bindings(kernel) for name, t in zip(let.names, let.types, strict=True)}
-    types |= {c.name: c.type for loop in loops(kernel.body) for c in loop.carried}
-    apart = read_by_dots(kernel.body)
+    body = before_loops(kernel.body)
+    types = {name: t for let in lets(body) for name, t in zip(let.names, let.types, strict=True)}
+    types |= {c.name: c.type for loop in loops(body) for c in loop.carried}
+    apart, loads = read_by_dots(body), {let.names[0] for let in lets(body) if isinstance(let.value, Load)}
     held = {n: _space(t) for n, t in types.items() if len(t.axes) > 1 and n not in apart}
-    together = {frozenset(names & held.keys()) for names in _after(kernel.body, frozenset(), held)}
+    together = {frozenset(names & held.keys()) for names in _after(body, frozenset(), held, loads)}
     return held, [names for names in together if not any(names < other for other in together)]
 
 
-def _after(body: Body, after: frozenset[str], held: Mapping[str, _Space]) -> Iterator[frozenset[str]]:
-    """What is live after each statement of a body, of which some names are read later."""
+def _after(
+    body: Body, after: frozenset[str], held: Mapping[str, _Space], loads: Collection[str]
+) -> Iterator[frozenset[str]]:
+    """What is live after each statement of a body, of which some names are read later; of `loads` that dots alone read
+    in a loop, they read what lies in shared memory."""
     live = set(after)
     for s in reversed(body):
         if isinstance(s, Loop):
             live -= {c.name for c in s.carried}
             inside = {c.after for c in s.carried} | _refs(s.body) - _moving(s)
-            yield from _after(s.body, frozenset(live | inside), held)
+            shared = read_by_dots(s.body, loads) - live
+            yield from (names - shared for names in _after(s.body, frozenset(live | inside), held, loads))
             live |= {n for n in _refs((s,)) if n in held} - {n for let in lets(s.body) for n in let.names}
             live -= {c.name for c in s.carried}
         else:
