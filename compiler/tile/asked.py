@@ -14,7 +14,7 @@ from typing import NoReturn
 from einc.base.errors import CallError, nearest
 from einc.base.types import F32, PRECISIONS, DType
 from einc.tile import WHOLE, Block, Kernel
-from einc.tile.choices import FOLDS_EARLY, FOLDS_LATE, POINTER, is_way
+from einc.tile.choices import FOLDS_EARLY, FOLDS_LATE, MOST_SECTION, POINTER, is_way
 from einc.tile.walk import tile_axes
 
 MOST_PARTS = 1024
@@ -26,7 +26,7 @@ _COUNTS: dict[str, Sequence[int]] = {
     "parts": range(1, MOST_PARTS + 1),
     "warps": (1, 2, 4, 8, 16, 32),
     "stages": range(1, 9),
-    "section": range(1, 1025),
+    "section": range(1, MOST_SECTION + 1),
     "box": tuple(1 << n for n in range(8, 31)),
     "workers": range(1, 1025),
     PLAN: range(1, 65),

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 WHOLE = 1 << 30
 WARPS, STAGES = 4, 3  # the defaults
+MOST_SECTION = 1024  # blocks that run together
 FOLDS_EARLY, FOLDS_LATE = "early", "late"  # folds of a walk at every step, and once after it
 POINTER = "pointer"  # the way to memory that any strides allow
 _DESCRIPTOR, _VECTORS = "descriptor", "vectors"

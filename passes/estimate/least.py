@@ -2,8 +2,8 @@
 
     time >= launch + max(bytes / memory, arithmetic)
 
-Everything is read, stored and computed once, each contraction on the units that are faster at it. A search need not
-plan what could not win even so.
+Everything is read and stored once, and computed once where masks leave anything, each contraction on the units that
+are faster at it. A search need not plan what could not win even so.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from einc.ein import Equation
 from einc.passes.estimate.cost import Model
 from einc.passes.estimate.moved import moved
 from einc.passes.estimate.units import arithmetic, overlapped, reached
+from einc.passes.estimate.visited import smallest
 
 _ROUNDED = 1 - 1e-9  # of a sum, so that no order of adding it up gives less
 
@@ -23,6 +24,7 @@ def least(model: Model, equations: tuple[Equation, ...], stores: tuple[str, ...]
         rates = context.target.rates
         there = all(context.size(a) for eq in equations for a in (*eq.axes, *eq.over))
         computing = max(map(sum, zip(*(_computing(model, eq) for eq in equations), strict=True))) if there else 0.0
+        computing *= smallest(model.program, context)
         moving = sum(moved(equations, stores, model.shapes, model.dtypes, context).values()) / reached(rates)
         known[equations, stores] = _ROUNDED * (rates.launch + overlapped(rates, computing, moving, again=False))
     return known[equations, stores]

@@ -25,6 +25,7 @@ from einc import tile
 from einc.passes.kernels.lengths import grows
 from einc.pipeline import Context
 from einc.tile.asked import counts_asked
+from einc.tile.choices import MOST_SECTION
 from einc.tile.walk import every_value, loops, values_in, walk_values
 
 _SECTION = 8  # blocks of rows, or positions of a batch axis
@@ -86,7 +87,7 @@ def _walked_together(kernel: tile.Kernel, walk: tile.Loop, context: Context) -> 
         for name in loaded
     )
     there = prod(map(context.size, kernel.grid[-2].axes))
-    most = min(context.target.rates.last_cache // _CACHED // max(taken, 1), there)
+    most = min(context.target.rates.last_cache // _CACHED // max(taken, 1), there, MOST_SECTION)
     return 1 << max(most, 1).bit_length() - 1
 
 

@@ -85,7 +85,8 @@ class _Recomputing:
                 yield name
 
     def alternatives(self, name: str, readers: Sequence[Planned]) -> Iterator[Alternative]:
-        """The program with the tensor computed in these kernels, with all of their equations, or those after it."""
+        """The program with the tensor computed in these kernels, with all of their equations, those after it, or those
+        that read it."""
         above = _upstream(self.maker[name], self.maker, self.context)
         producer = self.plan_of[self.maker[name].name]
         program, made = self.program, []
@@ -96,7 +97,8 @@ class _Recomputing:
         left = [self.groups[id(producer)]] if set(producer.stores) <= _made(above) else []  # not needed any more
         others = [g for g in self.groups.values() if g not in own and g not in left]
         after = [_after(name, p) for p in readers]
-        for kept in dict.fromkeys((tuple(own), tuple(after))):
+        reading = [frozenset(eq.name for eq in p.equations if name in self.reads_of({eq.name})) for p in readers]
+        for kept in dict.fromkeys((tuple(own), tuple(after), tuple(reading))):
             joined = [group | copied for group, copied in zip(kept, made, strict=True)]
             yield Alternative(program, [*others, *joined], _CLEARLY)
 

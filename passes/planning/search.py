@@ -21,6 +21,7 @@ from einc.passes.estimate.least import least
 from einc.passes.estimate.parts import parts
 from einc.passes.estimate.sides import shapes_of, steps
 from einc.passes.estimate.single import alone
+from einc.passes.estimate.visited import share
 from einc.passes.planning.compared import compared, computes_again
 from einc.passes.planning.flow import Flow
 from einc.passes.planning.roles import Apart, Hold, crossing, misread, planned, walkable
@@ -89,9 +90,10 @@ class Search:
             yield Join(tuple(group), joined.reason if isinstance(joined, Apart) else joined)
 
     def seconds(self, plan: Planned) -> float:
+        """Those that a plan is predicted to take, with the blocks that its mask leaves."""
         known = self.memory.seconds
         if plan not in known:
-            _, known[plan] = parts(self.model, plan)
+            _, known[plan] = parts(self.model, plan, share(plan, self.context))
         return known[plan]
 
     def total(self, group: Iterable[Planned]) -> float:

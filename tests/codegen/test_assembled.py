@@ -64,3 +64,23 @@ def test_exact_products_with_a_computed_right_side_spill_nothing(sizes: dict[str
     program = elaborate(parse(f"def f(D[i, j]: f32, X[b, i]: f32, M[b]: f32):\n    O[j, b] = {total}\n    return O\n"))
     emitted = compile_program(program, 2, TARGETS["sm_90"], sizes).emitted
     assert all(kernel.spills == 0 for kernel in compile_ahead(emitted, TARGETS["sm_90"], sizes))
+
+
+@pytest.mark.aot
+@pytest.mark.parametrize("d", [192, 256])
+@pytest.mark.parametrize("weights", ["softmax[j](S)", "softmax[j](where(j <= i, S * T[i], -inf))"])
+def test_gradients_of_wide_heads_have_rows_for_groups_of_warps(d: int, weights: str) -> None:
+    """Those of keys and those of values are apart: registers have no room for both with as many rows."""
+    text = (
+        "def f(Q[b, h, i, d]: bf16, K[b, h, j, d]: bf16, V[b, h, j, e]: bf16, T[i]: bf16):\n"
+        "    S[b, h, i, j] = rsqrt(|d|) * Q[b, h, i, d] * K[b, h, j, d]\n"
+        f"    O[b, h, i, e] = {weights} * V[b, h, j, e]\n    return O\n"
+    )
+    sizes = {"b": 4, "h": 8, "i": 1024, "j": 1024, "d": d, "e": d}
+    whole = gradient_for(einc.compile(text, target="sm_90"), Request(sizes), ["Q", "K", "V"]).together
+    kernels = compiled_ahead(whole)
+    assert len(kernels) == 4
+    for kernel in kernels:
+        assert "wgmma" in kernel.stages["ptx"]
+        assert "mma.sync" not in kernel.stages["ptx"]
+        assert kernel.spills < 64

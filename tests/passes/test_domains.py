@@ -99,6 +99,10 @@ MASKS: dict[str, tuple[Mask, bool]] = {
     "j > i or j < i - 20": (lambda i, j: (j > i) | (j < i - 20), False),
     "max(i, j) < 60": (lambda i, j: (i < 60) & (j < 60), True),
 }
+TOLD_BY_ENDS = (
+    "j <= i", "not (j > i)", "j <= i and i - j < 37", "j // 32 == i // 32", "2 * j <= i", "j < length[i]", "i < 40",
+    "length[i] > 120", "j < i - 100", "max(i, j) < 60",
+)  # fmt: skip
 EVERY_FORM = ("i < 40", "not (j > i or i - j >= 37)", "j <= i or j < length[i]")
 FORMS = {
     "masked": "A[i, j] = where({}, S, -inf)\n    P[i, j] = softmax[j](A)",
@@ -177,6 +181,30 @@ def test_a_mask_in_the_interpreter(mask: str) -> None:
     given = operands()
     (wanted,) = evaluate(c.program, given)
     np.testing.assert_allclose(interpreted(c, given), wanted, rtol=1e-4, atol=1e-5)
+
+
+SUMMED = """def f(Q[b, i, d], K[b, j, d], length[i]: i32, start[i]: i32, chunk: int = 24):
+    T[i, j] = sum[b](where({}, tanh(sum[d](Q[b, i, d] * K[b, j, d])), 0))
+    return T
+"""
+
+
+@pytest.mark.parametrize("mask", MASKS)
+def test_a_mask_of_a_tile_bounds_a_walk_along_batches(mask: str) -> None:
+    """All of the walk counts for a tile or nothing does, which the ends of its rows and columns tell."""
+    c = in_small_tiles_and_one_part(SUMMED.format(mask), b=4, d=16, i=N, j=N)
+    rng = np.random.default_rng(11)
+    given = {x: rng.standard_normal((4, N, 16)).astype("f4") for x in "QK"}
+    given |= {x: v for x, v in operands().items() if x in ("length", "start")}
+    (wanted,) = evaluate(c.program, given)
+    np.testing.assert_allclose(in_torch(c, given), wanted, rtol=1e-4, atol=1e-5)
+    allowed = np.broadcast_to(MASKS[mask][0](np.arange(N)[:, None], np.arange(N)[None]), (N, N))
+    blocks = range(0, N, TILE)
+    tiles = np.array([[allowed[i : i + TILE, j : j + TILE].any() for j in blocks] for i in blocks])
+    got = seen(c, given, b=4, i=N, j=N, d=16, chunk=24)
+    assert got.share >= tiles.mean()
+    if mask in TOLD_BY_ENDS:
+        assert got.share == tiles.mean()
 
 
 def test_a_neighbourhood_in_two_dimensions() -> None:

@@ -35,7 +35,7 @@ def compiled(**sizes: int) -> Compiled:
 def test_a_walk_along_batch_axes_is_stepped() -> None:
     schedule = compiled().state.schedule
     assert schedule is not None
-    (kernel,) = schedule.kernels
+    kernel = next(k for k in schedule.kernels if k.name == "T_parts")  # 64 tiles leave half of the processors idle
     (loop,) = loops(kernel.body)
     assert loop.axis.axes == ("b",)
     assert not loop.axis.blocked
@@ -58,6 +58,6 @@ def test_steps_in_parts(backend: str) -> None:
 
 def test_few_rows_are_held() -> None:
     """Where a position has few, a tile has several positions."""
-    schedule = compiled(i=8).state.schedule
+    schedule = compiled(b=16, i=8, j=64).state.schedule
     assert schedule is not None
     assert all(loop.axis.blocked for kernel in schedule.kernels for loop in loops(kernel.body))

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+import einc
 from einc import driver, tile
 from einc.base.targets import INTERPRETER, TARGETS
 from einc.binding import bind
@@ -75,3 +76,21 @@ def test_positions_that_count_for_no_row_are_not_read(text: str, how: str, valid
     tensors = {name: torch.from_numpy(x) for name, x in given.items()}
     (found,) = run_in_torch(c, tensors, bindings) if how == "torch" else runner(c)(*tensors.values())
     np.testing.assert_allclose(found.numpy(), wanted, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("level", [0, 1, 2])
+@pytest.mark.parametrize("backend", ["torch", "interpret"])
+def test_what_a_mask_keeps_from_being_read_may_be_anything(level: int, backend: str) -> None:
+    """A factor of rows stays under the mask: nothing counts in the first five rows, where it is not a number."""
+    text = """def f(Q[i, k], K[j, k], Y[j, d], w[i]):
+    S[i, j] = Q[i, k] * K[j, k]
+    T[i, d] = sum[j](where(j <= i - 5, w[i] * tanh(S[i, j]), 0) * Y[j, d])
+    return T
+"""
+    generator = torch.Generator().manual_seed(3)
+    q, k, y = (torch.randn(40, n, generator=generator) for n in (16, 16, 32))
+    w = torch.randn(40, generator=generator)
+    w[:5] = torch.nan
+    seen = torch.arange(40) <= torch.arange(40)[:, None] - 5
+    wanted = torch.where(seen, w[:, None].nan_to_num() * torch.tanh(q @ k.mT), 0) @ y
+    torch.testing.assert_close(einc.compile(text, level=level)(q, k, y, w, backend=backend), wanted)
