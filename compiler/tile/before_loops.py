@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from einc import tile
+from einc.base.types import INT
 from einc.tile import Value
 from einc.tile.live import live
 from einc.tile.walk import Scope, over_values, renaming, rewritten, values_in
@@ -31,13 +32,24 @@ def _placed(s: tile.Loop) -> Body:
     for x in s.body:
         refs = {v.name for v in values_in((x,)) if isinstance(v, tile.Ref)}
         if isinstance(x, tile.Let) and not refs & moving and not finals & set(x.names):
-            before.append(x)
+            before.append(_if_walked(x, s))
             continue
         there = Scope()
         there.bind(x)
         moving |= there.names.keys()
         inside.append(x)
     return (*before, replace(s, body=tuple(inside)))
+
+
+def _if_walked(let: tile.Let, loop: tile.Loop) -> tile.Let:
+    """A load of a tile that a loop of single positions needs, which may have none: then nothing is read."""
+    load, (own, *_) = let.value, let.types
+    if loop.axis.blocked or loop.stop is None or not isinstance(load, tile.Load) or len(own.axes) < 2:
+        return let
+    start = tile.Lit(0, INT) if loop.start is None else loop.start
+    walked: Value = tile.Elem("lt", (start, loop.stop))
+    mask = walked if load.mask is None else tile.Elem("and", (load.mask, walked))
+    return replace(let, value=replace(load, mask=mask))
 
 
 def _bound_once(body: Body) -> Body:
