@@ -4,6 +4,7 @@
     j <= i or j < prefix      -->   j < max(i + 1, prefix)      the hull of the alternatives
     abs(i - j) < w            -->   i - w < j < i + w
     j // c == i // c          -->   i // c * c <= j < (i // c + 1) * c
+    (c * j + i) // c == k     -->   j == k - i // c
     2 * j <= i                -->   j < i // 2 + 1
     j + c <= j + i            -->   j < where(c <= i, |j|, 0)
     i < length[b]             -->   j < where(i < length[b], |j|, 0)
@@ -178,6 +179,11 @@ class _Solver:
             case Apply(op="mul", args=(Const(int() as n), x)) | Apply(op="mul", args=(x, Const(int() as n))):
                 inner = self.linear(x)
                 return None if inner is None else (n * inner[0], inner[1], call("mul", Const(n), inner[2]))
+            case Apply(op="floordiv", args=(x, Const(int() as n))) if n > 0:
+                inner = self.linear(x)
+                if inner is None or inner[0] % n:
+                    return 1, e, ZERO
+                return inner[0] // n, inner[1], call("floordiv", inner[2], Const(n))
             case Cast(dtype=t, arg=x) if t == I64 and is_position(dtype_of(x, self.dtypes)):
                 return self.linear(x)
             case Cast(dtype=t, arg=AxisValue() | Cast() as x) if t.kind == "i" and t.bits >= I32.bits:

@@ -127,6 +127,16 @@ SOLVED: dict[str, tuple[Expr, bool, bool]] = {  # bounded below, bounded above
     "j + w <= j + i": (call("le", call("add", j, Scalar("w")), call("add", j, i)), False, True),
     "i < n[i]": (call("lt", i, Read("n", (i,))), False, True),
     "j < n[i]": (call("lt", j, Read("n", (i,))), False, True),
+    "(4 * j + i) // 2 <= i": (
+        call("le", call("floordiv", call("add", call("mul", Const(4), j), i), Const(2)), i),
+        False,
+        True,
+    ),
+    "(4 * j + i) // 2 == (4 * j + w) // 2": (
+        call("eq", *(call("floordiv", call("add", call("mul", Const(4), j), x), Const(2)) for x in (i, Scalar("w")))),
+        False,
+        True,
+    ),
     "(i - j) % 2 == 0": (call("eq", call("mod", call("sub", i, j), Const(2)), Const(0)), False, False),
 }
 
