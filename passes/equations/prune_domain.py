@@ -59,9 +59,9 @@ def prune_domain(program: Program, context: Context) -> Program:
     dtypes = program.dtypes()
     groups: dict[tuple[str, Domain], list[Equation]] = {}
     for e in program.equations:
-        found = _data_domain(e, named, dtypes)
-        if found:
-            groups.setdefault((e.over[0], found), []).append(e)
+        found = _data_domain(e, named, dtypes, context)
+        if found is not None:
+            groups.setdefault(found, []).append(e)
     pruning = _Pruning(program, context)
     for (axis, predicates), equations in groups.items():
         pruning.bound(axis, predicates, equations)
@@ -70,14 +70,18 @@ def prune_domain(program: Program, context: Context) -> Program:
     return pruning.program
 
 
-def _data_domain(e: Equation, named: dict[str, Equation], dtypes: dict[str, DType]) -> Domain:
-    """The predicates of an equation's domain that read integers or truth values along its one reduced axis."""
-    if e.monoid is None or e.added or len(e.over) != 1:
-        return frozenset()
+def _data_domain(
+    e: Equation, named: dict[str, Equation], dtypes: dict[str, DType], context: Context
+) -> tuple[str, Domain] | None:
+    """The longest axis of a reduction along which predicates of its domain read integers or truth values, and these."""
+    if e.monoid is None or e.added:
+        return None
     needed: Domain = frozenset() if e.domain is None else frozenset(holds(e.domain))
     needed |= domain_of(e.monoid, (_written_out(b, named, dtypes) for b in e.bodies))
     found = frozenset(ordered(p, lambda x: dtype_of(x, dtypes).is_int) for p in needed)
-    return frozenset(p for p in found if _reads_along(p, e.over[0], dtypes))
+    read = {a: frozenset(p for p in found if _reads_along(p, a, dtypes)) for a in e.over}
+    axis = max((a for a in read if read[a]), key=context.size, default=None)
+    return None if axis is None else (axis, read[axis])
 
 
 def _written_out(e: Expr, named: dict[str, Equation], dtypes: dict[str, DType]) -> Expr:
@@ -118,7 +122,7 @@ class _Pruning:
             return
         sure = [(p, t) for p in usable if row and (t := chunks.certain(p)) != ein.FALSE]
         made = self.hull(axis, row, test, sure, chunks, equations)
-        if self.pays(made, chunks, equations if row is None else self.with_scores(equations, row)):
+        if self.pays(made, chunks, equations if row is None else self.with_scores(equations, row, axis)):
             self.program = made
 
     def suffice(self, e: Equation) -> None:
@@ -222,9 +226,9 @@ class _Pruning:
             tables[e.axes, e.over] = max(tables.get((e.axes, e.over), 0.0), seconds)
         return spent >= _LEAST_GAIN * sum(tables.values())
 
-    def with_scores(self, equations: Sequence[Equation], row: str) -> list[Equation]:
+    def with_scores(self, equations: Sequence[Equation], row: str, axis: str) -> list[Equation]:
         """These equations, and what they need at each position of the rows and of the axis that they reduce."""
-        pair = {row, *equations[0].over}
+        pair = {row, axis}
         needed, found = {e.name for e in equations}, []
         for e in reversed(self.program.equations):
             if needed.intersection(t.name for t in e.outputs):

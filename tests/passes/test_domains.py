@@ -11,11 +11,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import einc
 from einc import driver
 from einc.base.targets import INTERPRETER
 from einc.binding import Bindings, bind, completed
 from einc.evaluate import evaluate
+from einc.explain.grid import bounding
 from einc.explain.visits import EMPTY, FULL, MIXED, Visits, bound_tensors, domain_picture, visits
+from einc.tile import Dot, Load
+from einc.tile.walk import values_in
+from einc.trials.request import Request
+from einc.trials.running import gradient_for
 from tests.support.compiled import compiled, in_parts, in_small_tiles, run_in_torch, runner
 
 Array = np.ndarray[Any, Any]
@@ -347,3 +353,21 @@ def test_data_bounds_the_walk_in_the_interpreter(mask: str) -> None:
     given = {p.name: whole[p.name] for p in c.program.operands}
     (wanted,) = evaluate(c.program, given)
     np.testing.assert_allclose(interpreted(c, given), wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_gradients_of_what_scores_are_made_with_are_bounded_by_data_too() -> None:
+    """They are sums over batches as well, along the same walks: what one of them needs all of, all visit."""
+    text = """def f(Q[b, h, i, d]: bf16, K[b, h, j, d]: bf16, V[b, h, j, e]: bf16, T[h, j]: bf16, D[n]: i32):
+    S[b, h, i, j] = rsqrt(|d|) * Q[b, h, i, d] * K[b, h, j, d]
+    A[b, h, i, j] = where(j <= i and D[i] == D[j], S + T[h, j], -inf)
+    O[b, h, i, e] = softmax[j](A) * V[b, h, j, e]
+    return O
+"""
+    sizes = {"b": 8, "h": 12, "i": 864, "j": 864, "n": 864, "d": 128, "e": 128}
+    schedule = gradient_for(einc.compile(text, target="sm_90"), Request(sizes), []).compiled().state.schedule
+    assert schedule is not None
+    multiplying = [k for k in schedule.kernels if any(isinstance(v, Dot) for v in values_in(k.body))]
+    assert len(multiplying) > 1
+    for kernel in multiplying:
+        read = {v.tensor for v in bounding(kernel) if isinstance(v, Load)}
+        assert any(name.endswith("_first") for name in read)
