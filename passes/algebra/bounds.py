@@ -5,6 +5,7 @@
     abs(i - j) < w            -->   i - w < j < i + w
     j // c == i // c          -->   i // c * c <= j < (i // c + 1) * c
     (c * j + i) // c == k     -->   j == k - i // c
+    (j + i) // c == j // c    -->   j < where(i < c and i > -c, |j|, 0)
     2 * j <= i                -->   j < i // 2 + 1
     j + c <= j + i            -->   j < where(c <= i, |j|, 0)
     i < length[b]             -->   j < where(i < length[b], |j|, 0)
@@ -150,7 +151,7 @@ class _Solver:
             return _ANYWHERE
         left, right = self.linear(exact(a, self.dtypes)), self.linear(exact(b, self.dtypes))
         if left is None or right is None or (left[1] is not None and right[1] not in (None, left[1])):
-            return _ANYWHERE
+            return self.neighbours(a, b) if op == "eq" else _ANYWHERE
         atom = left[1] if left[1] is not None else right[1]
         factor = left[0] - right[0]
         if atom is None:
@@ -160,6 +161,16 @@ class _Solver:
         if factor > 0:
             return self.scaled(op, atom, Const(factor), call("sub", right[2], left[2]))
         return self.scaled(MIRRORED[op], atom, Const(-factor), call("sub", left[2], right[2]))
+
+    def neighbours(self, a: Expr, b: Expr) -> _Range:
+        """Where `x // c == y // c`, x and y are less than c apart, which may say more than either quotient."""
+        match a, b:
+            case (Apply("floordiv", (x, Const(int() as n))), Apply("floordiv", (y, Const(int() as m)))) if n == m > 0:
+                near = call("add", y, Const(n)), call("sub", y, Const(n))
+                found = self.both(self.comparison("lt", x, near[0]), self.comparison("gt", x, near[1]))
+                return _Range(found.lowest, found.beyond, False)
+            case _:
+                return _ANYWHERE
 
     def linear(self, e: Expr) -> tuple[int, Expr | None, Expr] | None:
         """(c, term, rest) with e = c * term + rest, where only the term contains the axis."""

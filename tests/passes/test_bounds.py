@@ -150,3 +150,14 @@ def test_what_is_solved(name: str) -> None:
     assert not (holds & ~inside).any()
     if low or high:
         np.testing.assert_array_equal(holds, inside)
+
+
+def test_equal_quotients_are_near() -> None:
+    """Where the axis moves both alike, all of its positions count, or none does."""
+    p = call("eq", call("floordiv", call("add", j, i), Const(5)), call("floordiv", j, Const(5)))
+    found = solved(p)
+    assert found.beyond
+    assert not found.decided
+    holds, inside = admitted(p, found, 5, 4, 0)
+    assert not (holds & ~inside).any()
+    assert not inside.all()
