@@ -3,7 +3,8 @@
     sum[j](where(j <= i and i - j < w, f, 0))   -->   about w / |j| of the blocks of j, and those that the mask cuts
 
 A plan is weighed before it has tiles, so that blocks of one length are looked at, for a sample of the rows. What data
-decides may hold everywhere, and a walk that stores what it computes visits all.
+decides may hold everywhere, what goes along two walked axes bounds neither, and a walk that stores what it computes
+visits all.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from einc import ein
 from einc.ein import Apply, AxisValue, Cast, Const, Equation, Expr, Extent, Program
 from einc.ein.monoids import Monoid
 from einc.passes.algebra.domain import Domain, domain_of, either, holds
+from einc.passes.estimate.sides import blocked, stepped
 from einc.passes.streaming.walks import unfolded, walks
 from einc.pipeline import Context, once
 from einc.pipeline.plan import Planned
@@ -46,10 +48,13 @@ def share(plan: Planned, context: Context) -> float:
     found = walks(plan) if plan.walked and context.level >= 2 else ()
     if len(found) != 1 or found[0].stores or found[0].scans or not found[0].links:
         return 1.0
+    if stepped(plan, context) and blocked(plan, context):  # a loop within steps has no bounds
+        return 1.0
     named = {t.name: eq for eq in plan.equations for t in eq.outputs}
     links = found[0].links
     needed = (_needed(a.monoid, a.bodies, (a.domain, x.equation.within), named) for x in links for a in x.accumulators)
-    return _visited(reduce(either, needed), context)
+    whole = reduce(either, needed)
+    return _visited(frozenset(p for p in whole if len({*ein.axes_of(p)} & {*plan.walked}) < 2), context)
 
 
 @once

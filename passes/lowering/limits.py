@@ -60,8 +60,8 @@ class Limits:
 def limits(kernel: Kernel, walk: Walk) -> Limits:
     """The limits of a walk."""
     walked = kernel.plan.walked
-    fewest = 1 if steps(kernel.plan, kernel.context) else _ALIGNED  # of which one takes no bounds
-    if positions(walked, kernel.context) <= fewest or not walk.links:
+    few = not steps(kernel.plan, kernel.context) and positions(walked, kernel.context) <= _ALIGNED
+    if few or not walk.links:
         return Limits()
     needed = reduce(either, (_needed(kernel, link, a) for link in walk.links for a in link.accumulators))
     start = stop = None
