@@ -73,4 +73,5 @@ def _state(model: Model, plan: Planned) -> float:
 def _accumulators(plan: Planned) -> list[Accumulator]:
     """What a plan's one walk carries, equal ones once."""
     (walk,) = walks(plan)
-    return list({a.bodies: a for link in walk.links for a in link.accumulators}.values())
+    found = ((link.equation.over, a) for link in walk.links for a in link.accumulators)
+    return list({(frozenset(over), a.monoid, a.bodies, a.domain, a.axes): a for over, a in found}.values())

@@ -94,10 +94,11 @@ class States:
         """Give the states of every accumulator names and types; equal accumulators share them."""
         same: dict[tuple[object, ...], tuple[str, ...]] = {}
         for a in self.accumulators():
-            key = (a.monoid, a.bodies, a.domain, a.axes, self.types(a), self.equations[a.name].product)
+            eq = self.equations[a.name]
+            key = (a.monoid, a.bodies, a.domain, a.axes, frozenset(eq.over), self.types(a), eq.product)
             if key not in same:
                 same[key] = self.b.names(a.name.strip("|"), a.monoid.components)
-                t = order(self.equations[a.name])
+                t = order(eq)
                 self.b.types.update((n, TileType(d, t)) for n, d in zip(same[key], self.types(a), strict=True))
             self.names[a.name] = same[key]
 

@@ -95,8 +95,8 @@ def _mean(e: Expr, sums: Mapping[str, Equation]) -> _Mean | None:
 
 
 def _moment(mean: _Mean, r: Reference, links: Iterable[Link]) -> Read | None:
-    """The carried first moment about a mean."""
-    for link in links:
+    """The carried first moment about a mean: over the axes of its sum, since over others it is a multiple."""
+    for link in (x for x in links if {*x.equation.over} == {*mean.total.over}):
         names = [x.name for x in link.references if x.value == r.value]
         for a in link.accumulators:
             if names and _is_moment(a, names[0], mean, {x.name for x in link.references}):

@@ -90,6 +90,36 @@ def test_references_that_scale_and_are_zero(n: int, seed: int) -> None:
     check(Cascade(text, operands, {"i": 5, "j": n}, (9999.0, 9999.0, 999.0, 999.0), seed))
 
 
+@pytest.mark.parametrize("m", ["max[j](y[i, j])", "sum[j](y[i, j]) / |j|"])
+def test_equal_terms_over_other_axes(m: str) -> None:
+    """What is added up over one axis, and over that and another, are two numbers: a count, a total."""
+    text = f"""def cascade(y[i, j], Z[j, k]):
+    m[i] = {m}
+    V[i] = sum[j]((y[i, j] - m[i]) ** 2 / 8)
+    W[i] = sum[j, k]((Z[j, k] - m[i]) ** 2 / 8)
+    T[i] = sum[j](y[i, j] * abs(m[i]) / 8)
+    U[i] = sum[j, k : true](y[i, j] * abs(m[i]) / 8)
+    return V, W, T, U
+"""
+    y, pairs = quarters((3, 130), (130, 3))
+    for seed in (0, 1):
+        check(Cascade(text, {"y": y, "Z": pairs}, {"i": 3, "j": 130, "k": 3}, (199.0, 599.0, 99.0, 299.0), seed))
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_mean_beside_a_moment_about_it_over_other_axes(seed: int) -> None:
+    """A moment that counts each position several times says several times how far off the mean is."""
+    text = """def cascade(x[i, j], Z[j, k]):
+    t[i] = sum[j](x[i, j])
+    m[i] = t[i] / |j|
+    V[i] = sum[j, k : true]((x[i, j] - m[i]) ** 2 / 64)
+    return t, m, V
+"""
+    x = (100 + np.random.default_rng(0).standard_normal((3, 4097))).astype(np.float32)
+    operands = {"x": x, "Z": np.zeros((4097, 64), np.float32)}
+    check(Cascade(text, operands, {"i": 3, "j": 4097, "k": 64}, (4e5, 100.0, 1e4), seed))
+
+
 def test_a_reduction_about_a_variance_that_is_about_a_mean() -> None:
     """What finishes the variance is carried for what reads it."""
     text = """def cascade(x[i, j], y[i, j]):
