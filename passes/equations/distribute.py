@@ -5,6 +5,10 @@
 Only then can d leave its sum (`hoist`), and both sums come from one walk over k: the difference of two softmaxes times
 values becomes two sums that share their walk. A term that does not depend on k stays where it is, as in
 (x - mean) * v, which taken apart would be the difference of large numbers.
+
+Over several axes a term may lack one that the sum of terms had, so that its factors are contracted by themselves:
+
+    sum[j, k]((x[j] / d + y[k]) * v[j] * w[k])   -->   W = sum[k](w);  sum[j](x[j] / d * v[j] * W) + ...
 """
 
 from __future__ import annotations
@@ -13,30 +17,35 @@ from collections.abc import Collection
 from dataclasses import replace
 from functools import reduce
 
-from einc.base.types import join
+from einc.base.types import DType, join
 from einc.ein import Apply, Equation, Expr, Program, Read, Tensor, axes_of, tensors_of
 from einc.ein.guards import composite
 from einc.ein.inference import dtype_of, reduced_type
 from einc.ein.rewriting import names, unused
 from einc.passes.algebra.products import is_zero, taken_apart
 from einc.passes.algebra.scope import accumulated
+from einc.passes.equations.order_contractions import contracted
 from einc.pipeline import Context
 
 _MOST_TERMS = 4
 
 
-def distribute(program: Program, _: Context) -> Program:
+def distribute(program: Program, context: Context) -> Program:
     """The program with such sums taken apart."""
     taken, done = names(program), dict[str, Equation]()
+    dtypes, shapes = program.dtypes(), program.shapes()
     for e in program.equations:
-        for part in _parts(e, program, done, taken):
-            done[part.name] = part
-            taken.add(part.name)
+        *own, whole = _parts(e, dtypes, done, taken)
+        for term in own:
+            taken.add(term.name)
+            dtypes[term.name], shapes[term.name] = term.outputs[0].dtype, term.dims
+        contractions = (part for term in own for part in contracted(term, context, dtypes, shapes, taken))
+        done |= {part.name: part for part in (*contractions, whole)}
     return replace(program, equations=tuple(done.values()))
 
 
-def _parts(e: Equation, program: Program, done: dict[str, Equation], taken: set[str]) -> list[Equation]:
-    """The sums of the terms and the equation that adds them up, or the equation itself where it is not split."""
+def _parts(e: Equation, dtypes: dict[str, DType], done: dict[str, Equation], taken: set[str]) -> list[Equation]:
+    """The sums of the terms, then the equation that adds them up, or the equation itself where it is not split."""
     if e.monoid is None or e.monoid.op != "add" or e.outputs[0].dtype.is_complex:
         return [e]
     found = terms(e.body, e.over)
@@ -44,7 +53,6 @@ def _parts(e: Equation, program: Program, done: dict[str, Equation], taken: set[
         return [e]
     if len({_normalisers(t, e, done) for t in found}) < 2:  # what all have leaves the sum as it is
         return [e]
-    dtypes = program.dtypes() | {t.name: t.dtype for d in done.values() for t in d.outputs}
     own: list[Equation] = []
     for term in found:
         dtype = accumulated(e.monoid, term, e.outputs[0].dtype, dtypes)

@@ -35,11 +35,20 @@ def order_contractions(program: Program, context: Context) -> Program:
     dtypes, shapes, taken = program.dtypes(), program.shapes(), names(program)
     equations: list[Equation] = []
     for e in program.equations:
-        if e.monoid is None or e.added or e.monoid.product is None or e.monoid.unit not in (ZERO, FALSE):
-            equations.append(e)
-        else:
-            equations += _Split(e, context, dtypes, shapes, taken).equations()
+        equations += contracted(e, context, dtypes, shapes, taken)
     return merge_equal(replace(program, equations=tuple(equations)))
+
+
+def contracted(
+    e: Equation, context: Context, dtypes: dict[str, DType], shapes: dict[str, Dims], taken: set[str]
+) -> list[Equation]:
+    """An equation after those that contract its factors in the cheapest order found; alone where nothing pays.
+
+    What is known of tensors, and the names that are taken, grow with every intermediate.
+    """
+    if e.monoid is None or e.added or e.monoid.product is None or e.monoid.unit not in (ZERO, FALSE):
+        return [e]
+    return _Split(e, context, dtypes, shapes, taken).equations()
 
 
 @dataclass(frozen=True, slots=True)
