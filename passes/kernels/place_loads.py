@@ -25,8 +25,8 @@ from einc.base.facts import row_major
 from einc.pipeline import Context
 from einc.tile import Dot, Load, Ref
 from einc.tile.asked import ways_asked
-from einc.tile.before_loops import before_loops
 from einc.tile.choices import POINTER, descriptor, vectors
+from einc.tile.live import before_loops
 from einc.tile.walk import bindings, every_value, loops, values_in
 from einc.tile.windows import box, read_by_dots, windows
 

@@ -17,6 +17,7 @@ from math import prod
 from einc import tile
 from einc.base.targets import Target
 from einc.codegen.triton.contracted import LEAST, least_inner
+from einc.codegen.triton.tiles.batched import batched
 from einc.codegen.triton.tiles.occupancy import Extents, stages_needed
 from einc.codegen.triton.tiles.plain import plain_tiles
 from einc.codegen.triton.tiles.products import fastest
@@ -39,7 +40,6 @@ _WARPS = 8  # that keep a multiprocessor's matrix units busy
 _EXACT = ((64, 8, 1), (32, 8, 1), (16, 8, 1))  # the same where all of them go through vector units
 _MOST_PRODUCTS = 512  # of a thread in a dot on vector units, before CUDA 12.8's assembler spills
 _MOST_ALONE = 2048  # the same where no other dot follows, and none computes its right side
-_CROSSED = 1 << 13  # elements of the largest value that is computed beside the dots, where those have a batch axis
 _COMPUTED = 1 << 15  # elements of the largest value computed beside dots in a loop; more take minutes to assemble
 _PRODUCTS = ((128, 256, 8), (128, 128, 8), (64, 128, 4), (64, 64, 4))  # rows, columns, warps; fastest first
 _DOT = (128, 128, 64)  # rows, columns and inner length of a dot on matrix units
@@ -97,7 +97,7 @@ def _dot_tiles(k: Sizing) -> Tiles:
     """
     widest = max(t.size for _, t in k.multiplied)
     if any(d.batch for d in k.dots) and k.target.vendor != "cpu":
-        return _batched(k)
+        return batched(k)
     if k.on_cuda and widest <= 2 and k.steps and (busy := _busy(k)) is not None:
         return busy
     if k.steps and k.target.vendor != "cpu":
@@ -234,22 +234,6 @@ def _is_held(tiles: Tiles, k: Sizing) -> bool:
     sizes = k.sizes(tiles.blocks)
     room = k.target.registers * tiles.warps // 8 * 3 // 4
     return k.occupancy.registers(sizes) <= room and k.occupancy.products(sizes, tiles.warps) <= _MOST_PRODUCTS
-
-
-def _batched(k: Sizing) -> Tiles:
-    """Tiles of dots at every position of a tile axis: the most rows, and then the most of the walked axis, that leave
-    what all dots make a quarter of the registers, and what they take an eighth of shared memory."""
-    found, least = Tiles({}, 8), k.least
-    for rows, stages, inner in combinations((_HALF, _HALF // 2, LEAST), (2, 1), (_HALF, _HALF // 2, least)):
-        blocks = {role: Block(LEAST, rows) for role in ("row", "column")}
-        blocks |= {"reduced": Block(least, inner), "inner": Block(least, inner), "whole": Block(LEAST, WHOLE)}
-        sizes = k.sizes(blocks)
-        held = k.occupancy.results(sizes)
-        found = Tiles(blocks, 4 if held <= k.target.registers // 8 else 8, stages)
-        room = k.occupancy.operated(sizes) < k.target.registers * 3 // 4 and k.occupancy.largest(sizes) <= _CROSSED
-        if room and k.occupancy.shared(sizes, stages, found.warps) <= k.target.shared * 7 // 8:
-            break
-    return found
 
 
 def _fitted(tiles: Tiles, k: Sizing) -> Tiles:

@@ -16,7 +16,7 @@ from math import prod
 from einc.base.targets import Target
 from einc.base.types import DType
 from einc.tile import Dot, Fold, Kernel, Let, Load, Loop, Ref, Sides, Statement, TileType, Value
-from einc.tile.before_loops import before_loops
+from einc.tile.live import before_loops
 from einc.tile.typing import multiplied
 from einc.tile.walk import lets, loops, values_in, walk_values
 from einc.tile.windows import read_by_dots
