@@ -34,12 +34,15 @@ _CACHED = 3  # what programs that run together walk over takes this part of the 
 
 def order_grid(kernel: tile.Kernel, context: Context) -> tile.Kernel:
     """The kernel with its grid in the order that keeps blocks in the cache and long walks from being the last ones."""
-    if section := counts_asked(context.choices, kernel, "section"):
-        possible = len(kernel.grid) > 1 and all(a.blocked for a in kernel.grid[-2:])
-        return kernel.choosing(kernel.choices.counted(section)) if possible else kernel
-    if len(kernel.grid) < 2 or not any(isinstance(v, tile.Dot) for v in every_value(kernel)):
+    asked = counts_asked(context.choices, kernel, "section")
+    multiplies = any(isinstance(v, tile.Dot) for v in every_value(kernel))
+    if len(kernel.grid) < 2 or not (asked or multiplies):
         return kernel
-    kernel = _longest_first(replace(kernel, grid=_together(kernel, context)), context)
+    if multiplies:
+        kernel = _longest_first(replace(kernel, grid=_together(kernel, context)), context)
+    if asked:
+        possible = kernel.choices.backwards or all(a.blocked for a in kernel.grid[-2:])
+        return kernel.choosing(kernel.choices.counted(asked)) if possible else kernel
     rows, columns = (_count(kernel, a, context) for a in kernel.grid[-2:])
     if min(rows, columns) < 2 or rows * columns <= context.target.rates.processors:
         return kernel
