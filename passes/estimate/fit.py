@@ -129,15 +129,17 @@ def _pruned(plan: Planned) -> frozenset[str]:
 def narrowness(plan: Planned, shapes: Mapping[str, Shape], context: Context) -> float:
     """How many times longer dots take for want of rows.
 
-    Where dots follow each other, groups of warps multiply rows of which all results fit in registers; fewer rows are
-    multiplied by each warp on its own. Positions of a batch axis leave few rows and columns room on chip; what is read
-    is then multiplied with few of either. At one position there is room, but groups of warps do not multiply then.
+    Where dots follow each other, groups of warps multiply rows of which all results fit in registers; with several sums
+    of them there may be fewer rows, which each warp multiplies on its own. Positions of a batch axis leave few rows and
+    columns room on chip; what is read is then multiplied with few of either. At one position there is room, but groups
+    of warps do not multiply then.
     """
     if context.target.cache:
         return 1.0
     if not (here := Tiles(plan, shapes, context)).batched:
+        sums = sum(s.inner in here.tiles(plan.walked) for s in here.dots.values())  # one alone has no other kernel
         grouped = context.target.has_warpgroups and follow_each_other(plan.equations, frozenset(here.dots))
-        few = grouped and Tiles(plan, shapes, context, _FULL).results() > _GROUP
+        few = grouped and sums > 1 and Tiles(plan, shapes, context, _FULL).results() > _GROUP
         return _FEW_ROWS if few else 1.0
     at_one = here.positions({s.batch for s in here.dots.values()} - {""}) == 1
     alone = _ALONE if at_one and context.target.has_warpgroups else 1.0
