@@ -148,13 +148,12 @@ def flex(form: Form | None = None) -> Peer:
                 lambda b, _h, i, j: sees(b, i, j), q.shape[0] if form is not None and form.batched else None, None,
                 q.shape[2], k.shape[2], device=str(q.device),
             )  # fmt: skip
-        score = None if changed is None else lambda s, b, h, i, j: changed(s, b, h, i, j)
         grouped, sinks = q.shape[1] != k.shape[1], form is not None and form.sinks
 
         def attend() -> torch.Tensor:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # about not being compiled
-                result = found(q, k, v, score_mod=score, block_mask=blocks, enable_gqa=grouped, return_lse=sinks)
+                result = found(q, k, v, score_mod=changed, block_mask=blocks, enable_gqa=grouped, return_lse=sinks)
                 if sinks:
                     out, lse = result
                     result = out * torch.sigmoid(lse - tensors["Z"][None, :, None])[..., None].to(out.dtype)

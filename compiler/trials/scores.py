@@ -71,7 +71,7 @@ _BUCKET, _BUCKETS = 32, 32
 _SAMPLE = 128  # queries by which pairs are counted
 
 
-def _bias(axes: str, letter: str = "T") -> Term:
+def _bias(axes: str) -> Term:
     def make(s: Sizes) -> Tensor:
         return s.normal(*({"b": s.b, "h": s.h}.get(a, s.n) for a in axes))
 
@@ -79,7 +79,7 @@ def _bias(axes: str, letter: str = "T") -> Term:
         where = dict(zip("bhij", at, strict=True))
         return s + t[tuple(where[a] for a in axes)]
 
-    return Term(f"bias of {axes}", f"{{}} + {letter}[{', '.join(axes)}]", change, letter, ", ".join(axes), make)
+    return Term(f"bias of {axes}", f"{{}} + T[{', '.join(axes)}]", change, "T", ", ".join(axes), make)
 
 
 SOFTCAP = Term("softcap", f"softcap({{}}, {_CAP})", lambda s, t, b, h, i, j: _CAP * (s / _CAP).tanh())

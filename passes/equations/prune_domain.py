@@ -122,7 +122,7 @@ class _Pruning:
             return
         sure = [(p, t) for p in usable if row and (t := chunks.certain(p)) != ein.FALSE]
         made = self.hull(axis, row, test, sure, chunks, equations)
-        if self.pays(made, chunks, equations if row is None else self.with_scores(equations, row, axis)):
+        if self.pays(made, chunks, equations if row is None else self.with_needed(equations, row, axis)):
             self.program = made
 
     def suffice(self, e: Equation) -> None:
@@ -226,7 +226,7 @@ class _Pruning:
             tables[e.axes, e.over] = max(tables.get((e.axes, e.over), 0.0), seconds)
         return spent >= _LEAST_GAIN * sum(tables.values())
 
-    def with_scores(self, equations: Sequence[Equation], row: str, axis: str) -> list[Equation]:
+    def with_needed(self, equations: Sequence[Equation], row: str, axis: str) -> list[Equation]:
         """These equations, and what they need at each position of the rows and of the axis that they reduce."""
         pair = {row, axis}
         needed, found = {e.name for e in equations}, []

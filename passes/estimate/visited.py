@@ -9,17 +9,16 @@ visits all.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import reduce
 from math import prod
 from typing import TYPE_CHECKING, Any
 
 from einc import ein
-from einc.ein import Apply, AxisValue, Cast, Const, Equation, Expr, Extent, Program
-from einc.ein.monoids import Monoid
-from einc.passes.algebra.domain import Domain, domain_of, either, holds
+from einc.ein import Apply, AxisValue, Cast, Const, Expr, Extent, Program
+from einc.passes.algebra.domain import Domain, either
 from einc.passes.estimate.sides import blocked, stepped
-from einc.passes.streaming.walks import unfolded, walks
+from einc.passes.streaming.walks import needed, walks
 from einc.pipeline import Context, once
 from einc.pipeline.plan import Planned
 
@@ -39,8 +38,6 @@ _NUMPY = {  # the operations of positions, by their names there
     "where": "where",
 }  # fmt: skip
 
-Named = Mapping[str, Equation]
-
 
 @once
 def share(plan: Planned, context: Context) -> float:
@@ -52,8 +49,8 @@ def share(plan: Planned, context: Context) -> float:
         return 1.0
     named = {t.name: eq for eq in plan.equations for t in eq.outputs}
     links = found[0].links
-    needed = (_needed(a.monoid, a.bodies, (a.domain, x.equation.within), named) for x in links for a in x.accumulators)
-    whole = reduce(either, needed)
+    each = (needed(a.monoid, a.bodies, (a.domain, x.equation.within), named) for x in links for a in x.accumulators)
+    whole = reduce(either, each)
     return _visited(frozenset(p for p in whole if len({*ein.axes_of(p)} & {*plan.walked}) < 2), context)
 
 
@@ -62,18 +59,12 @@ def smallest(program: Program, context: Context) -> float:
     """A share of its blocks that no walk of a program visits less than."""
     named = {t.name: eq for eq in program.equations for t in eq.outputs}
     sums = [eq for eq in program.equations if eq.monoid is not None] if context.level >= 2 else []
-    needed = (_needed(eq.monoid, eq.bodies, (eq.domain, eq.within), named) for eq in sums if eq.monoid is not None)
-    return min((_visited(n, context) for n in needed), default=1.0)
+    each = (needed(eq.monoid, eq.bodies, (eq.domain, eq.within), named) for eq in sums if eq.monoid is not None)
+    return min((_visited(n, context) for n in each), default=1.0)
 
 
-def _needed(monoid: Monoid, bodies: Iterable[Expr], given: Iterable[Expr | None], named: Named) -> Domain:
-    """Predicates that hold where a reduction changes."""
-    found: Domain = frozenset(q for p in given if p is not None for q in holds(unfolded(p, dict(named))))
-    return found | domain_of(monoid, (unfolded(b, dict(named)) for b in bodies))
-
-
-def _visited(needed: Domain, context: Context) -> float:
-    told = sorted((p for p in needed if not ein.tensors_of(p)), key=repr)
+def _visited(predicates: Domain, context: Context) -> float:
+    told = sorted((p for p in predicates if not ein.tensors_of(p)), key=repr)
     return _counted(tuple(told), context) if told else 1.0
 
 

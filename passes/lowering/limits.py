@@ -22,14 +22,14 @@ from einc.ein.guards import composite
 from einc.ein.monoids import MONOIDS
 from einc.ein.rewriting import replaced
 from einc.passes.algebra.bounds import Bounds, bounds
-from einc.passes.algebra.domain import Domain, domain_of, either, holds, ordered
+from einc.passes.algebra.domain import Domain, either, ordered
 from einc.passes.algebra.folding import call
 from einc.passes.algebra.products import multiplied
 from einc.passes.estimate.sides import steps
 from einc.passes.lowering.kernel import Kernel
 from einc.passes.lowering.operations import fits_index
 from einc.passes.streaming.sweep import Accumulator, Link
-from einc.passes.streaming.walks import Walk, unfolded, walks
+from einc.passes.streaming.walks import Walk, needed, walks
 from einc.pipeline import positions
 from einc.tile import Elem, ExtentOf, Lit, Value
 from einc.tile.masks import extent
@@ -163,10 +163,8 @@ def _solved(kernel: Kernel, needed: Domain) -> Iterator[tuple[Bounds, tuple[str,
 
 def _needed(kernel: Kernel, link: Link, a: Accumulator) -> Domain:
     """Predicates that must hold for an accumulator to change; those that read references tell nothing of positions."""
-    given = (p for p in (a.domain, link.equation.within) if p is not None)
-    needed: Domain = frozenset(q for p in given for q in holds(unfolded(p, kernel.definitions)))
-    needed |= domain_of(a.monoid, (unfolded(b, kernel.definitions) for b in a.bodies))
-    placed = (p for p in needed if all(r.tensor in kernel.b.shapes for r in reads(p)))
+    found = needed(a.monoid, a.bodies, (a.domain, link.equation.within), kernel.definitions)
+    placed = (p for p in found if all(r.tensor in kernel.b.shapes for r in reads(p)))
     return frozenset(ordered(p, lambda e: kernel.b.dtype(e).is_int) for p in placed)
 
 

@@ -13,6 +13,8 @@ from functools import lru_cache
 from einc import ein
 from einc.ein import Equation, Expr, Read
 from einc.ein.guards import positions
+from einc.ein.monoids import Monoid
+from einc.passes.algebra.domain import Domain, domain_of, holds
 from einc.passes.streaming.closure import links
 from einc.passes.streaming.exact_means import centred
 from einc.passes.streaming.sweep import Link, NotClosed
@@ -140,6 +142,12 @@ def unfolded(e: Expr, named: dict[str, Equation]) -> Expr:
     if isinstance(e, Read) and e.tensor in named and named[e.tensor].monoid is None:
         return unfolded(_value(named[e.tensor], e), named)
     return ein.rebuild(e, lambda below: unfolded(below, named))
+
+
+def needed(monoid: Monoid, bodies: Iterable[Expr], given: Iterable[Expr | None], named: dict[str, Equation]) -> Domain:
+    """Predicates that hold wherever a reduction changes: those given, and what its bodies say."""
+    found: Domain = frozenset(q for p in given if p is not None for q in holds(unfolded(p, named)))
+    return found | domain_of(monoid, (unfolded(b, named) for b in bodies))
 
 
 def _value(source: Equation, read: Read) -> Expr:
