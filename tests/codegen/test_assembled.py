@@ -8,11 +8,14 @@ from __future__ import annotations
 import pytest
 
 import einc
+from einc import tile
 from einc.base.targets import TARGETS
 from einc.cli.emission import compiled_ahead
 from einc.codegen.run.aot import compile_ahead
 from einc.driver import compile_program, elaborate, parse
 from einc.trials.request import Request
+from einc.tile.typing import multiplied
+from einc.tile.walk import bindings
 from einc.trials.running import gradient_for
 
 TEXT = """def f(Q[b, h, i, d]: {dtype}, K[b, g, j, d]: {dtype}, V[b, g, j, e]: {dtype}):
@@ -84,3 +87,35 @@ def test_gradients_of_wide_heads_have_rows_for_groups_of_warps(d: int, weights: 
         assert "wgmma" in kernel.stages["ptx"]
         assert "mma.sync" not in kernel.stages["ptx"]
         assert kernel.spills < 64
+
+
+ONE_BLOCK = """def f(
+    Q[b, h, i, d]: bf16, K[b, j, h, d]: bf16, heat[h]: bf16, bias[b, i, j]: bf16, length[b]: i32, mix[h]: bf16,
+    R[b, h, i, d]: bf16, L[b, j, h, d]: bf16, T[b, i, h, c]: bf16, M[b, j, c]: bf16, V[b, h, j, e]: bf16
+):
+    S[b, h, i, j] = 0.125 * Q[b, h, i, d] * K[b, j, h, d] * heat[h] + bias[b, i, j]
+    U[b, h, i, j] = 0.125 * R[b, h, i, d] * L[b, j, h, d] + 0.125 * T[b, i, h, c] * M[b, j, c]
+    A[b, h, i, j] = where(j < length[b] and (i - j) % 3 == 0, S, -inf)
+    B[b, h, i, j] = where(j < length[b] and (i - j) % 3 == 0, U, -inf)
+    O[b, h, i, e] = (softmax[j](A) - mix[h] * softmax[j](B)) * V[b, h, j, e]
+    return O
+"""
+
+
+def test_columns_of_computed_sides_have_whole_swizzled_rows_where_they_are_walked() -> None:
+    """The assembler may mistake the address of narrower ones: gradients by R and T were, where keys are one block."""
+    sizes = {"b": 1, "h": 1, "i": 128, "j": 128, "d": 64, "c": 64, "e": 64}
+    whole = gradient_for(einc.compile(ONE_BLOCK, target="sm_90"), Request(sizes), []).together
+    kernels = [s.kernel for s in whole.emitted.kernels]
+    checked = 0
+    for kernel in kernels:
+        loaded = {n for s in bindings(kernel) if isinstance(s.value, tile.Load) for n in s.names}
+        computed = [
+            d for d, _ in multiplied(kernel) if not {getattr(x, "name", "") for x in (d.left, d.right)} <= loaded
+        ]
+        for dot in computed if len(multiplied(kernel)) > 1 else ():
+            block = kernel.choices.tile(dot.column)
+            assert block is not None
+            assert block.least >= 64
+            checked += 1
+    assert checked

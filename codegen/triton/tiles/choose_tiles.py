@@ -80,9 +80,16 @@ def _block(k: Sizing, a: TileAxis, tiles: Tiles) -> Block:
     block = tiles.blocks[a.role]
     if k.dots and a.name not in {x for d in k.dots for x in (d.row, d.column, d.inner)}:
         block = replace(block, least=1)
-    if k.on_cuda and a.name in k.columns_of_chains:
+    if a.name in k.columns_of_chains:
         block = replace(block, least=min(max(block.least, _HALF), block.cap))
     return block
+
+
+def _floor(k: Sizing, role: str) -> int:
+    """The fewest positions that tiles are cut to along the axes of a role."""
+    if any(a.role == role and a.name in k.columns_of_chains for a in k.axes):
+        return _HALF
+    return LEAST if role in ("row", "column") else k.least
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -183,8 +190,9 @@ def _chained(k: Sizing) -> Tiles:
     if max(types) <= 2 and len(k.dots) > 2 and (busy := _busy(k)) is not None:
         return busy
     longest, stages = (_HALF, 3) if max(types) <= 2 else (_HALF // 2, 2)
+    shortest = max(_floor(k, "reduced"), _floor(k, "inner"))
     for rows, warps, parts in _EXACT if min(types) > 2 and k.occupancy.exact else _CHAINED:
-        inner = longest // parts
+        inner = max(longest // parts, shortest)
         blocks = {"row": Block(LEAST, rows), "column": Block(LEAST, longest)}
         whole = {role: Block(least, max(inner, least)) for role in ("reduced", "inner")}
         tiles = Tiles(blocks | whole | {"whole": Block(least, WHOLE)}, warps, stages)
@@ -192,7 +200,7 @@ def _chained(k: Sizing) -> Tiles:
             break
     widths = [k.hints[a.name] for a in k.kernel.whole]
     held = rows * max(widths, default=_HALF)
-    while (stages * inner * sum(widths) + held) * max(types) > k.target.shared and inner > least:
+    while (stages * inner * sum(widths) + held) * max(types) > k.target.shared and inner > shortest:
         inner, stages = (inner, 2) if _is_cut_later(k, inner, stages) else (inner // 2, stages)
     cut = {role: Block(least, max(inner, least)) for role in ("reduced", "inner")}
     return replace(tiles, blocks=tiles.blocks | cut, stages=stages)
@@ -215,9 +223,10 @@ def _several(k: Sizing, taken: Callable[[Extents], int], most: int) -> Tiles | N
         blocks |= {role: Block(k.least, max(inner, k.least)) for role in ("reduced", "inner")}
         blocks |= {"whole": Block(k.least, WHOLE)}
         sizes = k.sizes(blocks)
-        room = target.registers * warps // 8
         tiles = Tiles(blocks, warps, stages)
-        if taken(sizes) <= room * min(share, most) // 8 and k.at_once(tiles) * warps >= _WARPS:
+        room = target.registers * warps // 8
+        fits = taken(sizes) <= room * min(share, most) // 8 and k.at_once(tiles) * warps >= _WARPS
+        if fits and k.warps(tiles) == warps and inner >= max(_floor(k, "reduced"), _floor(k, "inner")):
             return tiles
     return None
 
@@ -232,7 +241,7 @@ def _two(tiles: Tiles, k: Sizing) -> Tiles:
 def _is_held(tiles: Tiles, k: Sizing) -> bool:
     """Whether the registers of its warps, eight have all, hold what is live, and a quarter of them the rest."""
     sizes = k.sizes(tiles.blocks)
-    room = k.target.registers * tiles.warps // 8 * 3 // 4
+    room = k.target.registers * k.warps(tiles) // 8 * 3 // 4
     return k.occupancy.registers(sizes) <= room and k.occupancy.products(sizes, tiles.warps) <= _MOST_PRODUCTS
 
 
@@ -263,8 +272,7 @@ def _spread(tiles: Tiles, k: Sizing) -> Tiles:
 def _cut(tiles: Tiles, k: Sizing) -> Tiles:
     """Stages, the inner length, rows and columns cut until what dots read fits in shared memory, and what is computed
     in registers."""
-    narrow = k.on_cuda and k.columns_of_chains
-    floors = {"reduced": k.least, "inner": k.least, "row": LEAST, "column": _HALF if narrow else LEAST}
+    floors = {role: _floor(k, role) for role in ("reduced", "inner", "row", "column")}
 
     def is_wide() -> bool:
         return k.target.vendor != "cpu" and k.occupancy.largest(k.sizes(tiles.blocks), walked=True) > _COMPUTED

@@ -11,6 +11,7 @@ from einc import tile
 from einc.base.facts import MOST_ALIGNED, row_major
 from einc.codegen.triton.contracted import least_inner
 from einc.codegen.triton.delay_folds import Waiting, waiting
+from einc.codegen.triton.options import launched, rows_among
 from einc.codegen.triton.tiles.occupancy import RESERVED, Occupancy
 from einc.codegen.triton.tiles.products import Tile as Shape
 from einc.codegen.triton.tiles.products import is_possible, seconds
@@ -86,7 +87,7 @@ class Sizing:
         Their tile gets whole swizzled rows. With narrower ones, CUDA 12.8's assembler may address it by a register that
         nothing wrote, where the tile lies at the address of an earlier one with wider rows: results are then random.
         """
-        if len(self.dots) < 2:
+        if len(self.dots) < 2 or not self.on_cuda:
             return frozenset()
         return frozenset(d.column for d, t in self.multiplied if t.size <= 2 and not self.is_copied(d))
 
@@ -96,6 +97,12 @@ class Sizing:
         stepping = [s.body for s in loops(self.kernel.body) if not s.axis.blocked]
         own = [tuple(s for s in body if not isinstance(s, tile.Loop)) for body in stepping]
         return any(sum(isinstance(v, tile.Dot) for v in values_in(body)) > 1 for body in own)
+
+    def warps(self, tiles: Tiles) -> int:
+        """The warps that a launch gives such tiles."""
+        sizes, most = self.sizes(tiles.blocks), {a.name: self.most(a, tiles.blocks) for a in self.axes}
+        rows = [sizes[a] for a in rows_among(self.multiplied, most)] if self.on_cuda else []
+        return launched(tiles.warps, min(rows)) if rows else tiles.warps
 
     def at_once(self, tiles: Tiles) -> int:
         """The programs that run at once on a multiprocessor, by the shared memory that they take."""
@@ -196,8 +203,12 @@ class Sizing:
         """The positions of a tile along each of its axes, by the hints."""
         found = dict.fromkeys(self.hints, 1)
         for a in self.axes:
-            found[a.name] = min((self.given(a) or blocks[a.role]).cap, self.hints[a.name])
+            found[a.name] = min(self.most(a, blocks), self.hints[a.name])
         return found
+
+    def most(self, a: TileAxis, blocks: dict[str, Block]) -> int:
+        """The positions of a tile along an axis, if it has so many."""
+        return (self.given(a) or blocks[a.role]).cap
 
     @property
     def longest(self) -> int:
