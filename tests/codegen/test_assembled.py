@@ -13,9 +13,9 @@ from einc.base.targets import TARGETS
 from einc.cli.emission import compiled_ahead
 from einc.codegen.run.aot import compile_ahead
 from einc.driver import compile_program, elaborate, parse
-from einc.trials.request import Request
 from einc.tile.typing import multiplied
 from einc.tile.walk import bindings
+from einc.trials.request import Request
 from einc.trials.running import gradient_for
 
 TEXT = """def f(Q[b, h, i, d]: {dtype}, K[b, g, j, d]: {dtype}, V[b, g, j, e]: {dtype}):
