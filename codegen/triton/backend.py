@@ -7,7 +7,7 @@ What Triton 3.6 and 3.7 get wrong, or the assembler of CUDA 12.8 with what they 
     a computed tile of narrow types, multiplied, with less than whole swizzled rows                `choose_tiles`
     dots of a loop that may not run wait for each other, where B is transposed       `kernels`, if a descriptor loads it
     a loop that adds up folds along the last axis of what it loads takes rows for each other      `contractions`,
-    `_FOLDS_FIRST`
+    `_FOLDS_BEFORE`
     positions that are subtracted are all multiples of what the difference begins with (3.6)       `operations`: `less`
     a negation of what is known at compile time is no mask                                         `expressions`
     threads have as many neighbours as steps between rows allow, though masks let them reach one   `kernels`, by units
@@ -23,7 +23,7 @@ from einc.codegen.triton.contracted import block, multiplies
 from einc.pipeline import SIZED_AFTER, Backend, Context, Pass, Product, on_kernels
 from einc.pipeline.emitted import Both, Emitted
 
-_FOLDS_FIRST = 3  # axes
+_FOLDS_BEFORE = 3  # axes
 
 
 # What writes kernels is imported when the first is written: source that was kept on disk needs none of it.
@@ -129,7 +129,7 @@ TRITON = Backend(
     },
     _emit,
     _emit_both,
-    _FOLDS_FIRST,
+    _FOLDS_BEFORE,
     _seconds,
     _parts,
     _predicted,

@@ -42,7 +42,7 @@ def delay_folds(kernel: tile.Kernel, context: Context) -> tile.Kernel:
         own = next((states for loop, states in found if loop == s), ())
         if not isinstance(s, Loop) or not own:
             return (s,)
-        return tuple(_Delayed(s, own, here, taken, context.backend.folds_first).statements())
+        return tuple(_Delayed(s, own, here, taken, context.backend.folds_before).statements())
 
     return replace(kernel, body=live(rewritten(kernel.body, delayed, Scope(scope(kernel))))) if found else kernel
 
@@ -140,9 +140,9 @@ class _Delayed:
     """A loop that carries a state for each position of a block, and what folds these."""
 
     def __init__(
-        self, loop: Loop, found: tuple[Waiting, ...], here: Scope, taken: set[str], folds_first: int | None
+        self, loop: Loop, found: tuple[Waiting, ...], here: Scope, taken: set[str], folds_before: int | None
     ) -> None:
-        self.loop, self.found, self.taken, self.folds_first = loop, found, taken, folds_first
+        self.loop, self.found, self.taken, self.folds_before = loop, found, taken, folds_before
         inside = here.inside(loop)
         for s in loop.body:
             inside.bind(s)
@@ -159,8 +159,8 @@ class _Delayed:
     def over(self, t: TileType) -> TileType:
         """The type of a state at every position of a block, as tiles lie that are folded."""
         axis = self.loop.axis.name
-        first = self.folds_first is not None and len(t.axes) + 1 >= self.folds_first
-        return TileType(t.dtype, (axis, *t.axes) if first else (*t.axes, axis))
+        within = self.folds_before is not None and len(t.axes) + 1 >= self.folds_before
+        return TileType(t.dtype, (*t.axes[:-1], axis, *t.axes[-1:]) if within else (*t.axes, axis))
 
     def statements(self) -> Iterator[tile.Statement]:
         """The loop, and what folds its states."""

@@ -151,10 +151,11 @@ class Kernel:
     def folding_order(self, eq: Equation, kept: tuple[str, ...], over: tuple[str, ...]) -> tuple[str, ...]:
         """The order of a tile that is folded: the folded axis comes last, so that it lies within a thread.
 
-        It comes first in a tile in memory order that the generator cannot fold otherwise.
+        It comes before the last in a tile in memory order that the generator cannot fold otherwise.
         """
-        as_stored, first = any(isinstance(b, Read) for b in eq.bodies), self.context.backend.folds_first
-        return (*over, *kept) if as_stored and first is not None and len(kept) + len(over) >= first else (*kept, *over)
+        as_stored, before = any(isinstance(b, Read) for b in eq.bodies), self.context.backend.folds_before
+        within = as_stored and before is not None and len(kept) + len(over) >= before
+        return (*kept[:-1], *over, *kept[-1:]) if within else (*kept, *over)
 
     def terms(self, eq: Equation, inside: tuple[str, ...]) -> tuple[Value, ...]:
         """What is reduced, component by component: the identity outside the domain."""

@@ -75,9 +75,9 @@ def test_heads_are_merged_up_to_the_rows_of_a_block() -> None:
     assert "merge-axes" not in {s.name for s in compiled(GROUPED, few, **sizes).stages if s.changed}
 
 
-@pytest.mark.parametrize(("first", "order"), [(3, "x[k, i, j]"), (4, "x[i, j, k]"), (None, "x[i, j, k]")])
-def test_what_is_folded_as_it_lies_comes_last_unless_it_may_not(first: int | None, order: str) -> None:
-    c = compiled(FOLDED, replace(TRITON, folds_first=first), k=4)
+@pytest.mark.parametrize(("before", "order"), [(3, "x[i, k, j]"), (4, "x[i, j, k]"), (None, "x[i, j, k]")])
+def test_what_is_folded_as_it_lies_comes_last_unless_it_may_not(before: int | None, order: str) -> None:
+    c = compiled(FOLDED, replace(TRITON, folds_before=before), k=4)
     assert f"{order}: f32 = load X[i, j, k]" in c.stage("lower").full
     agree(c, i=20, j=18, k=3, d=8)
 
