@@ -61,7 +61,12 @@ class Loops(ABC):
             yield from self.begun(s, s.ahead, start)
             yield from self.segment(s, s.body, start, stop)
         elif not s.axis.blocked:
-            yield from self.steps(s, s.full, start, stop)
+            steps = self.steps(s, s.full, start, stop)
+            if s.stop is None:
+                yield from steps
+            else:
+                yield f"if {start} < {stop}:"
+                yield from indented(steps)
         else:
             yield from self.segments(s, s.full, start, stop)
 
