@@ -29,7 +29,7 @@ from einc.passes.estimate.again import overhang, read_again, repeated, through_c
 from einc.passes.estimate.fit import exposure, narrowness
 from einc.passes.estimate.instructions import counted
 from einc.passes.estimate.moved import moved
-from einc.passes.estimate.sides import fills, follow_each_other, line, shapes_of, sides, tile_axes
+from einc.passes.estimate.sides import fills, follow_each_other, line, shapes_of, sides, steps, tile_axes
 from einc.passes.estimate.units import arithmetic, overlapped, reached
 from einc.passes.estimate.waits import elements, is_hidden, loading, masking, multiplying, port, scattering, walking
 from einc.passes.streaming.prefix import prefix
@@ -143,7 +143,8 @@ class Model:
         taken = port(plan, self.is_chained(plan), share, self.context, self.shapes, self.dtypes)
         busy = (max(busy, taken) if hidden else busy + taken) + one_by_one
         chained, loads = self.is_chained(plan), 0.0 if hidden else share
-        return multiplying(plan, self.programs(plan), splits, busy, chained, loads, self.context)
+        begun = share if steps(plan, self.context) else 1.0  # of batches, of which masks leave all or none
+        return multiplying(plan, self.programs(plan), splits, busy, chained, loads, begun, self.context)
 
     def following(self, plan: Planned, share: float) -> float:
         """Vector operations by which the states of a plan's walks follow what they are relative to, in every block."""
@@ -177,7 +178,8 @@ class Model:
     @_once
     def hides(self, plan: Planned) -> bool:
         """Are operands on their way while programs multiply? Vector units take longer for that than any loads."""
-        return is_hidden(plan, self.context) or (bool(plan.walked) and self.is_exact(plan))
+        again = positions(plan.walked, self.context) > (1 if steps(plan, self.context) else _STEP)
+        return (is_hidden(plan, self.context) and again) or (bool(plan.walked) and self.is_exact(plan))
 
     # ----------------------------------------------------------------------------------------------------------- parts
 

@@ -52,16 +52,23 @@ DTypes = Mapping[str, DType]
 
 
 def multiplying(
-    plan: Planned, programs: int, splits: int, busy: float, chained: bool, waits: float, context: Context
+    plan: Planned,
+    programs: int,
+    splits: int,
+    busy: float,
+    chained: bool,
+    waits: float,
+    begun: float,
+    context: Context,
 ) -> float:
     """The time of programs whose arithmetic, loads and memory keep all processors busy for so long.
 
-    They wait for their loads in the share `waits` of all steps.
+    They wait for their loads in the share `waits` of all steps, and the share `begun` of them for the first.
     """
     each = programs * splits / context.target.rates.processors
     rounds = max(ceil(each) if each < _FEW else each, _LONE if chained else 1.0)
     steps = positions(plan.walked, context) * waits / splits / _STEP if plan.walked else 0.0
-    return busy * rounds / each + (_ALONE + _WAIT * steps) * max(each, 1.0)
+    return busy * rounds / each + (_ALONE * begun + _WAIT * steps) * max(each, 1.0)
 
 
 def is_hidden(plan: Planned, context: Context) -> bool:

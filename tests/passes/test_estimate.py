@@ -117,7 +117,7 @@ def test_few_programs_leave_processors_idle_and_each_waits_for_itself() -> None:
 
     def taken(programs: int) -> float:
         """Seconds of so many programs of a millisecond's work for a processor each."""
-        return multiplying(plan, programs, 1, 1e-3 * programs / processors, True, 0.0, m.context)
+        return multiplying(plan, programs, 1, 1e-3 * programs / processors, True, 0.0, 1.0, m.context)
 
     assert taken(1) == taken(processors) > 1e-3
     assert taken(processors + 1) == pytest.approx(taken(2 * processors), rel=1e-2)  # a second round, for one

@@ -27,7 +27,7 @@ from einc.tile import WHOLE, Block, TileAxis
 from einc.tile.asked import counts_asked, tiles_asked
 from einc.tile.choices import FOLDS_EARLY
 from einc.tile.typing import multiplied
-from einc.tile.walk import tile_axes
+from einc.tile.walk import loops, tile_axes
 
 _HALF = 64  # rows and columns where dots follow each other; two bytes each are a swizzled row
 # rows, warps, and parts of the longest block where dots follow each other: Hopper's, then those of earlier ones
@@ -106,9 +106,9 @@ def _dot_tiles(k: Sizing) -> Tiles:
     if any(d.batch for d in k.dots) and k.target.vendor != "cpu":
         return batched(k)
     if k.on_cuda and widest <= 2 and k.steps and (busy := _busy(k)) is not None:
-        return busy
+        return _ahead(busy, k)
     if k.steps and k.target.vendor != "cpu":
-        return _stepped(k)
+        return _ahead(_stepped(k), k)
     if k.is_ranked:
         return _ranked(k)
     walked = {a.name for a in k.axes if a.role == "reduced"}
@@ -142,6 +142,13 @@ def _stepped(k: Sizing) -> Tiles:
         if held and k.occupancy.shared(sizes, stages, tiles.warps) <= k.target.shared:
             break
     return tiles
+
+
+def _ahead(tiles: Tiles, k: Sizing) -> Tiles:
+    """The tiles with no more stages than steps to load ahead for, and one: others take the room of further programs."""
+    walks = [s for s in loops(k.kernel.body) if not s.axis.blocked]
+    longest = max(k.hints[s.axis.name] for s in walks)
+    return replace(tiles, stages=min(tiles.stages, max(longest - 1, 1)))
 
 
 def _nested(k: Sizing, blocks: dict[str, Block], widest: int) -> Tiles:
