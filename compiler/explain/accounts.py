@@ -144,12 +144,12 @@ class _Figures:
 
     def kernel(self, k: tile.Kernel, plan: Planned | None, merged: Planned | None) -> KernelFigures:
         carried = list(states(k))
-        moved = self.moved(k, plan, merged)
         splits, split = (1, "") if plan is None else (plan.splits, plan.split)
         tiles = self.tiles(k, splits)
+        share = min((v.share for v in tiles.values()), default=1.0)
+        moved = self.moved(k, plan, merged, share)
         cost, work = self.cost(sum(moved.values())), 0
         if plan is not None:
-            share = min((v.share for v in tiles.values()), default=1.0)
             masked = max((v.mixed / v.total for v in tiles.values() if v.total), default=0.0)
             cost, work = cost_of(plan, self.model, share, masked), self.flops(plan, share)
         return KernelFigures(
@@ -191,8 +191,8 @@ class _Figures:
                 eq.name, f"{left(eq)} = {body(eq, self.shapes())}", tuple(sorted(tensors_read(eq.expressions())))
             )
 
-    def moved(self, k: tile.Kernel, plan: Planned | None, merged: Planned | None) -> dict[str, int]:
-        """Bytes by tensor."""
+    def moved(self, k: tile.Kernel, plan: Planned | None, merged: Planned | None, share: float) -> dict[str, int]:
+        """Bytes by tensor, in a walk that visits this share of its blocks."""
         written = {b.name: _intermediate(b, self.sizes).bytes for b in k.buffers if b.written}
         if plan is None:
             every = {b.name: _intermediate(b, self.sizes).bytes for b in k.buffers if not b.written}
@@ -200,7 +200,7 @@ class _Figures:
                 later = self.model.traffic(replace(merged, equations=_finishing(merged)), 1)
                 every |= {name: int(n) for name, n in later.items() if name in every}
             return every | written
-        traffic = self.model.traffic(plan, max(len(walks(plan)), 1))
+        traffic = self.model.traffic(plan, max(len(walks(plan)), 1), share)
         return {name: int(n) for name, n in traffic.items() if name not in plan.stores} | written
 
     def cost(self, moved: int) -> Cost:

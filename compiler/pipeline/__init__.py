@@ -56,7 +56,8 @@ class Backend:
 
     `multiplies` says whether operands of a type are multiplied by a dot on a target, `block` how many positions along
     its rows, and along its columns, a program takes of a contraction there, where that is computed from another one or
-    not. Tiles that are folded as they lie in memory have the folded axis last, or before the last from `folds_before` axes on.
+    not. Tiles that are folded as they lie in memory have the folded axis last, or before the last from `folds_before`
+    axes on.
     `passes` go from tile to tile, each list after the shared pass that it stands beside. `emit` writes the file of a
     program, `emit_both` that of one with its gradients. If the generator knows the time of a product on a target,
     `seconds` is the least, and `parts` are those of the walk that take it. `predicted` is the time of a kernel with the

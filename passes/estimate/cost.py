@@ -31,6 +31,7 @@ from einc.passes.estimate.instructions import counted
 from einc.passes.estimate.moved import moved
 from einc.passes.estimate.sides import fills, follow_each_other, line, shapes_of, sides, steps, tile_axes
 from einc.passes.estimate.units import arithmetic, overlapped, reached
+from einc.passes.estimate.visited import between
 from einc.passes.estimate.waits import elements, is_hidden, loading, masking, multiplying, port, scattering, walking
 from einc.passes.streaming.prefix import prefix
 from einc.passes.streaming.walks import walks
@@ -107,7 +108,7 @@ class Model:
         rates, count = self.context.target.rates, max(len(walks(plan)), 1)
         dots, vector, special = self.computed(plan, share)
         vector += 0.0 if rates.in_turn else masking(plan, self.contracted(plan), masked, self.context)
-        moved = self.bytes(plan, count) + self.again(plan)(plan.splits) * count * share
+        moved = sum(self.traffic(plan, count, share).values()) + self.again(plan)(plan.splits) * count * share
         waiting = self.waiting(plan, count, share)
         computing, slowest = arithmetic(rates, dots + waiting, vector, special)
         moving = moved / reached(rates) * (1.0 if self.contracted(plan) else exposure(plan, self.context))
@@ -265,18 +266,15 @@ class Model:
             times *= count
         return times * (share if own & plan.along else 1.0)
 
-    def bytes(self, plan: Planned, count: int) -> float:
-        """Bytes read from outside and stored, in so many walks."""
-        return sum(self.traffic(plan, count).values())
-
-    def traffic(self, plan: Planned, count: int) -> dict[str, float]:
-        """The bytes of each tensor that is read from outside or stored, in so many walks."""
-        found = dict[str, float]()
+    def traffic(self, plan: Planned, count: int, share: float = 1.0) -> dict[str, float]:
+        """The bytes of each tensor that is read from outside or stored, in so many walks that visit this share of the
+        blocks: what has an element for each of their positions is read there alone."""
+        found, blocks = dict[str, float](), between(plan, self.context) if share < 1 else frozenset[str]()
         for name, size in moved(plan.equations, plan.stores, self.shapes, self.dtypes, self.context).items():
-            walked = (
-                count > 1 and name not in plan.stores and any(a in plan.along for g in self.shapes[name] for a in g)
-            )
-            found[name] = float(size * count if walked else size)
+            axes = {a for dims in self.shapes[name] for a in dims}
+            read = name not in plan.stores
+            times = count if read and count > 1 and axes & plan.along else 1
+            found[name] = size * times * (share if read and blocks and blocks <= axes else 1.0)
         for eq in (eq for eq in plan.equations if added_at(eq)):  # what is there is read and written for every term
             found[eq.name] += 2.0 * positions(eq.space, self.context) * self.dtypes[eq.name].size
         return found

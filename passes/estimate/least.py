@@ -2,7 +2,7 @@
 
     time >= launch + max(bytes / memory, arithmetic)
 
-Everything is read and stored once, and computed once where masks leave anything, each contraction on the units that
+Everything is stored once, and read and computed once where masks leave anything, each contraction on the units that
 are faster at it. A search need not plan what could not win even so.
 """
 
@@ -24,8 +24,10 @@ def least(model: Model, equations: tuple[Equation, ...], stores: tuple[str, ...]
         rates = context.target.rates
         there = all(context.size(a) for eq in equations for a in (*eq.axes, *eq.over))
         computing = max(map(sum, zip(*(_computing(model, eq) for eq in equations), strict=True))) if there else 0.0
-        computing *= smallest(model.program, context)
-        moving = sum(moved(equations, stores, model.shapes, model.dtypes, context).values()) / reached(rates)
+        some = smallest(model.program, context)
+        sizes = moved(equations, stores, model.shapes, model.dtypes, context)
+        moving = sum(n if name in stores else n * some for name, n in sizes.items()) / reached(rates)
+        computing *= some
         known[equations, stores] = _ROUNDED * (rates.launch + overlapped(rates, computing, moving, again=False))
     return known[equations, stores]
 

@@ -42,16 +42,28 @@ _NUMPY = {  # the operations of positions, by their names there
 @once
 def share(plan: Planned, context: Context) -> float:
     """The share of the blocks of a plan's walk that are visited; 1 where nothing is known to leave any out."""
+    return _visited(_told(plan, context), context)
+
+
+def between(plan: Planned, context: Context) -> frozenset[str]:
+    """The axes of the blocks that some are of."""
+    return frozenset(a for p in _told(plan, context) for a in ein.axes_of(p))
+
+
+@once
+def _told(plan: Planned, context: Context) -> Domain:
+    """What is known of the positions that a plan's walk needs."""
     found = walks(plan) if plan.walked and context.level >= 2 else ()
     if len(found) != 1 or found[0].stores or found[0].scans or not found[0].links:
-        return 1.0
+        return frozenset()
     if stepped(plan, context) and blocked(plan, context):  # a loop within steps has no bounds
-        return 1.0
+        return frozenset()
     named = {t.name: eq for eq in plan.equations for t in eq.outputs}
     links = found[0].links
     each = (needed(a.monoid, a.bodies, (a.domain, x.equation.within), named) for x in links for a in x.accumulators)
     whole = reduce(either, each)
-    return _visited(frozenset(p for p in whole if len({*ein.axes_of(p)} & {*plan.walked}) < 2), context)
+    known = (p for p in whole if len({*ein.axes_of(p)} & {*plan.walked}) < 2)
+    return frozenset(p for p in known if not ein.tensors_of(p))
 
 
 @once

@@ -11,23 +11,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from itertools import product as combinations
 from math import prod
 
 from einc import tile
 from einc.base.targets import Target
 from einc.codegen.triton.contracted import LEAST, least_inner
 from einc.codegen.triton.tiles.batched import batched
-from einc.codegen.triton.tiles.occupancy import Extents, stages_needed
+from einc.codegen.triton.tiles.occupancy import MOST_PRODUCTS, Extents, stages_needed
 from einc.codegen.triton.tiles.plain import plain_tiles
 from einc.codegen.triton.tiles.products import fastest
 from einc.codegen.triton.tiles.sizing import Sizing, Tiles
+from einc.codegen.triton.tiles.stepped import ahead, stepped
 from einc.pipeline import Context
 from einc.tile import WHOLE, Block, TileAxis
 from einc.tile.asked import counts_asked, tiles_asked
 from einc.tile.choices import FOLDS_EARLY
 from einc.tile.typing import multiplied
-from einc.tile.walk import loops, tile_axes
+from einc.tile.walk import tile_axes
 
 _HALF = 64  # rows and columns where dots follow each other; two bytes each are a swizzled row
 # rows, warps, and parts of the longest block where dots follow each other: Hopper's, then those of earlier ones
@@ -35,10 +35,8 @@ _CHAINED = ((64, 4, 1), (64, 4, 2), (32, 8, 1), (16, 8, 1))
 # rows, walked, warps and stages where more than two follow, and the eighths of the registers that results may take
 _SEVERAL = ((64, 64, 4, 3, 5), (128, 64, 8, 3, 5), (64, 64, 4, 2, 6), (64, 32, 4, 3, 5), (128, 64, 8, 2, 5))
 _UNMASKED, _MASKED, _CLEARED = 8, 5, 4  # eighths that masks leave, and sides that go through registers to be cleared
-_STEPPED = ((128, 64, 8), (64, 64, 4), (64, 32, 4), (32, 32, 4), (16, 16, 4))  # rows, columns, warps; fastest first
 _WARPS = 8  # that keep a multiprocessor's matrix units busy
 _EXACT = ((64, 8, 1), (32, 8, 1), (16, 8, 1))  # the same where all of them go through vector units
-_MOST_PRODUCTS = 512  # of a thread in a dot on vector units, before CUDA 12.8's assembler spills
 _MOST_ALONE = 2048  # the same where no other dot follows, and none computes its right side
 _COMPUTED = 1 << 15  # elements of the largest value computed beside dots in a loop; more take minutes to assemble
 _PRODUCTS = ((128, 256, 8), (128, 128, 8), (64, 128, 4), (64, 64, 4))  # rows, columns, warps; fastest first
@@ -106,9 +104,9 @@ def _dot_tiles(k: Sizing) -> Tiles:
     if any(d.batch for d in k.dots) and k.target.vendor != "cpu":
         return batched(k)
     if k.on_cuda and widest <= 2 and k.steps and (busy := _busy(k)) is not None:
-        return _ahead(busy, k)
+        return ahead(busy, k)
     if k.steps and k.target.vendor != "cpu":
-        return _ahead(_stepped(k), k)
+        return ahead(stepped(k), k)
     if k.is_ranked:
         return _ranked(k)
     walked = {a.name for a in k.axes if a.role == "reduced"}
@@ -125,30 +123,6 @@ def _of_dots(k: Sizing, widest: int, walked: set[str], is_product: bool) -> Tile
         return _nested(k, blocks, widest)
     found = _product(k, blocks) if is_product and widest <= 2 else None
     return found or _fitted(Tiles(blocks, 8), k)
-
-
-def _stepped(k: Sizing) -> Tiles:
-    """Tiles of dots at each position of a walk, none of whose operands stay from one to the next: the most rows and
-    columns for which all of them fit in shared memory, since each is read so much less often, and then the most stages.
-    """
-    exact = bool(k.occupancy.exact) and k.on_cuda
-    for (rows, columns, warps), stages in combinations(_STEPPED, (3, 2, 1)):
-        blocks = {"row": Block(LEAST, rows), "column": Block(LEAST, columns)}
-        blocks |= {"reduced": Block(1, 1), "whole": Block(k.least, WHOLE)}
-        tiles = Tiles(blocks, _WARPS if exact else warps, stages)
-        sizes = k.sizes(blocks)
-        held = k.occupancy.registers(sizes) <= k.target.registers * tiles.warps // 8 * 3 // 4
-        held = held and not (exact and k.occupancy.products(sizes, tiles.warps) > _MOST_PRODUCTS)
-        if held and k.occupancy.shared(sizes, stages, tiles.warps) <= k.target.shared:
-            break
-    return tiles
-
-
-def _ahead(tiles: Tiles, k: Sizing) -> Tiles:
-    """The tiles with no more stages than steps to load ahead for, and one: others take the room of further programs."""
-    walks = [s for s in loops(k.kernel.body) if not s.axis.blocked]
-    longest = max(k.hints[s.axis.name] for s in walks)
-    return replace(tiles, stages=min(tiles.stages, max(longest - 1, 1)))
 
 
 def _nested(k: Sizing, blocks: dict[str, Block], widest: int) -> Tiles:
@@ -249,12 +223,12 @@ def _is_held(tiles: Tiles, k: Sizing) -> bool:
     """Whether the registers of its warps, eight have all, hold what is live, and a quarter of them the rest."""
     sizes = k.sizes(tiles.blocks)
     room = k.target.registers * k.warps(tiles) // 8 * 3 // 4
-    return k.occupancy.registers(sizes) <= room and k.occupancy.products(sizes, tiles.warps) <= _MOST_PRODUCTS
+    return k.occupancy.registers(sizes) <= room and k.occupancy.products(sizes, tiles.warps) <= MOST_PRODUCTS
 
 
 def _fitted(tiles: Tiles, k: Sizing) -> Tiles:
     """Tiles cut to the room that what is held whole leaves; rows first, until states leave 3/8 of the registers."""
-    row, most = tiles.blocks["row"], _MOST_PRODUCTS if k.computes else _MOST_ALONE
+    row, most = tiles.blocks["row"], MOST_PRODUCTS if k.computes else _MOST_ALONE
     while row.cap > LEAST:
         sizes = k.sizes(tiles.blocks | {"row": row})
         held = k.occupancy.registers(sizes) <= k.target.registers * 5 // 8

@@ -27,6 +27,7 @@ _TOGETHER = 4  # programs that hide each other's waits, as blocks in flight do o
 WORD = 4  # bytes of an element in a register of its own
 _THREAD = 512  # bytes of registers that a thread of such a program takes
 RESERVED = 1024  # bytes of shared memory that each program takes for the system
+MOST_PRODUCTS = 512  # of a thread in a dot on vector units, before CUDA 12.8's assembler spills
 
 Extents = Mapping[str, int]  # positions of a tile by its axis
 Body = tuple[Statement, ...]
