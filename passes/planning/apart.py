@@ -13,13 +13,14 @@ that may cost more than to store the sums of each position. This is an alternati
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from einc.base.types import accumulator
-from einc.ein import AxisValue, Equation, Program, Read, Tensor
+from einc.ein import AxisValue, Equation, Program, Read, Tensor, tensors_of
 from einc.ein.rewriting import names, unused
 from einc.passes.estimate.sides import follow_each_other, shapes_of
+from einc.passes.planning.scores import large
 from einc.passes.streaming.walks import above
 from einc.pipeline import Context
 from einc.pipeline.plan import Alternative, Planned
@@ -28,18 +29,35 @@ _SLOWER = 1.25  # a walk over several axes as one, with contractions that follow
 
 
 def one_by_one(program: Program, plans: Sequence[Planned], context: Context) -> Iterator[Alternative]:
-    """The program with sums in two steps, for each kernel that walks several axes with contractions along them."""
+    """The program with sums in two steps, for each kernel that walks several axes with contractions along them.
+
+    And for all at once that walk several, one of them in blocks, and read what is `large`: along that one they may
+    compute it again together.
+    """
     if context.target.cache:
         return  # whose blocks are boxes
-    for plan in plans:
-        summed = [eq for eq in plan.equations if eq.over and set(eq.over) == set(plan.walked)]
-        dots = frozenset(shapes_of(plan.equations, context))
-        if len(plan.walked) < 2 or not summed or not all(map(_is_plain, summed)):
-            continue
-        if not follow_each_other(plan.equations, dots):
-            continue
-        longest = max(plan.walked, key=context.size)
-        yield _split(program, plans, plan, summed, longest)
+    found = {n: s for n, plan in enumerate(plans) if (s := _summed(plan))}
+    for n, summed in found.items():
+        plan = plans[n]
+        if follow_each_other(plan.equations, frozenset(shapes_of(plan.equations, context))):
+            yield _split(program, plans, {n: summed}, context, leads=False)
+    sizes = large(program, context)
+    long = (n for n in found if max(map(context.size, plans[n].walked)) >= context.block())
+    reading = {n: found[n] for n in long if not sizes.isdisjoint(_given(plans[n]))}
+    if reading:
+        yield _split(program, plans, reading, context, leads=True)
+
+
+def _summed(plan: Planned) -> list[Equation]:
+    """The sums of a kernel that walks several axes, if it can be two."""
+    summed = [eq for eq in plan.equations if eq.over and set(eq.over) == set(plan.walked)]
+    return summed if len(plan.walked) > 1 and all(map(_is_plain, summed)) else []
+
+
+def _given(plan: Planned) -> set[str]:
+    """The tensors that a kernel reads from memory."""
+    made = {t.name for eq in plan.equations for t in eq.outputs}
+    return {n for eq in plan.equations for e in eq.computed() for n in tensors_of(e)} - made
 
 
 def _is_plain(eq: Equation) -> bool:
@@ -47,21 +65,28 @@ def _is_plain(eq: Equation) -> bool:
 
 
 def _split(
-    program: Program, plans: Sequence[Planned], plan: Planned, summed: Sequence[Equation], walked: str
+    program: Program, plans: Sequence[Planned], found: Mapping[int, Sequence[Equation]], context: Context, leads: bool
 ) -> Alternative:
-    rest = tuple(a for a in plan.walked if a != walked)
+    """The program in which these sums of kernels walk their longest axis, and are then summed along the others."""
     taken = names(program)
     made: dict[str, tuple[Equation, Equation]] = {}
-    for eq in summed:
-        part = Tensor(unused(f"{eq.name}_part", taken), accumulator(eq.outputs[0].dtype))
-        taken.add(part.name)
-        axes = (*rest, *eq.axes)
-        first = replace(eq, outputs=(part,), dims=tuple((a,) for a in axes), over=(walked,))
-        read = Read(part.name, tuple(map(AxisValue, axes)))
-        made[eq.name] = first, replace(eq, bodies=(read,), over=rest, within=None, product=None)
+    groups = [frozenset(e.name for e in p.equations) for n, p in enumerate(plans) if n not in found]
+    for n, summed in found.items():
+        plan = plans[n]
+        walked = max(plan.walked, key=context.size)
+        rest = tuple(a for a in plan.walked if a != walked)
+        own: dict[str, tuple[Equation, Equation]] = {}
+        for eq in summed:
+            part = Tensor(unused(f"{eq.name}_part", taken), accumulator(eq.outputs[0].dtype))
+            taken.add(part.name)
+            axes = (*rest, *eq.axes)
+            first = replace(eq, outputs=(part,), dims=tuple((a,) for a in axes), over=(walked,))
+            read = Read(part.name, tuple(map(AxisValue, axes)))
+            own[eq.name] = first, replace(eq, bodies=(read,), over=rest, within=None, product=None)
+        known = above(plan.equations)
+        after = {e.name for e in plan.equations if own.keys() & {e.name, *known[e.name]}}
+        before = {e.name for e in plan.equations if e.name not in after}
+        groups += [frozenset(before | {f.name for f, _ in own.values()}), frozenset(after)]
+        made |= own
     equations = tuple(x for e in program.equations for x in made.get(e.name, (e,)))
-    known = above(plan.equations)
-    after = {e.name for e in plan.equations if made.keys() & {e.name, *known[e.name]}}
-    first_group = frozenset(e.name for e in plan.equations if e.name not in after) | {f.name for f, _ in made.values()}
-    groups = [frozenset(e.name for e in p.equations) for p in plans if p is not plan]
-    return Alternative(replace(program, equations=equations), [*groups, first_group, frozenset(after)], _SLOWER)
+    return Alternative(replace(program, equations=equations), groups, 1.0 if leads else _SLOWER, leads=leads)
