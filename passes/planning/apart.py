@@ -41,8 +41,8 @@ def one_by_one(program: Program, plans: Sequence[Planned], context: Context) -> 
         plan = plans[n]
         if follow_each_other(plan.equations, frozenset(shapes_of(plan.equations, context))):
             yield _split(program, plans, {n: summed}, context, leads=False)
-    sizes = large(program, context)
-    long = (n for n in found if max(map(context.size, plans[n].walked)) >= context.block())
+    long = [n for n in found if max(map(context.size, plans[n].walked)) >= context.block()]
+    sizes = large(program, context) if long else frozenset[str]()
     reading = {n: found[n] for n in long if not sizes.isdisjoint(_given(plans[n]))}
     if reading:
         yield _split(program, plans, reading, context, leads=True)
