@@ -55,18 +55,21 @@ class Loops(ABC):
             yield from wrapped(f"{self.python['value', c.name]} = {code}")
         start = "0" if s.start is None else self.write.value(s.start, ()).code
         stop = self.stop(s.axis) if s.stop is None else self.write.value(s.stop, ()).code
+        if s.axis.blocked or s.stop is None:
+            yield from self.between(s, start, stop)
+            return
+        yield f"if {start} < {stop}:"  # nothing is begun where masks leave no step
+        yield from indented(self.between(s, start, stop))
+
+    def between(self, s: tile.Loop, start: str, stop: str) -> Iterator[str]:
+        """The loop from one end to the other, without masks as far as it can be."""
         if s.full is None or not s.full.body:
             if (s.start, s.stop) == (None, None) and self.is_described(s.axis.axes):
                 yield f"tl.assume({stop} > 0)  # descriptors are of tensors that are not empty"
             yield from self.begun(s, s.ahead, start)
             yield from self.segment(s, s.body, start, stop)
         elif not s.axis.blocked:
-            steps = self.steps(s, s.full, start, stop)
-            if s.stop is None:
-                yield from steps
-            else:
-                yield f"if {start} < {stop}:"
-                yield from indented(steps)
+            yield from self.steps(s, s.full, start, stop)
         else:
             yield from self.segments(s, s.full, start, stop)
 

@@ -119,3 +119,29 @@ def test_columns_of_computed_sides_have_whole_swizzled_rows_where_they_are_walke
             assert block.least >= 64
             checked += 1
     assert checked
+
+
+@pytest.mark.parametrize(("batch", "stages"), [(1, 1), (3, 2), (4, 2), (16, 3)])
+def test_walks_of_few_steps_have_stages_for_half_of_them(batch: int, stages: int) -> None:
+    text = """def f(Q[b, i, d]: bf16, K[b, j, d]: bf16, dO[b, i, d]: bf16, V[b, j, d]: bf16):
+    T[i, j] = sum[b](exp(sum[d](Q[b, i, d] * K[b, j, d])) * sum[d](dO[b, i, d] * V[b, j, d]))
+    return T
+"""
+    sizes = {"b": batch, "i": 4096, "j": 4096, "d": 64}
+    done = compile_program(elaborate(parse(text)), 2, TARGETS["sm_90"], sizes)
+    assert [s.kernel.choices.stages for s in done.emitted.kernels] == [stages]
+
+
+@pytest.mark.aot
+def test_sums_of_parts_exchange_nothing() -> None:
+    """Warps have rows of their own, beside each other, and threads all parts of what they add up."""
+    text = """def f(A[r, b, j, d]: f32, B[r, b, j, e]: f32):
+    X[b, j, d]: bf16 = sum[r](A[r, b, j, d])
+    Y[b, j, e]: bf16 = sum[r](B[r, b, j, e])
+    return X, Y
+"""
+    sizes = {"r": 4, "b": 16, "j": 4096, "d": 128, "e": 128}
+    done = compile_program(elaborate(parse(text)), 2, TARGETS["sm_90"], sizes)
+    for kernel in compile_ahead(done.emitted, TARGETS["sm_90"], sizes):
+        assert "tt.reduce" in kernel.stages["ttgir"]
+        assert "shfl.sync" not in kernel.stages["ptx"]

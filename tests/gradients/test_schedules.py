@@ -174,13 +174,14 @@ SCORES = {
 }
 
 
-def attention(score: str) -> str:
-    """Attention with such scores."""
+def attention(score: str, grouped: bool = False) -> str:
+    """Attention with such scores, of which several heads may share keys and values."""
     more = ", ".join(f"{tensor}: bf16" for tensor in SCORES[score])
-    return f"""def f(Q[b, i, h, d]: bf16, K[b, j, h, d]: bf16, V[b, j, h, e]: bf16, {more}):
-    S[b, h, i, j] = rsqrt(|d|) * Q[b, i, h, d] * K[b, j, h, d]
+    shared, head = ("g", "h // (|h| / |g|)") if grouped else ("h", "h")
+    return f"""def f(Q[b, i, h, d]: bf16, K[b, j, {shared}, d]: bf16, V[b, j, {shared}, e]: bf16, {more}):
+    S[b, h, i, j] = rsqrt(|d|) * Q[b, i, h, d] * K[b, j, {head}, d]
     P[b, h, i, j] = softmax[j]({score})
-    O[b, i, h, e] = P[b, h, i, j] * V[b, j, h, e]
+    O[b, i, h, e] = P[b, h, i, j] * V[b, j, {head}, e]
     return O
 """
 
@@ -200,6 +201,18 @@ def test_what_scores_are_made_with_has_its_gradient_beside_theirs(score: str) ->
         sum(isinstance(v, tile.Dot) for loop in loops(k.body) for v in values_in(loop.body)) for k in schedule.kernels
     ]
     assert sorted(filter(None, dots)) == [3, 4]
+
+
+@pytest.mark.parametrize("score", SCORES)
+def test_gradients_with_grouped_heads_keep_no_scores(score: str) -> None:
+    """Keys sum over the heads of a group, and what scores are made with over others: queries are walked for all."""
+    sizes = {"b": 4, "h": 16, "g": 4, "i": 4096, "j": 4096, "d": 64, "e": 64}
+    program = driver.elaborate(driver.parse(attention(score, grouped=True)))
+    wanted = [p.name for p in program.operands]
+    second = behind(ahead(program, wanted, 2, MACHINES["sm_90"], sizes), program.results).program
+    schedule = driver.compile_program(second, 2, MACHINES["sm_90"], every_extent(second, sizes, {})).state.schedule
+    assert schedule is not None
+    assert not [b for b in schedule.intermediates if {"i", "j"} <= {axis for dim in b.dims for axis in dim}]
 
 
 def test_attention_is_differentiated_in_one_walk_on_a_cpu() -> None:

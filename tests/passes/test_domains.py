@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -211,6 +212,10 @@ def test_a_mask_of_a_tile_bounds_a_walk_along_batches(mask: str) -> None:
     assert got.share >= tiles.mean()
     if mask in TOLD_BY_ENDS:
         assert got.share == tiles.mean()
+    if got.share < 1:
+        assert re.search(
+            r"^    if .* < .*:\n(        .*\n)*        for b0 in ", c.emitted.source, re.MULTILINE
+        )  # nothing is begun for others
 
 
 def test_a_neighbourhood_in_two_dimensions() -> None:

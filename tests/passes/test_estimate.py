@@ -19,6 +19,7 @@ from einc.passes.estimate.parts import parts
 from einc.passes.estimate.products import cost_of, product_of
 from einc.passes.estimate.single import alone
 from einc.passes.estimate.units import arithmetic, reached
+from einc.passes.estimate.visited import between, share
 from einc.passes.estimate.waits import elements, is_hidden, loading, multiplying, walking
 from einc.pipeline import Context
 from einc.pipeline.plan import Planned
@@ -92,6 +93,35 @@ def test_sides_that_are_computed_wait_for_their_loads() -> None:
     assert is_hidden(first(read), read.context)
     assert not is_hidden(first(made), made.context)
     assert made.cost(first(made)).seconds > 1.5 * read.cost(first(read)).seconds
+
+
+STEPPED = (
+    "def f(A[b, i, d]: bf16, B[b, j, d]: bf16, T[i, j]: bf16):\n    S[b, i, j] = sum[d](A * B)\n"
+    "    Y[i, j] = sum[b](where(i - j < 100 and j - i < 100, exp(S[b, i, j] + T[i, j]), 0))\n    return Y\n"
+)
+STEPS = Planned((), stores=("Y",), rows=("i",), columns=("j",), walked=("b",), whole=("d",))
+
+
+def test_nothing_is_on_its_way_in_a_walk_of_one_step() -> None:
+    """Every program of such a walk waits for its loads, if masks leave it any."""
+
+    def seconds(b: int, visited: float = 1.0) -> float:
+        m = model(STEPPED, {"b": b, "i": 4096, "j": 4096, "d": 64})
+        return m.cost(replace(STEPS, equations=m.program.equations), visited).seconds
+
+    whole = model(STEPPED)
+    visited = share(replace(STEPS, equations=whole.program.equations), whole.context)
+    assert visited < 0.1
+    assert seconds(1) > 0.75 * seconds(2)
+    assert seconds(1, visited) < 0.75 * seconds(1)
+
+
+def test_what_has_an_element_for_every_pair_of_positions_is_read_where_masks_leave_any() -> None:
+    m = model(STEPPED, {"b": 4, "i": 4096, "j": 4096, "d": 64})
+    plan = replace(STEPS, equations=m.program.equations)
+    assert between(plan, m.context) == {"i", "j"}
+    whole, some = m.traffic(plan, 1), m.traffic(plan, 1, 0.25)
+    assert some == whole | {"T": whole["T"] / 4}
 
 
 def test_what_goes_over_both_sides_of_a_result_is_read_element_by_element() -> None:

@@ -34,7 +34,7 @@ def stepped(k: Sizing) -> Tiles:
 
 
 def ahead(tiles: Tiles, k: Sizing) -> Tiles:
-    """The tiles with no more stages than steps to load ahead for, and one: others take the room of further programs."""
+    """The tiles with stages for half of the steps, if these are few: others take the room of further programs."""
     walks = [s for s in loops(k.kernel.body) if not s.axis.blocked]
     longest = max(prod(k.context.size(a) for a in s.axis.axes) for s in walks)
-    return replace(tiles, stages=min(tiles.stages, max(longest - 1, 1)))
+    return replace(tiles, stages=min(tiles.stages, max(longest // 2, 1)))
