@@ -44,7 +44,8 @@ class Diagonals:
 
     The position along `walked` counts blocks of so many `rows` with `step`, and positions in them with the first of
     `places`. Along `across` there are blocks of so many `columns`, a part of these, and the second of `places` counts
-    the positions in one; which block it is follows from `step` and `diagonal`, which counts the diagonals of blocks.
+    the positions in one; which block it is follows from `step` and `diagonal`, which counts the diagonals of blocks:
+    `middle` is the number of that with both first positions. Not `all` of them are there where masks leave others out.
     """
 
     walked: str
@@ -55,11 +56,8 @@ class Diagonals:
     step: str
     diagonal: str
     places: tuple[str, str]
-
-    @property
-    def blocks(self) -> Expr:
-        """The number of blocks along `across`."""
-        return blocks_of(self.across, self.columns)
+    middle: Expr
+    all: bool
 
     @property
     def first(self) -> Form:
@@ -73,7 +71,7 @@ class Diagonals:
         if self.falls:
             return {AxisValue(self.diagonal): self.columns, AxisValue(self.step): -self.rows} | place
         up: Form = {AxisValue(self.step): self.rows, AxisValue(self.diagonal): -self.columns}
-        return up | {self.blocks: self.columns} | place
+        return combined((1, up), (self.columns, form(self.middle) or {}), (1, place))
 
     @property
     def axes(self) -> tuple[str, ...]:

@@ -7,7 +7,8 @@
 and so for X[j - r, j], whose diagonals are numbered from the other end, and for X[r - j, j], which rise. X is over i
 and j, made by contractions: at one block of A positions i and one of B positions j these are of tiles, as any others
 are, while along a diagonal every term would be a product by itself. The blocks of all diagonals with one D are added up
-in a tile, and a gather adds up its diagonals.
+in a tile, and a gather adds up its diagonals. Where a mask bounds i - j, as a window does, there are only the D that it
+leaves, counted from the first of them.
 
 It pays where X would be in memory only for this, and is large, or takes longer to move than to compute again. Blocks
 are those of a contraction, half as long along j for what is computed with the results. All tiles take (|i| + |j|) * A
@@ -18,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 from einc.ein import (
     ONE,
@@ -38,13 +40,17 @@ from einc.ein import (
 )
 from einc.ein.domains import conjunction, holds
 from einc.ein.rewriting import drop_dead, names, unused
+from einc.passes.algebra.exposure import inside
 from einc.passes.algebra.folding import call
 from einc.passes.algebra.linear import Form, combined, form, less, written
 from einc.passes.algebra.scope import accumulated
 from einc.passes.diagonals.blocks import Blocks, Diagonals, Place, blocks_of, counts
 from einc.passes.estimate.cost import Model
 from einc.passes.estimate.units import arithmetic
+from einc.passes.streaming.walks import needed
 from einc.pipeline import Context, positions
+
+Bounds: TypeAlias = tuple[int | None, int | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +122,7 @@ def _is_inside(s: _Sum) -> bool:
 def _by_blocks(s: _Sum, program: Program, context: Context) -> Program | None:
     """The program with the sum by blocks; None where it does not pay."""
     taken = names(program)
-    diagonals, axes = _axes(s, context, taken)
+    diagonals, axes = _axes(s, _bounds(s, program), context, taken)
     context = context.knowing(axes)
     blocks = Blocks(program, diagonals, taken)
     whole = _summed(s, blocks, program)
@@ -129,7 +135,7 @@ def _by_blocks(s: _Sum, program: Program, context: Context) -> Program | None:
     return drop_dead(replace(program, axes=(*program.axes, *axes), equations=equations))
 
 
-def _axes(s: _Sum, context: Context, taken: set[str]) -> tuple[Diagonals, tuple[AxisDecl, ...]]:
+def _axes(s: _Sum, bounds: Bounds, context: Context, taken: set[str]) -> tuple[Diagonals, tuple[AxisDecl, ...]]:
     """Names for the places of blocks, and the axes that they are."""
     i, j = s.across, s.j
     first, second = (i, j) if s.i_first else (j, i)
@@ -137,10 +143,50 @@ def _axes(s: _Sum, context: Context, taken: set[str]) -> tuple[Diagonals, tuple[
     rows = max(context.block() // columns, 1) * columns
     wanted = f"{first}_block", f"{first}{second}_block", f"{first}_place", f"{second}_place"
     step, diagonal, p, q = (_taken(name, taken) for name in wanted)
-    found = Diagonals(first, second, s.falls, rows, columns, step, diagonal, (p, q))
-    count = Apply("add", (call("mul", Const(rows // columns), Extent(step)), found.blocks))
+    before, after = blocks_of(second, columns), call("mul", Const(rows // columns), Extent(step))
+    every, (least, most) = (before, after), bounds
+    if least is not None and (n := (rows - 1 - least) // columns) < -(-context.size(second) // columns):
+        before = Const(n)
+    if most is not None and (n := (most - 1) // columns + 2) < -(-context.size(first) // rows) * rows // columns:
+        after = Const(n)
+    count: Expr = Apply("add", (after, before))
+    if isinstance(before, Const) and isinstance(after, Const):
+        count = Const(max(int(before.value) + int(after.value), 1))
+    whole = (before, after) == every
+    found = Diagonals(first, second, s.falls, rows, columns, step, diagonal, (p, q), before, whole)
     extents = (blocks_of(first, rows), count, Const(rows), Const(columns))
     return found, tuple(AxisDecl(name, e) for name, e in zip((step, diagonal, p, q), extents, strict=True))
+
+
+def _bounds(s: _Sum, program: Program) -> Bounds:
+    """The least and the greatest difference of the positions of a pair that counts, as far as they are known."""
+    if s.falls:
+        return None, None
+    eq, named = s.equation, {t.name: e for e in program.equations for t in e.outputs}
+    assert eq.monoid is not None
+    beyond = combined((1, s.at), (-1, {AxisValue(s.j): 1}))
+    beyond = beyond if s.i_first else combined((-1, beyond))
+    least, most = list[int](), list[int]()
+    for f in (f for p in needed(eq.monoid, eq.bodies, (eq.domain, eq.within), named) for f in _less(p)):
+        for sign, found in ((1, most), (-1, least)):
+            rest = combined((1, f), (-sign, beyond))
+            if rest.keys() <= {ONE}:
+                found.append(sign * (-rest.get(ONE, 0) - 1))
+    return max(least, default=None), min(most, default=None)
+
+
+def _less(p: Expr) -> Iterator[Form]:
+    """The forms that a predicate says are less than 0."""
+    match p:
+        case Apply("lt" | "le" as op, (Apply("abs", (x,)), y)):
+            yield from (f for side in (x, call("neg", x)) if (f := less(Apply(op, (side, y)))) is not None)
+        case Apply("eq", (Apply("floordiv", (x, Const(int() as n))), Apply("floordiv", (y, Const(int() as m))))) if (
+            n == m
+        ):
+            near = (Apply("lt", (call("sub", a, b), Const(n))) for a, b in ((x, y), (y, x)))
+            yield from (f for q in near if (f := less(q)) is not None)
+        case _ if (f := less(p)) is not None:
+            yield f
 
 
 def _taken(wanted: str, taken: set[str]) -> str:
@@ -186,10 +232,11 @@ def _gathered(s: _Sum, blocks: Equation, d: Diagonals) -> Equation:
         q = Apply("mod", (written(combined((-1, left))), size))
         number = written(combined((1, left), (1, {q: 1})))
     number = Apply("floordiv", (number, size))
-    number = number if s.falls else Apply("add", (number, d.blocks))
+    number = number if s.falls else call("add", number, d.middle)
     at: dict[str, Expr] = {d.diagonal: number, d.places[1]: q}
-    body = Read(blocks.name, tuple(at.get(a, AxisValue(a)) for a in blocks.axes))
-    return replace(s.equation, bodies=(body,), over=(p.axis,), domain=None, within=None, product=None)
+    there = None if d.all else conjunction(inside(number, (d.diagonal,)))
+    body = Read(blocks.name, tuple(at.get(a, AxisValue(a)) for a in blocks.axes), there)
+    return replace(s.equation, bodies=(body,), over=(p.axis,), domain=there, within=None, product=None)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -209,7 +256,7 @@ def _pays(s: _Sum, blocks: Blocks, whole: Equation, context: Context) -> bool:
     dots, vector, special = (sum(w[k] for w in works) for k in range(3))
     computing, _ = arithmetic(context.target.rates, dots, vector, special)
     pairs = positions((blocks.diagonals.walked, blocks.diagonals.across), context)
-    computing *= pairs / positions(blocks.diagonals.axes, context)  # other blocks are beyond an extent
+    computing *= min(pairs / positions(blocks.diagonals.axes, context), 1.0)  # other blocks are beyond an extent
     size = positions(s.source.axes, context)
     moving = 2 * size * s.source.outputs[0].dtype.size / context.target.rates.memory
     shapes = program.shapes()

@@ -36,6 +36,9 @@ SCORES = {
     "rising, from the other end": "S + T[h, |i| + |j| - 2 - i - j]",
     "causal": "where(j <= i, S + T[h, i - j], -inf)",
     "within a window": "where(abs(i - j) < 70, S + T[h, i - j + 70], -inf)",
+    "ahead, within a window": "where(j >= i and j - i < 50, S + T[h, j - i], -inf)",
+    "far behind": "where(i - j > 40 and i - j <= 60, S + T[h, i - j], -inf)",
+    "blocks, from the other end": "where(i // 64 == j // 64, S + T[h, j - i + |i| - 1], -inf)",
     "documents": "where(i // 90 == j // 90, S + T[h, i - j + |j|], -inf)",
     "buckets": "S + T[h, min(max(i - j, j - i) // 3, 31)]",
     "buckets, causal": "where(j <= i, S + T[h, min((i - j) // 32, 31)], -inf)",
@@ -101,6 +104,25 @@ def test_blocks_keep_the_meaning(name: str) -> None:
     given = {n: t.numpy() for n, t in (dict(c.operands) | {f"d{n}": t for n, t in c.cotangents.items()}).items()}
     for x, y in zip(evaluate(before, given, {}), evaluate(after, given, {}), strict=True):
         torch.testing.assert_close(torch.as_tensor(y), torch.as_tensor(x), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("scores", "diagonals"),
+    [
+        ("falling", "2 * |i_block| + (|j| + 63) // 64"),
+        ("causal", "2 * |i_block| + 1"),
+        ("within a window", "6"),
+        ("documents", "6"),
+        ("ahead, within a window", "3"),
+        ("far behind", "3"),
+        ("blocks, from the other end", "4"),
+    ],
+)
+def test_only_the_diagonals_that_a_mask_leaves_are_there(scores: str, diagonals: str) -> None:
+    """Of blocks of 128 positions and 64; in a window of 70 to both sides, 139 of them are in six."""
+    c = attention(scores, 150, 150, torch.float32)
+    after = sum_diagonals(differentiate(c.program, ["T"]).program, Context(TRITON, 2, TARGETS["sm_90"], LONG))
+    assert f"    axis ij_block = {diagonals}\n" in print_program(after)
 
 
 def test_each_value_of_a_combination_is_one_term() -> None:
