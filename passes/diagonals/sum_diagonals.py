@@ -145,13 +145,14 @@ def _axes(s: _Sum, bounds: Bounds, context: Context, taken: set[str]) -> tuple[D
     step, diagonal, p, q = (_taken(name, taken) for name in wanted)
     before, after = blocks_of(second, columns), call("mul", Const(rows // columns), Extent(step))
     every, (least, most) = (before, after), bounds
-    if least is not None and (n := (rows - 1 - least) // columns) < -(-context.size(second) // columns):
+    if least is not None and (n := max((rows - 1 - least) // columns, 0)) < -(-context.size(second) // columns):
         before = Const(n)
-    if most is not None and (n := (most - 1) // columns + 2) < -(-context.size(first) // rows) * rows // columns:
+    if (
+        most is not None
+        and (n := max((most - 1) // columns, -1) + 2) < -(-context.size(first) // rows) * rows // columns
+    ):
         after = Const(n)
-    count: Expr = Apply("add", (after, before))
-    if isinstance(before, Const) and isinstance(after, Const):
-        count = Const(max(int(before.value) + int(after.value), 1))
+    count = written(combined((1, form(before) or {}), (1, form(after) or {})))
     whole = (before, after) == every
     found = Diagonals(first, second, s.falls, rows, columns, step, diagonal, (p, q), before, whole)
     extents = (blocks_of(first, rows), count, Const(rows), Const(columns))

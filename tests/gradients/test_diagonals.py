@@ -38,6 +38,8 @@ SCORES = {
     "within a window": "where(abs(i - j) < 70, S + T[h, i - j + 70], -inf)",
     "ahead, within a window": "where(j >= i and j - i < 50, S + T[h, j - i], -inf)",
     "far behind": "where(i - j > 40 and i - j <= 60, S + T[h, i - j], -inf)",
+    "farther behind": "where(i - j > 200, S + T[h, i - j], -inf)",
+    "farther ahead": "where(j - i > 200, S + T[h, j - i], -inf)",
     "blocks, from the other end": "where(i // 64 == j // 64, S + T[h, j - i + |i| - 1], -inf)",
     "documents": "where(i // 90 == j // 90, S + T[h, i - j + |j|], -inf)",
     "buckets": "S + T[h, min(max(i - j, j - i) // 3, 31)]",
@@ -115,6 +117,8 @@ def test_blocks_keep_the_meaning(name: str) -> None:
         ("documents", "6"),
         ("ahead, within a window", "3"),
         ("far behind", "3"),
+        ("farther behind", "2 * |i_block|"),
+        ("farther ahead", "(|j| + 63) // 64 + 1"),
         ("blocks, from the other end", "4"),
     ],
 )
