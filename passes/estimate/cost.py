@@ -31,7 +31,7 @@ from einc.passes.estimate.instructions import counted
 from einc.passes.estimate.moved import moved
 from einc.passes.estimate.sides import fills, follow_each_other, line, shapes_of, sides, steps, tile_axes
 from einc.passes.estimate.units import arithmetic, overlapped, reached
-from einc.passes.estimate.visited import between
+from einc.passes.estimate.visited import masked_axes
 from einc.passes.estimate.waits import elements, is_hidden, loading, masking, multiplying, port, scattering, walking
 from einc.passes.streaming.prefix import prefix
 from einc.passes.streaming.walks import walks
@@ -178,7 +178,8 @@ class Model:
 
     @_once
     def hides(self, plan: Planned) -> bool:
-        """Are operands on their way while programs multiply? Vector units take longer for that than any loads."""
+        """Are operands on their way while programs multiply, after a first step? Vector units take longer for that than
+        any loads."""
         again = positions(plan.walked, self.context) > (1 if steps(plan, self.context) else _STEP)
         return (is_hidden(plan, self.context) and again) or (bool(plan.walked) and self.is_exact(plan))
 
@@ -269,7 +270,7 @@ class Model:
     def traffic(self, plan: Planned, count: int, share: float = 1.0) -> dict[str, float]:
         """The bytes of each tensor that is read from outside or stored, in so many walks that visit this share of the
         blocks: what has an element for each of their positions is read there alone."""
-        found, blocks = dict[str, float](), between(plan, self.context) if share < 1 else frozenset[str]()
+        found, blocks = dict[str, float](), masked_axes(plan, self.context) if share < 1 else frozenset[str]()
         for name, size in moved(plan.equations, plan.stores, self.shapes, self.dtypes, self.context).items():
             axes = {a for dims in self.shapes[name] for a in dims}
             read = name not in plan.stores

@@ -45,8 +45,8 @@ def share(plan: Planned, context: Context) -> float:
     return _visited(_told(plan, context), context)
 
 
-def between(plan: Planned, context: Context) -> frozenset[str]:
-    """The axes of the blocks that some are of."""
+def masked_axes(plan: Planned, context: Context) -> frozenset[str]:
+    """The axes whose positions decide together which blocks these are."""
     return frozenset(a for p in _told(plan, context) for a in ein.axes_of(p))
 
 

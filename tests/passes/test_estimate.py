@@ -19,7 +19,7 @@ from einc.passes.estimate.parts import parts
 from einc.passes.estimate.products import cost_of, product_of
 from einc.passes.estimate.single import alone
 from einc.passes.estimate.units import arithmetic, reached
-from einc.passes.estimate.visited import between, share
+from einc.passes.estimate.visited import masked_axes, share
 from einc.passes.estimate.waits import elements, is_hidden, loading, multiplying, walking
 from einc.pipeline import Context
 from einc.pipeline.plan import Planned
@@ -119,7 +119,7 @@ def test_nothing_is_on_its_way_in_a_walk_of_one_step() -> None:
 def test_what_has_an_element_for_every_pair_of_positions_is_read_where_masks_leave_any() -> None:
     m = model(STEPPED, {"b": 4, "i": 4096, "j": 4096, "d": 64})
     plan = replace(STEPS, equations=m.program.equations)
-    assert between(plan, m.context) == {"i", "j"}
+    assert masked_axes(plan, m.context) == {"i", "j"}
     whole, some = m.traffic(plan, 1), m.traffic(plan, 1, 0.25)
     assert some == whole | {"T": whole["T"] / 4}
 
