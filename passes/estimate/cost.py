@@ -178,10 +178,13 @@ class Model:
 
     @_once
     def hides(self, plan: Planned) -> bool:
-        """Are operands on their way while programs multiply, after a first step? Vector units take longer for that than
-        any loads."""
-        again = positions(plan.walked, self.context) > (1 if steps(plan, self.context) else _STEP)
-        return (is_hidden(plan, self.context) and again) or (bool(plan.walked) and self.is_exact(plan))
+        """Are operands on their way while programs multiply? Vector units take longer for that than any loads.
+
+        In a walk of one step they are not, which counts where programs follow each other.
+        """
+        one = positions(plan.walked, self.context) <= (1 if steps(plan, self.context) else _STEP)
+        waits = one and self.programs(plan) > self.context.target.rates.processors
+        return (is_hidden(plan, self.context) and not waits) or (bool(plan.walked) and self.is_exact(plan))
 
     # ----------------------------------------------------------------------------------------------------------- parts
 

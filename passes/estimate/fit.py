@@ -132,7 +132,7 @@ def narrowness(plan: Planned, shapes: Mapping[str, Shape], context: Context) -> 
     Where dots follow each other, groups of warps multiply rows of which all results fit in registers; with several sums
     of them there may be fewer rows, which each warp multiplies on its own. Positions of a batch axis leave few rows and
     columns room on chip; what is read is then multiplied with few of either. At one position there is room, but groups
-    of warps do not multiply then.
+    of warps do not multiply then, and each holds more of the sides.
     """
     if context.target.cache:
         return 1.0
@@ -142,7 +142,7 @@ def narrowness(plan: Planned, shapes: Mapping[str, Shape], context: Context) -> 
         few = grouped and sums > 1 and Tiles(plan, shapes, context, _FULL).results() > _GROUP
         return _FEW_ROWS if few else 1.0
     at_one = here.positions({s.batch for s in here.dots.values()} - {""}) == 1
-    alone = _ALONE if at_one and context.target.has_warpgroups else 1.0
+    alone = _ALONE if at_one else 1.0
     for blocked in (_FULL, _FULL // 2):
         tiles = Tiles(plan, shapes, context, blocked)
         if tiles.operated() < _RESULTS and tiles.crossed() <= tiles.room.crossed // 2:

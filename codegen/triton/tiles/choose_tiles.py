@@ -84,10 +84,12 @@ def _block(k: Sizing, a: TileAxis, tiles: Tiles) -> Block:
 
 
 def _floor(k: Sizing, role: str) -> int:
-    """The fewest positions that tiles are cut to along the axes of a role."""
-    if any(a.role == role and a.name in k.columns_of_chains for a in k.axes):
+    """The fewest positions that tiles are cut to along the axes of a role; matrix units find those of a walk by
+    descriptors from Hopper on."""
+    across = role in ("row", "column")
+    if (across or k.target.has_descriptors) and any(a.role == role and a.name in k.columns_of_chains for a in k.axes):
         return _HALF
-    return LEAST if role in ("row", "column") else k.least
+    return LEAST if across else k.least
 
 
 # ---------------------------------------------------------------------------------------------------------------------

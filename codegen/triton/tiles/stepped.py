@@ -34,7 +34,10 @@ def stepped(k: Sizing) -> Tiles:
 
 
 def ahead(tiles: Tiles, k: Sizing) -> Tiles:
-    """The tiles with stages for half of the steps, if these are few: others take the room of further programs."""
+    """The tiles with stages for half of the steps, if these are few: others take the room of further programs.
+
+    With a single stage loads go through registers, which further dots than two have no room for.
+    """
     walks = [s for s in loops(k.kernel.body) if not s.axis.blocked]
     longest = max(prod(k.context.size(a) for a in s.axis.axes) for s in walks)
-    return replace(tiles, stages=min(tiles.stages, max(longest // 2, 1)))
+    return replace(tiles, stages=min(tiles.stages, max(longest // 2, 1 if len(k.dots) <= 2 else 2)))
