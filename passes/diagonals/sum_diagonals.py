@@ -50,7 +50,7 @@ from einc.passes.estimate.units import arithmetic
 from einc.passes.streaming.walks import needed
 from einc.pipeline import Context, positions
 
-Bounds: TypeAlias = tuple[int | None, int | None]
+_Ends: TypeAlias = tuple[int | None, int | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +135,7 @@ def _by_blocks(s: _Sum, program: Program, context: Context) -> Program | None:
     return drop_dead(replace(program, axes=(*program.axes, *axes), equations=equations))
 
 
-def _axes(s: _Sum, bounds: Bounds, context: Context, taken: set[str]) -> tuple[Diagonals, tuple[AxisDecl, ...]]:
+def _axes(s: _Sum, bounds: _Ends, context: Context, taken: set[str]) -> tuple[Diagonals, tuple[AxisDecl, ...]]:
     """Names for the places of blocks, and the axes that they are."""
     i, j = s.across, s.j
     first, second = (i, j) if s.i_first else (j, i)
@@ -159,7 +159,7 @@ def _axes(s: _Sum, bounds: Bounds, context: Context, taken: set[str]) -> tuple[D
     return found, tuple(AxisDecl(name, e) for name, e in zip((step, diagonal, p, q), extents, strict=True))
 
 
-def _bounds(s: _Sum, program: Program) -> Bounds:
+def _bounds(s: _Sum, program: Program) -> _Ends:
     """The least and the greatest difference of the positions of a pair that counts, as far as they are known."""
     if s.falls:
         return None, None

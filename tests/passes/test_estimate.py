@@ -102,23 +102,24 @@ STEPPED = (
 STEPS = Planned((), stores=("Y",), rows=("i",), columns=("j",), walked=("b",), whole=("d",))
 
 
+def stepping(b: int, n: int = 4096) -> tuple[Model, Planned]:
+    m = model(STEPPED, {"b": b, "i": n, "j": n, "d": 64})
+    return m, replace(STEPS, equations=m.program.equations)
+
+
 def test_nothing_is_on_its_way_in_a_walk_of_one_step() -> None:
-    """Every program of such a walk waits for its loads, if masks leave it any."""
-
-    def seconds(b: int, visited: float = 1.0) -> float:
-        m = model(STEPPED, {"b": b, "i": 4096, "j": 4096, "d": 64})
-        return m.cost(replace(STEPS, equations=m.program.equations), visited).seconds
-
-    whole = model(STEPPED)
-    visited = share(replace(STEPS, equations=whole.program.equations), whole.context)
+    """Each of many programs waits for its loads, if masks leave it any."""
+    (one, plan), (two, walk), (few, small) = stepping(1), stepping(2), stepping(1, 512)
+    assert not one.hides(plan)
+    assert two.hides(walk)
+    assert few.hides(small)
+    visited = share(plan, one.context)
     assert visited < 0.1
-    assert seconds(1) > 0.75 * seconds(2)
-    assert seconds(1, visited) < 0.75 * seconds(1)
+    assert one.cost(plan, visited).seconds < 0.75 * one.cost(plan).seconds
 
 
 def test_what_has_an_element_for_every_pair_of_positions_is_read_where_masks_leave_any() -> None:
-    m = model(STEPPED, {"b": 4, "i": 4096, "j": 4096, "d": 64})
-    plan = replace(STEPS, equations=m.program.equations)
+    m, plan = stepping(4)
     assert masked_axes(plan, m.context) == {"i", "j"}
     whole, some = m.traffic(plan, 1), m.traffic(plan, 1, 0.25)
     assert some == whole | {"T": whole["T"] / 4}
