@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from einc.codegen.gluon.ledger import Ledger
-from einc.codegen.gluon.specialise_warps import why_not
+from einc.codegen.gluon.roles.ledger import Ledger
+from einc.codegen.gluon.roles.specialise_warps import why_not
 from einc.pipeline import Context
 from einc.tile import Kernel
 from einc.tile.roles import ROWS, Finish, Roles

@@ -18,14 +18,14 @@ from einc.pipeline.emitted import Both, Emitted
 
 
 def _specialise_warps(kernel: tile.Kernel, context: Context) -> tile.Kernel:
-    from einc.codegen.gluon.specialise_warps import specialise_warps
+    from einc.codegen.gluon.roles.specialise_warps import specialise_warps
 
     return specialise_warps(kernel, context)
 
 
 def _specialise_where_it_pays(kernel: tile.Kernel, context: Context) -> tile.Kernel:
-    from einc.codegen.gluon.pays import pays
-    from einc.codegen.gluon.specialise_warps import specialise_warps
+    from einc.codegen.gluon.roles.pays import pays
+    from einc.codegen.gluon.roles.specialise_warps import specialise_warps
 
     found = specialise_warps(kernel, context)
     return found if pays(found, context) else kernel
@@ -58,7 +58,7 @@ def _account(kernel: tile.Kernel, context: Context) -> tuple[str, ...]:
 
 def _account_of_both(kernel: tile.Kernel, context: Context) -> tuple[str, ...]:
     from einc.codegen.gluon.account import account
-    from einc.codegen.gluon.pays import why_not
+    from einc.codegen.gluon.roles.pays import why_not
 
     return account(kernel, context, why_not)
 

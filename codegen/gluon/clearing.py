@@ -77,8 +77,11 @@ class Clearing(Part):
     # Steps ---------------------------------------------------------------------------------------------------------
 
     def place(self, number: str) -> str:
-        block = self.python["block", self.frame.walked.axis.name]
+        axis = self.frame.walked.axis
         start = self.frame.start if self.frame.walked.start is not None else ""
+        if not axis.blocked:
+            return f"{start} + {number}" if start else number
+        block = self.python["block", axis.name]
         if number == "0":
             return start or "0"
         return f"{start} + {number} * {block}" if start else f"{number} * {block}"

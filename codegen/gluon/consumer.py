@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from collections.abc import Set as AbstractSet
 from typing import assert_never
 
 from einc.codegen.emit.layout import indented, wrapped
@@ -12,9 +11,8 @@ from einc.codegen.emit.text import Axes
 from einc.codegen.gluon.clearing import Clearing
 from einc.codegen.gluon.epilogue import Epilogue
 from einc.codegen.gluon.frame import AHEAD, Frame
-from einc.codegen.gluon.ledger import PART
 from einc.codegen.gluon.producer import phase, slot
-from einc.tile import Carried, Dot, Fill, Fold, Let, Lit, Ref, Statement, Store, TileType
+from einc.tile import Carried, Dot, Fill, Fold, Let, Lit, Ref, Statement, Store, TileType, Value
 from einc.tile.roles import ROWS, Begin, Event, Finish, Keep, Make, Release, Turn, Wait, in_flight
 from einc.tile.walk import own_values, values_in, walk_values
 
@@ -63,7 +61,7 @@ class Consumer(Epilogue, Clearing):
             found += self.state(c)
         found += [w for n, w in waits.items() if n not in early]
         found.append(f"if {self.frame.total} > 0:")
-        free = [f"mbarrier.arrive({self.frame.barriers[n, 'free']}.index({p}), count=1)" for n, p in places.items()]
+        free = [line for n, p in places.items() for line in self.give_up(n, p)]
         left = {x.name for n in (*self.sides, *self.adding) for x in walk_values(self.dots[n]) if isinstance(x, Ref)}
         if late or any(isinstance(s, Store) and self.rests(s) for s in self.frame.after):  # copies come after these
             found += [*indented(self.every([])), *self.ending()]
@@ -105,11 +103,6 @@ class Consumer(Epilogue, Clearing):
         yield "tl.debug_barrier()"
         yield f"mbarrier.arrive({free}.index({at}), count=1)"
 
-    def computing(self, s: Statement, names: AbstractSet[str] | None = None) -> Iterator[Ref]:
-        """What is held in slots and computed with by a statement, if that binds one of these names."""
-        if names is None or (isinstance(s, Let) and s.names[0] in names - self.frame.slots.keys()):
-            yield from (x for x in walk_values(*own_values(s)) if isinstance(x, Ref) and x.name in self.frame.slots)
-
     def bind(self, names: set[str], statements: tuple[Statement, ...]) -> Iterator[str]:
         """The bindings of these names, what is held in slots among them: it is read from there."""
         for s in statements:
@@ -117,16 +110,6 @@ class Consumer(Epilogue, Clearing):
                 yield self.from_slots(s)
             else:
                 yield from super().bind(names, (s,))
-
-    def from_slots(self, s: Let) -> str:
-        name, axes = s.names[0], s.types[0].axes
-        found = self.take("value", name, name)
-        self.write.types[name] = s.types[0]
-        code = self.in_slot(Ref(name), (axes[0], axes[1]), "0")
-        column, start = self.part
-        if column in axes:
-            code += f".slice({start}, {PART}, {axes.index(column)})"
-        return f"{found} = {code}.load({self.write.tiles[axes]})"
 
     def layouts(self) -> Iterator[str]:
         for (_, x), name in self.tiles.items():
@@ -169,7 +152,7 @@ class Consumer(Epilogue, Clearing):
             counting = f"blocks of {loop.axis.name} of which every position counts"
             yield from self.walk(self.bodies[1], at, masked, counting)
             at = f"tl.maximum({masked}, 1)" if apart else masked
-        rest = f"the {'other ' * apart}blocks of {loop.axis.name}"
+        rest = f"the {'other ' * apart}{'blocks' if loop.axis.blocked else 'positions'} of {loop.axis.name}"
         masks = f"blocks of {loop.axis.name} that are masked"
         yield from self.walk(self.bodies[0], at, steps, masks if whole else rest)
         yield from free
@@ -192,10 +175,14 @@ class Consumer(Epilogue, Clearing):
             own = tuple(s for n, s in body.items() if n not in self.frame.slots)
             names = {v.name for v in values_in(own) if isinstance(v, Ref)}
             place = self.place(number)
-            if axis.name in names:
+            if axis.name in names and not axis.blocked:
+                name = self.python["value", axis.name] = self.named(axis.name, number)
+                yield f"{name} = tl.cast({place}, INT)"
+            elif axis.name in names:
                 name = self.python["value", axis.name] = self.named(axis.name, number)
                 home = self.write.homes[axis.name]
                 yield f"{name} = {place} + gl.arange(0, {self.python['block', axis.name]}, layout={home}).to(INT)"
+        self.loaded = set[str]()
         for e in events:
             yield from self.event(e, body, number)
         self.python.clear()
@@ -217,8 +204,7 @@ class Consumer(Epilogue, Clearing):
                 early = f", pred={later} < {self.frame.total}" if step > 0 else ""
                 yield f"mbarrier.wait({there}{early})"
             case Release(ring=name, step=step):
-                free = self.frame.barriers[name, "free"]
-                yield f"mbarrier.arrive({free}.index({slot(self.at(number, step), self.depth(name))}), count=1)"
+                yield from self.give_up(name, slot(self.at(number, step), self.depth(name)))
             case Turn(ends=False):
                 own = self.frame.consumer
                 yield f"mbarrier.wait({self.frame.turn}.index({own}), {phase(self.at(number), 1)} ^ {own})"
@@ -237,9 +223,6 @@ class Consumer(Epilogue, Clearing):
             case _:
                 assert_never(e)
 
-    def depth(self, ring: str) -> int:
-        return next(r.depth for r in self.roles.rings if r.name == ring)
-
     def begin(self, name: str, at: str) -> str:
         d = self.dots[name]
         left = self.sides.get(name) or self.in_slot(d.left, (d.row, d.inner), at)
@@ -252,21 +235,6 @@ class Consumer(Epilogue, Clearing):
             return f"{added} = hopper.warpgroup_mma({left}, {right}, {added}, is_async=True)"
         zeros = self.write.filled(Lit(0, self.write.dtype(d.acc)), d.sides.result).code
         return f"{self.flying[name]} = hopper.warpgroup_mma({left}, {right}, {zeros}, use_acc=False, is_async=True)"
-
-    def in_slot(self, v: object, wanted: tuple[str, str], at: str) -> str:
-        """A side of a dot in shared memory, as a tile over these axes."""
-        assert isinstance(v, Ref)
-        s = self.frame.slots[v.name]
-        ring = next(r for r in self.roles.rings if v.name in r.loads)
-        place = "0" if ring.held else slot(at, ring.depth)
-        if s.sliced:
-            consumers = self.roles.consumers
-            place = self.frame.consumer if ring.held else f"({place}) * {consumers} + {self.frame.consumer}"
-        code = f"{s.name}.index({place})"
-        if len(s.axes) < len(s.sides):
-            sizes = (side for side, (axis, _) in zip(s.sides, self.frame.windows[s.load.tensor], strict=True) if axis)
-            code += f".reshape([{', '.join(sizes)}])"
-        return code if s.axes == wanted else f"{code}.permute((1, 0))"
 
     def finish(self, name: str, flying: int, number: str) -> str:
         if name in self.sides:
@@ -286,6 +254,7 @@ class Consumer(Epilogue, Clearing):
         made = [body[n] for n in names if n in body]
         self.write.bound = {n: s.value for n, s in body.items()}
         later: dict[str, Let] = {}  # products that only a maximum has read so far: an addition takes them with it
+        yield from self.arrived([s.value for s in made], number)
         for s in made:
             scaled = self.write.is_scaled(s.value)
             if not scaled or not isinstance(s.value, Fold):
@@ -306,6 +275,12 @@ class Consumer(Epilogue, Clearing):
         else:
             yield from (f"{a} = {b}" for a, b in pairs)
 
+    def arrived(self, values: list[Value], number: str) -> Iterator[str]:
+        """The bindings of what these values read of slots."""
+        for n, code in self.brought(values, self.at(number)):
+            name = self.python["value", n] = self.named(n, number)
+            yield f"{name} = {code}"
+
     def bound(self, s: Let, number: str) -> list[str]:
         """A binding of a step."""
         for n in s.names:
@@ -321,6 +296,7 @@ class Consumer(Epilogue, Clearing):
     def keep(self, name: str, body: dict[str, Let], number: str) -> Iterator[str]:
         d = body[name].value
         assert isinstance(d, Dot)
+        yield from self.arrived([d.left], number)
         width = _BITS // 8 // self.write.dtype(d.left).size
         layout = f"gl.DotOperandLayout(0, {self.tiles[d.row, d.column]}, {width})"
         left = self.write.full(d.left, (d.row, d.inner)).code

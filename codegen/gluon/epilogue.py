@@ -9,18 +9,17 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from einc.codegen.emit.layout import indented, wrapped
-from einc.codegen.gluon.frame import Part
-from einc.codegen.gluon.ledger import PART, Ledger
+from einc.codegen.gluon.roles.ledger import PART, Ledger
+from einc.codegen.gluon.slots import Reading
 from einc.tile import Let, Ref, Store, TileType, Value
 from einc.tile.roles import ROWS
 from einc.tile.walk import own_values, walk_values
 
 
-class Epilogue(Part):
+class Epilogue(Reading):
     """Writes it."""
 
     tiles: dict[tuple[str, ...], str]
-    part: tuple[str, int] = "", 0  # the columns that are done with, by where they begin
 
     def ending(self) -> Iterator[str]:
         """The statements behind the loop."""

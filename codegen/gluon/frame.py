@@ -16,9 +16,8 @@ from einc.codegen.emit.layout import indented, wrapped
 from einc.codegen.emit.names import Names
 from einc.codegen.emit.text import File
 from einc.codegen.gluon.expressions import Layouts
-from einc.codegen.gluon.fit import shared
-from einc.codegen.gluon.ledger import parted
-from einc.codegen.gluon.specialise_warps import parts
+from einc.codegen.gluon.roles.fit import parts, shared
+from einc.codegen.gluon.roles.ledger import parted
 from einc.codegen.triton.kernels import KernelWriter, in_lines
 from einc.tile import Dot, Kernel, Let, Load, Ref, Value
 from einc.tile.roles import ROWS, Ring, Roles

@@ -43,9 +43,13 @@ class _Place(Part):
     """Writes the function of what roles share: where the rows of a program lie, and the bounds of its walk."""
 
     def __init__(self, frame: Frame) -> None:
-        block = frame.python["block", frame.roles.axis]
-        self.along = f"gl.BlockedLayout([{block} // 32], [32], [{frame.warps}], [0])"  # each warp has all of them
-        super().__init__(frame, {}, {a.name: self.along for a in frame.axes.values()}, block)
+        blocks = {a.name: frame.python["block", a.name] for a in frame.kernel.grid if a.blocked}
+        own = blocks[frame.roles.axis]
+        self.along = {  # each warp has all of them
+            a.name: f"gl.BlockedLayout([{blocks.get(a.name, own)} // 32], [32], [{frame.warps}], [0])"
+            for a in frame.axes.values()
+        }
+        super().__init__(frame, {}, self.along, own)
 
     def lines(self) -> list[str]:
         """The body of the function."""
@@ -55,10 +59,11 @@ class _Place(Part):
         names = self.needed([*roots, *(v for v in (loop.start, loop.stop, *full) if v is not None)])
         names |= {*self.frame.shared}
         found = list(self.places())
-        if self.frame.rows.name in names:
-            row = self.take("value", self.frame.rows.name, self.frame.rows.name)
-            block = self.python["block", self.frame.rows.name]
-            found.append(f"{row} = {self.frame.origin} + gl.arange(0, {block}, layout={self.along}).to(INT)")
+        for axis in [a for a in self.frame.origins if a in names]:
+            name, block = self.take("value", axis, axis), self.python["block", axis]
+            found.append(
+                f"{name} = {self.frame.origins[axis]} + gl.arange(0, {block}, layout={self.along[axis]}).to(INT)"
+            )
         for s in self.frame.before:
             if s.names[0] in names and s.names[0] not in self.frame.slots:  # type: ignore[union-attr]
                 found += wrapped(self.let(s, {}))  # type: ignore[arg-type]
@@ -77,7 +82,7 @@ class _Place(Part):
     def bounds(self) -> Iterator[str]:
         """The steps of the walk, and which of them need no masks."""
         loop = self.frame.walked
-        block = self.python["block", loop.axis.name]
+        block = self.python["block", loop.axis.name] if loop.axis.blocked else "1"
         stop = self.stop(loop.axis) if loop.stop is None else self.write.value(loop.stop, ()).at(SUM)
         first, less = "", ""
         if loop.start is not None:

@@ -9,7 +9,7 @@ from einc.codegen.emit.layout import indented, wrapped
 from einc.codegen.gluon.frame import AHEAD, Frame, Part, Slots
 from einc.tile import Let, Load, Ref
 from einc.tile.roles import ROWS, Ring
-from einc.tile.walk import values_of
+from einc.tile.walk import names_in, own_values, values_of
 
 LANES = 32  # of a warp, which the producer is
 
@@ -19,9 +19,12 @@ class Producer(Part):
 
     def __init__(self, frame: Frame) -> None:
         axis = frame.walked.axis.name
-        along = f"gl.BlockedLayout([{frame.python['block', axis]} // {LANES}], [{LANES}], [1], [0])"
-        super().__init__(frame, {}, {axis: along}, str(ROWS))
+        homes = {}
+        if frame.walked.axis.blocked:
+            homes[axis] = f"gl.BlockedLayout([{frame.python['block', axis]} // {LANES}], [{LANES}], [1], [0])"
+        super().__init__(frame, {}, homes, str(ROWS))
         self.rows = [frame.lets[n] for n in frame.rows_of]
+        self.beside = names_in(*(v for s in (*frame.before, *frame.after) for v in own_values(s)))
 
     def lines(self) -> list[str]:
         """The body of the function."""
@@ -76,6 +79,10 @@ class Producer(Part):
         first = self.take("position", axis, f"{axis}0")
         self.write.wide.add(axis)
         start = "" if self.frame.walked.start is None else f"{self.frame.start} + "
+        if not self.frame.walked.axis.blocked:
+            yield f"{self.take('value', axis, axis)} = tl.cast({start}step, INT)"
+            yield from self.bind(names, self.frame.walked.body)
+            return
         yield f"{first} = {start}step * {self.python['block', axis]}"
         if self.rows:
             block, name = self.python["block", axis], self.take("value", axis, axis)
@@ -90,10 +97,16 @@ class Producer(Part):
         if held:
             (s,) = own
             free, nth = self.frame.barriers[ring.name, "free"], self.frame.nth
+            walked = not self.frame.walked.axis.blocked and ring.name not in self.beside  # of which there may be none
             for c in range(consumers if s.sliced else 1):
                 yield f"mbarrier.wait({free}.index({c}), {phase(nth, 1)} ^ 1)"
-                yield f"mbarrier.expect({there}.index({c}), {s.bytes})"
-                yield from self.copy(s, f"{there}.index({c})", str(c), c, fetched)
+                copied = [f"mbarrier.expect({there}.index({c}), {s.bytes})"]
+                copied += self.copy(s, f"{there}.index({c})", str(c), c, fetched)
+                if walked:
+                    yield from (f"if {self.frame.total} > 0:", *indented(copied), "else:")
+                    yield f"    mbarrier.arrive({there}.index({c}), count=1)"
+                else:
+                    yield from copied
             return
         at = slot(self.frame.at, ring.depth)
         counts = [f"{consumers} * {s.bytes}" if s.sliced and consumers > 1 else s.bytes for s in own]

@@ -33,7 +33,7 @@ _POINTERS = {
     "f8e4m3": "*fp8e4nv", "f8e5m2": "*fp8e5",
 }  # fmt: skip
 
-_GLUON = {"bf16": "bfloat16", "f16": "float16"}
+_GLUON = {"bf16": "bfloat16", "f16": "float16", "f32": "float32"}
 
 
 @dataclass(frozen=True, slots=True)

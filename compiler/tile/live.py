@@ -85,13 +85,17 @@ def _placed(s: tile.Loop) -> Body:
 
 def _if_walked(let: tile.Let, loop: tile.Loop) -> tile.Let:
     """A load of a tile that a loop of single positions needs, which may have none: then nothing is read."""
-    load, (own, *_) = let.value, let.types
-    if loop.axis.blocked or loop.stop is None or not isinstance(load, tile.Load) or len(own.axes) < 2:
+    load, (own, *_), walked = let.value, let.types, is_walked(loop)
+    if loop.axis.blocked or walked is None or not isinstance(load, tile.Load) or len(own.axes) < 2:
         return let
-    start = tile.Lit(0, INT) if loop.start is None else loop.start
-    walked: Value = tile.Elem("lt", (start, loop.stop))
     mask = walked if load.mask is None else tile.Elem("and", (load.mask, walked))
     return replace(let, value=replace(load, mask=mask))
+
+
+def is_walked(loop: tile.Loop) -> Value | None:
+    """The condition that a loop has any position, where that is not all of its axis."""
+    start = tile.Lit(0, INT) if loop.start is None else loop.start
+    return None if loop.stop is None else tile.Elem("lt", (start, loop.stop))
 
 
 def _bound_once(body: Body) -> Body:

@@ -19,8 +19,8 @@ from einc.base.source import Source
 from einc.base.targets import target
 from einc.base.types import BF16, F16, F32, DType
 from einc.codegen import AUTO, GLUON, TRITON
-from einc.codegen.gluon import pays
-from einc.codegen.gluon.specialise_warps import why_not
+from einc.codegen.gluon.roles import pays
+from einc.codegen.gluon.roles.specialise_warps import why_not
 from einc.codegen.run.aot import compile_ahead
 from einc.driver import Compiled, compile_program, elaborate
 from einc.evaluate import evaluate

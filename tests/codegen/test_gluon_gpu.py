@@ -45,6 +45,14 @@ def test_gradients(mask: str, rows: int, keys: int, width: int) -> None:
     assert max(errors(text, {**LONG, "i": rows, "j": keys, "d": width, "e": width}, {})) <= 4 * ROUNDING
 
 
+@pytest.mark.parametrize(("rows", "keys", "width"), [(300, 457, 128), (1024, 1024, 64)])
+@pytest.mark.parametrize("mask", test_gluon.MASKS)
+@pytest.mark.parametrize("bias", ["h, i, j", "i, j", "b, i, j"])
+def test_gradients_of_a_bias(bias: str, mask: str, rows: int, keys: int, width: int) -> None:
+    sizes = {**LONG, "b": 3, "i": rows, "j": keys, "d": width}
+    assert max(errors(test_gluon_reads.backward(bias, mask), sizes, {})) <= 4 * ROUNDING
+
+
 @pytest.mark.parametrize("read", ["Q[b, h, i, d]", "sum[d](Q[b, h, i, d] * Q[b, h, i, d])"])
 def test_what_is_held_for_dots_is_computed_with(read: str) -> None:
     text = test_gluon.RESIDUAL.format(scale="", read=read)

@@ -11,7 +11,7 @@ from einc.base.types import BF16
 from einc.codegen.run.aot import compile_ahead
 from einc.driver import elaborate
 from einc.evaluate import evaluate
-from tests.codegen.test_gluon import MANY, compiled
+from tests.codegen.test_gluon import MANY, MASKS, compiled
 from tests.support import warps
 from tests.support.compiled import definition
 from tests.support.sass import disassembled, loops
@@ -47,6 +47,58 @@ def test_threads_compute_what_the_program_means(name: str) -> None:
     found = torch.full(meant.shape, np.nan, dtype=torch.float64)
     warps.run(made.source, made.emitted.launcher, list(operands.values()), [found])
     np.testing.assert_allclose(found.numpy(), meant, rtol=1e-9, atol=1e-9)
+
+
+BACKWARD = """
+def backward(
+    Q[b, h, i, d], K[b, h, j, d], V[b, h, j, d], T[{bias}], L[b, h, i], D[b, h, i], G[b, h, i, d]
+):
+    S[b, h, i, j] = sum[d](Q[b, h, i, d] * K[b, h, j, d]) * 0.1 + T[{bias}]
+    P[b, h, i, j] = {mask}exp(S - L[b, h, i]){end}
+    dS[b, h, i, j] = P * (sum[d](G[b, h, i, d] * V[b, h, j, d]) - D[b, h, i])
+    dQ[b, h, i, d] = 0.1 * dS[b, h, i, j] * K[b, h, j, d]
+    dK[b, h, j, d] = 0.1 * dS[b, h, i, j] * Q[b, h, i, d]
+    dV[b, h, j, d] = P * G[b, h, i, d]
+    dT[{bias}] = dS[b, h, i, j]
+    return dQ, dK, dV, dT
+"""
+
+
+def backward(bias: str, mask: str) -> str:
+    begin, end = MASKS[mask]
+    return BACKWARD.format(bias=bias, mask=begin, end=end)
+
+
+@pytest.mark.parametrize("mask", MASKS)
+@pytest.mark.parametrize("bias", ["h, i, j", "i, j", "b, i, j"])
+def test_threads_compute_the_gradients_of_a_bias(bias: str, mask: str) -> None:
+    """A tile is copied for steps that compute with it, as rows or as columns; sums over batches, or over heads, walk
+    these one by one, and copy it once, if they walk any."""
+    sizes = {"b": 3, "h": 2, "i": 200, "j": 300, "d": 64}
+    text = backward(bias, mask)
+    made, exact = compiled(text, {**MANY, "i": 1024, "j": 1024}), elaborate(driver.parse(text))
+    assert made.state.schedule is not None
+    assert all(k.roles is not None and "t" in k.roles.loads for k in made.state.schedule.kernels)
+    operands = [torch.randn([sizes[d[0]] for d in p.dims], dtype=torch.float64) for p in exact.operands]
+    meant = evaluate(exact, {p.name: x.numpy() for p, x in zip(exact.operands, operands, strict=True)}, {})
+    results = [torch.full(x.shape, np.nan, dtype=torch.float64) for x in meant]
+    warps.run(made.source, made.emitted.launcher, operands, results)
+    for found, wanted in zip(results, meant, strict=True):
+        np.testing.assert_allclose(found.numpy(), wanted, rtol=1e-9, atol=1e-9)
+
+
+def test_a_slot_is_filled_again_when_threads_have_read_it() -> None:
+    """Copies do not wait for what threads have begun to read: a fence does, without which this fails."""
+    text = backward("h, i, j", "full")
+    made = compiled(text, {**MANY, "i": 1024, "j": 1024})
+    operands = [
+        torch.randn([200 if d[0] in "ij" else 2 for d in p.dims]).double()
+        for p in elaborate(driver.parse(text)).operands
+    ]
+    results = [torch.empty_like(x) for x in operands[:4]]
+    unfenced = made.source.replace("hopper.fence_async_shared()", "pass")
+    with pytest.raises(warps.Broken, match="a copy may come before"):
+        warps.run(unfenced, made.emitted.launcher, operands, results)
 
 
 @pytest.mark.parametrize("name", ["documents", "causal_documents"])

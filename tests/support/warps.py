@@ -3,7 +3,8 @@
 A copy poisons its slot at once and fills it some time later; a dot reads its sides only when it is waited for, and has
 to find them there when it begins; threads pause wherever they meet. So a slot that is read before it is filled, or
 filled while it is read, gives NaN or other numbers, and a barrier that nobody arrives at a deadlock, which is an error
-here, as one that more arrive at than may. Tiles are arrays of doubles: results are compared with the meaning itself.
+here, as one that more arrive at than may. What threads read by themselves may be read late as well, until a fence: a
+copy to there is an error before it. Tiles are arrays of doubles: results are compared with the meaning itself.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ class Run:
     total: int
     errors: list[str] = field(default_factory=list)
     copies: list[threading.Thread] = field(default_factory=list)
+    reads: dict[int, list[Any]] = field(default_factory=dict)  # those of each thread that may be late
 
     def fail(self, what: str) -> Broken:
         self.errors.append(what)
@@ -126,6 +128,7 @@ class Shared:
         return Shared(self.array[(slice(None),) * axis + (slice(start, start + length),)])
 
     def load(self, _: object) -> Tile:
+        _HERE.run.reads.setdefault(threading.get_ident(), []).append(self.array)
         return tile(self.array.copy())
 
     def store(self, x: Tile) -> None:
@@ -186,9 +189,16 @@ class Pointer:
         return Pointer(self.memory, np.asarray(self.offsets) + np.asarray(other))
 
 
+def fence() -> None:
+    """What the thread has read is read."""
+    _HERE.run.reads[threading.get_ident()] = []
+
+
 def fetch(source: Descriptor, corner: Sequence[Any], there: Barrier, slot: Shared) -> None:
     """A copy by the engine."""
     run, rng = _HERE.run, random.random() * 5e-4
+    if any(np.shares_memory(x, slot.array) for own in [*run.reads.values()] for x in [*own]):
+        raise run.fail("a copy may come before what a thread reads of its slot")
     slot.array[...] = np.nan
     size = slot.array.size * 2
 
@@ -376,7 +386,7 @@ def run(source: str, name: str, operands: Tensors, results: Tensors, *scalars: A
         "gluon": SimpleNamespace(jit=_jit), "fetch": fetch,
         "hopper": SimpleNamespace(
             warpgroup_mma=dot, warpgroup_mma_wait=finish, warpgroup_mma_init=lambda x: x,
-            fence_async_shared=lambda: None,
+            fence_async_shared=fence,
         ),
         "async_copy": SimpleNamespace(async_copy_global_to_shared=copied, mbarrier_arrive=lanes_arrive),
         "mbarrier": SimpleNamespace(

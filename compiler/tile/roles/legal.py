@@ -92,22 +92,27 @@ class _Protocol:
             self.fail(f"nothing keeps what the dot '{n}' begins with in a later step", self.kernel)
 
     def ring(self, r: Ring) -> None:
-        """Its waits come before the dots that read it begin, its one release after they are finished."""
+        """Its waits come before the dots that read it begin, its one release after they are finished, and what computes
+        with it lies between these."""
         readers = [n for n, d in self.dots.items() if any(self.reads(x, r) for x in (d.left, d.right))]
+        count = len(self.roles.events)
+        computing = [k - e.step * count for k, e in enumerate(self.roles.events) if self.computes(e, r)]
         waits, releases = self.places(Wait, r.name), self.places(Release, r.name)
-        if not readers or len(releases) != 1 or not waits:
+        if not (readers or computing) or len(releases) != 1 or not waits:
             self.fail(f"the ring '{r.name}' is not waited for, read and released", r)
         for n in readers:
             (begun,), (finished,) = self.places(Begin, n), self.places(Finish, n)
             if min(waits) > begun or releases[0] < finished:
                 self.fail(f"the dot '{n}' reads '{r.name}' when its block may not be there", r)
+        if any(at < min(waits)[0] or at > releases[0][0] for at in computing):
+            self.fail(f"what arrives with '{r.name}' is read when it may not be there", r)
 
-        count = len(self.roles.events)
-        for k, e in enumerate(self.roles.events):
-            at = k - e.step * count
-            late = at > releases[0][0] or at < min(waits)[0]
-            if isinstance(e, Make) and late and not set(r.rows).isdisjoint(e.names):
-                self.fail(f"what arrives with '{r.name}' is read when it may not be there", r)
+    def computes(self, e: Event, r: Ring) -> bool:
+        """Does an event read what arrives with a ring, beside dots?"""
+        if isinstance(e, Keep):
+            return self.reads(self.dots[e.dot].left, r)
+        rows = isinstance(e, Make) and not set(r.rows).isdisjoint(e.names)
+        return rows or (isinstance(e, Make) and any(self.reads(self.inside[n], r) for n in e.names))
 
     def reads(self, side: tile.Value, r: Ring) -> bool:
         return any(isinstance(v, tile.Ref) and v.name in r.loads for v in walk_values(side))

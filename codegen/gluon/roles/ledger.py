@@ -8,13 +8,24 @@ from math import prod
 
 from einc import tile
 from einc.base.targets import Rates
+from einc.codegen.gluon.roles.fit import along, beside_dots, parts
 from einc.pipeline import Context
 from einc.tile import WHOLE, Dot, Kernel, Load, Loop, Ref
 from einc.tile.asked import tiles_asked
 from einc.tile.blocks import power
 from einc.tile.roles import ROWS, WARPGROUP, Ring
 from einc.tile.typing import axes_of, dtype_of, scope
-from einc.tile.walk import Scope, bindings, lets, loops, own_values, rebuild, values_of, walk, walk_values
+from einc.tile.walk import (
+    Scope,
+    bindings,
+    lets,
+    loops,
+    own_values,
+    rebuild,
+    values_of,
+    walk,
+    walk_values,
+)
 from einc.tile.windows import by_descriptor
 
 _SPECIAL = frozenset("div exp exp2 log log2 pow rsqrt sin sqrt".split())
@@ -40,7 +51,7 @@ def sizes(kernel: Kernel, loop: Loop, rows: int, context: Context) -> Iterator[d
     sides = [x for v in made.values() if isinstance(v, Dot) for x in (v.left, v.right)]
     loaded = all(isinstance(x, Ref) and isinstance(made.get(x.name), Load) for x in sides)
     longest = (_LINE,) if loaded else _WALKS if loop.start is None else _WALKS[::-1]
-    walks = (asked[loop.axis.name].cap,) if loop.axis.name in asked else longest
+    walks = (asked[loop.axis.name].cap,) if loop.axis.name in asked else longest if loop.axis.blocked else (1,)
     row = next(d.row for d in made.values() if isinstance(d, Dot))
     columns = [a for a in kernel.grid if a.blocked and a.name != row]
     found: list[dict[str, int]] = [{}]
@@ -56,7 +67,7 @@ def sizes(kernel: Kernel, loop: Loop, rows: int, context: Context) -> Iterator[d
         return -(-programs // context.target.rates.processors) * each
 
     for blocks in sorted(found, key=waves):
-        yield from ({**blocks, loop.axis.name: n} for n in walks)
+        yield from ({**blocks, loop.axis.name: n} if loop.axis.blocked else blocks for n in walks)
 
 
 def parted(kernel: Kernel, row: str) -> str | None:
@@ -88,24 +99,33 @@ class Ledger:
         return block.least if block.cap == WHOLE else block.cap
 
     def registers(self, whole: bool = False) -> int:
-        """Of a thread: results of dots, computed sides of two bytes, what it loads by itself, and from where, if rows
-        and positions decide that together. Where all dots of a step are finished in it, sides take the places of what
-        they are made of, and rows of numbers count, as does a mask for both ends of a walk."""
+        """Of a thread: results of dots, computed sides of two bytes, tiles that it computes with, and from where it
+        loads these, if rows and positions decide that together. Where all dots of a step are finished in it, sides and
+        tiles from slots take the places of what they are made of, and rows of numbers count, as does a mask for both
+        ends of a walk."""
         dots = [s.value for s in bindings(self.kernel) if isinstance(s.value, Dot)]
         loaded = {s.names[0] for s in bindings(self.kernel) if isinstance(s.value, Load)}
         computed = [d for d in dots if not isinstance(d.left, Ref) or d.left.name not in loaded]
         threads = WARPGROUP * 32
         (loop,) = loops(self.kernel.body)
         results = sum(ROWS * self.width(d.column) // threads for d in dots)
-        tile_of = ROWS * self.width(loop.axis.name) // threads
+        tile_of = ROWS * self.width(self.along) // threads
+        given = {s.names[0] for s in bindings(self.kernel) if isinstance(s.value, Dot)}
+        results += sum(tile_of for c in loop.carried if len(c.type.axes) > 1 and c.after not in given)
         if whole:
             both = loop.start is not None and loop.stop is not None
-            results += self.rows * self.width(loop.axis.name) // _SHARED + both * tile_of
+            results += self.rows * self.width(self.along) // _SHARED + both * tile_of
         else:
             results += sum(ROWS * self.width(d.inner) // threads // 2 for d in computed)
-        results += sum(tile_of * t.dtype.size // 4 for _, t in self.own)
+            results += sum(tile_of * v.dtype.size // 4 for v in self.brought)
+        results += sum(tile_of * t.dtype.size // 4 for _, t in (*self.own, *self.kept))
         places = [i for v, _ in self.alone for i in v.index]
         return results + tile_of * sum(map(self.is_mixed, places))
+
+    @property
+    def along(self) -> str:
+        """The axis that tiles of a step have beside rows."""
+        return along(self.kernel)
 
     @property
     def alone(self) -> list[tuple[Load, tile.TileType]]:
@@ -121,6 +141,20 @@ class Ledger:
         return [(v, t) for v, t in self.alone if len(t.axes) > 1]
 
     @property
+    def brought(self) -> list[Load]:
+        """The tiles that are copied for steps to compute with."""
+        copied, read = by_descriptor(self.kernel), beside_dots(self.kernel)
+        loads = [s.value for s in bindings(self.kernel) if isinstance(s.value, Load) and s.names[0] in read]
+        return [v for v in loads if v.tensor in copied]
+
+    @property
+    def kept(self) -> list[tuple[Load, tile.TileType]]:
+        """The tiles that they load before the first step, and compute with in each."""
+        copied, read = by_descriptor(self.kernel), beside_dots(self.kernel)
+        loads = [(s.value, s.types[0]) for s in lets(parts(self.kernel)[0]) if s.names[0] in read]
+        return [(v, t) for v, t in loads if isinstance(v, Load) and len(t.axes) > 1 and v.tensor not in copied]
+
+    @property
     def rows(self) -> int:
         """How many rows of numbers, one a position of the walk, tiles of a step are made with beside their masks."""
         (loop,) = loops(self.kernel.body)
@@ -129,7 +163,7 @@ class Ledger:
             here.bind(s)
 
         def read(v: tile.Value) -> Iterator[tile.Value]:
-            if axes_of(v, here.names) == {loop.axis.name}:
+            if axes_of(v, here.names) == {self.along}:
                 yield v
             elif not isinstance(v, Load | Dot):
                 for x in values_of(v):
@@ -139,10 +173,9 @@ class Ledger:
 
     def is_mixed(self, v: tile.Value) -> bool:
         """Do rows and positions of the walk decide a value together, position by position?"""
-        (loop,) = loops(self.kernel.body)
         axes = {s.names[0]: {*s.types[0].axes} for s in bindings(self.kernel)}
         found = set[str]().union(*(axes.get(x.name, {x.name}) for x in walk_values(v) if isinstance(x, Ref)))
-        return {self.row, loop.axis.name} <= found
+        return {self.row, self.along} <= found
 
     @property
     def flops(self) -> int:
@@ -158,8 +191,7 @@ class Ledger:
             if isinstance(s, tile.Let) and here.loops and len(s.types[0].axes) > 1:
                 made = (v for v in walk_values(_bare(s.value)) if len(axes_of(v, here.names)) > 1)
                 found |= {v: _units(v, here.names, converting) for v in made}
-        (loop,) = loops(self.kernel.body)
-        return sum(found.values()) * ROWS * self.width(loop.axis.name)
+        return sum(found.values()) * ROWS * self.width(self.along)
 
     def functions_of_dots(self, rates: Rates, converting: bool = False) -> float:
         """How long these take, in parts of the time that the dots of a step take."""
@@ -195,8 +227,7 @@ class Ledger:
         part = parted(self.kernel, self.row)
         wide = [PART if part in t.axes else self.width(t.axes[-1]) for t in stored]
         moved = max((ROWS * n * t.dtype.size for n, t in zip(wide, stored, strict=True)), default=0)
-        (loop,) = loops(self.kernel.body)
-        rows = sum(r.depth * self.width(loop.axis.name) * _ROW for r in rings for _ in r.rows)
+        rows = sum(r.depth * self.width(self.along) * _ROW for r in rings for _ in r.rows)
         blocks = sum(r.depth * self.block(tensors[n]) for r in rings for n in r.loads)
         return blocks + rows + self.consumers * moved
 

@@ -8,7 +8,17 @@ from einc import tile
 from einc.base.types import F32
 from einc.tile import Dot, Fold, Kernel, Let, Load, Loop, Ref, Scan
 from einc.tile.typing import multiplied
-from einc.tile.walk import bindings, every_value, lets, loops, once_for_all, tile_axes, values_in, walk_values
+from einc.tile.walk import (
+    bindings,
+    every_value,
+    lets,
+    loops,
+    once_for_all,
+    tile_axes,
+    values_in,
+    values_of,
+    walk_values,
+)
 
 _NARROW = 2  # bytes of what warpgroups multiply
 
@@ -31,8 +41,10 @@ def walked(kernel: Kernel) -> tuple[Loop, str]:
     rows = {d.row for d in inside}
     if not dots or len(inside) != len(dots):
         raise Unfit("its dots are not in its loop" if dots else "it has no dots")
-    if not loop.axis.blocked or loop.reverse:
+    if loop.reverse:
         raise Unfit("its walk does not take blocks in order")
+    if not loop.axis.blocked and len({d.column for d in inside}) > 1:
+        raise Unfit("its walk takes positions one at a time, and its dots do not share columns")
     blocked = {a.name for a in kernel.grid if a.blocked}
     if len(rows) != 1 or not rows <= blocked <= {*rows, *(d.column for d in inside)}:
         raise Unfit("its dots do not share the rows that a program has")
@@ -41,6 +53,32 @@ def walked(kernel: Kernel) -> tuple[Loop, str]:
     if any(t.size != _NARROW or not t.is_float for _, t in dots):
         raise Unfit("its dots are not of floats of two bytes")
     return loop, rows.pop()
+
+
+@once_for_all
+def along(kernel: Kernel) -> str:
+    """The axis that tiles of a step have beside rows: that of a walk by blocks, or else the columns of dots."""
+    loop, _ = walked(kernel)
+    return loop.axis.name if loop.axis.blocked else multiplied(kernel)[0][0].column
+
+
+def parts(kernel: Kernel) -> tuple[tuple[tile.Statement, ...], Loop, tuple[tile.Statement, ...]]:
+    """What stands before the loop of a kernel, the loop, and what stands behind it."""
+    at = next(k for k, s in enumerate(kernel.body) if isinstance(s, Loop))
+    loop = kernel.body[at]
+    assert isinstance(loop, Loop)
+    return kernel.body[:at], loop, kernel.body[at + 1 :]
+
+
+@once_for_all
+def beside_dots(kernel: Kernel) -> frozenset[str]:
+    """The names that steps of the loop compute with: all but those of sides of dots."""
+    _, loop, _ = parts(kernel)
+    found = set[str]()
+    for v in values_in(loop.body):
+        sides = (v.left, v.right) if isinstance(v, Dot) else ()
+        found |= {x.name for x in values_of(v) if isinstance(x, Ref) and x not in sides}
+    return frozenset(found)
 
 
 @once_for_all

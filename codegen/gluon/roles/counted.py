@@ -14,7 +14,7 @@ from dataclasses import replace
 
 from einc import tile
 from einc.base.types import INT
-from einc.codegen.gluon.fit import Unfit
+from einc.codegen.gluon.roles.fit import Unfit
 from einc.ein.monoids import MONOIDS
 from einc.tile import Dot, Elem, Fold, Kernel, Let, Lit, Loop, Ref, TileType, Value
 from einc.tile.live import live

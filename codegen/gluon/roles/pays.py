@@ -12,18 +12,18 @@ from __future__ import annotations
 from math import prod
 
 from einc.base.targets import Rates
-from einc.codegen.gluon.fit import Unfit, walked
-from einc.codegen.gluon.ledger import Ledger
-from einc.codegen.gluon.name_dots import name_dots
-from einc.codegen.gluon.specialise_warps import specialise_warps
-from einc.codegen.gluon.specialise_warps import why_not as unfit
+from einc.codegen.gluon.roles.fit import Unfit, walked
+from einc.codegen.gluon.roles.ledger import Ledger
+from einc.codegen.gluon.roles.name_dots import name_dots
+from einc.codegen.gluon.roles.specialise_warps import specialise_warps
+from einc.codegen.gluon.roles.specialise_warps import why_not as unfit
 from einc.pipeline import Context
 from einc.tile import WHOLE, Block, Dot, Kernel, Let, Load, TileAxis
 from einc.tile.asked import PLAN
 from einc.tile.blocks import power
 from einc.tile.roles import ROWS
 from einc.tile.typing import axes_of, multiplied, scope
-from einc.tile.walk import Scope, bindings, walk
+from einc.tile.walk import Scope, bindings, loops, walk
 
 _EARLY = (PLAN, "parts")  # choices that do not say how a kernel is written
 _STEPS = 6  # of a walk, by which a program makes up for the others that it leaves no room beside it
@@ -88,9 +88,9 @@ def _before(kernel: Kernel, context: Context) -> str:
     few = len(multiplied(kernel)) <= _FEW or ledger.functions_of_dots(rates, converting=True) >= _UNDER_ONE
     if both and few:
         return "its walk begins and ends with blocks that are masked, and its dots hide little"
-    if _blocks(loop.axis, context) < _STEPS * (1 if loop.stop is None else 2):
+    if loop.axis.blocked and _blocks(loop.axis, context) < _STEPS * (1 if loop.stop is None else 2):
         return "its walk is short, and programs begin and end one after the other"
-    if not alone and not _picks(kernel, row) and ledger.waits_for_functions(rates):
+    if loop.axis.blocked and not alone and not _picks(kernel, row) and ledger.waits_for_functions(rates):
         return "special functions take as long as dots"
     return ""
 
@@ -99,12 +99,14 @@ def _behind(kernel: Kernel, rates: Rates) -> str:
     """What speaks against the roles that a kernel has."""
     assert kernel.roles is not None
     ledger = Ledger(kernel, kernel.roles.axis, kernel.roles.consumers)
-    if not kernel.roles.kept:
+    (loop,) = loops(kernel.body)
+    if not kernel.roles.kept and loop.axis.blocked:
         return "it computes nothing between dots"
     if all(e.step == 0 for e in kernel.roles.events):
         if ledger.own:
             return "consumers would wait for tiles that they load by themselves"
-        if ledger.functions_of_dots(rates, converting=True) >= _UNDER_ONE:
+        slow = ledger.functions_of_dots(rates, converting=True) >= _UNDER_ONE
+        if slow and loop.axis.blocked and not ledger.brought:
             return "special functions take more than half as long as dots, and hide under one of them alone"
     elif not _picks(kernel, kernel.roles.axis) and ledger.flops // (2 * ROWS) < _SHORT:
         return "registers have room for short steps alone"

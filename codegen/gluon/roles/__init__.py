@@ -1,0 +1,1 @@
+"""Which kernels get roles for their warps, which ones, and where these pay."""
