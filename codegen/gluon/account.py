@@ -38,8 +38,9 @@ def _lines(kernel: Kernel, roles: Roles) -> Iterator[str]:
     turns = ", which consumers begin in turn" * roles.in_turn
     if late:
         yield f"computes a block between the dots {', '.join(early)} of it and {', '.join(late)} of the last one{turns}"
-    if own:
-        yield f"computes what one of the dots {', '.join(early)} decides under the others, then {', '.join(own)}"
+    if own or not (late or adding):
+        then = f", then {', '.join(own)}" if own else ""
+        yield f"computes what one of the dots {', '.join(early)} decides under the others{then}"
     if adding:
         yield f"begins the dots {', '.join(adding)} of a block before those of the last one are finished"
     if roles.onward:

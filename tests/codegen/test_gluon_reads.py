@@ -91,10 +91,8 @@ def test_a_slot_is_filled_again_when_threads_have_read_it() -> None:
     """Copies do not wait for what threads have begun to read: a fence does, without which this fails."""
     text = backward("h, i, j", "full")
     made = compiled(text, {**MANY, "i": 1024, "j": 1024})
-    operands = [
-        torch.randn([200 if d[0] in "ij" else 2 for d in p.dims]).double()
-        for p in elaborate(driver.parse(text)).operands
-    ]
+    exact, sizes = elaborate(driver.parse(text)), {"b": 2, "h": 2, "i": 200, "j": 200, "d": 64}
+    operands = [torch.randn([sizes[d[0]] for d in p.dims], dtype=torch.float64) for p in exact.operands]
     results = [torch.empty_like(x) for x in operands[:4]]
     unfenced = made.source.replace("hopper.fence_async_shared()", "pass")
     with pytest.raises(warps.Broken, match="a copy may come before"):
