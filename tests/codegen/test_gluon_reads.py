@@ -6,11 +6,14 @@ import numpy as np
 import pytest
 import torch
 
+import einc
 from einc import driver
 from einc.base.types import BF16
 from einc.codegen.run.aot import compile_ahead
 from einc.driver import elaborate
 from einc.evaluate import evaluate
+from einc.trials.request import Request
+from einc.trials.running import gradient_for
 from tests.codegen.test_gluon import MANY, MASKS, compiled
 from tests.support import warps
 from tests.support.compiled import definition
@@ -125,3 +128,34 @@ def test_what_is_read_leaves_registers_for_the_rest(name: str) -> None:
     unmasked = sorted((b for b in loops(disassembled(kernel.stages["cubin"]), "HGMMA")), key=len)[:2]
     for body in unmasked:
         assert not any(x.startswith(("STL", "LDL")) for x in body)
+
+
+WITHIN = {
+    "a bound of pairs": (
+        "T[h, i, j]",
+        "O[b, h, i, e] = softmax[j](where(j < 100 or j <= i, S + T[h, i, j], -inf)) * V[b, h, j, e]",
+    ),
+    "bodies that differ": (
+        "T[i, j], D[b, n]: i32",
+        "A[b, h, i, j] = where((i + j) % 2 == 0 and D[b, i] == D[b, j], S + T[i, j], -inf)\n"
+        "O[b, h, i, e] = softmax[j](A) * V[b, h, j, e]",
+    ),
+    "folds of dots": (
+        "T[i, j]: f32, U[h]: f32",
+        "P[b, h, i, j] = sigmoid(S + T[i, j] + 0.02 * U[h] * (j - i) - 3)\n"
+        "O[b, h, i, e] = sum[j](P[b, h, i, j] * V[b, h, j, e])",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WITHIN)
+def test_gradients_are_legal_wherever_roles_are(name: str) -> None:
+    """Bounds that pairs of positions decide have no roles; names mean what a body binds them to; what one dot decides
+    may be a part of what is folded."""
+    operands, lines = WITHIN[name]
+    head = f"Q[b, h, i, d], K[b, h, j, d], V[b, h, j, e], {operands}"
+    text = definition(f"{head}\nS[b, h, i, j] = 0.1 * Q[b, h, i, d] * K[b, h, j, d]\n{lines}")
+    sizes = {"b": 2, "h": 4, "i": 1536, "j": 1536, "d": 96, "e": 96} | ({"n": 1536} if "D" in operands else {})
+    program = einc.compile(text, target="sm_90", generator="gluon")
+    made = gradient_for(program, Request(sizes, {"": BF16}), [])
+    assert made.together.source.count("gl.warp_specialize(") >= 2

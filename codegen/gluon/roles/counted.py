@@ -20,7 +20,7 @@ from einc.tile import Dot, Elem, Fold, Kernel, Let, Lit, Loop, Ref, TileType, Va
 from einc.tile.live import live
 from einc.tile.masks import conjunction, conjuncts, inside
 from einc.tile.typing import bound_names
-from einc.tile.walk import bindings, rebuild, tile_axes, walk_values
+from einc.tile.walk import rebuild, tile_axes, walk_values
 
 _LEAST = {"lt": True, "le": True, "gt": False, "ge": False}  # does the least sum, or the greatest, decide?
 
@@ -33,7 +33,8 @@ def count_by_position(kernel: Kernel, row: str) -> Kernel:
 class _Counting:
     def __init__(self, kernel: Kernel, row: str) -> None:
         self.kernel, self.row = kernel, row
-        self.made = {s.names[0]: s.value for s in bindings(kernel)}
+        self.outer = {s.names[0]: s.value for s in kernel.body if isinstance(s, Let)}
+        self.made = self.outer
         self.taken = bound_names(kernel)
         self.still = {row, *(n for n, _ in kernel.scalars), *(a.name for a in kernel.grid)}
         self.still |= {s.names[0] for s in kernel.body if isinstance(s, Let)}
@@ -50,6 +51,8 @@ class _Counting:
         return replace(self.kernel, body=live(tuple(body)))
 
     def statements(self, body: tuple[tile.Statement, ...]) -> tuple[tile.Statement, ...]:
+        """Those of one body of a loop: what names are bound to in it counts, and not what the other binds them to."""
+        self.made = self.outer | {s.names[0]: s.value for s in body if isinstance(s, Let)}
         return tuple(replace(s, value=self.value(s.value)) if isinstance(s, Let) else s for s in body)
 
     def value(self, v: Value) -> Value:

@@ -7,7 +7,7 @@ from collections.abc import Set as AbstractSet
 from einc import tile
 from einc.base.types import F32
 from einc.tile import Dot, Fold, Kernel, Let, Load, Loop, Ref, Scan
-from einc.tile.typing import multiplied
+from einc.tile.typing import axes_of, multiplied, scope
 from einc.tile.walk import (
     bindings,
     every_value,
@@ -106,6 +106,10 @@ def check_fit(kernel: Kernel, row: str, copied: AbstractSet[str]) -> None:
     types = {s.names[0]: s.types[0].dtype for s in bindings(kernel)}
     if any(not types[n].is_int for n in shared(kernel)):
         raise Unfit("its rows share a number that is no integer")
+    names = {**scope(kernel), **{s.names[0]: s.types[0] for s in bindings(kernel)}}
+    made = {s.names[0]: s.value for s in bindings(kernel)}
+    if any(len(axes_of(x, names)) > 1 for n in shared(kernel) for x in walk_values(made[n])):
+        raise Unfit("its rows share a number that pairs of positions decide")
     axes = tile_axes(kernel)
     homes = {row, *(d.column for d, _ in multiplied(kernel)), *(a.name for a in kernel.whole)}
     computed = [s.value for s in bindings(kernel) if not (isinstance(s.value, Load) and s.value.tensor in copied)]

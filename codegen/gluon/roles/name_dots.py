@@ -115,7 +115,9 @@ class _Parts:
             name = s.names[0]
             own = {d: v for d, v in self.found.get(name, {}).items() if (name, d) in fresh}
             for d, v in own.items():
-                axes = tuple(a for a in s.types[0].axes if a in axes_of(v, self.names))
+                extended = axes_of(v, self.names)  # by what is folded, too
+                outer = [a for a in s.types[0].axes if a in extended]
+                axes = (*outer, *sorted(extended - {*outer}))
                 type_ = TileType(dtype_of(v, self.names), axes)
                 made.append(Let((fresh[name, d],), (type_,), v))
             by: dict[Value, Value] = {v: Ref(fresh[name, d]) for d, v in own.items()}
