@@ -61,11 +61,12 @@ class Consumer(Epilogue, Clearing):
             found += self.state(c)
         found += [w for n, w in waits.items() if n not in early]
         found.append(f"if {self.frame.total} > 0:")
-        free = [line for n, p in places.items() for line in self.give_up(n, p)]
+        given_up = [self.given_up(n, p) for n, p in places.items()]
+        free = [*self.fence([*places]), *given_up]
         left = {x.name for n in (*self.sides, *self.adding) for x in walk_values(self.dots[n]) if isinstance(x, Ref)}
         if late or any(isinstance(s, Store) and self.rests(s) for s in self.frame.after):  # copies come after these
             found += [*indented(self.every([])), *self.ending()]
-            found += ["hopper.fence_async_shared()", "tl.debug_barrier()", *free]
+            found += ["hopper.fence_async_shared()", "tl.debug_barrier()", *given_up]
         elif free and left.isdisjoint(places):
             found += [*indented(self.every(free)), "else:", *indented(free), *self.ending()]
         else:
@@ -204,7 +205,8 @@ class Consumer(Epilogue, Clearing):
                 early = f", pred={later} < {self.frame.total}" if step > 0 else ""
                 yield f"mbarrier.wait({there}{early})"
             case Release(ring=name, step=step):
-                yield from self.give_up(name, slot(self.at(number, step), self.depth(name)))
+                yield from self.fence([name])
+                yield self.given_up(name, slot(self.at(number, step), self.depth(name)))
             case Turn(ends=False):
                 own = self.frame.consumer
                 yield f"mbarrier.wait({self.frame.turn}.index({own}), {phase(self.at(number), 1)} ^ {own})"

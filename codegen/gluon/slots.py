@@ -10,7 +10,7 @@ from einc.codegen.gluon.producer import slot
 from einc.codegen.gluon.roles.fit import beside_dots
 from einc.codegen.gluon.roles.ledger import PART
 from einc.tile import Let, Ref, Statement, Value
-from einc.tile.walk import own_values, walk_values
+from einc.tile.walk import names_in, own_values, walk_values
 
 
 class Reading(Part):
@@ -21,7 +21,8 @@ class Reading(Part):
 
     def __init__(self, frame: Frame, tiles: dict[tuple[str, ...], str], homes: dict[str, str], rows: str) -> None:
         super().__init__(frame, tiles, homes, rows)
-        self.computed = beside_dots(frame.kernel) & frame.slots.keys()
+        beside = names_in(*(v for s in (*frame.before, *frame.after) for v in own_values(s)))
+        self.computed = (beside_dots(frame.kernel) | beside) & frame.slots.keys()
 
     def computing(self, s: Statement, names: AbstractSet[str] | None = None) -> Iterator[Ref]:
         """What is held in slots and computed with by a statement, if that binds one of these names."""
@@ -65,9 +66,11 @@ class Reading(Part):
             rows, columns = self.write.types[n].axes
             yield n, f"{self.in_slot(Ref(n), (rows, columns), at)}.load({self.write.tiles[rows, columns]})"
 
-    def give_up(self, ring: str, place: str) -> Iterator[str]:
-        """That a consumer reads a slot no more. Copies may not overtake what its threads have read by themselves."""
-        loads = next(r.loads for r in self.roles.rings if r.name == ring)
-        if not self.computed.isdisjoint(loads):
-            yield "hopper.fence_async_shared()"
-        yield f"mbarrier.arrive({self.frame.barriers[ring, 'free']}.index({place}), count=1)"
+    def fence(self, rings: list[str]) -> list[str]:
+        """What comes before slots of these rings are given up: copies may not overtake what threads have read there."""
+        loads = {n for r in self.roles.rings if r.name in rings for n in r.loads}
+        return [] if self.computed.isdisjoint(loads) else ["hopper.fence_async_shared()"]
+
+    def given_up(self, ring: str, place: str) -> str:
+        """That a consumer reads a slot no more."""
+        return f"mbarrier.arrive({self.frame.barriers[ring, 'free']}.index({place}), count=1)"
