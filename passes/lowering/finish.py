@@ -67,23 +67,19 @@ def _unless_empty(s: States, link: Link, end: Moment, value: Value) -> Value:
 
     Under a domain no extent tells whether there are any: so it is 0 where all that was added up is.
     """
-    eq, added = link.equation, [end.held[a.name][0] for a in link.accumulators]
+    added = [end.held[a.name][0] for a in link.accumulators]
     if not link.accumulators[0].monoid.adds or (len(added) == 1 and value == added[0]):
         return value
-    if eq.domain is None:
-        some = [Elem("gt", (ExtentOf(a), Lit(0, INT))) for a in eq.over]
-    else:
-        some = [Elem("ne", (v, Lit(0, s.b.type_of(v)))) for v in added]
-    somewhere = reduce(lambda p, q: Elem("and" if eq.domain is None else "or", (p, q)), some)
-    return Elem("where", (somewhere, value, Lit(0, s.b.type_of(value))))
+    return Elem("where", (_some(s, link), value, Lit(0, s.b.type_of(value))))
 
 
 def _undefined(s: States, link: Link, value: Value) -> Value:
-    """The value, or NaN where it is relative to a reference that is infinite: inf - inf is NaN.
+    """The value, or NaN where it is relative to a reference that is NaN, or infinite: inf - inf is NaN.
 
-    In the walk a hat takes the place of such a reference, and terms that are infinite would count as 0.
+    In the walk a hat takes the place of such a reference, and terms that are infinite would count as 0. Under a domain
+    no extent tells whether there are any: there are where anything was added up.
     """
-    if not link.accumulators[0].monoid.adds or link.equation.domain is not None:
+    if not link.accumulators[0].monoid.adds:
         return value
     counted = s.k.exclusion(link.equation.over).guarded
     bodies = [counted(b) for a in link.accumulators for b in a.bodies]
@@ -93,8 +89,18 @@ def _undefined(s: States, link: Link, value: Value) -> Value:
             continue
         order = s.k.extends(r.axes)
         m = s.b.bind(f"{r.name}_last", s.b.typed(s.last(r.value), order, t), order)
-        infinite = Elem("eq", (Elem("abs", (m,)), Lit(float("inf"), t)))
-        walked = [Elem("gt", (ExtentOf(a), Lit(0, INT))) for a in link.equation.over]
-        somewhere = reduce(lambda p, q: Elem("and", (p, q)), walked, infinite)
-        value = Elem("where", (somewhere, Elem("sub", (m, m)), value))
+        if link.equation.domain is None:
+            lost: Value = Elem("not", (Elem("lt", (Elem("abs", (m,)), Lit(float("inf"), t))),))
+        else:
+            lost = Elem("ne", (m, m))
+        value = Elem("where", (Elem("and", (lost, _some(s, link))), Elem("sub", (m, m)), value))
     return value
+
+
+def _some(s: States, link: Link) -> Value:
+    """Were there any terms, as far as that can be told?"""
+    eq = link.equation
+    if eq.domain is None:
+        return reduce(lambda p, q: Elem("and", (p, q)), [Elem("gt", (ExtentOf(a), Lit(0, INT))) for a in eq.over])
+    added = [s.held(END).held[a.name][0] for a in link.accumulators]
+    return reduce(lambda p, q: Elem("or", (p, q)), [Elem("ne", (v, Lit(0, s.b.type_of(v)))) for v in added])

@@ -251,7 +251,7 @@ class Search:
         return bool(held.whole) and self.model.utilisation(held, 1) < 1
 
     def repeats_little(self, plan: Planned, other: Planned | Apart) -> bool:
-        """Does the plan compute at most twice what another computes, if there is another, or less than a launch takes?"""
+        """Does the plan compute at most twice what another does, if there is one, or for less than a launch takes?"""
         if isinstance(other, Apart) or self.model.cost(plan).limit == "launch":
             return True
         return all(a <= 2 * b for a, b in zip(self.model.computed(plan), self.model.computed(other), strict=True))

@@ -266,6 +266,23 @@ def check_nan(case: Cascade) -> None:
     check(case)
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        "sum[j](0.2 * (x[i, j] - T[i, e]))",
+        "prod[j]((1 + 0.002 * x[i, j]) / (1 + abs(T[i, e])))",
+        "sum[j : |j| - j > 2](0.1 * (x[i, j] - T[i, e]) ** 2 * x[i, j])",
+    ],
+)
+def test_what_is_relative_to_nan_is_nan(body: str) -> None:
+    """Of values and weights alone nothing is NaN, and a hat takes the place of what is while it is added up."""
+    text = f"def f(w[j, e], x[i, j]):\n    T[i, e] = sum[j](0.2 * x[i, j] * w[j, e])\n    S[i, e] = {body}\n    return S"
+    w, x = quarters((5, 2), (3, 5))
+    w[-1, 0] = np.nan
+    for seed in (0, 1):
+        check(Cascade(text, {"w": w, "x": x}, {"i": 3, "j": 5, "e": 2}, (200.0,), seed))
+
+
 @given(cascades())
 @settings(ANY, max_examples=25)
 def test_random_cascades(case: Cascade) -> None:
