@@ -276,7 +276,8 @@ def check_nan(case: Cascade) -> None:
 )
 def test_what_is_relative_to_nan_is_nan(body: str) -> None:
     """Of values and weights alone nothing is NaN, and a hat takes the place of what is while it is added up."""
-    text = f"def f(w[j, e], x[i, j]):\n    T[i, e] = sum[j](0.2 * x[i, j] * w[j, e])\n    S[i, e] = {body}\n    return S"
+    total = "T[i, e] = sum[j](0.2 * x[i, j] * w[j, e])"
+    text = f"def f(w[j, e], x[i, j]):\n    {total}\n    S[i, e] = {body}\n    return S"
     w, x = quarters((5, 2), (3, 5))
     w[-1, 0] = np.nan
     for seed in (0, 1):
