@@ -278,12 +278,16 @@ def matched(value: Any, ways: Sequence[Way]) -> tuple[float, int, Any]:
 
 
 def _exact(contest: Contest, program: Program, tensors: Tensors) -> Any:
-    """The values in double precision, of the operands as they are; None where that would take too long."""
+    """The values in double precision, of the operands as they are; None where that would take too long, or more memory
+    than there is."""
     import torch
 
     if contest.exact is not None:
-        doubled = {name: t.double() if t.is_floating_point() else t for name, t in tensors.items()}
-        return contest.exact(doubled)[0]()
+        try:
+            doubled = {name: t.double() if t.is_floating_point() else t for name, t in tensors.items()}
+            return contest.exact(doubled)[0]()
+        except torch.OutOfMemoryError:
+            return None
     compiled = program.compiled(**tensors, **contest.scalars)
     bindings = bind(compiled.program, {name: tuple(x.shape) for name, x in tensors.items()}, contest.scalars)
     if prod(bindings.extents.values()) > _LARGEST:

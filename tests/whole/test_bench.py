@@ -180,6 +180,15 @@ def test_errors_are_against_double_precision() -> None:
     assert row.exact < 1e-3
 
 
+def test_a_row_is_timed_without_room_for_double_precision() -> None:
+    def large(*_: torch.Tensor) -> torch.Tensor:
+        raise torch.OutOfMemoryError
+
+    (row,) = measured(replace(contest(), exact=direct(large)))
+    assert (row.error, row.exact) == ("", None)
+    assert [(t.peer, t.exact, t.error) for t in row.times] == [("torch", None, "")]
+
+
 def test_what_computes_something_else_is_not_timed() -> None:
     found = run("-e", "i,i->i", "--size", "i=8", "--against", "sdpa", "--quick", "--device", "cpu")
     assert found.exit_code == 0
