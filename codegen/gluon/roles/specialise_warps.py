@@ -24,6 +24,7 @@ steps that are the same for all where they walk equally far; else to the first t
 
 from __future__ import annotations
 
+from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from math import prod
 
@@ -79,7 +80,7 @@ def _specialised(kernel: Kernel, context: Context) -> Kernel:
     if not context.target.has_warpgroups:
         raise Unfit(f"{context.target.name} has no dots of warpgroups")
     loop, row = walked(kernel)
-    kernel = _loaded_where_walked(_loaded_once(count_by_position(kernel, row)))
+    kernel = _loaded_once(count_by_position(kernel, row))
     asked = tiles_asked(context.choices, kernel)
     rows = asked.get(row, Block(ROWS * _CONSUMERS, ROWS * _CONSUMERS)).cap
     if rows not in (ROWS, ROWS * _CONSUMERS):
@@ -103,13 +104,16 @@ def _loaded_once(kernel: Kernel) -> Kernel:
     return replace(kernel, body=(*kernel.body[: len(before) + 1], *rest)) if known else kernel
 
 
-def _loaded_where_walked(kernel: Kernel) -> Kernel:
-    """The kernel without the masks of tiles that its loop alone reads, if it takes any step: nothing is copied else."""
+def _loaded_where_walked(kernel: Kernel, copied: AbstractSet[str]) -> Kernel:
+    """The kernel with tiles of tensors that are `copied` masked no more by whether its loop, which alone reads them,
+    takes any step: nothing is copied else."""
     before, loop, after = parts(kernel)
     walked, late = is_walked(loop), names_in(*(v for s in (*before, *after) for v in own_values(s)))
 
     def unmasked(s: tile.Statement) -> tile.Statement:
         if not isinstance(s, tile.Let) or not isinstance(s.value, Load) or s.names[0] in late:
+            return s
+        if s.value.tensor not in copied:
             return s
         mask = conjunction([x for x in conjuncts(s.value.mask) if x != walked])
         return replace(s, value=replace(s.value, mask=mask))
@@ -149,7 +153,8 @@ def _with_blocks(kernel: Kernel, context: Context, rows: int, blocks: dict[str, 
         hint = power(prod(context.size(x) for x in a.axes))
         chosen[a.name] = Block(max(hint, 16 if least is None else least.least), WHOLE)
     sized = kernel.choosing(kernel.choices.sized(chosen))
-    placed = sized.choosing(sized.choices.reached(_ways(sized, context)))
+    ways = _ways(_loaded_where_walked(sized, {b.name for b in sized.buffers}), context)
+    placed = _loaded_where_walked(sized, ways.keys()).choosing(sized.choices.reached(ways))
     rings, events = steps.of(placed)
     consumers = rows // ROWS
     ledger = Ledger(placed, row, consumers)
