@@ -251,8 +251,9 @@ class Search:
         return bool(held.whole) and self.model.utilisation(held, 1) < 1
 
     def repeats_little(self, plan: Planned, other: Planned | Apart) -> bool:
-        """Does the plan compute at most twice what another does, if there is one, or for less than a launch takes?"""
-        if isinstance(other, Apart) or self.model.cost(plan).limit == "launch":
+        """Does the plan compute at most twice what another does, if there is one, or without dots less than a launch
+        takes?"""
+        if isinstance(other, Apart) or (self.model.is_plain(plan) and self.model.cost(plan).limit == "launch"):
             return True
         return all(a <= 2 * b for a, b in zip(self.model.computed(plan), self.model.computed(other), strict=True))
 

@@ -110,7 +110,7 @@ def test_sums_of_parts_fill_their_tiles() -> None:
 
 
 def test_rooms_of_operands_are_those_that_triton_takes() -> None:
-    c = gradients("S + T[h, i, j]", "T[h, i, j]")
+    c = gradients("S + T[h, i, j]", "T[h, i, j]", generator="triton")
     taken = {k.name.removesuffix("_kernel"): k for k in compile_ahead(c.emitted, TARGET, c.sizes)}
     for name in ("dQ", "dV"):
         kernel = kernels(c, "choose-tiles")[name]
