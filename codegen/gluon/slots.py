@@ -43,7 +43,7 @@ class Reading(Part):
         return next(r.depth for r in self.roles.rings if r.name == ring)
 
     def in_slot(self, v: object, wanted: tuple[str, str], at: str) -> str:
-        """A side of a dot in shared memory, as a tile over these axes."""
+        """A block in shared memory, as a tile over these axes."""
         assert isinstance(v, Ref)
         s = self.frame.slots[v.name]
         ring = next(r for r in self.roles.rings if v.name in r.loads)

@@ -112,7 +112,7 @@ def _loaded_where_walked(kernel: Kernel, copied: AbstractSet[str]) -> Kernel:
 
     def unmasked(s: tile.Statement) -> tile.Statement:
         if not isinstance(s, tile.Let) or not isinstance(s.value, Load) or s.names[0] in late:
-            return s
+            return s  # read, whether there are steps or not
         if s.value.tensor not in copied:
             return s
         mask = conjunction([x for x in conjuncts(s.value.mask) if x != walked])
