@@ -27,7 +27,7 @@ def _lines(kernel: Kernel, roles: Roles) -> Iterator[str]:
     who = "a consumer has" if roles.consumers == 1 else f"{roles.consumers} consumers have"
     each = "" if roles.consumers == 1 else " each"
     yield f"{who} {ROWS} rows of {roles.axis}{each} and {many} registers a thread, a producer {few}"
-    rings = [f"{', '.join(r.loads)} in {r.depth} slots" for r in roles.walked]
+    rings = [f"{', '.join(r.loads)} in {r.depth} slot{'s' * (r.depth > 1)}" for r in roles.walked]
     held = [", ".join(r.loads) + " once" for r in roles.held]
     taken = Ledger(kernel, roles.axis, roles.consumers).shared(roles.rings)
     yield f"copies {'; '.join((*held, *rings))}: {taken >> 10} KiB of shared memory"
@@ -38,7 +38,7 @@ def _lines(kernel: Kernel, roles: Roles) -> Iterator[str]:
     turns = ", which consumers begin in turn" * roles.in_turn
     if late:
         yield f"computes a block between the dots {', '.join(early)} of it and {', '.join(late)} of the last one{turns}"
-    if own or not (late or adding):
+    if own or (len(early) > 1 and not late and not adding):
         then = f", then {', '.join(own)}" if own else ""
         yield f"computes what one of the dots {', '.join(early)} decides under the others{then}"
     if adding:

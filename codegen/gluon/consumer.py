@@ -176,13 +176,13 @@ class Consumer(Epilogue, Clearing):
             own = tuple(s for n, s in body.items() if n not in self.frame.slots)
             names = {v.name for v in values_in(own) if isinstance(v, Ref)}
             place = self.place(number)
-            if axis.name in names and not axis.blocked:
+            if axis.name in names:
                 name = self.python["value", axis.name] = self.named(axis.name, number)
-                yield f"{name} = tl.cast({place}, INT)"
-            elif axis.name in names:
-                name = self.python["value", axis.name] = self.named(axis.name, number)
-                home = self.write.homes[axis.name]
-                yield f"{name} = {place} + gl.arange(0, {self.python['block', axis.name]}, layout={home}).to(INT)"
+                if axis.blocked:
+                    block, home = self.python["block", axis.name], self.write.homes[axis.name]
+                    yield f"{name} = {place} + gl.arange(0, {block}, layout={home}).to(INT)"
+                else:
+                    yield f"{name} = tl.cast({place}, INT)"
         self.loaded = set[str]()
         for e in events:
             yield from self.event(e, body, number)

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 
 from einc.codegen.emit.layout import indented, wrapped
 from einc.codegen.gluon.frame import AHEAD, Frame, Part, Slots
+from einc.codegen.gluon.roles.fit import beside_loop
 from einc.tile import Let, Load, Ref
 from einc.tile.roles import ROWS, Ring
-from einc.tile.walk import names_in, own_values, values_of
+from einc.tile.walk import values_of
 
 LANES = 32  # of a warp, which the producer is
 
@@ -24,7 +25,6 @@ class Producer(Part):
             homes[axis] = f"gl.BlockedLayout([{frame.python['block', axis]} // {LANES}], [{LANES}], [1], [0])"
         super().__init__(frame, {}, homes, str(ROWS))
         self.rows = [frame.lets[n] for n in frame.rows_of]
-        self.beside = names_in(*(v for s in (*frame.before, *frame.after) for v in own_values(s)))
 
     def lines(self) -> list[str]:
         """The body of the function."""
@@ -97,12 +97,13 @@ class Producer(Part):
         if held:
             (s,) = own
             free, nth = self.frame.barriers[ring.name, "free"], self.frame.nth
-            walked = not self.frame.walked.axis.blocked and ring.name not in self.beside  # of which there may be none
+            by_steps = ring.name not in beside_loop(self.kernel)
+            rare = by_steps and not self.frame.walked.axis.blocked  # are there often no steps, which alone read it?
             for c in range(consumers if s.sliced else 1):
                 yield f"mbarrier.wait({free}.index({c}), {phase(nth, 1)} ^ 1)"
                 copied = [f"mbarrier.expect({there}.index({c}), {s.bytes})"]
                 copied += self.copy(s, f"{there}.index({c})", str(c), c, fetched)
-                if walked:
+                if rare:
                     yield from (f"if {self.frame.total} > 0:", *indented(copied), "else:")
                     yield f"    mbarrier.arrive({there}.index({c}), count=1)"
                 else:

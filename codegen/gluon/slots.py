@@ -7,10 +7,10 @@ from collections.abc import Set as AbstractSet
 
 from einc.codegen.gluon.frame import Frame, Part
 from einc.codegen.gluon.producer import slot
-from einc.codegen.gluon.roles.fit import beside_dots
+from einc.codegen.gluon.roles.fit import beside_dots, beside_loop
 from einc.codegen.gluon.roles.ledger import PART
 from einc.tile import Let, Ref, Statement, Value
-from einc.tile.walk import names_in, own_values, walk_values
+from einc.tile.walk import own_values, walk_values
 
 
 class Reading(Part):
@@ -21,8 +21,7 @@ class Reading(Part):
 
     def __init__(self, frame: Frame, tiles: dict[tuple[str, ...], str], homes: dict[str, str], rows: str) -> None:
         super().__init__(frame, tiles, homes, rows)
-        beside = names_in(*(v for s in (*frame.before, *frame.after) for v in own_values(s)))
-        self.computed = (beside_dots(frame.kernel) | beside) & frame.slots.keys()
+        self.computed = (beside_dots(frame.kernel) | beside_loop(frame.kernel)) & frame.slots.keys()
 
     def computing(self, s: Statement, names: AbstractSet[str] | None = None) -> Iterator[Ref]:
         """What is held in slots and computed with by a statement, if that binds one of these names."""

@@ -1,4 +1,4 @@
-"""What consumers read by themselves beside the blocks that are copied for them: biases, tables, documents."""
+"""What steps read beside sides of dots: biases, which are copied for them, tables and documents, which are not."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def test_what_is_read_leaves_registers_for_the_rest(name: str) -> None:
         assert not any(x.startswith(("STL", "LDL")) for x in body)
 
 
-WITHIN = {
+LEGAL = {
     "a bound of pairs": (
         "T[h, i, j]",
         "O[b, h, i, e] = softmax[j](where(j < 100 or j <= i, S + T[h, i, j], -inf)) * V[b, h, j, e]",
@@ -148,11 +148,11 @@ WITHIN = {
 }
 
 
-@pytest.mark.parametrize("name", WITHIN)
+@pytest.mark.parametrize("name", LEGAL)
 def test_gradients_are_legal_wherever_roles_are(name: str) -> None:
     """Bounds that pairs of positions decide have no roles; names mean what a body binds them to; what one dot decides
     may be a part of what is folded."""
-    operands, lines = WITHIN[name]
+    operands, lines = LEGAL[name]
     head = f"Q[b, h, i, d], K[b, h, j, d], V[b, h, j, e], {operands}"
     text = definition(f"{head}\nS[b, h, i, j] = 0.1 * Q[b, h, i, d] * K[b, h, j, d]\n{lines}")
     sizes = {"b": 2, "h": 4, "i": 1536, "j": 1536, "d": 96, "e": 96} | ({"n": 1536} if "D" in operands else {})

@@ -13,7 +13,9 @@ from einc.tile.walk import (
     every_value,
     lets,
     loops,
+    names_in,
     once_for_all,
+    own_values,
     tile_axes,
     values_in,
     values_of,
@@ -68,6 +70,13 @@ def parts(kernel: Kernel) -> tuple[tuple[tile.Statement, ...], Loop, tuple[tile.
     loop = kernel.body[at]
     assert isinstance(loop, Loop)
     return kernel.body[:at], loop, kernel.body[at + 1 :]
+
+
+@once_for_all
+def beside_loop(kernel: Kernel) -> frozenset[str]:
+    """The names that what stands before the loop, or behind it, reads."""
+    before, _, after = parts(kernel)
+    return frozenset(names_in(*(v for s in (*before, *after) for v in own_values(s))))
 
 
 @once_for_all

@@ -51,7 +51,7 @@ def sizes(kernel: Kernel, loop: Loop, rows: int, context: Context) -> Iterator[d
     sides = [x for v in made.values() if isinstance(v, Dot) for x in (v.left, v.right)]
     loaded = all(isinstance(x, Ref) and isinstance(made.get(x.name), Load) for x in sides)
     longest = (_LINE,) if loaded else _WALKS if loop.start is None else _WALKS[::-1]
-    walks = (asked[loop.axis.name].cap,) if loop.axis.name in asked else longest if loop.axis.blocked else (1,)
+    walks = (asked[loop.axis.name].cap,) if loop.axis.name in asked else longest
     row = next(d.row for d in made.values() if isinstance(d, Dot))
     columns = [a for a in kernel.grid if a.blocked and a.name != row]
     found: list[dict[str, int]] = [{}]
@@ -66,8 +66,9 @@ def sizes(kernel: Kernel, loop: Loop, rows: int, context: Context) -> Iterator[d
         each = prod(n + _BESIDE for n in blocks.values())
         return -(-programs // context.target.rates.processors) * each
 
+    steps = [{loop.axis.name: n} for n in walks] if loop.axis.blocked else [{}]
     for blocks in sorted(found, key=waves):
-        yield from ({**blocks, loop.axis.name: n} if loop.axis.blocked else blocks for n in walks)
+        yield from (blocks | step for step in steps)
 
 
 def parted(kernel: Kernel, row: str) -> str | None:
@@ -103,15 +104,14 @@ class Ledger:
         loads these, if rows and positions decide that together. Where all dots of a step are finished in it, sides and
         tiles from slots take the places of what they are made of, and rows of numbers count, as does a mask for both
         ends of a walk."""
-        dots = [s.value for s in bindings(self.kernel) if isinstance(s.value, Dot)]
+        dots = {s.names[0]: s.value for s in bindings(self.kernel) if isinstance(s.value, Dot)}
         loaded = {s.names[0] for s in bindings(self.kernel) if isinstance(s.value, Load)}
-        computed = [d for d in dots if not isinstance(d.left, Ref) or d.left.name not in loaded]
+        computed = [d for d in dots.values() if not isinstance(d.left, Ref) or d.left.name not in loaded]
         threads = WARPGROUP * 32
         (loop,) = loops(self.kernel.body)
-        results = sum(ROWS * self.width(d.column) // threads for d in dots)
+        results = sum(ROWS * self.width(d.column) // threads for d in dots.values())
         tile_of = ROWS * self.width(self.along) // threads
-        given = {s.names[0] for s in bindings(self.kernel) if isinstance(s.value, Dot)}
-        results += sum(tile_of for c in loop.carried if len(c.type.axes) > 1 and c.after not in given)
+        results += sum(tile_of for c in loop.carried if len(c.type.axes) > 1 and c.after not in dots)
         if whole:
             both = loop.start is not None and loop.stop is not None
             results += self.rows * self.width(self.along) // _SHARED + both * tile_of

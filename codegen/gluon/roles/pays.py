@@ -2,9 +2,10 @@
 
 Two consumers on a processor hide what one computes under the dots of the other. Where that takes longer than the dots,
 or half as long where it waits for several of them, more and smaller programs, as Triton's are, hide more of it: their
-warps wait for each other less. There are two
-exceptions: what is read at places that rows and positions decide together, since larger tiles wait for fewer of such
-loads at a time; and wide results, of which registers hold those of one program alone.
+warps wait for each other less. There are exceptions: what is read at places that rows and positions decide together,
+since larger tiles wait for fewer of such loads at a time; wide results, of which registers hold those of one program
+alone; tiles that are copied for steps whose dots are all their own, where threads of others would wait for them; and
+walks of single positions, whose tiles the cache bounds: larger ones read less.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ from math import prod
 from einc import tile
 from einc.base.facts import row_major
 from einc.codegen.gluon.roles.counted import count_by_position
-from einc.codegen.gluon.roles.fit import Unfit, along, beside_dots, check_fit, parts, walked
+from einc.codegen.gluon.roles.fit import Unfit, along, beside_dots, beside_loop, check_fit, parts, walked
 from einc.codegen.gluon.roles.ledger import Ledger, sizes
 from einc.codegen.gluon.roles.name_dots import name_dots
 from einc.codegen.gluon.roles.pipeline import Pipeline
@@ -44,7 +44,7 @@ from einc.tile.live import is_walked
 from einc.tile.masks import conjunction, conjuncts
 from einc.tile.roles import ROWS, WARPGROUP, Begin, Event, Ring, Roles, Turn
 from einc.tile.typing import multiplied
-from einc.tile.walk import bindings, loops, names_in, over_values, own_values, renaming
+from einc.tile.walk import bindings, loops, over_values, renaming
 from einc.tile.windows import box, by_corners, by_descriptor, windows
 
 _CONSUMERS = 2
@@ -108,12 +108,12 @@ def _loaded_where_walked(kernel: Kernel, copied: AbstractSet[str]) -> Kernel:
     """The kernel with tiles of tensors that are `copied` masked no more by whether its loop, which alone reads them,
     takes any step: nothing is copied else."""
     before, loop, after = parts(kernel)
-    walked, late = is_walked(loop), names_in(*(v for s in (*before, *after) for v in own_values(s)))
+    walked, beside = is_walked(loop), beside_loop(kernel)
 
     def unmasked(s: tile.Statement) -> tile.Statement:
-        if not isinstance(s, tile.Let) or not isinstance(s.value, Load) or s.names[0] in late:
-            return s  # read, whether there are steps or not
-        if s.value.tensor not in copied:
+        if not isinstance(s, tile.Let) or not isinstance(s.value, Load):
+            return s
+        if s.names[0] in beside or s.value.tensor not in copied:
             return s
         mask = conjunction([x for x in conjuncts(s.value.mask) if x != walked])
         return replace(s, value=replace(s.value, mask=mask))
@@ -173,7 +173,8 @@ def _with_blocks(kernel: Kernel, context: Context, rows: int, blocks: dict[str, 
         if ledger.shared(deep) <= room:
             break
     else:
-        raise Unfit(f"two slots of each block take {ledger.shared(deep)} bytes of {room}")
+        few = "one slot" if depth == 1 else f"{depth} slots"
+        raise Unfit(f"{few} of each block take {ledger.shared(deep)} bytes of {room}")
     choices = placed.choices.counted({"warps": WARPGROUP * consumers, "stages": depth})
     onward = whole or taken <= most - _ONWARD
     roles = Roles(row, consumers, _REGISTERS[consumers], deep, events, onward)
