@@ -79,17 +79,18 @@ def _undefined(s: States, link: Link, value: Value) -> Value:
     In the walk a hat takes the place of such a reference, and terms that are infinite would count as 0. Under a domain
     no extent tells whether there are any: there are where anything was added up.
     """
-    if not link.accumulators[0].monoid.adds:
+    adds = link.accumulators[0].monoid.adds
+    if not adds and (link.accumulators[0].monoid.op != "mul" or link.equation.domain is not None):
         return value
     counted = s.k.exclusion(link.equation.over).guarded
     bodies = [counted(b) for a in link.accumulators for b in a.bodies]
     t = s.b.type_of(value)
     for r in link.references:
-        if r.hat or not any(is_bare(b, r.name) for b in bodies):
+        if not any(is_bare(b, r.name) for b in bodies):
             continue
         order = s.k.extends(r.axes)
         m = s.b.bind(f"{r.name}_last", s.b.typed(s.last(r.value), order, t), order)
-        if link.equation.domain is None:
+        if adds and not r.hat and link.equation.domain is None:
             lost: Value = Elem("not", (Elem("lt", (Elem("abs", (m,)), Lit(float("inf"), t))),))
         else:
             lost = Elem("ne", (m, m))

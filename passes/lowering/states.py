@@ -196,16 +196,12 @@ class States:
         return Movement(shifting, frozenset()).at_rest(link.moved)
 
     def hatted(self, r: Reference, value: Expr, along: tuple[str, ...]) -> dict[str, Expr]:
-        """A reference's value that accumulators are relative to, and the one to move them to: its own, if not infinite.
-
-        Moved to one that is NaN they are NaN.
-        """
+        """A reference's value that accumulators are relative to, and the one to move them to: its own, if finite."""
         order = (*along, *self.k.extends(r.axes))
         there = self.b.bind(f"{r.name}_there", self.b.typed(value, order, self.real), order)
         here = self.b.bind(f"{r.name}_hat", Elem("where", (self.usable(there, r), there, Lit(r.hat, self.real))), order)
         self.define(r.name + "^", here)
-        infinite = Elem("eq", (Elem("abs", (there,)), Lit(float("inf"), self.real)))
-        self.define(prime(r.name) + "^", Elem("where", (infinite, here, there)))
+        self.define(prime(r.name) + "^", Elem("where", (self.finite(there), there, here)))
         index = tuple(ein.AxisValue(a) for a in r.axes)
         return {name: Read(name + "^", index) for name in (r.name, prime(r.name))}
 

@@ -284,6 +284,22 @@ def test_what_is_relative_to_nan_is_nan(body: str) -> None:
         check(Cascade(text, {"w": w, "x": x}, {"i": 3, "j": 5, "e": 2}, (200.0,), seed))
 
 
+@pytest.mark.parametrize(
+    "body",
+    ["sum[j](where(keep[i, j], x[i, j] / m[i], 0))", "sum[j : keep[i, j]](x[i, j] / m[i])",
+     "prod[j](where(keep[i, j], x[i, j] / m[i], 1))", "sum[j](where(keep[i, j], (x[i, j] - m[i]) ** 2, 0))"],
+)  # fmt: skip
+def test_what_counts_nowhere_is_nothing_relative_to_nan(body: str) -> None:
+    """The mean of no positions is NaN, and a sum over these 0."""
+    total, count = "sum[j](where(keep[i, j], x[i, j], 0))", "sum[j](where(keep[i, j], 1.0, 0))"
+    text = f"def f(keep[i, j]: bool, x[i, j]):\n    m[i] = {total} / {count}\n    S[i] = {body}\n    return S"
+    (x,) = quarters((3, 5))
+    x = np.abs(x) + np.float32(1)
+    keep = np.array([[1, 0, 1, 1, 0], [0, 0, 0, 0, 0], [1, 1, 1, 1, 1]], dtype=bool)
+    for seed in (0, 1):
+        check(Cascade(text, {"keep": keep, "x": x}, {"i": 3, "j": 5}, (200.0,), seed))
+
+
 @given(cascades())
 @settings(ANY, max_examples=25)
 def test_random_cascades(case: Cascade) -> None:
