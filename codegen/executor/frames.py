@@ -133,6 +133,13 @@ class Frame:
         """Let a name hold a value."""
         self.values[slot], self.owned[slot] = value, owned
 
+    def passed(self, slot: int, gives: bool) -> tuple[torch.Tensor | bool, bool]:
+        """The value of a name for another to hold: the first gives it up, or stays the one that owns it."""
+        value, owned = self.values[slot], self.owned[slot] and gives
+        if gives:
+            self.place(slot, False, False)
+        return value, owned
+
     def scratch(self, shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor | None:
         """Memory for a large result, if some of its size is idle: fresh memory costs a page fault every 4 KiB."""
         if not self.idle:

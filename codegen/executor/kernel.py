@@ -227,13 +227,11 @@ class Compiler:
                     step(frame)
                 for end in late:
                     bind(end, end.node)(frame)
-                after = [
-                    (frame.values[e.slot], frame.owned[e.slot] and mine) for e, mine in zip(ends, own, strict=True)
-                ]
+                after = [frame.passed(e.slot, mine) for e, mine in zip(ends, own, strict=True)]
                 for state, (value, owned) in zip(states, after, strict=True):
                     frame.place(state.slot, value, owned)
             for state, result in zip(states, results, strict=True):
-                frame.place(result.slot, frame.values[state.slot], frame.owned[state.slot])
+                frame.place(result.slot, *frame.passed(state.slot, True))
 
         return [*before, run]
 

@@ -16,6 +16,7 @@ import torch
 
 from tests.gradients.compare import Call, Gradients, assert_equal
 from tests.library.cases import EPSILON, Case, Sizes
+from tests.support.backends import in_pieces
 from tests.whole.test_library import CASES, every_case
 
 FACTOR = 3.0  # times torch's own error
@@ -128,6 +129,13 @@ def in_fours() -> pytest.MarkDecorator:
 @in_fours()
 def test_in_single_precision(case: Case, level: int, backend: str) -> None:
     check(case, case.tiny, floats(case), level, backend)
+
+
+@every_case
+def test_in_small_boxes(case: Case) -> None:
+    """In boxes that cut every axis, of which each takes the memory of tiles that those before it have left."""
+    with in_pieces(200):
+        check(case, case.tiny, floats(case), 2, "torch")
 
 
 @pytest.mark.turns(2)

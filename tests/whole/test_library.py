@@ -25,6 +25,7 @@ from einc.runtime.tensors import fact
 from tests.library import attention, products, rows
 from tests.library.cases import FLOATS, Case, Sizes, agree
 from tests.support import padded
+from tests.support.backends import in_pieces
 from tests.support.compiled import run_in_torch
 from tests.support.places import EXAMPLES
 
@@ -102,6 +103,13 @@ def test_a_program_says_what_it_is(case: Case) -> None:
 @in_turns(0)
 def test_in_torch(case: Case, level: int) -> None:
     run(case, {}, torch.float32 if torch.float32 in case.dtypes else case.dtypes[0], level, "torch")
+
+
+@every_case
+def test_in_small_boxes(case: Case) -> None:
+    """In boxes that cut every axis, of which each takes the memory of tiles that those before it have left."""
+    with in_pieces():
+        run(case, {}, torch.float32 if torch.float32 in case.dtypes else case.dtypes[0], 2, "torch")
 
 
 @pytest.mark.parametrize(
