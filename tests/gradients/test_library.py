@@ -40,10 +40,6 @@ MISSING = {
 }
 
 
-def floats(case: Case) -> torch.dtype:
-    return torch.float32 if torch.float32 in case.dtypes else case.dtypes[0]
-
-
 def apart(case: Case) -> set[str]:
     return APART.get(case.name, (set(), ""))[0]
 
@@ -102,7 +98,7 @@ def check(case: Case, sizes: Sizes, dtype: torch.dtype, level: int, backend: str
 
 @every_case
 def test_in_double_precision(case: Case) -> None:
-    c = called(case.name, tuple(case.tiny.items()), floats(case))
+    c = called(case.name, tuple(case.tiny.items()), case.floats)
     exact = c.in_torch()
     assert_equal(c.evaluated(), exact)
     assert_equal(c.halved(), exact)
@@ -128,14 +124,14 @@ def in_fours() -> pytest.MarkDecorator:
 
 @in_fours()
 def test_in_single_precision(case: Case, level: int, backend: str) -> None:
-    check(case, case.tiny, floats(case), level, backend)
+    check(case, case.tiny, case.floats, level, backend)
 
 
 @every_case
 def test_in_small_boxes(case: Case) -> None:
     """In boxes that cut every axis, of which each takes the memory of tiles that those before it have left."""
     with in_pieces(200):
-        check(case, case.tiny, floats(case), 2, "torch")
+        check(case, case.tiny, case.floats, 2, "torch")
 
 
 @pytest.mark.turns(2)
@@ -154,4 +150,4 @@ def test_in_bf16(case: Case) -> None:
 @pytest.mark.parametrize("level", [0, 1, 2])
 @every_case
 def test_in_torch_at_full_size(case: Case, level: int) -> None:
-    check(case, {}, floats(case), level, "torch")
+    check(case, {}, case.floats, level, "torch")

@@ -91,6 +91,11 @@ class Case:
     def path(self) -> Path:
         return EXAMPLES / f"{self.name}.ein"
 
+    @property
+    def floats(self) -> torch.dtype:
+        """The type that it runs in where one is enough: f32, if it can."""
+        return torch.float32 if torch.float32 in self.dtypes else self.dtypes[0]
+
     def given(self, sizes: Sizes, dtype: torch.dtype) -> dict[str, Tensor]:
         """The operands, of these sizes and this type."""
         draw = Draw(dict(self.sizes) | dict(sizes), dtype, torch.Generator().manual_seed(SEED))

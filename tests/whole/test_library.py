@@ -102,14 +102,14 @@ def test_a_program_says_what_it_is(case: Case) -> None:
 
 @in_turns(0)
 def test_in_torch(case: Case, level: int) -> None:
-    run(case, {}, torch.float32 if torch.float32 in case.dtypes else case.dtypes[0], level, "torch")
+    run(case, {}, case.floats, level, "torch")
 
 
 @every_case
 def test_in_small_boxes(case: Case) -> None:
     """In boxes that cut every axis, of which each takes the memory of tiles that those before it have left."""
     with in_pieces():
-        run(case, {}, torch.float32 if torch.float32 in case.dtypes else case.dtypes[0], 2, "torch")
+        run(case, {}, case.floats, 2, "torch")
 
 
 @pytest.mark.parametrize(
@@ -128,7 +128,7 @@ def test_narrow_types(case: Case, dtype: torch.dtype) -> None:
 
 @in_turns(1)
 def test_in_the_interpreter(case: Case, level: int) -> None:
-    run(case, case.tiny, torch.float32 if torch.float32 in case.dtypes else case.dtypes[0], level, "interpret")
+    run(case, case.tiny, case.floats, level, "interpret")
 
 
 @in_turns(0, each=2)
